@@ -1,0 +1,1 @@
+"""How Reileta is reached: one port for HTTP and WebSocket."""

@@ -1,0 +1,418 @@
+"""Every error that Reileta tells a client about, as one tree.
+
+    ReiletaError
+    ├── InvalidInput            the request is at fault; `details` name the fields
+    │   ├── UserInvalid 14, SessionInvalid 21, AuthInvalid 22, WorldInvalid 24, AssetInvalid 26
+    │   ├── ServerInvalid 29, AssetFileInvalid 32, InstanceInvalid 33, IntegrityInvalid 34
+    │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108
+    │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
+    │       ImageInvalid 124
+    ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
+    │                           CredentialInvalid 101
+    ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
+    │                           UserCannotDelete 19, NotInInstance 39, NotAllowed 49,
+    │                           ChallengeRefused 110, Banned 123
+    ├── NotFound                RequestNotFound 2, ServerNotFound 5, UserNotFound 17,
+    │                           SessionNotFound 20, WorldNotFound 25, AssetNotFound 27,
+    │                           IntegrityNotFound 35, InstanceNotFound 36, HomeNotFound 43,
+    │                           FileNotUploaded 46, PlayerNotFound 50, ServiceNotFound 106,
+    │                           ChallengeNotFound 109, ResourceNotFound 111, NotQueued 117
+    ├── Conflict                AlreadyConnected 15, WorldExists 30, FileExists 31,
+    │                           AlreadyFollowing 37, AssetExists 45, InstanceExists 47,
+    │                           InstanceFull 48, ServiceExists 107, ResourceTaken 113,
+    │                           ResourceHeld 114, ResourceNotAcquired 115, VersionConflict 116,
+    │                           AlreadyCandidate 118
+    ├── RemoteError             NoResponse 6, NoData 7, BadData 8, BadRedirect 9, MalformedData 11
+    ├── Redirected 10           `address` and `secure` say where to go instead
+    ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
+    │                           MediaTypeUnsupported 104
+    └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
+        │                       NotImplementedHere 28, InternalError 16
+        └── DatabaseUnavailable 122
+
+`code` is the number clients know (requirements R and PROTOCOL §2); HTTP statuses and close codes
+stand beside it in one table, `api/errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What is wrong with one field: its dotted name, and a sentence for a person."""
+
+    field: str
+    message: str
+
+
+class ReiletaError(Exception):
+    """An answer that says no. `code` and `message` are the class's, `details` the occasion's."""
+
+    code: ClassVar[int] = 16
+    message: ClassVar[str] = "Internal error"
+
+    def __init__(self, *details: Detail) -> None:
+        super().__init__(self.message)
+        self.details: tuple[Detail, ...] = details
+
+    @classmethod
+    def field(cls, field: str, message: str) -> ReiletaError:
+        """The error with one field at fault."""
+        return cls(Detail(field, message))
+
+    @classmethod
+    def fields(cls, details: Iterable[Detail]) -> ReiletaError:
+        """The error with several fields at fault."""
+        return cls(*details)
+
+    def __str__(self) -> str:
+        if not self.details:
+            return self.message
+        said = "; ".join(f"{detail.field}: {detail.message}" for detail in self.details)
+        return f"{self.message} ({said})"
+
+
+class InvalidInput(ReiletaError):
+    code, message = 14, "User invalid input"
+
+
+class Unauthenticated(ReiletaError):
+    code, message = 3, "User not logged"
+
+
+class Forbidden(ReiletaError):
+    code, message = 4, "User don't have permission"
+
+
+class NotFound(ReiletaError):
+    code, message = 2, "Request not found"
+
+
+class Conflict(ReiletaError):
+    code, message = 116, "Version conflict"
+
+
+class RemoteError(ReiletaError):
+    code, message = 6, "No response from server"
+
+
+class TooMany(ReiletaError):
+    code, message = 102, "Too many requests"
+
+
+class Unavailable(ReiletaError):
+    code, message = 1, "Service disabled"
+    retry_after_s: float | None = None
+
+
+class Redirected(ReiletaError):
+    """The asker is to try again at another address (R's `redirect`)."""
+
+    code, message = 10, "Retry with new gateway"
+
+    def __init__(self, address: str, *, secure: bool) -> None:
+        super().__init__()
+        self.address = address
+        self.secure = secure
+
+
+class TooManyRequests(TooMany):
+    """A rate limit was reached; try again in `retry_after_s` seconds."""
+
+    code, message = 102, "Too many requests"
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """The server has more to do than it takes on; try again in `retry_after_s` seconds."""
+
+    code, message = 122, "Overloaded"
+
+    def __init__(self, *details: Detail, retry_after_s: float = 1.0) -> None:
+        super().__init__(*details)
+        self.retry_after_s = retry_after_s
+
+
+class DatabaseUnavailable(Overloaded):
+    """The database can't be reached now; nothing was written."""
+
+    message = "Database unavailable"
+
+
+class UserInvalid(InvalidInput):
+    code, message = 14, "User invalid input"
+
+
+class SessionInvalid(InvalidInput):
+    code, message = 21, "Session invalid input"
+
+
+class AuthInvalid(InvalidInput):
+    code, message = 22, "Auth invalid input"
+
+
+class WorldInvalid(InvalidInput):
+    code, message = 24, "World invalid input"
+
+
+class AssetInvalid(InvalidInput):
+    code, message = 26, "World asset invalid input"
+
+
+class ServerInvalid(InvalidInput):
+    code, message = 29, "Server invalid input"
+
+
+class AssetFileInvalid(InvalidInput):
+    code, message = 32, "World asset invalid file"
+
+
+class InstanceInvalid(InvalidInput):
+    code, message = 33, "Instance invalid input"
+
+
+class IntegrityInvalid(InvalidInput):
+    code, message = 34, "Integrity invalid input"
+
+
+class TagUnknown(InvalidInput):
+    code, message = 38, "Tag not found"
+
+
+class ModerationInvalid(InvalidInput):
+    code, message = 40, "Invalid moderation type"
+
+
+class ServiceInvalid(InvalidInput):
+    code, message = 105, "Service invalid input"
+
+
+class ChallengeInvalid(InvalidInput):
+    code, message = 108, "Challenge invalid input"
+
+
+class ResourceTypeUnknown(InvalidInput):
+    code, message = 112, "Resource type unknown"
+
+
+class MessageInvalid(InvalidInput):
+    code, message = 119, "Message invalid"
+
+
+class CommandUnknown(InvalidInput):
+    code, message = 120, "Unknown command"
+
+
+class EventUnknown(InvalidInput):
+    code, message = 121, "Unknown event"
+
+
+class ImageInvalid(InvalidInput):
+    code, message = 124, "Invalid image"
+
+
+class NotLoggedIn(Unauthenticated):
+    code, message = 3, "User not logged"
+
+
+class LoginInvalid(Unauthenticated):
+    code, message = 23, "Auth invalid login"
+
+
+class CredentialMalformed(Unauthenticated):
+    code, message = 100, "Malformed credentials"
+
+
+class CredentialInvalid(Unauthenticated):
+    code, message = 101, "Credentials not valid"
+
+
+class PermissionDenied(Forbidden):
+    code, message = 4, "User don't have permission"
+
+
+class UserCannotUpdate(Forbidden):
+    code, message = 12, "User cannot update"
+
+
+class UserCannotFetch(Forbidden):
+    code, message = 18, "User cannot fetch"
+
+
+class UserCannotDelete(Forbidden):
+    code, message = 19, "User cannot be deleted"
+
+
+class NotInInstance(Forbidden):
+    code, message = 39, "Not in instance"
+
+
+class NotAllowed(Forbidden):
+    code, message = 49, "User not allowed"
+
+
+class ChallengeRefused(Forbidden):
+    code, message = 110, "Challenge refused"
+
+
+class Banned(Forbidden):
+    code, message = 123, "Banned"
+
+
+class RequestNotFound(NotFound):
+    code, message = 2, "Request not found"
+
+
+class ServerNotFound(NotFound):
+    code, message = 5, "Server not found"
+
+
+class UserNotFound(NotFound):
+    code, message = 17, "User not found"
+
+
+class SessionNotFound(NotFound):
+    code, message = 20, "Session not found"
+
+
+class WorldNotFound(NotFound):
+    code, message = 25, "World not found"
+
+
+class AssetNotFound(NotFound):
+    code, message = 27, "World asset not found"
+
+
+class IntegrityNotFound(NotFound):
+    code, message = 35, "Integrity not found"
+
+
+class InstanceNotFound(NotFound):
+    code, message = 36, "Instance not found"
+
+
+class HomeNotFound(NotFound):
+    code, message = 43, "User has no home"
+
+
+class FileNotUploaded(NotFound):
+    code, message = 46, "File not uploaded"
+
+
+class PlayerNotFound(NotFound):
+    code, message = 50, "Player not found"
+
+
+class ServiceNotFound(NotFound):
+    code, message = 106, "Service not found"
+
+
+class ChallengeNotFound(NotFound):
+    code, message = 109, "Challenge not found"
+
+
+class ResourceNotFound(NotFound):
+    code, message = 111, "Resource not found"
+
+
+class NotQueued(NotFound):
+    code, message = 117, "Not in the queue"
+
+
+class AlreadyConnected(Conflict):
+    code, message = 15, "User already connected"
+
+
+class WorldExists(Conflict):
+    code, message = 30, "World already exists"
+
+
+class FileExists(Conflict):
+    code, message = 31, "Asset file already uploaded"
+
+
+class AlreadyFollowing(Conflict):
+    code, message = 37, "Already following"
+
+
+class AssetExists(Conflict):
+    code, message = 45, "Asset already exists"
+
+
+class InstanceExists(Conflict):
+    code, message = 47, "Instance already exists"
+
+
+class InstanceFull(Conflict):
+    code, message = 48, "Instance is full"
+
+
+class ServiceExists(Conflict):
+    code, message = 107, "Service already exists"
+
+
+class ResourceTaken(Conflict):
+    code, message = 113, "Resource acquired by another session"
+
+
+class ResourceHeld(Conflict):
+    code, message = 114, "Session has a resource already"
+
+
+class ResourceNotAcquired(Conflict):
+    code, message = 115, "Resource not acquired"
+
+
+class VersionConflict(Conflict):
+    code, message = 116, "Version conflict"
+
+
+class AlreadyCandidate(Conflict):
+    code, message = 118, "Already a candidate"
+
+
+class NoResponse(RemoteError):
+    code, message = 6, "No response from server"
+
+
+class NoData(RemoteError):
+    code, message = 7, "No data from server"
+
+
+class BadData(RemoteError):
+    code, message = 8, "Bad data from server"
+
+
+class BadRedirect(RemoteError):
+    code, message = 9, "Bad redirection from server"
+
+
+class MalformedData(RemoteError):
+    code, message = 11, "Malformed data from server"
+
+
+class PayloadTooLarge(TooMany):
+    code, message = 103, "Payload too large"
+
+
+class MediaTypeUnsupported(TooMany):
+    code, message = 104, "Unsupported media type"
+
+
+class ServiceDisabled(Unavailable):
+    code, message = 1, "Service disabled"
+
+
+class NotImplementedHere(Unavailable):
+    code, message = 28, "Not implemented"
+
+
+class InternalError(Unavailable):
+    code, message = 16, "Internal error"

@@ -1,0 +1,88 @@
+"""Identifiers and names, as PROTOCOL §1 lays them down. Everything here is pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["u", "w", "i", "s", "p", "f"]
+"""user, world, instance, session, player, asset"""
+
+RESERVED: Final = frozenset({"@me", "@server", "@admin"})
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ID: Final = re.compile(rf"(?P<kind>[uwispf])_{_UUID}")
+_USERNAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,31}")
+_INSTANCE_NAME: Final = re.compile(r"[a-z0-9._-]{3,32}")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+
+
+def new_id(kind: Kind) -> str:
+    """A fresh identifier, such as `u_1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed`."""
+    return f"{kind}_{uuid.UUID(bytes=secrets.token_bytes(16), version=4)}"
+
+
+def is_id(text: str, kind: Kind) -> bool:
+    """Whether the text is an identifier of that kind."""
+    match = _ID.fullmatch(text)
+    return match is not None and match["kind"] == kind
+
+
+def is_username(text: str) -> bool:
+    return _USERNAME.fullmatch(text) is not None
+
+
+def is_instance_name(text: str) -> bool:
+    return _INSTANCE_NAME.fullmatch(text) is not None
+
+
+def is_server_address(text: str) -> bool:
+    """Whether the text is a `ServerAt`: `host` or `host:port`, lower case, IPv6 in brackets."""
+    if text.startswith("["):
+        inside, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            return False
+        try:
+            ipaddress.IPv6Address(inside)
+        except ValueError:
+            return False
+        return not rest or (rest.startswith(":") and _is_port(rest[1:]))
+    host, colon, port = text.partition(":")
+    return _HOST.fullmatch(host) is not None and (not colon or _is_port(port))
+
+
+def _is_port(text: str) -> bool:
+    return _PORT.fullmatch(text) is not None and int(text) <= 65535
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """`id@server`, taken apart. `server` is None when the text named none."""
+
+    id: str
+    server: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> At:
+        """Takes `id`, `name`, `id@server`, or a reserved name such as `@me` (also `@me@server`)."""
+        head, at, server = text[1:].partition("@")
+        return cls(text[:1] + head, server if at else None)
+
+    def local_to(self, address: str) -> bool:
+        """Whether this names something of the server at `address`."""
+        return self.server is None or self.server == address
+
+    def __str__(self) -> str:
+        return self.id if self.server is None else f"{self.id}@{self.server}"
+
+
+def at(id_: str, address: str) -> str:
+    """`id@address`, from a local identifier; one that names its server stays as it is."""
+    return id_ if "@" in id_[1:] else f"{id_}@{address}"
