@@ -1,6 +1,8 @@
-"""Every setting, with its default and unit. Each is an option `REILETA_…` of the environment too.
+"""Every setting, with its default and unit: the one source of the options of `reileta serve`.
 
-Command-line options win over the environment, which wins over the defaults.
+Each is an option `--name` of the command line, and a variable `REILETA_NAME` of the environment.
+The command line wins over the environment, which wins over the defaults. A setting's docstring is
+its help text.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
@@ -20,48 +22,63 @@ MIB = 1024 * KIB
 class Settings(BaseSettings):
     """How one server process is to run."""
 
-    model_config = SettingsConfigDict(env_prefix="REILETA_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="REILETA_", extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     # Where it listens, and what it calls itself
     host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` for all of IPv4, `::` for all."""
     port: int = Field(default=3032, ge=0, le=65535)
-    """0 lets the system choose a port."""
+    """The port to listen on; 0 lets the system choose one."""
     address: str | None = None
-    """The `ServerAt` that clients know this server by; None: the host and port it listens on."""
+    """The `ServerAt` that clients know this server by; without it, the host and port it listens on."""
     tls_cert: Path | None = None
+    """The certificate chain, PEM; with it, the port speaks TLS."""
     tls_key: Path | None = None
+    """The private key of the certificate, PEM, without a passphrase."""
 
     # Where things are kept
     data: Path = Path("data")
     """The data folder: the embedded database, keys, files."""
     database: str | None = None
-    """`postgresql://…`; None: an embedded PostgreSQL in the data folder."""
+    """`postgresql://…`; without it, an embedded PostgreSQL in the data folder."""
     database_connections: int = Field(default=8, ge=1, le=200)
+    """Connections to the database that are kept at once."""
 
     # What it says
     log_format: Literal["console", "json"] = "console"
+    """Lines for people, or JSON for machines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level that is logged."""
     trace_sample: float = Field(default=0.0, ge=0, le=1)
     """The share of traces whose every message is logged, whatever the level."""
     title: str = "Reileta"
+    """What the server is called until an admin names it."""
 
     # Accounts
     registration: Literal["open", "closed"] = "open"
+    """Whether anyone can make an account."""
     login_lifetime_s: int = Field(default=7 * 24 * 3600, ge=1)
     """How long a token of R's face lives."""
     access_lifetime_s: int = Field(default=15 * 60, ge=1)
+    """How long an access key of the session API lives."""
     refresh_lifetime_s: int = Field(default=60 * 60, ge=1)
+    """How long a refresh key of the session API lives."""
     tokens_per_user: int = Field(default=32, ge=1)
+    """Live tokens of one user; over it, the oldest goes."""
 
     # Limits
     rate_limits: Literal["on", "off"] = "on"
     """`off` lifts the limits of HTTP and of messages a second alike, never those of size."""
     body_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
-    """A JSON body over HTTP."""
+    """How large a JSON body over HTTP may be."""
     message_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
-    """A message on a WebSocket."""
+    """How large a message on a WebSocket may be."""
     messages_per_s: float = Field(default=120, gt=0)
+    """Messages a second that one WebSocket may send, in the long run."""
     messages_burst: int = Field(default=240, ge=1)
+    """Messages that one WebSocket may send at once."""
     backlog_limit_bytes: int = Field(default=1 * MIB, ge=64 * KIB)
     """What may wait for one WebSocket that can't keep up; over it, close code 4008."""
     connections: int = Field(default=10_000, ge=1)
@@ -71,14 +88,21 @@ class Settings(BaseSettings):
 
     # Times of a WebSocket
     credential_deadline_s: float = Field(default=10, gt=0)
+    """How long a WebSocket may stay without a credential; then close code 4001."""
     keepalive_interval_s: float = Field(default=20, gt=0)
+    """How often a WebSocket is pinged."""
     keepalive_timeout_s: float = Field(default=20, gt=0)
+    """How long a WebSocket may take to answer a ping."""
 
     # Instances
     seat_grace_s: float = Field(default=10, ge=0)
+    """How long the seat of a player is kept whose socket was lost."""
     hold_s: float = Field(default=30, gt=0)
+    """How long a seat is held for an admitted candidate."""
     queue_grace_s: float = Field(default=60, ge=0)
+    """How long a place in the queue is kept whose socket was lost."""
     empty_instance_s: float = Field(default=60, ge=0)
+    """How long an instance that is not permanent may stand empty."""
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that may wait for one instance before data is refused (122)."""
 
@@ -92,6 +116,19 @@ class Settings(BaseSettings):
         if value is not None and not is_server_address(value):
             raise ValueError("must be host or host:port, in lower case")
         return value
+
+    @field_validator("database")
+    @classmethod
+    def _database_is_postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together")
+        return self
 
     @property
     def secure(self) -> bool:

@@ -1,0 +1,47 @@
+"""The names of the log's events, so that a search for one finds where it is written.
+
+A name is `noun.past-participle`; what varies stands in the event's keys, never in its name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The server's life
+SERVER_STARTING: Final = "server.starting"
+SERVER_READY: Final = "server.ready"
+"""It takes connections; `url` says where. Scripts wait for this one."""
+SERVER_DRAINING: Final = "server.draining"
+SERVER_STOPPED: Final = "server.stopped"
+SERVER_FAILED: Final = "server.failed"
+
+# Actors
+ACTOR_STARTED: Final = "actor.started"
+ACTOR_STOPPED: Final = "actor.stopped"
+ACTOR_CRASHED: Final = "actor.crashed"
+ACTOR_RESTARTED: Final = "actor.restarted"
+ACTOR_RECEIVED: Final = "actor.received"
+"""A message was handled: at debug level, or when its trace is sampled."""
+
+# HTTP
+REQUEST_SERVED: Final = "request.served"
+REQUEST_FAILED: Final = "request.failed"
+"""A handler raised what it should not have; the asker got code 16."""
+
+# WebSockets
+SOCKET_OPENED: Final = "socket.opened"
+SOCKET_CLOSED: Final = "socket.closed"
+
+# The database
+DATABASE_STARTED: Final = "database.started"
+DATABASE_STOPPED: Final = "database.stopped"
+DATABASE_LOST: Final = "database.lost"
+DATABASE_BACK: Final = "database.back"
+DATABASE_MIGRATED: Final = "database.migrated"
+
+# Accounts
+TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
+"""A refresh key was used after its successor: a sign of theft."""
+
+# What libraries say through the standard library's logging
+LIBRARY_SAID: Final = "library.said"
