@@ -1,0 +1,31 @@
+"""What can go wrong with an actor, as its callers see it.
+
+ReiletaError
+└── Overloaded 122
+    ├── MailboxFull       it has too much to do: nothing was queued
+    └── ActorStopped      it stopped, or stops: the message was not handled
+        └── ActorCrashed  it failed while handling this very message (16)
+NoReply                   a bug: a handler left a request without an answer
+"""
+
+from __future__ import annotations
+
+from reileta.errors import Overloaded
+
+
+class MailboxFull(Overloaded):
+    """The actor has as many messages waiting as it may; this one was not queued."""
+
+
+class ActorStopped(Overloaded):
+    """The actor stopped before it handled the message."""
+
+
+class ActorCrashed(ActorStopped):
+    """The actor failed while it handled the message; what it had done by then is undone."""
+
+    code, message = 16, "Internal error"
+
+
+class NoReply(Exception):
+    """A handler returned without answering a request; the actor is treated as crashed."""

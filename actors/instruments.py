@@ -1,0 +1,29 @@
+"""What the runtime tells those who watch it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Instruments(Protocol):
+    """Counters of the actor runtime; `kind` is an actor's name up to its slash."""
+
+    def drained(self, kind: str, messages: int, waited_s: float) -> None:
+        """A drain ended; its oldest message had waited so long."""
+        ...
+
+    def crashed(self, kind: str, *, restarted: bool) -> None: ...
+
+    def refused(self, kind: str) -> None:
+        """A message found a mailbox full."""
+        ...
+
+
+class NoInstruments:
+    """Nobody watches."""
+
+    def drained(self, kind: str, messages: int, waited_s: float) -> None: ...
+
+    def crashed(self, kind: str, *, restarted: bool) -> None: ...
+
+    def refused(self, kind: str) -> None: ...

@@ -1,0 +1,89 @@
+"""Messages, and requests with their one-shot reply.
+
+A message is a frozen dataclass, named in the imperative (`Join`), in a closed union per actor. A
+`Request[R]` carries the slot for its answer; `Ref.ask` waits for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What an actor is told. Subclasses are frozen dataclasses too."""
+
+
+class Reply(Generic[R]):
+    """The slot for one answer. The first answer counts; a later one is dropped.
+
+    One task waits, at most once. Its cancellation leaves the slot behind, and with it the answer.
+    """
+
+    __slots__ = ("_outcome", "_task", "deferred")
+
+    def __init__(self) -> None:
+        self._outcome: outcome.Outcome[R] | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self.deferred = False
+
+    @property
+    def answered(self) -> bool:
+        return self._outcome is not None
+
+    def put(self, answer: outcome.Outcome[R]) -> bool:
+        """Puts the answer in; False when there is one already."""
+        if self._outcome is not None:
+            return False
+        self._outcome = answer
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+        return True
+
+    async def wait(self) -> R:
+        """Waits for the answer and returns it, or raises the error it is.
+
+        This is a checkpoint, whether or not the answer is there.
+        """
+        if self._outcome is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+
+            def abandon(_: object) -> trio.lowlevel.Abort:
+                self._task = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abandon)
+        assert self._outcome is not None
+        return self._outcome.unwrap()
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Message, Generic[R]):
+    """A message with an answer of type `R`.
+
+    It must be answered by the end of the drain it came in (with `reply` or `fail`), or be put off
+    with `defer` by a handler that sees to it that somebody answers later.
+    """
+
+    slot: Reply[R] = field(default_factory=Reply, init=False, repr=False, compare=False)
+
+    def reply(self, answer: R) -> bool:
+        """Answers the asker; False when the answer came late and was dropped."""
+        return self.slot.put(outcome.Value(answer))
+
+    def fail(self, error: Exception) -> bool:
+        """Raises the error at the asker; False when it came late and was dropped."""
+        return self.slot.put(outcome.Error(error))
+
+    def defer(self) -> None:
+        """Promises an answer after this drain."""
+        self.slot.deferred = True

@@ -1,0 +1,97 @@
+"""A registry: the one actor for each key, started on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+
+from actors.actor import Spec
+from actors.cell import contain
+from actors.errors import ActorStopped
+from actors.message import Message
+from actors.ref import Ref
+from actors.supervisor import Supervisor
+
+K = TypeVar("K", bound=Hashable)
+M = TypeVar("M", bound=Message)
+
+
+class _Start(Generic[M]):
+    """A start under way, and those who wait for it."""
+
+    __slots__ = ("done", "result")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.result: outcome.Outcome[Ref[M]] | None = None
+
+
+class Registry(Generic[K, M]):
+    """Actors of one sort by key. However many ask at the same time, each is started once."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._refs: dict[K, Ref[M]] = {}
+        self._starts: dict[K, _Start[M]] = {}
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def running(self) -> dict[K, Ref[M]]:
+        """The actors that take messages now, by key."""
+        return {key: ref for key, ref in self._refs.items() if not ref.stopped}
+
+    def find(self, key: K) -> Ref[M] | None:
+        """The actor, if it runs and takes messages."""
+        ref = self._refs.get(key)
+        return None if ref is None or ref.stopped else ref
+
+    async def get(self, key: K, spec: Callable[[], Spec[M]]) -> Ref[M]:
+        """The actor for the key; started from `spec()` if it does not run.
+
+        One that is stopping is waited for, and a fresh one started. A caller that is cancelled
+        does not disturb a start that others wait for.
+
+        Raises:
+            Exception: what its start raised; the next caller tries again.
+        """
+        while True:
+            ref = self._refs.get(key)
+            if ref is None:
+                break
+            if not ref.stopped:
+                return ref
+            await ref.wait_stopped()
+        start = self._starts.get(key)
+        if start is None:
+            start = self._starts[key] = _Start()
+            self._supervisor.nursery.start_soon(self._start, key, spec, start)
+        await start.done.wait()
+        assert start.result is not None
+        return start.result.unwrap()
+
+    async def _start(self, key: K, spec: Callable[[], Spec[M]], start: _Start[M]) -> None:
+        async def work() -> None:
+            wanted = spec()
+
+            def gone(error: Exception | None) -> None:
+                self._refs.pop(key, None)
+                if wanted.gone is not None:
+                    wanted.gone(error)
+
+            ref = await self._supervisor.start(replace(wanted, gone=gone))
+            self._refs[key] = ref
+            start.result = outcome.Value(ref)
+
+        start.result = outcome.Error(ActorStopped())
+        try:
+            failure = await contain(work)
+            if failure is not None:
+                start.result = outcome.Error(failure)
+        finally:
+            del self._starts[key]
+            start.done.set()

@@ -1,0 +1,78 @@
+"""Traces: what caused what, from the HTTP request or WebSocket frame inwards.
+
+A trace begins at the edge (`begin`) and is carried by every message sent while it is the current
+one; each message adds its own id and the id of the message that caused it. The current span is a
+context variable, so nothing passes it around.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+next_message_id = itertools.count(1).__next__
+"""Ids of messages: unique in this process, growing in the order of sending."""
+
+
+class Span:
+    """A place in a trace: its id (64 random bits), and the message that is being handled.
+
+    `id` is 0 at the edge, where no message has been sent yet. `sampled` traces are logged message
+    by message whatever the log level.
+    """
+
+    __slots__ = ("id", "sampled", "trace")
+
+    def __init__(self, trace: int, sampled: bool = False, id_: int = 0) -> None:
+        self.trace = trace
+        self.sampled = sampled
+        self.id = id_
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's id as logs and headers show it: 16 hexadecimal digits."""
+        return f"{self.trace:016x}"
+
+
+NO_TRACE: Final = Span(0)
+"""What runs outside of every trace: timers, start and stop."""
+
+current: ContextVar[Span] = ContextVar("reileta.trace", default=NO_TRACE)
+
+
+class Sampler:
+    """Begins traces, and chooses a share of them to be logged in full."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        self._share = share
+
+    def begin(self) -> Span:
+        """A new trace, at the edge."""
+        share = self._share
+        return Span(random.getrandbits(64), share > 0 and random.random() < share)  # noqa: S311
+
+
+@contextmanager
+def bind(span: Span) -> Iterator[Span]:
+    """Makes the span the current one for the block."""
+    token = current.set(span)
+    try:
+        yield span
+    finally:
+        current.reset(token)
+
+
+def add_trace(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A structlog processor: puts the current trace, and the message handled, into log events."""
+    span = current.get()
+    if span.trace:
+        event.setdefault("trace", span.trace_id)
+        if span.id:
+            event.setdefault("message", span.id)
+    return event
