@@ -23,7 +23,11 @@ class Settings(BaseSettings):
     """How one server process is to run."""
 
     model_config = SettingsConfigDict(
-        env_prefix="REILETA_", extra="forbid", frozen=True, use_attribute_docstrings=True
+        env_prefix="REILETA_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     # Where it listens, and what it calls itself
@@ -32,7 +36,7 @@ class Settings(BaseSettings):
     port: int = Field(default=3032, ge=0, le=65535)
     """The port to listen on; 0 lets the system choose one."""
     address: str | None = None
-    """The `ServerAt` that clients know this server by; without it, the host and port it listens on."""
+    """The `ServerAt` that clients know this server by; without it, its host and port."""
     tls_cert: Path | None = None
     """The certificate chain, PEM; with it, the port speaks TLS."""
     tls_key: Path | None = None

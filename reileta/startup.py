@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ _NETWORK: Final = {
     errno.EADDRNOTAVAIL: "is no address of this machine",
     errno.EACCES: "may not be listened on by this user",
 }
+_FILES: Final = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC),
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    }
+)
 
 
 def reason(error: BaseException, *, listening_on: str) -> str | None:
@@ -42,8 +49,12 @@ def reason(error: BaseException, *, listening_on: str) -> str | None:
             return "the database can't be reached: check --database and that PostgreSQL runs"
         if isinstance(leaf, socket.gaierror):
             return f"{listening_on} can't be listened on: no such host"
-        if isinstance(leaf, OSError) and (said := _NETWORK.get(_errno(leaf))) is not None:
-            return f"{listening_on} {said}"
+        if isinstance(leaf, OSError):
+            number = _errno(leaf)
+            if leaf.filename is not None and number in _FILES:
+                return f"can't use {leaf.filename}: {os.strerror(number)}"
+            if leaf.filename is None and number in _NETWORK:
+                return f"{listening_on} {_NETWORK[number]}"
     return None
 
 

@@ -1,0 +1,170 @@
+"""The command line: `reileta serve`, `reileta bots create`, `reileta admin grant`.
+
+Wrong use is answered with one line on standard error and status 2, a start that fails for a reason
+its operator can put right with one line and status 1. Commands import what they need when they
+run, so that `reileta --version` does not load a server.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from reileta import __version__, log, options, startup
+from reileta.errors import DatabaseUnavailable
+from reileta.settings import Settings
+
+_HELP: Final = {"help_option_names": ["-h", "--help"]}
+_STORE: Final = ("data", "database")
+"""The settings by which a command finds the server's database."""
+
+
+def _typer(about: str) -> typer.Typer:
+    return typer.Typer(
+        help=about,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={**_HELP},
+    )
+
+
+app: Final = _typer("Reileta, a realtime instance server for social VR.")
+bots: Final = _typer("Accounts for load testers.")
+admin: Final = _typer("Administering a server.")
+app.add_typer(bots, name="bots")
+app.add_typer(admin, name="admin")
+
+
+class Failed(typer.TyperException):
+    """The command could not do what it was asked; status 1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, by default the process's own, and returns the exit status."""
+    try:
+        status = app(
+            args=None if arguments is None else [*arguments],
+            prog_name="reileta",
+            standalone_mode=False,
+        )
+    except typer.TyperException as error:
+        line = " ".join(error.format_message().split())
+        typer.echo(f"reileta: {line}", err=True)
+        return error.exit_code
+    except typer.Abort:
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"reileta {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _reileta(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Reileta, a realtime instance server for social VR."""
+
+
+@app.command()
+@options.with_settings()
+def serve(**given: str | None) -> int:
+    """Run the server until it is told to stop (Ctrl-C, or SIGTERM)."""
+    settings = options.read(given)
+
+    def run() -> int:
+        startup.check_tls(settings.tls_cert, settings.tls_key)
+        from reileta import main as server
+
+        return server.run(settings)
+
+    log.configure(settings.log_format, settings.log_level)
+    return _attempt(settings, run)
+
+
+@bots.command("create")
+@options.with_settings(_STORE)
+def create_bots(
+    *,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")],
+    tokens: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where their tokens go, a line each (mode 0600).")
+    ],
+    **given: str | None,
+) -> int:
+    """Make accounts that load testers use, with a token each. The server may run meanwhile."""
+    settings = options.read(given)
+    _tool_log()
+
+    def run() -> int:
+        from reileta.store import tools
+
+        # Opened first: a file that can't be written is no reason to make accounts.
+        with open(tokens, "w", encoding="ascii", opener=_private) as file:
+            file.writelines(f"{token}\n" for token in tools.create_bots(settings, count))
+        typer.echo(f"{count} bots made; their tokens are in {tokens}", err=True)
+        return 0
+
+    return _attempt(settings, run)
+
+
+@admin.command("grant")
+@options.with_settings(_STORE)
+def grant(
+    *,
+    username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
+    **given: str | None,
+) -> int:
+    """Make an account an administrator of the server. The server may run meanwhile."""
+    settings = options.read(given)
+    _tool_log()
+
+    def run() -> int:
+        from reileta.store import tools
+
+        if not tools.grant_admin(settings, username):
+            raise Failed(f"no user is named {username}")
+        typer.echo(f"{username} is an admin now", err=True)
+        return 0
+
+    return _attempt(settings, run)
+
+
+def _tool_log() -> None:
+    """A tool's standard output is its own; only what went wrong is logged."""
+    log.configure("console", "warning", stream=sys.stderr)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only its owner may read, also one that was there with another mode."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def _attempt(settings: Settings, run: Callable[[], int]) -> int:
+    """Runs it; an error that its operator can put right becomes one line."""
+    try:
+        return run()
+    except (
+        startup.StartupError,
+        DatabaseUnavailable,
+        OSError,
+        BaseExceptionGroup,
+    ) as error:
+        said = startup.reason(error, listening_on=f"{settings.host}:{settings.port}")
+        if said is None:
+            raise
+        raise Failed(said) from None
