@@ -7,6 +7,7 @@ stands with its bare id, so that the server's address can change.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, Generic, TypeVar
 
 ADMIN_TAG: Final = "avr:admin"
@@ -115,3 +116,22 @@ class Ban:
     reason: str | None
     by: str
     created_at: int
+
+
+class Unset(Enum):
+    """The type of `UNSET`, which says that a change leaves a field as it is; None empties it."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceChanges:
+    """What `POST /api/instances/:id` is to change (PROTOCOL §6)."""
+
+    title: str | Unset | None = UNSET
+    description: str | Unset | None = UNSET
+    capacity: int | Unset = UNSET
+    tags: frozenset[str] | Unset = UNSET

@@ -1,0 +1,71 @@
+"""The newest value of each (player, key), kept for those who join later (PROTOCOL §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from reileta.errors import MessageInvalid
+
+KEY_LIMIT: Final = 64
+"""Characters of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """A value as it was sent: `data` is the sender's JSON, byte for byte."""
+
+    player: str
+    key: str
+    at: float | None
+    data: bytes
+
+
+class RetainedValues:
+    """Keyed values of those inside, bounded for each player by number and by bytes."""
+
+    def __init__(self, *, keys_limit: int, bytes_limit: int) -> None:
+        self._keys_limit = keys_limit
+        self._bytes_limit = bytes_limit
+        self._values: dict[str, dict[str, Retained]] = {}  # by player, then by key
+        self._bytes: dict[str, int] = {}  # by player: keys in characters, and data
+
+    def __iter__(self) -> Iterator[Retained]:
+        for values in self._values.values():
+            yield from values.values()
+
+    def rolls_back(self, player: str, key: str, at: float | None) -> bool:
+        """Whether a value is older than the one that is kept, by its sender's own reckoning.
+
+        Values without `at` are never older, and one that is kept without `at` is never newer.
+        """
+        if at is None:
+            return False
+        kept = self._values.get(player, {}).get(key)
+        return kept is not None and kept.at is not None and at < kept.at
+
+    def keep(self, player: str, key: str, at: float | None, data: bytes) -> None:
+        """Keeps a value in place of the one before.
+
+        Raises:
+            MessageInvalid: the player would have too many keys, or too many bytes in all.
+        """
+        values = self._values.get(player, {})
+        before = values.get(key)
+        size = self._bytes.get(player, 0) + len(key) + len(data)
+        if before is not None:
+            size -= len(key) + len(before.data)
+        elif len(values) >= self._keys_limit:
+            raise MessageInvalid.field("key", f"no more than {self._keys_limit} keys a player")
+        if size > self._bytes_limit:
+            raise MessageInvalid.field(
+                "data", f"no more than {self._bytes_limit} bytes are kept for a player"
+            )
+        self._values.setdefault(player, values)[key] = Retained(player, key, at, data)
+        self._bytes[player] = size
+
+    def forget(self, player: str) -> None:
+        """Drops the values of a player that left."""
+        self._values.pop(player, None)
+        self._bytes.pop(player, None)
