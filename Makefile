@@ -1,0 +1,93 @@
+# Everything here sets up what it needs, with nothing but Python 3.11 or newer, pip, make and git.
+#
+#   make serve     run the server            (ARGS="--port 4000" passes options on)
+#   make install   set up .venv/ alone; the command is then .venv/bin/reileta
+#   make test      every test                (ARGS="-k seats" chooses)
+#   make check     format, lint, types, imports and the quick tests: under a minute
+#   make bench     measure this server beside its peers
+#   make format    put the sources into shape
+#   make lock      choose the versions of all dependencies anew
+#   make clean     take away what make has made, but never data/
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+
+# The environment is made once, and again when a lock or the project's own metadata changes.
+USE := $(VENV)/.installed
+DEVELOP := $(VENV)/.installed-dev
+PROJECT := pyproject.toml reileta/__init__.py
+
+.PHONY: help serve install test check bench format lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+serve: $(USE)
+	@exec $(BIN)/reileta serve $(ARGS)
+
+install: $(USE)
+	@echo "$(BIN)/reileta is ready: $$($(BIN)/reileta --version)"
+
+test: $(DEVELOP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEVELOP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+bench: $(DEVELOP)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+format: $(DEVELOP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Both locks hold hashes, serve every platform, and name no index: pip takes the one it is set to.
+# The second only adds to the first.
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --extra build
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: $(BIN)/python
+	$(PIP) install --quiet uv
+	$(COMPILE) --upgrade -o requirements.lock
+	$(COMPILE) --upgrade --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# A Python without ensurepip (Debian's python3 without python3-venv) makes the environment without
+# a pip of its own; the pip that stands beside that Python then installs into it.
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "Reileta needs Python 3.11 or newer, and found none:" \
+		"install it, or name it with 'make PYTHON=/path/to/python3.11 …'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+
+PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip" \
+	|| echo "$(PYTHON) -m pip --python $(BIN)/python") --disable-pip-version-check
+INSTALL = $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+
+$(USE): requirements.lock $(PROJECT) | $(BIN)/python
+	@echo "Setting up $(VENV)/ …"
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(INSTALL)
+	@touch $@
+
+$(DEVELOP): requirements-dev.lock $(PROJECT) | $(BIN)/python
+	@echo "Setting up $(VENV)/ for development …"
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@$(INSTALL)
+	@touch $@ $(USE)
