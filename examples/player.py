@@ -1,0 +1,154 @@
+"""A minimal player: logs in, joins an instance, sends what you type, prints what others send.
+
+    .venv/bin/python examples/player.py ann --instance NAME
+
+The account is made when its name is free. `examples/two_players.py` makes an instance and shows
+two of these players meeting; any WebSocket client can do what stands here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import trio
+import trio_websocket
+
+SERVER = "http://127.0.0.1:3032"
+PASSWORD = "only an example"  # noqa: S105 - a player of an example has nothing to lose
+
+
+class Refused(Exception):
+    """The server's answer was an error; the text is what it said."""
+
+
+async def call(http: httpx.AsyncClient, method: str, path: str, **body: Any) -> dict[str, Any]:
+    """Calls the HTTP API and returns the answer's `data`."""
+    response = await http.request(method, path, json=body or None)
+    answer = response.json()
+    if "error" in answer:
+        details = [f"{one['field']} {one['message']}" for one in answer["error"].get("details", [])]
+        raise Refused(": ".join([answer["error"]["message"], *details]))
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+async def log_in(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> str:
+    """Logs in, or makes the account when the name is free; returns the token."""
+    account = {"username": username, "password": password}
+    try:
+        session = await call(http, "POST", "/api/auth/login", **account)
+    except Refused:
+        session = await call(http, "POST", "/api/auth/register", **account)
+    token: str = session["token"]
+    return token
+
+
+class Player:
+    """One WebSocket to the server, and the instance that it is in."""
+
+    def __init__(self, socket: trio_websocket.WebSocketConnection) -> None:
+        self._socket = socket
+        self._states = itertools.count(1)
+        self._early: deque[dict[str, Any]] = deque()
+        self.instance = ""
+        self.id = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, server: str, token: str) -> AsyncIterator[Player]:
+        """Opens the socket; the credential goes with the upgrade."""
+        url = server.replace("http", "ws", 1) + "/api/ws"
+        credential = [(b"Authorization", f"Bearer {token}".encode())]
+        async with trio_websocket.open_websocket_url(url, extra_headers=credential) as socket:
+            yield cls(socket)
+
+    async def join(self, instance: str) -> dict[str, Any]:
+        """Joins, and returns who is inside and the values that are retained for those who join."""
+        joined = await self.request("instance-join", data={"instance": instance})
+        self.instance, self.id = joined["instance"], joined["player"]
+        return joined
+
+    async def send(self, data: Any) -> None:
+        """Sends to all others inside, and waits for no answer."""
+        await self._send(command="instance-data", subgroup=self.instance, data=data)
+
+    async def keep(self, key: str, data: Any) -> None:
+        """Sends to all others inside; the key's newest value is kept for those who join later."""
+        await self.request("instance-data", subgroup=self.instance, key=key, data=data)
+
+    async def request(self, command: str, **fields: Any) -> dict[str, Any]:
+        """Asks, and returns the answer's `data`: it is the message that has the same `state`."""
+        state = next(self._states)
+        await self._send(state=state, command=command, **fields)
+        while (message := await self._next()).get("state") != state:
+            self._early.append(message)
+        if "error" in message:
+            raise Refused(message["error"]["message"])
+        data: dict[str, Any] = message.get("data", {})
+        return data
+
+    async def receive(self) -> dict[str, Any]:
+        """The next event; those that came before an answer come first."""
+        return self._early.popleft() if self._early else await self._next()
+
+    async def _next(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self._socket.get_message())
+        return message
+
+    async def _send(self, **message: Any) -> None:
+        await self._socket.send_message(json.dumps(message))
+
+
+async def _print(player: Player) -> None:
+    while True:
+        message = await player.receive()
+        print(message["command"], json.dumps(message.get("error") or message.get("data")))
+
+
+async def _main(options: argparse.Namespace) -> None:
+    async with httpx.AsyncClient(base_url=options.server) as http:
+        token = await log_in(http, options.username, options.password)
+    async with Player.connected(options.server, token) as player, trio.open_nursery() as nursery:
+        joined = await player.join(options.instance)
+        names = ", ".join(one["displayname"] for one in joined["players"])
+        print(f"inside {joined['instance']} as {joined['player']}: {names}")
+        nursery.start_soon(_print, player)
+        async for line in trio.wrap_file(sys.stdin):
+            await player.send({"say": line.rstrip("\n")})
+        nursery.cancel_scope.cancel()
+
+
+def run(main: Any, *arguments: Any) -> None:
+    """Runs it; what a user of an example can put right is said in one line."""
+    try:
+        trio.run(main, *arguments)
+    except* httpx.ConnectError:
+        sys.exit(f"no server answers there: start one with `make serve` (it is {SERVER})")
+    except* Refused as refused:
+        sys.exit(f"refused: {_first(refused)}")
+    except* trio_websocket.ConnectionClosed as closed:
+        sys.exit(f"closed: {_first(closed)}")
+    except* KeyboardInterrupt:
+        pass
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A minimal player of a Reileta server.")
+    parser.add_argument("username")
+    parser.add_argument("--instance", required=True, help="its id or its name")
+    parser.add_argument("--password", default=PASSWORD)
+    parser.add_argument("--server", default=SERVER)
+    run(_main, parser.parse_args())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from reileta.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"REILETA_{name.upper()}", raising=False)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_the_defaults_are_those_that_the_documentation_names() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.data) == ("127.0.0.1", 3032, Path("data"))
+    assert settings.database is None
+    assert settings.address is None
+    assert not settings.secure
+
+
+def test_the_environment_wins_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REILETA_PORT", "4000")
+    assert Settings().port == 4000
+
+
+def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REILETA_PORT", "4000")
+    assert Settings(port=5000).port == 5000
+
+
+def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REILETA_DATABASE", "")
+    assert Settings().database is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 65536},
+        {"port": -1},
+        {"address": "Example.org"},
+        {"address": "example.org:0"},
+        {"database": "mysql://localhost/x"},
+        {"tls_cert": Path("cert.pem")},
+        {"tls_key": Path("key.pem")},
+        {"log_format": "xml"},
+        {"trace_sample": 1.5},
+        {"no_such_setting": 1},
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+def test_a_certificate_with_its_key_makes_it_secure() -> None:
+    assert Settings(tls_cert=Path("cert.pem"), tls_key=Path("key.pem")).secure
