@@ -86,3 +86,9 @@ class At:
 def at(id_: str, address: str) -> str:
     """`id@address`, from a local identifier; one that names its server stays as it is."""
     return id_ if "@" in id_[1:] else f"{id_}@{address}"
+
+
+def is_user_at(text: str) -> bool:
+    """Whether the text is a `UserIDAt`: a user's identifier with its server."""
+    named = At.parse(text)
+    return is_id(named.id, "u") and named.server is not None and is_server_address(named.server)

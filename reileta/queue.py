@@ -28,15 +28,22 @@ class Entry:
 class Candidate:
     """What is kept of a candidate; `friends` and `admin` serve when the access tag changes.
 
-    `expires_at`: when its held seat is given up (admitted), or when it is forgotten because it has
-    no socket (waiting, pending); None while it has one.
+    Attributes:
+        absent_until: when it is forgotten for want of a socket, ms; None while it has one. Without
+            force while a seat is held.
+        held_until: when its held seat is given up, ms; None while none is held.
     """
 
     user: str
     since: int
-    expires_at: int | None
+    absent_until: int | None
+    held_until: int | None = None
     friends: frozenset[str] = frozenset()
     admin: bool = False
+
+    @property
+    def expires_at(self) -> int | None:
+        return self.absent_until if self.held_until is None else self.held_until
 
 
 class Candidates:
@@ -86,12 +93,11 @@ class Candidates:
                 return state
         return None
 
-    def expire(self, user: str, at: int | None) -> None:
-        """Sets when one that waits or is pending will be forgotten; others stay as they are."""
-        for state in ("waiting", "pending"):
-            some = self._in[state]
+    def absent(self, user: str, until: int | None) -> None:
+        """Notes that a candidate has no socket, and is forgotten then; or (None) that it has."""
+        for some in self._in.values():
             if user in some:
-                some[user] = replace(some[user], expires_at=at)
+                some[user] = replace(some[user], absent_until=until)
 
     def overdue(self, now: int) -> list[str]:
         """The users whose time has come, the earliest first."""

@@ -28,22 +28,25 @@ class RetainedValues:
     def __init__(self, *, keys_limit: int, bytes_limit: int) -> None:
         self._keys_limit = keys_limit
         self._bytes_limit = bytes_limit
-        self._values: dict[str, dict[str, Retained]] = {}  # by player, then by key
+        # By player, then by key; tuples, because making a dataclass for each message costs more
+        # than all the rest.
+        self._values: dict[str, dict[str, tuple[float | None, bytes]]] = {}
         self._bytes: dict[str, int] = {}  # by player: keys in characters, and data
 
     def __iter__(self) -> Iterator[Retained]:
-        for values in self._values.values():
-            yield from values.values()
+        for player, values in self._values.items():
+            for key, (at, data) in values.items():
+                yield Retained(player, key, at, data)
 
     def rolls_back(self, player: str, key: str, at: float | None) -> bool:
         """Whether a value is older than the one that is kept, by its sender's own reckoning.
 
         Values without `at` are never older, and one that is kept without `at` is never newer.
         """
-        if at is None:
+        if at is None or player not in self._values:
             return False
-        kept = self._values.get(player, {}).get(key)
-        return kept is not None and kept.at is not None and at < kept.at
+        before = self._values[player].get(key)
+        return before is not None and before[0] is not None and at < before[0]
 
     def keep(self, player: str, key: str, at: float | None, data: bytes) -> None:
         """Keeps a value in place of the one before.
@@ -51,18 +54,21 @@ class RetainedValues:
         Raises:
             MessageInvalid: the player would have too many keys, or too many bytes in all.
         """
-        values = self._values.get(player, {})
-        before = values.get(key)
-        size = self._bytes.get(player, 0) + len(key) + len(data)
+        values = self._values.get(player)
+        before = None if values is None else values.get(key)
         if before is not None:
-            size -= len(key) + len(before.data)
-        elif len(values) >= self._keys_limit:
-            raise MessageInvalid.field("key", f"no more than {self._keys_limit} keys a player")
+            size = self._bytes[player] + len(data) - len(before[1])
+        else:
+            size = self._bytes.get(player, 0) + len(key) + len(data)
+            if values is not None and len(values) >= self._keys_limit:
+                raise MessageInvalid.field("key", f"no more than {self._keys_limit} keys a player")
         if size > self._bytes_limit:
             raise MessageInvalid.field(
                 "data", f"no more than {self._bytes_limit} bytes are kept for a player"
             )
-        self._values.setdefault(player, values)[key] = Retained(player, key, at, data)
+        if values is None:
+            values = self._values[player] = {}
+        values[key] = (at, data)
         self._bytes[player] = size
 
     def forget(self, player: str) -> None:
