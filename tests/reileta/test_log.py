@@ -13,18 +13,13 @@ import structlog
 
 from reileta import log, logevents
 from reileta.credentials import new_token
+from tests import logs
 
 
 @pytest.fixture(autouse=True)
 def _undone() -> Iterator[None]:
-    """Leaves both logging systems as they were."""
-    root = logging.getLogger()
-    handlers, level = [*root.handlers], root.level
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logs.restored():
+        yield
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -49,12 +49,12 @@ def test_a_switch_takes_on_and_off() -> None:
 
 
 def test_wrong_options_are_named_as_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(options.WrongUse, match="^--log-format: should be 'console' or 'json'$"):
+    with pytest.raises(options.WrongUse, match=r"^--log-format: should be 'console' or 'json'$"):
         options.read({"log_format": "xml"})
     monkeypatch.setenv("REILETA_LOG_FORMAT", "xml")
-    with pytest.raises(options.WrongUse, match="^REILETA_LOG_FORMAT: should be"):
+    with pytest.raises(options.WrongUse, match=r"^REILETA_LOG_FORMAT: should be"):
         options.read({"log_format": None})
-    with pytest.raises(options.WrongUse, match="^--log-format: should be"):
+    with pytest.raises(options.WrongUse, match=r"^--log-format: should be"):
         options.read({"log_format": "yaml"})
 
 
@@ -68,5 +68,5 @@ def test_all_that_is_wrong_is_said_at_once_and_no_value_is_quoted() -> None:
 
 
 def test_what_two_options_do_to_each_other_is_said_of_both() -> None:
-    with pytest.raises(options.WrongUse, match="^--tls-cert and --tls-key go together$"):
+    with pytest.raises(options.WrongUse, match=r"^--tls-cert and --tls-key go together$"):
         options.read({"tls_cert": "cert.pem"})

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reileta import __version__, cli
+from reileta.options import variable
+from reileta.settings import Settings
+from reileta.startup import StartupError
+from tests import logs
+
+Run = Callable[[Settings], int]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable(name), raising=False)
+    with logs.restored():
+        yield
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
+    """Puts a function in the place of the composition root."""
+
+    def put(run: Run) -> None:
+        fake = types.ModuleType("reileta.main")
+        vars(fake)["run"] = run
+        monkeypatch.setitem(sys.modules, "reileta.main", fake)
+        monkeypatch.setattr(sys.modules["reileta"], "main", fake, raising=False)
+
+    return put
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Stands in the place of what the command line does to the database."""
+    fake = types.ModuleType("reileta.store.tools")
+    monkeypatch.setitem(sys.modules, "reileta.store.tools", fake)
+    import reileta.store
+
+    monkeypatch.setattr(reileta.store, "tools", fake, raising=False)
+    return fake
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"reileta {__version__}\n"
+
+
+def test_the_version_is_said_without_loading_a_server() -> None:
+    code = (
+        "import sys; from reileta.cli import main; main(['--version']);"
+        "sys.exit(any(name in sys.modules for name in ('trio', 'quart', 'asyncpg', 'hypercorn')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["bots"], ["bots", "create"], ["admin"]])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(" ".join(["Usage: reileta", *command]))
+    assert "\x1b" not in said
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["serve", "--help"])
+    said = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert "--" + name.replace("_", "-") in said
+        assert variable(name) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing command."),
+        (["dance"], "No such command 'dance'."),
+        (["serve", "--prot", "1"], "No such option: --prot"),
+        (["serve", "--port"], "--port"),
+        (["serve", "--port", "many"], "--port: should be a valid integer"),
+        (["serve", "now"], "unexpected extra argument"),
+        (["serve", "--rate-limits", "perhaps"], "--rate-limits: should be 'on' or 'off'"),
+        (["serve", "--tls-key", "k.pem"], "--tls-cert and --tls-key go together"),
+        (["serve", "--database", "sqlite:///x"], "--database: must begin with postgresql://"),
+        (["bots", "create", "--tokens", "t"], "Missing option '--count'"),
+        (["bots", "create", "--count", "0", "--tokens", "t"], "'--count'"),
+        (["admin", "grant"], "Missing argument 'username'"),
+    ],
+)
+def test_wrong_use_gets_one_line_and_status_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("reileta: ")
+    assert said in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_serve_runs_the_server_with_the_settings_and_returns_its_status(
+    server: Callable[[Run], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        seen.append(settings)
+        return 7
+
+    server(run)
+    monkeypatch.setenv("REILETA_PORT", "4000")
+    monkeypatch.setenv("REILETA_HOST", "::1")
+    assert cli.main(["serve", "--port", "0", "--data", "/d", "--rate-limits", "off"]) == 7
+    (settings,) = seen
+    assert (settings.port, settings.host) == (0, "::1")
+    assert (settings.data, settings.rate_limits) == (Path("/d"), "off")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StartupError("the data folder is in use"), "the data folder is in use"),
+        (ExceptionGroup("n", [StartupError("newer schema")]), "newer schema"),
+        (OSError(errno.EADDRINUSE, "x"), "127.0.0.1:3032 is in use already"),
+    ],
+)
+def test_a_start_that_fails_gets_one_line_and_status_1(
+    error: Exception,
+    said: str,
+    server: Callable[[Run], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_settings: Settings) -> int:
+        raise error
+
+    server(run)
+    assert cli.main(["serve"]) == 1
+    assert capsys.readouterr().err == f"reileta: {said}\n"
+
+
+def test_a_defect_is_not_hidden(server: Callable[[Run], None]) -> None:
+    def run(_settings: Settings) -> int:
+        raise ExceptionGroup("n", [KeyError("ours")])
+
+    server(run)
+    with pytest.raises(ExceptionGroup):
+        cli.main(["serve"])
+
+
+def test_tls_files_are_looked_at_before_anything_starts(
+    server: Callable[[Run], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Settings] = []
+
+    def run(settings: Settings) -> int:
+        started.append(settings)
+        return 0
+
+    server(run)
+    assert cli.main(["serve", "--tls-cert", "/no/cert", "--tls-key", "/no/key"]) == 1
+    assert "can't read /no/cert" in capsys.readouterr().err
+    assert not started
+
+
+def test_bots_get_their_tokens_written_to_a_private_file(
+    tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("an older run, and readable by all")
+    file.chmod(0o644)
+    vars(tools)["create_bots"] = lambda _settings, count: [f"ua_{n}" for n in range(count)]
+    assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 0
+    assert file.read_text() == "ua_0\nua_1\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "ua_" not in output.err
+
+
+def test_a_token_file_that_can_not_be_written_makes_no_accounts(
+    tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+    vars(tools)["create_bots"] = lambda _settings, count: asked.append(count)
+    file = tmp_path / "missing" / "tokens"
+    assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 1
+    said = f"reileta: can't use {file}: {os.strerror(errno.ENOENT)}\n"
+    assert capsys.readouterr().err == said
+    assert not asked
+
+
+def test_granting_takes_the_name_and_where_the_database_is(tools: types.ModuleType) -> None:
+    asked: list[tuple[Path, str]] = []
+
+    def grant_admin(settings: Settings, username: str) -> bool:
+        asked.append((settings.data, username))
+        return True
+
+    vars(tools)["grant_admin"] = grant_admin
+    assert cli.main(["admin", "grant", "ann", "--data", "/d"]) == 0
+    assert asked == [(Path("/d"), "ann")]
+
+
+def test_granting_to_nobody_is_status_1(
+    tools: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vars(tools)["grant_admin"] = lambda _settings, _username: False
+    assert cli.main(["admin", "grant", "nobody"]) == 1
+    assert capsys.readouterr().err == "reileta: no user is named nobody\n"
+
+
+def test_an_interrupt_is_status_130(server: Callable[[Run], None]) -> None:
+    def run(_settings: Settings) -> int:
+        raise KeyboardInterrupt
+
+    server(run)
+    assert cli.main(["serve"]) == 130
