@@ -1,0 +1,1 @@
+"""What servers know each other by: their keys."""

@@ -1,0 +1,68 @@
+"""The database: one class per noun over PostgreSQL, and how it is opened (DESIGN §4)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from reileta.clock import Clock
+from reileta.settings import Settings
+from reileta.store.bans import Bans
+from reileta.store.embedded import open_embedded
+from reileta.store.identity import Identities, Identity
+from reileta.store.instances import Instances
+from reileta.store.migrate import known_migrations, migrate
+from reileta.store.postgres import Database, Queries, asyncio_loop
+from reileta.store.sessions import Sessions
+from reileta.store.tokens import Tokens
+from reileta.store.users import Users
+from reileta.store.worlds import Worlds
+
+__all__ = ["Database", "Identity", "Queries", "Store", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """All that is kept. Its methods raise DatabaseUnavailable while the database is away."""
+
+    database: Database
+    users: Users
+    sessions: Sessions
+    tokens: Tokens
+    worlds: Worlds
+    instances: Instances
+    bans: Bans
+    identity: Identities
+
+
+@asynccontextmanager
+async def open_store(
+    settings: Settings, clock: Clock, *, shared: bool = False
+) -> AsyncIterator[Store]:
+    """The store that the settings name, at this version's schema, closed again after the body.
+
+    Without `settings.database`, an embedded PostgreSQL runs meanwhile; `shared` is for commands,
+    which use a running server's. Raises StartupError. Brings its own asyncio loop: what the store
+    is asked may come from any task of this Trio run.
+    """
+    async with AsyncExitStack() as stack:
+        url = settings.database
+        if url is None:
+            url = await stack.enter_async_context(open_embedded(settings.data, shared=shared))
+        loop = await stack.enter_async_context(asyncio_loop())
+        database = await Database.open(loop, url, connections=settings.database_connections)
+        stack.push_async_callback(database.close)
+        await migrate(database, clock, known_migrations())
+        identity = Identities(database, clock, settings.title)
+        await identity.get()
+        yield Store(
+            database=database,
+            users=Users(database, clock),
+            sessions=Sessions(database, clock),
+            tokens=Tokens(database, clock),
+            worlds=Worlds(database, clock),
+            instances=Instances(database, clock),
+            bans=Bans(database),
+            identity=identity,
+        )

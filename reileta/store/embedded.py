@@ -1,0 +1,176 @@
+"""The PostgreSQL that the server runs by itself: who may start it, and that it stays up.
+
+Two locks in the data folder, which the system takes back from a process that is killed:
+
+    server.lock     held by the server while it runs: two servers on one folder are refused
+    postgres.lock   held by whoever runs PostgreSQL: the server, or a command that found none
+
+A command (`shared`) that finds a server connects to the server's PostgreSQL. If none runs, it
+starts PostgreSQL for itself and stops it again; others, who may be commands too or a server that
+starts, wait for that (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from reileta import logevents
+from reileta.startup import StartupError
+from reileta.store.cluster import Cluster
+from reileta.store.nursery import plain_nursery
+
+RESTART_S: Final = 1.0
+"""How long the watchdog waits before it starts a server that died, and between attempts."""
+TURN_S: Final = 30.0
+"""How long a command's use of PostgreSQL is waited for."""
+WATCH_S: Final = 0.25
+"""How often a server is looked at where the system can't tell of its end."""
+POLL_S: Final = 0.05
+
+
+class FolderLock:
+    """An exclusive lock on a file, for as long as this process lives or until it is given back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def take(self) -> bool:
+        """Whether it could be taken now."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._handle = handle
+        return True
+
+    def give_back(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+@asynccontextmanager
+async def open_embedded(
+    data: Path, *, shared: bool = False, cluster: Cluster | None = None
+) -> AsyncIterator[str]:
+    """The URL of the data folder's PostgreSQL, which runs, and is started again, during the body.
+
+    `shared` is for commands. Raises StartupError if it can't be started, or if a server has the
+    folder already.
+    """
+    try:
+        await trio.Path(data).mkdir(mode=0o711, parents=True, exist_ok=True)
+        server, postgres = FolderLock(data / "server.lock"), FolderLock(data / "postgres.lock")
+        cluster = cluster or Cluster(data)
+        if shared:
+            owner = await _take_or_find(server, postgres, cluster)
+        else:
+            await _take(server, data)
+            owner = True
+    except OSError as error:
+        raise StartupError(f"can't use the data folder {data}: {error.strerror}") from error
+    try:
+        if not owner:
+            yield cluster.url()
+            return
+        if not shared:
+            await _take_turn(postgres, data)
+        async with _running(cluster) as url:
+            yield url
+    finally:
+        postgres.give_back()
+        server.give_back()
+
+
+async def _take(server: FolderLock, data: Path) -> None:
+    """Takes the server's lock, which a command that looks at it holds for an instant."""
+    deadline = time.monotonic() + 1.0
+    while not server.take():
+        if time.monotonic() > deadline:
+            raise StartupError(f"another server uses the data folder {data}")
+        await trio.sleep(POLL_S)
+
+
+async def _take_turn(postgres: FolderLock, data: Path) -> None:
+    deadline = time.monotonic() + TURN_S
+    while not postgres.take():
+        if time.monotonic() > deadline:
+            raise StartupError(f"another command uses the data folder {data}, and does not end")
+        await trio.sleep(POLL_S)
+
+
+async def _take_or_find(server: FolderLock, postgres: FolderLock, cluster: Cluster) -> bool:
+    """For a command: True if PostgreSQL is its to run, False if a server's was found running."""
+    deadline = time.monotonic() + TURN_S
+    while time.monotonic() < deadline:
+        # Asked before the server's lock: a server that starts holds both, a command this one alone.
+        if not server.take():
+            if cluster.answers():
+                return False
+        else:
+            server.give_back()
+            if postgres.take():
+                return True
+        await trio.sleep(POLL_S)
+    raise StartupError(f"the database in {cluster.folder} is in use, and does not answer")
+
+
+@asynccontextmanager
+async def _running(cluster: Cluster) -> AsyncIterator[str]:
+    log = structlog.get_logger()
+    await trio.to_thread.run_sync(cluster.start)
+    try:
+        log.info(logevents.DATABASE_STARTED, folder=str(cluster.folder))
+        async with plain_nursery() as nursery:
+            nursery.start_soon(_watch, cluster)
+            yield cluster.url()
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(cluster.stop)
+        log.info(logevents.DATABASE_STOPPED)
+
+
+async def _watch(cluster: Cluster) -> None:
+    """Starts PostgreSQL again whenever it dies; the pool of connections finds it by itself."""
+    log = structlog.get_logger()
+    while True:
+        status = await _ended(cluster)
+        log.error(logevents.DATABASE_DIED, status=status)
+        while True:
+            await trio.sleep(RESTART_S)
+            try:
+                await trio.to_thread.run_sync(cluster.start)
+            except StartupError as error:
+                # Its other processes may not have noticed yet that it died.
+                log.warning(logevents.DATABASE_DIED, reason=str(error))
+            else:
+                log.info(logevents.DATABASE_STARTED, folder=str(cluster.folder))
+                break
+
+
+async def _ended(cluster: Cluster) -> int:
+    """Waits for the server's end; its exit status, negative for a signal."""
+    while (status := cluster.status()) is None:
+        if sys.platform != "linux":
+            await trio.sleep(WATCH_S)
+            continue
+        handle = os.pidfd_open(cluster.pid)
+        try:
+            await trio.lowlevel.wait_readable(handle)
+        finally:
+            os.close(handle)
+    return status

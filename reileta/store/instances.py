@@ -1,0 +1,176 @@
+"""Instances, as far as they outlive the process (PROTOCOL §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypedDict
+
+from typing_extensions import Unpack
+
+from reileta.clock import Clock
+from reileta.errors import InstanceExists, InstanceNotFound
+from reileta.ids import is_id, new_id
+from reileta.records import Instance, Page
+from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.sql import assignments, containing, page, tag_list
+
+
+class InstanceUpdate(TypedDict, total=False):
+    """What of an instance can change; what is left out stays."""
+
+    name: str
+    title: str | None
+    description: str | None
+    world: str
+    owner: str
+    capacity: int
+    tags: frozenset[str]
+
+
+class Instances:
+    def __init__(self, queries: Queries, clock: Clock) -> None:
+        self._queries = queries
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        name: str,
+        title: str | None,
+        description: str | None,
+        world: str,
+        owner: str,
+        capacity: int,
+        tags: frozenset[str],
+    ) -> Instance:
+        """A new instance, which stands empty from now on. Raises InstanceExists."""
+        row = await self._queries.fetch_one(
+            "INSERT INTO instances (id, name, title, description, world, owner, capacity, tags, "
+            "empty_since, created_at, updated_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9) "
+            "ON CONFLICT DO NOTHING RETURNING *",
+            new_id("i"),
+            name,
+            title,
+            description,
+            world,
+            owner,
+            capacity,
+            tag_list(tags),
+            self._clock.now_ms(),
+        )
+        if row is None:
+            raise InstanceExists.field("name", "is taken")
+        return instance(row)
+
+    async def get(self, ref: str) -> Instance | None:
+        """The instance of that id or name; no name looks like an id."""
+        row = await (
+            self._queries.fetch_one("SELECT * FROM instances WHERE id = $1", ref)
+            if is_id(ref, "i")
+            else self._queries.fetch_one("SELECT * FROM instances WHERE name = $1", ref)
+        )
+        return None if row is None else instance(row)
+
+    async def search(
+        self,
+        *,
+        query: str | None,
+        world: str | None,
+        owner: str | None,
+        tag: str | None,
+        exclude: Collection[str],
+        viewer: str | None,
+        admin: bool,
+        limit: int,
+        offset: int,
+    ) -> Page[Instance]:
+        """Instances whose name, title or description contains the query, newest first.
+
+        `world` with a version asks for that one, without for instances of any version; `exclude`
+        are ids to leave out. What is not public shows to its owner, when that is the viewer, and
+        to admins alone, and counts for nobody else.
+        """
+        return await page(
+            self._queries,
+            "SELECT *, -issued AS place FROM instances "
+            "WHERE ($1::text IS NULL OR haystack LIKE lower($1)) "
+            "AND ($2::text IS NULL OR world_base = $2 OR world = $2) "
+            "AND ($3::text IS NULL OR owner = $3) "
+            "AND ($4::text IS NULL OR $4 = ANY(tags)) "
+            "AND id <> ALL($5::text[]) "
+            "AND ($7 OR 'avr:public' = ANY(tags) OR owner = $6)",
+            [containing(query), world, owner, tag, list(exclude), viewer, admin],
+            instance,
+            limit=limit,
+            offset=offset,
+        )
+
+    async def update(self, id_: str, **changes: Unpack[InstanceUpdate]) -> Instance:
+        """The instance with the changes. Raises InstanceNotFound, or InstanceExists for a name."""
+        sets, values = assignments(changes, InstanceUpdate.__annotations__)
+        try:
+            row = await self._queries.fetch_one(
+                f"UPDATE instances SET {sets}{',' if sets else ''} "  # noqa: S608 - columns of InstanceUpdate
+                f"updated_at = ${len(values) + 1} WHERE id = ${len(values) + 2} RETURNING *",
+                *values,
+                self._clock.now_ms(),
+                id_,
+            )
+        except ConstraintBroken as error:
+            if error.constraint == "instances_name":
+                raise InstanceExists.field("name", "is taken") from error
+            raise
+        if row is None:
+            raise InstanceNotFound
+        return instance(row)
+
+    async def delete(self, id_: str) -> bool:
+        """Deletes the instance and its bans; whether there was one."""
+        return await self._queries.execute("DELETE FROM instances WHERE id = $1", id_) > 0
+
+    async def occupied(self, id_: str, since_ms: int | None) -> bool:
+        """Notes since when the instance has stood empty; None: someone is inside.
+
+        Returns whether there is such an instance.
+        """
+        return (
+            await self._queries.execute(
+                "UPDATE instances SET empty_since = $2 WHERE id = $1", id_, since_ms
+            )
+            > 0
+        )
+
+    async def abandoned(self, before_ms: int) -> list[Instance]:
+        """Those that are not permanent and have stood empty since before then, longest first."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM instances WHERE empty_since < $1 AND 'avr:permanent' <> ALL(tags) "
+            "ORDER BY empty_since, issued",
+            before_ms,
+        )
+        return [instance(row) for row in rows]
+
+    async def all_empty_from(self, now_ms: int) -> int:
+        """Notes at the start that nobody is inside anywhere; how many had been left with someone.
+
+        Those that stood empty before keep their time.
+        """
+        return await self._queries.execute(
+            "UPDATE instances SET empty_since = $1 WHERE empty_since IS NULL", now_ms
+        )
+
+
+def instance(row: Row) -> Instance:
+    """The instance in a row with the columns of `instances`."""
+    return Instance(
+        id=row["id"],
+        name=row["name"],
+        title=row["title"],
+        description=row["description"],
+        world=row["world"],
+        owner=row["owner"],
+        capacity=row["capacity"],
+        tags=frozenset(row["tags"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,104 @@
+"""Brings a database to this version's schema, or says why it can't.
+
+Each file `migrations/NNNN_name.sql` is applied once, in a transaction of its own, in the order of
+the numbers. An advisory lock lets one process at a time do it; others wait, and find it done.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+import structlog
+import trio
+
+from reileta import logevents
+from reileta.clock import Clock
+from reileta.errors import DatabaseUnavailable
+from reileta.startup import StartupError
+from reileta.store.postgres import Database, Queries
+
+OLDEST_POSTGRESQL: Final = 14
+
+MIGRATION_S: Final = 600.0
+"""How long one migration may take, or another process's migrations be waited for."""
+
+_LOCK: Final = 0x7265696C  # "reil"
+_FILE: Final = re.compile(r"(?P<version>\d{4})_[a-z0-9_]+\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+
+def known_migrations() -> list[Migration]:
+    """The migrations that this version brings, in order."""
+    found = []
+    for file in resources.files("reileta.store.migrations").iterdir():
+        match = _FILE.fullmatch(file.name)
+        if match is not None:
+            found.append(Migration(int(match["version"]), file.name, file.read_text("utf-8")))
+    return sorted(found, key=lambda migration: migration.version)
+
+
+async def migrate(database: Database, clock: Clock, known: list[Migration]) -> int:
+    """Applies what is missing of the known migrations; returns the schema's version.
+
+    Raises StartupError if PostgreSQL can't be reached or is too old, or if the database was
+    written by a newer version of Reileta, which is left untouched.
+    """
+    try:
+        async with database.connection(statement_s=MIGRATION_S) as queries:
+            release = int(await queries.value("SHOW server_version_num")) // 10_000
+            if release < OLDEST_POSTGRESQL:
+                raise StartupError(
+                    f"the database is PostgreSQL {release}; "
+                    f"Reileta needs {OLDEST_POSTGRESQL} or newer"
+                )
+            await queries.fetch("SELECT pg_advisory_lock($1)", _LOCK)
+            try:
+                return await _apply(queries, clock, known)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await queries.fetch("SELECT pg_advisory_unlock($1)", _LOCK)
+    except DatabaseUnavailable as error:
+        raise StartupError(f"the database can't be used: {_said(error)}") from error
+
+
+async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
+    await queries.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations ("
+        "version integer PRIMARY KEY, name text NOT NULL, applied_at bigint NOT NULL)"
+    )
+    version = int(await queries.value("SELECT coalesce(max(version), 0) FROM schema_migrations"))
+    newest = known[-1].version if known else 0
+    if version > newest:
+        raise StartupError(
+            f"the database was written by a newer Reileta (its schema is {version}, "
+            f"this one knows up to {newest}): run that version or restore a backup"
+        )
+    log = structlog.get_logger()
+    for migration in known:
+        if migration.version <= version:
+            continue
+        async with queries.transaction():
+            await queries.execute(migration.sql)
+            await queries.execute(
+                "INSERT INTO schema_migrations (version, name, applied_at) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                clock.now_ms(),
+            )
+        log.info(logevents.DATABASE_MIGRATED, version=migration.version, name=migration.name)
+    return newest
+
+
+def _said(error: DatabaseUnavailable) -> str:
+    """PostgreSQL's or the system's words, which name addresses and accounts but no password."""
+    cause = error.__cause__
+    return str(cause).strip() or type(cause).__name__

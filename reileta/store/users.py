@@ -1,0 +1,217 @@
+"""Users: the accounts of this server (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, TypedDict
+
+from typing_extensions import Unpack
+
+from reileta.clock import Clock
+from reileta.errors import AuthInvalid, UserNotFound
+from reileta.ids import is_id, new_id
+from reileta.records import ADMIN_TAG, Page, User
+from reileta.store.postgres import Queries, Row
+from reileta.store.sql import assignments, containing, page, tag_list
+
+ADMIN_PASSWORD_BYTES: Final = 18
+"""144 random bits, 24 characters."""
+
+
+class UserUpdate(TypedDict, total=False):
+    """What of a user can change; what is left out stays."""
+
+    displayname: str
+    description: str | None
+    email: str | None
+    password_hash: str | None
+    status: str
+    tags: frozenset[str]
+    home: str | None
+
+
+class Users:
+    def __init__(self, queries: Queries, clock: Clock) -> None:
+        self._queries = queries
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        username: str,
+        displayname: str,
+        password_hash: str | None,
+        email: str | None = None,
+        tags: frozenset[str] = frozenset(),
+        autopilot: bool = False,
+    ) -> User:
+        """Raises AuthInvalid if the username is taken, whatever its letters' case."""
+        row = await self._insert(
+            None, username, displayname, password_hash, email, tags, autopilot=autopilot
+        )
+        if row is None:
+            raise AuthInvalid.field("username", "is taken")
+        return user(row)
+
+    async def by_id(self, id_: str) -> User | None:
+        return _user(await self._queries.fetch_one("SELECT * FROM users WHERE id = $1", id_))
+
+    async def by_name(self, name: str) -> User | None:
+        """The user of that username, whatever its letters' case."""
+        return _user(
+            await self._queries.fetch_one(
+                "SELECT * FROM users WHERE lower(username) = lower($1)", name
+            )
+        )
+
+    async def find(self, ref: str) -> User | None:
+        """The user of that id or username; no username looks like an id."""
+        return await (self.by_id(ref) if is_id(ref, "u") else self.by_name(ref))
+
+    async def credentials(self, username: str) -> tuple[User, str] | None:
+        """The user and the password's hash; None for an unknown user and one without a password."""
+        row = await self._queries.fetch_one(
+            "SELECT * FROM users WHERE lower(username) = lower($1) AND password_hash IS NOT NULL",
+            username,
+        )
+        return None if row is None else (user(row), row["password_hash"])
+
+    async def search(self, *, query: str | None, limit: int, offset: int) -> Page[User]:
+        """Users whose username, displayname or description contains the query, oldest first."""
+        return await page(
+            self._queries,
+            "SELECT *, number AS place FROM users "
+            "WHERE ($1::text IS NULL OR haystack LIKE lower($1))",
+            [containing(query)],
+            user,
+            limit=limit,
+            offset=offset,
+        )
+
+    async def many(self, ids: Collection[str]) -> dict[str, User]:
+        """Those of the users that exist, by id."""
+        if not ids:
+            return {}
+        rows = await self._queries.fetch("SELECT * FROM users WHERE id = ANY($1)", list(ids))
+        return {row["id"]: user(row) for row in rows}
+
+    async def update(self, id_: str, **changes: Unpack[UserUpdate]) -> User:
+        """The user with the changes. Raises UserNotFound."""
+        sets, values = assignments(changes, UserUpdate.__annotations__)
+        row = await self._queries.fetch_one(
+            f"UPDATE users SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of UserUpdate
+            f"WHERE id = ${len(values) + 2} RETURNING *",
+            *values,
+            self._clock.now_ms(),
+            id_,
+        )
+        return _found(row)
+
+    async def grant(self, ref: str, tag: str) -> User:
+        """Gives the user of that id or username a tag, once. Raises UserNotFound."""
+        row = await self._queries.fetch_one(
+            "UPDATE users SET updated_at = $3, "
+            "tags = CASE WHEN $2 = ANY(tags) THEN tags ELSE array_append(tags, $2) END "
+            "WHERE id = $1 OR lower(username) = lower($1) RETURNING *",
+            ref,
+            tag,
+            self._clock.now_ms(),
+        )
+        return _found(row)
+
+    async def main_admin(self) -> User:
+        """The main administrator, `@admin`. Raises UserNotFound before the first start."""
+        return await self._system("admin")
+
+    async def server_account(self) -> User:
+        """The server's own account, `@server`. Raises UserNotFound before the first start."""
+        return await self._system("server")
+
+    async def ensure_system_accounts(
+        self, hash_password: Callable[[str], Awaitable[str]]
+    ) -> str | None:
+        """Makes `@server` and `@admin` if they aren't there yet.
+
+        Returns the admin's password if the admin was made now: to be shown once, on the terminal,
+        and never logged. Both are made at once or neither is. Raises AuthInvalid if a user has
+        taken their names before.
+        """
+        made = await self._queries.value("SELECT count(*) FROM users WHERE system IS NOT NULL")
+        if made == 2:
+            return None
+        password = secrets.token_urlsafe(ADMIN_PASSWORD_BYTES)
+        hash_ = await hash_password(password)
+        admin_tags = frozenset({ADMIN_TAG})
+        async with self._queries.transaction() as transaction:
+            users = Users(transaction, self._clock)
+            await users._ensure("server", "Server", None, frozenset())
+            created = await users._ensure("admin", "Admin", hash_, admin_tags)
+        return password if created else None
+
+    async def _ensure(
+        self, name: str, displayname: str, hash_: str | None, tags: frozenset[str]
+    ) -> bool:
+        """Whether the system account was made now, and not by another process."""
+        if await self._insert(name, name, displayname, hash_, None, tags) is not None:
+            return True
+        if await self._queries.fetch_one("SELECT 1 FROM users WHERE system = $1", name) is None:
+            raise AuthInvalid.field("username", f"{name} is taken by a user")
+        return False
+
+    async def _insert(
+        self,
+        system: str | None,
+        username: str,
+        displayname: str,
+        password_hash: str | None,
+        email: str | None,
+        tags: frozenset[str],
+        *,
+        autopilot: bool = False,
+    ) -> Row | None:
+        return await self._queries.fetch_one(
+            "INSERT INTO users (id, system, username, displayname, password_hash, email, tags, "
+            "autopilot, created_at, updated_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING *",
+            new_id("u"),
+            system,
+            username,
+            displayname,
+            password_hash,
+            email,
+            tag_list(tags),
+            autopilot,
+            self._clock.now_ms(),
+        )
+
+    async def _system(self, name: str) -> User:
+        return _found(await self._queries.fetch_one("SELECT * FROM users WHERE system = $1", name))
+
+
+def user(row: Row) -> User:
+    """The user in a row with the columns of `users`."""
+    return User(
+        id=row["id"],
+        number=row["number"],
+        username=row["username"],
+        displayname=row["displayname"],
+        description=row["description"],
+        email=row["email"],
+        status=row["status"],
+        tags=frozenset(row["tags"]),
+        autopilot=row["autopilot"],
+        home=row["home"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _user(row: Row | None) -> User | None:
+    return None if row is None else user(row)
+
+
+def _found(row: Row | None) -> User:
+    if row is None:
+        raise UserNotFound
+    return user(row)

@@ -1,0 +1,123 @@
+"""Worlds (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from typing_extensions import Unpack
+
+from reileta.clock import Clock
+from reileta.errors import WorldExists, WorldNotFound
+from reileta.ids import new_id
+from reileta.records import Page, World
+from reileta.store.postgres import Queries, Row
+from reileta.store.sql import assignments, containing, page, tag_list
+
+
+class WorldUpdate(TypedDict, total=False):
+    """What of a world can change; what is left out stays."""
+
+    title: str
+    description: str | None
+    capacity: int
+    owner: str
+    tags: frozenset[str]
+
+
+class Worlds:
+    def __init__(self, queries: Queries, clock: Clock) -> None:
+        self._queries = queries
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        title: str,
+        description: str | None,
+        capacity: int,
+        owner: str,
+        tags: frozenset[str],
+        id: str | None = None,  # noqa: A002 - the record's name for it
+    ) -> World:
+        """A new world. Raises WorldExists if it was given an id that is taken."""
+        row = await self._queries.fetch_one(
+            "INSERT INTO worlds (id, title, description, capacity, owner, tags, created_at, "
+            "updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) "
+            "ON CONFLICT DO NOTHING RETURNING *",
+            id or new_id("w"),
+            title,
+            description,
+            capacity,
+            owner,
+            tag_list(tags),
+            self._clock.now_ms(),
+        )
+        if row is None:
+            raise WorldExists
+        return world(row)
+
+    async def get(self, id_: str) -> World | None:
+        row = await self._queries.fetch_one("SELECT * FROM worlds WHERE id = $1", id_)
+        return None if row is None else world(row)
+
+    async def search(
+        self,
+        *,
+        query: str | None,
+        owner: str | None,
+        tag: str | None,
+        viewer: str | None,
+        admin: bool,
+        limit: int,
+        offset: int,
+    ) -> Page[World]:
+        """Worlds whose title or description contains the query, newest first.
+
+        Private ones show to their owner, when that is the viewer, and to admins alone, and count
+        for nobody else.
+        """
+        return await page(
+            self._queries,
+            "SELECT *, -number AS place FROM worlds "
+            "WHERE ($1::text IS NULL OR haystack LIKE lower($1)) "
+            "AND ($2::text IS NULL OR owner = $2) "
+            "AND ($3::text IS NULL OR $3 = ANY(tags)) "
+            "AND ($5 OR 'avr:private' <> ALL(tags) OR owner = $4)",
+            [containing(query), owner, tag, viewer, admin],
+            world,
+            limit=limit,
+            offset=offset,
+        )
+
+    async def update(self, id_: str, **changes: Unpack[WorldUpdate]) -> World:
+        """The world with the changes. Raises WorldNotFound."""
+        sets, values = assignments(changes, WorldUpdate.__annotations__)
+        row = await self._queries.fetch_one(
+            f"UPDATE worlds SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of WorldUpdate
+            f"WHERE id = ${len(values) + 2} RETURNING *",
+            *values,
+            self._clock.now_ms(),
+            id_,
+        )
+        if row is None:
+            raise WorldNotFound
+        return world(row)
+
+    async def delete(self, id_: str) -> bool:
+        """Whether there was one."""
+        return await self._queries.execute("DELETE FROM worlds WHERE id = $1", id_) > 0
+
+
+def world(row: Row) -> World:
+    """The world in a row with the columns of `worlds`."""
+    return World(
+        id=row["id"],
+        number=row["number"],
+        title=row["title"],
+        description=row["description"],
+        capacity=row["capacity"],
+        owner=row["owner"],
+        tags=frozenset(row["tags"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,115 @@
+"""What tests of every layer share: a real database, and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import trio
+
+from reileta.clock import MonotonicClock
+from reileta.settings import Settings
+from reileta.store import Store, open_store
+from reileta.store.cluster import Cluster
+
+_TEMPLATE = "reileta_template"
+
+
+class ManualClock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, now_ms: int = 1_790_000_000_000) -> None:
+        self._now_ms = now_ms
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def advance(self, ms: int) -> None:
+        self._now_ms += ms
+
+
+class Databases:
+    """One PostgreSQL for the whole run, and as many databases in it as there are tests.
+
+    A database is a copy of one that was migrated once. The cluster forgets nothing but a crash: it
+    does not wait for the disk.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._cluster = Cluster(data, durable=False)
+        self._numbers = itertools.count(1)
+        self._cluster.start()
+        self._runner = asyncio.Runner()
+        self._admin = self._runner.run(self._connect())
+        self._runner.run(self._admin.execute(f"CREATE DATABASE {_TEMPLATE}"))
+        trio.run(self._migrate)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(self._cluster.url())
+
+    async def _migrate(self) -> None:
+        settings = Settings(database=self._cluster.url(_TEMPLATE))
+        async with open_store(settings, MonotonicClock()):
+            pass
+
+    def create(self, template: str = _TEMPLATE) -> tuple[str, str]:
+        """A fresh database: its name, and its URL."""
+        name = f"test_{next(self._numbers)}"
+        # Without a checkpoint before and after, which the other strategy needs.
+        self._runner.run(
+            self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        )
+        return name, self._cluster.url(name)
+
+    def drop(self, name: str) -> None:
+        self._runner.run(self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def close(self) -> None:
+        self._runner.run(self._admin.close())
+        self._runner.close()
+        self._cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """The PostgreSQL of this run."""
+    data = Path(tempfile.mkdtemp(prefix="reileta-test-"))
+    data.chmod(0o711)  # as a server's data folder is; PostgreSQL may run as another account
+    databases = Databases(data)
+    yield databases
+    databases.close()
+    shutil.rmtree(data)
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """`--database` for one test: migrated, and empty."""
+    name, url = databases.create()
+    yield url
+    databases.drop(name)
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """A database that no migration has seen."""
+    name, url = databases.create("template1")
+    yield url
+    databases.drop(name)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    """The store, over an empty database, with the clock of the fixture `clock`."""
+    async with open_store(Settings(database=database_url), clock) as store:
+        yield store
