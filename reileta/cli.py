@@ -144,7 +144,7 @@ def grant(
 
 def _tool_log() -> None:
     """A tool's standard output is its own; only what went wrong is logged."""
-    log.configure("console", "warning", stream=sys.stderr)
+    log.configure("console", "error", stream=sys.stderr)
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,0 +1,259 @@
+"""The house's own rules: what no single file's test would notice."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import reileta
+from reileta.options import flag, variable
+from reileta.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("reileta", "actors", "api")
+
+LONGEST = 400
+"""Lines in a file of Python; a longer one holds more than one idea."""
+LONGER = {
+    "reileta/errors.py": "a table, with a class for each code",
+}
+
+# Modules of reileta that do I/O, and so are no pure rules; packages count whole.
+IMPURE = {
+    "reileta.cli",
+    "reileta.federation",
+    "reileta.log",
+    "reileta.main",
+    "reileta.metrics",
+    "reileta.options",
+    "reileta.passwords",
+    "reileta.startup",
+    "reileta.store",
+}
+
+
+@functools.cache
+def tracked() -> tuple[Path, ...]:
+    """The files that git knows, or would if they were added."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    return tuple(path for line in listed if (path := ROOT / line).is_file())
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [
+        path
+        for path in tracked()
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in folders
+    ]
+
+
+def project() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_imports_keep_to_their_contracts() -> None:
+    command = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [command, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_module_of_reileta_is_pure_or_known_to_do_io() -> None:
+    contracts = project()["tool"]["importlinter"]["contracts"]  # type: ignore[index]
+    (pure,) = (set(one["source_modules"]) for one in contracts if one["id"] == "pure")
+    assert not pure & IMPURE
+    top = {
+        "reileta." + path.relative_to(ROOT / "reileta").parts[0].removesuffix(".py")
+        for path in python_files("reileta")
+    } - {"reileta.__init__"}
+    assert top - pure - IMPURE == set()
+
+
+def test_every_source_file_has_its_test_file() -> None:
+    missing = []
+    for path in python_files(*SOURCES):
+        if path.name == "__init__.py" and not _defines(path):
+            continue
+        relative = path.relative_to(ROOT)
+        stem = relative.parent.name if path.name == "__init__.py" else path.stem
+        if not (ROOT / "tests" / relative.parent / f"test_{stem}.py").exists():
+            missing.append(name(path))
+    assert missing == []
+
+
+def _defines(path: Path) -> bool:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, kinds) for node in ast.parse(path.read_text()).body)
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    lengths = {
+        name(path): len(path.read_text().splitlines())
+        for path in python_files(*SOURCES, "tests", "benchmarks", "examples")
+    }
+    assert {file: n for file, n in lengths.items() if n > LONGEST and file not in LONGER} == {}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        name(path)
+        for path in python_files(*SOURCES, "benchmarks", "examples")
+        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+    assert silent == []
+
+
+def test_errors_are_caught_whole_in_two_places_only() -> None:
+    allowed = {"actors/supervisor.py", "api/errors.py"}
+    whole = re.compile(r"^\s*except (\(.*\b)?(Base)?Exception\b", re.MULTILINE)
+    found = {name(path) for path in python_files(*SOURCES) if whole.search(path.read_text())}
+    assert found - allowed == set()
+
+
+def test_no_file_names_a_machine_or_a_package_index() -> None:
+    # Put together here, so that this file does not hold what it looks for.
+    places = [rf"(?<![\w.])/{folder}/\w" for folder in ("work", "root", "home")]
+    places += [re.escape("pypi." + "org"), re.escape("python" + "hosted"), "--index" + "-url"]
+    places += [r"--extra-index" + "-url", "find-" + r"links[= ]\S*/"]
+    places += [re.escape(host) for host in _index_hosts()]
+    found = re.compile("|".join(places))
+    bad = []
+    for path in tracked():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        bad += [f"{name(path)}: {match[0]}" for match in found.finditer(text)]
+    assert bad == []
+
+
+def _index_hosts() -> set[str]:
+    """The hosts and folders that this machine's pip is set to fetch from."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    said = listed + "\n".join(value for key, value in os.environ.items() if key.startswith("PIP_"))
+    return set(re.findall(r"https?://(?:[^@/\s']*@)?([^/\s:']+)", said))
+
+
+def test_the_version_is_one() -> None:
+    assert importlib.metadata.version("reileta") == reileta.__version__
+    newest = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == reileta.__version__
+
+
+def test_the_locks_agree_and_hold_hashes() -> None:
+    run, develop = (_pins(ROOT / file) for file in ("requirements.lock", "requirements-dev.lock"))
+    assert run
+    assert {package: develop.get(package) for package in run} == run
+    for file in ("requirements.lock", "requirements-dev.lock"):
+        requirements = (ROOT / file).read_text().split("\n")
+        pins = sum("==" in line and not line.startswith((" ", "#")) for line in requirements)
+        hashed = re.findall(r"^\S+==.*\\\n\s+--hash=sha256:", "\n".join(requirements), re.MULTILINE)
+        assert len(hashed) == pins
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
+
+
+def test_the_locks_hold_every_dependency() -> None:
+    metadata = project()["project"]
+    assert isinstance(metadata, dict)
+    pins = _pins(ROOT / "requirements-dev.lock")
+    wanted = [*metadata["dependencies"]]
+    for extra in metadata["optional-dependencies"].values():
+        wanted += extra
+    for requirement in wanted:
+        package = re.split(r"[^\w.-]", requirement)[0]
+        assert re.sub(r"[-_.]+", "-", package).lower() in pins, requirement
+
+
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+
+
+@functools.cache
+def commands() -> tuple[tuple[str, list[str]], ...]:
+    """Each command that the documents show, with the document's name."""
+    found = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"```(?:console|sh|bash)\n(.*?)```", document.read_text(), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                line = line.removeprefix("$ ").split(" #")[0].strip()
+                words = (
+                    shlex.split(line) if line.startswith((".venv/", "make ", "reileta ")) else []
+                )
+                if words:
+                    found.append((name(document), words))
+    return tuple(found)
+
+
+def test_the_documents_show_commands() -> None:
+    assert {document for document, _ in commands()} >= {"README.md", "docs/operating.md"}
+
+
+def test_make_has_the_targets_that_are_shown() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets >= {"serve", "install", "test", "check", "bench"}
+    for document, words in commands():
+        if words[0] == "make":
+            asked = {word for word in words[1:] if "=" not in word}
+            assert asked <= targets, document
+
+
+def test_the_command_has_what_is_shown() -> None:
+    known = {"serve", "bots", "create", "admin", "grant"}
+    options = {*map(flag, Settings.model_fields), "--count", "--tokens", "--version", "--help"}
+    for document, words in commands():
+        if not words[0].endswith("reileta"):
+            continue
+        assert {word for word in words if word.startswith("--")} <= options, (document, words)
+        if not words[1].startswith("--"):
+            assert words[1] in known, (document, words)
+
+
+def test_files_that_are_shown_exist() -> None:
+    for document, words in commands():
+        for word in words:
+            if word.endswith((".py", ".lock")):
+                assert (ROOT / word).exists(), (document, word)
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for document in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{name(document)}: {target}"
+
+
+@pytest.mark.parametrize("setting", Settings.model_fields)
+def test_operating_a_server_tells_of_every_setting_and_its_default(setting: str) -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| `{flag(setting)}`"))
+    assert f"`{variable(setting)}`" in row
+    default = Settings.model_fields[setting].default
+    if default is not None:
+        said = {True: "on", False: "off"}.get(default) if isinstance(default, bool) else default
+        assert f"`{said}`" in row
