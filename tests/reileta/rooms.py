@@ -1,0 +1,75 @@
+"""Instances, users and visitors made short, for the tests of the rules."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from reileta import happenings, records
+from reileta.access import Visitor
+from reileta.happenings import Happening
+from reileta.instance import Instance, Limits
+from reileta.seats import Player
+
+HOME = "home.example:3032"
+
+
+def user(number: int) -> str:
+    """A `UserIDAt`; number 0 owns the instances that `room` makes."""
+    return f"u_00000000-0000-4000-8000-{number:012x}@{HOME}"
+
+
+OWNER = user(0)
+
+
+def visitor(number: int, session: int = 0, **more: Any) -> Visitor:
+    """A session of a user; `friends` may be given as numbers."""
+    friends = frozenset(user(one) for one in more.pop("friends", ()))
+    return Visitor(f"s_{number}.{session}", user(number), f"User {number}", friends=friends, **more)
+
+
+def room(
+    *extra: str,
+    access: str = "avr:public",
+    capacity: int = 4,
+    banned: Iterable[records.Ban] = (),
+    now: int = 0,
+    **limits: int,
+) -> Instance:
+    """An instance of `OWNER`; the numbers of its players' ids count from 1."""
+    record = records.Instance(
+        id="i_1",
+        name="room",
+        title=None,
+        description=None,
+        world="w_1",
+        owner=OWNER.partition("@")[0],
+        capacity=capacity,
+        tags=frozenset({access, *extra}),
+        created_at=0,
+        updated_at=0,
+    )
+    numbers = itertools.count(1)
+    return Instance(
+        record,
+        owner=OWNER,
+        bans=banned,
+        limits=Limits(**limits),
+        now=now,
+        new_player_id=lambda: f"p_{next(numbers)}",
+    )
+
+
+def filled(instance: Instance, *numbers: int, now: int = 0) -> list[Player]:
+    """Lets users in, one after the other, a millisecond apart."""
+    return [instance.join(visitor(one), now + at)[0] for at, one in enumerate(numbers)]
+
+
+def gone(out: Iterable[Happening]) -> list[tuple[str, str]]:
+    """Who left, and why."""
+    return [(one.player.user, one.reason) for one in out if isinstance(one, happenings.Left)]
+
+
+def states(instance: Instance) -> list[tuple[str, str, int | None]]:
+    return [(one.user, one.state, one.position) for one in instance.entries()]
