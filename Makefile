@@ -9,8 +9,7 @@
 #   make lock      choose the versions of all dependencies anew
 #   make clean     take away what make has made, but never data/
 
-SHELL := bash
-.SHELLFLAGS := -eu -o pipefail -c
+.SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help

@@ -107,7 +107,9 @@ def _metavar(field: FieldInfo) -> str:
     if typing.get_origin(field.annotation) is Literal:
         return "|".join(kinds)
     kind = kinds[0] if kinds else field.annotation
-    return {bool: "on|off", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(cast(type, kind), "TEXT")
+    return {bool: "on|off", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(
+        cast(type, kind), "TEXT"
+    )
 
 
 def _said(default: object) -> str:
