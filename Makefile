@@ -53,10 +53,12 @@ format: $(DEVELOP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Both locks hold hashes, serve every platform, and name no index: pip takes the one it is set to.
+# Both locks hold hashes, serve every platform and Python with the same versions, and name no index:
+# pip takes the one it is set to.
 # The second only adds to the first.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-emit-find-links --no-config --extra build
+	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
+	--extra build
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: $(BIN)/python
 	$(PIP) install --quiet uv

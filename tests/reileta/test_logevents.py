@@ -10,7 +10,7 @@ NAMES = {name: value for name, value in vars(logevents).items() if name.isupper(
 def test_names_are_noun_and_what_happened() -> None:
     assert NAMES
     for name, value in NAMES.items():
-        assert re.fullmatch(r"[a-z]+(\.[a-z]+)+", value), value
+        assert re.fullmatch(r"[a-z]+(\.[a-z_]+)+", value), value
         assert name == value.upper().replace(".", "_")
 
 
