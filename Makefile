@@ -47,7 +47,7 @@ check: $(DEVELOP)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 bench: $(DEVELOP)
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 format: $(DEVELOP)
 	$(BIN)/ruff format .
