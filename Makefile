@@ -79,7 +79,8 @@ $(BIN)/python:
 
 PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip" \
 	|| echo "$(PYTHON) -m pip --python $(BIN)/python") --disable-pip-version-check
-INSTALL = $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+# setuptools warns about every editable install, which is what is wanted here.
+INSTALL = PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
 $(USE): requirements.lock $(PROJECT) | $(BIN)/python
 	@echo "Setting up $(VENV)/ …"

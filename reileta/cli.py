@@ -164,6 +164,8 @@ def _attempt(settings: Settings, run: Callable[[], int]) -> int:
         OSError,
         BaseExceptionGroup,
     ) as error:
+        if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is None:
+            raise KeyboardInterrupt from None
         said = startup.reason(error, listening_on=f"{settings.host}:{settings.port}")
         if said is None:
             raise

@@ -30,6 +30,7 @@ LONGER = {
 
 # Modules of reileta that do I/O, and so are no pure rules; packages count whole.
 IMPURE = {
+    "reileta.__main__",
     "reileta.cli",
     "reileta.federation",
     "reileta.log",

@@ -220,9 +220,15 @@ def test_granting_to_nobody_is_status_1(
     assert capsys.readouterr().err == "reileta: no user is named nobody\n"
 
 
-def test_an_interrupt_is_status_130(server: Callable[[Run], None]) -> None:
+@pytest.mark.parametrize(
+    "interrupt",
+    [KeyboardInterrupt(), BaseExceptionGroup("nursery", [KeyboardInterrupt()])],
+)
+def test_an_interrupt_is_status_130(
+    interrupt: BaseException, server: Callable[[Run], None]
+) -> None:
     def run(_settings: Settings) -> int:
-        raise KeyboardInterrupt
+        raise interrupt
 
     server(run)
     assert cli.main(["serve"]) == 130
