@@ -23,13 +23,15 @@ and no crash. A request left unanswered is a bug, and a crash (`NoReply`). Late 
 **Crashes.** Any other exception ends this incarnation: the message at fault is answered with
 `ActorCrashed` (or handed to `on_crash`, if it has nobody who waits); requests that wait, and those
 put off, fail with `ActorStopped`; other messages that wait are dropped and counted, but signals are
-kept for the next incarnation. The last 64 messages are logged: types, ids, ages; never contents.
-Then the spec's policy decides: a fresh incarnation from the spec's factory, behind the same `Ref`,
-after a back-off; or, past the intensity, the end. Siblings notice nothing.
+kept for the next incarnation, save what the failed one ordered for itself: its timers and pipes end
+with it, and the next sets its own. The last 64 messages are logged: types, ids, ages; never
+contents. Then the spec's policy decides: a fresh incarnation from the spec's factory, behind the
+same `Ref`, after a back-off; or, past the intensity, the end. Siblings notice nothing.
 
 **Starting and stopping.** `await supervisor.start(spec)` returns the `Ref` once `on_start` has
 returned; if the first start fails, its exception is the starter's. `on_stop` runs when the actor
-ends in order (drained, or retired), and is given a bounded time; after a crash it does not run.
+ends in order (drained, retired, or cancelled when its supervisor's time is up), and is given a
+bounded time; after a crash it does not run. By then the mailbox is closed.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Context(Protocol[M]):
         ...
 
     def after(self, delay_s: float, message: M) -> Timer:
-        """Signals `message` to the actor itself in `delay_s` seconds."""
+        """Signals `message` to the actor itself in `delay_s` seconds; a crash takes it back."""
         ...
 
     def pipe(
@@ -69,12 +71,17 @@ class Context(Protocol[M]):
         """Runs `work` beside the actor, and signals `then(its outcome)` to it.
 
         A `ReiletaError` is an outcome; any other exception crashes the actor. A crash cancels the
-        work; draining waits for it.
+        work, and drops a result that still waits; draining waits for it. The work, and the message
+        that brings its outcome, belong to the trace of the message that is being handled.
         """
         ...
 
     def retire(self) -> bool:
-        """Ends the actor after this drain, unless messages wait; whether it will end."""
+        """Ends the actor after this drain, unless messages wait; whether it will end.
+
+        Messages wait in the mailbox, in this drain behind the one that is being handled, and where
+        a pipe is still at work.
+        """
         ...
 
 
@@ -121,8 +128,8 @@ TEMPORARY = Restart(intensity=1)
 class Spec(Generic[M]):
     """How to start an actor, and to start it again.
 
-    `name` is `kind` or `kind/id`. `gone` is called when it ended for good, with the error that
-    ended it, or None.
+    `name` is `kind` or `kind/id`. `gone` is called once, when an actor that had started ended for
+    good, with the error that ended it, or None; it must not wait.
     """
 
     name: str

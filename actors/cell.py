@@ -5,6 +5,7 @@ The contract stands in `actors/actor.py`; who decides about restarts, in `actors
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
@@ -14,6 +15,7 @@ import structlog
 import trio
 
 from actors.actor import Actor, Spec
+from actors.containment import Contained, contain
 from actors.errors import ActorCrashed, ActorStopped, NoReply
 from actors.instruments import Instruments
 from actors.mailbox import Envelope, Mailbox
@@ -21,6 +23,7 @@ from actors.message import Message, Request
 from actors.ref import Ref
 from actors.timer import Timer, Timers
 from actors.trace import NO_TRACE, bind, current
+from reileta import logevents
 from reileta.errors import ReiletaError
 
 M = TypeVar("M", bound=Message)
@@ -30,8 +33,6 @@ RECORDED: Final = 64
 """Messages that the flight recorder keeps."""
 STOP_GRACE_S: Final = 2.0
 """What `on_stop` is given, also when the actor is being cancelled."""
-
-_log = structlog.get_logger()
 
 
 class Cell(Generic[M]):
@@ -44,9 +45,13 @@ class Cell(Generic[M]):
         self.mailbox: Mailbox[M] = Mailbox(spec.mailbox_limit)
         self.ref: Ref[M] = Ref(self)
         self.stopped = trio.Event()
+        self.scope = trio.CancelScope()
+        """Of all its incarnations."""
+        self.ending = False
+        """Whether it has come to its end in order: whatever `on_stop` raises, it is over."""
         self.task: trio.lowlevel.Task | None = None
         """The task that runs it: one that asks its own actor would wait for ever."""
-        self.log = _log.bind(actor=spec.name)
+        self.log = structlog.get_logger().bind(actor=spec.name)
         self._nursery = nursery
         self._timers = timers
         self._instruments = instruments
@@ -55,31 +60,35 @@ class Cell(Generic[M]):
         self._pipes: set[trio.CancelScope] = set()
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
-        self._at_fault = 0
-        self._retired = False
+        self._at_fault = -1
+        """Which one of the drain is being handled: -1 before the first, its length in `flush`."""
         self._failure: Exception | None = None
-        self._debug = bool(self.log.is_enabled_for(10))
+        self._actor: Actor[M] | None = None
+        self._own = _Own(self.mailbox)
+        self._debug = bool(self.log.is_enabled_for(logging.DEBUG))
 
     # The context of the actor ------------------------------------------------------------------
 
     def after(self, delay_s: float, message: M) -> Timer:
-        return self._timers.after(delay_s, self.ref, message)
+        return self._timers.after(delay_s, self._own, message)
 
     def pipe(
         self,
         work: Callable[[], Awaitable[T]],
         then: Callable[[outcome.Outcome[T]], M],
     ) -> None:
-        self.mailbox.awaited += 1
         scope = trio.CancelScope()
+        self._nursery.start_soon(
+            self._run_pipe, work, then, scope, self._own, name=f"{self.spec.name} pipe"
+        )
         self._pipes.add(scope)
-        self._nursery.start_soon(self._run_pipe, work, then, scope, name=f"{self.spec.name} pipe")
+        self.mailbox.awaited += 1
 
     def retire(self) -> bool:
-        if len(self.mailbox) or self.mailbox.awaited:
+        behind = self._at_fault + 1 < len(self._batch)
+        if behind or len(self.mailbox) or self.mailbox.awaited:
             return False
-        self._retired = True
-        self.mailbox.draining = True
+        self.mailbox.drain()
         return True
 
     async def _run_pipe(
@@ -87,60 +96,80 @@ class Cell(Generic[M]):
         work: Callable[[], Awaitable[T]],
         then: Callable[[outcome.Outcome[T]], M],
         scope: trio.CancelScope,
+        own: _Own[M],
     ) -> None:
-        result: outcome.Outcome[T] | None = None
-
-        async def capture() -> None:
-            nonlocal result
-            try:
-                result = outcome.Value(await work())
-            except ReiletaError as error:
-                result = outcome.Error(error)
-
-        try:
+        async def run() -> None:
+            # The scope inside of what is contained: what fails while the work is being cancelled
+            # is the work's failure too, and not the supervisor's.
             with scope:
-                self._failure = await contain(capture) or self._failure
-                if result is not None:
-                    self.mailbox.put_signal(then(result))
+                result: outcome.Outcome[T]
+                try:
+                    result = outcome.Value(await work())
+                except ReiletaError as error:
+                    result = outcome.Error(error)
+                if not own.ended:
+                    own.signal(then(result))
+
+        failure: Exception | None = None
+        try:
+            failure = await contain(run)
         finally:
             if scope in self._pipes:
                 self._pipes.discard(scope)
                 self.mailbox.awaited -= 1
-            self.mailbox.poke()
+        if failure is not None:
+            if own.ended or self._failure is not None:
+                self.log.error(logevents.HOOK_FAILED, hook="pipe", exc_info=failure)
+            else:
+                self._failure = failure
+        self.mailbox.poke()
 
     # An incarnation ----------------------------------------------------------------------------
 
-    async def live(self, actor: Actor[M], started: Callable[[], None]) -> None:
+    async def live(self, started: Callable[[], None]) -> None:
         """One incarnation, from `on_start` until it ends in order, or raises what crashed it."""
-        actor.context = self
         self.task = trio.lowlevel.current_task()
+        self._own = _Own(self.mailbox)
         self._batch = []
         self._failure = None
+        actor = self._actor = self.spec.factory()
+        actor.context = self
         with bind(NO_TRACE):
             await actor.on_start()
             started()
             try:
                 while True:
+                    # A pipe can fail during a drain as well as during the wait for the next one.
+                    self._raise_failure()
                     batch = await self.mailbox.take()
-                    if self._failure is not None:
-                        self._batch, self._at_fault = batch, -1
-                        raise self._failure
+                    self._batch, self._at_fault = batch, -1
+                    self._raise_failure()
                     if batch:
                         await self._drain(actor, batch)
                     elif self.mailbox.draining and not self.mailbox.awaited:
                         break
-            except trio.Cancelled:
-                await self._goodbye(actor)
+                    # An idle actor holds on to nothing that it was sent.
+                    del batch
+            except (trio.Cancelled, BaseExceptionGroup) as ending:
+                # A handler's own nursery wraps the cancellation in a group.
+                if not isinstance(ending, ExceptionGroup):
+                    await self._goodbye(actor)
                 raise
             await self._goodbye(actor)
 
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
     async def _goodbye(self, actor: Actor[M]) -> None:
+        self.ending = True
         current.set(NO_TRACE)
+        self._close()
         with trio.move_on_after(STOP_GRACE_S, shield=True):
             await actor.on_stop()
 
     async def _drain(self, actor: Actor[M], batch: list[Envelope[M]]) -> None:
-        self._batch = batch
         record = self._recorder.append
         receive = actor.receive
         requests: list[Request[Any]] = []
@@ -164,7 +193,7 @@ class Cell(Generic[M]):
                 await receive(message)
             if observed:
                 self._log_received(envelope, handed_at)
-        self._at_fault = -1
+        self._at_fault = len(batch)
         await actor.flush()
         for request in requests:
             if request.slot.answered:
@@ -176,11 +205,15 @@ class Cell(Generic[M]):
             self._deferred = [one for one in self._deferred if not one.slot.answered]
         self._instruments.drained(self._kind, len(batch), begun - batch[0].at)
         self._batch = []
+        current.set(NO_TRACE)
 
     def _log_received(self, envelope: Envelope[M], handed_at: float) -> None:
         now = trio.current_time()
-        self.log.info(
-            "actor.received",
+        self.log.log(
+            logging.INFO if envelope.sampled else logging.DEBUG,
+            logevents.ACTOR_RECEIVED,
+            trace=envelope.trace_id,
+            message=envelope.id,
             type=type(envelope.message).__name__,
             cause=envelope.cause,
             waited_us=int((handed_at - envelope.at) * 1e6),
@@ -190,7 +223,7 @@ class Cell(Generic[M]):
 
     # The end of an incarnation -----------------------------------------------------------------
 
-    def crashed(self, actor: Actor[M], error: Exception) -> None:
+    def crashed(self, error: Exception) -> None:
         """Answers everyone who waits for the failed incarnation, and writes down what it did."""
         batch, fault = self._batch, self._at_fault
         self._batch = []
@@ -199,21 +232,19 @@ class Cell(Generic[M]):
         for index, envelope in enumerate(batch):
             message = envelope.message
             if isinstance(message, Request):
-                handled = fault == -1 or index <= fault
-                message.fail(ActorCrashed() if handled else ActorStopped())
+                message.fail(ActorCrashed() if index <= fault else ActorStopped())
             elif index == fault:
-                actor.on_crash(message)
-            elif fault != -1 and index > fault:
-                if envelope.signal:
-                    kept.append(envelope)
-                else:
-                    dropped += 1
-        dropped += self._fail_waiting(self.mailbox.keep_signals())
+                self._on_crash(message)
+            elif index > fault and not envelope.signal:
+                dropped += 1
+            elif index > fault and not envelope.own:
+                kept.append(envelope)
+        dropped += self._fail(self.mailbox.keep_signals())
         self.mailbox.requeue(kept)
         self._abandon()
         now = trio.current_time()
         self.log.error(
-            "actor.crashed",
+            logevents.ACTOR_CRASHED,
             exc_info=error,
             dropped=dropped,
             last_messages=[
@@ -222,15 +253,37 @@ class Cell(Generic[M]):
             ],
         )
 
-    def end(self, error: Exception | None) -> None:
+    def _on_crash(self, message: M) -> None:
+        assert self._actor is not None
+        with Contained() as hook:
+            self._actor.on_crash(message)
+        if hook.error is not None:
+            self.log.error(logevents.HOOK_FAILED, hook="on_crash", exc_info=hook.error)
+
+    def end(self, error: Exception | None, *, started: bool) -> None:
         """Ends the cell for good; nobody is left waiting."""
-        self._fail_waiting(self.mailbox.close())
+        self._close()
         self._abandon()
+        self._actor = None
         self.stopped.set()
-        if self.spec.gone is not None:
-            self.spec.gone(error)
+        if started and self.spec.gone is not None:
+            with Contained() as hook:
+                self.spec.gone(error)
+            if hook.error is not None:
+                self.log.error(logevents.HOOK_FAILED, hook="gone", exc_info=hook.error)
+
+    def refused(self) -> None:
+        """Counts a message that found the mailbox full."""
+        self._instruments.refused(self._kind)
+
+    def _close(self) -> None:
+        """Takes no more; fails the requests that wait, also those of a drain that was cut short."""
+        self._fail(self._batch)
+        self._batch = []
+        self._fail(self.mailbox.close())
 
     def _abandon(self) -> None:
+        self._own.ended = True
         for request in self._deferred:
             request.fail(ActorStopped())
         self._deferred = []
@@ -239,7 +292,8 @@ class Cell(Generic[M]):
         self.mailbox.awaited -= len(self._pipes)
         self._pipes.clear()
 
-    def _fail_waiting(self, envelopes: list[Envelope[M]]) -> int:
+    @staticmethod
+    def _fail(envelopes: list[Envelope[M]]) -> int:
         """Fails the requests; returns how many other messages (no signals) are lost."""
         lost = 0
         for envelope in envelopes:
@@ -250,13 +304,14 @@ class Cell(Generic[M]):
         return lost
 
 
-async def contain(work: Callable[[], Awaitable[None]]) -> Exception | None:
-    """Runs the work, and returns what it raised: the one place where an actor's failure stops.
+class _Own(Generic[M]):
+    """What an incarnation orders for itself comes back through this, and never to a later one."""
 
-    Cancellation passes through.
-    """
-    try:
-        await work()
-    except Exception as error:  # noqa: BLE001  # see above
-        return error
-    return None
+    __slots__ = ("_mailbox", "ended")
+
+    def __init__(self, mailbox: Mailbox[M]) -> None:
+        self._mailbox = mailbox
+        self.ended = False
+
+    def signal(self, message: M) -> bool:
+        return not self.ended and self._mailbox.put_signal(message, own=True)

@@ -20,12 +20,13 @@ M = TypeVar("M")
 class Envelope(Span, Generic[M]):
     """A message on its way, with its id, its trace, what caused it, and when it was sent.
 
-    `at` is in seconds of Trio's clock.
+    `at` is in seconds of Trio's clock. A `signal` outlives a crash; one that the incarnation
+    ordered for itself (`own`: its timers, its pipes) ends with it.
     """
 
-    __slots__ = ("at", "cause", "message", "signal")
+    __slots__ = ("at", "cause", "message", "own", "signal")
 
-    def __init__(self, message: M, signal: bool) -> None:
+    def __init__(self, message: M, signal: bool, own: bool = False) -> None:
         cause = current.get()
         self.trace = cause.trace
         self.sampled = cause.sampled
@@ -33,6 +34,7 @@ class Envelope(Span, Generic[M]):
         self.cause = cause.id
         self.message = message
         self.signal = signal
+        self.own = own
         self.at = trio.current_time()
 
 
@@ -74,11 +76,14 @@ class Mailbox(Generic[M]):
         if self._reader is not None:
             self._wake()
 
-    def put_signal(self, message: M) -> bool:
-        """Queues a lifecycle message, whatever waits; False when the actor is gone."""
+    def put_signal(self, message: M, own: bool = False) -> bool:
+        """Queues a lifecycle message, whatever waits; False when the actor is gone.
+
+        `own` ones are what the incarnation ordered for itself, and end with it.
+        """
         if self._closed:
             return False
-        self._queue.append(Envelope(message, True))
+        self._queue.append(Envelope(message, True, own))
         if self._reader is not None:
             self._wake()
         return True
@@ -100,10 +105,10 @@ class Mailbox(Generic[M]):
         return left
 
     def keep_signals(self) -> list[Envelope[M]]:
-        """Keeps the signals that wait, for the next incarnation; returns the rest."""
-        rest = [envelope for envelope in self._queue if not envelope.signal]
-        self._queue = [envelope for envelope in self._queue if envelope.signal]
-        return rest
+        """Keeps the signals that wait, for the next incarnation; returns the other messages."""
+        waiting = self._queue
+        self._queue = [one for one in waiting if one.signal and not one.own]
+        return [one for one in waiting if not one.signal]
 
     def requeue(self, envelopes: list[Envelope[M]]) -> None:
         """Puts signals of a drain that failed back, before those that came since."""
@@ -115,9 +120,9 @@ class Mailbox(Generic[M]):
         A checkpoint always, so that those who send get their turn: what they sent meanwhile
         comes along in the same drain.
         """
-        if self._queue:
+        if self._queue or (self.draining and not self.awaited):
             await trio.lowlevel.checkpoint()
-        elif self.awaited or not self.draining:
+        else:
             self._reader = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
         batch, self._queue = self._queue, []

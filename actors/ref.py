@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
+from actors.errors import MailboxFull
 from actors.message import Message, Request
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ class Ref(Generic[M]):
             MailboxFull: too many wait already; nothing was queued.
             ActorStopped: the actor stops or has stopped.
         """
-        self._cell.mailbox.put(message)
+        try:
+            self._cell.mailbox.put(message)
+        except MailboxFull:
+            self._cell.refused()
+            raise
 
     def signal(self, message: M) -> bool:
         """Sends a lifecycle message, which is never refused for want of room; never waits.
@@ -68,7 +73,11 @@ class Ref(Generic[M]):
         """
         if self._cell.task is trio.lowlevel.current_task():
             raise RuntimeError(f"{self.name} asks itself")
-        self._cell.mailbox.put(request)  # type: ignore[arg-type]  # checked by the caller's union
+        try:
+            self._cell.mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
+        except MailboxFull:
+            self._cell.refused()
+            raise
         return await request.slot.wait()
 
     def drain(self) -> None:

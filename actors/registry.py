@@ -6,11 +6,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-import outcome
 import trio
 
 from actors.actor import Spec
-from actors.cell import contain
+from actors.containment import contain
 from actors.errors import ActorStopped
 from actors.message import Message
 from actors.ref import Ref
@@ -23,11 +22,12 @@ M = TypeVar("M", bound=Message)
 class _Start(Generic[M]):
     """A start under way, and those who wait for it."""
 
-    __slots__ = ("done", "result")
+    __slots__ = ("done", "failure", "ref")
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.result: outcome.Outcome[Ref[M]] | None = None
+        self.ref: Ref[M] | None = None
+        self.failure: Exception | None = None
 
 
 class Registry(Generic[K, M]):
@@ -58,6 +58,7 @@ class Registry(Generic[K, M]):
 
         Raises:
             Exception: what its start raised; the next caller tries again.
+            ActorStopped: the supervisor is stopping.
         """
         while True:
             ref = self._refs.get(key)
@@ -68,30 +69,35 @@ class Registry(Generic[K, M]):
             await ref.wait_stopped()
         start = self._starts.get(key)
         if start is None:
+            if self._supervisor.stopping:
+                raise ActorStopped
             start = self._starts[key] = _Start()
             self._supervisor.nursery.start_soon(self._start, key, spec, start)
         await start.done.wait()
-        assert start.result is not None
-        return start.result.unwrap()
+        if start.ref is None:
+            raise start.failure or ActorStopped()
+        return start.ref
 
     async def _start(self, key: K, spec: Callable[[], Spec[M]], start: _Start[M]) -> None:
         async def work() -> None:
             wanted = spec()
+            ended = False
 
             def gone(error: Exception | None) -> None:
+                nonlocal ended
+                ended = True
                 self._refs.pop(key, None)
                 if wanted.gone is not None:
                     wanted.gone(error)
 
             ref = await self._supervisor.start(replace(wanted, gone=gone))
-            self._refs[key] = ref
-            start.result = outcome.Value(ref)
+            # It may have ended between its start and now.
+            if not ended:
+                self._refs[key] = ref
+            start.ref = ref
 
-        start.result = outcome.Error(ActorStopped())
         try:
-            failure = await contain(work)
-            if failure is not None:
-                start.result = outcome.Error(failure)
+            start.failure = await contain(work)
         finally:
             del self._starts[key]
             start.done.set()

@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 import trio
 
-from actors.actor import Actor, Restart, Spec
-from actors.cell import Cell, contain
+from actors.actor import Restart, Spec
+from actors.cell import Cell
+from actors.containment import contain
 from actors.errors import ActorStopped
 from actors.instruments import Instruments, NoInstruments
 from actors.message import Message
 from actors.ref import Ref
 from actors.timer import Timers
 from actors.trace import NO_TRACE, bind
+from reileta import logevents
 
 M = TypeVar("M", bound=Message)
-
-_log = structlog.get_logger()
 
 
 class Supervisor:
@@ -41,6 +41,7 @@ class Supervisor:
         self._instruments = instruments
         self._cells: dict[str, Cell[Any]] = {}
         self._stopping = False
+        self._log = structlog.get_logger().bind(supervisor=name)
 
     @classmethod
     @asynccontextmanager
@@ -52,18 +53,31 @@ class Supervisor:
         *,
         shutdown_s: float = 5.0,
     ) -> AsyncIterator[Supervisor]:
-        """A supervisor for the block. At its end the children are drained, within `shutdown_s`."""
-        async with trio.open_nursery() as nursery:
-            supervisor = cls(name, nursery, timers, instruments or NoInstruments())
-            try:
-                yield supervisor
-                await supervisor.stop(shutdown_s)
-            finally:
-                supervisor._stopping = True
-                nursery.cancel_scope.cancel()
+        """A supervisor for the block. At its end the children are drained, within `shutdown_s`.
+
+        What the block raises comes out as it is, not as a group.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                supervisor = cls(name, nursery, timers, instruments or NoInstruments())
+                try:
+                    yield supervisor
+                    await supervisor.stop(shutdown_s)
+                finally:
+                    supervisor._cancel()
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) != 1:
+                raise
+            _raise_alone(group.exceptions[0])
 
     def __len__(self) -> int:
         return len(self._cells)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it starts no more actors."""
+        return self._stopping
 
     @property
     def refs(self) -> tuple[Ref[Any], ...]:
@@ -95,55 +109,77 @@ class Supervisor:
         for cell in list(self._cells.values()):
             cell.mailbox.drain()
         with trio.move_on_after(within_s) as scope:
-            for cell in list(self._cells.values()):
-                await cell.stopped.wait()
+            await self._wait_stopped()
         if scope.cancelled_caught:
-            _log.warning("supervisor.overdue", supervisor=self.name, actors=sorted(self._cells))
+            self._log.warning(logevents.SUPERVISOR_OVERDUE, actors=sorted(self._cells))
+            self._cancel()
+            await self._wait_stopped()
+
+    def _cancel(self) -> None:
+        self._stopping = True
+        # One by one: a start that is under way runs in its starter's nursery, not in this one.
+        for cell in self._cells.values():
+            cell.scope.cancel()
+
+    async def _wait_stopped(self) -> None:
+        for cell in list(self._cells.values()):
+            await cell.stopped.wait()
 
     async def _supervise(
         self, cell: Cell[M], *, task_status: trio.TaskStatus[Exception | None]
     ) -> None:
+        # What the log binds for the request that asked for the start is not the actor's.
+        structlog.contextvars.clear_contextvars()
         error: Exception | None = None
         crashes: list[float] = []
         ready = False
 
         def started() -> None:
             nonlocal ready
-            cell.log.debug("actor.restarted" if ready else "actor.started")
+            cell.log.debug(logevents.ACTOR_RESTARTED if ready else logevents.ACTOR_STARTED)
             if not ready:
                 ready = True
                 task_status.started(None)
 
         try:
-            while True:
-                actor = cell.spec.factory()
-                with bind(NO_TRACE):
-                    error = await contain(partial(cell.live, actor, started))
-                    if error is None:
+            with cell.scope, bind(NO_TRACE):
+                while True:
+                    error = None
+                    error = await contain(partial(cell.live, started))
+                    if error is None or not ready:
                         break
-                    if not ready:
-                        break
-                    if not await self._restarts(cell, actor, error, crashes):
+                    if not await self._restarts(cell, error, crashes):
                         break
         finally:
             del self._cells[cell.spec.name]
-            cell.end(error)
-            cell.log.debug("actor.stopped")
+            cell.end(error, started=ready)
+            cell.log.debug(logevents.ACTOR_STOPPED)
         if not ready:
-            task_status.started(error)
+            task_status.started(error or ActorStopped())
 
-    async def _restarts(
-        self, cell: Cell[M], actor: Actor[M], error: Exception, crashes: list[float]
-    ) -> bool:
+    async def _restarts(self, cell: Cell[M], error: Exception, crashes: list[float]) -> bool:
         """Cleans up after a crash and waits out the back-off; whether there is a next time."""
         policy: Restart = cell.spec.restart
         now = trio.current_time()
         crashes[:] = [*(at for at in crashes if at > now - policy.period_s), now]
-        again = len(crashes) < policy.intensity and not self._stopping
-        cell.crashed(actor, error)
+        again = len(crashes) < policy.intensity and not (self._stopping or cell.ending)
+        cell.crashed(error)
         self._instruments.crashed(cell.spec.kind, restarted=again)
         if not again:
-            cell.log.error("actor.given_up", crashes=len(crashes), period_s=policy.period_s)
+            if len(crashes) >= policy.intensity:
+                cell.log.error(
+                    logevents.ACTOR_ABANDONED, crashes=len(crashes), period_s=policy.period_s
+                )
             return False
         await trio.sleep(policy.backoff_s * 2 ** (len(crashes) - 1))
         return True
+
+
+def _raise_alone(error: BaseException) -> NoReturn:
+    """Raises what was in a group on its own, with the context that it had."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context

@@ -8,37 +8,42 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
-from actors.ref import Ref
 from actors.trace import NO_TRACE, bind
+
+
+class Target(Protocol):
+    """Who is signalled: a `Ref`, or one incarnation of an actor."""
+
+    def signal(self, message: Any, /) -> bool: ...
 
 
 class Timer:
     """A message to be sent once. `cancel` takes it back."""
 
-    __slots__ = ("_message", "_ref", "deadline")
+    __slots__ = ("_message", "_target", "deadline")
 
-    def __init__(self, deadline: float, ref: Ref[Any], message: Any) -> None:
+    def __init__(self, deadline: float, target: Target, message: Any) -> None:
         self.deadline = deadline
-        self._ref: Ref[Any] | None = ref
+        self._target: Target | None = target
         self._message = message
 
     @property
     def pending(self) -> bool:
-        return self._ref is not None
+        return self._target is not None
 
     def cancel(self) -> None:
-        self._ref = None
+        self._target = None
         self._message = None
 
     def fire(self) -> None:
-        if self._ref is not None:
-            ref, message = self._ref, self._message
+        if self._target is not None:
+            target, message = self._target, self._message
             self.cancel()
-            ref.signal(message)
+            target.signal(message)
 
 
 class Timers:
@@ -53,9 +58,12 @@ class Timers:
     def __len__(self) -> int:
         return sum(timer.pending for _, _, timer in self._heap)
 
-    def after(self, delay_s: float, ref: Ref[Any], message: Any) -> Timer:
-        """Signals `message` to `ref` in `delay_s` seconds."""
-        timer = Timer(trio.current_time() + delay_s, ref, message)
+    def after(self, delay_s: float, target: Target, message: Any) -> Timer:
+        """Signals `message` to `target` in `delay_s` seconds."""
+        # Here rather than where they fire: the first one due may be a day away.
+        if len(self._heap) > self._prune_at:
+            self._prune()
+        timer = Timer(trio.current_time() + delay_s, target, message)
         heapq.heappush(self._heap, (timer.deadline, next(self._order), timer))
         if self._heap[0][2] is timer:
             self._wake.set()
@@ -75,7 +83,9 @@ class Timers:
         now = trio.current_time()
         while self._heap and (self._heap[0][0] <= now or not self._heap[0][2].pending):
             heapq.heappop(self._heap)[2].fire()
-        if len(self._heap) > self._prune_at:
-            self._heap = [entry for entry in self._heap if entry[2].pending]
-            heapq.heapify(self._heap)
-            self._prune_at = max(1024, 2 * len(self._heap))
+
+    def _prune(self) -> None:
+        """Lets go of cancelled timers; at twice as many as were left, it is time again."""
+        self._heap = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(self._heap)
+        self._prune_at = max(1024, 2 * len(self._heap))

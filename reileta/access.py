@@ -43,18 +43,23 @@ BY_INVITATION: Final = frozenset({INVITE_PLUS, INVITE_ONLY})
 """The access tags under which a candidate may wait for an invitation."""
 
 
+FOR_EVER: Final = 2**63 - 1
+"""A time, in ms, that does not come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
 
-    `token_hash` is the SHA-256 of the access key it came with; `guest` marks a user of another
-    server.
+    `token_hash` is the SHA-256 of the access key it came with, good until `expires_at` (ms);
+    `guest` marks a user of another server.
     """
 
     user: User
     session_id: str
     token_hash: bytes
     guest: bool = False
+    expires_at: int = FOR_EVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ def new_token(kind: TokenKind) -> str:
 
 def kind_of(token: str) -> TokenKind | None:
     """Whose token it says it is, by its first letters; None if it can be no token at all."""
-    prefix = token.partition("_")[0]
-    return next((kind for kind in KINDS if kind == prefix), None)
+    return next((kind for kind in KINDS if token.startswith(f"{kind}_")), None)
 
 
 def digest(token: str) -> bytes:

@@ -25,7 +25,7 @@
     ├── RemoteError             NoResponse 6, NoData 7, BadData 8, BadRedirect 9, MalformedData 11
     ├── Redirected 10           `address` and `secure` say where to go instead
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
-    │                           MediaTypeUnsupported 104
+    │                           MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
         │                       NotImplementedHere 28, InternalError 16
         └── DatabaseUnavailable 122
@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class ReiletaError(Exception):
         self.details: tuple[Detail, ...] = details
 
     @classmethod
-    def field(cls, field: str, message: str) -> ReiletaError:
+    def field(cls, field: str, message: str) -> Self:
         """The error with one field at fault."""
         return cls(Detail(field, message))
 
     @classmethod
-    def fields(cls, details: Iterable[Detail]) -> ReiletaError:
+    def fields(cls, details: Iterable[Detail]) -> Self:
         """The error with several fields at fault."""
         return cls(*details)
 
@@ -404,6 +404,12 @@ class PayloadTooLarge(TooMany):
 
 class MediaTypeUnsupported(TooMany):
     code, message = 104, "Unsupported media type"
+
+
+class RequestTimedOut(TooMany):
+    """The body did not arrive in time."""
+
+    code, message = 125, "Request timed out"
 
 
 class ServiceDisabled(Unavailable):

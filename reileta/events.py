@@ -19,6 +19,8 @@ INSTANCE_DATA: Final = "instance-data"
 INSTANCE_LEFT: Final = "instance-left"
 INSTANCE_CANDIDATE: Final = "instance-candidate"
 INSTANCE_QUEUE: Final = "instance-queue"
+INSTANCE_RESTORED: Final = "instance-restored"
+"""The instance failed and was set up again; its data is that of the answer to `instance-join`."""
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "authentication": (AUTHENTICATED, UNAUTHENTICATED, SUBSCRIBED, UNSUBSCRIBED),
@@ -29,6 +31,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         INSTANCE_LEFT,
         INSTANCE_CANDIDATE,
         INSTANCE_QUEUE,
+        INSTANCE_RESTORED,
     ),
 }
 

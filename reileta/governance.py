@@ -157,13 +157,8 @@ def moderate(
     return room.settle(now, out)
 
 
-def update(
-    room: Room, by: Visitor, changes: InstanceChanges, now: int
-) -> tuple[Record, list[Happening]]:
-    """The owner or an admin changes the record. More capacity lets those in line in at once.
-
-    When the access becomes another, candidates whom it no longer lets in wait for an
-    invitation, if it knows any, or are refused; players stay.
+def plan(room: Room, by: Visitor, changes: InstanceChanges) -> Record:
+    """The record as `update` would make it now; changes nothing.
 
     Raises:
         InstanceNotFound: it is closed.
@@ -173,7 +168,7 @@ def update(
         TagUnknown: a tag is not known.
     """
     room.ensure_open()
-    _ensure_governs(room, by)
+    ensure_governs(room, by)
     before = room.record
     capacity = before.capacity if changes.capacity is UNSET else changes.capacity
     if not 1 <= capacity <= CAPACITY_LIMIT:
@@ -182,7 +177,7 @@ def update(
         raise InstanceInvalid.field(
             "capacity", f"must be at least {room.taken}, the seats that are taken"
         )
-    record = replace(
+    return replace(
         before,
         title=before.title if changes.title is UNSET else changes.title,
         description=(before.description if changes.description is UNSET else changes.description),
@@ -191,6 +186,18 @@ def update(
         if changes.tags is UNSET
         else tags.INSTANCE_TAGS.settle(changes.tags, admin=by.administers, before=before.tags),
     )
+
+
+def update(
+    room: Room, by: Visitor, changes: InstanceChanges, now: int
+) -> tuple[Record, list[Happening]]:
+    """The owner or an admin changes the record. More capacity lets those in line in at once.
+
+    When the access becomes another, candidates whom it no longer lets in wait for an
+    invitation, if it knows any, or are refused; players stay. Raises what `plan` raises.
+    """
+    before = room.record
+    record = plan(room, by, changes)
     if record == before:
         return before, []
     access_changed = room.access != access.access_of(record.tags)
@@ -210,7 +217,7 @@ def close(room: Room, by: Visitor | None) -> list[Happening]:
         PermissionDenied: `by` may not.
     """
     if by is not None:
-        _ensure_governs(room, by)
+        ensure_governs(room, by)
     return [] if room.closed else room.end("closed")
 
 
@@ -230,6 +237,7 @@ def _ensure_owner(room: Room, by: Visitor) -> None:
         raise NotAllowed
 
 
-def _ensure_governs(room: Room, by: Visitor) -> None:
+def ensure_governs(room: Room, by: Visitor) -> None:
+    """Raises PermissionDenied unless `by` may change and close the instance."""
     if by.user != room.owner and not by.administers:
         raise PermissionDenied

@@ -219,6 +219,14 @@ class Instance(Room):
         """`governance.moderate`: kick, ban, unban, mute, unmute or warn a user or a player."""
         return governance.moderate(self, by, target, type_, reason, until, now)
 
+    def ensure_governs(self, by: Visitor) -> None:
+        """`governance.ensure_governs`: only the owner and admins may change and close it."""
+        governance.ensure_governs(self, by)
+
+    def plan(self, by: Visitor, changes: InstanceChanges) -> Record:
+        """`governance.plan`: what `update` would make of the record."""
+        return governance.plan(self, by, changes)
+
     def update(
         self, by: Visitor, changes: InstanceChanges, now: int
     ) -> tuple[Record, list[Happening]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Final, Literal, TextIO, cast
 
 import msgspec
@@ -47,10 +47,11 @@ def configure(
     *,
     stream: TextIO | None = None,
     colors: bool | None = None,
+    extra: Sequence[Processor] = (),
 ) -> None:
     """Sets up structlog and the standard library's logging for this process.
 
-    `stream` is standard output when None. `colors` None means: if the stream is a terminal.
+    `stream` is standard output when None. `extra` processors add to events, before redaction. `colors` None means: if the stream is a terminal.
     Calling it again replaces what was set up, for loggers that have not logged yet.
     """
     out = sys.stdout if stream is None else stream
@@ -59,6 +60,7 @@ def configure(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *extra,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             *(_json_processors() if format == "json" else _console_processors(colored)),

@@ -6,9 +6,9 @@ stands with its bare id, so that the server's address can change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 ADMIN_TAG: Final = "avr:admin"
 """The tag of a user that administers the server; only admins give it."""
@@ -135,3 +135,8 @@ class InstanceChanges:
     description: str | Unset | None = UNSET
     capacity: int | Unset = UNSET
     tags: frozenset[str] | Unset = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The fields that change, with their new values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not UNSET}

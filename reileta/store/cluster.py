@@ -57,6 +57,8 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "log_timezone": "UTC",
     "timezone": "UTC",
     "jit": "off",
+    # What nobody waits for any more, after a statement's time was up, ends too.
+    "client_connection_check_interval": "2s",
     "max_connections": "200",
 }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -29,15 +29,17 @@ from reileta.startup import StartupError
 from reileta.store.nursery import plain_nursery
 
 Row: TypeAlias = asyncpg.Record
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
+Connection: TypeAlias = "asyncpg.Connection[Row]"
 T = TypeVar("T")
 
 CONNECT_S: Final = 3.0
 """How long a statement waits for a free connection, or for a new one to be made."""
 STATEMENT_S: Final = 10.0
 """How long a statement may take."""
-CLOSE_S: Final = 2.0
-"""How long the pool waits for statements that are under way when it is closed."""
+CLOSE_S: Final = 1.0
+"""How long a connection may take to be closed in order."""
+IDLE_S: Final = 300.0
+"""How long a connection may stand idle; what stands between may have forgotten it then."""
 RETRY_AFTER_S: Final = 1.0
 
 _BIGINT: Final = range(-(2**63), 2**63)
@@ -52,6 +54,7 @@ _TRY_AGAIN: Final = (
     asyncpg.TransactionRollbackError,  # a deadlock, a serialisation failure
     asyncpg.ReadOnlySQLTransactionError,  # it became a standby
 )
+_BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Loop(Protocol):
@@ -105,61 +108,62 @@ class _Busy(Exception):
 
 
 class _Closed(Exception):
-    """The pool was closed."""
+    """The database was closed."""
 
 
 class Database(Queries):
-    """A pool of connections that are made when they are needed, and made anew after an outage."""
+    """Up to so many connections, made when they are needed, and made anew after an outage.
 
-    def __init__(self, loop: Loop, pool: asyncpg.Pool[Row]) -> None:
+    The pool is our own, and lives on Trio's side: a statement is one trip to the asyncio loop and
+    back, where asyncpg's pool would make several of it, at more than twice the cost.
+    """
+
+    def __init__(self, loop: Loop, url: str, *, connections: int) -> None:
+        """`url` is `postgresql://…`. It connects to nothing yet."""
         self._loop = loop
-        self._pool = pool
+        self._url = url
+        self._slots = trio.Semaphore(connections, max_value=connections)
+        self._idle: list[tuple[Connection, float]] = []
+        """Connections that nobody uses, the last used one last, and since when."""
+        self._closed = False
         self._log = structlog.get_logger()
-        self.available = True
+        self._outage = False
+        self.available = False
         """Whether the last statement reached the database."""
         self.statements = 0
         """How many times it was asked."""
         self.errors = 0
         """How many of these failed for want of a database."""
         self.seconds = 0.0
-        """How long all of these took together, waiting for a connection included."""
-
-    @classmethod
-    async def open(cls, loop: Loop, url: str, *, connections: int) -> Database:
-        """A pool of up to so many connections. It connects to nothing yet."""
-
-        async def opened() -> asyncpg.Pool[Row]:
-            return await asyncpg.create_pool(
-                url,
-                min_size=0,
-                max_size=connections,
-                timeout=CONNECT_S,
-                command_timeout=STATEMENT_S,
-                reset=_leave,
-                server_settings={"application_name": "reileta"},
-            )
-
-        return cls(loop, await loop.run_aio_coroutine(opened()))
+        """How long all of these took together, without waiting for a connection."""
 
     async def close(self) -> None:
-        """Closes all connections; what is under way has two seconds, then it is cut off."""
+        """Closes what is idle now and the rest when it is released. Nothing can be asked then."""
+        self._closed = True
+        idle, self._idle = self._idle, []
 
         async def closed() -> None:
-            try:
-                await asyncio.wait_for(self._pool.close(), CLOSE_S)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                self._pool.terminate()
+            for connection, _ in idle:
+                try:
+                    await connection.close(timeout=CLOSE_S)
+                except _BROKEN:
+                    connection.terminate()
 
         with trio.CancelScope(shield=True):
             await self._loop.run_aio_coroutine(closed())
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         _check_storable(args)
-        return await self._anywhere(lambda connection: connection.fetch(sql, *args))
+        async with self._connected() as connection:
+            return await self.guard(lambda: connection.fetch(sql, *args), connection, STATEMENT_S)
 
     async def execute(self, sql: str, *args: object) -> int:
         _check_storable(args)
-        return _touched(await self._anywhere(lambda connection: connection.execute(sql, *args)))
+        async with self._connected() as connection:
+            status = await self.guard(
+                lambda: connection.execute(sql, *args), connection, STATEMENT_S
+            )
+        return _touched(status)
 
     async def ping(self) -> bool:
         """Whether the database gives a sign of life."""
@@ -177,77 +181,108 @@ class Database(Queries):
     @asynccontextmanager
     async def connection(self, *, statement_s: float = STATEMENT_S) -> AsyncIterator[Queries]:
         """One connection for several statements, each of which may take so many seconds."""
-        connection = await self.guard(self._acquire)
-        try:
+        async with self._connected() as connection:
             yield _Bound(self, connection, statement_s)
-        finally:
-            # What the body left open is rolled back here, so it must not be cancelled halfway.
-            with trio.CancelScope(shield=True):
-                await self.guard(lambda: self._release(connection))
 
-    async def guard(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs asyncio's `work`: counts it, times it, and says what its failure means."""
+    async def guard(
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        connection: Connection | None,
+        seconds: float,
+    ) -> T:
+        """Runs asyncio's `work`, bounded: counts it, times it, and says what its failure means."""
         self.statements += 1
         started = time.perf_counter()
         try:
-            result = await self._loop.run_aio_coroutine(work())
+            with trio.move_on_after(seconds) as scope:
+                result = await self._loop.run_aio_coroutine(work())
+            if scope.cancelled_caught:
+                if connection is not None:
+                    connection.terminate()
+                raise TimeoutError
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
             raise ConstraintBroken(error.constraint_name or "") from error
-        except (_Busy, _Closed, *_TRY_AGAIN, asyncio.CancelledError) as error:
+        except (*_TRY_AGAIN, asyncio.CancelledError) as error:
             # asyncio's cancellation, where Trio knows of none, is the loop being closed.
-            self.errors += 1
-            raise DatabaseUnavailable(retry_after_s=RETRY_AFTER_S) from error
+            raise self._unavailable() from error
         except _LOST as error:
-            self.errors += 1
             self._lost(error)
-            raise DatabaseUnavailable(retry_after_s=RETRY_AFTER_S) from error
+            raise self._unavailable() from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg says so of a broken connection and of wrong use; the latter is a defect.
+            if connection is not None and not connection.is_closed():
+                raise
+            self._lost(error)
+            raise self._unavailable() from error
         finally:
             self.seconds += time.perf_counter() - started
         self._found()
         return result
 
-    async def _anywhere(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
-        """Asks on a free connection, in one trip to the asyncio loop and back."""
-
-        async def asked() -> T:
-            connection = await self._acquire()
-            try:
-                return await _ask(connection, ask)
-            finally:
-                await self._release(connection)
-
-        return await self.guard(asked)
-
-    async def _acquire(self) -> Connection:
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection that is the body's alone."""
+        with trio.move_on_after(CONNECT_S) as scope:
+            await self._slots.acquire()
+        if scope.cancelled_caught:
+            raise self._unavailable() from _Busy()
         try:
-            return await self._pool.acquire(timeout=CONNECT_S)
-        except TimeoutError as error:
-            if self._pool.get_size() == self._pool.get_max_size():
-                raise _Busy from error
-            raise
+            connection = self._take()
+            if connection is None:
+                connection = await self.guard(self._connect, None, CONNECT_S)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    def _take(self) -> Connection | None:
+        if self._closed:
+            raise self._unavailable() from _Closed()
+        oldest = time.monotonic() - IDLE_S
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and since > oldest:
+                return connection
+            connection.terminate()
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._closed or connection.is_closed() or connection.is_in_transaction():
+            connection.terminate()
+        else:
+            self._idle.append((connection, time.monotonic()))
+
+    async def _connect(self) -> Connection:
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_S,
+                server_settings={"application_name": "reileta"},
+            )
         except ValueError:
             # asyncpg reads the URL only now. Its own words may hold the password.
             raise StartupError("--database is no URL of a PostgreSQL database") from None
-        except asyncpg.InterfaceError as error:
-            if self._pool.is_closing():
-                raise _Closed from error
-            raise ConnectionError(str(error)) from error
-        except asyncpg.PostgresError as error:
+        except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             # Whatever PostgreSQL has against a new connection, there is none.
             raise ConnectionError(str(error)) from error
 
-    async def _release(self, connection: Connection) -> None:
-        await self._pool.release(connection, timeout=CLOSE_S)
+    def _unavailable(self) -> DatabaseUnavailable:
+        self.errors += 1
+        return DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
 
     def _lost(self, error: BaseException) -> None:
         if self.available:
             self.available = False
+            self._outage = True
             self._log.warning(logevents.DATABASE_LOST, reason=type(error).__name__)
 
     def _found(self) -> None:
-        if not self.available:
-            self.available = True
+        self.available = True
+        if self._outage:
+            self._outage = False
             self._log.info(logevents.DATABASE_BACK)
 
 
@@ -262,13 +297,11 @@ class _Bound(Queries):
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         _check_storable(args)
-        return await self._here(lambda it: it.fetch(sql, *args, timeout=self._statement_s))
+        return await self._here(lambda it: it.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> int:
         _check_storable(args)
-        return _touched(
-            await self._here(lambda it: it.execute(sql, *args, timeout=self._statement_s))
-        )
+        return _touched(await self._here(lambda it: it.execute(sql, *args)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Queries]:
@@ -293,25 +326,10 @@ class _Bound(Queries):
         with trio.CancelScope(shield=True):
             await self.execute(sql)
 
-    async def _here(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
-        return await self._database.guard(lambda: _ask(self._connection, ask))
-
-
-async def _ask(connection: Connection, ask: Callable[[Connection], Awaitable[T]]) -> T:
-    try:
-        return await ask(connection)
-    except asyncpg.InterfaceError as error:
-        # asyncpg says so both of a connection that broke and of wrong use; the latter is a defect.
-        if connection.is_closed():
-            raise ConnectionError(str(error)) from error
-        raise
-
-
-async def _leave(connection: asyncpg.Connection[Row]) -> None:
-    """Resets nothing when a connection goes back to the pool, which saves a round trip each time.
-
-    asyncpg rolls an open transaction back by itself, and nothing else is ever set on a session.
-    """
+    async def _here(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        return await self._database.guard(
+            lambda: ask(self._connection), self._connection, self._statement_s
+        )
 
 
 def _check_storable(args: Iterable[object]) -> None:

@@ -50,19 +50,18 @@ class Tokens:
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
+            await transaction.fetch("SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id)
+            # A statement of its own, so that it sees what whoever had the lock before has done.
             alive = await transaction.fetch_one(
-                "SELECT 1 FROM users JOIN sessions ON sessions.user_id = users.id "
-                "WHERE users.id = $1 AND sessions.id = $2 AND sessions.ended_at IS NULL "
-                "FOR NO KEY UPDATE OF users",
-                user_id,
+                "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2 AND ended_at IS NULL",
                 session_id,
+                user_id,
             )
             if alive is None:
                 raise SessionNotFound
             await transaction.execute(
                 "DELETE FROM tokens WHERE user_id = $1 "
-                "AND least(coalesce(killed_at, access_expires), "
-                "greatest(access_expires, refresh_expires)) < $2",
+                "AND least(killed_at, greatest(access_expires, refresh_expires)) < $2",
                 user_id,
                 now - KEPT_MS,
             )

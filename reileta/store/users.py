@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final, TypedDict
-
-from typing_extensions import Unpack
+from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
 from reileta.errors import AuthInvalid, UserNotFound

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
-from typing_extensions import Unpack
+from typing import TypedDict, Unpack
 
 from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound

@@ -1,0 +1,68 @@
+"""What anyone on this node may know of its actors without asking them.
+
+Actors write their own entries at the end of a drain; everyone else reads. All of it is derived, and
+gone with the process.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from actors.sink import Sink
+from reileta.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How full an instance is: players inside, candidates waiting, the master's `UserIDAt`."""
+
+    connected: int = 0
+    queued: int = 0
+    master: str | None = None
+    full: bool = False
+
+
+VACANT = Occupancy()
+
+
+class Directory:
+    """Instances' occupancy by id; open sockets by user id; sockets that watch all data."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.occupancies: dict[str, Occupancy] = {}
+        self.watchers: set[Sink] = set()
+        self._sockets: Counter[str] = Counter()
+        self._metrics = metrics
+
+    def occupancy(self, instance_id: str) -> Occupancy:
+        return self.occupancies.get(instance_id, VACANT)
+
+    def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
+        """An instance is this full now; None: it no longer lives."""
+        before = self.occupancies.pop(instance_id, VACANT)
+        if occupancy is not None:
+            self.occupancies[instance_id] = occupancy
+        self._metrics.players += (occupancy or VACANT).connected - before.connected
+        self._metrics.instances = len(self.occupancies)
+
+    def full(self) -> frozenset[str]:
+        """The instances without a free seat."""
+        return frozenset(id_ for id_, one in self.occupancies.items() if one.full)
+
+    def connected(self, user_id: str) -> bool:
+        """Whether the user has an open socket."""
+        return user_id in self._sockets
+
+    def opened(self, user_id: str) -> bool:
+        """A socket of the user opened; whether it is the first."""
+        self._sockets[user_id] += 1
+        return self._sockets[user_id] == 1
+
+    def closed(self, user_id: str) -> bool:
+        """A socket of the user closed; whether it was the last."""
+        self._sockets[user_id] -= 1
+        if self._sockets[user_id] <= 0:
+            del self._sockets[user_id]
+            return True
+        return False

@@ -1,0 +1,184 @@
+"""The hub: who wants to hear of what, and the one place that tells them (R "Event Subscriptions").
+
+Data inside instances does not pass here; it goes from an instance to its sockets. Overflow policy:
+a publication that finds the mailbox full is dropped and counted by its sender, for the next one
+about the same object says all that it said. Within a drain, only the newest `update-*` of each
+object goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from actors.actor import Actor
+from actors.directory import Directory
+from actors.messages import (
+    Forget,
+    HubMessage,
+    InstanceMessage,
+    Listen,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    Unwatch,
+    Viewer,
+    Watch,
+)
+from actors.ref import Ref
+from actors.sink import Sink
+from reileta import events
+from reileta.errors import EventUnknown, PermissionDenied
+from reileta.frames import event
+
+SUBSCRIPTIONS: Final = 512
+"""Subscriptions that a socket may have: events times targets."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """A socket, for whom it is, and what it subscribed to: (event, target or None for all)."""
+
+    viewer: Viewer
+    topics: set[tuple[str, str | None]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Listeners:
+    """The subscriptions of a node; they outlive a crash of the hub."""
+
+    of: dict[Sink, Listener] = field(default_factory=dict)
+    by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
+    by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
+
+
+class HubActor(Actor[HubMessage]):
+    """The subscriptions of a node's sockets. `instances` are those that run now."""
+
+    def __init__(
+        self,
+        listeners: Listeners,
+        directory: Directory,
+        instances: Callable[[], dict[str, Ref[InstanceMessage]]],
+    ) -> None:
+        self._listeners = listeners
+        self._directory = directory
+        self._instances = instances
+        self._updates: dict[tuple[str, str], Publish] = {}
+
+    async def receive(self, message: HubMessage) -> None:
+        match message:
+            case Listen(sink=sink, viewer=viewer):
+                self._listeners.of[sink] = Listener(viewer)
+                self._listeners.by_user.setdefault(viewer.user, {})[sink] = None
+            case Forget(sink=sink):
+                self._forget(sink)
+            case Subscribe():
+                self._subscribe(message)
+                message.reply(None)
+            case Unsubscribe():
+                listener = self._listeners.of.get(message.sink)
+                if listener is not None:
+                    for name in message.events:
+                        self._drop(message.sink, listener, (name, message.target))
+                message.reply(None)
+            case Publish():
+                if message.event.startswith("update-"):
+                    self._updates.pop((message.event, message.id), None)
+                    self._updates[message.event, message.id] = message
+                else:
+                    self._publish(message)
+            case _:
+                assert_never(message)
+
+    async def flush(self) -> None:
+        updates, self._updates = self._updates, {}
+        for update in updates.values():
+            self._publish(update)
+
+    # Publications ------------------------------------------------------------------------------
+
+    def _publish(self, message: Publish) -> None:
+        rendered: dict[bytes, bytes] = {}
+        for sink in self._receivers(message):
+            listener = self._listeners.of.get(sink)
+            if listener is None or (message.inside is not None and message.inside in sink.seats):
+                continue
+            data = message.render(listener.viewer)
+            if data is None:
+                continue
+            frame = rendered.get(data)
+            if frame is None:
+                frame = rendered[data] = event(message.event, message.id, data)
+            sink.send(frame)
+
+    def _receivers(self, message: Publish) -> Iterator[Sink]:
+        """Those subscribed to all such events or this object's; a user's own, to its own."""
+        by_topic = self._listeners.by_topic
+        everything = by_topic.get((message.event, None), {})
+        this = by_topic.get((message.event, message.id), {})
+        own: dict[Sink, None] = {}
+        if message.event == events.UPDATE_USER:
+            own = self._listeners.by_user.get(message.id, {})
+        if not this and not own:
+            return iter(tuple(everything))
+        return iter(dict.fromkeys((*everything, *this, *own)))
+
+    # Subscriptions -----------------------------------------------------------------------------
+
+    def _subscribe(self, message: Subscribe) -> None:
+        listener = self._listeners.of.get(message.sink)
+        if listener is None:
+            return  # it went meanwhile
+        names = message.events
+        if events.INSTANCE_DATA in names and not listener.viewer.admin:
+            if len(names) == 1:
+                raise PermissionDenied
+            names -= {events.INSTANCE_DATA}  # of a group, everyone gets what it may have
+        if len(listener.topics) + len(names) > SUBSCRIPTIONS:
+            raise EventUnknown.field("target", f"no more than {SUBSCRIPTIONS} subscriptions")
+        for name in names:
+            topic = (name, message.target)
+            listener.topics.add(topic)
+            self._listeners.by_topic.setdefault(topic, {})[message.sink] = None
+            if name == events.INSTANCE_DATA:
+                self._watch(message.sink, message.target)
+
+    def _drop(self, sink: Sink, listener: Listener, topic: tuple[str, str | None]) -> None:
+        if topic not in listener.topics:
+            return
+        listener.topics.discard(topic)
+        sinks = self._listeners.by_topic[topic]
+        sinks.pop(sink, None)
+        if not sinks:
+            del self._listeners.by_topic[topic]
+        if topic[0] == events.INSTANCE_DATA:
+            self._unwatch(sink, topic[1])
+
+    def _forget(self, sink: Sink) -> None:
+        listener = self._listeners.of.get(sink)
+        if listener is None:
+            return
+        for topic in tuple(listener.topics):
+            self._drop(sink, listener, topic)
+        del self._listeners.of[sink]
+        sinks = self._listeners.by_user[listener.viewer.user]
+        sinks.pop(sink, None)
+        if not sinks:
+            del self._listeners.by_user[listener.viewer.user]
+
+    def _watch(self, sink: Sink, target: str | None) -> None:
+        """Has the instances themselves send their data: it must keep their order."""
+        if target is None:
+            self._directory.watchers.add(sink)
+        for id_, ref in self._instances().items():
+            if target in (None, id_):
+                ref.signal(Watch(sink))
+
+    def _unwatch(self, sink: Sink, target: str | None) -> None:
+        if target is None:
+            self._directory.watchers.discard(sink)
+        for id_, ref in self._instances().items():
+            if target in (None, id_):
+                ref.signal(Unwatch(sink))

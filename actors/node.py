@@ -1,0 +1,363 @@
+"""A node: the supervision tree of one server process, and what its faces see of the actors.
+
+    root
+    ├── hub          who wants to hear of what
+    ├── instances    one actor for each live instance, started on first use
+    └── sessions     one actor for each session that is connected, or was a moment ago
+
+Sessions stop first, then instances, then the hub: the reverse of the order of starting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+import structlog
+import trio
+
+from actors.actor import Spec
+from actors.directory import Directory, Occupancy
+from actors.hub import HubActor, Listeners
+from actors.instance import InstanceActor, Surroundings
+from actors.instruments import Instruments
+from actors.messages import (
+    Change,
+    Close,
+    HubMessage,
+    InstanceMessage,
+    Publish,
+    SessionEnded,
+    SessionMessage,
+    TokenKilled,
+    UserChanged,
+    Viewer,
+)
+from actors.ref import Ref
+from actors.registry import Registry
+from actors.roster import Roster
+from actors.session import Presence, SessionActor, SessionSurroundings, publish_user
+from actors.speech import Speech
+from actors.supervisor import Supervisor
+from actors.timer import Timers
+from reileta import events, records, views
+from reileta.access import PRIVATE, PUBLIC, Asker, Visitor
+from reileta.clock import Clock
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
+from reileta.frames import encode
+from reileta.ids import At, at
+from reileta.instance import Limits
+from reileta.metrics import Metrics
+from reileta.settings import Settings
+from reileta.store import Store
+
+Noun = Literal["user", "world", "instance", "server", "service"]
+
+ASK_TIMEOUT_S: Final = 15.0
+SWEEP_S: Final = 10.0
+HUB_MAILBOX: Final = 65_536
+SESSION_MAILBOX: Final = 1024
+OVERLOADED: Final = 1013
+
+_log = structlog.get_logger()
+
+
+class Node:
+    """One server process' actors. Made by `Node.open`; its attributes are read by the faces."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        address: str,
+        public_key: str,
+        hub: Ref[HubMessage],
+        directory: Directory,
+        instances: Registry[str, InstanceMessage],
+        sessions: Registry[str, SessionMessage],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.clock = clock
+        self.metrics = metrics
+        self.address = address
+        self.secure = settings.secure
+        self.public_key = public_key
+        self.ready_at: int | None = None
+        self.draining = False
+        self.hub = hub
+        self._directory = directory
+        self._instances = instances
+        self._sessions = sessions
+        self._presences: dict[str, Presence] = {}
+        self._instance_surroundings = Surroundings(
+            store=store,
+            clock=clock,
+            address=address,
+            secure=self.secure,
+            limits=limits_of(settings),
+            directory=directory,
+            metrics=metrics,
+            hub=hub,
+        )
+        self._session_surroundings = SessionSurroundings(
+            address=address, directory=directory, hub=hub, instance=self._live_instance
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        instruments: Instruments,
+        address: str,
+        public_key: str,
+    ) -> AsyncIterator[Node]:
+        """The node's actors for the block. At its end they finish what they have, in time."""
+        timers = Timers()
+        directory = Directory(metrics)
+        patience_s = settings.shutdown_s / 4
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(timers.run)
+            async with (
+                Supervisor.open("root", timers, instruments, shutdown_s=patience_s) as root,
+                Supervisor.open("instances", timers, instruments, shutdown_s=patience_s) as second,
+                Supervisor.open("sessions", timers, instruments, shutdown_s=patience_s) as third,
+            ):
+                instances: Registry[str, InstanceMessage] = Registry(second)
+                sessions: Registry[str, SessionMessage] = Registry(third)
+                listeners = Listeners()
+                hub = await root.start(
+                    Spec(
+                        "hub",
+                        lambda: HubActor(listeners, directory, instances.running),
+                        mailbox_limit=HUB_MAILBOX,
+                    )
+                )
+                node = cls(
+                    settings=settings,
+                    store=store,
+                    clock=clock,
+                    metrics=metrics,
+                    address=address,
+                    public_key=public_key,
+                    hub=hub,
+                    directory=directory,
+                    instances=instances,
+                    sessions=sessions,
+                )
+                nursery.start_soon(node._sweep)
+                yield node
+            nursery.cancel_scope.cancel()
+
+    # What the HTTP face asks -------------------------------------------------------------------
+
+    def occupancy(self, instance_id: str) -> Occupancy:
+        return self._directory.occupancy(instance_id)
+
+    def full(self) -> frozenset[str]:
+        """Ids of the instances without a free seat."""
+        return self._directory.full()
+
+    def status(self, user: records.User) -> str:
+        """`offline` without an open WebSocket, else what the user set (PROTOCOL §4)."""
+        return user.status if self._directory.connected(user.id) else "offline"
+
+    async def update_instance(
+        self, instance_id: str, asker: Asker, changes: records.InstanceChanges
+    ) -> records.Instance:
+        """Changes an instance, once the change is in the database.
+
+        Raises:
+            ReiletaError: what the rules or the database say against it.
+        """
+        _, ref = await self._live_instance(instance_id)
+        with _patience():
+            return await ref.ask(Change(self._visitor(asker), changes))
+        raise Overloaded
+
+    async def close_instance(self, instance_id: str, asker: Asker) -> None:
+        """Ends an instance, once that is in the database; everyone inside is told."""
+        _, ref = await self._live_instance(instance_id)
+        with _patience():
+            await ref.ask(Close(self._visitor(asker)))
+            return
+        raise Overloaded
+
+    def changed(self, noun: Noun, record: records.User | records.World | records.Instance) -> None:
+        """Tells subscribers with an `update-*` event. Live instances tell of themselves."""
+        if isinstance(record, records.User):
+            self._publish(publish_user(record, self._directory, self.address))
+            self._signal(UserChanged(record), lambda one: one.user.id == record.id)
+        elif isinstance(record, records.World):
+            self._publish(self._world_update(record))
+        else:
+            self._publish(self._instance_update(record))
+
+    async def end_session(self, session_id: str) -> None:
+        """The store has ended it: its sockets are closed, its players leave."""
+        ref = self._sessions.find(session_id)
+        if ref is not None:
+            ref.signal(SessionEnded())
+
+    def credential_killed(self, access_hash: bytes) -> None:
+        """The store has killed it: the sockets that came with it are closed."""
+        self._signal(TokenKilled(access_hash), lambda one: access_hash in one.sockets.values())
+
+    def _signal(self, message: SessionMessage, chosen: Callable[[Presence], bool]) -> None:
+        for session_id, presence in list(self._presences.items()):
+            if chosen(presence):
+                ref = self._sessions.find(session_id)
+                if ref is not None:
+                    ref.signal(message)
+
+    # What the gateway asks ---------------------------------------------------------------------
+
+    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+        """The actor of the asker's session, started if it does not run."""
+        id_ = asker.session_id
+
+        def spec() -> Spec[SessionMessage]:
+            presence = self._presences[id_] = Presence(asker.user)
+
+            def gone(error: Exception | None) -> None:
+                if self._presences.get(id_) is presence:
+                    del self._presences[id_]
+                for sink in presence.sockets:  # given up: its clients may come back to another
+                    sink.close(OVERLOADED, "the session failed")
+
+            return Spec(
+                f"session/{id_}",
+                lambda: SessionActor(id_, presence, self._session_surroundings),
+                mailbox_limit=SESSION_MAILBOX,
+                gone=gone,
+            )
+
+        return await self._sessions.get(id_, spec)
+
+    # Instances ---------------------------------------------------------------------------------
+
+    async def _live_instance(self, name: str) -> tuple[str, Ref[InstanceMessage]]:
+        """An instance by id, name or `id@server`, started if it does not run.
+
+        Raises:
+            InstanceNotFound: there is none, or it is another server's.
+            DatabaseUnavailable: it does not run, and can't be looked up now.
+        """
+        wanted = At.parse(name) if name else At(name)
+        if not wanted.local_to(self.address):
+            raise InstanceNotFound
+        ref = self._instances.find(wanted.id)
+        if ref is not None:
+            return wanted.id, ref
+        record = await self.store.instances.get(wanted.id)
+        if record is None:
+            raise InstanceNotFound
+        roster = Roster(record)
+
+        def gone(error: Exception | None) -> None:
+            self._instance_gone(roster, error)
+
+        def spec() -> Spec[InstanceMessage]:
+            return Spec(
+                f"instance/{record.id}",
+                lambda: InstanceActor(roster, self._instance_surroundings),
+                mailbox_limit=self.settings.mailbox_limit,
+                gone=gone,
+            )
+
+        return record.id, await self._instances.get(record.id, spec)
+
+    def _instance_gone(self, roster: Roster, error: Exception | None) -> None:
+        """Cleans up after an instance; if it was given up, tells those who were inside."""
+        id_ = roster.record.id
+        self._directory.occupy(id_, None)
+        for seated in roster.seated.values():
+            for sink in seated.sinks:
+                sink.seats.pop(id_, None)
+                if error is not None:
+                    sink.send(Speech.given_up(id_, seated.player))
+        roster.seated.clear()
+
+    async def _sweep(self) -> None:
+        """Ends instances that stand empty without an actor to see to it: those whose time came
+        while the server was down, and those that nobody ever entered (PROTOCOL §6)."""
+        while True:
+            try:
+                before = self.clock.now_ms() - int(self.settings.empty_instance_s * 1000)
+                for record in await self.store.instances.abandoned(before):
+                    if self._instances.find(record.id) is None:
+                        await self.store.instances.delete(record.id)
+                        _log.info("instance.ended", instance=record.id, reason="empty")
+            except DatabaseUnavailable:
+                _log.debug("sweep.postponed")
+            await trio.sleep(min(SWEEP_S, max(0.05, self.settings.empty_instance_s)))
+
+    # Updates -----------------------------------------------------------------------------------
+
+    def _publish(self, message: Publish) -> None:
+        try:
+            self.hub.tell(message)
+        except Overloaded:
+            self.metrics.mailbox_refused += 1
+
+    def _world_update(self, world: records.World) -> Publish:
+        data = encode(views.world_view(world, self.address))
+
+        def render(viewer: Viewer) -> bytes | None:
+            shown = PRIVATE not in world.tags or viewer.admin or viewer.user == world.owner
+            return data if shown else None
+
+        return Publish(events.UPDATE_WORLD, world.id, render)
+
+    def _instance_update(self, record: records.Instance) -> Publish:
+        occupancy = self.occupancy(record.id)
+        data = encode(
+            views.instance_view(
+                record,
+                connected=occupancy.connected,
+                queued=occupancy.queued,
+                master=occupancy.master,
+                address=self.address,
+                secure=self.secure,
+            )
+        )
+
+        def render(viewer: Viewer) -> bytes | None:
+            shown = PUBLIC in record.tags or viewer.admin or viewer.user == record.owner
+            return data if shown else None
+
+        return Publish(events.UPDATE_INSTANCE, record.id, render)
+
+    def _visitor(self, asker: Asker) -> Visitor:
+        return Visitor(
+            session=asker.session_id,
+            user=at(asker.user.id, self.address),
+            displayname=asker.user.displayname,
+            admin=asker.user.admin,
+            guest=asker.guest,
+        )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The times of an instance, in the rules' milliseconds."""
+    return Limits(
+        grace_ms=int(settings.seat_grace_s * 1000),
+        hold_ms=int(settings.hold_s * 1000),
+        queue_grace_ms=int(settings.queue_grace_s * 1000),
+        empty_ms=int(settings.empty_instance_s * 1000),
+        retained_keys=64,
+        retained_bytes=64 * 1024,
+    )
+
+
+def _patience() -> trio.CancelScope:
+    return trio.move_on_after(ASK_TIMEOUT_S)

@@ -1,0 +1,163 @@
+"""The Quart-Trio application: every blueprint, and what holds for every request.
+
+A request passes, in this order: a trace is begun; `OPTIONS` and the limit of its address
+(`_before`); its operation (`api/operations.py`); any exception becomes a refusal in the envelope
+(`_refuse`, the one mapper); headers that every answer has, and the metrics (`handle_request`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+from quart import Quart, Response, request
+from quart.sessions import SessionInterface, SessionMixin
+from quart.wrappers import Request
+from quart.wrappers.base import BaseRequestWebsocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from actors.trace import Sampler, bind
+from api.auth import Auth
+from api.envelope import failure
+from api.errors import refusal_of
+from api.http.auth import auth_routes
+from api.http.docs import docs_blueprint
+from api.http.instances import instance_routes
+from api.http.ops import metrics_blueprint, ops_routes
+from api.http.server import server_routes
+from api.http.users import user_routes
+from api.http.worlds import world_routes
+from api.limits import Limits
+from api.operations import Edge, address_of, line_of
+from api.ports import NodePort
+from reileta.logevents import REQUEST_SERVED
+from reileta.passwords import Passwords
+
+_log = structlog.stdlib.get_logger(__name__)
+
+BODY_TIMEOUT_S: Final = 20
+"""How long a body may take to arrive; then 408."""
+
+UNMATCHED: Final = "unmatched"
+"""The route that unknown paths are counted as, so that they can't fill the metrics."""
+
+COMMON_HEADERS: Final = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "Retry-After, X-Trace-Id, Deprecation"),
+)
+"""On every answer. Any page may ask, but never with a cookie: `*` does not admit credentials."""
+
+DEFAULT_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+)
+"""On answers that do not say otherwise."""
+
+PREFLIGHT_HEADERS: Final = {
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Range",
+    "Access-Control-Max-Age": "86400",
+}
+
+
+class _NoSession(SessionInterface):
+    """Quart's own sessions are not used: ours live in the database."""
+
+    async def open_session(self, app: Quart, carrier: BaseRequestWebsocket) -> SessionMixin:
+        return self.null_session_class()
+
+    async def save_session(
+        self, app: Quart, session: SessionMixin, response: Response | WerkzeugResponse | None
+    ) -> None:
+        return None
+
+
+class ReiletaApp(QuartTrio):
+    """The application. `auth` and `limits` are what WebSocket routes share with HTTP."""
+
+    def __init__(self, node: NodePort) -> None:
+        super().__init__(__name__, static_folder=None)
+        self.session_interface = _NoSession()  # type: ignore[assignment]
+        self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+        self.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+        # `//api` is another path than `/api`: an answer in the envelope, not a redirect in HTML.
+        self.url_map.merge_slashes = False
+        self.node = node
+        self.auth = Auth(node.store.tokens, node.clock)
+        self.limits = Limits(node.clock, enabled=node.settings.rate_limits == "on")
+        self._sampler = Sampler(node.settings.trace_sample)
+        self.before_request_funcs[None].append(self._before)
+        self.register_error_handler(Exception, self._refuse)
+
+    async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
+        """Serves one request within a trace of its own, and counts it."""
+        started = time.perf_counter()
+        with bind(self._sampler.begin()) as span:
+            response = await super().handle_request(request)
+            headers = response.headers
+            for name, value in COMMON_HEADERS:
+                headers[name] = value
+            for name, value in DEFAULT_HEADERS:
+                headers.setdefault(name, value)
+            headers["X-Trace-Id"] = span.trace_id
+            rule = request.url_rule
+            route = UNMATCHED if rule is None else rule.rule
+            seconds = time.perf_counter() - started
+            status = response.status_code
+            method = request.method if rule is not None else UNMATCHED
+            self.node.metrics.http(method, route, status, seconds)
+            _log.debug(
+                REQUEST_SERVED, method=method, route=route, status=status, us=int(seconds * 1e6)
+            )
+        return response
+
+    async def _before(self) -> Response | None:
+        self.limits.address(address_of(request))
+        refused = request.routing_exception
+        if request.method == "OPTIONS" and isinstance(refused, MethodNotAllowed):
+            return _preflight(refused.valid_methods or ())
+        return None
+
+    async def _refuse(self, exception: Exception) -> Response:
+        """The one mapper of exceptions to responses."""
+        rule = request.url_rule
+        refusal = refusal_of(exception, route=UNMATCHED if rule is None else rule.rule)
+        if refusal.status == 429:
+            self.node.metrics.http_limited += 1
+        body = failure(line_of(request), self.node.clock.now_ms(), refusal.error)
+        return Response(
+            body, refusal.status, dict(refusal.headers), content_type="application/json"
+        )
+
+
+def _preflight(allowed: Iterable[str]) -> Response:
+    """What a browser asks before it lets a page of another origin ask."""
+    methods = ", ".join(sorted({*allowed, "OPTIONS"}))
+    headers = {"Allow": methods, "Access-Control-Allow-Methods": methods, **PREFLIGHT_HEADERS}
+    return Response(b"", 204, headers)
+
+
+def create_app(node: NodePort, *, passwords: Passwords | None = None) -> ReiletaApp:
+    """The application over a living server. `passwords` None: hashing with the defaults."""
+    app = ReiletaApp(node)
+    edge = Edge(node, app.auth, app.limits)
+    nouns = (
+        server_routes(edge),
+        auth_routes(edge, Passwords() if passwords is None else passwords),
+        user_routes(edge),
+        world_routes(edge),
+        instance_routes(edge),
+        ops_routes(edge),
+    )
+    for routes in nouns:
+        app.register_blueprint(routes.blueprint)
+    operations = tuple(operation for routes in nouns for operation in routes.operations)
+    app.register_blueprint(metrics_blueprint(edge))
+    app.register_blueprint(docs_blueprint(operations))
+    return app

@@ -1,0 +1,191 @@
+"""`/api/auth/…`: register, log in, log out (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import AliasChoices, Field
+from werkzeug.http import dump_cookie
+
+from api.auth import COOKIE
+from api.limits import LOGIN
+from api.operations import Call, Edge, Reply, Routes
+from reileta.credentials import digest, new_token
+from reileta.errors import (
+    AuthInvalid,
+    CredentialInvalid,
+    LoginInvalid,
+    ServiceDisabled,
+    SessionNotFound,
+)
+from reileta.ids import is_id, is_username
+from reileta.passwords import Passwords
+from reileta.records import Session, User
+from reileta.validation import (
+    DisplayName,
+    Email,
+    GivenPassword,
+    Input,
+    Password,
+    Reference,
+    Username,
+)
+from reileta.views import LoginView, NothingView, user_me_view
+
+
+class Register(Input):
+    """A new account."""
+
+    username: Username
+    password: Password = Field(repr=False)
+    displayname: DisplayName | None = Field(
+        default=None,
+        validation_alias=AliasChoices("displayname", "display"),
+        description="The username when not given. `display` is another name of this field.",
+    )
+    email: Email | None = Field(default=None, repr=False)
+
+
+class Login(Input):
+    """A username and its password."""
+
+    username: Reference = Field(examples=["ada"])
+    password: GivenPassword = Field(repr=False)
+    session_id: Reference | None = Field(
+        default=None,
+        description="A session of the user's to go on with; a new one opens if it is not alive.",
+        examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"],
+    )
+
+
+def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
+    """The endpoints that make and end tokens and sessions."""
+    node, auth, limits = edge.node, edge.auth, edge.limits
+    users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
+    settings = node.settings
+    routes = Routes("auth", edge, invalid=AuthInvalid)
+
+    async def logged_in(user: User, session: Session) -> Reply:
+        """Issues a token of the session, and answers with it in the body and as a cookie."""
+        access, refresh = new_token("ua"), new_token("ur")
+        expires = node.clock.now_ms() + settings.login_lifetime_s * 1000
+        issued = await tokens.issue(
+            session_id=session.id,
+            user_id=user.id,
+            access_hash=digest(access),
+            refresh_hash=digest(refresh),
+            access_expires=expires,
+            refresh_expires=expires,
+            limit=settings.tokens_per_user,
+        )
+        for evicted in issued.evicted:
+            killed(evicted)
+        view = LoginView(
+            id=session.id,
+            token=access,
+            refresh=refresh,
+            access_expires=expires,
+            refresh_expires=expires,
+            created_at=session.created_at,
+            user=user_me_view(user, node.status(user), node.address),
+        )
+        return Reply(view, cookie(access, settings.login_lifetime_s))
+
+    def killed(access_hash: bytes) -> None:
+        auth.forget_token(access_hash)
+        node.credential_killed(access_hash)
+
+    def cookie(value: str, max_age_s: int) -> Mapping[str, str]:
+        crumb = dump_cookie(
+            COOKIE,
+            value,
+            max_age=max_age_s,
+            path="/",
+            secure=node.secure,
+            httponly=True,
+            samesite="Lax",
+        )
+        return {"Set-Cookie": crumb}
+
+    @routes.add(
+        "POST",
+        "/api/auth/register",
+        summary="Register a new user",
+        takes=Register,
+        gives=LoginView,
+        need="none",
+        errors=(ServiceDisabled,),
+        rate=LOGIN,
+    )
+    async def register(call: Call, given: Register) -> Reply:
+        """Makes an account and logs it in: a session, and a token in the body and as a cookie."""
+        if settings.registration == "closed":
+            raise ServiceDisabled.field("registration", "is closed on this server")
+        user = await users.create(
+            username=given.username,
+            displayname=given.displayname or given.username,
+            password_hash=await passwords.hash(given.password),
+            email=given.email,
+        )
+        return await logged_in(user, await sessions.open(user.id))
+
+    @routes.add(
+        "POST",
+        "/api/auth/login",
+        summary="Log in",
+        takes=Login,
+        gives=LoginView,
+        need="none",
+        errors=(LoginInvalid,),
+        rate=LOGIN,
+    )
+    async def login(call: Call, given: Login) -> Reply:
+        """Exchanges a username and password for a token, in the body and as a cookie."""
+        limits.guess(given.username)
+        known = await users.credentials(given.username) if is_username(given.username) else None
+        hash_ = None if known is None else known[1]
+        if not await passwords.verify(hash_, given.password) or known is None:
+            raise LoginInvalid
+        user = known[0]
+        session = None
+        if given.session_id is not None and is_id(given.session_id, "s"):
+            session = await sessions.get(given.session_id)
+        if session is None or session.user_id != user.id or session.ended_at is not None:
+            session = await sessions.open(user.id)
+        try:
+            return await logged_in(user, session)
+        except SessionNotFound:  # it was ended in between
+            return await logged_in(user, await sessions.open(user.id))
+
+    @routes.add(
+        "GET",
+        "/api/auth/logout",
+        summary="Log out",
+        gives=NothingView,
+        need="required",
+        errors=(CredentialInvalid,),
+    )
+    async def logout(call: Call) -> Reply:
+        """Kills the token in use. Its session, and that session's other tokens, live on."""
+        access_hash = call.by.token_hash
+        await tokens.kill(access_hash, node.clock.now_ms())
+        killed(access_hash)
+        return Reply(NothingView(), cookie("", 0))
+
+    @routes.add(
+        "DELETE",
+        "/api/auth/logout",
+        summary="End the session",
+        gives=NothingView,
+        need="required",
+        errors=(CredentialInvalid,),
+    )
+    async def end_session(call: Call) -> Reply:
+        """Ends the whole session: all its tokens, its WebSockets (4000), its players."""
+        session_id = call.by.session_id
+        await sessions.end(session_id)
+        auth.forget_session(session_id)
+        await node.end_session(session_id)
+        return Reply(NothingView(), cookie("", 0))
+
+    return routes

@@ -1,0 +1,196 @@
+"""`/openapi.json`, and `/docs`, a page to read it.
+
+The page is plain HTML, made once at the start from the same document: it needs no script and
+nothing from another host, and its Content-Security-Policy says so. (The well-known viewers need
+scripts, inline styles or a CDN.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+from quart import Blueprint, Response
+
+from api.openapi import Json, document
+from api.operations import Operation
+
+PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+_ORDER: Final = ("get", "put", "post", "delete")
+
+
+def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
+    """The document, the page, its style sheet, and `/` leading to the page."""
+    blueprint = Blueprint("docs", __name__)
+    described = document(operations)
+    as_json = json.dumps(described, ensure_ascii=False).encode()
+    page = render(described).encode()
+    style = files("api.http").joinpath("static", "docs.css").read_bytes()
+
+    @blueprint.get("/openapi.json")
+    async def openapi() -> Response:
+        return _kept(as_json, "application/json")
+
+    @blueprint.get("/docs")
+    async def docs() -> Response:
+        response = _kept(page, "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        return response
+
+    @blueprint.get("/docs/docs.css")
+    async def stylesheet() -> Response:
+        return _kept(style, "text/css; charset=utf-8")
+
+    @blueprint.get("/")
+    async def root() -> Response:
+        return Response(b"", 302, {"Location": "/docs"})
+
+    return blueprint
+
+
+def _kept(body: bytes, content_type: str) -> Response:
+    return Response(body, 200, {"Cache-Control": "no-cache"}, content_type=content_type)
+
+
+def render(described: Json) -> str:
+    """The document as a page."""
+    info = described["info"]
+    groups: dict[str, list[tuple[str, str, Json]]] = {}
+    for path, methods in described["paths"].items():
+        for method in sorted(methods, key=_ORDER.index):
+            groups.setdefault(methods[method]["tags"][0], []).append(
+                (method, path, methods[method])
+            )
+    schemas = described["components"]["schemas"]
+    title = escape(info["title"])
+    return "".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title} API</title>",
+            '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
+            f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
+            *(_contents(noun, entries) for noun, entries in groups.items()),
+            '<h2><a href="#schemas">schemas</a></h2>',
+            '<p><a href="/openapi.json">openapi.json</a></p></nav>',
+            f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
+            *(_group(noun, entries, schemas) for noun, entries in groups.items()),
+            '<h2 id="schemas">schemas</h2>',
+            *(_schema(name, schema) for name, schema in schemas.items()),
+            "</main></body></html>",
+        ]
+    )
+
+
+def _contents(noun: str, entries: Iterable[tuple[str, str, Json]]) -> str:
+    links = "".join(
+        f'<li><a href="#{operation["operationId"]}"><b class="{method}">{method.upper()}</b>'
+        f" {escape(path)}</a></li>"
+        for method, path, operation in entries
+    )
+    return f"<h2>{escape(noun)}</h2><ul>{links}</ul>"
+
+
+def _group(noun: str, entries: Iterable[tuple[str, str, Json]], schemas: Json) -> str:
+    return f"<h2>{escape(noun)}</h2>" + "".join(
+        _operation(method, path, operation) for method, path, operation in entries
+    )
+
+
+def _operation(method: str, path: str, operation: Json) -> str:
+    parts = [
+        f'<section id="{operation["operationId"]}">',
+        f'<h3><b class="{method}">{method.upper()}</b> <code>{escape(path)}</code></h3>',
+        f"<p><strong>{escape(operation['summary'])}.</strong> {_prose(operation['description'])}",
+        f" <em>{_credential(operation['security'])}</em></p>",
+    ]
+    if operation["parameters"]:
+        parts.append(_table(operation["parameters"]))
+    body = operation.get("requestBody")
+    if body is not None:
+        content = body["content"]["application/json"]
+        parts.append(f"<h4>Body: {_type(content['schema'])}</h4>{_sample(content['example'])}")
+    parts.append("<h4>Answers</h4>")
+    for status, response in operation["responses"].items():
+        content = response["content"]["application/json"]
+        samples = (
+            [content["example"]]
+            if "example" in content
+            else [example["value"] for example in content["examples"].values()]
+        )
+        opened = " open" if status == "200" else ""
+        parts.append(
+            f"<details{opened}><summary><b>{status}</b> {escape(response['description'])}"
+            f"</summary>{''.join(_sample(sample) for sample in samples)}</details>"
+        )
+    parts.append("</section>")
+    return "".join(parts)
+
+
+def _credential(security: list[Json]) -> str:
+    if not security:
+        return "Needs no credential."
+    return "A credential is optional." if {} in security else "Needs a credential."
+
+
+def _table(parameters: Iterable[Json]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
+        f"<td>{_type(p['schema'])}</td><td>{_prose(p['description'])}</td></tr>"
+        for p in parameters
+    )
+    return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
+
+
+def _schema(name: str, schema: Json) -> str:
+    required = schema.get("required", ())
+    rows = "".join(
+        f"<tr><td><code>{escape(field)}</code>{'' if field in required else '?'}</td>"
+        f"<td>{_type(inner)}</td><td>{_prose(inner.get('description', ''))}</td></tr>"
+        for field, inner in schema.get("properties", {}).items()
+    )
+    return (
+        f'<section id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3>'
+        f"<p>{_prose(schema.get('description', ''))}</p><table>{rows}</table></section>"
+    )
+
+
+def _type(schema: Json) -> str:
+    """What a value looks like, in a few words, with links to the schemas."""
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#schema-{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " | ".join(_type(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    words = escape(str(schema.get("type", "any JSON")))
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        words += f", {low} to {high}"
+    low, high = schema.get("minLength"), schema.get("maxLength")
+    if high is not None:
+        words += f", {low or 0} to {high} characters"
+    if "pattern" in schema:
+        words += f", <code>{escape(schema['pattern'])}</code>"
+    return words
+
+
+def _prose(text: str) -> str:
+    """Text with `code` between backticks."""
+    parts = escape(text).split("`")
+    return "".join(
+        f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)
+    )
+
+
+def _sample(value: Any) -> str:
+    return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"

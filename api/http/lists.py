@@ -1,0 +1,47 @@
+"""Lists: the query that pages through them, and the answer (PROTOCOL §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import Field
+
+from reileta.records import Page
+from reileta.validation import DEFAULT_PAGE, Input, Limit, Offset, Reference
+from reileta.views import ListView
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Paging(Input):
+    """Which part of a list."""
+
+    limit: Limit = DEFAULT_PAGE
+    offset: Offset = 0
+    server: Reference | None = Field(default=None, description="The server whose objects to list.")
+
+
+class Search(Paging):
+    """Which part of a list, of what matches."""
+
+    query: Reference | None = Field(
+        default=None,
+        description="What names, titles or descriptions hold, without regard to case.",
+    )
+
+
+def listed(page: Page[T], view: Callable[[T], V]) -> ListView[V]:
+    """The page as its answer."""
+    return ListView(
+        items=tuple(view(item) for item in page.items),
+        total=page.total,
+        limit=page.limit,
+        offset=page.offset,
+    )
+
+
+def empty(paging: Paging) -> ListView[V]:
+    """The answer when nothing can match."""
+    return ListView(items=(), total=0, limit=paging.limit, offset=paging.offset)

@@ -1,0 +1,120 @@
+"""What an `:id` in a path or a query means: `id`, `name`, `id@server`, `@me` (PROTOCOL §1)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from api.operations import Call
+from api.ports import NodePort
+from reileta.access import PRIVATE, access_of
+from reileta.errors import InstanceNotFound, ServerNotFound, UserNotFound, WorldNotFound
+from reileta.ids import At, is_id, is_instance_name, is_username
+from reileta.records import Instance, User, World
+
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+
+def local(node: NodePort, call: Call, text: str) -> str:
+    """The id or name of something of this server.
+
+    Raises `ServerNotFound` when the suffix or `?server` name another server.
+    """
+    own_server(node, call)
+    target = At.parse(text)
+    if not target.local_to(node.address):
+        raise ServerNotFound
+    return target.id
+
+
+def own_server(node: NodePort, call: Call) -> None:
+    """Raises `ServerNotFound` when `?server` names another server."""
+    server = call.request.args.get("server")
+    if server is not None and server != node.address:
+        raise ServerNotFound
+
+
+async def find_user(node: NodePort, call: Call, text: str) -> User:
+    """The user that a reference means.
+
+    Raises:
+        ServerNotFound: it is of another server.
+        NotLoggedIn: it is `@me`, and nobody is logged in.
+        UserNotFound: there is none.
+    """
+    ref = local(node, call, text)
+    if ref == "@me":
+        return call.by.user
+    users = node.store.users
+    if ref == "@server":
+        return await users.server_account()
+    if ref == "@admin":
+        return await users.main_admin()
+    user = None
+    if is_id(ref, "u") or is_username(ref):
+        user = await users.find(ref)
+    if user is None:
+        raise UserNotFound
+    return user
+
+
+async def find_owner(node: NodePort, call: Call, text: str) -> str | None:
+    """The owner that a filter means, as records keep it; None when there can be none.
+
+    Raises `NotLoggedIn` for `@me` of nobody.
+    """
+    target = At.parse(text)
+    if not target.local_to(node.address):
+        return str(target)
+    if is_id(target.id, "u"):
+        return target.id
+    try:
+        return (await find_user(node, call, target.id)).id if target.id else None
+    except UserNotFound:
+        return None
+
+
+def world_ref(node: NodePort, text: str) -> str | None:
+    """A `WorldIDAt` as records keep it: without this server's own address.
+
+    None for what is no `w_…`, `w_…:version` or either with `@server`.
+    """
+    target = At.parse(text)
+    id_, colon, version = target.id.partition(":")
+    if not is_id(id_, "w") or (colon and _VERSION.fullmatch(version) is None):
+        return None
+    return target.id if target.local_to(node.address) else str(target)
+
+
+async def find_world(node: NodePort, call: Call, text: str) -> World:
+    """The world that a reference means, if the asker may see it.
+
+    Raises `ServerNotFound`, or `WorldNotFound` also for a private one of another's.
+    """
+    ref = local(node, call, text)
+    world = await node.store.worlds.get(ref) if is_id(ref, "w") else None
+    if world is None or not _may_see(call, world.owner, "avr:private" in world.tags):
+        raise WorldNotFound
+    return world
+
+
+async def find_instance(node: NodePort, call: Call, text: str) -> Instance:
+    """The instance that an id or name means, if the asker may see it.
+
+    Whoever has the id or name of one that is open to friends or by invitation may see it, since
+    they need to in order to ask for a seat; a private one is its owner's and the admins'.
+
+    Raises `ServerNotFound`, or `InstanceNotFound` also for a private one of another's.
+    """
+    ref = local(node, call, text)
+    known = is_id(ref, "i") or is_instance_name(ref)
+    instance = await node.store.instances.get(ref) if known else None
+    if instance is None or not _may_see(call, instance.owner, access_of(instance.tags) == PRIVATE):
+        raise InstanceNotFound
+    return instance
+
+
+def _may_see(call: Call, owner: str, private: bool) -> bool:
+    if not private or call.admin:
+        return True
+    return call.user is not None and call.user.id == owner

@@ -1,0 +1,164 @@
+"""`/api/worlds`: what instances are opened of (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import Field
+
+from api.http.lists import Search, empty, listed
+from api.http.refs import find_owner, find_world, own_server
+from api.operations import Call, Edge, Routes
+from reileta.errors import (
+    PermissionDenied,
+    ServerNotFound,
+    TagUnknown,
+    WorldInvalid,
+    WorldNotFound,
+)
+from reileta.records import World
+from reileta.tags import WORLD_TAGS
+from reileta.validation import Capacity, Description, Input, Reference, TagList, Title
+from reileta.views import ListView, NothingView, WorldView, world_view
+
+DEFAULT_CAPACITY: Final = 32
+
+
+class WorldCreate(Input):
+    """A new world, the asker's own."""
+
+    title: Title
+    description: Description | None = None
+    capacity: Capacity = Field(
+        default=DEFAULT_CAPACITY, description="Seats of an instance that does not say otherwise."
+    )
+    tags: TagList = Field(default=(), examples=[["avr:public", "avr:release"]])
+
+
+class WorldUpdate(Input):
+    """What to change; a field that is left out stays as it is."""
+
+    title: Title = Field(default_factory=str)
+    description: Description | None = Field(default=None, description="null empties it.")
+    capacity: Capacity = Field(default_factory=int)
+    tags: TagList = Field(default=(), description="All tags: they replace the old ones.")
+
+
+class WorldSearch(Search):
+    """Which worlds."""
+
+    owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
+    tag: Reference | None = Field(default=None, examples=["avr:release"])
+
+
+def world_routes(edge: Edge) -> Routes:
+    """The endpoints that make, read, change and delete worlds."""
+    node = edge.node
+    worlds = node.store.worlds
+    routes = Routes("worlds", edge, invalid=WorldInvalid)
+
+    async def own_world(call: Call) -> World:
+        """The world of the path, if the asker may change it."""
+        world = await find_world(node, call, call.args["ref"])
+        if not call.admin and world.owner != call.by.user.id:
+            raise PermissionDenied
+        return world
+
+    @routes.add(
+        "GET",
+        "/api/worlds",
+        summary="Search worlds",
+        takes=WorldSearch,
+        gives=ListView[WorldView],
+        errors=(ServerNotFound,),
+    )
+    async def get_worlds(call: Call, given: WorldSearch) -> ListView[WorldView]:
+        """Worlds, newest first; private ones show to their owner and to admins alone."""
+        own_server(node, call)
+        owner = None
+        if given.owner is not None:
+            owner = await find_owner(node, call, given.owner)
+            if owner is None:
+                return empty(given)
+        page = await worlds.search(
+            query=given.query,
+            owner=owner,
+            tag=given.tag,
+            viewer=None if call.user is None else call.user.id,
+            admin=call.admin,
+            limit=given.limit,
+            offset=given.offset,
+        )
+        return listed(page, lambda world: world_view(world, node.address))
+
+    @routes.add(
+        "PUT",
+        "/api/worlds",
+        summary="Create a world",
+        takes=WorldCreate,
+        gives=WorldView,
+        need="required",
+        errors=(ServerNotFound, TagUnknown, PermissionDenied),
+    )
+    async def create_world(call: Call, given: WorldCreate) -> WorldView:
+        """Makes a world that belongs to the asker."""
+        own_server(node, call)
+        world = await worlds.create(
+            title=given.title,
+            description=given.description or None,
+            capacity=given.capacity,
+            owner=call.by.user.id,
+            tags=WORLD_TAGS.settle(given.tags, admin=call.admin),
+        )
+        node.changed("world", world)
+        return world_view(world, node.address)
+
+    @routes.add(
+        "GET",
+        "/api/worlds/<ref>",
+        summary="Get a world",
+        gives=WorldView,
+        errors=(WorldNotFound, ServerNotFound),
+    )
+    async def get_world(call: Call) -> WorldView:
+        """A world; a private one shows to its owner and to admins alone."""
+        return world_view(await find_world(node, call, call.args["ref"]), node.address)
+
+    @routes.add(
+        "POST",
+        "/api/worlds/<ref>",
+        summary="Update a world",
+        takes=WorldUpdate,
+        gives=WorldView,
+        need="required",
+        errors=(WorldNotFound, ServerNotFound, PermissionDenied, TagUnknown),
+    )
+    async def update_world(call: Call, given: WorldUpdate) -> WorldView:
+        """Changes what is given; its owner and admins may."""
+        world = await own_world(call)
+        changes: dict[str, Any] = given.given()
+        if "description" in changes:
+            changes["description"] = given.description or None
+        if "tags" in changes:
+            changes["tags"] = WORLD_TAGS.settle(given.tags, admin=call.admin, before=world.tags)
+        if changes:
+            world = await worlds.update(world.id, **changes)
+            node.changed("world", world)
+        return world_view(world, node.address)
+
+    @routes.add(
+        "DELETE",
+        "/api/worlds/<ref>",
+        summary="Delete a world",
+        gives=NothingView,
+        need="required",
+        errors=(WorldNotFound, ServerNotFound, PermissionDenied),
+    )
+    async def delete_world(call: Call) -> NothingView:
+        """Deletes a world; its owner and admins may. Instances that are open stay open."""
+        world = await own_world(call)
+        if not await worlds.delete(world.id):
+            raise WorldNotFound
+        return NothingView()
+
+    return routes

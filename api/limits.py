@@ -1,0 +1,82 @@
+"""Rate limits of HTTP: per address, account, token and route (S "Ratelimits"; code 102, 429)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+from reileta.access import Asker
+from reileta.clock import Clock
+from reileta.errors import TooManyRequests
+from reileta.ratelimit import Rate, RateLimiter
+
+ADDRESS: Final = Rate(per_s=100, burst=400)
+"""Everything from one address: a household, a school or a café can stand behind it."""
+ACCOUNT: Final = Rate(per_s=50, burst=200)
+TOKEN: Final = Rate(per_s=30, burst=120)
+
+READ: Final = Rate(per_s=30, burst=120)
+"""A route that reads, per address."""
+WRITE: Final = Rate(per_s=5, burst=60)
+"""A route that writes, per address."""
+LOGIN: Final = Rate(per_s=2, burst=40)
+"""A route that hashes a password, per address."""
+GUESSES: Final = Rate(per_s=0.5, burst=20)
+"""Logins for one name, from wherever they come."""
+
+
+class Limits:
+    """Counts requests, and refuses those that are too many.
+
+    Memory is bounded by `RateLimiter`'s own bound, for each kind and each route.
+    """
+
+    def __init__(self, clock: Clock, *, enabled: bool = True) -> None:
+        self._clock = clock
+        self._enabled = enabled
+        self._addresses = RateLimiter(ADDRESS)
+        self._accounts = RateLimiter(ACCOUNT)
+        self._tokens = RateLimiter(TOKEN)
+        self._guesses = RateLimiter(GUESSES)
+        self._routes: dict[str, RateLimiter] = {}
+
+    def address(self, ip: str) -> None:
+        """Counts a request of an address. Raises `TooManyRequests`, as do the others."""
+        self._take(self._addresses, network(ip))
+
+    def route(self, route: str, rate: Rate, ip: str) -> None:
+        """Counts a request of an address to one route."""
+        if self._enabled:
+            limiter = self._routes.get(route)
+            if limiter is None:
+                limiter = self._routes[route] = RateLimiter(rate, keys=5_000)
+            self._take(limiter, network(ip))
+
+    def asker(self, asker: Asker) -> None:
+        """Counts a request of an account, and of the token it came with."""
+        if self._enabled:
+            self._take(self._accounts, asker.user.id)
+            self._take(self._tokens, asker.token_hash.hex())
+
+    def guess(self, username: str) -> None:
+        """Counts a login for a name, known or not."""
+        self._take(self._guesses, username.lower())
+
+    def _take(self, limiter: RateLimiter, key: str) -> None:
+        if self._enabled:
+            wait_s = limiter.take(key, self._clock.now_ms() / 1000)
+            if wait_s > 0:
+                raise TooManyRequests(wait_s)
+
+
+def network(ip: str) -> str:
+    """What an address is counted as: itself, or the /64 of IPv6, which one subscriber has whole."""
+    if ":" not in ip:
+        return ip
+    try:
+        address = ipaddress.IPv6Address(ip)
+    except ValueError:
+        return ip
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(address) >> 64 << 64))

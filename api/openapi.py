@@ -1,0 +1,322 @@
+"""`/openapi.json`: OpenAPI 3.1, made from the operations and the models that serve them.
+
+Inputs are described by the pydantic models that check them, answers by the msgspec structs that are
+encoded, refusals by the errors' own table: so the document says what the server does.
+
+quart-schema was weighed and left: it validates and documents, but knows neither an envelope, nor
+errors with codes and fields, nor several schemas per status, and its page loads from another host.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from msgspec.json import schema_components
+from pydantic.json_schema import models_json_schema
+
+from api.auth import COOKIE
+from api.envelope import Envelope
+from api.errors import status_of
+from api.operations import Operation
+from reileta import __version__
+from reileta.errors import (
+    CredentialInvalid,
+    CredentialMalformed,
+    DatabaseUnavailable,
+    InternalError,
+    MediaTypeUnsupported,
+    NotLoggedIn,
+    PayloadTooLarge,
+    ReiletaError,
+    RequestTimedOut,
+    TooManyRequests,
+)
+
+Json = dict[str, Any]
+
+_REF: Final = "#/components/schemas/{name}"
+_PARAMETER: Final = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
+_REASONS: Final = {
+    400: "The request is at fault",
+    401: "The credential is missing or not valid",
+    403: "Not permitted",
+    404: "Not found",
+    408: "The body did not arrive in time",
+    409: "A conflict with what is there",
+    413: "The body is too large",
+    415: "The body is no JSON",
+    429: "Too many requests",
+    500: "Something went wrong here",
+    501: "Not implemented",
+    503: "Not available now",
+}
+_PATHS: Final = {
+    "users": "An id, a username, `id@server`, or `@me`, `@server`, `@admin`.",
+    "worlds": "An id, or `id@server`.",
+    "instances": "An id, a name, or either with `@server`.",
+}
+_TITLE: Final = "Reileta"
+_ABOUT: Final = (
+    "A registry of users, worlds and instances, and the door to live instances. Every JSON answer"
+    " comes in one envelope: `request`, `time`, `message`, and `data` or `error`. Errors carry a"
+    " stable `code` and name every field at fault in `details`."
+)
+
+
+def document(operations: Sequence[Operation]) -> Json:
+    """The OpenAPI document of the operations."""
+    schemas: Json = {}
+    inputs = [operation.takes for operation in operations if operation.takes is not None]
+    _, described = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(inputs)],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas.update(described.get("$defs", {}))
+    given = [_alternatives(operation) for operation in operations]
+    answers, components = schema_components(
+        [*(one for several in given for one in several), Envelope], ref_template=_REF
+    )
+    schemas.update(components)
+    answer = iter(answers)
+    paths: defaultdict[str, Json] = defaultdict(dict)
+    for operation, several in zip(operations, given, strict=True):
+        choices = [next(answer) for _ in several]
+        schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
+        path = _PARAMETER.sub(r"{\1}", operation.path)
+        paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": noun} for noun in dict.fromkeys(op.noun for op in operations)],
+        "paths": dict(paths),
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "query": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "authuser",
+                    "description": "Deprecated.",
+                },
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            },
+        },
+    }
+
+
+def _alternatives(operation: Operation) -> tuple[Any, ...]:
+    return operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
+
+
+def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
+    described: Json = {
+        "operationId": operation.name,
+        "tags": [operation.noun],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation, schemas)],
+        "responses": _responses(operation, answer, schemas),
+        "security": _security(operation),
+    }
+    if operation.takes is not None and operation.takes_body:
+        schema = schemas[operation.takes.__name__]
+        described["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _ref(operation.takes.__name__),
+                    "example": example_of(schema, schemas),
+                }
+            },
+        }
+    return described
+
+
+def _security(operation: Operation) -> list[Json]:
+    if operation.need == "none":
+        return []
+    ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
+    return ways if operation.need == "required" else [{}, *ways]
+
+
+def _path_parameters(operation: Operation) -> Iterable[Json]:
+    for name in _PARAMETER.findall(operation.path):
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS.get(operation.noun, ""),
+            "schema": {"type": "string"},
+        }
+    # An input that is a query says so itself.
+    if operation.name in _ASK_SERVER:
+        yield {
+            "name": "server",
+            "in": "query",
+            "required": False,
+            "description": "The server that is asked about; the same as `@server` after an id.",
+            "schema": {"type": "string"},
+        }
+
+
+_ASK_SERVER: Final = frozenset(
+    f"{verb}_{noun}"
+    for noun in ("user", "world", "instance", "server")
+    for verb in ("get", "create", "update", "delete", "close")
+)
+
+
+def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
+    if operation.takes is None or operation.takes_body:
+        return
+    schema = schemas[operation.takes.__name__]
+    for name, field in schema["properties"].items():
+        inner = _not_null(field)
+        yield {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": field.get("description", ""),
+            "schema": {key: value for key, value in inner.items() if key != "title"},
+        }
+
+
+def _not_null(field: Json) -> Json:
+    """A query can't say null: of `anyOf` with null, the other."""
+    for choice in field.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            return dict(choice)
+    return {key: value for key, value in field.items() if key != "description"}
+
+
+def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
+    refusals: defaultdict[int, list[type[ReiletaError]]] = defaultdict(list)
+    for error in (*operation.errors, *_shared(operation)):
+        if error not in refusals[status_of(error)]:
+            refusals[status_of(error)].append(error)
+    success = {
+        "description": "OK",
+        "headers": _HEADERS,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "allOf": [
+                        _ref("Envelope"),
+                        {"type": "object", "properties": {"data": answer}, "required": ["data"]},
+                    ]
+                },
+                "example": _enveloped(operation, "OK", data=example_of(answer, schemas)),
+            }
+        },
+    }
+    responses: Json = {"200": success}
+    for status, errors in sorted(refusals.items()):
+        responses[str(status)] = _refusal(operation, status, errors)
+    return responses
+
+
+def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
+    if operation.takes is not None:
+        yield operation.invalid
+    if operation.need != "none":
+        yield from (CredentialMalformed, CredentialInvalid)
+    if operation.need == "required":
+        yield NotLoggedIn
+    if operation.takes_body:
+        yield from (PayloadTooLarge, MediaTypeUnsupported, RequestTimedOut)
+    yield from (TooManyRequests, InternalError, DatabaseUnavailable)
+
+
+def _refusal(operation: Operation, status: int, errors: list[type[ReiletaError]]) -> Json:
+    headers = dict(_HEADERS)
+    if status in (429, 503):
+        headers["Retry-After"] = {"description": "Seconds", "schema": {"type": "integer"}}
+    codes = sorted({error.code for error in errors})
+    return {
+        "description": _REASONS[status] + ": " + ", ".join(f"{e.code} {e.message}" for e in errors),
+        "headers": headers,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "allOf": [
+                        _ref("Envelope"),
+                        {
+                            "type": "object",
+                            "properties": {
+                                "error": {
+                                    "type": "object",
+                                    "properties": {"code": {"enum": codes}},
+                                }
+                            },
+                            "required": ["error"],
+                        },
+                    ]
+                },
+                "examples": {
+                    error.__name__: {
+                        "value": _enveloped(
+                            operation,
+                            error.message,
+                            error={"code": error.code, "message": error.message},
+                        )
+                    }
+                    for error in errors
+                },
+            }
+        },
+    }
+
+
+_HEADERS: Final = {
+    "X-Trace-Id": {
+        "description": "The request's trace, by which the server's log can be searched.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    }
+}
+
+
+def _enveloped(operation: Operation, message: str, **rest: object) -> Json:
+    path = _PARAMETER.sub(r"{\1}", operation.path)
+    return {"request": path, "time": 1790000000000, "message": message, **rest}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def example_of(schema: Json, schemas: Json) -> Any:
+    """A value that the schema admits: its own example, or one put together from its parts."""
+    if "$ref" in schema:
+        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("default") is not None:
+        return schema["default"]
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            return example_of(choice, schemas)
+    match schema.get("type"):
+        case "object":
+            return {
+                name: example_of(field, schemas)
+                for name, field in schema.get("properties", {}).items()
+            }
+        case "array":
+            return [example_of(schema["items"], schemas)] if "items" in schema else []
+        case "integer":
+            return schema.get("minimum", 1)
+        case "boolean":
+            return False
+        case "string":
+            return "…"
+        case _:
+            return None

@@ -1,0 +1,298 @@
+"""Operations: one declaration of an endpoint, from which come its route, its checks and its docs.
+
+A noun's file makes a `Routes` and declares each endpoint on it with what it takes and gives. The
+same pydantic model checks the input and describes it in `/openapi.json`; the same msgspec struct
+encodes the answer and describes it there. So the two can't drift apart.
+
+A handler parses nothing and encodes nothing: it gets a `Call` and the checked input, and returns a
+view (or a `Reply`, to add headers). It raises `ReiletaError`s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar, overload
+
+from quart import Blueprint, Response, request
+from quart.wrappers import Request
+
+from api.auth import Auth, credential_from
+from api.envelope import request_line, success
+from api.limits import READ, WRITE, Limits
+from api.ports import NodePort
+from reileta.access import Asker
+from reileta.errors import (
+    AuthInvalid,
+    InvalidInput,
+    MediaTypeUnsupported,
+    NotLoggedIn,
+    ReiletaError,
+)
+from reileta.ratelimit import Rate
+from reileta.records import User
+from reileta.validation import Input, check
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
+
+Method = Literal["GET", "PUT", "POST", "DELETE"]
+Need = Literal["none", "optional", "required"]
+"""Whether an operation looks at credentials: never; when one is sent; always (else code 3)."""
+
+DEPRECATION: Final = "@1767225600"
+"""Since when `?authuser` is deprecated, as RFC 9745 writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What every handler is built with."""
+
+    node: NodePort
+    auth: Auth
+    limits: Limits
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as a handler sees it. `args` are the variable parts of the path."""
+
+    request: Request
+    asker: Asker | None
+    args: Mapping[str, str]
+    ip: str
+
+    @property
+    def user(self) -> User | None:
+        """Who asks, if anybody."""
+        return None if self.asker is None else self.asker.user
+
+    @property
+    def by(self) -> Asker:
+        """Who asks. Raises `NotLoggedIn`."""
+        if self.asker is None:
+            raise NotLoggedIn
+        return self.asker
+
+    @property
+    def admin(self) -> bool:
+        """Whether an admin of this server asks."""
+        return self.asker is not None and self.asker.user.admin and not self.asker.guest
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer with headers of its own."""
+
+    data: object
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An endpoint, as its documentation describes it. `path` is in Werkzeug's notation."""
+
+    method: Method
+    path: str
+    name: str
+    noun: str
+    summary: str
+    description: str
+    takes: type[Input] | None
+    invalid: type[InvalidInput]
+    gives: Any
+    need: Need
+    errors: tuple[type[ReiletaError], ...]
+    rate: Rate
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether the input is a JSON body; else it is the query."""
+        return self.takes is not None and self.method in ("PUT", "POST")
+
+
+class Routes:
+    """The endpoints of one noun: a Quart blueprint, and the operations that it serves."""
+
+    def __init__(self, noun: str, edge: Edge, *, invalid: type[InvalidInput] = AuthInvalid) -> None:
+        self.blueprint = Blueprint(noun, __name__)
+        self.operations: list[Operation] = []
+        self._noun = noun
+        self._edge = edge
+        self._invalid = invalid
+
+    @overload
+    def add(
+        self,
+        method: Method,
+        path: str,
+        *,
+        summary: str,
+        gives: Any,
+        takes: None = None,
+        need: Need = "optional",
+        errors: tuple[type[ReiletaError], ...] = (),
+        rate: Rate | None = None,
+    ) -> Callable[[Callable[[Call], Awaitable[object]]], Callable[[Call], Awaitable[object]]]: ...
+
+    @overload
+    def add(
+        self,
+        method: Method,
+        path: str,
+        *,
+        summary: str,
+        gives: Any,
+        takes: type[I],
+        need: Need = "optional",
+        errors: tuple[type[ReiletaError], ...] = (),
+        rate: Rate | None = None,
+    ) -> Callable[
+        [Callable[[Call, I], Awaitable[object]]], Callable[[Call, I], Awaitable[object]]
+    ]: ...
+
+    def add(
+        self,
+        method: Method,
+        path: str,
+        *,
+        summary: str,
+        gives: Any,
+        takes: type[Input] | None = None,
+        need: Need = "optional",
+        errors: tuple[type[ReiletaError], ...] = (),
+        rate: Rate | None = None,
+    ) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]]:
+        """Declares an endpoint; the decorated handler's docstring is its description.
+
+        Args:
+            gives: the type of the answer's `data`: a view, a number, a list of views; a tuple of
+                types for one of them.
+            takes: the input, from the body for PUT and POST, from the query otherwise.
+            errors: what the handler itself refuses with; those that every endpoint shares
+                (credentials, limits, input, outages) are added by the documentation.
+            rate: of this route, per address; by default `READ` or `WRITE`.
+        """
+
+        def declare(handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+            operation = Operation(
+                method=method,
+                path=path,
+                name=handler.__name__,
+                noun=self._noun,
+                summary=summary,
+                description=" ".join((handler.__doc__ or "").split()),
+                takes=takes,
+                invalid=self._invalid,
+                gives=gives,
+                need=need,
+                errors=errors,
+                rate=rate or (READ if method == "GET" else WRITE),
+            )
+            self.operations.append(operation)
+            self.blueprint.add_url_rule(
+                path,
+                endpoint=handler.__name__,
+                view_func=_view(operation, handler, self._edge),
+                methods=[method],
+            )
+            return handler
+
+        return declare
+
+
+def _view(
+    operation: Operation, handler: Callable[..., Awaitable[object]], edge: Edge
+) -> Callable[..., Awaitable[Response]]:
+    """The function that Quart calls: limits, credential, input, handler, envelope."""
+    node, auth, limits = edge.node, edge.auth, edge.limits
+    route = f"{operation.method} {operation.path}"
+    takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
+    need, rate = operation.need, operation.rate
+
+    async def view(**args: str) -> Response:
+        # The proxy is followed once: it costs a context variable each time.
+        current = request._get_current_object()  # type: ignore[attr-defined]
+        ip = address_of(current)
+        limits.route(route, rate, ip)
+        asker = None
+        deprecated = False
+        if need != "none":
+            credential = credential_from(current)
+            if credential is not None:
+                deprecated = credential.deprecated
+                asker = await auth.authenticate(credential)
+            if asker is not None:
+                limits.asker(asker)
+            elif need == "required":
+                raise NotLoggedIn
+        call = Call(current, asker, args, ip)
+        if takes is None:
+            answer = await handler(call)
+        else:
+            given = await body_of(current, invalid) if takes_body else query_of(current)
+            answer = await handler(call, check(takes, given, invalid))
+        headers: dict[str, str] = {}
+        if type(answer) is Reply:
+            headers.update(answer.headers)
+            answer = answer.data
+        if deprecated:
+            headers["Deprecation"] = DEPRECATION
+        body = success(line_of(current), node.clock.now_ms(), answer)
+        return Response(body, 200, headers, content_type="application/json")
+
+    return view
+
+
+def address_of(current: Request) -> str:
+    """The address that the connection comes from; a header could be forged."""
+    client = current.scope.get("client")
+    return client[0] if client else "local"
+
+
+def line_of(current: Request) -> str:
+    """The envelope's `request`."""
+    raw_path = current.scope.get("raw_path")
+    path = raw_path.decode("ascii", "replace") if raw_path else current.path
+    return request_line(path, current.query_string.decode("ascii", "replace"))
+
+
+def query_of(current: Request) -> dict[str, str]:
+    """The query; of a key that is given twice, the first."""
+    return current.args.to_dict()
+
+
+_HUGE: Final = 10**40
+
+
+def _integer(text: str) -> int:
+    """A JSON number. One of absurd length becomes one that is out of every field's range."""
+    if len(text) > 40:
+        return -_HUGE if text.startswith("-") else _HUGE
+    return int(text)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_decode = json.JSONDecoder(parse_int=_integer, parse_constant=_no_constant).decode
+
+
+async def body_of(current: Request, invalid: type[InvalidInput]) -> dict[str, object]:
+    """The JSON object in a request's body.
+
+    Raises `MediaTypeUnsupported` for a body that says to be something else, and `invalid` for what
+    is no JSON object. (Quart refuses a body over the limit before this sees it.)
+    """
+    kind = current.mimetype
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise MediaTypeUnsupported.field("Content-Type", "must be application/json")
+    body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
+    try:
+        given = _decode(body.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise invalid.field("body", "must be JSON") from None
+    if not isinstance(given, dict):
+        raise invalid.field("body", "must be a JSON object")
+    return given

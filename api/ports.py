@@ -1,0 +1,104 @@
+"""What the HTTP face sees of the actors and the database: the ports it is plugged into.
+
+`actors.node.Node` is what stands behind `NodePort` when the server runs. The handlers ask for no
+more than this page, so a test can stand a small fake in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from actors.messages import HubMessage, SessionMessage
+from actors.ref import Ref
+from reileta.access import Asker
+from reileta.clock import Clock
+from reileta.metrics import Metrics
+from reileta.records import Instance, InstanceChanges, User, World
+from reileta.settings import Settings
+from reileta.store import Store
+
+Noun = Literal["user", "world", "instance", "server", "service"]
+
+
+class OccupancyPort(Protocol):
+    """Who is in an instance now, in numbers; `master` is a `UserIDAt`."""
+
+    @property
+    def connected(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def master(self) -> str | None: ...
+
+
+class NodePort(Protocol):
+    """The living server, as its HTTP face sees it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def address(self) -> str:
+        """The `ServerAt` that clients know this server by."""
+        ...
+
+    @property
+    def secure(self) -> bool: ...
+    @property
+    def public_key(self) -> str:
+        """Ed25519, base64url."""
+        ...
+
+    @property
+    def ready_at(self) -> int | None:
+        """Milliseconds since 1970 UTC at which it began to take connections."""
+        ...
+
+    @property
+    def draining(self) -> bool: ...
+    def occupancy(self, instance_id: str) -> OccupancyPort: ...
+    def full(self) -> frozenset[str]:
+        """Ids of the instances without a free seat."""
+        ...
+
+    def status(self, user: User) -> str:
+        """`offline` without an open WebSocket, else what the user set."""
+        ...
+
+    async def update_instance(
+        self, instance_id: str, asker: Asker, changes: InstanceChanges
+    ) -> Instance:
+        """Changes a live instance and tells subscribers; raises `ReiletaError`s."""
+        ...
+
+    async def close_instance(self, instance_id: str, asker: Asker) -> None:
+        """Everybody inside leaves and the instance is gone; raises `ReiletaError`s."""
+        ...
+
+    def changed(self, noun: Noun, record: User | World | Instance) -> None:
+        """Tells subscribers with an `update-*` event."""
+        ...
+
+    async def end_session(self, session_id: str) -> None:
+        """After the store has ended it: its sockets are closed, its players leave."""
+        ...
+
+    def credential_killed(self, access_hash: bytes) -> None:
+        """After the store has killed it: sockets that came with it are closed."""
+        ...
+
+
+class GatewayPort(NodePort, Protocol):
+    """The living server, as its WebSockets see it."""
+
+    @property
+    def hub(self) -> Ref[HubMessage]: ...
+
+    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+        """The actor of the asker's session, started if it does not run."""
+        ...

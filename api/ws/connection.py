@@ -1,0 +1,342 @@
+"""One client's connection: its commands, from the wire to the actors and back (PROTOCOL §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from msgspec import Raw, Struct
+
+from actors.errors import ActorStopped
+from actors.messages import (
+    Attach,
+    Detach,
+    Join,
+    Leave,
+    SessionMessage,
+    Speak,
+    Subscribe,
+    Unsubscribe,
+)
+from actors.ref import Ref
+from actors.trace import Sampler, current
+from api.auth import Auth
+from api.errors import close_code_of
+from api.ports import GatewayPort
+from api.ws.inbound import (
+    Broken,
+    ClientMessage,
+    PingData,
+    PlaceData,
+    TokenData,
+    TopicData,
+    is_utf8,
+    parse,
+    parse_data,
+)
+from api.ws.wire import Wire
+from reileta import commands, events
+from reileta.access import Asker
+from reileta.errors import (
+    AlreadyConnected,
+    CommandUnknown,
+    EventUnknown,
+    MessageInvalid,
+    NotInInstance,
+    NotLoggedIn,
+    Overloaded,
+    ReiletaError,
+)
+from reileta.frames import EMPTY, answer, encode, event, failure
+from reileta.ids import At
+from reileta.views import UserMeView, user_me_view
+
+INVALID_UTF8: Final = 1007
+TOO_MANY: Final = 1008
+CREDENTIAL_GONE: Final = 4000
+AVR: Final = "avr"
+ASK_TIMEOUT_S: Final = 15.0
+ADDRESS_LIMIT: Final = 512
+"""Characters of an `id@server`."""
+_COMMANDS: Final = (
+    commands.PING,
+    commands.AUTHENTICATE,
+    commands.SUBSCRIBE,
+    commands.UNSUBSCRIBE,
+    commands.INSTANCE_JOIN,
+    commands.INSTANCE_LEAVE,
+    commands.INSTANCE_DATA,
+)
+
+
+class PongView(Struct):
+    client: Raw
+    server: int
+
+
+class IdentityView(Struct):
+    """The answer to `authenticate`: who the socket now speaks for."""
+
+    user: UserMeView
+    session: str
+
+
+class Connection:
+    """A socket and who it speaks for. `pass_on` takes each message, `handle` what must wait."""
+
+    __slots__ = (
+        "_allowance",
+        "_auth",
+        "_counted_at",
+        "_message",
+        "_node",
+        "_sampler",
+        "_session",
+        "asker",
+        "wire",
+    )
+
+    def __init__(self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Wire) -> None:
+        self.wire = wire
+        self.asker: Asker | None = None
+        self._node = node
+        self._auth = auth
+        self._sampler = sampler
+        self._session: Ref[SessionMessage] | None = None
+        self._message: ClientMessage | None = None
+        self._allowance = float(node.settings.messages_burst)
+        self._counted_at = trio.current_time()
+
+    # From the wire -----------------------------------------------------------------------------
+
+    def pass_on(self, payload: bytes | None) -> bool:
+        """Takes one message; False when `handle` must finish it. Never waits, never raises."""
+        current.set(self._sampler.begin())
+        if not self._within_rate():
+            self.wire.close(TOO_MANY, "too many messages")
+            return True
+        if payload is None:
+            self._refuse(None, None, None, MessageInvalid.field("message", "must be text"))
+            return True
+        if not is_utf8(payload):
+            self.wire.close(INVALID_UTF8, "not UTF-8")
+            return True
+        try:
+            message = parse(payload)
+        except Broken as broken:
+            self._refuse(broken.command, broken.state, broken.subgroup, broken.error)
+            return True
+        if message.command == commands.INSTANCE_DATA:
+            self._speak(message)
+            return True
+        self._message = message
+        return False
+
+    def _within_rate(self) -> bool:
+        settings = self._node.settings
+        if settings.rate_limits == "off":
+            return True
+        now = trio.current_time()
+        self._allowance = min(
+            float(settings.messages_burst),
+            self._allowance + (now - self._counted_at) * settings.messages_per_s,
+        )
+        self._counted_at = now
+        self._allowance -= 1
+        return self._allowance >= 0
+
+    def _speak(self, message: ClientMessage) -> None:
+        """`instance-data`: straight to the instance."""
+        place = message.subgroup
+        seat = None if place is None else self.wire.seats.get(place)
+        if seat is None:
+            seat = self.wire.seats.get(self._local(place or ""))
+            if seat is None:
+                self._refuse_message(message, self._why_no_seat(place))
+                return
+        data = bytes(message.data)
+        if not data:
+            self._refuse_message(message, MessageInvalid.field("data", "is required"))
+            return
+        speak = Speak(
+            self.wire, seat.player, message.key, message.at, message.to, data, message.wanted
+        )
+        try:
+            seat.instance.tell(speak)
+        except ActorStopped:
+            self._refuse_message(message, NotInInstance())
+        except Overloaded as error:
+            self._refuse_message(message, error)
+
+    def _why_no_seat(self, place: str | None) -> ReiletaError:
+        if self.asker is None:
+            return NotLoggedIn()
+        if place is None or place == AVR:
+            return MessageInvalid.field("subgroup", "must be the instance's id")
+        return NotInInstance()
+
+    async def handle(self) -> None:
+        """Carries out the message that `pass_on` left, and answers it."""
+        message, self._message = self._message, None
+        assert message is not None
+        try:
+            with trio.fail_after(ASK_TIMEOUT_S):
+                await self._command(message)
+        except trio.TooSlowError:
+            self._refuse_message(message, Overloaded())
+        except ReiletaError as error:
+            self._refuse_message(message, error)
+            code = close_code_of(type(error))
+            if code == CREDENTIAL_GONE and self.asker is not None:
+                self.expire()
+
+    # Commands ----------------------------------------------------------------------------------
+
+    async def _command(self, message: ClientMessage) -> None:
+        handler = self._handlers().get(message.command)
+        if handler is None:
+            raise CommandUnknown.field("command", f"is none of {', '.join(sorted(_COMMANDS))}")
+        await handler(message)
+
+    def _handlers(self) -> dict[str, Callable[[ClientMessage], Awaitable[None]]]:
+        return {
+            commands.PING: self._ping,
+            commands.AUTHENTICATE: self._authenticate,
+            commands.SUBSCRIBE: self._subscribe,
+            commands.UNSUBSCRIBE: self._unsubscribe,
+            commands.INSTANCE_JOIN: self._join,
+            commands.INSTANCE_LEAVE: self._leave,
+        }
+
+    async def _ping(self, message: ClientMessage) -> None:
+        """Without `state` the pong is an event, for it is all that the asker wants."""
+        time = parse_data(message.data, PingData).time
+        pong = encode(PongView(time, self._node.clock.now_ms()))
+        self.wire.send(answer(commands.PING, message.wanted, None, pong))
+
+    async def _authenticate(self, message: ClientMessage) -> None:
+        data = parse_data(message.data, TokenData)
+        if (data.token is None) == (data.integrity is None):
+            raise MessageInvalid.field("data.token", "give either `token` or `integrity`")
+        asker = await self._auth.authenticate_token(data.token or data.integrity or "")
+        if self.asker is not None and self.asker.session_id != asker.session_id:
+            raise AlreadyConnected
+        await self._attach(asker)
+        identity = self._identity(asker)
+        self._answer(message, identity)
+        self.wire.send(event(events.AUTHENTICATED, None, identity))
+
+    async def greet(self, asker: Asker) -> None:
+        """Begins with the credential that came with the upgrade."""
+        try:
+            await self._attach(asker)
+        except ReiletaError as error:
+            self.wire.send(failure(commands.AUTHENTICATE, None, None, error))
+            self.wire.close(close_code_of(type(error)) or CREDENTIAL_GONE, error.message)
+        else:
+            self.wire.send(event(events.AUTHENTICATED, None, self._identity(asker)))
+
+    async def _attach(self, asker: Asker) -> None:
+        for attempt in (1, 2):
+            session = await self._node.session(asker)
+            # Before it is asked: should this be cancelled, `gone` detaches all the same.
+            self._session = session
+            try:
+                await session.ask(Attach(self.wire, asker.token_hash))
+            except ActorStopped:
+                if attempt == 2:
+                    raise
+            else:
+                break
+        self.asker = asker
+
+    def _identity(self, asker: Asker) -> bytes:
+        user = asker.user
+        view = user_me_view(user, self._node.status(user), self._node.address)
+        return encode(IdentityView(view, asker.session_id))
+
+    async def _subscribe(self, message: ClientMessage) -> None:
+        topic, names, target = self._topic(message)
+        await self._node.hub.ask(Subscribe(self.wire, names, target))
+        self._answer(message, encode(topic))
+        self.wire.send(event(events.SUBSCRIBED, None, encode(topic)))
+
+    async def _unsubscribe(self, message: ClientMessage) -> None:
+        topic, names, target = self._topic(message)
+        await self._node.hub.ask(Unsubscribe(self.wire, names, target))
+        self._answer(message, encode(topic))
+        self.wire.send(event(events.UNSUBSCRIBED, None, encode(topic)))
+
+    def _topic(self, message: ClientMessage) -> tuple[TopicData, frozenset[str], str | None]:
+        asker = self._ensure_asker()
+        topic = parse_data(message.data, TopicData)
+        names = events.members(topic.event)
+        if names is None:
+            raise EventUnknown.field("data.event", "is no event and no group of events")
+        if topic.target is None:
+            return topic, names, None
+        target = self._local(topic.target)
+        return topic, names, asker.user.id if target == "@me" else target
+
+    async def _join(self, message: ClientMessage) -> None:
+        session = self._ensure_session()
+        place = self._place(message)
+        await session.ask(Join(self.wire, place, message.wanted))
+
+    async def _leave(self, message: ClientMessage) -> None:
+        session = self._ensure_session()
+        place = self._place(message)
+        await session.ask(Leave(self.wire, place, message.wanted))
+
+    def _place(self, message: ClientMessage) -> str:
+        """The instance that a command is about: in `data`, or else the subgroup."""
+        if not bytes(message.data) and message.subgroup not in (None, AVR):
+            return self._local(message.subgroup or "")
+        place = parse_data(message.data, PlaceData).instance
+        if not 1 <= len(place) <= ADDRESS_LIMIT:
+            raise MessageInvalid.field("data.instance", "must be an instance's id or name")
+        return self._local(place)
+
+    def _local(self, text: str) -> str:
+        """`id@server` without the server, if that is this one."""
+        if not text:
+            return text
+        named = At.parse(text)
+        return named.id if named.local_to(self._node.address) else text
+
+    def _ensure_asker(self) -> Asker:
+        if self.asker is None:
+            raise NotLoggedIn
+        return self.asker
+
+    def _ensure_session(self) -> Ref[SessionMessage]:
+        if self.asker is None or self._session is None:
+            raise NotLoggedIn
+        return self._session
+
+    # To the wire -------------------------------------------------------------------------------
+
+    def _answer(self, message: ClientMessage, data: bytes = EMPTY) -> None:
+        if message.wanted is not None:
+            self.wire.send(answer(message.command, message.wanted, message.subgroup, data))
+
+    def _refuse_message(self, message: ClientMessage, error: ReiletaError) -> None:
+        self._refuse(message.command, message.wanted, message.subgroup, error)
+
+    def _refuse(
+        self, command: str | None, state: bytes | None, subgroup: str | None, error: ReiletaError
+    ) -> None:
+        self.wire.send(failure(command, state, subgroup, error))
+
+    # The end -----------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """The credential is no longer valid."""
+        self.wire.send(event(events.UNAUTHENTICATED, None, EMPTY))
+        self.wire.close(CREDENTIAL_GONE, "the credential is no longer valid")
+
+    def gone(self) -> None:
+        """The socket is gone. Never waits."""
+        if self._session is not None:
+            self._session.signal(Detach(self.wire))

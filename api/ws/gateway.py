@@ -1,0 +1,155 @@
+"""The gateway: `/api/ws`, from the upgrade to the last frame (R "WebSocket Connection").
+
+Each socket has one task, which reads, checks and passes on. What goes to an instance
+(`instance-data`) is passed on at once; a command that needs an answer from elsewhere is waited for,
+so that a socket's commands take effect in the order in which they came. Nothing is queued here: a
+client that sends faster than it is served finds its TCP window closed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, cast
+
+import structlog
+import trio
+import trio.lowlevel
+from quart import Blueprint, websocket
+
+from actors.trace import Sampler
+from api.auth import Auth, credential_from
+from api.ports import GatewayPort
+from api.ws.connection import Connection
+from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed, WireState
+from reileta.access import Asker
+
+WIRE_EXTENSION: Final = "reileta.wire"
+"""The ASGI extension by which the route takes the wire itself over."""
+GOING_AWAY: Final = 1001
+NO_CREDENTIAL: Final = 4001
+OVERLOADED: Final = 1013
+WATCH_S: Final = 1.0
+RETURN_SPREAD_S: Final = 10
+"""Clients that a stopping server sends away come back spread over so many seconds."""
+
+_log = structlog.get_logger()
+
+
+class Handover(Protocol):
+    """The extension: `claim` says what is to serve the wire once the upgrade is accepted."""
+
+    def claim(self, serve: Callable[[Wire], Awaitable[None]]) -> None: ...
+
+
+class Gateway:
+    """The open sockets of `/api/ws`. `watch` is its task."""
+
+    def __init__(self, node: GatewayPort, auth: Auth) -> None:
+        self.node = node
+        self.auth = auth
+        self.sampler = Sampler(node.settings.trace_sample)
+        self._connections: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def serve(self, wire: Wire, asker: Asker | None) -> None:
+        """Serves one socket until it ends. `asker` is None when no credential came with it."""
+        metrics = self.node.metrics
+        connection = Connection(self.node, self.auth, self.sampler, wire)
+        self._connections.add(connection)
+        metrics.connections += 1
+        metrics.connections_total += 1
+        try:
+            with wire.scope:
+                if self.node.draining:
+                    wire.close(GOING_AWAY, self._come_back())
+                elif len(self._connections) > self.node.settings.connections:
+                    wire.close(OVERLOADED, "too many connections")
+                elif asker is not None:
+                    await connection.greet(asker)
+                await self._read(connection, wire)
+        finally:
+            # A signal: when the socket goes the handler is cancelled, and could not await.
+            connection.gone()
+            self._connections.discard(connection)
+            metrics.connections -= 1
+            await wire.finish()
+
+    async def _read(self, connection: Connection, wire: Wire) -> None:
+        metrics = self.node.metrics
+        try:
+            while True:
+                for payload in await wire.receive():
+                    if wire.state is WireState.OPEN:
+                        metrics.messages_in += 1
+                        if not connection.pass_on(payload):
+                            await connection.handle()
+        except WireClosed:
+            pass
+
+    async def watch(self) -> None:
+        """Keeps watch over all sockets: who is silent, who never said who it is, who is done."""
+        settings = self.node.settings
+        while True:
+            await trio.sleep(WATCH_S)
+            now = trio.current_time()
+            now_ms = self.node.clock.now_ms()
+            for connection in tuple(self._connections):
+                wire = connection.wire
+                if wire.closing_at is not None:
+                    if now > wire.closing_at + CLOSE_TIMEOUT_S:
+                        wire.cut()
+                elif wire.pinged_at is not None:
+                    if now > wire.pinged_at + settings.keepalive_timeout_s:
+                        wire.cut()
+                elif now > wire.heard_at + settings.keepalive_interval_s:
+                    wire.ping()
+                if connection.asker is None:
+                    if now > wire.opened_at + settings.credential_deadline_s:
+                        wire.close(NO_CREDENTIAL, "no credential")
+                elif connection.asker.expires_at <= now_ms:
+                    connection.expire()
+
+    async def drain(self, within_s: float) -> None:
+        """Sends all clients away (1001), a few at a time, and waits for them to go."""
+        with trio.move_on_after(within_s):
+            for number, connection in enumerate(tuple(self._connections), 1):
+                connection.wire.close(GOING_AWAY, self._come_back())
+                if number % 200 == 0:
+                    await trio.lowlevel.checkpoint()
+            while self._connections:  # noqa: ASYNC110  # once in a process' life
+                await trio.sleep(0.02)
+        for connection in tuple(self._connections):
+            connection.wire.cut()
+
+    def _come_back(self) -> str:
+        """When to come back, in seconds: spread out, so that not all come at once."""
+        return f"come back in {random.randint(1, RETURN_SPREAD_S)} s"  # noqa: S311
+
+
+def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> Blueprint:
+    """The route `/api/ws`. `nursery` is where wires of the fallback run their writer."""
+    blueprint = Blueprint("gateway", __name__)
+
+    @blueprint.websocket("/api/ws")
+    async def connect() -> None:
+        """Upgrades, and hands the wire over; a credential that is not valid refuses the upgrade."""
+        asker = await gateway.auth.authenticate(credential_from(websocket))
+        extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
+        handover: Handover | None = extensions.get(WIRE_EXTENSION)
+        await websocket.accept()
+        if handover is not None:
+            handover.claim(lambda wire: gateway.serve(wire, asker))
+            return
+        wire = AsgiWire(
+            websocket,
+            nursery(),
+            gateway.node.metrics,
+            backlog_limit_bytes=gateway.node.settings.backlog_limit_bytes,
+            remote=(websocket.scope.get("client") or ("", 0))[0],
+        )
+        await gateway.serve(wire, asker)
+
+    return blueprint

@@ -1,0 +1,132 @@
+"""What clients send on `/api/ws`, decoded and checked (PROTOCOL §7).
+
+The envelope is decoded into a struct whose `data` and `state` stay the sender's bytes. The decoder
+checks that they are JSON, but not that they are UTF-8: that is done first, or one client's bytes
+would have all others' browsers hang up.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from reileta.errors import MessageInvalid
+
+T = TypeVar("T")
+
+MISSING: Final = Raw(b"")
+_AT: Final = re.compile(r"(?P<what>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
+
+
+class ClientMessage(Struct):
+    """One message, R's fields and `instance-data`'s beside them."""
+
+    command: str
+    state: Raw = MISSING
+    subgroup: str | None = None
+    data: Raw = MISSING
+    key: str | None = None
+    at: int | float | None = None
+    to: tuple[str, ...] | None = None
+
+    @property
+    def wanted(self) -> bytes | None:
+        """The `state` that the one answer is to carry; None: no answer but errors."""
+        state = bytes(self.state)
+        return None if state in (b"", b"null") else state
+
+
+class _Salvage(Struct):
+    """What can be told of a message that is wrong elsewhere."""
+
+    command: Any = None
+    state: Raw = MISSING
+    subgroup: Any = None
+
+
+class Broken(Exception):
+    """A message that can't be taken. `command`, `state`, `subgroup`: as far as they can be told."""
+
+    def __init__(self, error: MessageInvalid, salvage: _Salvage | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        found = salvage or _Salvage()
+        state = bytes(found.state)
+        self.state = state if state not in (b"", b"null") else None
+        self.command = found.command if isinstance(found.command, str) else None
+        self.subgroup = found.subgroup if isinstance(found.subgroup, str) else None
+
+
+class PlaceData(Struct):
+    instance: str
+
+
+class TokenData(Struct):
+    token: str | None = None
+    integrity: str | None = None
+
+
+class TopicData(Struct, omit_defaults=True):
+    event: str
+    target: str | None = None
+
+
+class PingData(Struct):
+    time: Raw = Raw(b"null")
+
+
+_message: Final = msgspec.json.Decoder(ClientMessage).decode
+_salvage: Final = msgspec.json.Decoder(_Salvage).decode
+
+
+def is_utf8(payload: bytes) -> bool:
+    """Whether the payload may be relayed to others at all."""
+    if payload.isascii():
+        return True
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def parse(payload: bytes) -> ClientMessage:
+    """The message in a payload that is UTF-8. Raises `Broken`."""
+    try:
+        return _message(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        try:
+            salvage = _salvage(payload)
+        except (msgspec.DecodeError, RecursionError):
+            raise Broken(explained(error, "")) from None
+        raise Broken(explained(error, ""), salvage) from None
+
+
+def parse_data(data: Raw, type_: type[T]) -> T:
+    """A command's `data`, as that type. Raises MessageInvalid, which names the field."""
+    try:
+        return msgspec.json.decode(bytes(data) or b"{}", type=type_)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise explained(error, "data") from None
+
+
+def explained(error: Exception, within: str) -> MessageInvalid:
+    """The decoder's complaint, with the field that it is about."""
+    if isinstance(error, RecursionError):
+        return _invalid(within, "is nested too deeply")
+    match = _AT.fullmatch(str(error))
+    if match is None:
+        text = str(error)
+        required = re.search(r"missing required field `(\w+)`", text)
+        if required is not None:
+            return _invalid(".".join(filter(None, (within, required[1]))), "is required")
+        return _invalid(within, text if within else f"must be one JSON object: {text}")
+    path = re.sub(r"\[(\.\.\.|\d+)\]", "", match["path"]).strip(".")
+    return _invalid(".".join(filter(None, (within, path))), match["what"])
+
+
+def _invalid(field: str, what: str) -> MessageInvalid:
+    return MessageInvalid.field(field or "message", what[:1].lower() + what[1:])

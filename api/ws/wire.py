@@ -1,0 +1,483 @@
+"""A client's WebSocket, as actors see it: frames go in without waiting, messages come out.
+
+`Wire` is what all kinds share: the backlog, the closing handshake, what is known of the client. The
+kinds differ in how bytes leave and arrive: `SocketWire` straight on a non-blocking socket (the fast
+one), `StreamWire` through a Trio stream (TLS), `AsgiWire` through an ASGI server's own WebSocket
+(HTTP/2, tests).
+
+States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State as ProtocolState
+from websockets.server import ServerProtocol
+
+from actors.fanout import Batch, Piece
+from actors.sink import Seat
+from api.ws.backlog import MAX_VIEWS, Backlog
+from reileta.frames import payload_of
+from reileta.metrics import Metrics
+
+RECEIVE_BYTES: Final = 65_536
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long the closing handshake may take before the connection is cut."""
+STREAM_CHUNK: Final = 65_536
+DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
+
+
+class WireState(enum.Enum):
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+class WireClosed(Exception):
+    """The connection has ended, or is about to; nothing more comes in."""
+
+
+class Wire(ABC):
+    """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
+
+    `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
+    `scope` is cancelled to cut the connection; the gateway serves the wire inside it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_deflate",
+        "_flushing",
+        "_metrics",
+        "_nursery",
+        "closing_at",
+        "heard_at",
+        "opened_at",
+        "pinged_at",
+        "remote",
+        "scope",
+        "seats",
+        "state",
+    )
+
+    def __init__(
+        self, nursery: trio.Nursery, metrics: Metrics, *, backlog_limit_bytes: int, remote: str
+    ) -> None:
+        self.state = WireState.OPEN
+        self.remote = remote
+        self.scope = trio.CancelScope()
+        self.seats: dict[str, Seat] = {}
+        self.opened_at = self.heard_at = trio.current_time()
+        self.pinged_at: float | None = None
+        self.closing_at: float | None = None
+        self._nursery = nursery
+        self._metrics = metrics
+        self._backlog = Backlog(backlog_limit_bytes)
+        self._flushing = False
+        self._deflate = False
+
+    # What actors use ---------------------------------------------------------------------------
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for the client to read."""
+        return self._backlog.size
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Sends the pieces, or keeps what the client can't take yet. Too much: close code 4008."""
+        if self.state is not WireState.OPEN:
+            return
+        if self._deflate:
+            pieces = [batch.deflated(start, end) for batch, start, end in pieces]
+        if self._backlog.size:
+            self._keep(pieces, 0)
+        else:
+            self._write_now(pieces)
+
+    def send(self, frame: bytes) -> None:
+        """Sends one frame, after everything that waits."""
+        self.write(((Batch((frame,)), 0, len(frame)),))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begins the closing handshake, after everything that waits; does nothing if it runs."""
+        if self.state is WireState.OPEN:
+            self.state = WireState.CLOSING
+            self.closing_at = trio.current_time()
+            self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
+
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        self.scope.cancel()
+
+    # What the gateway uses ---------------------------------------------------------------------
+
+    @abstractmethod
+    async def receive(self) -> list[bytes | None]:
+        """The messages that came in since; None stands for one that was not text.
+
+        May be empty. Raises `WireClosed` at the end.
+        """
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Asks whether the client is there; whatever comes in then is an answer."""
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Sends what still waits, ends the connection, and frees it; bounded in time."""
+
+    # For subclasses ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _write_now(self, pieces: Sequence[Piece]) -> None:
+        """Writes without waiting; what could not be written goes to `_keep`."""
+
+    @abstractmethod
+    def _begin_close(self, code: int, reason: str) -> None: ...
+
+    @abstractmethod
+    async def _flush(self) -> None:
+        """Writes the backlog until it is empty. Raises OSError or Trio's errors when it can't."""
+
+    def _keep(self, pieces: Sequence[Piece], sent: int) -> None:
+        backlog = self._backlog
+        before, conflated = backlog.size, backlog.conflated
+        fits = backlog.push(pieces, sent)
+        self._account(before, conflated)
+        if not fits and self.state is WireState.OPEN:
+            before = backlog.size
+            backlog.clear()
+            self._account(before, backlog.conflated)
+            self._metrics.too_slow += 1
+            self.close(4008, "too slow")
+        elif not fits:
+            self.cut()
+        if not self._flushing:
+            self._flushing = True
+            self._nursery.start_soon(self._flush_contained)
+
+    def _account(self, before: int, conflated: int) -> None:
+        self._metrics.backlog_bytes += self._backlog.size - before
+        self._metrics.conflated += self._backlog.conflated - conflated
+
+    async def _flush_contained(self) -> None:
+        try:
+            await self._flush()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            self.cut()
+        finally:
+            self._flushing = False
+
+    def _next_views(self, limit_bytes: int | None = None) -> list[memoryview]:
+        """What to write next, conflated."""
+        before, conflated = self._backlog.size, self._backlog.conflated
+        self._backlog.conflate()
+        self._account(before, conflated)
+        return self._backlog.views(limit_bytes)
+
+    def _taken(self, sent: int) -> None:
+        self._backlog.taken(sent)
+        self._metrics.backlog_bytes -= sent
+        self._metrics.bytes_out += sent
+
+    def _end(self) -> None:
+        """Forgets what waits: the connection is gone."""
+        self.state = WireState.CLOSED
+        self._metrics.backlog_bytes -= self._backlog.size
+        self._backlog = Backlog(0)
+
+    async def _wait_flushed(self) -> None:
+        while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each wire costs memory
+            await trio.sleep(0.01)
+
+
+class ProtocolWire(Wire):
+    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
+
+    __slots__ = ("_fragments", "_over", "_protocol")
+
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        nursery: trio.Nursery,
+        metrics: Metrics,
+        *,
+        backlog_limit_bytes: int,
+        remote: str,
+    ) -> None:
+        super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
+        self._protocol = protocol
+        self._fragments: list[bytes] | None = None
+        self._over = False
+        self._deflate = bool(protocol.extensions)
+
+    async def receive(self) -> list[bytes | None]:
+        if self._over:
+            raise WireClosed
+        return self._feed(await self._receive_bytes())
+
+    def ping(self) -> None:
+        self.pinged_at = trio.current_time()
+        self._protocol.send_ping(b"")
+        self._send_protocol()
+
+    @abstractmethod
+    async def _receive_bytes(self) -> bytes:
+        """What came in since; empty at the end of the stream."""
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        if self._protocol.state is ProtocolState.OPEN:
+            self._protocol.send_close(code, reason)
+            self._send_protocol()
+
+    def _feed(self, data: bytes) -> list[bytes | None]:
+        if not data:
+            raise WireClosed
+        self.heard_at = trio.current_time()
+        self.pinged_at = None
+        self._metrics.bytes_in += len(data)
+        self._protocol.receive_data(data)
+        return self._collect()
+
+    def _collect(self) -> list[bytes | None]:
+        """The messages in what was fed, put together from their fragments."""
+        messages: list[bytes | None] = []
+        for frame in self._protocol.events_received():
+            if isinstance(frame, Frame) and frame.opcode in DATA_OPCODES:
+                self._collect_frame(frame, messages)
+        self._send_protocol()
+        if self._protocol.eof_sent:
+            # The client said goodbye, or broke the protocol and was told so.
+            self._over = True
+            if self.state is WireState.OPEN:
+                self.state = WireState.CLOSING
+                self.closing_at = trio.current_time()
+                return messages
+        return messages if self.state is WireState.OPEN else []
+
+    def _collect_frame(self, frame: Frame, messages: list[bytes | None]) -> None:
+        data = bytes(frame.data)
+        if frame.opcode is not Opcode.CONT:
+            kind = b"" if frame.opcode is Opcode.BINARY else b"text"
+            if frame.fin:
+                messages.append(data if kind else None)
+            else:
+                self._fragments = [kind, data]
+            return
+        assert self._fragments is not None
+        self._fragments.append(data)
+        if frame.fin:
+            kind, *parts = self._fragments
+            self._fragments = None
+            messages.append(b"".join(parts) if kind else None)
+
+    def _send_protocol(self) -> None:
+        """Puts what the protocol itself has to say (pongs, close frames) behind what waits."""
+        for data in self._protocol.data_to_send():
+            if data:  # empty: the end of the stream, which is `finish`'s
+                batch = Batch((data,))
+                pieces = ((batch, 0, len(batch)),)
+                if self._backlog.size:
+                    self._keep(pieces, 0)
+                else:
+                    self._write_now(pieces)
+
+
+class SocketWire(ProtocolWire):
+    """A wire straight on a non-blocking TCP socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        protocol: ServerProtocol,
+        nursery: trio.Nursery,
+        metrics: Metrics,
+        *,
+        backlog_limit_bytes: int,
+        remote: str,
+    ) -> None:
+        super().__init__(
+            protocol, nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote
+        )
+        # Trio's socket object would try, wait and check for cancellation on every call. The stream
+        # gives its descriptor up, and this wire owns it.
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+
+    async def _receive_bytes(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
+
+    def _write_now(self, pieces: Sequence[Piece]) -> None:
+        size = 0
+        views: list[memoryview] = []
+        for batch, start, end in pieces:
+            views.append(batch.view[start:end])
+            size += end - start
+        try:
+            sent = (
+                self._socket.send(views[0])
+                if len(views) == 1
+                else self._socket.sendmsg(views[:MAX_VIEWS])
+            )
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cut()
+            return
+        self._metrics.bytes_out += sent
+        if sent < size:
+            self._keep(pieces, sent)
+
+    async def _flush(self) -> None:
+        while self._backlog.size:
+            await trio.lowlevel.wait_writable(self._socket)
+            try:
+                sent = self._socket.sendmsg(self._next_views())
+            except BlockingIOError:
+                continue
+            self._taken(sent)
+
+    async def finish(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._wait_flushed()
+            try:
+                # Without this, what the client sent meanwhile would have the system reset the
+                # connection, and the close frame would be lost on its way.
+                self._socket.shutdown(socket.SHUT_WR)
+                while await self._receive_bytes():
+                    pass
+            except OSError:
+                pass
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        self._end()
+
+
+class StreamWire(ProtocolWire):
+    """A wire through a Trio stream: TLS."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        protocol: ServerProtocol,
+        nursery: trio.Nursery,
+        metrics: Metrics,
+        *,
+        backlog_limit_bytes: int,
+        remote: str,
+    ) -> None:
+        super().__init__(
+            protocol, nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote
+        )
+        self._stream = stream
+
+    async def _receive_bytes(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    def _write_now(self, pieces: Sequence[Piece]) -> None:
+        self._keep(pieces, 0)
+
+    async def _flush(self) -> None:
+        while self._backlog.size:
+            data = b"".join(self._next_views(STREAM_CHUNK))
+            self._taken(len(data))
+            await self._stream.send_all(data)
+
+    async def finish(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._wait_flushed()
+            await self._stream.aclose()
+        self._end()
+
+
+class AsgiSocket(Protocol):
+    """What is needed of an ASGI server's WebSocket (Quart's `websocket`)."""
+
+    async def receive(self) -> str | bytes: ...
+
+    async def send(self, data: str) -> None: ...
+
+    async def close(self, code: int, reason: str = "") -> None: ...
+
+
+class AsgiWire(Wire):
+    """A wire through an ASGI server's own WebSocket, one message at a time.
+
+    It answers and sends pings by itself, so `ping` has nothing to do.
+    """
+
+    __slots__ = ("_closing", "_websocket")
+
+    def __init__(
+        self,
+        websocket: AsgiSocket,
+        nursery: trio.Nursery,
+        metrics: Metrics,
+        *,
+        backlog_limit_bytes: int,
+        remote: str,
+    ) -> None:
+        super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
+        self._websocket = websocket
+        self._closing: tuple[int, str] | None = None
+
+    async def receive(self) -> list[bytes | None]:
+        message = await self._websocket.receive()
+        self.heard_at = trio.current_time()
+        if isinstance(message, bytes):
+            return [None]
+        self._metrics.bytes_in += len(message)
+        return [message.encode(errors="surrogatepass")] if self.state is WireState.OPEN else []
+
+    def ping(self) -> None:
+        self.heard_at = trio.current_time()
+
+    def _write_now(self, pieces: Sequence[Piece]) -> None:
+        self._keep(pieces, 0)
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        self._closing = (code, reason)
+        if not self._flushing:
+            self._flushing = True
+            self._nursery.start_soon(self._flush_contained)
+
+    async def _flush(self) -> None:
+        while True:
+            before, conflated = self._backlog.size, self._backlog.conflated
+            self._backlog.conflate()
+            frame = self._backlog.pop_frame()
+            self._account(before, conflated)
+            if frame is None:
+                break
+            self._metrics.bytes_out += len(frame)
+            await self._websocket.send(payload_of(frame).decode())
+        if self._closing is not None:
+            await self._websocket.close(*self._closing)
+            self.cut()
+
+    async def finish(self) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            await self._wait_flushed()
+        self._end()

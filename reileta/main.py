@@ -1,0 +1,142 @@
+"""The composition root: settings → store → actors → api → serve, and the order of stopping.
+
+The one module of `reileta` that knows of `actors` and `api`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+import trio
+
+from actors.node import Node
+from actors.trace import add_trace
+from api.app import ReiletaApp, create_app
+from api.serve import FrontDoor, open_listeners
+from api.ws.gateway import Gateway, gateway_blueprint
+from reileta import __version__, log, logevents
+from reileta.clock import MonotonicClock
+from reileta.federation.keys import load_or_create
+from reileta.metrics import Metrics
+from reileta.passwords import Passwords
+from reileta.settings import Settings
+from reileta.store import Store, open_store
+
+KEY_FILE: Final = "server.key"
+HTTP_GRACE_S: Final = 1.0
+"""What HTTP requests under way are given once all sockets are closed."""
+
+_log = structlog.get_logger()
+
+
+def run(settings: Settings) -> int:
+    """Runs a server until it is told to stop; returns the process' exit status.
+
+    Raises:
+        StartupError, OSError, DatabaseUnavailable: it can't start, for its operator to put right.
+    """
+    log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
+    trio.run(_until_stopped, settings)
+    return 0
+
+
+async def _until_stopped(settings: Settings) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve, settings)
+            async for number in signals:
+                _log.info(logevents.SERVER_DRAINING, signal=signal.Signals(number).name)
+                break
+            await server.stop()
+            nursery.cancel_scope.cancel()
+    _log.info(logevents.SERVER_STOPPED)
+
+
+class Server:
+    """A server that takes connections at `url`."""
+
+    def __init__(self, url: str, node: Node, door: FrontDoor, gateway: Gateway) -> None:
+        self.url = url
+        self.node = node
+        self.gateway = gateway
+        self._door = door
+
+    async def stop(self) -> None:
+        """Tells everyone, finishes what is under way, and takes nothing new; bounded in time.
+
+        Hypercorn would stop serving first and only then say so: hence here, and not in a lifespan.
+        """
+        self.node.draining = True
+        self._door.stop_accepting()
+        await self.gateway.drain(self.node.settings.shutdown_s / 2)
+        with trio.move_on_after(HTTP_GRACE_S):
+            await self._door.finish_requests()
+
+
+async def serve(
+    settings: Settings, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serves until cancelled; started with the server, once it takes connections."""
+    clock = MonotonicClock()
+    metrics = Metrics()
+    listeners, port = await open_listeners(settings)
+    address = settings.address or _address(settings.host, port)
+    scheme = "https" if settings.secure else "http"
+    passwords = Passwords()
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with open_store(settings, clock) as store:
+        await _first_start(store, passwords)
+        await store.instances.all_empty_from(clock.now_ms())
+        key = load_or_create(settings.data / KEY_FILE)
+        async with (
+            Node.open(
+                settings=settings,
+                store=store,
+                clock=clock,
+                metrics=metrics,
+                instruments=metrics,
+                address=address,
+                public_key=key.public_base64url,
+            ) as node,
+            _faces(node, passwords) as (door, gateway),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(door.serve, listeners)
+            nursery.start_soon(gateway.watch)
+            node.ready_at = clock.now_ms()
+            url = f"{scheme}://{_address(settings.host, port)}"
+            _log.info(
+                logevents.SERVER_READY, url=url, address=address, port=port, version=__version__
+            )
+            task_status.started(Server(url, node, door, gateway))
+
+
+@asynccontextmanager
+async def _faces(node: Node, passwords: Passwords) -> AsyncIterator[tuple[FrontDoor, Gateway]]:
+    app: ReiletaApp = create_app(node, passwords=passwords)
+    gateway = Gateway(node, app.auth)
+    door = FrontDoor(app, node.settings, node.metrics)
+    app.register_blueprint(gateway_blueprint(gateway, lambda: door.nursery))
+    yield door, gateway
+
+
+async def _first_start(store: Store, passwords: Passwords) -> None:
+    """Makes the accounts that every server has, and shows the admin's password this once."""
+    password = await store.users.ensure_system_accounts(passwords.hash)
+    if password is not None:
+        # To the terminal, not to the log: logs are kept and read by others (PROTOCOL §4).
+        sys.stderr.write(
+            f"\n  An administrator was made.  username: admin  password: {password}\n"
+            "  It is shown this once; keep it.\n\n"
+        )
+        sys.stderr.flush()
+
+
+def _address(host: str, port: int) -> str:
+    """`host:port`, with IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,240 @@
+"""What the server counts, as plain attributes that the hot paths add to.
+
+Adding to an attribute costs tens of nanoseconds where a metrics library's own counter costs a lock
+and a look-up; so the library (prometheus-client) only reads, when somebody asks for `/metrics`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from reileta import __version__
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Histogram:
+    """How often values fell into each bucket; `bounds` are the buckets' upper bounds, inclusive."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Prometheus' buckets: (upper bound, how many values were not above it)."""
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else repr(float(bound)), total))
+        return buckets
+
+
+class HttpKey(NamedTuple):
+    """What HTTP requests are counted by. `route` is the rule (`/api/users/<id>`), not the path."""
+
+    method: str
+    route: str
+    status: int
+
+
+class DatabaseCounters(Protocol):
+    """What the database counts about itself."""
+
+    @property
+    def statements(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def available(self) -> bool: ...
+
+
+class Metrics:
+    """The counters of one server process. Whoever does a thing adds to its attribute."""
+
+    def __init__(self) -> None:
+        # WebSockets
+        self.connections = 0
+        """Open WebSockets now."""
+        self.connections_total = 0
+        self.messages_in = 0
+        self.deliveries_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.backlog_bytes = 0
+        """Bytes that wait now for sockets which can't keep up."""
+        self.conflated = 0
+        """Waiting values that a newer one of the same key replaced."""
+        self.too_slow = 0
+        """Sockets closed with 4008."""
+
+        # Actors
+        self.instances = 0
+        """Instances that live in this process now."""
+        self.players = 0
+        """Players inside them now."""
+        self.drains = 0
+        self.drain_size = Histogram(SIZES)
+        """Messages handled by one drain of a mailbox."""
+        self.mailbox_depth = Histogram(SIZES)
+        """Messages that waited in a mailbox when it was drained."""
+        self.mailbox_wait = Histogram(SECONDS)
+        """Seconds that a message waited in a mailbox."""
+        self.mailbox_refused = 0
+        """Messages refused because a mailbox was full."""
+        self.actor_restarts = 0
+        self.actor_crashes = 0
+
+        # HTTP
+        self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
+        self.http_seconds: defaultdict[tuple[str, str], Histogram] = defaultdict(
+            lambda: Histogram(SECONDS)
+        )
+        self.http_limited = 0
+        """Requests answered with 429."""
+
+    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts one answered HTTP request."""
+        self.http_requests[HttpKey(method, route, status)] += 1
+        self.http_seconds[method, route].observe(seconds)
+
+    def drained(self, kind: str, messages: int, waited_s: float) -> None:
+        """An actor of that kind handled so many messages; the oldest had waited so long."""
+        self.drains += 1
+        self.drain_size.observe(messages)
+        self.mailbox_wait.observe(waited_s)
+
+    def crashed(self, kind: str, *, restarted: bool) -> None:
+        """An actor of that kind crashed, and was or was not started again."""
+        self.actor_crashes += 1
+        self.actor_restarts += restarted
+
+    def refused(self, kind: str) -> None:
+        """A message found the mailbox of such an actor full."""
+        self.mailbox_refused += 1
+
+
+class MetricsCollector(Collector):
+    """Turns the counters into Prometheus' metrics, at the moment somebody asks."""
+
+    _GAUGES: Final = (
+        ("connections", "Open WebSockets"),
+        ("instances", "Instances that live in this process"),
+        ("players", "Players inside instances"),
+        ("backlog_bytes", "Bytes that wait for sockets which can't keep up"),
+    )
+    _COUNTERS: Final = (
+        ("connections_total", "WebSockets accepted"),
+        ("messages_in", "Messages that clients sent"),
+        ("deliveries_out", "Messages delivered to clients"),
+        ("bytes_in", "Bytes of messages that clients sent"),
+        ("bytes_out", "Bytes of messages delivered to clients"),
+        ("conflated", "Waiting values replaced by newer ones of the same key"),
+        ("too_slow", "WebSockets closed because they could not keep up"),
+        ("drains", "Drains of mailboxes"),
+        ("mailbox_refused", "Messages refused because a mailbox was full"),
+        ("actor_restarts", "Actors started again after a crash"),
+        ("actor_crashes", "Actors that crashed"),
+        ("http_limited", "HTTP requests refused by a rate limit"),
+    )
+    _HISTOGRAMS: Final = (
+        ("drain_size", "drain_messages", "Messages handled by one drain"),
+        ("mailbox_depth", "mailbox_depth_messages", "Messages that waited at a drain"),
+        ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
+    )
+
+    def __init__(self, metrics: Metrics, database: DatabaseCounters) -> None:
+        self._metrics = metrics
+        self._database = database
+
+    def collect(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        info = GaugeMetricFamily("reileta_info", "The server's version", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        for name, text in self._GAUGES:
+            yield GaugeMetricFamily(f"reileta_{name}", text, value=getattr(metrics, name))
+        for name, text in self._COUNTERS:
+            yield CounterMetricFamily(f"reileta_{name}", text, value=getattr(metrics, name))
+        for attribute, name, text in self._HISTOGRAMS:
+            histogram: Histogram = getattr(metrics, attribute)
+            yield HistogramMetricFamily(
+                f"reileta_{name}", text, buckets=histogram.cumulative(), sum_value=histogram.sum
+            )
+        yield from self._http()
+        yield from self._store()
+
+    def _http(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "reileta_http_requests", "HTTP requests answered", labels=["method", "route", "status"]
+        )
+        for key, count in self._metrics.http_requests.items():
+            requests.add_metric([key.method, key.route, str(key.status)], count)
+        yield requests
+        seconds = HistogramMetricFamily(
+            "reileta_http_request_seconds",
+            "How long HTTP requests took to answer",
+            labels=["method", "route"],
+        )
+        for labels, histogram in self._metrics.http_seconds.items():
+            seconds.add_metric(list(labels), histogram.cumulative(), histogram.sum)
+        yield seconds
+
+    def _store(self) -> Iterator[Metric]:
+        database = self._database
+        name = "reileta_database"
+        yield GaugeMetricFamily(
+            f"{name}_available", "Whether the database can be reached", value=database.available
+        )
+        yield CounterMetricFamily(
+            f"{name}_statements", "SQL statements run", value=database.statements
+        )
+        yield CounterMetricFamily(
+            f"{name}_errors", "SQL statements that failed", value=database.errors
+        )
+        yield CounterMetricFamily(
+            f"{name}_seconds", "Seconds spent in SQL statements", value=database.seconds
+        )
+
+
+class Exposition:
+    """What `/metrics` answers: the server's counters, and the process's memory, CPU and files."""
+
+    def __init__(self, metrics: Metrics, database: DatabaseCounters) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(MetricsCollector(metrics, database))
+        ProcessCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+        return generate_latest(self._registry)

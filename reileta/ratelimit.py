@@ -1,0 +1,65 @@
+"""Rate limits as pure rules: the generic cell rate algorithm, one number of state per key.
+
+A limit lets `burst` requests through at once and `per_s` a second in the long run. All that is kept
+of a key is the moment at which its allowance will be whole again, so a key that is quiet for
+`burst / per_s` seconds needs no memory at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`burst` requests at once, `per_s` a second in the long run."""
+
+    per_s: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        if self.per_s <= 0 or self.burst < 1:
+            raise ValueError("a rate lets something through: per_s > 0, burst >= 1")
+
+
+class RateLimiter:
+    """One `Rate`, counted for each key by itself.
+
+    At most `2 * keys` keys are remembered, in two generations: a full young generation becomes the
+    old one, and what the old one held is forgotten. A key is forgotten before it is whole again
+    only when more than `keys` others have asked since it last did.
+    """
+
+    def __init__(self, rate: Rate, keys: int = 20_000) -> None:
+        if keys < 1:
+            raise ValueError("keys must be at least 1")
+        self._cost_s = 1.0 / rate.per_s
+        self._tolerance_s = rate.burst / rate.per_s
+        self._keys = keys
+        self._young: dict[str, float] = {}
+        self._old: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        """How many keys are remembered."""
+        return len(self._young) + len(self._old)
+
+    def take(self, key: str, now_s: float) -> float:
+        """Lets one request of the key through, if there is room for it.
+
+        Returns 0.0 when the request may pass, else the seconds after which one will. A refused
+        request costs the key nothing. `now_s` is any clock that doesn't go back.
+        """
+        whole_at = self._young.get(key)
+        if whole_at is None:
+            whole_at = self._old.get(key, 0.0)
+        next_whole = max(whole_at, now_s) + self._cost_s
+        wait_s = next_whole - self._tolerance_s - now_s
+        # Sums of seconds since 1970 are good to a quarter of a microsecond, no more.
+        if wait_s > 1e-6:
+            return wait_s
+        if key not in self._young:
+            if len(self._young) >= self._keys:
+                self._old, self._young = self._young, {}
+            self._old.pop(key, None)
+        self._young[key] = next_whole
+        return 0.0

@@ -1,0 +1,264 @@
+"""Building blocks of input models: types that check at the edge and document themselves.
+
+Nothing is coerced: `"5"` is no number and `1` is no boolean. Every message is a sentence's end that
+reads well after the field's name: `capacity: must be 1 to 1024`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.json_schema import WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from reileta.errors import Detail, InvalidInput
+from reileta.ids import is_instance_name, is_username
+
+MAX_CAPACITY: Final = 1024
+MAX_PAGE: Final = 100
+DEFAULT_PAGE: Final = 50
+MAX_TAGS: Final = 32
+
+# Marks that turn the direction of the text around them: with these, a name can pass for another.
+_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+")
+
+
+class Input(BaseModel):
+    """What a client sends. Unknown fields are ignored, so that newer clients can talk to us."""
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent, so that one that was left out differs from null."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
+
+
+def _fault(message: str) -> PydanticCustomError:
+    return PydanticCustomError("reileta", "{said}", {"said": message})
+
+
+def is_clean(text: str, *, lines: bool = False) -> bool:
+    """Whether every character may stand in a name or title; with `lines`, tabs and newlines too.
+
+    Refused: control characters (NUL is one, which PostgreSQL can't hold), surrogates that stand
+    alone (which UTF-8 can't), separators of lines, and marks that turn the text's direction.
+    """
+    for char in text:
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI:
+            if lines and char in "\n\t":
+                continue
+            return False
+    return True
+
+
+def is_storable(text: str) -> bool:
+    """Whether the database can hold the text: no NUL, no surrogates that stand alone."""
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
+    size = f"must be {low} to {high} characters" if low else f"must be at most {high} characters"
+
+    def check(value: str) -> str:
+        if lines:
+            value = value.replace("\r\n", "\n")
+        value = value.strip() if is_storable(value) else value
+        if not low <= len(value) <= high:
+            raise _fault(size)
+        if not is_clean(value, lines=lines):
+            raise _fault("must not hold control characters")
+        return value
+
+    return check
+
+
+def _text_schema(low: int, high: int, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {"type": "string", "minLength": low, "maxLength": high, "examples": list(examples)}
+    )
+
+
+def _username(value: str) -> str:
+    if not is_username(value):
+        raise _fault("must be 3 to 32 letters, digits or _, and begin with a letter")
+    return value
+
+
+def _instance_name(value: str) -> str:
+    if not is_instance_name(value):
+        raise _fault("must be 3 to 32 of a-z 0-9 . _ -")
+    return value
+
+
+def _password(value: str) -> str:
+    if not 8 <= len(value) <= 256:
+        raise _fault("must be 8 to 256 characters")
+    if not is_storable(value):
+        raise _fault("must not hold NUL or surrogate characters")
+    return value
+
+
+def _password_given(value: str) -> str:
+    if not value or len(value) > 256 or not is_storable(value):
+        raise _fault("must be 1 to 256 characters")
+    return value
+
+
+def _email(value: str) -> str:
+    value = value.strip() if is_storable(value) else value
+    if len(value) > 254 or not is_clean(value) or _EMAIL.fullmatch(value) is None:
+        raise _fault("must be an e-mail address")
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise _fault(f"must be {low} to {high}")
+        return value
+
+    return check
+
+
+def _whole_schema(low: int, high: int, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high, **more})
+
+
+def _digits(value: object) -> object:
+    """A query's digits as a number; `int` alone would take `1_0`, ` 5` and digits of any script."""
+    if isinstance(value, str):
+        if _DIGITS.fullmatch(value) is None:
+            raise _fault("must be a whole number")
+        return int(value)
+    return value
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, str):
+        if value not in ("true", "false", "1", "0"):
+            raise _fault("must be true or false")
+        return value in ("true", "1")
+    return value
+
+
+def _tags(value: object) -> object:
+    """A list as a tuple: strict models take JSON's lists for lists alone."""
+    if not isinstance(value, list | tuple):
+        raise _fault("must be a list of strings")
+    if len(value) > MAX_TAGS:
+        raise _fault(f"must be at most {MAX_TAGS} tags")
+    return tuple(value)
+
+
+def _storable(value: str) -> str:
+    if len(value) > 256:
+        raise _fault("must be at most 256 characters")
+    if not is_storable(value):
+        raise _fault("must not hold NUL or surrogate characters")
+    return value
+
+
+Username = Annotated[
+    str,
+    AfterValidator(_username),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$", "examples": ["ada"]}
+    ),
+]
+InstanceName = Annotated[
+    str,
+    AfterValidator(_instance_name),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
+    ),
+]
+Password = Annotated[
+    str, AfterValidator(_password), _text_schema(8, 256, "correct horse battery staple")
+]
+GivenPassword = Annotated[
+    str, AfterValidator(_password_given), _text_schema(1, 256, "correct horse battery staple")
+]
+"""A password that only has to match: a wrong one is a wrong login, not a wrong field."""
+DisplayName = Annotated[str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.")]
+Title = Annotated[str, AfterValidator(_text(1, 128)), _text_schema(1, 128, "Harbour at dusk")]
+Description = Annotated[
+    str,
+    AfterValidator(_text(0, 4096, lines=True)),
+    _text_schema(0, 4096, "A quiet harbour with boats to row."),
+]
+Email = Annotated[
+    str,
+    AfterValidator(_email),
+    WithJsonSchema({"type": "string", "maxLength": 254, "examples": ["ada@example.org"]}),
+]
+Capacity = Annotated[
+    int, AfterValidator(_whole(1, MAX_CAPACITY)), _whole_schema(1, MAX_CAPACITY, examples=[32])
+]
+Limit = Annotated[
+    int,
+    BeforeValidator(_digits),
+    AfterValidator(_whole(1, MAX_PAGE)),
+    _whole_schema(1, MAX_PAGE, default=DEFAULT_PAGE),
+]
+Offset = Annotated[
+    int,
+    BeforeValidator(_digits),
+    AfterValidator(_whole(0, 2**31 - 1)),
+    _whole_schema(0, 2**31 - 1, default=0),
+]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Reference = Annotated[
+    str, AfterValidator(_storable), WithJsonSchema({"type": "string", "maxLength": 256})
+]
+"""An id, a name or a search text: looked up, so anything the database can be asked for."""
+
+TagList = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_tags),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MAX_TAGS}),
+]
+"""Tags as they were sent; which there are, and who may set them, `reileta/tags.py` says."""
+
+
+def check(model: type[I], given: object, error: type[InvalidInput]) -> I:
+    """The model made of what a client sent.
+
+    Raises `error` with a detail for every field at fault, named by its dotted path.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as invalid:
+        # The input itself stays out: it can hold a password.
+        faults = invalid.errors(include_url=False, include_input=False)
+        raise error.fields(_detail(fault) for fault in faults) from None
+
+
+_MESSAGES: Final = {
+    "missing": "is required",
+    "string_type": "must be a string",
+    "string_unicode": "must not hold NUL or surrogate characters",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def _detail(fault: ErrorDetails) -> Detail:
+    field = ".".join(str(part) for part in fault["loc"]) or "body"
+    if fault["type"] == "reileta":
+        return Detail(field, str(fault["ctx"]["said"]))
+    return Detail(field, _MESSAGES.get(fault["type"], "is not valid"))
