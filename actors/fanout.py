@@ -132,10 +132,12 @@ class Fanout:
 
     def private(self, sink: Sink, frame: bytes, key: Hashable | None = None) -> None:
         """The sink alone gets the frame, whether or not it is a receiver of the rest."""
-        if sink not in self._sinks and sink not in self._absent:
-            self._absent[sink] = 0
         keys = None if key is None else (key,)
-        self._edit(sink, self._size, self._size, Batch([frame], keys))
+        since = self._size
+        if sink not in self._sinks:
+            since = self._absent.get(sink, 0)
+            self._absent[sink] = self._size
+        self._edit(sink, since, self._size, Batch((frame,), keys))
 
     def flush(self) -> int:
         """Writes to every receiver, once; returns how many frames went out."""

@@ -130,10 +130,14 @@ InstanceMessage: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Attach(Request[None]):
-    """A socket speaks for the session, by the credential whose SHA-256 is `token_hash`."""
+    """A socket speaks for the session, by the credential whose SHA-256 is `token_hash`.
+
+    It is told who it now is: with an answer to `authenticate`, if it sent a `state`, and an event.
+    """
 
     sink: Sink
     token_hash: bytes
+    state: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

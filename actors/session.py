@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 import structlog
 import trio
+from msgspec import Struct
 
 from actors.actor import Actor
 from actors.directory import Directory
@@ -40,10 +41,10 @@ from actors.messages import (
 )
 from actors.ref import Ref
 from actors.sink import Sink
-from reileta import events, views
+from reileta import commands, events, views
 from reileta.access import Visitor
 from reileta.errors import NotInInstance, Overloaded, ReiletaError
-from reileta.frames import EMPTY, encode, event
+from reileta.frames import EMPTY, answer, encode, event
 from reileta.ids import at
 from reileta.records import User
 
@@ -53,6 +54,13 @@ IDLE_S: Final = 30.0
 CREDENTIAL_GONE: Final = 4000
 
 _log = structlog.get_logger()
+
+
+class IdentityView(Struct):
+    """Who a socket speaks for."""
+
+    user: views.UserMeView
+    session: str
 
 
 @dataclass(slots=True)
@@ -120,11 +128,24 @@ class SessionActor(Actor[SessionMessage]):
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:
+            first = self._around.directory.opened(self._presence.user.id)
+            self._introduce(message)
             user = self._presence.user
             self._around.hub.signal(Listen(message.sink, Viewer(user.id, user.admin)))
-            if self._around.directory.opened(user.id):
+            if first:
                 self._publish()
+        else:
+            self._introduce(message)
         message.reply(None)
+
+    def _introduce(self, message: Attach) -> None:
+        """Tells a socket whom it speaks for, before it is told anything else."""
+        user = self._presence.user
+        view = views.user_me_view(user, user.status, self._around.address)
+        identity = encode(IdentityView(view, self._id))
+        if message.state is not None:
+            message.sink.send(answer(commands.AUTHENTICATE, message.state, None, identity))
+        message.sink.send(event(events.AUTHENTICATED, None, identity))
 
     def _detach(self, sink: Sink) -> None:
         if self._presence.sockets.pop(sink, None) is None:

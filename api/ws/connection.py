@@ -50,7 +50,6 @@ from reileta.errors import (
 )
 from reileta.frames import EMPTY, answer, encode, event, failure
 from reileta.ids import At
-from reileta.views import UserMeView, user_me_view
 
 INVALID_UTF8: Final = 1007
 TOO_MANY: Final = 1008
@@ -73,13 +72,6 @@ _COMMANDS: Final = (
 class PongView(Struct):
     client: Raw
     server: int
-
-
-class IdentityView(Struct):
-    """The answer to `authenticate`: who the socket now speaks for."""
-
-    user: UserMeView
-    session: str
 
 
 class Connection:
@@ -222,39 +214,29 @@ class Connection:
         asker = await self._auth.authenticate_token(data.token or data.integrity or "")
         if self.asker is not None and self.asker.session_id != asker.session_id:
             raise AlreadyConnected
-        await self._attach(asker)
-        identity = self._identity(asker)
-        self._answer(message, identity)
-        self.wire.send(event(events.AUTHENTICATED, None, identity))
+        await self._attach(asker, message.wanted)
 
     async def greet(self, asker: Asker) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
-            await self._attach(asker)
+            await self._attach(asker, None)
         except ReiletaError as error:
             self.wire.send(failure(commands.AUTHENTICATE, None, None, error))
             self.wire.close(close_code_of(type(error)) or CREDENTIAL_GONE, error.message)
-        else:
-            self.wire.send(event(events.AUTHENTICATED, None, self._identity(asker)))
 
-    async def _attach(self, asker: Asker) -> None:
+    async def _attach(self, asker: Asker, state: bytes | None) -> None:
         for attempt in (1, 2):
             session = await self._node.session(asker)
             # Before it is asked: should this be cancelled, `gone` detaches all the same.
             self._session = session
             try:
-                await session.ask(Attach(self.wire, asker.token_hash))
+                await session.ask(Attach(self.wire, asker.token_hash, state))
             except ActorStopped:
                 if attempt == 2:
                     raise
             else:
                 break
         self.asker = asker
-
-    def _identity(self, asker: Asker) -> bytes:
-        user = asker.user
-        view = user_me_view(user, self._node.status(user), self._node.address)
-        return encode(IdentityView(view, asker.session_id))
 
     async def _subscribe(self, message: ClientMessage) -> None:
         topic, names, target = self._topic(message)
