@@ -90,7 +90,6 @@ def serve(**given: str | None) -> int:
 
         return server.run(settings)
 
-    log.configure(settings.log_format, settings.log_level)
     return _attempt(settings, run)
 
 

@@ -51,7 +51,8 @@ def configure(
 ) -> None:
     """Sets up structlog and the standard library's logging for this process.
 
-    `stream` is standard output when None. `extra` processors add to events, before redaction. `colors` None means: if the stream is a terminal.
+    `stream` is standard output when None. `colors` None means: if the stream is a terminal.
+    `extra` processors may add to events; redaction comes after them.
     Calling it again replaces what was set up, for loggers that have not logged yet.
     """
     out = sys.stdout if stream is None else stream

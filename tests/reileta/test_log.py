@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.typing import EventDict
 
 from reileta import log, logevents
 from reileta.credentials import new_token
@@ -54,6 +55,17 @@ def test_context_that_is_bound_to_a_task_comes_along() -> None:
     with structlog.contextvars.bound_contextvars(trace="t7"):
         log.get_logger().info("actor.started")
     assert lines(stream)[0]["trace"] == "t7"
+
+
+def test_what_extra_processors_add_is_logged_and_masked_too() -> None:
+    def add(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return event | {"trace": "t9", "token": "hunter2"}
+
+    stream = io.StringIO()
+    log.configure("json", stream=stream, extra=(add,))
+    log.get_logger().info("actor.started")
+    (event,) = lines(stream)
+    assert (event["trace"], event["token"]) == ("t9", "***")
 
 
 def test_secrets_are_masked_in_keys_values_and_exceptions() -> None:
