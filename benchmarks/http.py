@@ -1,0 +1,172 @@
+"""HTTP requests a second over connections that are kept alive.
+
+    python -m benchmarks.http --url ws://host:3032 --tokens bots.txt
+
+A closed loop: each connection asks again as soon as it has its answer.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from benchmarks import worker
+from benchmarks.connect import Target
+from benchmarks.dialects import authorization, read_tokens
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import usage
+from benchmarks.stats import Latency
+
+PATHS: Final = ("/api/time", "/api/instances")
+_WARM_UP_S: Final = 0.5
+
+
+class PathResult(msgspec.Struct, frozen=True):
+    path: str
+    requests_per_s: float
+    latency: Latency | None
+    statuses: dict[str, int]
+    server_cpu_ms_each: float | None
+
+
+class HttpResult(msgspec.Struct, frozen=True):
+    connections: int
+    seconds: float
+    paths: list[PathResult]
+
+
+@dataclass(slots=True)
+class Asker:
+    """One connection, with one request under way."""
+
+    sock: socket.socket
+    asked_ns: int = 0
+    received: bytearray = field(default_factory=bytearray)
+
+
+def answer_status(received: bytes | bytearray) -> int | None:
+    """The status of a complete answer; None while bytes are missing.
+
+    Raises BenchmarkError for an answer without Content-Length.
+    """
+    head = received.find(b"\r\n\r\n")
+    if head == -1:
+        return None
+    lines = bytes(received[:head]).lower().split(b"\r\n")
+    for line in lines[1:]:
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            complete = len(received) >= head + 4 + int(value)
+            return int(lines[0].split(b" ")[1]) if complete else None
+    raise BenchmarkError("the server answered without Content-Length")
+
+
+def request(target: Target, path: str, token: str | None) -> bytes:
+    """One GET with a bot's token, if there is one."""
+    headers = {"Host": target.authority, "Accept": "application/json"}
+    if token is not None:
+        headers |= authorization(token)
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def measure(
+    target: Target,
+    path: str,
+    tokens: Sequence[str],
+    connections: int,
+    seconds: float,
+    pid: int | None,
+    progress: worker.Share,
+) -> PathResult:
+    """Asks for one path as fast as answers come."""
+    askers: dict[int, Asker] = {}
+    requests: dict[int, bytes] = {}
+    epoll = select.epoll()
+    statuses: Counter[str] = Counter()
+    latency_ns = array("q")
+    try:
+        for number in range(connections):
+            sock = target.connect(number)
+            askers[sock.fileno()] = Asker(sock)
+            token = tokens[number % len(tokens)] if tokens else None
+            requests[sock.fileno()] = request(target, path, token)
+            epoll.register(sock, select.EPOLLIN)
+        for fd, asker in askers.items():
+            asker.asked_ns = time.monotonic_ns()
+            asker.sock.sendall(requests[fd])
+        begin = measured = time.monotonic()
+        before, end = None, begin + _WARM_UP_S + seconds
+        while (now := time.monotonic()) < end:
+            if measured == begin and now >= begin + _WARM_UP_S:
+                before, measured = usage(pid), now
+                statuses.clear()
+                del latency_ns[:]
+            progress((now - begin) / (end - begin))
+            for fd, _ in epoll.poll(0.1, connections):
+                asker = askers[fd]
+                data = asker.sock.recv(1 << 16)
+                if not data:
+                    raise BenchmarkError("the server closed a connection that was to stay open")
+                asker.received += data
+                status = answer_status(asker.received)
+                if status is None:
+                    continue
+                done_ns = time.monotonic_ns()
+                statuses[str(status)] += 1
+                latency_ns.append(done_ns - asker.asked_ns)
+                asker.received.clear()
+                asker.asked_ns = done_ns
+                asker.sock.sendall(requests[fd])
+        span_s, after = time.monotonic() - measured, usage(pid)
+    except OSError as error:
+        raise BenchmarkError(f"GET {path}: {error}") from error
+    finally:
+        epoll.close()
+        for asker in askers.values():
+            asker.sock.close()
+    count = statuses.total()
+    cpu_s = after.cpu_s - before.cpu_s if before and after else None
+    return PathResult(
+        path=path,
+        requests_per_s=count / span_s,
+        latency=Latency.of(latency_ns),
+        statuses=dict(statuses),
+        server_cpu_ms_each=None if cpu_s is None or not count else cpu_s / count * 1000,
+    )
+
+
+def main(
+    url: worker.Url,
+    tokens: worker.Tokens = None,
+    path: Annotated[list[str] | None, typer.Option(help="Paths to ask for.")] = None,
+    connections: Annotated[int, typer.Option(min=1)] = 32,
+    seconds: worker.Seconds = 5,
+    pid: worker.Pid = None,
+    core: worker.Core = None,
+    json: worker.Json = False,
+) -> None:
+    """Requests a second over keep-alive connections."""
+
+    def job(progress: worker.Share) -> HttpResult:
+        target, known, paths = Target.parse(url), read_tokens(tokens), path or list(PATHS)
+        results = []
+        for number, one in enumerate(paths):
+            share = worker.part(progress, number / len(paths), (number + 1) / len(paths))
+            results.append(measure(target, one, known, connections, seconds, pid, share))
+        return HttpResult(connections, seconds, results)
+
+    worker.work(f"HTTP over {connections} connections", job, as_json=json, core=core)
+
+
+if __name__ == "__main__":
+    typer.run(main)

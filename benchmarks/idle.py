@@ -1,0 +1,123 @@
+"""What an idle authenticated connection costs in memory.
+
+python -m benchmarks.idle --url ws://host:3032 --tokens bots.txt --connections 5000 --pid PID
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+
+from benchmarks import worker
+from benchmarks.connect import Client, Target, open_all
+from benchmarks.dialects import Reileta, decode, read_tokens
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import Usage, usage
+
+_WARM: int = 50
+"""Connections opened and closed first, so that what the server loads once is not counted."""
+_CHECKED: int = 20
+"""Connections that are asked for a pong at the end: they must be alive and authenticated."""
+
+
+class IdleResult(msgspec.Struct, frozen=True):
+    """`bytes_each` is the growth of the server's resident memory over the connections; `…_all`
+    counts its children (PostgreSQL) too. None without the server's pid."""
+
+    connections: int
+    users: int
+    seconds_to_open: float
+    bytes_each: float | None
+    bytes_each_all: float | None
+    rss_before_bytes: int | None
+    rss_after_bytes: int | None
+    idle_cpu: float | None
+    """Cores that the server uses while nothing happens."""
+
+
+def measure(
+    target: Target,
+    tokens: Sequence[str],
+    connections: int,
+    settle_s: float,
+    pid: int | None,
+    progress: worker.Share,
+) -> IdleResult:
+    """Opens the connections, waits until the server is quiet, and looks at its memory."""
+    dialect = Reileta(tokens)
+    for client in open_all(target, dialect, range(min(_WARM, connections))):
+        client.close()
+    time.sleep(settle_s)
+    before = usage(pid)
+    began = time.monotonic()
+    clients = open_all(target, dialect, range(connections), worker.part(progress, 0, 0.8))
+    try:
+        opened_s = time.monotonic() - began
+        time.sleep(settle_s)
+        settled, settled_at = usage(pid), time.monotonic()
+        time.sleep(settle_s)
+        after = usage(pid)
+        idle_s = time.monotonic() - settled_at
+        for client in clients[:: max(1, connections // _CHECKED)]:
+            check_alive(client)
+        progress(1.0)
+    finally:
+        for client in clients:
+            client.close()
+    return IdleResult(
+        connections=connections,
+        users=min(connections, len(tokens)),
+        seconds_to_open=opened_s,
+        bytes_each=_each(before, after, connections, children=False),
+        bytes_each_all=_each(before, after, connections, children=True),
+        rss_before_bytes=None if before is None else before.rss_bytes,
+        rss_after_bytes=None if after is None else after.rss_bytes,
+        idle_cpu=None if not (settled and after) else (after.cpu_s - settled.cpu_s) / idle_s,
+    )
+
+
+def check_alive(client: Client) -> None:
+    """A `ping` command must be answered. Raises BenchmarkError."""
+    client.send(b'{"state":"alive","command":"ping","data":{"time":1}}')
+    while True:
+        answer = decode(client.receive())
+        if answer.error is not None:
+            raise BenchmarkError(f"an idle connection is of no use: {answer.error.message}")
+        if answer.state == "alive":
+            return
+
+
+def _each(
+    before: Usage | None, after: Usage | None, connections: int, *, children: bool
+) -> float | None:
+    if before is None or after is None:
+        return None
+    if children:
+        return (after.rss_bytes_all - before.rss_bytes_all) / connections
+    return (after.rss_bytes - before.rss_bytes) / connections
+
+
+def main(
+    url: worker.Url,
+    tokens: worker.Tokens,
+    connections: Annotated[int, typer.Option(min=1)] = 5000,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds of quiet before a look.")] = 3,
+    pid: worker.Pid = None,
+    core: worker.Core = None,
+    json: worker.Json = False,
+) -> None:
+    """Memory of each idle authenticated connection."""
+
+    def job(progress: worker.Share) -> IdleResult:
+        known = read_tokens(tokens)
+        return measure(Target.parse(url), known, connections, settle, pid, progress)
+
+    worker.work(f"{connections} idle connections", job, as_json=json, core=core)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,87 @@
+"""What the machine says of a process: CPU and memory; cores to pin to; limits to lift."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import psutil
+
+MIB = 1024 * 1024
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """One server at one moment. `…_all` includes its children (Reileta's own PostgreSQL)."""
+
+    cpu_s: float
+    cpu_s_all: float
+    rss_bytes: int
+    rss_bytes_all: int
+
+
+def usage(pid: int | None) -> Usage | None:
+    """Of a process of this machine; None when no pid is known, or the process is gone."""
+    if pid is None:
+        return None
+    try:
+        process = psutil.Process(pid)
+        cpu, rss = _one(process)
+        cpu_all, rss_all = cpu, rss
+        for child in process.children(recursive=True):
+            try:
+                child_cpu, child_rss = _one(child)
+            except psutil.NoSuchProcess:
+                continue
+            cpu_all, rss_all = cpu_all + child_cpu, rss_all + child_rss
+    except psutil.Error:
+        return None
+    return Usage(cpu_s=cpu, cpu_s_all=cpu_all, rss_bytes=rss, rss_bytes_all=rss_all)
+
+
+def _one(process: psutil.Process) -> tuple[float, int]:
+    times = process.cpu_times()
+    return times.user + times.system, int(process.memory_info().rss)
+
+
+def cores() -> tuple[int, int] | None:
+    """The server's core and the load's; None when this process may use one core alone."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[1]) if len(allowed) > 1 else None
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """What is started in here inherits that core; afterwards this process is free again."""
+    before = os.sched_getaffinity(0)
+    try:
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def lift_file_limit() -> int:
+    """Lets this process, and those it starts, open as many files as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def describe() -> str:
+    """One line on the machine, for the report."""
+    model = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    model = line.partition(":")[2].strip()
+                    break
+    except OSError:
+        model = os.uname().machine
+    memory = psutil.virtual_memory().total // MIB // 1024
+    system = os.uname()
+    return f"{os.cpu_count()} cores, {model}, {memory} GiB, {system.sysname} {system.release}"

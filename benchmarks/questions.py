@@ -1,0 +1,259 @@
+"""The questions of `make bench`: which servers, which runs, and what goes into the report.
+
+Each run is a process of its own (`python -m benchmarks.<file> --json`), on the load's core.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.http import HttpResult
+from benchmarks.idle import IdleResult
+from benchmarks.joins import JoinsResult
+from benchmarks.load import LoadResult
+from benchmarks.report import Report, RoomRun, Sustained
+from benchmarks.screen import Screen
+from benchmarks.servers import REILETA, Kind, Running, Servers
+from benchmarks.slow import SlowResult
+from benchmarks.sustained import SustainedResult
+
+ROOT: Final = Path(__file__).parent.parent
+RATE: Final = 20.0
+"""Messages a second of each player."""
+GIVE_UP: Final = 0.9
+"""A server that delivers less is not measured with more players."""
+
+Result = TypeVar("Result", bound=msgspec.Struct)
+
+
+class Line(msgspec.Struct):
+    """A line of a run's output."""
+
+    progress: float | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured. Times in seconds."""
+
+    quick: bool
+    seconds: float
+    probe_s: float
+    players: tuple[int, ...]
+    idle: int
+    joins: int
+    slow_turn_s: float
+    slow_rounds: int
+
+    @classmethod
+    def of(cls, *, quick: bool, seconds: float | None) -> Self:
+        if quick:
+            return cls(True, seconds or 3, 2, (100, 300), 1000, 300, 2, 1)
+        return cls(False, seconds or 10, 4, (100, 200, 300, 400), 5000, 1000, 4, 4)
+
+    @property
+    def bots(self) -> int:
+        """Accounts that all runs together need."""
+        return max(self.idle, self.joins, *self.players)
+
+
+class Asker:
+    """Runs the questions' processes against servers that it starts."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        kinds: Sequence[Kind],
+        scale: Scale,
+        core: int | None,
+        screen: Screen,
+        report: Report,
+    ) -> None:
+        self.kinds = kinds
+        self.scale = scale
+        self.report = report
+        self._servers = servers
+        self._core = core
+        self._screen = screen
+        self._has_bots = False
+
+    def ask(
+        self, kind: Kind, file: str, what: str, result: type[Result], **options: float
+    ) -> Result:
+        """One run against a server that is started for it. Raises BenchmarkError."""
+        self._screen.begin(f"{kind.title}: {what}")
+        if kind is REILETA and not self._has_bots:
+            self._servers.make_bots(self.scale.bots)
+            self._has_bots = True
+        with self._servers.run(kind) as running:
+            return self._call(kind, running, file, result, options)
+
+    def note(self, what: str, error: BenchmarkError) -> None:
+        """A run failed; the question goes on without it."""
+        self.report.failed[what] = str(error)
+        self._screen.say(f"[red]{what}: {error}[/]")
+
+    def _call(
+        self,
+        kind: Kind,
+        running: Running,
+        file: str,
+        result: type[Result],
+        options: Mapping[str, float],
+    ) -> Result:
+        command = [sys.executable, "-m", f"benchmarks.{file}", "--json", "--url", running.url]
+        command += ["--pid", str(running.pid)]
+        if kind is REILETA:
+            command += ["--tokens", str(self._servers.tokens)]
+        if self._core is not None:
+            command += ["--core", str(self._core)]
+        if file in ("rooms", "sustained", "inbound"):
+            command += ["--protocol", kind.protocol]
+        for name, value in options.items():
+            command += [f"--{name.replace('_', '-')}", f"{value:g}"]
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
+            assert process.stdout is not None
+            found: Result | None = None
+            try:
+                for text in process.stdout:
+                    line = msgspec.json.decode(text, type=Line)
+                    if line.progress is not None:
+                        self._screen.share(line.progress)
+                    if line.result:
+                        found = msgspec.json.decode(line.result, type=result)
+            finally:
+                if process.poll() is None and found is None:
+                    process.terminate()
+                process.wait()
+            if found is None:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip()
+                raise BenchmarkError(f"{file} ended without a result: {said[-1500:]}")
+        return found
+
+
+def rooms(asker: Asker) -> None:
+    """One room with more and more players; then, the most that each server sustains."""
+    given_up: set[str] = set()
+    for players in asker.scale.players:
+        for kind in asker.kinds:
+            if kind.title in given_up:
+                asker.report.rooms.append(RoomRun(kind.title, players, None))
+                continue
+            what = f"{players} players"
+            try:
+                found = asker.ask(
+                    kind, "rooms", what, LoadResult,
+                    players=players, rate=RATE, seconds=asker.scale.seconds,
+                )  # fmt: skip
+            except BenchmarkError as error:
+                asker.note(f"{kind.title}, {what}", error)
+                given_up.add(kind.title)
+                continue
+            asker.report.rooms.append(RoomRun(kind.title, players, found))
+            if found.share < GIVE_UP:
+                given_up.add(kind.title)
+    for kind in asker.kinds:
+        try:
+            asker.report.sustained.append(_most(asker, kind))
+        except BenchmarkError as error:
+            asker.note(f"{kind.title}, highest rate", error)
+
+
+def _most(asker: Asker, kind: Kind) -> Sustained:
+    """Searches at the most players the server held, and takes the best of all its runs."""
+    held = [
+        run.result
+        for run in asker.report.rooms
+        if run.server == kind.title and run.result is not None and run.result.sustained
+    ]
+    players = max((run.players for run in held), default=asker.scale.players[0])
+    first = RATE * 1.25 if held else RATE / 2
+    search = asker.ask(
+        kind, "sustained", f"the highest rate with {players} players", SustainedResult,
+        players=players, first=first, limit=max(40.0, 40_000 / players / 2),
+        seconds=asker.scale.probe_s,
+    )  # fmt: skip
+    runs = [*held, *([search.best] if search.best else [])]
+    best = max(runs, key=lambda run: run.deliveries_per_s, default=None)
+    return Sustained(
+        server=kind.title,
+        per_s=best.deliveries_per_s if best else 0.0,
+        at_least=search.at_limit,
+        players=best.players if best else players,
+        rate=best.rate if best else 0.0,
+        search=search,
+    )
+
+
+def inbound(asker: Asker) -> None:
+    """Messages in, many rooms of two, all servers."""
+    for kind in asker.kinds:
+        try:
+            found = asker.ask(
+                kind, "inbound", "messages in", SustainedResult, seconds=asker.scale.probe_s
+            )
+        except BenchmarkError as error:
+            asker.note(f"{kind.title}, messages in", error)
+            continue
+        best = found.best
+        asker.report.inbound.append(
+            Sustained(
+                server=kind.title,
+                per_s=best.messages_per_s if best else 0.0,
+                at_least=found.at_limit,
+                players=best.players if best else 0,
+                rate=best.rate if best else 0.0,
+                search=found,
+            )
+        )
+
+
+def idle(asker: Asker) -> None:
+    """Memory of idle connections."""
+    count = asker.scale.idle
+    what = f"{count:,} idle connections"
+    asker.report.idle = asker.ask(REILETA, "idle", what, IdleResult, connections=count)
+
+
+def joins(asker: Asker) -> None:
+    """A join storm."""
+    count = asker.scale.joins
+    what = f"{count:,} joins at once"
+    asker.report.joins = asker.ask(REILETA, "joins", what, JoinsResult, players=count)
+
+
+def http(asker: Asker) -> None:
+    """Requests a second."""
+    seconds = asker.scale.probe_s
+    asker.report.http = asker.ask(REILETA, "http", "HTTP requests", HttpResult, seconds=seconds)
+
+
+def slow(asker: Asker) -> None:
+    """A slow reader among fast ones."""
+    scale = asker.scale
+    asker.report.slow = asker.ask(
+        REILETA, "slow", "one slow reader", SlowResult,
+        turn=scale.slow_turn_s, rounds=scale.slow_rounds,
+    )  # fmt: skip
+
+
+QUESTIONS: Final[Mapping[str, Callable[[Asker], None]]] = {
+    "rooms": rooms,
+    "inbound": inbound,
+    "idle": idle,
+    "joins": joins,
+    "http": http,
+    "slow": slow,
+}

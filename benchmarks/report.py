@@ -1,0 +1,215 @@
+"""What one run of all questions found: its JSON, its tables, and how it stands to what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.http import HttpResult
+from benchmarks.idle import IdleResult
+from benchmarks.joins import JoinsResult
+from benchmarks.load import LoadResult
+from benchmarks.machine import MIB
+from benchmarks.slow import SlowResult
+from benchmarks.sustained import SustainedResult
+
+KIB = 1024
+
+
+class RoomRun(msgspec.Struct, frozen=True):
+    """One server with so many players in one room; `result` is None where it was given up."""
+
+    server: str
+    players: int
+    result: LoadResult | None
+
+
+class Sustained(msgspec.Struct, frozen=True):
+    """The most that a server held: deliveries or messages a second, and how it was found."""
+
+    server: str
+    per_s: float
+    at_least: bool
+    """The load could go no higher."""
+    players: int
+    rate: float
+    search: SustainedResult | None
+
+
+class Report(msgspec.Struct):
+    """A run of `benchmarks.run`. Lists are empty, and values None, for what was not asked."""
+
+    when: str
+    machine: str
+    pinned: bool
+    quick: bool
+    servers: list[str]
+    missing: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    rooms: list[RoomRun] = []
+    sustained: list[Sustained] = []
+    inbound: list[Sustained] = []
+    idle: IdleResult | None = None
+    joins: JoinsResult | None = None
+    http: HttpResult | None = None
+    slow: SlowResult | None = None
+
+    def room(self, server: str, players: int) -> LoadResult | None:
+        found = (run for run in self.rooms if run.server == server and run.players == players)
+        return next((run.result for run in found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that Reileta must show; `good` is None where it was not measured."""
+
+    what: str
+    target: str
+    found: str
+    good: bool
+
+
+def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
+    """The figures that are asked for, as far as they were measured."""
+    for players, limit_ms in ((300, 15.0), (400, None)):
+        run = report.room(us, players)
+        if run is None:
+            continue
+        what = f"{players} players, {run.rate:g} messages a second each"
+        yield Check(f"{what}: delivered", "≥ 99.9%", f"{run.share:.2%}", run.share >= 0.999)
+        if limit_ms is not None:
+            p99 = run.latency.p99_ms if run.latency else float("inf")
+            yield Check(f"{what}: p99", f"≤ {limit_ms:g} ms", f"{p99:.1f} ms", p99 <= limit_ms)
+    ours = next((one for one in report.sustained if one.server == us), None)
+    for peer in report.sustained:
+        if ours is not None and peer.server in ("Node ws", "Socket.IO") and peer.per_s:
+            times = ours.per_s / peer.per_s
+            what = f"highest rate / that of {peer.server}"
+            yield Check(what, "≥ 6", f"{times:.1f}", times >= 6)
+    mine, bun = report.room(us, 300), report.room("Bun", 300)
+    if mine and bun and mine.latency and bun.latency:
+        times = mine.latency.p99_ms / bun.latency.p99_ms
+        yield Check("p99 at 300 players / Bun's", "≤ 4", f"{times:.1f}", times <= 4)
+    if report.idle is not None and report.idle.bytes_each is not None:
+        each = report.idle.bytes_each / KIB
+        what = f"memory of each of {report.idle.connections:,} idle connections"
+        yield Check(what, "≤ 40 KiB", f"{each:.1f} KiB", each <= 40)
+    if report.joins is not None:
+        joins = report.joins
+        what = f"{joins.players:,} joins into one instance"
+        yield Check(what, "≤ 5 s", f"{joins.seconds:.2f} s", joins.seconds <= 5)
+        found = f"{joins.told_of_all_before:,}"
+        whole = joins.complete and joins.told_of_all_before == joins.players
+        yield Check("joiners told of all before them", f"{joins.players:,}", found, whole)
+    if report.slow is not None:
+        slow = report.slow
+        found = f"{slow.ratio:.2f}"
+        yield Check(
+            "fast readers' p99 with / without a slow one", "≤ 1.2", found, slow.ratio <= 1.2
+        )
+        newest = slow.keys_newest == slow.keys
+        found = f"{slow.keys_newest} of {slow.keys}"
+        yield Check("newest values that the slow one has", "all", found, newest)
+        good = slow.unkeyed_outcome in ("all", "closed 4008")
+        yield Check(
+            "unkeyed messages at the slow one", "all, or closed 4008", slow.unkeyed_outcome, good
+        )
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """All that was found, for a terminal."""
+    if report.rooms:
+        yield _rooms(report)
+    if report.sustained:
+        yield _sustained("The most a server sustains in one room", "deliveries/s", report.sustained)
+    if report.inbound:
+        yield _sustained("Messages in, rooms of two", "messages/s", report.inbound)
+    singles = _singles(report)
+    if singles.row_count:
+        yield singles
+    found = list(checks(report))
+    if found:
+        table = Table("what it must show", "target", "found", "", title="Reileta")
+        for check in found:
+            mark = "[green]yes[/]" if check.good else "[red]no[/]"
+            table.add_row(check.what, check.target, check.found, mark)
+        yield table
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints the tables, and what is missing or failed."""
+    for table in tables(report):
+        console.print(table)
+    for server, why in report.missing.items():
+        console.print(f"[yellow]not measured: {server}: {why}[/]")
+    for what, why in report.failed.items():
+        console.print(f"[red]failed: {what}: {why}[/]", highlight=False)
+    console.print(f"{report.machine}{'' if report.pinned else '; not pinned: one core alone'}")
+
+
+def _rooms(report: Report) -> Table:
+    table = Table(title="One room: everybody sends, everybody else gets it")
+    for name in ("players", "server", "delivered", "deliveries/s", "p50 ms", "p99 ms", "max ms"):
+        table.add_column(name, justify="left" if name == "server" else "right")
+    for name in ("CPU s/million", "memory MiB", "load's CPU", "load late ms"):
+        table.add_column(name, justify="right")
+    for run in report.rooms:
+        found = run.result
+        if found is None:
+            table.add_row(f"{run.players}", run.server, "given up")
+            continue
+        latency = found.latency
+        times = [latency.p50_ms, latency.p99_ms, latency.max_ms] if latency else [None] * 3
+        table.add_row(
+            f"{run.players}",
+            run.server,
+            f"{found.share:.2%}",
+            f"{found.deliveries_per_s:,.0f}",
+            *("-" if ms is None else f"{ms:,.1f}" for ms in times),
+            "-" if found.cpu_s_per_million is None else f"{found.cpu_s_per_million:.2f}",
+            "-" if found.rss_bytes is None else f"{found.rss_bytes / MIB:.0f}",
+            f"{found.generator_cpu:.0%}",
+            f"{found.late_p99_ms:.1f}",
+        )
+    return table
+
+
+def _sustained(title: str, unit: str, rows: list[Sustained]) -> Table:
+    table = Table("server", unit, "players", "messages/s each", title=title)
+    for row in rows:
+        more = "≥ " if row.at_least else ""
+        table.add_row(row.server, f"{more}{row.per_s:,.0f}", f"{row.players}", f"{row.rate:.1f}")
+    return table
+
+
+def _singles(report: Report) -> Table:
+    table = Table("question", "found", title="Reileta alone")
+    idle, joins, slow = report.idle, report.joins, report.slow
+    if idle is not None and idle.bytes_each is not None and idle.bytes_each_all is not None:
+        table.add_row(
+            f"memory of each of {idle.connections:,} idle connections",
+            f"{idle.bytes_each / KIB:.1f} KiB, {idle.bytes_each_all / KIB:.1f} with PostgreSQL",
+        )
+    if joins is not None:
+        table.add_row(
+            f"{joins.players:,} joins into one instance",
+            f"{joins.seconds:.2f} s; all know all after {joins.seconds_until_all_know:.2f} s",
+        )
+    if report.http is not None:
+        for path in report.http.paths:
+            p99 = f", p99 {path.latency.p99_ms:.1f} ms" if path.latency else ""
+            statuses = ", ".join(f"{count:,} with {code}" for code, count in path.statuses.items())
+            table.add_row(f"GET {path.path}", f"{path.requests_per_s:,.0f}/s{p99} ({statuses})")
+    if slow is not None:
+        table.add_row(
+            f"fast readers' p99 without and with a slow one among {slow.players}",
+            f"{slow.fast_p99_without_ms:.2f} ms, {slow.fast_p99_with_ms:.2f} ms",
+        )
+        if slow.rss_before_bytes is not None and slow.rss_max_bytes is not None:
+            grown = (slow.rss_max_bytes - slow.rss_before_bytes) / MIB
+            table.add_row("the server's memory meanwhile", f"grew by {grown:.1f} MiB at most")
+    return table

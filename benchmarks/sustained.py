@@ -1,0 +1,119 @@
+"""The highest rate that a server sustains, found by going up and down in short runs.
+
+    python -m benchmarks.sustained --url ws://host:3032 --tokens bots.txt --players 100
+
+A rate is sustained when at least 99.9% is delivered, the p99 stays below 1 s, and deliveries keep
+pace with what is sent (a queue that grows all the time is not sustained, however short the run).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from benchmarks import worker
+from benchmarks.connect import Target
+from benchmarks.dialects import choose, read_tokens
+from benchmarks.load import LoadResult, Plan
+from benchmarks.rooms import PAYLOAD_BYTES, Rooms
+
+PRECISION: Final = 1.06
+"""The search ends when the lowest rate that failed is so close to the highest that held."""
+_GROWTH: Final = 1.6
+_PROBES: Final = 14
+_REST_S: Final = 0.5
+
+
+class SustainedResult(msgspec.Struct, frozen=True):
+    """`best` is the run at the highest rate that held; None when not even the lowest did."""
+
+    best: LoadResult | None
+    at_limit: bool
+    """The search ended because the load could go no higher: the server can do more."""
+    probes: list[LoadResult]
+
+
+def highest(
+    holds: Callable[[float], bool], first: float, limit: float, probes: int = _PROBES
+) -> float | None:
+    """The highest rate up to `limit` that holds, from `first` up or down; None if none does.
+
+    Raises ValueError unless 0 < first <= limit.
+    """
+    if not 0 < first <= limit:
+        raise ValueError("a search needs 0 < first <= limit")
+    low: float | None = None
+    high: float | None = None
+    rate = first
+    for _ in range(probes):
+        if holds(rate):
+            low = rate
+        else:
+            high = rate
+        if low is None:
+            rate /= 2
+        elif low >= limit or (high is not None and high / low <= PRECISION):
+            break
+        elif high is None:
+            rate = min(limit, low * _GROWTH)
+        else:
+            rate = math.sqrt(low * high)
+    return low
+
+
+def search(
+    rooms: Rooms, plan: Plan, first: float, limit: float, progress: worker.Share
+) -> SustainedResult:
+    """Probes rates a player, each over fresh connections."""
+    runs: list[LoadResult] = []
+
+    def holds(rate: float) -> bool:
+        done = len(runs)
+        share = worker.part(progress, done / _PROBES, (done + 1) / _PROBES)
+        run = rooms.run(at_rate(plan, rate), share)
+        runs.append(run)
+        time.sleep(_REST_S)
+        return run.sustained
+
+    best = highest(holds, first, limit)
+    progress(1.0)
+    found = next((run for run in runs if run.rate == best), None)
+    return SustainedResult(found, best is not None and best >= limit, runs)
+
+
+def at_rate(plan: Plan, rate: float) -> Plan:
+    """The same plan at another rate."""
+    return Plan(rate, plan.seconds, plan.warm_up_s, plan.drain_s, plan.server_pid)
+
+
+def main(
+    url: worker.Url,
+    tokens: worker.Tokens = None,
+    players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 100,
+    group: Annotated[int, typer.Option(min=0, help="Players a room; 0: all in one.")] = 0,
+    first: Annotated[float, typer.Option(help="The first rate: messages a second of each.")] = 20,
+    limit: Annotated[float, typer.Option(help="The highest rate to try.")] = 400,
+    seconds: worker.Seconds = 4,
+    protocol: worker.Protocol = "reileta",
+    pid: worker.Pid = None,
+    core: worker.Core = None,
+    json: worker.Json = False,
+) -> None:
+    """The highest rate a server sustains with so many players."""
+
+    def job(progress: worker.Share) -> SustainedResult:
+        target, size = Target.parse(url), group or players
+        dialect = choose(protocol, target, read_tokens(tokens), players, size, None)
+        rooms = Rooms(target, dialect, players, size, PAYLOAD_BYTES)
+        return search(rooms, Plan(first, seconds, server_pid=pid), first, limit, progress)
+
+    worker.work(f"what {players} players sustain", job, as_json=json, core=core)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,122 @@
+"""What every question's command line shares: its options, its progress, its last line.
+
+For a person, a progress bar and a table. For `benchmarks.run` (`--json`), one JSON object a line
+on standard output: `{"progress": 0.5}` while it runs, and `{"result": {…}}` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.machine import lift_file_limit
+
+Url = Annotated[str, typer.Option(help="The server, such as ws://127.0.0.1:3032.")]
+Tokens = Annotated[
+    Path | None, typer.Option(help="A token a line, from `reileta bots create --tokens FILE`.")
+]
+Pid = Annotated[
+    int | None, typer.Option(help="The server's process on this machine: its CPU and memory.")
+]
+Core = Annotated[int | None, typer.Option(help="Pin the load to this core.")]
+Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON lines.")]
+Seconds = Annotated[float, typer.Option(min=0.5, help="How long to measure.")]
+Protocol = Annotated[str, typer.Option(help="reileta, plain (ws, Bun) or socketio.")]
+
+Share = Callable[[float], None]
+"""Told the share of the work that is done, 0 to 1."""
+
+Result = TypeVar("Result", bound=msgspec.Struct)
+
+
+def work(
+    title: str, job: Callable[[Share], Result], *, as_json: bool = False, core: int | None = None
+) -> Result:
+    """Runs the job in this process, shows how far it is, and prints its result.
+
+    A BenchmarkError becomes one line on standard error and exit status 1.
+    """
+    lift_file_limit()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        if as_json:
+            result = job(throttled(_json_progress))
+            print(json.dumps({"result": msgspec.to_builtins(result)}), flush=True)
+            return result
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), transient=True
+        ) as bar:
+            task = bar.add_task(title, total=1.0)
+            result = job(throttled(lambda share: bar.update(task, completed=share)))
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    Console().print(_table(title, msgspec.to_builtins(result)))
+    return result
+
+
+def part(progress: Share, begin: float, end: float) -> Share:
+    """The progress of a part of the work, as progress of the whole."""
+    return lambda share: progress(begin + share * (end - begin))
+
+
+def throttled(
+    progress: Share, clock: Callable[[], float] = time.monotonic, gap_s: float = 0.1
+) -> Share:
+    """The same, but told no more often than that; the end is always told."""
+    last = -gap_s
+
+    def told(share: float) -> None:
+        nonlocal last
+        now = clock()
+        if share >= 1 or now - last >= gap_s:
+            last = now
+            progress(share)
+
+    return told
+
+
+def _json_progress(share: float) -> None:
+    print(json.dumps({"progress": round(share, 3)}), flush=True)
+
+
+def _table(title: str, values: Mapping[str, Any]) -> Table:
+    table = Table("what", "value", title=title)
+    for name, value in flatten(values).items():
+        table.add_row(name.replace("_", " "), shown(value))
+    return table
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one level: `latency.p99_ms`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def shown(value: object) -> str:
+    """A figure as a person reads it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, float) and abs(value) < 100:
+        return f"{value:,.3f}"
+    return f"{value:,.0f}"

@@ -1,0 +1,24 @@
+"""A client over a socket pair, for tests that need no server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.connect import Client
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Client, socket.socket]]:
+    """A client, and the server's end of its connection."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(5)
+    with ours, theirs:
+        yield Client(ours), theirs
+
+
+@pytest.fixture
+def client(pair: tuple[Client, socket.socket]) -> Client:
+    return pair[0]

@@ -1,0 +1,98 @@
+"""Made-up results, for tests of what is shown of them."""
+
+from __future__ import annotations
+
+from benchmarks.http import HttpResult, PathResult
+from benchmarks.idle import IdleResult
+from benchmarks.joins import JoinsResult
+from benchmarks.load import LoadResult
+from benchmarks.report import Report, RoomRun, Sustained
+from benchmarks.slow import SlowResult
+from benchmarks.stats import Latency
+
+
+def load_result(
+    players: int = 100,
+    rate: float = 20.0,
+    p99_ms: float | None = 5.0,
+    share: float = 1.0,
+    pace: float = 1.0,
+) -> LoadResult:
+    """A run of 10 s after a second of warming up, delivered at `pace` times what was sent."""
+    per_s = players * rate
+    expected = int(per_s * 11 * (players - 1))
+    latency = None if p99_ms is None else Latency(1000, p99_ms / 3, p99_ms, p99_ms * 2)
+    return LoadResult(
+        players=players,
+        rate=rate,
+        seconds=10.0,
+        warm_up_s=1.0,
+        messages_per_s=per_s,
+        expected=expected,
+        delivered=int(expected * share),
+        share=share,
+        deliveries_per_s=per_s * (players - 1) * pace,
+        received_bytes_per_s=1e6,
+        latency=latency,
+        late_p99_ms=0.1,
+        generator_cpu=0.5,
+        lost_connections=0,
+        close_codes={},
+        server_cpu=0.8,
+        cpu_s_per_million=0.4,
+        rss_bytes=60 << 20,
+        rss_bytes_all=90 << 20,
+    )
+
+
+def full_report() -> Report:
+    """All questions, answered as one would like."""
+    rooms = []
+    for players, ours, bun in ((100, 1.2, 0.8), (200, 2.1, 1.8), (300, 6.3, 2.2), (400, 25, 4.4)):
+        rooms.append(RoomRun("Reileta", players, load_result(players, p99_ms=ours)))
+        peer = load_result(players, p99_ms=2900, share=0.7, pace=0.6) if players == 200 else None
+        if players == 100:
+            peer = load_result(players, p99_ms=717)
+        rooms.append(RoomRun("Node ws", players, peer))
+        rooms.append(RoomRun("Bun", players, load_result(players, p99_ms=bun)))
+    return Report(
+        when="2026-01-02 03:04 UTC",
+        machine="2 cores",
+        pinned=True,
+        quick=False,
+        servers=["Reileta", "Node ws", "Bun"],
+        missing={"Socket.IO": "socket.io is not installed"},
+        rooms=rooms,
+        sustained=[
+            Sustained("Reileta", 3_190_000.0, True, 400, 20.0, None),
+            Sustained("Node ws", 230_000.0, False, 100, 23.2, None),
+            Sustained("Bun", 3_200_000.0, True, 400, 20.0, None),
+        ],
+        inbound=[Sustained("Reileta", 25_000.0, False, 200, 125.0, None)],
+        idle=IdleResult(5000, 5000, 4.0, 30 * 1024.0, 31 * 1024.0, 60 << 20, 210 << 20, 0.01),
+        joins=JoinsResult(1000, 3.0, 3.1, 499_500, True, 1000, 1 << 28, 2.5),
+        http=HttpResult(
+            32,
+            5.0,
+            [PathResult("/api/time", 1500.0, Latency(9, 1.0, 2.0, 3.0), {"200": 7500}, 0.6)],
+        ),
+        slow=SlowResult(
+            players=100,
+            fast_share=1.0,
+            fast_p99_without_ms=1.0,
+            fast_p99_with_ms=1.1,
+            ratio=1.1,
+            keys=100,
+            keys_newest=100,
+            keyed_sent=16_000,
+            keyed_received=9_000,
+            keyed_in_order=True,
+            unkeyed_sent=16_000,
+            unkeyed_received=4_000,
+            unkeyed_outcome="closed 4008",
+            fast_share_unkeyed=1.0,
+            rss_before_bytes=60 << 20,
+            rss_max_bytes=64 << 20,
+            good=True,
+        ),
+    )

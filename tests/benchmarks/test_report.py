@@ -1,0 +1,65 @@
+"""The report: its verdicts, its tables, and that its JSON reads back."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+from rich.console import Console
+
+from benchmarks.report import Report, RoomRun, checks, show
+from tests.benchmarks.reports import full_report, load_result
+
+
+def said(report: Report) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_good_run_passes_every_check() -> None:
+    found = {check.what: check for check in checks(full_report())}
+    assert all(check.good for check in found.values())
+    assert found["highest rate / that of Node ws"].found == "13.9"
+    assert found["p99 at 300 players / Bun's"].found == "2.9"
+    assert len(found) == 11
+
+
+def test_a_bad_run_fails_the_check_that_it_fails() -> None:
+    report = full_report()
+    report.rooms = [RoomRun("Reileta", 300, load_result(300, p99_ms=15.5, share=0.5))]
+    bad = [check.what for check in checks(report) if not check.good]
+    assert bad == [
+        "300 players, 20 messages a second each: delivered",
+        "300 players, 20 messages a second each: p99",
+    ]
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    empty = Report(when="now", machine="here", pinned=True, quick=False, servers=[])
+    assert list(checks(empty)) == []
+
+
+def test_tables_name_servers_figures_and_what_is_missing() -> None:
+    report = full_report()
+    report.failed["idle"] = "no room"
+    text = said(report)
+    for words in (
+        "Node ws", "given up", "6.3", "≥ 3,190,000", "30.0 KiB", "GET /api/time",
+        "not measured: Socket.IO: socket.io is not installed", "failed: idle: no room",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_one_core_alone_is_said() -> None:
+    report = full_report()
+    assert "not pinned" not in said(report)
+    report.pinned = False
+    assert "not pinned" in said(report)
+
+
+def test_the_json_reads_back_as_it_was() -> None:
+    report = full_report()
+    again = msgspec.json.decode(msgspec.json.encode(report), type=Report)
+    assert again == report
