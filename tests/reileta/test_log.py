@@ -59,7 +59,7 @@ def test_context_that_is_bound_to_a_task_comes_along() -> None:
 
 def test_what_extra_processors_add_is_logged_and_masked_too() -> None:
     def add(_logger: object, _method: str, event: EventDict) -> EventDict:
-        return event | {"trace": "t9", "token": "hunter2"}
+        return {**event, "trace": "t9", "token": "hunter2"}
 
     stream = io.StringIO()
     log.configure("json", stream=stream, extra=(add,))
