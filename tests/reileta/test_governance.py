@@ -170,6 +170,7 @@ def test_a_mute_runs_out() -> None:
         instance.speak(two.id, None, None, None, b"1", 99)
     instance.speak(two.id, None, None, None, b"1", 100)
     assert instance.tick(100) == [Unmuted(user(2), None)]
+    assert instance.audible == set(instance.players)
     instance.speak(two.id, None, None, None, b"1", 101)
 
 
