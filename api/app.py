@@ -86,7 +86,7 @@ class ReiletaApp(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
-        # `//api` is another path than `/api`: an answer in the envelope, not a redirect in HTML.
+        # `/api//time` is unknown: an answer in the envelope, not a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
         self.auth = Auth(node.store.tokens, node.clock)

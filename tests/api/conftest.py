@@ -1,0 +1,56 @@
+"""The application over the real database, with a fake of the actors."""
+
+from __future__ import annotations
+
+import pytest
+from argon2 import PasswordHasher
+
+from api.app import ReiletaApp, create_app
+from reileta.passwords import Passwords
+from reileta.store import Store
+from tests.api.clients import Client, logged_in, registered
+from tests.api.fakes import FakeNode
+from tests.conftest import ManualClock
+
+ADMIN_PASSWORD_HASH = "set by no test: the admin logs in with a token"
+
+
+@pytest.fixture
+async def node(store: Store, clock: ManualClock) -> FakeNode:
+    async def unhashed(password: str) -> str:
+        return ADMIN_PASSWORD_HASH
+
+    await store.users.ensure_system_accounts(unhashed)
+    return FakeNode(store, clock)
+
+
+@pytest.fixture
+def passwords() -> Passwords:
+    # The cheapest hash there is: what it costs is tested with `Passwords` itself.
+    return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
+    return create_app(node, passwords=passwords)
+
+
+@pytest.fixture
+async def anyone(app: ReiletaApp) -> Client:
+    """Somebody who is not logged in."""
+    return Client(app)
+
+
+@pytest.fixture
+async def ada(app: ReiletaApp) -> Client:
+    return await registered(app, "ada")
+
+
+@pytest.fixture
+async def bob(app: ReiletaApp) -> Client:
+    return await registered(app, "bob")
+
+
+@pytest.fixture
+async def admin(app: ReiletaApp, node: FakeNode) -> Client:
+    return await logged_in(app, node, await node.store.users.main_admin())

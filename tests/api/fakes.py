@@ -1,0 +1,92 @@
+"""A small stand-in for the living server, over the real database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from api.ports import Noun
+from reileta.access import Asker
+from reileta.errors import InstanceNotFound, PermissionDenied
+from reileta.metrics import Metrics
+from reileta.records import UNSET, Instance, InstanceChanges, User, World
+from reileta.settings import Settings
+from reileta.store import Store
+from reileta.tags import INSTANCE_TAGS
+from tests.conftest import ManualClock
+
+ADDRESS = "play.example.org:3032"
+
+
+@dataclass(frozen=True)
+class FakeOccupancy:
+    connected: int = 0
+    queued: int = 0
+    master: str | None = None
+
+
+@dataclass
+class FakeNode:
+    """`api.ports.NodePort`; what it was told stands in its lists."""
+
+    store: Store
+    clock: ManualClock
+    settings: Settings = field(default_factory=lambda: Settings(rate_limits="off"))
+    metrics: Metrics = field(default_factory=Metrics)
+    address: str = ADDRESS
+    secure: bool = False
+    public_key: str = "c2VydmVyLWtleQ"
+    ready_at: int | None = 1_790_000_000_000
+    draining: bool = False
+    inside: dict[str, FakeOccupancy] = field(default_factory=dict)
+    filled: frozenset[str] = frozenset()
+    online: dict[str, str] = field(default_factory=dict)
+    told: list[tuple[Noun, str]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    killed: list[bytes] = field(default_factory=list)
+
+    def occupancy(self, instance_id: str) -> FakeOccupancy:
+        return self.inside.get(instance_id, FakeOccupancy())
+
+    def full(self) -> frozenset[str]:
+        return self.filled
+
+    def status(self, user: User) -> str:
+        return self.online.get(user.id, "offline")
+
+    async def update_instance(
+        self, instance_id: str, asker: Asker, changes: InstanceChanges
+    ) -> Instance:
+        instance = await self._own(instance_id, asker)
+        wanted = {
+            name: value
+            for name in ("title", "description", "capacity")
+            if (value := getattr(changes, name)) is not UNSET
+        }
+        if changes.tags is not UNSET:
+            wanted["tags"] = INSTANCE_TAGS.settle(
+                changes.tags, admin=asker.user.admin, before=instance.tags
+            )
+        instance = await self.store.instances.update(instance.id, **wanted)
+        self.changed("instance", instance)
+        return instance
+
+    async def close_instance(self, instance_id: str, asker: Asker) -> None:
+        instance = await self._own(instance_id, asker)
+        await self.store.instances.delete(instance.id)
+
+    async def _own(self, instance_id: str, asker: Asker) -> Instance:
+        instance = await self.store.instances.get(instance_id)
+        if instance is None:
+            raise InstanceNotFound
+        if instance.owner != asker.user.id and not asker.user.admin:
+            raise PermissionDenied
+        return instance
+
+    def changed(self, noun: Noun, record: User | World | Instance) -> None:
+        self.told.append((noun, record.id))
+
+    async def end_session(self, session_id: str) -> None:
+        self.ended.append(session_id)
+
+    def credential_killed(self, access_hash: bytes) -> None:
+        self.killed.append(access_hash)

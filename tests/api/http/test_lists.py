@@ -1,0 +1,24 @@
+"""Lists: the query and the answer."""
+
+from __future__ import annotations
+
+from api.http.lists import Search, empty, listed
+from reileta.errors import UserInvalid
+from reileta.records import Page
+from reileta.validation import check
+from reileta.views import ListView
+
+
+def test_a_query_has_defaults() -> None:
+    search = check(Search, {}, UserInvalid)
+    assert (search.limit, search.offset, search.query) == (50, 0, None)
+
+
+def test_a_page_becomes_its_view() -> None:
+    page = Page(items=(1, 2), total=5, limit=2, offset=2)
+    assert listed(page, str) == ListView(items=("1", "2"), total=5, limit=2, offset=2)
+
+
+def test_nothing_keeps_the_paging() -> None:
+    search = check(Search, {"limit": "3", "offset": "9"}, UserInvalid)
+    assert empty(search) == ListView(items=(), total=0, limit=3, offset=9)

@@ -1,0 +1,152 @@
+"""The document: whole, and true to what the server answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from api.app import ReiletaApp
+from api.openapi import example_of
+from tests.api.clients import Client, Json
+from tests.api.fakes import FakeNode
+
+
+@pytest.fixture
+async def document(anyone: Client) -> Json:
+    return (await anyone.get("/openapi.json")).body
+
+
+def validator(document: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": document["components"]}, validate_formats=True
+    )
+
+
+def operations(document: Json) -> list[tuple[str, str, Json]]:
+    return [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+async def test_every_route_of_the_api_is_in_it(app: ReiletaApp, document: Json) -> None:
+    described = {
+        (path.replace("{", "<").replace("}", ">"), method.upper())
+        for path, method, _ in operations(document)
+    }
+    elsewhere = {"docs", "metrics"}
+    served = {
+        (rule.rule, method)
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.partition(".")[0] not in elsewhere and not rule.websocket
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == served
+
+
+async def test_its_names_are_unique_and_its_references_lead_somewhere(document: Json) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return own.union(*(references(inner) for inner in value.values()))
+        if isinstance(value, list):
+            return set().union(*(references(inner) for inner in value))
+        return set()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= known
+    assert "#/components/schemas/InstanceCreate" in references(document)
+
+
+async def test_its_examples_fit_its_schemas(document: Json) -> None:
+    for path, method, operation in operations(document):
+        contents = [
+            response["content"]["application/json"] for response in operation["responses"].values()
+        ]
+        if "requestBody" in operation:
+            contents.append(operation["requestBody"]["content"]["application/json"])
+        for content in contents:
+            examples = [content["example"]] if "example" in content else []
+            examples += [example["value"] for example in content.get("examples", {}).values()]
+            assert examples, (method, path)
+            for example in examples:
+                validator(document, content["schema"]).validate(example)
+
+
+async def test_what_every_operation_can_answer_is_in_it(document: Json) -> None:
+    for _, method, operation in operations(document):
+        statuses = set(operation["responses"])
+        assert {"200", "429", "500", "503"} <= statuses
+        if method in ("put", "post"):
+            assert {"400", "408", "413", "415"} <= statuses
+        if operation["security"] and {} not in operation["security"]:
+            assert "401" in statuses
+
+
+async def test_what_the_server_answers_fits_it(
+    document: Json, anyone: Client, ada: Client, node: FakeNode
+) -> None:
+    world = (await ada.put("/api/worlds", {"title": "t"})).data["id"]
+    instance = (await ada.put("/api/instances", {"world": world, "description": "d"})).data["id"]
+    asked = [
+        (ada, "GET", "/api/server", "/api/server", None),
+        (ada, "GET", "/api/time", "/api/time", None),
+        (ada, "GET", "/.well-known/avr", "/.well-known/avr", None),
+        (ada, "GET", "/healthz", "/healthz", None),
+        (ada, "GET", "/api/users", "/api/users", None),
+        (ada, "GET", "/api/users/{ref}", "/api/users/@me", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/ada", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/nobody", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/@me", None),
+        (ada, "GET", "/api/worlds", "/api/worlds", None),
+        (ada, "GET", "/api/worlds", "/api/worlds?limit=0", None),
+        (ada, "PUT", "/api/worlds", "/api/worlds", {"title": "t"}),
+        (ada, "PUT", "/api/worlds", "/api/worlds", {}),
+        (anyone, "PUT", "/api/worlds", "/api/worlds", {"title": "t"}),
+        (ada, "GET", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (ada, "POST", "/api/worlds/{ref}", f"/api/worlds/{world}", {"title": "u"}),
+        (ada, "GET", "/api/instances", "/api/instances", None),
+        (ada, "GET", "/api/instances/{ref}", f"/api/instances/{instance}", None),
+        (ada, "PUT", "/api/instances", "/api/instances", {"world": world}),
+        (ada, "POST", "/api/instances/{ref}", f"/api/instances/{instance}", {"capacity": 2}),
+        (ada, "DELETE", "/api/instances/{ref}", f"/api/instances/{instance}", None),
+        (ada, "DELETE", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (ada, "DELETE", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (anyone, "POST", "/api/auth/login", "/api/auth/login", {}),
+        (anyone, "POST", "/api/auth/login", "/api/auth/login", {"username": "a", "password": "b"}),
+        (ada, "DELETE", "/api/auth/logout", "/api/auth/logout", None),
+    ]
+    for client, method, path, url, body in asked:
+        answer = await client.ask(method, url, body)
+        responses = document["paths"][path][method.lower()]["responses"]
+        assert str(answer.status) in responses, (method, url, answer.raw)
+        schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+        validator(document, schema).validate(answer.body)
+
+
+def test_examples_are_put_together_from_parts() -> None:
+    schemas: Json = {"Leaf": {"type": "string", "examples": ["leaf"]}}
+    schema: Json = {
+        "type": "object",
+        "properties": {
+            "leaf": {"$ref": "#/components/schemas/Leaf"},
+            "maybe": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 3}]},
+            "list": {"type": "array", "items": {"enum": ["a", "b"]}},
+            "bare": {"type": "array"},
+            "flag": {"type": "boolean"},
+            "fixed": {"const": 5},
+            "text": {"type": "string"},
+            "preset": {"type": "integer", "default": 9},
+            "any": {},
+        },
+    }
+    assert example_of(schema, schemas) == {
+        "leaf": "leaf", "maybe": 3, "list": ["a"], "bare": [], "flag": False, "fixed": 5,
+        "text": "…", "preset": 9, "any": None,
+    }  # fmt: skip
