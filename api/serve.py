@@ -103,7 +103,10 @@ class Upgrade:
         if self._serve is None:
             await self._stream.aclose()
             return
-        await self._serve(self._door.wire(self._stream, protocol))
+        # Connections last: what only the upgrade needed is not kept meanwhile.
+        serve, self._request, self._headers = self._serve, None, []
+        del self._response
+        await serve(self._door.wire(self._stream, protocol))
 
     def _scope(self, request: Request) -> dict[str, Any]:
         path, _, query = request.path.partition("?")

@@ -21,7 +21,7 @@ from actors.trace import Sampler
 from api.auth import Auth, credential_from
 from api.ports import GatewayPort
 from api.ws.connection import Connection
-from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed, WireState
+from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed
 from reileta.access import Asker
 
 WIRE_EXTENSION: Final = "reileta.wire"
@@ -82,10 +82,11 @@ class Gateway:
         try:
             while True:
                 for payload in await wire.receive():
-                    if wire.state is WireState.OPEN:
-                        metrics.messages_in += 1
-                        if not connection.pass_on(payload):
-                            await connection.handle()
+                    if wire.refusing:
+                        break
+                    metrics.messages_in += 1
+                    if not connection.pass_on(payload):
+                        await connection.handle()
         except WireClosed:
             pass
 

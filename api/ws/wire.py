@@ -48,7 +48,9 @@ class Wire(ABC):
     """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
 
     `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
-    `scope` is cancelled to cut the connection; the gateway serves the wire inside it.
+    `refusing`: this side closed, and takes no more messages; those that came before the client's
+    own goodbye are still taken. `scope` is cancelled to cut the connection; the gateway serves the
+    wire inside it.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class Wire(ABC):
         "heard_at",
         "opened_at",
         "pinged_at",
+        "refusing",
         "remote",
         "scope",
         "seats",
@@ -78,6 +81,7 @@ class Wire(ABC):
         self.opened_at = self.heard_at = trio.current_time()
         self.pinged_at: float | None = None
         self.closing_at: float | None = None
+        self.refusing = False
         self._nursery = nursery
         self._metrics = metrics
         self._backlog = Backlog(backlog_limit_bytes)
@@ -110,6 +114,7 @@ class Wire(ABC):
         """Begins the closing handshake, after everything that waits; does nothing if it runs."""
         if self.state is WireState.OPEN:
             self.state = WireState.CLOSING
+            self.refusing = True
             self.closing_at = trio.current_time()
             self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
 
@@ -202,7 +207,7 @@ class Wire(ABC):
 class ProtocolWire(Wire):
     """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
-    __slots__ = ("_fragments", "_over", "_protocol")
+    __slots__ = ("_fragments", "_fresh", "_over", "_protocol")
 
     def __init__(
         self,
@@ -217,9 +222,15 @@ class ProtocolWire(Wire):
         self._protocol = protocol
         self._fragments: list[bytes] | None = None
         self._over = False
+        self._fresh = True
         self._deflate = bool(protocol.extensions)
 
     async def receive(self) -> list[bytes | None]:
+        if self._fresh:
+            # What came right behind the upgrade, in the same packet, is in the protocol already.
+            self._fresh = False
+            self._protocol.receive_data(b"")
+            return self._collect()
         if self._over:
             raise WireClosed
         return self._feed(await self._receive_bytes())
@@ -245,7 +256,8 @@ class ProtocolWire(Wire):
         self.pinged_at = None
         self._metrics.bytes_in += len(data)
         self._protocol.receive_data(data)
-        return self._collect()
+        messages = self._collect()
+        return [] if self.refusing else messages
 
     def _collect(self) -> list[bytes | None]:
         """The messages in what was fed, put together from their fragments."""
@@ -260,8 +272,7 @@ class ProtocolWire(Wire):
             if self.state is WireState.OPEN:
                 self.state = WireState.CLOSING
                 self.closing_at = trio.current_time()
-                return messages
-        return messages if self.state is WireState.OPEN else []
+        return messages
 
     def _collect_frame(self, frame: Frame, messages: list[bytes | None]) -> None:
         data = bytes(frame.data)
@@ -449,7 +460,7 @@ class AsgiWire(Wire):
         if isinstance(message, bytes):
             return [None]
         self._metrics.bytes_in += len(message)
-        return [message.encode(errors="surrogatepass")] if self.state is WireState.OPEN else []
+        return [] if self.refusing else [message.encode(errors="surrogatepass")]
 
     def ping(self) -> None:
         self.heard_at = trio.current_time()
