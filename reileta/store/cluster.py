@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +40,8 @@ PORT: Final = 5432
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes that the path of a Unix socket can have."""
 LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
+
+_COMPLAINT: Final = re.compile(r"(?:FATAL|PANIC|error):\s+(?P<what>.*)")
 
 START_S: Final = 60.0
 """How long a start may take, the recovery after a crash included."""
@@ -198,7 +201,7 @@ class Cluster:
             command.append("--no-sync")
         done = self._run(command)
         if done.returncode != 0:
-            raise StartupError(f"can't make a database in {self._data}: {_last_line(done.stderr)}")
+            raise StartupError(f"can't make a database in {self._data}: {_reason(done.stderr)}")
         draft.rename(self.folder)
 
     def _check_version(self) -> None:
@@ -218,7 +221,11 @@ class Cluster:
         pid_file = self.folder / "postmaster.pid"
         try:
             pid = int(pid_file.read_text("ascii").splitlines()[0])
-        except (FileNotFoundError, ValueError, IndexError):
+        except FileNotFoundError:
+            return
+        except (ValueError, IndexError):
+            # Cut off while it was written; PostgreSQL would not start over it.
+            pid_file.unlink()
             return
         for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             if not self._is_ours(pid):
@@ -321,7 +328,7 @@ class Cluster:
         with self._log_file.open("rb") as log:
             log.seek(self._log_from)
             said = log.read().decode("utf-8", "replace")
-        raise StartupError(f"can't start PostgreSQL in {self._data}: {_last_line(said)}")
+        raise StartupError(f"can't start PostgreSQL in {self._data}: {_reason(said)}")
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - no text from outside
@@ -355,6 +362,10 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _last_line(text: str) -> str:
+def _reason(text: str) -> str:
+    """What went wrong, out of all that PostgreSQL said: its first complaint, or its last line."""
+    complaint = _COMPLAINT.search(text)
+    if complaint is not None:
+        return complaint["what"].strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"

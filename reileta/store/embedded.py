@@ -1,13 +1,14 @@
 """The PostgreSQL that the server runs by itself: who may start it, and that it stays up.
 
-Two locks in the data folder, which the system takes back from a process that is killed:
+Three locks in the data folder, which the system takes back from a process that is killed:
 
     server.lock     held by the server while it runs: two servers on one folder are refused
     postgres.lock   held by whoever runs PostgreSQL: the server, or a command that found none
+    serving.lock    held by the server while its PostgreSQL is there for commands to use
 
-A command (`shared`) that finds a server connects to the server's PostgreSQL. If none runs, it
-starts PostgreSQL for itself and stops it again; others, who may be commands too or a server that
-starts, wait for that (DESIGN §4).
+A command (`shared`) uses the PostgreSQL of a server that runs. If none does, it starts PostgreSQL
+for itself and stops it again; others, who may be commands too or a server that starts, wait for
+that (DESIGN §4).
 """
 
 from __future__ import annotations
@@ -47,14 +48,24 @@ class FolderLock:
 
     def take(self) -> bool:
         """Whether it could be taken now."""
+        self._handle = self._lock(fcntl.LOCK_EX)
+        return self._handle is not None
+
+    def held(self) -> bool:
+        """Whether anyone holds it. Those who ask don't take each other for holders."""
+        handle = self._lock(fcntl.LOCK_SH)
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
+    def _lock(self, kind: int) -> int | None:
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            return False
-        self._handle = handle
-        return True
+            return None
+        return handle
 
     def give_back(self) -> None:
         handle, self._handle = self._handle, None
@@ -73,70 +84,70 @@ async def open_embedded(
     """
     try:
         await trio.Path(data).mkdir(mode=0o711, parents=True, exist_ok=True)
-        server, postgres = FolderLock(data / "server.lock"), FolderLock(data / "postgres.lock")
         cluster = cluster or Cluster(data)
-        if shared:
-            owner = await _take_or_find(server, postgres, cluster)
-        else:
-            await _take(server, data)
-            owner = True
+        async with _used(data, cluster) if shared else _owned(data, cluster):
+            yield cluster.url()
     except OSError as error:
         raise StartupError(f"can't use the data folder {data}: {error.strerror}") from error
-    try:
-        if not owner:
-            yield cluster.url()
-            return
-        if not shared:
-            await _take_turn(postgres, data)
-        async with _running(cluster) as url:
-            yield url
-    finally:
-        postgres.give_back()
-        server.give_back()
-
-
-async def _take(server: FolderLock, data: Path) -> None:
-    """Takes the server's lock, which a command that looks at it holds for an instant."""
-    deadline = time.monotonic() + 1.0
-    while not server.take():
-        if time.monotonic() > deadline:
-            raise StartupError(f"another server uses the data folder {data}")
-        await trio.sleep(POLL_S)
-
-
-async def _take_turn(postgres: FolderLock, data: Path) -> None:
-    deadline = time.monotonic() + TURN_S
-    while not postgres.take():
-        if time.monotonic() > deadline:
-            raise StartupError(f"another command uses the data folder {data}, and does not end")
-        await trio.sleep(POLL_S)
-
-
-async def _take_or_find(server: FolderLock, postgres: FolderLock, cluster: Cluster) -> bool:
-    """For a command: True if PostgreSQL is its to run, False if a server's was found running."""
-    deadline = time.monotonic() + TURN_S
-    while time.monotonic() < deadline:
-        # Asked before the server's lock: a server that starts holds both, a command this one alone.
-        if not server.take():
-            if cluster.answers():
-                return False
-        else:
-            server.give_back()
-            if postgres.take():
-                return True
-        await trio.sleep(POLL_S)
-    raise StartupError(f"the database in {cluster.folder} is in use, and does not answer")
 
 
 @asynccontextmanager
-async def _running(cluster: Cluster) -> AsyncIterator[str]:
+async def _owned(data: Path, cluster: Cluster) -> AsyncIterator[None]:
+    """For the server: PostgreSQL is its own, and commands may use it."""
+    server, serving = FolderLock(data / "server.lock"), FolderLock(data / "serving.lock")
+    postgres = FolderLock(data / "postgres.lock")
+    if not server.take():
+        raise StartupError(f"another server uses the data folder {data}")
+    try:
+        await _take(postgres, f"another command uses the data folder {data}, and does not end")
+        async with _running(cluster):
+            # A command that asks who holds it holds it for an instant.
+            await _take(serving, f"another process holds {data / 'serving.lock'}")
+            yield
+    finally:
+        for lock in (serving, postgres, server):
+            lock.give_back()
+
+
+@asynccontextmanager
+async def _used(data: Path, cluster: Cluster) -> AsyncIterator[None]:
+    """For a command: the server's PostgreSQL, or its own while there is no server."""
+    serving, postgres = FolderLock(data / "serving.lock"), FolderLock(data / "postgres.lock")
+    deadline = time.monotonic() + TURN_S
+    while time.monotonic() < deadline:
+        if serving.held():
+            if cluster.answers():
+                yield
+                return
+        elif postgres.take():
+            try:
+                async with _running(cluster):
+                    yield
+            finally:
+                postgres.give_back()
+            return
+        await trio.sleep(POLL_S)
+    raise StartupError(f"the database in {data} is in use, and does not answer")
+
+
+async def _take(lock: FolderLock, otherwise: str) -> None:
+    deadline = time.monotonic() + TURN_S
+    while not lock.take():
+        if time.monotonic() > deadline:
+            raise StartupError(otherwise)
+        await trio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def _running(cluster: Cluster) -> AsyncIterator[None]:
+    """PostgreSQL, started for the body, watched during it, and stopped after it."""
     log = structlog.get_logger()
     await trio.to_thread.run_sync(cluster.start)
     try:
         log.info(logevents.DATABASE_STARTED, folder=str(cluster.folder))
         async with plain_nursery() as nursery:
             nursery.start_soon(_watch, cluster)
-            yield cluster.url()
+            yield
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):

@@ -49,6 +49,7 @@ _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
+    asyncpg.InternalClientError,  # cut off in the middle of an answer
 )
 _TRY_AGAIN: Final = (
     asyncpg.TransactionRollbackError,  # a deadlock, a serialisation failure
@@ -197,8 +198,6 @@ class Database(Queries):
             with trio.move_on_after(seconds) as scope:
                 result = await self._loop.run_aio_coroutine(work())
             if scope.cancelled_caught:
-                if connection is not None:
-                    connection.terminate()
                 raise TimeoutError
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
@@ -207,6 +206,9 @@ class Database(Queries):
             # asyncio's cancellation, where Trio knows of none, is the loop being closed.
             raise self._unavailable() from error
         except _LOST as error:
+            # It may look open for a moment longer, or hang for good.
+            if connection is not None:
+                connection.terminate()
             self._lost(error)
             raise self._unavailable() from error
         except asyncpg.InterfaceError as error:

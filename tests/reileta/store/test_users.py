@@ -138,7 +138,8 @@ async def test_an_update_changes_what_it_names_alone(store: Store, clock: Manual
     changed = await store.users.update(
         ada.id, displayname="Ada!", tags=frozenset({"x"}), email="a@b.c", status="busy", home="w_1"
     )
-    assert (changed.displayname, changed.tags, changed.email) == ("Ada!", {"x"}, "a@b.c")
+    assert (changed.displayname, changed.email) == ("Ada!", "a@b.c")
+    assert changed.tags == {"x"}
     assert (changed.status, changed.home, changed.username) == ("busy", "w_1", "ada")
     assert (changed.created_at, changed.updated_at) == (ada.created_at, ada.created_at + 5)
     assert (await store.users.update(ada.id, email=None)).email is None
