@@ -8,6 +8,7 @@ run, so that `reileta --version` does not load a server.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -110,9 +111,13 @@ def create_bots(
     def run() -> int:
         from reileta.store import tools
 
-        # Opened first: a file that can't be written is no reason to make accounts.
+        # Opened first, since a file that can't be written is no reason to make accounts; emptied
+        # last, since accounts that can't be made are none to lose older tokens.
         with open(tokens, "w", encoding="ascii", opener=_private) as file:
-            file.writelines(f"{token}\n" for token in tools.create_bots(settings, count))
+            made = tools.create_bots(settings, count)
+            if file.seekable():
+                file.truncate()
+            file.writelines(f"{token}\n" for token in made)
         typer.echo(f"{count} bots made; their tokens are in {tokens}", err=True)
         return 0
 
@@ -147,9 +152,10 @@ def _tool_log() -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a file that only its owner may read, also one that was there with another mode."""
-    descriptor = os.open(path, flags, 0o600)
-    os.fchmod(descriptor, 0o600)
+    """Opens a file as it is, so that its owner alone may read it, also if it was there before."""
+    descriptor = os.open(path, flags & ~os.O_TRUNC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
     return descriptor
 
 

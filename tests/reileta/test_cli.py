@@ -188,6 +188,19 @@ def test_bots_get_their_tokens_written_to_a_private_file(
     assert "ua_" not in output.err
 
 
+def test_older_tokens_stay_when_no_accounts_could_be_made(
+    tools: types.ModuleType, tmp_path: Path
+) -> None:
+    def create_bots(_settings: Settings, _count: int) -> list[str]:
+        raise StartupError("the database is in use")
+
+    vars(tools)["create_bots"] = create_bots
+    file = tmp_path / "tokens"
+    file.write_text("ua_older\n")
+    assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 1
+    assert file.read_text() == "ua_older\n"
+
+
 def test_a_token_file_that_can_not_be_written_makes_no_accounts(
     tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
