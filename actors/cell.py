@@ -22,7 +22,7 @@ from actors.mailbox import Envelope, Mailbox
 from actors.message import Message, Request
 from actors.ref import Ref
 from actors.timer import Timer, Timers
-from actors.trace import NO_TRACE, bind, current
+from actors.trace import NO_TRACE, current
 from reileta import logevents
 from reileta.errors import ReiletaError
 
@@ -134,28 +134,28 @@ class Cell(Generic[M]):
         self._failure = None
         actor = self._actor = self.spec.factory()
         actor.context = self
-        with bind(NO_TRACE):
-            await actor.on_start()
-            started()
-            try:
-                while True:
-                    # A pipe can fail during a drain as well as during the wait for the next one.
-                    self._raise_failure()
-                    batch = await self.mailbox.take()
-                    self._batch, self._at_fault = batch, -1
-                    self._raise_failure()
-                    if batch:
-                        await self._drain(actor, batch)
-                    elif self.mailbox.draining and not self.mailbox.awaited:
-                        break
-                    # An idle actor holds on to nothing that it was sent.
-                    del batch
-            except (trio.Cancelled, BaseExceptionGroup) as ending:
-                # A handler's own nursery wraps the cancellation in a group.
-                if not isinstance(ending, ExceptionGroup):
-                    await self._goodbye(actor)
-                raise
-            await self._goodbye(actor)
+        current.set(NO_TRACE)
+        await actor.on_start()
+        started()
+        try:
+            while True:
+                # A pipe can fail during a drain as well as during the wait for the next one.
+                self._raise_failure()
+                batch = await self.mailbox.take()
+                self._batch, self._at_fault = batch, -1
+                self._raise_failure()
+                if batch:
+                    await self._drain(actor, batch)
+                elif self.mailbox.draining and not self.mailbox.awaited:
+                    break
+                # An idle actor holds on to nothing that it was sent.
+                del batch
+        except (trio.Cancelled, BaseExceptionGroup) as ending:
+            # A handler's own nursery wraps the cancellation in a group.
+            if not isinstance(ending, ExceptionGroup):
+                await self._goodbye(actor)
+            raise
+        await self._goodbye(actor)
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

@@ -23,7 +23,7 @@ from actors.instruments import Instruments, NoInstruments
 from actors.message import Message
 from actors.ref import Ref
 from actors.timer import Timers
-from actors.trace import NO_TRACE, bind
+from actors.trace import NO_TRACE, current
 from reileta import logevents
 
 M = TypeVar("M", bound=Message)
@@ -128,7 +128,9 @@ class Supervisor:
     async def _supervise(
         self, cell: Cell[M], *, task_status: trio.TaskStatus[Exception | None]
     ) -> None:
-        # What the log binds for the request that asked for the start is not the actor's.
+        # The trace of the request that asked for the start, and what the log binds for it, are not
+        # the actor's.
+        current.set(NO_TRACE)
         structlog.contextvars.clear_contextvars()
         error: Exception | None = None
         crashes: list[float] = []
@@ -142,7 +144,7 @@ class Supervisor:
                 task_status.started(None)
 
         try:
-            with cell.scope, bind(NO_TRACE):
+            with cell.scope:
                 while True:
                     error = None
                     error = await contain(partial(cell.live, started))

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 import trio
 from structlog.testing import capture_logs
-from trio.testing import wait_all_tasks_blocked
+from structlog.typing import EventDict
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.actor import TEMPORARY
 from actors.ref import Ref
 from actors.trace import NO_TRACE, Sampler, Span, add_trace, bind, current
-from tests.actors.helpers import Ask, Do, Journal, Note, Probe, ProbeMessage, open_house
+from tests.actors.helpers import Ask, Do, Journal, Note, Probe, ProbeMessage, crash, open_house
 
 
 def here(seen: list[Span]) -> Do:
@@ -156,3 +159,36 @@ async def test_a_sampled_trace_is_logged_at_info_from_actor_to_actor() -> None:
     assert {entry["trace"] for entry in received} == {f"{9:016x}"}
     assert received[1]["cause"] == received[0]["message"]
     assert "secret" not in str(logs)
+
+
+async def test_a_crash_is_logged_in_the_trace_of_the_message_at_fault(
+    autojump_clock: MockClock,
+) -> None:
+    before = structlog.get_config()["processors"]
+    seen: list[Span] = []
+
+    def look(_: object, __: str, event: EventDict) -> EventDict:
+        if event["event"] == "actor.crashed":
+            seen.append(current.get())
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[look])
+    try:
+        async with open_house() as house:
+            ref = await house.start(restart=TEMPORARY)
+            with bind(Span(9)):
+                ref.tell(Do(crash))
+            await ref.wait_stopped()
+    finally:
+        structlog.configure(processors=before)
+    assert [span.trace for span in seen] == [9]
+
+
+async def test_the_next_incarnation_is_in_no_trace(autojump_clock: MockClock) -> None:
+    seen: list[Span] = []
+    async with open_house() as house:
+        ref = await house.start(Journal(on_start=lambda _: seen.append(current.get())))
+        with bind(Span(9)):
+            ref.tell(Do(crash))
+        await trio.sleep(1)
+    assert [span.trace for span in seen] == [0, 0]
