@@ -1,0 +1,119 @@
+"""Identifiers and names (PROTOCOL §1)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reileta.ids import (
+    At,
+    Kind,
+    at,
+    is_id,
+    is_instance_name,
+    is_server_address,
+    is_user_at,
+    is_username,
+    new_id,
+)
+
+UUID = "7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11"
+KINDS: tuple[Kind, ...] = ("u", "w", "i", "s", "p", "f")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_id_is_of_its_kind_and_of_no_other(kind: Kind) -> None:
+    made = new_id(kind)
+    assert [other for other in KINDS if is_id(made, other)] == [kind]
+    assert made != new_id(kind)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "u_", f"u-{UUID}", f"u_{UUID.upper()}", f"u_{UUID}\n", f" u_{UUID}", f"u_{UUID}@here"],
+)
+def test_what_is_no_id(text: str) -> None:
+    assert not is_id(text, "u")
+
+
+@pytest.mark.parametrize("text", ["ada", "Ada_99", "a" * 32])
+def test_usernames(text: str) -> None:
+    assert is_username(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ab", "9ada", "_ada", "a" * 33, "ada lovelace", "ad\n", "adä"]
+)
+def test_what_is_no_username(text: str) -> None:
+    assert not is_username(text)
+
+
+@pytest.mark.parametrize("text", ["abc", "sunday.meet-up_1", "9" * 32])
+def test_instance_names(text: str) -> None:
+    assert is_instance_name(text)
+
+
+@pytest.mark.parametrize("text", ["", "ab", "A-hall", "a b c", "a" * 33, "abc\n", "@me"])
+def test_what_is_no_instance_name(text: str) -> None:
+    assert not is_instance_name(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["play.example.org", "localhost:3032", "127.0.0.1", "[::1]", "[::1]:3032", "a-b.c:65535"],
+)
+def test_server_addresses(text: str) -> None:
+    assert is_server_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "Play.example.org", "a..b", "-a.b", "a-.b", "a b", "host:", "host:0", "host:65536"),
+        *("host:080", "host:1:2", "::1", "[::1", "[::g]", "[::1]x", "[::1]:", "http://host"),
+        *("host/path", "user@host", "a" * 64, ".".join(["a" * 60] * 5), "host\n"),
+    ],
+)
+def test_what_is_no_server_address(text: str) -> None:
+    assert not is_server_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "id_", "server"),
+    [
+        ("ada", "ada", None),
+        ("@me", "@me", None),
+        ("@me@play.example.org", "@me", "play.example.org"),
+        (f"u_{UUID}@host:1", f"u_{UUID}", "host:1"),
+        ("ada@", "ada", ""),
+        ("", "", None),
+    ],
+)
+def test_an_at_is_taken_apart(text: str, id_: str, server: str | None) -> None:
+    assert At.parse(text) == At(id_, server)
+
+
+def test_local_is_what_names_no_server_or_this_one() -> None:
+    assert At.parse("ada").local_to("here:1")
+    assert At.parse("ada@here:1").local_to("here:1")
+    assert not At.parse("ada@there").local_to("here:1")
+    assert not At.parse("ada@").local_to("here:1")
+
+
+def test_at_names_the_server_once() -> None:
+    assert at("u_1", "here:1") == "u_1@here:1"
+    assert at("u_1@there", "here:1") == "u_1@there"
+    assert at("@me", "here:1") == "@me@here:1"
+
+
+@given(st.text(max_size=40))
+def test_taking_apart_loses_nothing(text: str) -> None:
+    assert str(At.parse(text)) == text
+
+
+def test_a_user_at_names_its_server() -> None:
+    assert is_user_at(f"u_{UUID}@play.example.org")
+    assert not is_user_at(f"u_{UUID}")
+    assert not is_user_at(f"w_{UUID}@play.example.org")
+    assert not is_user_at(f"u_{UUID}@Not A Server")
