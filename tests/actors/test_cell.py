@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gc
-import logging
 import weakref
 
 import pytest
-import structlog
 import trio
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.actor import TEMPORARY, Restart
-from actors.cell import RECORDED, STOP_GRACE_S
+from actors.cell import STOP_GRACE_S
 from actors.errors import ActorCrashed, ActorStopped
 from tests.actors.helpers import (
     Ask,
@@ -326,63 +324,6 @@ async def test_a_hook_that_fails_is_contained(autojump_clock: MockClock, hook: s
         assert await other.ask(Echo("safe")) == "safe"
         journal.gone = []
     assert [entry["hook"] for entry in logs if entry["event"] == "hook.failed"] == [hook]
-
-
-async def test_the_flight_recorder_says_what_came_and_nothing_that_was_in_it() -> None:
-    secret = "hunter2-not-for-logs"
-    async with open_house() as house:
-        ref = await house.start(restart=TEMPORARY)
-        with capture_logs() as logs:
-            for number in range(100):
-                ref.tell(Note(f"{secret} {number}"))
-            assert await ref.ask(Echo(secret)) == secret
-            ref.tell(Do(crash))
-            ref.tell(Note(secret))
-            await ref.wait_stopped()
-    [crashed] = crashes(logs)
-    recorded = crashed["last_messages"]
-    assert len(recorded) == RECORDED == 64
-    assert recorded[-1].startswith("Do id=")
-    assert recorded[-2].startswith("Echo id=")
-    assert recorded[0].startswith("Note id=")
-    ids = [int(line.split("id=")[1].split()[0]) for line in recorded]
-    assert ids == sorted(ids)
-    rendered = "".join(
-        f"{entry} {structlog.processors.format_exc_info(None, '', dict(entry))}" for entry in logs
-    )
-    assert "Boom" in rendered
-    assert secret not in rendered
-
-
-async def test_messages_are_logged_at_debug_when_debug_is_on() -> None:
-    with capture_logs() as logs:
-        async with open_house() as house:
-            ref = await house.start()
-            await ref.ask(Echo("secret"))
-    [received] = [entry for entry in logs if entry["event"] == "actor.received"]
-    assert received["log_level"] == "debug"
-    assert received["type"] == "Echo"
-    assert received["depth"] == 0
-    assert received["waited_us"] >= 0
-    assert received["handled_us"] >= 0
-    assert "secret" not in str(logs)
-    assert [entry["event"] for entry in logs if entry["event"] != "actor.received"] == [
-        "actor.started",
-        "actor.stopped",
-    ]
-
-
-async def test_messages_are_not_logged_when_debug_is_off() -> None:
-    before = structlog.get_config()["wrapper_class"]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    try:
-        with capture_logs() as logs:
-            async with open_house() as house:
-                ref = await house.start()
-                await ref.ask(Echo("a"))
-    finally:
-        structlog.configure(wrapper_class=before)
-    assert logs == []
 
 
 async def test_an_idle_actor_holds_on_to_nothing_it_was_sent() -> None:

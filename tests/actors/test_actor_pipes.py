@@ -1,0 +1,245 @@
+"""The contract of `actors/actor.py` on what an actor orders for itself: pipes and timers."""
+
+from __future__ import annotations
+
+import outcome
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.errors import ActorStopped
+from reileta.errors import UserNotFound
+from tests.actors.helpers import (
+    Boom,
+    Do,
+    Echo,
+    Journal,
+    Note,
+    Outcomes,
+    Probe,
+    crash,
+    open_house,
+)
+
+
+async def test_a_pipe_brings_its_value_or_its_reileta_error() -> None:
+    results: list[outcome.Outcome[str]] = []
+
+    async def value() -> str:
+        await trio.lowlevel.checkpoint()
+        return "value"
+
+    async def error() -> str:
+        raise UserNotFound
+
+    def begin(probe: Probe) -> None:
+        for work in (value, error):
+            probe.context.pipe(work, lambda result: Do(lambda _: results.append(result)))
+
+    async with open_house() as house:
+        ref = await house.start()
+        ref.tell(Do(begin))
+        await wait_all_tasks_blocked()
+    assert {type(result) for result in results} == {outcome.Value, outcome.Error}
+    for result in results:
+        match result:
+            case outcome.Value(answer):
+                assert answer == "value"
+            case outcome.Error(raised):
+                assert isinstance(raised, UserNotFound)
+
+
+async def test_messages_are_handled_while_a_pipe_is_at_work(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(
+            Do(lambda probe: probe.context.pipe(lambda: trio.sleep(1), lambda _: Note("piped")))
+        )
+        await wait_all_tasks_blocked()
+        assert await ref.ask(Echo("meanwhile")) == "meanwhile"
+        await trio.sleep(2)
+    assert journal.words == ["meanwhile", "piped"]
+
+
+async def test_after_signals_in_time_and_can_be_taken_back(autojump_clock: MockClock) -> None:
+    journal = Journal()
+
+    def arm(probe: Probe) -> None:
+        probe.context.after(1, Note("tick"))
+        probe.context.after(2, Note("never")).cancel()
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(arm))
+        await trio.sleep(0.9)
+        assert journal.words == []
+        await trio.sleep(5)
+    assert journal.words == ["tick"]
+
+
+async def test_a_timer_ends_with_the_incarnation_that_set_it(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    journal.on_start = lambda probe: probe.context.after(1, Note(f"tick of {journal.starts}"))
+    async with open_house() as house:
+        ref = await house.start(journal)
+        await trio.sleep(0.5)
+        ref.tell(Do(crash))
+        await trio.sleep(5)
+    # Otherwise an actor that keeps ticking would tick twice as often after each crash.
+    assert journal.words == ["tick of 2"]
+
+
+async def test_a_tick_that_waits_at_a_crash_ends_with_it(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    journal.on_start = lambda probe: probe.context.after(1, Note(f"tick of {journal.starts}"))
+
+    async def fail_late(_: Probe) -> None:
+        await trio.sleep(2)
+        raise Boom
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(fail_late))
+        await trio.sleep(10)
+    assert journal.words == ["tick of 2"]
+
+
+async def test_a_pipe_ends_with_the_incarnation_that_began_it(autojump_clock: MockClock) -> None:
+    journal, cancelled = Journal(), list[bool]()
+
+    async def stubborn() -> str:
+        try:
+            await trio.sleep(1)
+        except trio.Cancelled:
+            cancelled.append(True)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+        return "stale"
+
+    def begin(probe: Probe) -> None:
+        probe.context.pipe(stubborn, lambda result: Note(result.unwrap()))
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(begin))
+        await wait_all_tasks_blocked()
+        ref.tell(Do(crash))
+        await trio.sleep(5)
+        assert await ref.ask(Echo("anew")) == "anew"
+    assert cancelled == [True]
+    assert journal.words == ["anew"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_pipe_that_fails_crashes_its_actor_at_once(
+    autojump_clock: MockClock, busy: bool
+) -> None:
+    journal = Journal()
+
+    async def fail() -> None:
+        await trio.sleep(1)
+        raise Boom
+
+    async def begin(probe: Probe) -> None:
+        probe.context.pipe(fail, lambda _: Note("never"))
+        if busy:
+            # It fails while the actor does not look.
+            await trio.sleep(2)
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(begin))
+        await trio.sleep(3)
+        assert journal.starts == 2
+        assert await ref.ask(Echo("anew")) == "anew"
+    assert journal.words == ["anew"]
+
+
+async def test_a_pipe_whose_result_cannot_be_told_crashes_its_actor_alone(
+    autojump_clock: MockClock,
+) -> None:
+    journal, sibling = Journal(), Journal()
+
+    def then(_: object) -> Note:
+        raise Boom
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        other = await house.start(sibling, name="probe/2")
+        ref.tell(Do(lambda probe: probe.context.pipe(trio.lowlevel.checkpoint, then)))
+        await trio.sleep(1)
+        assert await ref.ask(Echo("anew")) == "anew"
+        assert await other.ask(Echo("safe")) == "safe"
+    assert (journal.starts, sibling.starts) == (2, 1)
+
+
+async def test_a_pipe_that_fails_while_being_cancelled_hurts_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    journal, sibling = Journal(), Journal()
+
+    async def fail_when_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom
+
+    async def in_a_nursery() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            nursery.start_soon(trio.sleep_forever)
+
+    def begin(probe: Probe) -> None:
+        probe.context.pipe(fail_when_cancelled, lambda _: Note("never"))
+        probe.context.pipe(in_a_nursery, lambda _: Note("never"))
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        other = await house.start(sibling, name="probe/2")
+        ref.tell(Do(begin))
+        await wait_all_tasks_blocked()
+        ref.tell(Do(crash))
+        await trio.sleep(1)
+        assert await ref.ask(Echo("anew")) == "anew"
+        assert await other.ask(Echo("safe")) == "safe"
+    assert (journal.starts, sibling.starts) == (2, 1)
+
+
+async def test_a_failing_pipe_keeps_the_signals_that_wait(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    journal, outcomes = Journal(), Outcomes(nursery)
+    async with open_house() as house:
+        ref = await house.start(journal)
+
+        async def fail() -> None:
+            await trio.sleep(1)
+            ref.signal(Note("signal"))
+            ref.tell(Note("dropped"))
+            outcomes.ask("a", lambda: ref.ask(Echo("a")))
+            raise Boom
+
+        ref.tell(Do(lambda probe: probe.context.pipe(fail, lambda _: Note("never"))))
+        with capture_logs() as logs:
+            await trio.sleep(3)
+    assert journal.words[:1] == ["signal"]
+    assert "dropped" not in journal.words
+    assert journal.starts == 2
+    # Asked before the crash was seen, or after it: both are an outcome.
+    assert outcomes.ended["a"] in (ActorStopped, "a")
+    assert next(entry for entry in logs if entry["event"] == "actor.crashed")["dropped"] == 1
+
+
+async def test_a_hanging_pipe_does_not_hold_up_a_crash(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(lambda probe: probe.context.pipe(trio.sleep_forever, lambda _: Note("never"))))
+        ref.tell(Do(crash))
+        await trio.sleep(1)
+        ref.drain()
+        with trio.fail_after(1):
+            await ref.wait_stopped()
+    assert journal.starts == 2
