@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
-from quart import Quart, Response, request
+from quart import Quart, Response, has_request_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
@@ -93,6 +93,7 @@ class ReiletaApp(QuartTrio):
         self.limits = Limits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
         self.before_request_funcs[None].append(self._before)
+        self.before_websocket_funcs[None].append(self._before_upgrade)
         self.register_error_handler(Exception, self._refuse)
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
@@ -124,13 +125,17 @@ class ReiletaApp(QuartTrio):
             return _preflight(refused.valid_methods or ())
         return None
 
+    async def _before_upgrade(self) -> None:
+        self.limits.address(address_of(websocket))
+
     async def _refuse(self, exception: Exception) -> Response:
-        """The one mapper of exceptions to responses."""
-        rule = request.url_rule
+        """The one mapper of exceptions to responses; those of an upgrade are no different."""
+        carrier: BaseRequestWebsocket = request if has_request_context() else websocket
+        rule = carrier.url_rule
         refusal = refusal_of(exception, route=UNMATCHED if rule is None else rule.rule)
         if refusal.status == 429:
             self.node.metrics.http_limited += 1
-        body = failure(line_of(request), self.node.clock.now_ms(), refusal.error)
+        body = failure(line_of(carrier), self.node.clock.now_ms(), refusal.error)
         return Response(
             body, refusal.status, dict(refusal.headers), content_type="application/json"
         )

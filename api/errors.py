@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import WebsocketMismatch
 
 from reileta.errors import (
     Conflict,
@@ -130,6 +131,8 @@ def _of_http(exception: HTTPException) -> ReiletaError:
     """Werkzeug's own refusals (unknown paths, bodies that are too large, …) as errors of ours."""
     if isinstance(exception, MethodNotAllowed):
         return WrongMethod(exception.valid_methods or ())
+    if isinstance(exception, WebsocketMismatch):
+        return MessageInvalid.field("Upgrade", "is needed for a WebSocket's path, and for no other")
     match exception.code:
         case 404:
             return RequestNotFound()

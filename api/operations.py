@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
+from quart.wrappers.base import BaseRequestWebsocket
 
 from api.auth import Auth, credential_from
 from api.envelope import request_line, success
@@ -244,13 +245,13 @@ def _view(
     return view
 
 
-def address_of(current: Request) -> str:
+def address_of(current: BaseRequestWebsocket) -> str:
     """The address that the connection comes from; a header could be forged."""
     client = current.scope.get("client")
     return client[0] if client else "local"
 
 
-def line_of(current: Request) -> str:
+def line_of(current: BaseRequestWebsocket) -> str:
     """The envelope's `request`."""
     raw_path = current.scope.get("raw_path")
     path = raw_path.decode("ascii", "replace") if raw_path else current.path

@@ -23,13 +23,18 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
+from websockets.exceptions import InvalidHeader
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
+from websockets.http11 import Response as UpgradeResponse
 from websockets.server import ServerProtocol
 
 from actors.containment import contain
+from api.envelope import failure, request_line
 from api.ws.gateway import WIRE_EXTENSION
 from api.ws.wire import SocketWire, StreamWire, Wire
+from reileta.clock import Clock
+from reileta.errors import MessageInvalid
 from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
 from reileta.settings import Settings
@@ -42,6 +47,8 @@ BACKLOG: Final = 1024
 SEND_BUFFER: Final = 256 * 1024
 """What the system buffers for a socket: enough for bursts, and little enough that what a slow
 client is sent is not long out of date when it reads it."""
+
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 _log = structlog.get_logger()
 _quiet = logging.getLogger("reileta.websockets")
@@ -85,17 +92,20 @@ class Upgrade:
     async def run(self, head: bytes) -> None:
         """Answers the upgrade; if the route accepts it, serves the wire to its end."""
         protocol = self._protocol
-        protocol.receive_data(head)
+        # What came behind the head waits: the protocol would answer it before the upgrade.
+        end = head.index(b"\r\n\r\n") + 4
+        early = head[end:]
+        protocol.receive_data(head[:end])
         requests = [one for one in protocol.events_received() if isinstance(one, Request)]
         if not requests:
-            await self._send(protocol.data_to_send())
+            # Too long a line, too many headers, or no HTTP at all.
+            await self._send([b"".join(protocol.data_to_send()) or _BAD_REQUEST])
             await self._stream.aclose()
             return
         self._request = requests[0]
         response = protocol.accept(self._request)
         if response.status_code != 101:
-            protocol.send_response(response)
-            await self._send(protocol.data_to_send())
+            await self._reject(response)
             await self._stream.aclose()
             return
         self._response = response
@@ -106,7 +116,23 @@ class Upgrade:
         # Connections last: what only the upgrade needed is not kept meanwhile.
         serve, self._request, self._headers = self._serve, None, []
         del self._response
-        await serve(self._door.wire(self._stream, protocol))
+        await serve(self._door.wire(self._stream, protocol, early))
+
+    async def _reject(self, response: UpgradeResponse) -> None:
+        """Refuses an upgrade that is not made as RFC 6455 §4.2.1 says, in the envelope."""
+        assert self._request is not None
+        wrong = self._protocol.handshake_exc
+        field = wrong.name if isinstance(wrong, InvalidHeader) else "Upgrade"
+        error = MessageInvalid.field(field, "is missing or not valid for an upgrade to WebSocket")
+        path, _, query = self._request.path.partition("?")
+        self._status = response.status_code
+        self._headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Sec-WebSocket-Version", b"13"),
+            (b"Upgrade", b"websocket"),
+        ]
+        self._body = failure(request_line(path, query), self._door.clock.now_ms(), error)
+        await self._refuse()
 
     def _scope(self, request: Request) -> dict[str, Any]:
         path, _, query = request.path.partition("?")
@@ -180,8 +206,9 @@ async def open_listeners(settings: Settings) -> tuple[list[trio.SocketListener],
 class FrontDoor:
     """The listener and its connections. `stop` ends it in order."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: App, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self.app = app
+        self.clock = clock
         self.secure = settings.secure
         self._settings = settings
         self._metrics = metrics
@@ -233,8 +260,8 @@ class FrontDoor:
         while self._open:  # noqa: ASYNC110  # once in a process' life
             await trio.sleep(0.02)
 
-    def wire(self, stream: Stream, protocol: ServerProtocol) -> Wire:
-        """The fastest wire for that stream."""
+    def wire(self, stream: Stream, protocol: ServerProtocol, early: bytes) -> Wire:
+        """The fastest wire for that stream; `early` was read of it already."""
         remote = _address(stream, "getpeername")[0]
         kind: type[SocketWire] | type[StreamWire] = (
             SocketWire if isinstance(stream, trio.SocketStream) else StreamWire
@@ -246,6 +273,7 @@ class FrontDoor:
             self._metrics,
             backlog_limit_bytes=self._settings.backlog_limit_bytes,
             remote=remote,
+            early=early,
         )
 
     async def _contained(self, stream: Stream) -> None:
@@ -312,10 +340,11 @@ _DEFLATE: Final = ServerPerMessageDeflateFactory(
 
 def is_upgrade(head: bytes) -> bool:
     """Whether a request's head asks for an upgrade to WebSocket, over HTTP/1.1."""
-    line, _, rest = head.partition(b"\r\n")
-    if not line.startswith(b"GET ") or not line.endswith(b" HTTP/1.1"):
-        return False
-    for header in rest.partition(b"\r\n\r\n")[0].split(b"\r\n"):
+    whole, end, _ = head.partition(b"\r\n\r\n")
+    line, *headers = whole.split(b"\r\n")
+    if not (end and line.isascii() and line.startswith(b"GET ") and line.endswith(b" HTTP/1.1")):
+        return False  # Hypercorn refuses what is no HTTP at all
+    for header in headers:
         name, _, value = header.partition(b":")
         if name.strip().lower() == b"upgrade":
             return value.strip().lower() == b"websocket"

@@ -120,7 +120,7 @@ async def serve(
 async def _faces(node: Node, passwords: Passwords) -> AsyncIterator[tuple[FrontDoor, Gateway]]:
     app: ReiletaApp = create_app(node, passwords=passwords)
     gateway = Gateway(node, app.auth)
-    door = FrontDoor(app, node.settings, node.metrics)
+    door = FrontDoor(app, node.settings, node.metrics, node.clock)
     app.register_blueprint(gateway_blueprint(gateway, lambda: door.nursery))
     yield door, gateway
 

@@ -16,9 +16,11 @@ import structlog
 import trio
 import trio.lowlevel
 from quart import Blueprint, websocket
+from werkzeug.datastructures import Headers
 
 from actors.trace import Sampler
 from api.auth import Auth, credential_from
+from api.operations import DEPRECATION
 from api.ports import GatewayPort
 from api.ws.connection import Connection
 from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed
@@ -137,15 +139,18 @@ def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> 
     @blueprint.websocket("/api/ws")
     async def connect() -> None:
         """Upgrades, and hands the wire over; a credential that is not valid refuses the upgrade."""
-        asker = await gateway.auth.authenticate(credential_from(websocket))
+        credential = credential_from(websocket)
+        asker = await gateway.auth.authenticate(credential)
+        deprecated = credential is not None and credential.deprecated
         extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
         handover: Handover | None = extensions.get(WIRE_EXTENSION)
-        await websocket.accept()
+        await websocket.accept(Headers({"Deprecation": DEPRECATION} if deprecated else {}))
         if handover is not None:
             handover.claim(lambda wire: gateway.serve(wire, asker))
             return
         wire = AsgiWire(
-            websocket,
+            # Not the proxy: others' tasks write here, and have no websocket of their own.
+            websocket._get_current_object(),  # type: ignore[attr-defined]
             nursery(),
             gateway.node.metrics,
             backlog_limit_bytes=gateway.node.settings.backlog_limit_bytes,

@@ -16,22 +16,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import structlog
 import trio
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State as ProtocolState
 from websockets.server import ServerProtocol
 
+from actors.containment import contain
 from actors.fanout import Batch, Piece
 from actors.sink import Seat
 from api.ws.backlog import MAX_VIEWS, Backlog
 from reileta.frames import payload_of
+from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
 
 RECEIVE_BYTES: Final = 65_536
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
 STREAM_CHUNK: Final = 65_536
+_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What writing raises when the client has gone."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
+
+_log = structlog.get_logger()
 
 
 class WireState(enum.Enum):
@@ -174,12 +181,15 @@ class Wire(ABC):
         self._metrics.conflated += self._backlog.conflated - conflated
 
     async def _flush_contained(self) -> None:
+        """Writes what waits. Whatever goes wrong is this wire's end, and nobody else's."""
         try:
-            await self._flush()
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            self.cut()
+            failure = await contain(self._flush)
         finally:
             self._flushing = False
+        if failure is not None:
+            if not isinstance(failure, _GONE):
+                _log.error(CONNECTION_FAILED, exc_info=failure)
+            self.cut()
 
     def _next_views(self, limit_bytes: int | None = None) -> list[memoryview]:
         """What to write next, conflated."""
@@ -205,9 +215,12 @@ class Wire(ABC):
 
 
 class ProtocolWire(Wire):
-    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
+    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`.
 
-    __slots__ = ("_fragments", "_fresh", "_over", "_protocol")
+    `early`: what came right behind the upgrade, in the same packet.
+    """
+
+    __slots__ = ("_early", "_fragments", "_over", "_protocol")
 
     def __init__(
         self,
@@ -217,22 +230,21 @@ class ProtocolWire(Wire):
         *,
         backlog_limit_bytes: int,
         remote: str,
+        early: bytes = b"",
     ) -> None:
         super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
         self._protocol = protocol
         self._fragments: list[bytes] | None = None
         self._over = False
-        self._fresh = True
+        self._early = early
         self._deflate = bool(protocol.extensions)
 
     async def receive(self) -> list[bytes | None]:
-        if self._fresh:
-            # What came right behind the upgrade, in the same packet, is in the protocol already.
-            self._fresh = False
-            self._protocol.receive_data(b"")
-            return self._collect()
         if self._over:
             raise WireClosed
+        if self._early:
+            early, self._early = self._early, b""
+            return self._feed(early)
         return self._feed(await self._receive_bytes())
 
     def ping(self) -> None:
@@ -316,9 +328,15 @@ class SocketWire(ProtocolWire):
         *,
         backlog_limit_bytes: int,
         remote: str,
+        early: bytes = b"",
     ) -> None:
         super().__init__(
-            protocol, nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote
+            protocol,
+            nursery,
+            metrics,
+            backlog_limit_bytes=backlog_limit_bytes,
+            remote=remote,
+            early=early,
         )
         # Trio's socket object would try, wait and check for cancellation on every call. The stream
         # gives its descriptor up, and this wire owns it.
@@ -395,9 +413,15 @@ class StreamWire(ProtocolWire):
         *,
         backlog_limit_bytes: int,
         remote: str,
+        early: bytes = b"",
     ) -> None:
         super().__init__(
-            protocol, nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote
+            protocol,
+            nursery,
+            metrics,
+            backlog_limit_bytes=backlog_limit_bytes,
+            remote=remote,
+            early=early,
         )
         self._stream = stream
 

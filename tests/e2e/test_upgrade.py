@@ -1,0 +1,237 @@
+"""From the first byte of a connection to an open WebSocket, or to a refusal."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from api import serve
+from tests.e2e.clients import (
+    PING,
+    PONG,
+    Answer,
+    Frame,
+    Raw,
+    connected,
+    frame,
+    text,
+    until,
+    upgrade_head,
+)
+from tests.e2e.servers import Account, House, running
+
+
+async def asked(house: House, head: bytes) -> Answer:
+    """What a connection of its own is answered."""
+    async with Raw.connected(house) as client:
+        await client.send(head)
+        return await client.answer()
+
+
+async def works(client: Raw) -> None:
+    """An open socket, over which a ping is answered."""
+    await client.send(text({"command": "ping", "state": "?"}))
+    assert (await client.message("ping"))["state"] == "?"
+
+
+async def test_credentials_in_every_place(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account("ada")
+        own = f"Origin: http://localhost:{house.port}"
+        host = f"localhost:{house.port}"
+        cookie = f"Cookie: _suid={ada.token}"
+        # Each: the head, whether it is authenticated, whether it says that it is deprecated.
+        for head, known, deprecated in (
+            (upgrade_head(ada), True, False),
+            (upgrade_head(None, f"Authorization: {ada.token}"), True, False),
+            (upgrade_head(ada, "User-Agent: AVR(User)"), True, False),
+            (upgrade_head(path=f"/api/ws?authuser={ada.token}"), True, True),
+            (upgrade_head(None, cookie, own, host=host), True, False),
+            (upgrade_head(None, cookie, "Origin: https://evil.example", host=host), False, False),
+            (upgrade_head(None, cookie), False, False),
+            (upgrade_head(None, "Cookie: _suid=ua_dead-and-gone-for-long"), False, False),
+            (upgrade_head(), False, False),
+        ):
+            async with Raw.connected(house) as client:
+                await client.send(head)
+                answer = await client.answer()
+                assert answer.status == 101, head
+                assert ("deprecation" in answer.headers) == deprecated, head
+                if known:
+                    told = await client.message("authenticated")
+                    assert told["data"]["session"] == ada.session
+                else:
+                    await client.send(text({"command": "instance-leave", "state": 1}))
+                    refused = await client.message("instance-leave")
+                    assert refused["error"]["code"] == 3
+
+
+async def test_refused_credentials_get_the_envelope(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account("ada")
+        dead = Account("", "", "", "ua_" + "x" * 43)
+        for head, status, code in (
+            (upgrade_head(None, "Authorization: Basic dXNlcjpwYXNz"), 400, 100),
+            (upgrade_head(None, "Authorization: Bearer"), 400, 100),
+            (upgrade_head(ada, f"Authorization: {ada.token}"), 400, 100),
+            (upgrade_head(path="/api/ws?authuser=%00"), 400, 100),
+            (upgrade_head(dead), 401, 101),
+            (upgrade_head(path=f"/api/ws?authuser={dead.token}"), 401, 101),
+            (upgrade_head(path=f"/api/ws?authserver={ada.token}"), 401, 101),
+            (upgrade_head(ada, "User-Agent: AVR(Server)"), 401, 101),
+        ):
+            answer = await asked(house, head)
+            assert (answer.status, answer.code) == (status, code), head
+            assert answer.envelope["request"].startswith("/api/ws")
+            assert b"ua_" not in answer.body
+            assert answer.headers["connection"] == "close"
+        assert not house.metrics.connections
+
+
+async def test_an_upgrade_of_another_path(database_url: str) -> None:
+    async with running(database_url) as house:
+        for path in ("/api/nothing", "/", "/api/ws/", "/api/time", "*"):
+            answer = await asked(house, upgrade_head(path=path))
+            assert (answer.status, answer.code) in ((404, 2), (400, 119)), path
+
+
+async def test_handshakes_that_are_none(database_url: str) -> None:
+    async with running(database_url) as house:
+        for head, status, field in (
+            (upgrade_head(without="Sec-WebSocket-Key"), 400, "Sec-WebSocket-Key"),
+            (upgrade_head(without="Sec-WebSocket-Version"), 400, "Sec-WebSocket-Version"),
+            (upgrade_head(without="Connection"), 426, "Connection"),
+            (
+                upgrade_head(None, "Sec-WebSocket-Key: c2hvcnQ=", without="Sec-WebSocket-Key: "),
+                400,
+                "Sec-WebSocket-Key",
+            ),
+            (upgrade_head(None, "Sec-WebSocket-Version: 8"), 400, "Sec-WebSocket-Version"),
+        ):
+            answer = await asked(house, head)
+            assert (answer.status, answer.code) == (status, 119), head
+            assert answer.envelope["error"]["details"][0]["field"] == field
+            assert answer.headers["sec-websocket-version"] == "13"
+
+
+async def test_heads_that_are_no_http_are_refused_quietly(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(database_url) as house:
+        for head, statuses in (
+            (upgrade_head(None, "no colon here"), (400,)),
+            (upgrade_head(None, "Bad Name: x"), (400,)),
+            (upgrade_head(path="/api/ws?x=\udcff"), (400,)),
+            (upgrade_head(path="/api/ws?x=" + "a" * 9_000), (414, 431)),
+            (upgrade_head(None, "X: " + "a" * 9_000), (431,)),
+            (upgrade_head(None, *[f"X-{n}: 1" for n in range(200)]), (431,)),
+            (upgrade_head(None, "X: " + "a" * 40_000)[:-4], (431,)),
+            (b"\x00\x01\x02\r\n\r\n", (400,)),
+            (b"GET\r\n\r\n", (400,)),
+        ):
+            answer = await asked(house, head)
+            assert answer.status in statuses, head[:60]
+        async with Raw.connected(house) as client:  # bytes that are no text are no matter
+            answer = await client.upgrade(None, "X-Name: \udcc3\udca9")
+            assert answer.status == 101
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert "connection.failed" not in said.out
+
+
+async def test_asking_for_the_socket_without_an_upgrade(database_url: str) -> None:
+    async with running(database_url) as house:
+        answer = await asked(house, b"GET /api/ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (answer.status, answer.code) == (400, 119)
+        assert answer.envelope["error"]["details"][0]["field"] == "Upgrade"
+
+
+async def test_frames_in_the_same_packet_as_the_upgrade(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account("ada")
+        async with Raw.connected(house) as client:
+            ping = text({"command": "ping", "state": 7, "data": {"time": 5}})
+            answer = await client.upgrade(ada, after=ping + frame(PING, b"there?"))
+            assert answer.status == 101
+            frames: list[Frame] = []
+            while not frames or b'"state":7' not in frames[-1].payload:
+                frames.append(await client.frame())
+            assert [one.payload for one in frames if one.opcode == PONG] == [b"there?"]
+
+
+async def test_a_head_in_many_packets(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account("ada")
+        async with Raw.connected(house) as client:
+            client.stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
+            for byte in upgrade_head(ada) + text({"command": "ping", "state": 1}):
+                await client.send(bytes([byte]))
+            assert (await client.answer()).status == 101
+            await client.message("ping")
+
+
+async def test_a_head_that_never_ends_is_cut(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "HEAD_TIMEOUT_S", 0.1)
+    async with running(database_url) as house, Raw.connected(house) as client:
+        await client.send(upgrade_head()[:-3])
+        assert await client.ended() == b""
+    async with running(database_url) as house, Raw.connected(house) as client:
+        assert await client.ended() == b""
+
+
+async def test_an_upgrade_on_a_connection_that_spoke_http_before(database_url: str) -> None:
+    """The fallback: Hypercorn's own WebSocket, behind the same gateway."""
+    async with running(database_url) as house:
+        ada, bob = await house.account("ada"), await house.account("bob")
+        place = await house.instance(ada)
+        async with connected(house, bob) as other, Raw.connected(house) as client:
+            await other.join(place.id)
+            await client.send(b"GET /api/time HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await client.answer()).status == 200
+            await client.enter(ada, place.id)
+            await other.event("instance-joined")
+            await other.say(place.id, {"hello": "é"})
+            assert (await client.message("instance-data"))["data"]["data"] == {"hello": "é"}
+            await client.send(
+                text({"command": "instance-data", "subgroup": place.id, "data": ["ü", 1.50]})
+            )
+            assert (await other.hear())["data"] == ["ü", 1.5]
+            await client.send(frame(2, b"binary"))
+            assert (await client.frame()).payload.find(b'"code":119') > 0
+            await client.send(frame(8, b"\x03\xe8bye"))
+            assert (await client.close_frame()).close_code == 1000
+            await client.ended()
+            await until(lambda: len(house.gateway) == 1)
+
+
+async def test_a_fallback_socket_is_closed_with_our_codes(database_url: str) -> None:
+    async with running(database_url, messages_burst=3, messages_per_s=0.001) as house:
+        ada = await house.account("ada")
+        async with Raw.connected(house) as client:
+            await client.send(b"GET /api/time HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await client.answer()).status == 200
+            await client.enter(ada)
+            for _ in range(5):
+                await client.send(text({"command": "ping"}))
+            assert (await client.close_frame()).close_code == 1008
+        async with Raw.connected(house) as client:
+            await client.send(b"GET /api/time HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await client.answer()).status == 200
+            answer = await client.upgrade(Account("", "", "", "ua_" + "x" * 43))
+            assert (answer.status, answer.code) == (401, 101)
+        await until(lambda: len(house.gateway) == 0)
+
+
+async def test_too_many_upgrades_of_one_address(database_url: str) -> None:
+    async with running(database_url) as house:
+        statuses = set()
+        for _ in range(600):
+            answer = await asked(house, upgrade_head(None, "Authorization: Basic x"))
+            statuses.add(answer.status)
+            if answer.status == 429:
+                assert answer.code == 102
+                assert int(answer.headers["retry-after"]) >= 1
+                break
+        assert statuses == {400, 429}
