@@ -118,6 +118,93 @@ class Ban:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """What somebody did to another in an instance, as its log keeps it (PROTOCOL §6).
+
+    `type` is a measure (`kick`, `ban`, …) or a change of roles (`moderator`, `unmoderator`,
+    `master`); `owner` is the instance's owner at that time. `user` and `by` are `UserIDAt`s.
+    """
+
+    instance_id: str
+    owner: str
+    type: str
+    user: str
+    by: str
+    reason: str | None
+    until: int | None
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """That one user follows another, and since when. Two that follow each other are friends."""
+
+    follower: str
+    followed: str
+    following_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An addition of someone's to the server, known by a reverse-DNS id (PROTOCOL §5)."""
+
+    id: str
+    title: str
+    description: str | None
+    url: str | None
+    owner: str
+    tags: frozenset[str]
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A build of a world (PROTOCOL §5): empty, somewhere else (`url`), or a file that is kept here.
+
+    `hash` is the file's SHA-256 in hex, `size` its bytes.
+    """
+
+    id: str
+    world_id: str
+    version: str
+    engine: str
+    platform: str
+    url: str | None
+    hash: str | None
+    size: int | None
+    created_at: int
+    updated_at: int
+
+    @property
+    def empty(self) -> bool:
+        return self.url is None and self.hash is None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture of a user or a world: where its PNG lies, and how many pixels it has."""
+
+    hash: str
+    width: int
+    height: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedUser:
+    """An account that was deleted, and what hung on it: ids, for whoever is to be told."""
+
+    user: User
+    sessions: tuple[str, ...]
+    """Those that were alive; they ended with it."""
+    worlds: tuple[str, ...]
+    """These, the instances and the services are the server's own account's now."""
+    instances: tuple[str, ...]
+    services: tuple[str, ...]
+
+
 class Unset(Enum):
     """The type of `UNSET`, which says that a change leaves a field as it is; None empties it."""
 

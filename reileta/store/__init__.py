@@ -13,6 +13,8 @@ from reileta.store.embedded import open_embedded
 from reileta.store.identity import Identities, Identity
 from reileta.store.instances import Instances
 from reileta.store.migrate import known_migrations, migrate
+from reileta.store.moderations import Moderations
+from reileta.store.moderators import Moderators
 from reileta.store.postgres import Database, Queries, asyncio_loop
 from reileta.store.sessions import Sessions
 from reileta.store.tokens import Tokens
@@ -33,6 +35,8 @@ class Store:
     worlds: Worlds
     instances: Instances
     bans: Bans
+    moderators: Moderators
+    moderations: Moderations
     identity: Identities
 
 
@@ -64,5 +68,7 @@ async def open_store(
             worlds=Worlds(database, clock),
             instances=Instances(database, clock),
             bans=Bans(database),
+            moderators=Moderators(database),
+            moderations=Moderations(database),
             identity=identity,
         )

@@ -1,0 +1,26 @@
+-- Hosting: who moderates an instance, and who did what to whom.
+
+CREATE TABLE moderators (
+    instance_id text NOT NULL
+                CONSTRAINT moderators_instance REFERENCES instances (id) ON DELETE CASCADE,
+    user_ref    text NOT NULL,
+    by_ref      text NOT NULL,
+    issued      bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    created_at  bigint NOT NULL,
+    PRIMARY KEY (instance_id, user_ref)
+);
+
+-- What was done outlives the instance in which it was done: hence no foreign key, and the owner
+-- beside it, who may still read it.
+CREATE TABLE moderations (
+    number      bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    instance_id text NOT NULL,
+    owner       text NOT NULL,
+    type        text NOT NULL,
+    user_ref    text NOT NULL,
+    by_ref      text NOT NULL,
+    reason      text,
+    until       bigint,
+    created_at  bigint NOT NULL
+);
+CREATE INDEX moderations_by_instance ON moderations (instance_id, number);

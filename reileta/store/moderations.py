@@ -1,0 +1,56 @@
+"""The log of moderation: who did what to whom, when and why. It outlives the instance."""
+
+from __future__ import annotations
+
+from reileta.records import Moderation, Page
+from reileta.store.postgres import Queries, Row
+from reileta.store.sql import page
+
+
+class Moderations:
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def note(self, moderation: Moderation) -> None:
+        """Writes one down."""
+        await self._queries.execute(
+            "INSERT INTO moderations "
+            "(instance_id, owner, type, user_ref, by_ref, reason, until, created_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            moderation.instance_id,
+            moderation.owner,
+            moderation.type,
+            moderation.user,
+            moderation.by,
+            moderation.reason,
+            moderation.until,
+            moderation.created_at,
+        )
+
+    async def of(
+        self, instance_id: str, *, owner: str | None, limit: int, offset: int
+    ) -> Page[Moderation]:
+        """Those of an instance, the newest first; with `owner`, only what was done while that one
+        owned it."""
+        return await page(
+            self._queries,
+            "SELECT *, number AS id, -number AS place FROM moderations "
+            "WHERE instance_id = $1 AND ($2::text IS NULL OR owner = $2)",
+            [instance_id, owner],
+            _moderation,
+            limit=limit,
+            offset=offset,
+        )
+
+
+def _moderation(row: Row) -> Moderation:
+    return Moderation(
+        instance_id=row["instance_id"],
+        owner=row["owner"],
+        type=row["type"],
+        user=row["user_ref"],
+        by=row["by_ref"],
+        reason=row["reason"],
+        until=row["until"],
+        created_at=row["created_at"],
+    )

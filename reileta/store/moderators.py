@@ -1,0 +1,43 @@
+"""Moderators: whom an instance's owner named. They stay named over restarts (PROTOCOL §6)."""
+
+from __future__ import annotations
+
+from reileta.errors import InstanceNotFound
+from reileta.store.postgres import ConstraintBroken, Queries
+
+
+class Moderators:
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, instance_id: str) -> list[str]:
+        """The instance's moderators as they were put, in the order of their naming."""
+        rows = await self._queries.fetch(
+            "SELECT user_ref FROM moderators WHERE instance_id = $1 ORDER BY issued", instance_id
+        )
+        return [row["user_ref"] for row in rows]
+
+    async def put(self, instance_id: str, user: str, *, by: str, now_ms: int) -> None:
+        """Names one; one that is named already keeps its place. Raises InstanceNotFound."""
+        try:
+            await self._queries.execute(
+                "INSERT INTO moderators (instance_id, user_ref, by_ref, created_at) "
+                "VALUES ($1, $2, $3, $4) ON CONFLICT (instance_id, user_ref) DO NOTHING",
+                instance_id,
+                user,
+                by,
+                now_ms,
+            )
+        except ConstraintBroken as error:
+            raise InstanceNotFound from error
+
+    async def remove(self, instance_id: str, user: str) -> bool:
+        """Dismisses one; whether it was named."""
+        return (
+            await self._queries.execute(
+                "DELETE FROM moderators WHERE instance_id = $1 AND user_ref = $2",
+                instance_id,
+                user,
+            )
+            > 0
+        )
