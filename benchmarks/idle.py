@@ -5,6 +5,7 @@ python -m benchmarks.idle --url ws://host:3032 --tokens bots.txt --connections 5
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,11 +16,13 @@ import typer
 from benchmarks import worker
 from benchmarks.connect import Client, Target, open_all
 from benchmarks.dialects import Reileta, decode, read_tokens
-from benchmarks.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError, ConnectionLost
 from benchmarks.machine import Usage, usage
 
 _WARM: int = 50
 """Connections opened and closed first, so that what the server loads once is not counted."""
+_AT_ONCE: int = 500
+"""Connections opened before the earlier ones are looked after again."""
 _CHECKED: int = 20
 """Connections that are asked for a pong at the end: they must be alive and authenticated."""
 
@@ -54,12 +57,17 @@ def measure(
     time.sleep(settle_s)
     before = usage(pid)
     began = time.monotonic()
-    clients = open_all(target, dialect, range(connections), worker.part(progress, 0, 0.8))
+    clients: list[Client] = []
     try:
+        while len(clients) < connections:
+            numbers = range(len(clients), min(connections, len(clients) + _AT_ONCE))
+            clients += open_all(target, dialect, numbers)
+            tend(clients, 0)
+            progress(0.8 * len(clients) / connections)
         opened_s = time.monotonic() - began
-        time.sleep(settle_s)
+        tend(clients, settle_s)
         settled, settled_at = usage(pid), time.monotonic()
-        time.sleep(settle_s)
+        tend(clients, settle_s)
         after = usage(pid)
         idle_s = time.monotonic() - settled_at
         for client in clients[:: max(1, connections // _CHECKED)]:
@@ -78,6 +86,27 @@ def measure(
         rss_after_bytes=None if after is None else after.rss_bytes,
         idle_cpu=None if not (settled and after) else (after.cpu_s - settled.cpu_s) / idle_s,
     )
+
+
+def tend(clients: Sequence[Client], seconds: float) -> None:
+    """Answers the server's pings for so long; at least, those that are there already.
+
+    Raises ConnectionLost when the server closes a connection.
+    """
+    by_fd = {client.sock.fileno(): client for client in clients}
+    deadline = time.monotonic() + seconds
+    with select.epoll() as epoll:
+        for fd in by_fd:
+            epoll.register(fd, select.EPOLLIN)
+        while True:
+            ready = epoll.poll(max(0.0, deadline - time.monotonic()), len(by_fd))
+            for fd, _ in ready:
+                data = by_fd[fd].sock.recv(1 << 16)
+                if not data:
+                    raise ConnectionLost("the server hung up on an idle connection")
+                by_fd[fd].take(data)
+            if not ready and time.monotonic() >= deadline:
+                return
 
 
 def check_alive(client: Client) -> None:

@@ -14,7 +14,7 @@ from benchmarks.connect import Target
 from benchmarks.dialects import choose, read_tokens
 from benchmarks.load import Plan
 from benchmarks.rooms import PAYLOAD_BYTES, Rooms
-from benchmarks.sustained import SustainedResult, search
+from benchmarks.sustained import PROBES, SustainedResult, search
 
 
 def main(
@@ -24,6 +24,7 @@ def main(
     group: Annotated[int, typer.Option(min=2, help="Players a room.")] = 2,
     first: Annotated[float, typer.Option(help="The first rate: messages a second in all.")] = 8000,
     limit: Annotated[float, typer.Option(help="The highest rate to try, in all.")] = 60_000,
+    probes: Annotated[int, typer.Option(min=1, help="Runs at most.")] = PROBES,
     seconds: worker.Seconds = 3,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
@@ -37,7 +38,7 @@ def main(
         dialect = choose(protocol, target, read_tokens(tokens), players, group, None)
         rooms = Rooms(target, dialect, players, group, PAYLOAD_BYTES)
         plan = Plan(first / players, seconds, server_pid=pid)
-        return search(rooms, plan, first / players, limit / players, progress)
+        return search(rooms, plan, first / players, limit / players, probes, progress)
 
     worker.work(f"messages in, {players} players in rooms of {group}", job, as_json=json, core=core)
 

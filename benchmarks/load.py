@@ -30,6 +30,7 @@ _NS: Final = 1_000_000_000
 _SAMPLES_PER_S: Final = 20_000
 """At most about so many deliveries are parsed: sampling costs the generator a microsecond each."""
 _SAMPLE_EVERY: Final = 53
+_LATE_MS: Final = 5.0
 _TICK_NS: Final = 100 * NS_PER_MS
 _REST_NS: Final = 500_000
 """Reads come in rounds, no closer together than this: a system call for each of a million
@@ -106,6 +107,11 @@ class LoadResult(msgspec.Struct, frozen=True):
             and self.latency.p99_ms < 1000
             and self.deliveries_per_s >= 0.97 * offered
         )
+
+    @property
+    def disturbed(self) -> bool:
+        """The load was late though it had little to do: others used the machine meanwhile."""
+        return self.late_p99_ms > _LATE_MS and self.generator_cpu < 0.8
 
 
 @dataclass(frozen=True, slots=True)

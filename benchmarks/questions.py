@@ -24,7 +24,7 @@ from benchmarks.report import Report, RoomRun, Sustained
 from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
 from benchmarks.slow import SlowResult
-from benchmarks.sustained import SustainedResult
+from benchmarks.sustained import PROBES, SustainedResult
 
 ROOT: Final = Path(__file__).parent.parent
 RATE: Final = 20.0
@@ -49,6 +49,7 @@ class Scale:
     quick: bool
     seconds: float
     probe_s: float
+    probes: int
     players: tuple[int, ...]
     idle: int
     joins: int
@@ -58,8 +59,8 @@ class Scale:
     @classmethod
     def of(cls, *, quick: bool, seconds: float | None) -> Self:
         if quick:
-            return cls(True, seconds or 3, 2, (100, 300), 1000, 300, 2, 1)
-        return cls(False, seconds or 10, 4, (100, 200, 300, 400), 5000, 1000, 4, 4)
+            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 2, 1)
+        return cls(False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 4, 4)
 
     @property
     def bots(self) -> int:
@@ -183,7 +184,7 @@ def _most(asker: Asker, kind: Kind) -> Sustained:
     search = asker.ask(
         kind, "sustained", f"the highest rate with {players} players", SustainedResult,
         players=players, first=first, limit=max(40.0, 40_000 / players / 2),
-        seconds=asker.scale.probe_s,
+        seconds=asker.scale.probe_s, probes=asker.scale.probes,
     )  # fmt: skip
     runs = [*held, *([search.best] if search.best else [])]
     best = max(runs, key=lambda run: run.deliveries_per_s, default=None)
@@ -202,8 +203,9 @@ def inbound(asker: Asker) -> None:
     for kind in asker.kinds:
         try:
             found = asker.ask(
-                kind, "inbound", "messages in", SustainedResult, seconds=asker.scale.probe_s
-            )
+                kind, "inbound", "messages in", SustainedResult,
+                seconds=asker.scale.probe_s, probes=asker.scale.probes,
+            )  # fmt: skip
         except BenchmarkError as error:
             asker.note(f"{kind.title}, messages in", error)
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 from rich.console import Console
@@ -61,6 +62,13 @@ class Report(msgspec.Struct):
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
         return next((run.result for run in found), None)
+
+    def load_results(self) -> Iterator[LoadResult]:
+        """Every run of the load generator, the probes of searches included."""
+        yield from (run.result for run in self.rooms if run.result is not None)
+        for row in (*self.sustained, *self.inbound):
+            if row.search is not None:
+                yield from row.search.probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +156,22 @@ def show(report: Report, console: Console) -> None:
         console.print(f"[yellow]not measured: {server}: {why}[/]")
     for what, why in report.failed.items():
         console.print(f"[red]failed: {what}: {why}[/]", highlight=False)
+    disturbed = [run for run in report.load_results() if run.disturbed]
+    if disturbed:
+        console.print(
+            f"[yellow]in {len(disturbed)} runs the load was late though it had little to do: "
+            "something else used the machine, and no figure here is to be trusted[/]",
+            highlight=False,
+        )
     console.print(f"{report.machine}{'' if report.pinned else '; not pinned: one core alone'}")
 
 
 def _rooms(report: Report) -> Table:
     table = Table(title="One room: everybody sends, everybody else gets it")
     for name in ("players", "server", "delivered", "deliveries/s", "p50 ms", "p99 ms", "max ms"):
-        table.add_column(name, justify="left" if name == "server" else "right")
+        whole = name in ("server", "delivered", "deliveries/s")
+        side: Literal["left", "right"] = "left" if name == "server" else "right"
+        table.add_column(name, justify=side, no_wrap=whole, min_width=9 if whole else None)
     for name in ("CPU s/million", "memory MiB", "load's CPU", "load late ms"):
         table.add_column(name, justify="right")
     for run in report.rooms:

@@ -24,7 +24,7 @@ from benchmarks.screen import Screen
 from benchmarks.servers import KINDS, REILETA, Servers, install_peers
 
 RESULTS: Final = Path(__file__).parent / "results" / "latest"
-_WIDTH: Final = 120
+_WIDTH: Final = 140
 """Columns where there is no terminal to ask: in a file, a table must not be cut."""
 
 

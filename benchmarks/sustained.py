@@ -25,7 +25,8 @@ from benchmarks.rooms import PAYLOAD_BYTES, Rooms
 PRECISION: Final = 1.06
 """The search ends when the lowest rate that failed is so close to the highest that held."""
 _GROWTH: Final = 1.6
-_PROBES: Final = 14
+PROBES: Final = 12
+"""Runs that a search may take."""
 _REST_S: Final = 0.5
 
 
@@ -39,7 +40,7 @@ class SustainedResult(msgspec.Struct, frozen=True):
 
 
 def highest(
-    holds: Callable[[float], bool], first: float, limit: float, probes: int = _PROBES
+    holds: Callable[[float], bool], first: float, limit: float, probes: int = PROBES
 ) -> float | None:
     """The highest rate up to `limit` that holds, from `first` up or down; None if none does.
 
@@ -67,20 +68,20 @@ def highest(
 
 
 def search(
-    rooms: Rooms, plan: Plan, first: float, limit: float, progress: worker.Share
+    rooms: Rooms, plan: Plan, first: float, limit: float, probes: int, progress: worker.Share
 ) -> SustainedResult:
     """Probes rates a player, each over fresh connections."""
     runs: list[LoadResult] = []
 
     def holds(rate: float) -> bool:
         done = len(runs)
-        share = worker.part(progress, done / _PROBES, (done + 1) / _PROBES)
+        share = worker.part(progress, done / probes, (done + 1) / probes)
         run = rooms.run(at_rate(plan, rate), share)
         runs.append(run)
         time.sleep(_REST_S)
         return run.sustained
 
-    best = highest(holds, first, limit)
+    best = highest(holds, first, limit, probes)
     progress(1.0)
     found = next((run for run in runs if run.rate == best), None)
     return SustainedResult(found, best is not None and best >= limit, runs)
@@ -98,6 +99,7 @@ def main(
     group: Annotated[int, typer.Option(min=0, help="Players a room; 0: all in one.")] = 0,
     first: Annotated[float, typer.Option(help="The first rate: messages a second of each.")] = 20,
     limit: Annotated[float, typer.Option(help="The highest rate to try.")] = 400,
+    probes: Annotated[int, typer.Option(min=1, help="Runs at most.")] = PROBES,
     seconds: worker.Seconds = 4,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
@@ -110,7 +112,8 @@ def main(
         target, size = Target.parse(url), group or players
         dialect = choose(protocol, target, read_tokens(tokens), players, size, None)
         rooms = Rooms(target, dialect, players, size, PAYLOAD_BYTES)
-        return search(rooms, Plan(first, seconds, server_pid=pid), first, limit, progress)
+        plan = Plan(first, seconds, server_pid=pid)
+        return search(rooms, plan, first, limit, probes, progress)
 
     worker.work(f"what {players} players sustain", job, as_json=json, core=core)
 

@@ -17,6 +17,7 @@ def load_result(
     p99_ms: float | None = 5.0,
     share: float = 1.0,
     pace: float = 1.0,
+    late_ms: float = 0.1,
 ) -> LoadResult:
     """A run of 10 s after a second of warming up, delivered at `pace` times what was sent."""
     per_s = players * rate
@@ -34,7 +35,7 @@ def load_result(
         deliveries_per_s=per_s * (players - 1) * pace,
         received_bytes_per_s=1e6,
         latency=latency,
-        late_p99_ms=0.1,
+        late_p99_ms=late_ms,
         generator_cpu=0.5,
         lost_connections=0,
         close_codes={},

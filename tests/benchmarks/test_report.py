@@ -7,7 +7,8 @@ import io
 import msgspec
 from rich.console import Console
 
-from benchmarks.report import Report, RoomRun, checks, show
+from benchmarks.report import Report, RoomRun, Sustained, checks, show
+from benchmarks.sustained import SustainedResult
 from tests.benchmarks.reports import full_report, load_result
 
 
@@ -57,6 +58,16 @@ def test_one_core_alone_is_said() -> None:
     assert "not pinned" not in said(report)
     report.pinned = False
     assert "not pinned" in said(report)
+
+
+def test_a_machine_that_others_used_is_said() -> None:
+    report = full_report()
+    assert "to be trusted" not in said(report)
+    late = load_result(late_ms=60.0)
+    search = SustainedResult(None, False, [late])
+    report.inbound.append(Sustained("Bun", 1.0, False, 2, 1.0, search))
+    assert late.disturbed
+    assert "in 1 runs the load was late" in said(report)
 
 
 def test_the_json_reads_back_as_it_was() -> None:
