@@ -7,6 +7,7 @@ gone with the process.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.sink import Sink
@@ -27,11 +28,11 @@ VACANT = Occupancy()
 
 
 class Directory:
-    """Instances' occupancy by id; open sockets by user id; sockets that watch all data."""
+    """Instances' occupancy by id; open sockets by user id; sockets that watch instances' data."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.occupancies: dict[str, Occupancy] = {}
-        self.watchers: set[Sink] = set()
+        self._watchers: dict[str | None, dict[Sink, None]] = {}
         self._sockets: Counter[str] = Counter()
         self._metrics = metrics
 
@@ -49,6 +50,27 @@ class Directory:
     def full(self) -> frozenset[str]:
         """The instances without a free seat."""
         return frozenset(id_ for id_, one in self.occupancies.items() if one.full)
+
+    def watch(self, sink: Sink, instance_id: str | None) -> None:
+        """The socket is to get all data of that instance, or of every instance (None)."""
+        self._watchers.setdefault(instance_id, {})[sink] = None
+
+    def unwatch(self, sink: Sink, instance_id: str | None) -> None:
+        """Takes exactly that back."""
+        sinks = self._watchers.get(instance_id, {})
+        sinks.pop(sink, None)
+        if not sinks:
+            self._watchers.pop(instance_id, None)
+
+    def watches(self, sink: Sink, instance_id: str) -> bool:
+        """Whether the socket is to get that instance's data."""
+        return any(sink in self._watchers.get(one, ()) for one in (None, instance_id))
+
+    def watchers(self, instance_id: str) -> Iterable[Sink]:
+        """The sockets that are to get that instance's data, each once."""
+        return dict.fromkeys(
+            sink for one in (None, instance_id) for sink in self._watchers.get(one, ())
+        )
 
     def connected(self, user_id: str) -> bool:
         """Whether the user has an open socket."""

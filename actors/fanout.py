@@ -125,7 +125,8 @@ class Fanout:
         if key is not None:
             self._keyed = True
         for sink in without:
-            self._edit(sink, start, end, None)
+            if sink in self._sinks:  # an edit of another would undo that it is absent
+                self._edit(sink, start, end, None)
         if not data and self._watchers:
             for sink in self._watchers:
                 self._edit(sink, start, end, None)

@@ -22,7 +22,6 @@ from actors.messages import (
     Publish,
     Subscribe,
     Unsubscribe,
-    Unwatch,
     Viewer,
     Watch,
 )
@@ -70,8 +69,7 @@ class HubActor(Actor[HubMessage]):
     async def receive(self, message: HubMessage) -> None:
         match message:
             case Listen(sink=sink, viewer=viewer):
-                self._listeners.of[sink] = Listener(viewer)
-                self._listeners.by_user.setdefault(viewer.user, {})[sink] = None
+                self._listen(sink, viewer)
             case Forget(sink=sink):
                 self._forget(sink)
             case Subscribe():
@@ -103,7 +101,9 @@ class HubActor(Actor[HubMessage]):
         rendered: dict[bytes, bytes] = {}
         for sink in self._receivers(message):
             listener = self._listeners.of.get(sink)
-            if listener is None or (message.inside is not None and message.inside in sink.seats):
+            if listener is None or sink in message.told:
+                continue
+            if message.inside is not None and message.inside in sink.seats:
                 continue
             data = message.render(listener.viewer)
             if data is None:
@@ -127,6 +127,19 @@ class HubActor(Actor[HubMessage]):
 
     # Subscriptions -----------------------------------------------------------------------------
 
+    def _listen(self, sink: Sink, viewer: Viewer) -> None:
+        """A socket is there, or the one for whom it is may see more or less than before."""
+        listener = self._listeners.of.get(sink)
+        if listener is None:
+            self._listeners.of[sink] = Listener(viewer)
+            self._listeners.by_user.setdefault(viewer.user, {})[sink] = None
+            return
+        listener.viewer = viewer
+        if not viewer.admin:
+            for topic in tuple(listener.topics):
+                if topic[0] == events.INSTANCE_DATA:
+                    self._drop(sink, listener, topic)
+
     def _subscribe(self, message: Subscribe) -> None:
         listener = self._listeners.of.get(message.sink)
         if listener is None:
@@ -136,14 +149,15 @@ class HubActor(Actor[HubMessage]):
             if len(names) == 1:
                 raise PermissionDenied
             names -= {events.INSTANCE_DATA}  # of a group, everyone gets what it may have
-        if len(listener.topics) + len(names) > SUBSCRIPTIONS:
+        topics = {(name, message.target) for name in names} - listener.topics
+        if len(listener.topics) + len(topics) > SUBSCRIPTIONS:
             raise EventUnknown.field("target", f"no more than {SUBSCRIPTIONS} subscriptions")
-        for name in names:
-            topic = (name, message.target)
+        for topic in topics:
             listener.topics.add(topic)
             self._listeners.by_topic.setdefault(topic, {})[message.sink] = None
-            if name == events.INSTANCE_DATA:
-                self._watch(message.sink, message.target)
+            if topic[0] == events.INSTANCE_DATA:
+                self._directory.watch(message.sink, message.target)
+                self._tell_instances(message.sink, message.target)
 
     def _drop(self, sink: Sink, listener: Listener, topic: tuple[str, str | None]) -> None:
         if topic not in listener.topics:
@@ -154,7 +168,8 @@ class HubActor(Actor[HubMessage]):
         if not sinks:
             del self._listeners.by_topic[topic]
         if topic[0] == events.INSTANCE_DATA:
-            self._unwatch(sink, topic[1])
+            self._directory.unwatch(sink, topic[1])
+            self._tell_instances(sink, topic[1])
 
     def _forget(self, sink: Sink) -> None:
         listener = self._listeners.of.get(sink)
@@ -168,17 +183,8 @@ class HubActor(Actor[HubMessage]):
         if not sinks:
             del self._listeners.by_user[listener.viewer.user]
 
-    def _watch(self, sink: Sink, target: str | None) -> None:
-        """Has the instances themselves send their data: it must keep their order."""
-        if target is None:
-            self._directory.watchers.add(sink)
+    def _tell_instances(self, sink: Sink, target: str | None) -> None:
+        """Has those that run heed the directory; they send their data themselves, in its order."""
         for id_, ref in self._instances().items():
             if target in (None, id_):
                 ref.signal(Watch(sink))
-
-    def _unwatch(self, sink: Sink, target: str | None) -> None:
-        if target is None:
-            self._directory.watchers.discard(sink)
-        for id_, ref in self._instances().items():
-            if target in (None, id_):
-                ref.signal(Unwatch(sink))

@@ -11,7 +11,7 @@ clients say it anew.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -21,6 +21,9 @@ import structlog
 from actors.actor import Actor
 from actors.directory import Directory, Occupancy
 from actors.fanout import Fanout
+from actors.herald import Herald
+from actors.keeper import Keeper
+from actors.ledger import Ledger
 from actors.messages import (
     Change,
     Close,
@@ -28,14 +31,11 @@ from actors.messages import (
     Exit,
     HubMessage,
     InstanceMessage,
-    Publish,
     SeatLost,
     SessionOver,
     SocketLost,
     Speak,
     Tick,
-    Unwatch,
-    Viewer,
     Watch,
     Written,
 )
@@ -44,18 +44,16 @@ from actors.roster import Roster, Seated
 from actors.sink import Seat, Sink
 from actors.speech import Speech
 from actors.timer import Timer
-from reileta import commands, events, records, views
+from reileta import commands, events, records
 from reileta.clock import Clock
 from reileta.errors import (
-    DatabaseUnavailable,
-    InstanceInvalid,
     InstanceNotFound,
     InternalError,
     NotInInstance,
     Overloaded,
     ReiletaError,
 )
-from reileta.frames import answer, encode, failure, payload_of
+from reileta.frames import answer, failure, payload_of
 from reileta.happenings import Closed, Happening, Joined, Left
 from reileta.ids import at, new_id
 from reileta.instance import TO_ALL, Instance, Limits
@@ -86,7 +84,8 @@ class InstanceActor(Actor[InstanceMessage]):
         self._roster = roster
         self._around = around
         self._id = roster.record.id
-        self._fanout = Fanout()
+        self._ledger = Ledger(lambda work: self.context.pipe(work, Written))
+        self._keeper = Keeper(roster, around.store, self._ledger, self._vanished)
         self._timer: Timer | None = None
         self._due: int | None = None
         self._dirty = True
@@ -95,47 +94,47 @@ class InstanceActor(Actor[InstanceMessage]):
     # Life --------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        await self._load()
         roster, around = self._roster, self._around
+        if roster.fanout is not None:  # what the one before handled, and failed to say
+            around.metrics.deliveries_out += roster.fanout.flush()
+        exists = await self._keeper.load()
+        self._fanout = roster.fanout = Fanout()
         self._rules = Instance(
             roster.record,
             owner=at(roster.record.owner, around.address),
             bans=[self._absolute(ban) for ban in roster.bans],
             limits=around.limits,
-            now=around.clock.now_ms(),
+            now=self._now(),
             new_player_id=lambda: new_id("p"),
         )
         self._speech = Speech(self._rules)
-        self._occupied = False
-        for sink in around.directory.watchers:
-            self._fanout.add(sink, None, watcher=True)
-        for seated in roster.seated.values():
-            self._restore(seated)
-        self._settle()
+        self._herald = Herald(
+            self._rules,
+            hub=around.hub,
+            directory=around.directory,
+            metrics=around.metrics,
+            address=around.address,
+            secure=around.secure,
+        )
+        self._heed_watchers()
+        self._restore()
+        if not exists:
+            self._vanished()
+        await self.flush()  # for there may be no message for a long time
 
-    async def _load(self) -> None:
-        """Reads the record and its bans; what was last known serves when a restart can't."""
-        store = self._around.store
-        try:
-            record = await store.instances.get(self._id)
-            if record is not None:
-                self._roster.record = record
-                self._roster.bans = tuple(await store.bans.of(self._id))
-        except DatabaseUnavailable:
-            if not self._roster.seated:
-                raise
-            return
-        if record is None and not self._roster.seated:
-            raise InstanceNotFound
-
-    def _restore(self, seated: Seated) -> None:
-        now = self._around.clock.now_ms()
-        self._rules.restore(seated.visitor, seated.player, now)
-        for sink in seated.sinks:
-            sink.seats[self._id] = Seat(self.context.ref, seated.player.id)
-            self._fanout.add(sink, self._speech.restored(seated.player))
-        if not seated.sinks:
-            self._carry_out(self._rules.lost(seated.visitor.session, now))
+    def _restore(self) -> None:
+        """Seats those inside again, and tells them; each is told of all."""
+        now = self._now()
+        inside = tuple(self._roster.seated.values())
+        for seated in inside:
+            self._rules.restore(seated.visitor, seated.player, now)
+        for seated in inside:
+            for sink in seated.sinks:
+                sink.seats[self._id] = Seat(self.context.ref, seated.player.id)
+                self._fanout.add(sink, self._speech.restored(seated.player))
+        for seated in inside:
+            if not seated.sinks:
+                self._carry_out(self._rules.lost(seated.visitor.session, now))
 
     # Messages ----------------------------------------------------------------------------------
 
@@ -156,16 +155,12 @@ class InstanceActor(Actor[InstanceMessage]):
             case Close():
                 self._close(message)
             case Watch():
-                if message.sink not in self._fanout:
-                    self._fanout.add(message.sink, None, watcher=True)
-            case Unwatch():
-                if self._fanout.watched_by(message.sink):
-                    self._fanout.remove(message.sink)
+                self._heed_watcher(message.sink)
             case Tick():
                 self._timer = self._due = None
                 self._carry_out(self._rules.tick(self._now()))
             case Written():
-                message.then(message.result)
+                self._ledger.written(message.result)
             case _:
                 assert_never(message)
 
@@ -183,6 +178,18 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
+
+    def _heed_watchers(self) -> None:
+        for sink in self._around.directory.watchers(self._id):
+            self._heed_watcher(sink)
+
+    def _heed_watcher(self, sink: Sink) -> None:
+        """Has a socket that is not inside get data, or not, as the directory says."""
+        if self._around.directory.watches(sink, self._id):
+            if sink not in self._fanout:
+                self._fanout.add(sink, None, watcher=True)
+        elif self._fanout.watched_by(sink):
+            self._fanout.remove(sink)
 
     # What players do ---------------------------------------------------------------------------
 
@@ -233,6 +240,8 @@ class InstanceActor(Actor[InstanceMessage]):
         player, happenings = self._rules.join(visitor, self._now())
         if seated is None:
             seated = self._roster.seated[visitor.session] = Seated(visitor, player, message.session)
+        seated.session = message.session  # it may have been put away, and started anew
+        self._heed_watchers()  # one may have begun before this instance could be told
         self._carry_out(happenings)
         welcome = None if message.state is None else self._speech.welcome(player, message.state)
         seated.sinks[sink] = None
@@ -267,7 +276,7 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _change(self, message: Change) -> None:
         """Writes the change down, then lets it take effect."""
-        self._rules.plan(message.by, message.changes)
+        planned = self._rules.plan(message.by, message.changes)
         message.defer()
 
         def written(result: outcome.Outcome[object]) -> None:
@@ -276,29 +285,16 @@ class InstanceActor(Actor[InstanceMessage]):
                 return
             try:
                 record, happenings = self._rules.update(message.by, message.changes, self._now())
-            except InstanceInvalid as error:  # people came in while it was written
-                self._write(self._save, lambda _: None)
+            except ReiletaError as error:  # people came in while it was written, or it ended
+                if not self._rules.closed:
+                    self._keeper.restore(lambda: self._rules.record)
                 message.fail(error)
                 return
             self._roster.record = record
             self._carry_out(happenings)
             message.reply(record)
 
-        self._write(
-            lambda: self._around.store.instances.update(self._id, **message.changes.given()),
-            written,
-        )
-
-    async def _save(self) -> object:
-        """Writes the record as it is in force."""
-        current = self._rules.record
-        return await self._around.store.instances.update(
-            self._id,
-            title=current.title,
-            description=current.description,
-            capacity=current.capacity,
-            tags=current.tags,
-        )
+        self._keeper.change(planned, message.changes, written)
 
     def _close(self, message: Close) -> None:
         self._rules.ensure_governs(message.by)
@@ -309,21 +305,20 @@ class InstanceActor(Actor[InstanceMessage]):
 
         def written(result: outcome.Outcome[object]) -> None:
             if isinstance(result, outcome.Error):
-                self._closing = False
+                self._closing, self._dirty = False, True
                 message.slot.put(result)
                 return
             self._carry_out(self._rules.close(None, self._now()))
             message.reply(None)
 
-        self._write(lambda: self._around.store.instances.delete(self._id), written)
+        self._keeper.delete(written)
 
-    def _write(
-        self,
-        work: Callable[[], Awaitable[object]],
-        then: Callable[[outcome.Outcome[object]], None],
-    ) -> None:
-        """Does something in the database, beside the actor; `then` runs inside of it."""
-        self.context.pipe(work, lambda result: Written(result, then))
+    def _vanished(self) -> None:
+        """The database knows it no longer: it is over, and whoever is inside is told."""
+        if self._closing:
+            return
+        self._closing = True
+        self._carry_out(self._rules.close(None, self._now()))
 
     # What follows ------------------------------------------------------------------------------
 
@@ -334,7 +329,7 @@ class InstanceActor(Actor[InstanceMessage]):
             if isinstance(happening, Joined):
                 frame = self._speech.joined(happening.player)
                 self._fanout.broadcast(frame, without=self._own(happening.player.id))
-                self._publish(events.INSTANCE_JOINED, payload_of(frame))
+                self._herald.tell(events.INSTANCE_JOINED, payload_of(frame))
             elif isinstance(happening, Left):
                 self._stand(happening, asked)
             elif isinstance(happening, Closed):
@@ -351,10 +346,11 @@ class InstanceActor(Actor[InstanceMessage]):
             sink.seats.pop(self._id, None)
             if sink is not asked:
                 self._fanout.private(sink, aside)
+            self._heed_watcher(sink)
         self._fanout.broadcast(others)
         if seated is not None:
-            seated.session.signal(SeatLost(self._id))
-        self._publish(events.INSTANCE_LEFT, payload_of(others))
+            seated.session.signal(SeatLost(self._id, player.id))
+        self._herald.tell(events.INSTANCE_LEFT, payload_of(others), told=sinks)
 
     def _end(self, closed: Closed) -> None:
         """The instance is over. One that stood empty leaves the database as well."""
@@ -362,7 +358,7 @@ class InstanceActor(Actor[InstanceMessage]):
         if closed.reason == "empty" and not self._closing:
             self._closing = True
             # Should the database be away, the node's sweep finds it later.
-            self._write(lambda: self._around.store.instances.delete(self._id), lambda _: None)
+            self._keeper.delete(lambda _: None)
         self.context.ref.drain()
 
     def _settle(self) -> None:
@@ -371,52 +367,9 @@ class InstanceActor(Actor[InstanceMessage]):
         rules, around = self._rules, self._around
         occupancy = Occupancy(rules.connected, rules.queued, rules.master, rules.free <= 0)
         around.directory.occupy(self._id, occupancy)
-        occupied = rules.empty_since is None
-        if occupied != self._occupied:
-            self._occupied = occupied
-            since = rules.empty_since
-            self._write(lambda: around.store.instances.occupied(self._id, since), lambda _: None)
-        self._publish_object()
-
-    def _publish_object(self) -> None:
-        around = self._around
-        record, occupancy = self._rules.record, around.directory.occupancy(self._id)
-
-        def render() -> bytes:
-            return encode(
-                views.instance_view(
-                    record,
-                    connected=occupancy.connected,
-                    queued=occupancy.queued,
-                    master=occupancy.master,
-                    address=around.address,
-                    secure=around.secure,
-                )
-            )
-
-        self._publish(events.UPDATE_INSTANCE, render, also_inside=True)
-
-    def _publish(
-        self, event: str, data: Callable[[], bytes] | bytes, *, also_inside: bool = False
-    ) -> None:
-        """Hands an event to the hub, for those who subscribed to it and may see the instance."""
-        rules, address = self._rules, self._around.address
-        public = rules.may_see(None)
-        owner = rules.owner
-        known = frozenset() if public else frozenset(rules.seats.users)
-
-        def render(viewer: Viewer) -> bytes | None:
-            user = at(viewer.user, address)
-            if not (public or viewer.admin or user == owner or user in known):
-                return None
-            return data if isinstance(data, bytes) else data()
-
-        try:
-            self._around.hub.tell(
-                Publish(event, self._id, render, None if also_inside else self._id)
-            )
-        except Overloaded:
-            self._around.metrics.mailbox_refused += 1
+        if not self._closing:
+            self._keeper.note(lambda: self._rules.empty_since)
+        self._herald.update()
 
     def _schedule(self) -> None:
         """Sets the timer for the next thing that the rules have to do in time."""

@@ -88,13 +88,8 @@ class Close(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Watch(Message):
-    """An admin's socket is to get all data, unseen."""
+    """Whether an admin's socket is to get all data, unseen, may be another; see the directory."""
 
-    sink: Sink
-
-
-@dataclass(frozen=True, slots=True)
-class Unwatch(Message):
     sink: Sink
 
 
@@ -105,24 +100,13 @@ class Tick(Message):
 
 @dataclass(frozen=True, slots=True)
 class Written(Message):
-    """The database did, or did not do, what `then` waits for."""
+    """The database did, or did not do, what was to be written."""
 
     result: outcome.Outcome[object]
-    then: Callable[[outcome.Outcome[object]], None]
 
 
 InstanceMessage: TypeAlias = (
-    Speak
-    | Enter
-    | Exit
-    | SocketLost
-    | SessionOver
-    | Change
-    | Close
-    | Watch
-    | Unwatch
-    | Tick
-    | Written
+    Speak | Enter | Exit | SocketLost | SessionOver | Change | Close | Watch | Tick | Written
 )
 
 # A session's -------------------------------------------------------------------------------------
@@ -167,9 +151,10 @@ class Leave(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class SeatLost(Message):
-    """The session's player is no longer inside that instance."""
+    """That player of the session is no longer inside that instance; another one may be by now."""
 
     instance: str
+    player: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +232,14 @@ class Publish(Message):
     """Something happened to an object.
 
     `render` gives its JSON as a viewer may see it, None when it may not. Those who have a seat in
-    `inside` are told by that instance itself.
+    `inside`, or are in `told`, are told by that instance itself.
     """
 
     event: str
     id: str
     render: Callable[[Viewer], bytes | None]
     inside: str | None = None
+    told: frozenset[Sink] = frozenset()
 
 
 HubMessage: TypeAlias = Listen | Forget | Subscribe | Unsubscribe | Publish

@@ -28,6 +28,7 @@ from actors.messages import (
     HubMessage,
     InstanceMessage,
     Publish,
+    SeatLost,
     SessionEnded,
     SessionMessage,
     TokenKilled,
@@ -36,8 +37,9 @@ from actors.messages import (
 )
 from actors.ref import Ref
 from actors.registry import Registry
+from actors.revoked import Revoked
 from actors.roster import Roster
-from actors.session import Presence, SessionActor, SessionSurroundings, publish_user
+from actors.session import Presence, SessionActor, SessionSurroundings, let_go, publish_user
 from actors.speech import Speech
 from actors.supervisor import Supervisor
 from actors.timer import Timers
@@ -104,8 +106,13 @@ class Node:
             metrics=metrics,
             hub=hub,
         )
+        self._revoked = Revoked(clock)
         self._session_surroundings = SessionSurroundings(
-            address=address, directory=directory, hub=hub, instance=self._live_instance
+            address=address,
+            directory=directory,
+            hub=hub,
+            revoked=self._revoked,
+            instance=self._live_instance,
         )
 
     @classmethod
@@ -204,12 +211,14 @@ class Node:
 
     async def end_session(self, session_id: str) -> None:
         """The store has ended it: its sockets are closed, its players leave."""
+        self._revoked.add(session_id)
         ref = self._sessions.find(session_id)
         if ref is not None:
             ref.signal(SessionEnded())
 
     def credential_killed(self, access_hash: bytes) -> None:
         """The store has killed it: the sockets that came with it are closed."""
+        self._revoked.add(access_hash)
         self._signal(TokenKilled(access_hash), lambda one: access_hash in one.sockets.values())
 
     def _signal(self, message: SessionMessage, chosen: Callable[[Presence], bool]) -> None:
@@ -231,8 +240,12 @@ class Node:
             def gone(error: Exception | None) -> None:
                 if self._presences.get(id_) is presence:
                     del self._presences[id_]
+                around = self._session_surroundings
+                last = [let_go(id_, presence, sink, around) for sink in presence.sockets]
                 for sink in presence.sockets:  # given up: its clients may come back to another
                     sink.close(OVERLOADED, "the session failed")
+                if any(last):
+                    self._publish(publish_user(presence.user, self._directory, self.address))
 
             return Spec(
                 f"session/{id_}",
@@ -280,7 +293,10 @@ class Node:
         """Cleans up after an instance; if it was given up, tells those who were inside."""
         id_ = roster.record.id
         self._directory.occupy(id_, None)
+        if roster.fanout is not None and error is not None:
+            self.metrics.deliveries_out += roster.fanout.flush()
         for seated in roster.seated.values():
+            seated.session.signal(SeatLost(id_, seated.player.id))
             for sink in seated.sinks:
                 sink.seats.pop(id_, None)
                 if error is not None:
@@ -288,11 +304,15 @@ class Node:
         roster.seated.clear()
 
     async def _sweep(self) -> None:
-        """Ends instances that stand empty without an actor to see to it: those whose time came
-        while the server was down, and those that nobody ever entered (PROTOCOL §6)."""
+        """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose
+        time came while the server or the database was down, those that nobody ever entered, and
+        those whose actor was given up."""
         while True:
+            self._revoked.forget()
             try:
-                before = self.clock.now_ms() - int(self.settings.empty_instance_s * 1000)
+                now = self.clock.now_ms()
+                await self.store.instances.all_empty_from(now, but=self._instances.running())
+                before = now - int(self.settings.empty_instance_s * 1000)
                 for record in await self.store.instances.abandoned(before):
                     if self._instances.find(record.id) is None:
                         await self.store.instances.delete(record.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from actors.fanout import Fanout
 from actors.messages import SessionMessage
 from actors.ref import Ref
 from actors.sink import Sink
@@ -25,8 +26,10 @@ class Seated:
 @dataclass(slots=True)
 class Roster:
     """What a fresh incarnation of an instance starts from: those inside, by session in the order of
-    joining, and what the database last said, should it be away."""
+    joining; what the database last said, should it be away; and what the one before had yet to say
+    (None: there was none before)."""
 
     record: records.Instance
     bans: tuple[records.Ban, ...] = ()
     seated: dict[str, Seated] = field(default_factory=dict)
+    fanout: Fanout | None = None

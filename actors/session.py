@@ -40,10 +40,12 @@ from actors.messages import (
     Viewer,
 )
 from actors.ref import Ref
+from actors.revoked import Revoked
 from actors.sink import Sink
+from actors.timer import Timer
 from reileta import commands, events, views
 from reileta.access import Visitor
-from reileta.errors import NotInInstance, Overloaded, ReiletaError
+from reileta.errors import CredentialInvalid, NotInInstance, Overloaded, ReiletaError
 from reileta.frames import EMPTY, answer, encode, event
 from reileta.ids import at
 from reileta.records import User
@@ -64,13 +66,21 @@ class IdentityView(Struct):
 
 
 @dataclass(slots=True)
+class Place:
+    """An instance in which the session has a player: None while its id is not known."""
+
+    instance: Ref[InstanceMessage]
+    player: str | None = None
+
+
+@dataclass(slots=True)
 class Presence:
-    """What of a session outlives a crash of its actor: whose it is, its sockets by the SHA-256 of
-    the credential they came with, and the instances in which it has a player."""
+    """What of a session outlives a crash of its actor: whose it is, its sockets with the SHA-256 of
+    the credential they came with, and its places by instance."""
 
     user: User
     sockets: dict[Sink, bytes] = field(default_factory=dict)
-    places: dict[str, Ref[InstanceMessage]] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ class SessionSurroundings:
     address: str
     directory: Directory
     hub: Ref[HubMessage]
+    revoked: Revoked
     instance: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]]
 
 
@@ -90,7 +101,10 @@ class SessionActor(Actor[SessionMessage]):
         self._id = id_
         self._presence = presence
         self._around = around
-        self._idle_at = 0.0
+        self._idle: Timer | None = None
+
+    async def on_start(self) -> None:
+        self._rest_if_idle()  # who had it started may be gone before it said anything
 
     async def receive(self, message: SessionMessage) -> None:
         match message:
@@ -106,25 +120,28 @@ class SessionActor(Actor[SessionMessage]):
                 await self._leave(message)
                 message.reply(None)
             case SeatLost():
-                self._presence.places.pop(message.instance, None)
-                self._rest_if_idle()
+                self._seat_lost(message)
             case UserChanged():
                 self._presence.user = message.user
-                self._publish()
+                viewer = Viewer(message.user.id, message.user.admin)
+                for sink in self._presence.sockets:
+                    self._around.hub.signal(Listen(sink, viewer))
             case TokenKilled():
                 self._close_sockets(lambda token: token == message.token_hash)
             case SessionEnded():
                 self._end()
             case Idle():
-                if not self._busy and trio.current_time() >= self._idle_at:
-                    self.context.retire()
+                if not self._busy and not self.context.retire():
+                    self._rest_if_idle()  # something waits; should it come to nothing, later
             case _:
                 assert_never(message)
 
     # Sockets -----------------------------------------------------------------------------------
 
     def _attach(self, message: Attach) -> None:
-        sockets = self._presence.sockets
+        sockets, revoked = self._presence.sockets, self._around.revoked
+        if message.token_hash in revoked or self._id in revoked:
+            raise CredentialInvalid
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:
@@ -150,10 +167,7 @@ class SessionActor(Actor[SessionMessage]):
     def _detach(self, sink: Sink) -> None:
         if self._presence.sockets.pop(sink, None) is None:
             return
-        for place in self._presence.places.values():
-            place.signal(SocketLost(self._id, sink))
-        self._around.hub.signal(Forget(sink))
-        if self._around.directory.closed(self._presence.user.id):
+        if let_go(self._id, self._presence, sink, self._around):
             self._publish()
         self._rest_if_idle()
 
@@ -170,13 +184,14 @@ class SessionActor(Actor[SessionMessage]):
 
     def _rest_if_idle(self) -> None:
         if not self._busy:
-            self._idle_at = trio.current_time() + IDLE_S
-            self.context.after(IDLE_S, Idle())
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = self.context.after(IDLE_S, Idle())
 
     def _end(self) -> None:
         self._close_sockets(lambda _: True)
         for place in self._presence.places.values():
-            place.signal(SessionOver(self._id))
+            place.instance.signal(SessionOver(self._id))
         self._presence.places.clear()
         self.context.ref.drain()
 
@@ -186,29 +201,44 @@ class SessionActor(Actor[SessionMessage]):
         if message.sink not in self._presence.sockets:
             raise NotInInstance  # the socket went while this waited
         instance_id, ref = await self._around.instance(message.instance)
-        known = instance_id in self._presence.places
-        # Before it is asked: should the answer not come in time, the player is there all the same.
-        self._presence.places[instance_id] = ref
+        places = self._presence.places
+        before = places.get(instance_id)
+        # Before it is asked: should this crash, the player may be there all the same.
+        places[instance_id] = Place(ref)
         enter = Enter(self._visitor(), message.sink, self.context.ref, message.state)
+        seated = instance_id in message.sink.seats
         try:
             with trio.fail_after(ENTER_TIMEOUT_S):
-                return await ref.ask(enter)
-        except ReiletaError:
-            if not known:
-                self._presence.places.pop(instance_id, None)
-            raise
-        except trio.TooSlowError:
+                player = await ref.ask(enter)
+        except (ReiletaError, trio.TooSlowError) as error:
+            if before is None:
+                del places[instance_id]
+            else:
+                places[instance_id] = before
+            if isinstance(error, ReiletaError):
+                raise
+            if not seated:  # it may come in yet, and must go then: its client is told otherwise
+                ref.signal(SocketLost(self._id, message.sink))
             raise Overloaded from None
+        places[instance_id] = Place(ref, player)
+        return player
 
     async def _leave(self, message: Leave) -> None:
-        ref = self._presence.places.get(message.instance)
-        if ref is None:
+        place = self._presence.places.get(message.instance)
+        if place is None:
             raise NotInInstance
         try:
             with trio.fail_after(ENTER_TIMEOUT_S):
-                await ref.ask(Exit(self._id, message.sink, message.state))
+                await place.instance.ask(Exit(self._id, message.sink, message.state))
         except trio.TooSlowError:
             raise Overloaded from None
+
+    def _seat_lost(self, message: SeatLost) -> None:
+        """The news may be older than the session's return as another player."""
+        place = self._presence.places.get(message.instance)
+        if place is not None and place.player in (None, message.player):
+            del self._presence.places[message.instance]
+            self._rest_if_idle()
 
     def _visitor(self) -> Visitor:
         user = self._presence.user
@@ -229,6 +259,14 @@ class SessionActor(Actor[SessionMessage]):
             )
         except Overloaded:
             _log.warning("hub.full", session=self._id)
+
+
+def let_go(id_: str, presence: Presence, sink: Sink, around: SessionSurroundings) -> bool:
+    """A socket of the session is gone; tells whom it concerns. Whether it was the user's last."""
+    for place in presence.places.values():
+        place.instance.signal(SocketLost(id_, sink))
+    around.hub.signal(Forget(sink))
+    return around.directory.closed(presence.user.id)
 
 
 def publish_user(user: User, directory: Directory, address: str) -> Publish:

@@ -23,11 +23,16 @@ class Retained:
 
 
 class RetainedValues:
-    """Keyed values of those inside, bounded for each player by number and by bytes."""
+    """Keyed values of those inside, bounded for each player by number and by bytes, and by bytes
+    for all together: each who joins is sent them all."""
 
-    def __init__(self, *, keys_limit: int, bytes_limit: int) -> None:
+    def __init__(
+        self, *, keys_limit: int, bytes_limit: int, total_limit: int = 8 * 1024 * 1024
+    ) -> None:
         self._keys_limit = keys_limit
         self._bytes_limit = bytes_limit
+        self._total_limit = total_limit
+        self._total = 0
         # By player, then by key; tuples, because making a dataclass for each message costs more
         # than all the rest.
         self._values: dict[str, dict[str, tuple[float | None, bytes]]] = {}
@@ -52,7 +57,8 @@ class RetainedValues:
         """Keeps a value in place of the one before.
 
         Raises:
-            MessageInvalid: the player would have too many keys, or too many bytes in all.
+            MessageInvalid: the player would have too many keys, or too many bytes in all, or all
+                players together too many bytes.
         """
         values = self._values.get(player)
         before = None if values is None else values.get(key)
@@ -66,6 +72,12 @@ class RetainedValues:
             raise MessageInvalid.field(
                 "data", f"no more than {self._bytes_limit} bytes are kept for a player"
             )
+        total = self._total + size - self._bytes.get(player, 0)
+        if total > self._total_limit and total > self._total:
+            raise MessageInvalid.field(
+                "data", f"no more than {self._total_limit} bytes are kept for an instance"
+            )
+        self._total = total
         if values is None:
             values = self._values[player] = {}
         values[key] = (at, data)
@@ -74,4 +86,4 @@ class RetainedValues:
     def forget(self, player: str) -> None:
         """Drops the values of a player that left."""
         self._values.pop(player, None)
-        self._bytes.pop(player, None)
+        self._total -= self._bytes.pop(player, 0)

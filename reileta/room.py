@@ -39,6 +39,7 @@ class Limits:
         empty_ms: how long an instance that is not permanent may stand empty.
         retained_keys: keyed values that are kept for a player.
         retained_bytes: what those values and their keys may weigh together.
+        retained_total_bytes: what those of all players may weigh together.
         candidates: entries of all three states together.
         invitations: users invited in the instance's life.
         moderators, bans, mutes: how many there may be of each.
@@ -50,6 +51,7 @@ class Limits:
     empty_ms: int = 60_000
     retained_keys: int = 256
     retained_bytes: int = 256 * 1024
+    retained_total_bytes: int = 8 * 1024 * 1024
     candidates: int = 1024
     invitations: int = 4096
     moderators: int = 64
@@ -94,7 +96,9 @@ class Room:
         self.invited: dict[str, Literal["by-leader", "by-member"]] = {}
         self.moderation = Moderation(bans, bans_limit=limits.bans, mutes_limit=limits.mutes)
         self.values = RetainedValues(
-            keys_limit=limits.retained_keys, bytes_limit=limits.retained_bytes
+            keys_limit=limits.retained_keys,
+            bytes_limit=limits.retained_bytes,
+            total_limit=limits.retained_total_bytes,
         )
         self.audible: set[str] = set()  # players inside that are not muted
         self._told_master: str | None = None

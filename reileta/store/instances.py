@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TypedDict, Unpack
 
 from reileta.clock import Clock
@@ -148,13 +148,16 @@ class Instances:
         )
         return [instance(row) for row in rows]
 
-    async def all_empty_from(self, now_ms: int) -> int:
-        """Notes at the start that nobody is inside anywhere; how many had been left with someone.
+    async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
+        """Notes that nobody is inside anywhere but in those; how many had been left with someone.
 
         Those that stood empty before keep their time.
         """
         return await self._queries.execute(
-            "UPDATE instances SET empty_since = $1 WHERE empty_since IS NULL", now_ms
+            "UPDATE instances SET empty_since = $1 "
+            "WHERE empty_since IS NULL AND id <> ALL($2::text[])",
+            now_ms,
+            list(but),
         )
 
 

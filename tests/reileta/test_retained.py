@@ -63,3 +63,18 @@ def test_bytes_are_bounded_for_each_player() -> None:
         kept.keep("p_1", "c", None, b"")
     kept.forget("p_1")
     kept.keep("p_1", "c", None, b"x" * 9)
+
+
+def test_all_players_together_have_a_limit_too() -> None:
+    values = RetainedValues(keys_limit=4, bytes_limit=10, total_limit=15)
+    values.keep("p_1", "a", None, b"123456789")
+    values.keep("p_2", "a", None, b"1234")
+    with pytest.raises(MessageInvalid, match="for an instance"):
+        values.keep("p_3", "a", None, b"")
+    with pytest.raises(MessageInvalid):
+        values.keep("p_2", "a", None, b"12345")
+    values.keep("p_1", "a", None, b"12345678")
+    values.keep("p_3", "a", None, b"")
+    values.forget("p_1")
+    values.keep("p_4", "a", None, b"12345678")
+    assert [one.player for one in values] == ["p_2", "p_3", "p_4"]

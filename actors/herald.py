@@ -1,0 +1,85 @@
+"""What an instance says to the hub, for those who subscribed to it and may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from actors.directory import Directory
+from actors.messages import HubMessage, Publish, Viewer
+from actors.ref import Ref
+from actors.sink import Sink
+from reileta import events, views
+from reileta.errors import Overloaded
+from reileta.frames import encode
+from reileta.ids import at
+from reileta.instance import Instance
+from reileta.metrics import Metrics
+
+
+class Herald:
+    """One instance's publications. One that finds the hub's mailbox full is dropped, and counted:
+    the next about the same object says all that it said."""
+
+    def __init__(
+        self,
+        rules: Instance,
+        *,
+        hub: Ref[HubMessage],
+        directory: Directory,
+        metrics: Metrics,
+        address: str,
+        secure: bool,
+    ) -> None:
+        self._rules = rules
+        self._id = rules.record.id
+        self._hub = hub
+        self._directory = directory
+        self._metrics = metrics
+        self._address = address
+        self._secure = secure
+
+    def tell(self, event: str, data: bytes, *, told: Iterable[Sink] = ()) -> None:
+        """Something happened inside. Those inside and those in `told` know it already."""
+        self._publish(event, lambda: data, inside=self._id, told=frozenset(told))
+
+    def update(self) -> None:
+        """The object is another than it was, which those inside are not told by themselves."""
+        record, occupancy = self._rules.record, self._directory.occupancy(self._id)
+
+        def data() -> bytes:
+            return encode(
+                views.instance_view(
+                    record,
+                    connected=occupancy.connected,
+                    queued=occupancy.queued,
+                    master=occupancy.master,
+                    address=self._address,
+                    secure=self._secure,
+                )
+            )
+
+        self._publish(events.UPDATE_INSTANCE, data)
+
+    def _publish(
+        self,
+        event: str,
+        data: Callable[[], bytes],
+        *,
+        inside: str | None = None,
+        told: frozenset[Sink] = frozenset(),
+    ) -> None:
+        rules, address = self._rules, self._address
+        public = rules.may_see(None)
+        owner = rules.owner
+        known = frozenset() if public else frozenset(rules.seats.users)
+
+        def render(viewer: Viewer) -> bytes | None:
+            user = at(viewer.user, address)
+            if not (public or viewer.admin or user == owner or user in known):
+                return None
+            return data()
+
+        try:
+            self._hub.tell(Publish(event, self._id, render, inside, told))
+        except Overloaded:
+            self._metrics.mailbox_refused += 1

@@ -1,0 +1,343 @@
+"""A node whose database is a dictionary and whose clock is Trio's, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+import actors.node
+from actors.instance import InstanceActor
+from actors.message import Message
+from actors.messages import (
+    Attach,
+    Detach,
+    InstanceMessage,
+    Join,
+    Leave,
+    SessionMessage,
+    Speak,
+    Subscribe,
+    Unsubscribe,
+)
+from actors.node import Node
+from actors.ref import Ref
+from reileta.access import Asker, Visitor
+from reileta.errors import DatabaseUnavailable, InstanceNotFound
+from reileta.ids import at
+from reileta.metrics import Metrics
+from reileta.records import Ban, User
+from reileta.records import Instance as InstanceRecord
+from reileta.settings import Settings
+from reileta.store import Store
+from tests.actors.sinks import FakeSink
+
+ADDRESS = "play.example.org:3032"
+EPOCH_MS = 1_790_000_000_000
+ROOM = "i_00000000-0000-4000-8000-000000000001"
+
+
+class TrioClock:
+    """Trio's own clock, which tests may set."""
+
+    def now_ms(self) -> int:
+        return EPOCH_MS + round(trio.current_time() * 1000)
+
+
+@dataclass
+class FakeInstances:
+    """`store.instances`, with what was written in `writes`."""
+
+    records: dict[str, InstanceRecord] = field(default_factory=dict)
+    empty_since: dict[str, int | None] = field(default_factory=dict)
+    bans: dict[str, list[Ban]] = field(default_factory=dict)
+    writes: list[str] = field(default_factory=list)
+    away: bool = False
+    gate: trio.Event | None = None
+    """What a statement waits for, once it is set up."""
+
+    async def _reach(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.away:
+            raise DatabaseUnavailable
+
+    async def get(self, ref: str) -> InstanceRecord | None:
+        await self._reach()
+        for record in self.records.values():
+            if ref in (record.id, record.name):
+                return record
+        return None
+
+    async def of(self, instance_id: str) -> list[Ban]:
+        await self._reach()
+        return self.bans.get(instance_id, [])
+
+    async def update(self, id_: str, **changes: Any) -> InstanceRecord:
+        await self._reach()
+        if id_ not in self.records:
+            raise InstanceNotFound
+        self.writes.append(f"update {' '.join(sorted(changes))}")
+        self.records[id_] = replace(self.records[id_], **changes)
+        return self.records[id_]
+
+    async def delete(self, id_: str) -> bool:
+        await self._reach()
+        self.writes.append("delete")
+        self.empty_since.pop(id_, None)
+        return self.records.pop(id_, None) is not None
+
+    async def occupied(self, id_: str, since_ms: int | None) -> bool:
+        await self._reach()
+        self.writes.append("occupied" if since_ms is None else "empty")
+        if id_ not in self.records:
+            return False
+        self.empty_since[id_] = since_ms
+        return True
+
+    async def abandoned(self, before_ms: int) -> list[InstanceRecord]:
+        await self._reach()
+        return [
+            self.records[id_]
+            for id_, since in self.empty_since.items()
+            if since is not None and since < before_ms
+        ]
+
+    async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
+        await self._reach()
+        there = [id_ for id_, at in self.empty_since.items() if at is None and id_ not in but]
+        self.empty_since.update(dict.fromkeys(there, now_ms))
+        return len(there)
+
+
+@dataclass
+class FakeStore:
+    instances: FakeInstances = field(default_factory=FakeInstances)
+
+    @property
+    def bans(self) -> FakeInstances:
+        return self.instances
+
+
+@dataclass(frozen=True, slots=True)
+class Act(Message):
+    """What a test has an instance's actor do."""
+
+    act: Callable[[OpenInstance], object]
+
+
+class OpenInstance(InstanceActor):
+    """An instance to whose inside tests have a door."""
+
+    async def receive(self, message: InstanceMessage | Act) -> None:
+        if isinstance(message, Act):
+            done = message.act(self)
+            if isinstance(done, Awaitable):
+                await done
+        else:
+            await super().receive(message)
+
+    def moderate(self, target: str, type_: str) -> None:
+        """As an admin of the server would."""
+        by = Visitor("s_admin", f"u_admin@{ADDRESS}", "admin", admin=True)
+        self._carry_out(self._rules.moderate(by, target, type_, "rude", None, self._now()))
+
+
+def account(number: int, *, admin: bool = False) -> User:
+    """A user; number 0 owns the instances that `World.room` makes."""
+    return User(
+        id=f"u_00000000-0000-4000-8000-{number:012x}",
+        number=number,
+        username=f"user{number}",
+        displayname=f"U{number}",
+        description=None,
+        email=None,
+        status="online",
+        tags=frozenset({"avr:admin"} if admin else ()),
+        autopilot=False,
+        home=None,
+        created_at=EPOCH_MS,
+        updated_at=EPOCH_MS,
+    )
+
+
+def asker(number: int, session: int = 0, *, admin: bool = False, token: int = 0) -> Asker:
+    """A session of a user, through one of its credentials."""
+    return Asker(account(number, admin=admin), f"s_{number}.{session}", b"%d.%d" % (number, token))
+
+
+@dataclass
+class Client:
+    """A socket of a session."""
+
+    world: World
+    asker: Asker
+    session: Ref[SessionMessage]
+    sink: FakeSink
+
+    async def join(self, instance: str = ROOM, state: bytes | None = b"1") -> str:
+        return await self.session.ask(Join(self.sink, instance, state))
+
+    async def leave(self, instance: str = ROOM, state: bytes | None = b"2") -> None:
+        await self.session.ask(Leave(self.sink, instance, state))
+
+    def say(
+        self,
+        data: bytes,
+        *,
+        key: str | None = None,
+        at: float | None = None,
+        to: tuple[str, ...] | None = None,
+        state: bytes | None = None,
+        instance: str = ROOM,
+    ) -> None:
+        seat = self.sink.seats[instance]
+        seat.instance.tell(Speak(self.sink, seat.player, key, at, to, data, state))
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self.session.signal(Detach(self.sink))
+
+    async def subscribe(self, *events: str, target: str | None = None) -> None:
+        await self.world.node.hub.ask(Subscribe(self.sink, frozenset(events), target))
+
+    async def unsubscribe(self, *events: str, target: str | None = None) -> None:
+        await self.world.node.hub.ask(Unsubscribe(self.sink, frozenset(events), target))
+
+    def said(self) -> list[str]:
+        return self.sink.said()
+
+
+@dataclass
+class World:
+    """The node, its database, and how to get at it."""
+
+    node: Node
+    store: FakeStore
+
+    def room(
+        self, id_: str = ROOM, *tags: str, capacity: int = 8, access: str = "avr:public"
+    ) -> InstanceRecord:
+        """An instance in the database."""
+        record = InstanceRecord(
+            id=id_,
+            name=f"room-{id_[-3:]}",
+            title=None,
+            description=None,
+            world="w_00000000-0000-4000-8000-000000000001",
+            owner=account(0).id,
+            capacity=capacity,
+            tags=frozenset({access, *tags}),
+            created_at=EPOCH_MS,
+            updated_at=EPOCH_MS,
+        )
+        self.store.instances.records[id_] = record
+        self.store.instances.empty_since[id_] = self.node.clock.now_ms()
+        return record
+
+    async def connect(
+        self,
+        number: int,
+        session: int = 0,
+        *,
+        admin: bool = False,
+        token: int = 0,
+        sink: FakeSink | None = None,
+    ) -> Client:
+        """A socket, attached; what it was greeted with is taken."""
+        who = asker(number, session, admin=admin, token=token)
+        ref = await self.node.session(who)
+        sink = sink or FakeSink(f"{number}.{session}")
+        await ref.ask(Attach(sink, who.token_hash))
+        await settle()
+        sink.take()
+        return Client(self, who, ref, sink)
+
+    async def joined(self, number: int, session: int = 0, **more: Any) -> Client:
+        """A socket that is inside; what it was told by then is taken."""
+        client = await self.connect(number, session, **more)
+        await client.join()
+        await settle()
+        client.sink.take()
+        return client
+
+    async def crowd(self, *numbers: int) -> list[Client]:
+        """Users inside, each of whom knows of all."""
+        clients = [await self.joined(number) for number in numbers]
+        for client in clients:
+            client.sink.take()
+        return clients
+
+    @property
+    def instance(self) -> Ref[InstanceMessage]:
+        return self.instance_of(ROOM)
+
+    def instance_of(self, id_: str) -> Ref[InstanceMessage]:
+        ref = self.node._instances.find(id_)
+        assert ref is not None
+        return ref
+
+    def act(self, act: Callable[[OpenInstance], object]) -> None:
+        """Has the instance do something."""
+        self.instance.tell(cast(InstanceMessage, Act(act)))
+
+    def crash(self) -> None:
+        """Has the instance fail."""
+        self.act(fail)
+
+    def leftovers(self) -> dict[str, object]:
+        """All tables of the node that are not empty."""
+        node = self.node
+        tables = {
+            "instances": node._instances.running(),
+            "sessions": node._sessions.running(),
+            "presences": node._presences,
+            "revoked": len(node._revoked),
+            "occupancies": node._directory.occupancies,
+            "watchers": node._directory._watchers,
+            "sockets": node._directory._sockets,
+            "players": node.metrics.players,
+        }
+        return {name: table for name, table in tables.items() if table}
+
+
+class Boom(Exception):
+    """What a failing actor raises."""
+
+
+def fail(_: object) -> None:
+    raise Boom
+
+
+async def settle() -> None:
+    """Until everyone waits."""
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def user_at(number: int) -> str:
+    return at(account(number).id, ADDRESS)
+
+
+@asynccontextmanager
+async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[World]:
+    """A node for the block, with one room in its database."""
+    monkeypatch.setattr(actors.node, "InstanceActor", OpenInstance)
+    store, metrics = FakeStore(), Metrics()
+    async with Node.open(
+        settings=Settings(**settings),
+        store=cast(Store, store),
+        clock=TrioClock(),
+        metrics=metrics,
+        instruments=metrics,
+        address=ADDRESS,
+        public_key="",
+    ) as node:
+        world = World(node, store)
+        world.room()
+        yield world
