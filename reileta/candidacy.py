@@ -5,7 +5,9 @@ Functions of a `Room`, which `Instance` offers as its methods.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from reileta import access
 from reileta.access import Visitor
@@ -20,7 +22,7 @@ from reileta.errors import (
 )
 from reileta.happenings import CandidateChanged, Happening
 from reileta.ids import is_user_at
-from reileta.queue import Candidate, Entry
+from reileta.queue import Candidate, Candidates, Entry
 from reileta.room import Room
 
 
@@ -138,6 +140,25 @@ def refuse(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
     out: list[Happening] = []
     room.drop_candidate(user, "refused", out)
     return room.settle(now, out)
+
+
+def resume(
+    room: Room,
+    before: Candidates,
+    invited: Mapping[str, Literal["by-leader", "by-member"]],
+    now: int,
+) -> list[Happening]:
+    """Puts back the candidates of an incarnation that crashed, and its invitations, once those
+    inside are seated again. Who held a seat that is no longer free comes first in line."""
+    room.invited.update(invited)
+    for state, one in before.each():
+        if one.user in room.seats.users:
+            continue
+        if state == "admitted" and room.free <= 0:
+            room.candidates.put("waiting", replace(one, held_until=None))
+        else:
+            room.candidates.put(state, one)
+    return room.settle(now, [])
 
 
 def reconsider(room: Room, now: int, out: list[Happening]) -> None:

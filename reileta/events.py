@@ -19,6 +19,10 @@ INSTANCE_DATA: Final = "instance-data"
 INSTANCE_LEFT: Final = "instance-left"
 INSTANCE_CANDIDATE: Final = "instance-candidate"
 INSTANCE_QUEUE: Final = "instance-queue"
+INSTANCE_ROLE: Final = "instance-role"
+"""Someone inside has another role."""
+INSTANCE_MODERATED: Final = "instance-moderated"
+"""Someone was muted, unmuted, warned, banned or unbanned; who is kicked has `instance-left`."""
 INSTANCE_RESTORED: Final = "instance-restored"
 """The instance failed and was set up again; its data is that of the answer to `instance-join`."""
 
@@ -31,6 +35,8 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
         INSTANCE_LEFT,
         INSTANCE_CANDIDATE,
         INSTANCE_QUEUE,
+        INSTANCE_ROLE,
+        INSTANCE_MODERATED,
         INSTANCE_RESTORED,
     ),
 }

@@ -74,13 +74,14 @@ class CandidateChanged:
 
 @dataclass(frozen=True, slots=True)
 class QueueChanged:
-    """The queue is now this: the admitted, the line in order, the pending. At most one a call.
+    """The queue is another; `waiting` stand in line now. At most one a call.
 
-    Concerns each candidate in it, who is told its own entry and the total alone, and those who
-    oversee, who are told all.
+    Concerns each candidate in it, who is told its own entry and the number alone, and those who
+    oversee, who are told all. It carries no entries, because most changes move everyone up: who
+    tells of it asks for them (`Instance.entries`) once for many changes.
     """
 
-    entries: tuple[Entry, ...]
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)

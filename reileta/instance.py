@@ -13,14 +13,15 @@ All users are `UserIDAt`s, also in the bans that come in and go out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from reileta import candidacy, governance
 from reileta.access import Visitor
 from reileta.errors import InstanceFull, MessageInvalid, NotAllowed, NotInInstance
 from reileta.happenings import Departure, Happening, Joined, Unbanned, Unmuted
-from reileta.queue import Entry
+from reileta.queue import Candidates, Entry
 from reileta.records import Instance as Record
 from reileta.records import InstanceChanges
 from reileta.retained import KEY_LIMIT
@@ -188,6 +189,15 @@ class Instance(Room):
     def refuse(self, by: Visitor, user: str, now: int) -> list[Happening]:
         """`candidacy.refuse`: someone takes another's entry and invitation back."""
         return candidacy.refuse(self, by, user, now)
+
+    def resume(
+        self,
+        before: Candidates,
+        invited: Mapping[str, Literal["by-leader", "by-member"]],
+        now: int,
+    ) -> list[Happening]:
+        """`candidacy.resume`: the candidates of before a crash are there again."""
+        return candidacy.resume(self, before, invited, now)
 
     def present(self, user: str) -> None:
         """A user has a socket (again): what it waits for, it keeps. Call it for any user."""

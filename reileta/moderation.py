@@ -54,9 +54,16 @@ class Mute:
 class Moderation:
     """The bans and mutes in force in one instance."""
 
-    def __init__(self, bans: Iterable[Ban], *, bans_limit: int, mutes_limit: int) -> None:
+    def __init__(
+        self,
+        bans: Iterable[Ban],
+        mutes: Iterable[Mute] = (),
+        *,
+        bans_limit: int,
+        mutes_limit: int,
+    ) -> None:
         self.bans: dict[str, Ban] = {ban.user: ban for ban in bans}
-        self.mutes: dict[str, Mute] = {}
+        self.mutes: dict[str, Mute] = {mute.user: mute for mute in mutes}
         self._bans_limit = bans_limit
         self._mutes_limit = mutes_limit
 

@@ -109,6 +109,21 @@ class Candidates:
         due.sort(key=lambda each: each[0])
         return [user for _, user in due]
 
+    def positions(self) -> dict[str, int]:
+        """Everyone in line with its position, in the order of the line."""
+        return {user: place for place, user in enumerate(self._in["waiting"], 1)}
+
+    def users(self) -> Iterator[str]:
+        """All users: the admitted, the line in its order, the pending."""
+        for some in self._in.values():
+            yield from some
+
+    def each(self) -> Iterator[tuple[State, Candidate]]:
+        """All with their states, in the same order."""
+        for state, some in self._in.items():
+            for one in some.values():
+                yield state, one
+
     def all(self) -> Iterator[Candidate]:
         for some in self._in.values():
             yield from some.values()
@@ -125,9 +140,14 @@ class Candidates:
         for state, some in self._in.items():
             one = some.get(user)
             if one is not None:
-                place = 1 + list(some).index(user) if state == "waiting" else None
-                return _entry(one, state, place)
+                return _entry(one, state, self._place(user) if state == "waiting" else None)
         return None
+
+    def _place(self, user: str) -> int:
+        line = self._in["waiting"]
+        if next(reversed(line)) == user:  # who has just come
+            return len(line)
+        return 1 + next(place for place, other in enumerate(line) if other == user)
 
 
 def _entry(one: Candidate, state: State, position: int | None) -> Entry:

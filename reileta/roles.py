@@ -28,10 +28,10 @@ class Roles:
     Users are `UserIDAt`s.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, moderators: Iterable[str] = ()) -> None:
         self.owner: Final = owner
         self.master: str | None = None
-        self.moderators: dict[str, None] = {}  # in the order of their naming
+        self.moderators: dict[str, None] = dict.fromkeys(moderators)  # in the order of their naming
         self._admins: set[str] = set()
 
     def entered(self, who: Visitor) -> None:

@@ -19,7 +19,7 @@ from reileta.happenings import (
     MasterChanged,
     QueueChanged,
 )
-from reileta.moderation import Moderation
+from reileta.moderation import Moderation, Mute
 from reileta.queue import Candidate, Candidates, Entry
 from reileta.records import Ban
 from reileta.records import Instance as Record
@@ -69,7 +69,8 @@ class Room:
     Args:
         record: what outlives the process.
         owner: the owner as a `UserIDAt`.
-        bans: those in the store, with `UserIDAt`s.
+        bans, moderators: those in the store, with `UserIDAt`s.
+        mutes: those that a crash left behind.
         now: ms; an instance stands empty from here on.
         new_player_id: makes a `p_…` for each player.
     """
@@ -83,6 +84,8 @@ class Room:
         limits: Limits,
         now: int,
         new_player_id: Callable[[], str],
+        moderators: Iterable[str] = (),
+        mutes: Iterable[Mute] = (),
     ) -> None:
         self.record = record
         self.limits: Final = limits
@@ -91,10 +94,10 @@ class Room:
         """Since when nobody is inside and no seat is held, ms; None while one is taken."""
         self.new_player_id = new_player_id
         self.seats = Seats()
-        self.roles = Roles(owner)
+        self.roles = Roles(owner, moderators)
         self.candidates = Candidates()
         self.invited: dict[str, Literal["by-leader", "by-member"]] = {}
-        self.moderation = Moderation(bans, bans_limit=limits.bans, mutes_limit=limits.mutes)
+        self.moderation = Moderation(bans, mutes, bans_limit=limits.bans, mutes_limit=limits.mutes)
         self.values = RetainedValues(
             keys_limit=limits.retained_keys,
             bytes_limit=limits.retained_bytes,
@@ -257,7 +260,7 @@ class Room:
             out.append(MasterChanged(self._told_master))
         if self.candidates.version != self._told_queue:
             self._told_queue = self.candidates.version
-            out.append(QueueChanged(self.entries()))
+            out.append(QueueChanged(self.candidates.waiting))
         if self.taken:
             self.empty_since = None
         elif self.empty_since is None:

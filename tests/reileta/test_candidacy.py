@@ -25,7 +25,7 @@ def test_admitted_holds_a_seat_that_join_takes() -> None:
     filled(instance, 1)
     entry, out = instance.candidate(visitor(2), 10)
     assert entry == Entry(user(2), "admitted", None, 10, 10 + 30_000)
-    assert out == [CandidateChanged(user(2), entry, "asked"), QueueChanged((entry,))]
+    assert out == [CandidateChanged(user(2), entry, "asked"), QueueChanged(0)]
     with pytest.raises(InstanceFull):
         instance.join(visitor(3), 20)
     player, out = instance.join(visitor(2), 30)
@@ -142,7 +142,7 @@ def test_refusing() -> None:
     with pytest.raises(NotAllowed):
         instance.refuse(visitor(2), user(1), 1)
     out = instance.refuse(visitor(0), user(1), 1)
-    assert out == [CandidateChanged(user(1), None, "refused"), QueueChanged(())]
+    assert out == [CandidateChanged(user(1), None, "refused"), QueueChanged(0)]
     with pytest.raises(NotQueued):
         instance.refuse(visitor(0), user(1), 2)
     instance.admit(visitor(0), user(1), 3)
@@ -266,3 +266,26 @@ def test_the_pending_come_after_those_in_line() -> None:
 
 def changes(access: str) -> InstanceChanges:
     return InstanceChanges(tags=frozenset({access}))
+
+
+def test_the_candidates_of_before_a_crash_are_there_again() -> None:
+    before = room(access="avr:invite_plus", capacity=2)
+    for number in (1, 2, 3):
+        before.admit(visitor(0), user(number), number)
+    before.candidate(visitor(4), 4)
+    assert [state for _, state, _ in states(before)] == [
+        "admitted",
+        "admitted",
+        "waiting",
+        "pending",
+    ]
+    after = room(access="avr:invite_plus", capacity=2)
+    seated, _ = before.join(visitor(1), 5)
+    after.restore(visitor(1), seated, 6)
+    assert after.resume(before.candidates, before.invited, 6) == [QueueChanged(1)]
+    assert states(after) == states(before)
+    assert after.invited == before.invited
+    narrow = room(access="avr:invite_plus", capacity=1)
+    narrow.restore(visitor(1), seated, 6)
+    narrow.resume(before.candidates, before.invited, 6)
+    assert states(narrow)[:2] == [(user(2), "waiting", 1), (user(3), "waiting", 2)]

@@ -306,3 +306,25 @@ def test_closing_ends_everything() -> None:
 )
 def test_admins_and_the_server_close_as_well(call: Callable[[Instance], list[Happening]]) -> None:
     assert call(room()) == [Closed("closed")]
+
+
+def test_moderators_and_mutes_of_before() -> None:
+    before = room()
+    filled(before, 1)
+    before.name_moderator(visitor(0), user(2), 0)
+    before.moderate(visitor(0), user(1), "mute", None, 50, 1)
+    after = Instance(
+        before.record,
+        owner=OWNER,
+        bans=(),
+        limits=before.limits,
+        now=2,
+        new_player_id=lambda: "p_9",
+        moderators=before.roles.moderators,
+        mutes=before.moderation.mutes.values(),
+    )
+    assert after.role_of(user(2)) == "moderator"
+    after.join(visitor(1), 3)
+    with pytest.raises(NotAllowed):
+        after.speak("p_9", None, None, None, b"1", 4)
+    assert after.next_deadline() == 50

@@ -153,8 +153,8 @@ class InstanceMachine(RuleBasedStateMachine):
                         del self.heard_entries[candidate]
                     else:
                         self.heard_entries[candidate] = entry.state
-                case QueueChanged(entries):
-                    assert entries == self.instance.entries()
+                case QueueChanged(waiting):
+                    assert waiting == self.instance.queued
                 case BannedUser(ban):
                     self.heard_bans.add(ban.user)
                 case Unbanned(who):

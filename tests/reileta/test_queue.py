@@ -63,3 +63,21 @@ def test_a_held_seat_outlives_a_lost_socket() -> None:
     assert line.overdue(100) == [user(2), user(3)]
     line.absent(user(2), None)
     assert line.overdue(300) == [user(3), user(1)]
+
+
+def test_everyones_position_at_once() -> None:
+    candidates = Candidates()
+    for state, name in (("waiting", "b"), ("pending", "p"), ("waiting", "a"), ("admitted", "x")):
+        candidates.put(state, Candidate(name, 0, None))  # type: ignore[arg-type]
+    assert candidates.positions() == {"b": 1, "a": 2}
+    assert list(candidates.users()) == ["x", "b", "a", "p"]
+    assert [(state, one.user) for state, one in candidates.each()] == [
+        ("admitted", "x"),
+        ("waiting", "b"),
+        ("waiting", "a"),
+        ("pending", "p"),
+    ]
+    for name, place in candidates.positions().items():
+        entry = candidates.entry_of(name)
+        assert entry is not None
+        assert entry.position == place

@@ -23,7 +23,7 @@ def test_a_queue_is_told_once_a_call_and_only_when_it_is_another() -> None:
     out = instance.lost(one.session, 20) + instance.lost(two.session, 20)
     assert out == []
     out = instance.tick(20 + instance.limits.grace_ms)
-    assert [each.entries for each in out if isinstance(each, QueueChanged)] == [instance.entries()]
+    assert [each.waiting for each in out if isinstance(each, QueueChanged)] == [1]
     assert [each.user for each in out if isinstance(each, CandidateChanged)] == [user(3), user(4)]
     assert states(instance) == [
         (user(3), "admitted", None),
