@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 ADMIN_TAG: Final = "avr:admin"
 """The tag of a user that administers the server; only admins give it."""
@@ -203,6 +203,36 @@ class DeletedUser:
     """These, the instances and the services are the server's own account's now."""
     instances: tuple[str, ...]
     services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pardon:
+    """A ban that is to be struck off."""
+
+    instance_id: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """A moderator that is named."""
+
+    instance_id: str
+    user: str
+    by: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissal:
+    """A moderator that is none any more."""
+
+    instance_id: str
+    user: str
+
+
+Deed: TypeAlias = Ban | Pardon | Naming | Dismissal | Moderation
+"""What hosts do that outlives the process. Done twice, it is the same."""
 
 
 class Unset(Enum):

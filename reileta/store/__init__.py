@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from reileta.clock import Clock
 from reileta.settings import Settings
 from reileta.store.bans import Bans
+from reileta.store.deeds import Deeds
 from reileta.store.embedded import open_embedded
 from reileta.store.identity import Identities, Identity
 from reileta.store.instances import Instances
@@ -37,6 +38,7 @@ class Store:
     bans: Bans
     moderators: Moderators
     moderations: Moderations
+    deeds: Deeds
     identity: Identities
 
 
@@ -70,5 +72,6 @@ async def open_store(
             bans=Bans(database),
             moderators=Moderators(database),
             moderations=Moderations(database),
+            deeds=Deeds(database),
             identity=identity,
         )
