@@ -53,7 +53,9 @@ class Backlog:
     def push(self, pieces: Sequence[Piece], sent: int = 0) -> bool:
         """Takes the pieces, of which the first `sent` bytes are sent already; False: overflown.
 
-        A snapshot is let in over the limit, once: until it is sent, the limit is as much higher.
+        A snapshot is let in over the limit, once: until all is sent, the limit is as much higher.
+        That of several the largest counts keeps a client that enters over and over, and never
+        reads, from having ever more kept for it.
         """
         for piece in pieces:
             batch, start, end = piece
@@ -73,7 +75,7 @@ class Backlog:
             if batch.keys is not None:
                 self._dirty = True
             if batch.snapshot:
-                self._allowance += size
+                self._allowance = max(self._allowance, size)
         if self.size > self._conflate_at:
             self.conflate()
             self._conflate_at = max(CONFLATE_FROM, min(2 * self.size, self.limit))

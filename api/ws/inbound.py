@@ -129,4 +129,5 @@ def explained(error: Exception, within: str) -> MessageInvalid:
 
 
 def _invalid(field: str, what: str) -> MessageInvalid:
-    return MessageInvalid.field(field or "message", what[:1].lower() + what[1:])
+    said = what if what.startswith("JSON") else what[:1].lower() + what[1:]
+    return MessageInvalid.field(field or "message", said)
