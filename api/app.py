@@ -12,11 +12,14 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
+import trio
 from quart import Quart, Response, has_request_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -36,11 +39,17 @@ from api.operations import Edge, address_of, line_of
 from api.ports import NodePort
 from reileta.logevents import REQUEST_SERVED
 from reileta.passwords import Passwords
+from reileta.settings import MIB
 
 _log = structlog.stdlib.get_logger(__name__)
 
 BODY_TIMEOUT_S: Final = 20
 """How long a body may take to arrive; then 408."""
+
+DRAIN_TIMEOUT_S: Final = 2
+"""How long an answer waits for the rest of a body that it has no use for."""
+DRAIN_LIMIT_BYTES: Final = 8 * MIB
+"""How much of such a body is waited for."""
 
 UNMATCHED: Final = "unmatched"
 """The route that unknown paths are counted as, so that they can't fill the metrics."""
@@ -65,6 +74,44 @@ PREFLIGHT_HEADERS: Final = {
 }
 
 
+class WholeBody(TrioBody):
+    """A body that knows when the client has sent all of it, also what is over the limit.
+
+    An answer given before that would close the connection under a client that is still sending,
+    which then often never reads the answer.
+    """
+
+    def __init__(self, expected_length: int | None, max_length: int | None) -> None:
+        super().__init__(expected_length, max_length)
+        self.sent = trio.Event()
+        """The client has sent all, or so much that it is not waited for any longer."""
+        self.whole = False
+        """The client has sent all."""
+        self._received = 0
+        self._appending = False
+
+    def append(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > DRAIN_LIMIT_BYTES:
+            self.sent.set()
+        self._appending = True
+        super().append(data)
+        self._appending = False
+
+    def set_complete(self) -> None:
+        # Over the limit, Quart calls this out of `append`, while the client goes on sending.
+        if not self._appending:
+            self.whole = True
+            self.sent.set()
+        super().set_complete()
+
+
+class WholeRequest(TrioRequest):
+    """A request with a `WholeBody`."""
+
+    body_class: type[TrioBody] = WholeBody
+
+
 class _NoSession(SessionInterface):
     """Quart's own sessions are not used: ours live in the database."""
 
@@ -80,12 +127,15 @@ class _NoSession(SessionInterface):
 class ReiletaApp(QuartTrio):
     """The application. `auth` and `limits` are what WebSocket routes share with HTTP."""
 
+    request_class = WholeRequest
+
     def __init__(self, node: NodePort) -> None:
         super().__init__(__name__, static_folder=None)
         self.session_interface = _NoSession()  # type: ignore[assignment]
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
+        self.config["DRAIN_TIMEOUT"] = DRAIN_TIMEOUT_S
         # `/api//time` is unknown: an answer in the envelope, not a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
@@ -107,6 +157,8 @@ class ReiletaApp(QuartTrio):
             for name, value in DEFAULT_HEADERS:
                 headers.setdefault(name, value)
             headers["X-Trace-Id"] = span.trace_id
+            if not await self._drained(request) and request.http_version.startswith("1"):
+                headers["Connection"] = "close"
             rule = request.url_rule
             route = UNMATCHED if rule is None else rule.rule
             seconds = time.perf_counter() - started
@@ -117,6 +169,16 @@ class ReiletaApp(QuartTrio):
                 REQUEST_SERVED, method=method, route=route, status=status, us=int(seconds * 1e6)
             )
         return response
+
+    async def _drained(self, request: Request) -> bool:
+        """Whether all that the client sends has come; it is given a moment for it."""
+        headers = request.headers
+        if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+            return True
+        assert isinstance(request.body, WholeBody)
+        with trio.move_on_after(self.config["DRAIN_TIMEOUT"]):
+            await request.body.sent.wait()
+        return request.body.whole
 
     async def _before(self) -> Response | None:
         self.limits.address(address_of(request))

@@ -18,7 +18,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -64,6 +64,12 @@ class HttpConnection(TCPServer):
     def __init__(self, *args: Any, head: bytes, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head = head
+
+    async def protocol_send(self, event: Event) -> None:
+        # An answer given before the request's end closes the connection; but at that moment
+        # Quart-Trio cancels the handler that closes it, and the connection would stay open, dead.
+        with trio.CancelScope(shield=isinstance(event, Closed)):
+            await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         if self._head:
