@@ -37,7 +37,7 @@ bounded time; after a crash it does not run. By then the mailbox is closed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -84,6 +84,13 @@ class Context(Protocol[M]):
         """
         ...
 
+    def sent(self, frames: int, sockets: int) -> None:
+        """Has the log say that so many frames went to so many sockets, for traces looked at.
+
+        In `receive` that is the message's doing, in `flush` the whole drain's.
+        """
+        ...
+
 
 class Actor(ABC, Generic[M]):
     """One actor. Subclasses take what they need through their constructor."""
@@ -106,6 +113,11 @@ class Actor(ABC, Generic[M]):
 
     def on_crash(self, message: M) -> None:
         """The last word of a failing incarnation on the message at fault, which nobody asked."""
+
+    def post_mortem(self, error: Exception) -> Mapping[str, object]:
+        """After `on_crash`: closes what the failed incarnation had open without waiting, and
+        returns what the log's event of the crash is to say besides."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import outcome
@@ -60,6 +60,8 @@ class Cell(Generic[M]):
         self._pipes: set[trio.CancelScope] = set()
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
+        self._observed: list[Envelope[M]] = []
+        """Those of the drain, up to the one at hand, whose traces are looked at."""
         self._at_fault = -1
         """Which one of the drain is being handled: -1 before the first, its length in `flush`."""
         self._failure: Exception | None = None
@@ -90,6 +92,23 @@ class Cell(Generic[M]):
             return False
         self.mailbox.drain()
         return True
+
+    def sent(self, frames: int, sockets: int) -> None:
+        if not self._observed or not frames:
+            return
+        batch, fault = self._batch, self._at_fault
+        flushing = fault == len(batch)
+        for envelope in self._observed if flushing else self._observed[-1:]:
+            if flushing or envelope is batch[fault]:
+                self.log.log(
+                    logging.INFO if envelope.sampled else logging.DEBUG,
+                    logevents.FRAMES_SENT,
+                    trace=envelope.trace_id,
+                    message=envelope.id,
+                    frames=frames,
+                    sockets=sockets,
+                    drain=len(batch) if flushing else 1,
+                )
 
     async def _run_pipe(
         self,
@@ -131,6 +150,7 @@ class Cell(Generic[M]):
         self.task = trio.lowlevel.current_task()
         self._own = _Own(self.mailbox)
         self._batch = []
+        self._observed = []
         self._failure = None
         actor = self._actor = self.spec.factory()
         actor.context = self
@@ -181,7 +201,11 @@ class Cell(Generic[M]):
             current.set(envelope)
             record((type(message), envelope.id, envelope.cause, envelope.trace, envelope.at))
             observed = debug or envelope.sampled
-            handed_at = trio.current_time() if observed else begun
+            handed_at = begun
+            error_code: int | None = None
+            if observed:
+                handed_at = trio.current_time()
+                self._observed.append(envelope)
             if isinstance(message, Request):
                 requests.append(message)
                 try:
@@ -189,10 +213,11 @@ class Cell(Generic[M]):
                 except ReiletaError as error:
                     if not message.fail(error):
                         raise
+                    error_code = error.code
             else:
                 await receive(message)
             if observed:
-                self._log_received(envelope, handed_at)
+                self._log_received(envelope, handed_at, error_code)
         self._at_fault = len(batch)
         await actor.flush()
         for request in requests:
@@ -205,10 +230,15 @@ class Cell(Generic[M]):
             self._deferred = [one for one in self._deferred if not one.slot.answered]
         self._instruments.drained(self._kind, len(batch), begun - batch[0].at)
         self._batch = []
+        if self._observed:
+            self._observed = []
         current.set(NO_TRACE)
 
-    def _log_received(self, envelope: Envelope[M], handed_at: float) -> None:
+    def _log_received(
+        self, envelope: Envelope[M], handed_at: float, error_code: int | None
+    ) -> None:
         now = trio.current_time()
+        refused = {} if error_code is None else {"error": error_code}
         self.log.log(
             logging.INFO if envelope.sampled else logging.DEBUG,
             logevents.ACTOR_RECEIVED,
@@ -219,6 +249,7 @@ class Cell(Generic[M]):
             waited_us=int((handed_at - envelope.at) * 1e6),
             handled_us=int((now - handed_at) * 1e6),
             depth=len(self.mailbox),
+            **refused,
         )
 
     # The end of an incarnation -----------------------------------------------------------------
@@ -242,10 +273,12 @@ class Cell(Generic[M]):
         dropped += self._fail(self.mailbox.keep_signals())
         self.mailbox.requeue(kept)
         self._abandon()
+        besides = self._post_mortem(error)
         now = trio.current_time()
         self.log.error(
             logevents.ACTOR_CRASHED,
             exc_info=error,
+            **besides,
             dropped=dropped,
             last_messages=[
                 f"{kind.__name__} id={id_} cause={cause} trace={trace:016x} age={now - at:.3f}s"
@@ -259,6 +292,15 @@ class Cell(Generic[M]):
             self._actor.on_crash(message)
         if hook.error is not None:
             self.log.error(logevents.HOOK_FAILED, hook="on_crash", exc_info=hook.error)
+
+    def _post_mortem(self, error: Exception) -> Mapping[str, object]:
+        besides: Mapping[str, object] = {}
+        if self._actor is not None:
+            with Contained() as hook:
+                besides = self._actor.post_mortem(error)
+            if hook.error is not None:
+                self.log.error(logevents.HOOK_FAILED, hook="post_mortem", exc_info=hook.error)
+        return besides
 
     def end(self, error: Exception | None, *, started: bool) -> None:
         """Ends the cell for good; nobody is left waiting."""

@@ -79,6 +79,8 @@ class Fanout:
         self._size = 0
         self._edits: dict[Sink, list[tuple[int, int, Batch | None]]] = {}
         self._absent: dict[Sink, int] = {}
+        self.reached = 0
+        """How many sinks the last flush wrote to."""
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -143,25 +145,34 @@ class Fanout:
     def flush(self) -> int:
         """Writes to every receiver, once; returns how many frames went out."""
         if not self._frames and not self._edits:
+            self.reached = 0
             return 0
         batch = Batch(self._frames, self._keys if self._keyed else None)
         edits, absent = self._edits, self._absent
         self._frames, self._keys, self._keyed, self._size = [], [], False, 0
         self._edits, self._absent = {}, {}
         frames = len(batch.ends)
-        delivered = 0
+        delivered = reached = edited = 0
         whole: list[Piece] = [(batch, 0, len(batch))]
         for sink in self._sinks:
             edit = edits.get(sink)
             if edit is not None:
-                delivered += _write_edited(sink, batch, edit)
+                written = _write_edited(sink, batch, edit)
+                delivered += written
+                reached += written > 0
+                edited += 1
             elif frames:
                 sink.write(whole)
                 delivered += frames
+        if frames:
+            reached += len(self._sinks) - edited
         for sink, since in absent.items():
             edit = edits.get(sink, [])
             edit.append((since, len(batch), None))
-            delivered += _write_edited(sink, batch, edit)
+            written = _write_edited(sink, batch, edit)
+            delivered += written
+            reached += written > 0
+        self.reached = reached
         return delivered
 
     def _edit(self, sink: Sink, start: int, end: int, frame: Batch | None) -> None:

@@ -86,18 +86,21 @@ class HubActor(Actor[HubMessage]):
                     self._updates.pop((message.event, message.id), None)
                     self._updates[message.event, message.id] = message
                 else:
-                    self._publish(message)
+                    told = self._publish(message)
+                    self.context.sent(told, told)
             case _:
                 assert_never(message)
 
     async def flush(self) -> None:
         updates, self._updates = self._updates, {}
-        for update in updates.values():
-            self._publish(update)
+        told = sum(map(self._publish, updates.values()))
+        self.context.sent(told, told)
 
     # Publications ------------------------------------------------------------------------------
 
-    def _publish(self, message: Publish) -> None:
+    def _publish(self, message: Publish) -> int:
+        """Tells those concerned; returns how many there were."""
+        told = 0
         rendered: dict[bytes, bytes] = {}
         for sink in self._receivers(message):
             listener = self._listeners.of.get(sink)
@@ -112,6 +115,8 @@ class HubActor(Actor[HubMessage]):
             if frame is None:
                 frame = rendered[data] = event(message.event, message.id, data)
             sink.send(frame)
+            told += 1
+        return told
 
     def _receivers(self, message: Publish) -> Iterator[Sink]:
         """Those subscribed to all such events or this object's; a user's own, to its own."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 import outcome
 import structlog
@@ -99,7 +99,7 @@ class InstanceActor(Actor[InstanceMessage]):
             around.metrics.deliveries_out += roster.fanout.flush()
         exists = await self._keeper.load()
         self._fanout = roster.fanout = Fanout()
-        self._rules = Instance(
+        self._rules = self._make_rules(
             roster.record,
             owner=at(roster.record.owner, around.address),
             bans=[self._absolute(ban) for ban in roster.bans],
@@ -121,6 +121,10 @@ class InstanceActor(Actor[InstanceMessage]):
         if not exists:
             self._vanished()
         await self.flush()  # for there may be no message for a long time
+
+    def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
+        """The rules, from the arguments of `Room`: where a recording begins."""
+        return Instance(record, **rest)
 
     def _restore(self) -> None:
         """Seats those inside again, and tells them; each is told of all."""
@@ -171,7 +175,9 @@ class InstanceActor(Actor[InstanceMessage]):
             )
 
     async def flush(self) -> None:
-        self._around.metrics.deliveries_out += self._fanout.flush()
+        delivered = self._fanout.flush()
+        self._around.metrics.deliveries_out += delivered
+        self.context.sent(delivered, self._fanout.reached)
         if self._dirty:
             self._settle()
         self._schedule()

@@ -163,6 +163,7 @@ class SessionActor(Actor[SessionMessage]):
         if message.state is not None:
             message.sink.send(answer(commands.AUTHENTICATE, message.state, None, identity))
         message.sink.send(event(events.AUTHENTICATED, None, identity))
+        self.context.sent(1 if message.state is None else 2, 1)
 
     def _detach(self, sink: Sink) -> None:
         if self._presence.sockets.pop(sink, None) is None:

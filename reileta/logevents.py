@@ -29,6 +29,11 @@ SUPERVISOR_OVERDUE: Final = "supervisor.overdue"
 ACTOR_RECEIVED: Final = "actor.received"
 """A message was handled: at debug level, or when its trace is sampled."""
 
+# Recordings
+RECORDING_STARTED: Final = "recording.started"
+RECORDING_STOPPED: Final = "recording.stopped"
+"""A recording ended before its instance did; `reason` says why."""
+
 # HTTP
 REQUEST_SERVED: Final = "request.served"
 REQUEST_FAILED: Final = "request.failed"
@@ -37,6 +42,12 @@ REQUEST_FAILED: Final = "request.failed"
 # WebSockets
 SOCKET_OPENED: Final = "socket.opened"
 SOCKET_CLOSED: Final = "socket.closed"
+SOCKET_RECEIVED: Final = "socket.received"
+"""A message came from a client: where a trace begins. This and the next two as `actor.received`."""
+SOCKET_SERVED: Final = "socket.served"
+"""A command that had to wait for others is done, or was refused."""
+FRAMES_SENT: Final = "frames.sent"
+"""Frames went to sockets; with `drain` messages handled before they were written all at once."""
 CONNECTION_FAILED: Final = "connection.failed"
 """Something of ours failed while a connection was served; the client was hung up on."""
 

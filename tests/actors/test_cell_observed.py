@@ -1,0 +1,124 @@
+"""What a trace that is looked at shows of an actor besides its messages: frames, and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from structlog.testing import capture_logs
+
+from actors.actor import TEMPORARY, Restart, Spec
+from actors.trace import Span, bind
+from reileta.errors import NotQueued
+from tests.actors.helpers import (
+    Ask,
+    Do,
+    Journal,
+    Note,
+    Probe,
+    crash,
+    open_house,
+)
+
+
+def sent(logs: list[dict[str, object]]) -> list[tuple[object, ...]]:
+    """Who sent frames: trace, message, frames, sockets, drain, level."""
+    keys = ("trace", "message", "frames", "sockets", "drain", "log_level")
+    return [tuple(one[key] for key in keys) for one in logs if one["event"] == "frames.sent"]
+
+
+def messages(logs: list[dict[str, object]]) -> list[object]:
+    return [one["message"] for one in logs if one["event"] == "actor.received"]
+
+
+async def test_what_a_message_sends_is_its_own() -> None:
+    with capture_logs() as logs:
+        async with open_house() as house:
+            ref = await house.start()
+            with bind(Span(0xABC)):
+                ref.tell(Note("a"))
+                ref.tell(Do(lambda probe: probe.context.sent(3, 2)))
+    _, second = messages(logs)  # type: ignore[arg-type]
+    trace = f"{0xABC:016x}"
+    assert sent(logs) == [(trace, second, 3, 2, 1, "debug")]  # type: ignore[arg-type]
+
+
+async def test_what_a_flush_sends_is_the_whole_drain_s() -> None:
+    journal = Journal(on_flush=lambda probe: probe.context.sent(9, 4))
+    with capture_logs() as logs:
+        async with open_house() as house:
+            ref = await house.start(journal)
+            for trace in (1, 2):
+                with bind(Span(trace, sampled=trace == 2)):
+                    ref.tell(Note("a"))
+    first, second = messages(logs)  # type: ignore[arg-type]
+    assert sent(logs) == [  # type: ignore[arg-type]
+        (f"{1:016x}", first, 9, 4, 2, "debug"),
+        (f"{2:016x}", second, 9, 4, 2, "info"),
+    ]
+
+
+async def test_nothing_sent_is_nothing_said_and_a_start_has_no_message() -> None:
+    journal = Journal(
+        on_start=lambda probe: probe.context.sent(1, 1),
+        on_flush=lambda probe: probe.context.sent(0, 0),
+    )
+    with capture_logs() as logs:
+        async with open_house() as house:
+            (await house.start(journal)).tell(Note("a"))
+    assert sent(logs) == []  # type: ignore[arg-type]
+
+
+async def test_a_refusal_stands_with_its_message() -> None:
+    def refuse(_probe: Probe, _ask: Ask) -> None:
+        raise NotQueued
+
+    with capture_logs() as logs:
+        async with open_house() as house:
+            ref = await house.start()
+            with pytest.raises(NotQueued):
+                await ref.ask(Ask(refuse))
+    [received] = [one for one in logs if one["event"] == "actor.received"]
+    assert received["error"] == NotQueued.code
+
+
+class Witness(Probe):
+    """A probe with something to say about its crash."""
+
+    def post_mortem(self, error: Exception) -> Mapping[str, object]:
+        return {"evidence": type(error).__name__, "crashes": len(self.journal.crashed_on)}
+
+
+async def test_a_crash_s_log_event_says_what_the_actor_adds_after_its_last_word() -> None:
+    journal = Journal()
+    async with open_house() as house:
+        ref = await house.supervisor.start(
+            Spec("probe/1", lambda: Witness(journal), restart=TEMPORARY)
+        )
+        with capture_logs() as logs:
+            ref.tell(Do(crash))
+            await ref.wait_stopped()
+    [crashed] = [one for one in logs if one["event"] == "actor.crashed"]
+    assert (crashed["evidence"], crashed["crashes"]) == ("Boom", 1)
+
+
+class BadWitness(Probe):
+    def post_mortem(self, error: Exception) -> Mapping[str, object]:
+        raise LookupError
+
+
+async def test_a_post_mortem_that_fails_changes_nothing(autojump_clock: object) -> None:
+    journal = Journal()
+    async with open_house() as house:
+        ref = await house.supervisor.start(
+            Spec("probe/1", lambda: BadWitness(journal), restart=Restart())
+        )
+        with capture_logs() as logs:
+            ref.tell(Do(crash))
+            ref.signal(Note("after"))
+            ref.drain()
+            await ref.wait_stopped()
+    events = [one["event"] for one in logs]
+    assert "actor.crashed" in events
+    assert [one["hook"] for one in logs if one["event"] == "hook.failed"] == ["post_mortem"]
+    assert journal.words == ["after"]
