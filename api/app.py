@@ -7,6 +7,7 @@ A request passes, in this order: a trace is begun; `OPTIONS` and the limit of it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -165,8 +166,13 @@ class ReiletaApp(QuartTrio):
             status = response.status_code
             method = request.method if rule is not None else UNMATCHED
             self.node.metrics.http(method, route, status, seconds)
-            _log.debug(
-                REQUEST_SERVED, method=method, route=route, status=status, us=int(seconds * 1e6)
+            _log.log(
+                logging.INFO if span.sampled else logging.DEBUG,
+                REQUEST_SERVED,
+                method=method,
+                route=route,
+                status=status,
+                us=int(seconds * 1e6),
             )
         return response
 

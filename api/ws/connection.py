@@ -20,7 +20,7 @@ from actors.messages import (
     Unsubscribe,
 )
 from actors.ref import Ref
-from actors.trace import Sampler, current
+from actors.trace import Sampler, Span, current
 from api.auth import Auth
 from api.errors import close_code_of
 from api.ports import GatewayPort
@@ -35,6 +35,7 @@ from api.ws.inbound import (
     parse,
     parse_data,
 )
+from api.ws.socketlog import SocketLog
 from api.ws.wire import Wire
 from reileta import commands, events
 from reileta.access import Asker
@@ -81,6 +82,7 @@ class Connection:
         "_allowance",
         "_auth",
         "_counted_at",
+        "_log",
         "_message",
         "_node",
         "_sampler",
@@ -89,8 +91,11 @@ class Connection:
         "wire",
     )
 
-    def __init__(self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Wire) -> None:
+    def __init__(
+        self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Wire, log: SocketLog
+    ) -> None:
         self.wire = wire
+        self._log = log
         self.asker: Asker | None = None
         self._node = node
         self._auth = auth
@@ -104,7 +109,7 @@ class Connection:
 
     def pass_on(self, payload: bytes | None) -> bool:
         """Takes one message; False when `handle` must finish it. Never waits, never raises."""
-        current.set(self._sampler.begin())
+        span = self._begin()
         if not self._within_rate():
             self.wire.close(TOO_MANY, "too many messages")
             return True
@@ -117,13 +122,23 @@ class Connection:
         try:
             message = parse(payload)
         except Broken as broken:
+            if self._log.observes(span):
+                self._log.received(span, broken.command, len(payload))
             self._refuse(broken.command, broken.state, broken.subgroup, broken.error)
             return True
+        if self._log.observes(span):
+            self._log.received(span, message.command, len(payload))
         if message.command == commands.INSTANCE_DATA:
             self._speak(message)
             return True
         self._message = message
         return False
+
+    def _begin(self) -> Span:
+        """A new trace, which is the current one from here on."""
+        span = self._sampler.begin()
+        current.set(span)
+        return span
 
     def _within_rate(self) -> bool:
         settings = self._node.settings
@@ -172,16 +187,22 @@ class Connection:
         """Carries out the message that `pass_on` left, and answers it."""
         message, self._message = self._message, None
         assert message is not None
+        span, begun = current.get(), trio.current_time()
+        refused: ReiletaError | None = None
         try:
             with trio.fail_after(ASK_TIMEOUT_S):
                 await self._command(message)
         except trio.TooSlowError:
-            self._refuse_message(message, Overloaded())
+            refused = Overloaded()
+            self._refuse_message(message, refused)
         except ReiletaError as error:
+            refused = error
             self._refuse_message(message, error)
-            code = close_code_of(type(error))
-            if code == CREDENTIAL_GONE and self.asker is not None:
+            if close_code_of(type(error)) == CREDENTIAL_GONE and self.asker is not None:
                 self.expire()
+        if self._log.observes(span):
+            code = None if refused is None else refused.code
+            self._log.served(span, message.command, begun, code)
 
     # Commands ----------------------------------------------------------------------------------
 
@@ -205,7 +226,7 @@ class Connection:
         """Without `state` the pong is an event, for it is all that the asker wants."""
         time = parse_data(message.data, PingData).time
         pong = encode(PongView(time, self._node.clock.now_ms()))
-        self.wire.send(answer(commands.PING, message.wanted, None, pong))
+        self._send(answer(commands.PING, message.wanted, None, pong))
 
     async def _authenticate(self, message: ClientMessage) -> None:
         data = parse_data(message.data, TokenData)
@@ -216,12 +237,18 @@ class Connection:
             raise AlreadyConnected
         await self._attach(asker, message.wanted)
 
+    def opened(self) -> None:
+        """The socket is there, and its first trace begins."""
+        span = self._begin()
+        if self._log.observes(span):
+            self._log.opened(span)
+
     async def greet(self, asker: Asker) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
             await self._attach(asker, None)
         except ReiletaError as error:
-            self.wire.send(failure(commands.AUTHENTICATE, None, None, error))
+            self._send(failure(commands.AUTHENTICATE, None, None, error))
             self.wire.close(close_code_of(type(error)) or CREDENTIAL_GONE, error.message)
 
     async def _attach(self, asker: Asker, state: bytes | None) -> None:
@@ -242,13 +269,13 @@ class Connection:
         topic, names, target = self._topic(message)
         await self._node.hub.ask(Subscribe(self.wire, names, target))
         self._answer(message, encode(topic))
-        self.wire.send(event(events.SUBSCRIBED, None, encode(topic)))
+        self._send(event(events.SUBSCRIBED, None, encode(topic)))
 
     async def _unsubscribe(self, message: ClientMessage) -> None:
         topic, names, target = self._topic(message)
         await self._node.hub.ask(Unsubscribe(self.wire, names, target))
         self._answer(message, encode(topic))
-        self.wire.send(event(events.UNSUBSCRIBED, None, encode(topic)))
+        self._send(event(events.UNSUBSCRIBED, None, encode(topic)))
 
     def _topic(self, message: ClientMessage) -> tuple[TopicData, frozenset[str], str | None]:
         asker = self._ensure_asker()
@@ -301,7 +328,7 @@ class Connection:
 
     def _answer(self, message: ClientMessage, data: bytes = EMPTY) -> None:
         if message.wanted is not None:
-            self.wire.send(answer(message.command, message.wanted, message.subgroup, data))
+            self._send(answer(message.command, message.wanted, message.subgroup, data))
 
     def _refuse_message(self, message: ClientMessage, error: ReiletaError) -> None:
         self._refuse(message.command, message.wanted, message.subgroup, error)
@@ -309,16 +336,25 @@ class Connection:
     def _refuse(
         self, command: str | None, state: bytes | None, subgroup: str | None, error: ReiletaError
     ) -> None:
-        self.wire.send(failure(command, state, subgroup, error))
+        self._send(failure(command, state, subgroup, error))
+
+    def _send(self, frame: bytes) -> None:
+        self.wire.send(frame)
+        span = current.get()
+        if self._log.observes(span):
+            self._log.sent(span)
 
     # The end -----------------------------------------------------------------------------------
 
     def expire(self) -> None:
         """The credential is no longer valid."""
-        self.wire.send(event(events.UNAUTHENTICATED, None, EMPTY))
+        self._send(event(events.UNAUTHENTICATED, None, EMPTY))
         self.wire.close(CREDENTIAL_GONE, "the credential is no longer valid")
 
     def gone(self) -> None:
-        """The socket is gone. Never waits."""
+        """The socket is gone, which has a trace of its own. Never waits."""
+        span = self._begin()
+        if self._log.observes(span):
+            self._log.closed(span)
         if self._session is not None:
             self._session.signal(Detach(self.wire))

@@ -8,6 +8,7 @@ client that sends faster than it is served finds its TCP window closed.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, cast
@@ -23,6 +24,7 @@ from api.auth import Auth, credential_from
 from api.operations import DEPRECATION
 from api.ports import GatewayPort
 from api.ws.connection import Connection
+from api.ws.socketlog import SocketLog, debugging
 from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed
 from reileta.access import Asker
 
@@ -52,6 +54,8 @@ class Gateway:
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)
         self._connections: set[Connection] = set()
+        self._numbers = itertools.count(1)
+        self._debug = debugging()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -59,10 +63,12 @@ class Gateway:
     async def serve(self, wire: Wire, asker: Asker | None) -> None:
         """Serves one socket until it ends. `asker` is None when no credential came with it."""
         metrics = self.node.metrics
-        connection = Connection(self.node, self.auth, self.sampler, wire)
+        log = SocketLog(next(self._numbers), debug=self._debug)
+        connection = Connection(self.node, self.auth, self.sampler, wire, log)
         self._connections.add(connection)
         metrics.connections += 1
         metrics.connections_total += 1
+        connection.opened()
         try:
             with wire.scope:
                 if self.node.draining:
