@@ -47,27 +47,51 @@ def run(settings: Settings) -> int:
 
 async def _until_stopped(settings: Settings) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as outer:
+            async with trio.open_nursery() as serving:
+                stopping = Stopping(outer.cancel_scope)
+                outer.start_soon(stopping.heed, signals)
+                stopping.server = await serving.start(serve, settings)
+            outer.cancel_scope.cancel()
+    _log.info(logevents.SERVER_STOPPED)
+
+
+class Stopping:
+    """What signals do: the first stops the server in order, a second one, or one before it has
+    started, at once."""
+
+    def __init__(self, everything: trio.CancelScope) -> None:
+        self.server: Server | None = None
+        self._everything = everything
+
+    async def heed(self, signals: AsyncIterator[int]) -> None:
+        """Waits for signals, for ever."""
         async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve, settings)
+            first = True
             async for number in signals:
                 _log.info(logevents.SERVER_DRAINING, signal=signal.Signals(number).name)
-                break
-            await server.stop()
-            nursery.cancel_scope.cancel()
-    _log.info(logevents.SERVER_STOPPED)
+                if self.server is None or not first:
+                    self._everything.cancel()
+                    return
+                first = False
+                nursery.start_soon(self.server.stop)
 
 
 class Server:
     """A server that takes connections at `url`."""
 
-    def __init__(self, url: str, node: Node, door: FrontDoor, gateway: Gateway) -> None:
+    def __init__(
+        self, url: str, node: Node, door: FrontDoor, gateway: Gateway, serving: trio.CancelScope
+    ) -> None:
         self.url = url
         self.node = node
         self.gateway = gateway
         self._door = door
+        self._serving = serving
 
     async def stop(self) -> None:
         """Tells everyone, finishes what is under way, and takes nothing new; bounded in time.
+        Then `serve` puts the actors and the database away, and returns.
 
         Hypercorn would stop serving first and only then say so: hence here, and not in a lifespan.
         """
@@ -76,12 +100,13 @@ class Server:
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
             await self._door.finish_requests()
+        self._serving.cancel()
 
 
 async def serve(
     settings: Settings, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serves until cancelled; started with the server, once it takes connections."""
+    """Serves until `Server.stop`; started with the server, once it takes connections."""
     clock = MonotonicClock()
     metrics = Metrics()
     listeners, port = await open_listeners(settings)
@@ -113,7 +138,7 @@ async def serve(
             _log.info(
                 logevents.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
-            task_status.started(Server(url, node, door, gateway))
+            task_status.started(Server(url, node, door, gateway, nursery.cancel_scope))
 
 
 @asynccontextmanager
