@@ -57,6 +57,8 @@ TOO_MANY: Final = 1008
 CREDENTIAL_GONE: Final = 4000
 AVR: Final = "avr"
 ASK_TIMEOUT_S: Final = 15.0
+FRAMES_PER_MESSAGE: Final = 16
+"""So many frames that are no messages count as one."""
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
 _COMMANDS: Final = (
@@ -140,7 +142,14 @@ class Connection:
         current.set(span)
         return span
 
-    def _within_rate(self) -> bool:
+    def charge_overhead(self) -> None:
+        """Counts frames that were no messages, at a fraction of a message each: a flood of pings or
+        of empty fragments costs the server as much as one of messages."""
+        frames, self.wire.overhead = self.wire.overhead, 0
+        if not self._within_rate(frames / FRAMES_PER_MESSAGE):
+            self.wire.close(TOO_MANY, "too many frames")
+
+    def _within_rate(self, messages: float = 1) -> bool:
         settings = self._node.settings
         if settings.rate_limits == "off":
             return True
@@ -150,7 +159,7 @@ class Connection:
             self._allowance + (now - self._counted_at) * settings.messages_per_s,
         )
         self._counted_at = now
-        self._allowance -= 1
+        self._allowance -= messages
         return self._allowance >= 0
 
     def _speak(self, message: ClientMessage) -> None:
@@ -303,7 +312,7 @@ class Connection:
         if not bytes(message.data) and message.subgroup not in (None, AVR):
             return self._local(message.subgroup or "")
         place = parse_data(message.data, PlaceData).instance
-        if not 1 <= len(place) <= ADDRESS_LIMIT:
+        if not (1 <= len(place) <= ADDRESS_LIMIT and place.isprintable()):
             raise MessageInvalid.field("data.instance", "must be an instance's id or name")
         return self._local(place)
 

@@ -95,6 +95,8 @@ class Gateway:
                     metrics.messages_in += 1
                     if not connection.pass_on(payload):
                         await connection.handle()
+                if wire.overhead:
+                    connection.charge_overhead()
         except WireClosed:
             pass
 

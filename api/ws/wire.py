@@ -15,9 +15,11 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Protocol
+from zlib import MAX_WBITS
 
 import structlog
 import trio
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State as ProtocolState
 from websockets.server import ServerProtocol
@@ -56,8 +58,9 @@ class Wire(ABC):
 
     `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
     `refusing`: this side closed, and takes no more messages; those that came before the client's
-    own goodbye are still taken. `scope` is cancelled to cut the connection; the gateway serves the
-    wire inside it.
+    own goodbye are still taken. `overhead` counts the frames that came in and were no messages
+    (pings, pongs, parts of messages), for whoever limits the rate. `scope` is cancelled to cut the
+    connection; the gateway serves the wire inside it.
     """
 
     __slots__ = (
@@ -70,6 +73,7 @@ class Wire(ABC):
         "closing_at",
         "heard_at",
         "opened_at",
+        "overhead",
         "pinged_at",
         "refusing",
         "remote",
@@ -89,6 +93,7 @@ class Wire(ABC):
         self.pinged_at: float | None = None
         self.closing_at: float | None = None
         self.refusing = False
+        self.overhead = 0
         self._nursery = nursery
         self._metrics = metrics
         self._backlog = Backlog(backlog_limit_bytes)
@@ -237,7 +242,11 @@ class ProtocolWire(Wire):
         self._fragments: list[bytes] | None = None
         self._over = False
         self._early = early
-        self._deflate = bool(protocol.extensions)
+        # All who compress share one copy, made with the largest window: not for smaller memories.
+        self._deflate = any(
+            isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS
+            for one in protocol.extensions
+        )
 
     async def receive(self) -> list[bytes | None]:
         if self._over:
@@ -274,9 +283,11 @@ class ProtocolWire(Wire):
     def _collect(self) -> list[bytes | None]:
         """The messages in what was fed, put together from their fragments."""
         messages: list[bytes | None] = []
-        for frame in self._protocol.events_received():
+        frames = self._protocol.events_received()
+        for frame in frames:
             if isinstance(frame, Frame) and frame.opcode in DATA_OPCODES:
                 self._collect_frame(frame, messages)
+        self.overhead += len(frames) - len(messages)
         self._send_protocol()
         if self._protocol.eof_sent:
             # The client said goodbye, or broke the protocol and was told so.
@@ -296,7 +307,8 @@ class ProtocolWire(Wire):
                 self._fragments = [kind, data]
             return
         assert self._fragments is not None
-        self._fragments.append(data)
+        if data:  # the limit of size would let any number of empty ones through
+            self._fragments.append(data)
         if frame.fin:
             kind, *parts = self._fragments
             self._fragments = None
@@ -304,14 +316,15 @@ class ProtocolWire(Wire):
 
     def _send_protocol(self) -> None:
         """Puts what the protocol itself has to say (pongs, close frames) behind what waits."""
-        for data in self._protocol.data_to_send():
-            if data:  # empty: the end of the stream, which is `finish`'s
-                batch = Batch((data,))
-                pieces = ((batch, 0, len(batch)),)
-                if self._backlog.size:
-                    self._keep(pieces, 0)
-                else:
-                    self._write_now(pieces)
+        # Empty: the end of the stream, which is `finish`'s.
+        frames = [data for data in self._protocol.data_to_send() if data]
+        if frames:
+            batch = Batch(frames)
+            pieces = ((batch, 0, len(batch)),)
+            if self._backlog.size:
+                self._keep(pieces, 0)
+            else:
+                self._write_now(pieces)
 
 
 class SocketWire(ProtocolWire):

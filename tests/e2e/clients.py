@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -77,6 +77,10 @@ class Player:
     async def event(self, command: str) -> Json:
         """The next event of that name."""
         return await self.until(lambda one: one.get("command") == command and "state" not in one)
+
+    async def event_or_answer(self, command: str) -> Json:
+        """The next message of that command."""
+        return await self.until(lambda one: one.get("command") == command)
 
     async def ask(self, command: str, data: object = None, **more: object) -> Json:
         """Sends a request and returns its answer."""
@@ -283,9 +287,12 @@ class Raw:
                     return message
 
     async def close_frame(self) -> Frame:
-        """The close frame; all before it is passed over."""
+        """The close frame; all before it is passed over, and it is answered as it must be."""
         while (one := await self.frame()).opcode != CLOSE:
             pass
+        # One that failed us does not wait for it; one that floods has no room for it.
+        with suppress(trio.BrokenResourceError, trio.BusyResourceError):
+            await self.send(frame(CLOSE, one.payload[:2]))
         return one
 
     async def ended(self) -> bytes:
