@@ -53,7 +53,7 @@ from reileta.errors import (
     Overloaded,
     ReiletaError,
 )
-from reileta.frames import answer, failure, payload_of
+from reileta.frames import answer, failure
 from reileta.happenings import Closed, Happening, Joined, Left
 from reileta.ids import at, new_id
 from reileta.instance import TO_ALL, Instance, Limits
@@ -333,9 +333,9 @@ class InstanceActor(Actor[InstanceMessage]):
         for happening in happenings:
             self._dirty = True
             if isinstance(happening, Joined):
-                frame = self._speech.joined(happening.player)
+                frame, data = self._speech.joined(happening.player)
                 self._fanout.broadcast(frame, without=self._own(happening.player.id))
-                self._herald.tell(events.INSTANCE_JOINED, payload_of(frame))
+                self._herald.tell(events.INSTANCE_JOINED, data)
             elif isinstance(happening, Left):
                 self._stand(happening, asked)
             elif isinstance(happening, Closed):
@@ -343,7 +343,8 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _stand(self, left: Left, asked: Sink | None) -> None:
         player = left.player
-        others, aside = self._speech.left(left)
+        others, data = self._speech.left(left)
+        aside = self._speech.aside(left)
         self._speech.forget(player.id)
         seated = self._roster.seated.pop(player.session, None)
         sinks = () if seated is None else tuple(seated.sinks)
@@ -356,7 +357,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._fanout.broadcast(others)
         if seated is not None:
             seated.session.signal(SeatLost(self._id, player.id))
-        self._herald.tell(events.INSTANCE_LEFT, payload_of(others), told=sinks)
+        self._herald.tell(events.INSTANCE_LEFT, data, told=sinks)
 
     def _end(self, closed: Closed) -> None:
         """The instance is over. One that stood empty leaves the database as well."""

@@ -89,16 +89,20 @@ class Speech:
         self._introductions[player.id] = (role, said)
         return said
 
-    def joined(self, player: Player) -> bytes:
-        return event(events.INSTANCE_JOINED, self._id, bytes(self.introduction(player)))
+    def joined(self, player: Player) -> tuple[bytes, bytes]:
+        """The event for the others, and its data."""
+        data = bytes(self.introduction(player))
+        return event(events.INSTANCE_JOINED, self._id, data), data
 
     def left(self, left: Left) -> tuple[bytes, bytes]:
-        """The event for the others, and the one for the player itself."""
-        player = left.player
-        said = LeftView(player.id, player.user, left.reason)
-        aside = LeftView(player.id, player.user, left.reason, left.note or UNSET)
-        others = event(events.INSTANCE_LEFT, self._id, encode(said))
-        return others, event(events.INSTANCE_LEFT, self._id, encode(aside))
+        """The event for the others, and its data."""
+        data = encode(LeftView(left.player.id, left.player.user, left.reason))
+        return event(events.INSTANCE_LEFT, self._id, data), data
+
+    def aside(self, left: Left) -> bytes:
+        """The event for the player itself."""
+        view = LeftView(left.player.id, left.player.user, left.reason, left.note or UNSET)
+        return event(events.INSTANCE_LEFT, self._id, encode(view))
 
     def welcome(self, player: Player, state: bytes) -> bytes:
         """The answer to one who joins: all that it must know."""

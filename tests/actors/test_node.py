@@ -1,0 +1,234 @@
+"""The node: what its faces ask of it, what is left behind, and its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors.messages import Attach, Join, Leave, Speak
+from actors.node import Node
+from reileta.access import Asker
+from reileta.errors import InstanceNotFound, Overloaded
+from reileta.metrics import Metrics
+from reileta.records import InstanceChanges, Unset
+from reileta.records import World as WorldRecord
+from reileta.settings import Settings
+from reileta.store import Store
+from tests.actors.nodes import ADDRESS, EPOCH_MS, ROOM, World, account, asker, open_world, settle
+from tests.actors.sinks import FakeSink
+from tests.conftest import ManualClock
+
+
+async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.room(capacity=64)
+    admin = await world.connect(999, admin=True)
+    await admin.subscribe("instance-data")
+
+    async def visit(number: int) -> None:
+        for turn in range(50):
+            client = await world.connect(number % 25, session=number)
+            await client.subscribe("update-instance", "instance-joined", target=ROOM)
+            await client.join()
+            client.say(b"1", key="k", at=turn)
+            match (number + turn) % 4:
+                case 0:
+                    await client.leave()
+                    client.lose()
+                case 1:
+                    await world.node.end_session(client.asker.session_id)
+                    await trio.sleep(70)
+                case 2:
+                    client.lose()
+                    await trio.sleep(11)
+                case _:
+                    client.lose()
+            admin.sink.frames.clear()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(visit, number)
+    admin.lose()
+    await trio.sleep(300)
+    assert world.leftovers() == {}
+    assert world.store.instances.records == {}
+    assert world.node.metrics.actor_crashes == 0
+    listeners = world.node.hub._cell._actor._listeners  # type: ignore[union-attr]
+    assert (listeners.of, listeners.by_topic, listeners.by_user) == ({}, {}, {})
+
+
+async def test_what_lives_in_an_instance_goes_with_the_players(
+    world: World, autojump_clock: MockClock
+) -> None:
+    stays = await world.joined(0)
+    for number in range(1, 30):
+        one = await world.joined(number)
+        one.say(b"1", key="k")
+        await one.leave()
+    await settle()
+    stays.sink.take()
+    inside: list[Any] = []
+    world.act(inside.append)
+    await settle()
+    (actor,) = inside
+    assert len(actor._fanout) == len(actor._roster.seated) == 1
+    assert (actor._fanout._edits, actor._fanout._absent) == ({}, {})
+    assert (len(actor._speech._introductions), actor._speech._voices) == (1, {})
+    assert list(actor._rules.retained()) == []
+    assert actor._rules.audible == {stays.sink.seats[ROOM].player}
+    assert len(actor._ledger) == 0
+
+
+async def test_a_world_is_told_to_those_who_may_see_it(
+    world: World, autojump_clock: MockClock
+) -> None:
+    owner, other = await world.connect(0), await world.connect(1)
+    for client in (owner, other):
+        await client.subscribe("update-world", "update-instance")
+    for tag in ("avr:public", "avr:private"):
+        record = WorldRecord(
+            "w_1", 1, "Hall", None, 8, account(0).id, frozenset({tag}), EPOCH_MS, EPOCH_MS
+        )
+        world.node.changed("world", record)
+        await settle()
+    assert (len(owner.sink.take()), len(other.sink.take())) == (2, 1)
+    world.node.changed("instance", world.room())
+    world.node.changed("instance", world.room(access="avr:private"))
+    await settle()
+    (update,) = owner.sink.take()  # of one drain, the newest
+    assert (update["data"]["connected"], update["data"]["address"]) == (0, ADDRESS)
+
+
+async def test_instances_elsewhere_or_nowhere_are_not_found(
+    world: World, autojump_clock: MockClock
+) -> None:
+    one = await world.connect(1)
+    for name in ("nowhere", "", f"{ROOM}@other.example", "@"):
+        with pytest.raises(InstanceNotFound):
+            await one.join(name)
+    with pytest.raises(InstanceNotFound):
+        await world.node.close_instance("nowhere", asker(0))
+    await one.join(f"{ROOM}@{ADDRESS}")
+    assert world.leftovers().keys() & {"instances"}
+
+
+async def test_many_who_join_first_start_one_instance(
+    world: World, autojump_clock: MockClock
+) -> None:
+    clients = [await world.connect(number) for number in range(8)]
+    async with trio.open_nursery() as nursery:
+        for number, client in enumerate(clients):
+            nursery.start_soon(client.join, ROOM if number % 2 else "room-001")
+    assert world.node.occupancy(ROOM).connected == 8
+    assert world.node.metrics.instances == 1
+
+
+async def test_an_answer_that_does_not_come_is_overload(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await world.joined(1)
+    world.act(lambda _: trio.sleep(40))
+    with pytest.raises(Overloaded):
+        await world.node.update_instance(ROOM, asker(0), InstanceChanges(title="x"))
+    with pytest.raises(Overloaded):
+        await world.node.close_instance(ROOM, asker(0))
+
+
+async def test_a_full_mailbox_is_the_speakers_to_hear_of(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_world(monkeypatch, mailbox_limit=16) as world:
+        one, two = await world.crowd(1, 2)
+        for number in range(16):
+            one.say(b"%d" % number)
+        with pytest.raises(Overloaded) as refused:
+            one.say(b"16")
+        assert refused.value.code == 122
+        two.lose()  # which is never refused
+        await settle()
+        one.say(b"17")
+        await trio.sleep(11)
+        assert one.said() == ["left disconnected"]
+        assert [word for word in two.said() if "16" in word] == []
+
+
+async def test_busy_instances_end_in_time(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    gone: list[str] = []
+    async with open_world(monkeypatch, shutdown_s=8) as world:
+        one, two = await world.crowd(1, 2)
+        for number in range(1000):
+            one.say(b"%d" % number)
+        world.act(lambda _: trio.sleep_forever())
+        session = one.session
+        started = trio.current_time()
+    assert trio.current_time() - started < 8
+    gone.extend(word for word in two.said())
+    assert session.stopped
+    assert len(gone) in (0, 1000)  # its drain was cut short by one that hangs
+
+
+async def test_a_quiet_node_ends_at_once_and_says_what_waits(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_world(monkeypatch) as world:
+        one, two = await world.crowd(1, 2)
+        for number in range(1000):
+            one.say(b"%d" % number)
+        started = trio.current_time()
+    assert trio.current_time() - started < 1
+    assert two.said() == [f"data {number}" for number in range(1000)]
+
+
+async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
+    owner = await store.users.create(username="ada", displayname="Ada", password_hash=None)
+    hall = await store.worlds.create(
+        title="Hall", description=None, capacity=8, owner=owner.id, tags=frozenset()
+    )
+    record = await store.instances.create(
+        name="hall",
+        title=None,
+        description=None,
+        world=hall.id,
+        owner=owner.id,
+        capacity=4,
+        tags=frozenset({"avr:public"}),
+    )
+    opened = await store.sessions.open(owner.id)
+    metrics = Metrics()
+    async with Node.open(
+        settings=Settings(),
+        store=store,
+        clock=clock,
+        metrics=metrics,
+        instruments=metrics,
+        address=ADDRESS,
+        public_key="",
+    ) as node:
+        who, sink = Asker(owner, opened.id, b"token"), FakeSink()
+        session = await node.session(who)
+        await session.ask(Attach(sink, who.token_hash))
+        await session.ask(Join(sink, "hall", b"1"))
+        changes = InstanceChanges(title="The hall", tags=frozenset())
+        changed = await node.update_instance(record.id, who, changes)
+        stored = await store.instances.get("hall")
+        assert stored is not None
+        assert (stored.title, stored.tags) == (changed.title, changed.tags)
+        assert stored.tags == {"avr:public"}
+        assert not isinstance(changes.title, Unset)
+        # It is occupied, and so neither the sweep nor its look for the forgotten touches it.
+        assert await store.instances.all_empty_from(1, but=[record.id]) == 0
+        assert await store.instances.abandoned(2**62) == []
+        sink.seats[record.id].instance.tell(
+            Speak(sink, sink.seats[record.id].player, None, None, None, b"1", b"2")
+        )
+        await session.ask(Leave(sink, record.id, b"3"))
+        await node.close_instance(record.id, who)
+        assert await store.instances.get("hall") is None
+    assert [word for word in sink.said() if "#" in word] == ["join #1 Ada", "data #2", "leave #3"]
+    assert metrics.actor_crashes == 0
