@@ -214,6 +214,11 @@ class Wire(ABC):
         self._metrics.backlog_bytes -= self._backlog.size
         self._backlog = Backlog(0)
 
+    @property
+    def _patience_s(self) -> float:
+        """How long `finish` may take: no time at all once the connection was cut."""
+        return 0 if self.scope.cancel_called else CLOSE_TIMEOUT_S
+
     async def _wait_flushed(self) -> None:
         while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each wire costs memory
             await trio.sleep(0.01)
@@ -397,14 +402,15 @@ class SocketWire(ProtocolWire):
             self._taken(sent)
 
     async def finish(self) -> None:
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        with trio.move_on_after(self._patience_s, shield=True):
             await self._wait_flushed()
             try:
-                # Without this, what the client sent meanwhile would have the system reset the
-                # connection, and the close frame would be lost on its way.
                 self._socket.shutdown(socket.SHUT_WR)
-                while await self._receive_bytes():
-                    pass
+                if self._protocol.close_rcvd is None:
+                    # Without this, what the client sent meanwhile would have the system reset the
+                    # connection, and the close frame would be lost on its way.
+                    while await self._receive_bytes():
+                        pass
             except OSError:
                 pass
         trio.lowlevel.notify_closing(self._socket)
@@ -454,7 +460,7 @@ class StreamWire(ProtocolWire):
             await self._stream.send_all(data)
 
     async def finish(self) -> None:
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        with trio.move_on_after(self._patience_s, shield=True):
             await self._wait_flushed()
             await self._stream.aclose()
         self._end()
@@ -526,6 +532,6 @@ class AsgiWire(Wire):
             self.cut()
 
     async def finish(self) -> None:
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        with trio.move_on_after(self._patience_s, shield=True):
             await self._wait_flushed()
         self._end()

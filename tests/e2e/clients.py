@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from tests.e2e.servers import Account, House
 
@@ -133,14 +133,23 @@ async def connected(
     sent = list(headers or [])
     if account is not None:
         sent.append((b"Authorization", f"Bearer {account.token}".encode()))
-    async with open_websocket(
-        house.host, house.port, path, use_ssl=ssl_context or False, extra_headers=sent
-    ) as socket:
-        player = Player(socket)
-        if account is not None:
-            told = await player.event("authenticated")
-            player.session = told["data"]["session"]
-        yield player
+    tcp = await trio.open_tcp_stream(house.host, house.port)
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
+    if ssl_context is not None:
+        stream = trio.SSLStream(tcp, ssl_context, server_hostname=house.host, https_compatible=True)
+    async with trio.open_nursery() as nursery:
+        try:
+            socket = await wrap_client_stream(nursery, stream, house.host, path, extra_headers=sent)
+            player = Player(socket)
+            if account is not None:
+                told = await player.event("authenticated")
+                player.session = told["data"]["session"]
+            yield player
+            await socket.aclose()
+        finally:
+            # The client leaves it open when the server closed first.
+            await trio.aclose_forcefully(stream)
+        nursery.cancel_scope.cancel()
 
 
 def frame(

@@ -34,10 +34,14 @@ class Account:
 
 
 class House:
-    """A server that takes connections in this process, and ways to fill it."""
+    """A server that takes connections in this process, and ways to fill it.
 
-    def __init__(self, server: main.Server, settings: Settings) -> None:
+    `ended` is set when it has stopped, and put everything away.
+    """
+
+    def __init__(self, server: main.Server, settings: Settings, ended: trio.Event) -> None:
         self.server = server
+        self.ended = ended
         self.settings = settings
         self.host, _, port = server.url.rpartition("//")[2].rpartition(":")
         self.port = int(port)
@@ -99,7 +103,12 @@ async def running(database_url: str, **changes: Any) -> AsyncIterator[House]:
         settings = Settings(
             **{"port": 0, "data": Path(data), "database": database_url, "shutdown_s": 4, **changes}
         )
+        ended = trio.Event()
+
+        async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
+            await main.serve(settings, task_status=task_status)
+            ended.set()
+
         async with trio.open_nursery() as nursery:
-            server = await nursery.start(main.serve, settings)
-            yield House(server, settings)
+            yield House(await nursery.start(serve), settings, ended)
             nursery.cancel_scope.cancel()
