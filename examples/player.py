@@ -110,7 +110,8 @@ class Player:
 async def _print(player: Player) -> None:
     while True:
         message = await player.receive()
-        print(message["command"], json.dumps(message.get("error") or message.get("data")))
+        if message.get("subgroup") == player.instance or "error" in message:
+            print(message.get("command"), json.dumps(message.get("error") or message["data"]))
 
 
 async def _main(options: argparse.Namespace) -> None:
