@@ -23,6 +23,21 @@ PAGE_POLICY: Final = (
     " frame-ancestors 'none'"
 )
 _ORDER: Final = ("get", "put", "post", "delete")
+_REFUSAL: Final = {
+    "request": "/api/instances",
+    "time": 1790000000000,
+    "message": "Instance invalid input",
+    "error": {
+        "code": 33,
+        "message": "Instance invalid input",
+        "details": [{"field": "capacity", "message": "must be 1 to 1024"}],
+    },
+}
+_INTRODUCTION: Final = (
+    "Players meet through the WebSocket `/api/ws`, which the server's documentation describes."
+    " A token comes from `/api/auth/login` and goes into each request as `Authorization: Bearer …`."
+    " Metrics for Prometheus are at `/metrics`."
+)
 
 
 def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
@@ -77,11 +92,13 @@ def render(described: Json) -> str:
             '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
             f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
             *(_contents(noun, entries) for noun, entries in groups.items()),
-            '<h2><a href="#schemas">schemas</a></h2>',
-            '<p><a href="/openapi.json">openapi.json</a></p></nav>',
+            '<h2><a href="#schemas">Schemas</a></h2></nav>',
             f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
+            f"<p>{_prose(_INTRODUCTION)}</p>",
+            '<p>For machines: <a href="/openapi.json">openapi.json</a>. A refusal looks like this;',
+            f" each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
             *(_group(noun, entries, schemas) for noun, entries in groups.items()),
-            '<h2 id="schemas">schemas</h2>',
+            '<h2 id="schemas">Schemas</h2>',
             *(_schema(name, schema) for name, schema in schemas.items()),
             "</main></body></html>",
         ]
@@ -94,16 +111,18 @@ def _contents(noun: str, entries: Iterable[tuple[str, str, Json]]) -> str:
         f" {escape(path)}</a></li>"
         for method, path, operation in entries
     )
-    return f"<h2>{escape(noun)}</h2><ul>{links}</ul>"
+    name = escape(noun)
+    return f'<h2><a href="#noun-{name}">{name.capitalize()}</a></h2><ul>{links}</ul>'
 
 
 def _group(noun: str, entries: Iterable[tuple[str, str, Json]], schemas: Json) -> str:
-    return f"<h2>{escape(noun)}</h2>" + "".join(
-        _operation(method, path, operation) for method, path, operation in entries
+    name = escape(noun)
+    return f'<h2 id="noun-{name}">{name.capitalize()}</h2>' + "".join(
+        _operation(method, path, operation, schemas) for method, path, operation in entries
     )
 
 
-def _operation(method: str, path: str, operation: Json) -> str:
+def _operation(method: str, path: str, operation: Json, schemas: Json) -> str:
     parts = [
         f'<section id="{operation["operationId"]}">',
         f'<h3><b class="{method}">{method.upper()}</b> <code>{escape(path)}</code></h3>',
@@ -111,26 +130,64 @@ def _operation(method: str, path: str, operation: Json) -> str:
         f" <em>{_credential(operation['security'])}</em></p>",
     ]
     if operation["parameters"]:
-        parts.append(_table(operation["parameters"]))
+        parts.append(_parameters(operation["parameters"]))
     body = operation.get("requestBody")
     if body is not None:
-        content = body["content"]["application/json"]
-        parts.append(f"<h4>Body: {_type(content['schema'])}</h4>{_sample(content['example'])}")
-    parts.append("<h4>Answers</h4>")
+        parts.append(_body(body, schemas))
+    refusals = {}
     for status, response in operation["responses"].items():
-        content = response["content"]["application/json"]
-        samples = (
-            [content["example"]]
-            if "example" in content
-            else [example["value"] for example in content["examples"].values()]
-        )
-        opened = " open" if status == "200" else ""
-        parts.append(
-            f"<details{opened}><summary><b>{status}</b> {escape(response['description'])}"
-            f"</summary>{''.join(_sample(sample) for sample in samples)}</details>"
-        )
-    parts.append("</section>")
+        if int(status) < 400:
+            parts.append(f"<h4>Answer: {status}</h4>{_success(response)}")
+        else:
+            refusals[status] = response
+    parts.append(f"{_refusals(refusals)}</section>")
     return "".join(parts)
+
+
+def _body(body: Json, schemas: Json) -> str:
+    """The fields of a JSON body and a sample of it; of another body, what it may be."""
+    parts = ["<h4>Body</h4>"]
+    for kind, content in body["content"].items():
+        schema = content["schema"]
+        if kind != "application/json":
+            parts.append(f"<p><code>{escape(kind)}</code>: {_type(schema)}</p>")
+            continue
+        if "$ref" in schema:
+            schema = schemas[schema["$ref"].rpartition("/")[2]]
+        parts.append(_fields(schema))
+        if "example" in content:
+            parts.append(_sample(content["example"]))
+    return "".join(parts)
+
+
+def _success(response: Json) -> str:
+    parts = []
+    if response["description"] != "OK":
+        parts.append(f"<p>{_prose(response['description'])}</p>")
+    for kind, content in response.get("content", {}).items():
+        if "example" in content:
+            parts.append(_sample(content["example"]))
+        else:
+            parts.append(f"<p><code>{escape(kind)}</code></p>")
+    return "".join(parts)
+
+
+def _refusals(answers: Json) -> str:
+    """One line for each code, for they all look alike."""
+    rows = []
+    for status, response in answers.items():
+        for content in response.get("content", {}).values():
+            for example in content.get("examples", {}).values():
+                error = example["value"]["error"]
+                rows.append(
+                    f"<tr><td><b>{status}</b></td><td>{error['code']}</td>"
+                    f"<td>{escape(error['message'])}</td></tr>"
+                )
+    head = "<tr><th>status</th><th>code</th><th>message</th></tr>"
+    return (
+        "<details><summary>Refusals:"
+        f" {', '.join(answers)}</summary><table>{head}{''.join(rows)}</table></details>"
+    )
 
 
 def _credential(security: list[Json]) -> str:
@@ -139,26 +196,39 @@ def _credential(security: list[Json]) -> str:
     return "A credential is optional." if {} in security else "Needs a credential."
 
 
-def _table(parameters: Iterable[Json]) -> str:
+def _parameters(parameters: Iterable[Json]) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
-        f"<td>{_type(p['schema'])}</td><td>{_prose(p['description'])}</td></tr>"
+        f"<td>{_type(p['schema'])}</td><td>{_note(p['schema'], p.get('description', ''))}</td></tr>"
         for p in parameters
     )
     return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
 
 
 def _schema(name: str, schema: Json) -> str:
+    return (
+        f'<section id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3>'
+        f"<p>{_prose(schema.get('description', ''))}</p>{_fields(schema)}</section>"
+    )
+
+
+def _fields(schema: Json) -> str:
+    """An object's fields; a `?` marks those that may be left out."""
     required = schema.get("required", ())
     rows = "".join(
         f"<tr><td><code>{escape(field)}</code>{'' if field in required else '?'}</td>"
-        f"<td>{_type(inner)}</td><td>{_prose(inner.get('description', ''))}</td></tr>"
+        f"<td>{_type(inner)}</td><td>{_note(inner, inner.get('description', ''))}</td></tr>"
         for field, inner in schema.get("properties", {}).items()
     )
-    return (
-        f'<section id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3>'
-        f"<p>{_prose(schema.get('description', ''))}</p><table>{rows}</table></section>"
-    )
+    return f"<table>{rows}</table>" if rows else ""
+
+
+def _note(schema: Json, description: str) -> str:
+    """The description, and the default if there is one that says something."""
+    default = schema.get("default")
+    if default is None or default in ([], "") or default is False:
+        return _prose(description)
+    return f"{_prose(description)} Default <code>{escape(json.dumps(default))}</code>."
 
 
 def _type(schema: Json) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from api.http.docs import render
 from tests.api.clients import Client
 
 
@@ -44,3 +45,47 @@ async def test_the_page_shows_every_operation_and_schema(anyone: Client) -> None
 async def test_the_root_leads_to_the_page(anyone: Client) -> None:
     answer = await anyone.get("/")
     assert (answer.status, answer.headers["Location"]) == (302, "/docs")
+
+
+async def test_the_page_shows_each_bodys_fields_and_each_refusals_code(anyone: Client) -> None:
+    page = (await anyone.get("/docs")).raw.decode()
+    (section,) = re.findall(r'<section id="create_world">.*?</section>', page, re.DOTALL)
+    for field in ("title", "description", "capacity", "tags"):
+        assert f"<td><code>{field}</code>" in section
+    assert "integer, 1 to 1024" in section
+    assert "Default <code>32</code>" in section
+    codes = re.findall(r"<td><b>(\d+)</b></td><td>(\d+)</td>", section)
+    assert {("400", "38"), ("403", "4"), ("429", "102")} <= set(codes)
+    assert all(int(status) >= 400 for status, _ in codes)
+
+
+def test_files_that_come_and_go_are_shown_too() -> None:
+    described = {
+        "info": {"title": "T", "version": "1", "description": "D <b>"},
+        "components": {"schemas": {}},
+        "paths": {
+            "/file": {
+                "post": {
+                    "operationId": "put_file",
+                    "tags": ["files"],
+                    "summary": "Give a file",
+                    "description": "",
+                    "security": [],
+                    "parameters": [],
+                    "requestBody": {
+                        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+                    },
+                    "responses": {
+                        "200": {"description": "OK", "content": {"image/png": {}}},
+                        "304": {"description": "The asker has it"},
+                        "416": {"description": "Nothing is there"},
+                    },
+                }
+            }
+        },
+    }
+    page = render(described)
+    assert "<p><code>image/png</code>: string</p>" in page
+    assert "<h4>Answer: 304</h4><p>The asker has it</p>" in page
+    assert "Refusals: 416" in page
+    assert "D &lt;b&gt;" in page
