@@ -11,6 +11,7 @@ States: OPEN → CLOSING (a close frame is on its way or came in; nothing more i
 from __future__ import annotations
 
 import enum
+import math
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -216,8 +217,9 @@ class Wire(ABC):
 
     @property
     def _patience_s(self) -> float:
-        """How long `finish` may take: no time at all once the connection was cut."""
-        return 0 if self.scope.cancel_called else CLOSE_TIMEOUT_S
+        """How long `finish` may take: no time at all once the connection, or all, was cut."""
+        cut = self.scope.cancel_called or trio.current_effective_deadline() == -math.inf
+        return 0 if cut else CLOSE_TIMEOUT_S
 
     async def _wait_flushed(self) -> None:
         while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each wire costs memory

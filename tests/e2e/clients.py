@@ -10,12 +10,10 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
-
-from tests.e2e.servers import Account, House
 
 Json = dict[str, Any]
 
@@ -41,6 +39,20 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(PATIENCE_S):
         while not condition():
             await trio.sleep(0.005)
+
+
+class Address(Protocol):
+    """Where a server is; a `House`, or a server in another process."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class Credentials(Protocol):
+    @property
+    def token(self) -> str: ...
 
 
 class Player:
@@ -122,8 +134,8 @@ class Player:
 
 @asynccontextmanager
 async def connected(
-    house: House,
-    account: Account | None = None,
+    house: Address,
+    account: Credentials | None = None,
     *,
     ssl_context: ssl.SSLContext | None = None,
     path: str = "/api/ws",
@@ -229,7 +241,7 @@ class Raw:
     @classmethod
     @asynccontextmanager
     async def connected(
-        cls, house: House, *, receive_buffer: int | None = None
+        cls, house: Address, *, receive_buffer: int | None = None
     ) -> AsyncIterator[Self]:
         """`receive_buffer`: what the system buffers for this client, in bytes."""
         with trio.socket.socket() as socket:
@@ -312,13 +324,13 @@ class Raw:
         return bytes(self.buffer)
 
     async def upgrade(
-        self, account: Account | None = None, *lines: str, after: bytes = b""
+        self, account: Credentials | None = None, *lines: str, after: bytes = b""
     ) -> Answer:
         """Asks for `/api/ws`; `after` is sent in the same packet."""
         await self.send(upgrade_head(account, *lines) + after)
         return await self.answer()
 
-    async def enter(self, account: Account, instance: str | None = None) -> str:
+    async def enter(self, account: Credentials, instance: str | None = None) -> str:
         """Upgrades, and enters an instance; returns the player's id."""
         answer = await self.upgrade(account)
         assert answer.status == 101, answer
@@ -332,7 +344,7 @@ class Raw:
 
 
 def upgrade_head(
-    account: Account | None = None,
+    account: Credentials | None = None,
     *lines: str,
     path: str = "/api/ws",
     without: str = "",

@@ -1,10 +1,19 @@
-"""What whole servers need in tests: a watch that does not take its time."""
+"""What whole servers need in tests."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from api.ws import gateway
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here starts a server."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -1,0 +1,151 @@
+"""Servers as their operators run them: `reileta serve` in a process of its own, and its logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from reileta import logevents
+
+Json = dict[str, Any]
+START_S = 30.0
+"""How long a start may take; one with an embedded PostgreSQL takes a second or two."""
+
+
+@dataclass(frozen=True)
+class Bot:
+    """An account, as far as it is known here."""
+
+    token: str
+
+
+class Served:
+    """A running server. `log` has what it said on standard output so far, a line each."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self.errors = ""
+        self.url = ""
+        self._said = trio.Event()
+
+    @property
+    def host(self) -> str:
+        return self.url.rpartition("//")[2].rpartition(":")[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def events(self, name: str) -> list[Json]:
+        """The log's events of that name."""
+        return [event for event in map(json.loads, self.log) if event["event"] == name]
+
+    async def until_logged(self, name: str, many: int = 1) -> Json:
+        """Waits for the log's event of that name, or for so many of them; the last."""
+        with trio.fail_after(START_S):
+            while len(found := self.events(name)) < many:
+                assert self.process.poll() is None, "\n".join([*self.log, self.errors])
+                await self._said.wait()
+        return found[-1]
+
+    async def read_log(self) -> None:
+        assert self.process.stdout is not None
+        rest = b""
+        async for chunk in self.process.stdout:
+            *lines, rest = (rest + chunk).split(b"\n")
+            self.log += [line.decode() for line in lines]
+            self._said.set()
+            self._said = trio.Event()
+        self._said.set()
+
+    async def read_errors(self) -> None:
+        assert self.process.stderr is not None
+        async for chunk in self.process.stderr:
+            self.errors += chunk.decode()
+
+    def ask(self) -> httpx.AsyncClient:
+        """A client of its HTTP face."""
+        return httpx.AsyncClient(base_url=self.url, timeout=START_S)
+
+    async def ended(self, within_s: float = 10) -> int:
+        """Waits for its end; the exit status."""
+        with trio.fail_after(within_s):
+            return await self.process.wait()
+
+
+def _environment() -> dict[str, str]:
+    return {key: text for key, text in os.environ.items() if "REILETA" not in key}
+
+
+@asynccontextmanager
+async def serving(*options: str) -> AsyncIterator[Served]:
+    """`reileta serve` on a port of the system's choice, which is killed after the test."""
+    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
+    process = await trio.lowlevel.open_process(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+    )
+    served = Served(process)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.read_log)
+            nursery.start_soon(served.read_errors)
+            ready = await served.until_logged(logevents.SERVER_READY)
+            served.url = ready["url"]
+            yield served
+            if process.poll() is None:
+                process.terminate()
+                assert await served.ended() == 0
+            nursery.cancel_scope.cancel()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            await trio.aclose_forcefully(stream)
+
+
+async def bots(count: int, folder: Path, *options: str) -> list[Bot]:
+    """Accounts of a server that runs or not; `options` say where its database is."""
+    tokens = folder / "tokens"
+    command = [sys.executable, "-m", "reileta", "bots", "create", "--count", str(count)]
+    await trio.run_process(
+        [*command, "--tokens", str(tokens), *options], env=_environment(), capture_stderr=True
+    )
+    return [Bot(line) for line in tokens.read_text().splitlines()]
+
+
+async def new_instance(served: Served, owner: Bot) -> str:
+    """A public instance, made over HTTP; its id."""
+    headers = {"Authorization": f"Bearer {owner.token}"}
+    async with served.ask() as client:
+        made = await client.put("/api/worlds", json={"title": "Harbour"}, headers=headers)
+        world = made.json()["data"]["id"]
+        wanted = {"world": world, "capacity": 1024, "tags": ["avr:public"]}
+        made = await client.put("/api/instances", json=wanted, headers=headers)
+        assert made.status_code == 200, made.text
+        id_: str = made.json()["data"]["id"]
+        return id_
+
+
+async def eventually(ask: Callable[[], Any]) -> Any:
+    """Asks over and over until the answer is true, and returns it."""
+    with trio.fail_after(START_S):
+        while not (answer := await ask()):
+            await trio.sleep(0.02)
+        return answer
