@@ -240,6 +240,8 @@ class Node:
             def gone(error: Exception | None) -> None:
                 if self._presences.get(id_) is presence:
                     del self._presences[id_]
+                if error is None:  # the node ends: the gateway has seen to its sockets
+                    return
                 around = self._session_surroundings
                 last = [let_go(id_, presence, sink, around) for sink in presence.sockets]
                 for sink in presence.sockets:  # given up: its clients may come back to another

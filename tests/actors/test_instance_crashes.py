@@ -103,6 +103,7 @@ async def test_the_third_crash_in_ten_seconds_is_the_end(
     assert (one.sink.seats, two.sink.seats) == ({}, {})
     assert world.node.occupancy(ROOM).connected == world.node.metrics.players == 0
     # The sessions know it as well: they hold on to nothing, and may come again.
+    assert world.node._presences["s_1.0"].places == {}
     assert await one.join() != player
     await settle()
     assert one.said() == ["join #1 U1"]
