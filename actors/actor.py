@@ -76,6 +76,10 @@ class Context(Protocol[M]):
         """
         ...
 
+    def rest(self, seconds: float) -> None:
+        """Has the next drain wait so long: what comes meanwhile shares one."""
+        ...
+
     def retire(self) -> bool:
         """Ends the actor after this drain, unless messages wait; whether it will end.
 

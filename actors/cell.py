@@ -86,6 +86,9 @@ class Cell(Generic[M]):
         self._pipes.add(scope)
         self.mailbox.awaited += 1
 
+    def rest(self, seconds: float) -> None:
+        self._rest_s = seconds
+
     def retire(self) -> bool:
         behind = self._at_fault + 1 < len(self._batch)
         if behind or len(self.mailbox) or self.mailbox.awaited:
@@ -166,6 +169,9 @@ class Cell(Generic[M]):
                 self._raise_failure()
                 if batch:
                     await self._drain(actor, batch)
+                    if self._rest_s:
+                        rest_s, self._rest_s = self._rest_s, 0.0
+                        await trio.sleep(rest_s)
                 elif self.mailbox.draining and not self.mailbox.awaited:
                     break
                 # An idle actor holds on to nothing that it was sent.

@@ -32,7 +32,8 @@ from websockets.server import ServerProtocol
 from actors.containment import contain
 from api.envelope import failure, request_line
 from api.ws.gateway import WIRE_EXTENSION
-from api.ws.wire import SocketWire, StreamWire, Wire
+from api.ws.pump import Pump, PumpedWire
+from api.ws.wire import StreamWire, Wire
 from reileta.clock import Clock
 from reileta.errors import MessageInvalid
 from reileta.logevents import CONNECTION_FAILED
@@ -220,6 +221,7 @@ class FrontDoor:
         self._metrics = metrics
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
+        self._pump = Pump()
         self._open = 0
         self._config = Config()
         self._config.accesslog = None
@@ -249,6 +251,7 @@ class FrontDoor:
         ]
         async with trio.open_nursery() as connections:
             self._nursery = connections
+            connections.start_soon(self._pump.run)
             lifespan = Lifespan(self._wrapped, self._config, {})
             await connections.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
@@ -268,19 +271,14 @@ class FrontDoor:
 
     def wire(self, stream: Stream, protocol: ServerProtocol, early: bytes) -> Wire:
         """The fastest wire for that stream; `early` was read of it already."""
-        remote = _address(stream, "getpeername")[0]
-        kind: type[SocketWire] | type[StreamWire] = (
-            SocketWire if isinstance(stream, trio.SocketStream) else StreamWire
-        )
-        return kind(
-            cast(Any, stream),
-            protocol,
-            self.nursery,
-            self._metrics,
-            backlog_limit_bytes=self._settings.backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
+        limits: dict[str, Any] = {
+            "backlog_limit_bytes": self._settings.backlog_limit_bytes,
+            "remote": _address(stream, "getpeername")[0],
+            "early": early,
+        }
+        if isinstance(stream, trio.SSLStream):
+            return StreamWire(stream, protocol, self.nursery, self._metrics, **limits)
+        return PumpedWire(self._pump, stream, protocol, self.nursery, self._metrics, **limits)
 
     async def _contained(self, stream: Stream) -> None:
         """One connection, whose failure is its own."""

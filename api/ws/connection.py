@@ -78,7 +78,7 @@ class PongView(Struct):
 
 
 class Connection:
-    """A socket and who it speaks for. `pass_on` takes each message, `handle` what must wait."""
+    """A socket and who it speaks for. `take` takes each message, `handle` what must wait."""
 
     __slots__ = (
         "_allowance",
@@ -109,8 +109,9 @@ class Connection:
 
     # From the wire -----------------------------------------------------------------------------
 
-    def pass_on(self, payload: bytes | None) -> bool:
+    def take(self, payload: bytes | None) -> bool:
         """Takes one message; False when `handle` must finish it. Never waits, never raises."""
+        self._node.metrics.messages_in += 1
         span = self._begin()
         if not self._within_rate():
             self.wire.close(TOO_MANY, "too many messages")
@@ -193,7 +194,7 @@ class Connection:
         return NotInInstance()
 
     async def handle(self) -> None:
-        """Carries out the message that `pass_on` left, and answers it."""
+        """Carries out the message that `take` left, and answers it."""
         message, self._message = self._message, None
         assert message is not None
         span, begun = current.get(), trio.current_time()

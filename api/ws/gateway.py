@@ -25,7 +25,7 @@ from api.operations import DEPRECATION
 from api.ports import GatewayPort
 from api.ws.connection import Connection
 from api.ws.socketlog import SocketLog, debugging
-from api.ws.wire import CLOSE_TIMEOUT_S, AsgiWire, Wire, WireClosed
+from api.ws.wire import CLOSE_TIMEOUT_S, HELD, AsgiWire, Wire, WireClosed
 from reileta.access import Asker
 
 WIRE_EXTENSION: Final = "reileta.wire"
@@ -86,15 +86,16 @@ class Gateway:
             await wire.finish()
 
     async def _read(self, connection: Connection, wire: Wire) -> None:
-        metrics = self.node.metrics
+        wire.listen(connection)
         try:
             while True:
                 for payload in await wire.receive():
-                    if wire.refusing:
-                        break
-                    metrics.messages_in += 1
-                    if not connection.pass_on(payload):
-                        await connection.handle()
+                    if payload is not HELD:
+                        if wire.refusing:
+                            break
+                        if connection.take(payload):
+                            continue
+                    await connection.handle()
                 if wire.overhead:
                     connection.charge_overhead()
         except WireClosed:

@@ -50,6 +50,30 @@ class WireState(enum.Enum):
     CLOSED = enum.auto()
 
 
+class Held(enum.Enum):
+    """The type of `HELD`: a message that the listener has begun to take."""
+
+    HELD = enum.auto()
+
+
+HELD: Final = Held.HELD
+Messages = list[bytes | Held | None]
+"""What came in: texts; None for a message that was not text; `HELD` first, if the listener has it
+already, and only its `handle` is to come."""
+
+
+class Listener(Protocol):
+    """What takes messages as they come, without waiting."""
+
+    def take(self, payload: bytes | None) -> bool:
+        """Takes a message; False when it holds it, and its `handle` must finish it."""
+        ...
+
+    def charge_overhead(self) -> None:
+        """Frames came that were no messages; `Wire.overhead` says how many."""
+        ...
+
+
 class WireClosed(Exception):
     """The connection has ended, or is about to; nothing more comes in."""
 
@@ -69,6 +93,7 @@ class Wire(ABC):
         "_backlog",
         "_deflate",
         "_flushing",
+        "_listener",
         "_metrics",
         "_nursery",
         "closing_at",
@@ -99,6 +124,7 @@ class Wire(ABC):
         self._metrics = metrics
         self._backlog = Backlog(backlog_limit_bytes)
         self._flushing = False
+        self._listener: Listener | None = None
         self._deflate = False
 
     # What actors use ---------------------------------------------------------------------------
@@ -137,9 +163,13 @@ class Wire(ABC):
 
     # What the gateway uses ---------------------------------------------------------------------
 
+    def listen(self, listener: Listener) -> None:
+        """Lets the wire hand messages to the listener by itself, should it have a faster way."""
+        self._listener = listener
+
     @abstractmethod
-    async def receive(self) -> list[bytes | None]:
-        """The messages that came in since; None stands for one that was not text.
+    async def receive(self) -> Messages:
+        """The messages that came in since and that no listener took.
 
         May be empty. Raises `WireClosed` at the end.
         """
@@ -255,7 +285,7 @@ class ProtocolWire(Wire):
             for one in protocol.extensions
         )
 
-    async def receive(self) -> list[bytes | None]:
+    async def receive(self) -> Messages:
         if self._over:
             raise WireClosed
         if self._early:
@@ -277,7 +307,7 @@ class ProtocolWire(Wire):
             self._protocol.send_close(code, reason)
             self._send_protocol()
 
-    def _feed(self, data: bytes) -> list[bytes | None]:
+    def _feed(self, data: bytes) -> Messages:
         if not data:
             raise WireClosed
         self.heard_at = trio.current_time()
@@ -287,9 +317,9 @@ class ProtocolWire(Wire):
         messages = self._collect()
         return [] if self.refusing else messages
 
-    def _collect(self) -> list[bytes | None]:
+    def _collect(self) -> Messages:
         """The messages in what was fed, put together from their fragments."""
-        messages: list[bytes | None] = []
+        messages: Messages = []
         frames = self._protocol.events_received()
         for frame in frames:
             if isinstance(frame, Frame) and frame.opcode in DATA_OPCODES:
@@ -304,7 +334,7 @@ class ProtocolWire(Wire):
                 self.closing_at = trio.current_time()
         return messages
 
-    def _collect_frame(self, frame: Frame, messages: list[bytes | None]) -> None:
+    def _collect_frame(self, frame: Frame, messages: Messages) -> None:
         data = bytes(frame.data)
         if frame.opcode is not Opcode.CONT:
             kind = b"" if frame.opcode is Opcode.BINARY else b"text"
@@ -499,7 +529,7 @@ class AsgiWire(Wire):
         self._websocket = websocket
         self._closing: tuple[int, str] | None = None
 
-    async def receive(self) -> list[bytes | None]:
+    async def receive(self) -> Messages:
         message = await self._websocket.receive()
         self.heard_at = trio.current_time()
         if isinstance(message, bytes):

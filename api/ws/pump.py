@@ -1,0 +1,144 @@
+"""The pump: one task reads for all sockets, and waits for all of them at once.
+
+Trio wakes a task for each readable socket, and asks the system anew each time: that costs more than
+what most messages need to be read, checked and passed on. The pump keeps the sockets in an epoll of
+its own, waits for that, and then reads each socket that has something, in a row. A message that
+must be waited for takes its socket out of the pump, and into the hands of the socket's own task,
+until it is done; so commands keep their order, and a client that is ahead of the server finds its
+TCP window closed.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Final
+
+import structlog
+import trio
+from websockets.server import ServerProtocol
+
+from actors.containment import Contained
+from api.ws.wire import HELD, RECEIVE_BYTES, Messages, SocketWire, WireClosed
+from reileta.logevents import CONNECTION_FAILED
+from reileta.metrics import Metrics
+
+ROUND: Final = 1024
+"""Sockets that are read before others get their turn."""
+
+_log = structlog.get_logger()
+
+
+class Pump:
+    """Reads for the wires that were added. `run` is its task."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._wires: dict[int, PumpedWire] = {}
+
+    def __len__(self) -> int:
+        return len(self._wires)
+
+    def add(self, wire: PumpedWire, descriptor: int) -> None:
+        """Reads for the wire from now on."""
+        if descriptor not in self._wires:
+            self._wires[descriptor] = wire
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Reads no more for it; one that is not read for is no error."""
+        if self._wires.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    async def run(self) -> None:
+        """Reads, for ever. A wire whose reading fails is cut; the others go on."""
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for descriptor, _ in self._epoll.poll(0, ROUND):
+                wire = self._wires.get(descriptor)
+                if wire is None:
+                    continue
+                with Contained() as contained:
+                    wire.readable()
+                if contained.error is not None:
+                    _log.error(CONNECTION_FAILED, exc_info=contained.error)
+                    self.remove(descriptor)
+                    wire.cut()
+
+
+class PumpedWire(SocketWire):
+    """A socket's wire that a pump reads for."""
+
+    __slots__ = ("_held", "_pump", "_task")
+
+    def __init__(
+        self,
+        pump: Pump,
+        stream: trio.SocketStream,
+        protocol: ServerProtocol,
+        nursery: trio.Nursery,
+        metrics: Metrics,
+        *,
+        backlog_limit_bytes: int,
+        remote: str,
+        early: bytes = b"",
+    ) -> None:
+        super().__init__(
+            stream,
+            protocol,
+            nursery,
+            metrics,
+            backlog_limit_bytes=backlog_limit_bytes,
+            remote=remote,
+            early=early,
+        )
+        self._pump = pump
+        self._held: Messages = []
+        self._task: trio.lowlevel.Task | None = None
+
+    def readable(self) -> None:
+        """Something came in, or the end: passes on what can be, and keeps the rest for the task."""
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        listener = self._listener
+        assert listener is not None
+        if data:
+            messages = self._feed(data)
+            for number, payload in enumerate(messages):
+                if self.refusing:
+                    break
+                if payload is HELD or not listener.take(payload):
+                    self._held = [HELD, *messages[number + 1 :]]
+                    break
+            if self.overhead:
+                listener.charge_overhead()
+        else:
+            self._over = True
+        if self._held or self._over:
+            self._pump.remove(self._socket.fileno())
+            if self._task is not None:
+                trio.lowlevel.reschedule(self._task)
+                self._task = None
+
+    async def receive(self) -> Messages:
+        if self._early or self._listener is None:
+            return await super().receive()
+        if not self._held and not self._over:
+            self._pump.add(self, self._socket.fileno())
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        held, self._held = self._held, []
+        if not held:
+            raise WireClosed
+        return held
+
+    def _abandon(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def finish(self) -> None:
+        self._pump.remove(self._socket.fileno())
+        await super().finish()

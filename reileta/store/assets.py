@@ -1,0 +1,191 @@
+"""Assets: the builds of a world, and which file each is (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+from typing import TypedDict, Unpack
+
+from reileta.clock import Clock
+from reileta.errors import (
+    AssetExists,
+    AssetFileInvalid,
+    AssetNotFound,
+    FileExists,
+    PayloadTooLarge,
+    WorldNotFound,
+)
+from reileta.ids import new_id
+from reileta.records import Asset
+from reileta.store.blobs import Blobs
+from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.sql import assignments
+
+
+class AssetUpdate(TypedDict, total=False):
+    """What of an asset can change; what is left out stays."""
+
+    version: str
+    engine: str
+    platform: str
+    url: str | None
+
+
+class Assets:
+    def __init__(
+        self, queries: Queries, clock: Clock, blobs: Blobs, *, user_files_bytes: int
+    ) -> None:
+        """`user_files_bytes` is what the files of all worlds of one owner may come to."""
+        self._queries = queries
+        self._clock = clock
+        self._blobs = blobs
+        self._user_files_bytes = user_files_bytes
+
+    async def create(
+        self, *, world_id: str, version: str, engine: str, platform: str, url: str | None = None
+    ) -> Asset:
+        """A new asset, empty unless it has a `url`.
+
+        Raises AssetExists if the world has one of that version, engine and platform, WorldNotFound.
+        """
+        try:
+            row = await self._queries.fetch_one(
+                "INSERT INTO assets (id, world_id, version, engine, platform, url, created_at, "
+                "updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING *",
+                new_id("f"),
+                world_id,
+                version,
+                engine,
+                platform,
+                url,
+                self._clock.now_ms(),
+            )
+        except ConstraintBroken as error:
+            raise _meant(error) from error
+        assert row is not None
+        return asset(row)
+
+    async def get(self, world_id: str, id_: str) -> Asset | None:
+        """The asset of that id, if it is that world's."""
+        row = await self._queries.fetch_one(
+            "SELECT * FROM assets WHERE id = $1 AND world_id = $2", id_, world_id
+        )
+        return None if row is None else asset(row)
+
+    async def of(self, world_id: str) -> list[Asset]:
+        """All assets of the world, oldest first."""
+        return (await self.of_many([world_id]))[world_id]
+
+    async def of_many(self, world_ids: list[str]) -> dict[str, list[Asset]]:
+        """All assets of each of the worlds, oldest first, in one statement."""
+        found: dict[str, list[Asset]] = {world_id: [] for world_id in world_ids}
+        if found:
+            rows = await self._queries.fetch(
+                "SELECT * FROM assets WHERE world_id = ANY($1) ORDER BY created_at, id", world_ids
+            )
+            for row in rows:
+                found[row["world_id"]].append(asset(row))
+        return found
+
+    async def update(self, id_: str, **changes: Unpack[AssetUpdate]) -> Asset:
+        """The asset with the changes.
+
+        Raises AssetNotFound, AssetExists if the world has another of that version, engine and
+        platform, and FileExists for a `url` of what has a file.
+        """
+        sets, values = assignments(changes, AssetUpdate.__annotations__)
+        unfilled = "AND hash IS NULL" if changes.get("url") is not None else ""
+        try:
+            row = await self._queries.fetch_one(
+                f"UPDATE assets SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of AssetUpdate
+                f"WHERE id = ${len(values) + 2} {unfilled} RETURNING *",
+                *values,
+                self._clock.now_ms(),
+                id_,
+            )
+        except ConstraintBroken as error:
+            raise _meant(error) from error
+        if row is None:
+            raise await self._refused(self._queries, id_)
+        return asset(row)
+
+    async def delete(self, id_: str) -> bool:
+        """Deletes the asset; whether there was one. Its file goes when nothing else is of it."""
+        return await self._queries.execute("DELETE FROM assets WHERE id = $1", id_) > 0
+
+    async def room(self, owner: str) -> int:
+        """How many bytes of files the owner's worlds can still take. It can be gone in a moment."""
+        return max(self._user_files_bytes - await _used(self._queries, owner), 0)
+
+    async def fill(self, id_: str, hash_: str, size: int) -> Asset:
+        """Makes a file that was put in place the asset's, for good. Of those at once, one does.
+
+        Raises AssetNotFound, FileExists if it has one already or is somewhere else, PayloadTooLarge
+        if the owner's files would come to too much, AssetFileInvalid for an empty file, and
+        StorageUnavailable if the file was collected meanwhile.
+        """
+        if size < 1:
+            raise AssetFileInvalid.field("file", "is empty")
+        async with self._queries.transaction() as transaction:
+            owner = await transaction.value(
+                "SELECT owner FROM worlds WHERE id = (SELECT world_id FROM assets WHERE id = $1)",
+                id_,
+            )
+            if owner is None:
+                raise AssetNotFound
+            # One fill at a time for an owner. A row there may be none: of another server's user.
+            await transaction.fetch(
+                "SELECT pg_advisory_xact_lock(hashtextextended('files of ' || $1, 0))", owner
+            )
+            await self._blobs.hold(transaction, hash_, size)
+            row = await transaction.fetch_one(
+                "UPDATE assets SET hash = $2, size = $3, updated_at = $4 "
+                "WHERE id = $1 AND hash IS NULL AND url IS NULL RETURNING *",
+                id_,
+                hash_,
+                size,
+                self._clock.now_ms(),
+            )
+            if row is None:
+                raise await self._refused(transaction, id_)
+            if await _used(transaction, owner) > self._user_files_bytes:
+                raise PayloadTooLarge.field(
+                    "file", f"the files of one user may come to {self._user_files_bytes} bytes"
+                )
+        return asset(row)
+
+    async def _refused(self, queries: Queries, id_: str) -> AssetNotFound | FileExists:
+        """Why an asset was not changed: it isn't there, or it isn't empty."""
+        row = await queries.fetch_one("SELECT 1 FROM assets WHERE id = $1", id_)
+        return AssetNotFound() if row is None else FileExists()
+
+
+async def _used(queries: Queries, owner: str) -> int:
+    return int(
+        await queries.value(
+            "SELECT coalesce(sum(assets.size), 0) FROM assets "
+            "JOIN worlds ON worlds.id = assets.world_id WHERE worlds.owner = $1",
+            owner,
+        )
+    )
+
+
+def _meant(error: ConstraintBroken) -> Exception:
+    """What a broken constraint of `assets` means."""
+    if error.constraint == "assets_build":
+        return AssetExists.field("version", "is there for that engine and platform")
+    return WorldNotFound() if error.constraint == "assets_world" else error
+
+
+def asset(row: Row) -> Asset:
+    """The asset in a row with the columns of `assets`."""
+    return Asset(
+        id=row["id"],
+        world_id=row["world_id"],
+        version=row["version"],
+        engine=row["engine"],
+        platform=row["platform"],
+        url=row["url"],
+        hash=row["hash"],
+        size=row["size"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

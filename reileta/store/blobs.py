@@ -1,0 +1,107 @@
+"""Which files are wanted: the database's side of `reileta/files` (PROTOCOL §5).
+
+A file lies in a `FileStore`; a row of `blobs` stands for it; assets and images reference the row.
+Two rules keep a file that is referenced from being lost, whatever happens at the same time or ends
+in the middle:
+
+- Whoever references a file, and whoever removes one, holds the lock of its row meanwhile. Under the
+  lock, a reference is made only to a file that is there, and a file is removed only if nothing
+  references it, before its row's deletion is committed. A crash in between leaves a row without a
+  file, that nothing references: harmless, and mended by the next upload of that content.
+- An upload puts its file in place before it asks for a reference. So a crash in between leaves a
+  file without a row: `adopt` finds it, and it is collected like any other that nobody wants.
+
+What nothing references is kept for a while (`before_ms`), counted from when it was put in place or
+referenced last: so an upload that has just come in is not collected before it is referenced.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reileta.clock import Clock
+from reileta.errors import StorageUnavailable
+from reileta.files import FileStore
+from reileta.store.postgres import ConstraintBroken, Queries
+
+_AT_ONCE: Final = 1000
+"""Files that are looked at in one statement."""
+
+
+class Blobs:
+    def __init__(self, queries: Queries, clock: Clock, files: FileStore) -> None:
+        self._queries = queries
+        self._clock = clock
+        self._files = files
+
+    async def hold(self, transaction: Queries, hash_: str, size: int) -> None:
+        """Lets the transaction reference a file that was put in place; locks it until its end.
+
+        Raises StorageUnavailable if the file is gone again: it has to be uploaded anew.
+        """
+        await transaction.execute(
+            "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, $2, $3, $3) "
+            "ON CONFLICT (hash) DO UPDATE SET touched_at = excluded.touched_at",
+            hash_,
+            size,
+            self._clock.now_ms(),
+        )
+        if not await self._files.has(hash_):
+            raise StorageUnavailable
+
+    async def adopt(self) -> int:
+        """Makes a row for each file that has none; how many these were."""
+        adopted = 0
+        after = ""
+        while found := await self._files.listed(after, _AT_ONCE):
+            adopted += await self._queries.execute(
+                "INSERT INTO blobs (hash, size, created_at, touched_at) "
+                "SELECT hash, size, $3, $3 FROM unnest($1::text[], $2::bigint[]) AS it (hash, size)"
+                "ON CONFLICT (hash) DO NOTHING",
+                [file.hash for file in found],
+                [file.size for file in found],
+                self._clock.now_ms(),
+            )
+            after = found[-1].hash
+        return adopted
+
+    async def collect(self, before_ms: int) -> int:
+        """Removes the files that nothing references and nobody has touched since; how many.
+
+        Raises StorageUnavailable; what it removed until then stays removed.
+        """
+        collected = 0
+        after = ""
+        while rows := await self._queries.fetch(
+            "SELECT hash FROM blobs WHERE touched_at < $1 AND hash > $2 "
+            "AND NOT EXISTS (SELECT FROM assets WHERE assets.hash = blobs.hash) "
+            "AND NOT EXISTS (SELECT FROM images WHERE images.hash = blobs.hash) "
+            "ORDER BY hash LIMIT $3",
+            before_ms,
+            after,
+            _AT_ONCE,
+        ):
+            for row in rows:
+                collected += await self._collect(row["hash"], before_ms)
+            after = rows[-1]["hash"]
+        return collected
+
+    async def _collect(self, hash_: str, before_ms: int) -> bool:
+        try:
+            async with self._queries.transaction() as transaction:
+                # Looks again, under the lock. The foreign keys look a third time: they alone see
+                # what was committed while the lock was waited for.
+                deleted = await transaction.execute(
+                    "DELETE FROM blobs WHERE hash = $1 AND touched_at < $2", hash_, before_ms
+                )
+                if not deleted:
+                    return False
+                if not await self._files.remove(hash_, placed_before_ms=before_ms):
+                    raise _Fresh
+        except (ConstraintBroken, _Fresh):
+            return False
+        return True
+
+
+class _Fresh(Exception):
+    """The file was put in place again: its row stays."""

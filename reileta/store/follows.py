@@ -1,0 +1,120 @@
+"""Follows, and the friendships that two of them make (PROTOCOL §4).
+
+A user is the bare id of one of this server's, or the `UserIDAt` of another server's: `u_…@host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from reileta.clock import Clock
+from reileta.errors import AlreadyFollowing, UserInvalid, UserNotFound
+from reileta.ids import is_id, is_user_ref
+from reileta.records import Follow, Page
+from reileta.store.postgres import Queries, Row
+from reileta.store.sql import Where, page
+
+_MUTUAL = (
+    "FROM follows AS mine JOIN follows AS theirs "
+    "ON theirs.follower = mine.followed AND theirs.followed = mine.follower "
+    "WHERE mine.follower = $1"
+)
+
+
+class Follows:
+    def __init__(self, queries: Queries, clock: Clock, *, limit: int) -> None:
+        """`limit` is how many one user may follow."""
+        self._queries = queries
+        self._clock = clock
+        self._limit = limit
+
+    async def put(self, user: str, other: str) -> Follow:
+        """Has the user follow the other from now on.
+
+        Raises UserNotFound if one of the two is this server's and does not exist, AlreadyFollowing,
+        and UserInvalid for oneself, for what is no reference to a user, and over the limit.
+        """
+        if user == other or not is_user_ref(user) or not is_user_ref(other):
+            raise UserInvalid.field("other", "must be another user")
+        async with self._queries.transaction() as transaction:
+            # Locked, so that neither is deleted meanwhile and none follows more than the limit.
+            await _held(transaction, user, "FOR NO KEY UPDATE")
+            await _held(transaction, other, "FOR KEY SHARE")
+            count = await transaction.value(
+                "SELECT count(*) FROM follows WHERE follower = $1", user
+            )
+            row = await transaction.fetch_one(
+                "INSERT INTO follows (follower, followed, following_at) VALUES ($1, $2, $3) "
+                "ON CONFLICT DO NOTHING RETURNING *",
+                user,
+                other,
+                self._clock.now_ms(),
+            )
+            if row is None:
+                raise AlreadyFollowing
+            if count >= self._limit:
+                raise UserInvalid.field("other", f"at most {self._limit} users can be followed")
+        return follow(row)
+
+    async def remove(self, user: str, other: str) -> bool:
+        """Has the user follow the other no longer; whether it did."""
+        return (
+            await self._queries.execute(
+                "DELETE FROM follows WHERE follower = $1 AND followed = $2", user, other
+            )
+            > 0
+        )
+
+    async def of(self, user: str) -> list[Follow]:
+        """Whom the user follows, the first one first. No more than the limit."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM follows WHERE follower = $1 ORDER BY following_at, followed", user
+        )
+        return [follow(row) for row in rows]
+
+    async def followers(self, user: str, *, limit: int, offset: int) -> Page[Follow]:
+        """Those who follow the user, the first one first. There can be any number of them."""
+        where = Where()
+        where.add("followed = {}", user)
+        return await page(
+            self._queries,
+            "follows",
+            where,
+            follow,
+            order=("following_at", "follower", "followed"),
+            limit=limit,
+            offset=offset,
+        )
+
+    async def friends(self, user: str) -> frozenset[str]:
+        """Those whom the user follows and who follow the user."""
+        rows = await self._queries.fetch(f"SELECT mine.followed {_MUTUAL}", user)
+        return frozenset(row["followed"] for row in rows)
+
+    async def among(self, user: str, others: Collection[str]) -> dict[str, Follow]:
+        """Which of the others are the user's friends, with the user's own follow of each."""
+        if not others:
+            return {}
+        rows = await self._queries.fetch(
+            f"SELECT mine.* {_MUTUAL} AND mine.followed = ANY($2)", user, list(others)
+        )
+        return {row["followed"]: follow(row) for row in rows}
+
+    async def is_friend(self, user: str, other: str) -> bool:
+        """Whether the two follow each other."""
+        return other in await self.among(user, [other])
+
+
+async def _held(queries: Queries, user: str, lock: str) -> None:
+    """Locks the row of a user of this server. Raises UserNotFound."""
+    if is_id(user, "u"):
+        row = await queries.fetch_one(f"SELECT 1 FROM users WHERE id = $1 {lock}", user)  # noqa: S608 - the locks above
+        if row is None:
+            raise UserNotFound
+
+
+def follow(row: Row) -> Follow:
+    """The follow in a row with the columns of `follows`."""
+    return Follow(
+        follower=row["follower"], followed=row["followed"], following_at=row["following_at"]
+    )

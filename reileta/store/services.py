@@ -1,0 +1,113 @@
+"""Services: additions to the server, for clients and other servers (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+from typing import TypedDict, Unpack
+
+from reileta.clock import Clock
+from reileta.errors import ServiceExists, ServiceNotFound
+from reileta.records import Page, Service
+from reileta.store.owners import OWNED, check_owner, is_local
+from reileta.store.postgres import Queries, Row
+from reileta.store.sql import Where, assignments, page, tag_list
+
+
+class ServiceUpdate(TypedDict, total=False):
+    """What of a service can change; what is left out stays."""
+
+    title: str
+    description: str | None
+    url: str | None
+    owner: str
+    tags: frozenset[str]
+
+
+class Services:
+    def __init__(self, queries: Queries, clock: Clock) -> None:
+        self._queries = queries
+        self._clock = clock
+
+    async def create(
+        self,
+        *,
+        id: str,  # noqa: A002 - the record's name for it
+        title: str,
+        description: str | None,
+        url: str | None,
+        owner: str,
+        tags: frozenset[str],
+    ) -> Service:
+        """A new service. Raises ServiceExists; UserNotFound if its owner was deleted meanwhile."""
+        row = await self._queries.fetch_one(
+            f"{OWNED} INSERT INTO services (id, title, description, url, owner, tags, created_at, "  # noqa: S608 - OWNED is ours
+            "updated_at) SELECT $3, $4, $5, $6, $1, $7, $8, $8 "
+            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
+            owner,
+            is_local(owner),
+            id,
+            title,
+            description,
+            url,
+            tag_list(tags),
+            self._clock.now_ms(),
+        )
+        if row is None:
+            await check_owner(self._queries, owner)
+            raise ServiceExists.field("id", "is taken")
+        return service(row)
+
+    async def get(self, id_: str) -> Service | None:
+        row = await self._queries.fetch_one("SELECT * FROM services WHERE id = $1", id_)
+        return None if row is None else service(row)
+
+    async def search(
+        self, *, query: str | None, owner: str | None, tag: str | None, limit: int, offset: int
+    ) -> Page[Service]:
+        """Services whose id, title or description contains the query, newest first."""
+        where = Where()
+        where.contains(query)
+        where.tagged(tag)
+        if owner is not None:
+            where.add("owner = {}", owner)
+        return await page(
+            self._queries,
+            "services",
+            where,
+            service,
+            order=("issued",),
+            newest_first=True,
+            limit=limit,
+            offset=offset,
+        )
+
+    async def update(self, id_: str, **changes: Unpack[ServiceUpdate]) -> Service:
+        """The service with the changes. Raises ServiceNotFound."""
+        sets, values = assignments(changes, ServiceUpdate.__annotations__)
+        row = await self._queries.fetch_one(
+            f"UPDATE services SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of ServiceUpdate
+            f"WHERE id = ${len(values) + 2} RETURNING *",
+            *values,
+            self._clock.now_ms(),
+            id_,
+        )
+        if row is None:
+            raise ServiceNotFound
+        return service(row)
+
+    async def delete(self, id_: str) -> bool:
+        """Whether there was one."""
+        return await self._queries.execute("DELETE FROM services WHERE id = $1", id_) > 0
+
+
+def service(row: Row) -> Service:
+    """The service in a row with the columns of `services`."""
+    return Service(
+        id=row["id"],
+        title=row["title"],
+        description=row["description"],
+        url=row["url"],
+        owner=row["owner"],
+        tags=frozenset(row["tags"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
