@@ -46,23 +46,29 @@ class Pump:
 
     def remove(self, descriptor: int) -> None:
         """Reads no more for it; one that is not read for is no error."""
-        if self._wires.pop(descriptor, None) is not None:
+        if self._wires.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
-        """Reads, for ever. A wire whose reading fails is cut; the others go on."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for descriptor, _ in self._epoll.poll(0, ROUND):
-                wire = self._wires.get(descriptor)
-                if wire is None:
-                    continue
-                with Contained() as contained:
-                    wire.readable()
-                if contained.error is not None:
-                    _log.error(CONNECTION_FAILED, exc_info=contained.error)
-                    self.remove(descriptor)
-                    wire.cut()
+        """Reads until cancelled. A wire whose reading fails is cut; the others go on."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                for descriptor, _ in self._epoll.poll(0, ROUND):
+                    self._read(descriptor)
+        finally:
+            self._epoll.close()
+
+    def _read(self, descriptor: int) -> None:
+        wire = self._wires.get(descriptor)
+        if wire is None:
+            return  # it went in this round
+        with Contained() as contained:
+            wire.readable()
+        if contained.error is not None:
+            _log.error(CONNECTION_FAILED, exc_info=contained.error)
+            self.remove(descriptor)
+            wire.cut()
 
 
 class PumpedWire(SocketWire):
@@ -140,5 +146,6 @@ class PumpedWire(SocketWire):
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def finish(self) -> None:
-        self._pump.remove(self._socket.fileno())
-        await super().finish()
+        if self._socket.fileno() >= 0:
+            self._pump.remove(self._socket.fileno())
+            await super().finish()

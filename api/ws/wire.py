@@ -163,7 +163,7 @@ class Wire(ABC):
 
     # What the gateway uses ---------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> None:
+    def listen(self, listener: Listener | None) -> None:
         """Lets the wire hand messages to the listener by itself, should it have a faster way."""
         self._listener = listener
 
