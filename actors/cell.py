@@ -58,6 +58,7 @@ class Cell(Generic[M]):
         self._kind = spec.kind
         self._recorder: deque[tuple[type[M], int, int, int, float]] = deque(maxlen=RECORDED)
         self._pipes: set[trio.CancelScope] = set()
+        self._rest_s = 0.0
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
         self._observed: list[Envelope[M]] = []
