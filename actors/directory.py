@@ -6,7 +6,6 @@ gone with the process.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,24 +15,28 @@ from reileta.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How full an instance is: players inside, candidates waiting, the master's `UserIDAt`."""
+    """How full an instance is: players inside, candidates waiting, the master's `UserIDAt`; and
+    whether one must know a visitor's friends to judge whether it may enter."""
 
     connected: int = 0
     queued: int = 0
     master: str | None = None
     full: bool = False
+    by_friends: bool = False
 
 
 VACANT = Occupancy()
 
 
 class Directory:
-    """Instances' occupancy by id; open sockets by user id; sockets that watch instances' data."""
+    """Instances' occupancy by id; open sockets and candidacies by user (the id; a `UserIDAt` for
+    another server's); sockets that watch instances' data."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.occupancies: dict[str, Occupancy] = {}
         self._watchers: dict[str | None, dict[Sink, None]] = {}
-        self._sockets: Counter[str] = Counter()
+        self._sockets: dict[str, dict[Sink, None]] = {}
+        self._candidacies: dict[str, dict[str, None]] = {}
         self._metrics = metrics
 
     def occupancy(self, instance_id: str) -> Occupancy:
@@ -76,15 +79,35 @@ class Directory:
         """Whether the user has an open socket."""
         return user_id in self._sockets
 
-    def opened(self, user_id: str) -> bool:
-        """A socket of the user opened; whether it is the first."""
-        self._sockets[user_id] += 1
-        return self._sockets[user_id] == 1
+    def sockets(self, user_id: str) -> tuple[Sink, ...]:
+        """The user's open sockets, of all its sessions."""
+        return tuple(self._sockets.get(user_id, ()))
 
-    def closed(self, user_id: str) -> bool:
+    def opened(self, user_id: str, sink: Sink) -> bool:
+        """A socket of the user opened; whether it is the first."""
+        sockets = self._sockets.setdefault(user_id, {})
+        sockets[sink] = None
+        return len(sockets) == 1
+
+    def closed(self, user_id: str, sink: Sink) -> bool:
         """A socket of the user closed; whether it was the last."""
-        self._sockets[user_id] -= 1
-        if self._sockets[user_id] <= 0:
-            del self._sockets[user_id]
-            return True
+        sockets = self._sockets.get(user_id, {})
+        sockets.pop(sink, None)
+        if not sockets:
+            return self._sockets.pop(user_id, None) is not None
         return False
+
+    def queue(self, user_id: str, instance_id: str) -> None:
+        """The user is a candidate there."""
+        self._candidacies.setdefault(user_id, {})[instance_id] = None
+
+    def unqueue(self, user_id: str, instance_id: str) -> None:
+        """The user is a candidate there no more."""
+        places = self._candidacies.get(user_id, {})
+        places.pop(instance_id, None)
+        if not places:
+            self._candidacies.pop(user_id, None)
+
+    def candidacies(self, user_id: str) -> tuple[str, ...]:
+        """The instances in which the user is a candidate."""
+        return tuple(self._candidacies.get(user_id, ()))

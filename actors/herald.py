@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from actors.directory import Directory
 from actors.messages import HubMessage, Publish, Viewer
@@ -38,9 +38,14 @@ class Herald:
         self._address = address
         self._secure = secure
 
-    def tell(self, event: str, data: bytes, *, told: Iterable[Sink] = ()) -> None:
-        """Something happened inside. Those inside and those in `told` know it already."""
-        self._publish(event, lambda: data, inside=self._id, told=frozenset(told))
+    def tell(
+        self, event: str, data: bytes, *, told: Iterable[Sink] = (), overseers: bool = False
+    ) -> None:
+        """Something happened inside. Those inside and those in `told` know it already; with
+        `overseers`, it is for those alone who oversee the instance."""
+        self._publish(
+            event, lambda: data, inside=self._id, told=frozenset(told), overseers=overseers
+        )
 
     def update(self) -> None:
         """The object is another than it was, which those inside are not told by themselves."""
@@ -67,11 +72,16 @@ class Herald:
         *,
         inside: str | None = None,
         told: frozenset[Sink] = frozenset(),
+        overseers: bool = False,
     ) -> None:
         rules, address = self._rules, self._address
-        public = rules.may_see(None)
+        public = rules.may_see(None) and not overseers
         owner = rules.owner
-        known = frozenset() if public else frozenset(rules.seats.users)
+        known: Collection[str] = ()
+        if overseers:
+            known = {*rules.roles.moderators, rules.master or owner}
+        elif not public:
+            known = frozenset(rules.seats.users)
 
         def render(viewer: Viewer) -> bytes | None:
             user = at(viewer.user, address)

@@ -12,54 +12,77 @@ clients say it anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, assert_never
 
-import outcome
 import structlog
 import trio
 
 from actors.actor import Actor
-from actors.directory import Directory, Occupancy
+from actors.admissions import Admissions
+from actors.directory import Occupancy
 from actors.fanout import Fanout
+from actors.floor import Floor
 from actors.herald import Herald
+from actors.hosting import Hosting
 from actors.keeper import Keeper
 from actors.ledger import Ledger
+from actors.lines import Lines
 from actors.messages import (
+    Absent,
+    Admit,
+    Ask,
     Change,
     Close,
+    Dismiss,
     Enter,
     Exit,
-    HubMessage,
+    HandOver,
+    Inherit,
     InstanceMessage,
+    Moderate,
+    Name,
+    Present,
+    Refuse,
     SeatLost,
     SessionOver,
     SocketLost,
     Speak,
+    TellBans,
+    TellOn,
+    TellPlayers,
+    TellQueue,
     Tick,
     Watch,
+    Withdraw,
+    WriteOn,
     Written,
 )
-from actors.ref import Ref
+from actors.minutes import Minutes
 from actors.roster import Roster, Seated
 from actors.sink import Seat, Sink
 from actors.speech import Speech
+from actors.surroundings import Surroundings
 from actors.timer import Timer
 from reileta import commands, events, records
-from reileta.clock import Clock
+from reileta.access import BY_FRIENDS
 from reileta.errors import (
     InstanceNotFound,
     InternalError,
     NotInInstance,
     Overloaded,
-    ReiletaError,
 )
-from reileta.frames import answer, failure
-from reileta.happenings import Closed, Happening, Joined, Left
+from reileta.frames import failure
+from reileta.happenings import (
+    CandidateChanged,
+    Closed,
+    Happening,
+    Joined,
+    Left,
+    QueueChanged,
+)
 from reileta.ids import at, new_id
-from reileta.instance import TO_ALL, Instance, Limits
-from reileta.metrics import Metrics
-from reileta.store import Store
+from reileta.instance import Instance
 
 PACED_FROM_S: Final = 0.000_2
 REST_LIMIT_S: Final = 0.005
@@ -67,20 +90,6 @@ REST_LIMIT_S: Final = 0.005
 time: messages that come meanwhile share the next one, which costs hardly more than one alone."""
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every instance of a node shares."""
-
-    store: Store
-    clock: Clock
-    address: str
-    secure: bool
-    limits: Limits
-    directory: Directory
-    metrics: Metrics
-    hub: Ref[HubMessage]
 
 
 class InstanceActor(Actor[InstanceMessage]):
@@ -91,11 +100,16 @@ class InstanceActor(Actor[InstanceMessage]):
         self._around = around
         self._id = roster.record.id
         self._ledger = Ledger(lambda work: self.context.pipe(work, Written))
-        self._keeper = Keeper(roster, around.store, self._ledger, self._vanished)
+        self._keeper = Keeper(roster, around.store, self._ledger, lambda: self._hosting.vanish())
+        self._minutes = Minutes(
+            roster,
+            around.store,
+            self._ledger,
+            lambda delay_s: self._later(delay_s, WriteOn()),
+        )
         self._timer: Timer | None = None
         self._due: int | None = None
         self._dirty = True
-        self._closing = False
 
     # Life --------------------------------------------------------------------------------------
 
@@ -105,15 +119,28 @@ class InstanceActor(Actor[InstanceMessage]):
             around.metrics.deliveries_out += roster.fanout.flush()
         exists = await self._keeper.load()
         self._fanout = roster.fanout = Fanout()
+        before = roster.rules
+        # What was decided before a crash is in force, whether or not it is written by now.
+        if before is None:
+            bans = [self._absolute(ban) for ban in roster.bans]
+            moderators = [at(user, around.address) for user in roster.moderators]
+        else:
+            bans = list(before.bans.values())
+            moderators = list(before.roles.moderators)
         self._rules = self._make_rules(
             roster.record,
             owner=at(roster.record.owner, around.address),
-            bans=[self._absolute(ban) for ban in roster.bans],
+            bans=bans,
+            moderators=moderators,
+            mutes=() if before is None else before.moderation.mutes.values(),
             limits=around.limits,
             now=self._now(),
             new_player_id=lambda: new_id("p"),
         )
         self._speech = Speech(self._rules)
+        self._floor = Floor(
+            self._rules, roster, self._fanout, self._speech, around.directory, around.clock
+        )
         self._herald = Herald(
             self._rules,
             hub=around.hub,
@@ -122,11 +149,47 @@ class InstanceActor(Actor[InstanceMessage]):
             address=around.address,
             secure=around.secure,
         )
-        self._heed_watchers()
+        self._lines = Lines(
+            self._rules,
+            roster,
+            self._fanout,
+            self._herald,
+            directory=around.directory,
+            address=around.address,
+            later=lambda delay_s: self._later(delay_s, TellOn()),
+        )
+        self._floor.heed_watchers()
         self._restore()
+        self._hosting = Hosting(
+            self._rules,
+            roster,
+            self._fanout,
+            self._herald,
+            keeper=self._keeper,
+            minutes=self._minutes,
+            directory=around.directory,
+            clock=around.clock,
+            address=around.address,
+            carry_out=self._carry_out,
+            settle=self._settle,
+        )
+        self._admissions = Admissions(
+            self._rules, self._lines, around.directory, around.clock, around.address
+        )
+        roster.rules = self._rules
+        if before is not None:
+            self._carry_out(self._rules.resume(before.candidates, before.invited, self._now()))
+            self._lines.resume()
+            self._minutes.resume()
         if not exists:
-            self._vanished()
+            self._hosting.vanish()
         await self.flush()  # for there may be no message for a long time
+
+    def _later(self, delay_s: float, message: TellOn | WriteOn) -> None:
+        if delay_s > 0:
+            self.context.after(delay_s, message)
+        else:
+            self.context.ref.signal(message)
 
     def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
         """The rules, from the arguments of `Room`: where a recording begins."""
@@ -151,7 +214,7 @@ class InstanceActor(Actor[InstanceMessage]):
     async def receive(self, message: InstanceMessage) -> None:
         match message:
             case Speak():
-                self._speak(message)
+                self._floor.speak(message)
             case Enter():
                 self._enter(message)
             case Exit():
@@ -160,12 +223,36 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._socket_lost(message)
             case SessionOver():
                 self._carry_out(self._rules.leave(message.session, self._now()))
+            case Ask() | Withdraw() | Admit() | Refuse():
+                if self._hosting.closing:
+                    raise InstanceNotFound
+                self._carry_out(self._admissions.line_up(message))
+            case Present() | Absent():
+                self._admissions.heed(message)
+            case TellQueue() | TellPlayers():
+                self._admissions.answer(message)
+            case TellBans():
+                self._hosting.tell_bans(message)
+            case TellOn():
+                self._lines.on()
+            case Moderate():
+                self._hosting.moderate(message)
+            case HandOver():
+                self._hosting.hand_over(message)
+            case Name():
+                self._hosting.name(message)
+            case Dismiss():
+                self._hosting.dismiss(message)
+            case Inherit():
+                self._inherit(message.owner)
             case Change():
-                self._change(message)
+                self._hosting.change(message)
             case Close():
-                self._close(message)
+                self._hosting.close(message)
+            case WriteOn():
+                self._minutes.begin()
             case Watch():
-                self._heed_watcher(message.sink)
+                self._floor.heed_watcher(message.sink)
             case Tick():
                 self._timer = self._due = None
                 self._carry_out(self._rules.tick(self._now()))
@@ -181,6 +268,7 @@ class InstanceActor(Actor[InstanceMessage]):
             )
 
     async def flush(self) -> None:
+        self._lines.tell()
         begun = trio.current_time()
         delivered = self._fanout.flush()
         took_s = trio.current_time() - begun
@@ -195,58 +283,15 @@ class InstanceActor(Actor[InstanceMessage]):
     def _now(self) -> int:
         return self._around.clock.now_ms()
 
-    def _heed_watchers(self) -> None:
-        for sink in self._around.directory.watchers(self._id):
-            self._heed_watcher(sink)
+    def _inherit(self, owner: str) -> None:
+        owner_at = at(owner, self._around.address)
+        self._roster.record, happenings = self._rules.inherit(owner, owner_at, self._now())
+        self._carry_out(happenings)
 
-    def _heed_watcher(self, sink: Sink) -> None:
-        """Has a socket that is not inside get data, or not, as the directory says."""
-        if self._around.directory.watches(sink, self._id):
-            if sink not in self._fanout:
-                self._fanout.add(sink, None, watcher=True)
-        elif self._fanout.watched_by(sink):
-            self._fanout.remove(sink)
-
-    # What players do ---------------------------------------------------------------------------
-
-    def _speak(self, message: Speak) -> None:
-        sink, player = message.sink, message.player
-        try:
-            spoken = self._rules.speak(
-                player, message.key, message.at, message.to, message.data, self._now()
-            )
-        except ReiletaError as error:
-            self._fanout.private(
-                sink, failure(commands.INSTANCE_DATA, message.state, self._id, error)
-            )
-            return
-        if not spoken.dropped:
-            voice = self._speech.voice(player)
-            key = message.key
-            if key is None and message.at is None:
-                frame = voice.plain(message.data)
-                conflation = None
-            else:
-                frame = voice.keyed(key, message.at, message.data)
-                conflation = None if key is None else (self._id, player, key)
-            if spoken is TO_ALL or spoken.to is None:
-                self._fanout.broadcast(frame, conflation, without=self._own(player), data=True)
-            else:
-                for other in spoken.to:
-                    if other != player:
-                        for receiver in self._own(other):
-                            self._fanout.private(receiver, frame, conflation)
-        if message.state is not None:
-            self._fanout.private(sink, answer(commands.INSTANCE_DATA, message.state, self._id))
-
-    def _own(self, player_id: str) -> tuple[Sink, ...]:
-        """A player's own sockets."""
-        player = self._rules.players.get(player_id)
-        seated = None if player is None else self._roster.seated.get(player.session)
-        return () if seated is None else tuple(seated.sinks)
+    # Coming and going --------------------------------------------------------------------------
 
     def _enter(self, message: Enter) -> None:
-        if self._closing:
+        if self._hosting.closing:
             raise InstanceNotFound
         sink, visitor = message.sink, message.visitor
         seated = self._roster.seated.get(visitor.session)
@@ -257,7 +302,7 @@ class InstanceActor(Actor[InstanceMessage]):
         if seated is None:
             seated = self._roster.seated[visitor.session] = Seated(visitor, player, message.session)
         seated.session = message.session  # it may have been put away, and started anew
-        self._heed_watchers()  # one may have begun before this instance could be told
+        self._floor.heed_watchers()  # one may have begun before this instance could be told
         self._carry_out(happenings)
         welcome = None if message.state is None else self._speech.welcome(player, message.state)
         seated.sinks[sink] = None
@@ -288,54 +333,6 @@ class InstanceActor(Actor[InstanceMessage]):
             if not seated.sinks:
                 self._carry_out(self._rules.lost(message.session, self._now()))
 
-    # What hosts do -----------------------------------------------------------------------------
-
-    def _change(self, message: Change) -> None:
-        """Writes the change down, then lets it take effect."""
-        planned = self._rules.plan(message.by, message.changes)
-        message.defer()
-
-        def written(result: outcome.Outcome[object]) -> None:
-            if isinstance(result, outcome.Error):
-                message.slot.put(result)
-                return
-            try:
-                record, happenings = self._rules.update(message.by, message.changes, self._now())
-            except ReiletaError as error:  # people came in while it was written, or it ended
-                if not self._rules.closed:
-                    self._keeper.restore(lambda: self._rules.record)
-                message.fail(error)
-                return
-            self._roster.record = record
-            self._carry_out(happenings)
-            message.reply(record)
-
-        self._keeper.change(planned, message.changes, written)
-
-    def _close(self, message: Close) -> None:
-        self._rules.ensure_governs(message.by)
-        if self._closing:
-            raise InstanceNotFound
-        self._closing = True
-        message.defer()
-
-        def written(result: outcome.Outcome[object]) -> None:
-            if isinstance(result, outcome.Error):
-                self._closing, self._dirty = False, True
-                message.slot.put(result)
-                return
-            self._carry_out(self._rules.close(None, self._now()))
-            message.reply(None)
-
-        self._keeper.delete(written)
-
-    def _vanished(self) -> None:
-        """The database knows it no longer: it is over, and whoever is inside is told."""
-        if self._closing:
-            return
-        self._closing = True
-        self._carry_out(self._rules.close(None, self._now()))
-
     # What follows ------------------------------------------------------------------------------
 
     def _carry_out(self, happenings: Sequence[Happening], *, asked: Sink | None = None) -> None:
@@ -344,12 +341,18 @@ class InstanceActor(Actor[InstanceMessage]):
             self._dirty = True
             if isinstance(happening, Joined):
                 frame, data = self._speech.joined(happening.player)
-                self._fanout.broadcast(frame, without=self._own(happening.player.id))
+                self._fanout.broadcast(frame, without=self._roster.sinks_of((happening.player,)))
                 self._herald.tell(events.INSTANCE_JOINED, data)
             elif isinstance(happening, Left):
                 self._stand(happening, asked)
+            elif isinstance(happening, CandidateChanged):
+                self._lines.changed(happening)
+            elif isinstance(happening, QueueChanged):
+                self._lines.moved()
             elif isinstance(happening, Closed):
                 self._end(happening)
+            else:
+                self._hosting.tell(happening)
 
     def _stand(self, left: Left, asked: Sink | None) -> None:
         player = left.player
@@ -363,7 +366,7 @@ class InstanceActor(Actor[InstanceMessage]):
             sink.seats.pop(self._id, None)
             if sink is not asked:
                 self._fanout.private(sink, aside)
-            self._heed_watcher(sink)
+            self._floor.heed_watcher(sink)
         self._fanout.broadcast(others)
         if seated is not None:
             seated.session.signal(SeatLost(self._id, player.id))
@@ -372,8 +375,8 @@ class InstanceActor(Actor[InstanceMessage]):
     def _end(self, closed: Closed) -> None:
         """The instance is over. One that stood empty leaves the database as well."""
         _log.info("instance.ended", instance=self._id, reason=closed.reason)
-        if closed.reason == "empty" and not self._closing:
-            self._closing = True
+        if closed.reason == "empty" and not self._hosting.closing:
+            self._hosting.closing = True
             # Should the database be away, the node's sweep finds it later.
             self._keeper.delete(lambda _: None)
         self.context.ref.drain()
@@ -382,9 +385,15 @@ class InstanceActor(Actor[InstanceMessage]):
         """Puts who is inside where others read it, and tells those who watch the object."""
         self._dirty = False
         rules, around = self._rules, self._around
-        occupancy = Occupancy(rules.connected, rules.queued, rules.master, rules.free <= 0)
+        occupancy = Occupancy(
+            rules.connected,
+            rules.queued,
+            rules.master,
+            full=rules.free <= 0,
+            by_friends=rules.access in BY_FRIENDS,
+        )
         around.directory.occupy(self._id, occupancy)
-        if not self._closing:
+        if not self._hosting.closing:
             self._keeper.note(lambda: self._rules.empty_since)
         self._herald.update()
 

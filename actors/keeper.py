@@ -33,7 +33,7 @@ class Keeper:
         self._noting = False
 
     async def load(self) -> bool:
-        """Reads the record and its bans into the roster; whether there is a record.
+        """Reads the record, its bans and moderators into the roster; whether there is a record.
 
         After a crash, what was last known serves while the database is away, or has none.
 
@@ -49,13 +49,15 @@ class Keeper:
                     raise InstanceNotFound
                 return False
             bans = tuple(await self._store.bans.of(self._id))
+            moderators = tuple(await self._store.moderators.of(self._id))
         except DatabaseUnavailable:
             if first:
                 raise
         else:
             # A lower capacity may have been written down that could not take effect any more.
             capacity = max(record.capacity, len(roster.seated))
-            roster.record, roster.bans = replace(record, capacity=capacity), bans
+            roster.record = replace(record, capacity=capacity)
+            roster.bans, roster.moderators = bans, moderators
         return True
 
     def change(self, planned: Instance, changes: InstanceChanges, then: Then) -> None:

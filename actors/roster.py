@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from actors.fanout import Fanout
 from actors.messages import SessionMessage
@@ -10,7 +12,12 @@ from actors.ref import Ref
 from actors.sink import Sink
 from reileta import records
 from reileta.access import Visitor
+from reileta.errors import ReiletaError
+from reileta.instance import Instance
 from reileta.seats import Player
+
+Then: TypeAlias = Callable[[ReiletaError | None], None]
+"""Is told that something is durable, or why it is not."""
 
 
 @dataclass(slots=True)
@@ -24,12 +31,32 @@ class Seated:
 
 
 @dataclass(slots=True)
+class Pending:
+    """A deed that is not known to be durable, and who waits for that."""
+
+    deed: records.Deed
+    then: list[Then] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Roster:
     """What a fresh incarnation of an instance starts from: those inside, by session in the order of
-    joining; what the database last said, should it be away; and what the one before had yet to say
-    (None: there was none before)."""
+    joining; what the database last said, should it be away; and of the one before (None: there was
+    none before) what it had yet to say, its rules, and its deeds that may not be written yet."""
 
     record: records.Instance
     bans: tuple[records.Ban, ...] = ()
+    moderators: tuple[str, ...] = ()
     seated: dict[str, Seated] = field(default_factory=dict)
     fanout: Fanout | None = None
+    rules: Instance | None = None
+    deeds: list[Pending] = field(default_factory=list)
+
+    def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
+        """The sockets of those players, each once."""
+        return {
+            sink: None
+            for player in players
+            if (seated := self.seated.get(player.session)) is not None
+            for sink in seated.sinks
+        }

@@ -41,6 +41,8 @@ PRIVATE: Final = "avr:private"
 ACCESS_TAGS: Final[tuple[AccessTag, ...]] = get_args(AccessTag)
 BY_INVITATION: Final = frozenset({INVITE_PLUS, INVITE_ONLY})
 """The access tags under which a candidate may wait for an invitation."""
+BY_FRIENDS: Final = frozenset({FRIENDS_PLUS, FRIENDS_ONLY})
+"""The access tags for which a visitor's friends matter."""
 
 
 FOR_EVER: Final = 2**63 - 1

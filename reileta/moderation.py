@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeGuard, get_args
 
 from reileta.errors import ModerationInvalid
 from reileta.records import Ban
+from reileta.validation import is_clean
 
 Measure = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
 
@@ -33,8 +34,11 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Measur
     """
     if not is_measure(type_):
         raise ModerationInvalid.field("type", f"must be one of {', '.join(get_args(Measure))}")
-    if reason is not None and len(reason) > REASON_LIMIT:
-        raise ModerationInvalid.field("reason", f"must be at most {REASON_LIMIT} characters")
+    if reason is not None:
+        if len(reason) > REASON_LIMIT:
+            raise ModerationInvalid.field("reason", f"must be at most {REASON_LIMIT} characters")
+        if not is_clean(reason, lines=True):
+            raise ModerationInvalid.field("reason", "must not hold control characters")
     if until is not None:
         if type_ not in ("ban", "mute"):
             raise ModerationInvalid.field("until", "goes with ban and mute alone")

@@ -6,7 +6,7 @@ A candidate is a user, and is in one of three places: `admitted` (a seat is held
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -141,6 +141,14 @@ class Candidates:
             one = some.get(user)
             if one is not None:
                 return _entry(one, state, self._place(user) if state == "waiting" else None)
+        return None
+
+    def entry(self, user: str, positions: Mapping[str, int]) -> Entry | None:
+        """`entry_of` for many users: `positions` are those of now."""
+        for state, some in self._in.items():
+            one = some.get(user)
+            if one is not None:
+                return _entry(one, state, positions.get(user))
         return None
 
     def _place(self, user: str) -> int:

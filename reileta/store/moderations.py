@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reileta.records import Moderation, Page
 from reileta.store.postgres import Queries, Row
-from reileta.store.sql import page
+from reileta.store.sql import Where, page
 
 
 class Moderations:
@@ -12,11 +12,12 @@ class Moderations:
         self._queries = queries
 
     async def note(self, moderation: Moderation) -> None:
-        """Writes one down."""
+        """Writes one down, once: a write that is repeated because its end was not known says the
+        same again."""
         await self._queries.execute(
             "INSERT INTO moderations "
             "(instance_id, owner, type, user_ref, by_ref, reason, until, created_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
             moderation.instance_id,
             moderation.owner,
             moderation.type,
@@ -32,12 +33,17 @@ class Moderations:
     ) -> Page[Moderation]:
         """Those of an instance, the newest first; with `owner`, only what was done while that one
         owned it."""
+        where = Where()
+        where.add("instance_id = {}", instance_id)
+        if owner is not None:
+            where.add("owner = {}", owner)
         return await page(
             self._queries,
-            "SELECT *, number AS id, -number AS place FROM moderations "
-            "WHERE instance_id = $1 AND ($2::text IS NULL OR owner = $2)",
-            [instance_id, owner],
+            "moderations",
+            where,
             _moderation,
+            order=("number",),
+            newest_first=True,
             limit=limit,
             offset=offset,
         )

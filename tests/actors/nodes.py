@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -28,10 +28,10 @@ from actors.messages import (
 from actors.node import Node
 from actors.ref import Ref
 from reileta.access import Asker, Visitor
-from reileta.errors import DatabaseUnavailable, InstanceNotFound
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.metrics import Metrics
-from reileta.records import Ban, User
+from reileta.records import NO_PROFILE, Asset, Ban, Deed, Image, Profile, User
 from reileta.records import Instance as InstanceRecord
 from reileta.settings import Settings
 from reileta.store import Store
@@ -61,7 +61,7 @@ class FakeInstances:
     gate: trio.Event | None = None
     """What a statement waits for, once it is set up."""
 
-    async def _reach(self) -> None:
+    async def reach(self) -> None:
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
             await self.gate.wait()
@@ -69,18 +69,18 @@ class FakeInstances:
             raise DatabaseUnavailable
 
     async def get(self, ref: str) -> InstanceRecord | None:
-        await self._reach()
+        await self.reach()
         for record in self.records.values():
             if ref in (record.id, record.name):
                 return record
         return None
 
     async def of(self, instance_id: str) -> list[Ban]:
-        await self._reach()
+        await self.reach()
         return self.bans.get(instance_id, [])
 
     async def update(self, id_: str, **changes: Any) -> InstanceRecord:
-        await self._reach()
+        await self.reach()
         if id_ not in self.records:
             raise InstanceNotFound
         self.writes.append(f"update {' '.join(sorted(changes))}")
@@ -88,13 +88,13 @@ class FakeInstances:
         return self.records[id_]
 
     async def delete(self, id_: str) -> bool:
-        await self._reach()
+        await self.reach()
         self.writes.append("delete")
         self.empty_since.pop(id_, None)
         return self.records.pop(id_, None) is not None
 
     async def occupied(self, id_: str, since_ms: int | None) -> bool:
-        await self._reach()
+        await self.reach()
         self.writes.append("occupied" if since_ms is None else "empty")
         if id_ not in self.records:
             return False
@@ -102,7 +102,7 @@ class FakeInstances:
         return True
 
     async def abandoned(self, before_ms: int) -> list[InstanceRecord]:
-        await self._reach()
+        await self.reach()
         return [
             self.records[id_]
             for id_, since in self.empty_since.items()
@@ -110,19 +110,99 @@ class FakeInstances:
         ]
 
     async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
-        await self._reach()
+        await self.reach()
         there = [id_ for id_, at in self.empty_since.items() if at is None and id_ not in but]
         self.empty_since.update(dict.fromkeys(there, now_ms))
         return len(there)
 
 
 @dataclass
+class FakeHosting:
+    """`store.moderators`, `store.deeds` and `store.follows`, as reachable as the instances."""
+
+    instances: FakeInstances
+    moderators: dict[str, list[str]] = field(default_factory=dict)
+    deeds: list[Deed] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    friendships: set[frozenset[str]] = field(default_factory=set)
+
+    async def of(self, instance_id: str) -> list[str]:
+        await self.instances.reach()
+        return self.moderators.get(instance_id, [])
+
+    async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
+        await self.instances.reach()
+        self.deeds.extend(deeds)
+        self.batches.append(len(deeds))
+        return {}
+
+    async def friends(self, user: str) -> frozenset[str]:
+        await self.instances.reach()
+        return frozenset(
+            other for pair in self.friendships if user in pair for other in pair - {user}
+        )
+
+    async def by_name(self, name: str) -> User | None:
+        await self.instances.reach()
+        number = name.removeprefix("user")
+        return account(int(number)) if number.isdigit() else None
+
+
+class FakeProfiles:
+    """`store.profiles`: nobody has any."""
+
+    async def of(self, user: str) -> Profile:
+        return NO_PROFILE
+
+
+class FakeRegistry:
+    """`store.assets` and `store.images`, in which there is nothing."""
+
+    async def of(self, world_id: str) -> list[Asset]:
+        return []
+
+    async def get(self, of: str, kind: str) -> Image | None:
+        return None
+
+
+@dataclass
 class FakeStore:
     instances: FakeInstances = field(default_factory=FakeInstances)
+
+    def __post_init__(self) -> None:
+        self.hosting = FakeHosting(self.instances)
+
+    @property
+    def assets(self) -> FakeRegistry:
+        return FakeRegistry()
+
+    @property
+    def images(self) -> FakeRegistry:
+        return FakeRegistry()
 
     @property
     def bans(self) -> FakeInstances:
         return self.instances
+
+    @property
+    def moderators(self) -> FakeHosting:
+        return self.hosting
+
+    @property
+    def deeds(self) -> FakeHosting:
+        return self.hosting
+
+    @property
+    def follows(self) -> FakeHosting:
+        return self.hosting
+
+    @property
+    def users(self) -> FakeHosting:
+        return self.hosting
+
+    @property
+    def profiles(self) -> FakeProfiles:
+        return FakeProfiles()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +382,7 @@ class World:
             "occupancies": node._directory.occupancies,
             "watchers": node._directory._watchers,
             "sockets": node._directory._sockets,
+            "candidacies": node._directory._candidacies,
             "players": node.metrics.players,
         }
         return {name: table for name, table in tables.items() if table}

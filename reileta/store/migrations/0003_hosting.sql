@@ -21,6 +21,7 @@ CREATE TABLE moderations (
     by_ref      text NOT NULL,
     reason      text,
     until       bigint,
-    created_at  bigint NOT NULL
+    created_at  bigint NOT NULL,
+    CONSTRAINT moderations_once UNIQUE (instance_id, created_at, type, user_ref, by_ref)
 );
 CREATE INDEX moderations_by_instance ON moderations (instance_id, number);

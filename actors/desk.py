@@ -1,0 +1,188 @@
+"""What the faces ask of live instances: their queues, who is inside, and moderation (PROTOCOL §6).
+
+A user is meant by its id, `id@server` or username; a player by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from actors.message import Request
+from actors.messages import (
+    Admit,
+    Ask,
+    Dismiss,
+    HandOver,
+    InstanceMessage,
+    Moderate,
+    Name,
+    Queue,
+    Refuse,
+    TellBans,
+    TellPlayers,
+    TellQueue,
+    Withdraw,
+)
+from actors.ref import Ref
+from actors.sink import Sink
+from reileta import records
+from reileta.access import Asker, Visitor
+from reileta.errors import Overloaded, UserNotFound
+from reileta.ids import At, at, is_id, is_username
+from reileta.queue import Entry
+from reileta.roles import Role
+from reileta.seats import Player
+from reileta.store.users import Users
+
+ASK_TIMEOUT_S: Final = 15.0
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a moderator wants: see `reileta/moderation.py`."""
+
+    target: str
+    type: str
+    reason: str | None = None
+    until: int | None = None
+
+
+def visitor(asker: Asker, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
+    """The asker, as instances know it."""
+    return Visitor(
+        session=asker.session_id,
+        user=at(asker.user.id, address),
+        displayname=asker.user.displayname,
+        admin=asker.user.admin,
+        guest=asker.guest,
+        friends=friends,
+    )
+
+
+class Desk:
+    """The way to the instances of a node: `live` finds one, or starts it.
+
+    Everything raises what the rules say against it, and `Overloaded` when an answer takes too long.
+    """
+
+    def __init__(
+        self,
+        *,
+        live: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]],
+        running: Callable[[str], Ref[InstanceMessage] | None],
+        users: Users,
+        friends: Callable[[records.User], Awaitable[frozenset[str]]],
+        address: str,
+    ) -> None:
+        self._live = live
+        self._running = running
+        self._users = users
+        self._friends = friends
+        self._address = address
+
+    # The queue ---------------------------------------------------------------------------------
+
+    async def candidate(self, instance_id: str, asker: Asker) -> Entry:
+        """The asker wants to come in."""
+        # Its friends always: the access may become one for which they matter.
+        friends = await self._friends(asker.user)
+        return await self._ask(instance_id, Ask(visitor(asker, self._address, friends)))
+
+    async def withdraw(self, instance_id: str, asker: Asker) -> None:
+        """The asker takes its candidacy back."""
+        await self._ask(instance_id, Withdraw(at(asker.user.id, self._address)))
+
+    async def admit(self, instance_id: str, asker: Asker, user: str) -> Entry:
+        """The asker invites a user, or admits it."""
+        return await self._ask(instance_id, Admit(self._by(asker), await self._user(user)))
+
+    async def refuse(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The asker takes a user's candidacy and invitation back."""
+        await self._ask(instance_id, Refuse(self._by(asker), await self._user(user)))
+
+    async def queue(self, instance_id: str, asker: Asker | None) -> Queue:
+        """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
+        ref = self._running(instance_id)
+        if ref is None:
+            return Queue(entries=())
+        return await _patiently(ref, TellQueue(None if asker is None else self._by(asker)))
+
+    async def players(self, instance_id: str) -> tuple[tuple[Player, Role], ...]:
+        """Who is inside, longest first."""
+        ref = self._running(instance_id)
+        return () if ref is None else await _patiently(ref, TellPlayers())
+
+    # Hosts -------------------------------------------------------------------------------------
+
+    async def bans(self, instance_id: str, asker: Asker) -> tuple[records.Ban, ...]:
+        """The bans in force, for those who oversee."""
+        return await self._ask(instance_id, TellBans(self._by(asker)))
+
+    async def moderate(
+        self,
+        instance_id: str,
+        asker: Asker,
+        measure: Measure,
+        *,
+        sink: Sink | None = None,
+        state: bytes | None = None,
+    ) -> None:
+        """Moderates someone. It has taken effect, and is durable.
+
+        Asked for on a socket, its answer goes there too, in order with all else that it is told.
+        """
+        target = measure.target
+        if not is_id(target, "p"):
+            target = await self._user(target)
+        order = Moderate(
+            self._by(asker), target, measure.type, measure.reason, measure.until, sink, state
+        )
+        await self._ask(instance_id, order)
+
+    async def hand_over(self, instance_id: str, asker: Asker, to: str) -> None:
+        """The owner makes another (a user or a player inside) the master."""
+        target = to if is_id(to, "p") else await self._user(to)
+        await self._ask(instance_id, HandOver(self._by(asker), target))
+
+    async def name_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The owner names a moderator."""
+        await self._ask(instance_id, Name(self._by(asker), await self._user(user)))
+
+    async def dismiss_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The owner dismisses a moderator."""
+        await self._ask(instance_id, Dismiss(self._by(asker), await self._user(user)))
+
+    # How ---------------------------------------------------------------------------------------
+
+    async def _ask(self, instance_id: str, request: Request[R]) -> R:
+        _, ref = await self._live(instance_id)
+        return await _patiently(ref, request)
+
+    def _by(self, asker: Asker) -> Visitor:
+        return visitor(asker, self._address)
+
+    async def _user(self, text: str) -> str:
+        """The `UserIDAt` of a user. An id needs no database."""
+        named = At.parse(text) if text else At(text)
+        if is_id(named.id, "u"):
+            return at(str(named), self._address)
+        user = None
+        if named.local_to(self._address) and is_username(named.id):
+            user = await self._users.by_name(named.id)
+        if user is None:
+            raise UserNotFound
+        return at(user.id, self._address)
+
+
+async def _patiently(ref: Ref[InstanceMessage], request: Request[R]) -> R:
+    try:
+        with trio.fail_after(ASK_TIMEOUT_S):
+            return await ref.ask(request)
+    except trio.TooSlowError:
+        raise Overloaded from None
