@@ -28,7 +28,7 @@
     │                           MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
         │                       NotImplementedHere 28, InternalError 16
-        └── DatabaseUnavailable 122
+        └── DatabaseUnavailable 122, StorageUnavailable 122
 
 `code` is the number clients know (requirements R and PROTOCOL §2); HTTP statuses and close codes
 stand beside it in one table, `api/errors.py`.
@@ -144,6 +144,12 @@ class DatabaseUnavailable(Overloaded):
     """The database can't be reached now; nothing was written."""
 
     message = "Database unavailable"
+
+
+class StorageUnavailable(Overloaded):
+    """Files can't be written or read now: the disk is full or at fault. Nothing was kept."""
+
+    message = "Storage unavailable"
 
 
 class UserInvalid(InvalidInput):

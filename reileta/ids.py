@@ -21,6 +21,11 @@ _INSTANCE_NAME: Final = re.compile(r"[a-z0-9._-]{3,32}")
 _HOST: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_SERVICE: Final = re.compile(
+    r"(?=.{3,128}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+"
+)
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_PLATFORM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -41,6 +46,21 @@ def is_username(text: str) -> bool:
 
 def is_instance_name(text: str) -> bool:
     return _INSTANCE_NAME.fullmatch(text) is not None
+
+
+def is_service_id(text: str) -> bool:
+    """Whether the text can be a service's id: reverse DNS, such as `com.example.voice`."""
+    return _SERVICE.fullmatch(text) is not None
+
+
+def is_asset_version(text: str) -> bool:
+    """Whether the text can be an asset's version: it stands in `w_…:1.2@server`, too."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def is_platform(text: str) -> bool:
+    """Whether the text can name what an asset was built for: an engine, or a platform."""
+    return _PLATFORM.fullmatch(text) is not None
 
 
 def is_server_address(text: str) -> bool:
@@ -86,6 +106,17 @@ class At:
 def at(id_: str, address: str) -> str:
     """`id@address`, from a local identifier; one that names its server stays as it is."""
     return id_ if "@" in id_[1:] else f"{id_}@{address}"
+
+
+def ref(text: str, address: str) -> str:
+    """`id@address` as records keep it: without the server, if that is this one."""
+    named = At.parse(text)
+    return named.id if named.local_to(address) else text
+
+
+def is_user_ref(text: str) -> bool:
+    """Whether the text refers to a user: a bare id of this server's, or a `UserIDAt`."""
+    return is_id(text, "u") or is_user_at(text)
 
 
 def is_user_at(text: str) -> bool:

@@ -17,6 +17,7 @@ from reileta.ids import is_server_address
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 
 class Settings(BaseSettings):
@@ -77,6 +78,12 @@ class Settings(BaseSettings):
     """`off` lifts the limits of HTTP and of messages a second alike, never those of size."""
     body_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """How large a JSON body over HTTP may be."""
+    file_limit_bytes: int = Field(default=512 * MIB, ge=1 * MIB)
+    """How large a world asset's file may be."""
+    user_files_bytes: int = Field(default=10 * GIB, ge=0)
+    """What the files of all worlds of one user may come to."""
+    follows_per_user: int = Field(default=5_000, ge=1)
+    """How many others one user may follow."""
     message_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """How large a message on a WebSocket may be."""
     messages_per_s: float = Field(default=120, gt=0)

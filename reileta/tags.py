@@ -15,6 +15,7 @@ from reileta.errors import (
     InstanceInvalid,
     InvalidInput,
     PermissionDenied,
+    ServiceInvalid,
     TagUnknown,
     UserInvalid,
     WorldInvalid,
@@ -94,4 +95,11 @@ INSTANCE_TAGS: Final = Vocabulary(
     defaults=(PUBLIC,),
     admin_only=frozenset({PERMANENT, OFFICIAL}),
     invalid=InstanceInvalid,
+)
+SERVICE_TAGS: Final = Vocabulary(
+    groups=(),
+    others=frozenset({OFFICIAL}),
+    defaults=(),
+    admin_only=frozenset({OFFICIAL}),
+    invalid=ServiceInvalid,
 )

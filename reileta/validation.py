@@ -10,13 +10,20 @@ import re
 import unicodedata
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from reileta.errors import Detail, InvalidInput
-from reileta.ids import is_instance_name, is_username
+from reileta.ids import (
+    is_asset_version,
+    is_instance_name,
+    is_platform,
+    is_service_id,
+    is_username,
+)
 
 MAX_CAPACITY: Final = 1024
 MAX_PAGE: Final = 100
@@ -26,6 +33,7 @@ MAX_TAGS: Final = 32
 # Marks that turn the direction of the text around them: with these, a name can pass for another.
 _BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_URL: Final = re.compile(r"https://[!#-;=?-\[\]_a-z~%]+")
 _EMAIL: Final = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+")
 
 
@@ -98,6 +106,40 @@ def _username(value: str) -> str:
 def _instance_name(value: str) -> str:
     if not is_instance_name(value):
         raise _fault("must be 3 to 32 of a-z 0-9 . _ -")
+    return value
+
+
+def _service_id(value: str) -> str:
+    if not is_service_id(value):
+        raise _fault("must be 3 to 128 characters like com.example.voice, in lower case")
+    return value
+
+
+def _asset_version(value: str) -> str:
+    if not is_asset_version(value):
+        raise _fault("must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit")
+    return value
+
+
+def _platform(value: str) -> str:
+    if not is_platform(value):
+        raise _fault("must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit")
+    return value
+
+
+def _https_url(value: str) -> str:
+    # What a browser would repair, a URL must not hold: it would not mean to it what it says here.
+    if len(value) > 2048 or _URL.fullmatch(value) is None:
+        raise _fault("must be an https URL of at most 2048 ASCII characters")
+    try:
+        parts = urlsplit(value)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise _fault("must be an https URL with a host")
+    if "@" in urlsplit(value).netloc:
+        raise _fault("must not hold a username or password")
     return value
 
 
@@ -181,6 +223,40 @@ InstanceName = Annotated[
     AfterValidator(_instance_name),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
+    ),
+]
+ServiceId = Annotated[
+    str,
+    AfterValidator(_service_id),
+    WithJsonSchema(
+        {"type": "string", "minLength": 3, "maxLength": 128, "examples": ["com.example.voice"]}
+    ),
+]
+AssetVersion = Annotated[
+    str,
+    AfterValidator(_asset_version),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", "examples": ["1.2"]}
+    ),
+]
+Platform = Annotated[
+    str,
+    AfterValidator(_platform),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
+    ),
+]
+"""An engine, or a platform, that an asset was built for."""
+HttpsUrl = Annotated[
+    str,
+    AfterValidator(_https_url),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^https://",
+            "maxLength": 2048,
+            "examples": ["https://cdn.example.org/harbour.bundle"],
+        }
     ),
 ]
 Password = Annotated[

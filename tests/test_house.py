@@ -33,6 +33,8 @@ IMPURE = {
     "reileta.__main__",
     "reileta.cli",
     "reileta.federation",
+    "reileta.files",
+    "reileta.images",
     "reileta.log",
     "reileta.main",
     "reileta.metrics",

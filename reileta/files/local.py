@@ -6,8 +6,8 @@ on it, which ends with the process however that ends: so a sweep knows what nobo
 
 Hashing, writing and reading happen in worker threads, half a MiB at a time: hashlib and the system
 release the interpreter meanwhile, so the event loop goes on, and a hop to a thread costs little
-beside what it does. Each upload holds one block; writers and readers have a limiter each, so that
-slow disks keep neither from the other nor the server's other threads from both.
+beside what it does. Each upload holds one block; writing, waiting for the disk and reading have a
+limiter each, so that none keeps another from going on, nor the server's other threads.
 """
 
 from __future__ import annotations
@@ -34,30 +34,37 @@ BLOCK_BYTES: Final = 512 * 1024
 """What is hashed and written at a time, and what an upload holds in memory."""
 CHUNK_BYTES: Final = 256 * 1024
 """What is read at a time."""
-THREADS: Final = 4
-"""Threads for writing, and as many for reading."""
+SYNCING_THREADS: Final = 4
+"""Files that are brought onto the disk at a time: that waits for the disk and takes no core."""
 
 
 class LocalFiles(FileStore):
     """Files in a folder of this machine, made when the first file comes, for its account alone."""
 
-    def __init__(self, folder: Path, *, threads: int = THREADS) -> None:
+    def __init__(self, folder: Path, *, cores: int | None = None) -> None:
+        """`cores` is how many threads may hash and write at a time, and how many read.
+
+        With more of them than there are cores, the event loop would have to wait for one.
+        """
+        threads = max(cores or os.cpu_count() or 1, 2)
+        self._folder = folder
         self._content = folder / "content"
         self._incoming = folder / "incoming"
         self._writers = trio.CapacityLimiter(threads)
         self._readers = trio.CapacityLimiter(threads)
+        self._syncers = trio.CapacityLimiter(SYNCING_THREADS)
         # Between looking at a file's age and removing it, nobody may put it in place anew.
         self._placing = threading.Lock()
 
     @asynccontextmanager
     async def upload(self, limit_bytes: int) -> AsyncIterator[Upload]:
         fd, path = await in_thread(self._writers, self._create)
-        upload = _LocalUpload(fd, path, limit_bytes, self._writers, self._place)
+        upload = _LocalUpload(fd, path, limit_bytes, self._writers, self._syncers, self._place)
         try:
             yield upload
         finally:
             with trio.CancelScope(shield=True):
-                await in_thread(self._writers, upload.close)
+                await in_thread(self._syncers, upload.close)
 
     @asynccontextmanager
     async def open(
@@ -92,7 +99,7 @@ class LocalFiles(FileStore):
         return self._content / hash_[:2] / hash_
 
     def _create(self) -> tuple[int, Path]:
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make(self._incoming)
         while True:
             path = self._incoming / secrets.token_hex(16)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -105,13 +112,18 @@ class LocalFiles(FileStore):
                 raise
             os.close(fd)  # a sweep saw it before it was locked
 
+    def _make(self, *folders: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in folders:
+            folder.mkdir(exist_ok=True, mode=0o700)
+
     def _place(self, path: Path, hash_: str) -> None:
         place = self._path(hash_)
         folder = place.parent
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _sync_folder(folder.parent)
-            _sync_folder(folder.parent.parent)
+            self._make(self._content, folder)
+            _sync_folder(self._content)
+            _sync_folder(self._folder)
         with self._placing:
             # Over an equal file, if there is one: that makes it whole if the disk had harmed it.
             path.rename(place)
@@ -164,13 +176,15 @@ class _LocalUpload(Upload):
         fd: int,
         path: Path,
         limit_bytes: int,
-        limiter: trio.CapacityLimiter,
+        writers: trio.CapacityLimiter,
+        syncers: trio.CapacityLimiter,
         place: Callable[[Path, str], None],
     ) -> None:
         self._fd = fd
         self._path = path
         self._limit_bytes = limit_bytes
-        self._limiter = limiter
+        self._writers = writers
+        self._syncers = syncers
         self._place = place
         self._digest = hashlib.sha256()
         self._size = 0
@@ -206,7 +220,7 @@ class _LocalUpload(Upload):
     async def commit(self) -> Stored:
         if not self._whole or self._placed:
             raise RuntimeError("this upload can't be committed: a write failed, or it was before")
-        return await in_thread(self._limiter, self._finish)
+        return await in_thread(self._syncers, self._finish)
 
     def close(self) -> None:
         """Discards the file, unless it is in its place."""
@@ -219,7 +233,7 @@ class _LocalUpload(Upload):
     async def _append(self, data: memoryview) -> None:
         # A write that is cancelled before it has begun leaves a hole: then there is no commit.
         self._whole = False
-        await in_thread(self._limiter, partial(self._put, data))
+        await in_thread(self._writers, partial(self._put, data))
         self._whole = True
 
     def _put(self, data: memoryview) -> None:

@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from reileta.clock import Clock
+from reileta.files import FileStore
+from reileta.files.local import LocalFiles
 from reileta.settings import Settings
+from reileta.store.assets import Assets
 from reileta.store.bans import Bans
+from reileta.store.blobs import Blobs
 from reileta.store.deeds import Deeds
 from reileta.store.embedded import open_embedded
+from reileta.store.follows import Follows
 from reileta.store.identity import Identities, Identity
+from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderations import Moderations
 from reileta.store.moderators import Moderators
 from reileta.store.postgres import Database, Queries, asyncio_loop
+from reileta.store.services import Services
 from reileta.store.sessions import Sessions
 from reileta.store.tokens import Tokens
 from reileta.store.users import Users
 from reileta.store.worlds import Worlds
+
+FILES_FOLDER: Final = "files"
+"""Where in the data folder the files are."""
 
 __all__ = ["Database", "Identity", "Queries", "Store", "open_store"]
 
@@ -40,17 +51,25 @@ class Store:
     moderations: Moderations
     deeds: Deeds
     identity: Identities
+    follows: Follows
+    services: Services
+    assets: Assets
+    images: Images
+    blobs: Blobs
+    files: FileStore
+    """The files themselves; `blobs` says which are wanted."""
 
 
 @asynccontextmanager
 async def open_store(
-    settings: Settings, clock: Clock, *, shared: bool = False
+    settings: Settings, clock: Clock, *, shared: bool = False, files: FileStore | None = None
 ) -> AsyncIterator[Store]:
     """The store that the settings name, at this version's schema, closed again after the body.
 
     Without `settings.database`, an embedded PostgreSQL runs meanwhile; `shared` is for commands,
-    which use a running server's. Raises StartupError. Brings its own asyncio loop: what the store
-    is asked may come from any task of this Trio run.
+    which use a running server's. Without `files`, these lie in the data folder, where nothing is
+    made or swept until it is asked for. Raises StartupError. Brings its own asyncio loop: what the
+    store is asked may come from any task of this Trio run.
     """
     async with AsyncExitStack() as stack:
         url = settings.database
@@ -62,6 +81,9 @@ async def open_store(
         await migrate(database, clock, known_migrations())
         identity = Identities(database, clock, settings.title)
         await identity.get()
+        if files is None:
+            files = LocalFiles(settings.data / FILES_FOLDER)
+        blobs = Blobs(database, clock, files)
         yield Store(
             database=database,
             users=Users(database, clock),
@@ -74,4 +96,10 @@ async def open_store(
             moderations=Moderations(database),
             deeds=Deeds(database),
             identity=identity,
+            follows=Follows(database, clock, limit=settings.follows_per_user),
+            services=Services(database, clock),
+            assets=Assets(database, clock, blobs, user_files_bytes=settings.user_files_bytes),
+            images=Images(database, clock, blobs),
+            blobs=blobs,
+            files=files,
         )

@@ -9,8 +9,9 @@ from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
 from reileta.records import Instance, Page
+from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import ConstraintBroken, Queries, Row
-from reileta.store.sql import assignments, containing, page, tag_list
+from reileta.store.sql import Where, assignments, page, tag_list
 
 
 class InstanceUpdate(TypedDict, total=False):
@@ -41,23 +42,28 @@ class Instances:
         capacity: int,
         tags: frozenset[str],
     ) -> Instance:
-        """A new instance, which stands empty from now on. Raises InstanceExists."""
+        """A new instance, which stands empty from now on.
+
+        Raises InstanceExists, and UserNotFound if its owner was deleted meanwhile.
+        """
         row = await self._queries.fetch_one(
-            "INSERT INTO instances (id, name, title, description, world, owner, capacity, tags, "
-            "empty_since, created_at, updated_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9) "
-            "ON CONFLICT DO NOTHING RETURNING *",
+            f"{OWNED} INSERT INTO instances (id, name, title, description, world, owner, "  # noqa: S608 - OWNED is ours
+            "capacity, tags, empty_since, created_at, updated_at) "
+            "SELECT $3, $4, $5, $6, $7, $1, $8, $9, $10, $10, $10 "
+            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
+            owner,
+            is_local(owner),
             new_id("i"),
             name,
             title,
             description,
             world,
-            owner,
             capacity,
             tag_list(tags),
             self._clock.now_ms(),
         )
         if row is None:
+            await check_owner(self._queries, owner)
             raise InstanceExists.field("name", "is taken")
         return instance(row)
 
@@ -89,17 +95,24 @@ class Instances:
         are ids to leave out. What is not public shows to its owner, when that is the viewer, and
         to admins alone, and counts for nobody else.
         """
+        where = Where()
+        where.contains(query)
+        where.tagged(tag)
+        if world is not None:
+            where.add("(world_base = {0} OR world = {0})", world)
+        if owner is not None:
+            where.add("owner = {}", owner)
+        if exclude:
+            where.add("id <> ALL({}::text[])", list(exclude))
+        if not admin:
+            where.add("('avr:public' = ANY(tags) OR owner = {})", viewer)
         return await page(
             self._queries,
-            "SELECT *, -issued AS place FROM instances "
-            "WHERE ($1::text IS NULL OR haystack LIKE lower($1)) "
-            "AND ($2::text IS NULL OR world_base = $2 OR world = $2) "
-            "AND ($3::text IS NULL OR owner = $3) "
-            "AND ($4::text IS NULL OR $4 = ANY(tags)) "
-            "AND id <> ALL($5::text[]) "
-            "AND ($7 OR 'avr:public' = ANY(tags) OR owner = $6)",
-            [containing(query), world, owner, tag, list(exclude), viewer, admin],
+            "instances",
+            where,
             instance,
+            order=("issued",),
+            newest_first=True,
             limit=limit,
             offset=offset,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -9,6 +10,9 @@ from reileta.records import Page
 from reileta.store.postgres import Queries, Row
 
 T = TypeVar("T")
+
+_TRIGRAM: Final = re.compile(r"[^\W_]{3}")
+_PLAIN: Final = "(haystack || '')"
 
 _WILD: Final = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_"})
 
@@ -42,29 +46,82 @@ def assignments(
     return ", ".join(names), values
 
 
+class Where:
+    """The conditions of a search, and their parameters.
+
+    Only what was asked for becomes a condition: the planner then knows which index serves it, where
+    "this filter, unless it is null" would hide that from it.
+    """
+
+    def __init__(self) -> None:
+        self.args: list[object] = []
+        self.conditions: list[str] = []
+        self.searches = False
+        """Whether it looks for text, so that each row may cost much to decide."""
+
+    def add(self, condition: str, *args: object) -> None:
+        """A condition that must hold; each `{}` in it stands for the next of the arguments."""
+        first = len(self.args) + 1
+        self.args += args
+        self.conditions.append(condition.format(*(f"${first + n}" for n in range(len(args)))))
+
+    def contains(self, query: str | None) -> None:
+        """Whose `haystack` contains the query, whatever its letters' case; None asks for all."""
+        pattern = containing(query)
+        if pattern is None or query is None:
+            return
+        self.searches = True
+        # Less than three letters in a row are no trigram: the index would be read from end to end
+        # to no avail. Behind an expression, the planner does not think of it.
+        indexed = _TRIGRAM.search(query) is not None
+        self.add(f"{'haystack' if indexed else _PLAIN} LIKE lower({{}})", pattern)
+
+    def tagged(self, tag: str | None) -> None:
+        """With that tag; None asks for all."""
+        if tag is not None:
+            self.add("tags @> {}::text[]", [tag])
+
+    def __str__(self) -> str:
+        return " AND ".join(self.conditions) or "true"
+
+
 async def page(
     queries: Queries,
-    sql: str,
-    args: Sequence[object],
+    table: str,
+    where: Where,
     make: Callable[[Row], T],
     *,
+    order: Sequence[str],
+    newest_first: bool = False,
     limit: int,
     offset: int,
 ) -> Page[T]:
-    """One page of what `sql` finds, and how much it finds in all, in one statement.
+    """One page of the table's rows that the conditions hold for, and how many these are in all.
 
-    `sql` is a whole SELECT that orders by the column `place`, the only order there is, and whose
-    rows have an `id`; `args` are its parameters.
+    `order` are columns that no two rows have equal, so that there is one order, and pages don't
+    overlap. It is one statement, and so one state of the table. A search for text looks at each row
+    once, for both answers; what an index decides alone is cheaper asked twice. Whole rows are read
+    for the page alone.
     """
-    last = len(args)
-    rows = await queries.fetch(
-        f"WITH hits AS ({sql}) "  # noqa: S608 - `sql` is a noun's own text
+    last = len(where.args)
+    keys = ", ".join(order)
+    sorting = ", ".join(f"{column} DESC" for column in order) if newest_first else keys
+    sql = (
+        f"WITH hits AS {'' if where.searches else 'NOT '}MATERIALIZED "  # noqa: S608 - a noun's own words
+        f"(SELECT {keys} FROM {table} WHERE {where}), "
+        f"keys AS (SELECT * FROM hits ORDER BY {sorting} LIMIT ${last + 1} OFFSET ${last + 2}) "
         "SELECT (SELECT count(*) FROM hits) AS total, page.* FROM (VALUES (1)) AS one "
-        f"LEFT JOIN LATERAL (SELECT * FROM hits ORDER BY place LIMIT ${last + 1} "
-        f"OFFSET ${last + 2}) AS page ON true ORDER BY place",
-        *args,
-        max(limit, 0),
-        max(offset, 0),
+        f"LEFT JOIN (SELECT {table}.* FROM keys JOIN {table} USING ({keys})) AS page ON true "
+        f"ORDER BY {sorting}"
     )
-    items = tuple(make(row) for row in rows if row["id"] is not None)
+    args = (*where.args, max(limit, 0), max(offset, 0))
+    if where.searches:
+        # Planned for this very text: the index for what is rare, a scan for what is everywhere.
+        # PostgreSQL would soon settle for one plan for all.
+        async with queries.transaction() as transaction:
+            await transaction.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            rows = await transaction.fetch(sql, *args)
+    else:
+        rows = await queries.fetch(sql, *args)
+    items = tuple(make(row) for row in rows if row[order[0]] is not None)
     return Page(items, rows[0]["total"], limit, offset)

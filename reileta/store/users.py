@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
-from reileta.errors import AuthInvalid, UserNotFound
+from reileta.errors import AuthInvalid, UserCannotDelete, UserInvalid, UserNotFound
 from reileta.ids import is_id, new_id
-from reileta.records import ADMIN_TAG, Page, User
-from reileta.store.postgres import Queries, Row
-from reileta.store.sql import assignments, containing, page, tag_list
+from reileta.records import ADMIN_TAG, DeletedUser, Page, User
+from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.sql import Where, assignments, page, tag_list
 
 ADMIN_PASSWORD_BYTES: Final = 18
 """144 random bits, 24 characters."""
@@ -20,6 +20,7 @@ ADMIN_PASSWORD_BYTES: Final = 18
 class UserUpdate(TypedDict, total=False):
     """What of a user can change; what is left out stays."""
 
+    username: str
     displayname: str
     description: str | None
     email: str | None
@@ -77,14 +78,10 @@ class Users:
 
     async def search(self, *, query: str | None, limit: int, offset: int) -> Page[User]:
         """Users whose username, displayname or description contains the query, oldest first."""
+        where = Where()
+        where.contains(query)
         return await page(
-            self._queries,
-            "SELECT *, number AS place FROM users "
-            "WHERE ($1::text IS NULL OR haystack LIKE lower($1))",
-            [containing(query)],
-            user,
-            limit=limit,
-            offset=offset,
+            self._queries, "users", where, user, order=("number",), limit=limit, offset=offset
         )
 
     async def many(self, ids: Collection[str]) -> dict[str, User]:
@@ -95,16 +92,94 @@ class Users:
         return {row["id"]: user(row) for row in rows}
 
     async def update(self, id_: str, **changes: Unpack[UserUpdate]) -> User:
-        """The user with the changes. Raises UserNotFound."""
+        """The user with the changes. Raises UserNotFound, and UserInvalid for a taken username."""
         sets, values = assignments(changes, UserUpdate.__annotations__)
-        row = await self._queries.fetch_one(
-            f"UPDATE users SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of UserUpdate
-            f"WHERE id = ${len(values) + 2} RETURNING *",
-            *values,
-            self._clock.now_ms(),
-            id_,
-        )
+        try:
+            row = await self._queries.fetch_one(
+                f"UPDATE users SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of UserUpdate
+                f"WHERE id = ${len(values) + 2} RETURNING *",
+                *values,
+                self._clock.now_ms(),
+                id_,
+            )
+        except ConstraintBroken as error:
+            if error.constraint == "users_username":
+                raise UserInvalid.field("username", "is taken") from error
+            raise
         return _found(row)
+
+    async def change_password(
+        self, id_: str, password_hash: str, *, keep: str | None
+    ) -> tuple[str, ...]:
+        """Gives the user another password, and ends the sessions but the one to keep, at once.
+
+        Returns the ids of the sessions that ended; their tokens are dead. Raises UserNotFound.
+        """
+        now = self._clock.now_ms()
+        async with self._queries.transaction() as transaction:
+            # The row is the lock that whoever changes the user's tokens takes first; see tokens.py.
+            changed = await transaction.execute(
+                "UPDATE users SET password_hash = $2, updated_at = $3 WHERE id = $1",
+                id_,
+                password_hash,
+                now,
+            )
+            if not changed:
+                raise UserNotFound
+            ended = await transaction.fetch(
+                "UPDATE sessions SET ended_at = $3 WHERE user_id = $1 AND ended_at IS NULL "
+                "AND id IS DISTINCT FROM $2 RETURNING id",
+                id_,
+                keep,
+                now,
+            )
+            await transaction.execute(
+                "UPDATE tokens SET killed_at = $3 WHERE user_id = $1 AND killed_at IS NULL "
+                "AND session_id IS DISTINCT FROM $2",
+                id_,
+                keep,
+                now,
+            )
+        return tuple(row["id"] for row in ended)
+
+    async def delete(self, id_: str) -> DeletedUser:
+        """Deletes an account and what is private of it, and hands the rest over, at once.
+
+        E-mail, password, sessions, tokens, pictures, and follows both ways go; worlds, instances
+        and services become the server's own account's. Raises UserNotFound, and UserCannotDelete
+        for the two accounts of the server itself.
+        """
+        now = self._clock.now_ms()
+        async with self._queries.transaction() as transaction:
+            row = await transaction.fetch_one("SELECT * FROM users WHERE id = $1 FOR UPDATE", id_)
+            gone = _found(row)
+            if row is not None and row["system"] is not None:
+                raise UserCannotDelete
+            heir = (await Users(transaction, self._clock).server_account()).id
+            handed = {}
+            for table in ("worlds", "instances", "services"):
+                rows = await transaction.fetch(
+                    f"UPDATE {table} SET owner = $2, updated_at = $3 WHERE owner = $1 "  # noqa: S608 - those three
+                    "RETURNING id",
+                    id_,
+                    heir,
+                    now,
+                )
+                handed[table] = tuple(one["id"] for one in rows)
+            sessions = await transaction.fetch(
+                "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL", id_
+            )
+            # In one order, so that two who follow each other can be deleted at once.
+            await transaction.execute(
+                "WITH gone AS (SELECT follower, followed FROM follows "
+                "WHERE follower = $1 OR followed = $1 ORDER BY follower, followed FOR UPDATE) "
+                "DELETE FROM follows USING gone "
+                "WHERE follows.follower = gone.follower AND follows.followed = gone.followed",
+                id_,
+            )
+            # Sessions, tokens and images hang on the row.
+            await transaction.execute("DELETE FROM users WHERE id = $1", id_)
+        return DeletedUser(user=gone, sessions=tuple(one["id"] for one in sessions), **handed)
 
     async def grant(self, ref: str, tag: str) -> User:
         """Gives the user of that id or username a tag, once. Raises UserNotFound."""

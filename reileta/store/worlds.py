@@ -8,8 +8,9 @@ from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound
 from reileta.ids import new_id
 from reileta.records import Page, World
+from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import Queries, Row
-from reileta.store.sql import assignments, containing, page, tag_list
+from reileta.store.sql import Where, assignments, page, tag_list
 
 
 class WorldUpdate(TypedDict, total=False):
@@ -37,20 +38,26 @@ class Worlds:
         tags: frozenset[str],
         id: str | None = None,  # noqa: A002 - the record's name for it
     ) -> World:
-        """A new world. Raises WorldExists if it was given an id that is taken."""
+        """A new world.
+
+        Raises WorldExists if it was given an id that is taken, UserNotFound if its owner was
+        deleted meanwhile.
+        """
         row = await self._queries.fetch_one(
-            "INSERT INTO worlds (id, title, description, capacity, owner, tags, created_at, "
-            "updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) "
-            "ON CONFLICT DO NOTHING RETURNING *",
+            f"{OWNED} INSERT INTO worlds (id, title, description, capacity, owner, tags, "  # noqa: S608 - OWNED is ours
+            "created_at, updated_at) SELECT $3, $4, $5, $6, $1, $7, $8, $8 "
+            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
+            owner,
+            is_local(owner),
             id or new_id("w"),
             title,
             description,
             capacity,
-            owner,
             tag_list(tags),
             self._clock.now_ms(),
         )
         if row is None:
+            await check_owner(self._queries, owner)
             raise WorldExists
         return world(row)
 
@@ -74,15 +81,20 @@ class Worlds:
         Private ones show to their owner, when that is the viewer, and to admins alone, and count
         for nobody else.
         """
+        where = Where()
+        where.contains(query)
+        where.tagged(tag)
+        if owner is not None:
+            where.add("owner = {}", owner)
+        if not admin:
+            where.add("('avr:private' <> ALL(tags) OR owner = {})", viewer)
         return await page(
             self._queries,
-            "SELECT *, -number AS place FROM worlds "
-            "WHERE ($1::text IS NULL OR haystack LIKE lower($1)) "
-            "AND ($2::text IS NULL OR owner = $2) "
-            "AND ($3::text IS NULL OR $3 = ANY(tags)) "
-            "AND ($5 OR 'avr:private' <> ALL(tags) OR owner = $4)",
-            [containing(query), owner, tag, viewer, admin],
+            "worlds",
+            where,
             world,
+            order=("number",),
+            newest_first=True,
             limit=limit,
             offset=offset,
         )

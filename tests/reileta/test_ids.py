@@ -10,10 +10,14 @@ from reileta.ids import (
     At,
     Kind,
     at,
+    is_asset_version,
     is_id,
     is_instance_name,
+    is_platform,
     is_server_address,
+    is_service_id,
     is_user_at,
+    is_user_ref,
     is_username,
     new_id,
 )
@@ -117,3 +121,45 @@ def test_a_user_at_names_its_server() -> None:
     assert not is_user_at(f"u_{UUID}")
     assert not is_user_at(f"w_{UUID}@play.example.org")
     assert not is_user_at(f"u_{UUID}@Not A Server")
+
+
+@pytest.mark.parametrize(
+    "text", ["a.b", "com.example.voice", "org.x-y.z9", "c." + "a" * 63 + "." + "b" * 62]
+)
+def test_service_ids_are_reverse_dns(text: str) -> None:
+    assert is_service_id(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "ab", "voice", "Com.example", ".com", "com.", "com..x", "com.-x", "com.x-", "com.x_y",
+        "com.x/y", "com.x@y", "com.x\n", "com.é", "com." + "a" * 64, "c." + "a." * 63 + "a",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_a_service_id(text: str) -> None:
+    assert not is_service_id(text)
+
+
+@pytest.mark.parametrize("text", ["1", "1.2", "2024-01-01", "v1.0_rc", "x" * 32])
+def test_versions_are_taken_that_a_reference_can_hold(text: str) -> None:
+    assert is_asset_version(text)
+
+
+@pytest.mark.parametrize("text", ["", ".1", "-1", "1:2", "1@2", "1/2", "1 2", "1\n", "x" * 33])
+def test_nothing_else_is_a_version(text: str) -> None:
+    assert not is_asset_version(text)
+
+
+def test_platforms_are_short_and_in_lower_case() -> None:
+    assert is_platform("unity")
+    assert is_platform("windows-x64")
+    for text in ("", "Unity", "../x", "-x", "a/b", "x" * 33, "x\n"):
+        assert not is_platform(text)
+
+
+def test_a_user_ref_is_a_bare_id_or_one_with_its_server() -> None:
+    assert is_user_ref(f"u_{UUID}")
+    assert is_user_ref(f"u_{UUID}@other.example:3032")
+    for text in ("", "ada", "@me", f"w_{UUID}", f"u_{UUID}@", f"u_{UUID}@Other", "u_1@x.example"):
+        assert not is_user_ref(text)

@@ -8,7 +8,7 @@ from reileta.errors import (
     TagUnknown,
     WorldInvalid,
 )
-from reileta.tags import INSTANCE_TAGS, USER_TAGS, WORLD_TAGS, Vocabulary
+from reileta.tags import INSTANCE_TAGS, SERVICE_TAGS, USER_TAGS, WORLD_TAGS, Vocabulary
 
 
 def test_defaults_are_added_where_a_group_has_none() -> None:
@@ -43,6 +43,7 @@ def test_unknown_tags_are_named_and_bounded() -> None:
         (INSTANCE_TAGS, "avr:permanent"),
         (WORLD_TAGS, "avr:official"),
         (USER_TAGS, "avr:admin"),
+        (SERVICE_TAGS, "avr:official"),
     ],
 )
 def test_admins_alone_set_and_remove_theirs(vocabulary: Vocabulary, tag: str) -> None:

@@ -11,18 +11,22 @@ from pydantic import Field
 
 from reileta.errors import Detail, WorldInvalid
 from reileta.validation import (
+    AssetVersion,
     Capacity,
     Description,
     DisplayName,
     Email,
     Flag,
     GivenPassword,
+    HttpsUrl,
     Input,
     InstanceName,
     Limit,
     Offset,
     Password,
+    Platform,
     Reference,
+    ServiceId,
     TagList,
     Title,
     Username,
@@ -35,6 +39,10 @@ from reileta.validation import (
 class Everything(Input):
     username: Username | None = None
     name: InstanceName | None = None
+    service: ServiceId | None = None
+    version: AssetVersion | None = None
+    platform: Platform | None = None
+    url: HttpsUrl | None = None
     password: Password | None = Field(default=None, repr=False)
     given_password: GivenPassword | None = None
     displayname: DisplayName | None = None
@@ -62,6 +70,15 @@ def faults(**given: object) -> dict[str, str]:
     [
         ("username", "Ada_1", "Ada_1"),
         ("name", "a.b-c_9", "a.b-c_9"),
+        ("service", "com.example.voice", "com.example.voice"),
+        ("version", "1.2-rc_3", "1.2-rc_3"),
+        ("platform", "windows-x64", "windows-x64"),
+        (
+            "url",
+            "https://cdn.example.org:8443/a%20b?c=[1]#d",
+            "https://cdn.example.org:8443/a%20b?c=[1]#d",
+        ),
+        ("url", "https://[::1]/", "https://[::1]/"),
         ("password", " 12345678 ", " 12345678 "),
         ("given_password", "x", "x"),
         ("displayname", "  Ada L. ", "Ada L."),
@@ -90,6 +107,13 @@ def test_what_is_taken(field: str, value: object, kept: object) -> None:
     [
         ("username", "ab", "must be 3 to 32 letters, digits or _, and begin with a letter"),
         ("name", "No", "must be 3 to 32 of a-z 0-9 . _ -"),
+        ("service", "voice", "must be 3 to 128 characters like com.example.voice, in lower case"),
+        (
+            "version",
+            "1:2",
+            "must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit",
+        ),
+        ("platform", "../x", "must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit"),
         ("password", "1234567", "must be 8 to 256 characters"),
         ("password", "1234567\0", "must not hold NUL or surrogate characters"),
         ("given_password", "", "must be 1 to 256 characters"),
@@ -123,6 +147,20 @@ def test_what_is_taken(field: str, value: object, kept: object) -> None:
 )
 def test_what_is_refused(field: str, value: object, message: str) -> None:
     assert faults(**{field: value}) == {field: message}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "http://example.org/", "HTTPS://example.org/", "javascript:alert(1)", "//example.org/",
+        "https://", "https:///path", "https://user@example.org/", "https://a:b@example.org/",
+        "https://example.org/a b", "https://example.org/\n", "https://example.org\\@evil.example/",
+        "https://exämple.org/", 'https://example.org/"><script>', "https://example.org:99999/",
+        "https://example.org:0/", "https://[::1/", "https://example.org/" + "x" * 2048,
+    ],
+)  # fmt: skip
+def test_no_other_url_is_taken(url: str) -> None:
+    assert list(faults(url=url)) == ["url"]
 
 
 def test_every_fault_is_named_at_once() -> None:

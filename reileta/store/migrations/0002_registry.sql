@@ -2,6 +2,9 @@
 -- Times are milliseconds since 1970 UTC. A reference to a user is the bare id of a user of this
 -- server, or the UserIDAt of another server's.
 
+-- Where the server's icon is: an https URL.
+ALTER TABLE server ADD COLUMN icon text;
+
 -- Both sides are references, so that a friend can be of another server. Two rows, one each way,
 -- are a friendship; the primary key finds both.
 CREATE TABLE follows (

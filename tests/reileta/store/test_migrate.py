@@ -95,7 +95,7 @@ async def test_searches_have_their_index(store: Store) -> None:
     indexes = await store.database.fetch(
         "SELECT indexname FROM pg_indexes WHERE indexname LIKE '%haystack'"
     )
-    assert len(indexes) == 3
+    assert len(indexes) == 4
 
 
 async def test_a_database_without_trigrams_goes_without(
