@@ -7,8 +7,8 @@ so the answer has its place in the order of what the socket gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import outcome
@@ -18,6 +18,9 @@ from actors.ref import Ref
 from actors.sink import Sink
 from reileta import records
 from reileta.access import Visitor
+from reileta.queue import Entry
+from reileta.roles import Role
+from reileta.seats import Player
 
 Noun = Literal["user", "server", "world", "service", "instance"]
 
@@ -87,6 +90,135 @@ class Close(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Ask(Request[Entry]):
+    """A user asks to come in: it wants to be a candidate."""
+
+    visitor: Visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw(Request[None]):
+    """A user (`UserIDAt`) takes its candidacy back."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit(Request[Entry]):
+    """Someone invites a user (`UserIDAt`), or admits one that asked."""
+
+    by: Visitor
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse(Request[None]):
+    """Someone takes a user's candidacy and invitation back."""
+
+    by: Visitor
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queue as one may see it: how many wait; the asker's entry; all, for who oversees."""
+
+    waiting: int = 0
+    own: Entry | None = None
+    entries: tuple[Entry, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TellQueue(Request[Queue]):
+    """Someone (None: nobody in particular) wants to know the queue."""
+
+    by: Visitor | None
+
+
+@dataclass(frozen=True, slots=True)
+class TellPlayers(Request[tuple[tuple[Player, Role], ...]]):
+    """Someone wants to know who is inside, longest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellBans(Request[tuple[records.Ban, ...]]):
+    """Someone who oversees wants to know who is banned."""
+
+    by: Visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Moderate(Request[None]):
+    """Someone kicks, bans, … a user (`UserIDAt`) or a player; answered when it is durable.
+
+    If it was asked for on a socket (`sink`), the answer to it goes there as well.
+    """
+
+    by: Visitor
+    target: str
+    type: str
+    reason: str | None = None
+    until: int | None = None
+    sink: Sink | None = None
+    state: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver(Request[None]):
+    """The owner makes another the master; answered when that is durable."""
+
+    by: Visitor
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Request[None]):
+    """The owner names a user moderator; answered when that is durable."""
+
+    by: Visitor
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss(Request[None]):
+    """The owner dismisses a moderator; answered when that is durable."""
+
+    by: Visitor
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inherit(Message):
+    """The owner's account was deleted; the record names this one (its bare id) now."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Present(Message):
+    """A candidate (`UserIDAt`) has a socket again."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Absent(Message):
+    """A candidate's last socket went."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellOn(Message):
+    """More of those in the queue are to be told of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOn(Message):
+    """What could not be written is to be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watch(Message):
     """Whether an admin's socket is to get all data, unseen, may be another; see the directory."""
 
@@ -106,7 +238,32 @@ class Written(Message):
 
 
 InstanceMessage: TypeAlias = (
-    Speak | Enter | Exit | SocketLost | SessionOver | Change | Close | Watch | Tick | Written
+    Speak
+    | Enter
+    | Exit
+    | SocketLost
+    | SessionOver
+    | Change
+    | Close
+    | Ask
+    | Withdraw
+    | Admit
+    | Refuse
+    | TellQueue
+    | TellPlayers
+    | TellBans
+    | Moderate
+    | HandOver
+    | Name
+    | Dismiss
+    | Inherit
+    | Present
+    | Absent
+    | TellOn
+    | WriteOn
+    | Watch
+    | Tick
+    | Written
 )
 
 # A session's -------------------------------------------------------------------------------------
@@ -159,9 +316,10 @@ class SeatLost(Message):
 
 @dataclass(frozen=True, slots=True)
 class UserChanged(Message):
-    """The session's user is another than it was."""
+    """The session's user is another than it was, or what stands beside it is."""
 
     user: records.User
+    profile: records.Profile = records.NO_PROFILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +348,12 @@ SessionMessage: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks at an object through a socket."""
+    """Who looks at an object through a socket; `friends` with the time since which it follows
+    each."""
 
     user: str
     admin: bool
+    friends: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

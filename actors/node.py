@@ -11,50 +11,51 @@ Sessions stop first, then instances, then the hub: the reverse of the order of s
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final, Literal
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Final
 
 import structlog
 import trio
 
 from actors.actor import Spec
+from actors.desk import Desk, Measure, visitor
 from actors.directory import Directory, Occupancy
 from actors.hub import HubActor, Listeners
-from actors.instance import InstanceActor, Surroundings
+from actors.instance import InstanceActor
 from actors.instruments import Instruments
+from actors.lines import give_up
 from actors.messages import (
     Change,
     Close,
     HubMessage,
+    Inherit,
     InstanceMessage,
-    Publish,
     SeatLost,
     SessionEnded,
     SessionMessage,
     TokenKilled,
     UserChanged,
-    Viewer,
 )
 from actors.ref import Ref
 from actors.registry import Registry
 from actors.revoked import Revoked
 from actors.roster import Roster
-from actors.session import Presence, SessionActor, SessionSurroundings, let_go, publish_user
+from actors.session import Presence, SessionActor, SessionSurroundings, let_go, status_update
+from actors.sink import Sink
 from actors.speech import Speech
 from actors.supervisor import Supervisor
+from actors.surroundings import Surroundings, limits_of
 from actors.timer import Timers
-from reileta import events, records, views
-from reileta.access import PRIVATE, PUBLIC, Asker, Visitor
+from actors.updates import Noun, Record, Updates
+from reileta import records, views
+from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
-from reileta.frames import encode
 from reileta.ids import At, at
-from reileta.instance import Limits
 from reileta.metrics import Metrics
 from reileta.settings import Settings
-from reileta.store import Store
-
-Noun = Literal["user", "world", "instance", "server", "service"]
+from reileta.store import Identity, Store
 
 ASK_TIMEOUT_S: Final = 15.0
 SWEEP_S: Final = 10.0
@@ -109,10 +110,30 @@ class Node:
         self._revoked = Revoked(clock)
         self._session_surroundings = SessionSurroundings(
             address=address,
+            secure=self.secure,
             directory=directory,
             hub=hub,
             revoked=self._revoked,
             instance=self._live_instance,
+            running=instances.find,
+            friends=self._friends,
+        )
+        self._updates = Updates(
+            store=store,
+            hub=hub,
+            directory=directory,
+            metrics=metrics,
+            address=address,
+            secure=self.secure,
+            server=self.server_view,
+            profiled=self._profiled,
+        )
+        self.desk = Desk(
+            live=self._live_instance,
+            running=instances.find,
+            users=store.users,
+            friends=self._friends,
+            address=address,
         )
 
     @classmethod
@@ -162,6 +183,7 @@ class Node:
                     sessions=sessions,
                 )
                 nursery.start_soon(node._sweep)
+                nursery.start_soon(node._updates.run)
                 yield node
             nursery.cancel_scope.cancel()
 
@@ -188,26 +210,64 @@ class Node:
         """
         _, ref = await self._live_instance(instance_id)
         with _patience():
-            return await ref.ask(Change(self._visitor(asker), changes))
+            return await ref.ask(Change(visitor(asker, self.address), changes))
         raise Overloaded
 
     async def close_instance(self, instance_id: str, asker: Asker) -> None:
         """Ends an instance, once that is in the database; everyone inside is told."""
         _, ref = await self._live_instance(instance_id)
         with _patience():
-            await ref.ask(Close(self._visitor(asker)))
+            await ref.ask(Close(visitor(asker, self.address)))
             return
         raise Overloaded
 
-    def changed(self, noun: Noun, record: records.User | records.World | records.Instance) -> None:
+    def changed(self, noun: Noun, record: Record) -> None:
         """Tells subscribers with an `update-*` event. Live instances tell of themselves."""
-        if isinstance(record, records.User):
-            self._publish(publish_user(record, self._directory, self.address))
-            self._signal(UserChanged(record), lambda one: one.user.id == record.id)
-        elif isinstance(record, records.World):
-            self._publish(self._world_update(record))
-        else:
-            self._publish(self._instance_update(record))
+        self._updates.changed(noun, record)
+
+    async def user_deleted(self, deleted: records.DeletedUser) -> None:
+        """The store has deleted it: its sockets are closed, its players leave, and what was its own
+        has another owner."""
+        for session_id in deleted.sessions:
+            await self.end_session(session_id)
+        if deleted.instances:
+            heir = (await self.store.users.server_account()).id
+            for instance_id in deleted.instances:
+                await self._inherited(instance_id, heir)
+        for world_id in deleted.worlds:
+            self._updates.moved("world", world_id)
+        for service_id in deleted.services:
+            self._updates.moved("service", service_id)
+        for presence in list(self._presences.values()):
+            if deleted.user.id in presence.profile.following:
+                self._updates.changed("user", presence.user)
+
+    async def _inherited(self, instance_id: str, heir: str) -> None:
+        ref = self._instances.find(instance_id)
+        if ref is not None:
+            ref.signal(Inherit(heir))
+            return
+        record = await self.store.instances.get(instance_id)
+        if record is not None:
+            self.changed("instance", record)
+
+    def server_view(self, identity: Identity) -> views.ServerView:
+        """The server itself, as it is reached now."""
+        return views.server_view(
+            id_=identity.id,
+            title=identity.title,
+            description=identity.description,
+            icon=identity.icon,
+            created_at=identity.created_at,
+            updated_at=identity.updated_at,
+            address=self.address,
+            secure=self.secure,
+            public_key=self.public_key,
+            ready_at=self.ready_at,
+        )
+
+    def _profiled(self, user: records.User, profile: records.Profile) -> None:
+        self._signal(UserChanged(user, profile), lambda one: one.user.id == user.id)
 
     async def end_session(self, session_id: str) -> None:
         """The store has ended it: its sockets are closed, its players leave."""
@@ -228,14 +288,23 @@ class Node:
                 if ref is not None:
                     ref.signal(message)
 
+    async def _friends(self, user: records.User) -> frozenset[str]:
+        """The user's friends, as `UserIDAt`s."""
+        friends = await self.store.follows.friends(user.id)
+        return frozenset(at(friend, self.address) for friend in friends)
+
     # What the gateway asks ---------------------------------------------------------------------
 
     async def session(self, asker: Asker) -> Ref[SessionMessage]:
         """The actor of the asker's session, started if it does not run."""
         id_ = asker.session_id
+        profile = records.NO_PROFILE
+        if self._sessions.find(id_) is None:
+            with suppress(DatabaseUnavailable):  # who is known goes on without
+                profile = await self.store.profiles.of(asker.user.id)
 
         def spec() -> Spec[SessionMessage]:
-            presence = self._presences[id_] = Presence(asker.user)
+            presence = self._presences[id_] = Presence(asker.user, profile)
 
             def gone(error: Exception | None) -> None:
                 if self._presences.get(id_) is presence:
@@ -247,7 +316,7 @@ class Node:
                 for sink in presence.sockets:  # given up: its clients may come back to another
                     sink.close(OVERLOADED, "the session failed")
                 if any(last):
-                    self._publish(publish_user(presence.user, self._directory, self.address))
+                    self._updates.publish(status_update(presence, around))
 
             return Spec(
                 f"session/{id_}",
@@ -257,6 +326,16 @@ class Node:
             )
 
         return await self._sessions.get(id_, spec)
+
+    async def moderate(
+        self, instance_id: str, asker: Asker, measure: Measure, sink: Sink, state: bytes | None
+    ) -> None:
+        """Moderates someone, for a socket, which may be open for longer than its user is what it
+        was when it opened."""
+        presence = self._presences.get(asker.session_id)
+        if presence is not None:
+            asker = replace(asker, user=presence.user)
+        await self.desk.moderate(instance_id, asker, measure, sink=sink, state=state)
 
     # Instances ---------------------------------------------------------------------------------
 
@@ -304,6 +383,8 @@ class Node:
                 if error is not None:
                     sink.send(Speech.given_up(id_, seated.player))
         roster.seated.clear()
+        if roster.rules is not None:
+            give_up(roster.rules, self._directory, self.address)
 
     async def _sweep(self) -> None:
         """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose
@@ -322,63 +403,6 @@ class Node:
             except DatabaseUnavailable:
                 _log.debug("sweep.postponed")
             await trio.sleep(min(SWEEP_S, max(0.05, self.settings.empty_instance_s)))
-
-    # Updates -----------------------------------------------------------------------------------
-
-    def _publish(self, message: Publish) -> None:
-        try:
-            self.hub.tell(message)
-        except Overloaded:
-            self.metrics.mailbox_refused += 1
-
-    def _world_update(self, world: records.World) -> Publish:
-        data = encode(views.world_view(world, self.address))
-
-        def render(viewer: Viewer) -> bytes | None:
-            shown = PRIVATE not in world.tags or viewer.admin or viewer.user == world.owner
-            return data if shown else None
-
-        return Publish(events.UPDATE_WORLD, world.id, render)
-
-    def _instance_update(self, record: records.Instance) -> Publish:
-        occupancy = self.occupancy(record.id)
-        data = encode(
-            views.instance_view(
-                record,
-                connected=occupancy.connected,
-                queued=occupancy.queued,
-                master=occupancy.master,
-                address=self.address,
-                secure=self.secure,
-            )
-        )
-
-        def render(viewer: Viewer) -> bytes | None:
-            shown = PUBLIC in record.tags or viewer.admin or viewer.user == record.owner
-            return data if shown else None
-
-        return Publish(events.UPDATE_INSTANCE, record.id, render)
-
-    def _visitor(self, asker: Asker) -> Visitor:
-        return Visitor(
-            session=asker.session_id,
-            user=at(asker.user.id, self.address),
-            displayname=asker.user.displayname,
-            admin=asker.user.admin,
-            guest=asker.guest,
-        )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The times of an instance, in the rules' milliseconds."""
-    return Limits(
-        grace_ms=int(settings.seat_grace_s * 1000),
-        hold_ms=int(settings.hold_s * 1000),
-        queue_grace_ms=int(settings.queue_grace_s * 1000),
-        empty_ms=int(settings.empty_instance_s * 1000),
-        retained_keys=64,
-        retained_bytes=64 * 1024,
-    )
 
 
 def _patience() -> trio.CancelScope:

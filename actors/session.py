@@ -18,6 +18,7 @@ from msgspec import Struct
 from actors.actor import Actor
 from actors.directory import Directory
 from actors.messages import (
+    Absent,
     Attach,
     Detach,
     Enter,
@@ -29,6 +30,7 @@ from actors.messages import (
     Join,
     Leave,
     Listen,
+    Present,
     Publish,
     SeatLost,
     SessionEnded,
@@ -43,12 +45,20 @@ from actors.ref import Ref
 from actors.revoked import Revoked
 from actors.sink import Sink
 from actors.timer import Timer
+from actors.updates import publish_user
 from reileta import commands, events, views
 from reileta.access import Visitor
-from reileta.errors import CredentialInvalid, NotInInstance, Overloaded, ReiletaError
+from reileta.errors import (
+    CredentialInvalid,
+    DatabaseUnavailable,
+    NotAllowed,
+    NotInInstance,
+    Overloaded,
+    ReiletaError,
+)
 from reileta.frames import EMPTY, answer, encode, event
 from reileta.ids import at
-from reileta.records import User
+from reileta.records import NO_PROFILE, Profile, User
 
 ENTER_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 30.0
@@ -75,23 +85,32 @@ class Place:
 
 @dataclass(slots=True)
 class Presence:
-    """What of a session outlives a crash of its actor: whose it is, its sockets with the SHA-256 of
-    the credential they came with, and its places by instance."""
+    """What of a session outlives a crash of its actor: whose it is, with what stands beside that
+    user's record, its sockets with the SHA-256 of the credential they came with, and its places by
+    instance."""
 
     user: User
+    profile: Profile = NO_PROFILE
     sockets: dict[Sink, bytes] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSurroundings:
-    """What every session of a node shares. `instance` finds or starts an instance by id or name."""
+    """What every session of a node shares.
+
+    `instance` finds or starts an instance by id or name, `running` finds one by its id; `friends`
+    are `UserIDAt`s, from the database.
+    """
 
     address: str
+    secure: bool
     directory: Directory
     hub: Ref[HubMessage]
     revoked: Revoked
     instance: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]]
+    running: Callable[[str], Ref[InstanceMessage] | None]
+    friends: Callable[[User], Awaitable[frozenset[str]]]
 
 
 class SessionActor(Actor[SessionMessage]):
@@ -123,7 +142,8 @@ class SessionActor(Actor[SessionMessage]):
                 self._seat_lost(message)
             case UserChanged():
                 self._presence.user = message.user
-                viewer = Viewer(message.user.id, message.user.admin)
+                self._presence.profile = message.profile
+                viewer = self._viewer()
                 for sink in self._presence.sockets:
                     self._around.hub.signal(Listen(sink, viewer))
             case TokenKilled():
@@ -145,12 +165,12 @@ class SessionActor(Actor[SessionMessage]):
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:
-            first = self._around.directory.opened(self._presence.user.id)
+            first = self._around.directory.opened(self._presence.user.id, message.sink)
             self._introduce(message)
-            user = self._presence.user
-            self._around.hub.signal(Listen(message.sink, Viewer(user.id, user.admin)))
+            self._around.hub.signal(Listen(message.sink, self._viewer()))
             if first:
                 self._publish()
+                tell_candidacies(self._presence.user, self._around, present=True)
         else:
             self._introduce(message)
         message.reply(None)
@@ -158,7 +178,13 @@ class SessionActor(Actor[SessionMessage]):
     def _introduce(self, message: Attach) -> None:
         """Tells a socket whom it speaks for, before it is told anything else."""
         user = self._presence.user
-        view = views.user_me_view(user, user.status, self._around.address)
+        view = views.user_me_view(
+            user,
+            user.status,
+            self._around.address,
+            secure=self._around.secure,
+            profile=self._presence.profile,
+        )
         identity = encode(IdentityView(view, self._id))
         if message.state is not None:
             message.sink.send(answer(commands.AUTHENTICATE, message.state, None, identity))
@@ -206,11 +232,10 @@ class SessionActor(Actor[SessionMessage]):
         before = places.get(instance_id)
         # Before it is asked: should this crash, the player may be there all the same.
         places[instance_id] = Place(ref)
-        enter = Enter(self._visitor(), message.sink, self.context.ref, message.state)
         seated = instance_id in message.sink.seats
         try:
             with trio.fail_after(ENTER_TIMEOUT_S):
-                player = await ref.ask(enter)
+                player = await self._enter(message, instance_id, ref, known=before is not None)
         except (ReiletaError, trio.TooSlowError) as error:
             if before is None:
                 del places[instance_id]
@@ -223,6 +248,24 @@ class SessionActor(Actor[SessionMessage]):
             raise Overloaded from None
         places[instance_id] = Place(ref, player)
         return player
+
+    async def _enter(
+        self, message: Join, instance_id: str, ref: Ref[InstanceMessage], *, known: bool
+    ) -> str:
+        """Goes in, with the user's friends where they matter. Without a database, who needs none
+        comes in all the same."""
+        friends: frozenset[str] = frozenset()
+        away: DatabaseUnavailable | None = None
+        if not known and self._around.directory.occupancy(instance_id).by_friends:
+            try:
+                friends = await self._around.friends(self._presence.user)
+            except DatabaseUnavailable as error:
+                away = error
+        visitor = self._visitor(friends)
+        try:
+            return await ref.ask(Enter(visitor, message.sink, self.context.ref, message.state))
+        except NotAllowed:
+            raise away or NotAllowed from None
 
     async def _leave(self, message: Leave) -> None:
         place = self._presence.places.get(message.instance)
@@ -241,23 +284,26 @@ class SessionActor(Actor[SessionMessage]):
             del self._presence.places[message.instance]
             self._rest_if_idle()
 
-    def _visitor(self) -> Visitor:
+    def _visitor(self, friends: frozenset[str]) -> Visitor:
         user = self._presence.user
         return Visitor(
             session=self._id,
             user=at(user.id, self._around.address),
             displayname=user.displayname,
             admin=user.admin,
+            friends=friends,
         )
 
     # Presence ----------------------------------------------------------------------------------
 
+    def _viewer(self) -> Viewer:
+        user = self._presence.user
+        return Viewer(user.id, user.admin, self._presence.profile.friends)
+
     def _publish(self) -> None:
         """Tells those who watch the user that its status is another."""
         try:
-            self._around.hub.tell(
-                publish_user(self._presence.user, self._around.directory, self._around.address)
-            )
+            self._around.hub.tell(status_update(self._presence, self._around))
         except Overloaded:
             _log.warning("hub.full", session=self._id)
 
@@ -267,16 +313,27 @@ def let_go(id_: str, presence: Presence, sink: Sink, around: SessionSurroundings
     for place in presence.places.values():
         place.instance.signal(SocketLost(id_, sink))
     around.hub.signal(Forget(sink))
-    return around.directory.closed(presence.user.id)
+    last = around.directory.closed(presence.user.id, sink)
+    if last:
+        tell_candidacies(presence.user, around, present=False)
+    return last
 
 
-def publish_user(user: User, directory: Directory, address: str) -> Publish:
-    """`update-user`, as each viewer may see the user (PROTOCOL §7)."""
+def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) -> None:
+    """Tells the instances in which the user is a candidate that it came, or went."""
+    name = at(user.id, around.address)
+    for instance_id in around.directory.candidacies(user.id):
+        instance = around.running(instance_id)
+        if instance is not None:
+            instance.signal(Present(name) if present else Absent(name))
 
-    def render(viewer: Viewer) -> bytes:
-        status = user.status if directory.connected(user.id) else "offline"
-        if viewer.user == user.id:
-            return encode(views.user_me_view(user, status, address))
-        return encode(views.user_view(user, status, None, address))
 
-    return Publish(events.UPDATE_USER, user.id, render)
+def status_update(presence: Presence, around: SessionSurroundings) -> Publish:
+    """`update-user` of the session's user, as it was when it changed last."""
+    return publish_user(
+        presence.user,
+        presence.profile,
+        around.directory,
+        address=around.address,
+        secure=around.secure,
+    )

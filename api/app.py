@@ -19,28 +19,34 @@ from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioRequest
-from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.trace import Sampler, bind
 from api.auth import Auth
+from api.bodies import HttpExchange, ReceivedBody, ReceivedRequest
 from api.envelope import failure
 from api.errors import refusal_of
+from api.http.assets import asset_routes
 from api.http.auth import auth_routes
 from api.http.docs import docs_blueprint
+from api.http.follows import follow_routes
+from api.http.homes import home_routes
+from api.http.hosting import hosting_routes
 from api.http.instances import instance_routes
 from api.http.ops import metrics_blueprint, ops_routes
+from api.http.pictures import picture_routes
+from api.http.queue import queue_routes
 from api.http.server import server_routes
+from api.http.services import service_routes
 from api.http.users import user_routes
 from api.http.worlds import world_routes
 from api.limits import Limits
 from api.operations import Edge, address_of, line_of
 from api.ports import NodePort
+from api.uploads import Places
 from reileta.logevents import REQUEST_SERVED
 from reileta.passwords import Passwords
-from reileta.settings import MIB
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -49,8 +55,6 @@ BODY_TIMEOUT_S: Final = 20
 
 DRAIN_TIMEOUT_S: Final = 2
 """How long an answer waits for the rest of a body that it has no use for."""
-DRAIN_LIMIT_BYTES: Final = 8 * MIB
-"""How much of such a body is waited for."""
 
 UNMATCHED: Final = "unmatched"
 """The route that unknown paths are counted as, so that they can't fill the metrics."""
@@ -75,44 +79,6 @@ PREFLIGHT_HEADERS: Final = {
 }
 
 
-class WholeBody(TrioBody):
-    """A body that knows when the client has sent all of it, also what is over the limit.
-
-    An answer given before that would close the connection under a client that is still sending,
-    which then often never reads the answer.
-    """
-
-    def __init__(self, expected_length: int | None, max_length: int | None) -> None:
-        super().__init__(expected_length, max_length)
-        self.sent = trio.Event()
-        """The client has sent all, or so much that it is not waited for any longer."""
-        self.whole = False
-        """The client has sent all."""
-        self._received = 0
-        self._appending = False
-
-    def append(self, data: bytes) -> None:
-        self._received += len(data)
-        if self._received > DRAIN_LIMIT_BYTES:
-            self.sent.set()
-        self._appending = True
-        super().append(data)
-        self._appending = False
-
-    def set_complete(self) -> None:
-        # Over the limit, Quart calls this out of `append`, while the client goes on sending.
-        if not self._appending:
-            self.whole = True
-            self.sent.set()
-        super().set_complete()
-
-
-class WholeRequest(TrioRequest):
-    """A request with a `WholeBody`."""
-
-    body_class: type[TrioBody] = WholeBody
-
-
 class _NoSession(SessionInterface):
     """Quart's own sessions are not used: ours live in the database."""
 
@@ -128,7 +94,8 @@ class _NoSession(SessionInterface):
 class ReiletaApp(QuartTrio):
     """The application. `auth` and `limits` are what WebSocket routes share with HTTP."""
 
-    request_class = WholeRequest
+    asgi_http_class = HttpExchange
+    request_class = ReceivedRequest
 
     def __init__(self, node: NodePort) -> None:
         super().__init__(__name__, static_folder=None)
@@ -181,7 +148,8 @@ class ReiletaApp(QuartTrio):
         headers = request.headers
         if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
             return True
-        assert isinstance(request.body, WholeBody)
+        assert isinstance(request.body, ReceivedBody)
+        request.body.discard()
         with trio.move_on_after(self.config["DRAIN_TIMEOUT"]):
             await request.body.sent.wait()
         return request.body.whole
@@ -220,12 +188,21 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
     """The application over a living server. `passwords` None: hashing with the defaults."""
     app = ReiletaApp(node)
     edge = Edge(node, app.auth, app.limits)
+    hasher = Passwords() if passwords is None else passwords
+    places = Places()
     nouns = (
         server_routes(edge),
-        auth_routes(edge, Passwords() if passwords is None else passwords),
-        user_routes(edge),
+        auth_routes(edge, hasher),
+        user_routes(edge, hasher),
+        home_routes(edge),
+        picture_routes(edge, places),
+        follow_routes(edge),
         world_routes(edge),
+        asset_routes(edge, places),
+        service_routes(edge),
         instance_routes(edge),
+        queue_routes(edge),
+        hosting_routes(edge),
         ops_routes(edge),
     )
     for routes in nouns:

@@ -30,6 +30,7 @@ from reileta.errors import (
     NotLoggedIn,
     Overloaded,
     PayloadTooLarge,
+    RangeInvalid,
     Redirected,
     ReiletaError,
     RemoteError,
@@ -47,6 +48,7 @@ _log = structlog.stdlib.get_logger(__name__)
 STATUSES: Final[dict[type[ReiletaError], int]] = {
     ReiletaError: 500,
     InvalidInput: 400,
+    RangeInvalid: 416,
     Unauthenticated: 401,
     CredentialMalformed: 400,
     Forbidden: 403,
@@ -152,6 +154,8 @@ def _headers(error: ReiletaError) -> Iterable[tuple[str, str]]:
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         yield "Retry-After", str(max(1, math.ceil(retry_after_s)))
+    if isinstance(error, RangeInvalid):
+        yield "Content-Range", f"bytes */{error.size}"
     if isinstance(error, WrongMethod):
         yield "Allow", ", ".join(error.allowed)
     if isinstance(error, Unauthenticated) and not isinstance(error, CredentialMalformed):

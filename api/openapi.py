@@ -20,7 +20,7 @@ from pydantic.json_schema import models_json_schema
 from api.auth import COOKIE
 from api.envelope import Envelope
 from api.errors import status_of
-from api.operations import Operation
+from api.operations import Download, Operation
 from reileta import __version__
 from reileta.errors import (
     CredentialInvalid,
@@ -47,7 +47,8 @@ _REASONS: Final = {
     408: "The body did not arrive in time",
     409: "A conflict with what is there",
     413: "The body is too large",
-    415: "The body is no JSON",
+    415: "The body is of another kind",
+    416: "No byte of what was asked for is there",
     429: "Too many requests",
     500: "Something went wrong here",
     501: "Not implemented",
@@ -57,6 +58,11 @@ _PATHS: Final = {
     "users": "An id, a username, `id@server`, or `@me`, `@server`, `@admin`.",
     "worlds": "An id, or `id@server`.",
     "instances": "An id, a name, or either with `@server`.",
+    "services": "An id, or `id@server`.",
+}
+_PARTS: Final = {
+    "asset": "The asset's id.",
+    "other": "Who is followed: an id, a username, or `id@server`.",
 }
 _TITLE: Final = "Reileta"
 _ABOUT: Final = (
@@ -83,7 +89,7 @@ def document(operations: Sequence[Operation]) -> Json:
     answer = iter(answers)
     paths: defaultdict[str, Json] = defaultdict(dict)
     for operation, several in zip(operations, given, strict=True):
-        choices = [next(answer) for _ in several]
+        choices = [next(answer) for _ in several] or [{}]
         schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
         path = _PARAMETER.sub(r"{\1}", operation.path)
         paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
@@ -110,6 +116,8 @@ def document(operations: Sequence[Operation]) -> Json:
 
 
 def _alternatives(operation: Operation) -> tuple[Any, ...]:
+    if isinstance(operation.gives, Download):
+        return ()
     return operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
 
 
@@ -123,6 +131,21 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
         "responses": _responses(operation, answer, schemas),
         "security": _security(operation),
     }
+    if operation.uploads is not None:
+        described["requestBody"] = {
+            "required": True,
+            "description": operation.uploads.description,
+            "content": {
+                operation.uploads.kind: {"schema": _BYTES},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"file": _BYTES},
+                        "required": ["file"],
+                    }
+                },
+            },
+        }
     if operation.takes is not None and operation.takes_body:
         schema = schemas[operation.takes.__name__]
         described["requestBody"] = {
@@ -150,11 +173,11 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PATHS.get(operation.noun, ""),
+            "description": _PARTS.get(name, _PATHS.get(operation.path.split("/")[2], "")),
             "schema": {"type": "string"},
         }
     # An input that is a query says so itself.
-    if operation.name in _ASK_SERVER:
+    if _asks_server(operation):
         yield {
             "name": "server",
             "in": "query",
@@ -164,11 +187,12 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
         }
 
 
-_ASK_SERVER: Final = frozenset(
-    f"{verb}_{noun}"
-    for noun in ("user", "world", "instance", "server")
-    for verb in ("get", "create", "update", "delete", "close")
-)
+def _asks_server(operation: Operation) -> bool:
+    """Whether `?server` may stand in its query, without being part of its input."""
+    noun = operation.path.split("/")[2] if operation.path.startswith("/api/") else ""
+    if noun not in (*_PATHS, "server"):
+        return False
+    return operation.takes_body or "server" not in getattr(operation.takes, "model_fields", ())
 
 
 def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
@@ -215,19 +239,47 @@ def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
         },
     }
     responses: Json = {"200": success}
+    if isinstance(operation.gives, Download):
+        responses = _downloads(operation.gives)
     for status, errors in sorted(refusals.items()):
         responses[str(status)] = _refusal(operation, status, errors)
     return responses
 
 
+_BYTES: Final = {"type": "string", "format": "binary"}
+_TAG: Final = {
+    "ETag": {"description": "The file's SHA-256, in quotes", "schema": {"type": "string"}},
+    "Cache-Control": {"schema": {"type": "string"}},
+}
+
+
+def _downloads(gives: Download) -> Json:
+    """The answers that are a file, a part of it, or that the asker has it."""
+    content = {gives.kind: {"schema": _BYTES}}
+    headers = {**_HEADERS, **_TAG, "Content-Disposition": {"schema": {"type": "string"}}}
+    responses: Json = {"200": {"description": "OK", "headers": headers, "content": content}}
+    if gives.ranges:
+        extent = {"Content-Range": {"schema": {"type": "string"}}}
+        responses["206"] = {
+            "description": "The part that was asked for",
+            "headers": {**headers, **extent},
+            "content": content,
+        }
+    responses["304"] = {
+        "description": "The asker has it: `If-None-Match` names its `ETag`",
+        "headers": {**_HEADERS, **_TAG},
+    }
+    return responses
+
+
 def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
-    if operation.takes is not None:
+    if operation.takes is not None or operation.uploads is not None:
         yield operation.invalid
     if operation.need != "none":
         yield from (CredentialMalformed, CredentialInvalid)
     if operation.need == "required":
         yield NotLoggedIn
-    if operation.takes_body:
+    if operation.takes_body or operation.uploads is not None:
         yield from (PayloadTooLarge, MediaTypeUnsupported, RequestTimedOut)
     yield from (TooManyRequests, InternalError, DatabaseUnavailable)
 

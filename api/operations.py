@@ -81,6 +81,24 @@ class Call:
         return self.asker is not None and self.asker.user.admin and not self.asker.guest
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is a file, not JSON: as it is, or as the field `file` of a multipart form."""
+
+    kind: str
+    """The content type of the file itself, for the documentation."""
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer that is a file: the handler gives the `Response` itself."""
+
+    kind: str
+    ranges: bool = False
+    """Whether a part of it can be asked for."""
+
+
 @dataclass(slots=True)
 class Reply:
     """An answer with headers of its own."""
@@ -105,6 +123,7 @@ class Operation:
     need: Need
     errors: tuple[type[ReiletaError], ...]
     rate: Rate
+    uploads: Upload | None = None
 
     @property
     def takes_body(self) -> bool:
@@ -134,6 +153,7 @@ class Routes:
         need: Need = "optional",
         errors: tuple[type[ReiletaError], ...] = (),
         rate: Rate | None = None,
+        uploads: Upload | None = None,
     ) -> Callable[[Callable[[Call], Awaitable[object]]], Callable[[Call], Awaitable[object]]]: ...
 
     @overload
@@ -163,16 +183,18 @@ class Routes:
         need: Need = "optional",
         errors: tuple[type[ReiletaError], ...] = (),
         rate: Rate | None = None,
+        uploads: Upload | None = None,
     ) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]]:
         """Declares an endpoint; the decorated handler's docstring is its description.
 
         Args:
             gives: the type of the answer's `data`: a view, a number, a list of views; a tuple of
-                types for one of them.
+                types for one of them; a `Download`.
             takes: the input, from the body for PUT and POST, from the query otherwise.
             errors: what the handler itself refuses with; those that every endpoint shares
                 (credentials, limits, input, outages) are added by the documentation.
             rate: of this route, per address; by default `READ` or `WRITE`.
+            uploads: the file that the body is, which the handler reads itself (`api/uploads.py`).
         """
 
         def declare(handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
@@ -189,6 +211,7 @@ class Routes:
                 need=need,
                 errors=errors,
                 rate=rate or (READ if method == "GET" else WRITE),
+                uploads=uploads,
             )
             self.operations.append(operation)
             self.blueprint.add_url_rule(
@@ -239,6 +262,9 @@ def _view(
             answer = answer.data
         if deprecated:
             headers["Deprecation"] = DEPRECATION
+        if isinstance(answer, Response):
+            answer.headers.update(headers)
+            return answer
         body = success(line_of(current), node.clock.now_ms(), answer)
         return Response(body, 200, headers, content_type="application/json")
 
@@ -290,6 +316,8 @@ async def body_of(current: Request, invalid: type[InvalidInput]) -> dict[str, ob
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise MediaTypeUnsupported.field("Content-Type", "must be application/json")
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
+    if not body and not kind:
+        return {}  # who has nothing to say need not say so
     try:
         given = _decode(body.decode("utf-8"))
     except (ValueError, RecursionError):

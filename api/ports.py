@@ -6,18 +6,20 @@ more than this page, so a test can stand a small fake in its place.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
+from actors.desk import Desk, Measure
 from actors.messages import HubMessage, SessionMessage
 from actors.ref import Ref
+from actors.sink import Sink
+from actors.updates import Noun, Record
 from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.metrics import Metrics
-from reileta.records import Instance, InstanceChanges, User, World
+from reileta.records import DeletedUser, Instance, InstanceChanges, User
 from reileta.settings import Settings
-from reileta.store import Store
-
-Noun = Literal["user", "world", "instance", "server", "service"]
+from reileta.store import Identity, Store
+from reileta.views import ServerView
 
 
 class OccupancyPort(Protocol):
@@ -60,6 +62,11 @@ class NodePort(Protocol):
         ...
 
     @property
+    def desk(self) -> Desk:
+        """The way to live instances: queues, who is inside, moderation."""
+        ...
+
+    @property
     def draining(self) -> bool: ...
     def occupancy(self, instance_id: str) -> OccupancyPort: ...
     def full(self) -> frozenset[str]:
@@ -80,8 +87,17 @@ class NodePort(Protocol):
         """Everybody inside leaves and the instance is gone; raises `ReiletaError`s."""
         ...
 
-    def changed(self, noun: Noun, record: User | World | Instance) -> None:
+    def changed(self, noun: Noun, record: Record) -> None:
         """Tells subscribers with an `update-*` event."""
+        ...
+
+    async def user_deleted(self, deleted: DeletedUser) -> None:
+        """After the store has deleted it: its sessions' sockets are closed, and what was its own
+        has another owner, also where that is live."""
+        ...
+
+    def server_view(self, identity: Identity) -> ServerView:
+        """The server itself, as it is reached now."""
         ...
 
     async def end_session(self, session_id: str) -> None:
@@ -98,6 +114,12 @@ class GatewayPort(NodePort, Protocol):
 
     @property
     def hub(self) -> Ref[HubMessage]: ...
+
+    async def moderate(
+        self, instance_id: str, asker: Asker, measure: Measure, sink: Sink, state: bytes | None
+    ) -> None:
+        """Moderates someone; the instance answers on the socket, in order with its data."""
+        ...
 
     async def session(self, asker: Asker) -> Ref[SessionMessage]:
         """The actor of the asker's session, started if it does not run."""

@@ -44,6 +44,8 @@ HEAD_LIMIT: Final = 16 * 1024
 """Bytes of a request's head; Hypercorn has the same limit."""
 HEAD_TIMEOUT_S: Final = 10
 HANDSHAKE_TIMEOUT_S: Final = 10
+SEND_TIMEOUT_S: Final = 60
+"""How long a client of HTTP may take to read what is sent at once, 256 KiB of a file at most."""
 BACKLOG: Final = 1024
 SEND_BUFFER: Final = 256 * 1024
 """What the system buffers for a socket: enough for bursts, and little enough that what a slow
@@ -60,7 +62,8 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class HttpConnection(TCPServer):
-    """Hypercorn's connection, which is told what was read of it already."""
+    """Hypercorn's connection, which is told what was read of it already, and gives up on a client
+    that does not read what it asked for."""
 
     def __init__(self, *args: Any, head: bytes, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -70,7 +73,25 @@ class HttpConnection(TCPServer):
         # An answer given before the request's end closes the connection; but at that moment
         # Quart-Trio cancels the handler that closes it, and the connection would stay open, dead.
         with trio.CancelScope(shield=isinstance(event, Closed)):
-            await super().protocol_send(event)
+            if isinstance(event, RawData):
+                await self._send_in_time(event.data)
+            else:
+                await super().protocol_send(event)
+
+    async def _send_in_time(self, data: bytes) -> None:
+        """As Hypercorn does it, which would wait for ever, and can't be cancelled meanwhile."""
+        gone = False
+        async with self.send_lock:
+            with trio.move_on_after(SEND_TIMEOUT_S, shield=True) as patience:
+                try:
+                    await self.stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    gone = True
+        if patience.cancelled_caught:
+            await trio.aclose_forcefully(self.stream)
+            gone = True
+        if gone:
+            await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
         if self._head:

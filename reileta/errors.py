@@ -6,7 +6,7 @@
     │   ├── ServerInvalid 29, AssetFileInvalid 32, InstanceInvalid 33, IntegrityInvalid 34
     │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108
     │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
-    │       ImageInvalid 124
+    │       ImageInvalid 124, RangeInvalid 127
     ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
     │                           CredentialInvalid 101
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
@@ -222,6 +222,16 @@ class EventUnknown(InvalidInput):
 
 class ImageInvalid(InvalidInput):
     code, message = 124, "Invalid image"
+
+
+class RangeInvalid(InvalidInput):
+    """No byte of what was asked for is in the file, which has `size` bytes."""
+
+    code, message = 127, "Range not satisfiable"
+
+    def __init__(self, *details: Detail, size: int = 0) -> None:
+        super().__init__(*details)
+        self.size = size
 
 
 class NotLoggedIn(Unauthenticated):

@@ -208,6 +208,17 @@ def update(
     return room.record, room.settle(now, out)
 
 
+def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
+    """The owner's account was deleted: the instance is another's now, as the record keeps it and
+    as a `UserIDAt`. Candidates that came in by their friendship with the former owner wait."""
+    room.roles.moderators.pop(owner_at, None)
+    room.roles.owner = owner_at
+    room.record = replace(room.record, owner=owner, updated_at=now)
+    out: list[Happening] = [Updated(room.record)]
+    reconsider(room, now, out)
+    return room.record, room.settle(now, out)
+
+
 def close(room: Room, by: Visitor | None) -> list[Happening]:
     """Ends the instance: by its owner or an admin, or by the server itself (None).
 

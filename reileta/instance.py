@@ -243,6 +243,10 @@ class Instance(Room):
         """`governance.update`: the owner or an admin changes the record."""
         return governance.update(self, by, changes, now)
 
+    def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
+        """`governance.inherit`: the owner's account was deleted, and another owns it."""
+        return governance.inherit(self, owner, owner_at, now)
+
     def close(self, by: Visitor | None, now: int) -> list[Happening]:
         """`governance.close`: the owner, an admin or the server (None) ends it."""
         return governance.close(self, by)

@@ -6,7 +6,8 @@ stands with its bare id, so that the server's address can change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -146,6 +147,23 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What of a user stands beside its record.
+
+    `following` are references, the first one first; `friends` are those of them who follow back,
+    with the time since which the user follows each.
+    """
+
+    pictures: frozenset[str] = frozenset()
+    """`thumbnail`, `banner`: those that there are."""
+    following: tuple[str, ...] = ()
+    friends: Mapping[str, int] = field(default_factory=dict)
+
+
+NO_PROFILE: Final = Profile()
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """An addition of someone's to the server, known by a reverse-DNS id (PROTOCOL §5)."""
 
@@ -255,5 +273,5 @@ class InstanceChanges:
 
     def given(self) -> dict[str, Any]:
         """The fields that change, with their new values."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if value is not UNSET}

@@ -29,7 +29,7 @@ class Roles:
     """
 
     def __init__(self, owner: str, moderators: Iterable[str] = ()) -> None:
-        self.owner: Final = owner
+        self.owner = owner
         self.master: str | None = None
         self.moderators: dict[str, None] = dict.fromkeys(moderators)  # in the order of their naming
         self._admins: set[str] = set()

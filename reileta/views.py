@@ -7,14 +7,14 @@ schemas of `/openapi.json`, so their docstrings and notes are read by users.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import __version__
 from reileta.ids import at
-from reileta.records import Instance, User, World
+from reileta.records import NO_PROFILE, Asset, Instance, Profile, Service, User, World
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -27,6 +27,8 @@ WorldId = Annotated[str, Meta(examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c"
 WorldAt = Annotated[
     str, Meta(examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c@play.example.org:3032"])
 ]
+AssetId = Annotated[str, Meta(examples=["f_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"])]
+ServiceId = Annotated[str, Meta(examples=["com.example.voice"])]
 InstanceId = Annotated[str, Meta(examples=["i_c0ffee00-1234-4321-8abc-def012345678"])]
 SessionId = Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
 Address = Annotated[
@@ -36,7 +38,22 @@ Millis = Annotated[
     int, Meta(examples=[1790000000000], description="Milliseconds since 1970 UTC", ge=0)
 ]
 Tags = Annotated[tuple[str, ...], Meta(examples=[["avr:public"]])]
+UserTags = Annotated[tuple[str, ...], Meta(examples=[[]], description="`avr:admin` for an admin")]
+Secure = Annotated[bool, Meta(examples=[True], description="Whether `address` speaks TLS")]
+PublicKey = Annotated[
+    str,
+    Meta(
+        examples=["9PGcCnTc3qSCt74zE1v5etMxaXgo7pycPPi9wz0CwRI"], description="Ed25519, base64url"
+    ),
+]
 Status = Literal["online", "offline", "away", "busy"]
+PictureUrl = Annotated[
+    str,
+    Meta(
+        description="Where its PNG is",
+        examples=["https://play.example.org:3032/api/users/u_7f8c2c61/thumbnail"],
+    ),
+]
 
 
 class UserView(Struct, kw_only=True):
@@ -46,21 +63,46 @@ class UserView(Struct, kw_only=True):
     username: Annotated[str, Meta(examples=["ada"])]
     displayname: Annotated[str, Meta(examples=["Ada L."])]
     description: str | UnsetType = UNSET
-    thumbnail: str | UnsetType = UNSET
-    banner: str | UnsetType = UNSET
-    tags: Tags
+    thumbnail: PictureUrl | UnsetType = UNSET
+    banner: PictureUrl | UnsetType = UNSET
+    tags: UserTags
     server: Address
     created_at: Millis
     updated_at: Millis
 
 
+class UserFriendView(UserView, kw_only=True):
+    """A user, as a friend sees it: one who follows it, and whom it follows."""
+
+    isFriend: Literal[True] = True  # noqa: N815 - R's name for it
+    following_at: Annotated[
+        int,
+        Meta(ge=0, description="Since when the friend follows the user", examples=[1790000000000]),
+    ]
+    status: Status
+
+
 class UserMeView(UserView, kw_only=True):
-    """A user, as it sees itself."""
+    """A user, as it and the server's admins see it."""
 
     email: str | UnsetType = UNSET
-    status: str
+    status: Status
     following: tuple[UserAt, ...]
     home: str | UnsetType = UNSET
+
+
+class HomeView(Struct, kw_only=True):
+    """The world that a user calls its home, with the version of its assets if one is set."""
+
+    world: WorldAt
+
+
+class FollowView(Struct, kw_only=True):
+    """That one follows another: the other side, and since when."""
+
+    user: UserAt
+    following_at: Millis
+    isFriend: Annotated[bool, Meta(description="Whether both follow")]  # noqa: N815 - R's name
 
 
 class WorldView(Struct, kw_only=True):
@@ -72,7 +114,7 @@ class WorldView(Struct, kw_only=True):
     capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)]
     owner: UserAt
     server: Address
-    thumbnail: str | UnsetType = UNSET
+    thumbnail: PictureUrl | UnsetType = UNSET
     tags: Tags
     assets: tuple[AssetView, ...]
     created_at: Millis
@@ -82,14 +124,30 @@ class WorldView(Struct, kw_only=True):
 class AssetView(Struct, kw_only=True):
     """A build of a world, for one engine and platform."""
 
-    id: Annotated[str, Meta(examples=["f_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"])]
+    id: AssetId
     version: Annotated[str, Meta(examples=["1.2"])]
     engine: Annotated[str, Meta(examples=["unity"])]
     platform: Annotated[str, Meta(examples=["windows"])]
-    url: str | UnsetType = UNSET
-    hash: str | UnsetType = UNSET
-    size: int | UnsetType = UNSET
-    empty: bool
+    url: Annotated[str, Meta(description="Where its file is, here or elsewhere")] | UnsetType = (
+        UNSET
+    )
+    hash: Annotated[str, Meta(description="SHA-256 of the file, in hex")] | UnsetType = UNSET
+    size: Annotated[int, Meta(description="Bytes of the file", ge=0)] | UnsetType = UNSET
+    empty: Annotated[bool, Meta(description="Whether it has neither a file nor a `url` yet")]
+    created_at: Millis
+    updated_at: Millis
+
+
+class ServiceView(Struct, kw_only=True):
+    """An addition to the server: something that clients and other servers can use."""
+
+    id: ServiceId
+    title: Annotated[str, Meta(examples=["Voice"])]
+    description: str | UnsetType = UNSET
+    url: Annotated[str, Meta(examples=["https://voice.example.com/"])] | UnsetType = UNSET
+    owner: UserAt
+    server: Address
+    tags: Tags
     created_at: Millis
     updated_at: Millis
 
@@ -110,8 +168,10 @@ class InstanceView(Struct, kw_only=True):
     queued: Annotated[int, Meta(description="Candidates that wait", examples=[0], ge=0)]
     tags: Tags
     server: Address
-    address: Annotated[str, Meta(description="Where to join it", examples=["play.example.org"])]
-    secure: Annotated[bool, Meta(description="Whether `address` speaks TLS")]
+    address: Annotated[
+        str, Meta(description="Where to join it", examples=["play.example.org:3032"])
+    ]
+    secure: Secure
     created_at: Millis
     updated_at: Millis
 
@@ -129,11 +189,12 @@ class ServerView(Struct, kw_only=True):
     id: Annotated[str, Meta(examples=["5d0c6a1e-8f3b-4f0e-9a57-6f1b2c3d4e5f"])]
     title: Annotated[str, Meta(examples=["Reileta"])]
     description: str | UnsetType = UNSET
+    icon: Annotated[str, Meta(description="Where its icon is")] | UnsetType = UNSET
     address: Address
-    secure: bool
+    secure: Secure
     version: Annotated[str, Meta(examples=["0.1.0"])]
     gateways: Gateways
-    public_key: Annotated[str, Meta(description="Ed25519, base64url")]
+    public_key: PublicKey
     created_at: Millis
     updated_at: Millis
     ready_at: Millis | UnsetType = UNSET
@@ -143,8 +204,8 @@ class DiscoveryView(Struct, kw_only=True):
     """What another server needs to know first."""
 
     address: Address
-    secure: bool
-    public_key: Annotated[str, Meta(description="Ed25519, base64url")]
+    secure: Secure
+    public_key: PublicKey
     version: Annotated[str, Meta(examples=["0.1.0"])]
 
 
@@ -184,54 +245,92 @@ def known(value: T | None) -> T | UnsetType:
     return UNSET if value is None else value
 
 
+def base_url(address: str, *, secure: bool) -> str:
+    """Where the server at that address is reached over HTTP."""
+    return f"http{'s' if secure else ''}://{address}"
+
+
 def user_view(
     user: User,
     status: str,
-    viewer: User | None,
     address: str,
     *,
-    following: Iterable[str] = (),
-) -> UserView | UserMeView:
-    """The user as `viewer` may see it: `UserMe` for itself, else the public object.
+    secure: bool,
+    viewer: str | None = None,
+    admin: bool = False,
+    friend_since: int | None = None,
+    profile: Profile = NO_PROFILE,
+) -> UserView | UserMeView | UserFriendView:
+    """The user as somebody may see it: `UserMe` for itself and admins, `UserFriend` for a friend.
 
-    `following` are `UserIDAt`s, or bare ids of users of this server; only `UserMe` shows them.
+    Args:
+        viewer: the id of who looks; None for nobody in particular.
+        admin: whether an admin of this server looks.
+        friend_since: since when the viewer follows the user, if they are friends.
+        profile: the user's; of it, others than itself and admins see pictures alone.
     """
-    if viewer is not None and viewer.id == user.id:
-        return user_me_view(user, status, address, following=following)
-    return UserView(
-        id=user.id,
-        username=user.username,
-        displayname=user.displayname,
-        description=known(user.description),
-        tags=tuple(sorted(user.tags)),
-        server=address,
-        created_at=user.created_at,
-        updated_at=user.updated_at,
-    )
+    if admin or viewer == user.id:
+        return user_me_view(user, status, address, secure=secure, profile=profile)
+    if friend_since is not None:
+        return UserFriendView(
+            **_public(user, address, secure, profile),
+            following_at=friend_since,
+            status=_status(status),
+        )
+    return UserView(**_public(user, address, secure, profile))
+
+
+def follow_view(user: str, following_at: int, *, friend: bool, address: str) -> FollowView:
+    """One side of a follow; `user` is a `UserIDAt` or a bare id."""
+    return FollowView(user=at(user, address), following_at=following_at, isFriend=friend)
 
 
 def user_me_view(
-    user: User, status: str, address: str, *, following: Iterable[str] = ()
+    user: User, status: str, address: str, *, secure: bool, profile: Profile = NO_PROFILE
 ) -> UserMeView:
     """The user as it sees itself."""
     return UserMeView(
-        id=user.id,
-        username=user.username,
-        displayname=user.displayname,
-        description=known(user.description),
-        tags=tuple(sorted(user.tags)),
-        server=address,
-        created_at=user.created_at,
-        updated_at=user.updated_at,
+        **_public(user, address, secure, profile),
         email=known(user.email),
-        status=status,
-        following=tuple(at(other, address) for other in following),
+        status=_status(status),
+        following=tuple(at(other, address) for other in profile.following),
         home=known(None if user.home is None else at(user.home, address)),
     )
 
 
-def world_view(world: World, address: str) -> WorldView:
-    """The world, with an absolute owner."""
+def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[str, Any]:
+    pictures = {
+        kind: f"{base_url(address, secure=secure)}/api/users/{user.id}/{kind}"
+        for kind in profile.pictures
+    }
+    return {
+        "id": user.id,
+        "username": user.username,
+        "displayname": user.displayname,
+        "description": known(user.description),
+        **pictures,
+        "tags": tuple(sorted(user.tags)),
+        "server": address,
+        "created_at": user.created_at,
+        "updated_at": user.updated_at,
+    }
+
+
+def _status(text: str) -> Status:
+    """What the database has is one of these; should it not be, nobody is told of it."""
+    return text if text in get_args(Status) else "offline"  # type: ignore[return-value]
+
+
+def world_view(
+    world: World,
+    address: str,
+    *,
+    secure: bool,
+    assets: Sequence[Asset] = (),
+    pictured: bool = False,
+) -> WorldView:
+    """The world, with an absolute owner; `pictured` says whether it has a thumbnail."""
+    thumbnail = f"{base_url(address, secure=secure)}/api/worlds/{world.id}/thumbnail"
     return WorldView(
         id=world.id,
         title=world.title,
@@ -239,10 +338,46 @@ def world_view(world: World, address: str) -> WorldView:
         capacity=world.capacity,
         owner=at(world.owner, address),
         server=address,
+        thumbnail=thumbnail if pictured else UNSET,
         tags=tuple(sorted(world.tags)),
-        assets=(),
+        assets=tuple(asset_view(asset, address, secure=secure) for asset in assets),
         created_at=world.created_at,
         updated_at=world.updated_at,
+    )
+
+
+def asset_view(asset: Asset, address: str, *, secure: bool) -> AssetView:
+    """The asset; a file that is here is at an URL of this server."""
+    url = asset.url
+    if asset.hash is not None:
+        here = base_url(address, secure=secure)
+        url = f"{here}/api/worlds/{asset.world_id}/assets/{asset.id}/file"
+    return AssetView(
+        id=asset.id,
+        version=asset.version,
+        engine=asset.engine,
+        platform=asset.platform,
+        url=known(url),
+        hash=known(asset.hash),
+        size=known(asset.size),
+        empty=asset.empty,
+        created_at=asset.created_at,
+        updated_at=asset.updated_at,
+    )
+
+
+def service_view(service: Service, address: str) -> ServiceView:
+    """The service, with an absolute owner."""
+    return ServiceView(
+        id=service.id,
+        title=service.title,
+        description=known(service.description),
+        url=known(service.url),
+        owner=at(service.owner, address),
+        server=address,
+        tags=tuple(sorted(service.tags)),
+        created_at=service.created_at,
+        updated_at=service.updated_at,
     )
 
 
@@ -281,6 +416,7 @@ def server_view(
     id_: str,
     title: str,
     description: str | None,
+    icon: str | None,
     created_at: int,
     updated_at: int,
     address: str,
@@ -289,15 +425,18 @@ def server_view(
     ready_at: int | None,
 ) -> ServerView:
     """The server itself, and where to reach it."""
-    suffix = "s" if secure else ""
     return ServerView(
         id=id_,
         title=title,
         description=known(description),
+        icon=known(icon),
         address=address,
         secure=secure,
         version=__version__,
-        gateways=Gateways(http=f"http{suffix}://{address}", ws=f"ws{suffix}://{address}/api/ws"),
+        gateways=Gateways(
+            http=base_url(address, secure=secure),
+            ws=f"ws{'s' if secure else ''}://{address}/api/ws",
+        ),
         public_key=public_key,
         created_at=created_at,
         updated_at=updated_at,

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field
 from werkzeug.http import dump_cookie
 
 from api.auth import COOKIE
+from api.http.shown import show_me
 from api.limits import LOGIN
 from api.operations import Call, Edge, Reply, Routes
 from reileta.credentials import digest, new_token
@@ -30,7 +31,7 @@ from reileta.validation import (
     Reference,
     Username,
 )
-from reileta.views import LoginView, NothingView, user_me_view
+from reileta.views import LoginView, NothingView
 
 
 class Register(Input):
@@ -87,7 +88,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
             access_expires=expires,
             refresh_expires=expires,
             created_at=session.created_at,
-            user=user_me_view(user, node.status(user), node.address),
+            user=await show_me(node, user),
         )
         return Reply(view, cookie(access, settings.login_lifetime_s))
 

@@ -34,12 +34,12 @@ class Search(Paging):
 
 def listed(page: Page[T], view: Callable[[T], V]) -> ListView[V]:
     """The page as its answer."""
-    return ListView(
-        items=tuple(view(item) for item in page.items),
-        total=page.total,
-        limit=page.limit,
-        offset=page.offset,
-    )
+    return shown(page, tuple(view(item) for item in page.items))
+
+
+def shown(page: Page[T], views: tuple[V, ...]) -> ListView[V]:
+    """The page as its answer, with the views of all that is on it."""
+    return ListView(items=views, total=page.total, limit=page.limit, offset=page.offset)
 
 
 def empty(paging: Paging) -> ListView[V]:

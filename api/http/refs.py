@@ -8,7 +8,13 @@ from typing import Final
 from api.operations import Call
 from api.ports import NodePort
 from reileta.access import PRIVATE, access_of
-from reileta.errors import InstanceNotFound, ServerNotFound, UserNotFound, WorldNotFound
+from reileta.errors import (
+    InstanceNotFound,
+    PermissionDenied,
+    ServerNotFound,
+    UserNotFound,
+    WorldNotFound,
+)
 from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import Instance, User, World
 
@@ -95,6 +101,17 @@ async def find_world(node: NodePort, call: Call, text: str) -> World:
     world = await node.store.worlds.get(ref) if is_id(ref, "w") else None
     if world is None or not _may_see(call, world.owner, "avr:private" in world.tags):
         raise WorldNotFound
+    return world
+
+
+async def own_world(node: NodePort, call: Call, text: str) -> World:
+    """The world that a reference means, if the asker may change it: its owner, and admins.
+
+    Raises as `find_world`, and PermissionDenied.
+    """
+    world = await find_world(node, call, text)
+    if not call.admin and world.owner != call.by.user.id:
+        raise PermissionDenied
     return world
 
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import Field
+
 from api.http.refs import own_server
 from api.operations import Call, Edge, Routes
 from reileta import __version__
-from reileta.errors import ServerInvalid, ServerNotFound
-from reileta.views import DiscoveryView, Millis, ServerView, server_view
+from reileta.errors import PermissionDenied, ServerInvalid, ServerNotFound
+from reileta.validation import Description, HttpsUrl, Input, Title
+from reileta.views import DiscoveryView, Millis, ServerView
+
+
+class ServerUpdate(Input):
+    """What to change; a field that is left out stays as it is."""
+
+    title: Title = Field(default_factory=str, examples=["Harbour"])
+    description: Description | None = Field(default=None, description="null empties it.")
+    icon: HttpsUrl | None = Field(
+        default=None,
+        description="Where its icon is; null takes it away.",
+        examples=["https://example.org/icon.png"],
+    )
 
 
 def server_routes(edge: Edge) -> Routes:
-    """The endpoints that tell of the server itself; none looks at credentials."""
+    """The endpoints that tell of the server itself, and let admins change that."""
     node = edge.node
     routes = Routes("server", edge, invalid=ServerInvalid)
 
@@ -25,18 +42,30 @@ def server_routes(edge: Edge) -> Routes:
     async def get_server(call: Call) -> ServerView:
         """What the server is called, where it is reached, and its public key."""
         own_server(node, call)
+        return node.server_view(await node.store.identity.get())
+
+    @routes.add(
+        "POST",
+        "/api/server",
+        summary="Update the server",
+        takes=ServerUpdate,
+        gives=ServerView,
+        need="required",
+        errors=(ServerNotFound, PermissionDenied),
+    )
+    async def update_server(call: Call, given: ServerUpdate) -> ServerView:
+        """Changes what the server says of itself; admins may."""
+        own_server(node, call)
+        if not call.admin:
+            raise PermissionDenied
+        changes: dict[str, Any] = given.given()
+        if "description" in changes:
+            changes["description"] = given.description or None
         identity = await node.store.identity.get()
-        return server_view(
-            id_=identity.id,
-            title=identity.title,
-            description=identity.description,
-            created_at=identity.created_at,
-            updated_at=identity.updated_at,
-            address=node.address,
-            secure=node.secure,
-            public_key=node.public_key,
-            ready_at=node.ready_at,
-        )
+        if changes:
+            identity = await node.store.identity.update(**changes)
+            node.changed("server", identity)
+        return node.server_view(identity)
 
     @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
     async def get_time(call: Call) -> int:

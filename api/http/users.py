@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
-from api.http.lists import Search, listed
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+
+from api.http.lists import Search, shown
 from api.http.refs import find_user, own_server
+from api.http.shown import ANY_USER, AnyUserView, show_user, show_users
 from api.operations import Call, Edge, Routes
-from reileta.errors import NotLoggedIn, ServerNotFound, UserInvalid, UserNotFound
-from reileta.records import User
-from reileta.views import ListView, UserMeView, UserView, user_view
+from reileta.errors import (
+    NotLoggedIn,
+    PermissionDenied,
+    ServerNotFound,
+    TagUnknown,
+    UserCannotDelete,
+    UserCannotUpdate,
+    UserInvalid,
+    UserNotFound,
+)
+from reileta.passwords import Passwords
+from reileta.records import ADMIN_TAG, User
+from reileta.tags import USER_TAGS
+from reileta.validation import (
+    Description,
+    DisplayName,
+    Email,
+    Input,
+    Password,
+    TagList,
+    Username,
+)
+from reileta.views import ListView, NothingView, UserView
 
 
-def user_routes(edge: Edge) -> Routes:
-    """The endpoints that read users."""
-    node = edge.node
+class UserUpdate(Input):
+    """What to change; a field that is left out stays as it is."""
+
+    username: Username = Field(default_factory=str)
+    displayname: DisplayName = Field(
+        default_factory=str,
+        validation_alias=AliasChoices("displayname", "display"),
+        description="`display` is another name of this field.",
+    )
+    description: Description | None = Field(default=None, description="null empties it.")
+    email: Email | None = Field(default=None, repr=False, description="null empties it.")
+    status: Literal["online", "away", "busy"] = Field(
+        default="online", description="What friends see while a WebSocket is open."
+    )
+    password: Password = Field(
+        default_factory=str,
+        repr=False,
+        description="Ends all sessions of the user's but the one that asks.",
+    )
+    tags: TagList = Field(
+        default=(), description="All tags: they replace the old ones. Admins alone set them."
+    )
+
+
+def user_routes(edge: Edge, passwords: Passwords) -> Routes:
+    """The endpoints that read, change and delete users."""
+    node, auth = edge.node, edge.auth
+    users = node.store.users
     routes = Routes("users", edge, invalid=UserInvalid)
-
-    def view(user: User, call: Call) -> UserView | UserMeView:
-        return user_view(user, node.status(user), call.user, node.address)
 
     @routes.add(
         "GET",
@@ -26,23 +73,101 @@ def user_routes(edge: Edge) -> Routes:
         gives=ListView[UserView],
         errors=(ServerNotFound,),
     )
-    async def get_users(call: Call, given: Search) -> ListView[UserView | UserMeView]:
+    async def get_users(call: Call, given: Search) -> ListView[AnyUserView]:
         """Users whose username, displayname or description holds `query`."""
         own_server(node, call)
-        page = await node.store.users.search(
-            query=given.query, limit=given.limit, offset=given.offset
-        )
-        return listed(page, lambda user: view(user, call))
+        page = await users.search(query=given.query, limit=given.limit, offset=given.offset)
+        return shown(page, await show_users(node, call, page.items))
 
     @routes.add(
         "GET",
         "/api/users/<ref>",
         summary="Get a user",
-        gives=(UserView, UserMeView),
+        gives=ANY_USER,
         errors=(UserNotFound, ServerNotFound, NotLoggedIn),
     )
-    async def get_user(call: Call) -> UserView | UserMeView:
-        """A user by its id or username, or `@me`, `@server`, `@admin`; the asker as `UserMe`."""
-        return view(await find_user(node, call, call.args["ref"]), call)
+    async def get_user(call: Call) -> AnyUserView:
+        """A user by its id or username, or `@me`, `@server`, `@admin`.
+
+        Itself and admins see it as `UserMe`, its friends as `UserFriend`, all others as `User`.
+        """
+        return await show_user(node, call, await find_user(node, call, call.args["ref"]))
+
+    @routes.add(
+        "POST",
+        "/api/users/<ref>",
+        summary="Update a user",
+        takes=UserUpdate,
+        gives=ANY_USER,
+        need="required",
+        errors=(UserNotFound, ServerNotFound, UserCannotUpdate, PermissionDenied, TagUnknown),
+    )
+    async def update_user(call: Call, given: UserUpdate) -> AnyUserView:
+        """Changes what is given; the user itself and admins may."""
+        user = await find_user(node, call, call.args["ref"])
+        ensure_may_change(call, user)
+        changes: dict[str, Any] = given.given()
+        if "description" in changes:
+            changes["description"] = given.description or None
+        if "tags" in changes:
+            changes["tags"] = await settled_tags(call, user, given.tags)
+        password = changes.pop("password", None)
+        if password is not None and user.id == (await users.server_account()).id:
+            raise UserCannotUpdate.field("password", "is none that anyone may have")
+        if changes:
+            user = await users.update(user.id, **changes)
+        if password is not None:
+            user = await changed_password(call, user, password)
+        if changes or password is not None:
+            auth.forget_user(user.id)
+            node.changed("user", user)
+        return await show_user(node, call, user)
+
+    async def settled_tags(call: Call, user: User, tags: tuple[str, ...]) -> frozenset[str]:
+        settled = USER_TAGS.settle(tags, admin=call.admin, before=user.tags)
+        if ADMIN_TAG in user.tags - settled and user.id == (await users.main_admin()).id:
+            raise UserCannotUpdate.field("tags", f"the main admin keeps {ADMIN_TAG}")
+        return settled
+
+    async def changed_password(call: Call, user: User, password: str) -> User:
+        keep = call.by.session_id if call.by.user.id == user.id else None
+        hash_ = await passwords.hash(password)
+        for session_id in await users.change_password(user.id, hash_, keep=keep):
+            auth.forget_session(session_id)
+            await node.end_session(session_id)
+        return await users.by_id(user.id) or user
+
+    @routes.add(
+        "DELETE",
+        "/api/users/<ref>",
+        summary="Delete a user",
+        gives=NothingView,
+        need="required",
+        errors=(UserNotFound, ServerNotFound, UserCannotDelete),
+    )
+    async def delete_user(call: Call) -> NothingView:
+        """Deletes an account and all that is private of it; the user itself and admins may.
+
+        Its worlds, instances and services become the server's own account's. The server's own
+        account and its main administrator can't be deleted.
+        """
+        user = await find_user(node, call, call.args["ref"])
+        if not may_change(call, user):
+            raise UserCannotDelete
+        deleted = await users.delete(user.id)
+        auth.forget_user(user.id)
+        await node.user_deleted(deleted)
+        return NothingView()
 
     return routes
+
+
+def may_change(call: Call, user: User) -> bool:
+    """Whether the asker is the user, or an admin."""
+    return call.admin or (call.by.user.id == user.id and not call.by.guest)
+
+
+def ensure_may_change(call: Call, user: User) -> None:
+    """Raises UserCannotUpdate for who is neither the user nor an admin."""
+    if not may_change(call, user):
+        raise UserCannotUpdate

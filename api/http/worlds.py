@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from api.http.lists import Search, empty, listed
-from api.http.refs import find_owner, find_world, own_server
+from api.http.lists import Search, empty, shown
+from api.http.refs import find_owner, find_world, own_server, own_world
+from api.http.shown import show_world, show_worlds
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PermissionDenied,
@@ -16,10 +17,9 @@ from reileta.errors import (
     WorldInvalid,
     WorldNotFound,
 )
-from reileta.records import World
 from reileta.tags import WORLD_TAGS
 from reileta.validation import Capacity, Description, Input, Reference, TagList, Title
-from reileta.views import ListView, NothingView, WorldView, world_view
+from reileta.views import ListView, NothingView, WorldView
 
 DEFAULT_CAPACITY: Final = 32
 
@@ -57,13 +57,6 @@ def world_routes(edge: Edge) -> Routes:
     worlds = node.store.worlds
     routes = Routes("worlds", edge, invalid=WorldInvalid)
 
-    async def own_world(call: Call) -> World:
-        """The world of the path, if the asker may change it."""
-        world = await find_world(node, call, call.args["ref"])
-        if not call.admin and world.owner != call.by.user.id:
-            raise PermissionDenied
-        return world
-
     @routes.add(
         "GET",
         "/api/worlds",
@@ -89,7 +82,7 @@ def world_routes(edge: Edge) -> Routes:
             limit=given.limit,
             offset=given.offset,
         )
-        return listed(page, lambda world: world_view(world, node.address))
+        return shown(page, await show_worlds(node, page.items))
 
     @routes.add(
         "PUT",
@@ -111,7 +104,7 @@ def world_routes(edge: Edge) -> Routes:
             tags=WORLD_TAGS.settle(given.tags, admin=call.admin),
         )
         node.changed("world", world)
-        return world_view(world, node.address)
+        return await show_world(node, world)
 
     @routes.add(
         "GET",
@@ -122,7 +115,7 @@ def world_routes(edge: Edge) -> Routes:
     )
     async def get_world(call: Call) -> WorldView:
         """A world; a private one shows to its owner and to admins alone."""
-        return world_view(await find_world(node, call, call.args["ref"]), node.address)
+        return await show_world(node, await find_world(node, call, call.args["ref"]))
 
     @routes.add(
         "POST",
@@ -135,7 +128,7 @@ def world_routes(edge: Edge) -> Routes:
     )
     async def update_world(call: Call, given: WorldUpdate) -> WorldView:
         """Changes what is given; its owner and admins may."""
-        world = await own_world(call)
+        world = await own_world(node, call, call.args["ref"])
         changes: dict[str, Any] = given.given()
         if "description" in changes:
             changes["description"] = given.description or None
@@ -144,7 +137,7 @@ def world_routes(edge: Edge) -> Routes:
         if changes:
             world = await worlds.update(world.id, **changes)
             node.changed("world", world)
-        return world_view(world, node.address)
+        return await show_world(node, world)
 
     @routes.add(
         "DELETE",
@@ -156,7 +149,7 @@ def world_routes(edge: Edge) -> Routes:
     )
     async def delete_world(call: Call) -> NothingView:
         """Deletes a world; its owner and admins may. Instances that are open stay open."""
-        world = await own_world(call)
+        world = await own_world(node, call, call.args["ref"])
         if not await worlds.delete(world.id):
             raise WorldNotFound
         return NothingView()

@@ -24,6 +24,7 @@ from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderations import Moderations
 from reileta.store.moderators import Moderators
 from reileta.store.postgres import Database, Queries, asyncio_loop
+from reileta.store.profiles import Profiles
 from reileta.store.services import Services
 from reileta.store.sessions import Sessions
 from reileta.store.tokens import Tokens
@@ -52,6 +53,7 @@ class Store:
     deeds: Deeds
     identity: Identities
     follows: Follows
+    profiles: Profiles
     services: Services
     assets: Assets
     images: Images
@@ -97,6 +99,7 @@ async def open_store(
             deeds=Deeds(database),
             identity=identity,
             follows=Follows(database, clock, limit=settings.follows_per_user),
+            profiles=Profiles(database),
             services=Services(database, clock),
             assets=Assets(database, clock, blobs, user_files_bytes=settings.user_files_bytes),
             images=Images(database, clock, blobs),

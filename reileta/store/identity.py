@@ -18,6 +18,7 @@ class Identity:
     id: str
     title: str
     description: str | None
+    icon: str | None
     created_at: int
     updated_at: int
 
@@ -27,6 +28,7 @@ class IdentityUpdate(TypedDict, total=False):
 
     title: str
     description: str | None
+    icon: str | None
 
 
 class Identities:
@@ -71,6 +73,7 @@ def _identity(row: Row) -> Identity:
         id=row["id"],
         title=row["title"],
         description=row["description"],
+        icon=row["icon"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 from argon2 import PasswordHasher
 
 from api.app import ReiletaApp, create_app
 from reileta.passwords import Passwords
-from reileta.store import Store
+from reileta.settings import Settings
+from reileta.store import Store, open_store
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
 
 ADMIN_PASSWORD_HASH = "set by no test: the admin logs in with a token"
+
+
+@pytest.fixture
+async def store(database_url: str, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
+    """The store, with its files in the test's own folder."""
+    async with open_store(Settings(database=database_url, data=tmp_path), clock) as store:
+        yield store
 
 
 @pytest.fixture

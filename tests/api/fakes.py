@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from api.ports import Noun
+from actors.updates import Noun, Record
 from reileta.access import Asker
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.metrics import Metrics
-from reileta.records import UNSET, Instance, InstanceChanges, User, World
+from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
 from reileta.settings import Settings
-from reileta.store import Store
+from reileta.store import Identity, Store
 from reileta.tags import INSTANCE_TAGS
+from reileta.views import ServerView, server_view
 from tests.conftest import ManualClock
 
 ADDRESS = "play.example.org:3032"
@@ -37,12 +39,14 @@ class FakeNode:
     public_key: str = "c2VydmVyLWtleQ"
     ready_at: int | None = 1_790_000_000_000
     draining: bool = False
+    desk: Any = None
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()
     online: dict[str, str] = field(default_factory=dict)
     told: list[tuple[Noun, str]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     killed: list[bytes] = field(default_factory=list)
+    deleted: list[DeletedUser] = field(default_factory=list)
 
     def occupancy(self, instance_id: str) -> FakeOccupancy:
         return self.inside.get(instance_id, FakeOccupancy())
@@ -82,8 +86,25 @@ class FakeNode:
             raise PermissionDenied
         return instance
 
-    def changed(self, noun: Noun, record: User | World | Instance) -> None:
+    def changed(self, noun: Noun, record: Record) -> None:
         self.told.append((noun, record.id))
+
+    def server_view(self, identity: Identity) -> ServerView:
+        return server_view(
+            id_=identity.id,
+            title=identity.title,
+            description=identity.description,
+            icon=identity.icon,
+            created_at=identity.created_at,
+            updated_at=identity.updated_at,
+            address=self.address,
+            secure=self.secure,
+            public_key=self.public_key,
+            ready_at=self.ready_at,
+        )
+
+    async def user_deleted(self, deleted: DeletedUser) -> None:
+        self.deleted.append(deleted)
 
     async def end_session(self, session_id: str) -> None:
         self.ended.append(session_id)

@@ -13,7 +13,8 @@ import trio.testing
 from quart import Blueprint, Response
 
 from actors.trace import current
-from api.app import BODY_TIMEOUT_S, DRAIN_LIMIT_BYTES, ReiletaApp, create_app
+from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
+from api.bodies import DRAIN_LIMIT_BYTES
 from api.limits import ADDRESS, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
 from reileta.passwords import Passwords

@@ -60,3 +60,34 @@ async def test_another_server_is_not_found(app: ReiletaApp) -> None:
     for other in ("other.example.org", "", "%00", "play.example.org"):
         answer = await client.get(f"/api/server?server={other}")
         assert (answer.status, answer.code) == (404, 5)
+
+
+async def test_admins_name_the_server(node: FakeNode, admin: Client, anyone: Client) -> None:
+    node.clock.advance(5)
+    changes = {
+        "title": "Harbour",
+        "description": "Boats.",
+        "icon": "https://example.org/icon.png",
+    }
+    server = (await admin.post("/api/server", changes)).data
+    assert changes.items() <= server.items()
+    assert server["updated_at"] == node.clock.now_ms()
+    assert (await anyone.get("/api/server")).data == server
+    assert node.told == [("server", server["id"])]
+    emptied = (await admin.post("/api/server", {"description": None, "icon": None})).data
+    assert not {"description", "icon"} & set(emptied)
+    assert (await admin.post("/api/server", {"address": "evil.example"})).data == emptied
+    assert len(node.told) == 2
+
+
+async def test_nobody_else_names_it(node: FakeNode, ada: Client, anyone: Client) -> None:
+    assert (await ada.post("/api/server", {"title": "Mine"})).code == 4
+    assert (await anyone.post("/api/server", {"title": "Mine"})).code == 3
+    assert node.told == []
+
+
+async def test_what_it_can_not_be_called(admin: Client) -> None:
+    body = {"title": "", "icon": "http://example.org/icon.png"}
+    answer = await admin.post("/api/server", body)
+    assert (answer.status, answer.code, answer.fields) == (400, 29, {"title", "icon"})
+    assert (await admin.post("/api/server?server=other.example", {})).code == 5

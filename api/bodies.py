@@ -1,0 +1,189 @@
+"""Request bodies: whole and small, or streamed; never more in memory than somebody asked for.
+
+Quart's own body takes in whatever the client sends, as fast as it comes. Here what feeds it waits
+for `room`, and with it the client: until a handler says what it wants, some of the body is held;
+then all of it up to the limit of JSON bodies (`await body`), or one chunk after the other
+(`chunks`), or none (`discard`).
+
+An answer given before the client has sent all would close the connection under a client that is
+still sending, which then often never reads the answer: hence `sent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final, Literal
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers.request import TrioBody
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from reileta.errors import PayloadTooLarge, RequestTimedOut
+from reileta.settings import KIB, MIB
+
+HELD_BYTES: Final = 128 * KIB
+"""How much of a streamed body waits for its handler; one read of the socket can be on top."""
+DRAIN_LIMIT_BYTES: Final = 8 * MIB
+"""How much of a body that nobody wants is waited for."""
+
+PACE_BYTES: Final = 64 * KIB
+PACE_S: Final = 20.0
+"""So many bytes of a streamed body must come while it is waited for so long, or it is given up: a
+client that sends a byte now and then would hold its place for ever."""
+
+
+class ReceivedBody(TrioBody):
+    """The body of one request. `whole` and `sent` say how much of it has come."""
+
+    def __init__(self, expected_length: int | None, max_length: int | None) -> None:
+        super().__init__(None, None)  # the limit is kept here, where a handler can choose another
+        self.expected_bytes = expected_length
+        """`Content-Length`, None for a body that does not say how long it is."""
+        self.whole = False
+        """The client has sent all."""
+        self.sent = trio.Event()
+        """The client has sent all, or so much that it is not waited for any longer."""
+        self._limit_bytes = max_length
+        self._wanted: Literal["unknown", "whole", "chunks", "nothing"] = "unknown"
+        self._unwanted_bytes = 0
+        self._arrived = trio.Event()
+        self._taken = trio.Event()
+
+    # What feeds it -----------------------------------------------------------------------------
+
+    def append(self, data: bytes) -> None:
+        if self._wanted == "nothing":
+            self._unwanted_bytes += len(data)
+            if self._unwanted_bytes > DRAIN_LIMIT_BYTES:
+                self.sent.set()
+        elif data:
+            self._data += data
+            self._arrived.set()
+
+    def set_complete(self) -> None:
+        self.whole = True
+        self.sent.set()
+        self._arrived.set()
+
+    async def room(self) -> None:
+        """Returns when more may come."""
+        while self._wanted in ("unknown", "chunks") and len(self._data) >= HELD_BYTES:
+            self._taken = trio.Event()
+            await self._taken.wait()
+
+    # What reads it -----------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._read().__await__()
+
+    async def _read(self) -> bytes:
+        self._want("whole")
+        limit = self._limit_bytes
+        while True:
+            if limit is not None and max(len(self._data), self.expected_bytes or 0) > limit:
+                raise RequestEntityTooLarge
+            if self.whole:
+                return bytes(self._data)
+            await self.more()
+
+    def chunks(self, limit_bytes: int) -> Chunks:
+        """What the client sends, as it comes.
+
+        Raises PayloadTooLarge, at once if the client says how much it sends.
+        """
+        self._want("chunks")
+        if (self.expected_bytes or 0) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return Chunks(self, limit_bytes)
+
+    def take(self) -> bytearray:
+        """What has come and was not taken yet; it may be nothing."""
+        chunk, self._data = self._data, bytearray()
+        self._taken.set()
+        return chunk
+
+    def discard(self) -> None:
+        """Nobody wants what there is of it, or what still comes."""
+        self._want("nothing")
+        self._unwanted_bytes += len(self._data)
+        self._data.clear()
+
+    async def more(self) -> None:
+        """Returns when something has come, or the end."""
+        self._arrived = trio.Event()
+        await self._arrived.wait()
+
+    def _want(self, wanted: Literal["whole", "chunks", "nothing"]) -> None:
+        self._wanted = wanted
+        self._taken.set()
+
+
+class Chunks:
+    """The chunks of one body, at most `limit_bytes` in all.
+
+    Iterating raises PayloadTooLarge, and RequestTimedOut when the client does not keep the pace.
+    """
+
+    def __init__(self, body: ReceivedBody, limit_bytes: int) -> None:
+        self._body = body
+        self._limit_bytes = limit_bytes
+        self._taken = 0
+        self._paced = 0
+        self._waited_s = 0.0
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytearray:
+        while not (chunk := self._body.take()):
+            if self._body.whole:
+                raise StopAsyncIteration
+            await self._wait()
+        self._taken += len(chunk)
+        if self._taken > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._paced += len(chunk)
+        if self._paced >= PACE_BYTES:
+            self._paced, self._waited_s = 0, 0.0
+        return chunk
+
+    async def _wait(self) -> None:
+        began_s = trio.current_time()
+        with trio.move_on_after(PACE_S - self._waited_s) as patience:
+            await self._body.more()
+        self._waited_s += trio.current_time() - began_s
+        if patience.cancelled_caught:
+            raise RequestTimedOut
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge.field("body", f"must be at most {limit_bytes} bytes")
+
+
+class ReceivedRequest(TrioRequest):
+    """A request with a `ReceivedBody`."""
+
+    body: ReceivedBody
+    body_class: type[TrioBody] = ReceivedBody
+
+
+class HttpExchange(TrioASGIHTTPConnection):
+    """One request and its answer, at the request's own pace."""
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: ReceivedRequest, receive: ASGIReceiveCallable
+    ) -> None:
+        body = request.body
+        while True:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    body.set_complete()
+                await body.room()
+            elif message["type"] == "http.disconnect":
+                break
+        nursery.cancel_scope.cancel()

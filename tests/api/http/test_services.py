@@ -1,0 +1,135 @@
+"""`/api/services`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.clients import Client, Json
+from tests.api.fakes import ADDRESS, FakeNode
+
+PATH = "/api/services"
+VOICE = "com.example.voice"
+
+
+async def created(client: Client, id_: str = VOICE, **more: Any) -> Json:
+    service: Json = (await client.put(PATH, {"id": id_, "title": "Voice", **more})).data
+    return service
+
+
+async def test_creating(node: FakeNode, ada: Client, anyone: Client) -> None:
+    service = await created(ada, description="Talk.", url="https://voice.example.com/")
+    assert service == {
+        "id": VOICE,
+        "title": "Voice",
+        "description": "Talk.",
+        "url": "https://voice.example.com/",
+        "owner": f"{ada.me['id']}@{ADDRESS}",
+        "server": ADDRESS,
+        "tags": [],
+        "created_at": node.clock.now_ms(),
+        "updated_at": node.clock.now_ms(),
+    }
+    assert node.told == [("service", VOICE)]
+    for ref in (VOICE, f"{VOICE}@{ADDRESS}"):
+        assert (await anyone.get(f"{PATH}/{ref}")).data == service
+
+
+async def test_an_id_is_there_once(ada: Client, bob: Client) -> None:
+    await created(ada)
+    answer = await bob.put(PATH, {"id": VOICE, "title": "Mine"})
+    assert (answer.status, answer.code, answer.fields) == (409, 107, {"id"})
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({}, {"id", "title"}),
+        ({"id": "voice", "title": "t"}, {"id"}),
+        ({"id": "Com.Example", "title": "t"}, {"id"}),
+        ({"id": "com..voice", "title": "t"}, {"id"}),
+        ({"id": "../../etc", "title": "t"}, {"id"}),
+        ({"id": "a." * 64 + "b", "title": "t"}, {"id"}),
+        ({"id": VOICE, "title": ""}, {"title"}),
+        ({"id": VOICE, "title": "t", "url": "http://voice.example.com"}, {"url"}),
+        ({"id": VOICE, "title": "t", "url": "javascript:alert(1)"}, {"url"}),
+        ({"id": VOICE, "title": "t", "tags": "x"}, {"tags"}),
+    ],
+)
+async def test_every_field_at_fault_is_named(
+    node: FakeNode, ada: Client, body: Json, fields: set[str]
+) -> None:
+    answer = await ada.put(PATH, body)
+    assert (answer.status, answer.code, answer.fields) == (400, 105, fields)
+    assert node.told == []
+
+
+async def test_updating(node: FakeNode, ada: Client) -> None:
+    service = await created(ada, description="Old", url="https://a.example/")
+    node.clock.advance(5)
+    changed = (
+        await ada.post(f"{PATH}/{VOICE}", {"title": "New", "description": None, "url": None})
+    ).data
+    kept = {key: service[key] for key in set(service) - {"description", "url"}}
+    assert changed == {**kept, "title": "New", "updated_at": service["updated_at"] + 5}
+    assert node.told == [("service", VOICE)] * 2
+    assert (await ada.post(f"{PATH}/{VOICE}", {"id": "x", "owner": "u_1"})).data == changed
+    assert len(node.told) == 2
+
+
+async def test_others_change_nothing_and_admins_may(
+    ada: Client, bob: Client, anyone: Client, admin: Client
+) -> None:
+    await created(ada)
+    path = f"{PATH}/{VOICE}"
+    for answer in (await bob.post(path, {"title": "Mine"}), await bob.delete(path)):
+        assert (answer.status, answer.code) == (403, 4)
+    for answer in (await anyone.put(PATH, {}), await anyone.delete(path)):
+        assert (answer.status, answer.code) == (401, 3)
+    assert (await bob.put(PATH, {"id": "a.b", "title": "t", "tags": ["avr:official"]})).code == 4
+    official = (await admin.post(path, {"tags": ["avr:official"]})).data
+    assert official["tags"] == ["avr:official"]
+    assert (await ada.post(path, {"tags": ["avr:nonsense"]})).code == 38
+
+
+async def test_deleting(ada: Client) -> None:
+    await created(ada)
+    path = f"{PATH}/{VOICE}"
+    assert (await ada.delete(path)).data == {}
+    for answer in (await ada.get(path), await ada.delete(path), await ada.post(path, {})):
+        assert (answer.status, answer.code) == (404, 106)
+    assert (await created(ada))["id"] == VOICE
+
+
+async def test_searching(ada: Client, bob: Client, admin: Client, anyone: Client) -> None:
+    await created(ada)
+    await created(bob, "com.example.maps", title="Maps", description="Where voices are.")
+    await created(admin, "org.example.chat", title="Chat", tags=["avr:official"])
+
+    async def found(query: str, client: Client = anyone) -> list[str]:
+        return [one["id"] for one in (await client.get(f"{PATH}?{query}")).data["items"]]
+
+    assert await found("") == ["org.example.chat", "com.example.maps", VOICE]
+    assert await found("query=VOICE") == ["com.example.maps", VOICE]
+    assert await found("tag=avr:official") == ["org.example.chat"]
+    assert await found("owner=bob") == ["com.example.maps"]
+    assert await found("owner=@me", ada) == [VOICE]
+    assert await found("owner=nobody") == []
+    assert await found("limit=1&offset=1") == ["com.example.maps"]
+    assert (await anyone.get(f"{PATH}?limit=500")).code == 105
+
+
+@pytest.mark.parametrize("ref", ["nonsense", "%00", "u_1", "..%2f..%2fetc", "a.b", "' OR 1=1"])
+async def test_unknown_services(anyone: Client, ref: str) -> None:
+    answer = await anyone.get(f"{PATH}/{ref}")
+    assert (answer.status, answer.code) in {(404, 106), (404, 2)}
+
+
+async def test_services_of_other_servers_are_not_found_here(ada: Client) -> None:
+    for answer in (
+        await ada.get(f"{PATH}/{VOICE}@other.example.org"),
+        await ada.get(f"{PATH}?server=other.example.org"),
+        await ada.put(f"{PATH}?server=other.example.org", {"id": VOICE, "title": "t"}),
+    ):
+        assert (answer.status, answer.code) == (404, 5)
