@@ -37,6 +37,8 @@ from actors.messages import (
     TokenKilled,
     UserChanged,
 )
+from actors.recorded import RecordedInstanceActor
+from actors.recorder import Recorder, open_recorder
 from actors.ref import Ref
 from actors.registry import Registry
 from actors.revoked import Revoked
@@ -82,6 +84,7 @@ class Node:
         directory: Directory,
         instances: Registry[str, InstanceMessage],
         sessions: Registry[str, SessionMessage],
+        recorder: Recorder | None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -96,6 +99,7 @@ class Node:
         self._directory = directory
         self._instances = instances
         self._sessions = sessions
+        self._recorder = recorder
         self._presences: dict[str, Presence] = {}
         self._instance_surroundings = Surroundings(
             store=store,
@@ -156,6 +160,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(timers.run)
             async with (
+                open_recorder(settings, clock) as recorder,
                 Supervisor.open("root", timers, instruments, shutdown_s=patience_s) as root,
                 Supervisor.open("instances", timers, instruments, shutdown_s=patience_s) as second,
                 Supervisor.open("sessions", timers, instruments, shutdown_s=patience_s) as third,
@@ -181,6 +186,7 @@ class Node:
                     directory=directory,
                     instances=instances,
                     sessions=sessions,
+                    recorder=recorder,
                 )
                 nursery.start_soon(node._sweep)
                 nursery.start_soon(node._updates.run)
@@ -363,12 +369,17 @@ class Node:
         def spec() -> Spec[InstanceMessage]:
             return Spec(
                 f"instance/{record.id}",
-                lambda: InstanceActor(roster, self._instance_surroundings),
+                lambda: self._instance_actor(roster),
                 mailbox_limit=self.settings.mailbox_limit,
                 gone=gone,
             )
 
         return record.id, await self._instances.get(record.id, spec)
+
+    def _instance_actor(self, roster: Roster) -> InstanceActor:
+        if self._recorder is None:
+            return InstanceActor(roster, self._instance_surroundings)
+        return RecordedInstanceActor(roster, self._instance_surroundings, self._recorder)
 
     def _instance_gone(self, roster: Roster, error: Exception | None) -> None:
         """Cleans up after an instance; if it was given up, tells those who were inside."""

@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     """The least level that is logged."""
     trace_sample: float = Field(default=0.0, ge=0, le=1)
     """The share of traces whose every message is logged, whatever the level."""
+    record: Path | None = None
+    """A folder in which each instance's mailbox is recorded, for `reileta replay`."""
+    record_limit_bytes: int = Field(default=1024 * MIB, ge=1 * MIB)
+    """What the recordings in that folder may come to; over it, recording stops."""
     title: str = "Reileta"
     """What the server is called until an admin names it."""
 

@@ -1,0 +1,57 @@
+"""Values as text that is the same each time, and that no terminal or pipe stumbles over.
+
+Sets are sorted, control characters escaped, and payloads shown by their size and beginning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+
+PREVIEW: Final = 60
+"""Characters of a payload that are shown."""
+
+_CONTROL: Final = {
+    code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
+}
+
+
+def plain(value: Any, *, whole: bool = False) -> str:
+    """The value in one line. With `whole`, payloads stand for themselves by their SHA-256."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bytes):
+        return _payload(value, whole)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (
+            f"{one.name}={plain(getattr(value, one.name), whole=whole)}"
+            for one in dataclasses.fields(value)
+        )
+        return f"{type(value).__name__}({', '.join(fields)})"
+    if isinstance(value, Mapping):
+        inner = (
+            f"{plain(key, whole=whole)}: {plain(one, whole=whole)}" for key, one in value.items()
+        )
+        return f"{{{', '.join(inner)}}}"
+    if isinstance(value, AbstractSet):
+        return f"{{{', '.join(sorted(plain(one, whole=whole) for one in value))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(plain(one, whole=whole) for one in value)}]"
+    return str(value)
+
+
+def quoted(text: str) -> str:
+    """The text in quotation marks, without characters that move a cursor or begin a line."""
+    return json.dumps(text, ensure_ascii=False).translate(_CONTROL)
+
+
+def _payload(data: bytes, whole: bool) -> str:
+    if whole:
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    shown = data.decode("utf-8", "backslashreplace")
+    cut = "..." if len(shown) > PREVIEW else ""
+    return f"<{len(data)} bytes {quoted(shown[:PREVIEW])}{cut}>"
