@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `reileta bots create`, `reileta admin grant`.
+"""The command line: `reileta serve`, `bots create`, `admin grant`, `trace`, `replay`.
 
 Wrong use is answered with one line on standard error and status 2, a start that fails for a reason
 its operator can put right with one line and status 1. Commands import what they need when they
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, BinaryIO, Final
 
 import typer
 
@@ -144,6 +145,90 @@ def grant(
         return 0
 
     return _attempt(settings, run)
+
+
+@app.command("trace")
+def show_trace(
+    *,
+    trace: Annotated[
+        str, typer.Argument(metavar="TRACE_ID", help="16 hexadecimal digits.", show_default=False)
+    ],
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", metavar="FILE", help="A JSON log; standard input if it is not given."
+        ),
+    ] = None,
+    as_mermaid: Annotated[
+        bool, typer.Option("--mermaid", help="The source of a sequence diagram for Mermaid.")
+    ] = False,
+) -> int:
+    """Draw what one request or frame caused, from the server's log (--log-format json)."""
+    from reileta import tracedrawing, tracing
+
+    wanted = tracing.trace_id(trace)
+    if wanted is None:
+        raise options.WrongUse("TRACE_ID: must be 16 hexadecimal digits")
+    if log_file is None and sys.stdin.isatty():
+        raise options.WrongUse("--log: is needed where nothing comes on standard input")
+    with _reading(log_file) as log:
+        found = tracing.find(log, wanted)
+    for line in tracedrawing.remarks(found):
+        typer.echo(f"reileta: {line}", err=True)
+    if not found.events:
+        raise Failed(tracedrawing.nothing(found, wanted))
+    root = tracing.tree(found.events)
+    _print(tracedrawing.mermaid(root) if as_mermaid else tracedrawing.draw(root, wanted))
+    return 0
+
+
+@app.command("replay")
+def replay_recording(
+    *,
+    recording: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What --record wrote.", show_default=False)
+    ],
+    steps: Annotated[bool, typer.Option("--steps", help="Show what each message did.")] = False,
+) -> int:
+    """Play a recording again through the rules, and show what the instance was in the end."""
+    from reileta.recording import NotARecording
+    from reileta.replay import Replay
+    from reileta.retelling import retell
+
+    with _reading(recording) as file:
+        try:
+            replay = Replay(file)
+        except NotARecording as error:
+            raise Failed(f"can't replay {recording}: {error}") from None
+        _print(retell(replay, steps=steps))
+    return 0
+
+
+@contextmanager
+def _reading(path: Path | None) -> Iterator[BinaryIO]:
+    """The file, or standard input (None); what is wrong with it becomes one line."""
+    if path is None:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - errors of the block are not this file's
+    except OSError as error:
+        raise Failed(f"can't read {path}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Writes to standard output, whatever its encoding; a reader that has enough is no error."""
+    out = sys.stdout
+    encoding = out.encoding or "ascii"
+    try:
+        for line in lines:
+            out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        out.flush()
+    except BrokenPipeError:
+        # Python would try to write the rest at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _tool_log() -> None:
