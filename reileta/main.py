@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -107,9 +107,22 @@ async def serve(
     settings: Settings, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serves until `Server.stop`; started with the server, once it takes connections."""
+    listeners, port = await open_listeners(settings)
+    try:
+        await _serve_on(listeners, port, settings, task_status)
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+async def _serve_on(
+    listeners: Sequence[trio.SocketListener],
+    port: int,
+    settings: Settings,
+    task_status: trio.TaskStatus[Server],
+) -> None:
     clock = MonotonicClock()
     metrics = Metrics()
-    listeners, port = await open_listeners(settings)
     address = settings.address or _address(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()

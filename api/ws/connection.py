@@ -54,6 +54,7 @@ from reileta.ids import At
 
 INVALID_UTF8: Final = 1007
 TOO_MANY: Final = 1008
+TRY_AGAIN: Final = 1013
 CREDENTIAL_GONE: Final = 4000
 AVR: Final = "avr"
 ASK_TIMEOUT_S: Final = 15.0
@@ -89,6 +90,7 @@ class Connection:
         "_node",
         "_sampler",
         "_session",
+        "_span",
         "asker",
         "wire",
     )
@@ -104,6 +106,7 @@ class Connection:
         self._sampler = sampler
         self._session: Ref[SessionMessage] | None = None
         self._message: ClientMessage | None = None
+        self._span = current.get()
         self._allowance = float(node.settings.messages_burst)
         self._counted_at = trio.current_time()
 
@@ -135,6 +138,7 @@ class Connection:
             self._speak(message)
             return True
         self._message = message
+        self._span = span
         return False
 
     def _begin(self) -> Span:
@@ -197,7 +201,8 @@ class Connection:
         """Carries out the message that `take` left, and answers it."""
         message, self._message = self._message, None
         assert message is not None
-        span, begun = current.get(), trio.current_time()
+        span, begun = self._span, trio.current_time()
+        current.set(span)  # another task may have taken it, for others as well
         refused: ReiletaError | None = None
         try:
             with trio.fail_after(ASK_TIMEOUT_S):
@@ -259,7 +264,7 @@ class Connection:
             await self._attach(asker, None)
         except ReiletaError as error:
             self._send(failure(commands.AUTHENTICATE, None, None, error))
-            self.wire.close(close_code_of(type(error)) or CREDENTIAL_GONE, error.message)
+            self.wire.close(close_code_of(type(error)) or TRY_AGAIN, error.message)
 
     async def _attach(self, asker: Asker, state: bytes | None) -> None:
         for attempt in (1, 2):

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.messages import Detach
+from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway, gateway_blueprint
+from api.ws.wire import CLOSE_TIMEOUT_S
+from reileta.access import Asker
+from reileta.settings import Settings
+from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, asker, auth, port
+
+
+class Watched:
+    """A gateway with its watch running, and one socket."""
+
+    def __init__(self, nursery: trio.Nursery, node: FakeNode, who: Asker | None) -> None:
+        self.node = node
+        self.gateway = Gateway(port(node), auth())
+        self.wire = FakeWire(nursery)
+        nursery.start_soon(self.gateway.watch)
+        nursery.start_soon(self.gateway.serve, self.wire, who)
+
+
+async def test_silence_is_asked_about_and_then_cut(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    settings = Settings(keepalive_interval_s=20, keepalive_timeout_s=10)
+    one = Watched(nursery, FakeNode(settings), asker())
+    await trio.sleep(20 - WATCH_S)
+    assert one.wire.pings == 0
+    await trio.sleep(3 * WATCH_S)
+    assert one.wire.pings == 1
+    await trio.sleep(10 - 3 * WATCH_S)
+    assert one.wire.finishes == 0
+    await trio.sleep(4 * WATCH_S)
+    assert one.wire.finishes == 1
+    assert len(one.gateway) == 0
+    assert isinstance(one.node.actor.told[-1], Detach)
+
+
+async def test_whoever_says_anything_is_there(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    settings = Settings(keepalive_interval_s=5, keepalive_timeout_s=5)
+    one = Watched(nursery, FakeNode(settings), asker())
+    for _ in range(20):
+        await trio.sleep(4)
+        await one.wire.inbox.send([])
+    assert one.wire.pings == 0
+    await trio.sleep(8)
+    assert one.wire.pings == 1
+    await one.wire.inbox.send([])
+    await trio.sleep(2)
+    assert one.wire.finishes == 0
+
+
+async def test_who_never_says_who_it_is(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    one = Watched(nursery, FakeNode(Settings(credential_deadline_s=10)), None)
+    await trio.sleep(10 - WATCH_S)
+    assert one.wire.close_code == 0
+    await trio.sleep(3 * WATCH_S)
+    assert one.wire.closed == (4001, "no credential")
+    assert one.wire.finishes == 0
+    await trio.sleep(CLOSE_TIMEOUT_S + 2 * WATCH_S)
+    assert one.wire.finishes == 1, "one that does not answer the close frame is cut"
+
+
+async def test_a_credential_that_runs_out(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    begins = EPOCH_MS + round(trio.current_time() * 1000)
+    one = Watched(nursery, FakeNode(), asker(expires_at=begins + 5_000))
+    await trio.sleep(4)
+    assert one.wire.close_code == 0
+    await trio.sleep(3)
+    assert one.wire.close_code == 4000
+    assert [said["command"] for said in one.wire.said] == ["unauthenticated"]
+
+
+async def test_a_goodbye_ends_it(nursery: trio.Nursery) -> None:
+    one = Watched(nursery, FakeNode(), asker())
+    await wait_all_tasks_blocked()
+    assert len(one.gateway) == one.node.metrics.connections == 1
+    one.wire.inbox.close()
+    await wait_all_tasks_blocked()
+    assert one.wire.finishes == 1
+    assert len(one.gateway) == one.node.metrics.connections == 0
+    assert one.node.metrics.connections_total == 1
+
+
+async def test_messages_are_taken_until_it_is_closed(nursery: trio.Nursery) -> None:
+    one = Watched(nursery, FakeNode(), asker())
+    ping = b'{"command":"ping"}'
+    await one.wire.inbox.send([ping, b"\xff", ping])
+    await wait_all_tasks_blocked()
+    assert one.node.metrics.messages_in == 2
+    assert [said["command"] for said in one.wire.said] == ["ping"]
+    assert one.wire.close_code == 1007
+
+
+async def test_frames_that_are_no_messages_are_counted(nursery: trio.Nursery) -> None:
+    one = Watched(nursery, FakeNode(), asker())
+    one.wire.overhead = 100_000
+    await one.wire.inbox.send([])
+    await wait_all_tasks_blocked()
+    assert one.wire.closed == (1008, "too many frames")
+
+
+async def test_too_many_connections(nursery: trio.Nursery) -> None:
+    node = FakeNode(Settings(connections=1))
+    gateway = Gateway(port(node), auth())
+    first, second = FakeWire(nursery), FakeWire(nursery)
+    nursery.start_soon(gateway.serve, first, asker())
+    await wait_all_tasks_blocked()
+    nursery.start_soon(gateway.serve, second, asker())
+    await wait_all_tasks_blocked()
+    assert first.closed is None
+    assert second.closed == (1013, "too many connections")
+
+
+async def test_who_comes_while_it_stops_is_sent_away(nursery: trio.Nursery) -> None:
+    one = Watched(nursery, FakeNode(draining=True), asker())
+    await wait_all_tasks_blocked()
+    assert one.wire.close_code == 1001
+    assert not one.node.actor.told
+
+
+async def test_draining(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    gateway = Gateway(port(FakeNode()), auth())
+    wires = [FakeWire(nursery) for _ in range(500)]
+    for wire in wires:
+        nursery.start_soon(gateway.serve, wire, asker())
+    await wait_all_tasks_blocked()
+    for polite in wires[:400]:
+        polite.inbox.close()
+    began = trio.current_time()
+    await gateway.drain(3)
+    assert trio.current_time() - began == pytest.approx(3, abs=0.1)
+    assert {wire.closed[0] for wire in wires if wire.closed} == {1001}
+    await wait_all_tasks_blocked()
+    assert len(gateway) == 0
+    assert all(wire.finishes == 1 for wire in wires)
+
+
+async def test_draining_ends_with_the_last(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    gateway = Gateway(port(FakeNode()), auth())
+    began = trio.current_time()
+    await gateway.drain(3)
+    assert trio.current_time() - began < 0.1
+
+
+async def test_clients_come_back_at_different_times(nursery: trio.Nursery) -> None:
+    gateway = Gateway(port(FakeNode()), auth())
+    said = {gateway._come_back() for _ in range(200)}
+    assert said <= {f"come back in {s} s" for s in range(1, RETURN_SPREAD_S + 1)}
+    assert len(said) > RETURN_SPREAD_S / 2
+
+
+async def test_the_fallback_without_the_extension(nursery: trio.Nursery) -> None:
+    """Quart's own test client: its websocket, message by message."""
+    app = QuartTrio(__name__)
+    node = FakeNode()
+    gateway = Gateway(port(node), auth())
+    app.register_blueprint(gateway_blueprint(gateway, lambda: nursery))
+    client: Any = app.test_client()
+    async with client.websocket("/api/ws") as socket:
+        for number in itertools.count(1):
+            await socket.send(f'{{"command":"ping","state":{number}}}')
+            assert f'"state":{number}' in await socket.receive()
+            if number == 3:
+                break
+        await socket.send(b"binary")
+        assert '"code":119' in await socket.receive()
+        assert len(gateway) == 1
+    with trio.fail_after(5):
+        while len(gateway):
+            await trio.sleep(0.005)

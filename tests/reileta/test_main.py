@@ -1,0 +1,139 @@
+"""The composition root: starting, stopping, and what it says. Whole servers are in tests/e2e."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import structlog.testing
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from reileta import main
+from reileta.main import KEY_FILE, Server, Stopping, serve
+from reileta.settings import Settings
+from reileta.startup import StartupError
+
+
+def settings(database_url: str, folder: Path, **changes: Any) -> Settings:
+    return Settings(port=0, data=folder / "data", database=database_url, **changes)
+
+
+async def test_started_means_ready(database_url: str, tmp_path: Path) -> None:
+    chosen = settings(database_url, tmp_path)
+    with structlog.testing.capture_logs() as logged:
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(serve, chosen)
+            port = int(server.url.rpartition(":")[2])
+            assert server.url == f"http://127.0.0.1:{port}"
+            assert server.node.address == f"127.0.0.1:{port}"
+            assert server.node.ready_at is not None
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+                with trio.fail_after(5):
+                    assert (await client.receive_some(15)).startswith(b"HTTP/1.1 200")
+            await server.stop()
+    ready = [one for one in logged if one["event"] == "server.ready"]
+    assert [one["url"] for one in ready] == [server.url]
+    key = chosen.data / KEY_FILE
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+async def test_it_calls_itself_what_it_is_told_to(database_url: str, tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        chosen = settings(database_url, tmp_path, address="play.example.org")
+        server: Server = await nursery.start(serve, chosen)
+        assert server.node.address == "play.example.org"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_first_password_is_shown_once_and_never_logged(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for times in (1, 0):
+        with structlog.testing.capture_logs() as logged:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve, settings(database_url, tmp_path))
+                nursery.cancel_scope.cancel()
+        shown = capsys.readouterr().err
+        assert shown.count("password:") == times
+        if times:
+            password = shown.split("password:")[1].split()[0]
+            assert len(password) >= 16
+            assert password not in str(logged)
+
+
+async def test_stopping_takes_nothing_new_and_ends(database_url: str, tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(serve, settings(database_url, tmp_path))
+            await server.stop()
+            assert server.node.draining
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", int(server.url.rpartition(":")[2]))
+
+
+async def test_a_start_that_fails_is_the_starters(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="database"):
+        await serve(settings("postgresql://127.0.0.1:1/none", tmp_path))
+
+
+async def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            await serve(Settings(port=port, data=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.stops = 0
+
+    async def stop(self) -> None:
+        self.stops += 1
+        await trio.sleep_forever()
+
+
+async def heeded(*steps: str) -> bool:
+    """Whether all is cancelled once the signals came; `ready` among them: the server started."""
+    server = FakeServer()
+    send, signals = trio.open_memory_channel[int](10)
+    async with send, signals:
+        with trio.CancelScope() as scope:
+            stopping = Stopping(scope)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stopping.heed, signals)
+                for step in steps:
+                    if step == "ready":
+                        stopping.server = cast(Server, server)
+                    else:
+                        await send.send(signal.SIGTERM)
+                        await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+    assert server.stops == ("ready" in steps and "TERM" in steps)
+    return scope.cancel_called
+
+
+@pytest.mark.parametrize(
+    ("steps", "at_once"),
+    [
+        (("ready",), False),
+        (("ready", "TERM"), False),
+        (("ready", "TERM", "TERM"), True),
+        (("TERM",), True),
+    ],
+)
+async def test_signals(steps: tuple[str, ...], at_once: bool) -> None:
+    assert await heeded(*steps) is at_once
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [("127.0.0.1", 80, "127.0.0.1:80"), ("::1", 3032, "[::1]:3032"), ("a.b", 1, "a.b:1")],
+)
+def test_addresses(host: str, port: int, expected: str) -> None:
+    assert main._address(host, port) == expected
