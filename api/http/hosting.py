@@ -72,7 +72,7 @@ def measure_of(given: ModerateInput) -> Measure:
 
 def hosting_routes(edge: Edge) -> Routes:
     """The endpoints of those who run an instance."""
-    node, desk = edge.node, edge.node.desk
+    node = edge.node
     routes = Routes("hosting", edge, invalid=ModerationInvalid)
 
     @routes.add(
@@ -89,7 +89,7 @@ def hosting_routes(edge: Edge) -> Routes:
         when it is kept for good. Owner, admins, the master and moderators may, each those below.
         """
         instance = await find_instance(node, call, call.args["ref"])
-        await desk.moderate(instance.id, call.by, measure_of(given))
+        await node.desk.moderate(instance.id, call.by, measure_of(given))
         return NothingView()
 
     @routes.add(
@@ -104,7 +104,7 @@ def hosting_routes(edge: Edge) -> Routes:
     async def get_bans(call: Call, given: Paging) -> ListView[BanView]:
         """Bans in force, the oldest first, for the owner, admins, the master and moderators."""
         instance = await find_instance(node, call, call.args["ref"])
-        bans = await desk.bans(instance.id, call.by)
+        bans = await node.desk.bans(instance.id, call.by)
         some = bans[given.offset : given.offset + given.limit]
         page = Page(some, len(bans), given.limit, given.offset)
         return listed(page, lambda ban: ban_view(ban, node.address))
@@ -153,7 +153,7 @@ def hosting_routes(edge: Edge) -> Routes:
     async def hand_over(call: Call, given: MasterInput) -> NothingView:
         """Makes someone inside the master, until it leaves; the owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await desk.hand_over(instance.id, call.by, given.user)
+        await node.desk.hand_over(instance.id, call.by, given.user)
         return NothingView()
 
     @routes.add(
@@ -167,7 +167,7 @@ def hosting_routes(edge: Edge) -> Routes:
     async def name_moderator(call: Call) -> NothingView:
         """Names a moderator, inside or not; it stays one until dismissed. The owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await desk.name_moderator(instance.id, call.by, call.args["user"])
+        await node.desk.name_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     @routes.add(
@@ -181,7 +181,7 @@ def hosting_routes(edge: Edge) -> Routes:
     async def dismiss_moderator(call: Call) -> NothingView:
         """Dismisses a moderator; one that is none is no error. The owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await desk.dismiss_moderator(instance.id, call.by, call.args["user"])
+        await node.desk.dismiss_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     return routes

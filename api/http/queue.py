@@ -47,7 +47,7 @@ class CandidateQuery(Input):
 
 def queue_routes(edge: Edge) -> Routes:
     """The endpoints of those who want to come in."""
-    node, desk = edge.node, edge.node.desk
+    node = edge.node
     routes = Routes("queue", edge, invalid=InstanceInvalid)
 
     @routes.add(
@@ -62,7 +62,7 @@ def queue_routes(edge: Edge) -> Routes:
         """How many wait, and the asker's own entry; for the owner, the master, moderators and
         admins all entries as well."""
         instance = await find_instance(node, call, call.args["ref"])
-        queue = await desk.queue(instance.id, call.asker)
+        queue = await node.desk.queue(instance.id, call.asker)
         view = QueueView(
             queued=queue.waiting,
             entry=known(None if queue.own is None else entry_view(queue.own)),
@@ -97,8 +97,8 @@ def queue_routes(edge: Edge) -> Routes:
         one, whether it asked or not; who may depends on the instance's access."""
         instance = await find_instance(node, call, call.args["ref"])
         if given.user is None:
-            return entry_view(await desk.candidate(instance.id, call.by))
-        return entry_view(await desk.admit(instance.id, call.by, given.user))
+            return entry_view(await node.desk.candidate(instance.id, call.by))
+        return entry_view(await node.desk.admit(instance.id, call.by, given.user))
 
     @routes.add(
         "DELETE",
@@ -113,9 +113,9 @@ def queue_routes(edge: Edge) -> Routes:
         """Takes the asker's entry back; with `user`, that one's entry and invitation."""
         instance = await find_instance(node, call, call.args["ref"])
         if given.user is None:
-            await desk.withdraw(instance.id, call.by)
+            await node.desk.withdraw(instance.id, call.by)
         else:
-            await desk.refuse(instance.id, call.by, given.user)
+            await node.desk.refuse(instance.id, call.by, given.user)
         return NothingView()
 
     @routes.add(
@@ -129,7 +129,7 @@ def queue_routes(edge: Edge) -> Routes:
     async def get_players(call: Call, given: Paging) -> ListView[PlayerInsideView]:
         """Players with their roles, longest inside first, for all who may see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
-        players = await desk.players(instance.id)
+        players = await node.desk.players(instance.id)
         some = players[given.offset : given.offset + given.limit]
         return ListView(
             items=tuple(player_view(player, role) for player, role in some),

@@ -27,6 +27,7 @@ from api.ports import GatewayPort
 from api.ws.inbound import (
     Broken,
     ClientMessage,
+    MeasureData,
     PingData,
     PlaceData,
     TokenData,
@@ -70,6 +71,7 @@ _COMMANDS: Final = (
     commands.INSTANCE_JOIN,
     commands.INSTANCE_LEAVE,
     commands.INSTANCE_DATA,
+    commands.INSTANCE_MODERATE,
 )
 
 
@@ -235,6 +237,7 @@ class Connection:
             commands.UNSUBSCRIBE: self._unsubscribe,
             commands.INSTANCE_JOIN: self._join,
             commands.INSTANCE_LEAVE: self._leave,
+            commands.INSTANCE_MODERATE: self._moderate,
         }
 
     async def _ping(self, message: ClientMessage) -> None:
@@ -312,6 +315,16 @@ class Connection:
         session = self._ensure_session()
         place = self._place(message)
         await session.ask(Leave(self.wire, place, message.wanted))
+
+    async def _moderate(self, message: ClientMessage) -> None:
+        """As over HTTP. The instance itself answers, in order with the data."""
+        asker = self._ensure_asker()
+        if message.subgroup in (None, "", AVR):
+            raise MessageInvalid.field("subgroup", "must be the instance's id")
+        data = parse_data(message.data, MeasureData)
+        await self._node.moderate(
+            self._local(message.subgroup or ""), asker, data.measure(), self.wire, message.wanted
+        )
 
     def _place(self, message: ClientMessage) -> str:
         """The instance that a command is about: in `data`, or else the subgroup."""

@@ -13,7 +13,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from reileta.errors import MessageInvalid
+from actors.desk import Measure
+from reileta.errors import MessageInvalid, PlayerNotFound
+from reileta.ids import is_id
 
 T = TypeVar("T")
 
@@ -72,6 +74,24 @@ class TokenData(Struct):
 class TopicData(Struct, omit_defaults=True):
     event: str
     target: str | None = None
+
+
+class MeasureData(Struct):
+    """What a moderator wants, of a player inside or of a user."""
+
+    type: str
+    player: str | None = None
+    user: str | None = None
+    reason: str | None = None
+    until: int | None = None
+
+    def measure(self) -> Measure:
+        """Raises MessageInvalid unless it names one target."""
+        if (self.player is None) == (self.user is None):
+            raise MessageInvalid.field("data.user", "give either `player` or `user`")
+        if self.player is not None and not is_id(self.player, "p"):
+            raise PlayerNotFound
+        return Measure(self.player or self.user or "", self.type, self.reason, self.until)
 
 
 class PingData(Struct):
