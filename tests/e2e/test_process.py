@@ -32,8 +32,9 @@ class Visitor:
         self._sending = trio.Lock()
         self.received = 0
 
-    async def speak(self) -> None:
+    async def speak(self, begin: trio.Event) -> None:
         """Says something 20 times a second, until the server has said goodbye."""
+        await begin.wait()
         while not self._stopped:
             async with self._sending:
                 await self._client.send(self._say)
@@ -62,6 +63,7 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
         place = await new_instance(served, people[0])
         goodbyes: list[tuple[int, int]] = []
         visitors: list[Visitor] = []
+        all_inside = trio.Event()
 
         async def visit(bot: Bot, number: int, *, task_status: trio.TaskStatus[None]) -> None:
             async with Raw.connected(served) as client:
@@ -70,7 +72,7 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
                 task_status.started()
                 async with trio.open_nursery() as nursery:
                     if number % 10 == 0:
-                        nursery.start_soon(visitor.speak)
+                        nursery.start_soon(visitor.speak, all_inside)
                     goodbyes.append(await visitor.listen())
 
         async with (
@@ -80,6 +82,7 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
             await deaf.enter(people[200], place)
             for number, bot in enumerate(people[:200]):
                 await clients.start(visit, bot, number)
+            all_inside.set()
             with trio.fail_after(PATIENCE_S):
                 while min(one.received for one in visitors) < 100_000:
                     await trio.sleep(0.02)
