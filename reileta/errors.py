@@ -6,7 +6,7 @@
     │   ├── ServerInvalid 29, AssetFileInvalid 32, InstanceInvalid 33, IntegrityInvalid 34
     │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108
     │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
-    │       ImageInvalid 124, RangeInvalid 127
+    │       ImageInvalid 124, RangeInvalid 127, ResourceInvalid 126
     ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
     │                           CredentialInvalid 101
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
@@ -232,6 +232,10 @@ class RangeInvalid(InvalidInput):
     def __init__(self, *details: Detail, size: int = 0) -> None:
         super().__init__(*details)
         self.size = size
+
+
+class ResourceInvalid(InvalidInput):
+    code, message = 126, "Resource invalid input"
 
 
 class NotLoggedIn(Unauthenticated):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from reileta.jsonvalues import Json
+
 ADMIN_TAG: Final = "avr:admin"
 """The tag of a user that administers the server; only admins give it."""
 
@@ -71,6 +73,15 @@ class Token:
     access_expires: int
     refresh_expires: int
     killed_at: int | None
+    first_hash: bytes | None = None
+    """The `access_hash` that it was first issued with, if these are not its first keys."""
+    unused: bool = False
+    """Whether these are its newest keys, which nobody has used: those before are good, too."""
+
+    @property
+    def id(self) -> bytes:
+        """What stays when its keys are made anew: the first `access_hash`."""
+        return self.first_hash or self.access_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +219,47 @@ class Image:
     width: int
     height: int
     updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that sessions acquire, read and write (S `Resource`). `number` is S's integer id.
+
+    `owner` is the id of a user of this server, `shares` are those of others who may use it too.
+    """
+
+    number: int
+    type: str
+    owner: str
+    title: str
+    data: Json
+    version: int
+    created_at: int
+    updated_at: int
+    shares: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who has a resource: a session, of a user, or nobody (None).
+
+    `fence` grows with each acquisition, and guards what is written; `until` (ms) is how long the
+    session keeps it without a WebSocket.
+    """
+
+    fence: int = 0
+    session: str | None = None
+    user: str | None = None
+    until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a session has acquired, and the fencing number with which it may write."""
+
+    resource: Resource
+    fence: int
+    until: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,10 @@ class Settings(BaseSettings):
     keepalive_timeout_s: float = Field(default=20, gt=0)
     """How long a WebSocket may take to answer a ping."""
 
+    # Sessions
+    away_s: float = Field(default=60, gt=0)
+    """How long a session without a WebSocket keeps the resource that it has."""
+
     # Instances
     seat_grace_s: float = Field(default=10, ge=0)
     """How long the seat of a player is kept whose socket was lost."""

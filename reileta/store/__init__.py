@@ -10,6 +10,7 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.files import FileStore
 from reileta.files.local import LocalFiles
+from reileta.resourcetypes import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store.assets import Assets
 from reileta.store.bans import Bans
@@ -20,13 +21,16 @@ from reileta.store.follows import Follows
 from reileta.store.identity import Identities, Identity
 from reileta.store.images import Images
 from reileta.store.instances import Instances
+from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderations import Moderations
 from reileta.store.moderators import Moderators
 from reileta.store.postgres import Database, Queries, asyncio_loop
 from reileta.store.profiles import Profiles
+from reileta.store.resources import Resources
 from reileta.store.services import Services
 from reileta.store.sessions import Sessions
+from reileta.store.states import States
 from reileta.store.tokens import Tokens
 from reileta.store.users import Users
 from reileta.store.worlds import Worlds
@@ -60,18 +64,27 @@ class Store:
     blobs: Blobs
     files: FileStore
     """The files themselves; `blobs` says which are wanted."""
+    states: States
+    resources: Resources
+    leases: Leases
 
 
 @asynccontextmanager
 async def open_store(
-    settings: Settings, clock: Clock, *, shared: bool = False, files: FileStore | None = None
+    settings: Settings,
+    clock: Clock,
+    *,
+    shared: bool = False,
+    files: FileStore | None = None,
+    types: ResourceTypes = BUILT_IN,
 ) -> AsyncIterator[Store]:
     """The store that the settings name, at this version's schema, closed again after the body.
 
     Without `settings.database`, an embedded PostgreSQL runs meanwhile; `shared` is for commands,
     which use a running server's. Without `files`, these lie in the data folder, where nothing is
-    made or swept until it is asked for. Raises StartupError. Brings its own asyncio loop: what the
-    store is asked may come from any task of this Trio run.
+    made or swept until it is asked for. `types` are the types of resources, a host's own with them.
+    Raises StartupError. Brings its own asyncio loop: what the store is asked may come from any task
+    of this Trio run.
     """
     async with AsyncExitStack() as stack:
         url = settings.database
@@ -105,4 +118,7 @@ async def open_store(
             images=Images(database, clock, blobs),
             blobs=blobs,
             files=files,
+            states=States(database),
+            resources=Resources(database, clock, types),
+            leases=Leases(database, clock, types),
         )

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from reileta.clock import Clock
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
-from reileta.records import Session
+from reileta.records import Page, Session
 from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.sql import Where, page
+from reileta.store.tokens import EXPIRES
+
+BIRTH_MS: Final = 60_000
+"""How long a session may be without a token after it was opened."""
+
+# The state stays where it is: it can be large, and states.py reads it.
+_COLUMNS: Final = "id, user_id, created_at, ended_at"
+
+# $2: now, $3: opened before
+_FORSAKEN: Final = (
+    "ended_at IS NULL AND created_at <= $3 AND NOT EXISTS (SELECT 1 FROM tokens "  # noqa: S608
+    "WHERE tokens.session_id = sessions.id AND killed_at IS NULL "
+    f"AND {EXPIRES} > $2)"
+)
 
 
 class Sessions:
@@ -31,29 +48,84 @@ class Sessions:
 
     async def get(self, id_: str) -> Session | None:
         """The session of that id, alive or ended."""
-        row = await self._queries.fetch_one("SELECT * FROM sessions WHERE id = $1", id_)
+        row = await self._queries.fetch_one(
+            f"SELECT {_COLUMNS} FROM sessions WHERE id = $1",  # noqa: S608 - columns of ours
+            id_,
+        )
         return None if row is None else session(row)
 
+    async def of_user(self, user_id: str, *, limit: int, offset: int) -> Page[Session]:
+        """The user's sessions that are alive, newest first."""
+        where = Where()
+        where.add("user_id = {}", user_id)
+        where.add("ended_at IS NULL")
+        return await page(
+            self._queries,
+            "sessions",
+            where,
+            session,
+            order=("created_at", "id"),
+            newest_first=True,
+            limit=limit,
+            offset=offset,
+        )
+
     async def end(self, id_: str) -> bool:
-        """Ends the session and kills all its tokens, at once; whether it was alive."""
+        """Ends the session, with its tokens, state and resource, at once; whether it was alive."""
+        async with self._queries.transaction() as transaction:
+            await _lock_user(transaction, id_)
+            return await self._end(transaction, id_)
+
+    async def expire(self, id_: str) -> bool:
+        """Ends the session if none of its tokens is alive; whether it did (PROTOCOL §8).
+
+        A session gets its first token a moment after it was opened, so a new one has `BIRTH_MS`.
+        """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            # The user's row is the lock that whoever changes the user's tokens takes first; see
-            # tokens.py.
-            await transaction.fetch(
-                "SELECT 1 FROM users WHERE id = (SELECT user_id FROM sessions WHERE id = $1) "
-                "FOR NO KEY UPDATE",
-                id_,
-            )
-            ended = await transaction.execute(
-                "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL", id_, now
-            )
-            await transaction.execute(
-                "UPDATE tokens SET killed_at = $2 WHERE session_id = $1 AND killed_at IS NULL",
+            # Whoever issues a token has the same lock, and none can be added behind this look.
+            await _lock_user(transaction, id_)
+            forsaken = await transaction.fetch(
+                f"SELECT 1 FROM sessions WHERE id = $1 AND {_FORSAKEN}",  # noqa: S608
                 id_,
                 now,
+                now - BIRTH_MS,
             )
+            return bool(forsaken) and await self._end(transaction, id_)
+
+    async def expire_all(self, *, limit: int = 100) -> list[str]:
+        """Ends up to `limit` sessions that have no token that is alive; returns their ids."""
+        now = self._clock.now_ms()
+        rows = await self._queries.fetch(
+            f"SELECT id FROM sessions WHERE {_FORSAKEN} "  # noqa: S608
+            "ORDER BY created_at LIMIT $1",
+            limit,
+            now,
+            now - BIRTH_MS,
+        )
+        return [row["id"] for row in rows if await self.expire(row["id"])]
+
+    async def _end(self, transaction: Queries, id_: str) -> bool:
+        now = self._clock.now_ms()
+        # Its state and its resource go by the database's own rules, however a session ends.
+        ended = await transaction.execute(
+            "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL", id_, now
+        )
+        await transaction.execute(
+            "UPDATE tokens SET killed_at = $2 WHERE session_id = $1 AND killed_at IS NULL",
+            id_,
+            now,
+        )
         return ended > 0
+
+
+async def _lock_user(transaction: Queries, session_id: str) -> None:
+    """Takes the lock that whoever changes the user's tokens takes first; see tokens.py."""
+    await transaction.fetch(
+        "SELECT 1 FROM users WHERE id = (SELECT user_id FROM sessions WHERE id = $1) "
+        "FOR NO KEY UPDATE",
+        session_id,
+    )
 
 
 def session(row: Row) -> Session:

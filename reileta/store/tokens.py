@@ -2,6 +2,8 @@
 
 Whatever adds to a user's tokens or ends several of them locks the user's row first: so two logins
 at once can't both count the tokens before the other's is there, and no deadlock can come of it.
+What makes the keys of one token anew locks that token's row alone; `reileta/tokens.py` says what
+becomes of it.
 """
 
 from __future__ import annotations
@@ -14,17 +16,51 @@ from reileta.errors import SessionNotFound
 from reileta.records import Session, Token, User
 from reileta.store.postgres import Queries, Row
 from reileta.store.users import user
+from reileta.tokens import Chain, Lifetimes, Pair, Spent
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 """How long a token that is good for nothing more is kept. The next one issued sweeps it out."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issued(Token):
     """A token that was just issued."""
 
     evicted: tuple[bytes, ...]
-    """The `access_hash`es of the tokens that had to go for it, whose sockets are to be closed."""
+    """The `id`s of the tokens that had to go for it, whose sockets are to be closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A token with keys made anew, its session and its user."""
+
+    token: Token
+    session: Session
+    user: User
+    superseded: tuple[bytes, ...]
+    """The `access_hash`es of its earlier keys that are good no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Theft:
+    """Someone used a spent refresh key: the token, by its `id`, was killed. To be logged."""
+
+    token: bytes
+    session_id: str
+    user_id: str
+
+
+EXPIRES: Final = (
+    "greatest(access_expires, refresh_expires, prior_access_expires, prior_refresh_expires)"
+)
+"""When no key of a token is good any more."""
+
+_COLUMNS: Final = (
+    "tokens.issued, tokens.access_hash, tokens.refresh_hash, tokens.session_id, tokens.user_id, "
+    "tokens.created_at AS token_created_at, tokens.access_expires, tokens.refresh_expires, "
+    "tokens.killed_at, tokens.first_hash, tokens.prior_access_hash, tokens.prior_refresh_hash, "
+    "tokens.prior_access_expires, tokens.prior_refresh_expires"
+)
 
 
 class Tokens:
@@ -60,8 +96,7 @@ class Tokens:
             if alive is None:
                 raise SessionNotFound
             await transaction.execute(
-                "DELETE FROM tokens WHERE user_id = $1 "
-                "AND least(killed_at, greatest(access_expires, refresh_expires)) < $2",
+                f"DELETE FROM tokens WHERE user_id = $1 AND least(killed_at, {EXPIRES}) < $2",  # noqa: S608
                 user_id,
                 now - KEPT_MS,
             )
@@ -77,26 +112,29 @@ class Tokens:
                 refresh_expires,
             )
             evicted = await transaction.fetch(
-                "UPDATE tokens SET killed_at = $2 WHERE access_hash IN ("
+                "UPDATE tokens SET killed_at = $2 WHERE access_hash IN ("  # noqa: S608
                 "SELECT access_hash FROM tokens WHERE user_id = $1 AND killed_at IS NULL "
-                "AND greatest(access_expires, refresh_expires) > $2 "
-                "ORDER BY issued DESC OFFSET $3) RETURNING access_hash",
+                f"AND {EXPIRES} > $2 "
+                "ORDER BY issued DESC OFFSET $3) RETURNING coalesce(first_hash, access_hash) AS id",
                 user_id,
                 now,
                 limit,
             )
         assert row is not None
-        return _issued(row, tuple(gone["access_hash"] for gone in evicted))
+        return _issued(row, tuple(gone["id"] for gone in evicted))
 
     async def by_access(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
-        """The token, its session and its user, alive or not: the caller judges."""
+        """The token, its session and its user, alive or not: the caller judges.
+
+        While nobody has used a token's newest keys, those before find it, too, and the token is
+        shown with the keys that were asked for.
+        """
         row = await self._queries.fetch_one(
-            "SELECT users.*, tokens.access_hash, tokens.refresh_hash, tokens.session_id, "
-            "tokens.created_at AS token_created_at, tokens.access_expires, "
-            "tokens.refresh_expires, tokens.killed_at, "
+            f"SELECT users.*, {_COLUMNS}, "  # noqa: S608 - columns of ours
             "sessions.created_at AS session_created_at, sessions.ended_at "
             "FROM tokens JOIN sessions ON sessions.id = tokens.session_id "
-            "JOIN users ON users.id = tokens.user_id WHERE tokens.access_hash = $1",
+            "JOIN users ON users.id = tokens.user_id "
+            "WHERE tokens.access_hash = $1 OR tokens.prior_access_hash = $1",
             access_hash,
         )
         if row is None:
@@ -107,26 +145,167 @@ class Tokens:
             created_at=row["session_created_at"],
             ended_at=row["ended_at"],
         )
-        token = Token(
-            access_hash=row["access_hash"],
-            refresh_hash=row["refresh_hash"],
-            session_id=row["session_id"],
-            user_id=row["id"],
-            created_at=row["token_created_at"],
-            access_expires=row["access_expires"],
-            refresh_expires=row["refresh_expires"],
-            killed_at=row["killed_at"],
+        return _token(row, access_hash), session, user(row)
+
+    async def use(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
+        """`by_access`, for someone who comes with the key: from its first use on, the keys before
+        it are dead. An answer is up to date; whether the token is alive, the caller judges."""
+        found = await self.by_access(access_hash)
+        if found is None or not found[0].unused:
+            return found
+        await self.first_used(access_hash)
+        return await self.by_access(access_hash)
+
+    async def first_used(self, access_hash: bytes) -> bool:
+        """A token's newest keys were used: those before die; whether they had not been yet."""
+        async with self._queries.transaction() as transaction:
+            row = await transaction.fetch_one(
+                f"SELECT {_COLUMNS} FROM tokens WHERE access_hash = $1 "  # noqa: S608
+                "AND prior_access_hash IS NOT NULL AND killed_at IS NULL FOR UPDATE",
+                access_hash,
+            )
+            if row is None:
+                return False
+            before = _chain(row)
+            await self._keep(transaction, row["issued"], before, before.used())
+        return True
+
+    async def rotate(
+        self,
+        refresh_hash: bytes,
+        *,
+        access_hash: bytes,
+        new_refresh_hash: bytes,
+        lifetimes: Lifetimes,
+    ) -> Refreshed | Theft | None:
+        """Makes a token's keys anew for someone who comes with a refresh key (S, PROTOCOL §4).
+
+        Of two that come with the same key at once, each gets keys, and those of the later are the
+        token's: one pair is good, as if the first answer had been lost. None for a key that is
+        unknown, expired or a dead token's; a `Theft` has killed the token.
+        """
+        now = self._clock.now_ms()
+        async with self._queries.transaction() as transaction:
+            # A key goes from current to prior to spent, and each look is at what is newer than the
+            # one before: a key that moves meanwhile is found all the same.
+            row = await transaction.fetch_one(
+                f"SELECT {_COLUMNS} FROM tokens WHERE refresh_hash = $1 "  # noqa: S608
+                "OR prior_refresh_hash = $1 FOR UPDATE",
+                refresh_hash,
+            )
+            spent: tuple[Spent, ...] = ()
+            if row is None:
+                row = await transaction.fetch_one(
+                    f"SELECT {_COLUMNS}, spent.expires FROM spent_refreshes AS spent "  # noqa: S608
+                    "JOIN tokens ON tokens.issued = spent.token "
+                    "WHERE spent.refresh_hash = $1 FOR UPDATE OF tokens",
+                    refresh_hash,
+                )
+                if row is None:
+                    return None
+                spent = (Spent(refresh_hash, row["expires"]),)
+            before = _chain(row, spent)
+            after = before.refreshed(
+                refresh_hash, lifetimes.pair(access_hash, new_refresh_hash, now), now
+            )
+            if isinstance(after, str):
+                return None
+            await self._keep(transaction, row["issued"], before, after)
+            if after.killed_at is not None:
+                return Theft(_id(row), row["session_id"], row["user_id"])
+            found = await Tokens(transaction, self._clock).by_access(access_hash)
+        assert found is not None
+        kept = {pair.access_hash for pair in (after.current, after.previous) if pair is not None}
+        had = [pair.access_hash for pair in (before.current, before.previous) if pair is not None]
+        return Refreshed(*found, superseded=tuple(key for key in had if key not in kept))
+
+    async def of_session(self, session_id: str) -> list[Token]:
+        """The session's tokens that are alive, oldest first, with their newest keys."""
+        rows = await self._queries.fetch(
+            f"SELECT {_COLUMNS} FROM tokens WHERE session_id = $1 AND killed_at IS NULL "  # noqa: S608
+            f"AND {EXPIRES} > $2 ORDER BY issued",
+            session_id,
+            self._clock.now_ms(),
         )
-        return token, session, user(row)
+        return [_token(row, row["access_hash"]) for row in rows]
+
+    async def _keep(self, transaction: Queries, number: int, before: Chain, after: Chain) -> None:
+        """Writes down what became of a token whose row is locked."""
+        now, prior = self._clock.now_ms(), after.previous
+        await transaction.execute(
+            "UPDATE tokens SET first_hash = coalesce(first_hash, access_hash), "
+            "access_hash = $2, refresh_hash = $3, access_expires = $4, refresh_expires = $5, "
+            "prior_access_hash = $6, prior_refresh_hash = $7, prior_access_expires = $8, "
+            "prior_refresh_expires = $9, killed_at = $10 WHERE issued = $1",
+            number,
+            after.current.access_hash,
+            after.current.refresh_hash,
+            after.current.access_expires,
+            after.current.refresh_expires,
+            None if prior is None else prior.access_hash,
+            None if prior is None else prior.refresh_hash,
+            None if prior is None else prior.access_expires,
+            None if prior is None else prior.refresh_expires,
+            after.killed_at,
+        )
+        newly = [one for one in after.spent if one not in before.spent]
+        await transaction.execute(
+            "WITH forgotten AS (DELETE FROM spent_refreshes WHERE token = $1 AND expires <= $2) "
+            "INSERT INTO spent_refreshes (token, refresh_hash, expires) "
+            "SELECT $1, * FROM unnest($3::bytea[], $4::bigint[])",
+            number,
+            now,
+            [one.refresh_hash for one in newly],
+            [one.expires for one in newly],
+        )
 
     async def kill(self, access_hash: bytes, now_ms: int) -> bool:
-        """Ends one token; whether it had not been ended before."""
+        """Ends the token of that access key or `id`; whether it had not been ended before."""
         killed = await self._queries.execute(
-            "UPDATE tokens SET killed_at = $2 WHERE access_hash = $1 AND killed_at IS NULL",
+            "UPDATE tokens SET killed_at = $2 WHERE killed_at IS NULL "
+            "AND (access_hash = $1 OR prior_access_hash = $1 OR first_hash = $1)",
             access_hash,
             now_ms,
         )
         return killed > 0
+
+
+def _id(row: Row) -> bytes:
+    """What stays when a token's keys are made anew."""
+    return bytes(row["first_hash"] or row["access_hash"])
+
+
+def _chain(row: Row, spent: tuple[Spent, ...] = ()) -> Chain:
+    prior = None
+    if row["prior_access_hash"] is not None:
+        prior = Pair(
+            row["prior_access_hash"],
+            row["prior_refresh_hash"],
+            row["prior_access_expires"],
+            row["prior_refresh_expires"],
+        )
+    current = Pair(
+        row["access_hash"], row["refresh_hash"], row["access_expires"], row["refresh_expires"]
+    )
+    return Chain(current, prior, spent, row["killed_at"])
+
+
+def _token(row: Row, access_hash: bytes) -> Token:
+    """The token, with the pair of keys that `access_hash` is of."""
+    chain = _chain(row)
+    pair = chain.pair_of(access_hash) or chain.current
+    return Token(
+        access_hash=pair.access_hash,
+        refresh_hash=pair.refresh_hash,
+        session_id=row["session_id"],
+        user_id=row["user_id"],
+        created_at=row["token_created_at"],
+        access_expires=pair.access_expires,
+        refresh_expires=pair.refresh_expires,
+        killed_at=chain.killed_at,
+        first_hash=row["first_hash"],
+        unused=chain.previous is not None and pair is chain.current,
+    )
 
 
 def _issued(row: Row, evicted: tuple[bytes, ...]) -> Issued:

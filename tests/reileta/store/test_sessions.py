@@ -4,8 +4,9 @@ import pytest
 
 from reileta.errors import UserNotFound
 from reileta.store import Store
+from reileta.store.sessions import BIRTH_MS
 from tests.conftest import ManualClock
-from tests.reileta.store.test_tokens import issue, make_user
+from tests.reileta.store.test_tokens import HOUR_MS, issue, make_user
 
 
 async def test_a_session_is_opened_and_kept(store: Store, clock: ManualClock) -> None:
@@ -54,3 +55,51 @@ async def test_a_session_ends_once(store: Store) -> None:
     assert await store.sessions.end(session.id)
     assert not await store.sessions.end(session.id)
     assert not await store.sessions.end("s_none")
+
+
+async def test_a_session_whose_tokens_are_all_gone_ends(store: Store, clock: ManualClock) -> None:
+    session = await store.sessions.open((await make_user(store)).id)
+    issued = await issue(store, session, b"1")
+    clock.advance(BIRTH_MS)
+    assert not await store.sessions.expire(session.id)
+    assert await store.sessions.expire_all() == []
+    await store.tokens.kill(issued.access_hash, clock.now_ms())
+    assert await store.sessions.expire(session.id)
+    assert not await store.sessions.expire(session.id)
+    ended = await store.sessions.get(session.id)
+    assert ended is not None
+    assert ended.ended_at == clock.now_ms()
+
+
+async def test_sessions_end_when_their_tokens_have_run_out(
+    store: Store, clock: ManualClock
+) -> None:
+    user = await make_user(store)
+    first, second = await store.sessions.open(user.id), await store.sessions.open(user.id)
+    await issue(store, first, b"1")
+    await issue(store, second, b"2")
+    clock.advance(2 * HOUR_MS - 1)
+    assert await store.sessions.expire_all() == []
+    fresh = await store.sessions.open(user.id)
+    clock.advance(1)
+    assert await store.sessions.expire_all(limit=1) != []
+    assert len(await store.sessions.expire_all()) == 1
+    assert not await store.sessions.expire(fresh.id), "its first token is to come"
+    clock.advance(BIRTH_MS)
+    assert await store.sessions.expire_all() == [fresh.id]
+
+
+async def test_the_sessions_of_a_user_are_listed_newest_first(
+    store: Store, clock: ManualClock
+) -> None:
+    user, other = await make_user(store), await make_user(store, "bob")
+    await store.sessions.open(other.id)
+    opened = []
+    for _ in range(3):
+        opened.append(await store.sessions.open(user.id))
+        clock.advance(1)
+    await store.sessions.end(opened[1].id)
+    page = await store.sessions.of_user(user.id, limit=50, offset=0)
+    assert (page.items, page.total) == ((opened[2], opened[0]), 2)
+    page = await store.sessions.of_user(user.id, limit=1, offset=1)
+    assert (page.items, page.total) == ((opened[0],), 2)

@@ -1,0 +1,167 @@
+"""Resources: what sessions acquire, read and write (S `Resource`, PROTOCOL §8).
+
+The rules are those of `reileta/resource.py`: within a transaction, the resource is read as it is,
+with the row of its lease locked, and what a rule makes of it is written. So a fencing number guards
+every write, also between servers on one database, and none of them needs to know of the others.
+"""
+
+from __future__ import annotations
+
+from reileta.errors import UserNotFound, VersionConflict
+from reileta.jsonvalues import Json, encode
+from reileta.records import ADMIN_TAG, Page
+from reileta.records import Resource as Record
+from reileta.resource import Claimant, Name, Resource
+from reileta.resourcetypes import WORLD, Content
+from reileta.store.postgres import ConstraintBroken
+from reileta.store.shelf import Lost, Shelf, record, table, world_columns
+from reileta.store.sql import Where, page
+from reileta.store.worlds import Worlds
+
+
+class Resources(Shelf):
+    async def create(self, type_: str, who: Claimant, content: Content) -> Record:
+        """A new resource of the user's own.
+
+        Raises InvalidInput and PayloadTooLarge as the type's `check` does, and UserNotFound.
+        """
+        content = self.types.of(type_).check(content, admin=who.admin, before=None)
+        if type_ == WORLD:
+            made = await Worlds(self.queries, self.clock).create(
+                title=content.title, owner=who.user, **world_columns(content.data)
+            )
+            return (await self.get(Name(WORLD, made.number))).record
+        try:
+            row = await self.queries.fetch_one(
+                "INSERT INTO resources (type, owner, title, data, created_at, updated_at) "
+                "VALUES ($1, $2, $3, $4, $5, $5) RETURNING *",
+                type_,
+                who.user,
+                content.title,
+                encode(content.data),
+                self.clock.now_ms(),
+            )
+        except ConstraintBroken as error:
+            raise UserNotFound from error
+        assert row is not None
+        return record(type_, row, frozenset())
+
+    async def get(self, name: Name) -> Resource:
+        """The resource as it stands, with its lease. Raises ResourceNotFound."""
+        return await self.find(self.queries, name)
+
+    async def search(
+        self, type_: str, who: Claimant, *, query: str | None, limit: int, offset: int
+    ) -> Page[Record]:
+        """Those that the user may see, by number: its own, those shared with it, public ones.
+
+        An admin may see all.
+        """
+        kind = self.types.of(type_)
+        where = Where()
+        where.contains(query)
+        if type_ != WORLD:
+            where.add("type = {}", type_)
+        if not who.admin and not kind.public:
+            public = "'avr:private' <> ALL(tags)" if type_ == WORLD else "false"
+            where.add(
+                f"({public} OR owner = {{}} "  # noqa: S608 - one of two texts
+                "OR number IN (SELECT number FROM shares WHERE user_id = {}))",
+                who.user,
+                who.user,
+            )
+        return await page(
+            self.queries,
+            table(type_),
+            where,
+            lambda row: record(type_, row, frozenset()),
+            order=("number",),
+            limit=limit,
+            offset=offset,
+        )
+
+    async def write(
+        self,
+        name: Name,
+        who: Claimant,
+        *,
+        fence: int | None,
+        patch: dict[str, Json],
+        if_version: int | None,
+    ) -> Record:
+        """`Resource.write`, in the database. Raises ResourceNotFound, and what that raises."""
+        async with self.queries.transaction() as transaction:
+            before = await self.locked(transaction, name)
+            after = before.write(who, fence, patch, if_version, self.clock.now_ms()).record
+            values = [after.number, before.record.version, after.updated_at, after.title]
+            if name.type == WORLD:
+                world = world_columns(after.data)
+                written = await transaction.execute(
+                    "UPDATE worlds SET updated_at = $3, title = $4, description = $5, "
+                    "capacity = $6, tags = $7 WHERE number = $1 AND version = $2",
+                    *values,
+                    world["description"],
+                    world["capacity"],
+                    sorted(world["tags"]),
+                )
+            else:
+                written = await transaction.execute(
+                    "UPDATE resources SET updated_at = $3, title = $4, data = $5, "
+                    "version = version + 1 WHERE number = $1 AND version = $2",
+                    *values,
+                    encode(after.data),
+                )
+            if not written:  # a world, by someone who did not ask for its lease
+                raise VersionConflict
+        return after
+
+    async def delete(
+        self, name: Name, who: Claimant, *, fence: int | None, if_version: int | None
+    ) -> Record:
+        """Deletes it, with its lease and shares; returns what it was.
+
+        Raises ResourceNotFound, and what `Resource.ensure_deletable` raises.
+        """
+        async with self.queries.transaction() as transaction:
+            found = await self.locked(transaction, name)
+            found.ensure_deletable(who, fence, if_version)
+            await transaction.execute(
+                f"DELETE FROM {table(name.type)} WHERE number = $1",  # noqa: S608 - one of ours
+                name.number,
+            )
+        return found.record
+
+    async def share(self, name: Name, who: Claimant, user_id: str) -> Record:
+        """Lets another user use it, too. Raises ResourceNotFound, PermissionDenied, and
+        UserNotFound."""
+        async with self.queries.transaction() as transaction:
+            user = await transaction.fetch_one(
+                "SELECT 1 FROM users WHERE id = $1 FOR KEY SHARE", user_id
+            )
+            shared = (await self.locked(transaction, name)).share(who, user_id)
+            if user is None:
+                raise UserNotFound
+            await transaction.execute(
+                "INSERT INTO shares (number, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                name.number,
+                user_id,
+            )
+        return shared.record
+
+    async def unshare(self, name: Name, who: Claimant, user_id: str) -> tuple[Record, Lost | None]:
+        """Takes that back; and what the user has lost by it. Raises ResourceNotFound and
+        PermissionDenied."""
+        async with self.queries.transaction() as transaction:
+            before = await self.locked(transaction, name)
+            admin = await transaction.value(
+                "SELECT $2 = ANY(tags) FROM users WHERE id = $1", user_id, ADMIN_TAG
+            )
+            after = before.unshare(who, user_id, admin=bool(admin))
+            await transaction.execute(
+                "DELETE FROM shares WHERE number = $1 AND user_id = $2", name.number, user_id
+            )
+            lost = None
+            if before.lease.session is not None and after.lease.session is None:
+                await self.lease(transaction, name.number, after.lease)
+                lost = Lost(before.lease.session, name, before.lease.fence)
+        return after.record, lost

@@ -1,0 +1,34 @@
+"""Sessions, claimants and resources for the tests of the session API's storage."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from reileta.records import Resource, Session, User
+from reileta.resource import Claimant, Name
+from reileta.resourcetypes import DOCUMENT, Content
+from reileta.store import Store
+
+FOR_EVER: Final = 2**62
+
+
+async def make_user(store: Store, name: str = "ada", *, autopilot: bool = False) -> User:
+    return await store.users.create(
+        username=name, displayname=name, password_hash=None, autopilot=autopilot
+    )
+
+
+async def make_session(store: Store, name: str = "ada") -> tuple[Session, Claimant]:
+    """A session of that user, who is made if need be."""
+    user = await store.users.by_name(name) or await make_user(store, name)
+    session = await store.sessions.open(user.id)
+    return session, claimant(session, user)
+
+
+def claimant(session: Session, user: User) -> Claimant:
+    return Claimant(session.id, user.id, admin=user.admin, autopilot=user.autopilot)
+
+
+async def make_document(store: Store, who: Claimant, data: object = None) -> tuple[Resource, Name]:
+    made = await store.resources.create(DOCUMENT, who, Content("Notes", data))  # type: ignore[arg-type]
+    return made, Name(DOCUMENT, made.number)
