@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from actors.directory import Directory
-from actors.messages import HubMessage, Publish, Viewer
 from actors.ref import Ref
 from actors.sink import Sink
+from actors.topics import HubMessage, Publish, Viewer
 from reileta import events, views
 from reileta.errors import Overloaded
 from reileta.frames import encode

@@ -14,19 +14,10 @@ from typing import Final, assert_never
 
 from actors.actor import Actor
 from actors.directory import Directory
-from actors.messages import (
-    Forget,
-    HubMessage,
-    InstanceMessage,
-    Listen,
-    Publish,
-    Subscribe,
-    Unsubscribe,
-    Viewer,
-    Watch,
-)
+from actors.messages import InstanceMessage, Watch
 from actors.ref import Ref
 from actors.sink import Sink
+from actors.topics import Forget, HubMessage, Listen, Publish, Subscribe, Unsubscribe, Viewer
 from reileta import events
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.frames import event

@@ -20,6 +20,7 @@ import trio
 
 from actors.actor import Actor
 from actors.admissions import Admissions
+from actors.alarm import Alarm
 from actors.directory import Occupancy
 from actors.fanout import Fanout
 from actors.floor import Floor
@@ -63,7 +64,6 @@ from actors.roster import Roster, Seated
 from actors.sink import Seat, Sink
 from actors.speech import Speech
 from actors.surroundings import Surroundings
-from actors.timer import Timer
 from reileta import commands, events, records
 from reileta.access import BY_FRIENDS
 from reileta.errors import (
@@ -107,8 +107,7 @@ class InstanceActor(Actor[InstanceMessage]):
             self._ledger,
             lambda delay_s: self._later(delay_s, WriteOn()),
         )
-        self._timer: Timer | None = None
-        self._due: int | None = None
+        self._alarm = Alarm(lambda delay_s: self.context.after(delay_s, Tick()), self._now)
         self._dirty = True
 
     # Life --------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ class InstanceActor(Actor[InstanceMessage]):
             case Watch():
                 self._floor.heed_watcher(message.sink)
             case Tick():
-                self._timer = self._due = None
+                self._alarm.rang()
                 self._carry_out(self._rules.tick(self._now()))
             case Written():
                 self._ledger.written(message.result)
@@ -263,9 +262,8 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def on_crash(self, message: InstanceMessage) -> None:
         if isinstance(message, Speak):
-            message.sink.send(
-                failure(commands.INSTANCE_DATA, message.state, self._id, InternalError())
-            )
+            error = failure(commands.INSTANCE_DATA, message.state, self._id, InternalError())
+            message.sink.send(error)
 
     async def flush(self) -> None:
         self._lines.tell()
@@ -278,7 +276,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self.context.sent(delivered, self._fanout.reached)
         if self._dirty:
             self._settle()
-        self._schedule()
+        self._alarm.set(self._rules.next_deadline())
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
@@ -397,19 +395,6 @@ class InstanceActor(Actor[InstanceMessage]):
             self._keeper.note(lambda: self._rules.empty_since)
         self._herald.update()
 
-    def _schedule(self) -> None:
-        """Sets the timer for the next thing that the rules have to do in time."""
-        due = self._rules.next_deadline()
-        if due == self._due:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._due = due
-        if due is not None:
-            delay_s = max(0, due - self._now()) / 1000
-            self._timer = self.context.after(delay_s, Tick())
-
     def _absolute(self, ban: records.Ban) -> records.Ban:
-        address = self._around.address
-        return replace(ban, user=at(ban.user, address), by=at(ban.by, address))
+        here = self._around.address
+        return replace(ban, user=at(ban.user, here), by=at(ban.by, here))

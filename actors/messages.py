@@ -7,8 +7,7 @@ so the answer has its place in the order of what the socket gets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import outcome
@@ -342,64 +341,3 @@ class Idle(Message):
 SessionMessage: TypeAlias = (
     Attach | Detach | Join | Leave | SeatLost | UserChanged | TokenKilled | SessionEnded | Idle
 )
-
-# The hub's ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who looks at an object through a socket; `friends` with the time since which it follows
-    each."""
-
-    user: str
-    admin: bool
-    friends: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Listen(Message):
-    """A socket is there, and for whom."""
-
-    sink: Sink
-    viewer: Viewer
-
-
-@dataclass(frozen=True, slots=True)
-class Forget(Message):
-    """A socket is gone, with its subscriptions."""
-
-    sink: Sink
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe(Request[None]):
-    """A socket wants events, of one object (its id) or of all."""
-
-    sink: Sink
-    events: frozenset[str]
-    target: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe(Request[None]):
-    sink: Sink
-    events: frozenset[str]
-    target: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Publish(Message):
-    """Something happened to an object.
-
-    `render` gives its JSON as a viewer may see it, None when it may not. Those who have a seat in
-    `inside`, or are in `told`, are told by that instance itself.
-    """
-
-    event: str
-    id: str
-    render: Callable[[Viewer], bytes | None]
-    inside: str | None = None
-    told: frozenset[Sink] = frozenset()
-
-
-HubMessage: TypeAlias = Listen | Forget | Subscribe | Unsubscribe | Publish

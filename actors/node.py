@@ -22,45 +22,40 @@ from actors.actor import Spec
 from actors.desk import Desk, Measure, visitor
 from actors.directory import Directory, Occupancy
 from actors.hub import HubActor, Listeners
-from actors.instance import InstanceActor
 from actors.instruments import Instruments
-from actors.lines import give_up
 from actors.messages import (
     Change,
     Close,
-    HubMessage,
     Inherit,
     InstanceMessage,
-    SeatLost,
     SessionEnded,
     SessionMessage,
     TokenKilled,
     UserChanged,
 )
-from actors.recorded import RecordedInstanceActor
+from actors.places import Places
 from actors.recorder import Recorder, open_recorder
 from actors.ref import Ref
 from actors.registry import Registry
 from actors.revoked import Revoked
-from actors.roster import Roster
 from actors.session import Presence, SessionActor, SessionSurroundings, let_go, status_update
 from actors.sink import Sink
-from actors.speech import Speech
 from actors.supervisor import Supervisor
 from actors.surroundings import Surroundings, limits_of
 from actors.timer import Timers
+from actors.topics import HubMessage
 from actors.updates import Noun, Record, Updates
 from reileta import records, views
 from reileta.access import Asker
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
-from reileta.ids import At, at
+from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.ids import at
 from reileta.metrics import Metrics
 from reileta.settings import Settings
 from reileta.store import Identity, Store
 
 ASK_TIMEOUT_S: Final = 15.0
-SWEEP_S: Final = 10.0
+FORGET_S: Final = 10.0
 HUB_MAILBOX: Final = 65_536
 SESSION_MAILBOX: Final = 1024
 OVERLOADED: Final = 1013
@@ -97,11 +92,9 @@ class Node:
         self.draining = False
         self.hub = hub
         self._directory = directory
-        self._instances = instances
         self._sessions = sessions
-        self._recorder = recorder
         self._presences: dict[str, Presence] = {}
-        self._instance_surroundings = Surroundings(
+        around = Surroundings(
             store=store,
             clock=clock,
             address=address,
@@ -111,6 +104,7 @@ class Node:
             metrics=metrics,
             hub=hub,
         )
+        self._places = Places(instances, around, settings, recorder)
         self._revoked = Revoked(clock)
         self._session_surroundings = SessionSurroundings(
             address=address,
@@ -118,7 +112,7 @@ class Node:
             directory=directory,
             hub=hub,
             revoked=self._revoked,
-            instance=self._live_instance,
+            instance=self._places.live,
             running=instances.find,
             friends=self._friends,
         )
@@ -133,7 +127,7 @@ class Node:
             profiled=self._profiled,
         )
         self.desk = Desk(
-            live=self._live_instance,
+            live=self._places.live,
             running=instances.find,
             users=store.users,
             friends=self._friends,
@@ -188,7 +182,8 @@ class Node:
                     sessions=sessions,
                     recorder=recorder,
                 )
-                nursery.start_soon(node._sweep)
+                nursery.start_soon(node._places.sweep)
+                nursery.start_soon(node._forget)
                 nursery.start_soon(node._updates.run)
                 yield node
             nursery.cancel_scope.cancel()
@@ -214,14 +209,14 @@ class Node:
         Raises:
             ReiletaError: what the rules or the database say against it.
         """
-        _, ref = await self._live_instance(instance_id)
+        _, ref = await self._places.live(instance_id)
         with _patience():
             return await ref.ask(Change(visitor(asker, self.address), changes))
         raise Overloaded
 
     async def close_instance(self, instance_id: str, asker: Asker) -> None:
         """Ends an instance, once that is in the database; everyone inside is told."""
-        _, ref = await self._live_instance(instance_id)
+        _, ref = await self._places.live(instance_id)
         with _patience():
             await ref.ask(Close(visitor(asker, self.address)))
             return
@@ -249,7 +244,7 @@ class Node:
                 self._updates.changed("user", presence.user)
 
     async def _inherited(self, instance_id: str, heir: str) -> None:
-        ref = self._instances.find(instance_id)
+        ref = self._places.running(instance_id)
         if ref is not None:
             ref.signal(Inherit(heir))
             return
@@ -343,77 +338,11 @@ class Node:
             asker = replace(asker, user=presence.user)
         await self.desk.moderate(instance_id, asker, measure, sink=sink, state=state)
 
-    # Instances ---------------------------------------------------------------------------------
-
-    async def _live_instance(self, name: str) -> tuple[str, Ref[InstanceMessage]]:
-        """An instance by id, name or `id@server`, started if it does not run.
-
-        Raises:
-            InstanceNotFound: there is none, or it is another server's.
-            DatabaseUnavailable: it does not run, and can't be looked up now.
-        """
-        wanted = At.parse(name) if name else At(name)
-        if not wanted.local_to(self.address):
-            raise InstanceNotFound
-        ref = self._instances.find(wanted.id)
-        if ref is not None:
-            return wanted.id, ref
-        record = await self.store.instances.get(wanted.id)
-        if record is None:
-            raise InstanceNotFound
-        roster = Roster(record)
-
-        def gone(error: Exception | None) -> None:
-            self._instance_gone(roster, error)
-
-        def spec() -> Spec[InstanceMessage]:
-            return Spec(
-                f"instance/{record.id}",
-                lambda: self._instance_actor(roster),
-                mailbox_limit=self.settings.mailbox_limit,
-                gone=gone,
-            )
-
-        return record.id, await self._instances.get(record.id, spec)
-
-    def _instance_actor(self, roster: Roster) -> InstanceActor:
-        if self._recorder is None:
-            return InstanceActor(roster, self._instance_surroundings)
-        return RecordedInstanceActor(roster, self._instance_surroundings, self._recorder)
-
-    def _instance_gone(self, roster: Roster, error: Exception | None) -> None:
-        """Cleans up after an instance; if it was given up, tells those who were inside."""
-        id_ = roster.record.id
-        self._directory.occupy(id_, None)
-        if roster.fanout is not None and error is not None:
-            self.metrics.deliveries_out += roster.fanout.flush()
-        for seated in roster.seated.values():
-            seated.session.signal(SeatLost(id_, seated.player.id))
-            for sink in seated.sinks:
-                sink.seats.pop(id_, None)
-                if error is not None:
-                    sink.send(Speech.given_up(id_, seated.player))
-        roster.seated.clear()
-        if roster.rules is not None:
-            give_up(roster.rules, self._directory, self.address)
-
-    async def _sweep(self) -> None:
-        """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose
-        time came while the server or the database was down, those that nobody ever entered, and
-        those whose actor was given up."""
+    async def _forget(self) -> None:
+        """Forgets what was revoked, once nobody can still be on the way with it."""
         while True:
+            await trio.sleep(FORGET_S)
             self._revoked.forget()
-            try:
-                now = self.clock.now_ms()
-                await self.store.instances.all_empty_from(now, but=self._instances.running())
-                before = now - int(self.settings.empty_instance_s * 1000)
-                for record in await self.store.instances.abandoned(before):
-                    if self._instances.find(record.id) is None:
-                        await self.store.instances.delete(record.id)
-                        _log.info("instance.ended", instance=record.id, reason="empty")
-            except DatabaseUnavailable:
-                _log.debug("sweep.postponed")
-            await trio.sleep(min(SWEEP_S, max(0.05, self.settings.empty_instance_s)))
 
 
 def _patience() -> trio.CancelScope:

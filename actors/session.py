@@ -23,15 +23,11 @@ from actors.messages import (
     Detach,
     Enter,
     Exit,
-    Forget,
-    HubMessage,
     Idle,
     InstanceMessage,
     Join,
     Leave,
-    Listen,
     Present,
-    Publish,
     SeatLost,
     SessionEnded,
     SessionMessage,
@@ -39,12 +35,12 @@ from actors.messages import (
     SocketLost,
     TokenKilled,
     UserChanged,
-    Viewer,
 )
 from actors.ref import Ref
 from actors.revoked import Revoked
 from actors.sink import Sink
 from actors.timer import Timer
+from actors.topics import Forget, HubMessage, Listen, Publish, Viewer
 from actors.updates import publish_user
 from reileta import commands, events, views
 from reileta.access import Visitor

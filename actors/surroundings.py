@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.directory import Directory
-from actors.messages import HubMessage
 from actors.ref import Ref
+from actors.topics import HubMessage
 from reileta.clock import Clock
 from reileta.instance import Limits
 from reileta.metrics import Metrics

@@ -15,8 +15,8 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from actors.directory import Directory
-from actors.messages import HubMessage, Publish, Viewer
 from actors.ref import Ref
+from actors.topics import HubMessage, Publish, Viewer
 from reileta import events, records, views
 from reileta.access import PRIVATE, PUBLIC
 from reileta.errors import DatabaseUnavailable, Overloaded

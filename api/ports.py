@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from actors.desk import Desk, Measure
-from actors.messages import HubMessage, SessionMessage
+from actors.messages import SessionMessage
 from actors.ref import Ref
 from actors.sink import Sink
+from actors.topics import HubMessage
 from actors.updates import Noun, Record
 from reileta.access import Asker
 from reileta.clock import Clock

@@ -8,7 +8,7 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC; never goes back, and no step of the machine's clock shows."""
+        """Milliseconds since 1970 UTC; never goes back, whatever is done to the machine's clock."""
         ...
 
 

@@ -15,7 +15,7 @@ from quart_trio import QuartTrio
 import api.errors as statuses
 import reileta.errors as errors
 from actors.hub import SUBSCRIPTIONS
-from actors.node import limits_of
+from actors.surroundings import limits_of
 from api import limits
 from api.app import ReiletaApp, create_app
 from api.errors import CLOSE_CODES, status_of

@@ -11,22 +11,13 @@ import pytest
 import trio
 import trio.testing
 
-import actors.node
+import actors.places
 from actors.instance import InstanceActor
 from actors.message import Message
-from actors.messages import (
-    Attach,
-    Detach,
-    InstanceMessage,
-    Join,
-    Leave,
-    SessionMessage,
-    Speak,
-    Subscribe,
-    Unsubscribe,
-)
+from actors.messages import Attach, Detach, InstanceMessage, Join, Leave, SessionMessage, Speak
 from actors.node import Node
 from actors.ref import Ref
+from actors.topics import Subscribe, Unsubscribe
 from reileta.access import Asker, Visitor
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
@@ -359,7 +350,7 @@ class World:
         return self.instance_of(ROOM)
 
     def instance_of(self, id_: str) -> Ref[InstanceMessage]:
-        ref = self.node._instances.find(id_)
+        ref = self.node._places.running(id_)
         assert ref is not None
         return ref
 
@@ -375,7 +366,7 @@ class World:
         """All tables of the node that are not empty."""
         node = self.node
         tables = {
-            "instances": node._instances.running(),
+            "instances": node._places._registry.running(),
             "sessions": node._sessions.running(),
             "presences": node._presences,
             "revoked": len(node._revoked),
@@ -408,7 +399,7 @@ def user_at(number: int) -> str:
 @asynccontextmanager
 async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[World]:
     """A node for the block, with one room in its database."""
-    monkeypatch.setattr(actors.node, "InstanceActor", OpenInstance)
+    monkeypatch.setattr(actors.places, "InstanceActor", OpenInstance)
     store, metrics = FakeStore(), Metrics()
     async with Node.open(
         settings=Settings(**settings),

@@ -9,9 +9,9 @@ import msgspec
 from actors.directory import Directory, Occupancy
 from actors.errors import MailboxFull
 from actors.herald import Herald
-from actors.messages import HubMessage, Publish, Viewer
 from actors.ref import Ref
 from actors.sink import Sink
+from actors.topics import HubMessage, Publish, Viewer
 from reileta.instance import Instance
 from reileta.metrics import Metrics
 from tests.actors.sinks import FakeSink

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from actors.hub import SUBSCRIPTIONS
-from actors.messages import HubMessage, Listen, Publish, UserChanged, Viewer
+from actors.messages import UserChanged
+from actors.topics import HubMessage, Listen, Publish, Viewer
 from reileta import events
 from reileta.errors import EventUnknown, PermissionDenied
 from tests.actors.nodes import ROOM, Client, World, account, settle

@@ -8,21 +8,22 @@ from typing import get_args
 
 import pytest
 
-from actors import messages
+from actors import messages, topics
 from actors.message import Message
 
 UNIONS = {
     "instance": get_args(messages.InstanceMessage),
     "session": get_args(messages.SessionMessage),
-    "hub": get_args(messages.HubMessage),
+    "hub": get_args(topics.HubMessage),
 }
 
 
 def defined() -> set[type[Message]]:
     return {
         one
-        for _, one in inspect.getmembers(messages, inspect.isclass)
-        if issubclass(one, Message) and one.__module__ == messages.__name__
+        for module in (messages, topics)
+        for _, one in inspect.getmembers(module, inspect.isclass)
+        if issubclass(one, Message) and one.__module__ == module.__name__
     }
 
 

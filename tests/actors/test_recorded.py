@@ -12,7 +12,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-import actors.node
+import actors.places
 from actors.recorded import RecordedInstanceActor
 from reileta.recording import Received
 from reileta.replay import Replay, Step, state
@@ -46,7 +46,7 @@ async def recording(
             if ends is not None:
                 ends.append(state(self._rules))
 
-    monkeypatch.setattr(actors.node, "RecordedInstanceActor", Watched)
+    monkeypatch.setattr(actors.places, "RecordedInstanceActor", Watched)
     async with open_world(monkeypatch, record=folder, **settings) as world:
         yield world
 
