@@ -1,30 +1,23 @@
 """Files that come in as a request's body: as they are, or as the field `file` of a form.
 
-Nothing here is held in memory but what is being looked at. Forms are taken apart by Werkzeug's
-`MultipartDecoder`, which is there already, knows nothing of I/O, and streams; what it may hold is
-bounded here: a part's head, a preamble or an epilogue that does not end is refused.
+Nothing here is held in memory but what is being looked at. Forms are taken apart by
+`python-multipart`, which streams, holds no more than a line of a part's head, and bounds these.
+(Werkzeug's decoder, which is here anyway, adds a byte to a file when the form happens to be cut
+right behind the boundary that ends it.)
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from quart.wrappers import Request
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import (
-    NEED_DATA,
-    Data,
-    Epilogue,
-    Field,
-    File,
-    MultipartDecoder,
-    Preamble,
-)
 
 from api.bodies import Chunks, ReceivedBody
 from reileta.errors import InvalidInput, MediaTypeUnsupported, Overloaded, PayloadTooLarge
@@ -34,17 +27,14 @@ FIELD: Final = "file"
 FORM_BYTES: Final = 64 * KIB
 """What a form may have beside its file: heads, boundaries, other fields."""
 FORM_PARTS: Final = 16
-SLICE_BYTES: Final = 64 * KIB
-"""How much of a form is looked at at once."""
-HELD_BYTES: Final = SLICE_BYTES + 16 * KIB
-"""How much of a form is held while what it begins with has not ended."""
-
 AT_ONCE: Final = 256
 """Files that come in at once; each holds about a MiB."""
 AT_ONCE_EACH: Final = 32
 """Files of one user that come in at once."""
 RETRY_AFTER_S: Final = 5.0
 
+_quiet = logging.getLogger("reileta.forms")
+_quiet.setLevel(logging.CRITICAL)
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 _RAW: Final = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """What clients call a body that they say nothing about: curl has the last of these by default."""
@@ -73,7 +63,7 @@ class Places:
                 del self._taken[user_id]
 
 
-Sink: TypeAlias = Callable[[bytes | bytearray], Awaitable[None]]
+Sink: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
 """Where the bytes of a file go, as they come."""
 
 
@@ -120,7 +110,7 @@ async def receive_whole(
     """As `receive`, for a file that is small enough to be held."""
     data = bytearray()
 
-    async def keep(chunk: bytes | bytearray) -> None:
+    async def keep(chunk: bytes | bytearray | memoryview) -> None:
         data.extend(chunk)
         if len(data) > limit_bytes:
             raise PayloadTooLarge.field(FIELD, f"must be at most {limit_bytes} bytes")
@@ -130,8 +120,7 @@ async def receive_whole(
 
 
 def _boundary(request: Request, invalid: type[InvalidInput]) -> bytes:
-    _, options = parse_options_header(request.headers.get("Content-Type"))
-    boundary = options.get("boundary", "")
+    boundary = request.mimetype_params.get("boundary", "")
     if _BOUNDARY.fullmatch(boundary) is None:
         raise invalid.field("Content-Type", "must name a boundary, of 1 to 70 characters")
     return boundary.encode("ascii")
@@ -141,52 +130,76 @@ async def _receive_form(
     chunks: Chunks, boundary: bytes, sink: Sink, invalid: type[InvalidInput]
 ) -> None:
     """Takes in the file of a form. Raises `invalid`, also for one that ends before its end."""
-    decoder = MultipartDecoder(boundary, HELD_BYTES, max_parts=FORM_PARTS)
-    reader = _FormReader(decoder, invalid)
+    form = _Form(boundary, invalid)
     async for chunk in chunks:
-        view = memoryview(chunk)
-        for at in range(0, len(view), SLICE_BYTES):
-            for data in reader.take(bytes(view[at : at + SLICE_BYTES])):
-                await sink(data)
-    for data in reader.take(None):
-        await sink(data)
-    if not reader.seen:
-        raise invalid.field(FIELD, "is required")
+        for data in form.take(bytes(chunk)):
+            await sink(data)
+    form.end()
 
 
-class _FormReader:
+class _Form:
     """Goes through a form's parts, and gives what is in the one that is the file."""
 
-    def __init__(self, decoder: MultipartDecoder, invalid: type[InvalidInput]) -> None:
-        self._decoder = decoder
+    def __init__(self, boundary: bytes, invalid: type[InvalidInput]) -> None:
         self._invalid = invalid
+        self._parts = 0
+        self._name = bytearray()
+        self._value = bytearray()
         self._inside = False
-        self.seen = False
-        """Whether the file has begun."""
+        self._seen = False
+        self._over = False
+        self._data: list[memoryview] = []
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part,
+                "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                "on_header_end": self._header,
+                "on_part_data": self._content,
+                "on_end": self._end,
+            },
+        )
+        self._parser.logger = _quiet
 
-    def take(self, data: bytes | None) -> Iterator[bytes]:
-        """What of the file is in the next bytes of the form; None: there are no more."""
+    def take(self, data: bytes) -> list[memoryview]:
+        """What of the file is in the next bytes of the form."""
+        self._data = []
         try:
-            self._decoder.receive_data(data)
-            while True:
-                event = self._decoder.next_event()
-                if event is NEED_DATA:
-                    return
-                assert isinstance(event, Preamble | Field | File | Data | Epilogue)
-                match event:
-                    case Field() | File():
-                        self._inside = event.name == FIELD
-                        if self._inside and self.seen:
-                            raise self._invalid.field(FIELD, "is given more than once")
-                        self.seen |= self._inside
-                    case Data():
-                        if self._inside and event.data:
-                            yield event.data
-                    case Epilogue():
-                        return
-                    case Preamble():
-                        pass
-                    case _:
-                        assert_never(event)
-        except (ValueError, RequestEntityTooLarge):
-            raise self._invalid.field("body", "is no whole multipart form") from None
+            self._parser.write(data)
+        except MultipartParseError:
+            raise self._broken() from None
+        return self._data
+
+    def end(self) -> None:
+        """There are no more bytes."""
+        if not self._over:
+            raise self._broken()
+        if not self._seen:
+            raise self._invalid.field(FIELD, "is required")
+
+    def _part(self) -> None:
+        self._inside = False
+        self._parts += 1
+        if self._parts > FORM_PARTS:
+            raise self._broken()
+
+    def _header(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            if options.get(b"name") == FIELD.encode():
+                if self._seen:
+                    raise self._invalid.field(FIELD, "is given more than once")
+                self._inside = self._seen = True
+        self._name.clear()
+        self._value.clear()
+
+    def _content(self, data: bytes, start: int, end: int) -> None:
+        if self._inside:
+            self._data.append(memoryview(data)[start:end])
+
+    def _end(self) -> None:
+        self._over = True
+
+    def _broken(self) -> InvalidInput:
+        return self._invalid.field("body", "is no whole multipart form")

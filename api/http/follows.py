@@ -41,6 +41,13 @@ def follow_routes(edge: Edge) -> Routes:
             return text
         return (await find_user(node, call, text)).id
 
+    async def tell(user: User, followed: str) -> None:
+        """The user follows others than before; and the other may be a friend now, or no more."""
+        node.changed("user", user)
+        friend = await node.store.users.by_id(followed)
+        if friend is not None:
+            node.changed("user", friend)
+
     async def shown(user: User, page: Page[Follow], whom: str) -> ListView[FollowView]:
         others = [getattr(one, whom) for one in page.items]
         friends = await follows.among(user.id, others)
@@ -67,6 +74,7 @@ def follow_routes(edge: Edge) -> Routes:
         other are friends. The user itself and admins may."""
         user = await own(call, UserCannotUpdate)
         made = await follows.put(user.id, await other(call))
+        await tell(user, made.followed)
         friend = await follows.is_friend(user.id, made.followed)
         return follow_view(made.followed, made.following_at, friend=friend, address=node.address)
 
@@ -81,7 +89,9 @@ def follow_routes(edge: Edge) -> Routes:
     async def unfollow_user(call: Call) -> NothingView:
         """Follows another no more; to follow nobody of that name is no error."""
         user = await own(call, UserCannotUpdate)
-        await follows.remove(user.id, await other(call))
+        followed = await other(call)
+        if await follows.remove(user.id, followed):
+            await tell(user, followed)
         return NothingView()
 
     @routes.add(

@@ -8,13 +8,14 @@ from typing import Any
 
 from msgspec.json import encode
 
-from reileta.records import Instance, User, World
+from reileta.records import Asset, Instance, Profile, Service, User, World
 from reileta.views import (
     NothingView,
-    UserMeView,
+    asset_view,
     instance_view,
     known,
     server_view,
+    service_view,
     user_view,
     world_view,
 )
@@ -40,36 +41,57 @@ def shown(view: object) -> dict[str, Any]:
     return said
 
 
+PUBLIC = {
+    "id": "u_1",
+    "username": "ada",
+    "displayname": "Ada",
+    "tags": ["a", "b"],
+    "server": ADDRESS,
+    "created_at": 1,
+    "updated_at": 2,
+}
+
+
+def user(user: User = USER, status: str = "online", *, secure: bool = False, **how: Any) -> Any:
+    return shown(user_view(user, status, ADDRESS, secure=secure, **how))
+
+
 def test_others_see_a_user_without_what_is_private() -> None:
-    for viewer in (None, replace(USER, id="u_2"), replace(USER, id="u_3", tags=frozenset())):
-        assert shown(user_view(USER, "online", viewer, ADDRESS)) == {
-            "id": "u_1",
-            "username": "ada",
-            "displayname": "Ada",
-            "tags": ["a", "b"],
-            "server": ADDRESS,
-            "created_at": 1,
-            "updated_at": 2,
+    for viewer in (None, "u_2", "u_11"):
+        assert user(viewer=viewer) == PUBLIC
+    assert user(replace(USER, description="x"))["description"] == "x"
+
+
+def test_friends_see_status_and_since_when() -> None:
+    seen = user(viewer="u_2", friend_since=5)
+    assert seen == {**PUBLIC, "isFriend": True, "following_at": 5, "status": "online"}
+    assert user(status="nonsense", friend_since=0)["status"] == "offline"
+
+
+def test_a_user_and_admins_see_it_whole() -> None:
+    profile = Profile(following=("u_2", "u_3@other.example"), friends={"u_2": 7})
+    for who in ({"viewer": "u_1"}, {"viewer": "u_2", "admin": True}, {"admin": True}):
+        assert user(**who, friend_since=5, profile=profile) == {
+            **PUBLIC,
+            "email": "ada@example.org",
+            "status": "online",
+            "home": f"w_1@{ADDRESS}",
+            "following": [f"u_2@{ADDRESS}", "u_3@other.example"],
         }
-
-
-def test_a_user_sees_itself_whole() -> None:
-    view = user_view(USER, "online", USER, ADDRESS, following=["u_2", "u_3@other.example"])
-    assert isinstance(view, UserMeView)
-    me = shown(view)
-    assert (me["email"], me["status"], me["home"]) == (
-        "ada@example.org",
-        "online",
-        f"w_1@{ADDRESS}",
-    )
-    assert me["following"] == [f"u_2@{ADDRESS}", "u_3@other.example"]
-    bare = shown(user_view(replace(USER, email=None, home=None), "offline", USER, ADDRESS))
+    bare = user(replace(USER, email=None, home=None), viewer="u_1")
     assert not {"email", "home", "description"} & set(bare)
-    assert shown(user_view(replace(USER, description="x"), "", None, ADDRESS))["description"] == "x"
+
+
+def test_pictures_are_where_they_are_reached() -> None:
+    profile = Profile(frozenset({"thumbnail", "banner"}))
+    seen = user(profile=profile)
+    assert seen["thumbnail"] == f"http://{ADDRESS}/api/users/u_1/thumbnail"
+    assert seen["banner"] == f"http://{ADDRESS}/api/users/u_1/banner"
+    assert user(secure=True, profile=profile)["banner"].startswith("https://")
 
 
 def test_a_world() -> None:
-    assert shown(world_view(WORLD, ADDRESS)) == {
+    assert shown(world_view(WORLD, ADDRESS, secure=False)) == {
         "id": "w_1",
         "title": "Harbour",
         "capacity": 8,
@@ -80,7 +102,10 @@ def test_a_world() -> None:
         "created_at": 1,
         "updated_at": 2,
     }
-    assert shown(world_view(replace(WORLD, description="d"), ADDRESS))["description"] == "d"
+    assert (
+        shown(world_view(replace(WORLD, description="d"), ADDRESS, secure=False))["description"]
+        == "d"
+    )
 
 
 def test_an_instance() -> None:
@@ -114,12 +139,47 @@ def test_an_empty_instance_has_no_master_and_says_so() -> None:
 
 def test_a_server() -> None:
     view = server_view(
-        id_="x", title="t", description=None, created_at=1, updated_at=2, address=ADDRESS,
-        secure=True, public_key="k", ready_at=None,
+        id_="x", title="t", description=None, icon=None, created_at=1, updated_at=2,
+        address=ADDRESS, secure=True, public_key="k", ready_at=None,
     )  # fmt: skip
     server = shown(view)
     assert server["gateways"] == {"http": f"https://{ADDRESS}", "ws": f"wss://{ADDRESS}/api/ws"}
-    assert not {"description", "ready_at"} & set(server)
+    assert not {"description", "icon", "ready_at"} & set(server)
+
+
+ASSET = Asset(
+    id="f_1", world_id="w_1", version="1.2", engine="unity", platform="windows", url=None,
+    hash=None, size=None, created_at=1, updated_at=2,
+)  # fmt: skip
+
+
+def test_an_asset_is_empty_here_or_elsewhere() -> None:
+    def asset(asset: Asset) -> Any:
+        return shown(asset_view(asset, ADDRESS, secure=True))
+
+    empty = {
+        "id": "f_1", "version": "1.2", "engine": "unity", "platform": "windows", "empty": True,
+        "created_at": 1, "updated_at": 2,
+    }  # fmt: skip
+    assert asset(ASSET) == empty
+    assert asset(replace(ASSET, url="https://x.example/a")) == {
+        **empty, "empty": False, "url": "https://x.example/a",
+    }  # fmt: skip
+    here = f"https://{ADDRESS}/api/worlds/w_1/assets/f_1/file"
+    assert asset(replace(ASSET, hash="ab", size=3)) == {
+        **empty, "empty": False, "url": here, "hash": "ab", "size": 3,
+    }  # fmt: skip
+    world = world_view(WORLD, ADDRESS, secure=False, assets=[ASSET], pictured=True)
+    assert shown(world)["assets"] == [empty]
+    assert shown(world)["thumbnail"] == f"http://{ADDRESS}/api/worlds/w_1/thumbnail"
+
+
+def test_a_service() -> None:
+    service = Service("com.example.voice", "Voice", None, None, "u_1", frozenset("b"), 1, 2)
+    assert shown(service_view(service, ADDRESS)) == {
+        "id": "com.example.voice", "title": "Voice", "owner": f"u_1@{ADDRESS}", "server": ADDRESS,
+        "tags": ["b"], "created_at": 1, "updated_at": 2,
+    }  # fmt: skip
 
 
 def test_only_none_is_left_out() -> None:

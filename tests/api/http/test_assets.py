@@ -240,7 +240,6 @@ async def test_a_form_is_taken_whatever_its_file_is_called(
         (FORM, form((b'name="file"\r\nX: ' + b"x" * 200_000, FILE))),
         (FORM, form(*[(b'name="x"', b"")] * 40, (b'name="file"', FILE))),
         (FORM, b"x" * 200_000 + form((b'name="file"', FILE))),
-        (FORM, form((b'name="file"', FILE)) + b"x" * 200_000),
         (FORM, b'--b\r\nX-Nothing: 1\r\n\r\nx\r\n--b--\r\n'),
         (FORM, b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n--b--\r\n'),
         ("multipart/form-data", form((b'name="file"', FILE))),
@@ -249,7 +248,7 @@ async def test_a_form_is_taken_whatever_its_file_is_called(
     ],
     ids=[
         "empty", "none", "no-file", "two", "open", "cut", "head-bomb", "parts-bomb", "preamble",
-        "epilogue", "no-disposition", "no-utf8", "no-boundary", "empty-boundary", "long-boundary",
+        "no-disposition", "no-utf8", "no-boundary", "empty-boundary", "long-boundary",
     ],
 )  # fmt: skip
 async def test_what_is_no_form_leaves_nothing(
@@ -271,7 +270,7 @@ async def test_an_empty_file_fills_nothing(ada: Client, file: str, tmp_path: Pat
     "headers", [{"Content-Encoding": "gzip"}, {"Content-Type": "multipart/mixed; boundary=b"}]
 )
 async def test_other_encodings_are_refused(ada: Client, file: str, headers: dict[str, str]) -> None:
-    answer = await sent(ada, file, **headers)
+    answer = await sent(ada, file, FILE, **headers)
     assert (answer.status, answer.code) == (415, 104)
 
 

@@ -1,0 +1,142 @@
+"""Bodies come at the pace of whoever reads them, and no faster."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.bodies import DRAIN_LIMIT_BYTES, HELD_BYTES, PACE_BYTES, PACE_S, ReceivedBody
+from reileta.errors import PayloadTooLarge, RequestTimedOut
+
+
+def body(expected: int | None = None, limit: int | None = 100) -> ReceivedBody:
+    return ReceivedBody(expected, limit)
+
+
+async def has_room(received: ReceivedBody) -> bool:
+    with trio.move_on_after(1) as waiting:
+        await received.room()
+    return not waiting.cancelled_caught
+
+
+async def test_a_whole_body(autojump_clock: trio.testing.MockClock) -> None:
+    received = body(6)
+    received.append(b"abc")
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def come() -> None:
+            await trio.sleep(1)
+            received.append(b"def")
+            received.set_complete()
+
+        assert await received == b"abcdef"
+    assert received.whole
+    assert received.sent.is_set()
+    assert await received == b"abcdef"
+
+
+async def test_a_whole_body_over_the_limit(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(RequestEntityTooLarge):
+        await body(101)
+    received = body()
+    received.append(b"x" * 101)
+    with pytest.raises(RequestEntityTooLarge):
+        await received
+    unlimited = body(limit=None)
+    unlimited.append(b"x" * 101)
+    unlimited.set_complete()
+    assert len(await unlimited) == 101
+
+
+async def test_nobody_sends_ahead_of_who_decides(autojump_clock: trio.testing.MockClock) -> None:
+    received = body(10**9)
+    received.append(b"x" * (HELD_BYTES - 1))
+    assert await has_room(received)
+    received.append(b"x")
+    assert not await has_room(received)
+    received.discard()
+    assert await has_room(received)
+
+
+async def test_chunks_are_taken_before_more_may_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    received = body(10**6)
+    chunks = received.chunks(10**6)
+    received.append(b"x" * HELD_BYTES)
+    assert not await has_room(received)
+    assert len(await anext(chunks)) == HELD_BYTES
+    assert await has_room(received)
+    received.append(b"end")
+    received.set_complete()
+    assert [bytes(chunk) async for chunk in chunks] == [b"end"]
+
+
+async def test_more_than_was_agreed_is_refused() -> None:
+    with pytest.raises(PayloadTooLarge):
+        body(11).chunks(10)
+    received = body()
+    received.append(b"x" * 11)
+    with pytest.raises(PayloadTooLarge):
+        await anext(received.chunks(10))
+    exact = body(10)
+    exact.append(b"x" * 10)
+    exact.set_complete()
+    assert [len(chunk) async for chunk in exact.chunks(10)] == [10]
+
+
+async def test_a_byte_now_and_then_is_no_pace(autojump_clock: trio.testing.MockClock) -> None:
+    received = body()
+
+    async def drip() -> None:
+        while True:
+            received.append(b"x")
+            await trio.sleep(PACE_S / 4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        began = trio.current_time()
+        with pytest.raises(RequestTimedOut):
+            async for _ in received.chunks(10**9):
+                pass
+        assert trio.current_time() - began == pytest.approx(PACE_S)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_steady_client_may_take_its_time(autojump_clock: trio.testing.MockClock) -> None:
+    received = body()
+
+    async def flow() -> None:
+        for _ in range(20):
+            received.append(b"x" * PACE_BYTES)
+            await trio.sleep(PACE_S * 0.9)
+        received.set_complete()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flow)
+        assert sum([len(chunk) async for chunk in received.chunks(10**9)]) == 20 * PACE_BYTES
+
+
+async def test_time_that_the_reader_takes_is_not_the_clients(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    received = body()
+    chunks = received.chunks(100)
+    for _ in range(5):
+        received.append(b"x")
+        assert await anext(chunks) == b"x"
+        await trio.sleep(PACE_S)
+
+
+async def test_what_nobody_wants_is_waited_for_so_long() -> None:
+    received = body()
+    received.append(b"x" * 50)
+    received.discard()
+    received.append(b"x" * (DRAIN_LIMIT_BYTES - 50))
+    assert not received.sent.is_set()
+    received.append(b"x")
+    assert received.sent.is_set()
+    assert not received.whole
