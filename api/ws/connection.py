@@ -9,17 +9,9 @@ import trio
 from msgspec import Raw, Struct
 
 from actors.errors import ActorStopped
-from actors.messages import (
-    Attach,
-    Detach,
-    Join,
-    Leave,
-    SessionMessage,
-    Speak,
-    Subscribe,
-    Unsubscribe,
-)
+from actors.messages import Attach, Detach, Join, Leave, SessionMessage, Speak
 from actors.ref import Ref
+from actors.topics import Subscribe, Unsubscribe
 from actors.trace import Sampler, Span, current
 from api.auth import Auth
 from api.errors import close_code_of

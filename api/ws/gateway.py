@@ -25,7 +25,8 @@ from api.operations import DEPRECATION
 from api.ports import GatewayPort
 from api.ws.connection import Connection
 from api.ws.socketlog import SocketLog, debugging
-from api.ws.wire import CLOSE_TIMEOUT_S, HELD, AsgiWire, Wire, WireClosed
+from api.ws.transports import AsgiWire
+from api.ws.wire import CLOSE_TIMEOUT_S, HELD, Wire, WireClosed
 from reileta.access import Asker
 
 WIRE_EXTENSION: Final = "reileta.wire"

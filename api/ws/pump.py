@@ -18,7 +18,8 @@ import trio
 from websockets.server import ServerProtocol
 
 from actors.containment import Contained
-from api.ws.wire import HELD, RECEIVE_BYTES, Messages, SocketWire, WireClosed
+from api.ws.transports import RECEIVE_BYTES, SocketWire
+from api.ws.wire import HELD, Messages, WireClosed
 from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
 

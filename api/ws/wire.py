@@ -1,9 +1,8 @@
 """A client's WebSocket, as actors see it: frames go in without waiting, messages come out.
 
-`Wire` is what all kinds share: the backlog, the closing handshake, what is known of the client. The
-kinds differ in how bytes leave and arrive: `SocketWire` straight on a non-blocking socket (the fast
-one), `StreamWire` through a Trio stream (TLS), `AsgiWire` through an ASGI server's own WebSocket
-(HTTP/2, tests).
+`Wire` is what all kinds share: the backlog, the closing handshake, what is known of the client;
+`ProtocolWire`, what those share that speak WebSocket themselves. How bytes leave and arrive is in
+`api/ws/transports.py` and `api/ws/pump.py`.
 
 States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import enum
 import math
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -28,15 +26,12 @@ from websockets.server import ServerProtocol
 from actors.containment import contain
 from actors.fanout import Batch, Piece
 from actors.sink import Seat
-from api.ws.backlog import MAX_VIEWS, Backlog
-from reileta.frames import payload_of
+from api.ws.backlog import Backlog
 from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
 
-RECEIVE_BYTES: Final = 65_536
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
-STREAM_CHUNK: Final = 65_536
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What writing raises when the client has gone."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
@@ -362,208 +357,3 @@ class ProtocolWire(Wire):
                 self._keep(pieces, 0)
             else:
                 self._write_now(pieces)
-
-
-class SocketWire(ProtocolWire):
-    """A wire straight on a non-blocking TCP socket."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(
-        self,
-        stream: trio.SocketStream,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(
-            protocol,
-            nursery,
-            metrics,
-            backlog_limit_bytes=backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
-        # Trio's socket object would try, wait and check for cancellation on every call. The stream
-        # gives its descriptor up, and this wire owns it.
-        self._socket = socket.socket(fileno=stream.socket.detach())
-        self._socket.setblocking(False)
-
-    async def _receive_bytes(self) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                return b""
-
-    def _write_now(self, pieces: Sequence[Piece]) -> None:
-        size = 0
-        views: list[memoryview] = []
-        for batch, start, end in pieces:
-            views.append(batch.view[start:end])
-            size += end - start
-        try:
-            sent = (
-                self._socket.send(views[0])
-                if len(views) == 1
-                else self._socket.sendmsg(views[:MAX_VIEWS])
-            )
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.cut()
-            return
-        self._metrics.bytes_out += sent
-        if sent < size:
-            self._keep(pieces, sent)
-
-    async def _flush(self) -> None:
-        while self._backlog.size:
-            await trio.lowlevel.wait_writable(self._socket)
-            try:
-                sent = self._socket.sendmsg(self._next_views())
-            except BlockingIOError:
-                continue
-            self._taken(sent)
-
-    async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
-            try:
-                self._socket.shutdown(socket.SHUT_WR)
-                if self._protocol.close_rcvd is None:
-                    # Without this, what the client sent meanwhile would have the system reset the
-                    # connection, and the close frame would be lost on its way.
-                    while await self._receive_bytes():
-                        pass
-            except OSError:
-                pass
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
-        self._end()
-
-
-class StreamWire(ProtocolWire):
-    """A wire through a Trio stream: TLS."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(
-            protocol,
-            nursery,
-            metrics,
-            backlog_limit_bytes=backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
-        self._stream = stream
-
-    async def _receive_bytes(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
-
-    def _write_now(self, pieces: Sequence[Piece]) -> None:
-        self._keep(pieces, 0)
-
-    async def _flush(self) -> None:
-        while self._backlog.size:
-            data = b"".join(self._next_views(STREAM_CHUNK))
-            self._taken(len(data))
-            await self._stream.send_all(data)
-
-    async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
-            await self._stream.aclose()
-        self._end()
-
-
-class AsgiSocket(Protocol):
-    """What is needed of an ASGI server's WebSocket (Quart's `websocket`)."""
-
-    async def receive(self) -> str | bytes: ...
-
-    async def send(self, data: str) -> None: ...
-
-    async def close(self, code: int, reason: str = "") -> None: ...
-
-
-class AsgiWire(Wire):
-    """A wire through an ASGI server's own WebSocket, one message at a time.
-
-    It answers and sends pings by itself, so `ping` has nothing to do.
-    """
-
-    __slots__ = ("_closing", "_websocket")
-
-    def __init__(
-        self,
-        websocket: AsgiSocket,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-    ) -> None:
-        super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
-        self._websocket = websocket
-        self._closing: tuple[int, str] | None = None
-
-    async def receive(self) -> Messages:
-        message = await self._websocket.receive()
-        self.heard_at = trio.current_time()
-        if isinstance(message, bytes):
-            return [None]
-        self._metrics.bytes_in += len(message)
-        return [] if self.refusing else [message.encode(errors="surrogatepass")]
-
-    def ping(self) -> None:
-        self.heard_at = trio.current_time()
-
-    def _write_now(self, pieces: Sequence[Piece]) -> None:
-        self._keep(pieces, 0)
-
-    def _begin_close(self, code: int, reason: str) -> None:
-        self._closing = (code, reason)
-        if not self._flushing:
-            self._flushing = True
-            self._nursery.start_soon(self._flush_contained)
-
-    async def _flush(self) -> None:
-        while True:
-            before, conflated = self._backlog.size, self._backlog.conflated
-            self._backlog.conflate()
-            frame = self._backlog.pop_frame()
-            self._account(before, conflated)
-            if frame is None:
-                break
-            self._metrics.bytes_out += len(frame)
-            await self._websocket.send(payload_of(frame).decode())
-        if self._closing is not None:
-            await self._websocket.close(*self._closing)
-            self.cut()
-
-    async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
-        self._end()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from api import serve
-from api.ws.wire import STREAM_CHUNK
+from api.ws.transports import STREAM_CHUNK
 from tests.e2e.clients import CLOSE, Raw, connected, frame, text, until, upgrade_head
 from tests.e2e.servers import House, running
 
