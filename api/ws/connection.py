@@ -17,6 +17,7 @@ from api.auth import Auth
 from api.errors import close_code_of
 from api.ports import GatewayPort
 from api.ws.inbound import (
+    DATA_DEPTH,
     Broken,
     ClientMessage,
     MeasureData,
@@ -24,6 +25,7 @@ from api.ws.inbound import (
     PlaceData,
     TokenData,
     TopicData,
+    is_deep,
     is_utf8,
     parse,
     parse_data,
@@ -173,6 +175,11 @@ class Connection:
         data = bytes(message.data)
         if not data:
             self._refuse_message(message, MessageInvalid.field("data", "is required"))
+            return
+        if is_deep(data):
+            self._refuse_message(
+                message, MessageInvalid.field("data", f"is nested deeper than {DATA_DEPTH} levels")
+            )
             return
         speak = Speak(
             self.wire, seat.player, message.key, message.at, message.to, data, message.wanted

@@ -20,7 +20,8 @@ from api.ws.wire import Messages, ProtocolWire, Wire
 from reileta.frames import payload_of
 from reileta.metrics import Metrics
 
-RECEIVE_BYTES: Final = 65_536
+RECEIVE_BYTES: Final = 16_384
+"""Read at a time: so much of the smallest frames still takes little enough to parse."""
 STREAM_CHUNK: Final = 65_536
 
 

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from api.ws.inbound import (
+    DATA_DEPTH,
     Broken,
     PingData,
     PlaceData,
     TokenData,
     TopicData,
+    is_deep,
     is_utf8,
     parse,
     parse_data,
@@ -258,3 +260,19 @@ def test_data_of_a_command() -> None:
     assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), PlaceData).instance == "i_1"
     assert bytes(parse_data(Raw(b""), PingData).time) == b"null"
     assert bytes(parse_data(Raw(b'{"time": [1, 2]}'), PingData).time) == b"[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("data", "deep"),
+    [
+        (b"[" * DATA_DEPTH + b"]" * DATA_DEPTH, False),
+        (b"[" * (DATA_DEPTH + 1) + b"]" * (DATA_DEPTH + 1), True),
+        (b'{"a":' * (DATA_DEPTH + 1) + b"1" + b"}" * (DATA_DEPTH + 1), True),
+        (b"[" + b"[]," * 500 + b"[]]", False),
+        (b'"' + b"[" * 500 + b'"', False),
+        (b'"\\"' + b"[{" * 500 + b'\\\\"', False),
+        (b'["]","' + b"[" * 100 + b'"]', False),
+    ],
+)
+def test_what_is_nested_too_deeply_to_be_relayed(data: bytes, deep: bool) -> None:
+    assert is_deep(data) is deep
