@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec.json import schema_components
@@ -93,6 +93,7 @@ def document(operations: Sequence[Operation]) -> Json:
         schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
         path = _PARAMETER.sub(r"{\1}", operation.path)
         paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
+    _link(operations, paths)
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
@@ -113,6 +114,34 @@ def document(operations: Sequence[Operation]) -> Json:
             },
         },
     }
+
+
+def _link(operations: Sequence[Operation], paths: Mapping[str, Json]) -> None:
+    """Says of each answer that has a new object which operations take its id."""
+    for made in operations:
+        whose = _MADE.get(made.path) if made.method in ("PUT", "POST") else None
+        if whose is None:
+            continue
+        base, id_ = whose
+        links = {}
+        for other in operations:
+            names = _PARAMETER.findall(other.path)
+            if other.path.startswith(f"{base}/<") and len(names) <= base.count("<") + 1:
+                parameters = {name: f"$request.path.{name}" for name in names[:-1]}
+                parameters[names[-1]] = f"$response.body#/data{id_}"
+                links[other.name] = {"operationId": other.name, "parameters": parameters}
+        responses = paths[_PARAMETER.sub(r"{\1}", made.path)][made.method.lower()]["responses"]
+        responses["200"]["links"] = links
+
+
+_MADE: Final = {
+    "/api/auth/register": ("/api/users", "/user/id"),
+    "/api/worlds": ("/api/worlds", "/id"),
+    "/api/worlds/<ref>/assets": ("/api/worlds/<ref>/assets", "/id"),
+    "/api/services": ("/api/services", "/id"),
+    "/api/instances": ("/api/instances", "/id"),
+}
+"""Where something is made: the path below which it is, and where its id is in the answer."""
 
 
 def _alternatives(operation: Operation) -> tuple[Any, ...]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from itertools import combinations
+from typing import Any, Final
 
 from reileta.access import ACCESS_TAGS, PUBLIC
 from reileta.errors import (
@@ -48,6 +49,16 @@ class Vocabulary:
     @property
     def known(self) -> frozenset[str]:
         return self.others.union(*self.groups)
+
+    def schema(self) -> dict[str, Any]:
+        """What of this JSON Schema can say: which there are, and which exclude each other."""
+        clashes = [
+            {"allOf": [{"contains": {"const": tag}} for tag in pair]}
+            for group in self.groups
+            for pair in combinations(group, 2)
+        ]
+        schema: dict[str, Any] = {"items": {"type": "string", "enum": sorted(self.known)}}
+        return {**schema, "not": {"anyOf": clashes}} if clashes else schema
 
     def settle(
         self, asked: Iterable[str], *, admin: bool, before: Iterable[str] = ()

@@ -19,7 +19,7 @@ from reileta.errors import (
 )
 from reileta.ids import At, at, is_server_address
 from reileta.records import User
-from reileta.validation import Input, Reference
+from reileta.validation import WORLD_REF, Input, Reference
 from reileta.views import HomeView, NothingView
 
 
@@ -29,6 +29,7 @@ class HomeInput(Input):
     world: Reference = Field(
         description="`w_…`, `w_…:version`, and either with `@server`.",
         examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c:1.2"],
+        json_schema_extra=WORLD_REF,
     )
 
 

@@ -22,6 +22,7 @@ from reileta.errors import (
 from reileta.records import Instance, InstanceChanges
 from reileta.tags import INSTANCE_TAGS
 from reileta.validation import (
+    WORLD_REF,
     Capacity,
     Description,
     Flag,
@@ -42,6 +43,7 @@ class InstanceCreate(Input):
     world: Reference = Field(
         description="`w_…`, with `:version` and `@server` if wanted.",
         examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c"],
+        json_schema_extra=WORLD_REF,
     )
     name: InstanceName | None = Field(
         default=None, description="Unique on this server; made by the server when not given."
@@ -52,7 +54,10 @@ class InstanceCreate(Input):
         default=None, description="Seats; the world's capacity when not given."
     )
     tags: TagList = Field(
-        default=(), description="Access, and what else.", examples=[["avr:public"]]
+        default=(),
+        description="Access, and what else.",
+        examples=[["avr:public"]],
+        json_schema_extra=INSTANCE_TAGS.schema(),
     )
 
 
@@ -64,7 +69,11 @@ class InstanceUpdate(Input):
     capacity: Capacity = Field(
         default_factory=int, description="Never below the number of players inside."
     )
-    tags: TagList = Field(default=(), description="All tags: they replace the old ones.")
+    tags: TagList = Field(
+        default=(),
+        description="All tags: they replace the old ones.",
+        json_schema_extra=INSTANCE_TAGS.schema(),
+    )
 
 
 class InstanceSearch(Search):

@@ -40,7 +40,7 @@ class ServiceCreate(Input):
     title: Title = Field(examples=["Voice"])
     description: Description | None = None
     url: HttpsUrl | None = Field(default=None, description="Where it is reached.")
-    tags: TagList = Field(default=(), examples=[[]])
+    tags: TagList = Field(default=(), examples=[[]], json_schema_extra=SERVICE_TAGS.schema())
 
 
 class ServiceUpdate(Input):
@@ -49,7 +49,11 @@ class ServiceUpdate(Input):
     title: Title = Field(default_factory=str, examples=["Voice"])
     description: Description | None = Field(default=None, description="null empties it.")
     url: HttpsUrl | None = Field(default=None, description="null empties it.")
-    tags: TagList = Field(default=(), description="All tags: they replace the old ones.")
+    tags: TagList = Field(
+        default=(),
+        description="All tags: they replace the old ones.",
+        json_schema_extra=SERVICE_TAGS.schema(),
+    )
 
 
 class ServiceSearch(Search):

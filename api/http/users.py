@@ -55,7 +55,9 @@ class UserUpdate(Input):
         description="Ends all sessions of the user's but the one that asks.",
     )
     tags: TagList = Field(
-        default=(), description="All tags: they replace the old ones. Admins alone set them."
+        default=(),
+        description="All tags: they replace the old ones. Admins alone set them.",
+        json_schema_extra=USER_TAGS.schema(),
     )
 
 

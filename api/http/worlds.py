@@ -32,7 +32,9 @@ class WorldCreate(Input):
     capacity: Capacity = Field(
         default=DEFAULT_CAPACITY, description="Seats of an instance that does not say otherwise."
     )
-    tags: TagList = Field(default=(), examples=[["avr:public", "avr:release"]])
+    tags: TagList = Field(
+        default=(), examples=[["avr:public", "avr:release"]], json_schema_extra=WORLD_TAGS.schema()
+    )
 
 
 class WorldUpdate(Input):
@@ -41,7 +43,11 @@ class WorldUpdate(Input):
     title: Title = Field(default_factory=str)
     description: Description | None = Field(default=None, description="null empties it.")
     capacity: Capacity = Field(default_factory=int)
-    tags: TagList = Field(default=(), description="All tags: they replace the old ones.")
+    tags: TagList = Field(
+        default=(),
+        description="All tags: they replace the old ones.",
+        json_schema_extra=WORLD_TAGS.schema(),
+    )
 
 
 class WorldSearch(Search):

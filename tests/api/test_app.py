@@ -62,7 +62,7 @@ async def test_what_is_no_json_object_is_refused(anyone: Client, raw: bytes) -> 
 
 
 async def test_absurd_numbers_are_a_fields_fault(ada: Client) -> None:
-    for number in (b"1" * 50_000, b"-" + b"9" * 5000, b"1e999", b"-1e400", b"1" * 41, b"1.0"):
+    for number in (b"1" * 50_000, b"-" + b"9" * 5000, b"1e999", b"-1e400", b"1" * 41, b"1.5"):
         answer = await ada.ask(
             "PUT", "/api/worlds", raw=b'{"title":"t","capacity":' + number + b"}"
         )

@@ -55,3 +55,10 @@ def test_admins_alone_set_and_remove_theirs(vocabulary: Vocabulary, tag: str) ->
         settle([], admin=False, before=[tag])
     assert tag in settle([tag], admin=False, before=[tag])
     assert tag not in settle([], admin=True, before=[tag])
+
+
+def test_its_schema_says_which_there_are_and_which_exclude_each_other() -> None:
+    schema = WORLD_TAGS.schema()
+    assert schema["items"]["enum"] == sorted(WORLD_TAGS.known)
+    assert len(schema["not"]["anyOf"]) == 2
+    assert "not" not in USER_TAGS.schema()

@@ -131,7 +131,7 @@ def test_what_is_taken(field: str, value: object, kept: object) -> None:
         ("capacity", 10**40, "must be 1 to 1024"),
         ("capacity", "5", "must be a whole number"),
         ("capacity", True, "must be a whole number"),
-        ("capacity", 1.0, "must be a whole number"),
+        ("capacity", 1.5, "must be a whole number"),
         ("limit", "ten", "must be a whole number"),
         ("limit", "101", "must be 1 to 100"),
         ("offset", "-1", "must be 0 to 2147483647"),

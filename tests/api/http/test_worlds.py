@@ -53,7 +53,7 @@ async def test_defaults(ada: Client) -> None:
         ({"title": "t", "capacity": 0}, {"capacity"}),
         ({"title": "t", "capacity": 1025}, {"capacity"}),
         ({"title": "t", "capacity": "8"}, {"capacity"}),
-        ({"title": "t", "capacity": 8.0}, {"capacity"}),
+        ({"title": "t", "capacity": 8.5}, {"capacity"}),
         ({"title": "t", "capacity": True}, {"capacity"}),
         ({"title": "t", "capacity": None}, {"capacity"}),
         ({"title": "t", "capacity": 10**30}, {"capacity"}),
