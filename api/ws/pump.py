@@ -23,8 +23,9 @@ from api.ws.wire import HELD, Messages, WireClosed
 from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
 
-ROUND: Final = 1024
-"""Sockets that are read before others get their turn."""
+ROUND: Final = 64
+"""Sockets that are read before everyone else gets a turn. The system names those that are ready in
+turn, so none is passed over; and what clients send can't keep actors from handling it."""
 
 _log = structlog.get_logger()
 

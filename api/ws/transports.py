@@ -16,7 +16,7 @@ from websockets.server import ServerProtocol
 
 from actors.fanout import Piece
 from api.ws.backlog import MAX_VIEWS
-from api.ws.wire import Messages, ProtocolWire, Wire
+from api.ws.wire import Messages, ProtocolWire, Wire, WireState
 from reileta.frames import payload_of
 from reileta.metrics import Metrics
 
@@ -28,7 +28,7 @@ STREAM_CHUNK: Final = 65_536
 class SocketWire(ProtocolWire):
     """A wire straight on a non-blocking TCP socket."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_send", "_socket")
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class SocketWire(ProtocolWire):
         # gives its descriptor up, and this wire owns it.
         self._socket = socket.socket(fileno=stream.socket.detach())
         self._socket.setblocking(False)
+        self._send = self._socket.send
 
     async def _receive_bytes(self) -> bytes:
         while True:
@@ -64,25 +65,37 @@ class SocketWire(ProtocolWire):
             except OSError:
                 return b""
 
+    def write(self, pieces: Sequence[Piece]) -> None:
+        # Nearly every write: one buffer for all, to a socket for which nothing waits.
+        if len(pieces) == 1 and self.state is WireState.OPEN and not self._deflate:
+            batch, start, end = pieces[0]
+            if not self._backlog.size:
+                size = end - start
+                whole = size == len(batch.buffer)
+                try:
+                    sent = self._send(batch.buffer if whole else batch.view[start:end])
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self.cut()
+                    return
+                self._metrics.bytes_out += sent
+                if sent < size:
+                    self._keep(pieces, sent)
+                return
+        super().write(pieces)
+
     def _write_now(self, pieces: Sequence[Piece]) -> None:
-        size = 0
-        views: list[memoryview] = []
-        for batch, start, end in pieces:
-            views.append(batch.view[start:end])
-            size += end - start
+        views = [batch.view[start:end] for batch, start, end in pieces[:MAX_VIEWS]]
         try:
-            sent = (
-                self._socket.send(views[0])
-                if len(views) == 1
-                else self._socket.sendmsg(views[:MAX_VIEWS])
-            )
+            sent = self._socket.sendmsg(views)
         except BlockingIOError:
             sent = 0
         except OSError:
             self.cut()
             return
         self._metrics.bytes_out += sent
-        if sent < size:
+        if sent < sum(end - start for _, start, end in pieces):
             self._keep(pieces, sent)
 
     async def _flush(self) -> None:
