@@ -20,6 +20,7 @@ from benchmarks.http import HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
+from benchmarks.queue import QueueResult
 from benchmarks.report import Report, RoomRun, Sustained
 from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
@@ -53,19 +54,20 @@ class Scale:
     players: tuple[int, ...]
     idle: int
     joins: int
+    candidates: int
     slow_turn_s: float
     slow_rounds: int
 
     @classmethod
     def of(cls, *, quick: bool, seconds: float | None) -> Self:
         if quick:
-            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 2, 1)
-        return cls(False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 4, 4)
+            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 2, 1)
+        return cls(False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 2000, 4, 4)
 
     @property
     def bots(self) -> int:
         """Accounts that all runs together need."""
-        return max(self.idle, self.joins, *self.players)
+        return max(self.idle, self.joins, self.candidates, *self.players)
 
 
 class Asker:
@@ -236,6 +238,13 @@ def joins(asker: Asker) -> None:
     asker.report.joins = asker.ask(REILETA, "joins", what, JoinsResult, players=count)
 
 
+def queue(asker: Asker) -> None:
+    """A long line for a full instance."""
+    count = asker.scale.candidates
+    what = f"{count:,} candidates for 50 seats"
+    asker.report.queue = asker.ask(REILETA, "queue", what, QueueResult, candidates=count)
+
+
 def http(asker: Asker) -> None:
     """Requests a second."""
     seconds = asker.scale.probe_s
@@ -256,6 +265,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Asker], None]]] = {
     "inbound": inbound,
     "idle": idle,
     "joins": joins,
+    "queue": queue,
     "http": http,
     "slow": slow,
 }

@@ -15,6 +15,7 @@ from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
 from benchmarks.machine import MIB
+from benchmarks.queue import QueueResult
 from benchmarks.slow import SlowResult
 from benchmarks.sustained import SustainedResult
 
@@ -56,6 +57,7 @@ class Report(msgspec.Struct):
     inbound: list[Sustained] = []
     idle: IdleResult | None = None
     joins: JoinsResult | None = None
+    queue: QueueResult | None = None
     http: HttpResult | None = None
     slow: SlowResult | None = None
 
@@ -113,6 +115,13 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         found = f"{joins.told_of_all_before:,}"
         whole = joins.complete and joins.told_of_all_before == joins.players
         yield Check("joiners told of all before them", f"{joins.players:,}", found, whole)
+    if report.queue is not None:
+        queue = report.queue
+        order = queue.in_order and queue.all_entered
+        yield Check("candidates admitted in their order", "all", "yes" if order else "no", order)
+        if queue.latency is not None:
+            p99 = queue.latency.p99_ms
+            yield Check("p99 from a free seat to `admitted`", "≤ 20 ms", f"{p99:.1f} ms", p99 <= 20)
     if report.slow is not None:
         slow = report.slow
         found = f"{slow.ratio:.2f}"
@@ -215,6 +224,14 @@ def _singles(report: Report) -> Table:
         table.add_row(
             f"{joins.players:,} joins into one instance",
             f"{joins.seconds:.2f} s; all know all after {joins.seconds_until_all_know:.2f} s",
+        )
+    if report.queue is not None and report.queue.latency is not None:
+        queue = report.queue
+        assert queue.latency is not None
+        table.add_row(
+            f"{queue.candidates:,} candidates for {queue.seats} seats",
+            f"{queue.promotions_per_s:.0f} promotions/s, {queue.latency.p50_ms:.1f} ms, "
+            f"p99 {queue.latency.p99_ms:.1f} ms from a free seat to `admitted`",
         )
     if report.http is not None:
         for path in report.http.paths:

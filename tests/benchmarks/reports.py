@@ -6,6 +6,7 @@ from benchmarks.http import HttpResult, PathResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
+from benchmarks.queue import QueueResult
 from benchmarks.report import Report, RoomRun, Sustained
 from benchmarks.slow import SlowResult
 from benchmarks.stats import Latency
@@ -72,6 +73,9 @@ def full_report() -> Report:
         inbound=[Sustained("Reileta", 25_000.0, False, 200, 125.0, None)],
         idle=IdleResult(5000, 5000, 4.0, 30 * 1024.0, 31 * 1024.0, 60 << 20, 210 << 20, 0.01),
         joins=JoinsResult(1000, 3.0, 3.1, 499_500, True, 1000, 1 << 28, 2.5),
+        queue=QueueResult(
+            2000, 50, 1950, 100.0, Latency(1950, 5.0, 15.0, 30.0), True, True, 1950, 9000, 5.0
+        ),
         http=HttpResult(
             32,
             5.0,
