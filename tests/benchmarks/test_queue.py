@@ -33,7 +33,12 @@ class Ends:
         self._send(place, {"command": command, "subgroup": HERE, "data": data})
 
     def answer_join(self, place: int) -> None:
-        answer = {"state": JOIN_STATE, "command": "instance-join", "subgroup": HERE, "data": {}}
+        answer: dict[str, object] = {
+            "state": JOIN_STATE,
+            "command": "instance-join",
+            "subgroup": HERE,
+            "data": {},
+        }
         self._send(place, answer)
 
     def _send(self, place: int, message: dict[str, object]) -> None:
