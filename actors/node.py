@@ -45,7 +45,7 @@ from actors.surroundings import Surroundings, limits_of
 from actors.timer import Timers
 from actors.topics import HubMessage
 from actors.updates import Noun, Record, Updates
-from reileta import records, views
+from reileta import records, server_views
 from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, Overloaded
@@ -252,9 +252,9 @@ class Node:
         if record is not None:
             self.changed("instance", record)
 
-    def server_view(self, identity: Identity) -> views.ServerView:
+    def server_view(self, identity: Identity) -> server_views.ServerView:
         """The server itself, as it is reached now."""
-        return views.server_view(
+        return server_views.server_view(
             id_=identity.id,
             title=identity.title,
             description=identity.description,

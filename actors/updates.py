@@ -17,7 +17,7 @@ import trio
 from actors.directory import Directory
 from actors.ref import Ref
 from actors.topics import HubMessage, Publish, Viewer
-from reileta import events, records, views
+from reileta import events, records, server_views, views
 from reileta.access import PRIVATE, PUBLIC
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.frames import encode
@@ -46,7 +46,7 @@ class Updates:
         metrics: Metrics,
         address: str,
         secure: bool,
-        server: Callable[[Identity], views.ServerView],
+        server: Callable[[Identity], server_views.ServerView],
         profiled: Callable[[User, Profile], None],
     ) -> None:
         self._store = store

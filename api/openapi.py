@@ -9,9 +9,8 @@ errors with codes and fields, nor several schemas per status, and its page loads
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from msgspec.json import schema_components
@@ -20,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from api.auth import COOKIE
 from api.envelope import Envelope
 from api.errors import status_of
+from api.links import PARAMETER, link
 from api.operations import Download, Operation
 from reileta import __version__
 from reileta.errors import (
@@ -38,7 +38,6 @@ from reileta.errors import (
 Json = dict[str, Any]
 
 _REF: Final = "#/components/schemas/{name}"
-_PARAMETER: Final = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _REASONS: Final = {
     400: "The request is at fault",
     401: "The credential is missing or not valid",
@@ -91,9 +90,9 @@ def document(operations: Sequence[Operation]) -> Json:
     for operation, several in zip(operations, given, strict=True):
         choices = [next(answer) for _ in several] or [{}]
         schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
-        path = _PARAMETER.sub(r"{\1}", operation.path)
+        path = PARAMETER.sub(r"{\1}", operation.path)
         paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
-    _link(operations, paths)
+    link(operations, paths)
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
@@ -114,34 +113,6 @@ def document(operations: Sequence[Operation]) -> Json:
             },
         },
     }
-
-
-def _link(operations: Sequence[Operation], paths: Mapping[str, Json]) -> None:
-    """Says of each answer that has a new object which operations take its id."""
-    for made in operations:
-        whose = _MADE.get(made.path) if made.method in ("PUT", "POST") else None
-        if whose is None:
-            continue
-        base, id_ = whose
-        links = {}
-        for other in operations:
-            names = _PARAMETER.findall(other.path)
-            if other.path.startswith(f"{base}/<") and len(names) <= base.count("<") + 1:
-                parameters = {name: f"$request.path.{name}" for name in names[:-1]}
-                parameters[names[-1]] = f"$response.body#/data{id_}"
-                links[other.name] = {"operationId": other.name, "parameters": parameters}
-        responses = paths[_PARAMETER.sub(r"{\1}", made.path)][made.method.lower()]["responses"]
-        responses["200"]["links"] = links
-
-
-_MADE: Final = {
-    "/api/auth/register": ("/api/users", "/user/id"),
-    "/api/worlds": ("/api/worlds", "/id"),
-    "/api/worlds/<ref>/assets": ("/api/worlds/<ref>/assets", "/id"),
-    "/api/services": ("/api/services", "/id"),
-    "/api/instances": ("/api/instances", "/id"),
-}
-"""Where something is made: the path below which it is, and where its id is in the answer."""
 
 
 def _alternatives(operation: Operation) -> tuple[Any, ...]:
@@ -197,7 +168,7 @@ def _security(operation: Operation) -> list[Json]:
 
 
 def _path_parameters(operation: Operation) -> Iterable[Json]:
-    for name in _PARAMETER.findall(operation.path):
+    for name in PARAMETER.findall(operation.path):
         yield {
             "name": name,
             "in": "path",
@@ -362,7 +333,7 @@ _HEADERS: Final = {
 
 
 def _enveloped(operation: Operation, message: str, **rest: object) -> Json:
-    path = _PARAMETER.sub(r"{\1}", operation.path)
+    path = PARAMETER.sub(r"{\1}", operation.path)
     return {"request": path, "time": 1790000000000, "message": message, **rest}
 
 

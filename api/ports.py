@@ -18,9 +18,9 @@ from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.metrics import Metrics
 from reileta.records import DeletedUser, Instance, InstanceChanges, User
+from reileta.server_views import ServerView
 from reileta.settings import Settings
 from reileta.store import Identity, Store
-from reileta.views import ServerView
 
 
 class OccupancyPort(Protocol):

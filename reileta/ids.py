@@ -108,6 +108,11 @@ def at(id_: str, address: str) -> str:
     return id_ if "@" in id_[1:] else f"{id_}@{address}"
 
 
+def base_url(address: str, *, secure: bool) -> str:
+    """Where the server at that address is reached over HTTP."""
+    return f"http{'s' if secure else ''}://{address}"
+
+
 def ref(text: str, address: str) -> str:
     """`id@address` as records keep it: without the server, if that is this one."""
     named = At.parse(text)

@@ -17,12 +17,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    JsonValue,
     ValidationError,
 )
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from reileta import patterns
 from reileta.errors import Detail, InvalidInput
 from reileta.ids import (
     is_asset_version,
@@ -37,27 +37,11 @@ MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 50
 MAX_TAGS: Final = 32
 
-_LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Marks that turn the direction of the text around them: with these, a name can pass for another.
 _BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
-_PORT: Final = (
-    r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5])))"
-)
-_BRACKETS: Final = r"\[[0-9a-fA-F:.]{2,45}\]|"
-"""An IPv6 address in a URL: the documentation leaves it out, for it can't say which is one."""
-_URL_PATTERN: Final = (
-    rf"https://({_BRACKETS}[A-Za-z0-9]([A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?)"
-    rf"(:({_PORT}))?([/?#][!#-;=?-\[\]_a-z~%]*)?"
-)
-_URL: Final = re.compile(_URL_PATTERN)
-_EMAIL_PATTERN: Final = (
-    r"[^@\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]{1,64}"
-    r"@[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+"
-)
-_EMAIL: Final = re.compile(_EMAIL_PATTERN)
-_CLEAN: Final = r"[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]"
-_CLEAN_LINES: Final = r"[^\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]"
+_URL: Final = re.compile(patterns.URL)
+_EMAIL: Final = re.compile(patterns.EMAIL)
 
 
 class Input(BaseModel):
@@ -124,12 +108,6 @@ def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonS
             "examples": list(examples),
         }
     )
-
-
-_NAME_PATTERN: Final = (
-    rf"{_CLEAN}*[^\s\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]{_CLEAN}*"
-)
-_STORABLE_PATTERN: Final = r"[^\u0000]*"
 
 
 def _username(value: str) -> str:
@@ -275,7 +253,7 @@ ServiceId = Annotated[
             "type": "string",
             "minLength": 3,
             "maxLength": 128,
-            "pattern": rf"^{_LABEL}(\.{_LABEL})+$",
+            "pattern": rf"^{patterns.LABEL}(\.{patterns.LABEL})+$",
             "examples": ["com.example.voice"],
         }
     ),
@@ -301,7 +279,7 @@ HttpsUrl = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": f"^{_URL_PATTERN.replace(_BRACKETS, '')}$",
+            "pattern": f"^{patterns.DOCUMENTED_URL}$",
             "maxLength": 2048,
             "examples": ["https://cdn.example.org/harbour.bundle"],
         }
@@ -310,26 +288,26 @@ HttpsUrl = Annotated[
 Password = Annotated[
     str,
     AfterValidator(_password),
-    _text_schema(8, 256, "correct horse battery staple", pattern=_STORABLE_PATTERN),
+    _text_schema(8, 256, "correct horse battery staple", pattern=patterns.STORABLE),
 ]
 GivenPassword = Annotated[
     str,
     AfterValidator(_password_given),
-    _text_schema(1, 256, "correct horse battery staple", pattern=_STORABLE_PATTERN),
+    _text_schema(1, 256, "correct horse battery staple", pattern=patterns.STORABLE),
 ]
 """A password that only has to match: a wrong one is a wrong login, not a wrong field."""
 DisplayName = Annotated[
-    str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=_NAME_PATTERN)
+    str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
 ]
 Title = Annotated[
     str,
     AfterValidator(_text(1, 128)),
-    _text_schema(1, 128, "Harbour at dusk", pattern=_NAME_PATTERN),
+    _text_schema(1, 128, "Harbour at dusk", pattern=patterns.NAME),
 ]
 Description = Annotated[
     str,
     AfterValidator(_text(0, 4096, lines=True)),
-    _text_schema(0, 4096, "A quiet harbour with boats to row.", pattern=f"{_CLEAN_LINES}*"),
+    _text_schema(0, 4096, "A quiet harbour with boats to row.", pattern=patterns.TEXT),
 ]
 Email = Annotated[
     str,
@@ -338,7 +316,7 @@ Email = Annotated[
         {
             "type": "string",
             "maxLength": 254,
-            "pattern": f"^{_EMAIL_PATTERN}$",
+            "pattern": f"^{patterns.EMAIL}$",
             "examples": ["ada@example.org"],
         }
     ),
@@ -365,16 +343,9 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Reference = Annotated[
     str,
     AfterValidator(_storable),
-    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{_STORABLE_PATTERN}$"}),
+    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{patterns.STORABLE}$"}),
 ]
 """An id, a name or a search text: looked up, so anything the database can be asked for."""
-
-_UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-WORLD_REF: Final[dict[str, JsonValue]] = {
-    "pattern": rf"^w_{_UUID}(:[A-Za-z0-9][A-Za-z0-9._-]{{0,31}})?"
-    rf"(@{_LABEL}(\.{_LABEL}){{0,2}}(:({_PORT}))?)?$"
-}
-"""What the documentation says of a `Reference` that is a `WorldIDAt`, or one with a version."""
 
 TagList = Annotated[
     tuple[str, ...],

@@ -18,8 +18,9 @@ from reileta.errors import (
     WorldNotFound,
 )
 from reileta.ids import At, at, is_server_address
+from reileta.patterns import WORLD_REF
 from reileta.records import User
-from reileta.validation import WORLD_REF, Input, Reference
+from reileta.validation import Input, Reference
 from reileta.views import HomeView, NothingView
 
 

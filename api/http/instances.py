@@ -19,10 +19,10 @@ from reileta.errors import (
     TagUnknown,
     WorldNotFound,
 )
+from reileta.patterns import WORLD_REF
 from reileta.records import Instance, InstanceChanges
 from reileta.tags import INSTANCE_TAGS
 from reileta.validation import (
-    WORLD_REF,
     Capacity,
     Description,
     Flag,

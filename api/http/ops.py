@@ -7,7 +7,7 @@ from quart import Blueprint, Response
 from api.operations import Call, Edge, Routes
 from reileta.errors import DatabaseUnavailable, Detail, Overloaded, ServerInvalid
 from reileta.metrics import CONTENT_TYPE, Exposition
-from reileta.views import HealthView
+from reileta.server_views import HealthView
 
 
 def ops_routes(edge: Edge) -> Routes:

@@ -10,8 +10,9 @@ from api.http.refs import own_server
 from api.operations import Call, Edge, Routes
 from reileta import __version__
 from reileta.errors import PermissionDenied, ServerInvalid, ServerNotFound
+from reileta.server_views import DiscoveryView, ServerView
 from reileta.validation import Description, HttpsUrl, Input, Title
-from reileta.views import DiscoveryView, Millis, ServerView
+from reileta.views import Millis
 
 
 class ServerUpdate(Input):

@@ -10,10 +10,10 @@ from reileta.access import Asker
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.metrics import Metrics
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
+from reileta.server_views import ServerView, server_view
 from reileta.settings import Settings
 from reileta.store import Identity, Store
 from reileta.tags import INSTANCE_TAGS
-from reileta.views import ServerView, server_view
 from tests.conftest import ManualClock
 
 ADDRESS = "play.example.org:3032"

@@ -14,7 +14,6 @@ from reileta.views import (
     asset_view,
     instance_view,
     known,
-    server_view,
     service_view,
     user_view,
     world_view,
@@ -135,16 +134,6 @@ def test_an_empty_instance_has_no_master_and_says_so() -> None:
         INSTANCE, connected=0, queued=0, master=None, address=ADDRESS, secure=False
     )
     assert shown(view)["master"] is None
-
-
-def test_a_server() -> None:
-    view = server_view(
-        id_="x", title="t", description=None, icon=None, created_at=1, updated_at=2,
-        address=ADDRESS, secure=True, public_key="k", ready_at=None,
-    )  # fmt: skip
-    server = shown(view)
-    assert server["gateways"] == {"http": f"https://{ADDRESS}", "ws": f"wss://{ADDRESS}/api/ws"}
-    assert not {"description", "icon", "ready_at"} & set(server)
 
 
 ASSET = Asset(

@@ -1,0 +1,171 @@
+"""What changed is told once, in order, with all there is to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+import actors.updates
+from actors.directory import Directory
+from actors.topics import Publish, Viewer
+from actors.updates import AGAIN_S, Updates
+from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.metrics import Metrics
+from reileta.records import Asset, Image, Profile, Service, User, World
+from reileta.store import Identity
+from reileta.server_views import server_view
+from tests.actors.nodes import ADDRESS, account
+
+
+@dataclass
+class Registry:
+    """The store, and the hub: what was told stands in `told`."""
+
+    profiles_of: dict[str, Profile] = field(default_factory=dict)
+    told: list[Publish] = field(default_factory=list)
+    profiled: list[str] = field(default_factory=list)
+    away: bool = False
+    full: bool = False
+
+    profiles = assets = images = worlds = services = property(lambda self: self)
+
+    async def of(self, id_: str) -> Profile | list[Asset]:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise DatabaseUnavailable
+        return self.profiles_of.get(id_, Profile()) if id_.startswith("u_") else []
+
+    async def get(self, id_: str, kind: str = "") -> Image | World | Service | None:
+        if kind:
+            return Image("ab", 1, 1, 1)
+        return world() if id_ == "w_1" else None
+
+    def tell(self, message: Publish) -> None:
+        if self.full:
+            raise Overloaded
+        self.told.append(message)
+
+    def heard(self, viewer: Viewer, number: int = -1) -> Any:
+        data = self.told[number].render(viewer)
+        return None if data is None else json.loads(data)
+
+
+ANYONE = Viewer("u_x", False)
+
+
+def world(*tags: str) -> World:
+    return World("w_1", 1, "Harbour", None, 8, "u_owner", frozenset(tags), 1, 2)
+
+
+@asynccontextmanager
+async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIterator[Updates]:
+    def server(identity: Identity) -> Any:
+        return server_view(
+            id_=identity.id, title=identity.title, description=None, icon=None, created_at=1,
+            updated_at=1, address=ADDRESS, secure=False, public_key="", ready_at=None,
+        )  # fmt: skip
+
+    updates = Updates(
+        store=cast(Any, registry),
+        hub=cast(Any, registry),
+        directory=Directory(Metrics()),
+        metrics=metrics or Metrics(),
+        address=ADDRESS,
+        secure=False,
+        server=server,
+        profiled=lambda user, _: registry.profiled.append(user.id),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(updates.run)
+        yield updates
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_object_once_in_the_order_of_the_first_change() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        one, two = account(1), account(2)
+        for user in (one, two, one):
+            updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.id for message in registry.told] == [one.id, two.id]
+        assert registry.profiled == [one.id, two.id]
+        updates.changed("user", one)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(registry.told) == 3
+
+
+async def test_a_user_as_each_may_see_it() -> None:
+    user = account(1)
+    profile = Profile(frozenset({"banner"}), ("u_2",), {"u_2": 5})
+    registry = Registry({user.id: profile})
+    async with telling(registry) as updates:
+        updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+    public = registry.heard(ANYONE)
+    assert public["banner"].endswith(f"/api/users/{user.id}/banner")
+    assert "following" not in public
+    friend = registry.heard(Viewer("u_2", False, {user.id: 7}))
+    assert (friend["isFriend"], friend["following_at"], friend["status"]) == (True, 7, "offline")
+    for viewer in (Viewer(user.id, False), Viewer("u_x", True)):
+        assert registry.heard(viewer)["following"] == [f"u_2@{ADDRESS}"]
+
+
+async def test_a_private_world_is_its_owners_and_the_admins() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        updates.changed("world", world("avr:private"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert registry.heard(ANYONE) is None
+    for viewer in (Viewer("u_owner", False), Viewer("u_x", True)):
+        assert registry.heard(viewer)["thumbnail"].endswith("/api/worlds/w_1/thumbnail")
+
+
+async def test_services_the_server_and_what_moved() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        updates.changed("service", Service("a.b", "Voice", None, None, "u_1", frozenset(), 1, 2))
+        updates.changed("server", Identity("x", "Harbour", None, None, 1, 1))
+        updates.moved("world", "w_1")
+        updates.moved("service", "gone.meanwhile")
+        await trio.testing.wait_all_tasks_blocked()
+    assert [message.event for message in registry.told] == [
+        "update-service", "update-server", "update-world",
+    ]  # fmt: skip
+    assert [registry.heard(ANYONE, n)["title"] for n in range(3)] == ["Voice", "Harbour", "Harbour"]
+
+
+async def test_a_database_that_is_away_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    registry = Registry(away=True)
+    async with telling(registry) as updates:
+        updates.changed("user", account(1))
+        await trio.sleep(AGAIN_S * 2.5)
+        assert registry.told == []
+        registry.away = False
+        await trio.sleep(AGAIN_S)
+        assert len(registry.told) == 1
+
+
+async def test_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.updates, "WAITING", 2)
+    registry, metrics = Registry(), Metrics()
+    async with telling(registry, metrics) as updates:
+        users: list[User] = [account(number) for number in range(3)]
+        for user in users:
+            updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.id for message in registry.told] == [users[1].id, users[2].id]
+        assert metrics.mailbox_refused == 1
+        registry.full = True
+        updates.changed("user", users[0])
+        await trio.testing.wait_all_tasks_blocked()
+        assert metrics.mailbox_refused == 2

@@ -1,0 +1,308 @@
+"""The registry by a whole server: what its sockets are told, and files over real connections."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.api.pngs import png
+from tests.e2e.clients import Json, Player, Raw, connected, until
+from tests.e2e.servers import Account, House, running
+
+FILE = bytes(range(256)) * 4096
+
+
+class Face:
+    """Somebody at the HTTP face."""
+
+    def __init__(self, client: httpx.AsyncClient, account: Account) -> None:
+        self.client = client
+        self._headers = {"Authorization": f"Bearer {account.token}"}
+
+    async def ask(
+        self, method: str, path: str, json: object = None, headers: Any = None, **how: Any
+    ) -> httpx.Response:
+        headers = {**self._headers, **(headers or {})}
+        return await self.client.request(method, path, json=json, headers=headers, **how)
+
+    async def done(self, method: str, path: str, json: object = None, **how: Any) -> Any:
+        answer = await self.ask(method, path, json, **how)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with running(database_url, rate_limits="off") as house:
+        yield house
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=house.server.url, timeout=10) as client:
+        yield client
+
+
+def nobody_stored(house: House) -> bool:
+    files = house.settings.data / "files"
+    return not any(path.is_file() for path in files.rglob("*"))
+
+
+async def updated(player: Player, noun: str) -> Json:
+    """The next `update-…` of that noun, as its object."""
+    event = await player.event(f"update-{noun}")
+    data: Json = event["data"]
+    assert event["subgroup"] == data["id"]
+    return data
+
+
+async def test_ones_own_changes_come_unasked(house: House, client: httpx.AsyncClient) -> None:
+    ada = await house.account("ada")
+    face = Face(client, ada)
+    async with connected(house, ada) as player:
+        await updated(player, "user")  # it has come online
+        await face.done("POST", "/api/users/@me", {"displayname": "Ada L."})
+        me = await updated(player, "user")
+        assert (me["displayname"], me["status"], me["following"]) == ("Ada L.", "online", [])
+        png_ = {"content": png(), "headers": {"Content-Type": "image/png"}}
+        shown = await face.done("POST", "/api/users/@me/thumbnail", **png_)
+        assert await updated(player, "user") == shown
+        home = "w_00000000-0000-4000-8000-000000000000@other.example.org"
+        await face.done("POST", "/api/users/@me/home", {"world": home})
+        assert (await updated(player, "user"))["home"] == home
+        await house.account("bob")
+        await face.done("PUT", "/api/users/@me/follows/bob")
+        assert len((await updated(player, "user"))["following"]) == 1
+
+
+async def test_each_sees_a_user_as_it_may(house: House, client: httpx.AsyncClient) -> None:
+    ada, bob, eve = [await house.account(name) for name in ("ada", "bob", "eve")]
+    root = await house.account("root", admin=True)
+    await house.store.follows.put(ada.id, bob.id)
+    await house.store.follows.put(bob.id, ada.id)
+    async with (
+        connected(house, bob) as friend,
+        connected(house, eve) as stranger,
+        connected(house, root) as admin,
+    ):
+        for player in (friend, stranger, admin):
+            await player.ask("subscribe", {"event": "update-user", "target": ada.id})
+        changes = {"email": "ada@example.org", "description": "Engines."}
+        me = await Face(client, ada).done("POST", "/api/users/@me", changes)
+        assert await updated(admin, "user") == me
+        seen = await updated(friend, "user")
+        assert (seen["isFriend"], seen["status"]) == (True, "offline")
+        assert "email" not in seen
+        public = await updated(stranger, "user")
+        assert not {"email", "status", "following", "isFriend"} & set(public)
+        assert public["description"] == "Engines."
+        # A friend no more: that is seen at once.
+        await Face(client, bob).done("DELETE", f"/api/users/@me/follows/{ada.id}")
+        assert "isFriend" not in await updated(friend, "user")
+
+
+async def test_worlds_services_and_the_server_are_told(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    ada, eve = await house.account("ada"), await house.account("eve")
+    root = await house.account("root", admin=True)
+    face = Face(client, ada)
+    async with connected(house, eve) as player:
+        await player.ask("subscribe", {"event": "update"})
+        world = await face.done("PUT", "/api/worlds", {"title": "Harbour"})
+        assert await updated(player, "world") == world
+        build = {"version": "1.2", "engine": "unity", "platform": "windows"}
+        asset = await face.done("PUT", f"/api/worlds/{world['id']}/assets", build)
+        assert (await updated(player, "world"))["assets"] == [asset]
+        service = {"id": "com.example.voice", "title": "Voice"}
+        service = await face.done("PUT", "/api/services", service)
+        assert await updated(player, "service") == service
+        server = await Face(client, root).done("POST", "/api/server", {"title": "Harbour"})
+        assert await updated(player, "server") == server
+        await face.done("POST", f"/api/worlds/{world['id']}", {"tags": ["avr:private"]})
+        await face.done("POST", "/api/services/com.example.voice", {"title": "Louder"})
+        told = (await player.receive())["command"]
+        assert told == "update-service", "a private world was told to a stranger"
+
+
+async def test_a_new_password_closes_the_other_sessions_sockets(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    ada = await house.account("ada")
+    other = await house.login(ada.id)
+    async with connected(house, ada) as kept, connected(house, other) as closed:
+        password = {"password": "another one altogether"}
+        await Face(client, ada).done("POST", "/api/users/@me", password)
+        await closed.event("unauthenticated")
+        assert (await closed.closed())[0] == 4000
+        assert "error" not in await kept.ask("ping")
+
+
+async def test_a_deleted_users_sockets_close_and_its_instances_are_the_servers(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    ada, bob = await house.account("ada"), await house.account("bob")
+    room = await house.instance(ada)
+    server = (await client.get("/api/users/@server")).json()["data"]["id"]
+    async with connected(house, ada) as owner, connected(house, bob) as guest:
+        await owner.join(room.id)
+        await guest.join(room.id)
+        await guest.ask("subscribe", {"event": "update-instance", "target": room.id})
+        await Face(client, ada).done("DELETE", "/api/users/@me")
+        assert (await owner.closed())[0] == 4000
+        left = await guest.event("instance-left")
+        assert left["data"]["player"] == owner.id
+        heir = f"{server}@{house.address}"
+        with trio.fail_after(5):
+            while (await updated(guest, "instance"))["owner"] != heir:
+                pass
+        shown = (await client.get(f"/api/instances/{room.id}")).json()["data"]
+        assert shown["owner"] == heir
+        gone = await Face(client, ada).ask("GET", "/api/users/@me")
+        assert gone.status_code == 401
+
+
+@pytest.fixture
+async def file(house: House, client: httpx.AsyncClient) -> str:
+    """The path of an empty asset's file; everything is Zoe's."""
+    face = Face(client, await house.account("zoe"))
+    world = await face.done("PUT", "/api/worlds", {"title": "Harbour"})
+    build = {"version": "1.2", "engine": "unity", "platform": "windows"}
+    path = f"/api/worlds/{world['id']}/assets"
+    asset = await face.done("PUT", path, build)
+    return f"{path}/{asset['id']}/file"
+
+
+async def zoe(house: House, client: httpx.AsyncClient) -> Face:
+    user = await house.store.users.by_name("zoe")
+    assert user is not None
+    return Face(client, await house.login(user.id))
+
+
+async def test_files_over_the_wire(house: House, client: httpx.AsyncClient, file: str) -> None:
+    face = await zoe(house, client)
+
+    async def slices() -> AsyncIterator[bytes]:
+        for at in range(0, len(FILE), 100_000):
+            yield FILE[at : at + 100_000]
+
+    asset = await face.done("POST", file, content=slices())
+    assert asset["hash"] == hashlib.sha256(FILE).hexdigest()
+    down = await client.get(file)
+    assert (down.content, down.headers["content-length"]) == (FILE, str(len(FILE)))
+    assert "transfer-encoding" not in down.headers
+    part = await client.get(file, headers={"Range": "bytes=5-9"})
+    assert (part.status_code, part.content) == (206, FILE[5:10])
+    head = await client.head(file)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(FILE))
+    same = await client.get(file, headers={"If-None-Match": down.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    assert "content-length" not in same.headers
+    assert "content-type" not in same.headers
+    # The connection was good for all of it.
+    assert (await client.get("/api/time")).status_code == 200
+
+
+async def test_a_form_over_the_wire(house: House, client: httpx.AsyncClient, file: str) -> None:
+    face = await zoe(house, client)
+    files = {"file": ("../../etc/passwd", FILE, "text/html")}
+    asset = await face.done("POST", file, files=files, data={"note": "hello"})
+    assert asset["hash"] == hashlib.sha256(FILE).hexdigest()
+
+
+async def test_an_upload_that_is_broken_off_leaves_nothing(
+    house: House, client: httpx.AsyncClient, file: str
+) -> None:
+    face = await zoe(house, client)
+    token = face._headers["Authorization"]
+    head = f"POST {file} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
+    for framing in ("Content-Length: 10000000", "Transfer-Encoding: chunked"):
+        stream = await trio.open_tcp_stream(house.host, house.port)
+        await stream.send_all(f"{head}{framing}\r\n\r\n".encode())
+        start = b"" if "Length" in framing else b"100000\r\n"
+        await stream.send_all(start + b"x" * 1_000_000)
+        await until(lambda: not nobody_stored(house))
+        await trio.aclose_forcefully(stream)
+        await until(lambda: nobody_stored(house))
+    answer = await client.get(file)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, 46)
+    assert (await face.done("POST", file, content=FILE))["size"] == len(FILE)
+
+
+async def test_of_two_uploads_at_once_one_fills_the_asset(
+    house: House, client: httpx.AsyncClient, file: str
+) -> None:
+    face = await zoe(house, client)
+    answers: list[int] = []
+
+    async def send(content: bytes) -> None:
+        answers.append((await face.ask("POST", file, content=content)).status_code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(send, FILE + bytes([number]))
+    assert sorted(answers) == [200, 409, 409, 409]
+
+
+async def test_parallel_uploads_have_the_right_hashes(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    face = Face(client, await house.account("zoe"))
+    world = await face.done("PUT", "/api/worlds", {"title": "Harbour"})
+    path = f"/api/worlds/{world['id']}/assets"
+    hashes: dict[str, str] = {}
+
+    async def send(number: int) -> None:
+        build = {"version": str(number), "engine": "unity", "platform": "windows"}
+        asset = await face.done("PUT", path, build)
+        content = hashlib.sha256(bytes([number])).digest() * 100_000
+        answer = await face.done("POST", f"{path}/{asset['id']}/file", content=content)
+        hashes[answer["hash"]] = hashlib.sha256(content).hexdigest()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(send, number)
+    assert len(hashes) == 20
+    assert all(said == true for said, true in hashes.items())
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_has_come(
+    house: House, client: httpx.AsyncClient, file: str
+) -> None:
+    face = await zoe(house, client)
+    token = face._headers["Authorization"]
+    stream = await trio.open_tcp_stream(house.host, house.port)
+    async with stream:
+        await stream.send_all(
+            f"POST {file} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
+            f"Content-Length: {2 * 1024**3}\r\n\r\n".encode()
+        )
+        with trio.fail_after(10):
+            answer = bytes(await stream.receive_some(65_536))
+    assert answer.startswith(b"HTTP/1.1 413"), answer
+    assert nobody_stored(house)
+
+
+async def test_a_client_that_does_not_read_is_given_up(
+    house: House, client: httpx.AsyncClient, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.serve.SEND_TIMEOUT_S", 0.2)
+    size = 32 * 1024 * 1024
+    await (await zoe(house, client)).done("POST", file, content=bytes(size))
+    async with Raw.connected(house, receive_buffer=4096) as raw:
+        await raw.send(f"GET {file} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        door = house.server._door
+        await until(lambda: door._open > 1)
+        await until(lambda: door._open == 1)  # that of `client`, which keeps its own
+        received = 0
+        with suppress(trio.BrokenResourceError):
+            while chunk := await raw.stream.receive_some(1 << 20):
+                received += len(chunk)
+        assert received < size
