@@ -15,7 +15,7 @@ def test_the_module_is_the_command() -> None:
 
 def test_its_status_is_the_commands() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "reileta", "dance"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "reileta", "zzz"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "reileta: No such command 'dance'.\n"
+    assert done.stderr == "reileta: No such command 'zzz'.\n"
