@@ -62,6 +62,12 @@ DATABASE_LOST: Final = "database.lost"
 DATABASE_BACK: Final = "database.back"
 DATABASE_MIGRATED: Final = "database.migrated"
 
+# Files
+FILES_TIDIED: Final = "files.tidied"
+"""How many uploads were swept out, files adopted, and files collected that nobody wants."""
+FILES_POSTPONED: Final = "files.postponed"
+"""The database or the disk was away; it is tried again."""
+
 # Accounts
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from actors.janitor import Janitor
 from actors.node import Node
 from actors.trace import add_trace
 from api.app import ReiletaApp, create_app
@@ -156,6 +157,7 @@ async def _serve_on(
         ):
             nursery.start_soon(door.serve, listeners)
             nursery.start_soon(gateway.watch)
+            nursery.start_soon(Janitor(store.files, store.blobs, clock).run)
             node.ready_at = clock.now_ms()
             url = f"{scheme}://{_address(settings.host, port)}"
             _log.info(
