@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import outcome
 
+from actors.estate_messages import EstateMessage
 from actors.message import Message, Request
 from actors.ref import Ref
 from actors.sink import Sink
@@ -339,5 +340,14 @@ class Idle(Message):
 
 
 SessionMessage: TypeAlias = (
-    Attach | Detach | Join | Leave | SeatLost | UserChanged | TokenKilled | SessionEnded | Idle
+    Attach
+    | Detach
+    | Join
+    | Leave
+    | SeatLost
+    | UserChanged
+    | TokenKilled
+    | SessionEnded
+    | Idle
+    | EstateMessage
 )

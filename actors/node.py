@@ -21,6 +21,8 @@ import trio
 from actors.actor import Spec
 from actors.desk import Desk, Measure, visitor
 from actors.directory import Directory, Occupancy
+from actors.errands import Keeping, session_limits
+from actors.estate_messages import Admit
 from actors.hub import HubActor, Listeners
 from actors.instruments import Instruments
 from actors.messages import (
@@ -34,14 +36,16 @@ from actors.messages import (
     UserChanged,
 )
 from actors.places import Places
+from actors.presence import Presence, SessionSurroundings, let_go, status_update
 from actors.recorder import Recorder, open_recorder
 from actors.ref import Ref
 from actors.registry import Registry
 from actors.revoked import Revoked
-from actors.session import Presence, SessionActor, SessionSurroundings, let_go, status_update
+from actors.session import SessionActor
 from actors.sink import Sink
 from actors.supervisor import Supervisor
 from actors.surroundings import Surroundings, limits_of
+from actors.tending import Tending
 from actors.timer import Timers
 from actors.topics import HubMessage
 from actors.updates import Noun, Record, Updates
@@ -53,6 +57,7 @@ from reileta.ids import at
 from reileta.metrics import Metrics
 from reileta.settings import Settings
 from reileta.store import Identity, Store
+from reileta.store.leases import Lost
 
 ASK_TIMEOUT_S: Final = 15.0
 FORGET_S: Final = 10.0
@@ -115,6 +120,10 @@ class Node:
             instance=self._places.live,
             running=instances.find,
             friends=self._friends,
+            keeping=Keeping(store, clock, session_limits(settings), settings.ack_timeout_ms),
+        )
+        self._tending = Tending(
+            store, clock, session_limits(settings), self._present, self._sessions.find, self._ended
         )
         self._updates = Updates(
             store=store,
@@ -184,6 +193,7 @@ class Node:
                 )
                 nursery.start_soon(node._places.sweep)
                 nursery.start_soon(node._forget)
+                nursery.start_soon(node._tending.run)
                 nursery.start_soon(node._updates.run)
                 yield node
             nursery.cancel_scope.cancel()
@@ -272,10 +282,27 @@ class Node:
 
     async def end_session(self, session_id: str) -> None:
         """The store has ended it: its sockets are closed, its players leave."""
+        self._ended(session_id)
+
+    def _present(self) -> list[str]:
+        """The sessions that have a WebSocket here."""
+        return [id_ for id_, presence in self._presences.items() if presence.sockets]
+
+    def _ended(self, session_id: str) -> None:
         self._revoked.add(session_id)
         ref = self._sessions.find(session_id)
         if ref is not None:
             ref.signal(SessionEnded())
+
+    def resource_lost(self, lost: Lost) -> None:
+        """The store has taken a session's resource: its sockets are told."""
+        self._tending.tell(lost)
+
+    def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
+        """A token has new keys, good until then (ms): its sockets stay open as long."""
+        ref = self._sessions.find(session_id)
+        if ref is not None:
+            ref.signal(Admit(token, expires))
 
     def credential_killed(self, access_hash: bytes) -> None:
         """The store has killed it: the sockets that came with it are closed."""

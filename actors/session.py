@@ -1,4 +1,6 @@
-"""A session as an actor: it owns its sockets and its players (S "Session", PROTOCOL §4).
+"""A session as an actor: its sockets, its players and its estate (S "Session", PROTOCOL §4).
+
+Both faces' sockets are here: those of `/api/ws`, and those of the session API, its lines.
 
 It outlives its connections: a socket that comes back within the grace finds its player where it
 was. When nobody has been connected for a while the actor is put away; what is durable of a session
@@ -7,8 +9,7 @@ is in the database.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Final, assert_never
 
 import structlog
@@ -16,9 +17,20 @@ import trio
 from msgspec import Struct
 
 from actors.actor import Actor
-from actors.directory import Directory
+from actors.estate import Estate, Owner
+from actors.estate_messages import (
+    Acquire,
+    Admit,
+    Delete,
+    Due,
+    Open,
+    Patch,
+    Release,
+    Settled,
+    Taken,
+    Write,
+)
 from actors.messages import (
-    Absent,
     Attach,
     Detach,
     Enter,
@@ -27,7 +39,6 @@ from actors.messages import (
     InstanceMessage,
     Join,
     Leave,
-    Present,
     SeatLost,
     SessionEnded,
     SessionMessage,
@@ -36,12 +47,18 @@ from actors.messages import (
     TokenKilled,
     UserChanged,
 )
+from actors.presence import (
+    Place,
+    Presence,
+    SessionSurroundings,
+    let_go,
+    status_update,
+    tell_candidacies,
+)
 from actors.ref import Ref
-from actors.revoked import Revoked
 from actors.sink import Sink
 from actors.timer import Timer
-from actors.topics import Forget, HubMessage, Listen, Publish, Viewer
-from actors.updates import publish_user
+from actors.topics import Listen, Viewer
 from reileta import commands, events, views
 from reileta.access import Visitor
 from reileta.errors import (
@@ -54,12 +71,12 @@ from reileta.errors import (
 )
 from reileta.frames import EMPTY, answer, encode, event
 from reileta.ids import at
-from reileta.records import NO_PROFILE, Profile, User
 
 ENTER_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
 CREDENTIAL_GONE: Final = 4000
+FAILED: Final = 1013
 
 _log = structlog.get_logger()
 
@@ -71,44 +88,6 @@ class IdentityView(Struct):
     session: str
 
 
-@dataclass(slots=True)
-class Place:
-    """An instance in which the session has a player: None while its id is not known."""
-
-    instance: Ref[InstanceMessage]
-    player: str | None = None
-
-
-@dataclass(slots=True)
-class Presence:
-    """What of a session outlives a crash of its actor: whose it is, with what stands beside that
-    user's record, its sockets with the SHA-256 of the credential they came with, and its places by
-    instance."""
-
-    user: User
-    profile: Profile = NO_PROFILE
-    sockets: dict[Sink, bytes] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSurroundings:
-    """What every session of a node shares.
-
-    `instance` finds or starts an instance by id or name, `running` finds one by its id; `friends`
-    are `UserIDAt`s, from the database.
-    """
-
-    address: str
-    secure: bool
-    directory: Directory
-    hub: Ref[HubMessage]
-    revoked: Revoked
-    instance: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]]
-    running: Callable[[str], Ref[InstanceMessage] | None]
-    friends: Callable[[User], Awaitable[frozenset[str]]]
-
-
 class SessionActor(Actor[SessionMessage]):
     """One session, of which at least one socket is open, or was a moment ago."""
 
@@ -117,8 +96,14 @@ class SessionActor(Actor[SessionMessage]):
         self._presence = presence
         self._around = around
         self._idle: Timer | None = None
+        self._opening: set[Sink] = set()
 
     async def on_start(self) -> None:
+        self._estate = Estate(
+            Owner(self._id, lambda: self._presence.user, self._players, self._hang_up, self._over),
+            self._around.keeping,
+            self.context,
+        )
         self._rest_if_idle()  # who had it started may be gone before it said anything
 
     async def receive(self, message: SessionMessage) -> None:
@@ -127,6 +112,20 @@ class SessionActor(Actor[SessionMessage]):
                 self._attach(message)
             case Detach():
                 self._detach(message.sink)
+            case Open():
+                self._open(message)
+            case Patch():
+                self._estate.patch(message)
+            case Acquire() | Release() | Write() | Delete():
+                self._estate.run(message)
+            case Taken(number=number, fence=fence):
+                self._estate.taken(number, fence)
+            case Admit(token_hash=token, expires=expires):
+                self._estate.admit(token, expires)
+            case Due():
+                self._estate.due()
+            case Settled(result=result, then=then):
+                then(result)
             case Join():
                 # The session's next message must find it inside, so this waits. Instances only
                 # ever signal sessions, so the two can't wait for each other.
@@ -140,9 +139,10 @@ class SessionActor(Actor[SessionMessage]):
                 self._presence.user = message.user
                 self._presence.profile = message.profile
                 viewer = self._viewer()
-                for sink in self._presence.sockets:
+                for sink in self._players():
                     self._around.hub.signal(Listen(sink, viewer))
             case TokenKilled():
+                self._estate.kill(message.token_hash)
                 self._close_sockets(lambda token: token == message.token_hash)
             case SessionEnded():
                 self._end()
@@ -152,7 +152,48 @@ class SessionActor(Actor[SessionMessage]):
             case _:
                 assert_never(message)
 
+    async def flush(self) -> None:
+        self._estate.flush()
+
+    def post_mortem(self, error: Exception) -> dict[str, object]:
+        """What they are owed is lost with the incarnation: they are to come back and look."""
+        for line in self._presence.lines:
+            line.close(FAILED, "the session failed")
+        return {}
+
     # Sockets -----------------------------------------------------------------------------------
+
+    def _open(self, message: Open) -> None:
+        if message.token_hash in self._around.revoked or self._id in self._around.revoked:
+            raise CredentialInvalid
+        line = message.line
+        self._opening.add(line)
+
+        def opened() -> None:
+            self._presence.lines.add(line)
+            self._welcome(line, message.token_hash)
+
+        self._estate.open(message, lambda: line in self._opening, opened)
+
+    def _welcome(self, sink: Sink, token: bytes) -> None:
+        """A new socket counts from here on."""
+        self._presence.sockets[sink] = token
+        if self._around.directory.opened(self._presence.user.id, sink):
+            self._publish()
+            tell_candidacies(self._presence.user, self._around, present=True)
+
+    def _players(self) -> dict[Sink, bytes]:
+        """The sockets of `/api/ws`, with their tokens."""
+        lines = self._presence.lines
+        return {sink: one for sink, one in self._presence.sockets.items() if sink not in lines}
+
+    def _hang_up(self, token: bytes) -> None:
+        self._close_sockets(lambda one: one == token)
+
+    def _over(self) -> None:
+        """The store says that the session has ended."""
+        self._around.revoked.add(self._id)
+        self._end()
 
     def _attach(self, message: Attach) -> None:
         sockets, revoked = self._presence.sockets, self._around.revoked
@@ -164,6 +205,7 @@ class SessionActor(Actor[SessionMessage]):
             first = self._around.directory.opened(self._presence.user.id, message.sink)
             self._introduce(message)
             self._around.hub.signal(Listen(message.sink, self._viewer()))
+            self._estate.came(message.sink, message.token_hash)
             if first:
                 self._publish()
                 tell_candidacies(self._presence.user, self._around, present=True)
@@ -188,6 +230,9 @@ class SessionActor(Actor[SessionMessage]):
         self.context.sent(1 if message.state is None else 2, 1)
 
     def _detach(self, sink: Sink) -> None:
+        self._opening.discard(sink)
+        self._presence.lines.discard(sink)
+        self._estate.gone(sink)
         if self._presence.sockets.pop(sink, None) is None:
             return
         if let_go(self._id, self._presence, sink, self._around):
@@ -197,7 +242,8 @@ class SessionActor(Actor[SessionMessage]):
     def _close_sockets(self, chosen: Callable[[bytes], bool]) -> None:
         for sink, token in list(self._presence.sockets.items()):
             if chosen(token):
-                sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
+                if sink not in self._presence.lines:  # which say so themselves
+                    sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
                 sink.close(CREDENTIAL_GONE, "the credential is no longer valid")
                 self._detach(sink)
 
@@ -212,6 +258,7 @@ class SessionActor(Actor[SessionMessage]):
             self._idle = self.context.after(IDLE_S, Idle())
 
     def _end(self) -> None:
+        self._estate.end()
         self._close_sockets(lambda _: True)
         for place in self._presence.places.values():
             place.instance.signal(SessionOver(self._id))
@@ -302,34 +349,3 @@ class SessionActor(Actor[SessionMessage]):
             self._around.hub.tell(status_update(self._presence, self._around))
         except Overloaded:
             _log.warning("hub.full", session=self._id)
-
-
-def let_go(id_: str, presence: Presence, sink: Sink, around: SessionSurroundings) -> bool:
-    """A socket of the session is gone; tells whom it concerns. Whether it was the user's last."""
-    for place in presence.places.values():
-        place.instance.signal(SocketLost(id_, sink))
-    around.hub.signal(Forget(sink))
-    last = around.directory.closed(presence.user.id, sink)
-    if last:
-        tell_candidacies(presence.user, around, present=False)
-    return last
-
-
-def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) -> None:
-    """Tells the instances in which the user is a candidate that it came, or went."""
-    name = at(user.id, around.address)
-    for instance_id in around.directory.candidacies(user.id):
-        instance = around.running(instance_id)
-        if instance is not None:
-            instance.signal(Present(name) if present else Absent(name))
-
-
-def status_update(presence: Presence, around: SessionSurroundings) -> Publish:
-    """`update-user` of the session's user, as it was when it changed last."""
-    return publish_user(
-        presence.user,
-        presence.profile,
-        around.directory,
-        address=around.address,
-        secure=around.secure,
-    )

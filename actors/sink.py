@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from actors.fanout import Piece
     from actors.messages import InstanceMessage
     from actors.ref import Ref
+    from reileta.errors import ReiletaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +44,27 @@ class Sink(Protocol):
 
     def close(self, code: int, reason: str = "") -> None:
         """Begins to close the connection, after everything that waits."""
+        ...
+
+
+class Line(Sink, Protocol):
+    """A socket of the session API, whose frames are Events and Acks (PROTOCOL §8).
+
+    What it is told waits until `flush`, so that a drain is one write.
+    """
+
+    def tell(self, event_id: str, frame: bytes) -> None:
+        """Sends an Event, which the client is to acknowledge in time."""
+        ...
+
+    def ack(self, event_id: str) -> None:
+        """Acknowledges the client's event."""
+        ...
+
+    def refuse(self, event_id: str, error: ReiletaError) -> None:
+        """Says that the client's event was refused, in place of the Ack."""
+        ...
+
+    def flush(self) -> None:
+        """Writes what it was told."""
         ...

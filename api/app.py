@@ -37,8 +37,12 @@ from api.http.instances import instance_routes
 from api.http.ops import metrics_blueprint, ops_routes
 from api.http.pictures import picture_routes
 from api.http.queue import queue_routes
+from api.http.resources import resource_routes
 from api.http.server import server_routes
 from api.http.services import service_routes
+from api.http.sessions import session_routes
+from api.http.tokens import token_routes
+from api.http.user_sessions import user_session_routes
 from api.http.users import user_routes
 from api.http.worlds import world_routes
 from api.limits import Limits
@@ -77,6 +81,10 @@ PREFLIGHT_HEADERS: Final = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Range",
     "Access-Control-Max-Age": "86400",
 }
+
+
+SESSION_PATHS: Final = ("/auth/", "/session", "/resource/", "/ws/")
+"""Where the paths of the session API begin."""
 
 
 class _NoSession(SessionInterface):
@@ -155,14 +163,16 @@ class ReiletaApp(QuartTrio):
         return request.body.whole
 
     async def _before(self) -> Response | None:
-        self.limits.address(address_of(request))
+        if not judged_later(request):
+            self.limits.address(address_of(request))
         refused = request.routing_exception
         if request.method == "OPTIONS" and isinstance(refused, MethodNotAllowed):
             return _preflight(refused.valid_methods or ())
         return None
 
     async def _before_upgrade(self) -> None:
-        self.limits.address(address_of(websocket))
+        if not judged_later(websocket):
+            self.limits.address(address_of(websocket))
 
     async def _refuse(self, exception: Exception) -> Response:
         """The one mapper of exceptions to responses; those of an upgrade are no different."""
@@ -175,6 +185,11 @@ class ReiletaApp(QuartTrio):
         return Response(
             body, refusal.status, dict(refusal.headers), content_type="application/json"
         )
+
+
+def judged_later(carrier: BaseRequestWebsocket) -> bool:
+    """Whether it is for the session API, which judges credentials and roles before limits."""
+    return carrier.url_rule is not None and carrier.url_rule.rule.startswith(SESSION_PATHS)
 
 
 def _preflight(allowed: Iterable[str]) -> Response:
@@ -194,6 +209,7 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
         server_routes(edge),
         auth_routes(edge, hasher),
         user_routes(edge, hasher),
+        user_session_routes(edge),
         home_routes(edge),
         picture_routes(edge, places),
         follow_routes(edge),
@@ -203,6 +219,9 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
         instance_routes(edge),
         queue_routes(edge),
         hosting_routes(edge),
+        token_routes(edge, hasher),
+        session_routes(edge),
+        resource_routes(edge),
         ops_routes(edge),
     )
     for routes in nouns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -118,8 +118,9 @@ def _same_origin(headers: Headers, scheme: str) -> bool:
 class TokenStore(Protocol):
     """What authentication asks of the database."""
 
-    async def by_access(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
-        """The token, its session and its user, alive or not."""
+    async def use(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
+        """The token, its session and its user, alive or not. From a key's first use on, the keys
+        before it are dead."""
         ...
 
 
@@ -146,6 +147,8 @@ class Auth:
         self._ttl_ms = ttl_ms
         self._size = size
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._keys: dict[bytes, set[bytes]] = {}
+        """Those that are remembered, by their token's id."""
         # Counts what was forgotten: a look-up that was under way meanwhile may not be remembered.
         self._epoch = 0
 
@@ -163,19 +166,36 @@ class Auth:
         if known is not None and now < known.stale_at and now < known.token_expires:
             return known.asker
         epoch = self._epoch
-        found = await self._tokens.by_access(access_hash)
+        found = await self._tokens.use(access_hash)
         if found is None:
             raise CredentialInvalid
         row, session, user = found
         if row.killed_at is not None or session.ended_at is not None or row.access_expires <= now:
             raise CredentialInvalid
-        asker = Asker(user, session.id, access_hash, expires_at=row.access_expires)
+        asker = Asker(
+            user,
+            session.id,
+            row.id,
+            expires_at=row.access_expires,
+            token_expires=max(row.access_expires, row.refresh_expires),
+        )
+        for earlier in self._keys.get(row.id, set()) - {access_hash}:
+            self._drop(earlier)  # this key may have been used for the first time
         if epoch == self._epoch:
-            self._known.pop(access_hash, None)
+            self._drop(access_hash)
             self._known[access_hash] = _Known(asker, row.access_expires, now + self._ttl_ms)
+            self._keys.setdefault(row.id, set()).add(access_hash)
             if len(self._known) > self._size:
-                self._known.popitem(last=False)
+                self._drop(next(iter(self._known)))
         return asker
+
+    def _drop(self, access_hash: bytes) -> None:
+        known = self._known.pop(access_hash, None)
+        if known is not None:
+            keys = self._keys[known.asker.token_hash]
+            keys.discard(access_hash)
+            if not keys:
+                del self._keys[known.asker.token_hash]
 
     async def authenticate(self, credential: Credential | None) -> Asker | None:
         """Who a credential speaks for; None without one, and for a cookie that is dead."""
@@ -188,10 +208,17 @@ class Auth:
                 return None
             raise
 
-    def forget_token(self, access_hash: bytes) -> None:
-        """The token was killed."""
+    def forget_token(self, token: bytes) -> None:
+        """The token of that id was killed."""
         self._epoch += 1
-        self._known.pop(access_hash, None)
+        for key in tuple(self._keys.get(token, ())):
+            self._drop(key)
+
+    def forget_keys(self, access_hashes: Iterable[bytes]) -> None:
+        """These keys of a token gave way to newer ones."""
+        self._epoch += 1
+        for key in access_hashes:
+            self._drop(key)
 
     def forget_session(self, session_id: str) -> None:
         """The session has ended."""
@@ -204,4 +231,4 @@ class Auth:
     def _forget(self, concerned: Callable[[Asker], bool]) -> None:
         self._epoch += 1
         for key in [key for key, known in self._known.items() if concerned(known.asker)]:
-            del self._known[key]
+            self._drop(key)

@@ -76,6 +76,10 @@ class ReceivedBody(TrioBody):
 
     # What reads it -----------------------------------------------------------------------------
 
+    def allow(self, limit_bytes: int) -> None:
+        """Has the body as a whole be as large as that, whatever the setting says."""
+        self._limit_bytes = limit_bytes
+
     def __await__(self) -> Generator[Any, None, bytes]:
         return self._read().__await__()
 

@@ -56,6 +56,13 @@ def success(request: str, time_ms: int, data: object) -> bytes:
     return _encode(Envelope(request, time_ms, "OK", data))
 
 
+def success_at_top(request: str, time_ms: int, fields: Struct) -> bytes:
+    """The envelope of an answer of S's face, as JSON: the fields stand beside `message`."""
+    said = {name: getattr(fields, name) for name in fields.__struct_fields__}
+    given = {name: value for name, value in said.items() if value is not UNSET}
+    return _encode({"request": request, "time": time_ms, "message": "OK", **given})
+
+
 def failure(request: str, time_ms: int, error: ReiletaError) -> bytes:
     """The envelope of a refusal, as JSON; a `Redirected` carries `redirect` as well."""
     redirect: RedirectView | UnsetType = UNSET

@@ -30,6 +30,7 @@ from reileta.errors import (
     MediaTypeUnsupported,
     NotLoggedIn,
     PayloadTooLarge,
+    PermissionDenied,
     ReiletaError,
     RequestTimedOut,
     TooManyRequests,
@@ -61,6 +62,9 @@ _PATHS: Final = {
 }
 _PARTS: Final = {
     "asset": "The asset's id.",
+    "session": "The session's id.",
+    "type": "A type of resources: `document`, `world`, or a host's own.",
+    "number": "The resource's integer id.",
     "other": "Who is followed: an id, a username, or `id@server`.",
 }
 _TITLE: Final = "Reileta"
@@ -164,6 +168,8 @@ def _security(operation: Operation) -> list[Json]:
     if operation.need == "none":
         return []
     ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
+    if operation.face == "session":
+        ways = ways[:1]
     return ways if operation.need == "required" else [{}, *ways]
 
 
@@ -223,18 +229,18 @@ def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
     for error in (*operation.errors, *_shared(operation)):
         if error not in refusals[status_of(error)]:
             refusals[status_of(error)].append(error)
+    data = {"type": "object", "properties": {"data": answer}, "required": ["data"]}
+    example = example_of(answer, schemas)
+    at_top = operation.face == "session"
     success = {
         "description": "OK",
         "headers": _HEADERS,
         "content": {
             "application/json": {
-                "schema": {
-                    "allOf": [
-                        _ref("Envelope"),
-                        {"type": "object", "properties": {"data": answer}, "required": ["data"]},
-                    ]
-                },
-                "example": _enveloped(operation, "OK", data=example_of(answer, schemas)),
+                "schema": {"allOf": [_ref("Envelope"), answer if at_top else data]},
+                "example": _enveloped(
+                    operation, "OK", **(example if at_top else {"data": example})
+                ),
             }
         },
     }
@@ -277,8 +283,10 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
         yield operation.invalid
     if operation.need != "none":
         yield from (CredentialMalformed, CredentialInvalid)
-    if operation.need == "required":
+    if operation.need == "required" and operation.face == "registry":
         yield NotLoggedIn
+    if operation.only is not None:
+        yield PermissionDenied
     if operation.takes_body or operation.uploads is not None:
         yield from (PayloadTooLarge, MediaTypeUnsupported, RequestTimedOut)
     yield from (TooManyRequests, InternalError, DatabaseUnavailable)

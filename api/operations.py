@@ -13,22 +13,26 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, cast, overload
 
+from msgspec import Struct
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
-from api.auth import Auth, credential_from
-from api.envelope import request_line, success
+from api.auth import Auth, Credential, credential_from
+from api.bodies import ReceivedBody
+from api.envelope import request_line, success, success_at_top
 from api.limits import READ, WRITE, Limits
 from api.ports import NodePort
 from reileta.access import Asker
 from reileta.errors import (
     AuthInvalid,
+    CredentialMalformed,
     InvalidInput,
     MediaTypeUnsupported,
     NotLoggedIn,
+    PermissionDenied,
     ReiletaError,
 )
 from reileta.ratelimit import Rate
@@ -37,7 +41,13 @@ from reileta.validation import Input, check
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
-Method = Literal["GET", "PUT", "POST", "DELETE"]
+Method = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
+Face = Literal["registry", "session"]
+"""Whose manners an operation has: R's, or S's. S's answers stand beside `message`, its credentials
+are headers, and it judges credentials and roles before anything else (S "Common Endpoint
+Behaviour")."""
+Only = Literal["client", "autopilot", "admin"]
+"""The only users that an operation is for; it needs a credential then (S, 403)."""
 Need = Literal["none", "optional", "required"]
 """Whether an operation looks at credentials: never; when one is sent; always (else code 3)."""
 
@@ -124,17 +134,28 @@ class Operation:
     errors: tuple[type[ReiletaError], ...]
     rate: Rate
     uploads: Upload | None = None
+    only: Only | None = None
+    face: Face = "registry"
+    body_limit_bytes: int | None = None
 
     @property
     def takes_body(self) -> bool:
         """Whether the input is a JSON body; else it is the query."""
-        return self.takes is not None and self.method in ("PUT", "POST")
+        return self.takes is not None and self.method in ("PUT", "POST", "PATCH")
 
 
 class Routes:
     """The endpoints of one noun: a Quart blueprint, and the operations that it serves."""
 
-    def __init__(self, noun: str, edge: Edge, *, invalid: type[InvalidInput] = AuthInvalid) -> None:
+    def __init__(
+        self,
+        noun: str,
+        edge: Edge,
+        *,
+        invalid: type[InvalidInput] = AuthInvalid,
+        face: Face = "registry",
+    ) -> None:
+        self._face = face
         self.blueprint = Blueprint(noun, __name__)
         self.operations: list[Operation] = []
         self._noun = noun
@@ -154,6 +175,8 @@ class Routes:
         errors: tuple[type[ReiletaError], ...] = (),
         rate: Rate | None = None,
         uploads: Upload | None = None,
+        only: Only | None = None,
+        body_limit_bytes: int | None = None,
     ) -> Callable[[Callable[[Call], Awaitable[object]]], Callable[[Call], Awaitable[object]]]: ...
 
     @overload
@@ -168,6 +191,8 @@ class Routes:
         need: Need = "optional",
         errors: tuple[type[ReiletaError], ...] = (),
         rate: Rate | None = None,
+        only: Only | None = None,
+        body_limit_bytes: int | None = None,
     ) -> Callable[
         [Callable[[Call, I], Awaitable[object]]], Callable[[Call, I], Awaitable[object]]
     ]: ...
@@ -184,6 +209,8 @@ class Routes:
         errors: tuple[type[ReiletaError], ...] = (),
         rate: Rate | None = None,
         uploads: Upload | None = None,
+        only: Only | None = None,
+        body_limit_bytes: int | None = None,
     ) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]]:
         """Declares an endpoint; the decorated handler's docstring is its description.
 
@@ -195,6 +222,8 @@ class Routes:
                 (credentials, limits, input, outages) are added by the documentation.
             rate: of this route, per address; by default `READ` or `WRITE`.
             uploads: the file that the body is, which the handler reads itself (`api/uploads.py`).
+            only: the users it is for; others get 403.
+            body_limit_bytes: how large its body may be; None: as large as the settings say.
         """
 
         def declare(handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
@@ -212,6 +241,9 @@ class Routes:
                 errors=errors,
                 rate=rate or (READ if method == "GET" else WRITE),
                 uploads=uploads,
+                only=only,
+                face=self._face,
+                body_limit_bytes=body_limit_bytes,
             )
             self.operations.append(operation)
             self.blueprint.add_url_rule(
@@ -232,24 +264,34 @@ def _view(
     node, auth, limits = edge.node, edge.auth, edge.limits
     route = f"{operation.method} {operation.path}"
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
-    need, rate = operation.need, operation.rate
+    need, rate, only, face = operation.need, operation.rate, operation.only, operation.face
 
     async def view(**args: str) -> Response:
         # The proxy is followed once: it costs a context variable each time.
         current = request._get_current_object()  # type: ignore[attr-defined]
         ip = address_of(current)
-        limits.route(route, rate, ip)
+        if face == "registry":
+            limits.route(route, rate, ip)
         asker = None
         deprecated = False
         if need != "none":
             credential = credential_from(current)
+            if face == "session":
+                credential = in_header(credential)
             if credential is not None:
                 deprecated = credential.deprecated
                 asker = await auth.authenticate(credential)
-            if asker is not None:
-                limits.asker(asker)
-            elif need == "required":
+            if asker is None and need == "required":
                 raise NotLoggedIn
+            if only is not None:
+                ensure_only(asker, only)
+        if face == "session":
+            limits.address(ip)
+            limits.route(route, rate, ip)
+        if asker is not None:
+            limits.asker(asker)
+        if operation.body_limit_bytes is not None:
+            cast(ReceivedBody, current.body).allow(operation.body_limit_bytes)
         call = Call(current, asker, args, ip)
         if takes is None:
             answer = await handler(call)
@@ -265,10 +307,33 @@ def _view(
         if isinstance(answer, Response):
             answer.headers.update(headers)
             return answer
-        body = success(line_of(current), node.clock.now_ms(), answer)
+        if face == "session":
+            body = success_at_top(line_of(current), node.clock.now_ms(), cast(Struct, answer))
+        else:
+            body = success(line_of(current), node.clock.now_ms(), answer)
         return Response(body, 200, headers, content_type="application/json")
 
     return view
+
+
+def in_header(credential: Credential | None) -> Credential:
+    """The credential, if it came as S wants it. Raises CredentialMalformed."""
+    if credential is None or credential.source != "header":
+        raise CredentialMalformed.field("Authorization", "is missing")
+    return credential
+
+
+def ensure_only(asker: Asker | None, only: Only) -> None:
+    """Raises NotLoggedIn, and PermissionDenied for users that something is not for."""
+    if asker is None:
+        raise NotLoggedIn
+    meets = {
+        "client": not asker.user.autopilot,
+        "autopilot": asker.user.autopilot,
+        "admin": asker.user.admin and not asker.guest,
+    }
+    if not meets[only]:
+        raise PermissionDenied
 
 
 def address_of(current: BaseRequestWebsocket) -> str:

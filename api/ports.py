@@ -21,6 +21,7 @@ from reileta.records import DeletedUser, Instance, InstanceChanges, User
 from reileta.server_views import ServerView
 from reileta.settings import Settings
 from reileta.store import Identity, Store
+from reileta.store.leases import Lost
 
 
 class OccupancyPort(Protocol):
@@ -106,7 +107,19 @@ class NodePort(Protocol):
         ...
 
     def credential_killed(self, access_hash: bytes) -> None:
-        """After the store has killed it: sockets that came with it are closed."""
+        """After the store has killed the token of that id: sockets that came with it are closed."""
+        ...
+
+    def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
+        """A token has new keys, good until then (ms): its sockets stay open as long."""
+        ...
+
+    def resource_lost(self, lost: Lost) -> None:
+        """After the store has taken a session's resource: its sockets are told."""
+        ...
+
+    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+        """The actor of the asker's session, started if it does not run."""
         ...
 
 
@@ -120,8 +133,4 @@ class GatewayPort(NodePort, Protocol):
         self, instance_id: str, asker: Asker, measure: Measure, sink: Sink, state: bytes | None
     ) -> None:
         """Moderates someone; the instance answers on the socket, in order with its data."""
-        ...
-
-    async def session(self, asker: Asker) -> Ref[SessionMessage]:
-        """The actor of the asker's session, started if it does not run."""
         ...

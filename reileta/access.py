@@ -53,8 +53,9 @@ FOR_EVER: Final = 2**63 - 1
 class Asker:
     """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
 
-    `token_hash` is the SHA-256 of the access key it came with, good until `expires_at` (ms);
-    `guest` marks a user of another server.
+    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its first
+    access key. The key it came with is good until `expires_at` (ms), and some key of the token until
+    `token_expires`. `guest` marks a user of another server.
     """
 
     user: User
@@ -62,6 +63,7 @@ class Asker:
     token_hash: bytes
     guest: bool = False
     expires_at: int = FOR_EVER
+    token_expires: int = FOR_EVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from actors.trace import add_trace
 from api.app import ReiletaApp, create_app
 from api.serve import FrontDoor, open_listeners
 from api.ws.gateway import Gateway, gateway_blueprint
+from api.ws.session import session_blueprint
 from reileta import __version__, log, logevents
 from reileta.clock import MonotonicClock
 from reileta.federation.keys import load_or_create
@@ -172,6 +173,7 @@ async def _faces(node: Node, passwords: Passwords) -> AsyncIterator[tuple[FrontD
     gateway = Gateway(node, app.auth)
     door = FrontDoor(app, node.settings, node.metrics, node.clock)
     app.register_blueprint(gateway_blueprint(gateway, lambda: door.nursery))
+    app.register_blueprint(session_blueprint(gateway, app.limits, lambda: door.nursery))
     yield door, gateway
 
 

@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     # Sessions
     away_s: float = Field(default=60, gt=0)
     """How long a session without a WebSocket keeps the resource that it has."""
+    ack_timeout_ms: int = Field(default=10_000, ge=100)
+    """How long a client of the session API may take to acknowledge an event, in milliseconds."""
 
     # Instances
     seat_grace_s: float = Field(default=10, ge=0)

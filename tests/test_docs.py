@@ -1,4 +1,5 @@
-"""`docs/protocol.md` says all that the server does: nothing is missing, and nothing is made up."""
+"""`docs/protocol.md` and `docs/sessions.md` say all that the server does: nothing is missing, and
+nothing is made up."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
 from quart_trio import QuartTrio
 
 import api.errors as statuses
@@ -22,7 +24,8 @@ from api.errors import CLOSE_CODES, status_of
 from api.http.pictures import PICTURES
 from api.ws.connection import FRAMES_PER_MESSAGE
 from api.ws.gateway import Gateway, gateway_blueprint
-from reileta import commands, events
+from api.ws.session import session_blueprint
+from reileta import commands, events, session_frames
 from reileta.instance import TO_LIMIT
 from reileta.options import flag
 from reileta.ratelimit import Rate
@@ -33,7 +36,7 @@ from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
 from tests.test_house import ROOT
 
-TEXT = (ROOT / "docs" / "protocol.md").read_text()
+TEXT = "\n".join((ROOT / "docs" / page).read_text() for page in ("protocol.md", "sessions.md"))
 
 
 @functools.cache
@@ -106,7 +109,9 @@ def test_every_event_has_its_section_and_its_row() -> None:
 
 def close_codes() -> set[int]:
     """Those in the sources of what may close a socket; 1009 and 1002 the protocol's parser says."""
-    found = {1002, 1009, *CLOSE_CODES.values()}
+    frames = vars(session_frames).values()  # the reasons of the session API
+    found = {one for one in frames if type(one) is int and 4000 <= one < 4100}
+    found |= {1002, 1009, *CLOSE_CODES.values()}
     for folder in ("api", "actors"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -149,7 +154,9 @@ def test_examples_are_json_and_of_this_protocol(text: str) -> None:
 async def app(store: Store, clock: ManualClock) -> ReiletaApp:
     node: Any = FakeNode(store, clock)
     app = create_app(node)
-    app.register_blueprint(gateway_blueprint(Gateway(node, app.auth), lambda: None))  # type: ignore[arg-type,return-value]
+    gateway, nursery = Gateway(node, app.auth), cast(trio.Nursery, None)
+    app.register_blueprint(gateway_blueprint(gateway, lambda: nursery))
+    app.register_blueprint(session_blueprint(gateway, app.limits, lambda: nursery))
     return app
 
 

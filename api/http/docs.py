@@ -22,7 +22,7 @@ PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
-_ORDER: Final = ("get", "put", "post", "delete")
+_ORDER: Final = ("get", "put", "post", "patch", "delete")
 _REFUSAL: Final = {
     "request": "/api/instances",
     "time": 1790000000000,

@@ -33,7 +33,7 @@ from api.ws.inbound import (
 from api.ws.socketlog import SocketLog
 from api.ws.wire import Wire
 from reileta import commands, events
-from reileta.access import Asker
+from reileta.access import FOR_EVER, Asker
 from reileta.errors import (
     AlreadyConnected,
     CommandUnknown,
@@ -377,6 +377,14 @@ class Connection:
         """The credential is no longer valid."""
         self._send(event(events.UNAUTHENTICATED, None, EMPTY))
         self.wire.close(CREDENTIAL_GONE, "the credential is no longer valid")
+
+    @property
+    def expires_at(self) -> int:
+        """When the credential is no longer valid (ms); far off, while there is none."""
+        return FOR_EVER if self.asker is None else self.asker.expires_at
+
+    def look(self, now: float) -> None:
+        """Clients owe nothing in time here but pongs, which the gateway sees to."""
 
     def gone(self) -> None:
         """The socket is gone, which has a trace of its own. Never waits."""

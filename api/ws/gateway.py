@@ -47,14 +47,39 @@ class Handover(Protocol):
     def claim(self, serve: Callable[[Wire], Awaitable[None]]) -> None: ...
 
 
+class Served(Protocol):
+    """What serves one socket: a `Connection`, or a line of the session API."""
+
+    @property
+    def wire(self) -> Wire: ...
+    @property
+    def asker(self) -> Asker | None: ...
+    @property
+    def expires_at(self) -> int:
+        """When its credential is no longer valid (ms)."""
+        ...
+
+    def opened(self) -> None: ...
+    async def greet(self, asker: Asker) -> None: ...
+    def take(self, payload: bytes | None) -> bool: ...
+    async def handle(self) -> None: ...
+    def charge_overhead(self) -> None: ...
+    def expire(self) -> None: ...
+    def look(self, now: float) -> None:
+        """Looks, now and then, whether the client keeps its own times (Trio's seconds)."""
+        ...
+
+    def gone(self) -> None: ...
+
+
 class Gateway:
-    """The open sockets of `/api/ws`. `watch` is its task."""
+    """The open sockets, of `/api/ws` and of the session API. `watch` is its task."""
 
     def __init__(self, node: GatewayPort, auth: Auth) -> None:
         self.node = node
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)
-        self._connections: set[Connection] = set()
+        self._connections: set[Served] = set()
         self._numbers = itertools.count(1)
         self._debug = debugging()
 
@@ -63,9 +88,16 @@ class Gateway:
 
     async def serve(self, wire: Wire, asker: Asker | None) -> None:
         """Serves one socket until it ends. `asker` is None when no credential came with it."""
-        metrics = self.node.metrics
-        log = SocketLog(next(self._numbers), debug=self._debug)
-        connection = Connection(self.node, self.auth, self.sampler, wire, log)
+        connection = Connection(self.node, self.auth, self.sampler, wire, self.new_log())
+        await self.serve_connection(connection, asker)
+
+    def new_log(self) -> SocketLog:
+        """The log of one more socket."""
+        return SocketLog(next(self._numbers), debug=self._debug)
+
+    async def serve_connection(self, connection: Served, asker: Asker | None) -> None:
+        """Serves one socket until it ends, through whatever takes its messages."""
+        wire, metrics = connection.wire, self.node.metrics
         self._connections.add(connection)
         metrics.connections += 1
         metrics.connections_total += 1
@@ -86,7 +118,7 @@ class Gateway:
             metrics.connections -= 1
             await wire.finish()
 
-    async def _read(self, connection: Connection, wire: Wire) -> None:
+    async def _read(self, connection: Served, wire: Wire) -> None:
         wire.listen(connection)
         try:
             while True:
@@ -122,8 +154,9 @@ class Gateway:
                 if connection.asker is None:
                     if now > wire.opened_at + settings.credential_deadline_s:
                         wire.close(NO_CREDENTIAL, "no credential")
-                elif connection.asker.expires_at <= now_ms:
+                elif connection.expires_at <= now_ms:
                     connection.expire()
+                connection.look(now)
 
     async def drain(self, within_s: float) -> None:
         """Sends all clients away (1001), a few at a time, and waits for them to go."""
@@ -152,20 +185,36 @@ def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> 
         credential = credential_from(websocket)
         asker = await gateway.auth.authenticate(credential)
         deprecated = credential is not None and credential.deprecated
-        extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
-        handover: Handover | None = extensions.get(WIRE_EXTENSION)
-        await websocket.accept(Headers({"Deprecation": DEPRECATION} if deprecated else {}))
-        if handover is not None:
-            handover.claim(lambda wire: gateway.serve(wire, asker))
-            return
-        wire = AsgiWire(
-            # Not the proxy: others' tasks write here, and have no websocket of their own.
-            websocket._get_current_object(),  # type: ignore[attr-defined]
-            nursery(),
-            gateway.node.metrics,
-            backlog_limit_bytes=gateway.node.settings.backlog_limit_bytes,
-            remote=(websocket.scope.get("client") or ("", 0))[0],
+        await accept(
+            gateway,
+            nursery,
+            lambda wire: gateway.serve(wire, asker),
+            Headers({"Deprecation": DEPRECATION} if deprecated else {}),
         )
-        await gateway.serve(wire, asker)
 
     return blueprint
+
+
+async def accept(
+    gateway: Gateway,
+    nursery: Callable[[], trio.Nursery],
+    serve: Callable[[Wire], Awaitable[None]],
+    headers: Headers,
+) -> None:
+    """Accepts the upgrade at hand, and has the wire served: by whoever reads it fastest, after
+    this, or else within."""
+    extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
+    handover: Handover | None = extensions.get(WIRE_EXTENSION)
+    await websocket.accept(headers)
+    if handover is not None:
+        handover.claim(serve)
+        return
+    wire = AsgiWire(
+        # Not the proxy: others' tasks write here, and have no websocket of their own.
+        websocket._get_current_object(),  # type: ignore[attr-defined]
+        nursery(),
+        gateway.node.metrics,
+        backlog_limit_bytes=gateway.node.settings.backlog_limit_bytes,
+        remote=(websocket.scope.get("client") or ("", 0))[0],
+    )
+    await serve(wire)

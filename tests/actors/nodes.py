@@ -22,10 +22,11 @@ from reileta.access import Asker, Visitor
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.metrics import Metrics
-from reileta.records import NO_PROFILE, Asset, Ban, Deed, Image, Profile, User
+from reileta.records import Ban, Deed, User
 from reileta.records import Instance as InstanceRecord
 from reileta.settings import Settings
 from reileta.store import Store
+from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry
 from tests.actors.sinks import FakeSink
 
 ADDRESS = "play.example.org:3032"
@@ -139,29 +140,14 @@ class FakeHosting:
         return account(int(number)) if number.isdigit() else None
 
 
-class FakeProfiles:
-    """`store.profiles`: nobody has any."""
-
-    async def of(self, user: str) -> Profile:
-        return NO_PROFILE
-
-
-class FakeRegistry:
-    """`store.assets` and `store.images`, in which there is nothing."""
-
-    async def of(self, world_id: str) -> list[Asset]:
-        return []
-
-    async def get(self, of: str, kind: str) -> Image | None:
-        return None
-
-
 @dataclass
 class FakeStore:
     instances: FakeInstances = field(default_factory=FakeInstances)
 
     def __post_init__(self) -> None:
         self.hosting = FakeHosting(self.instances)
+
+        self.leases = self.sessions = FakeEstates()
 
     @property
     def assets(self) -> FakeRegistry:
@@ -364,17 +350,16 @@ class World:
 
     def leftovers(self) -> dict[str, object]:
         """All tables of the node that are not empty."""
-        node = self.node
         tables = {
-            "instances": node._places._registry.running(),
-            "sessions": node._sessions.running(),
-            "presences": node._presences,
-            "revoked": len(node._revoked),
-            "occupancies": node._directory.occupancies,
-            "watchers": node._directory._watchers,
-            "sockets": node._directory._sockets,
-            "candidacies": node._directory._candidacies,
-            "players": node.metrics.players,
+            "instances": self.node._places._registry.running(),
+            "sessions": self.node._sessions.running(),
+            "presences": self.node._presences,
+            "revoked": len(self.node._revoked),
+            "occupancies": self.node._directory.occupancies,
+            "watchers": self.node._directory._watchers,
+            "sockets": self.node._directory._sockets,
+            "candidacies": self.node._directory._candidacies,
+            "players": self.node.metrics.players,
         }
         return {name: table for name, table in tables.items() if table}
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from actors import messages, topics
+from actors import estate_messages, messages, topics
 from actors.message import Message
 
 UNIONS = {
@@ -21,7 +21,7 @@ UNIONS = {
 def defined() -> set[type[Message]]:
     return {
         one
-        for module in (messages, topics)
+        for module in (messages, estate_messages, topics)
         for _, one in inspect.getmembers(module, inspect.isclass)
         if issubclass(one, Message) and one.__module__ == module.__name__
     }

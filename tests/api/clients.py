@@ -90,6 +90,9 @@ class Client:
     async def post(self, path: str, body: object, **more: Any) -> Answer:
         return await self.ask("POST", path, body, **more)
 
+    async def patch(self, path: str, body: object, **more: Any) -> Answer:
+        return await self.ask("PATCH", path, body, **more)
+
     async def delete(self, path: str, **more: Any) -> Answer:
         return await self.ask("DELETE", path, **more)
 
@@ -123,3 +126,21 @@ async def logged_in(app: QuartTrio, node: FakeNode, user: User) -> Client:
     client = Client(app, token)
     client.me = (await client.get("/api/users/@me")).data
     return client
+
+
+async def with_token(app: QuartTrio, username: str, session_id: str | None = None) -> Client:
+    """A client with a Token of S, of that session or of a new one; `me` is the Token."""
+    client = Client(app)
+    body = {"username": username, "password": PASSWORD, "session_id": session_id}
+    given = {key: value for key, value in body.items() if value is not None}
+    answer = await client.post("/auth/login", given)
+    assert answer.status == 200, answer.raw
+    client.me = answer.body["token"]
+    client.token = client.me["access"]
+    return client
+
+
+async def new_token_of(app: QuartTrio, username: str) -> Client:
+    """An account, and a client with a Token of it."""
+    await registered(app, username)
+    return await with_token(app, username)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
+from actors.node import Node
 from api.app import ReiletaApp, create_app
 from reileta.passwords import Passwords
 from reileta.settings import Settings
@@ -65,3 +66,23 @@ async def bob(app: ReiletaApp) -> Client:
 @pytest.fixture
 async def admin(app: ReiletaApp, node: FakeNode) -> Client:
     return await logged_in(app, node, await node.store.users.main_admin())
+
+
+@pytest.fixture
+async def living(node: FakeNode) -> AsyncIterator[Node]:
+    """Real actors over the real database, in the place of the fake of them."""
+    async with Node.open(
+        settings=node.settings,
+        store=node.store,
+        clock=node.clock,
+        metrics=node.metrics,
+        instruments=node.metrics,
+        address=node.address,
+        public_key=node.public_key,
+    ) as living:
+        yield living
+
+
+@pytest.fixture
+def living_app(living: Node, passwords: Passwords) -> ReiletaApp:
+    return create_app(living, passwords=passwords)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.messages import SessionMessage
+from actors.ref import Ref
 from actors.updates import Noun, Record
 from reileta.access import Asker
 from reileta.errors import InstanceNotFound, PermissionDenied
@@ -13,6 +15,7 @@ from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
 from reileta.server_views import ServerView, server_view
 from reileta.settings import Settings
 from reileta.store import Identity, Store
+from reileta.store.leases import Lost
 from reileta.tags import INSTANCE_TAGS
 from tests.conftest import ManualClock
 
@@ -46,6 +49,8 @@ class FakeNode:
     told: list[tuple[Noun, str]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     killed: list[bytes] = field(default_factory=list)
+    admitted: list[tuple[str, bytes, int]] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     deleted: list[DeletedUser] = field(default_factory=list)
 
     def occupancy(self, instance_id: str) -> FakeOccupancy:
@@ -111,3 +116,12 @@ class FakeNode:
 
     def credential_killed(self, access_hash: bytes) -> None:
         self.killed.append(access_hash)
+
+    def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
+        self.admitted.append((session_id, token, expires))
+
+    def resource_lost(self, lost: Lost) -> None:
+        self.lost.append(lost)
+
+    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+        raise AssertionError("nobody asks a session's actor here")

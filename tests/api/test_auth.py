@@ -151,7 +151,7 @@ class FakeTokens:
     asked: int = 0
     meanwhile: object = None
 
-    async def by_access(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
+    async def use(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
         self.asked += 1
         found = self.rows.get(access_hash)
         if callable(self.meanwhile):

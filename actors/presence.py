@@ -1,0 +1,88 @@
+"""A session's presence: what of it outlives a crash of its actor, and who hears of its coming."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from actors.directory import Directory
+from actors.errands import Keeping
+from actors.messages import Absent, InstanceMessage, Present, SocketLost
+from actors.ref import Ref
+from actors.revoked import Revoked
+from actors.sink import Sink
+from actors.topics import Forget, HubMessage, Publish
+from actors.updates import publish_user
+from reileta.ids import at
+from reileta.records import NO_PROFILE, Profile, User
+
+
+@dataclass(slots=True)
+class Place:
+    """An instance in which the session has a player: None while its id is not known."""
+
+    instance: Ref[InstanceMessage]
+    player: str | None = None
+
+
+@dataclass(slots=True)
+class Presence:
+    """What of a session outlives a crash of its actor: whose it is, with what stands beside that
+    user's record, its sockets with the id of the token they came with, which of them are lines,
+    and its places by instance."""
+
+    user: User
+    profile: Profile = NO_PROFILE
+    sockets: dict[Sink, bytes] = field(default_factory=dict)
+    lines: set[Sink] = field(default_factory=set)
+    places: dict[str, Place] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSurroundings:
+    """What every session of a node shares.
+
+    `instance` finds or starts an instance by id or name, `running` finds one by its id; `friends`
+    are `UserIDAt`s, from the database.
+    """
+
+    address: str
+    secure: bool
+    directory: Directory
+    hub: Ref[HubMessage]
+    revoked: Revoked
+    instance: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]]
+    running: Callable[[str], Ref[InstanceMessage] | None]
+    friends: Callable[[User], Awaitable[frozenset[str]]]
+    keeping: Keeping
+
+
+def let_go(id_: str, presence: Presence, sink: Sink, around: SessionSurroundings) -> bool:
+    """A socket of the session is gone; tells whom it concerns. Whether it was the user's last."""
+    for place in presence.places.values():
+        place.instance.signal(SocketLost(id_, sink))
+    around.hub.signal(Forget(sink))
+    last = around.directory.closed(presence.user.id, sink)
+    if last:
+        tell_candidacies(presence.user, around, present=False)
+    return last
+
+
+def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) -> None:
+    """Tells the instances in which the user is a candidate that it came, or went."""
+    name = at(user.id, around.address)
+    for instance_id in around.directory.candidacies(user.id):
+        instance = around.running(instance_id)
+        if instance is not None:
+            instance.signal(Present(name) if present else Absent(name))
+
+
+def status_update(presence: Presence, around: SessionSurroundings) -> Publish:
+    """`update-user` of the session's user, as it was when it changed last."""
+    return publish_user(
+        presence.user,
+        presence.profile,
+        around.directory,
+        address=around.address,
+        secure=around.secure,
+    )

@@ -1,0 +1,169 @@
+"""`/auth/…`: how S's Tokens are got, made anew, and killed (S "Authentication", PROTOCOL §4)."""
+
+from __future__ import annotations
+
+import structlog
+from msgspec import Struct
+from pydantic import Field
+
+from api.auth import credential_from
+from api.http.sessions import show_session
+from api.limits import LOGIN
+from api.operations import Call, Edge, Routes
+from reileta import logevents
+from reileta.credentials import digest, new_token
+from reileta.errors import (
+    AuthInvalid,
+    CredentialInvalid,
+    LoginInvalid,
+    SessionNotFound,
+)
+from reileta.ids import is_id, is_username
+from reileta.passwords import Passwords
+from reileta.records import Session, User
+from reileta.session_views import TokenView, token_view
+from reileta.store.tokens import Theft
+from reileta.tokens import Lifetimes
+from reileta.validation import GivenPassword, Input, Reference
+
+_log = structlog.get_logger()
+
+
+class SessionLogin(Input):
+    """A username and its password."""
+
+    username: Reference = Field(examples=["ada"])
+    password: GivenPassword = Field(repr=False)
+    session_id: Reference | None = Field(
+        default=None,
+        description="A session of the user's to recover; a new one opens if it is not alive.",
+        examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"],
+    )
+
+
+class Refresh(Input):
+    """A token's refresh key."""
+
+    refresh: Reference = Field(repr=False, examples=["ur_4vJ9k2u7mQ"])
+
+
+class TokenAnswer(Struct):
+    """A token."""
+
+    token: TokenView
+
+
+def token_routes(edge: Edge, passwords: Passwords) -> Routes:
+    """The endpoints that make, refresh and kill tokens."""
+    node, auth, limits = edge.node, edge.auth, edge.limits
+    users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
+    settings = node.settings
+    lifetimes = Lifetimes(settings.access_lifetime_s * 1000, settings.refresh_lifetime_s * 1000)
+    routes = Routes("tokens", edge, invalid=AuthInvalid, face="session")
+
+    def killed(token: bytes) -> None:
+        auth.forget_token(token)
+        node.credential_killed(token)
+
+    async def issued(user: User, session: Session) -> TokenAnswer:
+        access, refresh = new_token("ua"), new_token("ur")
+        pair = lifetimes.pair(digest(access), digest(refresh), node.clock.now_ms())
+        token = await tokens.issue(
+            session_id=session.id,
+            user_id=user.id,
+            access_hash=pair.access_hash,
+            refresh_hash=pair.refresh_hash,
+            access_expires=pair.access_expires,
+            refresh_expires=pair.refresh_expires,
+            limit=settings.tokens_per_user,
+        )
+        for evicted in token.evicted:
+            killed(evicted)
+        shown = await show_session(node, session.id, user)
+        return TokenAnswer(token_view(token, shown, access, refresh))
+
+    @routes.add(
+        "POST",
+        "/auth/login",
+        summary="Log in for a Token",
+        takes=SessionLogin,
+        gives=TokenAnswer,
+        need="none",
+        errors=(LoginInvalid,),
+        rate=LOGIN,
+    )
+    async def log_in(call: Call, given: SessionLogin) -> TokenAnswer:
+        """Exchanges a username and password for a Token, of the session that is to be recovered or
+        of a new one."""
+        limits.guess(given.username)
+        known = await users.credentials(given.username) if is_username(given.username) else None
+        hash_ = None if known is None else known[1]
+        if not await passwords.verify(hash_, given.password) or known is None:
+            raise LoginInvalid
+        user = known[0]
+        session = None
+        if given.session_id is not None and is_id(given.session_id, "s"):
+            session = await sessions.get(given.session_id)
+        if session is not None and session.user_id == user.id and session.ended_at is None:
+            try:
+                return await issued(user, session)
+            except SessionNotFound:
+                pass  # it was ended in between
+        return await issued(user, await sessions.open(user.id))
+
+    @routes.add(
+        "POST",
+        "/auth/refresh",
+        summary="Refresh a Token",
+        takes=Refresh,
+        gives=TokenAnswer,
+        need="none",
+        errors=(CredentialInvalid,),
+        rate=LOGIN,
+    )
+    async def refresh_token(call: Call, given: Refresh) -> TokenAnswer:
+        """Makes both keys of a Token anew; its lifetimes begin again.
+
+        The keys before are good until the new ones are first used. A refresh key that is used after
+        that kills the Token: it was stolen, or its successor was.
+        """
+        access, refresh = new_token("ua"), new_token("ur")
+        made = await tokens.rotate(
+            digest(given.refresh),
+            access_hash=digest(access),
+            new_refresh_hash=digest(refresh),
+            lifetimes=lifetimes,
+        )
+        if made is None:
+            raise CredentialInvalid
+        if isinstance(made, Theft):
+            _log.warning(logevents.TOKEN_REUSED, session=made.session_id, user=made.user_id)
+            killed(made.token)
+            raise CredentialInvalid
+        auth.forget_keys(made.superseded)
+        node.refreshed(made.session.id, made.token.id, made.token.refresh_expires)
+        shown = await show_session(node, made.session.id, made.user)
+        return TokenAnswer(token_view(made.token, shown, access, refresh))
+
+    @routes.add(
+        "POST",
+        "/auth/logout",
+        summary="Kill a Token",
+        gives=TokenAnswer,
+        need="required",
+    )
+    async def log_out(call: Call) -> TokenAnswer:
+        """Kills the Token in use, and closes its WebSockets. Its session lives on while another
+        Token of it does."""
+        credential = credential_from(call.request)
+        assert credential is not None
+        found = await tokens.by_access(digest(credential.token))
+        shown = await show_session(node, call.by.session_id, call.by.user)
+        await tokens.kill(call.by.token_hash, node.clock.now_ms())
+        killed(call.by.token_hash)
+        after = await tokens.by_access(digest(credential.token)) or found
+        if after is None:
+            raise CredentialInvalid
+        return TokenAnswer(token_view(after[0], shown, credential.token))
+
+    return routes

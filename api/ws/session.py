@@ -1,0 +1,91 @@
+"""`/ws/user` and `/ws/autopilot`: the WebSockets of the session API (S, PROTOCOL §8).
+
+Credentials and roles are judged before the upgrade, as for any endpoint of S; so is that a token
+has no other socket here (409).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from quart import Blueprint, websocket
+from werkzeug.datastructures import Headers
+
+from api.auth import credential_from
+from api.limits import Limits
+from api.operations import Only, address_of, ensure_only
+from api.ws.gateway import Gateway, accept
+from api.ws.line import LineConnection
+from api.ws.wire import Wire
+from reileta.access import Asker
+from reileta.errors import AlreadyConnected, CredentialInvalid, CredentialMalformed
+
+
+class Lines:
+    """The tokens that have a line open at this server, or being opened."""
+
+    def __init__(self, gateway: Gateway, limits: Limits, nursery: Callable[[], trio.Nursery]):
+        self._gateway = gateway
+        self._limits = limits
+        self._nursery = nursery
+        self._taken: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    async def connect(self, only: Only) -> None:
+        """Judges the upgrade at hand, and accepts it."""
+        credential = credential_from(websocket)
+        if credential is None or credential.source == "cookie":
+            raise CredentialMalformed.field("Authorization", "is missing")
+        asker = await self._gateway.auth.authenticate(credential)
+        if asker is None:
+            raise CredentialInvalid
+        ensure_only(asker, only)
+        self._limits.address(address_of(websocket))
+        self._limits.asker(asker)
+        if asker.token_hash in self._taken:
+            raise AlreadyConnected.field("Authorization", "is a token that has a WebSocket")
+        self._taken.add(asker.token_hash)
+        served = False
+
+        async def serve(wire: Wire) -> None:
+            nonlocal served
+            served = True
+            await self._serve(wire, asker)
+
+        try:
+            await accept(self._gateway, self._nursery, serve, Headers())
+        except BaseException:
+            if not served:
+                self._taken.discard(asker.token_hash)
+            raise
+
+    async def _serve(self, wire: Wire, asker: Asker) -> None:
+        gateway = self._gateway
+        line = LineConnection(gateway.node, gateway.sampler, wire, gateway.new_log(), asker)
+        try:
+            await gateway.serve_connection(line, asker)
+        finally:
+            self._taken.discard(asker.token_hash)
+
+
+def session_blueprint(
+    gateway: Gateway, limits: Limits, nursery: Callable[[], trio.Nursery]
+) -> Blueprint:
+    """The routes. `nursery` is where wires of the fallback run their writer."""
+    blueprint = Blueprint("lines", __name__)
+    lines = Lines(gateway, limits, nursery)
+
+    @blueprint.websocket("/ws/user")
+    async def connect_user() -> None:
+        """A client's socket."""
+        await lines.connect("client")
+
+    @blueprint.websocket("/ws/autopilot")
+    async def connect_autopilot() -> None:
+        """An autopilot's socket."""
+        await lines.connect("autopilot")
+
+    return blueprint

@@ -1,0 +1,41 @@
+"""What a node asks the database, where nobody has a profile, a state or a resource."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token
+from reileta.store.leases import Lost
+
+
+class FakeEstates:
+    """`store.states`, `.leases`, `.tokens` and `.sessions`."""
+
+    async def load(self, session_id: str) -> tuple[dict[str, object], int]:
+        return {}, 0
+
+    async def of_session(self, session_id: str) -> Held | list[Token] | None:
+        return None
+
+    async def tend(self, present: Collection[str], *, until: int) -> list[Lost]:
+        return []
+
+    async def expire_all(self) -> list[str]:
+        return []
+
+
+class FakeProfiles:
+    """`store.profiles`: nobody has any."""
+
+    async def of(self, user: str) -> Profile:
+        return NO_PROFILE
+
+
+class FakeRegistry:
+    """`store.assets` and `store.images`, in which there is nothing."""
+
+    async def of(self, world_id: str) -> list[Asset]:
+        return []
+
+    async def get(self, of: str, kind: str) -> Image | None:
+        return None

@@ -1,0 +1,189 @@
+"""Resources over HTTP, with real sessions' actors: each rule of S is a test named after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.app import ReiletaApp
+from tests.api.clients import Client, logged_in, new_token_of, with_token
+from tests.api.fakes import FakeNode
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def ada(living_app: ReiletaApp) -> Client:
+    return await new_token_of(living_app, "ada")
+
+
+@pytest.fixture
+async def bob(living_app: ReiletaApp) -> Client:
+    return await new_token_of(living_app, "bob")
+
+
+async def made(client: Client, title: str = "Door", data: object = None) -> str:
+    """A document of the client's; its path."""
+    answer = await client.post("/resource/document", {"title": title, "data": data})
+    assert answer.status == 200, answer.raw
+    return f"/resource/document/{answer.body['resource']['id']}"
+
+
+async def acquired(client: Client, path: str) -> Json:
+    answer = await client.ask("POST", f"{path}/acquire")
+    assert answer.status == 200, answer.raw
+    resource: Json = answer.body["resource"]
+    return resource
+
+
+async def test_all_resources_must_include_these_fields_as_a_bare_minimum(ada: Client) -> None:
+    resource = await acquired(ada, await made(ada))
+    assert isinstance(resource["id"], int)
+    assert resource["owner"]["username"] == "ada"
+
+
+async def test_sessions_can_acquire_release_read_from_and_write_to_a_resource(
+    ada: Client,
+) -> None:
+    path = await made(ada, data={"width": 1, "height": 2})
+    await acquired(ada, path)
+    written = await ada.patch(path, {"data": {"width": None, "depth": 3}})
+    assert written.body["resource"]["data"] == {"height": 2, "depth": 3}
+    assert written.body["resource"]["version"] == 2
+    assert (await ada.get(f"{path}/view")).body["resource"] == written.body["resource"]
+    assert (await ada.get("/session")).body["session"]["resource"] == written.body["resource"]
+    assert (await ada.ask("POST", f"{path}/release")).body["resource"] is None
+    assert (await ada.get("/session")).body["session"]["resource"] is None
+
+
+async def test_each_session_can_acquire_up_to_one_resource_at_a_time(ada: Client) -> None:
+    first, second = await made(ada), await made(ada)
+    await acquired(ada, first)
+    refused = await ada.ask("POST", f"{second}/acquire")
+    assert (refused.status, refused.code) == (409, 114)
+    assert (await ada.ask("POST", f"{first}/acquire")).code == 114
+
+
+async def test_each_resource_can_be_acquired_by_up_to_one_session_at_a_time(
+    living_app: ReiletaApp, ada: Client
+) -> None:
+    path = await made(ada)
+    await acquired(ada, path)
+    other = await with_token(living_app, "ada")  # the same user, in another session
+    refused = await other.ask("POST", f"{path}/acquire")
+    assert (refused.status, refused.code) == (409, 113)
+    assert refused.body["error"]["details"]
+    assert (await other.get(f"{path}/view")).code == 113
+    assert (await other.patch(path, {"title": "Mine"})).code == 113
+    assert (await other.ask("POST", f"{path}/release")).code == 113
+    assert (await other.get(f"{path}/preview")).status == 200
+
+
+async def test_a_session_must_acquire_a_resource_before_modifying_it(ada: Client) -> None:
+    path = await made(ada)
+    for answer in (
+        await ada.patch(path, {"title": "Gate"}),
+        await ada.get(f"{path}/view"),
+        await ada.delete(path),
+    ):
+        assert (answer.status, answer.code) == (409, 115)
+    assert (await ada.get(f"{path}/preview")).body["resource"]["title"] == "Door"
+
+
+async def test_release_of_what_nobody_holds_is_a_no_op(ada: Client) -> None:
+    path = await made(ada)
+    assert (await ada.ask("POST", f"{path}/release")).status == 200
+
+
+async def test_a_recognised_operation_is_needed(ada: Client) -> None:
+    path = await made(ada)
+    assert (await ada.ask("POST", f"{path}/steal")).status == 404
+
+
+async def test_an_integral_id_and_a_known_type_are_needed(ada: Client) -> None:
+    integral = await ada.ask("POST", "/resource/document/one/acquire")
+    assert (integral.status, integral.fields) == (400, {"id"})
+    known = await ada.ask("POST", "/resource/cupboard/1/acquire")
+    assert (known.status, known.code) == (400, 112)
+
+
+async def test_an_existing_resource_is_needed(ada: Client) -> None:
+    missing = await ada.ask("POST", "/resource/document/999999/acquire")
+    assert (missing.status, missing.code) == (404, 111)
+
+
+async def test_a_write_can_ask_for_a_version(ada: Client) -> None:
+    path = await made(ada)
+    await acquired(ada, path)
+    assert (await ada.patch(path, {"data": 1}, headers={"If-Match": '"1"'})).status == 200
+    assert (await ada.patch(path, {"data": 2}, headers={"If-Match": '"1"'})).code == 116
+    assert (await ada.patch(path, {"data": 2}, headers={"If-Match": "x"})).status == 400
+
+
+async def test_sessions_owned_by_an_autopilot_can_not_acquire_a_resource(
+    living_app: ReiletaApp, node: FakeNode, ada: Client
+) -> None:
+    user = await node.store.users.create(
+        username="pilot", displayname="Pilot", password_hash=None, autopilot=True
+    )
+    pilot = await logged_in(living_app, node, user)
+    path = await made(pilot)
+    assert (await pilot.ask("POST", f"{path}/acquire")).status == 403
+
+
+async def test_those_it_is_shared_with_may_acquire_it_until_that_is_taken_back(
+    ada: Client, bob: Client
+) -> None:
+    path = await made(ada)
+    assert (await bob.ask("POST", f"{path}/acquire")).status == 403
+    assert (await bob.get(f"{path}/preview")).status == 403
+    assert (await ada.post(f"{path}/share", {"user": "bob"})).status == 200
+    await acquired(bob, path)
+    assert (await bob.patch(path, {"data": [1]})).status == 200
+    assert (await bob.delete(path)).status == 403
+    assert (await ada.ask("POST", f"{path}/acquire")).code == 113
+    assert (await ada.post(f"{path}/unshare", {"user": "bob"})).status == 200
+    assert (await bob.patch(path, {"data": [2]})).status in (403, 409)
+    assert (await bob.get("/session")).body["session"]["resource"] is None
+    await acquired(ada, path)
+    assert (await ada.delete(path)).status == 200
+    assert (await ada.get(f"{path}/preview")).status == 404
+
+
+async def test_lists_show_what_one_may_see(ada: Client, bob: Client) -> None:
+    await made(ada, "Front door")
+    await made(ada, "Gate")
+    listed = (await ada.get("/resource/document?query=door")).body
+    assert [one["title"] for one in listed["resources"]] == ["Front door"]
+    assert listed["total"] == 1
+    assert (await bob.get("/resource/document")).body["total"] == 0
+
+
+async def test_a_document_is_up_to_256_kib(ada: Client) -> None:
+    path = await made(ada, data="x" * (256 * 1024 - 2))
+    await acquired(ada, path)
+    assert (await ada.patch(path, {"data": "x" * (256 * 1024)})).status == 413
+    assert (
+        await ada.post("/resource/document", {"title": "x", "data": "x" * 300_000})
+    ).status == 413
+
+
+async def test_a_world_is_a_resource_by_its_number(ada: Client) -> None:
+    data = {"capacity": 4, "tags": ["avr:public"]}
+    made = await ada.post("/resource/world", {"title": "Harbour", "data": data})
+    number = made.body["resource"]["id"]
+    await acquired(ada, f"/resource/world/{number}")
+    answer = await ada.patch(f"/resource/world/{number}", {"data": {"capacity": 9}})
+    assert answer.body["resource"]["data"]["capacity"] == 9
+    worlds = (await ada.get("/api/worlds?owner=@me")).data["items"]
+    assert [one["capacity"] for one in worlds] == [9]
+
+
+async def test_the_end_of_a_session_frees_its_resource(living_app: ReiletaApp, ada: Client) -> None:
+    path = await made(ada)
+    await acquired(ada, path)
+    other = await with_token(living_app, "ada")
+    id_ = ada.me["session"]["id"]
+    assert (await other.delete(f"/api/users/@me/sessions/{id_}")).status == 200
+    await acquired(other, path)
