@@ -279,7 +279,7 @@ def _downloads(gives: Download) -> Json:
 
 
 def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
-    if operation.takes is not None or operation.uploads is not None:
+    if operation.takes is not None:
         yield operation.invalid
     if operation.need != "none":
         yield from (CredentialMalformed, CredentialInvalid)

@@ -132,7 +132,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
             summary=f"Set {what}",
             gives=ANY_USER if user else WorldView,
             need="required",
-            errors=(*errors, refused, Overloaded),
+            errors=(*errors, refused, ImageInvalid, Overloaded),
             rate=PICTURES,
             uploads=_UPLOAD,
         )(post)
