@@ -85,3 +85,17 @@ def test_without_a_server_the_player_says_so() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("no server answers there")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_document_is_edited_from_two_terminals(server: str) -> None:
+    first = run("shared_document.py", "dora", "--server", server, stdin="width 91\n")
+    assert first.returncode == 0, first.stderr
+    assert '{"width": "91"}' in first.stdout
+    session = first.stdout.split()[1]
+    second = run(
+        *("shared_document.py", "dora", "--server", server, "--session", session),
+        stdin="height 200\nwidth\n",
+    )
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines()[:2] == [f"session {session}", '{"width": "91"}']
+    assert second.stdout.splitlines()[-1] == '{"height": "200"}'

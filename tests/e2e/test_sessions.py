@@ -1,0 +1,109 @@
+"""The session API over real sockets: two of one session, and what survives a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from benchmarks.contest import ack, event
+from reileta.credentials import digest, new_token
+from tests.e2e.clients import PATIENCE_S
+from tests.e2e.servers import Account, House, running
+
+Json = dict[str, Any]
+
+
+@asynccontextmanager
+async def line(house: House, token: str) -> AsyncIterator[WebSocketConnection]:
+    headers = [(b"Authorization", f"Bearer {token}".encode())]
+    where = f"{house.host}:{house.port}"
+    async with (
+        await trio.open_tcp_stream(house.host, house.port) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        yield await wrap_client_stream(nursery, stream, where, "/ws/user", extra_headers=headers)
+        nursery.cancel_scope.cancel()
+
+
+async def get(socket: WebSocketConnection) -> Json:
+    """The next message, acknowledged if it is an event."""
+    with trio.fail_after(PATIENCE_S):
+        message: Json = json.loads(await socket.get_message())
+    if message["type"] == "event" and message["status"] != "fatal":
+        await socket.send_message(json.dumps(ack(message["id"])))
+    return message
+
+
+async def another_token(house: House, account: Account) -> str:
+    """A further token of the account's session."""
+    token = new_token("ua")
+    expires = house.server.node.clock.now_ms() + 3_600_000
+    await house.store.tokens.issue(
+        session_id=account.session,
+        user_id=account.id,
+        access_hash=digest(token),
+        refresh_hash=None,
+        access_expires=expires,
+        refresh_expires=expires,
+        limit=32,
+    )
+    return token
+
+
+async def test_states_are_automatically_synced_together(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account()
+        twin = await another_token(house, ada)
+        async with line(house, ada.token) as one, line(house, twin) as two:
+            assert (await get(one))["payload"]["kind"] == "hello"
+            assert (await get(two))["payload"]["kind"] == "hello"
+            sent = event({"door": {"width": 91.5}})
+            await one.send_message(json.dumps(sent))
+            assert (await get(one))["id"] == sent["id"]
+            told = (await get(two))["payload"]
+            assert told == {"kind": "state", "version": 1, "patch": {"door": {"width": 91.5}}}
+
+
+async def test_the_state_is_there_on_another_server_with_the_same_database(
+    database_url: str,
+) -> None:
+    async with running(database_url) as first:
+        ada = await first.account()
+        async with line(first, ada.token) as socket:
+            await get(socket)
+            await socket.send_message(json.dumps(event({"x": 1})))
+            await get(socket)
+            async with running(database_url) as second, line(second, ada.token) as other:
+                hello = (await get(other))["payload"]
+                assert (hello["version"], hello["session"]["state"]) == (1, {"x": 1})
+
+
+async def test_the_end_of_the_session_closes_with_4000(database_url: str) -> None:
+    async with running(database_url) as house:
+        ada = await house.account()
+        async with line(house, ada.token) as socket:
+            await get(socket)
+            await house.store.sessions.end(ada.session)
+            await house.server.node.end_session(ada.session)
+            assert (await get(socket))["payload"] == {"kind": "closing", "code": 4000}
+            with pytest.raises(ConnectionClosed) as closed:
+                await get(socket)
+            assert closed.value.reason is not None
+            assert closed.value.reason.code == 4000
+
+
+async def test_a_client_that_owes_an_ack_is_closed(database_url: str, quick_watch: None) -> None:
+    async with running(database_url, ack_timeout_ms=100) as house:
+        ada = await house.account()
+        async with line(house, ada.token) as socket:
+            with trio.fail_after(PATIENCE_S):
+                hello = json.loads(await socket.get_message())
+                closing = json.loads(await socket.get_message())
+            assert hello["payload"]["ack_timeout_ms"] == 100
+            assert closing["payload"] == {"kind": "closing", "code": 1008}
