@@ -13,7 +13,7 @@ from quart import Response
 
 from api.downloads import download, safe_name
 from api.http.lists import Paging, listed
-from api.http.refs import find_world, own_world
+from api.http.refs import find_world, free_world
 from api.operations import Call, Download, Edge, Routes, Upload
 from api.uploads import Places, receive
 from reileta.errors import (
@@ -27,6 +27,7 @@ from reileta.errors import (
     PayloadTooLarge,
     PermissionDenied,
     RangeInvalid,
+    ResourceTaken,
     ServerNotFound,
     WorldNotFound,
 )
@@ -78,7 +79,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
 
     async def own_asset(call: Call) -> tuple[World, Asset]:
         """The world and asset of the path, if the asker may change them."""
-        world = await own_world(node, call, call.args["ref"])
+        world = await free_world(node, call, call.args["ref"])
         return world, await asset_of(call, world)
 
     @routes.add(
@@ -103,12 +104,12 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         takes=AssetCreate,
         gives=AssetView,
         need="required",
-        errors=(*_WORLD, PermissionDenied, AssetExists),
+        errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists),
     )
     async def create_asset(call: Call, given: AssetCreate) -> AssetView:
         """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for
         each version, engine and platform."""
-        world = await own_world(node, call, call.args["ref"])
+        world = await free_world(node, call, call.args["ref"])
         asset = await assets.create(
             world_id=world.id,
             version=given.version,
@@ -138,7 +139,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         takes=AssetUpdate,
         gives=AssetView,
         need="required",
-        errors=(*_ASSET, PermissionDenied, AssetExists, FileExists),
+        errors=(*_ASSET, PermissionDenied, ResourceTaken, AssetExists, FileExists),
     )
     async def update_asset(call: Call, given: AssetUpdate) -> AssetView:
         """Changes what is given. An asset with a file here can't be somewhere else as well."""
@@ -155,7 +156,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         summary="Delete an asset",
         gives=NothingView,
         need="required",
-        errors=(*_ASSET, PermissionDenied),
+        errors=(*_ASSET, PermissionDenied, ResourceTaken),
     )
     async def delete_asset(call: Call) -> NothingView:
         """Deletes the asset, and its file if nothing else is of it."""
@@ -196,7 +197,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         summary="Upload an asset's file",
         gives=AssetView,
         need="required",
-        errors=(*_ASSET, PermissionDenied, FileExists, AssetFileInvalid, Overloaded),
+        errors=(*_ASSET, PermissionDenied, ResourceTaken, FileExists, AssetFileInvalid, Overloaded),
         uploads=Upload(
             BINARY,
             "Any file, as it is, or as the field `file` of a form. It fills the asset for good.",

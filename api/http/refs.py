@@ -17,6 +17,8 @@ from reileta.errors import (
 )
 from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import Instance, User, World
+from reileta.resource import Name
+from reileta.resourcetypes import WORLD
 
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -112,6 +114,14 @@ async def own_world(node: NodePort, call: Call, text: str) -> World:
     world = await find_world(node, call, text)
     if not call.admin and world.owner != call.by.user.id:
         raise PermissionDenied
+    return world
+
+
+async def free_world(node: NodePort, call: Call, text: str) -> World:
+    """`own_world`, which no other session has acquired (PROTOCOL §8). Raises ResourceTaken."""
+    world = await own_world(node, call, text)
+    resource = await node.store.resources.get(Name(WORLD, world.number))
+    resource.ensure_unheld(call.by.session_id)
     return world
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from pydantic import Field
@@ -12,11 +13,17 @@ from api.http.shown import show_world, show_worlds
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PermissionDenied,
+    ResourceTaken,
     ServerNotFound,
     TagUnknown,
     WorldInvalid,
     WorldNotFound,
 )
+from reileta.records import World
+from reileta.resource import Name
+from reileta.resourcetypes import WORLD
+from reileta.store.postgres import Queries
+from reileta.store.worlds import Worlds
 from reileta.tags import WORLD_TAGS
 from reileta.validation import Capacity, Description, Input, Reference, TagList, Title
 from reileta.views import ListView, NothingView, WorldView
@@ -62,6 +69,10 @@ def world_routes(edge: Edge) -> Routes:
     node = edge.node
     worlds = node.store.worlds
     routes = Routes("worlds", edge, invalid=WorldInvalid)
+
+    def unheld(call: Call, world: World) -> AbstractAsyncContextManager[Queries]:
+        """A transaction in which no other session has acquired the world (PROTOCOL §8)."""
+        return node.store.leases.unheld(Name(WORLD, world.number), call.by.session_id)
 
     @routes.add(
         "GET",
@@ -130,10 +141,11 @@ def world_routes(edge: Edge) -> Routes:
         takes=WorldUpdate,
         gives=WorldView,
         need="required",
-        errors=(WorldNotFound, ServerNotFound, PermissionDenied, TagUnknown),
+        errors=(WorldNotFound, ServerNotFound, PermissionDenied, TagUnknown, ResourceTaken),
     )
     async def update_world(call: Call, given: WorldUpdate) -> WorldView:
-        """Changes what is given; its owner and admins may."""
+        """Changes what is given; its owner and admins may, but while another session has acquired
+        it."""
         world = await own_world(node, call, call.args["ref"])
         changes: dict[str, Any] = given.given()
         if "description" in changes:
@@ -141,7 +153,8 @@ def world_routes(edge: Edge) -> Routes:
         if "tags" in changes:
             changes["tags"] = WORLD_TAGS.settle(given.tags, admin=call.admin, before=world.tags)
         if changes:
-            world = await worlds.update(world.id, **changes)
+            async with unheld(call, world) as queries:
+                world = await Worlds(queries, node.clock).update(world.id, **changes)
             node.changed("world", world)
         return await show_world(node, world)
 
@@ -151,13 +164,14 @@ def world_routes(edge: Edge) -> Routes:
         summary="Delete a world",
         gives=NothingView,
         need="required",
-        errors=(WorldNotFound, ServerNotFound, PermissionDenied),
+        errors=(WorldNotFound, ServerNotFound, PermissionDenied, ResourceTaken),
     )
     async def delete_world(call: Call) -> NothingView:
         """Deletes a world; its owner and admins may. Instances that are open stay open."""
         world = await own_world(node, call, call.args["ref"])
-        if not await worlds.delete(world.id):
-            raise WorldNotFound
+        async with unheld(call, world) as queries:
+            if not await Worlds(queries, node.clock).delete(world.id):
+                raise WorldNotFound
         return NothingView()
 
     return routes

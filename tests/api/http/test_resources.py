@@ -187,3 +187,23 @@ async def test_the_end_of_a_session_frees_its_resource(living_app: ReiletaApp, a
     id_ = ada.me["session"]["id"]
     assert (await other.delete(f"/api/users/@me/sessions/{id_}")).status == 200
     await acquired(other, path)
+
+
+async def test_while_a_session_has_a_world_others_changes_of_it_and_its_assets_are_refused(
+    living_app: ReiletaApp, ada: Client
+) -> None:
+    made = (await ada.put("/api/worlds", {"title": "Harbour"})).data["id"]
+    number = (await ada.get("/resource/world?query=harbour")).body["resources"][0]["id"]
+    await acquired(ada, f"/resource/world/{number}")
+    other = await with_token(living_app, "ada")
+    asset = {"version": "1", "engine": "unity", "platform": "windows"}
+    for answer in (
+        await other.post(f"/api/worlds/{made}", {"title": "Mine"}),
+        await other.delete(f"/api/worlds/{made}"),
+        await other.put(f"/api/worlds/{made}/assets", asset),
+    ):
+        assert (answer.status, answer.code) == (409, 113)
+    assert (await ada.post(f"/api/worlds/{made}", {"title": "Ours"})).status == 200
+    assert (await ada.put(f"/api/worlds/{made}/assets", asset)).status == 200
+    assert (await ada.ask("POST", f"/resource/world/{number}/release")).status == 200
+    assert (await other.post(f"/api/worlds/{made}", {"title": "Mine"})).status == 200
