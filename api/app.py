@@ -27,6 +27,7 @@ from api.auth import Auth
 from api.bodies import HttpExchange, ReceivedBody, ReceivedRequest
 from api.envelope import failure
 from api.errors import refusal_of
+from api.http.accounts import account_routes
 from api.http.assets import asset_routes
 from api.http.auth import auth_routes
 from api.http.docs import docs_blueprint
@@ -209,6 +210,7 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
         server_routes(edge),
         auth_routes(edge, hasher),
         user_routes(edge, hasher),
+        account_routes(edge, hasher),
         user_session_routes(edge),
         home_routes(edge),
         picture_routes(edge, places),

@@ -53,9 +53,9 @@ FOR_EVER: Final = 2**63 - 1
 class Asker:
     """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
 
-    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its first
-    access key. The key it came with is good until `expires_at` (ms), and some key of the token until
-    `token_expires`. `guest` marks a user of another server.
+    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its
+    first access key. The key it came with is good until `expires_at` (ms), and some key of the
+    token until `token_expires`. `guest` marks a user of another server.
     """
 
     user: User

@@ -103,6 +103,7 @@ def create_bots(
     tokens: Annotated[
         Path, typer.Option(metavar="FILE", help="Where their tokens go, a line each (mode 0600).")
     ],
+    autopilot: Annotated[bool, typer.Option("--autopilot", help="Make them Autopilots.")] = False,
     **given: str | None,
 ) -> int:
     """Make accounts that load testers use, with a token each. The server may run meanwhile."""
@@ -115,7 +116,7 @@ def create_bots(
         # Opened first, since a file that can't be written is no reason to make accounts; emptied
         # last, since accounts that can't be made are none to lose older tokens.
         with open(tokens, "w", encoding="ascii", opener=_private) as file:
-            made = tools.create_bots(settings, count)
+            made = tools.create_bots(settings, count, autopilot=autopilot)
             if file.seekable():
                 file.truncate()
             file.writelines(f"{token}\n" for token in made)

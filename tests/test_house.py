@@ -238,7 +238,7 @@ def test_make_has_the_targets_that_are_shown() -> None:
 def test_the_command_has_what_is_shown() -> None:
     known = {"serve", "bots", "create", "admin", "grant", "trace", "replay"}
     options = {*map(flag, Settings.model_fields), "--count", "--tokens", "--version", "--help"}
-    options |= {"--log", "--mermaid", "--steps"}
+    options |= {"--log", "--mermaid", "--steps", "--autopilot"}
     for document, words in commands():
         if not words[0].endswith("reileta"):
             continue

@@ -20,8 +20,8 @@ _MAKE: Final = """
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
             AS bot (user_id, username, displayname, session_id, access_hash)
     ), made AS (
-        INSERT INTO users (id, username, displayname, created_at, updated_at)
-        SELECT user_id, username, displayname, $6, $6 FROM bots
+        INSERT INTO users (id, username, displayname, autopilot, created_at, updated_at)
+        SELECT user_id, username, displayname, $8, $6, $6 FROM bots
     ), opened AS (
         INSERT INTO sessions (id, user_id, created_at, last_seen)
         SELECT session_id, user_id, $6, $6 FROM bots
@@ -33,11 +33,14 @@ _MAKE: Final = """
 """
 
 
-async def create(database: Database, *, count: int, now_ms: int) -> list[str]:
+async def create(
+    database: Database, *, count: int, now_ms: int, autopilot: bool = False
+) -> list[str]:
     """Makes `count` accounts without a password, each with a session; returns a token of each.
 
     They are named `bot_<random>_<n>`, so that runs don't meet, and are clients like people's, so
-    that they load what people load. Raises DatabaseUnavailable; what it made until then stays.
+    that they load what people load, unless they are to be Autopilots. Raises DatabaseUnavailable;
+    what it made until then stays.
     """
     batch = secrets.token_hex(5)
     tokens: list[str] = []
@@ -53,6 +56,7 @@ async def create(database: Database, *, count: int, now_ms: int) -> list[str]:
             [credentials.digest(token) for token in made],
             now_ms,
             now_ms + LIFETIME_MS,
+            autopilot,
         )
         tokens += made
     return tokens

@@ -10,13 +10,15 @@ from reileta.settings import Settings
 from reileta.store import bots, open_store
 
 
-def create_bots(settings: Settings, count: int) -> list[str]:
+def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> list[str]:
     """Makes `count` bot accounts and returns a token of each; see `bots.create`."""
 
     async def run() -> list[str]:
         clock = MonotonicClock()
         async with open_store(settings, clock, shared=True) as store:
-            return await bots.create(store.database, count=count, now_ms=clock.now_ms())
+            return await bots.create(
+                store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
+            )
 
     return trio.run(run)
 

@@ -179,7 +179,9 @@ def test_bots_get_their_tokens_written_to_a_private_file(
     file = tmp_path / "tokens"
     file.write_text("an older run, and readable by all")
     file.chmod(0o644)
-    vars(tools)["create_bots"] = lambda _settings, count: [f"ua_{n}" for n in range(count)]
+    vars(tools)["create_bots"] = lambda _settings, count, autopilot: [
+        f"ua_{n}" for n in range(count)
+    ]
     assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 0
     assert file.read_text() == "ua_0\nua_1\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -191,7 +193,7 @@ def test_bots_get_their_tokens_written_to_a_private_file(
 def test_older_tokens_stay_when_no_accounts_could_be_made(
     tools: types.ModuleType, tmp_path: Path
 ) -> None:
-    def create_bots(_settings: Settings, _count: int) -> list[str]:
+    def create_bots(_settings: Settings, _count: int, *, autopilot: bool) -> list[str]:
         raise StartupError("the database is in use")
 
     vars(tools)["create_bots"] = create_bots
@@ -205,7 +207,7 @@ def test_a_token_file_that_can_not_be_written_makes_no_accounts(
     tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[int] = []
-    vars(tools)["create_bots"] = lambda _settings, count: asked.append(count)
+    vars(tools)["create_bots"] = lambda _settings, count, autopilot: asked.append(count)
     file = tmp_path / "missing" / "tokens"
     assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 1
     said = f"reileta: can't use {file}: {os.strerror(errno.ENOENT)}\n"
