@@ -103,9 +103,12 @@ async def _owned(data: Path, cluster: Cluster) -> AsyncIterator[None]:
         async with _running(cluster):
             # A command that asks who holds it holds it for an instant.
             await _take(serving, f"another process holds {data / 'serving.lock'}")
-            yield
+            try:
+                yield
+            finally:
+                serving.give_back()  # before it stops: a command must not begin to use it then
     finally:
-        for lock in (serving, postgres, server):
+        for lock in (postgres, server):
             lock.give_back()
 
 
