@@ -216,8 +216,6 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         await session.ask(Join(sink, "hall", b"1"))
         # Behind the note, which comes behind this, that somebody is inside.
         await node.update_instance(record.id, who, InstanceChanges(title="A hall"))
-        # Behind the note, which comes behind this, that somebody is inside.
-        await node.update_instance(record.id, who, InstanceChanges(title="A hall"))
         changes = InstanceChanges(title="The hall", tags=frozenset())
         changed = await node.update_instance(record.id, who, changes)
         stored = await store.instances.get("hall")

@@ -19,8 +19,8 @@ from actors.updates import AGAIN_S, Updates
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.metrics import Metrics
 from reileta.records import Asset, Image, Profile, Service, User, World
-from reileta.store import Identity
 from reileta.server_views import server_view
+from reileta.store import Identity
 from tests.actors.nodes import ADDRESS, account
 
 
