@@ -26,7 +26,7 @@ from api.ports import GatewayPort
 from api.ws.connection import Connection
 from api.ws.socketlog import SocketLog, debugging
 from api.ws.transports import AsgiWire
-from api.ws.wire import CLOSE_TIMEOUT_S, HELD, Wire, WireClosed
+from api.ws.wire import HELD, Wire, WireClosed
 from reileta.access import Asker
 
 WIRE_EXTENSION: Final = "reileta.wire"
@@ -144,7 +144,7 @@ class Gateway:
             for connection in tuple(self._connections):
                 wire = connection.wire
                 if wire.closing_at is not None:
-                    if now > wire.closing_at + CLOSE_TIMEOUT_S:
+                    if now > wire.closing_at + wire.close_timeout_s:
                         wire.cut()
                 elif wire.pinged_at is not None:
                     if now > wire.pinged_at + settings.keepalive_timeout_s:

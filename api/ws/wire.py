@@ -32,6 +32,8 @@ from reileta.metrics import Metrics
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
+SLOW_CLOSE_TIMEOUT_S: Final = 60.0
+"""The same for a client that is too slow: it must first read what the system holds for it."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What writing raises when the client has gone."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
@@ -91,6 +93,7 @@ class Wire(ABC):
         "_listener",
         "_metrics",
         "_nursery",
+        "close_timeout_s",
         "closing_at",
         "heard_at",
         "opened_at",
@@ -113,6 +116,7 @@ class Wire(ABC):
         self.opened_at = self.heard_at = trio.current_time()
         self.pinged_at: float | None = None
         self.closing_at: float | None = None
+        self.close_timeout_s = CLOSE_TIMEOUT_S
         self.refusing = False
         self.overhead = 0
         self._nursery = nursery
@@ -200,6 +204,7 @@ class Wire(ABC):
             backlog.clear()
             self._account(before, backlog.conflated)
             self._metrics.too_slow += 1
+            self.close_timeout_s = SLOW_CLOSE_TIMEOUT_S
             self.close(4008, "too slow")
         elif not fits:
             self.cut()
