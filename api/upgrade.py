@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -160,10 +161,10 @@ class Upgrade:
         await self._send([b"\r\n".join(lines) + self._body])
 
     async def _send(self, parts: Sequence[bytes]) -> None:
-        try:
+        # A client that has gone meanwhile is found out by whoever reads its wire: what the route
+        # claimed is served in any case.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(b"".join(parts))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._serve = None
 
 
 def is_upgrade(head: bytes) -> bool:

@@ -42,7 +42,10 @@ _log = structlog.get_logger()
 
 
 class Handover(Protocol):
-    """The extension: `claim` says what is to serve the wire once the upgrade is accepted."""
+    """The extension: `claim` says what is to serve the wire once the upgrade is accepted.
+
+    It is called in any case, also when the client has gone meanwhile.
+    """
 
     def claim(self, serve: Callable[[Wire], Awaitable[None]]) -> None: ...
 

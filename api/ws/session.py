@@ -48,19 +48,19 @@ class Lines:
         if asker.token_hash in self._taken:
             raise AlreadyConnected.field("Authorization", "is a token that has a WebSocket")
         self._taken.add(asker.token_hash)
-        served = False
+        accepted = False
 
         async def serve(wire: Wire) -> None:
-            nonlocal served
-            served = True
+            nonlocal accepted
+            accepted = True
             await self._serve(wire, asker)
 
         try:
             await accept(self._gateway, self._nursery, serve, Headers())
-        except BaseException:
-            if not served:
+            accepted = True  # by one that serves after this, come what may
+        finally:
+            if not accepted:
                 self._taken.discard(asker.token_hash)
-            raise
 
     async def _serve(self, wire: Wire, asker: Asker) -> None:
         gateway = self._gateway

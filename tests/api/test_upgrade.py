@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import memory_stream_pair
+from websockets.server import ServerProtocol
 
-from api.upgrade import HEAD_LIMIT, is_upgrade, read_head
+from api.upgrade import HEAD_LIMIT, Upgrade, is_upgrade, read_head
+from api.ws.gateway import WIRE_EXTENSION
+from api.ws.wire import Wire
+from reileta.clock import MonotonicClock
 from tests.api.heads import HEAD
 
 
@@ -79,3 +83,47 @@ async def test_the_end_of_a_connection_is_the_end_of_a_head() -> None:
     await far.send_eof()
     stream: Any = near
     assert await read_head(stream) == b"GET /"
+
+
+class Lost(trio.abc.Stream):
+    """The stream of a client that has gone before it could be answered."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return b""
+
+    async def aclose(self) -> None: ...
+
+
+class Door:
+    """A front door whose application takes the wire over as the gateway does."""
+
+    clock = MonotonicClock()
+    secure = False
+
+    def __init__(self) -> None:
+        self.served: list[object] = []
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        scope["extensions"][WIRE_EXTENSION].claim(self.serve)
+
+    async def serve(self, wire: Wire) -> None:
+        self.served.append(wire)
+
+    def wire(self, *_: object) -> Any:
+        return "the wire"
+
+
+async def test_what_the_route_claims_is_served_though_the_client_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever claims a wire may keep something for it, which serving it gives back."""
+    monkeypatch.setattr("api.upgrade.address_of", lambda *_: ("", 0))
+    door, stream = Door(), cast(Any, Lost())
+    key = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    await Upgrade(door, stream, ServerProtocol()).run(HEAD[:-2] + key)
+    assert door.served == ["the wire"]

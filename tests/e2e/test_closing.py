@@ -136,7 +136,6 @@ async def test_the_server_stops_in_time_whatever_clients_do(database_url: str) -
 async def test_the_server_closes_and_waits_for_the_answer(
     database_url: str, quick_watch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.ws.gateway.CLOSE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(wire, "CLOSE_TIMEOUT_S", 0.1)
     async with running(database_url, credential_deadline_s=0.05) as house:
         async with Raw.connected(house) as client:

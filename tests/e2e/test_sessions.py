@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from benchmarks.contest import ack, event
 from reileta.credentials import digest, new_token
-from tests.e2e.clients import PATIENCE_S
+from tests.e2e.clients import PATIENCE_S, Raw, upgrade_head
 from tests.e2e.servers import Account, House, running
 
 Json = dict[str, Any]
@@ -82,6 +83,26 @@ async def test_the_state_is_there_on_another_server_with_the_same_database(
             async with running(database_url) as second, line(second, ada.token) as other:
                 hello = (await get(other))["payload"]
                 assert (hello["version"], hello["session"]["state"]) == (1, {"x": 1})
+
+
+async def test_a_client_that_goes_at_its_upgrade_keeps_nobody_out(database_url: str) -> None:
+    """A token has one socket: one that was lost at any moment of its upgrade is none."""
+    async with running(database_url) as house:
+        ada = await house.account()
+        for number in range(20):
+            async with Raw.connected(house) as client:
+                await client.send(upgrade_head(ada, path="/ws/user"))
+                if number % 2:
+                    await trio.sleep(0.0003 * number)
+                reset = struct.pack("ii", 1, 0)
+                client.stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, reset)  # type: ignore[attr-defined]
+        status = 0
+        with trio.fail_after(PATIENCE_S):
+            while status != 101:
+                async with Raw.connected(house) as client:
+                    await client.send(upgrade_head(ada, path="/ws/user"))
+                    status = (await client.answer()).status
+                    assert status in (101, 409)
 
 
 async def test_the_end_of_the_session_closes_with_4000(database_url: str) -> None:
