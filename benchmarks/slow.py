@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Final
 
@@ -36,7 +36,9 @@ _RECEIVE_BUFFER_BYTES: Final = 64 * 1024
 _SETTLE_S: Final = 0.5
 """The begin of each turn is left out: a reader that goes on again first gets its backlog."""
 _QUIET_S: Final = 1.5
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 60.0
+"""A reader that stopped for half a minute may wait as long for the next packet: its kernel dropped
+what it had no room for, and the sender's tries again grow rarer and rarer."""
 TOO_SLOW: Final = 4008
 
 
@@ -90,13 +92,15 @@ class SlowReader:
             self.epoll.register(self.fd, select.EPOLLIN)
         self.reading = True
 
-    def finish(self) -> None:
-        """Reads what still comes, until nothing has come for a while, or the socket is closed."""
+    def finish(self, whole: Callable[[Reading], bool]) -> None:
+        """Reads what still comes: until the socket is closed, or it is quiet and what came is
+        whole, or there is no hope left."""
         deadline = time.monotonic() + _PATIENCE_S
         while not self.gone and time.monotonic() < deadline:
-            if not select.select([self.fd], [], [], _QUIET_S)[0]:
+            if select.select([self.fd], [], [], _QUIET_S)[0]:
+                self._read()
+            elif whole(read(self.frames)):
                 return
-            self._read()
 
     def _read(self) -> bool:
         try:
@@ -197,6 +201,7 @@ class Scene:
     def __init__(
         self, target: Target, tokens: Sequence[str], players: int, key: str | None
     ) -> None:
+        self._keyed = key is not None
         instance = make_instances(target, tokens[0], 1, players + 1)[0]
         dialect = Reileta(tokens, [instance], players + 1, key)
         self._clients = open_all(target, dialect, range(players))
@@ -217,7 +222,15 @@ class Scene:
         self.slow.epoll = load.epoll
         result = load.run()
         self.slow.epoll = None
-        self.slow.finish()
+        sent, last = result.expected // (len(self.players) - 1), self.last_sent()
+
+        def whole(reading: Reading) -> bool:
+            """All came that can still come."""
+            if reading.close is not None or reading.count >= sent:
+                return True
+            return self._keyed and reading.newest(last) == len(last)
+
+        self.slow.finish(whole)
         return load, result
 
     def last_sent(self) -> dict[int, int]:
