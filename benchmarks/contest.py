@@ -3,8 +3,9 @@
     python -m benchmarks.contest [--sessions 50] [--resources 10] [--seconds 20] [--kills 5]
 
 Every session asks for two resources at once, over and over, writes to the one it gets, and changes
-its state through a WebSocket, while the server is killed with `kill -9` and started again. What was
-acknowledged is written down, and checked at the end.
+its state through a WebSocket, while the server is killed with `kill -9` and started again. Now and
+then one that has a resource goes away for longer than it may, and then writes as if nothing had
+been. What was acknowledged is written down, and checked at the end.
 """
 
 from __future__ import annotations
@@ -12,115 +13,34 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
 import tempfile
-import uuid
-from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
 
-START_S = 30.0
-_GONE = (httpx.HTTPError, OSError, ConnectionClosed, HandshakeError)
+from benchmarks.history import History, Hold
+from benchmarks.killable import Server, ack, event
 
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A session had a resource: at least from when it knew it until it asked to give it up."""
-
-    session: int
-    resource: int
-    since: float
-    until: float
-
-
-@dataclass
-class History:
-    """What was acknowledged."""
-
-    holds: list[Hold] = field(default_factory=list)
-    writes: dict[tuple[int, int], int] = field(default_factory=dict)
-    versions: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    patches: dict[int, int] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
-
-    def check_holds(self) -> None:
-        """A resource never has two holders."""
-        by_resource: dict[int, list[Hold]] = defaultdict(list)
-        for one in self.holds:
-            by_resource[one.resource].append(one)
-        for holds in by_resource.values():
-            holds.sort(key=lambda one: one.since)
-            for before, after in itertools.pairwise(holds):
-                if after.since < before.until:
-                    self.violations.append(f"two holders: {before} and {after}")
-
-    def check_versions(self) -> None:
-        """No two acknowledged writes made the same version."""
-        for resource, versions in self.versions.items():
-            if len(versions) != len(set(versions)):
-                self.violations.append(f"resource {resource} had a version twice")
-
-
-class Server:
-    """A server on a data folder, which can be killed and started again."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.url = ""
-        self.up = trio.Event()
-        self._process: trio.Process | None = None
-
-    async def start(self) -> None:
-        command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--data"]
-        options = [str(self.data), "--log-format", "json", "--rate-limits", "off"]
-        self._process = await trio.lowlevel.open_process(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        said = b""
-        assert self._process.stdout is not None
-        with trio.fail_after(START_S):
-            while b'"server.ready"' not in said or not said.endswith(b"\n"):
-                said += await self._process.stdout.receive_some(4096)
-        events = map(json.loads, said.decode().splitlines())
-        self.url = next(one["url"] for one in events if one["event"] == "server.ready")
-        self.up.set()
-
-    async def read(self) -> None:
-        """Reads the log, so that it never blocks the server."""
-        while True:
-            process = self._process
-            if process is not None and process.stdout is not None:
-                try:
-                    if await process.stdout.receive_some(65536):
-                        continue
-                except (trio.ClosedResourceError, trio.BusyResourceError):
-                    pass
-            await trio.sleep(0.05)
-
-    async def kill(self) -> None:
-        """`kill -9`."""
-        assert self._process is not None
-        self.up = trio.Event()
-        self._process.kill()
-        await self._process.wait()
-
-    async def stop(self) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        await self._process.wait()
+AWAY_S: Final = 1.5
+"""How long a session without a WebSocket keeps its resource here."""
+PATCH_EVERY_S: Final = 0.25
+RETRY_S: Final = 1.0
+"""Who got nothing tries again within so long; sooner, and the server is kept busy saying no."""
+AWAY_SHARE: Final = 0.04
+"""Of those who have a resource, who goes away with it."""
+_GONE: Final = (httpx.HTTPError, OSError, ConnectionClosed, HandshakeError)
 
 
 class Session:
-    """One of those who fight."""
+    """One of those who fight. `client` is its own: they have more than one request under way."""
 
     def __init__(
         self,
@@ -129,6 +49,7 @@ class Session:
         server: Server,
         history: History,
         client: httpx.AsyncClient,
+        holds: Iterator[int],
     ) -> None:
         self.number = number
         self.client = client
@@ -136,6 +57,12 @@ class Session:
         self.server = server
         self.history = history
         self.written = 0
+        self._holds = holds
+        self._socket = trio.CancelScope()
+        self._stays_away = False
+        self._away_since: float | None = trio.current_time()
+        self._declared_gone = -float("inf")
+        """Until when it was away for so long that it may have been declared gone."""
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response | None:
         """An answer, or None if nobody knows what became of it."""
@@ -153,121 +80,162 @@ class Session:
             await trio.sleep(0.05)
         return answer
 
+    # The resource
+
     async def fight(self, resources: list[int]) -> None:
         """Gets one of two resources, writes to it, gives it up; again and again."""
         while True:
-            two = random.sample(resources, 2)
-            got: list[int] = []
+            began = trio.current_time()
+            got: list[tuple[int, int]] = []
+            unknown = False
 
-            async def try_for(resource: int, got: list[int] = got) -> None:
+            async def try_for(resource: int, got: list[tuple[int, int]] = got) -> None:
+                nonlocal unknown
                 answer = await self.ask("POST", f"/resource/document/{resource}/acquire")
-                if answer is not None and answer.status_code == 200:
-                    got.append(resource)
+                if answer is None:
+                    unknown = True
+                elif answer.status_code == 200:
+                    got.append((resource, answer.json()["resource"]["version"]))
 
             async with trio.open_nursery() as nursery:
-                for resource in two:
+                for resource in random.sample(resources, 2):
                     nursery.start_soon(try_for, resource)
-            if len(got) > 1:
+            if not got and not unknown:
+                await trio.sleep(random.random() * RETRY_S)
+                continue
+            if len(got) > 1 and not self.may_be_gone(began):
                 self.history.violations.append(f"session {self.number} got two: {got}")
             # What was acknowledged must be so; what was not may be.
             session = (await self.surely("GET", "/session")).json()["session"]
             has = None if session["resource"] is None else session["resource"]["id"]
-            if got and has != got[0]:
+            if got and has != got[0][0] and not self.may_be_gone(began):
                 self.history.violations.append(f"session {self.number} got {got}, has {has}")
             if has is not None:
-                await self.hold(has)
-            await trio.sleep(random.random() * 0.05)
+                await self.hold(has, next((at for one, at in got if one == has), None), began)
 
-    async def hold(self, resource: int) -> None:
-        since = trio.current_time()
-        path = f"/resource/document/{resource}"
-        for _ in range(random.randint(1, 3)):
-            self.written += 1
-            answer = await self.ask("PATCH", path, {"data": {str(self.number): self.written}})
-            if answer is None:
-                continue
-            if answer.status_code != 200:
-                what = f"session {self.number} lost {resource}: {answer.text}"
-                self.history.violations.append(what)
-                return
+    async def hold(self, resource: int, version: int | None, began: float) -> None:
+        """Has a resource, acquired at that version if it was told so; and gives it up."""
+        number, since = next(self._holds), trio.current_time()
+        if version is not None:
+            self.history.acquired(resource, version, number)
+        last, kept = since, True
+        try:
+            for _ in range(random.randint(1, 3)):
+                if random.random() < AWAY_SHARE:
+                    await self.go_away()
+                asked = trio.current_time()
+                kept = await self.write(resource, number, began)
+                if not kept:
+                    break
+                last = asked
+        finally:  # also when the contest is over
+            self.history.holds.append(Hold(number, self.number, resource, since, last))
+        if kept:
+            await self.surely("POST", f"/resource/document/{resource}/release")
+
+    async def write(self, resource: int, hold: int, began: float) -> bool:
+        """Writes to the resource; whether it has it still, as far as one knows."""
+        self.written += 1
+        body = {"data": {str(self.number): self.written}}
+        answer = await self.ask("PATCH", f"/resource/document/{resource}", body)
+        if answer is None:
+            return True
+        if answer.status_code == 200:
             self.history.writes[self.number, resource] = self.written
-            self.history.versions[resource].append(answer.json()["resource"]["version"])
-        self.history.holds.append(Hold(self.number, resource, since, trio.current_time()))
-        await self.surely("POST", f"{path}/release")
+            self.history.wrote(resource, answer.json()["resource"]["version"], hold)
+            return True
+        if self.may_be_gone(began):
+            self.history.refused += 1
+        else:
+            what = f"session {self.number} lost {resource}: {answer.text}"
+            self.history.violations.append(what)
+        return False
+
+    async def go_away(self) -> None:
+        """Has no WebSocket for a while, which is too long."""
+        self._stays_away = True
+        self._socket.cancel()
+        await trio.sleep(AWAY_S * (1 + random.random()))
+        self._stays_away = False
+
+    def may_be_gone(self, since: float) -> bool:
+        """Whether it has been away for too long since then, as far as it knows."""
+        now = trio.current_time()
+        away = 0.0 if self._away_since is None else now - self._away_since
+        return away >= AWAY_S or self._declared_gone >= since
+
+    # The state
 
     async def change(self) -> None:
         """Changes the state through a WebSocket, one patch after the other acknowledged."""
-        number = 0
+        numbers = itertools.count(1)
         while True:
             await self.server.up.wait()
-            url = self.server.url.replace("http", "ws", 1) + "/ws/user"
-            headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-            try:
-                async with open_websocket_url(url, extra_headers=headers) as socket:
-                    while True:
-                        number += 1
-                        sent = event({"n": number})
-                        await socket.send_message(json.dumps(sent))
-                        await self.acknowledged(socket, sent["id"])
-                        self.history.patches[self.number] = number
-                        await trio.sleep(0.25)
-            except _GONE:
+            if self._stays_away:
                 await trio.sleep(0.05)
+                continue
+            with trio.CancelScope() as self._socket:
+                try:
+                    await self._change(numbers)
+                except* _GONE:
+                    await trio.sleep(0.05)
+                finally:
+                    self._away_since = self._away_since or trio.current_time()
 
-    async def acknowledged(self, socket: Any, id_: str) -> None:
+    async def _change(self, numbers: Iterator[int]) -> None:
+        url = self.server.url.replace("http", "ws", 1) + "/ws/user"
+        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        async with open_websocket_url(url, extra_headers=headers, disconnect_timeout=1) as socket:
+            for number in numbers:
+                sent = event({"n": number})
+                await socket.send_message(json.dumps(sent))
+                await self._acknowledged(socket, sent["id"])
+                self.history.patches[self.number] = number
+                await trio.sleep(PATCH_EVERY_S)
+
+    async def _acknowledged(self, socket: Any, id_: str) -> None:
         """Waits for the Ack, and acknowledges what comes before."""
         with trio.move_on_after(10):
             while True:
                 message = json.loads(await socket.get_message())
+                self._is_back()
                 if message["type"] == "event":
                     await socket.send_message(json.dumps(ack(message["id"])))
                 elif message["id"] == id_:
                     return
         raise OSError("no Ack came")
 
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f%z")
-
-
-def event(patch: dict[str, object]) -> dict[str, Any]:
-    """A client's event that changes the state."""
-    payload = {"kind": "state", "patch": patch}
-    rest = {"status": "ok", "reason": None, "payload": payload}
-    return {"type": "event", "id": str(uuid.uuid4()), "sent_at": _now(), **rest}
-
-
-def ack(id_: str) -> dict[str, str]:
-    """The Ack of an event."""
-    return {"type": "ack", "id": id_, "sent_at": _now()}
+    def _is_back(self) -> None:
+        if self._away_since is not None:
+            if trio.current_time() - self._away_since >= AWAY_S:
+                self._declared_gone = trio.current_time()
+            self._away_since = None
 
 
 async def contest(
     data: Path, *, sessions: int, resources: int, seconds: float, kills: int
 ) -> History:
     """Has them fight on a server of its own, and checks what came of it."""
-    history, server = History(), Server(data)
+    history, server, holds = History(), Server(data, ["--away-s", str(AWAY_S)]), itertools.count(1)
     await server.start()
     tokens = data.parent / "tokens"
     make = [sys.executable, "-m", "reileta", "bots", "create", "--count", str(sessions)]
     await trio.run_process(
-        [*make, "--tokens", str(tokens), "--data", str(data)], capture_stderr=True
+        [*make, "--tokens", str(tokens), "--data", str(data)],
+        capture_stderr=True,
+        stdout=subprocess.DEVNULL,
     )
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=4 * sessions)
-    async with (
-        httpx.AsyncClient(timeout=10, limits=limits) as client,
-        trio.open_nursery() as nursery,
-    ):
+    async with AsyncExitStack() as clients, trio.open_nursery() as nursery:
         nursery.start_soon(server.read)
-        rivals = [
-            Session(number, token, server, history, client)
-            for number, token in enumerate(tokens.read_text().split())
-        ]
+        rivals = []
+        for number, token in enumerate(tokens.read_text().split()):
+            client = await clients.enter_async_context(httpx.AsyncClient(timeout=10))
+            rivals.append(Session(number, token, server, history, client, holds))
         ids = await _shared(rivals, resources)
         async with trio.open_nursery() as fighting:
             for one in rivals:
-                fighting.start_soon(one.fight, ids)
                 fighting.start_soon(one.change)
+                fighting.start_soon(one.fight, ids)
             for _ in range(kills):
                 await trio.sleep(seconds / (kills + 1))
                 await server.kill()
@@ -277,8 +245,7 @@ async def contest(
         await _check_end(history, rivals, ids)
         await server.stop()
         nursery.cancel_scope.cancel()
-    history.check_holds()
-    history.check_versions()
+    history.check()
     return history
 
 
@@ -323,13 +290,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--kills", type=int, default=5)
     given = parser.parse_args()
-    os.environ.pop("REILETA_DATA", None)
     with tempfile.TemporaryDirectory(prefix="reileta-contest-") as folder:
         Path(folder).chmod(0o711)
         history = trio.run(lambda: contest(Path(folder) / "data", **vars(given)))
-    writes = sum(map(len, history.versions.values()))
-    patches = sum(history.patches.values())
-    print(f"{len(history.holds)} holds, {writes} writes and {patches} patches acknowledged")
+    print(
+        f"{len(history.holds)} holds, {history.written} writes and "
+        f"{sum(history.patches.values())} patches acknowledged; "
+        f"{history.refused} writes of sessions declared gone refused"
+    )
     for one in history.violations:
         print(f"VIOLATION {one}")
     print(f"{len(history.violations)} violations")

@@ -2,14 +2,16 @@
 
     python -m benchmarks.state [--rate 200] [--seconds 10]
 
-Each socket sends so many patches a second, to a server with its own, durable, embedded database. At
-the end both sockets and the database must have the same state and version.
+Each socket sends so many patches a second, to a server with its own, durable, embedded database on
+the same core, from another. At the end both sockets and the database must have the same state and
+version.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -21,7 +23,8 @@ import httpx
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from benchmarks.contest import Server, ack, event
+from benchmarks.killable import Server, ack, event
+from benchmarks.machine import cores
 from benchmarks.stats import percentile
 from reileta.mergepatch import apply_object
 
@@ -70,8 +73,11 @@ class Socket:
 
 async def measure(data: Path, rate: float, seconds: float) -> int:
     """Runs it, prints what it showed, and returns the exit status."""
-    server = Server(data)
+    pair = cores()
+    server = Server(data, core=pair[0] if pair else None)
     await server.start()
+    if pair:
+        os.sched_setaffinity(0, {pair[1]})
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         account = {"username": "ada", "password": PASSWORD}
         await client.post("/api/auth/register", json=account)

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from benchmarks.contest import ack, event
+from benchmarks.killable import ack, event
 from reileta.credentials import digest, new_token
 from tests.e2e.clients import PATIENCE_S, Raw, upgrade_head
 from tests.e2e.servers import Account, House, running

@@ -1,0 +1,91 @@
+"""What a contest's sessions were told, and whether all of it can be true at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A session had a resource: at least from when it knew it until its last request as the holder
+    that was granted was sent (seconds of one clock)."""
+
+    number: int
+    session: int
+    resource: int
+    since: float
+    until: float
+
+
+@dataclass
+class History:
+    """What was acknowledged.
+
+    Attributes:
+        holds: those that ended, and those that the contest's end cut short.
+        steps: for each resource, which hold was granted what at which version: an acquisition, or a
+            write that made that version.
+        writes: (session, resource) and the last write of it that was acknowledged.
+        patches: the last patch of a session's state that was acknowledged.
+        refused: writes of sessions that were declared gone.
+        violations: what must not be; filled by whoever sees it, and by `check`.
+    """
+
+    holds: list[Hold] = field(default_factory=list)
+    steps: dict[int, list[tuple[int, bool, int]]] = field(default_factory=lambda: defaultdict(list))
+    writes: dict[tuple[int, int], int] = field(default_factory=dict)
+    patches: dict[int, int] = field(default_factory=dict)
+    refused: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def acquired(self, resource: int, version: int, hold: int) -> None:
+        """An acquisition of a resource that was at that version."""
+        self.steps[resource].append((version, True, hold))
+
+    def wrote(self, resource: int, version: int, hold: int) -> None:
+        """A write that made that version."""
+        self.steps[resource].append((version, False, hold))
+
+    @property
+    def written(self) -> int:
+        """How many writes were acknowledged."""
+        return sum(not acquired for steps in self.steps.values() for _, acquired, _ in steps)
+
+    def check(self) -> None:
+        """Goes through it all."""
+        self._check_holds()
+        for resource, steps in self.steps.items():
+            self._check_steps(resource, sorted(steps))
+
+    def _check_holds(self) -> None:
+        """By the clock: a resource never has two holders, a session never two resources."""
+        by_resource: dict[int, list[Hold]] = defaultdict(list)
+        by_session: dict[int, list[Hold]] = defaultdict(list)
+        for one in self.holds:
+            by_resource[one.resource].append(one)
+            by_session[one.session].append(one)
+        for what, groups in (("holders", by_resource), ("resources", by_session)):
+            for holds in groups.values():
+                holds.sort(key=lambda one: one.since)
+                for before, after in itertools.pairwise(holds):
+                    if after.since < before.until:
+                        self.violations.append(f"two {what}: {before} and {after}")
+
+    def _check_steps(self, resource: int, steps: list[tuple[int, bool, int]]) -> None:
+        """By the versions: none was made twice, and once another had it, whoever had it before
+        wrote nothing more. (An acquisition at a version comes after the write that made it.)"""
+        written = [version for version, acquired, _ in steps if not acquired]
+        if len(written) != len(set(written)):
+            self.violations.append(f"resource {resource} had a version twice")
+        over: set[int] = set()
+        last: int | None = None
+        for version, _, hold in sorted(steps, key=lambda step: (step[0], step[1])):
+            if hold == last:
+                continue
+            if hold in over:
+                self.violations.append(f"hold {hold} of {resource} went on at version {version}")
+            if last is not None:
+                over.add(last)
+            last = hold
