@@ -35,6 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON 
 Seconds = Annotated[float, typer.Option(min=0.5, help="How long to measure.")]
 Protocol = Annotated[str, typer.Option(help="reileta, plain (ws, Bun) or socketio.")]
 
+_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
 Share = Callable[[float], None]
 """Told the share of the work that is done, 0 to 1."""
 
@@ -64,7 +67,11 @@ def work(
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    Console().print(_table(title, msgspec.to_builtins(result)))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    for table in tables(title, msgspec.to_builtins(result)):
+        console.print(table)
     return result
 
 
@@ -93,11 +100,24 @@ def _json_progress(share: float) -> None:
     print(json.dumps({"progress": round(share, 3)}), flush=True)
 
 
-def _table(title: str, values: Mapping[str, Any]) -> Table:
-    table = Table("what", "value", title=title)
+def tables(title: str, values: Mapping[str, Any]) -> list[Table]:
+    """The figures as a person reads them; a list of objects is a table of its own."""
+    first, others = Table("what", "value", title=title), []
     for name, value in flatten(values).items():
-        table.add_row(name.replace("_", " "), shown(value))
-    return table
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            rows = [flatten(one) for one in value]
+            names = list(dict.fromkeys(column for row in rows for column in row))
+            table = Table(*(_words(one) for one in names), title=_words(name))
+            for row in rows:
+                table.add_row(*(shown(row.get(one)) for one in names))
+            others.append(table)
+        else:
+            first.add_row(_words(name), shown(value))
+    return [first, *others]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,8 +12,9 @@ from reileta.store.postgres import Queries, Row
 T = TypeVar("T")
 
 _TRIGRAM: Final = re.compile(r"[^\W_]{3}")
-_PLAIN: Final = "(haystack || '')"
-
+_PLAIN: Final = '(haystack COLLATE "C")'
+_FAR: Final = 1000
+"""From here on, a page of a search is far down the list."""
 _WILD: Final = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_"})
 
 
@@ -58,6 +59,8 @@ class Where:
         self.conditions: list[str] = []
         self.searches = False
         """Whether it looks for text, so that each row may cost much to decide."""
+        self.indexed = True
+        """Whether an index can find that text."""
 
     def add(self, condition: str, *args: object) -> None:
         """A condition that must hold; each `{}` in it stands for the next of the arguments."""
@@ -72,9 +75,9 @@ class Where:
             return
         self.searches = True
         # Less than three letters in a row are no trigram: the index would be read from end to end
-        # to no avail. Behind an expression, the planner does not think of it.
-        indexed = _TRIGRAM.search(query) is not None
-        self.add(f"{'haystack' if indexed else _PLAIN} LIKE lower({{}})", pattern)
+        # to no avail. In another collation than its own, the planner does not think of it.
+        self.indexed = _TRIGRAM.search(query) is not None
+        self.add(f"{'haystack' if self.indexed else _PLAIN} LIKE lower({{}})", pattern)
 
     def tagged(self, tag: str | None) -> None:
         """With that tag; None asks for all."""
@@ -99,15 +102,17 @@ async def page(
     """One page of the table's rows that the conditions hold for, and how many these are in all.
 
     `order` are columns that no two rows have equal, so that there is one order, and pages don't
-    overlap. It is one statement, and so one state of the table. A search for text looks at each row
-    once, for both answers; what an index decides alone is cheaper asked twice. Whole rows are read
-    for the page alone.
+    overlap. It is one statement, and so one state of the table. What an index decides alone is
+    cheaper asked twice: once for the page, which stops when it is full, and once to count. A search
+    that must look at every row does so once, for both answers, and so does one for a page far down
+    the list. Whole rows are read for the page alone.
     """
+    once = where.searches and (not where.indexed or offset > _FAR)
     last = len(where.args)
     keys = ", ".join(order)
     sorting = ", ".join(f"{column} DESC" for column in order) if newest_first else keys
     sql = (
-        f"WITH hits AS {'' if where.searches else 'NOT '}MATERIALIZED "  # noqa: S608 - a noun's own words
+        f"WITH hits AS {'' if once else 'NOT '}MATERIALIZED "  # noqa: S608 - a noun's own words
         f"(SELECT {keys} FROM {table} WHERE {where}), "
         f"keys AS (SELECT * FROM hits ORDER BY {sorting} LIMIT ${last + 1} OFFSET ${last + 2}) "
         "SELECT (SELECT count(*) FROM hits) AS total, page.* FROM (VALUES (1)) AS one "

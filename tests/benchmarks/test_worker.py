@@ -40,6 +40,26 @@ def test_a_person_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "12.500" in out
 
 
+class Asked(msgspec.Struct):
+    what: str
+    took: dict[str, float]
+
+
+class Many(msgspec.Struct):
+    asked: list[Asked]
+
+
+def test_a_list_of_objects_is_a_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    work("the title", lambda _: Many([Asked("a page", {"p50_ms": 1.5}), Asked("a name", {})]))
+    lines = capsys.readouterr().out.splitlines()
+    (heading,) = [line for line in lines if "took.p50 ms" in line]
+    assert "what" in heading
+    assert [line.split()[-2] for line in lines if "a page" in line or "a name" in line] == [
+        "1.500",
+        "-",
+    ]
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_an_error_is_one_line_and_status_1(
     capsys: pytest.CaptureFixture[str], as_json: bool
