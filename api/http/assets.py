@@ -13,7 +13,7 @@ from quart import Response
 
 from api.downloads import download, safe_name
 from api.http.lists import Paging, listed
-from api.http.refs import find_world, free_world
+from api.http.refs import ensure_unheld, find_world, own_world, unheld
 from api.operations import Call, Download, Edge, Routes, Upload
 from api.uploads import Places, receive
 from reileta.errors import (
@@ -79,7 +79,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
 
     async def own_asset(call: Call) -> tuple[World, Asset]:
         """The world and asset of the path, if the asker may change them."""
-        world = await free_world(node, call, call.args["ref"])
+        world = await own_world(node, call, call.args["ref"])
         return world, await asset_of(call, world)
 
     @routes.add(
@@ -109,14 +109,15 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     async def create_asset(call: Call, given: AssetCreate) -> AssetView:
         """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for
         each version, engine and platform."""
-        world = await free_world(node, call, call.args["ref"])
-        asset = await assets.create(
-            world_id=world.id,
-            version=given.version,
-            engine=given.engine,
-            platform=given.platform,
-            url=given.url,
-        )
+        world = await own_world(node, call, call.args["ref"])
+        async with unheld(node, call, world) as queries:
+            asset = await assets.within(queries).create(
+                world_id=world.id,
+                version=given.version,
+                engine=given.engine,
+                platform=given.platform,
+                url=given.url,
+            )
         node.changed("world", world)
         return view(asset)
 
@@ -146,7 +147,8 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         world, asset = await own_asset(call)
         changes: dict[str, Any] = given.given()
         if changes:
-            asset = await assets.update(asset.id, **changes)
+            async with unheld(node, call, world) as queries:
+                asset = await assets.within(queries).update(asset.id, **changes)
             node.changed("world", world)
         return view(asset)
 
@@ -161,8 +163,9 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     async def delete_asset(call: Call) -> NothingView:
         """Deletes the asset, and its file if nothing else is of it."""
         world, asset = await own_asset(call)
-        if not await assets.delete(asset.id):
-            raise AssetNotFound
+        async with unheld(node, call, world) as queries:
+            if not await assets.within(queries).delete(asset.id):
+                raise AssetNotFound
         node.changed("world", world)
         return NothingView()
 
@@ -207,6 +210,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         """Fills an empty asset, once. The file streams to the disk and is hashed on the way; one
         that is broken off, comes too slowly or is too large leaves nothing."""
         world, asset = await own_asset(call)
+        await ensure_unheld(node, call, world)
         if not asset.empty:
             raise FileExists
         room = await assets.room(world.owner)
@@ -219,7 +223,8 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
                 if upload.size < 1:
                     raise AssetFileInvalid.field("file", "is empty")
                 stored = await upload.commit()
-            asset = await assets.fill(asset.id, stored.hash, stored.size)
+            async with unheld(node, call, world) as queries:
+                asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
         node.changed("world", world)
         return view(asset)
 

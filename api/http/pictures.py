@@ -6,12 +6,13 @@ What comes in is made anew, so nothing that was hidden in it comes out (`reileta
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 from quart import Response
 
 from api.downloads import download
-from api.http.refs import find_user, find_world, own_world
+from api.http.refs import ensure_unheld, find_user, find_world, own_world, unheld
 from api.http.shown import ANY_USER, AnyUserView, show_user, show_world
 from api.http.users import ensure_may_change
 from api.operations import Call, Download, Edge, Routes, Upload
@@ -23,6 +24,7 @@ from reileta.errors import (
     Overloaded,
     PermissionDenied,
     ReiletaError,
+    ResourceTaken,
     ServerNotFound,
     UserCannotUpdate,
     UserNotFound,
@@ -31,6 +33,7 @@ from reileta.errors import (
 from reileta.images import LIMIT_BYTES, LIMIT_SIDE, Pictures
 from reileta.ratelimit import Rate
 from reileta.store.images import ImageKind
+from reileta.store.postgres import Queries
 from reileta.views import NothingView, WorldView
 
 PNG: Final = "image/png"
@@ -61,22 +64,25 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
             raise FileNotUploaded
         return await download(call.request, files, image.hash, kind=PNG, private=private)
 
-    async def received(call: Call, of: str, kind: ImageKind) -> None:
-        """Takes the picture in the request's body."""
+    async def received(
+        call: Call, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
+    ) -> None:
+        """Takes the picture in the request's body, and puts it in place within those queries."""
         with places.place(call.by.user.id):
             data = await receive_whole(call.request, LIMIT_BYTES, ImageInvalid, kind=PNG)
             picture = await pictures.renew(data, field=kind)
             async with files.upload(len(picture.png)) as upload:
                 await upload.write(picture.png)
                 stored = await upload.commit()
-            await images.put(
-                of,
-                kind,
-                hash_=stored.hash,
-                size=stored.size,
-                width=picture.width,
-                height=picture.height,
-            )
+            async with within as queries:
+                await images.within(queries).put(
+                    of,
+                    kind,
+                    hash_=stored.hash,
+                    size=stored.size,
+                    width=picture.width,
+                    height=picture.height,
+                )
 
     def user_picture(kind: ImageKind) -> None:
         """Declares the three endpoints of one kind of picture of users."""
@@ -89,7 +95,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         async def post(call: Call) -> AnyUserView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
-            await received(call, user.id, kind)
+            await received(call, user.id, kind, nullcontext(node.store.database))
             node.changed("user", user)
             return await show_user(node, call, user)
 
@@ -114,7 +120,8 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         user: bool,
     ) -> None:
         errors: tuple[type[ReiletaError], ...] = _USER_ERRORS if user else _WORLD_ERRORS
-        refused = UserCannotUpdate if user else PermissionDenied
+        refused: tuple[type[ReiletaError], ...]
+        refused = (UserCannotUpdate,) if user else (PermissionDenied, ResourceTaken)
         get.__name__, get.__doc__ = f"get_{name}", "The PNG. Where there is none, 404 and code 46."
         post.__name__ = f"set_{name}"
         post.__doc__ = "It is decoded and written anew; it takes the place of the one before."
@@ -132,7 +139,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
             summary=f"Set {what}",
             gives=ANY_USER if user else WorldView,
             need="required",
-            errors=(*errors, refused, ImageInvalid, Overloaded),
+            errors=(*errors, *refused, ImageInvalid, Overloaded),
             rate=PICTURES,
             uploads=_UPLOAD,
         )(post)
@@ -142,7 +149,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
             summary=f"Take {what} away",
             gives=NothingView,
             need="required",
-            errors=(*errors, refused, FileNotUploaded),
+            errors=(*errors, *refused, FileNotUploaded),
         )(delete)
 
     def world_thumbnail() -> None:
@@ -153,14 +160,16 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
 
         async def post(call: Call) -> WorldView:
             world = await own_world(node, call, call.args["ref"])
-            await received(call, world.id, "thumbnail")
+            await ensure_unheld(node, call, world)
+            await received(call, world.id, "thumbnail", unheld(node, call, world))
             node.changed("world", world)
             return await show_world(node, world)
 
         async def delete(call: Call) -> NothingView:
             world = await own_world(node, call, call.args["ref"])
-            if not await images.remove(world.id, "thumbnail"):
-                raise FileNotUploaded
+            async with unheld(node, call, world) as queries:
+                if not await images.within(queries).remove(world.id, "thumbnail"):
+                    raise FileNotUploaded
             node.changed("world", world)
             return NothingView()
 

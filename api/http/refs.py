@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from api.operations import Call
@@ -11,6 +13,7 @@ from reileta.access import PRIVATE, access_of
 from reileta.errors import (
     InstanceNotFound,
     PermissionDenied,
+    ResourceNotFound,
     ServerNotFound,
     UserNotFound,
     WorldNotFound,
@@ -19,6 +22,7 @@ from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import Instance, User, World
 from reileta.resource import Name
 from reileta.resourcetypes import WORLD
+from reileta.store.postgres import Queries
 
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -117,12 +121,26 @@ async def own_world(node: NodePort, call: Call, text: str) -> World:
     return world
 
 
-async def free_world(node: NodePort, call: Call, text: str) -> World:
-    """`own_world`, which no other session has acquired (PROTOCOL §8). Raises ResourceTaken."""
-    world = await own_world(node, call, text)
-    resource = await node.store.resources.get(Name(WORLD, world.number))
+async def ensure_unheld(node: NodePort, call: Call, world: World) -> None:
+    """Raises what `unheld` raises, as it is now: before work that would be done in vain."""
+    try:
+        resource = await node.store.resources.get(Name(WORLD, world.number))
+    except ResourceNotFound:
+        raise WorldNotFound from None
     resource.ensure_unheld(call.by.session_id)
-    return world
+
+
+@asynccontextmanager
+async def unheld(node: NodePort, call: Call, world: World) -> AsyncIterator[Queries]:
+    """A transaction for a change of the world or of what belongs to it, in which no other session
+    has acquired it, nor can (PROTOCOL §8). Raises ResourceTaken, and WorldNotFound if it was
+    deleted meanwhile."""
+    name = Name(WORLD, world.number)
+    try:
+        async with node.store.leases.unheld(name, call.by.session_id) as queries:
+            yield queries
+    except ResourceNotFound:
+        raise WorldNotFound from None
 
 
 async def find_instance(node: NodePort, call: Call, text: str) -> Instance:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from pydantic import Field
 
 from api.http.lists import Search, empty, shown
-from api.http.refs import find_owner, find_world, own_server, own_world
+from api.http.refs import find_owner, find_world, own_server, own_world, unheld
 from api.http.shown import show_world, show_worlds
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
@@ -19,10 +18,6 @@ from reileta.errors import (
     WorldInvalid,
     WorldNotFound,
 )
-from reileta.records import World
-from reileta.resource import Name
-from reileta.resourcetypes import WORLD
-from reileta.store.postgres import Queries
 from reileta.store.worlds import Worlds
 from reileta.tags import WORLD_TAGS
 from reileta.validation import Capacity, Description, Input, Reference, TagList, Title
@@ -69,10 +64,6 @@ def world_routes(edge: Edge) -> Routes:
     node = edge.node
     worlds = node.store.worlds
     routes = Routes("worlds", edge, invalid=WorldInvalid)
-
-    def unheld(call: Call, world: World) -> AbstractAsyncContextManager[Queries]:
-        """A transaction in which no other session has acquired the world (PROTOCOL §8)."""
-        return node.store.leases.unheld(Name(WORLD, world.number), call.by.session_id)
 
     @routes.add(
         "GET",
@@ -153,7 +144,7 @@ def world_routes(edge: Edge) -> Routes:
         if "tags" in changes:
             changes["tags"] = WORLD_TAGS.settle(given.tags, admin=call.admin, before=world.tags)
         if changes:
-            async with unheld(call, world) as queries:
+            async with unheld(node, call, world) as queries:
                 world = await Worlds(queries, node.clock).update(world.id, **changes)
             node.changed("world", world)
         return await show_world(node, world)
@@ -169,7 +160,7 @@ def world_routes(edge: Edge) -> Routes:
     async def delete_world(call: Call) -> NothingView:
         """Deletes a world; its owner and admins may. Instances that are open stay open."""
         world = await own_world(node, call, call.args["ref"])
-        async with unheld(call, world) as queries:
+        async with unheld(node, call, world) as queries:
             if not await Worlds(queries, node.clock).delete(world.id):
                 raise WorldNotFound
         return NothingView()

@@ -39,6 +39,10 @@ class Assets:
         self._blobs = blobs
         self._user_files_bytes = user_files_bytes
 
+    def within(self, queries: Queries) -> Assets:
+        """The same, within another's transaction."""
+        return Assets(queries, self._clock, self._blobs, user_files_bytes=self._user_files_bytes)
+
     async def create(
         self, *, world_id: str, version: str, engine: str, platform: str, url: str | None = None
     ) -> Asset:

@@ -24,6 +24,10 @@ class Images:
         self._clock = clock
         self._blobs = blobs
 
+    def within(self, queries: Queries) -> Images:
+        """The same, within another's transaction."""
+        return Images(queries, self._clock, self._blobs)
+
     async def put(
         self, of: str, kind: ImageKind, *, hash_: str, size: int, width: int, height: int
     ) -> Image:

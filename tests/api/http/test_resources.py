@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from api.app import ReiletaApp
-from tests.api.clients import Client, logged_in, new_token_of, with_token
+from api.uploads import receive
+from tests.api.clients import Answer, Client, logged_in, new_token_of, with_token
 from tests.api.fakes import FakeNode
+from tests.api.pngs import png
 
 Json = dict[str, Any]
 
@@ -189,21 +192,73 @@ async def test_the_end_of_a_session_frees_its_resource(living_app: ReiletaApp, a
     await acquired(other, path)
 
 
-async def test_while_a_session_has_a_world_others_changes_of_it_and_its_assets_are_refused(
-    living_app: ReiletaApp, ada: Client
-) -> None:
-    made = (await ada.put("/api/worlds", {"title": "Harbour"})).data["id"]
+@dataclass
+class HeldWorld:
+    """A world of Ada's with an asset, that one session has; `other` is another session of hers."""
+
+    path: str
+    resource: str
+    asset: str
+    other: Client
+
+
+BUILD = {"version": "1", "engine": "unity", "platform": "windows"}
+
+
+async def sent(client: Client, path: str, raw: bytes, kind: str) -> Answer:
+    return await client.ask("POST", path, raw=raw, headers={"Content-Type": kind})
+
+
+@pytest.fixture
+async def world(living_app: ReiletaApp, ada: Client) -> HeldWorld:
+    path = f"/api/worlds/{(await ada.put('/api/worlds', {'title': 'Harbour'})).data['id']}"
+    asset = f"{path}/assets/{(await ada.put(f'{path}/assets', BUILD)).data['id']}"
+    assert (await sent(ada, f"{path}/thumbnail", png(), "image/png")).status == 200
     number = (await ada.get("/resource/world?query=harbour")).body["resources"][0]["id"]
-    await acquired(ada, f"/resource/world/{number}")
-    other = await with_token(living_app, "ada")
-    asset = {"version": "1", "engine": "unity", "platform": "windows"}
-    for answer in (
-        await other.post(f"/api/worlds/{made}", {"title": "Mine"}),
-        await other.delete(f"/api/worlds/{made}"),
-        await other.put(f"/api/worlds/{made}/assets", asset),
-    ):
+    return HeldWorld(path, f"/resource/world/{number}", asset, await with_token(living_app, "ada"))
+
+
+async def test_while_a_session_has_a_world_others_changes_of_it_and_its_assets_are_refused(
+    ada: Client, world: HeldWorld
+) -> None:
+    async def changes(client: Client) -> list[Answer]:
+        return [
+            await client.post(world.path, {"title": "Mine"}),
+            await client.put(f"{world.path}/assets", {**BUILD, "version": "2"}),
+            await client.post(world.asset, {"version": "3"}),
+            await sent(client, f"{world.asset}/file", b"build", "application/octet-stream"),
+            await client.delete(world.asset),
+            await sent(client, f"{world.path}/thumbnail", png(), "image/png"),
+            await client.delete(f"{world.path}/thumbnail"),
+            await client.delete(world.path),
+        ]
+
+    await acquired(ada, world.resource)
+    for answer in await changes(world.other):
         assert (answer.status, answer.code) == (409, 113)
-    assert (await ada.post(f"/api/worlds/{made}", {"title": "Ours"})).status == 200
-    assert (await ada.put(f"/api/worlds/{made}/assets", asset)).status == 200
-    assert (await ada.ask("POST", f"/resource/world/{number}/release")).status == 200
-    assert (await other.post(f"/api/worlds/{made}", {"title": "Mine"})).status == 200
+    assert {answer.status for answer in (await changes(ada))[:-1]} == {200}
+
+
+async def test_once_a_session_gives_a_world_up_others_may_change_it(
+    ada: Client, world: HeldWorld
+) -> None:
+    await acquired(ada, world.resource)
+    assert (await ada.ask("POST", f"{world.resource}/release")).status == 200
+    assert (await world.other.post(world.path, {"title": "Mine"})).status == 200
+    assert (await world.other.delete(world.path)).status == 200
+
+
+async def test_a_file_that_came_in_while_another_acquired_the_world_is_refused(
+    ada: Client, world: HeldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was free when the upload began."""
+
+    async def slowly(*args: Any, **more: Any) -> None:
+        await receive(*args, **more)
+        await acquired(ada, world.resource)
+
+    monkeypatch.setattr("api.http.assets.receive", slowly)
+    path = f"{world.asset}/file"
+    answer = await sent(world.other, path, b"build", "application/octet-stream")
+    assert (answer.status, answer.code) == (409, 113)
+    assert (await ada.get(world.asset)).data["empty"] is True

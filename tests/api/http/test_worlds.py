@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from api.http.refs import own_world
+from api.operations import Call
+from api.ports import NodePort
+from reileta.records import World
 from tests.api.clients import Client, Json
 from tests.api.fakes import ADDRESS, FakeNode
 
@@ -202,3 +206,18 @@ async def test_worlds_of_other_servers_are_not_found_yet(ada: Client) -> None:
         await ada.delete(f"/api/worlds/w_1?server={other}"),
     ):
         assert (answer.status, answer.code) == (404, 5)
+
+
+async def test_a_world_that_is_deleted_while_it_is_changed_is_not_found(
+    ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found_and_gone(node: NodePort, call: Call, text: str) -> World:
+        world = await own_world(node, call, text)
+        assert await node.store.worlds.delete(world.id)
+        return world
+
+    monkeypatch.setattr("api.http.worlds.own_world", found_and_gone)
+    for change in ({"title": "Quay"}, None):
+        path = f"/api/worlds/{(await created(ada))['id']}"
+        answer = await (ada.delete(path) if change is None else ada.post(path, change))
+        assert (answer.status, answer.code) == (404, 25)
