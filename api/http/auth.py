@@ -8,29 +8,15 @@ from pydantic import AliasChoices, Field
 from werkzeug.http import dump_cookie
 
 from api.auth import COOKIE
+from api.http.logins import Login, Logins
 from api.http.shown import show_me
 from api.limits import LOGIN
 from api.operations import Call, Edge, Reply, Routes
-from reileta.credentials import digest, new_token
-from reileta.errors import (
-    AuthInvalid,
-    CredentialInvalid,
-    LoginInvalid,
-    ServiceDisabled,
-    SessionNotFound,
-)
-from reileta.ids import is_id, is_username
+from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid, ServiceDisabled
 from reileta.passwords import Passwords
 from reileta.records import Session, User
-from reileta.validation import (
-    DisplayName,
-    Email,
-    GivenPassword,
-    Input,
-    Password,
-    Reference,
-    Username,
-)
+from reileta.tokens import Lifetimes
+from reileta.validation import DisplayName, Email, Input, Password, Username
 from reileta.views import LoginView, NothingView
 
 
@@ -47,54 +33,28 @@ class Register(Input):
     email: Email | None = Field(default=None, repr=False)
 
 
-class Login(Input):
-    """A username and its password."""
-
-    username: Reference = Field(examples=["ada"])
-    password: GivenPassword = Field(repr=False)
-    session_id: Reference | None = Field(
-        default=None,
-        description="A session of the user's to go on with; a new one opens if it is not alive.",
-        examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"],
-    )
-
-
 def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
     """The endpoints that make and end tokens and sessions."""
-    node, auth, limits = edge.node, edge.auth, edge.limits
+    node, auth = edge.node, edge.auth
     users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
     settings = node.settings
+    lifetimes = Lifetimes(settings.login_lifetime_s * 1000, settings.login_lifetime_s * 1000)
+    logins = Logins(edge, passwords)
     routes = Routes("auth", edge, invalid=AuthInvalid)
 
     async def logged_in(user: User, session: Session) -> Reply:
         """Issues a token of the session, and answers with it in the body and as a cookie."""
-        access, refresh = new_token("ua"), new_token("ur")
-        expires = node.clock.now_ms() + settings.login_lifetime_s * 1000
-        issued = await tokens.issue(
-            session_id=session.id,
-            user_id=user.id,
-            access_hash=digest(access),
-            refresh_hash=digest(refresh),
-            access_expires=expires,
-            refresh_expires=expires,
-            limit=settings.tokens_per_user,
-        )
-        for evicted in issued.evicted:
-            killed(evicted)
+        made = await logins.issue(user, session, lifetimes)
         view = LoginView(
             id=session.id,
-            token=access,
-            refresh=refresh,
-            access_expires=expires,
-            refresh_expires=expires,
+            token=made.access,
+            refresh=made.refresh,
+            access_expires=made.token.access_expires,
+            refresh_expires=made.token.refresh_expires,
             created_at=session.created_at,
             user=await show_me(node, user),
         )
-        return Reply(view, cookie(access, settings.login_lifetime_s))
-
-    def killed(access_hash: bytes) -> None:
-        auth.forget_token(access_hash)
-        node.credential_killed(access_hash)
+        return Reply(view, cookie(made.access, settings.login_lifetime_s))
 
     def cookie(value: str, max_age_s: int) -> Mapping[str, str]:
         crumb = dump_cookie(
@@ -142,21 +102,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
     )
     async def login(call: Call, given: Login) -> Reply:
         """Exchanges a username and password for a token, in the body and as a cookie."""
-        limits.guess(given.username)
-        known = await users.credentials(given.username) if is_username(given.username) else None
-        hash_ = None if known is None else known[1]
-        if not await passwords.verify(hash_, given.password) or known is None:
-            raise LoginInvalid
-        user = known[0]
-        session = None
-        if given.session_id is not None and is_id(given.session_id, "s"):
-            session = await sessions.get(given.session_id)
-        if session is None or session.user_id != user.id or session.ended_at is not None:
-            session = await sessions.open(user.id)
-        try:
-            return await logged_in(user, session)
-        except SessionNotFound:  # it was ended in between
-            return await logged_in(user, await sessions.open(user.id))
+        return await logins.log_in(given, logged_in)
 
     @routes.add(
         "GET",
@@ -170,7 +116,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         """Kills the token in use. Its session, and that session's other tokens, live on."""
         access_hash = call.by.token_hash
         await tokens.kill(access_hash, node.clock.now_ms())
-        killed(access_hash)
+        logins.killed(access_hash)
         return Reply(NothingView(), cookie("", 0))
 
     @routes.add(

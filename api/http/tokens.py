@@ -7,33 +7,26 @@ from msgspec import Struct
 from pydantic import Field
 
 from api.auth import credential_from
+from api.http.logins import Login, Logins
 from api.http.sessions import show_session
 from api.limits import LOGIN
 from api.operations import Call, Edge, Routes
 from reileta import logevents
 from reileta.credentials import digest, new_token
-from reileta.errors import (
-    AuthInvalid,
-    CredentialInvalid,
-    LoginInvalid,
-    SessionNotFound,
-)
-from reileta.ids import is_id, is_username
+from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid
 from reileta.passwords import Passwords
 from reileta.records import Session, User
 from reileta.session_views import TokenView, token_view
 from reileta.store.tokens import Theft
 from reileta.tokens import Lifetimes
-from reileta.validation import GivenPassword, Input, Reference
+from reileta.validation import Input, Reference
 
 _log = structlog.get_logger()
 
 
-class SessionLogin(Input):
+class SessionLogin(Login):
     """A username and its password."""
 
-    username: Reference = Field(examples=["ada"])
-    password: GivenPassword = Field(repr=False)
     session_id: Reference | None = Field(
         default=None,
         description="A session of the user's to recover; a new one opens if it is not alive.",
@@ -55,32 +48,16 @@ class TokenAnswer(Struct):
 
 def token_routes(edge: Edge, passwords: Passwords) -> Routes:
     """The endpoints that make, refresh and kill tokens."""
-    node, auth, limits = edge.node, edge.auth, edge.limits
-    users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
-    settings = node.settings
+    node, auth = edge.node, edge.auth
+    tokens, settings = node.store.tokens, node.settings
     lifetimes = Lifetimes(settings.access_lifetime_s * 1000, settings.refresh_lifetime_s * 1000)
+    logins = Logins(edge, passwords)
     routes = Routes("tokens", edge, invalid=AuthInvalid, face="session")
 
-    def killed(token: bytes) -> None:
-        auth.forget_token(token)
-        node.credential_killed(token)
-
-    async def issued(user: User, session: Session) -> TokenAnswer:
-        access, refresh = new_token("ua"), new_token("ur")
-        pair = lifetimes.pair(digest(access), digest(refresh), node.clock.now_ms())
-        token = await tokens.issue(
-            session_id=session.id,
-            user_id=user.id,
-            access_hash=pair.access_hash,
-            refresh_hash=pair.refresh_hash,
-            access_expires=pair.access_expires,
-            refresh_expires=pair.refresh_expires,
-            limit=settings.tokens_per_user,
-        )
-        for evicted in token.evicted:
-            killed(evicted)
+    async def logged_in(user: User, session: Session) -> TokenAnswer:
+        made = await logins.issue(user, session, lifetimes)
         shown = await show_session(node, session.id, user)
-        return TokenAnswer(token_view(token, shown, access, refresh))
+        return TokenAnswer(token_view(made.token, shown, made.access, made.refresh))
 
     @routes.add(
         "POST",
@@ -95,21 +72,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
     async def log_in(call: Call, given: SessionLogin) -> TokenAnswer:
         """Exchanges a username and password for a Token, of the session that is to be recovered or
         of a new one."""
-        limits.guess(given.username)
-        known = await users.credentials(given.username) if is_username(given.username) else None
-        hash_ = None if known is None else known[1]
-        if not await passwords.verify(hash_, given.password) or known is None:
-            raise LoginInvalid
-        user = known[0]
-        session = None
-        if given.session_id is not None and is_id(given.session_id, "s"):
-            session = await sessions.get(given.session_id)
-        if session is not None and session.user_id == user.id and session.ended_at is None:
-            try:
-                return await issued(user, session)
-            except SessionNotFound:
-                pass  # it was ended in between
-        return await issued(user, await sessions.open(user.id))
+        return await logins.log_in(given, logged_in)
 
     @routes.add(
         "POST",
@@ -138,7 +101,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
             raise CredentialInvalid
         if isinstance(made, Theft):
             _log.warning(logevents.TOKEN_REUSED, session=made.session_id, user=made.user_id)
-            killed(made.token)
+            logins.killed(made.token)
             raise CredentialInvalid
         auth.forget_keys(made.superseded)
         node.refreshed(made.session.id, made.token.id, made.token.refresh_expires)
@@ -160,7 +123,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
         found = await tokens.by_access(digest(credential.token))
         shown = await show_session(node, call.by.session_id, call.by.user)
         await tokens.kill(call.by.token_hash, node.clock.now_ms())
-        killed(call.by.token_hash)
+        logins.killed(call.by.token_hash)
         after = await tokens.by_access(digest(credential.token)) or found
         if after is None:
             raise CredentialInvalid

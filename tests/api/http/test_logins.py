@@ -1,0 +1,143 @@
+"""Logging in: the proof, the session to go on with, the token; the faces' tests say the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.auth import Auth
+from api.http.logins import Login, Logins, NewToken
+from api.limits import GUESSES, Limits
+from api.operations import Edge
+from reileta.credentials import digest
+from reileta.errors import CredentialInvalid, LoginInvalid, SessionNotFound, TooManyRequests
+from reileta.passwords import Passwords
+from reileta.records import Session, User
+from reileta.tokens import Lifetimes
+from tests.api.clients import PASSWORD
+from tests.api.fakes import FakeNode
+
+LIFETIMES = Lifetimes(access_ms=1_000, refresh_ms=2_000)
+TOKENS = 2
+"""As many as a user may have here."""
+
+
+@pytest.fixture
+def edge(node: FakeNode) -> Edge:
+    node.settings = node.settings.model_copy(update={"tokens_per_user": TOKENS})
+    return Edge(node, Auth(node.store.tokens, node.clock), Limits(node.clock))
+
+
+@pytest.fixture
+def logins(edge: Edge, passwords: Passwords) -> Logins:
+    return Logins(edge, passwords)
+
+
+@pytest.fixture
+async def ada(node: FakeNode, passwords: Passwords) -> User:
+    return await node.store.users.create(
+        username="ada", displayname="Ada", password_hash=await passwords.hash(PASSWORD), email=None
+    )
+
+
+def login(session_id: str | None = None, password: str = PASSWORD) -> Login:
+    return Login(username="ada", password=password, session_id=session_id)
+
+
+async def session_of(user: User, session: Session) -> tuple[str, Session]:
+    return user.id, session
+
+
+async def test_a_login_without_a_session_opens_one(
+    logins: Logins, node: FakeNode, ada: User
+) -> None:
+    user_id, opened = await logins.log_in(login(), session_of)
+    assert user_id == opened.user_id == ada.id
+    assert await node.store.sessions.get(opened.id) == opened
+
+
+async def test_a_session_that_is_alive_goes_on(logins: Logins, node: FakeNode, ada: User) -> None:
+    session = await node.store.sessions.open(ada.id)
+    assert await logins.log_in(login(session.id), session_of) == (ada.id, session)
+
+
+async def test_a_session_of_another_or_ended_gives_way_to_a_new_one(
+    logins: Logins, node: FakeNode, ada: User
+) -> None:
+    sessions = node.store.sessions
+    others = await sessions.open((await node.store.users.main_admin()).id)
+    ended = await sessions.open(ada.id)
+    await sessions.end(ended.id)
+    for id_ in (others.id, ended.id, "s_nonsense", ""):
+        _, opened = await logins.log_in(login(id_), session_of)
+        assert opened.user_id == ada.id
+        assert opened.id not in (others.id, ended.id)
+
+
+async def test_a_session_that_is_ended_in_between_gives_way_to_a_new_one(
+    logins: Logins, node: FakeNode, ada: User
+) -> None:
+    session = await node.store.sessions.open(ada.id)
+    asked: list[str] = []
+
+    async def too_late(user: User, session: Session) -> NewToken:
+        if not asked:
+            await node.store.sessions.end(session.id)
+        asked.append(session.id)
+        return await logins.issue(user, session, LIFETIMES)
+
+    made = await logins.log_in(login(session.id), too_late)
+    assert asked == [session.id, made.token.session_id]
+    assert made.token.session_id != session.id
+
+
+async def test_it_is_tried_no_more_than_twice(logins: Logins, node: FakeNode, ada: User) -> None:
+    asked: list[str] = []
+
+    async def always_too_late(user: User, session: Session) -> None:
+        asked.append(session.id)
+        raise SessionNotFound
+
+    with pytest.raises(SessionNotFound):
+        await logins.log_in(login(), always_too_late)
+    assert len(set(asked)) == len(asked) == 2
+
+
+async def test_a_wrong_password_opens_nothing(logins: Logins, node: FakeNode, ada: User) -> None:
+    with pytest.raises(LoginInvalid):
+        await logins.log_in(login(password="not the password"), session_of)
+    assert (await node.store.sessions.of_user(ada.id, limit=1, offset=0)).total == 0
+
+
+async def test_guessing_is_limited_also_for_whoever_guesses_right(
+    logins: Logins, ada: User
+) -> None:
+    for _ in range(GUESSES.burst):
+        with pytest.raises(LoginInvalid):
+            await logins.log_in(login(password="not the password"), session_of)
+    with pytest.raises(TooManyRequests):
+        await logins.log_in(login(), session_of)
+
+
+async def test_a_token_lives_as_long_as_is_said(logins: Logins, node: FakeNode, ada: User) -> None:
+    session = await node.store.sessions.open(ada.id)
+    made = await logins.issue(ada, session, LIFETIMES)
+    now = node.clock.now_ms()
+    assert (made.token.access_expires, made.token.refresh_expires) == (now + 1_000, now + 2_000)
+    found = await node.store.tokens.by_access(digest(made.access))
+    assert found is not None
+    assert found[0].refresh_hash == digest(made.refresh)
+    assert made.access not in repr(made)
+    assert made.refresh not in repr(made)
+
+
+async def test_the_tokens_over_the_limit_are_good_for_nothing_at_once(
+    logins: Logins, edge: Edge, node: FakeNode, ada: User
+) -> None:
+    session = await node.store.sessions.open(ada.id)
+    first = await logins.issue(ada, session, LIFETIMES)
+    await edge.auth.authenticate_token(first.access)  # and it is remembered
+    for _ in range(TOKENS):
+        await logins.issue(ada, session, LIFETIMES)
+    assert node.killed == [first.token.id]
+    with pytest.raises(CredentialInvalid):
+        await edge.auth.authenticate_token(first.access)
