@@ -3,7 +3,7 @@
 #   make serve     run the server            (ARGS="--port 4000" passes options on)
 #   make install   set up .venv/ alone; the command is then .venv/bin/reileta
 #   make test      every test                (ARGS="-k seats" chooses)
-#   make check     format, lint, types, imports and the quick tests: under a minute
+#   make check     format, lint, types, imports, and the tests without a database
 #   make bench     measure this server beside its peers
 #   make format    put the sources into shape
 #   make lock      choose the versions of all dependencies anew
@@ -44,7 +44,7 @@ check: $(DEVELOP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not database" $(ARGS)
 
 bench: $(DEVELOP)
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -90,6 +90,13 @@ def new_data_folder() -> Iterator[Path]:
     shutil.rmtree(data)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a database, which `make check` leaves out."""
+    for item in items:
+        if "databases" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+
+
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """The PostgreSQL of this run."""
