@@ -113,11 +113,8 @@ def instance_routes(edge: Edge) -> Routes:
     async def get_instances(call: Call, given: InstanceSearch) -> ListView[InstanceView]:
         """Public instances, and the asker's own; admins see all."""
         own_server(node, call)
-        owner = world = None
-        if given.owner is not None:
-            owner = await find_owner(node, call, given.owner)
-            if owner is None:
-                return empty(given)
+        owner = await find_owner(node, call, given.owner)
+        world = None
         if given.world is not None:
             world = world_ref(node, given.world)
             if world is None:

@@ -24,6 +24,8 @@ from reileta.resource import Name
 from reileta.resourcetypes import WORLD
 from reileta.store.postgres import Queries
 
+NOBODY: Final = ""
+"""An owner that no record has, so that a search for it finds nothing."""
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
@@ -70,20 +72,22 @@ async def find_user(node: NodePort, call: Call, text: str) -> User:
     return user
 
 
-async def find_owner(node: NodePort, call: Call, text: str) -> str | None:
-    """The owner that a filter means, as records keep it; None when there can be none.
+async def find_owner(node: NodePort, call: Call, text: str | None) -> str | None:
+    """The owner that a filter means, as records keep it: `NOBODY` when there can be none.
 
-    Raises `NotLoggedIn` for `@me` of nobody.
+    None without a filter. Raises `NotLoggedIn` for `@me` of nobody.
     """
+    if text is None:
+        return None
     target = At.parse(text)
     if not target.local_to(node.address):
         return str(target)
     if is_id(target.id, "u"):
         return target.id
     try:
-        return (await find_user(node, call, target.id)).id if target.id else None
+        return (await find_user(node, call, target.id)).id if target.id else NOBODY
     except UserNotFound:
-        return None
+        return NOBODY
 
 
 def world_ref(node: NodePort, text: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from api.http.lists import Search, empty, listed
+from api.http.lists import Search, listed
 from api.http.refs import find_owner, local, own_server
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
@@ -97,14 +97,9 @@ def service_routes(edge: Edge) -> Routes:
     async def get_services(call: Call, given: ServiceSearch) -> ListView[ServiceView]:
         """Services whose id, title or description holds `query`, newest first."""
         own_server(node, call)
-        owner = None
-        if given.owner is not None:
-            owner = await find_owner(node, call, given.owner)
-            if owner is None:
-                return empty(given)
         page = await services.search(
             query=given.query,
-            owner=owner,
+            owner=await find_owner(node, call, given.owner),
             tag=given.tag,
             limit=given.limit,
             offset=given.offset,

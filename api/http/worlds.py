@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from api.http.lists import Search, empty, shown
+from api.http.lists import Search, shown
 from api.http.refs import find_owner, find_world, own_server, own_world, unheld
 from api.http.shown import show_world, show_worlds
 from api.operations import Call, Edge, Routes
@@ -76,14 +76,9 @@ def world_routes(edge: Edge) -> Routes:
     async def get_worlds(call: Call, given: WorldSearch) -> ListView[WorldView]:
         """Worlds, newest first; private ones show to their owner and to admins alone."""
         own_server(node, call)
-        owner = None
-        if given.owner is not None:
-            owner = await find_owner(node, call, given.owner)
-            if owner is None:
-                return empty(given)
         page = await worlds.search(
             query=given.query,
-            owner=owner,
+            owner=await find_owner(node, call, given.owner),
             tag=given.tag,
             viewer=None if call.user is None else call.user.id,
             admin=call.admin,
