@@ -47,6 +47,8 @@ BODY_LIMIT_BYTES: Final = DATA_LIMIT_BYTES + 4 * KIB
 """The data as large as it may be, and what stands around it."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _VERSION: Final = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
+_UNKNOWN: Final = (ResourceTypeUnknown, ResourceInvalid, ResourceNotFound)
+"""What the path of a resource can be refused with."""
 _EXAMPLE: Final = {"id": 17, "type": "document", "title": "Front door", "version": 1}
 
 AnyResource = Annotated[dict[str, Any], Meta(extra_json_schema={"examples": [_EXAMPLE]})]
@@ -186,15 +188,7 @@ def resource_routes(edge: Edge) -> Routes:
         gives=ResourceAnswer,
         need="required",
         only="client",
-        errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
-            ResourceNotFound,
-            PermissionDenied,
-            ResourceHeld,
-            ResourceTaken,
-            SessionNotFound,
-        ),
+        errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, ResourceTaken, SessionNotFound),
     )
     async def acquire_resource(call: Call) -> ResourceAnswer:
         """The session gets the resource, if it has none and no other session has it."""
@@ -209,7 +203,7 @@ def resource_routes(edge: Edge) -> Routes:
         gives=ResourceAnswer,
         need="required",
         only="client",
-        errors=(ResourceTypeUnknown, ResourceInvalid, ResourceNotFound, ResourceTaken),
+        errors=(*_UNKNOWN, ResourceTaken),
     )
     async def release_resource(call: Call) -> ResourceAnswer:
         """The session has the resource no more; when nobody had it, nothing happens."""
@@ -223,7 +217,7 @@ def resource_routes(edge: Edge) -> Routes:
         summary="Preview a resource",
         gives=ResourceAnswer,
         need="required",
-        errors=(ResourceTypeUnknown, ResourceInvalid, ResourceNotFound, PermissionDenied),
+        errors=(*_UNKNOWN, PermissionDenied),
     )
     async def preview_resource(call: Call) -> ResourceAnswer:
         """What may be seen of it without having acquired it, also while another session has it."""
@@ -238,14 +232,7 @@ def resource_routes(edge: Edge) -> Routes:
         gives=ResourceAnswer,
         need="required",
         only="client",
-        errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
-            ResourceNotFound,
-            PermissionDenied,
-            ResourceTaken,
-            ResourceNotAcquired,
-        ),
+        errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired),
     )
     async def view_resource(call: Call) -> ResourceAnswer:
         """All of it, for the session that has acquired it."""
@@ -263,10 +250,8 @@ def resource_routes(edge: Edge) -> Routes:
         need="required",
         only="client",
         errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
+            *_UNKNOWN,
             PayloadTooLarge,
-            ResourceNotFound,
             PermissionDenied,
             ResourceTaken,
             ResourceNotAcquired,
@@ -293,15 +278,7 @@ def resource_routes(edge: Edge) -> Routes:
         gives=ResourceAnswer,
         need="required",
         only="client",
-        errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
-            ResourceNotFound,
-            PermissionDenied,
-            ResourceTaken,
-            ResourceNotAcquired,
-            VersionConflict,
-        ),
+        errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired, VersionConflict),
     )
     async def delete_resource(call: Call) -> ResourceAnswer:
         """Deletes it, for the session that has acquired it; its owner and admins may."""
@@ -316,21 +293,13 @@ def resource_routes(edge: Edge) -> Routes:
         takes=Share,
         gives=ResourceAnswer,
         need="required",
-        errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
-            ResourceNotFound,
-            PermissionDenied,
-            UserNotFound,
-            ServerNotFound,
-        ),
+        errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
     )
     async def share_resource(call: Call, given: Share) -> ResourceAnswer:
         """Lets another user acquire it, too; its owner and admins may."""
         user = await find_user(node, call, given.user)
-        return ResourceAnswer(
-            await previewed(await resources.share(named(call), who(call), user.id))
-        )
+        record = await resources.share(named(call), who(call), user.id)
+        return ResourceAnswer(await previewed(record))
 
     @routes.add(
         "POST",
@@ -339,14 +308,7 @@ def resource_routes(edge: Edge) -> Routes:
         takes=Share,
         gives=ResourceAnswer,
         need="required",
-        errors=(
-            ResourceTypeUnknown,
-            ResourceInvalid,
-            ResourceNotFound,
-            PermissionDenied,
-            UserNotFound,
-            ServerNotFound,
-        ),
+        errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
     )
     async def unshare_resource(call: Call, given: Share) -> ResourceAnswer:
         """Takes that back; a session of the user's that has it loses it. The user itself may."""
