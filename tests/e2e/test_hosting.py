@@ -18,74 +18,34 @@ HIDDEN, REFUSED, BANNED, FULL = 36, 49, 123, 48
 
 # What each gets who asks: over the socket with `instance-join`, over HTTP as a candidate. `pending`
 # waits for an invitation.
-ACCESS: dict[str, dict[str, tuple[object, object]]] = {
-    "avr:public": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (OK, "admitted"),
-        "friend of someone inside": (OK, "admitted"),
-        "friend of the master": (OK, "admitted"),
-        "invited by the owner": (OK, "admitted"),
-        "invited by someone inside": (OK, "admitted"),
-        "stranger": (OK, "admitted"),
-        "banned friend": (BANNED, BANNED),
-        "admin": (OK, "admitted"),
-    },
-    "avr:friends_plus": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (OK, "admitted"),
-        "friend of someone inside": (OK, "admitted"),
-        "friend of the master": (OK, "admitted"),
-        "invited by the owner": (REFUSED, REFUSED),
-        "invited by someone inside": (REFUSED, REFUSED),
-        "stranger": (REFUSED, REFUSED),
-        "banned friend": (BANNED, BANNED),
-        "admin": (OK, "admitted"),
-    },
-    "avr:friends_only": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (OK, "admitted"),
-        "friend of someone inside": (REFUSED, REFUSED),
-        "friend of the master": (OK, "admitted"),
-        "invited by the owner": (REFUSED, REFUSED),
-        "invited by someone inside": (REFUSED, REFUSED),
-        "stranger": (REFUSED, REFUSED),
-        "banned friend": (BANNED, BANNED),
-        "admin": (OK, "admitted"),
-    },
-    "avr:invite_plus": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (REFUSED, "pending"),
-        "friend of someone inside": (REFUSED, "pending"),
-        "friend of the master": (REFUSED, "pending"),
-        "invited by the owner": (OK, "admitted"),
-        "invited by someone inside": (OK, "admitted"),
-        "stranger": (REFUSED, "pending"),
-        "banned friend": (BANNED, BANNED),
-        "admin": (OK, "admitted"),
-    },
-    "avr:invite_only": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (REFUSED, "pending"),
-        "friend of someone inside": (REFUSED, "pending"),
-        "friend of the master": (REFUSED, "pending"),
-        "invited by the owner": (OK, "admitted"),
-        "invited by someone inside": (REFUSED, "pending"),
-        "stranger": (REFUSED, "pending"),
-        "banned friend": (BANNED, BANNED),
-        "admin": (OK, "admitted"),
-    },
-    "avr:private": {
-        "owner": (OK, "admitted"),
-        "friend of the owner": (REFUSED, HIDDEN),
-        "friend of someone inside": (REFUSED, HIDDEN),
-        "friend of the master": (REFUSED, HIDDEN),
-        "invited by the owner": (REFUSED, HIDDEN),
-        "invited by someone inside": (REFUSED, HIDDEN),
-        "stranger": (REFUSED, HIDDEN),
-        "banned friend": (BANNED, HIDDEN),
-        "admin": (OK, "admitted"),
-    },
-}
+Answers = tuple[object, object]
+IN: Answers = (OK, "admitted")
+OUT: Answers = (REFUSED, REFUSED)
+WAITS: Answers = (REFUSED, "pending")
+UNSEEN: Answers = (REFUSED, HIDDEN)
+BARRED: Answers = (BANNED, BANNED)
+BARRED_UNSEEN: Answers = (BANNED, HIDDEN)
+
+LEVELS = (
+    "avr:public",
+    "avr:friends_plus",
+    "avr:friends_only",
+    "avr:invite_plus",
+    "avr:invite_only",
+    "avr:private",
+)
+WHO_MAY_COME_IN = {
+    "owner":                     (IN,     IN,     IN,     IN,     IN,     IN),
+    "friend of the owner":       (IN,     IN,     IN,     WAITS,  WAITS,  UNSEEN),
+    "friend of someone inside":  (IN,     IN,     OUT,    WAITS,  WAITS,  UNSEEN),
+    "friend of the master":      (IN,     IN,     IN,     WAITS,  WAITS,  UNSEEN),
+    "invited by the owner":      (IN,     OUT,    OUT,    IN,     IN,     UNSEEN),
+    "invited by someone inside": (IN,     OUT,    OUT,    IN,     WAITS,  UNSEEN),
+    "stranger":                  (IN,     OUT,    OUT,    WAITS,  WAITS,  UNSEEN),
+    "banned friend":             (BARRED, BARRED, BARRED, BARRED, BARRED, BARRED_UNSEEN),
+    "admin":                     (IN,     IN,     IN,     IN,     IN,     IN),
+}  # fmt: skip
+"""By who asks, and by level."""
 
 
 class Web:
@@ -117,9 +77,55 @@ class Web:
 
 @asynccontextmanager
 async def site(database_url: str, **settings: Any) -> AsyncIterator[tuple[House, Web]]:
-    settings.setdefault("rate_limits", "off")
-    async with running(database_url, **settings) as house, httpx.AsyncClient() as client:
+    async with (
+        running(database_url, rate_limits="off", **settings) as house,
+        httpx.AsyncClient() as client,
+    ):
         yield house, Web(house, client)
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with running(database_url, rate_limits="off") as house:
+        yield house
+
+
+@pytest.fixture
+async def web(house: House) -> AsyncIterator[Web]:
+    async with httpx.AsyncClient() as client:
+        yield Web(house, client)
+
+
+@pytest.fixture
+async def owner(house: House) -> Account:
+    return await house.account()
+
+
+@pytest.fixture
+async def one(house: House) -> Account:
+    return await house.account()
+
+
+@pytest.fixture
+async def two(house: House) -> Account:
+    return await house.account()
+
+
+@pytest.fixture
+async def admin(house: House) -> Account:
+    return await house.account(admin=True)
+
+
+async def opened(house: House, owner: Account, *, capacity: int = 20) -> tuple[str, str]:
+    """A public instance of the owner's: its id and its path."""
+    room = (await house.instance(owner, capacity=capacity)).id
+    return room, f"/instances/{room}"
+
+
+@asynccontextmanager
+async def sockets(house: House, *accounts: Account) -> AsyncIterator[list[Player]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connected(house, one)) for one in accounts]
 
 
 async def code_of(player: Player, instance: str) -> int:
@@ -134,24 +140,22 @@ async def befriend(web: Web, one: Account, other: Account) -> None:
     assert made["isFriend"] is True
 
 
-@pytest.mark.parametrize("access", ACCESS)
-async def test_the_table_of_who_may_come_in(database_url: str, access: str) -> None:
-    rows = ACCESS[access]
-    async with site(database_url) as (house, web), AsyncExitStack() as sockets:
-        who = {row: await house.account(admin=row == "admin") for row in rows}
-        owner = who["owner"]
-        master, member = await house.account(), await house.account()
-        for one, other in (
-            (who["friend of the owner"], owner),
-            (who["banned friend"], owner),
-            (who["friend of someone inside"], member),
-            (who["friend of the master"], master),
-        ):
-            await befriend(web, one, other)
-        room = (await house.instance(owner, capacity=20)).id
-        path = f"/instances/{room}"
-        for inside in (master, member):  # while anyone may
-            player = await sockets.enter_async_context(connected(house, inside))
+@pytest.mark.parametrize("access", LEVELS)
+async def test_the_table_of_who_may_come_in(house: House, web: Web, access: str) -> None:
+    rows = {row: levels[LEVELS.index(access)] for row, levels in WHO_MAY_COME_IN.items()}
+    who = {row: await house.account(admin=row == "admin") for row in rows}
+    owner = who["owner"]
+    master, member = await house.account(), await house.account()
+    for one, other in (
+        (who["friend of the owner"], owner),
+        (who["banned friend"], owner),
+        (who["friend of someone inside"], member),
+        (who["friend of the master"], master),
+    ):
+        await befriend(web, one, other)
+    room, path = await opened(house, owner)
+    async with sockets(house, master, member) as players:
+        for player in players:  # while anyone may
             await player.join(room)
         await web.data(owner, "POST", path, {"tags": [access]})
         banned = {"user": who["banned friend"].id, "type": "ban"}
@@ -177,133 +181,116 @@ async def test_the_table_of_who_may_come_in(database_url: str, access: str) -> N
         assert got == rows
 
 
-async def test_a_full_instance_and_its_queue(database_url: str) -> None:
-    async with site(database_url) as (house, web):
-        owner, one, two = [await house.account() for _ in range(3)]
-        room = (await house.instance(owner, capacity=1)).id
-        path = f"/instances/{room}"
-        async with (
-            connected(house, owner) as inside,
-            connected(house, one) as first,
-            connected(house, two) as second,
-        ):
-            await inside.join(room)
-            assert await code_of(first, room) == FULL
-            assert (await web.data(one, "POST", f"{path}/candidate", {}))["position"] == 1
-            entry = await web.data(two, "POST", f"{path}/candidate")
-            assert (entry["state"], entry["position"]) == ("waiting", 2)
-            assert await web.code(two, "POST", f"{path}/candidate") == 118
-            assert (await web.data(None, "GET", path))["queued"] == 2
-            assert await web.data(None, "GET", f"{path}/queue") == {"queued": 2}
-            assert await web.data(two, "GET", f"{path}/queue") == {"queued": 2, "entry": entry}
-            seen = await web.data(owner, "GET", f"{path}/queue?limit=1&offset=1")
-            assert seen == {"queued": 2, "items": [entry], "total": 2, "limit": 1, "offset": 1}
-            players = await web.data(None, "GET", f"{path}/players")
-            assert [(p["player"], p["role"]) for p in players["items"]] == [(inside.id, "owner")]
-            await inside.ask("instance-leave", {"instance": room})
-            told = await first.until(
-                lambda m: (
-                    m["command"] == "instance-candidate"
-                    and m["data"]["entry"]["state"] == "admitted"
-                )
+async def test_a_full_instance_and_its_queue(
+    house: House, web: Web, owner: Account, one: Account, two: Account
+) -> None:
+    room, path = await opened(house, owner, capacity=1)
+    async with sockets(house, owner, one, two) as (inside, first, second):
+        await inside.join(room)
+        assert await code_of(first, room) == FULL
+        assert (await web.data(one, "POST", f"{path}/candidate", {}))["position"] == 1
+        entry = await web.data(two, "POST", f"{path}/candidate")
+        assert (entry["state"], entry["position"]) == ("waiting", 2)
+        assert await web.code(two, "POST", f"{path}/candidate") == 118
+        assert (await web.data(None, "GET", path))["queued"] == 2
+        assert await web.data(None, "GET", f"{path}/queue") == {"queued": 2}
+        assert await web.data(two, "GET", f"{path}/queue") == {"queued": 2, "entry": entry}
+        seen = await web.data(owner, "GET", f"{path}/queue?limit=1&offset=1")
+        assert seen == {"queued": 2, "items": [entry], "total": 2, "limit": 1, "offset": 1}
+        players = await web.data(None, "GET", f"{path}/players")
+        assert [(p["player"], p["role"]) for p in players["items"]] == [(inside.id, "owner")]
+        await inside.ask("instance-leave", {"instance": room})
+        told = await first.until(
+            lambda m: (
+                m["command"] == "instance-candidate" and m["data"]["entry"]["state"] == "admitted"
             )
-            assert told["data"]["reason"] == "admitted"
-            moved = await second.until(
-                lambda m: m["command"] == "instance-queue" and m["data"]["entry"]["position"] == 1
-            )
-            assert moved["data"]["queued"] == 1
-            assert await code_of(second, room) == FULL
-            await first.join(room)
-            assert await web.code(two, "DELETE", f"{path}/candidate") == OK
-            assert await web.code(two, "DELETE", f"{path}/candidate") == 117
+        )
+        assert told["data"]["reason"] == "admitted"
+        moved = await second.until(
+            lambda m: m["command"] == "instance-queue" and m["data"]["entry"]["position"] == 1
+        )
+        assert moved["data"]["queued"] == 1
+        assert await code_of(second, room) == FULL
+        await first.join(room)
+        assert await web.code(two, "DELETE", f"{path}/candidate") == OK
+        assert await web.code(two, "DELETE", f"{path}/candidate") == 117
 
 
-async def test_moderation_over_both_faces(database_url: str) -> None:
-    async with site(database_url) as (house, web):
-        owner, one, two, admin = [
-            await house.account(),
-            await house.account(),
-            await house.account(),
-            await house.account(admin=True),
+async def test_moderation_over_both_faces(
+    house: House, web: Web, owner: Account, one: Account, two: Account, admin: Account
+) -> None:
+    room, path = await opened(house, owner)
+    async with sockets(house, owner, one, two) as (host, first, second):
+        for player in (host, first, second):
+            await player.join(room)
+        order = {"player": first.id, "type": "mute", "reason": "noise"}
+        answer = await host.ask("instance-moderate", order, subgroup=room)
+        assert (answer["subgroup"], answer["data"]) == (room, {})
+        told = (await first.event("instance-moderated"))["data"]
+        assert (told["type"], told["reason"]) == ("mute", "noise")
+        answer = await first.ask("instance-data", 1, subgroup=room)
+        assert answer["error"]["code"] == REFUSED
+        refused: tuple[tuple[dict[str, object], int], ...] = (
+            ({"type": "mute"}, 119),
+            ({"user": one.id, "player": first.id, "type": "mute"}, 119),
+            ({"user": one.id, "type": "hug"}, 40),
+            ({"user": one.id, "type": "kick", "until": 1}, 40),
+            ({"user": one.id, "type": "warn", "reason": "\0"}, 40),
+            ({"user": "nobody", "type": "kick"}, 17),
+            ({"player": "p_1", "type": "kick"}, 50),
+        )
+        for wrong, code in refused:
+            answer = await host.ask("instance-moderate", wrong, subgroup=room)
+            assert answer["error"]["code"] == code, wrong
+            http = 40 if code == 119 else code
+            assert await web.code(owner, "POST", f"{path}/moderate", wrong) == http
+        assert (await host.ask("instance-moderate", {}, subgroup=room))["error"]["code"] == 119
+        assert (await host.ask("instance-moderate", {"type": "kick", "user": "x"}))["error"][
+            "code"
+        ] == 119
+        answer = await second.ask(
+            "instance-moderate", {"user": one.id, "type": "kick"}, subgroup=room
+        )
+        assert answer["error"]["code"] == REFUSED
+        await web.data(owner, "PUT", f"{path}/moderators/{two.username}")
+        kick = {"user": one.username, "type": "kick", "reason": "enough"}
+        await web.data(two, "POST", f"{path}/moderate", kick)
+        left = await first.event("instance-left")
+        assert (left["data"]["reason"], left["data"]["note"]) == ("kicked", "enough")
+        assert await code_of(first, room) == OK  # a kick is no ban
+        ban = {"user": one.id, "type": "ban"}
+        await web.data(two, "POST", f"{path}/moderate", ban)
+        assert (await first.event("instance-left"))["data"]["reason"] == "banned"
+        assert await code_of(first, room) == BANNED
+        bans = await web.data(two, "GET", f"{path}/bans")
+        assert [(b["user"], b["by"]) for b in bans["items"]] == [
+            (f"{one.id}@{house.address}", f"{two.id}@{house.address}")
         ]
-        room = (await house.instance(owner)).id
-        path = f"/instances/{room}"
-        async with (
-            connected(house, owner) as host,
-            connected(house, one) as first,
-            connected(house, two) as second,
-        ):
-            for player in (host, first, second):
-                await player.join(room)
-            order = {"player": first.id, "type": "mute", "reason": "noise"}
-            answer = await host.ask("instance-moderate", order, subgroup=room)
-            assert (answer["subgroup"], answer["data"]) == (room, {})
-            told = (await first.event("instance-moderated"))["data"]
-            assert (told["type"], told["reason"]) == ("mute", "noise")
-            answer = await first.ask("instance-data", 1, subgroup=room)
-            assert answer["error"]["code"] == REFUSED
-            refused: tuple[tuple[dict[str, object], int], ...] = (
-                ({"type": "mute"}, 119),
-                ({"user": one.id, "player": first.id, "type": "mute"}, 119),
-                ({"user": one.id, "type": "hug"}, 40),
-                ({"user": one.id, "type": "kick", "until": 1}, 40),
-                ({"user": one.id, "type": "warn", "reason": "\0"}, 40),
-                ({"user": "nobody", "type": "kick"}, 17),
-                ({"player": "p_1", "type": "kick"}, 50),
-            )
-            for wrong, code in refused:
-                answer = await host.ask("instance-moderate", wrong, subgroup=room)
-                assert answer["error"]["code"] == code, wrong
-                http = 40 if code == 119 else code
-                assert await web.code(owner, "POST", f"{path}/moderate", wrong) == http
-            assert (await host.ask("instance-moderate", {}, subgroup=room))["error"]["code"] == 119
-            assert (await host.ask("instance-moderate", {"type": "kick", "user": "x"}))["error"][
-                "code"
-            ] == 119
-            answer = await second.ask(
-                "instance-moderate", {"user": one.id, "type": "kick"}, subgroup=room
-            )
-            assert answer["error"]["code"] == REFUSED
-            await web.data(owner, "PUT", f"{path}/moderators/{two.username}")
-            kick = {"user": one.username, "type": "kick", "reason": "enough"}
-            await web.data(two, "POST", f"{path}/moderate", kick)
-            left = await first.event("instance-left")
-            assert (left["data"]["reason"], left["data"]["note"]) == ("kicked", "enough")
-            assert await code_of(first, room) == OK  # a kick is no ban
-            ban = {"user": one.id, "type": "ban"}
-            await web.data(two, "POST", f"{path}/moderate", ban)
-            assert (await first.event("instance-left"))["data"]["reason"] == "banned"
-            assert await code_of(first, room) == BANNED
-            bans = await web.data(two, "GET", f"{path}/bans")
-            assert [(b["user"], b["by"]) for b in bans["items"]] == [
-                (f"{one.id}@{house.address}", f"{two.id}@{house.address}")
-            ]
-            assert await web.code(one, "GET", f"{path}/bans") == REFUSED
-            await web.data(owner, "POST", f"{path}/master", {"user": two.id})
-            assert (await web.data(None, "GET", path))["master"] == f"{two.id}@{house.address}"
-            await web.data(owner, "DELETE", f"{path}/moderators/{two.id}")
-            log = await web.data(owner, "GET", f"{path}/moderations")
-            assert [one["type"] for one in log["items"]] == [
-                "unmoderator",
-                "master",
-                "ban",
-                "kick",
-                "moderator",
-                "mute",
-            ]
-            assert await web.code(two, "GET", f"{path}/moderations") == 4
-            await web.data(owner, "DELETE", path)
-        for reader in (owner, admin):
-            assert (await web.data(reader, "GET", f"{path}/moderations"))["total"] == 6
-        assert await web.code(two, "GET", f"{path}/moderations") == HIDDEN
+        assert await web.code(one, "GET", f"{path}/bans") == REFUSED
+        await web.data(owner, "POST", f"{path}/master", {"user": two.id})
+        assert (await web.data(None, "GET", path))["master"] == f"{two.id}@{house.address}"
+        await web.data(owner, "DELETE", f"{path}/moderators/{two.id}")
+        log = await web.data(owner, "GET", f"{path}/moderations")
+        assert [one["type"] for one in log["items"]] == [
+            "unmoderator",
+            "master",
+            "ban",
+            "kick",
+            "moderator",
+            "mute",
+        ]
+        assert await web.code(two, "GET", f"{path}/moderations") == 4
+        await web.data(owner, "DELETE", path)
+    for reader in (owner, admin):
+        assert (await web.data(reader, "GET", f"{path}/moderations"))["total"] == 6
+    assert await web.code(two, "GET", f"{path}/moderations") == HIDDEN
 
 
 async def test_bans_and_moderators_outlive_a_restart(database_url: str) -> None:
     settings: dict[str, Any] = {"address": "play.example.org", "empty_instance_s": 600}
     async with site(database_url, **settings) as (house, web):
         owner, one, two = [await house.account() for _ in range(3)]
-        room = (await house.instance(owner)).id
-        path = f"/instances/{room}"
+        room, path = await opened(house, owner)
         await web.data(owner, "PUT", f"{path}/moderators/{two.id}")
         body = {"user": one.id, "type": "ban", "reason": "spam"}
         await web.data(two, "POST", f"{path}/moderate", body)
@@ -317,46 +304,42 @@ async def test_bans_and_moderators_outlive_a_restart(database_url: str) -> None:
         assert await code_of(player, room) == OK
 
 
-async def test_following(database_url: str) -> None:
-    async with site(database_url) as (house, web):
-        one, two, admin = [
-            await house.account(),
-            await house.account(),
-            await house.account(admin=True),
-        ]
-        made = await web.data(one, "PUT", f"/users/@me/follows/{two.username}")
-        assert (made["user"], made["isFriend"]) == (f"{two.id}@{house.address}", False)
-        assert await web.code(one, "PUT", f"/users/@me/follows/{two.id}") == 37
-        assert await web.code(one, "PUT", "/users/@me/follows/@me") == 14
-        assert await web.code(one, "PUT", "/users/@me/follows/nobody") == 17
-        assert await web.code(one, "PUT", f"/users/{two.id}/follows/{one.id}") == 12
-        assert await web.code(None, "PUT", f"/users/{one.id}/follows/{two.id}") == 3
-        other = "u_00000000-0000-4000-8000-000000000000@elsewhere.example"
-        assert (await web.data(one, "PUT", f"/users/@me/follows/{other}"))["user"] == other
-        await web.data(admin, "PUT", f"/users/{two.id}/follows/{one.id}")
-        follows = await web.data(one, "GET", "/users/@me/follows")
-        assert [(f["user"], f["isFriend"]) for f in follows["items"]] == [
-            (f"{two.id}@{house.address}", True),
-            (other, False),
-        ]
-        followers = await web.data(one, "GET", "/users/@me/followers?limit=1")
-        assert (followers["total"], followers["items"][0]["isFriend"]) == (1, True)
-        assert await web.code(two, "GET", f"/users/{one.id}/followers") == 18
-        assert await web.code(one, "DELETE", f"/users/@me/follows/{two.id}") == OK
-        assert (await web.data(one, "GET", "/users/@me/follows"))["total"] == 1
+async def test_following(
+    house: House, web: Web, one: Account, two: Account, admin: Account
+) -> None:
+    made = await web.data(one, "PUT", f"/users/@me/follows/{two.username}")
+    assert (made["user"], made["isFriend"]) == (f"{two.id}@{house.address}", False)
+    assert await web.code(one, "PUT", f"/users/@me/follows/{two.id}") == 37
+    assert await web.code(one, "PUT", "/users/@me/follows/@me") == 14
+    assert await web.code(one, "PUT", "/users/@me/follows/nobody") == 17
+    assert await web.code(one, "PUT", f"/users/{two.id}/follows/{one.id}") == 12
+    assert await web.code(None, "PUT", f"/users/{one.id}/follows/{two.id}") == 3
+    other = "u_00000000-0000-4000-8000-000000000000@elsewhere.example"
+    assert (await web.data(one, "PUT", f"/users/@me/follows/{other}"))["user"] == other
+    await web.data(admin, "PUT", f"/users/{two.id}/follows/{one.id}")
+    follows = await web.data(one, "GET", "/users/@me/follows")
+    assert [(f["user"], f["isFriend"]) for f in follows["items"]] == [
+        (f"{two.id}@{house.address}", True),
+        (other, False),
+    ]
+    followers = await web.data(one, "GET", "/users/@me/followers?limit=1")
+    assert (followers["total"], followers["items"][0]["isFriend"]) == (1, True)
+    assert await web.code(two, "GET", f"/users/{one.id}/followers") == 18
+    assert await web.code(one, "DELETE", f"/users/@me/follows/{two.id}") == OK
+    assert (await web.data(one, "GET", "/users/@me/follows"))["total"] == 1
 
 
 async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
     async with site(database_url, queue_grace_s=0.3) as (house, web):
         owner, one = await house.account(), await house.account()
-        room = (await house.instance(owner, capacity=1)).id
+        room, path = await opened(house, owner, capacity=1)
         async with connected(house, owner) as inside:
             await inside.join(room)
             async with connected(house, one) as player:
-                await web.data(one, "POST", f"/instances/{room}/candidate")
+                await web.data(one, "POST", f"{path}/candidate")
                 await player.event("instance-queue")
             async with connected(house, one) as player:
                 assert (await player.event("instance-queue"))["data"]["entry"]["position"] == 1
             with trio.fail_after(5):
-                while (await web.data(None, "GET", f"/instances/{room}/queue"))["queued"]:
+                while (await web.data(None, "GET", f"{path}/queue"))["queued"]:
                     await trio.sleep(0.05)
