@@ -307,19 +307,19 @@ class _Bound(Queries):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Queries]:
-        point = f"point_{self._depth}"
-        outermost = self._depth == 0
-        await self.execute("BEGIN" if outermost else f"SAVEPOINT {point}")
+        begin, commit, rollback = "BEGIN", "COMMIT", "ROLLBACK"
+        if self._depth:
+            begin = f"SAVEPOINT point_{self._depth}"
+            commit, rollback = f"RELEASE {begin}", f"ROLLBACK TO {begin}"
+        await self.execute(begin)
         self._depth += 1
+        end = rollback
         try:
             yield self
-        except BaseException:
-            await self._end("ROLLBACK" if outermost else f"ROLLBACK TO SAVEPOINT {point}")
-            raise
-        else:
-            await self._end("COMMIT" if outermost else f"RELEASE SAVEPOINT {point}")
+            end = commit
         finally:
             self._depth -= 1
+            await self._end(end)
 
     async def _end(self, sql: str) -> None:
         """Not to be cancelled: once COMMIT is sent, only its answer tells what has happened."""
