@@ -12,7 +12,7 @@ from pydantic import Field
 from quart import Response
 
 from api.downloads import download, safe_name
-from api.http.lists import Paging, listed
+from api.http.lists import Paging, listed, part
 from api.http.refs import ensure_unheld, find_world, own_world, unheld
 from api.operations import Call, Download, Edge, Routes, Upload
 from api.uploads import Places, receive
@@ -32,7 +32,7 @@ from reileta.errors import (
     WorldNotFound,
 )
 from reileta.ids import is_id
-from reileta.records import Asset, Page, World
+from reileta.records import Asset, World
 from reileta.validation import AssetVersion, HttpsUrl, Input, Platform
 from reileta.views import AssetView, ListView, NothingView, asset_view
 
@@ -93,9 +93,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     async def get_assets(call: Call, given: Paging) -> ListView[AssetView]:
         """The world's assets, the oldest first."""
         world = await find_world(node, call, call.args["ref"])
-        everything = await assets.of(world.id)
-        some = tuple(everything[given.offset : given.offset + given.limit])
-        return listed(Page(some, len(everything), given.limit, given.offset), view)
+        return listed(part(given, await assets.of(world.id)), view)
 
     @routes.add(
         "PUT",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.http.lists import Paging, listed
+from api.http.lists import Paging, listed, part
 from api.http.refs import find_user
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
@@ -106,10 +106,7 @@ def follow_routes(edge: Edge) -> Routes:
     async def get_follows(call: Call, given: Paging) -> ListView[FollowView]:
         """Whom the user follows, the first one first, for the user itself and admins."""
         user = await own(call, UserCannotFetch)
-        everyone = await follows.of(user.id)
-        some = tuple(everyone[given.offset : given.offset + given.limit])
-        page = Page(some, len(everyone), given.limit, given.offset)
-        return await shown(user, page, "followed")
+        return await shown(user, part(given, await follows.of(user.id)), "followed")
 
     @routes.add(
         "GET",

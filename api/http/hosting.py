@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from actors.desk import Measure
-from api.http.lists import Paging, listed
+from api.http.lists import Paging, listed, part
 from api.http.refs import find_instance, local
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
@@ -23,7 +23,6 @@ from reileta.errors import (
 )
 from reileta.ids import is_id
 from reileta.inside_views import BanView, ModerationView, ban_view, moderation_view
-from reileta.records import Page
 from reileta.validation import Input, Reference
 from reileta.views import ListView, NothingView
 
@@ -105,9 +104,7 @@ def hosting_routes(edge: Edge) -> Routes:
         """Bans in force, the oldest first, for the owner, admins, the master and moderators."""
         instance = await find_instance(node, call, call.args["ref"])
         bans = await node.desk.bans(instance.id, call.by)
-        some = bans[given.offset : given.offset + given.limit]
-        page = Page(some, len(bans), given.limit, given.offset)
-        return listed(page, lambda ban: ban_view(ban, node.address))
+        return listed(part(given, bans), lambda ban: ban_view(ban, node.address))
 
     @routes.add(
         "GET",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pydantic import Field
@@ -30,6 +30,12 @@ class Search(Paging):
         default=None,
         description="What names, titles or descriptions hold, without regard to case.",
     )
+
+
+def part(paging: Paging, everything: Sequence[T]) -> Page[T]:
+    """The part that was asked for, of a list that is there whole."""
+    some = tuple(everything[paging.offset : paging.offset + paging.limit])
+    return Page(some, len(everything), paging.limit, paging.offset)
 
 
 def listed(page: Page[T], view: Callable[[T], V]) -> ListView[V]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.http.lists import Paging
+from api.http.lists import Paging, listed, part
 from api.http.refs import find_instance
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
@@ -68,9 +68,9 @@ def queue_routes(edge: Edge) -> Routes:
             entry=known(None if queue.own is None else entry_view(queue.own)),
         )
         if queue.entries is not None:
-            some = queue.entries[given.offset : given.offset + given.limit]
-            view.items = tuple(entry_view(one) for one in some)
-            view.total, view.limit, view.offset = len(queue.entries), given.limit, given.offset
+            page = part(given, queue.entries)
+            view.items = tuple(entry_view(one) for one in page.items)
+            view.total, view.limit, view.offset = page.total, page.limit, page.offset
         return view
 
     @routes.add(
@@ -130,12 +130,6 @@ def queue_routes(edge: Edge) -> Routes:
         """Players with their roles, longest inside first, for all who may see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
         players = await node.desk.players(instance.id)
-        some = players[given.offset : given.offset + given.limit]
-        return ListView(
-            items=tuple(player_view(player, role) for player, role in some),
-            total=len(players),
-            limit=given.limit,
-            offset=given.offset,
-        )
+        return listed(part(given, players), lambda inside: player_view(*inside))
 
     return routes
