@@ -4,15 +4,18 @@
     .venv/bin/python examples/shared_document.py ann --session s_…
 
 The first prints the session that the second joins: one session, one state, which all its sockets
-share. Type `name value` to set a line of the document, `name` alone to take it out.
+share. Type `name value` to set a line of the document, `name` alone to take it out. What is typed
+while the server is away is kept, and sent when it is back.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -20,9 +23,14 @@ from typing import Any
 import httpx
 import trio
 import trio_websocket
-from player import PASSWORD, SERVER, Refused, log_in, run
+from player import PASSWORD, SERVER, Refused, run
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
+HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
+"""Close codes after which the same would only happen again: what was sent is at fault."""
+HELP = "Type `name value` to set a line, `name` alone to take it out; Ctrl-D ends."
+LEAVE_S = 30.0
+"""How long the end waits for what is not saved yet."""
 Json = dict[str, Any]
 
 
@@ -45,74 +53,125 @@ def message(kind: str, id_: str, **rest: Any) -> str:
     return json.dumps({"type": kind, "id": id_, "sent_at": now, **rest})
 
 
-class Document:
-    """The state of a session, as this terminal knows it, and the edits that are not saved yet."""
+class Login:
+    """A user's token of one session."""
 
     def __init__(self, server: str, username: str, password: str, session: str | None) -> None:
-        self._server = server
+        self.server = server
+        self.session = session
+        self.access = ""
         self._account = {"username": username, "password": password}
-        self._session = session
+        self._refresh = ""
+        self._good_s = 0.0
+
+    async def log_in(self) -> None:
+        """Takes a token of the session, or of a new one; makes the account if its name is free."""
+        given = {**self._account, "session_id": self.session}
+        try:
+            answer = await self._ask("/auth/login", given)
+        except Refused as refused:
+            try:
+                await self._ask("/api/auth/register", self._account)
+            except Refused:
+                raise refused from None
+            answer = await self._ask("/auth/login", given)
+        opened = answer["token"]["session"]["id"]
+        if self.session not in (None, opened):
+            raise Refused(f"{self.session} is no session of {self._account['username']}'s any more")
+        self.session = opened
+        self._take(answer)
+
+    async def stay_good(self) -> None:
+        """Has the token made anew in time: the session would end with it, and the state, too."""
+        while True:
+            await trio.sleep(self._good_s / 2)
+            with suppress(Refused, *GONE):  # the next connection, or the next time, will do
+                self._take(await self._ask("/auth/refresh", {"refresh": self._refresh}))
+
+    def _take(self, answer: Json) -> None:
+        token = answer["token"]
+        self.access, self._refresh = token["access"], token["refresh"]
+        expires = datetime.fromisoformat(token["access_expires"]).timestamp()
+        self._good_s = expires - answer["time"] / 1000  # by the server's own clock
+
+    async def _ask(self, path: str, body: Json) -> Json:
+        async with httpx.AsyncClient(base_url=self.server) as http:
+            response = await http.post(path, json=body)
+        if response.status_code == 429 or response.is_server_error:
+            response.raise_for_status()  # it is to be asked again later
+        answer: Json = response.json()
+        if "error" in answer:
+            raise Refused(answer["message"])
+        return answer
+
+
+class Document:
+    """The state of a session as this terminal knows it, and the lines that are not saved yet."""
+
+    def __init__(self, login: Login) -> None:
+        self.saved = trio.Event()
+        self.saved.set()
+        self._login = login
         self._socket: trio_websocket.WebSocketConnection | None = None
-        self._unsaved: dict[str, Json] = {}
         self._state: Json = {}
+        self._typed: Json = {}
+        """Lines that are still to be sent; None takes one out."""
+        self._sent: Json = {}
+        """Lines that are in the event `_event`, of which there is no Ack yet."""
+        self._event = ""
 
-    async def edit(self, patch: Json) -> None:
-        """Changes the document, now or when the server is back."""
-        id_ = str(uuid.uuid4())
-        self._unsaved[id_] = patch
-        await self._send(id_, patch)
+    async def edit(self, name: str, value: str | None) -> None:
+        """Sets a line or takes it out, now or when the server is back."""
+        self._typed[name] = value
+        self.saved = trio.Event()
+        await self._send()
 
-    async def _send(self, id_: str, patch: Json) -> None:
-        payload = {"kind": "state", "patch": patch}
-        text = message("event", id_, status="ok", reason=None, payload=payload)
-        if self._socket is not None:
-            with suppress(trio_websocket.ConnectionClosed):  # then it is sent again by and by
-                await self._socket.send_message(text)
+    async def _send(self) -> None:
+        """Sends what was typed since, once what was sent before is acknowledged."""
+        if self._socket is None or self._sent or not self._typed:
+            return
+        self._sent, self._typed, self._event = self._typed, {}, str(uuid.uuid4())
+        payload = {"kind": "state", "patch": {"document": self._sent}}
+        text = message("event", self._event, status="ok", reason=None, payload=payload)
+        with suppress(trio_websocket.ConnectionClosed):  # then it is sent again by and by
+            await self._socket.send_message(text)
 
     async def stay_connected(self) -> None:
         """Connects, and connects again whenever the connection is lost."""
         wait_s = 0.2
         while True:
             try:
-                token = await self._log_in()
-                url = self._server.replace("http", "ws", 1) + "/ws/user"
-                credential = [(b"Authorization", f"Bearer {token}".encode())]
-                opened = trio_websocket.open_websocket_url(url, extra_headers=credential)
-                async with opened as socket:
-                    wait_s = 0.2
-                    await self._talk(socket)
-            except GONE:
-                if self._session is None:
-                    raise  # it never worked
+                await self._connect()
+            except GONE as gone:
+                if getattr(getattr(gone, "reason", None), "code", 0) in HOPELESS:
+                    raise
+            if self._socket is not None:
+                self._socket, wait_s = None, 0.2
                 print("connection lost, trying again", flush=True)
-            self._socket = None
             await trio.sleep(wait_s)
             wait_s = min(2 * wait_s, 5.0)
 
-    async def _log_in(self) -> str:
-        """A token of the session that this terminal had, or was told."""
-        given = (
-            self._account
-            if self._session is None
-            else {**self._account, "session_id": self._session}
-        )
-        async with httpx.AsyncClient(base_url=self._server) as http:
-            if self._session is None:
-                await log_in(http, **self._account)  # which makes the account when the name is free
-            answer = (await http.post("/auth/login", json=given)).json()
-        if "error" in answer:
-            raise Refused(answer["message"])
-        token = answer["token"]
-        self._session = str(token["session"]["id"])
-        return str(token["access"])
+    async def _connect(self) -> None:
+        """Opens a socket with the token that there is, and talks until it ends."""
+        url = self._login.server.replace("http", "ws", 1) + "/ws/user"
+        credential = [(b"Authorization", f"Bearer {self._login.access}".encode())]
+        try:
+            async with trio_websocket.open_websocket_url(url, extra_headers=credential) as socket:
+                await self._talk(socket)
+        except trio_websocket.ConnectionRejected as rejected:
+            if rejected.status_code == 401:  # the token is good no more; the session may be
+                await self._login.log_in()
+            elif rejected.status_code not in (409, 429) and rejected.status_code < 500:
+                raise Refused(json.loads(rejected.body or b"{}").get("message")) from None
 
     async def _talk(self, socket: trio_websocket.WebSocketConnection) -> None:
         while True:
             said = json.loads(await socket.get_message())
             if said["type"] == "ack":
-                # It is in the database.
-                self._state = merge(self._state, self._unsaved.pop(said["id"], {}))
-                self._show()
+                if said["id"] == self._event:  # it is in the database
+                    self._state = merge(self._state, {"document": self._sent})
+                    await self._settled()
+                    self._show()
                 continue
             payload = said["payload"]
             if payload["kind"] == "closing":
@@ -125,31 +184,55 @@ class Document:
                     print(f"session {payload['session']['id']}", flush=True)
                     self._show()
                     # Whether these were saved is not known: a patch twice is as good as once.
-                    unsaved, self._unsaved = self._unsaved, {}
-                    for patch in unsaved.values():
-                        await self.edit(patch)
+                    self._typed, self._sent = {**self._sent, **self._typed}, {}
+                    await self._send()
                 case "state":
                     self._state = merge(self._state, payload["patch"])
                     self._show()
-                case "refused":
-                    self._unsaved.pop(payload["event"], None)
+                case "refused" if payload["event"] == self._event:
                     print(f"refused: {said['reason']}", flush=True)
+                    await self._settled()
+
+    async def _settled(self) -> None:
+        """It is known what became of what was sent."""
+        self._sent, self._event = {}, ""
+        if not self._typed:
+            self.saved.set()
+        await self._send()
 
     def _show(self) -> None:
         lines = self._state.get("document", {})
         print(json.dumps(lines, sort_keys=True), flush=True)
 
 
+async def typed() -> AsyncIterator[str]:
+    """What is typed, a line each; to wait for it holds up no end of the program."""
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    yield rest.decode(errors="replace")
+
+
 async def _main(options: argparse.Namespace) -> None:
-    document = Document(options.server, options.username, options.password, options.session)
+    login = Login(options.server, options.username, options.password, options.session)
+    document = Document(login)
+    await login.log_in()
+    if sys.stdin.isatty():
+        print(HELP, file=sys.stderr)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(document.stay_connected)
-        async for line in trio.wrap_file(sys.stdin):
+        nursery.start_soon(login.stay_good)
+        async for line in typed():
             name, _, value = line.strip().partition(" ")
             if name:
-                await document.edit({"document": {name: value or None}})
-        await trio.sleep(0.5)  # for what was typed last
+                await document.edit(name, value or None)
+        with trio.move_on_after(LEAVE_S) as patience:
+            await document.saved.wait()
         nursery.cancel_scope.cancel()
+    if patience.cancelled_caught:
+        sys.exit("what was typed last is not saved")
 
 
 if __name__ == "__main__":
