@@ -22,7 +22,7 @@ from api import limits
 from api.app import ReiletaApp, create_app
 from api.errors import CLOSE_CODES, status_of
 from api.http.pictures import PICTURES
-from api.ws.connection import FRAMES_PER_MESSAGE
+from api.ws.allowance import FRAMES_PER_MESSAGE
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session import session_blueprint
 from reileta import commands, events, session_frames

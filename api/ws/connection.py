@@ -16,6 +16,7 @@ from actors.trace import Sampler, Span, current
 from api.auth import Auth
 from api.errors import close_code_of
 from api.ports import GatewayPort
+from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance
 from api.ws.inbound import (
     DATA_DEPTH,
     Broken,
@@ -53,8 +54,6 @@ TRY_AGAIN: Final = 1013
 CREDENTIAL_GONE: Final = 4000
 AVR: Final = "avr"
 ASK_TIMEOUT_S: Final = 15.0
-FRAMES_PER_MESSAGE: Final = 16
-"""So many frames that are no messages count as one."""
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
 _COMMANDS: Final = (
@@ -80,7 +79,6 @@ class Connection:
     __slots__ = (
         "_allowance",
         "_auth",
-        "_counted_at",
         "_log",
         "_message",
         "_node",
@@ -103,8 +101,7 @@ class Connection:
         self._session: Ref[SessionMessage] | None = None
         self._message: ClientMessage | None = None
         self._span = current.get()
-        self._allowance = float(node.settings.messages_burst)
-        self._counted_at = trio.current_time()
+        self._allowance = Allowance(node.settings)
 
     # From the wire -----------------------------------------------------------------------------
 
@@ -112,7 +109,7 @@ class Connection:
         """Takes one message; False when `handle` must finish it. Never waits, never raises."""
         self._node.metrics.messages_in += 1
         span = self._begin()
-        if not self._within_rate():
+        if not self._allowance.take():
             self.wire.close(TOO_MANY, "too many messages")
             return True
         if payload is None:
@@ -147,21 +144,8 @@ class Connection:
         """Counts frames that were no messages, at a fraction of a message each: a flood of pings or
         of empty fragments costs the server as much as one of messages."""
         frames, self.wire.overhead = self.wire.overhead, 0
-        if not self._within_rate(frames / FRAMES_PER_MESSAGE):
+        if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
             self.wire.close(TOO_MANY, "too many frames")
-
-    def _within_rate(self, messages: float = 1) -> bool:
-        settings = self._node.settings
-        if settings.rate_limits == "off":
-            return True
-        now = trio.current_time()
-        self._allowance = min(
-            float(settings.messages_burst),
-            self._allowance + (now - self._counted_at) * settings.messages_per_s,
-        )
-        self._counted_at = now
-        self._allowance -= messages
-        return self._allowance >= 0
 
     def _speak(self, message: ClientMessage) -> None:
         """`instance-data`: straight to the instance."""

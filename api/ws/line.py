@@ -21,6 +21,7 @@ from actors.sink import Seat
 from actors.trace import Sampler, Span, current
 from api.errors import close_code_of
 from api.ports import GatewayPort
+from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance
 from api.ws.socketlog import SocketLog
 from api.ws.wire import Wire
 from reileta import session_frames
@@ -41,7 +42,6 @@ from reileta.session_frames import (
 TOO_MANY: Final = 1008
 TRY_AGAIN: Final = 1013
 CREDENTIAL_GONE: Final = 4000
-FRAMES_PER_MESSAGE: Final = 16
 UNANSWERED: Final = 1024
 """Events of a client that may wait for their answer; over it they are too many."""
 
@@ -59,8 +59,7 @@ class LineConnection:
         self._sampler = sampler
         self._log = log
         self._session: Ref[SessionMessage] | None = None
-        self._allowance = float(node.settings.messages_burst)
-        self._counted_at = trio.current_time()
+        self._allowance = Allowance(node.settings)
         self._owed: dict[str, float] = {}
         """Events that the client has not acknowledged, with the time by which it must."""
         self._unanswered: set[str] = set()
@@ -98,7 +97,7 @@ class LineConnection:
         """Takes one message. Never waits, never raises."""
         self._node.metrics.messages_in += 1
         span = self._begin()
-        if not self._within_rate():
+        if not self._allowance.take():
             self.close(TOO_MANY, "too many messages")
             return True
         try:
@@ -120,7 +119,7 @@ class LineConnection:
     def charge_overhead(self) -> None:
         """Counts frames that were no messages, at a fraction of a message each."""
         frames, self.wire.overhead = self.wire.overhead, 0
-        if not self._within_rate(frames / FRAMES_PER_MESSAGE):
+        if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
             self.close(TOO_MANY, "too many frames")
 
     def look(self, now: float) -> None:
@@ -168,19 +167,6 @@ class LineConnection:
         span = self._sampler.begin()
         current.set(span)
         return span
-
-    def _within_rate(self, messages: float = 1) -> bool:
-        settings = self._node.settings
-        if settings.rate_limits == "off":
-            return True
-        now = trio.current_time()
-        self._allowance = min(
-            float(settings.messages_burst),
-            self._allowance + (now - self._counted_at) * settings.messages_per_s,
-        )
-        self._counted_at = now
-        self._allowance -= messages
-        return self._allowance >= 0
 
     # The session's -----------------------------------------------------------------------------
 

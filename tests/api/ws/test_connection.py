@@ -11,7 +11,8 @@ from actors.messages import Attach, Detach, Join, Leave, Speak
 from actors.ref import Ref
 from actors.sink import Seat
 from actors.trace import Sampler, current
-from api.ws.connection import ASK_TIMEOUT_S, FRAMES_PER_MESSAGE, Connection
+from api.ws.allowance import FRAMES_PER_MESSAGE
+from api.ws.connection import ASK_TIMEOUT_S, Connection
 from api.ws.socketlog import SocketLog
 from reileta.errors import (
     CredentialInvalid,

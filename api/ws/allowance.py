@@ -1,0 +1,37 @@
+"""How many messages a client may send: a burst at once, and so many a second in the long run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from reileta.settings import Settings
+
+FRAMES_PER_MESSAGE: Final = 16
+"""So many frames that are no messages count as one."""
+
+
+class Allowance:
+    """What one client has left. Messages that are refused count too: whoever floods is closed."""
+
+    __slots__ = ("_counted_at", "_left", "_settings")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._left = float(settings.messages_burst)
+        self._counted_at = trio.current_time()
+
+    def take(self, messages: float = 1) -> bool:
+        """Counts messages; whether they were within what the client may send."""
+        settings = self._settings
+        if settings.rate_limits == "off":
+            return True
+        now = trio.current_time()
+        self._left = min(
+            float(settings.messages_burst),
+            self._left + (now - self._counted_at) * settings.messages_per_s,
+        )
+        self._counted_at = now
+        self._left -= messages
+        return self._left >= 0
