@@ -32,7 +32,7 @@ from api.envelope import failure
 from api.upgrade import HEAD_LIMIT, App, Stream, Upgrade, address_of, is_upgrade, read_head
 from api.ws.pump import Pump, PumpedWire
 from api.ws.transports import StreamWire
-from api.ws.wire import Wire
+from api.ws.wire import Upgraded, Wire
 from reileta.clock import Clock
 from reileta.errors import Overloaded
 from reileta.logevents import CONNECTION_FAILED
@@ -159,14 +159,17 @@ class FrontDoor:
 
     def wire(self, stream: Stream, protocol: ServerProtocol, early: bytes) -> Wire:
         """The fastest wire for that stream; `early` was read of it already."""
-        limits: dict[str, Any] = {
-            "backlog_limit_bytes": self._settings.backlog_limit_bytes,
-            "remote": address_of(stream, "getpeername")[0],
-            "early": early,
-        }
+        upgraded = Upgraded(
+            protocol,
+            self.nursery,
+            self._metrics,
+            backlog_limit_bytes=self._settings.backlog_limit_bytes,
+            remote=address_of(stream, "getpeername")[0],
+            early=early,
+        )
         if isinstance(stream, trio.SSLStream):
-            return StreamWire(stream, protocol, self.nursery, self._metrics, **limits)
-        return PumpedWire(self._pump, stream, protocol, self.nursery, self._metrics, **limits)
+            return StreamWire(stream, upgraded)
+        return PumpedWire(self._pump, stream, upgraded)
 
     async def _contained(self, stream: Stream) -> None:
         """One connection, whose failure is its own."""

@@ -15,13 +15,11 @@ from typing import Final
 
 import structlog
 import trio
-from websockets.server import ServerProtocol
 
 from actors.containment import Contained
 from api.ws.transports import RECEIVE_BYTES, SocketWire
-from api.ws.wire import HELD, Messages, WireClosed
+from api.ws.wire import HELD, Messages, Upgraded, WireClosed
 from reileta.logevents import CONNECTION_FAILED
-from reileta.metrics import Metrics
 
 ROUND: Final = 64
 """Sockets that are read before everyone else gets a turn. The system names those that are ready in
@@ -78,27 +76,8 @@ class PumpedWire(SocketWire):
 
     __slots__ = ("_held", "_pump", "_task")
 
-    def __init__(
-        self,
-        pump: Pump,
-        stream: trio.SocketStream,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(
-            stream,
-            protocol,
-            nursery,
-            metrics,
-            backlog_limit_bytes=backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
+    def __init__(self, pump: Pump, stream: trio.SocketStream, upgraded: Upgraded) -> None:
+        super().__init__(stream, upgraded)
         self._pump = pump
         self._held: Messages = []
         self._task: trio.lowlevel.Task | None = None

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 import trio
-from websockets.server import ServerProtocol
 
 from actors.fanout import Piece
 from api.ws.backlog import MAX_VIEWS
-from api.ws.wire import Messages, ProtocolWire, Wire, WireState
+from api.ws.wire import Messages, ProtocolWire, Upgraded, Wire, WireState
 from reileta.frames import payload_of
 from reileta.metrics import Metrics
 
@@ -30,25 +29,8 @@ class SocketWire(ProtocolWire):
 
     __slots__ = ("_send", "_socket")
 
-    def __init__(
-        self,
-        stream: trio.SocketStream,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(
-            protocol,
-            nursery,
-            metrics,
-            backlog_limit_bytes=backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
+    def __init__(self, stream: trio.SocketStream, upgraded: Upgraded) -> None:
+        super().__init__(upgraded)
         # Trio's socket object would try, wait and check for cancellation on every call. The stream
         # gives its descriptor up, and this wire owns it.
         self._socket = socket.socket(fileno=stream.socket.detach())
@@ -129,25 +111,8 @@ class StreamWire(ProtocolWire):
 
     __slots__ = ("_stream",)
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(
-            protocol,
-            nursery,
-            metrics,
-            backlog_limit_bytes=backlog_limit_bytes,
-            remote=remote,
-            early=early,
-        )
+    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded) -> None:
+        super().__init__(upgraded)
         self._stream = stream
 
     async def _receive_bytes(self) -> bytes:

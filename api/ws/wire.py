@@ -13,6 +13,7 @@ import enum
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 from zlib import MAX_WBITS
 
@@ -256,33 +257,44 @@ class Wire(ABC):
             await trio.sleep(0.01)
 
 
-class ProtocolWire(Wire):
-    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`.
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """A connection that speaks WebSocket from here on, as its wire gets it.
 
-    `early`: what came right behind the upgrade, in the same packet.
+    Attributes:
+        nursery: where the backlog is written.
+        remote: the client's address.
+        early: what came right behind the upgrade, in the same packet.
     """
+
+    protocol: ServerProtocol
+    nursery: trio.Nursery
+    metrics: Metrics
+    backlog_limit_bytes: int
+    remote: str
+    early: bytes = b""
+
+
+class ProtocolWire(Wire):
+    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
     __slots__ = ("_early", "_fragments", "_over", "_protocol")
 
-    def __init__(
-        self,
-        protocol: ServerProtocol,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-        early: bytes = b"",
-    ) -> None:
-        super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
-        self._protocol = protocol
+    def __init__(self, upgraded: Upgraded) -> None:
+        super().__init__(
+            upgraded.nursery,
+            upgraded.metrics,
+            backlog_limit_bytes=upgraded.backlog_limit_bytes,
+            remote=upgraded.remote,
+        )
+        self._protocol = upgraded.protocol
         self._fragments: list[bytes] | None = None
         self._over = False
-        self._early = early
+        self._early = upgraded.early
         # All who compress share one copy, made with the largest window: not for smaller memories.
         self._deflate = any(
             isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS
-            for one in protocol.extensions
+            for one in upgraded.protocol.extensions
         )
 
     async def receive(self) -> Messages:

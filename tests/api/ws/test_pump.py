@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from api.ws.pump import Pump, PumpedWire
-from api.ws.wire import HELD, WireClosed
+from api.ws.wire import HELD, Upgraded, WireClosed
 from reileta.metrics import Metrics
 
 
@@ -45,11 +45,13 @@ class End:
         self.wire = PumpedWire(
             pump,
             trio.SocketStream(trio.socket.from_stdlib_socket(ours)),
-            ServerProtocol(state=State.OPEN, max_size=65_536),
-            nursery,
-            Metrics(),
-            backlog_limit_bytes=1 << 20,
-            remote="test",
+            Upgraded(
+                ServerProtocol(state=State.OPEN, max_size=65_536),
+                nursery,
+                Metrics(),
+                backlog_limit_bytes=1 << 20,
+                remote="test",
+            ),
         )
         self.wire.listen(self.listener)
 

@@ -16,7 +16,7 @@ from websockets.uri import parse_uri
 from actors.fanout import Batch
 from api.ws.backlog import MAX_VIEWS
 from api.ws.transports import SocketWire, StreamWire
-from api.ws.wire import Messages, WireClosed, WireState
+from api.ws.wire import Messages, Upgraded, WireClosed, WireState
 from reileta.frames import text_frame
 from reileta.metrics import Metrics
 
@@ -73,32 +73,16 @@ def on_socket(
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
     streams = [trio.SocketStream(trio.socket.from_stdlib_socket(one)) for one in (near, far)]
-    wire = SocketWire(
-        streams[0],
-        spoken(),
-        nursery,
-        metrics,
-        backlog_limit_bytes=limit,
-        remote="192.0.2.1",
-        early=early,
-    )
-    return Pair(wire, streams[1])
+    upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
+    return Pair(SocketWire(streams[0], upgraded), streams[1])
 
 
 def on_stream(
     nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b"", limit: int = LIMIT
 ) -> Pair:
     near, far = memory_stream_pair()
-    wire = StreamWire(
-        near,
-        spoken(),
-        nursery,
-        metrics,
-        backlog_limit_bytes=limit,
-        remote="192.0.2.1",
-        early=early,
-    )
-    return Pair(wire, far)
+    upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
+    return Pair(StreamWire(near, upgraded), far)
 
 
 class PairOf(Protocol):
