@@ -53,14 +53,7 @@ class Herald:
 
         def data() -> bytes:
             return encode(
-                views.instance_view(
-                    record,
-                    connected=occupancy.connected,
-                    queued=occupancy.queued,
-                    master=occupancy.master,
-                    address=self._address,
-                    secure=self._secure,
-                )
+                views.instance_view(record, occupancy, address=self._address, secure=self._secure)
             )
 
         self._publish(events.UPDATE_INSTANCE, data)

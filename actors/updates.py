@@ -147,14 +147,7 @@ class Updates:
         """One that rests: live ones tell of themselves."""
         occupancy = self._directory.occupancy(record.id)
         data = encode(
-            views.instance_view(
-                record,
-                connected=occupancy.connected,
-                queued=occupancy.queued,
-                master=occupancy.master,
-                address=self._address,
-                secure=self._secure,
-            )
+            views.instance_view(record, occupancy, address=self._address, secure=self._secure)
         )
 
         def render(viewer: Viewer) -> bytes | None:

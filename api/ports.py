@@ -22,17 +22,7 @@ from reileta.server_views import ServerView
 from reileta.settings import Settings
 from reileta.store import Identity, Store
 from reileta.store.leases import Lost
-
-
-class OccupancyPort(Protocol):
-    """Who is in an instance now, in numbers; `master` is a `UserIDAt`."""
-
-    @property
-    def connected(self) -> int: ...
-    @property
-    def queued(self) -> int: ...
-    @property
-    def master(self) -> str | None: ...
+from reileta.views import Inside
 
 
 class NodePort(Protocol):
@@ -70,7 +60,7 @@ class NodePort(Protocol):
 
     @property
     def draining(self) -> bool: ...
-    def occupancy(self, instance_id: str) -> OccupancyPort: ...
+    def occupancy(self, instance_id: str) -> Inside: ...
     def full(self) -> frozenset[str]:
         """Ids of the instances without a free seat."""
         ...

@@ -8,7 +8,7 @@ schemas of `/openapi.json`, so their docstrings and notes are read by users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -336,16 +336,22 @@ def service_view(service: Service, address: str) -> ServiceView:
     )
 
 
+class Inside(Protocol):
+    """Who is in an instance now, in numbers; `master` is a `UserIDAt` or a bare id."""
+
+    @property
+    def connected(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def master(self) -> str | None: ...
+
+
 def instance_view(
-    instance: Instance,
-    *,
-    connected: int,
-    queued: int,
-    master: str | None,
-    address: str,
-    secure: bool,
+    instance: Instance, inside: Inside, *, address: str, secure: bool
 ) -> InstanceView:
-    """The instance with who is inside it now; `master` is a `UserIDAt` or a bare id."""
+    """The instance with who is inside it now."""
+    master = inside.master
     return InstanceView(
         id=instance.id,
         name=instance.name,
@@ -355,8 +361,8 @@ def instance_view(
         owner=at(instance.owner, address),
         master=None if master is None else at(master, address),
         capacity=instance.capacity,
-        connected=connected,
-        queued=queued,
+        connected=inside.connected,
+        queued=inside.queued,
         tags=tuple(sorted(instance.tags)),
         server=address,
         address=address,

@@ -92,15 +92,8 @@ def instance_routes(edge: Edge) -> Routes:
     routes = Routes("instances", edge, invalid=InstanceInvalid)
 
     def view(instance: Instance) -> InstanceView:
-        occupancy = node.occupancy(instance.id)
-        return instance_view(
-            instance,
-            connected=occupancy.connected,
-            queued=occupancy.queued,
-            master=occupancy.master,
-            address=node.address,
-            secure=node.secure,
-        )
+        inside = node.occupancy(instance.id)
+        return instance_view(instance, inside, address=node.address, secure=node.secure)
 
     @routes.add(
         "GET",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.json import encode
 
@@ -107,10 +107,14 @@ def test_a_world() -> None:
     )
 
 
+class Few(NamedTuple):
+    connected: int
+    queued: int
+    master: str | None
+
+
 def test_an_instance() -> None:
-    view = instance_view(
-        INSTANCE, connected=3, queued=1, master="u_9", address=ADDRESS, secure=True
-    )
+    view = instance_view(INSTANCE, Few(3, 1, "u_9"), address=ADDRESS, secure=True)
     assert shown(view) == {
         "id": "i_1",
         "name": "tea",
@@ -130,9 +134,7 @@ def test_an_instance() -> None:
 
 
 def test_an_empty_instance_has_no_master_and_says_so() -> None:
-    view = instance_view(
-        INSTANCE, connected=0, queued=0, master=None, address=ADDRESS, secure=False
-    )
+    view = instance_view(INSTANCE, Few(0, 0, None), address=ADDRESS, secure=False)
     assert shown(view)["master"] is None
 
 
