@@ -110,34 +110,13 @@ def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonS
     )
 
 
-def _username(value: str) -> str:
-    if not is_username(value):
-        raise _fault("must be 3 to 32 letters, digits or _, and begin with a letter")
-    return value
+def _checked(is_one: Callable[[str], bool], otherwise: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not is_one(value):
+            raise _fault(otherwise)
+        return value
 
-
-def _instance_name(value: str) -> str:
-    if not is_instance_name(value):
-        raise _fault("must be 3 to 32 of a-z 0-9 . _ -")
-    return value
-
-
-def _service_id(value: str) -> str:
-    if not is_service_id(value):
-        raise _fault("must be 3 to 128 characters like com.example.voice, in lower case")
-    return value
-
-
-def _asset_version(value: str) -> str:
-    if not is_asset_version(value):
-        raise _fault("must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit")
-    return value
-
-
-def _platform(value: str) -> str:
-    if not is_platform(value):
-        raise _fault("must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit")
-    return value
+    return AfterValidator(check)
 
 
 def _https_url(value: str) -> str:
@@ -233,21 +212,21 @@ def _storable(value: str) -> str:
 
 Username = Annotated[
     str,
-    AfterValidator(_username),
+    _checked(is_username, "must be 3 to 32 letters, digits or _, and begin with a letter"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$", "examples": ["ada"]}
     ),
 ]
 InstanceName = Annotated[
     str,
-    AfterValidator(_instance_name),
+    _checked(is_instance_name, "must be 3 to 32 of a-z 0-9 . _ -"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
     ),
 ]
 ServiceId = Annotated[
     str,
-    AfterValidator(_service_id),
+    _checked(is_service_id, "must be 3 to 128 characters like com.example.voice, in lower case"),
     WithJsonSchema(
         {
             "type": "string",
@@ -260,14 +239,16 @@ ServiceId = Annotated[
 ]
 AssetVersion = Annotated[
     str,
-    AfterValidator(_asset_version),
+    _checked(
+        is_asset_version, "must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit"
+    ),
     WithJsonSchema(
         {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", "examples": ["1.2"]}
     ),
 ]
 Platform = Annotated[
     str,
-    AfterValidator(_platform),
+    _checked(is_platform, "must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
     ),
