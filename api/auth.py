@@ -22,6 +22,7 @@ COOKIE: Final = "_suid"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token
 _KINDS: Final = {"avr(user)": ("ua_", "ia_"), "avr(server)": ("sa_",)}
+_BEARER: Final = re.compile(r"\s*bearer\s", re.IGNORECASE)
 _QUERIES: Final = {"authuser": "ua_", "authserver": "sa_", "integrityuser": "ia_"}
 
 Source = Literal["header", "query", "cookie"]
@@ -97,6 +98,29 @@ def credential_from(carrier: BaseRequestWebsocket) -> Credential | None:
         method="WEBSOCKET" if carrier.scope["type"] == "websocket" else carrier.method,
         scheme=carrier.scheme,
     )
+
+
+def bearer_from(carrier: BaseRequestWebsocket, *, query: bool = False) -> Credential:
+    """The credential of a request of the session API: `Authorization: Bearer …`, and nothing else
+    (S "Authentication").
+
+    Args:
+        query: take it from the query, too, where there is no header; for WebSockets, on which a
+            browser's page can set none.
+
+    Raises:
+        CredentialMalformed: the header is missing, of another type, or can't be parsed.
+        CredentialInvalid: as `credential_of`.
+    """
+    given = carrier.headers.get("Authorization")
+    if given is not None and _BEARER.match(given) is None:
+        raise CredentialMalformed.field("Authorization", "must be `Bearer TOKEN`")
+    credential = credential_of(
+        carrier.headers, carrier.args if query else {}, {}, method="GET", scheme=carrier.scheme
+    )
+    if credential is None:
+        raise CredentialMalformed.field("Authorization", "is missing")
+    return credential
 
 
 def _of_header(value: str) -> str:

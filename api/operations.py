@@ -20,7 +20,7 @@ from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
-from api.auth import Auth, Credential, credential_from
+from api.auth import Auth, bearer_from, credential_from
 from api.bodies import ReceivedBody
 from api.envelope import request_line, success, success_at_top
 from api.limits import READ, WRITE, Limits
@@ -28,7 +28,6 @@ from api.ports import NodePort
 from reileta.access import Asker
 from reileta.errors import (
     AuthInvalid,
-    CredentialMalformed,
     InvalidInput,
     MediaTypeUnsupported,
     NotLoggedIn,
@@ -275,9 +274,7 @@ def _view(
         asker = None
         deprecated = False
         if need != "none":
-            credential = credential_from(current)
-            if face == "session":
-                credential = in_header(credential)
+            credential = bearer_from(current) if face == "session" else credential_from(current)
             if credential is not None:
                 deprecated = credential.deprecated
                 asker = await auth.authenticate(credential)
@@ -314,13 +311,6 @@ def _view(
         return Response(body, 200, headers, content_type="application/json")
 
     return view
-
-
-def in_header(credential: Credential | None) -> Credential:
-    """The credential, if it came as S wants it. Raises CredentialMalformed."""
-    if credential is None or credential.source != "header":
-        raise CredentialMalformed.field("Authorization", "is missing")
-    return credential
 
 
 def ensure_only(asker: Asker | None, only: Only) -> None:

@@ -17,7 +17,7 @@ from actors.errors import ActorStopped
 from actors.estate_messages import Acquire, Delete, Release, Write
 from actors.message import Request
 from api.http.lists import Search
-from api.http.refs import find_user
+from api.http.refs import find_user, own_server
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PayloadTooLarge,
@@ -163,13 +163,15 @@ def resource_routes(edge: Edge) -> Routes:
         takes=Search,
         gives=ResourcesAnswer,
         need="required",
-        errors=(ResourceTypeUnknown, ResourceInvalid),
+        errors=(ResourceTypeUnknown, ResourceInvalid, ServerNotFound),
     )
     async def list_resources(call: Call, given: Search) -> ResourcesAnswer:
         """Previews of those that the asker may see: its own, those shared with it, and public
         ones; an admin sees all."""
+        kind = types.of(call.args["type"])
+        own_server(node, call)
         page = await resources.search(
-            types.of(call.args["type"]).name,
+            kind.name,
             who(call),
             query=given.query,
             limit=given.limit,

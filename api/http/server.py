@@ -9,7 +9,7 @@ from pydantic import Field
 from api.http.refs import own_server
 from api.operations import Call, Edge, Routes
 from reileta import __version__
-from reileta.errors import PermissionDenied, ServerInvalid, ServerNotFound
+from reileta.errors import ServerInvalid, ServerNotFound
 from reileta.server_views import DiscoveryView, ServerView
 from reileta.validation import Description, HttpsUrl, Input, Title
 from reileta.views import Millis
@@ -52,13 +52,12 @@ def server_routes(edge: Edge) -> Routes:
         takes=ServerUpdate,
         gives=ServerView,
         need="required",
-        errors=(ServerNotFound, PermissionDenied),
+        only="admin",
+        errors=(ServerNotFound,),
     )
     async def update_server(call: Call, given: ServerUpdate) -> ServerView:
         """Changes what the server says of itself; admins may."""
         own_server(node, call)
-        if not call.admin:
-            raise PermissionDenied
         changes: dict[str, Any] = given.given()
         if "description" in changes:
             changes["description"] = given.description or None

@@ -12,14 +12,14 @@ import trio
 from quart import Blueprint, websocket
 from werkzeug.datastructures import Headers
 
-from api.auth import credential_from
+from api.auth import bearer_from
 from api.limits import Limits
-from api.operations import Only, address_of, ensure_only
+from api.operations import DEPRECATION, Only, address_of, ensure_only
 from api.ws.gateway import Gateway, accept
 from api.ws.line import LineConnection
 from api.ws.wire import Wire
 from reileta.access import Asker
-from reileta.errors import AlreadyConnected, CredentialInvalid, CredentialMalformed
+from reileta.errors import AlreadyConnected, CredentialInvalid
 
 
 class Lines:
@@ -36,9 +36,7 @@ class Lines:
 
     async def connect(self, only: Only) -> None:
         """Judges the upgrade at hand, and accepts it."""
-        credential = credential_from(websocket)
-        if credential is None or credential.source == "cookie":
-            raise CredentialMalformed.field("Authorization", "is missing")
+        credential = bearer_from(websocket, query=True)
         asker = await self._gateway.auth.authenticate(credential)
         if asker is None:
             raise CredentialInvalid
@@ -56,7 +54,8 @@ class Lines:
             await self._serve(wire, asker)
 
         try:
-            await accept(self._gateway, self._nursery, serve, Headers())
+            headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
+            await accept(self._gateway, self._nursery, serve, headers)
             accepted = True  # by one that serves after this, come what may
         finally:
             if not accepted:

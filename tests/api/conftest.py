@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
 from argon2 import PasswordHasher
 
 from actors.node import Node
 from api.app import ReiletaApp, create_app
+from api.ws.gateway import Gateway
+from api.ws.session import session_blueprint
 from reileta.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, open_store
@@ -86,3 +89,11 @@ async def living(node: FakeNode) -> AsyncIterator[Node]:
 @pytest.fixture
 def living_app(living: Node, passwords: Passwords) -> ReiletaApp:
     return create_app(living, passwords=passwords)
+
+
+@pytest.fixture
+def lines(living_app: ReiletaApp, living: Node, nursery: trio.Nursery) -> ReiletaApp:
+    """The application with the WebSockets of the session API, which take the slow way."""
+    gateway = Gateway(living, living_app.auth)
+    living_app.register_blueprint(session_blueprint(gateway, living_app.limits, lambda: nursery))
+    return living_app

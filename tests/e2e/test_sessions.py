@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +14,17 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from benchmarks.killable import ack, event
+from reileta import logevents
 from reileta.credentials import digest, new_token
 from tests.e2e.clients import PATIENCE_S, Raw, upgrade_head
+from tests.e2e.processes import Served, serving
 from tests.e2e.servers import Account, House, running
 
 Json = dict[str, Any]
 
 
 @asynccontextmanager
-async def line(house: House, token: str) -> AsyncIterator[WebSocketConnection]:
+async def line(house: House | Served, token: str) -> AsyncIterator[WebSocketConnection]:
     headers = [(b"Authorization", f"Bearer {token}".encode())]
     where = f"{house.host}:{house.port}"
     async with (
@@ -128,3 +131,35 @@ async def test_a_client_that_owes_an_ack_is_closed(database_url: str, quick_watc
                 closing = json.loads(await socket.get_message())
             assert hello["payload"]["ack_timeout_ms"] == 100
             assert closing["payload"] == {"kind": "closing", "code": 1008}
+
+
+async def test_a_stolen_refresh_key_ends_the_token_and_is_logged_without_a_secret(
+    data_folder: Path,
+) -> None:
+    account = {"username": "ada", "password": "my-very-secret-passphrase"}
+    options = ("--data", str(data_folder / "data"), "--log-level", "debug", "--trace-sample", "1")
+    async with serving(*options) as served, served.ask() as client:
+
+        async def ask(path: str, body: Json, status: int = 200) -> Json:
+            answer = await client.post(path, json=body)
+            assert answer.status_code == status, answer.text
+            return dict(answer.json())
+
+        await ask("/api/auth/register", account)
+        first = (await ask("/auth/login", account))["token"]
+        second = (await ask("/auth/refresh", {"refresh": first["refresh"]}))["token"]
+        async with line(served, second["access"]) as socket:
+            assert (await get(socket))["payload"]["kind"] == "hello"
+            await ask("/auth/refresh", {"refresh": first["refresh"]}, 401)
+            assert (await get(socket))["payload"] == {"kind": "closing", "code": 4000}
+        logged = await served.until_logged(logevents.TOKEN_REUSED)
+        assert (logged["level"], logged["session"]) == ("warning", first["session"]["id"])
+        await ask("/auth/refresh", {"refresh": second["refresh"]}, 401)
+        served.process.terminate()
+        assert await served.ended() == 0
+        assert len(served.events(logevents.TOKEN_REUSED)) == 1
+        everything = "\n".join(served.log) + served.errors
+        for key in (first["access"], first["refresh"], second["access"], second["refresh"]):
+            for piece in (key, key[5:25], digest(key).hex()):
+                assert piece not in everything
+        assert account["password"] not in everything

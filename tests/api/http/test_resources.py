@@ -161,6 +161,7 @@ async def test_lists_show_what_one_may_see(ada: Client, bob: Client) -> None:
     assert [one["title"] for one in listed["resources"]] == ["Front door"]
     assert listed["total"] == 1
     assert (await bob.get("/resource/document")).body["total"] == 0
+    assert (await ada.get("/resource/document?server=other.example.org")).code == 5
 
 
 async def test_a_document_is_up_to_256_kib(ada: Client) -> None:

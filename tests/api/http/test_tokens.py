@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from api.app import ReiletaApp
 from reileta import logevents
+from reileta.credentials import digest
 from tests.api.clients import PASSWORD, Client, new_token_of, registered, with_token
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
@@ -30,6 +31,8 @@ async def test_users_exchange_their_username_and_password_for_a_token(app: Reile
     assert set(token) == {
         "access", "refresh", "access_expires", "refresh_expires", "killed_at", "session",
     }  # fmt: skip
+    assert token["access"].startswith("ua_")
+    assert token["refresh"].startswith("ur_")
     assert token["killed_at"] is None
     assert set(token["session"]) == {"id", "user", "state", "resource"}
     assert set(token["session"]["user"]) == {
@@ -107,9 +110,13 @@ async def test_users_can_recover_previous_sessions_by_supplying_the_sessions_id(
 
 
 async def test_users_can_have_many_ongoing_sessions(app: ReiletaApp, token: Client) -> None:
-    other = await with_token(app, "ada")
-    assert other.me["session"]["id"] != token.me["session"]["id"]
-    assert (await token.get("/session")).status == 200
+    clients = [token, *[await with_token(app, "ada") for _ in range(9)]]
+    ids = {one.me["session"]["id"] for one in clients}
+    assert len(ids) == 10
+    seen = [(await one.get("/session")).body["session"]["id"] for one in clients]
+    assert seen == [one.me["session"]["id"] for one in clients]
+    listed = (await token.get("/api/users/@me/sessions")).data["items"]
+    assert ids <= {one["id"] for one in listed}
 
 
 async def test_a_session_of_another_user_is_not_recovered(app: ReiletaApp, token: Client) -> None:
@@ -144,18 +151,56 @@ async def test_refreshing_makes_both_keys_anew(
 
 
 async def test_a_refresh_key_used_after_its_successor_kills_the_token(
-    app: ReiletaApp, node: FakeNode, token: Client, caplog: pytest.LogCaptureFixture
+    app: ReiletaApp, node: FakeNode, token: Client
 ) -> None:
     made = (await refresh(app, token.me["refresh"])).body["token"]
     owner = Client(app, made["access"])
+    sibling = await with_token(app, "ada", token.me["session"]["id"])
     assert (await owner.get("/session")).status == 200
-    with caplog.at_level(logging.WARNING):
-        stolen = await refresh(app, token.me["refresh"])
+    stolen = await refresh(app, token.me["refresh"])
     assert (stolen.status, stolen.code) == (401, 101)
     assert (await owner.get("/session")).status == 401
-    assert len(node.killed) == 1
-    assert logevents.TOKEN_REUSED  # what the log says of it holds neither of the keys
-    assert token.me["refresh"] not in caplog.text
+    assert (await refresh(app, made["refresh"])).status == 401
+    assert node.killed == [digest(token.token or "")]  # by the id that stays when keys are new
+    assert (await sibling.get("/session")).status == 200
+
+
+@pytest.mark.parametrize("first_used", ["access", "refresh"])
+async def test_the_theft_of_a_refresh_key_is_logged_without_any_secret(
+    app: ReiletaApp, node: FakeNode, token: Client, first_used: str
+) -> None:
+    made = (await refresh(app, token.me["refresh"])).body["token"]
+    secrets = [token.me["access"], token.me["refresh"], made["access"], made["refresh"]]
+    if first_used == "access":
+        await Client(app, made["access"]).get("/session")
+    else:
+        last = (await refresh(app, made["refresh"])).body["token"]
+        secrets += [last["access"], last["refresh"]]
+    with capture_logs() as logs:
+        assert (await refresh(app, token.me["refresh"])).status == 401
+    (event,) = (one for one in logs if one["event"] == logevents.TOKEN_REUSED)
+    user = await node.store.users.by_name("ada")
+    assert user is not None
+    assert event == {
+        "event": logevents.TOKEN_REUSED,
+        "log_level": "warning",
+        "session": token.me["session"]["id"],
+        "user": user.id,
+    }
+    said = repr(logs)
+    for secret in secrets:
+        for form in (secret, secret[5:25], digest(secret).hex(), repr(digest(secret))):
+            assert form not in said
+
+
+async def test_a_refresh_key_before_its_successor_is_used_is_no_theft(
+    app: ReiletaApp, token: Client
+) -> None:
+    with capture_logs() as logs:
+        await refresh(app, token.me["refresh"])  # whose answer was lost
+        made = (await refresh(app, token.me["refresh"])).body["token"]
+    assert [one for one in logs if one["event"] == logevents.TOKEN_REUSED] == []
+    assert (await Client(app, made["access"]).get("/session")).status == 200
 
 
 async def test_an_unknown_refresh_key_is_401(app: ReiletaApp) -> None:
@@ -163,12 +208,13 @@ async def test_an_unknown_refresh_key_is_401(app: ReiletaApp) -> None:
 
 
 async def test_logging_out_kills_the_token_and_shows_when(
-    app: ReiletaApp, node: FakeNode, token: Client
+    app: ReiletaApp, node: FakeNode, token: Client, clock: ManualClock
 ) -> None:
     sibling = await with_token(app, "ada", token.me["session"]["id"])
     answer = await token.ask("POST", "/auth/logout")
     assert answer.status == 200
-    assert answer.body["token"]["killed_at"] is not None
+    killed_at = datetime.strptime(answer.body["token"]["killed_at"], "%Y-%m-%dT%H:%M:%S.%f%z")
+    assert round(killed_at.timestamp() * 1000) == clock.now_ms()
     assert len(node.killed) == 1
     assert (await token.get("/session")).status == 401
     assert (await sibling.get("/session")).status == 200

@@ -6,37 +6,35 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 import trio
 from quart.testing import WebsocketResponseError
 
 from actors.node import Node
-from api.app import ReiletaApp
+from api.app import ReiletaApp, create_app
+from api.limits import TOKEN, Limits
 from api.ws.gateway import Gateway
 from api.ws.session import session_blueprint
+from reileta.passwords import Passwords
 from tests.api.clients import Client, logged_in, new_token_of
 from tests.api.fakes import FakeNode
 
 
-@pytest.fixture
-def lines(living_app: ReiletaApp, living: Node, nursery: trio.Nursery) -> ReiletaApp:
-    gateway = Gateway(living, living_app.auth)
-    living_app.register_blueprint(session_blueprint(gateway, living_app.limits, lambda: nursery))
-    return living_app
-
-
-def socket(app: ReiletaApp, path: str, token: str | None) -> Any:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+def socket(app: ReiletaApp, path: str, token: str | None, **headers: str) -> Any:
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     return app.test_client().websocket(path, headers=headers)
 
 
-async def refused(app: ReiletaApp, path: str, token: str | None) -> int:
+async def refused(app: ReiletaApp, path: str, token: str | None, **headers: str) -> int:
+    """The status of a refused upgrade, whose answer is in the envelope as any other's."""
     status = 0
-    async with socket(app, path, token) as opened:
+    async with socket(app, path, token, **headers) as opened:
         try:
             await opened.receive()
         except WebsocketResponseError as error:
             status = int(error.response.status_code)
+            body = json.loads(await error.response.get_data())
+            assert body["message"] == body["error"]["message"]
     return status
 
 
@@ -59,8 +57,36 @@ async def test_endpoints_can_be_client_only_or_autopilot_only(
 
 
 async def test_credentials_are_judged_before_the_upgrade(lines: ReiletaApp) -> None:
-    assert await refused(lines, "/ws/user", None) == 400
-    assert await refused(lines, "/ws/user", "ua_" + "x" * 43) == 401
+    ada = await new_token_of(lines, "ada")
+    for path in ("/ws/user", "/ws/autopilot"):
+        assert await refused(lines, path, None) == 400
+        assert await refused(lines, path, None, Authorization=ada.token or "") == 400
+        assert await refused(lines, path, None, Authorization=f"Basic {ada.token}") == 400
+        assert await refused(lines, path, None, Cookie=f"_suid={ada.token}") == 400
+        assert await refused(lines, path, "ua_" + "x" * 43) == 401
+
+
+async def test_where_a_browser_can_set_no_header_the_query_will_do(lines: ReiletaApp) -> None:
+    ada = await new_token_of(lines, "ada")
+    async with socket(lines, f"/ws/user?authuser={ada.token}", None) as line:
+        assert json.loads(await line.receive())["payload"]["kind"] == "hello"
+    wrong = "ua_" + "x" * 43
+    assert await refused(lines, f"/ws/user?authuser={wrong}", None) == 401
+    assert await refused(lines, f"/ws/user?authuser={ada.token}", wrong) == 401
+
+
+async def test_limits_are_judged_after_credentials_and_roles(
+    living: Node, passwords: Passwords, nursery: trio.Nursery
+) -> None:
+    app, limits = create_app(living, passwords=passwords), Limits(living.clock)
+    app.register_blueprint(session_blueprint(Gateway(living, app.auth), limits, lambda: nursery))
+    ada = await new_token_of(app, "ada")
+    asker = await app.auth.authenticate_token(ada.token or "")
+    for _ in range(TOKEN.burst):
+        limits.asker(asker)
+    assert await refused(app, "/ws/user", "ua_" + "x" * 43) == 401
+    assert await refused(app, "/ws/autopilot", ada.token) == 403
+    assert await refused(app, "/ws/user", ada.token) == 429
 
 
 async def test_one_per_token_the_next_is_409(lines: ReiletaApp) -> None:
