@@ -54,15 +54,18 @@ class Roles:
 
     def of(self, user: str) -> Role:
         """The highest role of a user; one of whom nothing is known is `normal`."""
+        return self._of(user, admin=user in self._admins)
+
+    def of_visitor(self, who: Visitor) -> Role:
+        """The highest role of one who asks, inside or not. Whether it is an admin is what the
+        server says now: it may have become one, or be one no more, since it came inside."""
+        return self._of(who.user, admin=who.administers)
+
+    def _of(self, user: str, *, admin: bool) -> Role:
         if user == self.owner:
             return "owner"
-        if user in self._admins:
+        if admin:
             return "admin"
         if user == self.master:
             return "master"
         return "moderator" if user in self.moderators else "normal"
-
-    def of_visitor(self, who: Visitor) -> Role:
-        """The highest role of one who asks, inside or not."""
-        role = self.of(who.user)
-        return "admin" if who.administers and outranks("admin", role) else role

@@ -37,6 +37,15 @@ def test_an_admin_need_not_be_inside_and_a_guest_never_is_one() -> None:
     assert roles.of(guest.user) == "normal"
 
 
+def test_who_asks_is_an_admin_as_long_as_the_server_says_so() -> None:
+    roles = Roles(OWNER)
+    roles.entered(visitor(1, admin=True))
+    roles.moderators[user(1)] = None
+    roles.entered(visitor(2))
+    assert roles.of_visitor(visitor(1)) == "moderator"
+    assert roles.of_visitor(visitor(2, admin=True)) == "admin"
+
+
 def test_the_master_stays_until_it_goes() -> None:
     roles = Roles(OWNER)
     roles.elect([])
