@@ -97,18 +97,18 @@ class LineConnection:
         """Takes one message. Never waits, never raises."""
         self._node.metrics.messages_in += 1
         span = self._begin()
-        if not self._allowance.take():
-            self.close(TOO_MANY, "too many messages")
-            return True
         try:
             frame = parse(payload)
             if self._log.observes(span):
                 kind = "ack" if isinstance(frame, ClientAck) else "event"
                 self._log.received(span, kind, len(payload or b""))
             if isinstance(frame, ClientAck):
+                # Not counted: there are as many as the session's other sockets have it send.
                 self._acknowledged(frame)
-            else:
+            elif self._allowance.take():
                 self._change(frame)
+            else:
+                raise FrameRefused(TOO_MANY, "too many messages")
         except FrameRefused as refused:
             self.close(refused.code, refused.reason)
         return True

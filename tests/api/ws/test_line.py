@@ -140,9 +140,18 @@ async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
 
 async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
     talk = Talk(nursery, rate_limits="on", messages_burst=2)
-    for _ in range(3):
-        talk.ack(talk.tell())
+    await talk.line.greet(asker())
+    for closed in (0, 0, 1008):
+        talk.say(new_event_id())
+        assert talk.wire.close_code == closed
     assert talk.wire.closed == (1008, "too many messages")
+
+
+async def test_what_a_client_is_told_does_not_count_against_it(nursery: trio.Nursery) -> None:
+    talk = Talk(nursery, rate_limits="on", messages_burst=2)
+    for _ in range(100):
+        talk.ack(talk.tell())
+    assert talk.wire.close_code == 0
 
 
 async def test_a_binary_message_is_4001(talk: Talk) -> None:
