@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from actors.desk import Measure
 from api.http.lists import Paging, listed, part
@@ -33,6 +33,14 @@ _WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded)
 class ModerateInput(Input):
     """What to do to whom: give either `player` or `user`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user": "ada", "type": "mute", "reason": "no singing", "until": 1900000000000}
+            ]
+        }
+    )
+
     player: Reference | None = Field(
         default=None,
         description="A player inside.",
@@ -55,7 +63,7 @@ class ModerateInput(Input):
 class MasterInput(Input):
     """Who is to be the master."""
 
-    user: Reference = Field(description="A user or a player inside.")
+    user: Reference = Field(description="A user or a player inside.", examples=["ada"])
 
 
 def measure_of(given: ModerateInput) -> Measure:

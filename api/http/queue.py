@@ -35,7 +35,7 @@ _USER = "Another user, by id, `id@server` or username; without it, the asker."
 class CandidateInput(Input):
     """Who wants to come in."""
 
-    user: Reference | None = Field(default=None, description=_USER)
+    user: Reference | None = Field(default=None, description=_USER, examples=["ada"])
 
 
 class CandidateQuery(Input):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jsonschema_rs
@@ -78,6 +79,17 @@ async def test_its_examples_fit_its_schemas(document: Json) -> None:
             assert examples, (method, path)
             for example in examples:
                 validator(document, content["schema"]).validate(example)
+
+
+async def test_the_bodies_that_it_shows_are_no_placeholders(document: Json) -> None:
+    shown = {
+        (method, path): operation["requestBody"]["content"]["application/json"]["example"]
+        for path, method, operation in operations(document)
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert shown["post", "/api/instances/{ref}/candidate"] == {"user": "ada"}
+    for where, example in shown.items():
+        assert "…" not in json.dumps(example, ensure_ascii=False), where
 
 
 async def test_what_every_operation_can_answer_is_in_it(document: Json) -> None:
