@@ -27,6 +27,7 @@ from reileta.clock import MonotonicClock
 from reileta.federation.keys import load_or_create
 from reileta.metrics import Metrics
 from reileta.passwords import Passwords
+from reileta.resourcetypes import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 
@@ -37,15 +38,17 @@ HTTP_GRACE_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     """Runs a server until it is told to stop; returns the process' exit status.
+
+    `types` are the types of resources, a host's own with them.
 
     Raises:
         StartupError, OSError, DatabaseUnavailable: it can't start, for its operator to put right.
     """
     log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
     tune_collector()
-    trio.run(_until_stopped, settings)
+    trio.run(_until_stopped, settings, types)
     return 0
 
 
@@ -57,13 +60,13 @@ def tune_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _until_stopped(settings: Settings) -> None:
+async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
                 stopping = Stopping(outer.cancel_scope)
                 outer.start_soon(stopping.heed, signals)
-                stopping.server = await serving.start(serve, settings)
+                stopping.server = await serving.start(serve, settings, types)
             outer.cancel_scope.cancel()
     _log.info(logevents.SERVER_STOPPED)
 
@@ -116,12 +119,15 @@ class Server:
 
 
 async def serve(
-    settings: Settings, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+    settings: Settings,
+    types: ResourceTypes = BUILT_IN,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `Server.stop`; started with the server, once it takes connections."""
     listeners, port = await open_listeners(settings)
     try:
-        await _serve_on(listeners, port, settings, task_status)
+        await _serve_on(listeners, port, settings, types, task_status)
     finally:
         for listener in listeners:
             listener.socket.close()
@@ -131,6 +137,7 @@ async def _serve_on(
     listeners: Sequence[trio.SocketListener],
     port: int,
     settings: Settings,
+    types: ResourceTypes,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     clock = MonotonicClock()
@@ -139,7 +146,7 @@ async def _serve_on(
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with open_store(settings, clock) as store:
+    async with open_store(settings, clock, types=types) as store:
         await _first_start(store, passwords)
         await store.instances.all_empty_from(clock.now_ms())
         key = load_or_create(settings.data / KEY_FILE)

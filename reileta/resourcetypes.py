@@ -1,8 +1,8 @@
 """The types of resources (PROTOCOL §8): what each holds, and who may see it.
 
 A host adds a type of its own by subclassing `ResourceType` and handing
-`BUILT_IN.extended(MyType())` to `open_store`. Its rows are then kept like documents, with all of
-leases, fencing, versions and shares:
+`BUILT_IN.extended(MyType())` to `reileta.main.run`. Its rows are then kept like documents, with all
+of leases, fencing, versions and shares:
 
     class Playlist(ResourceType):
         name = "playlist"
