@@ -157,8 +157,7 @@ async def test_two_terminals_go_on_after_the_server_was_killed(data_folder: Path
                 del expected["width"]
                 async with serving(*data, "--port", port) as again:
                     for either in (one, two):
-                        await either.until_shown(expected)
-                        assert shown(either.said) == expected
+                        await either.until(lambda said: shown(said) == expected)
                         lost = either.said.index(LOST)
                         assert either.said[lost + 1] == f"session {session}"
                         # What it showed was acknowledged, and it is what it finds again (but what
