@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from api.auth import COOKIE
 from api.envelope import Envelope
 from api.errors import status_of
+from api.examples import Json, example_of
 from api.links import PARAMETER, link
 from api.operations import Download, Operation
 from reileta import __version__
@@ -35,8 +36,7 @@ from reileta.errors import (
     RequestTimedOut,
     TooManyRequests,
 )
-
-Json = dict[str, Any]
+from reileta.validation import check
 
 _REF: Final = "#/components/schemas/{name}"
 _REASONS: Final = {
@@ -66,6 +66,13 @@ _PARTS: Final = {
     "type": "A type of resources: `document`, `world`, or a host's own.",
     "number": "The resource's integer id.",
     "other": "Who is followed: an id, a username, or `id@server`.",
+}
+_CONDITIONS: Final = {
+    "If-None-Match": "`ETag`s that the asker has: if the file's is among them, the answer is 304.",
+}
+_PARTS_OF_FILES: Final = {
+    "Range": "One range of bytes, as `bytes=0-1023`; anything else asks for the whole file.",
+    "If-Range": "An `ETag`: the range of that version, or the whole file if it is another now.",
 }
 _TITLE: Final = "Reileta"
 _ABOUT: Final = (
@@ -131,7 +138,11 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
         "tags": [operation.noun],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation, schemas)],
+        "parameters": [
+            *_path_parameters(operation),
+            *_query_parameters(operation, schemas),
+            *_header_parameters(operation),
+        ],
         "responses": _responses(operation, answer, schemas),
         "security": _security(operation),
     }
@@ -153,7 +164,7 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
     if operation.takes is not None and operation.takes_body:
         schema = schemas[operation.takes.__name__]
         described["requestBody"] = {
-            "required": True,
+            "required": not _may_be_empty(operation),
             "content": {
                 "application/json": {
                     "schema": _ref(operation.takes.__name__),
@@ -162,6 +173,16 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
             },
         }
     return described
+
+
+def _may_be_empty(operation: Operation) -> bool:
+    """Whether the operation works without a body, which is then taken to be `{}`."""
+    assert operation.takes is not None
+    try:
+        check(operation.takes, {}, operation.invalid)
+    except operation.invalid:
+        return False
+    return True
 
 
 def _security(operation: Operation) -> list[Json]:
@@ -214,6 +235,20 @@ def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
             "description": field.get("description", ""),
             "schema": {key: value for key, value in inner.items() if key != "title"},
         }
+
+
+def _header_parameters(operation: Operation) -> Iterable[Json]:
+    """What a download heeds (`api/downloads.py`)."""
+    if isinstance(operation.gives, Download):
+        heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
+        for name, description in heeded.items():
+            yield {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": description,
+                "schema": {"type": "string"},
+            }
 
 
 def _not_null(field: Json) -> Json:
@@ -347,36 +382,3 @@ def _enveloped(operation: Operation, message: str, **rest: object) -> Json:
 
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def example_of(schema: Json, schemas: Json) -> Any:
-    """A value that the schema admits: its own example, or one put together from its parts."""
-    if "$ref" in schema:
-        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
-    if schema.get("examples"):
-        return schema["examples"][0]
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("default") is not None:
-        return schema["default"]
-    for choice in schema.get("anyOf", ()):
-        if choice != {"type": "null"}:
-            return example_of(choice, schemas)
-    match schema.get("type"):
-        case "object":
-            return {
-                name: example_of(field, schemas)
-                for name, field in schema.get("properties", {}).items()
-            }
-        case "array":
-            return [example_of(schema["items"], schemas)] if "items" in schema else []
-        case "integer":
-            return schema.get("minimum", 1)
-        case "boolean":
-            return False
-        case "string":
-            return "…"
-        case _:
-            return None

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from quart import Blueprint, Response
 
-from api.openapi import Json, document
+from api.examples import Json
+from api.openapi import document
 from api.operations import Operation
 
 PAGE_POLICY: Final = (

@@ -9,7 +9,6 @@ import jsonschema_rs
 import pytest
 
 from api.app import ReiletaApp
-from api.openapi import example_of
 from tests.api.clients import Client, Json
 from tests.api.fakes import FakeNode
 
@@ -143,23 +142,28 @@ async def test_what_the_server_answers_fits_it(
         validator(document, schema).validate(answer.body)
 
 
-def test_examples_are_put_together_from_parts() -> None:
-    schemas: Json = {"Leaf": {"type": "string", "examples": ["leaf"]}}
-    schema: Json = {
-        "type": "object",
-        "properties": {
-            "leaf": {"$ref": "#/components/schemas/Leaf"},
-            "maybe": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 3}]},
-            "list": {"type": "array", "items": {"enum": ["a", "b"]}},
-            "bare": {"type": "array"},
-            "flag": {"type": "boolean"},
-            "fixed": {"const": 5},
-            "text": {"type": "string"},
-            "preset": {"type": "integer", "default": 9},
-            "any": {},
-        },
+async def test_a_body_is_required_where_nothing_works_without(document: Json, ada: Client) -> None:
+    required = {
+        (method, path): operation["requestBody"]["required"]
+        for path, method, operation in operations(document)
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
-    assert example_of(schema, schemas) == {
-        "leaf": "leaf", "maybe": 3, "list": ["a"], "bare": [], "flag": False, "fixed": 5,
-        "text": "…", "preset": 9, "any": None,
-    }  # fmt: skip
+    assert required["post", "/api/instances/{ref}/candidate"] is False
+    assert required["put", "/api/worlds"] is True
+    assert (await ada.ask("PUT", "/api/worlds")).status == 400
+    assert required["post", "/api/users/{ref}"] is False
+    assert (await ada.ask("POST", "/api/users/@me")).status == 200
+
+
+async def test_downloads_say_which_headers_they_heed(document: Json) -> None:
+    heeded = {
+        path: [one["name"] for one in operation["parameters"] if one["in"] == "header"]
+        for path, method, operation in operations(document)
+        if method == "get"
+    }
+    file = heeded.pop("/api/worlds/{ref}/assets/{asset}/file")
+    assert file == ["If-None-Match", "Range", "If-Range"]
+    assert heeded.pop("/api/worlds/{ref}/thumbnail") == ["If-None-Match"]
+    assert heeded.pop("/api/users/{ref}/thumbnail") == ["If-None-Match"]
+    assert heeded.pop("/api/users/{ref}/banner") == ["If-None-Match"]
+    assert not any(heeded.values())
