@@ -9,7 +9,7 @@ object goes out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
 from actors.actor import Actor
@@ -17,7 +17,17 @@ from actors.directory import Directory
 from actors.messages import InstanceMessage, Watch
 from actors.ref import Ref
 from actors.sink import Sink
-from actors.topics import Forget, HubMessage, Listen, Publish, Subscribe, Unsubscribe, Viewer
+from actors.topics import (
+    Forget,
+    HubMessage,
+    Listen,
+    Publish,
+    Revise,
+    Subscribe,
+    Unsubscribe,
+    Viewer,
+    both,
+)
 from reileta import events
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.frames import event
@@ -61,6 +71,9 @@ class HubActor(Actor[HubMessage]):
         match message:
             case Listen(sink=sink, viewer=viewer):
                 self._listen(sink, viewer)
+            case Revise(viewer=viewer):
+                for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
+                    self._listen(sink, viewer)
             case Forget(sink=sink):
                 self._forget(sink)
             case Subscribe():
@@ -74,8 +87,9 @@ class HubActor(Actor[HubMessage]):
                 message.reply(None)
             case Publish():
                 if message.event.startswith("update-"):
-                    self._updates.pop((message.event, message.id), None)
-                    self._updates[message.event, message.id] = message
+                    before = self._updates.pop((message.event, message.id), message)
+                    among = both(before.among, message.among)
+                    self._updates[message.event, message.id] = replace(message, among=among)
                 else:
                     told = self._publish(message)
                     self.context.sent(told, told)
@@ -98,6 +112,8 @@ class HubActor(Actor[HubMessage]):
             if listener is None or sink in message.told:
                 continue
             if message.inside is not None and message.inside in sink.seats:
+                continue
+            if not message.concerns(listener.viewer):
                 continue
             data = message.render(listener.viewer)
             if data is None:

@@ -232,9 +232,10 @@ class Node:
             return
         raise Overloaded
 
-    def changed(self, noun: Noun, record: Record) -> None:
-        """Tells subscribers with an `update-*` event. Live instances tell of themselves."""
-        self._updates.changed(noun, record)
+    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
+        """Tells subscribers with an `update-*` event. Live instances tell of themselves. `among`:
+        what has changed of a user concerns these users, its friends, itself and admins alone."""
+        self._updates.changed(noun, record, among)
 
     async def user_deleted(self, deleted: records.DeletedUser) -> None:
         """The store has deleted it: its sockets are closed, its players leave, and what was its own
@@ -251,7 +252,7 @@ class Node:
             self._updates.moved("service", service_id)
         for presence in list(self._presences.values()):
             if deleted.user.id in presence.profile.following:
-                self._updates.changed("user", presence.user)
+                self._updates.changed("user", presence.user, frozenset())
 
     async def _inherited(self, instance_id: str, heir: str) -> None:
         ref = self._places.running(instance_id)

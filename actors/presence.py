@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.directory import Directory
 from actors.errands import Keeping
@@ -78,11 +78,12 @@ def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) 
 
 
 def status_update(presence: Presence, around: SessionSurroundings) -> Publish:
-    """`update-user` of the session's user, as it was when it changed last."""
-    return publish_user(
+    """`update-user` of the session's user, which came or went; as it was when it changed last."""
+    message = publish_user(
         presence.user,
         presence.profile,
         around.directory,
         address=around.address,
         secure=around.secure,
     )
+    return replace(message, among=frozenset())

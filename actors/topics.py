@@ -29,6 +29,13 @@ class Listen(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Revise(Message):
+    """A user sees more or less than before, through whatever sockets it has."""
+
+    viewer: Viewer
+
+
+@dataclass(frozen=True, slots=True)
 class Forget(Message):
     """A socket is gone, with its subscriptions."""
 
@@ -57,6 +64,9 @@ class Publish(Message):
 
     `render` gives its JSON as a viewer may see it, None when it may not. Those who have a seat in
     `inside`, or are in `told`, are told by that instance itself.
+
+    Of a user: `among` says that nothing has changed but what the user itself, admins and its
+    friends see, and who else is to be told. Others would learn by the event that something had.
     """
 
     event: str
@@ -64,6 +74,22 @@ class Publish(Message):
     render: Callable[[Viewer], bytes | None]
     inside: str | None = None
     told: frozenset[Sink] = frozenset()
+    among: frozenset[str] | None = None
+
+    def concerns(self, viewer: Viewer) -> bool:
+        """Whether the viewer is one of `among`."""
+        return (
+            self.among is None
+            or viewer.admin
+            or viewer.user == self.id
+            or viewer.user in self.among
+            or self.id in viewer.friends
+        )
 
 
-HubMessage: TypeAlias = Listen | Forget | Subscribe | Unsubscribe | Publish
+def both(among: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    """`Publish.among` for two things that have changed."""
+    return None if among is None or other is None else among | other
+
+
+HubMessage: TypeAlias = Listen | Revise | Forget | Subscribe | Unsubscribe | Publish

@@ -3,20 +3,23 @@
 An event carries the whole object, and some of that is in other tables: a user's pictures and whom
 it follows, a world's assets. So whoever changed something says so and goes on, and one task reads
 what else there is to say, and tells the hub: one object after the other, in the order of their
-first change. Overflow policy: one entry for each object, the newest; over `WAITING` objects, the
-oldest is dropped and counted.
+first change. What several users may see of each other by now is known before any of them is told.
+Overflow policy: one entry for each object, the newest; over `WAITING` objects, the oldest is
+dropped and counted.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 import trio
 
 from actors.directory import Directory
 from actors.ref import Ref
-from actors.topics import HubMessage, Publish, Viewer
+from actors.topics import HubMessage, Publish, Revise, Viewer, both
 from reileta import events, records, server_views, views
 from reileta.access import PRIVATE, PUBLIC
 from reileta.errors import DatabaseUnavailable, Overloaded
@@ -29,8 +32,18 @@ Noun = Literal["user", "world", "instance", "server", "service"]
 Record: TypeAlias = User | records.World | records.Instance | records.Service | Identity
 
 WAITING: Final = 65_536
+AT_ONCE: Final = 64
+"""Objects that are read before the first of them is told of."""
 AGAIN_S: Final = 1.0
 """How long it waits for a database that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is to be told of an object: as it is (None: to be looked up), and whom it concerns."""
+
+    record: Record | None
+    among: frozenset[str] | None = None
 
 
 class Updates:
@@ -57,19 +70,21 @@ class Updates:
         self._secure = secure
         self._server = server
         self._profiled = profiled
-        self._waiting: dict[tuple[Noun, str], Record | None] = {}
+        self._waiting: dict[tuple[Noun, str], _News] = {}
         self._news = trio.Event()
 
-    def changed(self, noun: Noun, record: Record) -> None:
-        """The object is another than it was: subscribers are to be told."""
-        self._add(noun, record.id, record)
+    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
+        """The object is another than it was: subscribers are to be told; of a user, maybe only
+        those whom it concerns (see `Publish`)."""
+        self._add(noun, record.id, _News(record, among))
 
     def moved(self, noun: Literal["world", "service"], id_: str) -> None:
         """As `changed`, for one that was changed with many others."""
-        self._add(noun, id_, None)
+        self._add(noun, id_, _News(None))
 
-    def _add(self, noun: Noun, id_: str, record: Record | None) -> None:
-        self._waiting[noun, id_] = record
+    def _add(self, noun: Noun, id_: str, news: _News) -> None:
+        before = self._waiting.get((noun, id_), news)
+        self._waiting[noun, id_] = replace(news, among=both(before.among, news.among))
         if len(self._waiting) > WAITING:
             del self._waiting[next(iter(self._waiting))]
             self._metrics.mailbox_refused += 1
@@ -81,17 +96,27 @@ class Updates:
             await self._news.wait()
             self._news = trio.Event()
             while self._waiting:
-                key = next(iter(self._waiting))
-                record = self._waiting.pop(key)
+                some = list(itertools.islice(self._waiting.items(), AT_ONCE))
+                for key, _ in some:
+                    del self._waiting[key]
                 try:
-                    record = record or await self._look_up(*key)
-                    message = None if record is None else await self._publication(record)
+                    messages = [await self._message(*key, news) for key, news in some]
                 except DatabaseUnavailable:
-                    self._waiting.setdefault(key, record)
+                    for key, news in some:
+                        newer = self._waiting.get(key, news)
+                        among = both(news.among, newer.among)
+                        self._waiting[key] = replace(newer, among=among)
                     await trio.sleep(AGAIN_S)
                     continue
-                if message is not None:
-                    self.publish(message)
+                for message in messages:
+                    if message is not None:
+                        self.publish(message)
+
+    async def _message(self, noun: Noun, id_: str, news: _News) -> Publish | None:
+        record = news.record or await self._look_up(noun, id_)
+        if record is None:
+            return None
+        return replace(await self._publication(record), among=news.among)
 
     def publish(self, message: Publish) -> None:
         """Tells the hub; drops and counts what it has no room for."""
@@ -116,6 +141,8 @@ class Updates:
             case User():
                 profile = await self._store.profiles.of(record.id)
                 self._profiled(record, profile)
+                # Before it can see anything as it was allowed to until now.
+                self._hub.signal(Revise(Viewer(record.id, record.admin, profile.friends)))
                 return self.user(record, profile)
             case records.World():
                 return await self._world(record)

@@ -79,8 +79,9 @@ class NodePort(Protocol):
         """Everybody inside leaves and the instance is gone; raises `ReiletaError`s."""
         ...
 
-    def changed(self, noun: Noun, record: Record) -> None:
-        """Tells subscribers with an `update-*` event."""
+    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
+        """Tells subscribers with an `update-*` event. `among`: what has changed of a user concerns
+        these users, its friends, itself and admins alone."""
         ...
 
     async def user_deleted(self, deleted: DeletedUser) -> None:

@@ -42,11 +42,14 @@ def follow_routes(edge: Edge) -> Routes:
         return (await find_user(node, call, text)).id
 
     async def tell(user: User, followed: str) -> None:
-        """The user follows others than before; and the other may be a friend now, or no more."""
-        node.changed("user", user)
+        """The user follows others than before; and the other may be a friend now, or no more.
+
+        Both at once, so that neither is shown to the other as it was before.
+        """
         friend = await node.store.users.by_id(followed)
+        node.changed("user", user, frozenset({followed}))
         if friend is not None:
-            node.changed("user", friend)
+            node.changed("user", friend, frozenset({user.id}))
 
     async def shown(user: User, page: Page[Follow], whom: str) -> ListView[FollowView]:
         others = [getattr(one, whom) for one in page.items]

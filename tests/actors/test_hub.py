@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from actors.hub import SUBSCRIPTIONS
 from actors.messages import UserChanged
-from actors.topics import HubMessage, Listen, Publish, Viewer
+from actors.topics import HubMessage, Listen, Publish, Revise, Viewer
 from reileta import events
 from reileta.errors import EventUnknown, PermissionDenied
 from tests.actors.nodes import ROOM, Client, World, account, settle
@@ -59,6 +59,31 @@ async def test_only_the_newest_update_of_a_drain_goes_out(
         publish(world, "instance-left", "i_1", b'{"reason":"%d"}' % number)
     await settle()
     assert one.said() == ["left 0", "left 1", "left 2", "update-world 2", "update-world b2"]
+
+
+async def test_what_strangers_do_not_see_they_are_not_told_of(
+    world: World, autojump_clock: MockClock
+) -> None:
+    user = account(1).id
+    clients = [await world.connect(1), await world.connect(2, admin=True)]
+    clients += [await world.connect(number) for number in (3, 4, 5)]
+    world.node.hub.signal(Revise(Viewer(account(3).id, False, {user: 5})))
+    for client in clients:
+        await client.subscribe("update-user", target=user)
+
+    async def heard(*published: frozenset[str] | None) -> list[bool]:
+        for among in published:
+            render = lambda _: b'{"reason":"x"}'  # noqa: E731
+            world.node.hub.tell(Publish("update-user", user, render, among=among))
+        await settle()
+        return [bool(client.said()) for client in clients]
+
+    concerned = frozenset({account(4).id})
+    # Itself, an admin, a friend, one who is concerned, a stranger.
+    assert await heard(concerned) == [True, True, True, True, False]
+    assert await heard(frozenset()) == [True, True, True, False, False]
+    assert await heard(None) == [True] * 5
+    assert await heard(None, frozenset()) == [True] * 5, "one drain, and so one event"
 
 
 async def test_a_users_own_sockets_hear_of_it_without_asking(

@@ -41,8 +41,9 @@ async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock:
 async def test_others_are_told_when_the_first_socket_comes_and_the_last_goes(
     world: World, autojump_clock: MockClock
 ) -> None:
-    watcher = await world.connect(9)
-    await watcher.subscribe("update-user", target=account(1).id)
+    watcher, stranger = await world.connect(9, admin=True), await world.connect(8)
+    for each in (watcher, stranger):
+        await each.subscribe("update-user", target=account(1).id)
     assert world.node.status(account(1)) == "offline"
     one = await world.connect(1)
     assert watcher.said() == ["update-user U1"]
@@ -57,6 +58,7 @@ async def test_others_are_told_when_the_first_socket_comes_and_the_last_goes(
     await settle()
     assert watcher.said() == ["update-user U1"]
     assert world.node.status(account(1)) == "offline"
+    assert stranger.said() == [], "who may not see the status learns nothing of it"
 
 
 async def test_a_killed_token_closes_its_own_sockets_alone(

@@ -14,7 +14,7 @@ import trio.testing
 
 import actors.updates
 from actors.directory import Directory
-from actors.topics import Publish, Viewer
+from actors.topics import Publish, Revise, Viewer
 from actors.updates import AGAIN_S, Updates
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.metrics import Metrics
@@ -31,6 +31,8 @@ class Registry:
     profiles_of: dict[str, Profile] = field(default_factory=dict)
     told: list[Publish] = field(default_factory=list)
     profiled: list[str] = field(default_factory=list)
+    course: list[str] = field(default_factory=list)
+    """What the hub was told, and signalled."""
     away: bool = False
     full: bool = False
 
@@ -51,6 +53,10 @@ class Registry:
         if self.full:
             raise Overloaded
         self.told.append(message)
+        self.course.append(f"told of {message.id}")
+
+    def signal(self, message: Revise) -> None:
+        self.course.append(f"revised {message.viewer.user} {sorted(message.viewer.friends)}")
 
     def heard(self, viewer: Viewer, number: int = -1) -> Any:
         data = self.told[number].render(viewer)
@@ -118,6 +124,35 @@ async def test_a_user_as_each_may_see_it() -> None:
         assert registry.heard(viewer)["following"] == [f"u_2@{ADDRESS}"]
 
 
+async def test_what_two_see_of_each_other_is_known_before_either_is_told() -> None:
+    one, two = account(1), account(2)
+    registry = Registry(
+        {one.id: Profile(friends={two.id: 5}), two.id: Profile(friends={one.id: 6})}
+    )
+    async with telling(registry) as updates:
+        updates.changed("user", one)
+        updates.changed("user", two)
+        await trio.testing.wait_all_tasks_blocked()
+    assert registry.course == [
+        f"revised {one.id} ['{two.id}']",
+        f"revised {two.id} ['{one.id}']",
+        f"told of {one.id}",
+        f"told of {two.id}",
+    ]
+
+
+async def test_what_concerns_a_few_is_told_to_all_once_something_else_has_changed() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        updates.changed("user", account(1), frozenset({"u_2"}))
+        updates.changed("user", account(1), frozenset({"u_3"}))
+        updates.changed("user", account(2), frozenset())
+        updates.changed("user", account(2))
+        updates.changed("user", account(2), frozenset())
+        await trio.testing.wait_all_tasks_blocked()
+    assert [one.among for one in registry.told] == [frozenset({"u_2", "u_3"}), None]
+
+
 async def test_a_private_world_is_its_owners_and_the_admins() -> None:
     registry = Registry()
     async with telling(registry) as updates:
@@ -150,9 +185,11 @@ async def test_a_database_that_is_away_is_waited_for(
         updates.changed("user", account(1))
         await trio.sleep(AGAIN_S * 2.5)
         assert registry.told == []
+        updates.changed("user", account(1), frozenset())
         registry.away = False
         await trio.sleep(AGAIN_S)
-        assert len(registry.told) == 1
+        (told,) = registry.told
+        assert told.among is None, "the first change concerned all"
 
 
 async def test_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

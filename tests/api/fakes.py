@@ -91,7 +91,7 @@ class FakeNode:
             raise PermissionDenied
         return instance
 
-    def changed(self, noun: Noun, record: Record) -> None:
+    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         self.told.append((noun, record.id))
 
     def server_view(self, identity: Identity) -> ServerView:

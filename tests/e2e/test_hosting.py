@@ -329,6 +329,27 @@ async def test_following(
     assert (await web.data(one, "GET", "/users/@me/follows"))["total"] == 1
 
 
+async def test_friends_see_each_other_as_such_at_once_and_no_longer_than_that(
+    house: House, web: Web, one: Account, two: Account
+) -> None:
+    async with sockets(house, one, two) as (first, second):
+        for player, other in ((first, two), (second, one)):
+            await player.ask("subscribe", {"event": "update-user", "target": other.id})
+
+        async def seen(player: Player, other: Account) -> bool:
+            """Whether the player is told of the other as of a friend."""
+            told = await player.until(lambda message: message.get("subgroup") == other.id)
+            assert ("status" in told["data"]) is ("isFriend" in told["data"])
+            return "isFriend" in told["data"]
+
+        await web.data(one, "PUT", f"/users/@me/follows/{two.id}")
+        assert (await seen(first, two), await seen(second, one)) == (False, False)
+        await web.data(two, "PUT", f"/users/@me/follows/{one.id}")
+        assert (await seen(first, two), await seen(second, one)) == (True, True)
+        await web.data(one, "DELETE", f"/users/@me/follows/{two.id}")
+        assert (await seen(first, two), await seen(second, one)) == (False, False)
+
+
 async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
     async with site(database_url, queue_grace_s=0.3) as (house, web):
         owner, one = await house.account(), await house.account()
