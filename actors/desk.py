@@ -66,7 +66,8 @@ def visitor(asker: Asker, address: str, friends: frozenset[str] = frozenset()) -
 
 
 class Desk:
-    """The way to the instances of a node: `live` finds one, or starts it.
+    """The way to the instances of a node: `live` finds one, or starts it; `present` is the user of
+    an id if it is connected.
 
     Everything raises what the rules say against it, and `Overloaded` when an answer takes too long.
     """
@@ -77,12 +78,14 @@ class Desk:
         live: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]],
         running: Callable[[str], Ref[InstanceMessage] | None],
         users: Users,
+        present: Callable[[str], records.User | None],
         friends: Callable[[records.User], Awaitable[frozenset[str]]],
         address: str,
     ) -> None:
         self._live = live
         self._running = running
         self._users = users
+        self._present = present
         self._friends = friends
         self._address = address
 
@@ -136,14 +139,38 @@ class Desk:
         """Moderates someone. It has taken effect, and is durable.
 
         Asked for on a socket, its answer goes there too, in order with all else that it is told.
+        Raises UserNotFound for a user of this server that does not exist.
         """
-        target = measure.target
+        target, admin = measure.target, False
         if not is_id(target, "p"):
             target = await self._user(target)
+            admin = await self._administers(target)
         order = Moderate(
-            self._by(asker), target, measure.type, measure.reason, measure.until, sink, state
+            self._by(asker),
+            target,
+            measure.type,
+            measure.reason,
+            measure.until,
+            sink,
+            state,
+            admin,
         )
         await self._ask(instance_id, order)
+
+    async def _administers(self, user: str) -> bool:
+        """Whether a `UserIDAt` is an admin of this server. Raises UserNotFound if it is of this
+        server and does not exist."""
+        named = At.parse(user)
+        if not named.local_to(self._address):
+            return False
+        found = self._present(
+            named.id
+        )  # who is there is put out at once, whatever the database does
+        if found is None:
+            found = await self._users.by_id(named.id)
+        if found is None:
+            raise UserNotFound
+        return found.admin
 
     async def hand_over(self, instance_id: str, asker: Asker, to: str) -> None:
         """The owner makes another (a user or a player inside) the master."""

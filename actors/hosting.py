@@ -140,7 +140,13 @@ class Hosting:
 
         def order() -> list[Happening]:
             return self._rules.moderate(
-                by, message.target, message.type, message.reason, message.until, now
+                by,
+                message.target,
+                message.type,
+                message.reason,
+                message.until,
+                now,
+                admin=message.admin,
             )
 
         def durable(error: ReiletaError | None) -> None:
@@ -281,9 +287,10 @@ class Hosting:
         frame = event(events.INSTANCE_MODERATED, self._id, data)
         rules = self._rules
         players = rules.players_of(said.user)
+        own = () if players else self._directory.sockets(ref(said.user, self._address))
         if overseers:
             players += rules.overseers()
-        sinks = self._roster.sinks_of(players)
+        sinks = (*self._roster.sinks_of(players), *own)
         for sink in sinks:
             self._fanout.private(sink, frame)
         if overseers:

@@ -149,7 +149,8 @@ class TellBans(Request[tuple[records.Ban, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Moderate(Request[None]):
-    """Someone kicks, bans, … a user (`UserIDAt`) or a player; answered when it is durable.
+    """Someone kicks, bans, … a user (`UserIDAt`) or a player; answered when it is durable. `admin`:
+    the user is known to be an admin of the server.
 
     If it was asked for on a socket (`sink`), the answer to it goes there as well.
     """
@@ -161,6 +162,7 @@ class Moderate(Request[None]):
     until: int | None = None
     sink: Sink | None = None
     state: bytes | None = None
+    admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)

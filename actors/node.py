@@ -139,6 +139,7 @@ class Node:
             live=self._places.live,
             running=instances.find,
             users=store.users,
+            present=self._user,
             friends=self._friends,
             address=address,
         )
@@ -284,6 +285,11 @@ class Node:
     async def end_session(self, session_id: str) -> None:
         """The store has ended it: its sockets are closed, its players leave."""
         self._ended(session_id)
+
+    def _user(self, id_: str) -> records.User | None:
+        """The user of that id, if it is or was connected a moment ago."""
+        there = (one.user for one in self._presences.values() if one.user.id == id_)
+        return next(there, None)
 
     def _present(self) -> list[str]:
         """The sessions that have a WebSocket here."""

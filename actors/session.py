@@ -10,6 +10,7 @@ is in the database.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, assert_never
 
 import structlog
@@ -64,13 +65,14 @@ from reileta.access import Visitor
 from reileta.errors import (
     CredentialInvalid,
     DatabaseUnavailable,
+    InstanceNotFound,
     NotAllowed,
     NotInInstance,
     Overloaded,
     ReiletaError,
 )
 from reileta.frames import EMPTY, answer, encode, event
-from reileta.ids import at
+from reileta.ids import at, is_instance_name
 
 ENTER_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 30.0
@@ -311,7 +313,11 @@ class SessionActor(Actor[SessionMessage]):
             raise away or NotAllowed from None
 
     async def _leave(self, message: Leave) -> None:
-        place = self._presence.places.get(message.instance)
+        places = self._presence.places
+        place = places.get(message.instance)
+        if place is None and is_instance_name(message.instance):
+            with suppress(InstanceNotFound):
+                place = places.get((await self._around.instance(message.instance))[0])
         if place is None:
             raise NotInInstance
         try:

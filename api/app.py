@@ -68,7 +68,10 @@ COMMON_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "Retry-After, X-Trace-Id, Deprecation"),
+    (
+        "Access-Control-Expose-Headers",
+        "Retry-After, X-Trace-Id, Deprecation, ETag, Content-Range, Content-Disposition",
+    ),
 )
 """On every answer. Any page may ask, but never with a cookie: `*` does not admit credentials."""
 

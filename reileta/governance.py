@@ -96,8 +96,11 @@ def moderate(
     reason: str | None,
     until: int | None,
     now: int,
+    *,
+    admin: bool,
 ) -> list[Happening]:
-    """Kicks, bans, unbans, mutes, unmutes or warns a user, given as such or as a player.
+    """Kicks, bans, unbans, mutes, unmutes or warns a user, given as such or as a player. `admin`:
+    the server says that it is one, be it inside or not.
 
     It concerns the user with all its sessions. A kick also ends its candidacy and invitation,
     but leaves it free to join again where anyone may; a ban ends them and keeps it out (server
@@ -118,7 +121,10 @@ def moderate(
     if role == "normal":
         raise NotAllowed if by.user in room.seats.users else NotInInstance
     user = _target_user(room, target)
-    if not outranks(role, room.roles.of(user)) or user == by.user:
+    of_target = room.roles.of(user)
+    if admin and outranks("admin", of_target):
+        of_target = "admin"
+    if not outranks(role, of_target) or user == by.user:
         raise NotAllowed
     inside = user in room.seats.users
     out: list[Happening] = []

@@ -224,10 +224,18 @@ class Instance(Room):
         return governance.dismiss_moderator(self, by, user, now)
 
     def moderate(
-        self, by: Visitor, target: str, type_: str, reason: str | None, until: int | None, now: int
+        self,
+        by: Visitor,
+        target: str,
+        type_: str,
+        reason: str | None,
+        until: int | None,
+        now: int,
+        *,
+        admin: bool = False,
     ) -> list[Happening]:
         """`governance.moderate`: kick, ban, unban, mute, unmute or warn a user or a player."""
-        return governance.moderate(self, by, target, type_, reason, until, now)
+        return governance.moderate(self, by, target, type_, reason, until, now, admin=admin)
 
     def ensure_governs(self, by: Visitor) -> None:
         """`governance.ensure_governs`: only the owner and admins may change and close it."""

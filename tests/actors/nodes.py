@@ -117,6 +117,7 @@ class FakeHosting:
     deeds: list[Deed] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     friendships: set[frozenset[str]] = field(default_factory=set)
+    admins: set[int] = field(default_factory=set)
 
     async def of(self, instance_id: str) -> list[str]:
         await self.instances.reach()
@@ -133,6 +134,12 @@ class FakeHosting:
         return frozenset(
             other for pair in self.friendships if user in pair for other in pair - {user}
         )
+
+    async def by_id(self, id_: str) -> User | None:
+        """Of the accounts, there are those below 1000."""
+        await self.instances.reach()
+        number = int(id_[-12:], 16)
+        return account(number, admin=number in self.admins) if number < 1000 else None
 
     async def by_name(self, name: str) -> User | None:
         await self.instances.reach()

@@ -240,6 +240,36 @@ async def test_measures_are_told_to_those_concerned(
     assert of(two, "instance-moderated") == []
 
 
+async def test_who_is_banned_from_without_is_told_too(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await world.crowd(1)
+    outside, other = await world.connect(2), await world.connect(3)
+    for type_ in ("ban", "unban"):
+        await moderate(world, 1, user_at(2), type_)
+        assert [said["type"] for said in of(outside, "instance-moderated")] == [type_]
+    assert of(other, "instance-moderated") == []
+
+
+async def test_an_admin_outside_is_as_far_above_as_inside(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await world.crowd(1)
+    world.store.hosting.admins.add(2)
+    with pytest.raises(NotAllowed):
+        await moderate(world, 1, user_at(2), "ban")
+    await moderate(world, 0, user_at(2), "ban")  # by the owner
+
+
+async def test_who_does_not_exist_can_not_be_moderated(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await world.crowd(1)
+    with pytest.raises(UserNotFound):
+        await moderate(world, 1, user_at(1000), "ban")
+    await moderate(world, 1, "u_00000000-0000-4000-8000-000000000000@elsewhere.example", "ban")
+
+
 async def test_who_may_not_is_refused(world: World, autojump_clock: MockClock) -> None:
     await world.crowd(1, 2, 3)
     with pytest.raises(NotInInstance):

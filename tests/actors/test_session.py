@@ -203,6 +203,18 @@ async def test_news_of_a_lost_seat_that_are_older_than_the_return_change_nothing
     assert world.node.occupancy(ROOM).connected == 1
 
 
+async def test_an_instance_is_left_by_its_name_too(world: World, autojump_clock: MockClock) -> None:
+    one = await world.joined(1)
+    name = world.store.instances.records[ROOM].name
+    with pytest.raises(NotInInstance):
+        await one.leave("no-such-name")
+    await one.leave(name)
+    await settle()
+    assert one.sink.seats == {}
+    with pytest.raises(NotInInstance):
+        await one.leave(name)
+
+
 async def test_leaving_and_coming_back_by_two_sockets_at_once(
     world: World, autojump_clock: MockClock
 ) -> None:
