@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -107,6 +108,17 @@ class Player:
         await self._socket.send_message(json.dumps(message))
 
 
+async def typed() -> AsyncIterator[str]:
+    """What is typed, a line each; to wait for it holds up no end of the program."""
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
 async def _print(player: Player) -> None:
     while True:
         message = await player.receive()
@@ -122,8 +134,8 @@ async def _main(options: argparse.Namespace) -> None:
         names = ", ".join(one["displayname"] for one in joined["players"])
         print(f"inside {joined['instance']} as {joined['player']}: {names}")
         nursery.start_soon(_print, player)
-        async for line in trio.wrap_file(sys.stdin):
-            await player.send({"say": line.rstrip("\n")})
+        async for line in typed():
+            await player.send({"say": line})
         nursery.cancel_scope.cancel()
 
 

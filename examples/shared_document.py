@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +21,7 @@ from typing import Any
 import httpx
 import trio
 import trio_websocket
-from player import PASSWORD, SERVER, Refused, run
+from player import PASSWORD, SERVER, Refused, run, typed
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
@@ -203,16 +201,6 @@ class Document:
     def _show(self) -> None:
         lines = self._state.get("document", {})
         print(json.dumps(lines, sort_keys=True), flush=True)
-
-
-async def typed() -> AsyncIterator[str]:
-    """What is typed, a line each; to wait for it holds up no end of the program."""
-    rest = b""
-    while chunk := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode(errors="replace")
-    yield rest.decode(errors="replace")
 
 
 async def _main(options: argparse.Namespace) -> None:
