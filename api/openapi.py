@@ -1,7 +1,8 @@
 """`/openapi.json`: OpenAPI 3.1, made from the operations and the models that serve them.
 
 Inputs are described by the pydantic models that check them, answers by the msgspec structs that are
-encoded, refusals by the errors' own table: so the document says what the server does.
+encoded, refusals by the errors' own table: so the document says what the server does. WebSockets
+stand in an extension (`api/sockets.py`).
 
 quart-schema was weighed and left: it validates and documents, but knows neither an envelope, nor
 errors with codes and fields, nor several schemas per status, and its page loads from another host.
@@ -22,6 +23,9 @@ from api.errors import status_of
 from api.examples import Json, example_of
 from api.links import PARAMETER, link
 from api.operations import Download, Operation
+from api.registry_socket import REGISTRY_SOCKET
+from api.session_socket import SESSION_SOCKETS
+from api.sockets import EXTENSION, describe, types_of
 from reileta import __version__
 from reileta.errors import (
     CredentialInvalid,
@@ -82,8 +86,11 @@ _ABOUT: Final = (
 )
 
 
+SOCKETS: Final = (REGISTRY_SOCKET, *SESSION_SOCKETS)
+
+
 def document(operations: Sequence[Operation]) -> Json:
-    """The OpenAPI document of the operations."""
+    """The OpenAPI document of the operations, and of the sockets."""
     schemas: Json = {}
     inputs = [operation.takes for operation in operations if operation.takes is not None]
     _, described = models_json_schema(
@@ -92,11 +99,11 @@ def document(operations: Sequence[Operation]) -> Json:
     )
     schemas.update(described.get("$defs", {}))
     given = [_alternatives(operation) for operation in operations]
-    answers, components = schema_components(
-        [*(one for several in given for one in several), Envelope], ref_template=_REF
-    )
+    answered = [one for several in given for one in several]
+    on_sockets = types_of(SOCKETS)
+    shapes, components = schema_components([*answered, *on_sockets, Envelope], ref_template=_REF)
     schemas.update(components)
-    answer = iter(answers)
+    answer = iter(shapes)
     paths: defaultdict[str, Json] = defaultdict(dict)
     for operation, several in zip(operations, given, strict=True):
         choices = [next(answer) for _ in several] or [{}]
@@ -104,12 +111,14 @@ def document(operations: Sequence[Operation]) -> Json:
         path = PARAMETER.sub(r"{\1}", operation.path)
         paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
     link(operations, paths)
+    shape = dict(zip(on_sockets, shapes[len(answered) : -1], strict=True))
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": noun} for noun in dict.fromkeys(op.noun for op in operations)],
         "paths": dict(paths),
+        EXTENSION: describe(SOCKETS, shape.__getitem__, schemas),
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "securitySchemes": {

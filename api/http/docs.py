@@ -18,6 +18,7 @@ from quart import Blueprint, Response
 from api.examples import Json
 from api.openapi import document
 from api.operations import Operation
+from api.sockets import EXTENSION
 
 PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
@@ -35,7 +36,7 @@ _REFUSAL: Final = {
     },
 }
 _INTRODUCTION: Final = (
-    "Players meet through the WebSocket `/api/ws`, which the server's documentation describes."
+    "Players meet through the WebSocket `/api/ws`; see below, after the endpoints."
     " A token comes from `/api/auth/login` and goes into each request as `Authorization: Bearer …`."
     " Metrics for Prometheus are at `/metrics`."
 )
@@ -84,6 +85,7 @@ def render(described: Json) -> str:
                 (method, path, methods[method])
             )
     schemas = described["components"]["schemas"]
+    sockets = described.get(EXTENSION, {})
     title = escape(info["title"])
     return "".join(
         [
@@ -93,12 +95,14 @@ def render(described: Json) -> str:
             '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
             f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
             *(_contents(noun, entries) for noun, entries in groups.items()),
+            *(_socket_contents(path, socket) for path, socket in sockets.items()),
             '<h2><a href="#schemas">Schemas</a></h2></nav>',
             f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
             f"<p>{_prose(_INTRODUCTION)}</p>",
             '<p>For machines: <a href="/openapi.json">openapi.json</a>. A refusal looks like this;',
             f" each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
             *(_group(noun, entries, schemas) for noun, entries in groups.items()),
+            *(_socket(path, socket, schemas) for path, socket in sockets.items()),
             '<h2 id="schemas">Schemas</h2>',
             *(_schema(name, schema) for name, schema in schemas.items()),
             "</main></body></html>",
@@ -153,12 +157,16 @@ def _body(body: Json, schemas: Json) -> str:
         if kind != "application/json":
             parts.append(f"<p><code>{escape(kind)}</code>: {_type(schema)}</p>")
             continue
-        if "$ref" in schema:
-            schema = schemas[schema["$ref"].rpartition("/")[2]]
-        parts.append(_fields(schema))
+        parts.append(_fields(_resolved(schema, schemas)))
         if "example" in content:
             parts.append(_sample(content["example"]))
     return "".join(parts)
+
+
+def _resolved(schema: Json, schemas: Json) -> Json:
+    """What a reference leads to; anything else as it is."""
+    found: Json = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return found
 
 
 def _success(response: Json) -> str:
@@ -204,6 +212,88 @@ def _parameters(parameters: Iterable[Json]) -> str:
         for p in parameters
     )
     return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
+
+
+def _socket_contents(path: str, socket: Json) -> str:
+    links = "".join(
+        f'<li><a href="#{_anchor(path, kind, name)}"><b class="{kind}">{kind.upper()}</b>'
+        f" {escape(name)}</a></li>"
+        for kind, several in (("send", "commands"), ("event", "events"))
+        for name in socket[several]
+    )
+    return f'<h2><a href="#{_anchor(path)}">{escape(path)}</a></h2><ul>{links}</ul>'
+
+
+def _anchor(path: str, *parts: str) -> str:
+    return escape("-".join(("socket", *path.strip("/").split("/"), *parts)))
+
+
+def _socket(path: str, socket: Json, schemas: Json) -> str:
+    """A WebSocket: how it is opened and closed, what is sent on it, what comes."""
+    when = "with the upgrade or after it" if {} in socket["security"] else "with the upgrade"
+    parts = [
+        f'<h2 id="{_anchor(path)}">WebSocket <code>{escape(path)}</code></h2>',
+        f"<p><strong>{escape(socket['summary'])}.</strong> {_prose(socket['description'])}",
+        f" <em>Needs a credential, {when}.</em></p>",
+        f"<p>Messages to the server: {_type(socket['sends'])}; from it:",
+        f" {_type(socket['receives'])}. What is called data below is in their",
+        f" <code>{escape(socket['dataIn'])}</code>.</p>",
+        _codes("Refusals of the upgrade", socket["refusals"]),
+    ]
+    if "groups" in socket:
+        rows = (
+            (f"<b>{escape(name)}</b>", ", ".join(f"<code>{escape(one)}</code>" for one in of))
+            for name, of in socket["groups"].items()
+        )
+        parts.append(f"<details><summary>Groups of events</summary>{_table(rows)}</details>")
+    rows = ((f"<b>{code}</b>", _prose(why)) for code, why in socket["closeCodes"].items())
+    parts.append(f"<details><summary>Close codes</summary>{_table(rows)}</details>")
+    parts += [_command(path, name, one, schemas) for name, one in socket["commands"].items()]
+    parts += [_event(path, name, one) for name, one in socket["events"].items()]
+    return "".join(parts)
+
+
+def _command(path: str, name: str, command: Json, schemas: Json) -> str:
+    data = command["data"]
+    need = "Needs a credential." if command["needsCredential"] else "Needs no credential."
+    return (
+        f'<section id="{_anchor(path, "send", name)}">'
+        f'<h3><b class="send">SEND</b> <code>{escape(name)}</code></h3>'
+        f"<p>{_prose(command['description'])} <em>{need}</em></p>"
+        f"<h4>Data: {_type(data)}</h4>{_fields(_resolved(data, schemas))}"
+        f"{_sample(command['example'])}"
+        f"<h4>Answer: {_type(command['answer'])}</h4>{_sample(command['answerExample'])}"
+        f"{_codes('Refusals', command['errors'])}</section>"
+    )
+
+
+def _event(path: str, name: str, event: Json) -> str:
+    told = event["sentTo"] or "nobody"
+    rows = [("Without a subscription, to", _prose(told))]
+    rows += [
+        (label, _prose(event[key]))
+        for key, label in (("group", "Group"), ("subgroup", "<code>subgroup</code>"))
+        if key in event
+    ]
+    return (
+        f'<section id="{_anchor(path, "event", name)}">'
+        f'<h3><b class="event">EVENT</b> <code>{escape(name)}</code></h3>'
+        f"<p>{_prose(event['description'])}</p>{_table(rows)}"
+        f"<h4>Data: {_type(event['data'])}</h4>{_sample(event['example'])}</section>"
+    )
+
+
+def _codes(title: str, errors: Iterable[Json]) -> str:
+    """Errors in short; of those that refuse a request of HTTP, with the status."""
+    head = "".join(f"<th>{key}</th>" for key in next(iter(errors)))
+    rows = ((escape(str(value)) for value in error.values()) for error in errors)
+    return f"<details><summary>{title}</summary>{_table(rows, f'<tr>{head}</tr>')}</details>"
+
+
+def _table(rows: Iterable[Iterable[str]], head: str = "") -> str:
+    """Cells that are HTML already."""
+    lines = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+    return f"<table>{head}{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _schema(name: str, schema: Json) -> str:

@@ -8,10 +8,10 @@ would have all others' browsers hang up.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from actors.desk import Measure
 from reileta.errors import MessageInvalid, PlayerNotFound
@@ -27,15 +27,29 @@ _AT: Final = re.compile(r"(?P<what>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DO
 
 
 class ClientMessage(Struct):
-    """One message, R's fields and `instance-data`'s beside them."""
+    """A message on `/api/ws`. `key`, `at` and `to` are of `instance-data` alone."""
 
-    command: str
-    state: Raw = MISSING
-    subgroup: str | None = None
-    data: Raw = MISSING
-    key: str | None = None
-    at: int | float | None = None
-    to: tuple[str, ...] | None = None
+    command: Annotated[str, Meta(description="What is asked for")]
+    state: Annotated[
+        Raw, Meta(description="Comes back with the answer; without it, none comes but errors")
+    ] = MISSING
+    subgroup: Annotated[
+        str | None,
+        Meta(description="The instance's id, for what happens in one; else left out, or `avr`"),
+    ] = None
+    data: Annotated[Raw, Meta(description="As the command says")] = MISSING
+    key: Annotated[
+        str | None,
+        Meta(description="Of `instance-data`: its newest value is kept for those who join later"),
+    ] = None
+    at: Annotated[
+        int | float | None,
+        Meta(description="Of `instance-data` with `key`: lower than the kept value's, it is old"),
+    ] = None
+    to: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="Of `instance-data`: the players who alone get it"),
+    ] = None
 
     @property
     def wanted(self) -> bytes | None:
@@ -66,27 +80,38 @@ class Broken(Exception):
 
 
 class PlaceData(Struct):
-    instance: str
+    """Which instance."""
+
+    instance: Annotated[str, Meta(description="An id or a name, with or without `@server`")]
 
 
 class TokenData(Struct):
-    token: str | None = None
-    integrity: str | None = None
+    """A credential: give either."""
+
+    token: Annotated[str | None, Meta(description="A user's of this server")] = None
+    integrity: Annotated[str | None, Meta(description="A user's of another server")] = None
 
 
 class TopicData(Struct, omit_defaults=True):
-    event: str
-    target: str | None = None
+    """What to hear of."""
+
+    event: Annotated[str, Meta(description="An event, a group of events, or `all`")]
+    target: Annotated[
+        str | None, Meta(description="The one object to hear of: its id, or `@me`; else of all")
+    ] = None
 
 
 class MeasureData(Struct):
     """What a moderator wants, of a player inside or of a user."""
 
-    type: str
-    player: str | None = None
-    user: str | None = None
-    reason: str | None = None
-    until: int | None = None
+    type: Annotated[str, Meta(description="kick, ban, unban, mute, unmute or warn")]
+    player: Annotated[str | None, Meta(description="A player inside; or give `user`")] = None
+    user: Annotated[str | None, Meta(description="An id, a username, or `id@server`")] = None
+    reason: Annotated[str | None, Meta(description="In up to 500 characters")] = None
+    until: Annotated[
+        int | None,
+        Meta(description="Of `ban` and `mute`: when it ends, milliseconds since 1970 UTC"),
+    ] = None
 
     def measure(self) -> Measure:
         """Raises MessageInvalid unless it names one target."""
@@ -98,7 +123,9 @@ class MeasureData(Struct):
 
 
 class PingData(Struct):
-    time: Raw = Raw(b"null")
+    """What is to come back."""
+
+    time: Annotated[Raw, Meta(description="Comes back as `client`")] = Raw(b"null")
 
 
 _message: Final = msgspec.json.Decoder(ClientMessage).decode

@@ -42,6 +42,33 @@ async def test_the_page_shows_every_operation_and_schema(anyone: Client) -> None
         assert link in anchors
 
 
+async def test_the_page_shows_every_command_event_and_close_code(anyone: Client) -> None:
+    sockets = (await anyone.get("/openapi.json")).body["x-websockets"]
+    page = (await anyone.get("/docs")).raw.decode()
+    shown = dict(re.findall(r'<section id="(socket-[^"]*)">(.*?)</section>', page, re.DOTALL))
+    expected = set()
+    for path, socket in sockets.items():
+        anchor = "socket-" + path.strip("/").replace("/", "-")
+        for kind, several in (("send", "commands"), ("event", "events")):
+            for name, one in socket[several].items():
+                expected.add(f"{anchor}-{kind}-{name}")
+                section = shown[f"{anchor}-{kind}-{name}"]
+                assert f"<code>{name}</code></h3>" in section
+                for schema in re.findall(r"schemas/(\w+)", str(one)):
+                    assert f'href="#schema-{schema}"' in section
+                for error in one.get("errors", ()):
+                    assert f"<td>{error['code']}</td>" in section
+        text = page[page.index(f'id="{anchor}"') :]
+        for code in socket["closeCodes"]:
+            assert f"<b>{code}</b>" in text[: text.index("<section")]
+    assert set(shown) == expected
+    data = shown["socket-api-ws-send-instance-moderate"]
+    for field in ("type", "player", "user", "reason", "until"):
+        assert f"<td><code>{field}</code>" in data
+    told = shown["socket-api-ws-event-instance-queue"]
+    assert "the candidates; owner, admins, master and moderators inside" in told
+
+
 async def test_the_root_leads_to_the_page(anyone: Client) -> None:
     answer = await anyone.get("/")
     assert (answer.status, answer.headers["Location"]) == (302, "/docs")
