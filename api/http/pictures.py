@@ -53,7 +53,7 @@ _KINDS: Final[tuple[ImageKind, ...]] = ("thumbnail", "banner")
 def picture_routes(edge: Edge, places: Places) -> Routes:
     """The endpoints of pictures."""
     node = edge.node
-    images, files = node.store.images, node.store.files
+    images, files, blobs = node.store.images, node.store.files, node.store.blobs
     pictures = Pictures()
     routes = Routes("pictures", edge, invalid=ImageInvalid)
 
@@ -71,18 +71,21 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         with places.place(call.by.user.id):
             data = await receive_whole(call.request, LIMIT_BYTES, ImageInvalid, kind=PNG)
             picture = await pictures.renew(data, field=kind)
-            async with files.upload(len(picture.png)) as upload:
+            async with blobs.releasing() as loose, files.upload(len(picture.png)) as upload:
                 await upload.write(picture.png)
                 stored = await upload.commit()
-            async with within as queries:
-                await images.within(queries).put(
-                    of,
-                    kind,
-                    hash_=stored.hash,
-                    size=stored.size,
-                    width=picture.width,
-                    height=picture.height,
-                )
+                loose.add(stored.hash)
+                async with within as queries:
+                    _, replaced = await images.within(queries).put(
+                        of,
+                        kind,
+                        hash_=stored.hash,
+                        size=stored.size,
+                        width=picture.width,
+                        height=picture.height,
+                    )
+                    loose.update(replaced)
+                loose.remove(stored.hash)
 
     def user_picture(kind: ImageKind) -> None:
         """Declares the three endpoints of one kind of picture of users."""
@@ -102,9 +105,9 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         async def delete(call: Call) -> NothingView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
-            if not await images.remove(user.id, kind):
-                raise FileNotUploaded
-            node.changed("user", user)
+            async with blobs.releasing() as loose:
+                loose.update(await images.remove(user.id, kind))
+                node.changed("user", user)
             return NothingView()
 
         declare(path, f"user_{kind}", f"a user's {kind}", get, post, delete, user=True)
@@ -167,10 +170,10 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
 
         async def delete(call: Call) -> NothingView:
             world = await own_world(node, call, call.args["ref"])
-            async with unheld(node, call, world) as queries:
-                if not await images.within(queries).remove(world.id, "thumbnail"):
-                    raise FileNotUploaded
-            node.changed("world", world)
+            async with blobs.releasing() as loose:
+                async with unheld(node, call, world) as queries:
+                    loose.update(await images.within(queries).remove(world.id, "thumbnail"))
+                node.changed("world", world)
             return NothingView()
 
         declare(

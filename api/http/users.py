@@ -156,9 +156,11 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
             raise UserCannotDelete
-        deleted = await users.delete(user.id)
-        auth.forget_user(user.id)
-        await node.user_deleted(deleted)
+        async with node.store.blobs.releasing() as loose:
+            deleted = await users.delete(user.id)
+            loose.update(deleted.files)
+            auth.forget_user(user.id)
+            await node.user_deleted(deleted)
         return NothingView()
 
     return routes

@@ -155,9 +155,8 @@ def world_routes(edge: Edge) -> Routes:
     async def delete_world(call: Call) -> NothingView:
         """Deletes a world; its owner and admins may. Instances that are open stay open."""
         world = await own_world(node, call, call.args["ref"])
-        async with unheld(node, call, world) as queries:
-            if not await Worlds(queries, node.clock).delete(world.id):
-                raise WorldNotFound
+        async with node.store.blobs.releasing() as loose, unheld(node, call, world) as queries:
+            loose.update(await Worlds(queries, node.clock).delete(world.id))
         return NothingView()
 
     return routes

@@ -53,7 +53,8 @@ class Upload(ABC):
     async def commit(self) -> Stored:
         """Puts the file in its place, for good: once this returns, a loss of power can't take it.
 
-        Raises StorageUnavailable. Can be called once.
+        Until the upload's body is left, nobody of this process can remove it: in there, it is to be
+        referenced. Raises StorageUnavailable. Can be called once.
         """
 
 
@@ -92,8 +93,9 @@ class FileStore(ABC):
         """Whether the file is in its place. Raises StorageUnavailable."""
 
     @abstractmethod
-    async def remove(self, hash_: str, *, placed_before_ms: int) -> bool:
-        """Removes the file, unless it was put in place (or anew) at that time or later.
+    async def remove(self, hash_: str, *, placed_before_ms: int | None) -> bool:
+        """Removes the file, unless it was put in place (or anew) at that time or later, or by an
+        upload whose body has not ended. None: whenever it was.
 
         Returns whether it is gone now; a file that never was is. Raises StorageUnavailable.
         """

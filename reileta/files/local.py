@@ -17,6 +17,7 @@ import hashlib
 import os
 import secrets
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -53,13 +54,17 @@ class LocalFiles(FileStore):
         self._writers = trio.CapacityLimiter(threads)
         self._readers = trio.CapacityLimiter(threads)
         self._syncers = trio.CapacityLimiter(SYNCING_THREADS)
-        # Between looking at a file's age and removing it, nobody may put it in place anew.
+        # Between looking at a file and removing it, nobody may put it in place anew.
         self._placing = threading.Lock()
+        self._claimed: Counter[str] = Counter()
+        """How many uploads put that file in place whose bodies have not ended; under the lock."""
 
     @asynccontextmanager
     async def upload(self, limit_bytes: int) -> AsyncIterator[Upload]:
         fd, path = await in_thread(self._writers, self._create)
-        upload = _LocalUpload(fd, path, limit_bytes, self._writers, self._syncers, self._place)
+        upload = _LocalUpload(
+            fd, path, limit_bytes, self._writers, self._syncers, self._place, self._leave
+        )
         try:
             yield upload
         finally:
@@ -81,7 +86,7 @@ class LocalFiles(FileStore):
     async def has(self, hash_: str) -> bool:
         return await in_thread(self._readers, self._path(hash_).is_file)
 
-    async def remove(self, hash_: str, *, placed_before_ms: int) -> bool:
+    async def remove(self, hash_: str, *, placed_before_ms: int | None) -> bool:
         return await in_thread(
             self._writers, partial(self._remove, self._path(hash_), placed_before_ms)
         )
@@ -117,7 +122,8 @@ class LocalFiles(FileStore):
         for folder in folders:
             folder.mkdir(exist_ok=True, mode=0o700)
 
-    def _place(self, path: Path, hash_: str) -> None:
+    def _place(self, path: Path, hash_: str) -> Path:
+        """Renames a file to what it is; the upload has a claim on it until `_leave`."""
         place = self._path(hash_)
         folder = place.parent
         if not folder.is_dir():
@@ -127,12 +133,22 @@ class LocalFiles(FileStore):
         with self._placing:
             # Over an equal file, if there is one: that makes it whole if the disk had harmed it.
             path.rename(place)
-        _sync_folder(folder)
+            self._claimed[hash_] += 1
+        return place
 
-    def _remove(self, path: Path, placed_before_ms: int) -> bool:
+    def _leave(self, hash_: str) -> None:
         with self._placing:
+            self._claimed[hash_] -= 1
+            if not self._claimed[hash_]:
+                del self._claimed[hash_]
+
+    def _remove(self, path: Path, placed_before_ms: int | None) -> bool:
+        with self._placing:
+            if path.name in self._claimed:
+                return False
             try:
-                if path.stat().st_mtime_ns // 1_000_000 >= placed_before_ms:
+                placed_ms = path.stat().st_mtime_ns // 1_000_000
+                if placed_before_ms is not None and placed_ms >= placed_before_ms:
                     return False
                 path.unlink()
             except FileNotFoundError:
@@ -178,7 +194,8 @@ class _LocalUpload(Upload):
         limit_bytes: int,
         writers: trio.CapacityLimiter,
         syncers: trio.CapacityLimiter,
-        place: Callable[[Path, str], None],
+        place: Callable[[Path, str], Path],
+        leave: Callable[[str], None],
     ) -> None:
         self._fd = fd
         self._path = path
@@ -186,13 +203,15 @@ class _LocalUpload(Upload):
         self._writers = writers
         self._syncers = syncers
         self._place = place
+        self._leave = leave
         self._digest = hashlib.sha256()
         self._size = 0
         self._block = bytearray(BLOCK_BYTES)
         self._filled = 0
         self._whole = True
         """Whether all bytes that were given are in the file or in the block."""
-        self._placed = False
+        self._placed: str | None = None
+        """The hash under which the file is in its place."""
 
     @property
     def size(self) -> int:
@@ -218,15 +237,17 @@ class _LocalUpload(Upload):
                 self._filled = 0
 
     async def commit(self) -> Stored:
-        if not self._whole or self._placed:
+        if not self._whole or self._placed is not None:
             raise RuntimeError("this upload can't be committed: a write failed, or it was before")
         return await in_thread(self._syncers, self._finish)
 
     def close(self) -> None:
-        """Discards the file, unless it is in its place."""
+        """Discards the file, or ends the claim on it where it is in its place."""
         try:
-            if not self._placed:
+            if self._placed is None:
                 self._path.unlink(missing_ok=True)
+            else:
+                self._leave(self._placed)
         finally:
             os.close(self._fd)
 
@@ -246,8 +267,9 @@ class _LocalUpload(Upload):
         self._put(memoryview(self._block)[: self._filled])
         os.fsync(self._fd)
         stored = Stored(self._digest.hexdigest(), self._size)
-        self._place(self._path, stored.hash)
-        self._placed = True
+        place = self._place(self._path, stored.hash)
+        self._placed = stored.hash
+        _sync_folder(place.parent)
         return stored
 
 

@@ -15,7 +15,7 @@ from reileta.errors import (
 )
 from reileta.ids import new_id
 from reileta.records import Asset
-from reileta.store.blobs import Blobs
+from reileta.store.blobs import Blobs, hashes
 from reileta.store.postgres import ConstraintBroken, Queries, Row
 from reileta.store.sql import assignments
 
@@ -111,9 +111,15 @@ class Assets:
             raise await self._refused(self._queries, id_)
         return asset(row)
 
-    async def delete(self, id_: str) -> bool:
-        """Deletes the asset; whether there was one. Its file goes when nothing else is of it."""
-        return await self._queries.execute("DELETE FROM assets WHERE id = $1", id_) > 0
+    async def delete(self, id_: str) -> frozenset[str]:
+        """Deletes the asset. Returns the hash of its file, if it has one, to be released.
+
+        Raises AssetNotFound.
+        """
+        row = await self._queries.fetch_one("DELETE FROM assets WHERE id = $1 RETURNING hash", id_)
+        if row is None:
+            raise AssetNotFound
+        return hashes([row])
 
     async def room(self, owner: str) -> int:
         """How many bytes of files the owner's worlds can still take. It can be gone in a moment."""

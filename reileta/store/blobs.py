@@ -8,24 +8,36 @@ in the middle:
   lock, a reference is made only to a file that is there, and a file is removed only if nothing
   references it, before its row's deletion is committed. A crash in between leaves a row without a
   file, that nothing references: harmless, and mended by the next upload of that content.
-- An upload puts its file in place before it asks for a reference. So a crash in between leaves a
-  file without a row: `adopt` finds it, and it is collected like any other that nobody wants.
+- An upload puts its file in place before it asks for a reference, and asks for it before its body
+  ends (`Upload.commit`): until then the file store removes the file for nobody.
 
-What nothing references is kept for a while (`before_ms`), counted from when it was put in place or
-referenced last: so an upload that has just come in is not collected before it is referenced.
+Whoever takes a reference away, or gets none for what it put in place, releases the file afterwards
+(`releasing`): if it was the last, the file goes at once, so that nobody has more on the disk than
+is counted. What a crash or an outage keeps from being released is found later: `adopt` makes a row
+for a file without one, and `collect` removes what nothing has referenced for a while (`before_ms`).
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Final
 
-from reileta.clock import Clock
-from reileta.errors import StorageUnavailable
-from reileta.files import FileStore
-from reileta.store.postgres import ConstraintBroken, Queries
+import structlog
+import trio
 
+from reileta import logevents
+from reileta.clock import Clock
+from reileta.errors import DatabaseUnavailable, StorageUnavailable
+from reileta.files import FileStore
+from reileta.store.postgres import ConstraintBroken, Queries, Row
+
+RELEASE_S: Final = 5.0
+"""How long a request waits for what it released to be removed; the rest is collected later."""
 _AT_ONCE: Final = 1000
 """Files that are looked at in one statement."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Blobs:
@@ -48,6 +60,44 @@ class Blobs:
         )
         if not await self._files.has(hash_):
             raise StorageUnavailable
+
+    @asynccontextmanager
+    async def releasing(self) -> AsyncIterator[set[str]]:
+        """A set for the body to put hashes in: they are released when it has ended, however it did,
+        also when it is being cancelled.
+
+        The body's transaction is to end within it, and so is an upload. Nothing is raised: what
+        can't be removed within `RELEASE_S` is collected later.
+        """
+        hashes: set[str] = set()
+        try:
+            yield hashes
+        finally:
+            with trio.move_on_after(RELEASE_S, shield=True):
+                try:
+                    await self.release(hashes)
+                except (DatabaseUnavailable, StorageUnavailable):
+                    _log.debug(logevents.FILES_POSTPONED)
+
+    async def release(self, hashes: Collection[str]) -> int:
+        """Removes at once those of the files that nothing references, be there a row or not; how
+        many. What an upload has put in place whose body goes on stays: that upload will see to it.
+
+        Raises DatabaseUnavailable, StorageUnavailable; what it removed until then stays removed.
+        """
+        if not hashes:
+            return 0
+        # Looks first without a lock: what is wanted elsewhere, as is usual, costs this alone.
+        rows = await self._queries.fetch(
+            "SELECT hash FROM unnest($1::text[]) AS it (hash) "
+            "WHERE NOT EXISTS (SELECT FROM assets WHERE assets.hash = it.hash) "
+            "AND NOT EXISTS (SELECT FROM images WHERE images.hash = it.hash)",
+            list(hashes),
+        )
+        released = 0
+        for row in rows:
+            released += await self._release(row["hash"])
+        return released
 
     async def adopt(self) -> int:
         """Makes a row for each file that has none; how many these were."""
@@ -86,6 +136,24 @@ class Blobs:
             after = rows[-1]["hash"]
         return collected
 
+    async def _release(self, hash_: str) -> bool:
+        try:
+            async with self._queries.transaction() as transaction:
+                # The lock, also of a file that has no row yet: it never outlives the transaction.
+                await transaction.execute(
+                    "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, 0, $2, $2) "
+                    "ON CONFLICT (hash) DO UPDATE SET touched_at = blobs.touched_at",
+                    hash_,
+                    self._clock.now_ms(),
+                )
+                # Under the lock, the foreign keys look again.
+                await transaction.execute("DELETE FROM blobs WHERE hash = $1", hash_)
+                if not await self._files.remove(hash_, placed_before_ms=None):
+                    raise _Fresh
+        except (ConstraintBroken, _Fresh):
+            return False
+        return True
+
     async def _collect(self, hash_: str, before_ms: int) -> bool:
         try:
             async with self._queries.transaction() as transaction:
@@ -103,5 +171,10 @@ class Blobs:
         return True
 
 
+def hashes(rows: Collection[Row]) -> frozenset[str]:
+    """The hashes in rows with a column `hash`, which may be null."""
+    return frozenset(row["hash"] for row in rows if row["hash"] is not None)
+
+
 class _Fresh(Exception):
-    """The file was put in place again: its row stays."""
+    """The file was put in place again, or lately: its row stays as it was."""

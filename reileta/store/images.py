@@ -6,16 +6,21 @@ The PNGs themselves are files; here stands which.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Final, Literal
 
 from reileta.clock import Clock
-from reileta.errors import UserNotFound, WorldNotFound
+from reileta.errors import FileNotUploaded, UserNotFound, WorldNotFound
 from reileta.ids import is_id
 from reileta.records import Image
-from reileta.store.blobs import Blobs
-from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.blobs import Blobs, hashes
+from reileta.store.postgres import Queries, Row
 
 ImageKind = Literal["thumbnail", "banner"]
+_OWNERS: Final = {
+    "user_id": ("users", UserNotFound),
+    "world_id": ("worlds", WorldNotFound),
+}
+"""Whose picture it is, by the column that says so: the table, and the error for nobody's."""
 
 
 class Images:
@@ -30,37 +35,39 @@ class Images:
 
     async def put(
         self, of: str, kind: ImageKind, *, hash_: str, size: int, width: int, height: int
-    ) -> Image:
+    ) -> tuple[Image, frozenset[str]]:
         """Makes a file that was put in place the picture of a user or a world, by its id.
 
-        It takes the place of the one before. Raises UserNotFound, WorldNotFound, and
-        StorageUnavailable if the file was collected meanwhile.
+        It takes the place of the one before, whose hash comes with it, to be released. Raises
+        UserNotFound, WorldNotFound, and StorageUnavailable if the file is gone again.
         """
         column = _column(of)
-        try:
-            async with self._queries.transaction() as transaction:
-                await self._blobs.hold(transaction, hash_, size)
-                row = await transaction.fetch_one(
-                    f"INSERT INTO images ({column}, kind, hash, width, height, updated_at) "  # noqa: S608 - one of two
-                    "VALUES ($1, $2, $3, $4, $5, $6) "
-                    f"ON CONFLICT ({column}, kind) WHERE {column} IS NOT NULL DO UPDATE "
-                    "SET hash = excluded.hash, width = excluded.width, height = excluded.height, "
-                    "updated_at = excluded.updated_at RETURNING *",
-                    of,
-                    kind,
-                    hash_,
-                    width,
-                    height,
-                    self._clock.now_ms(),
-                )
-        except ConstraintBroken as error:
-            if error.constraint == "images_user":
-                raise UserNotFound from error
-            if error.constraint == "images_world":
-                raise WorldNotFound from error
-            raise
+        table, missing = _OWNERS[column]
+        async with self._queries.transaction() as transaction:
+            # One picture at a time for an owner: so each knows which it took the place of.
+            if not await transaction.fetch(
+                f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE",
+                of,
+            ):
+                raise missing
+            await self._blobs.hold(transaction, hash_, size)
+            before = await transaction.fetch(
+                f"DELETE FROM images WHERE {column} = $1 AND kind = $2 RETURNING hash",  # noqa: S608 - one of two
+                of,
+                kind,
+            )
+            row = await transaction.fetch_one(
+                f"INSERT INTO images ({column}, kind, hash, width, height, updated_at) "  # noqa: S608 - one of two
+                "VALUES ($1, $2, $3, $4, $5, $6) RETURNING *",
+                of,
+                kind,
+                hash_,
+                width,
+                height,
+                self._clock.now_ms(),
+            )
         assert row is not None
-        return image(row)
+        return image(row), hashes(before) - {hash_}
 
     async def get(self, of: str, kind: ImageKind) -> Image | None:
         row = await self._queries.fetch_one(
@@ -70,16 +77,19 @@ class Images:
         )
         return None if row is None else image(row)
 
-    async def remove(self, of: str, kind: ImageKind) -> bool:
-        """Whether there was one. Its file goes when nothing else is of it."""
-        return (
-            await self._queries.execute(
-                f"DELETE FROM images WHERE {_column(of)} = $1 AND kind = $2",  # noqa: S608 - one of two
-                of,
-                kind,
-            )
-            > 0
+    async def remove(self, of: str, kind: ImageKind) -> frozenset[str]:
+        """Takes the picture away. Returns its file's hash, to be released.
+
+        Raises FileNotUploaded if there is none.
+        """
+        rows = await self._queries.fetch(
+            f"DELETE FROM images WHERE {_column(of)} = $1 AND kind = $2 RETURNING hash",  # noqa: S608 - one of two
+            of,
+            kind,
         )
+        if not rows:
+            raise FileNotUploaded
+        return hashes(rows)
 
     async def of_many(self, ids: Collection[str]) -> dict[tuple[str, str], Image]:
         """The pictures of these users and worlds, by whose they are and their kind."""

@@ -10,6 +10,7 @@ from reileta.clock import Clock
 from reileta.errors import AuthInvalid, UserCannotDelete, UserInvalid, UserNotFound
 from reileta.ids import is_id, new_id
 from reileta.records import ADMIN_TAG, DeletedUser, Page, User
+from reileta.store.blobs import hashes
 from reileta.store.postgres import ConstraintBroken, Queries, Row
 from reileta.store.sql import Where, assignments, page, tag_list
 
@@ -177,9 +178,17 @@ class Users:
                 "WHERE follows.follower = gone.follower AND follows.followed = gone.followed",
                 id_,
             )
-            # Sessions, tokens and images hang on the row.
+            pictures = await transaction.fetch(
+                "DELETE FROM images WHERE user_id = $1 RETURNING hash", id_
+            )
+            # Sessions and tokens hang on the row.
             await transaction.execute("DELETE FROM users WHERE id = $1", id_)
-        return DeletedUser(user=gone, sessions=tuple(one["id"] for one in sessions), **handed)
+        return DeletedUser(
+            user=gone,
+            sessions=tuple(one["id"] for one in sessions),
+            files=hashes(pictures),
+            **handed,
+        )
 
     async def grant(self, ref: str, tag: str) -> User:
         """Gives the user of that id or username a tag, once. Raises UserNotFound."""

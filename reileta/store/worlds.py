@@ -8,6 +8,7 @@ from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound
 from reileta.ids import new_id
 from reileta.records import Page, World
+from reileta.store.blobs import hashes
 from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import Queries, Row
 from reileta.store.sql import Where, assignments, page, tag_list
@@ -118,9 +119,25 @@ class Worlds:
             raise WorldNotFound
         return world(row)
 
-    async def delete(self, id_: str) -> bool:
-        """Whether there was one."""
-        return await self._queries.execute("DELETE FROM worlds WHERE id = $1", id_) > 0
+    async def delete(self, id_: str) -> frozenset[str]:
+        """Deletes the world, its assets and its picture.
+
+        Returns the hashes of their files, to be released. Raises WorldNotFound.
+        """
+        async with self._queries.transaction() as transaction:
+            # The lock keeps assets and pictures from coming in between.
+            if not await transaction.fetch("SELECT FROM worlds WHERE id = $1 FOR UPDATE", id_):
+                raise WorldNotFound
+            gone = [
+                *await transaction.fetch(
+                    "DELETE FROM assets WHERE world_id = $1 RETURNING hash", id_
+                ),
+                *await transaction.fetch(
+                    "DELETE FROM images WHERE world_id = $1 RETURNING hash", id_
+                ),
+            ]
+            await transaction.execute("DELETE FROM worlds WHERE id = $1", id_)
+        return hashes(gone)
 
 
 def world(row: Row) -> World:

@@ -209,6 +209,20 @@ async def test_putting_a_file_in_place_anew_makes_it_young(
     assert not await files.remove(stored.hash, placed_before_ms=1_000_001)
 
 
+async def test_what_an_upload_put_in_place_stays_until_its_body_ends(files: LocalFiles) -> None:
+    async with files.upload(1) as last:
+        async with files.upload(1) as first:
+            await first.write(b"x")
+            stored = await first.commit()
+            await last.write(b"x")
+            await last.commit()
+            assert not await files.remove(stored.hash, placed_before_ms=None)
+        assert not await files.remove(stored.hash, placed_before_ms=FOREVER)
+        assert await files.has(stored.hash)
+    assert await files.remove(stored.hash, placed_before_ms=None)
+    assert not await files.has(stored.hash)
+
+
 async def test_a_reader_keeps_what_it_opened(files: LocalFiles) -> None:
     data = os.urandom(3 * CHUNK_BYTES)
     stored = await put(files, data)

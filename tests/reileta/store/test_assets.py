@@ -111,8 +111,9 @@ async def test_an_update_changes_what_it_names_alone(store: Store, clock: Manual
 async def test_assets_go_one_by_one_and_with_their_world(store: Store) -> None:
     world = await a_world(store)
     asset, other = await an_asset(store, world), await an_asset(store, world, "2.0")
-    assert await store.assets.delete(asset.id)
-    assert not await store.assets.delete(asset.id)
+    assert await store.assets.delete(asset.id) == frozenset()
+    with pytest.raises(AssetNotFound):
+        await store.assets.delete(asset.id)
     await store.worlds.delete(world.id)
     assert await store.assets.get(world.id, other.id) is None
 

@@ -5,34 +5,17 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from reileta.errors import AssetNotFound, FileExists, StorageUnavailable
-from reileta.files import FileStore, Stored
+from reileta.files import FileStore
 from reileta.files.local import LocalFiles
-from reileta.records import World
 from reileta.store import Store
 from reileta.store.assets import Assets
 from reileta.store.blobs import Blobs
 from tests.conftest import ManualClock
+from tests.reileta.store.blobs import FOREVER, Pausing, filled, kept, rows
 from tests.reileta.store.people import a_file, a_user, a_world, an_asset, held_up
-
-FOREVER = 2**62
-"""A time after all files: nothing is too young to be collected."""
-
-
-async def kept(store: Store) -> set[str]:
-    return {file.hash for file in await store.files.listed("", 1000)}
-
-
-async def rows(store: Store) -> set[str]:
-    return {row["hash"] for row in await store.database.fetch("SELECT hash FROM blobs")}
-
-
-async def filled(store: Store, world: World, version: str, data: bytes) -> tuple[str, Stored]:
-    asset = await an_asset(store, world, version)
-    stored = await a_file(store.files, data)
-    await store.assets.fill(asset.id, stored.hash, stored.size)
-    return asset.id, stored
 
 
 async def test_what_is_referenced_is_kept(filed: Store) -> None:
@@ -103,7 +86,7 @@ async def test_a_file_that_nobody_asked_for_is_adopted(filed: Store, clock: Manu
 class Crashing(LocalFiles):
     """Removes a file, and then the process would end."""
 
-    async def remove(self, hash_: str, *, placed_before_ms: int) -> bool:
+    async def remove(self, hash_: str, *, placed_before_ms: int | None) -> bool:
         await super().remove(hash_, placed_before_ms=placed_before_ms)
         raise StorageUnavailable
 
@@ -121,28 +104,6 @@ async def test_a_crash_while_collecting_loses_nothing_that_is_wanted(
     await filled(filed, world, "2", b"x")
     assert await filed.blobs.collect(FOREVER) == 0
     assert await kept(filed) == {stored.hash}
-
-
-class Pausing(LocalFiles):
-    """Stops where a collection has removed its file, and where a reference looks for its file."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.reached = trio.Event()
-        self.go = trio.Event()
-
-    async def _pause(self) -> None:
-        self.reached.set()
-        await self.go.wait()
-
-    async def remove(self, hash_: str, *, placed_before_ms: int) -> bool:
-        removed = await super().remove(hash_, placed_before_ms=placed_before_ms)
-        await self._pause()
-        return removed
-
-    async def has(self, hash_: str) -> bool:
-        await self._pause()
-        return await super().has(hash_)
 
 
 async def test_a_reference_waits_for_a_collection_and_sees_what_is_gone(
@@ -204,22 +165,23 @@ async def test_no_file_is_lost_however_uploads_and_collections_meet(filed: Store
     """Nothing is ever too young here, so that only the locks protect a file."""
     world = await a_world(filed, "u_x@other.example")
     busy = 0
-    again = 0
 
-    async def upload(number: int) -> None:
-        nonlocal busy, again
+    async def use(number: int) -> None:
+        nonlocal busy
         busy += 1
         for turn in range(12):
             asset = await an_asset(filed, world, f"{number}.{turn}")
-            stored = await a_file(filed.files, b"%d" % (turn % 3))
-            try:
+            async with filed.blobs.releasing() as loose, filed.files.upload(1) as upload:
+                await upload.write(b"%d" % (turn % 3))
+                stored = await upload.commit()
+                loose.add(stored.hash)
+                if turn % 4 == 3:
+                    continue
                 await filed.assets.fill(asset.id, stored.hash, stored.size)
-            except StorageUnavailable:
-                again += 1
-                continue
             async with filed.files.open(stored.hash) as reader:
                 assert [chunk async for chunk in reader] == [b"%d" % (turn % 3)]
-            await filed.assets.delete(asset.id)
+            async with filed.blobs.releasing() as loose:
+                loose.update(await filed.assets.delete(asset.id))
         busy -= 1
 
     async def collect(files: FileStore) -> None:
@@ -229,13 +191,11 @@ async def test_no_file_is_lost_however_uploads_and_collections_meet(filed: Store
 
     async with trio.open_nursery() as nursery:
         for number in range(6):
-            nursery.start_soon(upload, number)
+            nursery.start_soon(use, number)
         await trio.lowlevel.checkpoint()
         for _ in range(2):
             nursery.start_soon(collect, filed.files)
-    for asset in await filed.assets.of(world.id):
-        assert asset.hash is None or await filed.files.has(asset.hash)
-    assert again < 72
+    assert await kept(filed) == set()
 
 
 async def test_a_fill_that_is_refused_holds_nothing(filed: Store) -> None:

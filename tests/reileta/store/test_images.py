@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from reileta.errors import StorageUnavailable, UserNotFound, WorldNotFound
+from reileta.errors import FileNotUploaded, StorageUnavailable, UserNotFound, WorldNotFound
+from reileta.files import Stored
 from reileta.ids import new_id
 from reileta.records import Image
 from reileta.store import Store
@@ -14,7 +15,10 @@ from tests.reileta.store.people import a_file, a_user, a_world
 
 async def put(store: Store, of: str, kind: ImageKind = "thumbnail", data: bytes = b"png") -> Image:
     stored = await a_file(store.files, data)
-    return await store.images.put(of, kind, hash_=stored.hash, size=stored.size, width=4, height=3)
+    image, _ = await store.images.put(
+        of, kind, hash_=stored.hash, size=stored.size, width=4, height=3
+    )
+    return image
 
 
 async def test_users_and_worlds_have_pictures(filed: Store, clock: ManualClock) -> None:
@@ -39,27 +43,46 @@ async def test_users_and_worlds_have_pictures(filed: Store, clock: ManualClock) 
 async def test_a_new_picture_takes_the_place_of_the_old(filed: Store, clock: ManualClock) -> None:
     ada = await a_user(filed)
     world = await a_world(filed)
+    stored = await a_file(filed.files, b"new")
     for of in (ada.id, world.id):
         old = await put(filed, of)
         clock.advance(5)
-        new = await put(filed, of, data=b"new")
-        assert await filed.images.get(of, "thumbnail") == new != old
+        again: list[frozenset[str]] = []
+        for _ in range(2):
+            new, freed = await filed.images.put(
+                of, "thumbnail", hash_=stored.hash, size=stored.size, width=4, height=3
+            )
+            again.append(freed)
+            assert await filed.images.get(of, "thumbnail") == new != old
+        assert again == [{old.hash}, set()]
 
 
 async def test_of_pictures_at_once_one_stays(filed: Store) -> None:
     ada = await a_user(filed)
+    files = [await a_file(filed.files, b"%d" % number) for number in range(8)]
+    freed: list[str] = []
+
+    async def put_one(file: Stored) -> None:
+        _, before = await filed.images.put(
+            ada.id, "thumbnail", hash_=file.hash, size=file.size, width=4, height=3
+        )
+        freed.extend(before)
+
     async with trio.open_nursery() as nursery:
-        for number in range(8):
-            nursery.start_soon(put, filed, ada.id, "thumbnail", b"%d" % (number % 3))
-    assert len(await filed.images.of_many([ada.id])) == 1
+        for file in files:
+            nursery.start_soon(put_one, file)
+    (left,) = (await filed.images.of_many([ada.id])).values()
+    assert sorted([*freed, left.hash]) == sorted(file.hash for file in files)
 
 
 async def test_a_picture_is_removed_once(filed: Store) -> None:
     ada = await a_user(filed)
-    await put(filed, ada.id)
-    assert not await filed.images.remove(ada.id, "banner")
-    assert await filed.images.remove(ada.id, "thumbnail")
-    assert not await filed.images.remove(ada.id, "thumbnail")
+    picture = await put(filed, ada.id)
+    with pytest.raises(FileNotUploaded):
+        await filed.images.remove(ada.id, "banner")
+    assert await filed.images.remove(ada.id, "thumbnail") == {picture.hash}
+    with pytest.raises(FileNotUploaded):
+        await filed.images.remove(ada.id, "thumbnail")
 
 
 async def test_nobody_has_no_picture(filed: Store) -> None:
@@ -81,11 +104,11 @@ async def test_pictures_go_with_whose_they_are(filed: Store) -> None:
     await filed.users.ensure_system_accounts(trio_hash)
     ada = await a_user(filed)
     world = await a_world(filed, ada.id)
-    await put(filed, ada.id)
-    await put(filed, world.id)
-    await filed.users.delete(ada.id)
+    mine = await put(filed, ada.id)
+    view = await put(filed, world.id, data=b"view")
+    assert (await filed.users.delete(ada.id)).files == {mine.hash}
     assert list(await filed.images.of_many([ada.id, world.id])) == [(world.id, "thumbnail")]
-    await filed.worlds.delete(world.id)
+    assert await filed.worlds.delete(world.id) == {view.hash}
     assert await filed.images.of_many([ada.id, world.id]) == {}
 
 

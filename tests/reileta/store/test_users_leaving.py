@@ -117,6 +117,7 @@ async def test_who_is_deleted_leaves_nothing_private(store: Store, heir: User) -
         worlds=(world.id,),
         instances=(instance,),
         services=(service,),
+        files=frozenset(),
     )
     assert await store.users.by_id(ada.id) is None
     assert await store.users.credentials("ada") is None

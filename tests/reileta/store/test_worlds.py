@@ -97,8 +97,9 @@ async def test_an_update_changes_what_it_names_alone(store: Store, clock: Manual
 
 async def test_a_world_is_deleted_once(store: Store) -> None:
     world = await make(store)
-    assert await store.worlds.delete(world.id)
-    assert not await store.worlds.delete(world.id)
+    assert await store.worlds.delete(world.id) == frozenset()
+    with pytest.raises(WorldNotFound):
+        await store.worlds.delete(world.id)
     assert await store.worlds.get(world.id) is None
 
 
