@@ -152,41 +152,12 @@ class FakeStore:
     instances: FakeInstances = field(default_factory=FakeInstances)
 
     def __post_init__(self) -> None:
+        self.bans = self.instances
         self.hosting = FakeHosting(self.instances)
-
+        self.moderators = self.deeds = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeEstates()
-
-    @property
-    def assets(self) -> FakeRegistry:
-        return FakeRegistry()
-
-    @property
-    def images(self) -> FakeRegistry:
-        return FakeRegistry()
-
-    @property
-    def bans(self) -> FakeInstances:
-        return self.instances
-
-    @property
-    def moderators(self) -> FakeHosting:
-        return self.hosting
-
-    @property
-    def deeds(self) -> FakeHosting:
-        return self.hosting
-
-    @property
-    def follows(self) -> FakeHosting:
-        return self.hosting
-
-    @property
-    def users(self) -> FakeHosting:
-        return self.hosting
-
-    @property
-    def profiles(self) -> FakeProfiles:
-        return FakeProfiles()
+        self.assets = self.images = FakeRegistry()
+        self.profiles = FakeProfiles()
 
 
 @dataclass(frozen=True, slots=True)
