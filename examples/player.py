@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -119,6 +120,16 @@ async def typed() -> AsyncIterator[str]:
         yield rest.decode(errors="replace")
 
 
+async def end_when_told(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Ends what runs in the scope at Ctrl-C: in order, and not in the middle of a line of code."""
+    with trio.open_signal_receiver(signal.SIGINT) as told:
+        task_status.started()
+        async for _ in told:
+            scope.cancel()
+
+
 async def _print(player: Player) -> None:
     while True:
         message = await player.receive()
@@ -134,6 +145,7 @@ async def _main(options: argparse.Namespace) -> None:
         names = ", ".join(one["displayname"] for one in joined["players"])
         print(f"inside {joined['instance']} as {joined['player']}: {names}")
         nursery.start_soon(_print, player)
+        await nursery.start(end_when_told, nursery.cancel_scope)
         async for line in typed():
             await player.send({"say": line})
         nursery.cancel_scope.cancel()

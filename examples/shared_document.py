@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import trio
 import trio_websocket
-from player import PASSWORD, SERVER, Refused, run, typed
+from player import PASSWORD, SERVER, Refused, end_when_told, run, typed
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
@@ -209,17 +209,21 @@ async def _main(options: argparse.Namespace) -> None:
     await login.log_in()
     if sys.stdin.isatty():
         print(HELP, file=sys.stderr)
+    saved = True
     async with trio.open_nursery() as nursery:
+        await nursery.start(end_when_told, nursery.cancel_scope)
         nursery.start_soon(document.stay_connected)
         nursery.start_soon(login.stay_good)
         async for line in typed():
             name, _, value = line.strip().partition(" ")
             if name:
                 await document.edit(name, value or None)
-        with trio.move_on_after(LEAVE_S) as patience:
+        saved = False
+        with trio.move_on_after(LEAVE_S):
             await document.saved.wait()
+            saved = True
         nursery.cancel_scope.cancel()
-    if patience.cancelled_caught:
+    if not saved:
         sys.exit("what was typed last is not saved")
 
 
