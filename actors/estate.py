@@ -78,20 +78,23 @@ class Estate:
 
     # Sockets and tokens ------------------------------------------------------------------------
 
-    def open(self, message: Open, wanted: Callable[[], bool], opened: Callable[[], None]) -> None:
+    def open(
+        self, message: Open, ensure_wanted: Callable[[], None], opened: Callable[[], None]
+    ) -> None:
         """A socket of the session API is there; answers the message.
 
-        `opened` is called once it counts, before it is greeted; it must be `wanted` still.
+        `ensure_wanted` raises if it is not to be opened after all, when the rules are there;
+        `opened` is called once it counts, before it is greeted.
         """
         message.defer()
-        self._when_loaded(partial(self._open, message, wanted, opened), message.fail)
+        self._when_loaded(partial(self._open, message, ensure_wanted, opened), message.fail)
 
-    def _open(self, message: Open, wanted: Callable[[], bool], opened: Callable[[], None]) -> None:
+    def _open(
+        self, message: Open, ensure_wanted: Callable[[], None], opened: Callable[[], None]
+    ) -> None:
         rules, line = self._loaded, message.line
-        if not wanted():
-            message.fail(SessionNotFound())  # nobody waits for it: the socket went
-            return
         try:
+            ensure_wanted()
             rules.admit(message.token_hash, message.expires)
             self._connect(line, message.token_hash, exclusive=True)
         except ReiletaError as error:

@@ -70,6 +70,7 @@ from reileta.errors import (
     NotInInstance,
     Overloaded,
     ReiletaError,
+    SessionNotFound,
 )
 from reileta.frames import EMPTY, answer, encode, event
 from reileta.ids import at, is_instance_name
@@ -166,16 +167,26 @@ class SessionActor(Actor[SessionMessage]):
     # Sockets -----------------------------------------------------------------------------------
 
     def _open(self, message: Open) -> None:
-        if message.token_hash in self._around.revoked or self._id in self._around.revoked:
-            raise CredentialInvalid
+        self._ensure_good(message.token_hash)
         line = message.line
         self._opening.add(line)
+
+        def ensure_wanted() -> None:
+            """While it waited for the rules, its socket may have gone, or its token died."""
+            if line not in self._opening:
+                raise SessionNotFound
+            self._ensure_good(message.token_hash)
 
         def opened() -> None:
             self._presence.lines.add(line)
             self._welcome(line, message.token_hash)
 
-        self._estate.open(message, lambda: line in self._opening, opened)
+        self._estate.open(message, ensure_wanted, opened)
+
+    def _ensure_good(self, token: bytes) -> None:
+        """Raises CredentialInvalid if the token or the session has ended."""
+        if token in self._around.revoked or self._id in self._around.revoked:
+            raise CredentialInvalid
 
     def _welcome(self, sink: Sink, token: bytes) -> None:
         """A new socket counts from here on."""
@@ -198,9 +209,8 @@ class SessionActor(Actor[SessionMessage]):
         self._end()
 
     def _attach(self, message: Attach) -> None:
-        sockets, revoked = self._presence.sockets, self._around.revoked
-        if message.token_hash in revoked or self._id in revoked:
-            raise CredentialInvalid
+        self._ensure_good(message.token_hash)
+        sockets = self._presence.sockets
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:

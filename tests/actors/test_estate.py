@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import trio
 
 from actors.messages import Detach
 from actors.node import Node
 from reileta.errors import AlreadyConnected, CredentialInvalid
+from reileta.jsonvalues import Json
 from reileta.store import Store
+from reileta.store.states import States
 from tests.actors.lines import FakeLine, open_node, sibling, someone, until
 from tests.conftest import ManualClock
 
@@ -113,6 +116,34 @@ async def test_a_killed_token_closes_its_line_alone(node: Node) -> None:
     assert two.closed is None
     with pytest.raises(CredentialInvalid):
         await ada.open()
+
+
+async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await someone(node)
+    loading, go_on = trio.Event(), trio.Event()
+    load = States.load
+
+    async def slowly(states: States, session_id: str) -> tuple[dict[str, Json], int]:
+        loading.set()
+        await go_on.wait()
+        return await load(states, session_id)
+
+    monkeypatch.setattr(States, "load", slowly)
+    line = FakeLine()
+
+    async def opened() -> None:
+        with pytest.raises(CredentialInvalid):
+            await ada.open(line)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened)
+        await loading.wait()
+        await node.store.tokens.kill(ada.asker.token_hash, node.clock.now_ms())
+        node.credential_killed(ada.asker.token_hash)
+        go_on.set()
+    assert line.payloads() == []
 
 
 async def test_a_patch_that_is_refused_changes_nothing(node: Node) -> None:
