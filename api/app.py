@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
-import trio
 from quart import Quart, Response, has_request_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers import Request
@@ -23,8 +22,9 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.trace import Sampler, bind
+from api.answer import Answer, answer_of
 from api.auth import Auth
-from api.bodies import HttpExchange, ReceivedBody, ReceivedRequest
+from api.bodies import HttpExchange, ReceivedRequest
 from api.envelope import failure
 from api.errors import refusal_of
 from api.http.accounts import account_routes
@@ -57,9 +57,6 @@ _log = structlog.stdlib.get_logger(__name__)
 
 BODY_TIMEOUT_S: Final = 20
 """How long a body may take to arrive; then 408."""
-
-DRAIN_TIMEOUT_S: Final = 2
-"""How long an answer waits for the rest of a body that it has no use for."""
 
 UNMATCHED: Final = "unmatched"
 """The route that unknown paths are counted as, so that they can't fill the metrics."""
@@ -115,7 +112,6 @@ class ReiletaApp(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
-        self.config["DRAIN_TIMEOUT"] = DRAIN_TIMEOUT_S
         # `/api//time` is unknown: an answer in the envelope, not a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
@@ -137,8 +133,6 @@ class ReiletaApp(QuartTrio):
             for name, value in DEFAULT_HEADERS:
                 headers.setdefault(name, value)
             headers["X-Trace-Id"] = span.trace_id
-            if not await self._drained(request) and request.http_version.startswith("1"):
-                headers["Connection"] = "close"
             rule = request.url_rule
             route = UNMATCHED if rule is None else rule.rule
             seconds = time.perf_counter() - started
@@ -155,16 +149,9 @@ class ReiletaApp(QuartTrio):
             )
         return response
 
-    async def _drained(self, request: Request) -> bool:
-        """Whether all that the client sends has come; it is given a moment for it."""
-        headers = request.headers
-        if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
-            return True
-        assert isinstance(request.body, ReceivedBody)
-        request.body.discard()
-        with trio.move_on_after(self.config["DRAIN_TIMEOUT"]):
-            await request.body.sent.wait()
-        return request.body.whole
+    async def answer(self, request: Request) -> Answer:
+        """`handle_request` for the connections of this server, which need no ASGI between."""
+        return answer_of(await self.handle_request(request))
 
     async def _before(self) -> Response | None:
         if not judged_later(request):

@@ -11,7 +11,7 @@ still sending, which then often never reads the answer: hence `sent`.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Literal
 
 import trio
@@ -51,6 +51,12 @@ class ReceivedBody(TrioBody):
         self._unwanted_bytes = 0
         self._arrived = trio.Event()
         self._taken = trio.Event()
+        self._receive: Callable[[], Awaitable[None]] | None = None
+
+    def receive_with(self, receive: Callable[[], Awaitable[None]]) -> None:
+        """Has the reader itself fetch what comes: `receive` waits for the client, and calls
+        `append` and `set_complete`. Without it, another task does so, and is held by `room`."""
+        self._receive = receive
 
     # What feeds it -----------------------------------------------------------------------------
 
@@ -117,6 +123,9 @@ class ReceivedBody(TrioBody):
 
     async def more(self) -> None:
         """Returns when something has come, or the end."""
+        if self._receive is not None:
+            await self._receive()
+            return
         self._arrived = trio.Event()
         await self._arrived.wait()
 

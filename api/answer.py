@@ -1,0 +1,42 @@
+"""The application's answer to an HTTP request, as a connection sends it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from quart.utils import encode_headers
+from quart.wrappers import Response
+from quart.wrappers.response import DataBody
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+Streamed = AbstractAsyncContextManager[AsyncIterator[bytes]]
+"""A body that is read while it is sent, and closed when that ends, however it ends."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer to an HTTP request.
+
+    Attributes:
+        status: the status code.
+        headers: names in lower case, and values. They never hold a line break. `content-length` is
+            among them when the length is known; `connection` and `transfer-encoding` never are.
+        body: the whole body, or one to stream. A connection sends none of it for `HEAD`.
+        close: whether the connection must end after this answer.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes | Streamed
+    close: bool = False
+
+
+def answer_of(response: Response | WerkzeugResponse) -> Answer:
+    """Quart's response as an `Answer`."""
+    headers = encode_headers(response.headers)
+    if isinstance(response, WerkzeugResponse):
+        return Answer(response.status_code, headers, response.get_data())
+    body = response.response
+    return Answer(response.status_code, headers, body.data if isinstance(body, DataBody) else body)
