@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from quart.utils import encode_headers
 from quart.wrappers import Response
-from quart.wrappers.response import DataBody
+from quart.wrappers.response import DataBody, ResponseBody
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-Streamed = AbstractAsyncContextManager[AsyncIterator[bytes]]
-"""A body that is read while it is sent, and closed when that ends, however it ends."""
+Streamed = ResponseBody
+"""A body that is read while it is sent, and closed when that ends, however it ends: an async
+context manager that gives an async iterator of bytes."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from actors.trace import Sampler, bind
+from actors.trace import Sampler, Span, bind
 from api.answer import Answer, answer_of
 from api.auth import Auth
 from api.bodies import HttpExchange, ReceivedRequest
@@ -50,6 +50,7 @@ from api.limits import Limits
 from api.operations import Edge, address_of, line_of
 from api.ports import NodePort
 from api.uploads import Places
+from reileta.errors import ReiletaError, TooManyRequests
 from reileta.logevents import REQUEST_SERVED
 from reileta.passwords import Passwords
 
@@ -127,31 +128,60 @@ class ReiletaApp(QuartTrio):
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
             response = await super().handle_request(request)
-            headers = response.headers
-            for name, value in COMMON_HEADERS:
-                headers[name] = value
-            for name, value in DEFAULT_HEADERS:
-                headers.setdefault(name, value)
-            headers["X-Trace-Id"] = span.trace_id
             rule = request.url_rule
-            route = UNMATCHED if rule is None else rule.rule
-            seconds = time.perf_counter() - started
-            status = response.status_code
             method = request.method if rule is not None else UNMATCHED
-            self.node.metrics.http(method, route, status, seconds)
-            _log.log(
-                logging.INFO if span.sampled else logging.DEBUG,
-                REQUEST_SERVED,
-                method=method,
-                route=route,
-                status=status,
-                us=int(seconds * 1e6),
-            )
+            route = UNMATCHED if rule is None else rule.rule
+            self._served(response, span, method, route, started)
         return response
+
+    def _served(
+        self,
+        response: Response | WerkzeugResponse,
+        span: Span,
+        method: str,
+        route: str,
+        started: float,
+    ) -> None:
+        """Gives an answer the headers that all have, and counts and logs it."""
+        headers = response.headers
+        for name, value in COMMON_HEADERS:
+            headers[name] = value
+        for name, value in DEFAULT_HEADERS:
+            headers.setdefault(name, value)
+        headers["X-Trace-Id"] = span.trace_id
+        seconds = time.perf_counter() - started
+        status = response.status_code
+        self.node.metrics.http(method, route, status, seconds)
+        _log.log(
+            logging.INFO if span.sampled else logging.DEBUG,
+            REQUEST_SERVED,
+            method=method,
+            route=route,
+            status=status,
+            us=int(seconds * 1e6),
+        )
 
     async def answer(self, request: Request) -> Answer:
         """`handle_request` for the connections of this server, which need no ASGI between."""
         return answer_of(await self.handle_request(request))
+
+    def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
+        """The answer to what a connection could not make a request of, or has no room for.
+
+        It is traced, counted and limited like any other.
+
+        Args:
+            line: the envelope's `request`, as far as it is known.
+        """
+        started = time.perf_counter()
+        with bind(self._sampler.begin()) as span:
+            try:
+                self.limits.address(address)
+            except TooManyRequests as limited:
+                error = limited
+            response = self._refusal(error, line, UNMATCHED)
+            self._served(response, span, UNMATCHED, UNMATCHED, started)
+        return answer_of(response)
 
     async def _before(self) -> Response | None:
         if not judged_later(request):
@@ -169,10 +199,14 @@ class ReiletaApp(QuartTrio):
         """The one mapper of exceptions to responses; those of an upgrade are no different."""
         carrier: BaseRequestWebsocket = request if has_request_context() else websocket
         rule = carrier.url_rule
-        refusal = refusal_of(exception, route=UNMATCHED if rule is None else rule.rule)
+        route = UNMATCHED if rule is None else rule.rule
+        return self._refusal(exception, line_of(carrier), route)
+
+    def _refusal(self, exception: Exception, line: str, route: str) -> Response:
+        refusal = refusal_of(exception, route=route)
         if refusal.status == 429:
             self.node.metrics.http_limited += 1
-        body = failure(line_of(carrier), self.node.clock.now_ms(), refusal.error)
+        body = failure(line, self.node.clock.now_ms(), refusal.error)
         return Response(
             body, refusal.status, dict(refusal.headers), content_type="application/json"
         )

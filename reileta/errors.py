@@ -25,7 +25,7 @@
     ├── RemoteError             NoResponse 6, NoData 7, BadData 8, BadRedirect 9, MalformedData 11
     ├── Redirected 10           `address` and `secure` say where to go instead
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
-    │                           MediaTypeUnsupported 104, RequestTimedOut 125
+    │                           HeadTooLarge 103, MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
         │                       NotImplementedHere 28, InternalError 16
         └── DatabaseUnavailable 122, StorageUnavailable 122
@@ -420,6 +420,10 @@ class MalformedData(RemoteError):
 
 class PayloadTooLarge(TooMany):
     code, message = 103, "Payload too large"
+
+
+class HeadTooLarge(PayloadTooLarge):
+    """A request's line and headers are too large, or too many."""
 
 
 class MediaTypeUnsupported(TooMany):

@@ -19,7 +19,8 @@ from actors.janitor import Janitor
 from actors.node import Node
 from actors.trace import add_trace
 from api.app import ReiletaApp, create_app
-from api.serve import FrontDoor, open_listeners
+from api.listen.server import HttpServer, open_listeners
+from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session import session_blueprint
 from reileta import __version__, log, logevents
@@ -96,12 +97,12 @@ class Server:
     """A server that takes connections at `url`."""
 
     def __init__(
-        self, url: str, node: Node, door: FrontDoor, gateway: Gateway, serving: trio.CancelScope
+        self, url: str, node: Node, door: HttpServer, gateway: Gateway, serving: trio.CancelScope
     ) -> None:
         self.url = url
         self.node = node
         self.gateway = gateway
-        self._door = door
+        self.door = door
         self._serving = serving
 
     async def stop(self) -> None:
@@ -111,10 +112,10 @@ class Server:
         Hypercorn would stop serving first and only then say so: hence here, and not in a lifespan.
         """
         self.node.draining = True
-        self._door.stop_accepting()
+        self.door.stop_accepting()
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
-            await self._door.finish_requests()
+            await self.door.finish_requests()
         self._serving.cancel()
 
 
@@ -122,12 +123,16 @@ async def serve(
     settings: Settings,
     types: ResourceTypes = BUILT_IN,
     *,
+    timeouts: Timeouts | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until `Server.stop`; started with the server, once it takes connections."""
+    """Serves until `Server.stop`; started with the server, once it takes connections.
+
+    `timeouts` are those of HTTP connections; None: as the settings say.
+    """
     listeners, port = await open_listeners(settings)
     try:
-        await _serve_on(listeners, port, settings, types, task_status)
+        await _serve_on(listeners, port, settings, types, timeouts, task_status)
     finally:
         for listener in listeners:
             listener.socket.close()
@@ -138,6 +143,7 @@ async def _serve_on(
     port: int,
     settings: Settings,
     types: ResourceTypes,
+    timeouts: Timeouts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     clock = MonotonicClock()
@@ -160,7 +166,7 @@ async def _serve_on(
                 address=address,
                 public_key=key.public_base64url,
             ) as node,
-            _faces(node, passwords) as (door, gateway),
+            _faces(node, passwords, timeouts) as (door, gateway),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(door.serve, listeners)
@@ -175,12 +181,14 @@ async def _serve_on(
 
 
 @asynccontextmanager
-async def _faces(node: Node, passwords: Passwords) -> AsyncIterator[tuple[FrontDoor, Gateway]]:
+async def _faces(
+    node: Node, passwords: Passwords, timeouts: Timeouts | None
+) -> AsyncIterator[tuple[HttpServer, Gateway]]:
     app: ReiletaApp = create_app(node, passwords=passwords)
     gateway = Gateway(node, app.auth)
-    door = FrontDoor(app, node.settings, node.metrics, node.clock)
-    app.register_blueprint(gateway_blueprint(gateway, lambda: door.nursery))
-    app.register_blueprint(session_blueprint(gateway, app.limits, lambda: door.nursery))
+    app.register_blueprint(gateway_blueprint(gateway))
+    app.register_blueprint(session_blueprint(gateway, app.limits))
+    door = HttpServer(app, node.settings, node.metrics, timeouts)
     yield door, gateway
 
 

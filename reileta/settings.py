@@ -98,6 +98,13 @@ class Settings(BaseSettings):
     """What may wait for one WebSocket that can't keep up; over it, close code 4008."""
     connections: int = Field(default=10_000, ge=1)
     """Open connections at once; further ones are refused with 503 or 1013."""
+    connections_per_address: int = Field(default=256, ge=0)
+    """Open connections of one address (a /64 of IPv6); further ones are refused with 429. 0, or
+    `--rate-limits off`, lifts the limit: do so if a proxy stands in front."""
+    http_idle_s: float = Field(default=75, gt=0)
+    """How long an HTTP connection may be idle before it is closed."""
+    http2: bool = True
+    """HTTP/2 for clients that offer it: over TLS, and over plain TCP with prior knowledge."""
     deflate: bool = False
     """permessage-deflate, for clients that offer it."""
 

@@ -25,9 +25,9 @@ from api.operations import DEPRECATION
 from api.ports import GatewayPort
 from api.ws.connection import Connection
 from api.ws.socketlog import SocketLog, debugging
-from api.ws.transports import AsgiWire
 from api.ws.wire import HELD, Wire, WireClosed
 from reileta.access import Asker
+from reileta.errors import NotImplementedHere
 
 WIRE_EXTENSION: Final = "reileta.wire"
 """The ASGI extension by which the route takes the wire itself over."""
@@ -109,7 +109,7 @@ class Gateway:
             with wire.scope:
                 if self.node.draining:
                     wire.close(GOING_AWAY, self._come_back())
-                elif len(self._connections) > self.node.settings.connections:
+                elif wire.over_limit:
                     wire.close(OVERLOADED, "too many connections")
                 elif asker is not None:
                     await connection.greet(asker)
@@ -178,8 +178,8 @@ class Gateway:
         return f"come back in {random.randint(1, RETURN_SPREAD_S)} s"  # noqa: S311
 
 
-def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> Blueprint:
-    """The route `/api/ws`. `nursery` is where wires of the fallback run their writer."""
+def gateway_blueprint(gateway: Gateway) -> Blueprint:
+    """The route `/api/ws`."""
     blueprint = Blueprint("gateway", __name__)
 
     @blueprint.websocket("/api/ws")
@@ -189,8 +189,6 @@ def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> 
         asker = await gateway.auth.authenticate(credential)
         deprecated = credential is not None and credential.deprecated
         await accept(
-            gateway,
-            nursery,
             lambda wire: gateway.serve(wire, asker),
             Headers({"Deprecation": DEPRECATION} if deprecated else {}),
         )
@@ -199,25 +197,13 @@ def gateway_blueprint(gateway: Gateway, nursery: Callable[[], trio.Nursery]) -> 
 
 
 async def accept(
-    gateway: Gateway,
-    nursery: Callable[[], trio.Nursery],
     serve: Callable[[Wire], Awaitable[None]],
     headers: Headers,
 ) -> None:
-    """Accepts the upgrade at hand, and has the wire served: by whoever reads it fastest, after
-    this, or else within."""
+    """Accepts the upgrade at hand, and has the wire served after this."""
     extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
     handover: Handover | None = extensions.get(WIRE_EXTENSION)
+    if handover is None:
+        raise NotImplementedHere.field("Upgrade", "needs HTTP/1.1 on this server's own port")
     await websocket.accept(headers)
-    if handover is not None:
-        handover.claim(serve)
-        return
-    wire = AsgiWire(
-        # Not the proxy: others' tasks write here, and have no websocket of their own.
-        websocket._get_current_object(),  # type: ignore[attr-defined]
-        nursery(),
-        gateway.node.metrics,
-        backlog_limit_bytes=gateway.node.settings.backlog_limit_bytes,
-        remote=(websocket.scope.get("client") or ("", 0))[0],
-    )
-    await serve(wire)
+    handover.claim(serve)

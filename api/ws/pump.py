@@ -11,6 +11,7 @@ TCP window closed.
 from __future__ import annotations
 
 import select
+import socket
 from typing import Final
 
 import structlog
@@ -76,8 +77,8 @@ class PumpedWire(SocketWire):
 
     __slots__ = ("_held", "_pump", "_task")
 
-    def __init__(self, pump: Pump, stream: trio.SocketStream, upgraded: Upgraded) -> None:
-        super().__init__(stream, upgraded)
+    def __init__(self, pump: Pump, sock: socket.socket, upgraded: Upgraded) -> None:
+        super().__init__(sock, upgraded)
         self._pump = pump
         self._held: Messages = []
         self._task: trio.lowlevel.Task | None = None

@@ -6,9 +6,6 @@ has no other socket here (409).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import trio
 from quart import Blueprint, websocket
 from werkzeug.datastructures import Headers
 
@@ -25,10 +22,9 @@ from reileta.errors import AlreadyConnected, CredentialInvalid
 class Lines:
     """The tokens that have a line open at this server, or being opened."""
 
-    def __init__(self, gateway: Gateway, limits: Limits, nursery: Callable[[], trio.Nursery]):
+    def __init__(self, gateway: Gateway, limits: Limits):
         self._gateway = gateway
         self._limits = limits
-        self._nursery = nursery
         self._taken: set[bytes] = set()
 
     def __len__(self) -> int:
@@ -55,7 +51,7 @@ class Lines:
 
         try:
             headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
-            await accept(self._gateway, self._nursery, serve, headers)
+            await accept(serve, headers)
             accepted = True  # by one that serves after this, come what may
         finally:
             if not accepted:
@@ -70,12 +66,10 @@ class Lines:
             self._taken.discard(asker.token_hash)
 
 
-def session_blueprint(
-    gateway: Gateway, limits: Limits, nursery: Callable[[], trio.Nursery]
-) -> Blueprint:
-    """The routes. `nursery` is where wires of the fallback run their writer."""
+def session_blueprint(gateway: Gateway, limits: Limits) -> Blueprint:
+    """The routes `/ws/user` and `/ws/autopilot`."""
     blueprint = Blueprint("lines", __name__)
-    lines = Lines(gateway, limits, nursery)
+    lines = Lines(gateway, limits)
 
     @blueprint.websocket("/ws/user")
     async def connect_user() -> None:

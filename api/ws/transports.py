@@ -1,23 +1,21 @@
 """How a wire's bytes leave and arrive.
 
 `SocketWire` writes straight to a non-blocking socket (the fast one; `api/ws/pump.py` reads for it),
-`StreamWire` goes through a Trio stream (TLS), `AsgiWire` through an ASGI server's own WebSocket
-(HTTP/2, tests), one message at a time.
+`StreamWire` goes through a Trio stream (TLS). There is no other way: a WebSocket is never served by
+anything that has none of our bounds.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from actors.fanout import Piece
 from api.ws.backlog import MAX_VIEWS
-from api.ws.wire import Messages, ProtocolWire, Upgraded, Wire, WireState
-from reileta.frames import payload_of
-from reileta.metrics import Metrics
+from api.ws.wire import ProtocolWire, Upgraded, WireState
 
 RECEIVE_BYTES: Final = 16_384
 """Read at a time: so much of the smallest frames still takes little enough to parse."""
@@ -29,11 +27,10 @@ class SocketWire(ProtocolWire):
 
     __slots__ = ("_send", "_socket")
 
-    def __init__(self, stream: trio.SocketStream, upgraded: Upgraded) -> None:
+    def __init__(self, sock: socket.socket, upgraded: Upgraded) -> None:
         super().__init__(upgraded)
-        # Trio's socket object would try, wait and check for cancellation on every call. The stream
-        # gives its descriptor up, and this wire owns it.
-        self._socket = socket.socket(fileno=stream.socket.detach())
+        # Trio's socket object would try, wait and check for cancellation on every call.
+        self._socket = sock
         self._socket.setblocking(False)
         self._send = self._socket.send
 
@@ -134,75 +131,4 @@ class StreamWire(ProtocolWire):
         with trio.move_on_after(self._patience_s, shield=True):
             await self._wait_flushed()
             await self._stream.aclose()
-        self._end()
-
-
-class AsgiSocket(Protocol):
-    """What is needed of an ASGI server's WebSocket (Quart's `websocket`)."""
-
-    async def receive(self) -> str | bytes: ...
-
-    async def send(self, data: str) -> None: ...
-
-    async def close(self, code: int, reason: str = "") -> None: ...
-
-
-class AsgiWire(Wire):
-    """A wire through an ASGI server's own WebSocket, one message at a time.
-
-    It answers and sends pings by itself, so `ping` has nothing to do.
-    """
-
-    __slots__ = ("_closing", "_websocket")
-
-    def __init__(
-        self,
-        websocket: AsgiSocket,
-        nursery: trio.Nursery,
-        metrics: Metrics,
-        *,
-        backlog_limit_bytes: int,
-        remote: str,
-    ) -> None:
-        super().__init__(nursery, metrics, backlog_limit_bytes=backlog_limit_bytes, remote=remote)
-        self._websocket = websocket
-        self._closing: tuple[int, str] | None = None
-
-    async def receive(self) -> Messages:
-        message = await self._websocket.receive()
-        self.heard_at = trio.current_time()
-        if isinstance(message, bytes):
-            return [None]
-        self._metrics.bytes_in += len(message)
-        return [] if self.refusing else [message.encode(errors="surrogatepass")]
-
-    def ping(self) -> None:
-        self.heard_at = trio.current_time()
-
-    def _write_now(self, pieces: Sequence[Piece]) -> None:
-        self._keep(pieces, 0)
-
-    def _begin_close(self, code: int, reason: str) -> None:
-        self._closing = (code, reason)
-        if not self._flushing:
-            self._flushing = True
-            self._nursery.start_soon(self._flush_contained)
-
-    async def _flush(self) -> None:
-        while True:
-            before, conflated = self._backlog.size, self._backlog.conflated
-            self._backlog.conflate()
-            frame = self._backlog.pop_frame()
-            self._account(before, conflated)
-            if frame is None:
-                break
-            self._metrics.bytes_out += len(frame)
-            await self._websocket.send(payload_of(frame).decode())
-        if self._closing is not None:
-            await self._websocket.close(*self._closing)
-            self.cut()
-
-    async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
         self._end()

@@ -83,7 +83,8 @@ class Wire(ABC):
     `refusing`: this side closed, and takes no more messages; those that came before the client's
     own goodbye are still taken. `overhead` counts the frames that came in and were no messages
     (pings, pongs, parts of messages), for whoever limits the rate. `scope` is cancelled to cut the
-    connection; the gateway serves the wire inside it.
+    connection; the gateway serves the wire inside it. `over_limit`: the server has no room for the
+    connection, which is only told so.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Wire(ABC):
         "closing_at",
         "heard_at",
         "opened_at",
+        "over_limit",
         "overhead",
         "pinged_at",
         "refusing",
@@ -119,6 +121,7 @@ class Wire(ABC):
         self.closing_at: float | None = None
         self.close_timeout_s = CLOSE_TIMEOUT_S
         self.refusing = False
+        self.over_limit = False
         self.overhead = 0
         self._nursery = nursery
         self._metrics = metrics
@@ -265,6 +268,7 @@ class Upgraded:
         nursery: where the backlog is written.
         remote: the client's address.
         early: what came right behind the upgrade, in the same packet.
+        over_limit: the server has no room for it.
     """
 
     protocol: ServerProtocol
@@ -273,6 +277,7 @@ class Upgraded:
     backlog_limit_bytes: int
     remote: str
     early: bytes = b""
+    over_limit: bool = False
 
 
 class ProtocolWire(Wire):
@@ -291,6 +296,7 @@ class ProtocolWire(Wire):
         self._fragments: list[bytes] | None = None
         self._over = False
         self._early = upgraded.early
+        self.over_limit = upgraded.over_limit
         # All who compress share one copy, made with the largest window: not for smaller memories.
         self._deflate = any(
             isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway
 from reileta import main
 from reileta.credentials import digest, new_token
@@ -97,8 +98,11 @@ class House:
 
 
 @asynccontextmanager
-async def running(database_url: str, **changes: Any) -> AsyncIterator[House]:
-    """A server on a port of the system's choice; `changes` are settings."""
+async def running(
+    database_url: str, *, timeouts: Timeouts | None = None, **changes: Any
+) -> AsyncIterator[House]:
+    """A server on a port of the system's choice; `changes` are settings, `timeouts` those of HTTP
+    connections."""
     with TemporaryDirectory(prefix="reileta-e2e-") as data:
         settings = Settings(
             **{"port": 0, "data": Path(data), "database": database_url, "shutdown_s": 4, **changes}
@@ -106,7 +110,7 @@ async def running(database_url: str, **changes: Any) -> AsyncIterator[House]:
         ended = trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
-            await main.serve(settings, task_status=task_status)
+            await main.serve(settings, timeouts=timeouts, task_status=task_status)
             ended.set()
 
         async with trio.open_nursery() as nursery:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -12,7 +11,7 @@ import pytest
 import trio
 
 from tests.api.pngs import png
-from tests.e2e.clients import Json, Player, Raw, connected, until
+from tests.e2e.clients import Json, Player, connected, until
 from tests.e2e.servers import Account, House, running
 
 FILE = bytes(range(256)) * 4096
@@ -288,21 +287,3 @@ async def test_a_body_that_is_too_large_is_refused_before_it_has_come(
             answer = bytes(await stream.receive_some(65_536))
     assert answer.startswith(b"HTTP/1.1 413"), answer
     assert nobody_stored(house)
-
-
-async def test_a_client_that_does_not_read_is_given_up(
-    house: House, client: httpx.AsyncClient, file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.serve.SEND_TIMEOUT_S", 0.2)
-    size = 32 * 1024 * 1024
-    await (await zoe(house, client)).done("POST", file, content=bytes(size))
-    async with Raw.connected(house, receive_buffer=4096) as raw:
-        await raw.send(f"GET {file} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        door = house.server._door
-        await until(lambda: door._open > 1)
-        await until(lambda: door._open == 1)  # that of `client`, which keeps its own
-        received = 0
-        with suppress(trio.BrokenResourceError):
-            while chunk := await raw.stream.receive_some(1 << 20):
-                received += len(chunk)
-        assert received < size

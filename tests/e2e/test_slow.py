@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from api import serve
+from api.listen import server
 from tests.e2e.clients import CLOSE, TEXT, Frame, Player, Raw, connected, frame, text, until
 from tests.e2e.servers import running
 
@@ -18,7 +18,7 @@ LIMIT = 64 * KIB
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "SEND_BUFFER", 16 * KIB)
+    monkeypatch.setattr(server, "SEND_BUFFER", 16 * KIB)
 
 
 async def flood(player: Player, place: str, count: int, key: str | None) -> None:

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from api import serve
+from api.listen import server
+from api.listen.timeouts import Timeouts
 from api.ws.transports import STREAM_CHUNK
 from tests.e2e.clients import CLOSE, Raw, connected, frame, text, until, upgrade_head
 from tests.e2e.servers import House, running
@@ -60,7 +62,7 @@ def trusting(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def secure(
-    database_url: str, certificate: tuple[Path, Path], **changes: object
+    database_url: str, certificate: tuple[Path, Path], **changes: Any
 ) -> AsyncIterator[House]:
     cert, key = certificate
     async with running(database_url, tls_cert=cert, tls_key=key, **changes) as house:
@@ -145,11 +147,9 @@ async def test_what_is_no_tls_is_hung_up_on(
     database_url: str,
     certificate: tuple[Path, Path],
     trusting: ssl.SSLContext,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(serve, "HANDSHAKE_TIMEOUT_S", 0.2)
-    async with secure(database_url, certificate) as house:
+    async with secure(database_url, certificate, timeouts=Timeouts(handshake_s=0.2)) as house:
         for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""):
             async with Raw.connected(house) as client:
                 await client.send(said)
@@ -165,7 +165,7 @@ async def test_a_slow_reader(
     trusting: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(serve, "SEND_BUFFER", 16 * 1024)
+    monkeypatch.setattr(server, "SEND_BUFFER", 16 * 1024)
     async with secure(
         database_url, certificate, backlog_limit_bytes=64 * 1024, rate_limits="off"
     ) as house:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from api import serve
+from api.listen.timeouts import Timeouts
 from tests.e2e.clients import (
     PING,
     PONG,
@@ -170,19 +170,16 @@ async def test_a_head_in_many_packets(database_url: str) -> None:
             await client.message("ping")
 
 
-async def test_a_head_that_never_ends_is_cut(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "HEAD_TIMEOUT_S", 0.1)
-    async with running(database_url) as house, Raw.connected(house) as client:
-        await client.send(upgrade_head()[:-3])
-        assert await client.ended() == b""
-    async with running(database_url) as house, Raw.connected(house) as client:
-        assert await client.ended() == b""
+async def test_a_head_that_never_ends_is_cut(database_url: str) -> None:
+    timeouts = Timeouts(head_s=0.1, tick_s=0.02)
+    async with running(database_url, timeouts=timeouts) as house:
+        for beginning in (upgrade_head()[:-3], b""):
+            async with Raw.connected(house) as client:
+                await client.send(beginning)
+                assert await client.ended() == b""
 
 
 async def test_an_upgrade_on_a_connection_that_spoke_http_before(database_url: str) -> None:
-    """The fallback: Hypercorn's own WebSocket, behind the same gateway."""
     async with running(database_url) as house:
         ada, bob = await house.account("ada"), await house.account("bob")
         place = await house.instance(ada)
@@ -206,7 +203,7 @@ async def test_an_upgrade_on_a_connection_that_spoke_http_before(database_url: s
             await until(lambda: len(house.gateway) == 1)
 
 
-async def test_a_fallback_socket_is_closed_with_our_codes(database_url: str) -> None:
+async def test_a_socket_on_a_later_request_is_closed_with_our_codes(database_url: str) -> None:
     async with running(database_url, messages_burst=3, messages_per_s=0.001) as house:
         ada = await house.account("ada")
         async with Raw.connected(house) as client:

@@ -1,0 +1,1 @@
+"""The listening port: connections, HTTP/1.1, HTTP/2, and the upgrade to WebSocket."""

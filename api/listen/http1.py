@@ -1,0 +1,340 @@
+"""A connection that speaks HTTP/1.1 or HTTP/1.0, and its upgrade to WebSocket.
+
+One task owns the connection. It reads a head, has the application answer, writes the answer, and
+reads the next head; a body is read by the handler itself, when it asks for more. So nothing is
+read that nobody waits for, and cancelling `scope` ends everything, whatever it waits for.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import trio
+
+from api.answer import Answer
+from api.bodies import ReceivedBody
+from api.listen.admission import Verdict
+from api.listen.byte_stream import ByteStream, ClientGone
+from api.listen.chunked import ChunkedDecoder, ChunkedError
+from api.listen.exchange import Listening, Peer, request_of
+from api.listen.request_head import BadRequest, HeadParser, RequestHead, request_line_of
+from reileta.errors import MessageInvalid, ReiletaError
+from reileta.settings import KIB, MIB
+
+LEFT_OVER_BYTES: Final = 64 * KIB
+"""The rest of a body that nobody read is waited for if it is at most so long; otherwise the
+connection ends after the answer."""
+LEFT_OVER_S: Final = 0.5
+LINGER_BYTES: Final = 8 * MIB
+"""What a client may still send to a connection that ends, before it is reset."""
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODILESS: Final = frozenset({204, 304})
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client that knows to speak HTTP/2 begins with."""
+
+
+class Http1Connection:
+    """One connection. `run` serves it to its end, or up to an upgrade."""
+
+    def __init__(self, listening: Listening, stream: ByteStream, peer: Peer) -> None:
+        self.scope = trio.CancelScope()
+        self.buffer = bytearray()
+        """What has come and was not taken yet."""
+        self._listening = listening
+        self._timeouts = listening.timeouts
+        self._stream = stream
+        self._deadline = stream.deadline
+        self._peer = peer
+        self._answering = False
+        self._hung_up = False
+        self._first = True
+        # The body of the request under way
+        self._to_come = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._body: ReceivedBody | None = None
+        self._continue = False
+        self._broken = False
+
+    # What the server asks ----------------------------------------------------------------------
+
+    @property
+    def expires_at(self) -> float:
+        """When the connection is given up (Trio's seconds)."""
+        return self._deadline.at
+
+    def drain(self) -> None:
+        """Ends it now, or after the answer under way. `Listening.stopping` is set by then."""
+        if not self._answering:
+            self.scope.cancel()
+
+    def hung_up(self, broken: bool) -> None:
+        """The client has closed its side, or the connection is broken: a handler is given a
+        moment to answer a client that still reads."""
+        self._hung_up = True
+        if self._answering:
+            if broken:
+                self.scope.cancel()
+            else:
+                self._deadline.limit(self._timeouts.half_closed_s)
+
+    # Its life ----------------------------------------------------------------------------------
+
+    async def run(self) -> RequestHead | None:
+        """Serves requests until the connection ends (None), or one asks for an upgrade to
+        WebSocket, or is the preface of HTTP/2 (`version` is `2`); that one is returned."""
+        self._deadline.set(self._timeouts.head_s)
+        try:
+            while True:
+                head = await self._next_head()
+                if head is None:
+                    return None
+                refusal = self._peer.refusal
+                if head.websocket and self._peer.verdict is not Verdict.OVER_SHARE:
+                    self._deadline.clear()
+                    return head
+                if head.version == "2":
+                    return head
+                if refusal is not None:
+                    await self._refuse(refusal, head.target)
+                    break
+                if not await self._exchange(head):
+                    break
+                if self.buffer:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    self._deadline.set(self._timeouts.idle_s)
+        except BadRequest as bad:
+            await self._refuse(bad.error, bad.target)
+        except ClientGone:
+            return None
+        await self._linger()
+        return None
+
+    async def _next_head(self) -> RequestHead | None:
+        """The next request's head; None when the client has closed. Raises BadRequest."""
+        buffer = self.buffer
+        parser: HeadParser | None = None
+        fed = 0
+        if buffer:
+            self._deadline.set(self._timeouts.head_s)
+        while True:
+            if fed == 0:
+                while buffer.startswith(b"\r\n"):  # RFC 9112, 2.2
+                    del buffer[:2]
+            if len(buffer) > fed and not (fed == 0 and buffer == b"\r"):
+                end = buffer.find(b"\r\n\r\n", max(0, fed - 3))
+                stop = len(buffer) if end < 0 else end + 4
+                if parser is None:
+                    if self._first and PREFACE.startswith(buffer[: len(PREFACE)]):
+                        if len(buffer) >= len(PREFACE):
+                            return RequestHead("PRI", b"*", b"", "2", [])
+                        stop = 0
+                    else:
+                        parser = HeadParser()
+                if parser is not None:
+                    parser.feed(bytes(buffer[fed:stop]))
+                    fed = stop
+                    if end >= 0:
+                        line = bytes(buffer[: buffer.find(b"\r\n")])
+                        del buffer[:stop]
+                        return parser.head(line)
+            data = await self._stream.receive()
+            if not data:
+                return None
+            if not buffer:
+                self._deadline.set(self._timeouts.head_s)
+            buffer += data
+
+    async def _exchange(self, head: RequestHead) -> bool:
+        """Answers one request; whether the connection serves a further one."""
+        self._deadline.clear()
+        self._first = False
+        self._answering = True
+        if self._hung_up:
+            self._deadline.limit(self._timeouts.half_closed_s)
+        request = request_of(self._listening, self._peer, head)
+        body = request.body
+        self._begin_body(head, body)
+        answer = await self._listening.app.answer(request)
+        whole = body.whole or await self._left_over()
+        keep_alive = (
+            whole
+            and head.keep_alive
+            and not answer.close
+            and not self._broken
+            and not self._listening.stopping
+        )
+        await self._send(answer, head, keep_alive=keep_alive)
+        self._answering = False
+        self._body = self._chunks = None
+        self._deadline.unlimit()
+        return keep_alive
+
+    async def _refuse(self, error: ReiletaError, target: str) -> None:
+        """Answers what is not a request, or one that is refused before it is looked at."""
+        self._deadline.clear()
+        line = request_line_of(target)
+        answer = self._listening.app.refuse(error, line, self._peer.address)
+        try:
+            await self._send(answer, None, keep_alive=False)
+        except ClientGone:
+            return
+
+    async def _linger(self) -> None:
+        """Lets the client read the answer: closing at once, with something of the client's unread,
+        would reset the connection, and the answer would be lost."""
+        discarded = len(self.buffer)
+        self.buffer.clear()
+        self._deadline.clear()
+        with trio.move_on_after(self._timeouts.linger_s):
+            await self._stream.end()
+            while discarded < LINGER_BYTES and (data := await self._stream.receive()):
+                discarded += len(data)
+                await trio.lowlevel.checkpoint()
+
+    # Bodies ------------------------------------------------------------------------------------
+
+    def _begin_body(self, head: RequestHead, body: ReceivedBody) -> None:
+        self._to_come = head.content_length or 0
+        self._continue = head.expects_continue
+        if head.chunked:
+            self._chunks = ChunkedDecoder()
+        elif not self._to_come:
+            body.set_complete()
+            return
+        self._body = body
+        body.receive_with(self._receive_body)
+        if self.buffer and self._chunks is None:
+            self._take_body()
+
+    async def _receive_body(self) -> None:
+        """Waits for more of the body, for the handler that reads it.
+
+        Raises MessageInvalid when it is not valid; a client that has gone cancels the handler.
+        """
+        if not self.buffer:
+            if self._continue:
+                self._continue = False
+                await self._stream.send(_CONTINUE)
+            self._deadline.set(self._timeouts.progress_s)
+            data = await self._stream.receive()
+            self._deadline.clear()
+            if not data:
+                self.scope.cancel()
+                await trio.lowlevel.checkpoint()
+            self.buffer += data
+        self._take_body()
+
+    def _take_body(self) -> None:
+        """Passes on what of the buffer belongs to the body."""
+        body = self._body
+        assert body is not None
+        if self._chunks is not None:
+            try:
+                for part in self._chunks.feed(self.buffer):
+                    body.append(part)
+            except ChunkedError as error:
+                self._broken = True
+                raise MessageInvalid.field("body", f"is not chunked correctly: {error}") from None
+            if self._chunks.done:
+                body.set_complete()
+            return
+        part = bytes(self.buffer[: self._to_come])
+        del self.buffer[: self._to_come]
+        self._to_come -= len(part)
+        body.append(part)
+        if not self._to_come:
+            body.set_complete()
+
+    async def _left_over(self) -> bool:
+        """Whether the rest of a body that nobody read has come; a short one is waited for."""
+        body = self._body
+        if body is None or self._broken or self._continue:
+            return False
+        if self._to_come > LEFT_OVER_BYTES:
+            return False
+        discarded = 0
+        with trio.move_on_after(LEFT_OVER_S):
+            while not body.whole and discarded <= LEFT_OVER_BYTES:
+                try:
+                    await self._receive_body()
+                except MessageInvalid:
+                    return False
+                discarded += len(body.take())
+        return body.whole
+
+    # Answers -----------------------------------------------------------------------------------
+
+    async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> None:
+        """Writes an answer. Raises ClientGone."""
+        status, body = answer.status, answer.body
+        bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
+        lines.append(b"date: %b\r\n" % date_header())
+        length: int | None = None
+        for name, value in answer.headers:
+            if name == b"content-length":
+                if status in _BODILESS:
+                    continue
+                length = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        chunked = False
+        if length is None and not bodiless:
+            if isinstance(body, bytes):
+                lines.append(b"content-length: %d\r\n" % len(body))
+            elif head is not None and head.version == "1.1":
+                lines.append(b"transfer-encoding: chunked\r\n")
+                chunked = True
+            else:
+                keep_alive = False
+        if not keep_alive:
+            lines.append(b"connection: close\r\n\r\n")
+        elif head is not None and head.version == "1.0":
+            lines.append(b"connection: keep-alive\r\n\r\n")
+        else:
+            lines.append(b"\r\n")
+        if isinstance(body, bytes):
+            if not bodiless:
+                lines.append(body)
+            await self._stream.send(b"".join(lines))
+            return
+        await self._stream.send(b"".join(lines))
+        if bodiless:
+            return
+        sent = 0
+        async with body as parts:
+            async for part in parts:
+                sent += len(part)
+                if chunked and part:
+                    await self._stream.send(b"%x\r\n%b\r\n" % (len(part), part))
+                elif part:
+                    await self._stream.send(part)
+        if chunked:
+            await self._stream.send(b"0\r\n\r\n")
+        elif length is not None and sent != length:
+            raise ClientGone  # all that can be said of an answer that is not what it promised
+
+
+class _Date:
+    """The value of the `Date` header, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._value = b""
+
+    def __call__(self) -> bytes:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._value = formatdate(now, usegmt=True).encode()
+        return self._value
+
+
+date_header: Final = _Date()

@@ -1,0 +1,409 @@
+"""A connection that speaks HTTP/2, on the sans-I/O `h2`, with bounds that h2 leaves to its user.
+
+A connection has three kinds of tasks, all in one nursery under `scope`: one reads, one writes, and
+one answers each request. Nothing of a body is held beyond the windows of flow control: a client
+that sends is told of room when its handler has taken what came, and an answer is read from its file
+as the client makes room for it. Frames that carry nothing are counted, and cost a client that sends
+too many its connection.
+
+WebSockets over HTTP/2 (RFC 8441) are not offered, and neither are server push and the upgrade from
+HTTP/1.1 (`h2c`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+import structlog
+import trio
+from h2.errors import ErrorCodes
+
+from actors.containment import contain
+from api.answer import Answer
+from api.bodies import ReceivedBody
+from api.listen.byte_stream import ByteStream, ClientGone
+from api.listen.exchange import Listening, Peer, request_of
+from api.listen.frame_meter import FrameMeter
+from api.listen.http1 import PREFACE, date_header
+from api.listen.request_head import (
+    HEAD_LIMIT_BYTES,
+    BadRequest,
+    Headers,
+    RequestHead,
+    checked,
+    request_line_of,
+)
+from api.listen.timeouts import PROGRESS_BYTES, Deadline
+from reileta.errors import MessageInvalid
+from reileta.logevents import CONNECTION_FAILED
+from reileta.settings import KIB
+
+STREAMS: Final = 32
+"""Requests of one connection that are answered at once."""
+STREAM_WINDOW_BYTES: Final = 128 * KIB
+"""What a client may send of one body before its handler has taken it."""
+CONNECTION_WINDOW_BYTES: Final = 512 * KIB
+"""The same for all bodies of a connection together."""
+_DEFAULT_WINDOW_BYTES: Final = 65_535
+FEED_BYTES: Final = 2 * KIB
+"""Parsed at a time: as many of the smallest frames as this holds take a few milliseconds."""
+CHUNK_BYTES: Final = 16 * KIB
+ANSWER_CREDIT: Final = 4
+"""Frames that a client may send for each request that was answered: of the request itself, and what
+its libraries say of windows and settings meanwhile."""
+DATA_CREDIT: Final = 2
+"""The same for each frame of data that it was sent: most clients make room with two frames each."""
+
+_log = structlog.get_logger()
+
+
+class Stream:
+    """One request, from its head to the end of its answer."""
+
+    __slots__ = (
+        "arrived",
+        "bodiless",
+        "body",
+        "give_up_at",
+        "held_bytes",
+        "id",
+        "paced_bytes",
+        "room",
+        "scope",
+    )
+
+    def __init__(self, id_: int) -> None:
+        self.id = id_
+        self.scope = trio.CancelScope()
+        self.bodiless = False
+        """The request is a `HEAD`."""
+        self.body: ReceivedBody | None = None
+        self.held_bytes = 0
+        """Bytes of the body whose room the client has not been given back."""
+        self.arrived = trio.Event()
+        """More of the body has come."""
+        self.room = trio.Event()
+        """The client has made room for more of the answer."""
+        self.paced_bytes = 0
+        self.give_up_at = math.inf
+        """When the client must have read `PROGRESS_BYTES` (Trio's seconds)."""
+
+
+class Http2Connection:
+    """One connection. `run` serves it to its end.
+
+    Args:
+        early: what was read of it already.
+    """
+
+    def __init__(
+        self, listening: Listening, transport: ByteStream, peer: Peer, early: bytes
+    ) -> None:
+        self.scope = trio.CancelScope()
+        self._listening = listening
+        self._timeouts = listening.timeouts
+        self._transport = transport
+        self._peer = peer
+        self._early = early
+        self._deadline = Deadline()
+        self._meter = FrameMeter()
+        self._streams: dict[int, Stream] = {}
+        self._dirty = trio.Event()
+        self._written = trio.Event()
+        self._ending = trio.Event()
+        """Nothing more is read; what there is to say is written, and then the connection ends."""
+        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        self._h2 = h2.connection.H2Connection(config)
+        self._h2.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_LIMIT_BYTES,
+                h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            },
+        )
+
+    # What the server asks ----------------------------------------------------------------------
+
+    @property
+    def expires_at(self) -> float:
+        """When the connection is given up (Trio's seconds)."""
+        return min(self._deadline.at, self._transport.deadline.at)
+
+    def hung_up(self, broken: bool) -> None:
+        """The reader finds out by itself, except while it waits to write."""
+        if broken:
+            self.scope.cancel()
+
+    def drain(self) -> None:
+        """Ends the connection once the requests under way are answered."""
+        if not self._streams:
+            self._end(ErrorCodes.NO_ERROR)
+
+    # Its life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves requests until the connection ends."""
+        self._deadline.set(self._timeouts.head_s)
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._write)
+            tasks.start_soon(self._read, tasks)
+            self._dirty.set()
+            await self._ending.wait()
+            with trio.move_on_after(self._timeouts.linger_s):
+                await self._flush()
+                await self._flush()  # the first may have waited for what was being written
+                await self._transport.finish()
+            tasks.cancel_scope.cancel()
+
+    def _end(self, code: ErrorCodes) -> None:
+        """Says goodbye, and ends the connection."""
+        with suppress(h2.exceptions.ProtocolError):  # it was said already
+            self._h2.close_connection(code)
+        self._ending.set()
+
+    async def _read(self, tasks: trio.Nursery) -> None:
+        data, self._early = self._early, b""
+        if not data:
+            data = await self._transport.receive()
+        if data and not data.startswith(PREFACE[: len(data)]):
+            self._end(ErrorCodes.PROTOCOL_ERROR)
+            return
+        while data:
+            for start in range(0, len(data), FEED_BYTES):
+                part = data[start : start + FEED_BYTES]
+                if not self._meter.take(part, trio.current_time()):
+                    self._end(ErrorCodes.ENHANCE_YOUR_CALM)
+                    return
+                try:
+                    events = self._h2.receive_data(part)
+                except h2.exceptions.ProtocolError:
+                    self._ending.set()  # h2 has put the goodbye in place
+                    return
+                for event in events:
+                    self._handle(event, tasks)
+                await self._flush()
+                if self._ending.is_set():
+                    return
+            data = await self._transport.receive()
+        self.scope.cancel()
+
+    def _handle(self, event: h2.events.Event, tasks: trio.Nursery) -> None:
+        match event:
+            case h2.events.RequestReceived(stream_id=int(id_), headers=headers):
+                self._begin(
+                    id_, [(bytes(name), bytes(value)) for name, value in headers or ()], tasks
+                )
+            case h2.events.DataReceived(stream_id=int(id_), data=data):
+                length = event.flow_controlled_length or 0
+                stream = self._streams.get(id_)
+                if stream is None or stream.body is None or stream.body.whole:
+                    self._h2.acknowledge_received_data(length, id_)
+                else:
+                    stream.held_bytes += length
+                    stream.body.append(bytes(data or b""))
+                    stream.arrived.set()
+            case h2.events.StreamEnded(stream_id=int(id_)):
+                stream = self._streams.get(id_)
+                if stream is not None and stream.body is not None:
+                    stream.body.set_complete()
+                    stream.arrived.set()
+            case h2.events.StreamReset(stream_id=int(id_)):
+                stream = self._streams.get(id_)
+                if stream is not None:
+                    stream.scope.cancel()
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for stream in self._streams.values():
+                    stream.room.set()
+            case h2.events.ConnectionTerminated():
+                self._ending.set()
+            case _:
+                pass
+
+    def _begin(self, id_: int, headers: Headers, tasks: trio.Nursery) -> None:
+        """Starts to answer a request."""
+        if self._listening.stopping:
+            self._reset(id_, ErrorCodes.REFUSED_STREAM)
+            return
+        self._deadline.clear()
+        stream = self._streams[id_] = Stream(id_)
+        app, address = self._listening.app, self._peer.address
+        try:
+            head = _head(headers)
+        except BadRequest as bad:
+            refuse = partial(app.refuse, bad.error, request_line_of(bad.target), address)
+            tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
+            return
+        stream.bodiless = head.method == "HEAD"
+        refusal = self._peer.refusal
+        if refusal is not None:
+            refuse = partial(app.refuse, refusal, request_line_of(head.target), address)
+            tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
+            return
+        request = request_of(self._listening, self._peer, head)
+        stream.body = request.body
+        stream.body.receive_with(partial(self._receive_body, stream))
+        tasks.start_soon(self._serve, stream, partial(app.answer, request))
+
+    # Writing -----------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Writes what h2 has to say. The only task that does, so that a request which is cancelled
+        never leaves a frame half written."""
+        while True:
+            await self._dirty.wait()
+            self._dirty = trio.Event()
+            data = self._h2.data_to_send()
+            if data:
+                try:
+                    await self._transport.send(data)
+                except ClientGone:
+                    self.scope.cancel()
+            written, self._written = self._written, trio.Event()
+            written.set()
+            await trio.lowlevel.checkpoint()
+
+    async def _flush(self) -> None:
+        """Has what is to be said written, and waits for room: for the client to read."""
+        written = self._written
+        self._dirty.set()
+        await written.wait()
+
+    def _reset(self, id_: int, code: ErrorCodes) -> None:
+        try:
+            self._h2.reset_stream(id_, code)
+        except h2.exceptions.ProtocolError:
+            return  # it has ended by itself, or with the connection
+        self._dirty.set()
+
+    # One request -------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream, answer: Callable[[], Awaitable[Answer]]) -> None:
+        """Answers one request. Its failure is its own, as is its end."""
+
+        async def work() -> None:
+            await self._send(stream, await answer())
+
+        with stream.scope:
+            failure = await contain(work)
+            if failure is not None:
+                if not isinstance(failure, (ClientGone, h2.exceptions.ProtocolError)):
+                    _log.error(CONNECTION_FAILED, exc_info=failure)
+                self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
+        self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        """The request is answered, or reset."""
+        del self._streams[stream.id]
+        if stream.held_bytes:
+            self._acknowledge(stream)
+        self._dirty.set()
+        if not self._streams:
+            if self._listening.stopping or self._peer.refusal is not None:
+                self._end(ErrorCodes.NO_ERROR)
+            else:
+                self._deadline.set(self._timeouts.idle_s)
+
+    async def _receive_body(self, stream: Stream) -> None:
+        """Waits for more of a body, for the handler that reads it: all that came has been taken,
+        so that the client may send more."""
+        stream.arrived = trio.Event()
+        if stream.held_bytes:
+            self._acknowledge(stream)
+            await self._flush()
+        await stream.arrived.wait()
+
+    def _acknowledge(self, stream: Stream) -> None:
+        """Gives the client back the room that the body took."""
+        held, stream.held_bytes = stream.held_bytes, 0
+        with suppress(h2.exceptions.ProtocolError):  # the connection has ended
+            self._h2.acknowledge_received_data(held, stream.id)
+
+    async def _send(self, stream: Stream, answer: Answer) -> None:
+        """Writes an answer."""
+        status, body = answer.status, answer.body
+        headers = [(b":status", b"%d" % status), (b"date", date_header()), *answer.headers]
+        bare = status in (204, 304)
+        if bare:
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        elif isinstance(body, bytes) and all(name != b"content-length" for name, _ in headers):
+            headers.append((b"content-length", b"%d" % len(body)))
+        empty = stream.bodiless or bare or body == b""
+        self._h2.send_headers(stream.id, headers, end_stream=empty)
+        self._meter.allow(ANSWER_CREDIT)
+        if empty:
+            await self._flush()
+        elif isinstance(body, bytes):
+            await self._send_data(stream, body, last=True)
+        else:
+            await self._flush()
+            async with body as parts:
+                async for part in parts:
+                    await self._send_data(stream, part, last=False)
+            self._h2.end_stream(stream.id)
+            await self._flush()
+        if stream.body is not None and not stream.body.whole:
+            self._reset(stream.id, ErrorCodes.NO_ERROR)  # RFC 9113, 8.1
+
+    async def _send_data(self, stream: Stream, data: bytes, *, last: bool) -> None:
+        """Sends data as the client makes room for it. Raises ClientGone when it makes too little:
+        less than `PROGRESS_BYTES`, or what is left, in `Timeouts.progress_s`."""
+        view = memoryview(data)
+        while view:
+            room = min(self._h2.local_flow_control_window(stream.id), CHUNK_BYTES)
+            room = min(room, self._h2.max_outbound_frame_size, len(view))
+            if room <= 0:
+                await self._wait_for_room(stream)
+                continue
+            part, view = view[:room], view[room:]
+            self._h2.send_data(stream.id, bytes(part), end_stream=last and not view)
+            self._meter.allow(DATA_CREDIT)
+            stream.paced_bytes += room
+            if stream.paced_bytes >= PROGRESS_BYTES:
+                stream.paced_bytes, stream.give_up_at = 0, math.inf
+            await self._flush()
+
+    async def _wait_for_room(self, stream: Stream) -> None:
+        if stream.give_up_at == math.inf:
+            stream.give_up_at = trio.current_time() + self._timeouts.progress_s
+        stream.room = trio.Event()
+        with trio.move_on_at(stream.give_up_at) as patience:
+            await stream.room.wait()
+        if patience.cancelled_caught:
+            raise ClientGone
+
+
+async def _at_once(refuse: Callable[[], Answer]) -> Answer:
+    return refuse()
+
+
+def _head(headers: Headers) -> RequestHead:
+    """The head, from pseudo-headers and headers. Raises BadRequest."""
+    pseudo: dict[bytes, bytes] = {}
+    plain: Headers = []
+    for name, value in headers:
+        if name.startswith(b":"):
+            pseudo[name] = value
+        else:
+            plain.append((name, value))
+    if b":protocol" in pseudo or b":path" not in pseudo or b":method" not in pseudo:
+        raise BadRequest(MessageInvalid.field("method", "must not be CONNECT"))
+    cookies = [value for name, value in plain if name == b"cookie"]
+    if len(cookies) > 1:  # RFC 9113, 8.2.3
+        plain = [pair for pair in plain if pair[0] != b"cookie"]
+        plain.append((b"cookie", b"; ".join(cookies)))
+    return checked(
+        pseudo[b":method"], pseudo[b":path"], "2", plain, authority=pseudo.get(b":authority")
+    )

@@ -1,0 +1,160 @@
+"""An upgrade to WebSocket: the handshake, and the ASGI conversation with the route."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
+
+import trio
+from websockets.exceptions import InvalidHeader
+from websockets.http11 import Request
+from websockets.http11 import Response as UpgradeResponse
+from websockets.server import ServerProtocol
+
+from api.envelope import request_line
+from api.listen.byte_stream import ByteStream, ClientGone
+from api.listen.exchange import Listening, Peer
+from api.listen.request_head import RequestHead
+from api.ws.gateway import WIRE_EXTENSION
+from api.ws.wire import Wire
+from reileta.errors import MessageInvalid
+
+Serve = Callable[[Wire], Awaitable[None]]
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
+}
+_OWN: Final = frozenset(
+    {
+        b"connection",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+    }
+)
+"""The headers that the handshake itself looks at."""
+
+
+class Upgrade:
+    """One upgrade. Quart sees an ASGI `websocket` scope with an extension through which the route
+    takes the wire over; once it did, nothing of Quart's stays behind in memory."""
+
+    def __init__(
+        self, listening: Listening, stream: ByteStream, peer: Peer, protocol: ServerProtocol
+    ) -> None:
+        self._listening = listening
+        self._stream = stream
+        self._peer = peer
+        self._protocol = protocol
+        self._connected = False
+        self._status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = b""
+        self._response: UpgradeResponse | None = None
+        self._serve: Serve | None = None
+
+    def claim(self, serve: Serve) -> None:
+        """The route's side of the extension: who serves the wire after the upgrade."""
+        self._serve = serve
+
+    async def run(self, head: RequestHead) -> Serve | None:
+        """Answers the upgrade. Returns what is to serve the wire; None if it was refused."""
+        protocol = self._protocol
+        # The protocol parses for itself; it gets what `head` holds, without what it bounds in
+        # ways of its own.
+        lines = [b"%b %b HTTP/1.1" % (head.method.encode(), head.path)]
+        lines += [b"%b: %b" % pair for pair in head.headers if pair[0] in _OWN]
+        protocol.receive_data(b"\r\n".join([*lines, b"", b""]))
+        requests = [one for one in protocol.events_received() if isinstance(one, Request)]
+        if not requests:
+            await self._reject(head, 400)
+            return None
+        response = protocol.accept(requests[0])
+        if response.status_code != 101:
+            await self._reject(head, response.status_code)
+            return None
+        self._response = response
+        await self._listening.app(self._scope(head), self._receive, self._answer)
+        return self._serve
+
+    async def _reject(self, head: RequestHead, status: int) -> None:
+        """Refuses an upgrade that is not made as RFC 6455, 4.2.1 says, in the envelope."""
+        wrong = self._protocol.handshake_exc
+        field = wrong.name if isinstance(wrong, InvalidHeader) else "Upgrade"
+        error = MessageInvalid.field(field, "is missing or not valid for an upgrade to WebSocket")
+        line = request_line(head.path.decode(), head.query.decode())
+        answer = self._listening.app.refuse(error, line, self._peer.address)
+        self._status = status if answer.status == 400 else answer.status
+        self._headers = [
+            *answer.headers,
+            (b"sec-websocket-version", b"13"),
+            (b"upgrade", b"websocket"),
+        ]
+        assert isinstance(answer.body, bytes)
+        self._body = answer.body
+        await self._refuse()
+
+    def _scope(self, head: RequestHead) -> dict[str, Any]:
+        peer = self._peer
+        return {
+            "type": "websocket",
+            "asgi": {"spec_version": "2.3", "version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "wss" if self._listening.settings.secure else "ws",
+            "path": unquote(head.path.decode()),
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": (peer.address, peer.port),
+            "server": peer.server,
+            "subprotocols": [],
+            "state": {},
+            "extensions": {"websocket.http.response": {}, WIRE_EXTENSION: self},
+        }
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def _answer(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "websocket.accept":
+                assert self._response is not None
+                for name, value in event.get("headers", ()):
+                    self._response.headers[name.decode()] = value.decode()
+                self._protocol.send_response(self._response)
+                await self._send(self._protocol.data_to_send())
+            case "websocket.http.response.start":
+                self._status = event["status"]
+                self._headers = list(event["headers"])
+            case "websocket.http.response.body":
+                self._body += event.get("body", b"")
+                if not event.get("more_body", False):
+                    await self._refuse()
+            case "websocket.close" if self._serve is None:
+                self._status, self._body = 403, b""
+                await self._refuse()
+            case _:
+                pass  # the route returned; the wire is the gateway's now
+
+    async def _refuse(self) -> None:
+        skipped = (b"content-length", b"connection")
+        lines = [_STATUS_LINES.get(self._status) or b"HTTP/1.1 %d Refused" % self._status]
+        lines += [b"%b: %b" % pair for pair in self._headers if pair[0].lower() not in skipped]
+        lines += [f"content-length: {len(self._body)}".encode(), b"connection: close", b"", b""]
+        await self._send([b"\r\n".join(lines) + self._body])
+
+    async def _send(self, parts: Sequence[bytes]) -> None:
+        # A client that has gone meanwhile is found out by whoever reads its wire: what the route
+        # claimed is served in any case.
+        with suppress(ClientGone), trio.move_on_after(self._listening.timeouts.progress_s):
+            await self._stream.send(b"".join(parts))
