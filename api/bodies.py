@@ -3,10 +3,10 @@
 Quart's own body takes in whatever the client sends, as fast as it comes. Here what feeds it waits
 for `room`, and with it the client: until a handler says what it wants, some of the body is held;
 then all of it up to the limit of JSON bodies (`await body`), or one chunk after the other
-(`chunks`), or none (`discard`).
+(`chunks`).
 
-An answer given before the client has sent all would close the connection under a client that is
-still sending, which then often never reads the answer: hence `sent`.
+A connection of ours feeds a body as its handler asks for it (`receive_with`); an ASGI server, as
+the tests' client is, from a task beside the handler.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from reileta.errors import PayloadTooLarge, RequestTimedOut
-from reileta.settings import KIB, MIB
+from reileta.settings import KIB
 
 HELD_BYTES: Final = 128 * KIB
 """How much of a streamed body waits for its handler; one read of the socket can be on top."""
-DRAIN_LIMIT_BYTES: Final = 8 * MIB
-"""How much of a body that nobody wants is waited for."""
-
 PACE_BYTES: Final = 64 * KIB
 PACE_S: Final = 20.0
 """So many bytes of a streamed body must come while it is waited for so long, or it is given up: a
@@ -36,7 +33,7 @@ client that sends a byte now and then would hold its place for ever."""
 
 
 class ReceivedBody(TrioBody):
-    """The body of one request. `whole` and `sent` say how much of it has come."""
+    """The body of one request. `whole` says that all of it has come."""
 
     def __init__(self, expected_length: int | None, max_length: int | None) -> None:
         super().__init__(None, None)  # the limit is kept here, where a handler can choose another
@@ -44,11 +41,8 @@ class ReceivedBody(TrioBody):
         """`Content-Length`, None for a body that does not say how long it is."""
         self.whole = False
         """The client has sent all."""
-        self.sent = trio.Event()
-        """The client has sent all, or so much that it is not waited for any longer."""
         self._limit_bytes = max_length
-        self._wanted: Literal["unknown", "whole", "chunks", "nothing"] = "unknown"
-        self._unwanted_bytes = 0
+        self._wanted: Literal["unknown", "whole", "chunks"] = "unknown"
         self._arrived = trio.Event()
         self._taken = trio.Event()
         self._receive: Callable[[], Awaitable[None]] | None = None
@@ -61,17 +55,12 @@ class ReceivedBody(TrioBody):
     # What feeds it -----------------------------------------------------------------------------
 
     def append(self, data: bytes) -> None:
-        if self._wanted == "nothing":
-            self._unwanted_bytes += len(data)
-            if self._unwanted_bytes > DRAIN_LIMIT_BYTES:
-                self.sent.set()
-        elif data:
+        if data:
             self._data += data
             self._arrived.set()
 
     def set_complete(self) -> None:
         self.whole = True
-        self.sent.set()
         self._arrived.set()
 
     async def room(self) -> None:
@@ -115,12 +104,6 @@ class ReceivedBody(TrioBody):
         self._taken.set()
         return chunk
 
-    def discard(self) -> None:
-        """Nobody wants what there is of it, or what still comes."""
-        self._want("nothing")
-        self._unwanted_bytes += len(self._data)
-        self._data.clear()
-
     async def more(self) -> None:
         """Returns when something has come, or the end."""
         if self._receive is not None:
@@ -129,7 +112,7 @@ class ReceivedBody(TrioBody):
         self._arrived = trio.Event()
         await self._arrived.wait()
 
-    def _want(self, wanted: Literal["whole", "chunks", "nothing"]) -> None:
+    def _want(self, wanted: Literal["whole", "chunks"]) -> None:
         self._wanted = wanted
         self._taken.set()
 

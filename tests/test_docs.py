@@ -8,10 +8,9 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import trio
 from quart_trio import QuartTrio
 
 import api.errors as statuses
@@ -154,9 +153,9 @@ def test_examples_are_json_and_of_this_protocol(text: str) -> None:
 async def app(store: Store, clock: ManualClock) -> ReiletaApp:
     node: Any = FakeNode(store, clock)
     app = create_app(node)
-    gateway, nursery = Gateway(node, app.auth), cast(trio.Nursery, None)
-    app.register_blueprint(gateway_blueprint(gateway, lambda: nursery))
-    app.register_blueprint(session_blueprint(gateway, app.limits, lambda: nursery))
+    gateway = Gateway(node, app.auth)
+    app.register_blueprint(gateway_blueprint(gateway))
+    app.register_blueprint(session_blueprint(gateway, app.limits))
     return app
 
 

@@ -22,12 +22,6 @@ from reileta.settings import Settings
 ROOT = Path(__file__).parents[1]
 SOURCES = ("reileta", "actors", "api")
 
-LONGEST = 400
-"""Lines in a file of Python; a longer one holds more than one idea."""
-LONGER = {
-    "reileta/errors.py": "a table, with a class for each code",
-}
-
 # Modules of reileta that do I/O, and so are no pure rules; packages count whole.
 IMPURE = {
     "reileta.__main__",
@@ -91,31 +85,6 @@ def test_each_module_of_reileta_is_pure_or_known_to_do_io() -> None:
         for path in python_files("reileta")
     } - {"reileta.__init__"}
     assert top - pure - IMPURE == set()
-
-
-def test_every_source_file_has_its_test_file() -> None:
-    missing = []
-    for path in python_files(*SOURCES):
-        if path.name == "__init__.py" and not _defines(path):
-            continue
-        relative = path.relative_to(ROOT)
-        stem = relative.parent.name if path.name == "__init__.py" else path.stem
-        if not (ROOT / "tests" / relative.parent / f"test_{stem}.py").exists():
-            missing.append(name(path))
-    assert missing == []
-
-
-def _defines(path: Path) -> bool:
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return any(isinstance(node, kinds) for node in ast.parse(path.read_text()).body)
-
-
-def test_no_file_is_longer_than_one_idea() -> None:
-    lengths = {
-        name(path): len(path.read_text().splitlines())
-        for path in python_files(*SOURCES, "tests", "benchmarks", "examples")
-    }
-    assert {file: n for file, n in lengths.items() if n > LONGEST and file not in LONGER} == {}
 
 
 def test_every_module_says_what_it_is_for() -> None:

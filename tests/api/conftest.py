@@ -16,6 +16,7 @@ from api.ws.session import session_blueprint
 from reileta.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, open_store
+from tests.api.asgi_wires import with_wires
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
@@ -93,7 +94,8 @@ def living_app(living: Node, passwords: Passwords) -> ReiletaApp:
 
 @pytest.fixture
 def lines(living_app: ReiletaApp, living: Node, nursery: trio.Nursery) -> ReiletaApp:
-    """The application with the WebSockets of the session API, which take the slow way."""
+    """The application with the WebSockets of the session API, for its own test client."""
     gateway = Gateway(living, living_app.auth)
-    living_app.register_blueprint(session_blueprint(gateway, living_app.limits, lambda: nursery))
+    living_app.register_blueprint(session_blueprint(gateway, living_app.limits))
+    with_wires(living_app, nursery)
     return living_app

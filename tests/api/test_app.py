@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from typing import Any
 
 import pytest
 import structlog
-import trio
-import trio.testing
 from quart import Blueprint, Response
 
 from actors.trace import current
 from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
-from api.bodies import DRAIN_LIMIT_BYTES
 from api.limits import ADDRESS, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
 from reileta.passwords import Passwords
@@ -97,7 +92,7 @@ async def test_a_body_over_the_limit_is_refused(node: FakeNode, anyone: Client) 
 
 async def test_a_body_that_does_not_come_times_out(app: ReiletaApp) -> None:
     assert app.config["BODY_TIMEOUT"] == BODY_TIMEOUT_S
-    app.config["BODY_TIMEOUT"] = app.config["DRAIN_TIMEOUT"] = 0
+    app.config["BODY_TIMEOUT"] = 0
     request = app.test_client().request(
         "/api/auth/login", method="POST", headers={"Transfer-Encoding": "chunked"}
     )
@@ -106,45 +101,6 @@ async def test_a_body_that_does_not_come_times_out(app: ReiletaApp) -> None:
         response = await connection.as_response()
     assert response.status_code == 408
     assert (await response.get_json())["error"]["code"] == 125
-    assert response.headers["Connection"] == "close"
-
-
-async def test_an_answer_waits_for_the_rest_of_a_body_that_nobody_reads(app: ReiletaApp) -> None:
-    app.config["DRAIN_TIMEOUT"] = math.inf
-    size = 10 * app.config["MAX_CONTENT_LENGTH"]
-    for path, status in (("/api/worlds", 401), ("/nope", 404), ("/api/auth/login", 413)):
-        method = "PUT" if path == "/api/worlds" else "POST"
-        request: Any = app.test_client().request(
-            path, method=method, headers={"Content-Length": str(size)}
-        )
-        async with request as connection:
-            await connection.send(b" " * (size - 1))
-            await trio.testing.wait_all_tasks_blocked()
-            assert connection.status_code is None
-            await connection.send(b" ")
-            await connection.send_complete()
-            response = await connection.as_response()
-        assert response.status_code == status
-        assert "Connection" not in response.headers
-
-
-@pytest.mark.parametrize(("version", "said"), [("1.1", "close"), ("2", None)])
-async def test_a_client_that_never_stops_is_hung_up_on(
-    app: ReiletaApp, version: str, said: str | None
-) -> None:
-    app.config["DRAIN_TIMEOUT"] = math.inf
-    request: Any = app.test_client().request(
-        "/nope", method="POST", headers={"Transfer-Encoding": "chunked"}, http_version=version
-    )
-    async with request as connection:
-        for _ in range(DRAIN_LIMIT_BYTES // 2**20):
-            await connection.send(b" " * 2**20)
-        await trio.testing.wait_all_tasks_blocked()
-        assert connection.status_code is None
-        await connection.send(b" ")
-        response = await connection.as_response()
-    assert response.status_code == 404
-    assert response.headers.get("Connection") == said
 
 
 async def test_credentials_in_the_query_do_not_come_back(anyone: Client) -> None:

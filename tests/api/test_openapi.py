@@ -193,7 +193,7 @@ async def test_every_websocket_is_in_it_and_none_is_among_the_paths(
     document: Json, lines: ReiletaApp, nursery: trio.Nursery
 ) -> None:
     gateway = Gateway(cast(GatewayPort, lines.node), lines.auth)
-    lines.register_blueprint(gateway_blueprint(gateway, lambda: nursery))
+    lines.register_blueprint(gateway_blueprint(gateway))
     served = {rule.rule for rule in lines.url_map.iter_rules() if rule.websocket}
     assert set(document["x-websockets"]) == served
     assert not served & set(document["paths"])

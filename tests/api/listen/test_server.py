@@ -1,17 +1,30 @@
-"""The front door; how it serves is in tests/e2e."""
+"""The listening port: its places, its failures, its end."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from api.serve import FrontDoor, open_listeners
-from reileta.metrics import Metrics
+from api.answer import Answer
+from api.bodies import ReceivedRequest
+from api.listen.server import open_listeners
 from reileta.settings import Settings
-from tests.api.heads import HEAD
-from tests.conftest import ManualClock
+from tests.api.listen.fakes import FakeApp, listening
+
+GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def answer_on(port: int, request: bytes = GET) -> bytes:
+    """All that a connection of its own is answered until it ends."""
+    answer = b""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+        await client.send_all(request)
+        await client.send_eof()
+        with trio.fail_after(5):
+            while more := await client.receive_some(65_536):
+                answer += more
+    return answer
 
 
 async def test_listeners_say_their_port() -> None:
@@ -21,62 +34,85 @@ async def test_listeners_say_their_port() -> None:
         await listener.aclose()
 
 
-async def _lifespan(scope: Any, receive: Any, send: Any) -> None:
-    assert scope["type"] == "lifespan"
-    while True:
-        event = await receive()
-        await send({"type": f"{event['type']}.complete"})
-
-
 @pytest.mark.parametrize("raises", [RuntimeError("ours"), KeyError("x")])
 async def test_a_connection_that_fails_is_alone_in_that(
-    monkeypatch: pytest.MonkeyPatch, raises: Exception, capsys: pytest.CaptureFixture[str]
+    raises: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(scope, receive, send)
+    async def fail(request: ReceivedRequest) -> Answer:
         raise raises
 
-    door = FrontDoor(app, Settings(), Metrics(), ManualClock())
-    listeners, number = await open_listeners(Settings(port=0))
-    head = HEAD.replace(
-        b"\r\n\r\n",
-        b"\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.serve, listeners)
+    async with listening(FakeApp(fail)) as (server, port):
         for _ in range(3):
-            async with await trio.open_tcp_stream("127.0.0.1", number) as client:
-                await client.send_all(head)
-                with trio.fail_after(5):
-                    assert await client.receive_some(100) == b""
-        door.stop_accepting()
-        with trio.fail_after(5):
-            await door.finish_requests()
-        nursery.cancel_scope.cancel()
+            assert await answer_on(port) == b""
+        assert len(server.admission) == 0
     assert capsys.readouterr().out.count("connection.failed") == 3
 
 
-async def test_more_http_connections_than_may_be_open_are_told_to_come_back() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(scope, receive, send)
-        await trio.sleep_forever()
+async def wait_for_ever(request: ReceivedRequest) -> Answer:
+    await trio.sleep_forever()
+    raise AssertionError("unreachable")
 
-    door = FrontDoor(app, Settings(connections=1), Metrics(), ManualClock())
-    listeners, number = await open_listeners(Settings(port=0))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(door.serve, listeners)
-        async with await trio.open_tcp_stream("127.0.0.1", number) as first:
-            await first.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            async with await trio.open_tcp_stream("127.0.0.1", number) as second:
-                await second.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                answer = b""
-                with trio.fail_after(5):
-                    while more := await second.receive_some(4096):
-                        answer += more
-        nursery.cancel_scope.cancel()
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"\r\nRetry-After: " in answer
-    assert b'"code":122' in answer
+
+async def test_more_connections_than_may_be_open_are_told_to_come_back() -> None:
+    app = FakeApp(wait_for_ever)
+    async with listening(app, connections=1) as (server, port):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as first:
+            await first.send_all(GET)
+            while not app.under_way:
+                await trio.sleep(0.001)
+            answer = await answer_on(port)
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        while len(server.admission):
+            await trio.sleep(0.001)
+        app.handler = FakeApp().handler
+        assert (await answer_on(port)).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(("limits", "refused"), [("on", True), ("off", False)])
+async def test_one_address_has_no_more_than_its_share(limits: str, refused: bool) -> None:
+    app = FakeApp(wait_for_ever)
+    async with (
+        listening(app, connections_per_address=2, rate_limits=limits) as (_, port),
+        await trio.open_tcp_stream("127.0.0.1", port) as one,
+        await trio.open_tcp_stream("127.0.0.1", port) as two,
+        await trio.open_tcp_stream("127.0.0.1", port) as three,
+    ):
+        for client in (one, two, three):
+            await client.send_all(GET)
+        with trio.move_on_after(5):
+            while app.under_way < (2 if refused else 3):
+                await trio.sleep(0.001)
+        if refused:
+            with trio.fail_after(5):
+                assert (await three.receive_some()).startswith(b"HTTP/1.1 429 ")
+        assert app.under_way == (2 if refused else 3)
+
+
+async def test_stopping_closes_idle_connections_and_waits_for_answers() -> None:
+    go_on = trio.Event()
+
+    async def slow(request: ReceivedRequest) -> Answer:
+        await go_on.wait()
+        return Answer(200, [], b"done")
+
+    app = FakeApp(slow)
+    async with (
+        listening(app) as (server, port),
+        await trio.open_tcp_stream("127.0.0.1", port) as idle,
+        await trio.open_tcp_stream("127.0.0.1", port) as busy,
+        trio.open_nursery() as nursery,
+    ):
+        await busy.send_all(GET)
+        while not app.under_way or server.http_connections < 2:
+            await trio.sleep(0.001)
+        server.stop_accepting()
+        nursery.start_soon(server.finish_requests)
+        with trio.fail_after(5):
+            assert await idle.receive_some() == b""
+        await wait_all_tasks_blocked()
+        assert server.http_connections == 1
+        go_on.set()
+        with trio.fail_after(5):
+            answer = await busy.receive_some()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nconnection: close\r\n" in answer

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 import pytest
 import trio
-from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.messages import Detach
-from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway, gateway_blueprint
+from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
 from api.ws.wire import CLOSE_TIMEOUT_S
 from reileta.access import Asker
 from reileta.settings import Settings
@@ -111,9 +107,9 @@ async def test_frames_that_are_no_messages_are_counted(nursery: trio.Nursery) ->
 
 
 async def test_too_many_connections(nursery: trio.Nursery) -> None:
-    node = FakeNode(Settings(connections=1))
-    gateway = Gateway(port(node), auth())
+    gateway = Gateway(port(FakeNode()), auth())
     first, second = FakeWire(nursery), FakeWire(nursery)
+    second.over_limit = True
     nursery.start_soon(gateway.serve, first, asker())
     await wait_all_tasks_blocked()
     nursery.start_soon(gateway.serve, second, asker())
@@ -160,24 +156,3 @@ async def test_clients_come_back_at_different_times(nursery: trio.Nursery) -> No
     said = {gateway._come_back() for _ in range(200)}
     assert said <= {f"come back in {s} s" for s in range(1, RETURN_SPREAD_S + 1)}
     assert len(said) > RETURN_SPREAD_S / 2
-
-
-async def test_the_fallback_without_the_extension(nursery: trio.Nursery) -> None:
-    """Quart's own test client: its websocket, message by message."""
-    app = QuartTrio(__name__)
-    node = FakeNode()
-    gateway = Gateway(port(node), auth())
-    app.register_blueprint(gateway_blueprint(gateway, lambda: nursery))
-    client: Any = app.test_client()
-    async with client.websocket("/api/ws") as socket:
-        for number in itertools.count(1):
-            await socket.send(f'{{"command":"ping","state":{number}}}')
-            assert f'"state":{number}' in await socket.receive()
-            if number == 3:
-                break
-        await socket.send(b"binary")
-        assert '"code":119' in await socket.receive()
-        assert len(gateway) == 1
-    with trio.fail_after(5):
-        while len(gateway):
-            await trio.sleep(0.005)

@@ -44,7 +44,7 @@ class End:
         self.listener = Listener()
         self.wire = PumpedWire(
             pump,
-            trio.SocketStream(trio.socket.from_stdlib_socket(ours)),
+            ours,
             Upgraded(
                 ServerProtocol(state=State.OPEN, max_size=65_536),
                 nursery,

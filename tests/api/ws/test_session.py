@@ -1,5 +1,5 @@
 """`/ws/user` and `/ws/autopilot`: who is let in, before the upgrade; over the application's own
-test client, whose sockets take the slow way."""
+test client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quart.testing import WebsocketResponseError
 from actors.node import Node
 from api.app import ReiletaApp, create_app
 from api.limits import TOKEN, Limits
-from api.ws.gateway import Gateway
+from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session import session_blueprint
 from reileta.passwords import Passwords
 from tests.api.clients import Client, logged_in, new_token_of
@@ -79,7 +79,7 @@ async def test_limits_are_judged_after_credentials_and_roles(
     living: Node, passwords: Passwords, nursery: trio.Nursery
 ) -> None:
     app, limits = create_app(living, passwords=passwords), Limits(living.clock)
-    app.register_blueprint(session_blueprint(Gateway(living, app.auth), limits, lambda: nursery))
+    app.register_blueprint(session_blueprint(Gateway(living, app.auth), limits))
     ada = await new_token_of(app, "ada")
     asker = await app.auth.authenticate_token(ada.token or "")
     for _ in range(TOKEN.burst):
@@ -95,3 +95,13 @@ async def test_one_per_token_the_next_is_409(lines: ReiletaApp) -> None:
         hello = json.loads(await line.receive())
         assert hello["payload"]["session"]["id"] == ada.me["session"]["id"]
         assert await refused(lines, "/ws/user", ada.token) == 409
+
+
+async def test_no_other_server_gets_a_websocket(living_app: ReiletaApp, living: Node) -> None:
+    """An ASGI server's own WebSocket has none of the bounds that ours has."""
+    gateway = Gateway(living, living_app.auth)
+    living_app.register_blueprint(session_blueprint(gateway, living_app.limits))
+    living_app.register_blueprint(gateway_blueprint(gateway))
+    ada = await new_token_of(living_app, "ada")
+    for path in ("/ws/user", "/api/ws"):
+        assert await refused(living_app, path, ada.token) == 501

@@ -72,9 +72,8 @@ def on_socket(
     for one in (near, far):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
-    streams = [trio.SocketStream(trio.socket.from_stdlib_socket(one)) for one in (near, far)]
     upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
-    return Pair(SocketWire(streams[0], upgraded), streams[1])
+    return Pair(SocketWire(near, upgraded), trio.SocketStream(trio.socket.from_stdlib_socket(far)))
 
 
 def on_stream(
