@@ -80,7 +80,7 @@ async def download(
         content_type=kind,
     )
     response.headers["Content-Length"] = str(end - start)
-    # However long it takes: `api/serve.py` hangs up on who does not read.
+    # However long it takes: the connection hangs up on a client that does not read.
     response.timeout = None
     return response
 

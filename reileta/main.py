@@ -108,8 +108,6 @@ class Server:
     async def stop(self) -> None:
         """Tells everyone, finishes what is under way, and takes nothing new; bounded in time.
         Then `serve` puts the actors and the database away, and returns.
-
-        Hypercorn would stop serving first and only then say so: hence here, and not in a lifespan.
         """
         self.node.draining = True
         self.door.stop_accepting()
