@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
@@ -127,17 +128,24 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
     )
 
 
+class ReceivedHeaders(Headers):
+    """Headers that were checked while they were parsed, and need not be again."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._list = pairs
+
+
 def headers_of(head: RequestHead, peer: Peer) -> Headers:
     """The headers as Quart names them."""
-    return Headers(
-        [
-            ("Remote-Addr", peer.address),
-            *(
-                (name.decode("latin-1").title(), value.decode("latin-1"))
-                for name, value in head.headers
-            ),
-        ]
-    )
+    pairs = [("Remote-Addr", peer.address)]
+    pairs += [(_title(name), value.decode("latin-1")) for name, value in head.headers]
+    return ReceivedHeaders(pairs)
+
+
+@functools.lru_cache(maxsize=512)
+def _title(name: bytes) -> str:
+    """`Content-Type` for `content-type`."""
+    return name.decode("latin-1").title()
 
 
 async def _no_push(path: str, headers: Headers) -> None:

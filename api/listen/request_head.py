@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -214,6 +215,7 @@ def _check_host(head: RequestHead, hosts: Iterable[bytes], authority: bytes | No
         raise _bad("Host", "is missing")
 
 
+@functools.lru_cache(maxsize=512)
 def _check_authority(host: bytes, field: str) -> None:
     host = host.strip()
     if len(host) > _HOST_LIMIT or _HOST.fullmatch(host) is None:
