@@ -2,7 +2,7 @@
 #
 #   make serve     run the server            (ARGS="--port 4000" passes options on)
 #   make install   set up .venv/ alone; the command is then .venv/bin/reileta
-#   make test      every test                (ARGS="-k seats" chooses)
+#   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
 #   make bench     measure this server beside its peers
 #   make format    put the sources into shape
@@ -16,6 +16,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
@@ -36,8 +37,9 @@ serve: $(USE)
 install: $(USE)
 	@echo "$(BIN)/reileta is ready: $$($(BIN)/reileta --version)"
 
+# Each worker has a PostgreSQL of its own.
 test: $(DEVELOP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .
