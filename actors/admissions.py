@@ -45,8 +45,8 @@ class Admissions:
                 entry, happenings = rules.admit(by, user, now, online=self._online(user))
                 message.reply(entry)
                 return happenings
-            case Withdraw(user):
-                happenings = rules.withdraw(user, now)
+            case Withdraw(by):
+                happenings = rules.withdraw(by.user, now)
                 message.reply(None)
                 return happenings
             case Refuse(by, user):

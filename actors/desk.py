@@ -75,7 +75,7 @@ class Desk:
     def __init__(
         self,
         *,
-        live: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]],
+        live: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]],
         running: Callable[[str], Ref[InstanceMessage] | None],
         users: Users,
         present: Callable[[str], records.User | None],
@@ -95,19 +95,23 @@ class Desk:
         """The asker wants to come in."""
         # Its friends always: the access may become one for which they matter.
         friends = await self._friends(asker.user)
-        return await self._ask(instance_id, Ask(visitor(asker, self._address, friends)))
+        by = visitor(asker, self._address, friends)
+        return await self._ask(instance_id, by, Ask(by))
 
     async def withdraw(self, instance_id: str, asker: Asker) -> None:
         """The asker takes its candidacy back."""
-        await self._ask(instance_id, Withdraw(at(asker.user.id, self._address)))
+        by = self._by(asker)
+        await self._ask(instance_id, by, Withdraw(by))
 
     async def admit(self, instance_id: str, asker: Asker, user: str) -> Entry:
         """The asker invites a user, or admits it."""
-        return await self._ask(instance_id, Admit(self._by(asker), await self._user(user)))
+        by = self._by(asker)
+        return await self._ask(instance_id, by, Admit(by, await self._user(user)))
 
     async def refuse(self, instance_id: str, asker: Asker, user: str) -> None:
         """The asker takes a user's candidacy and invitation back."""
-        await self._ask(instance_id, Refuse(self._by(asker), await self._user(user)))
+        by = self._by(asker)
+        await self._ask(instance_id, by, Refuse(by, await self._user(user)))
 
     async def queue(self, instance_id: str, asker: Asker | None) -> Queue:
         """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
@@ -116,16 +120,21 @@ class Desk:
             return Queue(entries=())
         return await _patiently(ref, TellQueue(None if asker is None else self._by(asker)))
 
-    async def players(self, instance_id: str) -> tuple[tuple[Player, Role], ...]:
-        """Who is inside, longest first."""
+    async def players(
+        self, instance_id: str, asker: Asker | None = None
+    ) -> tuple[tuple[Player, Role], ...]:
+        """Who is inside, longest first. `asker` None: somebody who is not logged in."""
         ref = self._running(instance_id)
-        return () if ref is None else await _patiently(ref, TellPlayers())
+        if ref is None:
+            return ()
+        return await _patiently(ref, TellPlayers(None if asker is None else self._by(asker)))
 
     # Hosts -------------------------------------------------------------------------------------
 
     async def bans(self, instance_id: str, asker: Asker) -> tuple[records.Ban, ...]:
         """The bans in force, for those who oversee."""
-        return await self._ask(instance_id, TellBans(self._by(asker)))
+        by = self._by(asker)
+        return await self._ask(instance_id, by, TellBans(by))
 
     async def moderate(
         self,
@@ -145,8 +154,9 @@ class Desk:
         if not is_id(target, "p"):
             target = await self._user(target)
             admin = await self._administers(target)
+        by = self._by(asker)
         order = Moderate(
-            self._by(asker),
+            by,
             target,
             measure.type,
             measure.reason,
@@ -155,7 +165,7 @@ class Desk:
             state,
             admin,
         )
-        await self._ask(instance_id, order)
+        await self._ask(instance_id, by, order)
 
     async def _administers(self, user: str) -> bool:
         """Whether a `UserIDAt` is an admin of this server. Raises UserNotFound if it is of this
@@ -175,20 +185,23 @@ class Desk:
     async def hand_over(self, instance_id: str, asker: Asker, to: str) -> None:
         """The owner makes another (a user or a player inside) the master."""
         target = to if is_id(to, "p") else await self._user(to)
-        await self._ask(instance_id, HandOver(self._by(asker), target))
+        by = self._by(asker)
+        await self._ask(instance_id, by, HandOver(by, target))
 
     async def name_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
         """The owner names a moderator."""
-        await self._ask(instance_id, Name(self._by(asker), await self._user(user)))
+        by = self._by(asker)
+        await self._ask(instance_id, by, Name(by, await self._user(user)))
 
     async def dismiss_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
         """The owner dismisses a moderator."""
-        await self._ask(instance_id, Dismiss(self._by(asker), await self._user(user)))
+        by = self._by(asker)
+        await self._ask(instance_id, by, Dismiss(by, await self._user(user)))
 
     # How ---------------------------------------------------------------------------------------
 
-    async def _ask(self, instance_id: str, request: Request[R]) -> R:
-        _, ref = await self._live(instance_id)
+    async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
+        _, ref = await self._live(instance_id, by)
         return await _patiently(ref, request)
 
     def _by(self, asker: Asker) -> Visitor:

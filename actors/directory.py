@@ -11,18 +11,21 @@ from dataclasses import dataclass
 
 from actors.sink import Sink
 from reileta.metrics import Metrics
+from reileta.visibility import EVERYONE, Audience
 
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
     """How full an instance is: players inside, candidates waiting, the master's `UserIDAt`; and
-    whether one must know a visitor's friends to judge whether it may enter."""
+    whether one must know a visitor's friends to judge whether it may enter. `audience`: the
+    `UserIDAt`s who may see it."""
 
     connected: int = 0
     queued: int = 0
     master: str | None = None
     full: bool = False
     by_friends: bool = False
+    audience: Audience = EVERYONE
 
 
 VACANT = Occupancy()
@@ -41,6 +44,10 @@ class Directory:
 
     def occupancy(self, instance_id: str) -> Occupancy:
         return self.occupancies.get(instance_id, VACANT)
+
+    def live(self, instance_id: str) -> Occupancy | None:
+        """How full an instance is; None: it does not live here."""
+        return self.occupancies.get(instance_id)
 
     def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
         """An instance is this full now; None: it no longer lives."""

@@ -20,6 +20,7 @@ from reileta.clock import Clock
 from reileta.errors import (
     DatabaseUnavailable,
     Overloaded,
+    PermissionDenied,
     ReiletaError,
     ResourceNotAcquired,
     ResourceNotFound,
@@ -28,7 +29,7 @@ from reileta.errors import (
 )
 from reileta.resource import Name
 from reileta.session import Happening, Limits, Session
-from reileta.session_views import resource_view
+from reileta.session_views import held_view
 from reileta.settings import Settings
 from reileta.store import Store
 
@@ -127,12 +128,12 @@ class Errands:
                 one.fail(SessionNotFound())
         self._jobs.clear()
 
-    def shown(self, held: records.Held | None) -> dict[str, Any] | None:
-        """The resource that the session has, as it sees it."""
+    def shown(self, held: records.Held | None, user: records.User) -> dict[str, Any] | None:
+        """The resource that the session has, as its user may see it."""
         if held is None:
             return None
         kind = self._around.store.resources.types.of(held.resource.type)
-        return resource_view(held.resource, kind, self._owner)
+        return held_view(held, kind, self._owner, user)
 
     def enqueue(self, job: Job) -> None:
         """Does it, after those that wait."""
@@ -160,6 +161,9 @@ class Errands:
             raise
         except ReiletaError as refused:
             error = refused
+            if isinstance(refused, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
+                # It may have lost what it had, at another server.
+                held, looked = await store.leases.of_session(rules.id), True
         number = None
         if isinstance(answer, records.Held):
             number = answer.resource.owner
@@ -248,7 +252,7 @@ class Errands:
     def _refused(self, rules: Session, job: Job, error: ReiletaError) -> None:
         if isinstance(job, (Keep, Lose)):
             return
-        if isinstance(error, (ResourceNotAcquired, ResourceTaken, ResourceNotFound)):
+        if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
             self._drop(rules, job.name)  # what it thought that it had
         job.fail(error)
 

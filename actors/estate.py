@@ -260,7 +260,7 @@ class Estate:
 
     def _shown(self, held: records.Held | None) -> dict[str, Any] | None:
         assert self._errands is not None
-        return self._errands.shown(held)
+        return self._errands.shown(held, self._owner.user())
 
     # What happened, and time -------------------------------------------------------------------
 

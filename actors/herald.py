@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from actors.directory import Directory
 from actors.ref import Ref
@@ -68,19 +68,11 @@ class Herald:
         overseers: bool = False,
     ) -> None:
         rules, address = self._rules, self._address
-        public = rules.may_see(None) and not overseers
-        owner = rules.owner
-        known: Collection[str] = ()
-        if overseers:
-            known = {*rules.roles.moderators, rules.master or owner}
-        elif not public:
-            known = frozenset(rules.seats.users)
+        audience = (rules.oversight if overseers else rules.news_audience).frozen()
 
         def render(viewer: Viewer) -> bytes | None:
-            user = at(viewer.user, address)
-            if not (public or viewer.admin or user == owner or user in known):
-                return None
-            return data()
+            shown = audience.admits(at(viewer.user, address), admin=viewer.admin)
+            return data() if shown else None
 
         try:
             self._hub.tell(Publish(event, self._id, render, inside, told))

@@ -7,6 +7,7 @@ one order with the data; who ordered it is answered when it is durable (`actors/
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import outcome
 
@@ -42,6 +43,8 @@ from reileta.views import known
 
 Ruling = BannedUser | Unbanned | Muted | Unmuted | Warned | RoleChanged | MasterChanged | Updated
 """What happens by what hosts do, and is told here."""
+HostMessage: TypeAlias = Change | Close | Moderate | HandOver | Name | Dismiss | TellBans
+"""What hosts ask for."""
 
 
 class Hosting:
@@ -77,8 +80,27 @@ class Hosting:
         self._settle = settle
         self._master = rules.master
         self._by: str | None = None  # whose order is being carried out
+        self._knew: str | None = None  # whom it is about, if that one could see the instance before
         self.closing = False
         """Whether its end is decided."""
+
+    def obey(self, message: HostMessage) -> None:
+        """Does what a host asks for, if it may."""
+        match message:
+            case Change():
+                self.change(message)
+            case Close():
+                self.close(message)
+            case Moderate():
+                self.moderate(message)
+            case HandOver():
+                self.hand_over(message)
+            case Name():
+                self.name(message)
+            case Dismiss():
+                self.dismiss(message)
+            case TellBans():
+                self.tell_bans(message)
 
     # The instance itself -----------------------------------------------------------------------
 
@@ -221,10 +243,11 @@ class Hosting:
         """Gives an order, has it take effect, and writes it down. What is so already is not done
         again, but may have to become durable yet."""
         self._minutes.ensure_room()
+        knew = self._rules.audience.admits(user)
         happenings = order()
-        self._by = by.user
+        self._by, self._knew = by.user, user if knew else None
         self._carry_out(happenings)
-        self._by = None
+        self._by = self._knew = None
         if happenings:
             self._minutes.do(
                 Moderation(
@@ -287,7 +310,11 @@ class Hosting:
         frame = event(events.INSTANCE_MODERATED, self._id, data)
         rules = self._rules
         players = rules.players_of(said.user)
-        own = () if players else self._directory.sockets(ref(said.user, self._address))
+        own: tuple[Sink, ...] = ()
+        # Who is not inside hears of it only with a right to know of the instance, now or until now.
+        knows = said.user == self._knew or rules.audience.admits(said.user)
+        if not players and knows:
+            own = self._directory.sockets(ref(said.user, self._address))
         if overseers:
             players += rules.overseers()
         sinks = (*self._roster.sinks_of(players), *own)

@@ -64,6 +64,7 @@ from actors.roster import Roster, Seated
 from actors.sink import Seat, Sink
 from actors.speech import Speech
 from actors.surroundings import Surroundings
+from actors.visibility import ensure_visible
 from reileta import commands, events, records
 from reileta.access import BY_FRIENDS
 from reileta.errors import (
@@ -211,9 +212,11 @@ class InstanceActor(Actor[InstanceMessage]):
     # Messages ----------------------------------------------------------------------------------
 
     async def receive(self, message: InstanceMessage) -> None:
+        if isinstance(message, Speak):  # nearly every message
+            self._floor.speak(message)
+            return
+        ensure_visible(self._rules, message)
         match message:
-            case Speak():
-                self._floor.speak(message)
             case Enter():
                 self._enter(message)
             case Exit():
@@ -230,24 +233,12 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._admissions.heed(message)
             case TellQueue() | TellPlayers():
                 self._admissions.answer(message)
-            case TellBans():
-                self._hosting.tell_bans(message)
+            case Change() | Close() | Moderate() | HandOver() | Name() | Dismiss() | TellBans():
+                self._hosting.obey(message)
             case TellOn():
                 self._lines.on()
-            case Moderate():
-                self._hosting.moderate(message)
-            case HandOver():
-                self._hosting.hand_over(message)
-            case Name():
-                self._hosting.name(message)
-            case Dismiss():
-                self._hosting.dismiss(message)
             case Inherit():
                 self._inherit(message.owner)
-            case Change():
-                self._hosting.change(message)
-            case Close():
-                self._hosting.close(message)
             case WriteOn():
                 self._minutes.begin()
             case Watch():
@@ -389,6 +380,7 @@ class InstanceActor(Actor[InstanceMessage]):
             rules.master,
             full=rules.free <= 0,
             by_friends=rules.access in BY_FRIENDS,
+            audience=rules.audience.frozen(),
         )
         around.directory.occupy(self._id, occupancy)
         if not self._hosting.closing:

@@ -98,9 +98,9 @@ class Ask(Request[Entry]):
 
 @dataclass(frozen=True, slots=True)
 class Withdraw(Request[None]):
-    """A user (`UserIDAt`) takes its candidacy back."""
+    """A user takes its candidacy back."""
 
-    user: str
+    by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,9 @@ class TellQueue(Request[Queue]):
 
 @dataclass(frozen=True, slots=True)
 class TellPlayers(Request[tuple[tuple[Player, Role], ...]]):
-    """Someone wants to know who is inside, longest first."""
+    """Someone (None: nobody in particular) wants to know who is inside, longest first."""
+
+    by: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)

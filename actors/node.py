@@ -49,6 +49,7 @@ from actors.tending import Tending
 from actors.timer import Timers
 from actors.topics import HubMessage
 from actors.updates import Noun, Record, Updates
+from actors.visibility import InstanceVisibility
 from reileta import records, server_views
 from reileta.access import Asker
 from reileta.clock import Clock
@@ -109,7 +110,8 @@ class Node:
             metrics=metrics,
             hub=hub,
         )
-        self._places = Places(instances, around, settings, recorder)
+        self._visibility = InstanceVisibility(store, directory, address)
+        self._places = Places(instances, around, self._visibility, settings, recorder)
         self._revoked = Revoked(clock)
         self._session_surroundings = SessionSurroundings(
             address=address,
@@ -212,6 +214,11 @@ class Node:
         """`offline` without an open WebSocket, else what the user set (PROTOCOL §4)."""
         return user.status if self._directory.connected(user.id) else "offline"
 
+    async def shows(self, instance: records.Instance, asker: Asker | None) -> bool:
+        """Whether the asker may see an instance, by its id or name."""
+        who = None if asker is None else visitor(asker, self.address)
+        return await self._visibility.admits(instance, who)
+
     async def update_instance(
         self, instance_id: str, asker: Asker, changes: records.InstanceChanges
     ) -> records.Instance:
@@ -220,16 +227,18 @@ class Node:
         Raises:
             ReiletaError: what the rules or the database say against it.
         """
-        _, ref = await self._places.live(instance_id)
+        by = visitor(asker, self.address)
+        _, ref = await self._places.live(instance_id, by)
         with _patience():
-            return await ref.ask(Change(visitor(asker, self.address), changes))
+            return await ref.ask(Change(by, changes))
         raise Overloaded
 
     async def close_instance(self, instance_id: str, asker: Asker) -> None:
         """Ends an instance, once that is in the database; everyone inside is told."""
-        _, ref = await self._places.live(instance_id)
+        by = visitor(asker, self.address)
+        _, ref = await self._places.live(instance_id, by)
         with _patience():
-            await ref.ask(Close(visitor(asker, self.address)))
+            await ref.ask(Close(by))
             return
         raise Overloaded
 

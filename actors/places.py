@@ -18,6 +18,8 @@ from actors.registry import Registry
 from actors.roster import Roster
 from actors.speech import Speech
 from actors.surroundings import Surroundings
+from actors.visibility import InstanceVisibility
+from reileta.access import Visitor
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.ids import At
 from reileta.settings import Settings
@@ -34,11 +36,13 @@ class Places:
         self,
         registry: Registry[str, InstanceMessage],
         around: Surroundings,
+        visibility: InstanceVisibility,
         settings: Settings,
         recorder: Recorder | None,
     ) -> None:
         self._registry = registry
         self._around = around
+        self._visibility = visibility
         self._settings = settings
         self._recorder = recorder
 
@@ -46,21 +50,22 @@ class Places:
         """The instance's actor, if it runs and takes messages."""
         return self._registry.find(instance_id)
 
-    async def live(self, name: str) -> tuple[str, Ref[InstanceMessage]]:
+    async def live(self, name: str, who: Visitor) -> tuple[str, Ref[InstanceMessage]]:
         """An instance by id, name or `id@server`, started if it does not run.
 
         Raises:
-            InstanceNotFound: there is none, or it is another server's.
+            InstanceNotFound: there is none, `who` may not see it, or it is another server's.
             DatabaseUnavailable: it does not run, and can't be looked up now.
         """
         wanted = At.parse(name) if name else At(name)
         if not wanted.local_to(self._around.address):
             raise InstanceNotFound
         ref = self._registry.find(wanted.id)
-        if ref is not None:
+        if ref is not None and self._visibility.runs_for(wanted.id, who):
             return wanted.id, ref
+        # What one may not see is looked up like what is not there, also while the database is away.
         record = await self._around.store.instances.get(wanted.id)
-        if record is None:
+        if record is None or not await self._visibility.admits(record, who):
             raise InstanceNotFound
         roster = Roster(record)
 

@@ -13,6 +13,7 @@ from actors.revoked import Revoked
 from actors.sink import Sink
 from actors.topics import Forget, HubMessage, Publish
 from actors.updates import publish_user
+from reileta.access import Visitor
 from reileta.ids import at
 from reileta.records import NO_PROFILE, Profile, User
 
@@ -42,8 +43,8 @@ class Presence:
 class SessionSurroundings:
     """What every session of a node shares.
 
-    `instance` finds or starts an instance by id or name, `running` finds one by its id; `friends`
-    are `UserIDAt`s, from the database.
+    `instance` finds or starts an instance by id or name, if one may see it; `running` finds one by
+    its id; `friends` are `UserIDAt`s, from the database.
     """
 
     address: str
@@ -51,7 +52,7 @@ class SessionSurroundings:
     directory: Directory
     hub: Ref[HubMessage]
     revoked: Revoked
-    instance: Callable[[str], Awaitable[tuple[str, Ref[InstanceMessage]]]]
+    instance: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]]
     running: Callable[[str], Ref[InstanceMessage] | None]
     friends: Callable[[User], Awaitable[frozenset[str]]]
     keeping: Keeping

@@ -282,7 +282,7 @@ class SessionActor(Actor[SessionMessage]):
     async def _join(self, message: Join) -> str:
         if message.sink not in self._presence.sockets:
             raise NotInInstance  # the socket went while this waited
-        instance_id, ref = await self._around.instance(message.instance)
+        instance_id, ref = await self._around.instance(message.instance, self._visitor())
         places = self._presence.places
         before = places.get(instance_id)
         # Before it is asked: should this crash, the player may be there all the same.
@@ -327,7 +327,8 @@ class SessionActor(Actor[SessionMessage]):
         place = places.get(message.instance)
         if place is None and is_instance_name(message.instance):
             with suppress(InstanceNotFound):
-                place = places.get((await self._around.instance(message.instance))[0])
+                found = await self._around.instance(message.instance, self._visitor())
+                place = places.get(found[0])
         if place is None:
             raise NotInInstance
         try:
@@ -343,7 +344,7 @@ class SessionActor(Actor[SessionMessage]):
             del self._presence.places[message.instance]
             self._rest_if_idle()
 
-    def _visitor(self, friends: frozenset[str]) -> Visitor:
+    def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
         user = self._presence.user
         return Visitor(
             session=self._id,

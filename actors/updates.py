@@ -20,8 +20,8 @@ import trio
 from actors.directory import Directory
 from actors.ref import Ref
 from actors.topics import HubMessage, Publish, Revise, Viewer, both
-from reileta import events, records, server_views, views
-from reileta.access import PRIVATE, PUBLIC
+from reileta import events, records, server_views, views, visibility
+from reileta.access import access_of
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.frames import encode
 from reileta.metrics import Metrics
@@ -113,7 +113,10 @@ class Updates:
                         self.publish(message)
 
     async def _message(self, noun: Noun, id_: str, news: _News) -> Publish | None:
-        record = news.record or await self._look_up(noun, id_)
+        record = news.record
+        if noun in ("world", "instance") or record is None:
+            # As it is now: it may have become private since, and the news waited.
+            record = await self._look_up(noun, id_)
         if record is None:
             return None
         return replace(await self._publication(record), among=news.among)
@@ -134,6 +137,8 @@ class Updates:
     async def _look_up(self, noun: Noun, id_: str) -> Record | None:
         if noun == "world":
             return await self._store.worlds.get(id_)
+        if noun == "instance":
+            return await self._store.instances.get(id_)
         return await self._store.services.get(id_)
 
     async def _publication(self, record: Record) -> Publish:
@@ -163,10 +168,10 @@ class Updates:
                 world, self._address, secure=self._secure, assets=assets, pictured=pictured
             )
         )
+        audience = await self._store.worlds.audience(world)
 
         def render(viewer: Viewer) -> bytes | None:
-            shown = PRIVATE not in world.tags or viewer.admin or viewer.user == world.owner
-            return data if shown else None
+            return data if audience.admits(viewer.user, admin=viewer.admin) else None
 
         return Publish(events.UPDATE_WORLD, world.id, render)
 
@@ -176,10 +181,10 @@ class Updates:
         data = encode(
             views.instance_view(record, occupancy, address=self._address, secure=self._secure)
         )
+        audience = visibility.instance_news(access_of(record.tags), owner=record.owner, inside=())
 
         def render(viewer: Viewer) -> bytes | None:
-            shown = PUBLIC in record.tags or viewer.admin or viewer.user == record.owner
-            return data if shown else None
+            return data if audience.admits(viewer.user, admin=viewer.admin) else None
 
         return Publish(events.UPDATE_INSTANCE, record.id, render)
 

@@ -69,6 +69,10 @@ class NodePort(Protocol):
         """`offline` without an open WebSocket, else what the user set."""
         ...
 
+    async def shows(self, instance: Instance, asker: Asker | None) -> bool:
+        """Whether the asker may see an instance, by its id or name."""
+        ...
+
     async def update_instance(
         self, instance_id: str, asker: Asker, changes: InstanceChanges
     ) -> Instance:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from reileta import visibility
 from reileta.errors import (
     Detail,
     PermissionDenied,
@@ -63,32 +64,33 @@ class Resource:
 
     def may(self, who: Claimant) -> bool:
         """Whether one may acquire it: its owner, admins, and those whom it is shared with."""
-        return self._governs(who) or who.user in self.record.shares
+        users = visibility.of_owned(self.record.owner, self.record.shares)
+        return users.admits(who.user, admin=who.admin)
+
+    def visible_to(self, who: Claimant) -> bool:
+        """Whether one may see a preview."""
+        return self.may(who) or (self.type.shows(self.record) and not self.type.hides(self.record))
 
     def ensure_visible(self, who: Claimant) -> None:
-        """Whether one may see a preview.
+        """What every question about it needs, before anything else is judged.
 
         Raises:
-            ResourceNotFound: it is hidden from those who may not acquire it.
-            PermissionDenied: one may neither acquire it nor see it.
+            ResourceNotFound: one may not see it, and it is hidden from those who may not.
+            PermissionDenied: one may not see it.
         """
-        if self.may(who):
-            return
-        if self.type.hides(self.record):
-            raise ResourceNotFound
-        if not self.type.shows(self.record):
-            raise PermissionDenied
+        if not self.visible_to(who):
+            raise ResourceNotFound if self.type.hides(self.record) else PermissionDenied
 
     def ensure_may(self, who: Claimant) -> None:
         """Raises:
         ResourceNotFound: it is hidden from those who may not.
         PermissionDenied: one may not; Autopilots may acquire nothing.
         """
-        if who.autopilot:
-            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
         self.ensure_visible(who)
         if not self.may(who):
             raise PermissionDenied
+        if who.autopilot:
+            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
 
     def _governs(self, who: Claimant) -> bool:
         return who.admin or who.user == self.record.owner
@@ -139,11 +141,15 @@ class Resource:
         )
 
     def release(self, who: Claimant) -> Resource:
-        """The session gives it back. What nobody has stays so.
+        """The session gives it back. What nobody has stays so. A session that has it can always
+        give it back, even if its user may no longer acquire it.
 
         Raises:
+            ResourceNotFound, PermissionDenied: `ensure_may`.
             ResourceTaken: another session has it.
         """
+        if self.lease.session != who.session:
+            self.ensure_may(who)
         self.ensure_unheld(who.session)
         return self._free()
 
@@ -180,10 +186,12 @@ class Resource:
         """The session changes title and data by a merge patch; other members are passed over.
 
         Raises:
+            ResourceNotFound, PermissionDenied: `ensure_may`.
             ResourceTaken, ResourceNotAcquired: `ensure_held`.
             VersionConflict: it is not of `if_version`.
             InvalidInput, PayloadTooLarge: as the type's `check`.
         """
+        self.ensure_may(who)
         self.ensure_held(who, fence)
         self._ensure_version(if_version)
         before = Content(self.record.title, self.record.data)
@@ -208,7 +216,8 @@ class Resource:
         """What deleting needs: the acquisition, and to be the owner or an admin.
 
         Raises:
-            PermissionDenied: it is only shared with the user.
+            ResourceNotFound: `ensure_may`.
+            PermissionDenied: `ensure_may`, or it is only shared with the user.
             ResourceTaken, ResourceNotAcquired: `ensure_held`.
             VersionConflict: it is not of `if_version`.
         """
@@ -236,8 +245,9 @@ class Resource:
         has it, it loses it, unless the user is an admin.
 
         Raises:
-            ResourceNotFound, PermissionDenied: one is none of these.
+            ResourceNotFound, PermissionDenied: one is none of these, or may not see it.
         """
+        self.ensure_visible(who)
         if who.user != user:
             self._ensure_governs(who)
         left = replace(self, record=replace(self.record, shares=self.record.shares - {user}))
@@ -245,6 +255,6 @@ class Resource:
         return left._free() if loses else left
 
     def _ensure_governs(self, who: Claimant) -> None:
+        self.ensure_visible(who)
         if not self._governs(who):
-            self.ensure_visible(who)
             raise PermissionDenied

@@ -23,7 +23,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from reileta.access import PRIVATE
+from reileta import visibility
 from reileta.errors import InvalidInput, ResourceInvalid, ResourceTypeUnknown, WorldInvalid
 from reileta.jsonvalues import Json, settle
 from reileta.records import Resource
@@ -136,7 +136,7 @@ class World(ResourceType):
         return not self.hides(resource)
 
     def hides(self, resource: Resource) -> bool:
-        return PRIVATE in tags_of(resource.data)
+        return visibility.is_private(tags_of(resource.data))
 
 
 def tags_of(data: Json) -> tuple[str, ...]:

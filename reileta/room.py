@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from reileta import access, tags
+from reileta import access, tags, visibility
 from reileta.access import AccessTag, Visitor
 from reileta.errors import Banned, InstanceNotFound
 from reileta.happenings import (
@@ -26,6 +26,7 @@ from reileta.records import Instance as Record
 from reileta.retained import Retained, RetainedValues
 from reileta.roles import Role, Roles
 from reileta.seats import Player, Seats
+from reileta.visibility import Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +202,38 @@ class Room:
             inside=self.seats.users,
         )
 
-    def may_see(self, who: Visitor | None) -> bool:
-        """Whether lists show it to one (None: nobody in particular).
-
-        A public instance shows to all; another to the owner, admins, those inside, candidates, and
-        those who could join as far as its access goes.
-        """
-        if self.access == access.PUBLIC:
-            return True
-        if who is None:
-            return False
-        return self.candidates.state_of(who.user) is not None or self.may_enter(
-            who.user, who.friends, who.administers
+    @property
+    def audience(self) -> Audience:
+        """Who may see it, at any moment: it follows what changes."""
+        return visibility.of_instance(
+            self.access,
+            owner=self.owner,
+            moderators=self.roles.moderators,
+            inside=self.seats.users,
         )
+
+    @property
+    def news_audience(self) -> Audience:
+        """Who hears of it in events unasked."""
+        return visibility.instance_news(self.access, owner=self.owner, inside=self.seats.users)
+
+    @property
+    def oversight(self) -> Audience:
+        """Who sees all of its queue and moderation."""
+        return visibility.instance_oversight(
+            owner=self.owner, master=self.master, moderators=self.roles.moderators
+        )
+
+    def ensure_visible(self, who: Visitor | None) -> None:
+        """What every question needs, before anything else is judged. `who` None: somebody who is
+        not logged in.
+
+        Raises:
+            InstanceNotFound: one may not see it.
+        """
+        user, admin = (None, False) if who is None else (who.user, who.administers)
+        if not self.audience.admits(user, admin=admin):
+            raise InstanceNotFound
 
     def ended(self, now: int) -> bool:
         """Whether it is over: closed, or not permanent and empty for `empty_ms`."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import records
+from reileta.resource import Claimant, Resource
 from reileta.resourcetypes import ResourceType
 from reileta.session_frames import iso
 
@@ -73,6 +74,22 @@ def resource_view(
 ) -> dict[str, Any]:
     """S's `Resource` as the session sees it that has it, with what its type adds."""
     return _dressed(kind.view(record), record, owner)
+
+
+def held_view(
+    held: records.Held | None,
+    kind: ResourceType | None,
+    owner: records.User | None,
+    user: records.User,
+) -> dict[str, Any] | None:
+    """The resource that a session has, as it sees it. None if it has none, or if its user may no
+    longer acquire it, such as one who was an admin."""
+    if held is None or kind is None:
+        return None
+    who = Claimant("", user.id, user.admin, user.autopilot)
+    if not Resource(held.resource, records.Lease(), kind).may(who):
+        return None
+    return resource_view(held.resource, kind, owner)
 
 
 def preview_view(

@@ -35,6 +35,7 @@ from reileta.ids import is_id
 from reileta.records import Asset, World
 from reileta.validation import AssetVersion, HttpsUrl, Input, Platform
 from reileta.views import AssetView, ListView, NothingView, asset_view
+from reileta.visibility import is_private
 
 BINARY: Final = "application/octet-stream"
 _WORLD: Final = (WorldNotFound, ServerNotFound)
@@ -188,7 +189,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
             files,
             asset.hash,
             kind=BINARY,
-            private="avr:private" in world.tags,
+            private=is_private(world.tags),
             filename=safe_name(name, ".bin"),
             ranges=True,
         )

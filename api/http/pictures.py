@@ -35,6 +35,7 @@ from reileta.ratelimit import Rate
 from reileta.store.images import ImageKind
 from reileta.store.postgres import Queries
 from reileta.views import NothingView, WorldView
+from reileta.visibility import is_private
 
 PNG: Final = "image/png"
 PICTURES: Final = Rate(per_s=1, burst=20)
@@ -158,7 +159,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
     def world_thumbnail() -> None:
         async def get(call: Call) -> Response:
             world = await find_world(node, call, call.args["ref"])
-            private = "avr:private" in world.tags
+            private = is_private(world.tags)
             return await sent(call, world.id, "thumbnail", private=private)
 
         async def post(call: Call) -> WorldView:

@@ -129,7 +129,7 @@ def queue_routes(edge: Edge) -> Routes:
     async def get_players(call: Call, given: Paging) -> ListView[PlayerInsideView]:
         """Players with their roles, longest inside first, for all who may see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
-        players = await node.desk.players(instance.id)
+        players = await node.desk.players(instance.id, call.asker)
         return listed(part(given, players), lambda inside: player_view(*inside))
 
     return routes

@@ -9,7 +9,6 @@ from typing import Final
 
 from api.operations import Call
 from api.ports import NodePort
-from reileta.access import PRIVATE, access_of
 from reileta.errors import (
     InstanceNotFound,
     PermissionDenied,
@@ -103,13 +102,16 @@ def world_ref(node: NodePort, text: str) -> str | None:
 
 
 async def find_world(node: NodePort, call: Call, text: str) -> World:
-    """The world that a reference means, if the asker may see it.
+    """The world that a reference means, if the asker may see it (`reileta/visibility.py`).
 
-    Raises `ServerNotFound`, or `WorldNotFound` also for a private one of another's.
+    Raises `ServerNotFound`, and `WorldNotFound` also for one that the asker may not see.
     """
     ref = local(node, call, text)
     world = await node.store.worlds.get(ref) if is_id(ref, "w") else None
-    if world is None or not _may_see(call, world.owner, "avr:private" in world.tags):
+    if world is None:
+        raise WorldNotFound
+    audience = await node.store.worlds.audience(world)
+    if not audience.admits(None if call.user is None else call.user.id, admin=call.admin):
         raise WorldNotFound
     return world
 
@@ -148,22 +150,13 @@ async def unheld(node: NodePort, call: Call, world: World) -> AsyncIterator[Quer
 
 
 async def find_instance(node: NodePort, call: Call, text: str) -> Instance:
-    """The instance that an id or name means, if the asker may see it.
+    """The instance that an id or name means, if the asker may see it (`reileta/visibility.py`).
 
-    Whoever has the id or name of one that is open to friends or by invitation may see it, since
-    they need to in order to ask for a seat; a private one is its owner's and the admins'.
-
-    Raises `ServerNotFound`, or `InstanceNotFound` also for a private one of another's.
+    Raises `ServerNotFound`, and `InstanceNotFound` also for one that the asker may not see.
     """
     ref = local(node, call, text)
     known = is_id(ref, "i") or is_instance_name(ref)
     instance = await node.store.instances.get(ref) if known else None
-    if instance is None or not _may_see(call, instance.owner, access_of(instance.tags) == PRIVATE):
+    if instance is None or not await node.shows(instance, call.asker):
         raise InstanceNotFound
     return instance
-
-
-def _may_see(call: Call, owner: str, private: bool) -> bool:
-    if not private or call.admin:
-        return True
-    return call.user is not None and call.user.id == owner

@@ -205,7 +205,7 @@ def resource_routes(edge: Edge) -> Routes:
         gives=ResourceAnswer,
         need="required",
         only="client",
-        errors=(*_UNKNOWN, ResourceTaken),
+        errors=(*_UNKNOWN, PermissionDenied, ResourceTaken),
     )
     async def release_resource(call: Call) -> ResourceAnswer:
         """The session has the resource no more; when nobody had it, nothing happens."""
@@ -313,11 +313,12 @@ def resource_routes(edge: Edge) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
     )
     async def unshare_resource(call: Call, given: Share) -> ResourceAnswer:
-        """Takes that back; a session of the user's that has it loses it. The user itself may."""
+        """Takes that back; a session of the user's that has it loses it. The user itself may.
+        The answer is null if the asker may not see the resource afterwards."""
         user = await find_user(node, call, given.user)
         record, lost = await resources.unshare(named(call), who(call), user.id)
         if lost is not None:
             node.resource_lost(lost)
-        return ResourceAnswer(await previewed(record))
+        return ResourceAnswer(None if record is None else await previewed(record))
 
     return routes

@@ -8,7 +8,7 @@ from api.operations import Call, Edge, Routes
 from api.ports import NodePort
 from reileta.errors import SessionInvalid, SessionNotFound
 from reileta.records import User
-from reileta.session_views import SessionView, resource_view, session_view
+from reileta.session_views import SessionView, held_view, session_view
 
 
 class SessionAnswer(Struct):
@@ -26,7 +26,7 @@ async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
         return session_view(id_, user, state, None)
     owner = await store.users.by_id(held.resource.owner)
     kind = store.resources.types.of(held.resource.type)
-    return session_view(id_, user, state, resource_view(held.resource, kind, owner))
+    return session_view(id_, user, state, held_view(held, kind, owner, user))
 
 
 def session_routes(edge: Edge) -> Routes:

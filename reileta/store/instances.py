@@ -9,6 +9,7 @@ from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
 from reileta.records import Instance, Page
+from reileta.store import visible
 from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import ConstraintBroken, Queries, Row
 from reileta.store.sql import Where, assignments, page, tag_list
@@ -104,8 +105,7 @@ class Instances:
             where.add("owner = {}", owner)
         if exclude:
             where.add("id <> ALL({}::text[])", list(exclude))
-        if not admin:
-            where.add("('avr:public' = ANY(tags) OR owner = {})", viewer)
+        visible.instances(where, viewer, admin=admin)
         return await page(
             self._queries,
             "instances",

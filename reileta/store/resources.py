@@ -13,6 +13,7 @@ from reileta.records import ADMIN_TAG, Page
 from reileta.records import Resource as Record
 from reileta.resource import Claimant, Name, Resource
 from reileta.resourcetypes import WORLD, Content
+from reileta.store import visible
 from reileta.store.postgres import ConstraintBroken
 from reileta.store.shelf import Lost, Shelf, record, table, world_columns
 from reileta.store.sql import Where, page
@@ -62,14 +63,10 @@ class Resources(Shelf):
         where.contains(query)
         if type_ != WORLD:
             where.add("type = {}", type_)
-        if not who.admin and not kind.public:
-            public = "'avr:private' <> ALL(tags)" if type_ == WORLD else "false"
-            where.add(
-                f"({public} OR owner = {{}} "  # noqa: S608 - one of two texts
-                "OR number IN (SELECT number FROM shares WHERE user_id = {}))",
-                who.user,
-                who.user,
-            )
+        if type_ == WORLD:
+            visible.worlds(where, who.user, admin=who.admin)
+        elif not kind.public:
+            visible.owned(where, who.user, admin=who.admin)
         return await page(
             self.queries,
             table(type_),
@@ -148,9 +145,14 @@ class Resources(Shelf):
             )
         return shared.record
 
-    async def unshare(self, name: Name, who: Claimant, user_id: str) -> tuple[Record, Lost | None]:
-        """Takes that back; and what the user has lost by it. Raises ResourceNotFound and
-        PermissionDenied."""
+    async def unshare(
+        self, name: Name, who: Claimant, user_id: str
+    ) -> tuple[Record | None, Lost | None]:
+        """Takes that back.
+
+        Returns the resource (None if the asker may not see it afterwards), and what the user has
+        lost by it. Raises ResourceNotFound and PermissionDenied.
+        """
         async with self.queries.transaction() as transaction:
             before = await self.locked(transaction, name)
             admin = await transaction.value(
@@ -164,4 +166,4 @@ class Resources(Shelf):
             if before.lease.session is not None and after.lease.session is None:
                 await self.lease(transaction, name.number, after.lease)
                 lost = Lost(before.lease.session, name, before.lease.fence)
-        return after.record, lost
+        return after.record if after.visible_to(who) else None, lost

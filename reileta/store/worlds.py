@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TypedDict, Unpack
 
+from reileta import visibility
 from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound
 from reileta.ids import new_id
 from reileta.records import Page, World
+from reileta.store import visible
 from reileta.store.blobs import hashes
 from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import Queries, Row
 from reileta.store.sql import Where, assignments, page, tag_list
+from reileta.visibility import Audience
 
 
 class WorldUpdate(TypedDict, total=False):
@@ -71,6 +74,16 @@ class Worlds:
         row = await self._queries.fetch_one("SELECT * FROM worlds WHERE number = $1", number)
         return None if row is None else world(row)
 
+    async def audience(self, world: World) -> Audience:
+        """Who may see the world. Asks the database only about private ones."""
+        shares: frozenset[str] = frozenset()
+        if visibility.is_private(world.tags):
+            rows = await self._queries.fetch(
+                "SELECT user_id FROM shares WHERE number = $1", world.number
+            )
+            shares = frozenset(row["user_id"] for row in rows)
+        return visibility.of_world(world.owner, world.tags, shares)
+
     async def search(
         self,
         *,
@@ -84,16 +97,15 @@ class Worlds:
     ) -> Page[World]:
         """Worlds whose title or description contains the query, newest first.
 
-        Private ones show to their owner, when that is the viewer, and to admins alone, and count
-        for nobody else.
+        Private ones show to their owner, to users they are shared with and to admins alone, and
+        count for nobody else.
         """
         where = Where()
         where.contains(query)
         where.tagged(tag)
         if owner is not None:
             where.add("owner = {}", owner)
-        if not admin:
-            where.add("('avr:private' <> ALL(tags) OR owner = {})", viewer)
+        visible.worlds(where, viewer, admin=admin)
         return await page(
             self._queries,
             "worlds",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token
+from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token, World
 from reileta.store.leases import Lost
+from reileta.visibility import Audience, of_world
 
 
 class FakeEstates:
@@ -29,6 +30,19 @@ class FakeProfiles:
 
     async def of(self, user: str) -> Profile:
         return NO_PROFILE
+
+
+class FakeWorlds:
+    """`store.worlds`, of which none is shared."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, World] = {}
+
+    async def get(self, id_: str) -> World | None:
+        return self.records.get(id_)
+
+    async def audience(self, world: World) -> Audience:
+        return of_world(world.owner, world.tags, ())
 
 
 class FakeRegistry:

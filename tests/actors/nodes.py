@@ -26,7 +26,7 @@ from reileta.records import Ban, Deed, User
 from reileta.records import Instance as InstanceRecord
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry
+from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry, FakeWorlds
 from tests.actors.sinks import FakeSink
 
 ADDRESS = "play.example.org:3032"
@@ -157,6 +157,7 @@ class FakeStore:
         self.moderators = self.deeds = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeEstates()
         self.assets = self.images = FakeRegistry()
+        self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
 
 

@@ -7,7 +7,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from reileta.errors import Banned, InstanceFull, NotAllowed, NotInInstance, Overloaded
+from reileta.errors import (
+    Banned,
+    InstanceFull,
+    InstanceNotFound,
+    NotAllowed,
+    NotInInstance,
+    Overloaded,
+)
 from reileta.frames import payload_of
 from reileta.records import Ban
 from tests.actors.nodes import EPOCH_MS, ROOM, World, settle, user_at
@@ -317,8 +324,12 @@ async def test_the_banned_the_uninvited_and_the_late_are_refused(
     private = ROOM[:-1] + "2"
     world.room(private, access="avr:private")
     two = await world.connect(2)
-    with pytest.raises(NotAllowed):
+    with pytest.raises(InstanceNotFound):  # one may not know of it
         await two.join(private)
+    friends = ROOM[:-1] + "3"
+    world.room(friends, access="avr:friends_only")
+    with pytest.raises(NotAllowed):
+        await two.join(friends)
     owner = await world.connect(0)
     await owner.join("room-002@" + world.node.address)
     await settle()

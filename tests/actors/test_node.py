@@ -93,12 +93,14 @@ async def test_a_world_is_told_to_those_who_may_see_it(
         record = WorldRecord(
             "w_1", 1, "Hall", None, 8, account(0).id, frozenset({tag}), EPOCH_MS, EPOCH_MS
         )
+        world.store.worlds.records[record.id] = record
         world.node.changed("world", record)
         await settle()
     assert (len(owner.sink.take()), len(other.sink.take())) == (2, 1)
     world.node.changed("instance", world.room())
     world.node.changed("instance", world.room(access="avr:private"))
     await settle()
+    assert other.sink.take() == []
     (update,) = owner.sink.take()  # of one drain, the newest
     assert (update["data"]["connected"], update["data"]["address"]) == (0, ADDRESS)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from reileta.access import Visitor
 from reileta.errors import InstanceNotFound
-from tests.actors.nodes import ADDRESS, ROOM, World
+from tests.actors.nodes import ADDRESS, ROOM, World, user_at
 
 
 async def test_an_instance_is_started_once_however_it_is_called(
@@ -14,7 +15,8 @@ async def test_an_instance_is_started_once_however_it_is_called(
 ) -> None:
     places = world.node._places
     assert places.running(ROOM) is None
-    found = [await places.live(name) for name in (ROOM, f"{ROOM}@{ADDRESS}")]
+    one = Visitor("s_1", user_at(1), "U1")
+    found = [await places.live(name, one) for name in (ROOM, f"{ROOM}@{ADDRESS}")]
     assert {id_ for id_, _ in found} == {ROOM}
     assert len({id(ref) for _, ref in found}) == 1
     assert places.running(ROOM) is found[0][1]
@@ -25,4 +27,4 @@ async def test_what_is_not_there_or_anothers(
     world: World, autojump_clock: MockClock, name: str
 ) -> None:
     with pytest.raises(InstanceNotFound):
-        await world.node._places.live(name)
+        await world.node._places.live(name, Visitor("s_1", user_at(1), "U1"))

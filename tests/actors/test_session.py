@@ -251,7 +251,7 @@ async def test_a_lost_socket_is_not_the_one_that_came_back(
 async def test_a_join_that_is_refused_leaves_no_place(
     world: World, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:private")
+    world.room(access="avr:invite_only")
     one = await world.connect(1)
     with pytest.raises(Exception, match="not allowed"):
         await one.join()

@@ -21,6 +21,7 @@ from reileta.metrics import Metrics
 from reileta.records import Asset, Image, Profile, Service, User, World
 from reileta.server_views import server_view
 from reileta.store import Identity
+from reileta.visibility import Audience, of_world
 from tests.actors.nodes import ADDRESS, account
 
 
@@ -35,6 +36,8 @@ class Registry:
     """What the hub was told, and signalled."""
     away: bool = False
     full: bool = False
+    tags: tuple[str, ...] = ()
+    """Of the world, as the database has it."""
 
     profiles = assets = images = worlds = services = property(lambda self: self)
 
@@ -47,7 +50,10 @@ class Registry:
     async def get(self, id_: str, kind: str = "") -> Image | World | Service | None:
         if kind:
             return Image("ab", 1, 1, 1)
-        return world() if id_ == "w_1" else None
+        return world(*self.tags) if id_ == "w_1" else None
+
+    async def audience(self, one: World) -> Audience:
+        return of_world(one.owner, one.tags, {"u_friend"})
 
     def tell(self, message: Publish) -> None:
         if self.full:
@@ -153,13 +159,16 @@ async def test_what_concerns_a_few_is_told_to_all_once_something_else_has_change
     assert [one.among for one in registry.told] == [frozenset({"u_2", "u_3"}), None]
 
 
-async def test_a_private_world_is_its_owners_and_the_admins() -> None:
-    registry = Registry()
+@pytest.mark.parametrize("known", [("avr:private",), ("avr:public",)])
+async def test_of_a_private_world_hear_those_who_may_see_it(known: tuple[str, ...]) -> None:
+    """Also if it became private after the change that is told: whoever changed its assets may
+    know it only as it was."""
+    registry = Registry(tags=("avr:private",))
     async with telling(registry) as updates:
-        updates.changed("world", world("avr:private"))
+        updates.changed("world", world(*known))
         await trio.testing.wait_all_tasks_blocked()
     assert registry.heard(ANYONE) is None
-    for viewer in (Viewer("u_owner", False), Viewer("u_x", True)):
+    for viewer in (Viewer("u_owner", False), Viewer("u_x", True), Viewer("u_friend", False)):
         assert registry.heard(viewer)["thumbnail"].endswith("/api/worlds/w_1/thumbnail")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from actors.messages import SessionMessage
 from actors.ref import Ref
 from actors.updates import Noun, Record
-from reileta.access import Asker
+from reileta.access import Asker, access_of
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.metrics import Metrics
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
@@ -17,6 +17,7 @@ from reileta.settings import Settings
 from reileta.store import Identity, Store
 from reileta.store.leases import Lost
 from reileta.tags import INSTANCE_TAGS
+from reileta.visibility import of_instance
 from tests.conftest import ManualClock
 
 ADDRESS = "play.example.org:3032"
@@ -61,6 +62,15 @@ class FakeNode:
 
     def status(self, user: User) -> str:
         return self.online.get(user.id, "offline")
+
+    async def shows(self, instance: Instance, asker: Asker | None) -> bool:
+        """As of an instance that does not run, and has no moderators."""
+        audience = of_instance(
+            access_of(instance.tags), owner=instance.owner, moderators=(), inside=()
+        )
+        if asker is None:
+            return audience.admits(None)
+        return audience.admits(asker.user.id, admin=asker.user.admin)
 
     async def update_instance(
         self, instance_id: str, asker: Asker, changes: InstanceChanges

@@ -115,17 +115,3 @@ def test_access_of_tags() -> None:
     assert access_of({"avr:official", "avr:friends_plus"}) == "avr:friends_plus"
     assert access_of(()) == "avr:private"
     assert access_of({"avr:public", "avr:invite_only"}) == "avr:private"
-
-
-def test_may_see() -> None:
-    assert room().may_see(None)
-    friends = room(access="avr:friends_only")
-    assert not friends.may_see(None)
-    assert not friends.may_see(visitor(1))
-    assert friends.may_see(visitor(1, friends=[0]))
-    assert friends.may_see(visitor(0))
-    assert friends.may_see(visitor(1, admin=True))
-    by_invitation = room(access="avr:invite_only")
-    assert not by_invitation.may_see(visitor(1))
-    by_invitation.candidate(visitor(1), 0)
-    assert by_invitation.may_see(visitor(1))

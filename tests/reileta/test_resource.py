@@ -97,7 +97,7 @@ def test_the_fencing_number_grows_with_each_acquisition() -> None:
 
 def test_release_of_what_nobody_holds_is_no_op_and_of_anothers_is_refused() -> None:
     free = document()
-    assert free.release(STRANGER) is free
+    assert free.release(FRIEND) is free
     with pytest.raises(ResourceTaken):
         held().release(AGAIN)
     assert held().release(OWNER).lease == Lease(1)
@@ -198,6 +198,54 @@ def test_who_is_shared_with_no_longer_loses_it() -> None:
     assert held(OWNER).unshare(OWNER, "u_owner", admin=False).lease.session == "s_owner"
     with pytest.raises(PermissionDenied):
         held(FRIEND).unshare(STRANGER, "u_friend", admin=False)
+
+
+ASKS: dict[str, Callable[[Resource, Claimant], object]] = {
+    "acquire": lambda one, who: one.acquire(who, Name("document", 9), 60),
+    "release": lambda one, who: one.release(who),
+    "write": lambda one, who: one.write(who, None, {"title": ""}, 9, 5),
+    "delete": lambda one, who: one.ensure_deletable(who, None, 9),
+    "share": lambda one, who: one.share(who, "u_stranger"),
+    "unshare": lambda one, who: one.unshare(who, "u_friend", admin=False),
+    "unshare itself": lambda one, who: one.unshare(who, who.user, admin=False),
+    "preview": lambda one, who: one.ensure_visible(who),
+    "view": lambda one, who: one.ensure_may(who),
+}
+
+
+@pytest.mark.parametrize("pilot", [False, True])
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_who_may_not_see_it_learns_nothing_of_it(
+    ask: Callable[[Resource, Claimant], object], pilot: bool
+) -> None:
+    """Whatever is asked, and whoever has it: neither its holder nor its version, nor that it is
+    there at all if it is hidden."""
+    stranger = replace(STRANGER, autopilot=pilot)
+    hidden = world("avr:private")
+    for one in (document(), held()):
+        with pytest.raises(PermissionDenied) as denied:
+            ask(one, stranger)
+        assert denied.value.details == ()
+    for one in (hidden, hidden.acquire(OWNER, None, 60)):
+        with pytest.raises(ResourceNotFound) as missing:
+            ask(one, stranger)
+        assert missing.value.details == ()
+
+
+def test_who_takes_its_own_share_back_may_not_see_it_afterwards() -> None:
+    for one in (document(), world("avr:private").share(OWNER, "u_friend")):
+        assert one.visible_to(FRIEND)
+        assert not one.unshare(FRIEND, "u_friend", admin=False).visible_to(FRIEND)
+    seen = world("avr:public").unshare(FRIEND, "u_friend", admin=False)
+    assert seen.visible_to(FRIEND)
+
+
+def test_a_session_can_always_give_back_what_it_has() -> None:
+    one = held(ADMIN)
+    demoted = replace(ADMIN, admin=False)
+    assert one.release(demoted).lease == Lease(1)
+    with pytest.raises(PermissionDenied):
+        one.write(demoted, 1, {}, None, 5)
 
 
 def test_others_changes_of_what_is_held_are_refused() -> None:

@@ -192,12 +192,23 @@ async def test_those_it_is_shared_with_may_use_it(store: Store) -> None:
     held = await store.leases.acquire(name, bob, until=FOR_EVER)
     assert held.resource.shares == {bob.user}
     record, lost = await store.resources.unshare(name, ada, bob.user)
+    assert record is not None
     assert record.shares == frozenset()
     assert lost is not None
     assert (lost.session_id, lost.name, lost.fence) == (session.id, name, held.fence)
-    with pytest.raises(ResourceNotAcquired):
+    with pytest.raises(PermissionDenied):
         await store.resources.write(name, bob, fence=held.fence, patch={}, if_version=None)
     assert (await store.resources.unshare(name, ada, bob.user))[1] is None
+
+
+async def test_who_gives_a_share_up_is_shown_nothing_afterwards(store: Store) -> None:
+    _, ada = await make_session(store, "ada")
+    _, bob = await make_session(store, "bob")
+    _, name = await make_document(store, ada)
+    await store.resources.share(name, ada, bob.user)
+    assert await store.resources.unshare(name, bob, bob.user) == (None, None)
+    with pytest.raises(PermissionDenied):
+        await store.resources.unshare(name, bob, bob.user)
 
 
 async def test_an_admin_needs_no_share_and_keeps_what_it_has(store: Store) -> None:
