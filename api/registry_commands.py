@@ -188,6 +188,7 @@ COMMANDS: Final = (
         (
             NotLoggedIn,
             MessageInvalid,
+            InstanceNotFound,
             NotInInstance,
             ModerationInvalid,
             NotAllowed,

@@ -113,8 +113,8 @@ EVENTS: Final = (
     _event(events.UPDATE_SERVER, "The server was changed.", ServerView, subgroup="the server's id"),
     _event(
         events.UPDATE_WORLD,
-        "A world was made or changed, or its thumbnail or assets were. Of a private one, its owner"
-        " and admins alone hear.",
+        "A world was made or changed, or its thumbnail or assets were. Of a private one, its owner,"
+        " users it is shared with and admins alone hear.",
         WorldView,
         subgroup="the world's id",
     ),
@@ -184,7 +184,8 @@ EVENTS: Final = (
     ),
     _event(
         events.INSTANCE_MODERATED,
-        "Someone was muted, unmuted, warned, banned or unbanned.",
+        "Someone was muted, unmuted, warned, banned or unbanned. A user outside a private instance"
+        " does not hear of it.",
         ModeratedView,
         f"the user; {_OVERSEERS} (not of a warning)",
         example={"type": "mute", "user": BOB, "by": ADA, "until": SINCE},

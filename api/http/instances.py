@@ -175,7 +175,8 @@ def instance_routes(edge: Edge) -> Routes:
         errors=(InstanceNotFound, ServerNotFound),
     )
     async def get_instance(call: Call) -> InstanceView:
-        """An instance by its id or name; a private one shows to its owner and to admins alone."""
+        """An instance by its id or name; a private one shows to its owner, its moderators, users
+        inside and admins alone."""
         return view(await find_instance(node, call, call.args["ref"]))
 
     @routes.add(

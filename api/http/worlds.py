@@ -74,7 +74,8 @@ def world_routes(edge: Edge) -> Routes:
         errors=(ServerNotFound,),
     )
     async def get_worlds(call: Call, given: WorldSearch) -> ListView[WorldView]:
-        """Worlds, newest first; private ones show to their owner and to admins alone."""
+        """Worlds, newest first; private ones show to their owner, to users they are shared with
+        and to admins alone."""
         own_server(node, call)
         page = await worlds.search(
             query=given.query,
@@ -117,7 +118,8 @@ def world_routes(edge: Edge) -> Routes:
         errors=(WorldNotFound, ServerNotFound),
     )
     async def get_world(call: Call) -> WorldView:
-        """A world; a private one shows to its owner and to admins alone."""
+        """A world; a private one shows to its owner, to users it is shared with and to admins
+        alone."""
         return await show_world(node, await find_world(node, call, call.args["ref"]))
 
     @routes.add(

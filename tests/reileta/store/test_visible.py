@@ -6,7 +6,7 @@ import pytest
 
 from reileta import visibility
 from reileta.access import ACCESS_TAGS, access_of
-from reileta.records import Page
+from reileta.records import Instance, Page, World
 from reileta.resource import Claimant, Name
 from reileta.resourcetypes import DOCUMENT, WORLD
 from reileta.store import Store
@@ -21,7 +21,7 @@ async def users(store: Store) -> dict[str, Claimant]:
     return {name: (await make_session(store, name))[1] for name in VIEWERS}
 
 
-def found(page: Page[object], thing: object) -> bool:
+def found(page: Page[World] | Page[Instance], thing: World | Instance) -> bool:
     assert page.total == len(page.items)
     return thing in page.items
 
