@@ -163,7 +163,9 @@ class Errands:
             error = refused
             if isinstance(refused, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
                 # It may have lost what it had, at another server.
-                held, looked = await store.leases.of_session(rules.id), True
+                found = await store.leases.of_session(rules.id)
+                if found is None or found.fence != rules.held.fence:
+                    held, looked = found, True
         number = None
         if isinstance(answer, records.Held):
             number = answer.resource.owner

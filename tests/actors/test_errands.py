@@ -8,9 +8,16 @@ import pytest
 import trio
 
 from actors.errands import ERRANDS
+from actors.estate_messages import Delete
 from actors.messages import Detach
 from actors.node import Node
-from reileta.errors import Overloaded, ResourceHeld, ResourceNotAcquired, ResourceTaken
+from reileta.errors import (
+    Overloaded,
+    PermissionDenied,
+    ResourceHeld,
+    ResourceNotAcquired,
+    ResourceTaken,
+)
 from reileta.store import Store
 from tests.actors.lines import open_node, sibling, someone, until
 from tests.conftest import ManualClock
@@ -78,6 +85,33 @@ async def test_who_lost_it_elsewhere_finds_out_and_can_not_write(node: Node) -> 
     with pytest.raises(ResourceNotAcquired):
         await ada.write(name, data=1)
     assert line.payloads() == [{"kind": "resource", "resource": None}]
+
+
+async def test_who_lost_the_share_elsewhere_finds_out_and_can_not_write(node: Node) -> None:
+    ada, bob = await someone(node), await someone(node)
+    line = await bob.open()
+    name = await ada.document()
+    await node.store.resources.share(name, ada.claimant, bob.asker.user.id)
+    await bob.acquire(name)
+    # As another server would.
+    await node.store.resources.unshare(name, ada.claimant, bob.asker.user.id)
+    line.take()
+    with pytest.raises(PermissionDenied):
+        await bob.write(name, data=1)
+    assert line.payloads() == [{"kind": "resource", "resource": None}]
+
+
+async def test_a_refused_deletion_costs_nobody_what_it_has(node: Node) -> None:
+    ada, bob = await someone(node), await someone(node)
+    line = await bob.open()
+    name = await ada.document()
+    await node.store.resources.share(name, ada.claimant, bob.asker.user.id)
+    await bob.acquire(name)
+    line.take()
+    with pytest.raises(PermissionDenied):
+        await (await node.session(bob.asker)).ask(Delete(name, bob.claimant, None))
+    assert line.payloads() == []
+    await bob.write(name, data=1)
 
 
 async def test_a_session_keeps_it_longer_with_a_socket_than_without(

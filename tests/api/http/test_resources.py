@@ -154,6 +154,70 @@ async def test_those_it_is_shared_with_may_acquire_it_until_that_is_taken_back(
     assert (await ada.get(f"{path}/preview")).status == 404
 
 
+async def test_who_gives_a_share_up_is_not_shown_it_any_more(ada: Client, bob: Client) -> None:
+    """Not in the answer to that, either: it may see it no more by then."""
+    private = {"title": "Lair", "data": {"tags": ["avr:private"]}}
+    number = (await ada.post("/resource/world", private)).body["resource"]["id"]
+    for path, code in ((await made(ada), 4), (f"/resource/world/{number}", 111)):
+        assert (await ada.post(f"{path}/share", {"user": "bob"})).status == 200
+        assert (await bob.get(f"{path}/preview")).status == 200
+        await acquired(bob, path)
+        answer = await bob.post(f"{path}/unshare", {"user": "bob"})
+        assert (answer.status, answer.body["resource"]) == (200, None)
+        assert (await bob.get("/session")).body["session"]["resource"] is None
+        again = await bob.post(f"{path}/unshare", {"user": "bob"})
+        assert again.body["error"] == (await bob.get(f"{path}/preview")).body["error"]
+        assert (again.code, "details" in again.body["error"]) == (code, False)
+    public = (await ada.post("/resource/world", {"title": "Sea"})).body["resource"]["id"]
+    seen = await bob.post(f"/resource/world/{public}/unshare", {"user": "bob"})
+    assert seen.body["resource"]["title"] == "Sea"  # as to everyone
+
+
+async def test_those_a_private_world_is_shared_with_see_it_on_both_faces(
+    ada: Client, bob: Client
+) -> None:
+    private = {"title": "Lair", "tags": ["avr:private"]}
+    world = (await ada.put("/api/worlds", private)).data["id"]
+    asset = (await ada.put(f"/api/worlds/{world}/assets", BUILD)).data["id"]
+    listed = (await ada.get("/resource/world?query=lair")).body["resources"]
+    path = f"/resource/world/{listed[0]['id']}"
+    paths = (f"/api/worlds/{world}", f"/api/worlds/{world}/assets/{asset}")
+
+    async def seen() -> list[int]:
+        return [
+            *[(await bob.get(one)).status for one in paths],
+            (await bob.put("/api/instances", {"world": world})).status,
+            (await bob.get("/api/worlds?query=lair")).data["total"],
+        ]
+
+    assert await seen() == [404, 404, 404, 0]
+    assert (await ada.post(f"{path}/share", {"user": "bob"})).status == 200
+    assert await seen() == [200, 200, 200, 1]
+    changed = await bob.post(paths[0], {"title": "Mine"})
+    assert (changed.status, changed.code) == (403, 4)
+    assert (await ada.post(f"{path}/unshare", {"user": "bob"})).status == 200
+    assert await seen() == [404, 404, 404, 0]
+
+
+async def test_who_is_an_admin_no_more_is_not_shown_what_it_has(
+    living_app: ReiletaApp, node: FakeNode, ada: Client, bob: Client
+) -> None:
+    path = await made(ada)
+    users = node.store.users
+    user = await users.by_name("bob")
+    assert user is not None
+    admin = await logged_in(living_app, node, await users.grant(user.id, "avr:admin"))
+    await acquired(admin, path)
+    assert (await admin.get("/session")).body["session"]["resource"] is not None
+    await users.update(user.id, tags=frozenset())
+    living_app.auth.forget_user(user.id)
+    assert (await admin.get("/session")).body["session"]["resource"] is None
+    for answer in (await admin.get(f"{path}/view"), await admin.patch(path, {"data": 1})):
+        assert (answer.status, answer.code) == (403, 4)
+    assert (await admin.ask("POST", f"{path}/release")).status == 200
+    await acquired(ada, path)
+
+
 async def test_lists_show_what_one_may_see(ada: Client, bob: Client) -> None:
     await made(ada, "Front door")
     await made(ada, "Gate")
