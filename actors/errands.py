@@ -164,7 +164,7 @@ class Errands:
             if isinstance(refused, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
                 # It may have lost what it had, at another server.
                 found = await store.leases.of_session(rules.id)
-                if found is None or found.fence != rules.held.fence:
+                if found is None or not _same(found, rules.held):
                     held, looked = found, True
         number = None
         if isinstance(answer, records.Held):
@@ -271,6 +271,11 @@ class Errands:
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
+
+
+def _same(one: records.Held, other: records.Held) -> bool:
+    """Whether both are of one acquisition."""
+    return (one.resource.number, one.fence) == (other.resource.number, other.fence)
 
 
 def _fence(held: records.Held | None, name: Name) -> int | None:
