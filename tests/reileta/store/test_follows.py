@@ -13,7 +13,7 @@ from reileta.store import Store, open_store
 from tests.conftest import ManualClock
 from tests.reileta.store.people import a_user
 
-AFAR = f"{new_id('u')}@other.example:3032"
+AFAR = "u_00000000-0000-4000-8000-0000000000af@other.example:3032"
 
 
 async def test_a_follow_has_its_time(store: Store, clock: ManualClock) -> None:
