@@ -79,11 +79,23 @@ class PlainStream(ByteStream):
         return self.socket.fileno()
 
     async def receive(self) -> bytes:
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return await self._receive_later()
+        except OSError:
+            return b""
+        # A client that always has something there must not keep the others waiting.
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    async def _receive_later(self) -> bytes:
         while True:
+            await trio.lowlevel.wait_readable(self.socket)
             try:
                 return self.socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.socket)
+                continue
             except OSError:
                 return b""
 

@@ -11,7 +11,10 @@ from typing import Final
 
 from api.listen.request_head import HEAD_LIMIT_BYTES
 
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?")
+_NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*" % (_NAME, _NAME, _QUOTED))
+"""A size and its extensions, without the white space that the RFC would have a recipient take."""
 _LINE_LIMIT: Final = 512
 """A chunk's size and extensions."""
 _OVERHEAD_BYTES: Final = 64 * 1024
@@ -115,5 +118,5 @@ class ChunkedDecoder:
             raise ChunkedError("the chunks are too small")
 
 
-_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN: Final = re.compile(_NAME)
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

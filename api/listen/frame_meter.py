@@ -15,6 +15,9 @@ BURST: Final = 500
 """Frames at once."""
 PER_S: Final = 50
 """Frames a second, in the long run, beside those that were credited."""
+BANK: Final = 4096
+"""Frames of credit that are kept: for what a client has yet to say of the data that is on its way
+to it, which is as much as its window holds."""
 FULL_BYTES: Final = 512
 """A frame of data of this size or more is counted by flow control alone."""
 _HEADER_BYTES: Final = 9
@@ -35,11 +38,12 @@ class FrameMeter:
 
     def allow(self, frames: int) -> None:
         """Credits so many frames."""
-        self._spent = max(0.0, self._spent - frames)
+        self._spent = max(-float(BANK), self._spent - frames)
 
     def take(self, data: bytes, now: float) -> bool:
         """Counts what begins in the data; False when it is too much. `now` is in seconds."""
-        self._spent = max(0.0, self._spent - (now - self._at) * PER_S)
+        if self._spent > 0:
+            self._spent = max(0.0, self._spent - (now - self._at) * PER_S)
         self._at = now
         at = 0
         size = len(data)

@@ -21,6 +21,7 @@ from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.chunked import ChunkedDecoder, ChunkedError
 from api.listen.exchange import Listening, Peer, request_of
 from api.listen.request_head import BadRequest, HeadParser, RequestHead, request_line_of
+from api.listen.timeouts import PROGRESS_BYTES
 from reileta.errors import MessageInvalid, ReiletaError
 from reileta.settings import KIB, MIB
 
@@ -30,6 +31,8 @@ connection ends after the answer."""
 LEFT_OVER_S: Final = 0.5
 LINGER_BYTES: Final = 8 * MIB
 """What a client may still send to a connection that ends, before it is reset."""
+BLANK_LINES: Final = 8
+"""Passed over before a request (RFC 9112, 2.2)."""
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -53,12 +56,18 @@ class Http1Connection:
         self._deadline = stream.deadline
         self._peer = peer
         self._answering = False
+        self._handling = False
+        """The application is at work on the answer."""
         self._hung_up = False
         self._first = True
         # The body of the request under way
         self._to_come = 0
         self._chunks: ChunkedDecoder | None = None
         self._body: ReceivedBody | None = None
+        self._starved = False
+        """The buffer holds the beginning of a line, and more must come."""
+        self._paced_bytes = 0
+        self._waited_s = 0.0
         self._continue = False
         self._broken = False
 
@@ -81,7 +90,7 @@ class Http1Connection:
         if self._answering:
             if broken:
                 self.scope.cancel()
-            else:
+            elif self._handling:
                 self._deadline.limit(self._timeouts.half_closed_s)
 
     # Its life ----------------------------------------------------------------------------------
@@ -121,18 +130,21 @@ class Http1Connection:
         """The next request's head; None when the client has closed. Raises BadRequest."""
         buffer = self.buffer
         parser: HeadParser | None = None
-        fed = 0
-        if buffer:
+        fed = blank = 0
+        begun = self._first  # its time is the connection's, from the beginning
+        if buffer and not begun:
             self._deadline.set(self._timeouts.head_s)
+            begun = True
         while True:
             if fed == 0:
-                while buffer.startswith(b"\r\n"):  # RFC 9112, 2.2
+                while blank < BLANK_LINES and buffer.startswith(b"\r\n"):
                     del buffer[:2]
+                    blank += 1
             if len(buffer) > fed and not (fed == 0 and buffer == b"\r"):
                 end = buffer.find(b"\r\n\r\n", max(0, fed - 3))
                 stop = len(buffer) if end < 0 else end + 4
                 if parser is None:
-                    if self._first and PREFACE.startswith(buffer[: len(PREFACE)]):
+                    if self._may_begin_http2 and PREFACE.startswith(buffer[: len(PREFACE)]):
                         if len(buffer) >= len(PREFACE):
                             return RequestHead("PRI", b"*", b"", "2", [])
                         stop = 0
@@ -148,15 +160,20 @@ class Http1Connection:
             data = await self._stream.receive()
             if not data:
                 return None
-            if not buffer:
+            if not begun:
                 self._deadline.set(self._timeouts.head_s)
+                begun = True
             buffer += data
+
+    @property
+    def _may_begin_http2(self) -> bool:
+        return self._first and self._listening.settings.http2
 
     async def _exchange(self, head: RequestHead) -> bool:
         """Answers one request; whether the connection serves a further one."""
         self._deadline.clear()
         self._first = False
-        self._answering = True
+        self._answering = self._handling = True
         if self._hung_up:
             self._deadline.limit(self._timeouts.half_closed_s)
         request = request_of(self._listening, self._peer, head)
@@ -164,6 +181,9 @@ class Http1Connection:
         self._begin_body(head, body)
         answer = await self._listening.app.answer(request)
         whole = body.whole or await self._left_over()
+        self._handling = False
+        self._deadline.unlimit()
+        self._deadline.clear()
         keep_alive = (
             whole
             and head.keep_alive
@@ -171,10 +191,9 @@ class Http1Connection:
             and not self._broken
             and not self._listening.stopping
         )
-        await self._send(answer, head, keep_alive=keep_alive)
+        keep_alive = await self._send(answer, head, keep_alive=keep_alive)
         self._answering = False
         self._body = self._chunks = None
-        self._deadline.unlimit()
         return keep_alive
 
     async def _refuse(self, error: ReiletaError, target: str) -> None:
@@ -203,6 +222,8 @@ class Http1Connection:
 
     def _begin_body(self, head: RequestHead, body: ReceivedBody) -> None:
         self._to_come = head.content_length or 0
+        self._starved = False
+        self._paced_bytes, self._waited_s = 0, 0.0
         self._continue = head.expects_continue
         if head.chunked:
             self._chunks = ChunkedDecoder()
@@ -219,18 +240,33 @@ class Http1Connection:
 
         Raises MessageInvalid when it is not valid; a client that has gone cancels the handler.
         """
-        if not self.buffer:
-            if self._continue:
-                self._continue = False
-                await self._stream.send(_CONTINUE)
-            self._deadline.set(self._timeouts.progress_s)
-            data = await self._stream.receive()
-            self._deadline.clear()
+        if self._starved or not self.buffer:
+            data = await self._more_of_body()
             if not data:
                 self.scope.cancel()
                 await trio.lowlevel.checkpoint()
             self.buffer += data
         self._take_body()
+
+    async def _more_of_body(self) -> bytes:
+        """What comes next; empty when the client has gone. It must make progress."""
+        if self._continue:
+            self._continue = False
+            try:
+                await self._stream.send(_CONTINUE)
+            except ClientGone:
+                return b""
+        began_s = trio.current_time()
+        self._deadline.set(self._timeouts.progress_s - self._waited_s)
+        try:
+            data = await self._stream.receive()
+        finally:
+            self._deadline.clear()
+        self._waited_s += trio.current_time() - began_s
+        self._paced_bytes += len(data)
+        if self._paced_bytes >= PROGRESS_BYTES:
+            self._paced_bytes, self._waited_s = 0, 0.0
+        return data
 
     def _take_body(self) -> None:
         """Passes on what of the buffer belongs to the body."""
@@ -245,6 +281,7 @@ class Http1Connection:
                 raise MessageInvalid.field("body", f"is not chunked correctly: {error}") from None
             if self._chunks.done:
                 body.set_complete()
+            self._starved = bool(self.buffer)
             return
         part = bytes(self.buffer[: self._to_come])
         del self.buffer[: self._to_come]
@@ -272,8 +309,8 @@ class Http1Connection:
 
     # Answers -----------------------------------------------------------------------------------
 
-    async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> None:
-        """Writes an answer. Raises ClientGone."""
+    async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
+        """Writes an answer; whether the connection may go on. Raises ClientGone."""
         status, body = answer.status, answer.body
         bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
@@ -304,10 +341,10 @@ class Http1Connection:
             if not bodiless:
                 lines.append(body)
             await self._stream.send(b"".join(lines))
-            return
+            return keep_alive
         await self._stream.send(b"".join(lines))
         if bodiless:
-            return
+            return keep_alive
         sent = 0
         async with body as parts:
             async for part in parts:
@@ -320,6 +357,7 @@ class Http1Connection:
             await self._stream.send(b"0\r\n\r\n")
         elif length is not None and sent != length:
             raise ClientGone  # all that can be said of an answer that is not what it promised
+        return keep_alive
 
 
 class _Date:

@@ -32,8 +32,8 @@ from api.answer import Answer
 from api.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer, request_of
-from api.listen.frame_meter import FrameMeter
-from api.listen.http1 import PREFACE, date_header
+from api.listen.frame_meter import FULL_BYTES, FrameMeter
+from api.listen.http1 import LINGER_BYTES, PREFACE, date_header
 from api.listen.request_head import (
     HEAD_LIMIT_BYTES,
     BadRequest,
@@ -43,17 +43,22 @@ from api.listen.request_head import (
     request_line_of,
 )
 from api.listen.timeouts import PROGRESS_BYTES, Deadline
-from reileta.errors import MessageInvalid
+from reileta.errors import HeadTooLarge, MessageInvalid
 from reileta.logevents import CONNECTION_FAILED
 from reileta.settings import KIB
 
 STREAMS: Final = 32
-"""Requests of one connection that are answered at once."""
+"""Requests of one connection that are answered at once. One more is refused, and may be sent anew;
+so is all that a client sends before it has read this side's settings."""
+STREAMS_LIMIT: Final = 1_000
+"""Requests at once that end the connection."""
 STREAM_WINDOW_BYTES: Final = 128 * KIB
 """What a client may send of one body before its handler has taken it."""
 CONNECTION_WINDOW_BYTES: Final = 512 * KIB
 """The same for all bodies of a connection together."""
 _DEFAULT_WINDOW_BYTES: Final = 65_535
+_ENTRY_BYTES: Final = 32
+"""What RFC 9113, 6.5.2 adds to each header's size."""
 FEED_BYTES: Final = 2 * KIB
 """Parsed at a time: as many of the smallest frames as this holds take a few milliseconds."""
 CHUNK_BYTES: Final = 16 * KIB
@@ -61,7 +66,9 @@ ANSWER_CREDIT: Final = 4
 """Frames that a client may send for each request that was answered: of the request itself, and what
 its libraries say of windows and settings meanwhile."""
 DATA_CREDIT: Final = 2
-"""The same for each frame of data that it was sent: most clients make room with two frames each."""
+"""The same for each frame of data that it was sent: most clients make room with two frames each.
+Frames so small that `FrameMeter` would count them give none, or a client that makes room for single
+bytes could send as many as it liked."""
 
 _log = structlog.get_logger()
 
@@ -71,6 +78,7 @@ class Stream:
 
     __slots__ = (
         "arrived",
+        "arrived_bytes",
         "bodiless",
         "body",
         "give_up_at",
@@ -79,6 +87,7 @@ class Stream:
         "paced_bytes",
         "room",
         "scope",
+        "waited_s",
     )
 
     def __init__(self, id_: int) -> None:
@@ -91,6 +100,9 @@ class Stream:
         """Bytes of the body whose room the client has not been given back."""
         self.arrived = trio.Event()
         """More of the body has come."""
+        self.arrived_bytes = 0
+        self.waited_s = 0.0
+        """Seconds that the handler has waited for `PROGRESS_BYTES` of it."""
         self.room = trio.Event()
         """The client has made room for more of the answer."""
         self.paced_bytes = 0
@@ -120,18 +132,12 @@ class Http2Connection:
         self._dirty = trio.Event()
         self._written = trio.Event()
         self._ending = trio.Event()
-        """Nothing more is read; what there is to say is written, and then the connection ends."""
+        """Nothing more is done; what there is to say is written, and then the connection ends."""
+        self._reading = trio.CancelScope()
+        self._read_over = trio.Event()
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
-        self._h2.local_settings = h2.settings.Settings(
-            client=False,
-            initial_values={
-                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_LIMIT_BYTES,
-                h2.settings.SettingCodes.ENABLE_PUSH: 0,
-            },
-        )
+        self._h2.local_settings = _settings(STREAMS)
 
     # What the server asks ----------------------------------------------------------------------
 
@@ -156,16 +162,21 @@ class Http2Connection:
         """Serves requests until the connection ends."""
         self._deadline.set(self._timeouts.head_s)
         self._h2.initiate_connection()
+        # h2 would end the connection of a client that begins more requests than it was told that it
+        # may, or before it was told: `_begin` refuses these alone.
+        self._h2.local_settings = _settings(STREAMS_LIMIT)
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._write)
             tasks.start_soon(self._read, tasks)
             self._dirty.set()
             await self._ending.wait()
+            for stream in self._streams.values():
+                stream.scope.cancel()
             with trio.move_on_after(self._timeouts.linger_s):
                 await self._flush()
                 await self._flush()  # the first may have waited for what was being written
-                await self._transport.finish()
+                await self._linger()
             tasks.cancel_scope.cancel()
 
     def _end(self, code: ErrorCodes) -> None:
@@ -174,7 +185,25 @@ class Http2Connection:
             self._h2.close_connection(code)
         self._ending.set()
 
+    async def _linger(self) -> None:
+        """Lets the client read the goodbye: closing at once, with something of the client's unread,
+        would reset the connection, and the goodbye would be lost."""
+        self._reading.cancel()
+        await self._read_over.wait()
+        await self._transport.end()
+        discarded = 0
+        while discarded < LINGER_BYTES and (data := await self._transport.receive()):
+            discarded += len(data)
+            await trio.lowlevel.checkpoint()
+
     async def _read(self, tasks: trio.Nursery) -> None:
+        try:
+            with self._reading:
+                await self._read_all(tasks)
+        finally:
+            self._read_over.set()
+
+    async def _read_all(self, tasks: trio.Nursery) -> None:
         data, self._early = self._early, b""
         if not data:
             data = await self._transport.receive()
@@ -213,6 +242,9 @@ class Http2Connection:
                     self._h2.acknowledge_received_data(length, id_)
                 else:
                     stream.held_bytes += length
+                    stream.arrived_bytes += length
+                    if stream.arrived_bytes >= PROGRESS_BYTES:
+                        stream.arrived_bytes, stream.waited_s = 0, 0.0
                     stream.body.append(bytes(data or b""))
                     stream.arrived.set()
             case h2.events.StreamEnded(stream_id=int(id_)):
@@ -234,7 +266,7 @@ class Http2Connection:
 
     def _begin(self, id_: int, headers: Headers, tasks: trio.Nursery) -> None:
         """Starts to answer a request."""
-        if self._listening.stopping:
+        if self._listening.stopping or len(self._streams) >= STREAMS:
             self._reset(id_, ErrorCodes.REFUSED_STREAM)
             return
         self._deadline.clear()
@@ -302,6 +334,8 @@ class Http2Connection:
                 if not isinstance(failure, (ClientGone, h2.exceptions.ProtocolError)):
                     _log.error(CONNECTION_FAILED, exc_info=failure)
                 self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
+        if stream.scope.cancelled_caught:
+            self._reset(stream.id, ErrorCodes.CANCEL)  # unless the client has done so
         self._finish(stream)
 
     def _finish(self, stream: Stream) -> None:
@@ -323,7 +357,13 @@ class Http2Connection:
         if stream.held_bytes:
             self._acknowledge(stream)
             await self._flush()
-        await stream.arrived.wait()
+        began_s = trio.current_time()
+        with trio.move_on_after(self._timeouts.progress_s - stream.waited_s) as patience:
+            await stream.arrived.wait()
+        stream.waited_s += trio.current_time() - began_s
+        if patience.cancelled_caught:
+            stream.scope.cancel()
+            await trio.lowlevel.checkpoint()
 
     def _acknowledge(self, stream: Stream) -> None:
         """Gives the client back the room that the body took."""
@@ -349,9 +389,16 @@ class Http2Connection:
             await self._send_data(stream, body, last=True)
         else:
             await self._flush()
+            length = next(
+                (int(value) for name, value in headers if name == b"content-length"), None
+            )
+            sent = 0
             async with body as parts:
                 async for part in parts:
+                    sent += len(part)
                     await self._send_data(stream, part, last=False)
+            if length is not None and sent != length:
+                raise ClientGone  # all that can be said of an answer that is not what it promised
             self._h2.end_stream(stream.id)
             await self._flush()
         if stream.body is not None and not stream.body.whole:
@@ -369,7 +416,8 @@ class Http2Connection:
                 continue
             part, view = view[:room], view[room:]
             self._h2.send_data(stream.id, bytes(part), end_stream=last and not view)
-            self._meter.allow(DATA_CREDIT)
+            if room >= FULL_BYTES:
+                self._meter.allow(DATA_CREDIT)
             stream.paced_bytes += room
             if stream.paced_bytes >= PROGRESS_BYTES:
                 stream.paced_bytes, stream.give_up_at = 0, math.inf
@@ -385,6 +433,19 @@ class Http2Connection:
             raise ClientGone
 
 
+def _settings(streams: int) -> h2.settings.Settings:
+    """This side's settings."""
+    return h2.settings.Settings(
+        client=False,
+        initial_values={
+            h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: streams,
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+            h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_LIMIT_BYTES,
+            h2.settings.SettingCodes.ENABLE_PUSH: 0,
+        },
+    )
+
+
 async def _at_once(refuse: Callable[[], Answer]) -> Answer:
     return refuse()
 
@@ -393,6 +454,9 @@ def _head(headers: Headers) -> RequestHead:
     """The head, from pseudo-headers and headers. Raises BadRequest."""
     pseudo: dict[bytes, bytes] = {}
     plain: Headers = []
+    size = sum(len(name) + len(value) + _ENTRY_BYTES for name, value in headers)
+    if size > HEAD_LIMIT_BYTES:
+        raise BadRequest(HeadTooLarge.field("headers", f"must be at most {HEAD_LIMIT_BYTES} bytes"))
     for name, value in headers:
         if name.startswith(b":"):
             pseudo[name] = value

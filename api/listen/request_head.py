@@ -40,6 +40,7 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _SCHEMES: Final = (b"http://", b"https://")
 _SETTING_BYTES: Final = 6
+_SPACE: Final = b" \t"
 
 
 class BadRequest(Exception):
@@ -106,6 +107,8 @@ def checked(
     """
     if _METHOD.fullmatch(method) is None:
         raise _bad("method", "must be a method of HTTP, in upper case")
+    if method == b"CONNECT":
+        raise _bad("method", "must not be CONNECT")
     if _TARGET.fullmatch(target) is None:
         raise _bad("path", "must be printable ASCII; percent-encode everything else")
     text = target.decode("ascii")
@@ -144,6 +147,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
     hosts: list[bytes] = []
     upgrades: list[bytes] = []
     settings: list[bytes] = []
+    connection: set[bytes] = set()
     for name, value in head.headers:
         if len(name) + len(value) > LINE_LIMIT_BYTES:
             raise BadRequest(
@@ -153,7 +157,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
             case b"host":
                 hosts.append(value)
             case b"connection":
-                _connection(head, value)
+                connection.update(token.strip(_SPACE) for token in value.lower().split(b","))
             case b"content-length":
                 if head.content_length is not None:
                     raise _bad("Content-Length", "is given more than once")
@@ -163,7 +167,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
             case b"transfer-encoding":
                 if head.version != "1.1" or head.chunked:
                     raise _bad("Transfer-Encoding", "must be given once, over HTTP/1.1")
-                if value.strip().lower() != b"chunked":
+                if value.strip(_SPACE).lower() != b"chunked":
                     raise BadRequest(
                         NotImplementedHere.field("Transfer-Encoding", "must be chunked")
                     )
@@ -174,27 +178,20 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
                 settings.append(value)
             case b"expect":
                 head.expects_continue = (
-                    head.version == "1.1" and value.strip().lower() == b"100-continue"
+                    head.version == "1.1" and value.strip(_SPACE).lower() == b"100-continue"
                 )
             case _:
                 pass
+    if b"close" in connection:
+        head.keep_alive = False
+    elif b"keep-alive" in connection:
+        head.keep_alive = True
     if head.chunked and head.content_length is not None:
         raise _bad("Content-Length", "must not stand beside Transfer-Encoding")
     _check_host(head, hosts, authority)
     _check_upgrade(head, upgrades)
     if settings and not (len(settings) == 1 and _are_settings(settings[0])):
         raise _bad("HTTP2-Settings", "must be given once, as base64url of HTTP/2 settings")
-
-
-def _connection(head: RequestHead, value: bytes) -> None:
-    if value.lower() == b"keep-alive":
-        head.keep_alive = True
-        return
-    tokens = {token.strip() for token in value.lower().split(b",")}
-    if b"close" in tokens:
-        head.keep_alive = False
-    elif b"keep-alive" in tokens:
-        head.keep_alive = True
 
 
 def _check_host(head: RequestHead, hosts: Iterable[bytes], authority: bytes | None) -> None:
@@ -217,7 +214,7 @@ def _check_host(head: RequestHead, hosts: Iterable[bytes], authority: bytes | No
 
 @functools.lru_cache(maxsize=512)
 def _check_authority(host: bytes, field: str) -> None:
-    host = host.strip()
+    host = host.strip(_SPACE)
     if len(host) > _HOST_LIMIT or _HOST.fullmatch(host) is None:
         raise _bad(field, "must be a host name or address, with an optional port")
     port = host.rpartition(b":")[2]
@@ -232,14 +229,14 @@ def _check_upgrade(head: RequestHead, upgrades: list[bytes]) -> None:
         raise _bad("Upgrade", "needs HTTP/1.1")
     if len(upgrades) > 1:
         raise _bad("Upgrade", "is given more than once")
-    if upgrades[0].strip().lower() == b"websocket" and head.method == "GET":
+    if upgrades[0].strip(_SPACE).lower() == b"websocket" and head.method == "GET":
         if head.content_length or head.chunked:
             raise _bad("Upgrade", "must not have a body")
         head.websocket = True
 
 
 def _are_settings(value: bytes) -> bool:
-    value = value.strip()
+    value = value.strip(_SPACE)
     try:
         decoded = base64.b64decode(value + b"=" * (-len(value) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):
