@@ -219,6 +219,7 @@ class HangupWatch:
 
     async def run(self) -> None:
         """Watches until cancelled."""
+        tell: Callable[[bool], None] | None
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -226,5 +227,6 @@ class HangupWatch:
                     tell = self._tell.get(descriptor)
                     if tell is not None:
                         tell(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
+                tell = None  # its connection may end while this waits
         finally:
             self._epoll.close()

@@ -18,8 +18,11 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*" % (_NAM
 _LINE_LIMIT: Final = 512
 """A chunk's size and extensions."""
 _OVERHEAD_BYTES: Final = 64 * 1024
-"""Sizes and extensions may come to so much more than the data: chunks of one byte cost us more
-than they cost the client."""
+"""Sizes and extensions may come to so much more than the data."""
+CHUNK_COST_BYTES: Final = 32
+"""What each chunk counts as, beside its line: small ones cost us more than they cost the client."""
+CHUNKS_AT_ONCE: Final = 256
+"""Chunks that are taken before others get a turn."""
 
 
 class ChunkedError(Exception):
@@ -31,6 +34,8 @@ class ChunkedDecoder:
 
     def __init__(self) -> None:
         self.done = False
+        self.paused = False
+        """`feed` stopped to let others have a turn, and can go on with what is in the buffer."""
         self._left = 0
         """Bytes of the present chunk that are still to come."""
         self._after_data = False
@@ -47,8 +52,12 @@ class ChunkedDecoder:
         """
         data: list[bytes] = []
         at = 0
+        self.paused = False
         try:
             while not self.done:
+                if len(data) >= CHUNKS_AT_ONCE:
+                    self.paused = True
+                    break
                 if self._left:
                     part = bytes(buffer[at : at + self._left])
                     if not part:
@@ -72,7 +81,7 @@ class ChunkedDecoder:
                 if line is None:
                     break
                 at += len(line) + 2
-                self._count(len(line) + 2)
+                self._count(len(line) + CHUNK_COST_BYTES)
                 if self._trailers:
                     self._trailer(line)
                 else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from api.bodies import ReceivedRequest
 from api.listen.admission import Verdict
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
+from api.listen.turns import Turns
 from reileta.errors import Overloaded, ReiletaError, TooManyRequests
 from reileta.settings import Settings
 
@@ -48,6 +49,8 @@ class Peer:
     server: tuple[str, int]
     """This server's own address and port, as the client reached it."""
     verdict: Verdict = Verdict.ADMITTED
+    network: str = ""
+    """What its address is counted as (`api.limits.network`)."""
 
     @property
     def refusal(self) -> ReiletaError | None:
@@ -68,6 +71,7 @@ class Listening:
     app: App
     settings: Settings
     timeouts: Timeouts
+    turns: Turns = field(default_factory=Turns)
     stopping: bool = False
     """No further requests are taken; those under way are answered."""
 

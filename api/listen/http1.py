@@ -98,6 +98,12 @@ class Http1Connection:
     async def run(self) -> RequestHead | None:
         """Serves requests until the connection ends (None), or one asks for an upgrade to
         WebSocket, or is the preface of HTTP/2 (`version` is `2`); that one is returned."""
+        try:
+            return await self._run()
+        finally:
+            self._body = None  # which refers to this connection
+
+    async def _run(self) -> RequestHead | None:
         self._deadline.set(self._timeouts.head_s)
         try:
             while True:
@@ -109,6 +115,7 @@ class Http1Connection:
                     self._deadline.clear()
                     return head
                 if head.version == "2":
+                    self._deadline.clear()
                     return head
                 if refusal is not None:
                     await self._refuse(refusal, head.target)
@@ -151,6 +158,7 @@ class Http1Connection:
                     else:
                         parser = HeadParser()
                 if parser is not None:
+                    await self._listening.turns.take(self._peer.network)
                     parser.feed(bytes(buffer[fed:stop]))
                     fed = stop
                     if end >= 0:
@@ -246,6 +254,9 @@ class Http1Connection:
                 self.scope.cancel()
                 await trio.lowlevel.checkpoint()
             self.buffer += data
+        else:
+            await self._listening.turns.take(self._peer.network)
+            await trio.lowlevel.checkpoint()
         self._take_body()
 
     async def _more_of_body(self) -> bytes:
@@ -281,7 +292,7 @@ class Http1Connection:
                 raise MessageInvalid.field("body", f"is not chunked correctly: {error}") from None
             if self._chunks.done:
                 body.set_complete()
-            self._starved = bool(self.buffer)
+            self._starved = not self._chunks.paused and bool(self.buffer)
             return
         part = bytes(self.buffer[: self._to_come])
         del self.buffer[: self._to_come]

@@ -32,7 +32,7 @@ from api.answer import Answer
 from api.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer, request_of
-from api.listen.frame_meter import FULL_BYTES, FrameMeter
+from api.listen.frames import FULL_BYTES, Frame, FrameReader, FrameRefused, FrameType
 from api.listen.http1 import LINGER_BYTES, PREFACE, date_header
 from api.listen.request_head import (
     HEAD_LIMIT_BYTES,
@@ -59,16 +59,21 @@ CONNECTION_WINDOW_BYTES: Final = 512 * KIB
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _ENTRY_BYTES: Final = 32
 """What RFC 9113, 6.5.2 adds to each header's size."""
-FEED_BYTES: Final = 2 * KIB
-"""Parsed at a time: as many of the smallest frames as this holds take a few milliseconds."""
+FRAMES_A_STEP: Final = 16
+"""Frames that carry no request and are taken in one step."""
+TABLE_BYTES: Final = 4 * KIB
+"""Of the table by which answers' headers are compressed, whatever a client would allow: it is
+searched from one end to the other."""
+SMALL_BYTES: Final = 256
+"""Room for less than this, and not for the rest, is not worth a frame."""
 CHUNK_BYTES: Final = 16 * KIB
 ANSWER_CREDIT: Final = 4
 """Frames that a client may send for each request that was answered: of the request itself, and what
 its libraries say of windows and settings meanwhile."""
 DATA_CREDIT: Final = 2
 """The same for each frame of data that it was sent: most clients make room with two frames each.
-Frames so small that `FrameMeter` would count them give none, or a client that makes room for single
-bytes could send as many as it liked."""
+Frames so small that `FrameReader` would count them give none, or a client that makes room for
+single bytes could send as many as it liked."""
 
 _log = structlog.get_logger()
 
@@ -81,6 +86,7 @@ class Stream:
         "arrived_bytes",
         "bodiless",
         "body",
+        "expects_continue",
         "give_up_at",
         "held_bytes",
         "id",
@@ -96,6 +102,7 @@ class Stream:
         self.bodiless = False
         """The request is a `HEAD`."""
         self.body: ReceivedBody | None = None
+        self.expects_continue = False
         self.held_bytes = 0
         """Bytes of the body whose room the client has not been given back."""
         self.arrived = trio.Event()
@@ -127,7 +134,7 @@ class Http2Connection:
         self._peer = peer
         self._early = early
         self._deadline = Deadline()
-        self._meter = FrameMeter()
+        self._frames = FrameReader()
         self._streams: dict[int, Stream] = {}
         self._dirty = trio.Event()
         self._written = trio.Event()
@@ -135,9 +142,12 @@ class Http2Connection:
         """Nothing more is done; what there is to say is written, and then the connection ends."""
         self._reading = trio.CancelScope()
         self._read_over = trio.Event()
+        self._leaving = False
+        """The client has said goodbye, and begins no more requests."""
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.local_settings = _settings(STREAMS)
+        self._h2.decoder.max_header_list_size = HEAD_LIMIT_BYTES
 
     # What the server asks ----------------------------------------------------------------------
 
@@ -159,7 +169,15 @@ class Http2Connection:
     # Its life ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serves requests until the connection ends."""
+        """Serves requests until the connection ends. The transport is closed by its owner."""
+        try:
+            await self._run()
+        finally:
+            # h2 is full of references to itself: the collector of cycles would find them much later
+            # than a client can make new ones.
+            vars(self._h2).clear()
+
+    async def _run(self) -> None:
         self._deadline.set(self._timeouts.head_s)
         self._h2.initiate_connection()
         # h2 would end the connection of a client that begins more requests than it was told that it
@@ -207,27 +225,47 @@ class Http2Connection:
         data, self._early = self._early, b""
         if not data:
             data = await self._transport.receive()
-        if data and not data.startswith(PREFACE[: len(data)]):
-            self._end(ErrorCodes.PROTOCOL_ERROR)
-            return
+        take = self._listening.turns.take
+        self._h2.receive_data(PREFACE)  # which `FrameReader` looks for
+        taken = 0
         while data:
-            for start in range(0, len(data), FEED_BYTES):
-                part = data[start : start + FEED_BYTES]
-                if not self._meter.take(part, trio.current_time()):
-                    self._end(ErrorCodes.ENHANCE_YOUR_CALM)
-                    return
-                try:
-                    events = self._h2.receive_data(part)
-                except h2.exceptions.ProtocolError:
-                    self._ending.set()  # h2 has put the goodbye in place
-                    return
-                for event in events:
-                    self._handle(event, tasks)
-                await self._flush()
-                if self._ending.is_set():
-                    return
+            self._frames.feed(data)
+            while (frame := self._next_frame()) is not None:
+                taken += 1
+                if frame.ends_headers or taken >= FRAMES_A_STEP:
+                    await take(self._peer.network)
+                    taken = 0
+                self._take_frame(frame, tasks)
+            await self._flush()
+            if self._ending.is_set():
+                return
             data = await self._transport.receive()
         self.scope.cancel()
+
+    def _next_frame(self) -> Frame | None:
+        """The next frame, if it is there and may be."""
+        if self._ending.is_set():
+            return None
+        try:
+            return self._frames.next(trio.current_time())
+        except FrameRefused as refused:
+            self._end(refused.code)
+            return None
+
+    def _take_frame(self, frame: Frame, tasks: trio.Nursery) -> None:
+        if frame.type == FrameType.GOAWAY:
+            # h2 would not let the requests under way be answered.
+            self._leaving = True
+            if not self._streams:
+                self._end(ErrorCodes.NO_ERROR)
+            return
+        try:
+            events = self._h2.receive_data(frame.data)
+        except h2.exceptions.ProtocolError:
+            self._ending.set()  # h2 has put the goodbye in place
+            return
+        for event in events:
+            self._handle(event, tasks)
 
     def _handle(self, event: h2.events.Event, tasks: trio.Nursery) -> None:
         match event:
@@ -256,7 +294,16 @@ class Http2Connection:
                 stream = self._streams.get(id_)
                 if stream is not None:
                     stream.scope.cancel()
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+            case h2.events.WindowUpdated(stream_id=int(id_)) if id_:
+                stream = self._streams.get(id_)
+                if stream is not None:
+                    stream.room.set()
+            case h2.events.WindowUpdated():
+                for stream in self._streams.values():
+                    stream.room.set()
+            case h2.events.RemoteSettingsChanged():
+                encoder = self._h2.encoder
+                encoder.header_table_size = min(encoder.header_table_size, TABLE_BYTES)
                 for stream in self._streams.values():
                     stream.room.set()
             case h2.events.ConnectionTerminated():
@@ -266,7 +313,7 @@ class Http2Connection:
 
     def _begin(self, id_: int, headers: Headers, tasks: trio.Nursery) -> None:
         """Starts to answer a request."""
-        if self._listening.stopping or len(self._streams) >= STREAMS:
+        if self._listening.stopping or self._leaving or len(self._streams) >= STREAMS:
             self._reset(id_, ErrorCodes.REFUSED_STREAM)
             return
         self._deadline.clear()
@@ -279,6 +326,7 @@ class Http2Connection:
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
             return
         stream.bodiless = head.method == "HEAD"
+        stream.expects_continue = head.expects_continue
         refusal = self._peer.refusal
         if refusal is not None:
             refuse = partial(app.refuse, refusal, request_line_of(head.target), address)
@@ -326,6 +374,7 @@ class Http2Connection:
         """Answers one request. Its failure is its own, as is its end."""
 
         async def work() -> None:
+            await self._listening.turns.take(self._peer.network)
             await self._send(stream, await answer())
 
         with stream.scope:
@@ -343,9 +392,10 @@ class Http2Connection:
         del self._streams[stream.id]
         if stream.held_bytes:
             self._acknowledge(stream)
+        stream.body = None
         self._dirty.set()
         if not self._streams:
-            if self._listening.stopping or self._peer.refusal is not None:
+            if self._listening.stopping or self._leaving or self._peer.refusal is not None:
                 self._end(ErrorCodes.NO_ERROR)
             else:
                 self._deadline.set(self._timeouts.idle_s)
@@ -354,6 +404,10 @@ class Http2Connection:
         """Waits for more of a body, for the handler that reads it: all that came has been taken,
         so that the client may send more."""
         stream.arrived = trio.Event()
+        if stream.expects_continue:
+            stream.expects_continue = False
+            self._h2.send_headers(stream.id, [(b":status", b"100")])
+            await self._flush()
         if stream.held_bytes:
             self._acknowledge(stream)
             await self._flush()
@@ -382,7 +436,7 @@ class Http2Connection:
             headers.append((b"content-length", b"%d" % len(body)))
         empty = stream.bodiless or bare or body == b""
         self._h2.send_headers(stream.id, headers, end_stream=empty)
-        self._meter.allow(ANSWER_CREDIT)
+        self._frames.allow(ANSWER_CREDIT)
         if empty:
             await self._flush()
         elif isinstance(body, bytes):
@@ -402,7 +456,18 @@ class Http2Connection:
             self._h2.end_stream(stream.id)
             await self._flush()
         if stream.body is not None and not stream.body.whole:
-            self._reset(stream.id, ErrorCodes.NO_ERROR)  # RFC 9113, 8.1
+            await self._drop_body(stream, stream.body)
+
+    async def _drop_body(self, stream: Stream, body: ReceivedBody) -> None:
+        """Tells a client that its answer needs no more of the body (RFC 9113, 8.1); but first takes
+        what is on its way, since many clients forget an answer for a reset that comes with it."""
+        dropped = 0
+        with trio.move_on_after(self._timeouts.linger_s):
+            while not (body.whole or stream.expects_continue) and dropped < LINGER_BYTES:
+                dropped += len(body.take())
+                await self._receive_body(stream)
+        if not body.whole:
+            self._reset(stream.id, ErrorCodes.NO_ERROR)
 
     async def _send_data(self, stream: Stream, data: bytes, *, last: bool) -> None:
         """Sends data as the client makes room for it. Raises ClientGone when it makes too little:
@@ -411,13 +476,13 @@ class Http2Connection:
         while view:
             room = min(self._h2.local_flow_control_window(stream.id), CHUNK_BYTES)
             room = min(room, self._h2.max_outbound_frame_size, len(view))
-            if room <= 0:
+            if room < min(SMALL_BYTES, len(view)):
                 await self._wait_for_room(stream)
                 continue
             part, view = view[:room], view[room:]
             self._h2.send_data(stream.id, bytes(part), end_stream=last and not view)
             if room >= FULL_BYTES:
-                self._meter.allow(DATA_CREDIT)
+                self._frames.allow(DATA_CREDIT)
             stream.paced_bytes += room
             if stream.paced_bytes >= PROGRESS_BYTES:
                 stream.paced_bytes, stream.give_up_at = 0, math.inf
@@ -431,6 +496,7 @@ class Http2Connection:
             await stream.room.wait()
         if patience.cancelled_caught:
             raise ClientGone
+        await self._listening.turns.take(self._peer.network)
 
 
 def _settings(streams: int) -> h2.settings.Settings:
@@ -464,6 +530,8 @@ def _head(headers: Headers) -> RequestHead:
             plain.append((name, value))
     if b":protocol" in pseudo or b":path" not in pseudo or b":method" not in pseudo:
         raise BadRequest(MessageInvalid.field("method", "must not be CONNECT"))
+    if pseudo.get(b":scheme", b"").lower() not in (b"http", b"https"):
+        raise BadRequest(MessageInvalid.field("scheme", "must be http or https"))
     cookies = [value for name, value in plain if name == b"cookie"]
     if len(cookies) > 1:  # RFC 9113, 8.2.3
         plain = [pair for pair in plain if pair[0] != b"cookie"]

@@ -114,7 +114,7 @@ def checked(
     text = target.decode("ascii")
     path, _, query = target.partition(b"?")
     absolute = None
-    if path.lower().startswith(_SCHEMES):
+    if version != "2" and path.lower().startswith(_SCHEMES):
         absolute, path, query = _absolute(target)
     if b"#" in target:
         raise _bad("path", "must not have a fragment")
@@ -161,6 +161,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
             case b"content-length":
                 if head.content_length is not None:
                     raise _bad("Content-Length", "is given more than once")
+                value = value.strip(_SPACE)
                 if not value.isdigit() or len(value) > 18:
                     raise _bad("Content-Length", "must be a number of bytes")
                 head.content_length = int(value)
@@ -178,7 +179,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
                 settings.append(value)
             case b"expect":
                 head.expects_continue = (
-                    head.version == "1.1" and value.strip(_SPACE).lower() == b"100-continue"
+                    head.version != "1.0" and value.strip(_SPACE).lower() == b"100-continue"
                 )
             case _:
                 pass

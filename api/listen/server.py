@@ -22,13 +22,14 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.server import ServerProtocol
 
 from actors.containment import contain
-from api.listen.admission import Admission, Slot, Verdict
+from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import ByteStream, HangupWatch, PlainStream, TlsStream
 from api.listen.exchange import App, HttpConnection, Listening, Peer
 from api.listen.http1 import Http1Connection
 from api.listen.http2 import Http2Connection
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
+from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
 from api.ws.pump import Pump, PumpedWire
 from api.ws.transports import StreamWire
@@ -97,6 +98,7 @@ class HttpServer:
             connections.start_soon(self._pump.run)
             connections.start_soon(self._hangups.run)
             connections.start_soon(self._watch_deadlines)
+            connections.start_soon(self._listening.turns.run)
             with self._accepting:
                 await trio.serve_listeners(
                     self._contained, list(listeners), handler_nursery=connections
@@ -117,12 +119,14 @@ class HttpServer:
 
     async def _watch_deadlines(self) -> None:
         """Gives up connections whose clients keep them waiting."""
+        connection: HttpConnection | None
         while True:
             await trio.sleep(self._timeouts.tick_s)
             now = trio.current_time()
             for connection in tuple(self._connections):
                 if connection.expires_at <= now:
                     connection.scope.cancel()
+            connection = None  # it may end while this sleeps
 
     # One connection ----------------------------------------------------------------------------
 
@@ -145,11 +149,12 @@ class HttpServer:
             if slot.verdict is Verdict.DROPPED:
                 stream.socket.close()
                 return
-            await self._serve(stream, Peer(host, port, (own[0], own[1]), slot.verdict), slot)
+            peer = Peer(host, port, (own[0], own[1]), slot.verdict, slot.network)
+            await self._serve(stream, peer)
         finally:
             self.admission.leave(slot)
 
-    async def _serve(self, stream: trio.SocketStream, peer: Peer, slot: Slot) -> None:
+    async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
         transport: ByteStream
         if self._tls is None:
             transport = PlainStream(_raw(stream), self._timeouts)
@@ -179,17 +184,18 @@ class HttpServer:
             return
         assert protocol is not None
         wire = self._wire(transport, protocol, peer, early)
-        del transport, protocol, peer, early, slot
+        del transport, protocol, peer, early
         # Connections last: what only the upgrade needed is not kept meanwhile.
         await serve(wire)
 
     async def _http(self, transport: ByteStream, peer: Peer) -> tuple[RequestHead, bytes] | None:
         """Serves a connection while it speaks HTTP. Returns the head of a request for an upgrade
         to WebSocket, and what came behind it; None at the connection's end."""
-        if isinstance(transport, TlsStream) and not await self._handshake(transport):
+        if isinstance(transport, TlsStream) and not await self._handshake(transport, peer):
             return None
         if isinstance(transport, TlsStream) and transport.speaks_http2:
             await self._run(Http2Connection(self._listening, transport, peer, b""), transport)
+            await transport.finish()
             return None
         connection = Http1Connection(self._listening, transport, peer)
         head = await self._run(connection, transport)
@@ -201,12 +207,16 @@ class HttpServer:
         await self._run(
             Http2Connection(self._listening, transport, peer, bytes(connection.buffer)), transport
         )
+        await transport.finish()
         return None
 
-    async def _handshake(self, transport: TlsStream) -> bool:
+    async def _handshake(self, transport: TlsStream, peer: Peer) -> bool:
         """Whether the client can speak TLS, in time."""
         try:
             with trio.fail_after(self._timeouts.handshake_s):
+                # The costly step comes with the client's first bytes.
+                await trio.lowlevel.wait_readable(transport.stream.transport_stream.socket)
+                await self._listening.turns.take(peer.network, SHARE)
                 await transport.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False

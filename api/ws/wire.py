@@ -35,6 +35,8 @@ CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
 SLOW_CLOSE_TIMEOUT_S: Final = 60.0
 """The same for a client that is too slow: it must first read what the system holds for it."""
+EARLY_BYTES: Final = 4_096
+"""Taken at a time of what came right behind the upgrade."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What writing raises when the client has gone."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
@@ -307,7 +309,9 @@ class ProtocolWire(Wire):
         if self._over:
             raise WireClosed
         if self._early:
-            early, self._early = self._early, b""
+            # Not all at once, as with all that comes later.
+            early, self._early = self._early[:EARLY_BYTES], self._early[EARLY_BYTES:]
+            await trio.lowlevel.checkpoint()
             return self._feed(early)
         return self._feed(await self._receive_bytes())
 
