@@ -30,6 +30,10 @@ STATUSES = {
 }  # fmt: skip
 
 
+# Of a code that another class gives its status to.
+OTHERS = {WrongMethod, errors.HeadTooLarge}
+
+
 def family(kind: type[ReiletaError]) -> list[type[ReiletaError]]:
     return [kind, *(one for below in kind.__subclasses__() for one in family(below))]
 
@@ -37,7 +41,7 @@ def family(kind: type[ReiletaError]) -> list[type[ReiletaError]]:
 def test_every_error_has_the_status_of_its_code() -> None:
     # The branches have codes too, but nobody raises them: their first leaves stand for them.
     branches = {ReiletaError, *ReiletaError.__subclasses__()} - {errors.Redirected}
-    raised = [error for error in family(ReiletaError) if error not in branches | {WrongMethod}]
+    raised = [error for error in family(ReiletaError) if error not in branches | OTHERS]
     told = {
         error.code: status_of(error) for error in raised if error.__module__ == "reileta.errors"
     }
@@ -53,6 +57,11 @@ def test_a_class_that_is_not_in_the_table_has_its_ancestors_status() -> None:
     assert close_code_of(errors.CredentialInvalid) == 4000
     assert close_code_of(errors.NotLoggedIn) == 4001
     assert close_code_of(errors.InstanceFull) is None
+
+
+def test_a_code_can_have_a_second_status() -> None:
+    assert (errors.HeadTooLarge.code, status_of(errors.HeadTooLarge)) == (103, 431)
+    assert (WrongMethod.code, status_of(WrongMethod)) == (2, 405)
 
 
 def test_what_is_no_error_of_ours_has_no_status() -> None:
