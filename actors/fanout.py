@@ -14,28 +14,32 @@ from itertools import pairwise
 
 from actors.sink import Sink
 from reileta.frames import deflate
+from reileta.pace import Pace
 
 
 class Batch:
     """Frames one behind the other in one buffer.
 
     `ends[n]` is where frame n ends, in bytes. `keys[n]` is what it conflates by, or None: then it
-    is never dropped; `keys` is None when no frame has one. A `snapshot` is an answer that may be
+    is never dropped; `keys` is None when no frame has one. `paces[n]` is that of the player who
+    said it, or None; `paces` is None when no player said any. A `snapshot` is an answer that may be
     larger than a receiver's backlog limit.
     """
 
-    __slots__ = ("_deflated", "buffer", "ends", "keys", "snapshot", "view")
+    __slots__ = ("_deflated", "buffer", "ends", "keys", "paces", "snapshot", "view")
 
     def __init__(
         self,
         frames: Sequence[bytes | memoryview],
         keys: Sequence[Hashable | None] | None = None,
         *,
+        paces: Sequence[Pace | None] | None = None,
         snapshot: bool = False,
     ) -> None:
         self.buffer = b"".join(frames)
         self.view = memoryview(self.buffer)
         self.keys = keys
+        self.paces = paces
         self.snapshot = snapshot
         self.ends: list[int] = []
         end = 0
@@ -56,7 +60,7 @@ class Batch:
         if self._deflated is None:
             bounds = [0, *self.ends]
             frames = [deflate(self.view[a:b]) for a, b in pairwise(bounds)]
-            self._deflated = Batch(frames, self.keys, snapshot=self.snapshot)
+            self._deflated = Batch(frames, self.keys, paces=self.paces, snapshot=self.snapshot)
         bounds = [0, *self._deflated.ends]
         first = bisect_right(self.ends, start)
         last = bisect_right(self.ends, end)
@@ -75,8 +79,12 @@ class Fanout:
         self._watchers: set[Sink] = set()
         self._frames: list[bytes] = []
         self._keys: list[Hashable | None] = []
+        self._paces: list[Pace | None] = []
         self._keyed = False
+        self._paced = False
         self._size = 0
+        self.gathered = 0
+        """Bytes that players have said since the last flush."""
         self._edits: dict[Sink, list[tuple[int, int, Batch | None]]] = {}
         self._absent: dict[Sink, int] = {}
         self.reached = 0
@@ -118,14 +126,22 @@ class Fanout:
         *,
         without: Iterable[Sink] = (),
         data: bool = False,
+        pace: Pace | None = None,
     ) -> None:
-        """Everyone gets the frame but those in `without`, and watchers unless it is data."""
+        """Everyone gets the frame but those in `without`, and watchers unless it is data.
+
+        `pace` is that of the player who said it.
+        """
         start = self._size
         self._size = end = start + len(frame)
         self._frames.append(frame)
         self._keys.append(key)
+        self._paces.append(pace)
         if key is not None:
             self._keyed = True
+        if pace is not None:
+            self._paced = True
+            self.gathered += len(frame)
         for sink in without:
             if sink in self._sinks:  # an edit of another would undo that it is absent
                 self._edit(sink, start, end, None)
@@ -133,23 +149,39 @@ class Fanout:
             for sink in self._watchers:
                 self._edit(sink, start, end, None)
 
-    def private(self, sink: Sink, frame: bytes, key: Hashable | None = None) -> None:
+    def private(
+        self,
+        sink: Sink,
+        frame: bytes,
+        key: Hashable | None = None,
+        *,
+        pace: Pace | None = None,
+    ) -> None:
         """The sink alone gets the frame, whether or not it is a receiver of the rest."""
         keys = None if key is None else (key,)
+        paces = None
+        if pace is not None:
+            paces = (pace,)
+            self.gathered += len(frame)
         since = self._size
         if sink not in self._sinks:
             since = self._absent.get(sink, 0)
             self._absent[sink] = self._size
-        self._edit(sink, since, self._size, Batch((frame,), keys))
+        self._edit(sink, since, self._size, Batch((frame,), keys, paces=paces))
 
     def flush(self) -> int:
         """Writes to every receiver, once; returns how many frames went out."""
         if not self._frames and not self._edits:
             self.reached = 0
             return 0
-        batch = Batch(self._frames, self._keys if self._keyed else None)
+        batch = Batch(
+            self._frames,
+            self._keys if self._keyed else None,
+            paces=self._paces if self._paced else None,
+        )
         edits, absent = self._edits, self._absent
         self._frames, self._keys, self._keyed, self._size = [], [], False, 0
+        self._paces, self._paced, self.gathered = [], False, 0
         self._edits, self._absent = {}, {}
         frames = len(batch.ends)
         delivered = reached = edited = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from actors.directory import Directory
 from actors.fanout import Fanout
 from actors.messages import Speak
@@ -10,9 +12,14 @@ from actors.sink import Sink
 from actors.speech import Speech
 from reileta import commands
 from reileta.clock import Clock
-from reileta.errors import ReiletaError
+from reileta.errors import Detail, ReiletaError, TooManyRequests
 from reileta.frames import answer, failure
 from reileta.instance import TO_ALL, Instance
+from reileta.pace import FAIR_BYTES_PER_S, Pace
+
+SAID_TOO_MUCH: Final = (
+    f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second for now"
+)
 
 
 class Floor:
@@ -26,6 +33,8 @@ class Floor:
         speech: Speech,
         directory: Directory,
         clock: Clock,
+        *,
+        paced: bool,
     ) -> None:
         self._rules = rules
         self._id = rules.record.id
@@ -34,13 +43,18 @@ class Floor:
         self._speech = speech
         self._directory = directory
         self._clock = clock
+        self._paced = paced
+        self._paces: dict[str, Pace] = {}
 
     def speak(self, message: Speak) -> None:
         """One message of a player; what the rules say against it is answered to its socket."""
         sink, player = message.sink, message.player
+        pace = self._paces.get(player)
         try:
+            if pace is not None and pace.held and self._paced:
+                self._ensure_fair(pace, len(message.data))
             spoken = self._rules.speak(
-                player, message.key, message.at, message.to, message.data, self._clock.now_ms()
+                player, message.key, message.at, message.to, message.data, self._now()
             )
         except ReiletaError as error:
             self._fanout.private(
@@ -48,6 +62,8 @@ class Floor:
             )
             return
         if not spoken.dropped:
+            if pace is None:
+                pace = self._paces[player] = Pace()
             voice = self._speech.voice(player)
             key = message.key
             if key is None and message.at is None:
@@ -57,14 +73,27 @@ class Floor:
                 frame = voice.keyed(key, message.at, message.data)
                 conflation = None if key is None else (self._id, player, key)
             if spoken is TO_ALL or spoken.to is None:
-                self._fanout.broadcast(frame, conflation, without=self._own(player), data=True)
+                self._fanout.broadcast(
+                    frame, conflation, without=self._own(player), data=True, pace=pace
+                )
             else:
                 for other in spoken.to:
                     if other != player:
                         for receiver in self._own(other):
-                            self._fanout.private(receiver, frame, conflation)
+                            self._fanout.private(receiver, frame, conflation, pace=pace)
         if message.state is not None:
             self._fanout.private(sink, answer(commands.INSTANCE_DATA, message.state, self._id))
+
+    def forget(self, player: str) -> None:
+        """A player is gone."""
+        self._paces.pop(player, None)
+
+    def _ensure_fair(self, pace: Pace, size: int) -> None:
+        if not pace.allows(size, self._now()):
+            raise TooManyRequests(1.0, Detail("data", SAID_TOO_MUCH))
+
+    def _now(self) -> int:
+        return self._clock.now_ms()
 
     def _own(self, player_id: str) -> tuple[Sink, ...]:
         """A player's own sockets."""

@@ -1,8 +1,9 @@
 """An instance as an actor: a shell around `reileta.instance.Instance` that owns seats and fan-out.
 
 It feeds the rules in the order of its mailbox, and carries out what they return; one drain is one
-write to each socket inside. Nothing here waits for the database: what must be durable is written
-beside the actor, and takes effect when it is (so realtime goes on when the database does not).
+write to each socket inside (or a few, if much is said in it). Nothing here waits for the database:
+what must be durable is written beside the actor, and takes effect when it is (so realtime goes on
+when the database does not).
 
 After a crash, a fresh incarnation seats again those whose sockets are still open (`Roster`), under
 the same player ids, and tells them so with `instance-restored`: what was retained is lost, so
@@ -90,6 +91,10 @@ REST_LIMIT_S: Final = 0.005
 """A fan-out that took long is followed by a rest as long, and so never takes more than half of the
 time: messages that come meanwhile share the next one, which costs hardly more than one alone."""
 
+PART_BYTES: Final = 64 * 1024
+"""So much data is written before the drain goes on, so that a player whose data waits for others is
+held back before more of it does."""
+
 _log = structlog.get_logger()
 
 
@@ -139,7 +144,13 @@ class InstanceActor(Actor[InstanceMessage]):
         )
         self._speech = Speech(self._rules)
         self._floor = Floor(
-            self._rules, roster, self._fanout, self._speech, around.directory, around.clock
+            self._rules,
+            roster,
+            self._fanout,
+            self._speech,
+            around.directory,
+            around.clock,
+            paced=around.paced,
         )
         self._herald = Herald(
             self._rules,
@@ -214,6 +225,8 @@ class InstanceActor(Actor[InstanceMessage]):
     async def receive(self, message: InstanceMessage) -> None:
         if isinstance(message, Speak):  # nearly every message
             self._floor.speak(message)
+            if self._fanout.gathered > PART_BYTES:
+                self._deliver()
             return
         ensure_visible(self._rules, message)
         match message:
@@ -259,15 +272,19 @@ class InstanceActor(Actor[InstanceMessage]):
     async def flush(self) -> None:
         self._lines.tell()
         begun = trio.current_time()
-        delivered = self._fanout.flush()
+        self._deliver()
         took_s = trio.current_time() - begun
         if took_s >= PACED_FROM_S:
             self.context.rest(min(took_s, REST_LIMIT_S))
-        self._around.metrics.deliveries_out += delivered
-        self.context.sent(delivered, self._fanout.reached)
         if self._dirty:
             self._settle()
         self._alarm.set(self._rules.next_deadline())
+
+    def _deliver(self) -> None:
+        """Writes to each socket what there is for it so far."""
+        delivered = self._fanout.flush()
+        self._around.metrics.deliveries_out += delivered
+        self.context.sent(delivered, self._fanout.reached)
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
@@ -348,6 +365,7 @@ class InstanceActor(Actor[InstanceMessage]):
         others, data = self._speech.left(left)
         aside = self._speech.aside(left)
         self._speech.forget(player.id)
+        self._floor.forget(player.id)
         seated = self._roster.seated.pop(player.session, None)
         sinks = () if seated is None else tuple(seated.sinks)
         for sink in sinks:

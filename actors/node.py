@@ -109,6 +109,7 @@ class Node:
             directory=directory,
             metrics=metrics,
             hub=hub,
+            paced=settings.rate_limits == "on",
         )
         self._visibility = InstanceVisibility(store, directory, address)
         self._places = Places(instances, around, self._visibility, settings, recorder)

@@ -26,6 +26,8 @@ class Surroundings:
     directory: Directory
     metrics: Metrics
     hub: Ref[HubMessage]
+    paced: bool = True
+    """Whether players are held back who say more than others can take in."""
 
 
 def limits_of(settings: Settings) -> Limits:

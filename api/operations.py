@@ -10,7 +10,6 @@ view (or a `Reply`, to add headers). It raises `ReiletaError`s.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, cast, overload
@@ -34,6 +33,7 @@ from reileta.errors import (
     PermissionDenied,
     ReiletaError,
 )
+from reileta.jsonvalues import VALUES_LIMIT, decode
 from reileta.ratelimit import Rate
 from reileta.records import User
 from reileta.validation import Input, check
@@ -50,6 +50,8 @@ Only = Literal["client", "autopilot", "admin"]
 Need = Literal["none", "optional", "required"]
 """Whether an operation looks at credentials: never; when one is sent; always (else code 3)."""
 
+BODY_VALUES: Final = VALUES_LIMIT + 64
+"""Values in a body: those of a document, and what stands around it."""
 DEPRECATION: Final = "@1767225600"
 """Since when `?authuser` is deprecated, as RFC 9745 writes it."""
 
@@ -344,28 +346,12 @@ def query_of(current: Request) -> dict[str, str]:
     return current.args.to_dict()
 
 
-_HUGE: Final = 10**40
-
-
-def _integer(text: str) -> int:
-    """A JSON number. One of absurd length becomes one that is out of every field's range."""
-    if len(text) > 40:
-        return -_HUGE if text.startswith("-") else _HUGE
-    return int(text)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-_decode = json.JSONDecoder(parse_int=_integer, parse_constant=_no_constant).decode
-
-
-async def body_of(current: Request, invalid: type[InvalidInput]) -> dict[str, object]:
+async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str, object]:
     """The JSON object in a request's body.
 
-    Raises `MediaTypeUnsupported` for a body that says to be something else, and `invalid` for what
-    is no JSON object. (Quart refuses a body over the limit before this sees it.)
+    Raises `MediaTypeUnsupported` for a body that says to be something else, and `invalid` and
+    `PayloadTooLarge` for what is no JSON object that can be kept as it is (`jsonvalues.decode`).
+    (Quart refuses a body over the limit before this sees it.)
     """
     kind = current.mimetype
     if kind and kind != "application/json" and not kind.endswith("+json"):
@@ -373,10 +359,7 @@ async def body_of(current: Request, invalid: type[InvalidInput]) -> dict[str, ob
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
     if not body and not kind:
         return {}  # who has nothing to say need not say so
-    try:
-        given = _decode(body.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise invalid.field("body", "must be JSON") from None
+    given = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
     if not isinstance(given, dict):
         raise invalid.field("body", "must be a JSON object")
     return given

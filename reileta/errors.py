@@ -125,8 +125,8 @@ class TooManyRequests(TooMany):
 
     code, message = 102, "Too many requests"
 
-    def __init__(self, retry_after_s: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, retry_after_s: float = 1.0, *details: Detail) -> None:
+        super().__init__(*details)
         self.retry_after_s = retry_after_s
 
 

@@ -1,12 +1,25 @@
-"""JSON that clients give us to keep: states and documents (S `State`, PROTOCOL §8).
+"""JSON that clients give us to keep: request bodies, states, documents (S `State`, PROTOCOL §8).
 
-What is kept is bounded in size and in depth, and has one text: the canonical one, with sorted keys
-and no spaces. Values are msgspec's: objects are dicts, of equal keys the last counts.
+There is one decoder for all of it, over HTTP and on sockets. It returns what was sent, or refuses
+it and names the field: it never changes a value. What that means:
+
+- A whole number (without fraction and exponent) is exact. Any other is a 64-bit float.
+- A number beyond the range of a 64-bit float, or one that would become 0, is refused.
+- A name that is given twice in one object, and half of a surrogate pair, are refused.
+- Nesting and the number of values are bounded. Both are counted before anything is decoded, in
+  time that grows with the bytes alone.
+
+What is kept has one text: the canonical one, with sorted names and no spaces.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+import json
+import math
+import re
+from array import array
+from itertools import accumulate
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -16,25 +29,144 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 DEPTH_LIMIT: Final = 64
 """Arrays and objects within one another, the outermost included."""
+VALUES_LIMIT: Final = 10_000
+"""Values in one body or document: scalars, arrays and objects, at any depth."""
 
 _NESTED: Final = f"must not be nested deeper than {DEPTH_LIMIT} levels"
 _encoder: Final = msgspec.json.Encoder(order="deterministic")
+_unsorted: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder()
+
+_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]{}")
+_STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
+_SPACES: Final = b" \t\r\n"
+
+_TINY: Final = re.compile(rb"[eE]-0*+(?:29[0-9]|[3-9][0-9]{2}|[0-9]{4})")
+_ZEROS: Final = b"0" * 32
+"""Without so many in a row, nothing with an exponent from -289 on is too small for a float."""
+_LONG: Final = b"0" * 309
+"""As many digits as the largest float has."""
+_TO_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_ESCAPED_COLON: Final = b"\\u003"
+_TOKEN: Final = re.compile(
+    rb'[ \t\r\n]*([{}\[\],:]|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^ \t\r\n{}\[\],:"]++)', re.DOTALL
+)
+_NAMED_TOKENS: Final = 2_000
+"""So far a text is searched for the place of its fault; one further on has no path."""
+_PATH_LENGTH: Final = 256
+
+
+class NotJson(ValueError):
+    """The text is not JSON, or not UTF-8."""
+
+
+class Unkept(ValueError):
+    """The text is JSON that can't be kept: `path` says where (dotted; empty: all of it), `message`
+    why."""
+
+    def __init__(self, path: str, message: str, *, too_large: bool = False) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+        self.message = message
+        self.too_large = too_large
+
+
+# Looking at a text without decoding it -----------------------------------------------------------
+
+
+def _bones(text: bytes) -> bytes:
+    """The text without its strings."""
+    if b'\\"' in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.split(b'"')[::2])
+
+
+def values_within(text: bytes) -> int:
+    """How many values there are in JSON: scalars, arrays and objects, at any depth."""
+    return _values_in(_bones(text))
+
+
+def is_deeper(text: bytes, limit: int) -> bool:
+    """Whether arrays and objects in JSON lie deeper within one another than that."""
+    # Nearly nothing has so many brackets, and counting them is cheaper than following them.
+    return text.count(b"[") + text.count(b"{") > limit and _lies_deeper(_bones(text), limit)
+
+
+def _values_in(bones: bytes) -> int:
+    bones = bones.translate(None, _SPACES)
+    empty = bones.count(b"[]") + bones.count(b"{}")
+    return 1 + bones.count(b",") + bones.count(b"[") + bones.count(b"{") - empty
+
+
+def _lies_deeper(bones: bytes, limit: int) -> bool:
+    brackets = bones.translate(_TO_SQUARE, _NO_BRACKETS)
+    if brackets.count(b"[") <= limit:
+        return False
+    rest = brackets.replace(b"[]", b"")  # the innermost: often all but the outermost few
+    if rest.count(b"[") < limit:
+        return False
+    return max(accumulate(array("b", rest.translate(_STEPS)))) >= limit
+
+
+def _ensure_bounded(text: bytes, values_limit: int) -> None:
+    """Raises Unkept for a text with too many values, or nested too deep.
+
+    Of a text that is not JSON it judges as much as a decoder would take.
+    """
+    opened = text.count(b"[") + text.count(b"{")
+    many = text.count(b",") + opened >= values_limit
+    if not many and opened <= DEPTH_LIMIT:
+        return
+    bones = _bones(text)
+    if many and _values_in(bones) > values_limit:
+        raise Unkept("", f"must hold at most {values_limit} values", too_large=True)
+    if _lies_deeper(bones, DEPTH_LIMIT):
+        raise Unkept("", _NESTED)
+
+
+# Decoding ----------------------------------------------------------------------------------------
+
+
+def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
+    """The value of a JSON text that comes from outside.
+
+    Raises:
+        NotJson: it is not.
+        Unkept: it is, but can't be kept as it is.
+    """
+    _ensure_bounded(text, values_limit)
+    try:
+        text.decode()  # msgspec takes what it skips on trust
+        value: Json = _decoder.decode(text)
+    except UnicodeDecodeError:
+        raise NotJson from None
+    except (msgspec.MsgspecError, RecursionError):
+        _name_fault(text)
+        raise NotJson from None
+    if _repeats_names(text, value):
+        _name_fault(text)
+        raise Unkept("", "must not give a name twice")
+    if _has_odd_numbers(text):
+        _ensure_numbers(text)
+    return value
 
 
 def decode(
     raw: bytes | str,
     *,
     limit_bytes: int,
+    values_limit: int = VALUES_LIMIT,
     field: str = "body",
     error: type[InvalidInput] = MessageInvalid,
 ) -> Json:
-    """The value of a JSON text that comes from outside.
+    """`read`, with errors for a client, at `field` or at the path within it.
+
+    The fields of a `body` are named without it.
 
     Raises:
-        PayloadTooLarge: it is longer than `limit_bytes`, as UTF-8.
-        InvalidInput: (`error`, at `field`) it is no JSON, nested too deep, or has a number that no
-            64-bit float and no integer of ours can hold.
+        PayloadTooLarge: it is longer than `limit_bytes`, as UTF-8, or has too many values.
+        InvalidInput: (`error`) it is not JSON, or can't be kept.
     """
     try:
         text = raw.encode() if isinstance(raw, str) else raw
@@ -43,16 +175,14 @@ def decode(
     if len(text) > limit_bytes:
         raise PayloadTooLarge.field(field, f"must be at most {limit_bytes} bytes")
     try:
-        text.decode()  # msgspec takes what it skips on trust
-        value: Json = _decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return read(text, values_limit=values_limit)
+    except NotJson:
         raise error.field(field, "must be JSON") from None
-    except RecursionError:
-        raise error.field(field, _NESTED) from None
-    # Nearly nothing has so many brackets, and counting them is cheaper than following them.
-    if text.count(b"{") + text.count(b"[") > DEPTH_LIMIT and _deeper_than_allowed(value):
-        raise error.field(field, _NESTED)
-    return value
+    except Unkept as fault:
+        within = () if field == "body" and fault.path else (field,)
+        path = ".".join((*within, fault.path) if fault.path else within)
+        kind = PayloadTooLarge if fault.too_large else error
+        raise kind.field(path, fault.message) from None
 
 
 def encode(value: Json) -> str:
@@ -60,40 +190,198 @@ def encode(value: Json) -> str:
     return _encoder.encode(value).decode()
 
 
+def text_of(value: Json) -> bytes:
+    """The text of such a value, as long as the canonical one; the order of names is any."""
+    return _unsorted.encode(value)
+
+
+def load(text: str) -> Any:
+    """The value of a text that `encode` made."""
+    return _decoder.decode(text)
+
+
 def settle(
     value: object,
     *,
     limit_bytes: int,
     field: str,
+    values_limit: int = VALUES_LIMIT,
     error: type[InvalidInput] = MessageInvalid,
 ) -> Json:
-    """What will be kept of a value that something else has decoded, or that code has made.
+    """What will be kept of a value that `decode` made or that code has made.
 
-    Raises what `decode` does; what JSON has no word for is no JSON (but NaN becomes null).
+    Raises what `decode` does; what JSON has no word for, such as NaN, is not JSON.
     """
     try:
-        text = _encoder.encode(value)
+        text = _unsorted.encode(value)
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
         raise error(Detail(field, "must be JSON")) from None
     except RecursionError:
         raise error.field(field, _NESTED) from None
-    return decode(text, limit_bytes=limit_bytes, field=field, error=error)
+    settled = decode(
+        text, limit_bytes=limit_bytes, values_limit=values_limit, field=field, error=error
+    )
+    # Equal but for tuples and the like: only then is it worth looking at each value.
+    if settled != value and _has_other_values(value):
+        raise error.field(field, "must be JSON")
+    return settled
 
 
 def same(one: Json, other: Json) -> bool:
     """Whether two values are the same JSON: 1, 1.0 and true are three, which Python takes for
     one."""
-    return one is other or (one == other and encode(one) == encode(other))
+    if one is other:
+        return True
+    if type(one) is not type(other) or one != other:
+        return False
+    return (
+        type(one) in (str, int, bool)
+        or text_of(one) == text_of(other)
+        or encode(one) == encode(other)
+    )
 
 
-def _deeper_than_allowed(value: Json) -> bool:
-    level: list[Json] = [value]
-    for _ in range(DEPTH_LIMIT):
-        below: list[Json] = []
-        for one in level:
-            if isinstance(one, dict):
-                below.extend(one.values())
-            elif isinstance(one, list):
-                below.extend(one)
-        level = below
-    return any(isinstance(one, (dict, list)) for one in level)
+def _has_other_values(value: object) -> bool:
+    """Whether there is a NaN, an infinity, or a name that is not text: what is encoded as
+    something else."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float):
+            if one - one != 0:
+                return True
+        elif isinstance(one, dict):
+            if not all(isinstance(name, str) for name in one):
+                return True
+            waiting.extend(one.values())
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            waiting.extend(one)
+    return False
+
+
+# What a decoder does not say ---------------------------------------------------------------------
+
+_VANISHES: Final = "must be 0, or larger than a 64-bit float takes for 0"
+_INFINITE: Final = "must be within the range of a 64-bit float"
+
+
+def _repeats_names(text: bytes, value: Json) -> bool:
+    """Whether a name is given twice in one object: then the value has fewer names than the text,
+    and so its own text has fewer colons."""
+    if text.count(b":") < 2:
+        return False
+    again = _unsorted.encode(value)
+    if _ESCAPED_COLON in text:  # a string can have more colons than its text
+        return _bones(text).count(b":") != _bones(again).count(b":")
+    return text.count(b":") != again.count(b":")
+
+
+def _has_odd_numbers(text: bytes) -> bool:
+    """Whether there may be numbers that the decoder takes, but that can't be kept."""
+    if (b"e-" in text or b"E-" in text) and _TINY.search(text) is not None:
+        return True
+    digits = text.translate(_TO_ZEROS)
+    return _LONG in digits or _ZEROS in text
+
+
+def _ensure_numbers(text: bytes) -> None:
+    """Raises Unkept for a number that can't be kept."""
+    faults: list[str] = []
+
+    def number(said: str) -> int:
+        fault = _number_fault(said)
+        if fault is not None:
+            faults.append(fault)
+        return 0
+
+    json.loads(text, parse_float=number, parse_int=number)
+    if faults:
+        _name_fault(text)
+        raise Unkept("", faults[0])
+
+
+def _is_not_zero(number: str) -> bool:
+    return number.lower().partition("e")[0].strip("-0.") != ""
+
+
+def _name_fault(text: bytes) -> None:
+    """Raises Unkept with the place of the first value that can't be kept, if it finds one."""
+    path: list[str | int] = []
+    names: list[set[str] | None] = []
+    """Of each object around: the names so far; None for an array."""
+    name_next = False
+    end = 0
+    for _ in range(_NAMED_TOKENS):
+        match = _TOKEN.match(text, end)
+        if match is None:
+            return
+        end = match.end()
+        token = match[1]
+        first = token[:1]
+        if first in b"{[":
+            names.append(set() if first == b"{" else None)
+            path.append("" if first == b"{" else 0)
+            name_next = first == b"{"
+        elif first in b"}]":
+            if not names:
+                return
+            names.pop()
+            path.pop()
+            name_next = False
+        elif first == b",":
+            if not names:
+                return
+            name_next = names[-1] is not None
+            last = path[-1]
+            if isinstance(last, int):
+                path[-1] = last + 1
+        elif first == b":":
+            name_next = False
+        elif first == b'"':
+            said = _string(token)
+            if said is None:
+                return
+            if name_next:
+                path[-1] = said
+            if not said.isascii() and _is_halved(said):
+                raise Unkept(_dotted(path), "must not hold half of a surrogate pair")
+            if name_next:
+                known = names[-1]
+                assert known is not None
+                if said in known:
+                    raise Unkept(_dotted(path), "must not be given twice")
+                known.add(said)
+        else:
+            fault = _number_fault(token.decode(errors="replace"))
+            if fault is not None:
+                raise Unkept(_dotted(path), fault)
+
+
+def _string(token: bytes) -> str | None:
+    try:
+        return str(json.loads(token))
+    except ValueError:
+        return None
+
+
+def _is_halved(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _number_fault(said: str) -> str | None:
+    try:
+        value = float(said)
+    except ValueError:
+        return None
+    if not math.isfinite(value):
+        return _INFINITE if said.strip("-")[:1].isdigit() else None
+    return _VANISHES if value == 0 and _is_not_zero(said) else None
+
+
+def _dotted(path: list[str | int]) -> str:
+    dotted = ".".join(str(part) for part in path)[:_PATH_LENGTH]
+    return dotted.encode("utf-8", "replace").decode()

@@ -6,7 +6,10 @@ Nothing given is changed; what stays the same is shared between the value before
 
 from __future__ import annotations
 
-from reileta.jsonvalues import Json, same
+from dataclasses import dataclass
+from typing import Final
+
+from reileta.jsonvalues import Json, same, text_of, values_within
 
 
 def apply(target: Json, patch: Json) -> Json:
@@ -30,6 +33,58 @@ def apply_object(target: dict[str, Json], patch: dict[str, Json]) -> dict[str, J
         else:
             merged[name] = value
     return merged
+
+
+_MEMBER: Final = 2
+"""Bytes of a member beside its name and value: a colon and a comma."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """By how much a value has grown: bytes of its text, and values in it."""
+
+    size: int = 0
+    values: int = 0
+
+
+def apply_measured(
+    target: dict[str, Json], patch: dict[str, Json]
+) -> tuple[dict[str, Json], Growth]:
+    """`apply_object`, and by how much the object grows.
+
+    Only members that change are looked at, so the work grows with the patch and with what it takes
+    the place of, not with the target.
+    """
+    merged = dict(target)
+    size = values = 0
+    for name, value in patch.items():
+        there = name in target
+        before = target.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            merged[name], growth = apply_measured(before, value)
+            size += growth.size
+            values += growth.values
+            continue
+        if there:
+            weight = _weigh(before)
+            size -= weight.size
+            values -= weight.values
+        if value is not None:
+            after = merged[name] = apply({}, value)
+            weight = _weigh(after)
+            size += weight.size
+            values += weight.values
+        elif there:
+            del merged[name]
+        size += (_MEMBER + len(text_of(name))) * ((name in merged) - there)
+    # Commas stand between members: one fewer than there are.
+    size += (not merged) - (not target)
+    return merged, Growth(size, values)
+
+
+def _weigh(value: Json) -> Growth:
+    text = text_of(value)
+    return Growth(len(text), values_within(text) if isinstance(value, (dict, list)) else 1)
 
 
 def diff(before: dict[str, Json], after: dict[str, Json]) -> dict[str, Json]:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
-import msgspec
-
 from reileta.errors import ReiletaError
 from reileta.frames import encode, error_fields, text_frame
-from reileta.jsonvalues import DEPTH_LIMIT, Json
+from reileta.jsonvalues import Json, NotJson, Unkept, read
+from reileta.state import VALUES_LIMIT
 
 NOT_TEXT: Final = 4001
 NOT_AN_OBJECT: Final = 4002
@@ -33,10 +32,11 @@ RESOURCE: Final = "resource"
 REFUSED: Final = "refused"
 CLOSING: Final = "closing"
 
+FRAME_VALUES: Final = VALUES_LIMIT + 64
+"""Values in a client's message: those of a state, and what stands around it."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 _STATUSES: Final = ("ok", "error", "fatal")
 _REASON_LIMIT: Final = 1024
-_decode: Final = msgspec.json.Decoder().decode
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -140,31 +140,17 @@ def parse(payload: bytes | None) -> ClientFrame:
 
 
 def _object(payload: bytes) -> dict[str, Any]:
+    if payload.lstrip(b" \t\r\n")[:1] != b"{":
+        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
     try:
-        payload.decode()
-        value = _decode(payload)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        value = read(payload, values_limit=FRAME_VALUES)
+    except NotJson:
         raise FrameRefused(NOT_AN_OBJECT, "not a JSON object") from None
+    except Unkept as fault:
+        raise FrameRefused(FIELD_VALUE, f"{fault.path or 'message'} {fault.message}") from None
     if not isinstance(value, dict):
         raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
-    if payload.count(b"{") + payload.count(b"[") > DEPTH_LIMIT and _depth(value) > DEPTH_LIMIT:
-        raise FrameRefused(FIELD_VALUE, f"nested deeper than {DEPTH_LIMIT} levels")
     return value
-
-
-def _depth(value: object) -> int:
-    """Levels of arrays and objects in what a decoder of limited depth has made."""
-    depth, level = 0, [value]
-    while level:
-        inner: list[object] = []
-        for one in level:
-            if isinstance(one, dict):
-                inner.extend(one.values())
-            elif isinstance(one, list):
-                inner.extend(one)
-        depth += 1
-        level = [one for one in inner if isinstance(one, (dict, list))]
-    return depth
 
 
 def _shaped(fields: dict[str, Any], kind: str) -> None:

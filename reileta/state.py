@@ -19,10 +19,13 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from reileta.errors import Overloaded, PayloadTooLarge, ReiletaError
-from reileta.jsonvalues import Json, encode
-from reileta.mergepatch import apply_object, diff
+from reileta.jsonvalues import Json, encode, text_of, values_within
+from reileta.mergepatch import apply_measured, diff
 
 State: TypeAlias = dict[str, Json]
+
+VALUES_LIMIT: Final = 4_000
+"""Values in a state: scalars, arrays and objects, at any depth. Each write sends all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,10 @@ class _Waiting:
     changes: list[Change] = field(default_factory=list)
     state: State = field(default_factory=dict)
     """The state with all of these."""
-    bound: int = 2
-    """Bytes that its text has at most."""
+    size: int = 2
+    """Bytes of its text."""
+    values: int = 1
+    """How many there are in it, itself included."""
 
 
 class LiveState:
@@ -121,7 +126,6 @@ class LiveState:
             return None
         changes, waiting.changes = tuple(waiting.changes), []
         text = encode(waiting.state)
-        waiting.bound = len(text.encode())
         waiting.saving = Save(
             self.version, self.version + len(changes), waiting.state, text, changes
         )
@@ -166,19 +170,19 @@ class LiveState:
         return [*(() if saving is None else saving.changes), *self._waiting.changes]
 
     def _rebase(self) -> None:
-        self._waiting = _Waiting(state=self.state, bound=len(encode(self.state).encode()))
+        text = text_of(self.state)
+        self._waiting = _Waiting(state=self.state, size=len(text), values=values_within(text))
 
     def _put(self, change: Change) -> None:
         """Raises PayloadTooLarge, and has changed nothing then."""
         waiting, limit = self._waiting, self._limit_bytes
-        state = apply_object(waiting.state, change.patch)
-        # A patch adds no more than its own text: most need no measuring of the whole.
-        bound = waiting.bound + len(encode(change.patch).encode())
-        if bound > limit:
-            bound = len(encode(state).encode())
-            if bound > limit:
-                raise PayloadTooLarge.field("state", f"must be at most {limit} bytes")
-        waiting.state, waiting.bound = state, bound
+        state, growth = apply_measured(waiting.state, change.patch)
+        size, values = waiting.size + growth.size, waiting.values + growth.values
+        if size > limit and growth.size > 0:
+            raise PayloadTooLarge.field("state", f"must be at most {limit} bytes")
+        if values > VALUES_LIMIT and growth.values > 0:
+            raise PayloadTooLarge.field("state", f"must hold at most {VALUES_LIMIT} values")
+        waiting.state, waiting.size, waiting.values = state, size, values
         waiting.changes.append(change)
 
     def clear(self, error: ReiletaError) -> list[StateChange]:

@@ -69,6 +69,8 @@ def is_clean(text: str, *, lines: bool = False) -> bool:
     Refused: control characters (NUL is one, which PostgreSQL can't hold), surrogates that stand
     alone (which UTF-8 can't), separators of lines, and marks that turn the text's direction.
     """
+    if text.isprintable():  # nearly every text is
+        return True
     for char in text:
         if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI:
             if lines and char in "\n\t":
@@ -79,7 +81,13 @@ def is_clean(text: str, *, lines: bool = False) -> bool:
 
 def is_storable(text: str) -> bool:
     """Whether the database can hold the text: no NUL, no surrogates that stand alone."""
-    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:

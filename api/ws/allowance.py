@@ -1,4 +1,7 @@
-"""How many messages a client may send: a burst at once, and so many a second in the long run."""
+"""How much a client may send: a burst at once, and so much a second in the long run.
+
+It is counted in messages, of which a large one is many: one for each KiB that it begins.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ from reileta.settings import Settings
 
 FRAMES_PER_MESSAGE: Final = 16
 """So many frames that are no messages count as one."""
+MESSAGE_BYTES: Final = 1024
+"""So many bytes at most count as one message."""
+
+
+def weight(size: int) -> int:
+    """How many messages one of so many bytes counts as."""
+    return -(-size // MESSAGE_BYTES) or 1
 
 
 class Allowance:

@@ -2,7 +2,9 @@
 
 Overflow policy (PROTOCOL §7): of frames with a key, older ones give way to the newest of the same
 key, which takes the newest's place, so no sender's messages change their order. Frames without a
-key are never dropped. More than the limit: `push` says so, and the socket is closed (4008).
+key are never dropped. When half of the limit waits, the players whose share of it is the largest
+are held back (`reileta/pace.py`). More than the limit: `push` says so, and the socket is closed
+(4008).
 
 As long as a socket keeps up nothing here runs. Under overload pushing must stay cheap, so batches
 are kept as they are, shared by all sockets, and only taken apart to conflate: before the next
@@ -13,10 +15,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
 from actors.fanout import Batch, Piece
+from reileta.pace import Pace, hold_back_loudest
 
 MAX_VIEWS: Final = 512
 """Buffers in one write; the system's own limit (IOV_MAX) is 1,024."""
@@ -35,6 +38,7 @@ class Backlog:
         "_dirty",
         "_partial",
         "_pieces",
+        "_press_at",
         "conflated",
         "limit",
         "size",
@@ -48,6 +52,7 @@ class Backlog:
         self._pieces: deque[Piece] = deque()
         self._dirty = False
         self._conflate_at = CONFLATE_FROM
+        self._press_at = limit_bytes // 2
         self._allowance = 0
 
     def push(self, pieces: Sequence[Piece], sent: int = 0) -> bool:
@@ -79,7 +84,25 @@ class Backlog:
         if self.size > self._conflate_at:
             self.conflate()
             self._conflate_at = max(CONFLATE_FROM, min(2 * self.size, self.limit))
+        if self.size > self._press_at:
+            hold_back_loudest(self._shares())
+            # A few times until it is full, for this looks at all that waits.
+            self._press_at = self.size + self.limit // 8
         return self.size <= self.limit + self._allowance
+
+    def _shares(self) -> Iterator[tuple[Pace, int]]:
+        """Whose frames wait, and how large each is."""
+        for batch, start, end in self._pieces:
+            paces = batch.paces
+            if paces is None:
+                continue
+            first = bisect_right(batch.ends, start)
+            begins = start
+            for number in range(first, bisect_right(batch.ends, end)):
+                pace, ends = paces[number], batch.ends[number]
+                if pace is not None:
+                    yield pace, ends - begins
+                begins = ends
 
     def _cut(self, batch: Batch, start: int, end: int) -> Piece | None:
         """Keeps the rest of a frame that was sent in part aside; returns what comes after it."""
@@ -119,6 +142,8 @@ class Backlog:
             rest = self._cut(batch, start + sent, end)
             if rest is not None:
                 self._pieces.appendleft(rest)
+        if self.size <= self.limit // 4:
+            self._press_at = self.limit // 2
         if not self.size:
             self._dirty = False
             self._conflate_at = CONFLATE_FROM
@@ -141,6 +166,7 @@ class Backlog:
         self._dirty = False
         frames: list[memoryview] = []
         keys: list[Hashable | None] = []
+        paces: list[Pace | None] = []
         seen: set[Hashable] = set()
         dropped = 0
         for batch, start, end in reversed(self._pieces):
@@ -156,13 +182,15 @@ class Backlog:
                     seen.add(key)
                 frames.append(batch.view[bounds[number] : bounds[number + 1]])
                 keys.append(key)
+                paces.append(None if batch.paces is None else batch.paces[index + number])
         if not dropped:
             return
         self.conflated += dropped
         frames.reverse()
         keys.reverse()
+        paces.reverse()
         # A copy of its own: views would keep whole shared batches alive for a few frames each.
-        batch = Batch(frames, keys)
+        batch = Batch(frames, keys, paces=paces)
         self._pieces = deque([(batch, 0, len(batch))])
 
     def clear(self) -> None:

@@ -16,7 +16,7 @@ from actors.trace import Sampler, Span, current
 from api.auth import Auth
 from api.errors import close_code_of
 from api.ports import GatewayPort
-from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance
+from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance, weight
 from api.ws.inbound import (
     DATA_DEPTH,
     Broken,
@@ -109,7 +109,7 @@ class Connection:
         """Takes one message; False when `handle` must finish it. Never waits, never raises."""
         self._node.metrics.messages_in += 1
         span = self._begin()
-        if not self._allowance.take():
+        if not self._allowance.take(1 if payload is None else weight(len(payload))):
             self.wire.close(TOO_MANY, "too many messages")
             return True
         if payload is None:

@@ -16,13 +16,13 @@ from msgspec import Meta, Raw, Struct
 from actors.desk import Measure
 from reileta.errors import MessageInvalid, PlayerNotFound
 from reileta.ids import is_id
+from reileta.jsonvalues import is_deeper
 
 T = TypeVar("T")
 
 MISSING: Final = Raw(b"")
 DATA_DEPTH: Final = 60
 """Arrays and objects within one another in what is relayed, which wraps it in three more."""
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
 _AT: Final = re.compile(r"(?P<what>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
 
 
@@ -158,19 +158,7 @@ def parse(payload: bytes) -> ClientMessage:
 def is_deep(data: bytes) -> bool:
     """Whether JSON is nested deeper than `DATA_DEPTH`: many parsers, and so others' clients, fail
     on what they are relayed a few levels further on."""
-    # Nearly nothing has so many brackets, and counting them is cheaper than following them.
-    if data.count(b"[") + data.count(b"{") <= DATA_DEPTH:
-        return False
-    depth = 0
-    for token in _BRACKETS.finditer(data):
-        mark = token[0]
-        if mark in b"[{":
-            depth += 1
-            if depth > DATA_DEPTH:
-                return True
-        elif mark in b"]}":
-            depth -= 1
-    return False
+    return is_deeper(data, DATA_DEPTH)
 
 
 def parse_data(data: Raw, type_: type[T]) -> T:

@@ -21,7 +21,7 @@ from actors.sink import Seat
 from actors.trace import Sampler, Span, current
 from api.errors import close_code_of
 from api.ports import GatewayPort
-from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance
+from api.ws.allowance import FRAMES_PER_MESSAGE, Allowance, weight
 from api.ws.socketlog import SocketLog
 from api.ws.wire import Wire
 from reileta import session_frames
@@ -98,6 +98,9 @@ class LineConnection:
         self._node.metrics.messages_in += 1
         span = self._begin()
         try:
+            # What is beyond one KiB counts whatever it turns out to be, and before it is parsed.
+            if not self._allowance.take(weight(len(payload or b"")) - 1):
+                raise FrameRefused(TOO_MANY, "too many messages")
             frame = parse(payload)
             if self._log.observes(span):
                 kind = "ack" if isinstance(frame, ClientAck) else "event"

@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 from actors.containment import contain
 from actors.fanout import Batch, Piece
 from actors.sink import Seat
+from api.ws.allowance import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.backlog import Backlog
 from reileta.logevents import CONNECTION_FAILED
 from reileta.metrics import Metrics
@@ -39,6 +40,8 @@ EARLY_BYTES: Final = 4_096
 """Taken at a time of what came right behind the upgrade."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What writing raises when the client has gone."""
+FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
+"""So many bytes that are no text count as one frame."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 _log = structlog.get_logger()
@@ -362,6 +365,8 @@ class ProtocolWire(Wire):
             kind = b"" if frame.opcode is Opcode.BINARY else b"text"
             if frame.fin:
                 messages.append(data if kind else None)
+                if not kind:
+                    self.overhead += len(data) // FRAME_BYTES
             else:
                 self._fragments = [kind, data]
             return
@@ -372,6 +377,8 @@ class ProtocolWire(Wire):
             kind, *parts = self._fragments
             self._fragments = None
             messages.append(b"".join(parts) if kind else None)
+            if not kind:
+                self.overhead += sum(map(len, parts)) // FRAME_BYTES
 
     def _send_protocol(self) -> None:
         """Puts what the protocol itself has to say (pongs, close frames) behind what waits."""

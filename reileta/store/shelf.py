@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound
-from reileta.jsonvalues import Json
+from reileta.jsonvalues import Json, load
 from reileta.records import Lease
 from reileta.records import Resource as Record
 from reileta.resource import Name, Resource
@@ -114,7 +112,7 @@ def record(type_: str, row: Row, shares: frozenset[str]) -> Record:
             "tags": [*row["tags"]],
         }
     else:
-        data = msgspec.json.decode(row["data"])
+        data = load(row["data"])
     return Record(
         number=row["number"],
         type=type_,

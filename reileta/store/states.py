@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from reileta.errors import SessionNotFound
-from reileta.jsonvalues import Json
+from reileta.jsonvalues import Json, load
 from reileta.store.postgres import Queries
 
 
@@ -20,7 +18,7 @@ class States:
         )
         if row is None:
             raise SessionNotFound
-        state: dict[str, Json] = msgspec.json.decode(row["state"])
+        state: dict[str, Json] = load(row["state"])
         return state, row["version"]
 
     async def apply(self, session_id: str, *, base: int, version: int, text: str) -> bool:
