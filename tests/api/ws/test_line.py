@@ -139,7 +139,7 @@ async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
 
 
 async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
-    talk = Talk(nursery, rate_limits="on", messages_burst=2)
+    talk = Talk(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
     await talk.line.greet(asker())
     for closed in (0, 0, 1008):
         talk.say(new_event_id())
@@ -148,7 +148,7 @@ async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
 
 
 async def test_what_a_client_is_told_does_not_count_against_it(nursery: trio.Nursery) -> None:
-    talk = Talk(nursery, rate_limits="on", messages_burst=2)
+    talk = Talk(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
     for _ in range(100):
         talk.ack(talk.tell())
     assert talk.wire.close_code == 0
