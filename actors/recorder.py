@@ -212,9 +212,19 @@ class Recorder:
 
 
 def _prepare(folder: Path) -> None:
+    """Makes the folder, for its owner alone. One that was there already and holds other things too,
+    such as `/tmp`, stays open to whom it was; the recordings in it are private all the same."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now = folder.stat()
+    if now.st_mode & 0o077 and now.st_uid == os.geteuid() and _is_ours(folder):
+        folder.chmod(0o700)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether there is nothing in the folder but recordings."""
+    return all(one.suffix == SUFFIX for one in folder.iterdir())
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from actors.trace import Sampler, Span, bind
 from api.answer import Answer, answer_of
 from api.auth import Auth
-from api.bodies import HttpExchange, ReceivedRequest
+from api.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
 from api.envelope import failure
 from api.errors import refusal_of
 from api.http.accounts import account_routes
@@ -106,6 +106,7 @@ class ReiletaApp(QuartTrio):
 
     asgi_http_class = HttpExchange
     request_class = ReceivedRequest
+    websocket_class = ReceivedUpgrade
 
     def __init__(self, node: NodePort) -> None:
         super().__init__(__name__, static_folder=None)

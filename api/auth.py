@@ -11,13 +11,14 @@ from typing import Final, Literal, Protocol
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.datastructures import Headers
 
+from api.heads import SESSION_COOKIE
 from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.credentials import digest
 from reileta.errors import CredentialInvalid, CredentialMalformed
 from reileta.records import Session, Token, User
 
-COOKIE: Final = "_suid"
+COOKIE: Final = SESSION_COOKIE
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token

@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 import trio
 from hypercorn.typing import ASGIReceiveCallable
 from quart_trio.asgi import TrioASGIHTTPConnection
-from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers import TrioRequest, TrioWebsocket
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.heads import BoundedHead
 from reileta.errors import PayloadTooLarge, RequestTimedOut
 from reileta.settings import KIB
 
@@ -159,8 +160,12 @@ def _too_large(limit_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge.field("body", f"must be at most {limit_bytes} bytes")
 
 
-class ReceivedRequest(TrioRequest):
-    """A request with a `ReceivedBody`."""
+class ReceivedUpgrade(BoundedHead, TrioWebsocket):
+    """An upgrade to a WebSocket, of whose head no more is read than needed."""
+
+
+class ReceivedRequest(BoundedHead, TrioRequest):
+    """A request with a `ReceivedBody`, of whose head no more is read than needed."""
 
     body: ReceivedBody
     body_class: type[TrioBody] = ReceivedBody

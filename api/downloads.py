@@ -13,8 +13,9 @@ from typing import Final
 from quart import Response
 from quart.wrappers import Request
 from quart.wrappers.response import ResponseBody
-from werkzeug.http import parse_etags, parse_range_header, quote_etag
+from werkzeug.http import quote_etag
 
+from api.heads import one_range
 from reileta.errors import RangeInvalid
 from reileta.files import FileStore, Reader
 
@@ -58,8 +59,7 @@ async def download(
     }
     if ranges:
         headers["Accept-Ranges"] = "bytes"
-    known = parse_etags(request.headers.get("If-None-Match"))
-    if known.contains_weak(hash_):
+    if _is_known(request, hash_):
         unchanged = Response(b"", 304, headers)
         del unchanged.headers["Content-Length"], unchanged.headers["Content-Type"]
         return unchanged
@@ -85,21 +85,32 @@ async def download(
     return response
 
 
+def _is_known(request: Request, hash_: str) -> bool:
+    """Whether the asker has the file. A list of tags can be long: it is not taken apart."""
+    tags = ",".join(request.headers.getlist("If-None-Match"))
+    return tags.strip() == "*" or quote_etag(hash_) in tags
+
+
 def _part(request: Request, hash_: str, size: int) -> tuple[int, int] | None:
     """Start and end of the one range that is asked for; None for the whole file.
 
     Several ranges, other units and nonsense ask for the whole file (RFC 9110, 14.2), as does a
-    range of another version (`If-Range`).
+    range of another version (`If-Range`), and a `HEAD`, for which ranges mean nothing.
     """
-    wanted = parse_range_header(request.headers.get("Range"))
-    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
+    asked = request.headers.getlist("Range")
+    wanted = one_range(asked[0]) if len(asked) == 1 and request.method == "GET" else None
+    if wanted is None:
         return None
     unchanged = request.headers.get("If-Range")
     if unchanged is not None and unchanged != quote_etag(hash_):
         return None
-    first, last = wanted.ranges[0]
-    start = first if first >= 0 else max(size + first, 0)
-    end = size if last is None else min(last, size)
+    first, last = wanted
+    if first is None:
+        if last and not size:
+            return None  # all of nothing
+        start, end = (max(size - last, 0), size) if last else (size, size)
+    else:
+        start, end = first, size if last is None else min(last + 1, size)
     if start >= end:
         raise RangeInvalid(size=size)
     return start, end

@@ -8,6 +8,7 @@ from urllib.parse import unquote_plus
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
+from api.heads import is_query_bounded
 from reileta.errors import Redirected, ReiletaError
 
 _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})
@@ -86,8 +87,11 @@ def _whole(text: str) -> str:
 
 
 def request_line(raw_path: str, query: str) -> str:
-    """`request` of the envelope: path and query as they were sent, with credentials taken out."""
-    if not query:
+    """`request` of the envelope: path and query as they were sent, with credentials taken out.
+
+    A query that is out of bounds is left out whole.
+    """
+    if not query or not is_query_bounded(query):
         return raw_path
     if any(name in query for name in _SECRET_ARGS) or "%" in query:
         query = "&".join(_without_secret(pair) for pair in query.split("&"))

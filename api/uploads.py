@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser
 from quart.wrappers import Request
 
 from api.bodies import Chunks, ReceivedBody
+from api.heads import parameter_of
 from reileta.errors import InvalidInput, MediaTypeUnsupported, Overloaded, PayloadTooLarge
 from reileta.settings import KIB
 
@@ -185,12 +186,11 @@ class _Form:
             raise self._broken()
 
     def _header(self) -> None:
-        if self._name.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(self._value))
-            if options.get(b"name") == FIELD.encode():
-                if self._seen:
-                    raise self._invalid.field(FIELD, "is given more than once")
-                self._inside = self._seen = True
+        disposes = self._name.lower() == b"content-disposition"
+        if disposes and parameter_of(bytes(self._value), b"name") == FIELD.encode():
+            if self._seen:
+                raise self._invalid.field(FIELD, "is given more than once")
+            self._inside = self._seen = True
         self._name.clear()
         self._value.clear()
 
