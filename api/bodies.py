@@ -64,6 +64,11 @@ class ReceivedBody(TrioBody):
         self.whole = True
         self._arrived.set()
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of it is here: all, once it was awaited."""
+        return len(self._data)
+
     async def room(self) -> None:
         """Returns when more may come."""
         while self._wanted in ("unknown", "chunks") and len(self._data) >= HELD_BYTES:

@@ -9,6 +9,7 @@ from reileta.access import Asker
 from reileta.clock import Clock
 from reileta.errors import TooManyRequests
 from reileta.ratelimit import Rate, RateLimiter
+from reileta.settings import KIB
 
 ADDRESS: Final = Rate(per_s=100, burst=400)
 """Everything from one address: a household, a school or a café can stand behind it."""
@@ -23,6 +24,10 @@ LOGIN: Final = Rate(per_s=2, burst=40)
 """A route that hashes a password, per address."""
 GUESSES: Final = Rate(per_s=0.5, burst=20)
 """Logins for one name, from wherever they come."""
+
+
+BODY_BYTES: Final = 16 * KIB
+"""So much of a JSON body counts as one request more."""
 
 
 class Limits:
@@ -44,6 +49,10 @@ class Limits:
         """Counts a request of an address. Raises `TooManyRequests`, as do the others."""
         self._take(self._addresses, network(ip))
 
+    def body(self, ip: str, size: int) -> None:
+        """Counts the bytes of a JSON body of an address, beside the request itself."""
+        self._take(self._addresses, network(ip), size // BODY_BYTES)
+
     def route(self, route: str, rate: Rate, ip: str) -> None:
         """Counts a request of an address to one route."""
         if self._enabled:
@@ -62,9 +71,9 @@ class Limits:
         """Counts a login for a name, known or not."""
         self._take(self._guesses, username.lower())
 
-    def _take(self, limiter: RateLimiter, key: str) -> None:
-        if self._enabled:
-            wait_s = limiter.take(key, self._clock.now_ms() / 1000)
+    def _take(self, limiter: RateLimiter, key: str, cost: int = 1) -> None:
+        if self._enabled and cost:
+            wait_s = limiter.take(key, self._clock.now_ms() / 1000, cost)
             if wait_s > 0:
                 raise TooManyRequests(wait_s)
 

@@ -295,7 +295,12 @@ def _view(
         if takes is None:
             answer = await handler(call)
         else:
-            given = await body_of(current, invalid) if takes_body else query_of(current)
+            if takes_body:
+                given = await body_of(current, invalid)
+                if isinstance(current.body, ReceivedBody):
+                    limits.body(ip, current.body.held_bytes)
+            else:
+                given = query_of(current)
             answer = await handler(call, check(takes, given, invalid))
         headers: dict[str, str] = {}
         if type(answer) is Reply:

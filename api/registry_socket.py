@@ -37,7 +37,7 @@ CLOSES: Final = {
     "1001": "The server stops; `reason` says in how many seconds to come back.",
     "1002": "The WebSocket protocol was broken.",
     "1007": "A text message was not UTF-8.",
-    "1008": "Too many messages, or too many frames that are none.",
+    "1008": "Too many messages, or too large ones, or too many frames that are none.",
     "1009": "A message was too large.",
     "1011": "The server failed to begin: come back in a while.",
     "1013": "Too many connections, or the session could not be served: come back in a while.",

@@ -43,8 +43,8 @@ class RateLimiter:
         """How many keys are remembered."""
         return len(self._young) + len(self._old)
 
-    def take(self, key: str, now_s: float) -> float:
-        """Lets one request of the key through, if there is room for it.
+    def take(self, key: str, now_s: float, cost: int = 1) -> float:
+        """Lets a request of the key through, which counts as `cost`, if there is room for it.
 
         Returns 0.0 when the request may pass, else the seconds after which one will. A refused
         request costs the key nothing. `now_s` is any clock that doesn't go back.
@@ -52,7 +52,7 @@ class RateLimiter:
         whole_at = self._young.get(key)
         if whole_at is None:
             whole_at = self._old.get(key, 0.0)
-        next_whole = max(whole_at, now_s) + self._cost_s
+        next_whole = max(whole_at, now_s) + cost * self._cost_s
         wait_s = next_whole - self._tolerance_s - now_s
         # Sums of seconds since 1970 are good to a quarter of a microsecond, no more.
         if wait_s > 1e-6:

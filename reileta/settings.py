@@ -91,11 +91,13 @@ class Settings(BaseSettings):
     message_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """How large a message on a WebSocket may be."""
     messages_per_s: float = Field(default=120, gt=0)
-    """Messages a second that one WebSocket may send, in the long run."""
+    """Messages a second that one WebSocket may send, in the long run; one over 1 KiB counts once
+    for each KiB that it begins."""
     messages_burst: int = Field(default=240, ge=1)
     """Messages that one WebSocket may send at once."""
     backlog_limit_bytes: int = Field(default=1 * MIB, ge=64 * KIB)
-    """What may wait for one WebSocket that can't keep up; over it, close code 4008."""
+    """What may wait for one WebSocket that can't keep up; over it, close code 4008. At half of it,
+    the players who fill it are held back."""
     connections: int = Field(default=10_000, ge=1)
     """Open connections at once; further ones are refused with 503 or 1013."""
     connections_per_address: int = Field(default=256, ge=0)

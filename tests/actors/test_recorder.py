@@ -233,3 +233,20 @@ async def test_only_who_asks_for_recordings_has_a_recorder(
     assert list(folder.iterdir()) == []
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+async def test_a_folder_that_is_there_is_made_private_unless_it_holds_other_things(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    for folder in (own, shared):
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+    (own / "i_1.1.1.recording").write_bytes(b"")
+    (shared / "notes.txt").write_bytes(b"")
+    for folder, mode in ((own, 0o700), (shared, 0o755)):
+        async with Recorder.open(folder, MIB, clock) as recorder:
+            tape = recorder.begin("i_1")
+            say(tape)
+        assert folder.stat().st_mode & 0o777 == mode
+        assert tape.path.stat().st_mode & 0o777 == 0o600

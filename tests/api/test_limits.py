@@ -94,3 +94,12 @@ def test_lifted_limits_count_nothing(clock: ManualClock) -> None:
 )
 def test_a_subscriber_of_ipv6_is_one(ip: str, counted_as: str) -> None:
     assert network(ip) == counted_as
+
+
+def test_a_large_body_counts_as_many_requests(limits: Limits) -> None:
+    for _ in range(ADDRESS.burst // 16 - 1):
+        limits.body("192.0.2.1", 256 * 1024)
+    with pytest.raises(TooManyRequests):
+        limits.body("192.0.2.1", 512 * 1024)
+    for _ in range(1000):
+        limits.body("192.0.2.1", 1024)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from reileta.jsonvalues import Json, decode, encode, same
-from reileta.mergepatch import apply, apply_object, diff
+from reileta.mergepatch import Growth, apply, apply_measured, apply_object, diff
 from tests.reileta.jsons import patches, values
 
 # The table of RFC 7396, appendix A: original, patch, result.
@@ -73,3 +73,21 @@ def test_the_difference_tells_numbers_from_booleans() -> None:
         "a": True,
         "d": None,
     }
+
+
+@given(patches, patches)
+def test_growth_is_measured_without_looking_at_the_whole(
+    first: dict[str, Json], patch: dict[str, Json]
+) -> None:
+    target = apply_object({}, first)
+    merged, growth = apply_measured(target, patch)
+    assert same(merged, apply_object(target, patch))
+    before, after = encode(target).encode(), encode(merged).encode()
+    assert growth == Growth(len(after) - len(before), count(merged) - count(target))
+
+
+def count(value: Json) -> int:
+    """Values in a value, itself included."""
+    if isinstance(value, dict):
+        return 1 + sum(map(count, value.values()))
+    return 1 + sum(map(count, value)) if isinstance(value, list) else 1

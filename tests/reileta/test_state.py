@@ -6,7 +6,7 @@ import pytest
 
 from reileta.errors import DatabaseUnavailable, Overloaded, PayloadTooLarge, SessionNotFound
 from reileta.jsonvalues import encode
-from reileta.state import Change, LiveState, PatchRefused, State, StateChanged
+from reileta.state import VALUES_LIMIT, Change, LiveState, PatchRefused, State, StateChanged
 
 
 def live() -> LiveState:
@@ -142,3 +142,24 @@ def test_the_end_empties_the_state_and_refuses_what_waits() -> None:
     error = SessionNotFound()
     assert one.clear(error) == [PatchRefused(Change({"b": 1}, "x", 2), error)]
     assert (one.state, one.unsaved, one.save()) == ({}, 0, None)
+
+
+def test_the_state_has_a_limit_of_values() -> None:
+    one = LiveState({}, 0, limit_bytes=10**6, waiting_limit=9)
+    one.change(Change({"a": [0] * (VALUES_LIMIT - 2)}, "x", 1))
+    with pytest.raises(PayloadTooLarge, match="values"):
+        one.change(Change({"b": 1}, "x", 2))
+    one.change(Change({"a": [0], "b": 1}, "x", 3))
+    save = one.save()
+    assert save is not None
+    assert save.state == {"a": [0], "b": 1}
+
+
+def test_a_state_that_is_over_its_limit_may_shrink() -> None:
+    one = LiveState({"a": "x" * 100, "b": "y" * 50}, 1, limit_bytes=64, waiting_limit=9)
+    with pytest.raises(PayloadTooLarge):
+        one.change(Change({"c": 1}, "x", 1))
+    one.change(Change({"a": None}, "x", 2))
+    save = one.save()
+    assert save is not None
+    assert save.state == {"b": "y" * 50}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from api.app import ReiletaApp
 from api.uploads import receive
+from reileta.jsonvalues import VALUES_LIMIT, same
 from tests.api.clients import Answer, Client, logged_in, new_token_of, with_token
 from tests.api.fakes import FakeNode
 from tests.api.pngs import png
+from tests.conftest import ManualClock
 
 Json = dict[str, Any]
 
@@ -327,3 +333,85 @@ async def test_a_file_that_came_in_while_another_acquired_the_world_is_refused(
     answer = await sent(world.other, path, b"build", "application/octet-stream")
     assert (answer.status, answer.code) == (409, 113)
     assert (await ada.get(world.asset)).data["empty"] is True
+
+
+numbers = (
+    st.integers(-(2**80), 2**80).map(str)
+    | st.integers(-(10**308), 10**308).map(str)
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+    | st.from_regex(r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+)
+strings = st.text(max_size=6).map(json.dumps) | st.sampled_from(
+    [r'"\u0000"', r'"\ud800"', r'"\ud83d\ude00"', r'"\/"', '"\u2028:{"', r'"\u003a"']
+)
+texts = st.recursive(
+    numbers | strings | st.sampled_from(["null", "true", "false"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda some: f"[{','.join(some)}]")
+        | st.lists(st.tuples(strings, inner), max_size=4).map(
+            lambda some: "{" + ",".join(f"{name}:{value}" for name, value in some) + "}"
+        )
+    ),
+    max_leaves=10,
+)
+"""JSON as text: numbers of any size, halves of surrogate pairs, names that are given twice."""
+
+
+async def test_what_is_accepted_comes_back_as_an_equal_value(
+    ada: Client, node: FakeNode, clock: ManualClock
+) -> None:
+    """Through the real database, with a document, its patch, and its view."""
+    path = await made(ada)
+    await acquired(ada, path)
+    outcomes: Counter[int] = Counter()
+    seen: list[str] = []
+
+    @given(texts)
+    @settings(max_examples=150, database=None, derandomize=True, deadline=None)
+    def gather(text: str) -> None:
+        seen.append(text)
+
+    gather()
+    for text in seen:
+        clock.advance(250)
+        raw = b'{"title":"x","data":{"it":[%b]}}' % text.encode()
+        answer = await ada.ask("PATCH", path, raw=raw)
+        outcomes[answer.status] += 1
+        if answer.status == 200:
+            expected: Any = {"it": [json.loads(text)]}
+            view = await ada.get(f"{path}/view")
+            for one in (answer, view):
+                assert same(one.body["resource"]["data"], expected), text
+        else:
+            assert (answer.status, answer.code) == (400, 126), text
+            assert all(field.startswith("data.it.0") for field in answer.fields), text
+    assert outcomes[200] > 40
+    assert outcomes[400] > 3
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ('{"a":1e400}', "data.a"),
+        ('{"a":[1' + "0" * 309 + "]}", "data.a.0"),
+        ('{"a":{"b":1,"b":1}}', "data.a.b"),
+        (r'{"a":"\udfff"}', "data.a"),
+    ],
+)
+async def test_what_can_not_be_kept_changes_nothing(ada: Client, data: str, field: str) -> None:
+    path = await made(ada, data={"a": 1})
+    await acquired(ada, path)
+    for method, where in (("PATCH", path), ("POST", "/resource/document")):
+        answer = await ada.ask(method, where, raw=b'{"title":"x","data":%b}' % data.encode())
+        assert (answer.status, answer.code, answer.fields) == (400, 126, {field})
+    assert (await ada.get(f"{path}/view")).body["resource"]["data"] == {"a": 1}
+
+
+async def test_a_document_of_too_many_values_is_too_large(ada: Client) -> None:
+    path = await made(ada, data=[0] * (VALUES_LIMIT - 1))
+    await acquired(ada, path)
+    assert (await ada.get(f"{path}/view")).body["resource"]["data"] == [0] * (VALUES_LIMIT - 1)
+    answer = await ada.patch(path, {"data": [0] * VALUES_LIMIT})
+    assert (answer.status, answer.code, answer.fields) == (413, 103, {"data"})
+    answer = await ada.patch(path, {"data": [0] * 2 * VALUES_LIMIT})
+    assert (answer.status, answer.code, answer.fields) == (413, 103, {"body"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from api.ws.allowance import Allowance
+from api.ws.allowance import Allowance, weight
 from reileta.settings import Settings
 
 
@@ -44,3 +44,8 @@ async def test_a_fraction_of_a_message_counts_as_that(allowance: Allowance) -> N
 async def test_without_limits_everything_may_come() -> None:
     allowance = Allowance(Settings(messages_burst=1, rate_limits="off"))
     assert all(allowance.take(100) for _ in range(3))
+
+
+async def test_a_message_counts_once_for_each_kib_that_it_begins() -> None:
+    sizes = (0, 1, 1024, 1025, 2048, 60_000, 65_536)
+    assert [weight(size) for size in sizes] == [1, 1, 1, 2, 2, 59, 64]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from actors.fanout import Batch
 from api.ws.backlog import CONFLATE_FROM, MAX_VIEWS, Backlog
 from reileta.frames import text_frame
+from reileta.pace import Pace
 
 MIB = 1024 * 1024
 
@@ -237,3 +238,62 @@ def test_compressed_pieces_conflate_like_others(snapshot: bool) -> None:
     backlog.conflate()
     assert backlog.conflated == 1
     assert backlog.size < plain.ends[1]
+
+
+def said_by(pace: Pace | None, *sizes: int, key: Hashable | None = None) -> Batch:
+    """Frames of a player."""
+    frames = [numbered(number, size) for number, size in enumerate(sizes)]
+    return Batch(frames, [key] * len(frames), paces=[pace] * len(frames))
+
+
+def test_who_fills_half_of_it_is_held_back_and_nobody_else() -> None:
+    loud, quiet = Pace(), Pace()
+    backlog = Backlog(1000)
+    assert push(backlog, said_by(quiet, 10))
+    assert push(backlog, said_by(loud, 200))
+    assert push(backlog, said_by(None, 200))
+    assert not loud.held
+    assert push(backlog, said_by(quiet, 100))
+    assert (loud.held, quiet.held) == (True, False)
+
+
+def test_who_goes_on_is_held_back_again_before_it_is_full() -> None:
+    backlog, times = Backlog(8000), 0
+    while True:
+        pace = Pace()
+        fits = push(backlog, said_by(pace, *[450] * 20 if not backlog.size else [450]))
+        times += pace.held
+        if not fits:
+            break
+    assert times <= 4, "each time costs a look at all that waits"
+    backlog = Backlog(8000)
+    first, second = Pace(), Pace()
+    push(backlog, said_by(first, *[450] * 9))
+    push(backlog, said_by(second, 100))
+    assert (first.held, second.held) == (True, False)
+    push(backlog, said_by(second, *[450] * 7))
+    assert second.held is False
+    backlog.taken(backlog.size - 1000)
+    third = Pace()
+    push(backlog, said_by(third, *[450] * 8))
+    assert third.held, "once it was nearly empty, half is enough again"
+
+
+def test_frames_that_gave_way_count_for_nobody() -> None:
+    loud, keyed = Pace(), Pace()
+    backlog = Backlog(4 * CONFLATE_FROM)
+    for _ in range(20):
+        push(backlog, said_by(keyed, 30_000, key="k"))
+    assert not keyed.held
+    for _ in range(2):
+        push(backlog, said_by(loud, 60_000))
+    assert (loud.held, keyed.held) == (True, False)
+
+
+def test_compressed_frames_have_their_players() -> None:
+    pace = Pace()
+    whole = said_by(pace, 300, 300)
+    backlog = Backlog(64)
+    push(backlog, said_by(Pace(), 1))
+    backlog.push([whole.deflated(0, len(whole))])
+    assert pace.held

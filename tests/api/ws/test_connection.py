@@ -13,6 +13,7 @@ from actors.sink import Seat
 from actors.trace import Sampler, current
 from api.ws.allowance import FRAMES_PER_MESSAGE
 from api.ws.connection import ASK_TIMEOUT_S, Connection
+from api.ws.inbound import is_deep
 from api.ws.socketlog import SocketLog
 from reileta.errors import (
     CredentialInvalid,
@@ -259,3 +260,25 @@ async def test_one_cancelled_while_it_attaches_is_detached_all_the_same(
 async def _cancel_soon(scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()
+
+
+async def test_a_large_message_counts_as_many(nursery: trio.Nursery, mock_clock: MockClock) -> None:
+    wire, place = FakeWire(nursery), FakeSession()
+    one = connection(wire, FakeNode(Settings(messages_burst=120)))
+    seated(wire, place)
+    large = b'{"command":"instance-data","subgroup":"%b","data":"%b"}' % (
+        PLACE.encode(),
+        b"x" * 60_000,
+    )
+    for close_code in (0, 0, 1008):
+        assert one.take(large)
+        assert wire.close_code == close_code
+    assert len(place.told) == 2
+
+
+async def test_much_that_is_nested_takes_no_time_that_grows_faster_than_it() -> None:
+    """Every value counts, whatever the depth: the count of what is looked at is what matters."""
+    wide, tower = b"[" + b"[]," * 20_000 + b"1]", b"[" * 60 + b"]" * 60
+    assert not is_deep(wide)
+    assert not is_deep(b"[" + b",".join([tower[1:-1]] * 500) + b"]")
+    assert is_deep(b"[" + b",".join([tower] * 500) + b"]")

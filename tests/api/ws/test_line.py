@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import trio
+from msgspec import Raw
 from trio.testing import MockClock
 
 from actors.estate_messages import Open, Patch
@@ -15,6 +15,7 @@ from actors.trace import Sampler
 from api.ws.line import UNANSWERED, LineConnection
 from api.ws.socketlog import SocketLog
 from reileta.errors import AlreadyConnected, Overloaded, PayloadTooLarge
+from reileta.frames import encode
 from reileta.session_frames import event_frame, iso, new_event_id
 from reileta.settings import Settings
 from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, asker, port
@@ -39,7 +40,7 @@ class Talk:
             "payload": {"kind": "state", "patch": {"x": 1}},
             **changes,
         }
-        assert self.line.take(json.dumps(message).encode())
+        assert self.line.take(encode(message))
 
     def ack(self, id_: str) -> None:
         self.say(id_, type="ack")
@@ -162,3 +163,30 @@ async def test_a_binary_message_is_4001(talk: Talk) -> None:
 async def test_a_token_no_longer_valid_is_4000(talk: Talk) -> None:
     talk.line.expire()
     assert talk.wire.close_code == 4000
+
+
+async def test_a_large_message_counts_as_many(nursery: trio.Nursery) -> None:
+    talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
+    await talk.line.greet(asker())
+    first = talk.tell()
+    for closed in (0, 1008):
+        talk.say(new_event_id(), more="x" * 30_000)
+        assert talk.wire.close_code == closed
+    talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
+    await talk.line.greet(asker())
+    first, second = talk.tell(), talk.tell()
+    talk.say(first, type="ack", more="x" * 30_000)
+    talk.say(second, type="ack", more="x" * 30_000)
+    assert talk.wire.close_code == 1008, "an Ack is not counted, but what is added to it"
+
+
+async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nursery) -> None:
+    for patch, reason in (
+        ('{"a":[1,1e400]}', "payload.patch.a.1 must be within the range of a 64-bit float"),
+        ('{"a":{"b":1,"b":1}}', "payload.patch.a.b must not be given twice"),
+        ('{"a":"\\ud800"}', "payload.patch.a must not hold half of a surrogate pair"),
+    ):
+        talk = Talk(nursery)
+        await talk.line.greet(asker())
+        talk.say(new_event_id(), payload={"kind": "state", "patch": Raw(patch.encode())})
+        assert talk.wire.closed == (4005, reason)
