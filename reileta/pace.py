@@ -39,7 +39,8 @@ class Pace:
         if self._pressed:
             self._pressed = False
             if self._until <= now:
-                self._left, self._counted_at = float(FAIR_BURST_BYTES), now
+                # A second's worth: who says no more than is fair is never refused.
+                self._left, self._counted_at = float(FAIR_BYTES_PER_S), now
             self._until = now + HOLD_MS
         elif self._until <= now:
             self.held = False

@@ -32,7 +32,7 @@ RESOURCE: Final = "resource"
 REFUSED: Final = "refused"
 CLOSING: Final = "closing"
 
-FRAME_VALUES: Final = VALUES_LIMIT + 64
+FRAME_VALUES: Final = VALUES_LIMIT + 256
 """Values in a client's message: those of a state, and what stands around it."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 _STATUSES: Final = ("ok", "error", "fatal")

@@ -24,6 +24,8 @@ from reileta.pace import Pace, hold_back_loudest
 MAX_VIEWS: Final = 512
 """Buffers in one write; the system's own limit (IOV_MAX) is 1,024."""
 CONFLATE_FROM: Final = 64 * 1024
+PRESS_STEPS: Final = 16
+"""Over half of the limit, each further sixteenth of it has the loudest held back again."""
 
 
 class Backlog:
@@ -87,7 +89,7 @@ class Backlog:
         if self.size > self._press_at:
             hold_back_loudest(self._shares())
             # A few times until it is full, for this looks at all that waits.
-            self._press_at = self.size + self.limit // 8
+            self._press_at = self.size + self.limit // PRESS_STEPS
         return self.size <= self.limit + self._allowance
 
     def _shares(self) -> Iterator[tuple[Pace, int]]:
@@ -142,8 +144,10 @@ class Backlog:
             rest = self._cut(batch, start + sent, end)
             if rest is not None:
                 self._pieces.appendleft(rest)
-        if self.size <= self.limit // 4:
-            self._press_at = self.limit // 2
+        # It follows what waits down, so that whoever goes on is held back again.
+        self._press_at = max(
+            self.limit // 2, min(self._press_at, self.size + self.limit // PRESS_STEPS)
+        )
         if not self.size:
             self._dirty = False
             self._conflate_at = CONFLATE_FROM
