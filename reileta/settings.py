@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     """`postgresql://…`; without it, an embedded PostgreSQL in the data folder."""
     database_connections: int = Field(default=8, ge=1, le=200)
     """Connections to the database that are kept at once."""
+    read_cache: Literal["auto", "on", "off"] = "auto"
+    """Whether rows are remembered until they change; `auto`: unless there is a `--database`, which
+    other servers could write to."""
 
     # What it says
     log_format: Literal["console", "json"] = "console"
@@ -159,6 +162,13 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key go together")
         return self
+
+    @property
+    def remembers_reads(self) -> bool:
+        """Whether rows that were read are remembered (`store/reads.py`)."""
+        if self.read_cache == "auto":
+            return self.database is None
+        return self.read_cache == "on"
 
     @property
     def secure(self) -> bool:

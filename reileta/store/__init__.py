@@ -91,7 +91,12 @@ async def open_store(
         if url is None:
             url = await stack.enter_async_context(open_embedded(settings.data, shared=shared))
         loop = await stack.enter_async_context(asyncio_loop())
-        database = Database(loop, url, connections=settings.database_connections)
+        database = Database(
+            loop,
+            url,
+            connections=settings.database_connections,
+            remember=settings.remembers_reads,
+        )
         stack.push_async_callback(database.close)
         await migrate(database, clock, known_migrations())
         identity = Identities(database, clock, settings.title)

@@ -69,7 +69,7 @@ class Assets:
 
     async def get(self, world_id: str, id_: str) -> Asset | None:
         """The asset of that id, if it is that world's."""
-        row = await self._queries.fetch_one(
+        row = await self._queries.recall_one(
             "SELECT * FROM assets WHERE id = $1 AND world_id = $2", id_, world_id
         )
         return None if row is None else asset(row)
@@ -82,7 +82,7 @@ class Assets:
         """All assets of each of the worlds, oldest first, in one statement."""
         found: dict[str, list[Asset]] = {world_id: [] for world_id in world_ids}
         if found:
-            rows = await self._queries.fetch(
+            rows = await self._queries.recall(
                 "SELECT * FROM assets WHERE world_id = ANY($1) ORDER BY created_at, id", world_ids
             )
             for row in rows:

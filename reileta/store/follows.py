@@ -67,7 +67,7 @@ class Follows:
 
     async def of(self, user: str) -> list[Follow]:
         """Whom the user follows, the first one first. No more than the limit."""
-        rows = await self._queries.fetch(
+        rows = await self._queries.recall(
             "SELECT * FROM follows WHERE follower = $1 ORDER BY following_at, followed", user
         )
         return [follow(row) for row in rows]
@@ -88,14 +88,14 @@ class Follows:
 
     async def friends(self, user: str) -> frozenset[str]:
         """Those whom the user follows and who follow the user."""
-        rows = await self._queries.fetch(f"SELECT mine.followed {_MUTUAL}", user)
+        rows = await self._queries.recall(f"SELECT mine.followed {_MUTUAL}", user)
         return frozenset(row["followed"] for row in rows)
 
     async def among(self, user: str, others: Collection[str]) -> dict[str, Follow]:
         """Which of the others are the user's friends, with the user's own follow of each."""
         if not others:
             return {}
-        rows = await self._queries.fetch(
+        rows = await self._queries.recall(
             f"SELECT mine.* {_MUTUAL} AND mine.followed = ANY($2)", user, list(others)
         )
         return {row["followed"]: follow(row) for row in rows}

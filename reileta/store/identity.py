@@ -41,7 +41,7 @@ class Identities:
 
     async def get(self) -> Identity:
         """The server's identity, which is made, with the setting's title, if there is none yet."""
-        row = await self._queries.fetch_one("SELECT * FROM server")
+        row = await self._queries.recall_one("SELECT * FROM server")
         if row is None:
             await self._queries.execute(
                 "INSERT INTO server (id, title, created_at, updated_at) VALUES ($1, $2, $3, $3) "

@@ -70,7 +70,7 @@ class Images:
         return image(row), hashes(before) - {hash_}
 
     async def get(self, of: str, kind: ImageKind) -> Image | None:
-        row = await self._queries.fetch_one(
+        row = await self._queries.recall_one(
             f"SELECT * FROM images WHERE {_column(of)} = $1 AND kind = $2",  # noqa: S608 - one of two
             of,
             kind,
@@ -95,7 +95,7 @@ class Images:
         """The pictures of these users and worlds, by whose they are and their kind."""
         if not ids:
             return {}
-        rows = await self._queries.fetch(
+        rows = await self._queries.recall(
             "SELECT * FROM images WHERE user_id = ANY($1) "
             "UNION ALL SELECT * FROM images WHERE world_id = ANY($1)",
             list(ids),

@@ -71,9 +71,9 @@ class Instances:
     async def get(self, ref: str) -> Instance | None:
         """The instance of that id or name; no name looks like an id."""
         row = await (
-            self._queries.fetch_one("SELECT * FROM instances WHERE id = $1", ref)
+            self._queries.recall_one("SELECT * FROM instances WHERE id = $1", ref)
             if is_id(ref, "i")
-            else self._queries.fetch_one("SELECT * FROM instances WHERE name = $1", ref)
+            else self._queries.recall_one("SELECT * FROM instances WHERE name = $1", ref)
         )
         return None if row is None else instance(row)
 

@@ -27,6 +27,7 @@ from reileta import logevents
 from reileta.errors import DatabaseUnavailable, InvalidInput
 from reileta.startup import StartupError
 from reileta.store.nursery import plain_nursery
+from reileta.store.reads import Reads, written_by
 
 Row: TypeAlias = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row]"
@@ -82,6 +83,11 @@ class Queries(ABC):
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """All rows."""
 
+    async def recall(self, sql: str, *args: object) -> list[Row]:
+        """As `fetch`, of a statement that only reads. The database gives rows that it remembers, as
+        long as none of their tables has changed; within a transaction they are always read."""
+        return await self.fetch(sql, *args)
+
     @abstractmethod
     async def execute(self, sql: str, *args: object) -> int:
         """How many rows it touched. Without arguments, `sql` may hold several statements."""
@@ -96,6 +102,11 @@ class Queries(ABC):
     async def fetch_one(self, sql: str, *args: object) -> Row | None:
         """The first row."""
         rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    async def recall_one(self, sql: str, *args: object) -> Row | None:
+        """As `fetch_one`, by `recall`."""
+        rows = await self.recall(sql, *args)
         return rows[0] if rows else None
 
     async def value(self, sql: str, *args: object) -> Any:
@@ -119,8 +130,12 @@ class Database(Queries):
     back, where asyncpg's pool would make several of it, at more than twice the cost.
     """
 
-    def __init__(self, loop: Loop, url: str, *, connections: int) -> None:
-        """`url` is `postgresql://…`. It connects to nothing yet."""
+    def __init__(self, loop: Loop, url: str, *, connections: int, remember: bool = False) -> None:
+        """`url` is `postgresql://…`. It connects to nothing yet.
+
+        `remember` has `recall` remember rows: right where no other server writes to it.
+        """
+        self.reads = Reads(enabled=remember)
         self._loop = loop
         self._url = url
         self._slots = trio.Semaphore(connections, max_value=connections)
@@ -153,17 +168,30 @@ class Database(Queries):
         with trio.CancelScope(shield=True):
             await self._loop.run_aio_coroutine(closed())
 
+    def generation(self, tables: Iterable[str]) -> int | None:
+        """`Reads.generation`; None also while the database is away."""
+        return self.reads.generation(tables) if self.available else None
+
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         _check_storable(args)
         async with self._connected() as connection:
-            return await self.guard(lambda: connection.fetch(sql, *args), connection, STATEMENT_S)
+            with self.reads.writing(written_by(sql)):
+                return await self.guard(
+                    lambda: connection.fetch(sql, *args), connection, STATEMENT_S
+                )
+
+    async def recall(self, sql: str, *args: object) -> list[Row]:
+        if not self.available:
+            return await self.fetch(sql, *args)
+        return await self.reads.rows(sql, args, lambda: self.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> int:
         _check_storable(args)
         async with self._connected() as connection:
-            status = await self.guard(
-                lambda: connection.execute(sql, *args), connection, STATEMENT_S
-            )
+            with self.reads.writing(written_by(sql)):
+                status = await self.guard(
+                    lambda: connection.execute(sql, *args), connection, STATEMENT_S
+                )
         return _touched(status)
 
     async def ping(self) -> bool:
@@ -296,14 +324,24 @@ class _Bound(Queries):
         self._connection = connection
         self._statement_s = statement_s
         self._depth = 0
+        self._written: frozenset[str] = frozenset()
+        """The tables that the transaction has written to so far."""
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         _check_storable(args)
-        return await self._here(lambda it: it.fetch(sql, *args))
+        return await self._ask(sql, lambda it: it.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> int:
         _check_storable(args)
-        return _touched(await self._here(lambda it: it.execute(sql, *args)))
+        return _touched(await self._ask(sql, lambda it: it.execute(sql, *args)))
+
+    async def _ask(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        written = written_by(sql)
+        if self._depth:  # nobody else sees it before COMMIT
+            self._written |= written
+            return await self._here(ask)
+        with self._database.reads.writing(written):
+            return await self._here(ask)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Queries]:
@@ -319,14 +357,19 @@ class _Bound(Queries):
             end = commit
         finally:
             self._depth -= 1
-            await self._end(end)
+            if self._depth:
+                await self._end(end)
+            else:
+                written, self._written = self._written, frozenset()
+                with self._database.reads.writing(written):
+                    await self._end(end)
 
     async def _end(self, sql: str) -> None:
         """Not to be cancelled: once COMMIT is sent, only its answer tells what has happened."""
         if self._connection.is_closed() and sql.startswith("ROLLBACK"):
             return
         with trio.CancelScope(shield=True):
-            await self.execute(sql)
+            await self._here(lambda it: it.execute(sql))
 
     async def _here(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         return await self._database.guard(

@@ -29,7 +29,7 @@ class Profiles:
 
     async def of(self, user_id: str) -> Profile:
         """The user's profile, in one statement; an empty one for a user that there isn't."""
-        row = await self._queries.fetch_one(
+        row = await self._queries.recall_one(
             f"SELECT {_PICTURES}, {_FOLLOWING}, {_FRIENDS} FROM (VALUES ($1::text)) AS one (id)",  # noqa: S608 - the texts above
             user_id,
         )
@@ -45,7 +45,7 @@ class Profiles:
         if not user_ids:
             return {}
         following = _FOLLOWING if whole else "'{}'::text[] AS following"
-        rows = await self._queries.fetch(
+        rows = await self._queries.recall(
             f"SELECT one.id, {_PICTURES}, {following} FROM unnest($1::text[]) AS one (id)",  # noqa: S608 - the texts above
             list(user_ids),
         )

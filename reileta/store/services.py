@@ -57,7 +57,7 @@ class Services:
         return service(row)
 
     async def get(self, id_: str) -> Service | None:
-        row = await self._queries.fetch_one("SELECT * FROM services WHERE id = $1", id_)
+        row = await self._queries.recall_one("SELECT * FROM services WHERE id = $1", id_)
         return None if row is None else service(row)
 
     async def search(

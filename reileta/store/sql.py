@@ -127,6 +127,6 @@ async def page(
             await transaction.execute("SET LOCAL plan_cache_mode = force_custom_plan")
             rows = await transaction.fetch(sql, *args)
     else:
-        rows = await queries.fetch(sql, *args)
+        rows = await queries.recall(sql, *args)
     items = tuple(make(row) for row in rows if row[order[0]] is not None)
     return Page(items, rows[0]["total"], limit, offset)

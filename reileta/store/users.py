@@ -55,12 +55,12 @@ class Users:
         return user(row)
 
     async def by_id(self, id_: str) -> User | None:
-        return _user(await self._queries.fetch_one("SELECT * FROM users WHERE id = $1", id_))
+        return _user(await self._queries.recall_one("SELECT * FROM users WHERE id = $1", id_))
 
     async def by_name(self, name: str) -> User | None:
         """The user of that username, whatever its letters' case."""
         return _user(
-            await self._queries.fetch_one(
+            await self._queries.recall_one(
                 "SELECT * FROM users WHERE lower(username) = lower($1)", name
             )
         )
@@ -89,7 +89,7 @@ class Users:
         """Those of the users that exist, by id."""
         if not ids:
             return {}
-        rows = await self._queries.fetch("SELECT * FROM users WHERE id = ANY($1)", list(ids))
+        rows = await self._queries.recall("SELECT * FROM users WHERE id = ANY($1)", list(ids))
         return {row["id"]: user(row) for row in rows}
 
     async def update(self, id_: str, **changes: Unpack[UserUpdate]) -> User:
@@ -268,7 +268,7 @@ class Users:
         )
 
     async def _system(self, name: str) -> User:
-        return _found(await self._queries.fetch_one("SELECT * FROM users WHERE system = $1", name))
+        return _found(await self._queries.recall_one("SELECT * FROM users WHERE system = $1", name))
 
 
 def user(row: Row) -> User:

@@ -66,12 +66,12 @@ class Worlds:
         return world(row)
 
     async def get(self, id_: str) -> World | None:
-        row = await self._queries.fetch_one("SELECT * FROM worlds WHERE id = $1", id_)
+        row = await self._queries.recall_one("SELECT * FROM worlds WHERE id = $1", id_)
         return None if row is None else world(row)
 
     async def by_number(self, number: int) -> World | None:
         """The world of that number, S's id of it."""
-        row = await self._queries.fetch_one("SELECT * FROM worlds WHERE number = $1", number)
+        row = await self._queries.recall_one("SELECT * FROM worlds WHERE number = $1", number)
         return None if row is None else world(row)
 
     async def audience(self, world: World) -> Audience:

@@ -1,0 +1,57 @@
+"""A bounded memory of what was worked out, until what it was worked out from changes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Remembered(Generic[V]):
+    """Values by key, each of a generation: a number that grows with every change of its sources.
+
+    A value is given back only while its generation is the current one. Take the generation before
+    you read the sources: a value that was read while they changed then has an old generation, and
+    is never given back.
+
+    At most `limit_bytes` are kept, by what `put` is told of sizes; over it, the value that was not
+    asked for longest goes. No value is given back `ttl_s` seconds after it was put.
+    """
+
+    def __init__(
+        self, limit_bytes: int, ttl_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._ttl_s = ttl_s
+        self._monotonic = monotonic
+        self._values: OrderedDict[Hashable, tuple[int, float, int, V]] = OrderedDict()
+        self.held_bytes = 0
+
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._values)
+
+    def get(self, key: Hashable, generation: int | None) -> V | None:
+        """The value of that generation; None if there is none, or nobody knows the generation."""
+        kept = self._values.get(key)
+        if kept is None or kept[0] != generation or kept[1] <= self._monotonic():
+            return None
+        self._values.move_to_end(key)
+        return kept[3]
+
+    def put(self, key: Hashable, generation: int | None, value: V, size_bytes: int) -> None:
+        """Keeps a value; not one of an unknown generation, nor one larger than an eighth of all."""
+        before = self._values.pop(key, None)
+        if before is not None:
+            self.held_bytes -= before[2]
+        if generation is None or size_bytes > self._limit_bytes // 8:
+            return
+        until_s = self._monotonic() + self._ttl_s
+        self._values[key] = (generation, until_s, size_bytes, value)
+        self.held_bytes += size_bytes
+        while self.held_bytes > self._limit_bytes:
+            _, (_, _, gone_bytes, _) = self._values.popitem(last=False)
+            self.held_bytes -= gone_bytes
