@@ -41,6 +41,8 @@ class Directory:
         self._sockets: dict[str, dict[Sink, None]] = {}
         self._candidacies: dict[str, dict[str, None]] = {}
         self._metrics = metrics
+        self.version = 0
+        """Grows with each change of an occupancy, and of who is connected."""
 
     def occupancy(self, instance_id: str) -> Occupancy:
         return self.occupancies.get(instance_id, VACANT)
@@ -52,6 +54,7 @@ class Directory:
     def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
         """An instance is this full now; None: it no longer lives."""
         before = self.occupancies.pop(instance_id, VACANT)
+        self.version += 1
         if occupancy is not None:
             self.occupancies[instance_id] = occupancy
         self._metrics.players += (occupancy or VACANT).connected - before.connected
@@ -94,12 +97,14 @@ class Directory:
         """A socket of the user opened; whether it is the first."""
         sockets = self._sockets.setdefault(user_id, {})
         sockets[sink] = None
+        self.version += 1
         return len(sockets) == 1
 
     def closed(self, user_id: str, sink: Sink) -> bool:
         """A socket of the user closed; whether it was the last."""
         sockets = self._sockets.get(user_id, {})
         sockets.pop(sink, None)
+        self.version += 1
         if not sockets:
             return self._sockets.pop(user_id, None) is not None
         return False

@@ -207,6 +207,11 @@ class Node:
     def occupancy(self, instance_id: str) -> Occupancy:
         return self._directory.occupancy(instance_id)
 
+    @property
+    def live_version(self) -> int:
+        """Grows with each change of an occupancy, and of who is connected."""
+        return self._directory.version
+
     def full(self) -> frozenset[str]:
         """Ids of the instances without a free seat."""
         return self._directory.full()

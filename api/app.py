@@ -2,14 +2,19 @@
 
 A request passes, in this order: a trace is begun; `OPTIONS` and the limit of its address
 (`_before`); its operation (`api/operations.py`); any exception becomes a refusal in the envelope
-(`_refuse`, the one mapper); headers that every answer has, and the metrics (`handle_request`).
+(`_refused`, the one mapper); headers that every answer has, and the metrics.
+
+Connections of this server ask by `answer`, which goes to the operation at once; the operations'
+requests pass through no part of Quart there. All else, and what comes through ASGI, goes by
+`handle_request`. Both give the same answers (`tests/api/test_dispatch.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
@@ -22,11 +27,12 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.trace import Sampler, Span, bind
-from api.answer import Answer, answer_of
+from api.answer import Answer, answer_of, encoded, json_answer, response_of
 from api.auth import Auth
 from api.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
+from api.dispatch import Dispatch
 from api.envelope import failure
-from api.errors import refusal_of
+from api.errors import answered, refusal_of
 from api.http.accounts import account_routes
 from api.http.assets import asset_routes
 from api.http.auth import auth_routes
@@ -47,7 +53,7 @@ from api.http.user_sessions import user_session_routes
 from api.http.users import user_routes
 from api.http.worlds import world_routes
 from api.limits import Limits
-from api.operations import Edge, address_of, line_of
+from api.operations import Edge, Routes, Serve, address_of, line_of
 from api.ports import NodePort
 from api.uploads import Places
 from reileta.errors import ReiletaError, TooManyRequests
@@ -78,6 +84,9 @@ DEFAULT_HEADERS: Final = (
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 )
 """On answers that do not say otherwise."""
+
+_COMMON: Final = encoded(dict(COMMON_HEADERS))
+_DEFAULT: Final = encoded(dict(DEFAULT_HEADERS))
 
 PREFLIGHT_HEADERS: Final = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Range",
@@ -120,51 +129,51 @@ class ReiletaApp(QuartTrio):
         self.auth = Auth(node.store.tokens, node.clock)
         self.limits = Limits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
+        self._directly = Dispatch(self.url_map)
         self.before_request_funcs[None].append(self._before)
         self.before_websocket_funcs[None].append(self._before_upgrade)
         self.register_error_handler(Exception, self._refuse)
+
+    def register_routes(self, routes: Routes) -> None:
+        """Serves the operations of a noun."""
+        self.register_blueprint(routes.blueprint)
+        self._directly.serves.update(routes.serves)
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
         """Serves one request within a trace of its own, and counts it."""
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
             response = await super().handle_request(request)
-            rule = request.url_rule
-            method = request.method if rule is not None else UNMATCHED
-            route = UNMATCHED if rule is None else rule.rule
-            self._served(response, span, method, route, started)
+            headers = response.headers
+            for name, value in COMMON_HEADERS:
+                headers[name] = value
+            for name, value in DEFAULT_HEADERS:
+                headers.setdefault(name, value)
+            headers["X-Trace-Id"] = span.trace_id
+            self._count(request, response.status_code, span, started)
         return response
 
-    def _served(
-        self,
-        response: Response | WerkzeugResponse,
-        span: Span,
-        method: str,
-        route: str,
-        started: float,
-    ) -> None:
-        """Gives an answer the headers that all have, and counts and logs it."""
-        headers = response.headers
-        for name, value in COMMON_HEADERS:
-            headers[name] = value
-        for name, value in DEFAULT_HEADERS:
-            headers.setdefault(name, value)
-        headers["X-Trace-Id"] = span.trace_id
-        seconds = time.perf_counter() - started
-        status = response.status_code
-        self.node.metrics.http(method, route, status, seconds)
-        _log.log(
-            logging.INFO if span.sampled else logging.DEBUG,
-            REQUEST_SERVED,
-            method=method,
-            route=route,
-            status=status,
-            us=int(seconds * 1e6),
-        )
-
     async def answer(self, request: Request) -> Answer:
-        """`handle_request` for the connections of this server, which need no ASGI between."""
-        return answer_of(await self.handle_request(request))
+        """`handle_request` for the connections of this server, without ASGI and Quart between."""
+        found = self._directly.find(request.method, request.path)
+        if found is None:
+            return answer_of(await self.handle_request(request))
+        request.url_rule, serve, args = found
+        request.view_args = dict(args)
+        started = time.perf_counter()
+        with bind(self._sampler.begin()) as span:
+            answer = await answered(
+                partial(self._served, request, serve, args), partial(self._refused, request)
+            )
+            _complete(answer, span)
+            self._count(request, answer.status, span, started)
+        return answer
+
+    async def _served(self, request: Request, serve: Serve, args: Mapping[str, str]) -> Answer:
+        if not judged_later(request):
+            self.limits.address(address_of(request))
+        answer = await serve(request, args)
+        return answer if isinstance(answer, Answer) else answer_of(answer)
 
     def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
         """The answer to what a connection could not make a request of, or has no room for.
@@ -180,9 +189,26 @@ class ReiletaApp(QuartTrio):
                 self.limits.address(address)
             except TooManyRequests as limited:
                 error = limited
-            response = self._refusal(error, line, UNMATCHED)
-            self._served(response, span, UNMATCHED, UNMATCHED, started)
-        return answer_of(response)
+            answer = self._refusal(error, line, UNMATCHED)
+            _complete(answer, span)
+            self._count(None, answer.status, span, started)
+        return answer
+
+    def _count(self, request: Request | None, status: int, span: Span, started: float) -> None:
+        """Counts and logs an answer; None: to what is not a request."""
+        method = route = UNMATCHED
+        if request is not None and request.url_rule is not None:
+            method, route = request.method, request.url_rule.rule
+        seconds = time.perf_counter() - started
+        self.node.metrics.http(method, route, status, seconds)
+        _log.log(
+            logging.INFO if span.sampled else logging.DEBUG,
+            REQUEST_SERVED,
+            method=method,
+            route=route,
+            status=status,
+            us=int(seconds * 1e6),
+        )
 
     async def _before(self) -> Response | None:
         if not judged_later(request):
@@ -198,19 +224,30 @@ class ReiletaApp(QuartTrio):
 
     async def _refuse(self, exception: Exception) -> Response:
         """The one mapper of exceptions to responses; those of an upgrade are no different."""
-        carrier: BaseRequestWebsocket = request if has_request_context() else websocket
+        return response_of(
+            self._refused(request if has_request_context() else websocket, exception)
+        )
+
+    def _refused(self, carrier: BaseRequestWebsocket, exception: Exception) -> Answer:
         rule = carrier.url_rule
         route = UNMATCHED if rule is None else rule.rule
         return self._refusal(exception, line_of(carrier), route)
 
-    def _refusal(self, exception: Exception, line: str, route: str) -> Response:
+    def _refusal(self, exception: Exception, line: str, route: str) -> Answer:
         refusal = refusal_of(exception, route=route)
         if refusal.status == 429:
             self.node.metrics.http_limited += 1
         body = failure(line, self.node.clock.now_ms(), refusal.error)
-        return Response(
-            body, refusal.status, dict(refusal.headers), content_type="application/json"
-        )
+        return json_answer(body, refusal.status, encoded(dict(refusal.headers)))
+
+
+def _complete(answer: Answer, span: Span) -> None:
+    """Gives an answer the headers that all have."""
+    headers = answer.headers
+    headers += _COMMON
+    headers.append((b"x-trace-id", span.trace_id.encode()))
+    given = {name for name, _ in headers}
+    headers += [header for header in _DEFAULT if header[0] not in given]
 
 
 def judged_later(carrier: BaseRequestWebsocket) -> bool:
@@ -252,7 +289,7 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
         ops_routes(edge),
     )
     for routes in nouns:
-        app.register_blueprint(routes.blueprint)
+        app.register_routes(routes)
     operations = tuple(operation for routes in nouns for operation in routes.operations)
     app.register_blueprint(metrics_blueprint(edge))
     app.register_blueprint(docs_blueprint(operations))

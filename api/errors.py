@@ -8,9 +8,9 @@ no handler expected becomes code 16 with a log event, and never a traceback in a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -43,6 +43,8 @@ from reileta.errors import (
     Unavailable,
 )
 from reileta.logevents import REQUEST_FAILED
+
+T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -113,6 +115,14 @@ class Refusal:
     error: ReiletaError
     status: int
     headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+async def answered(work: Callable[[], Awaitable[T]], refuse: Callable[[Exception], T]) -> T:
+    """What `work` gives, or what `refuse` makes of the exception that came out of it."""
+    try:
+        return await work()
+    except Exception as exception:  # noqa: BLE001 - the mapper
+        return refuse(exception)
 
 
 def refusal_of(exception: Exception, *, route: str) -> Refusal:

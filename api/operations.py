@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, cast, overload
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from msgspec import Struct
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
+from api.answer import Answer, encoded, json_answer, response_of
 from api.auth import Auth, bearer_from, credential_from
 from api.bodies import ReceivedBody
 from api.envelope import request_line, success, success_at_top
+from api.freshness import Answers, Shows, viewer_of
 from api.limits import READ, WRITE, Limits
 from api.ports import NodePort
 from reileta.access import Asker
@@ -47,6 +49,8 @@ are headers, and it judges credentials and roles before anything else (S "Common
 Behaviour")."""
 Only = Literal["client", "autopilot", "admin"]
 """The only users that an operation is for; it needs a credential then (S, 403)."""
+Serve = Callable[[Request, Mapping[str, str]], Awaitable[Answer | Response]]
+"""What answers the requests of one operation, given the variable parts of the path."""
 Need = Literal["none", "optional", "required"]
 """Whether an operation looks at credentials: never; when one is sent; always (else code 3)."""
 
@@ -63,6 +67,7 @@ class Edge:
     node: NodePort
     auth: Auth
     limits: Limits
+    answers: Answers = field(default_factory=Answers)
 
 
 @dataclass(slots=True)
@@ -131,18 +136,31 @@ class Operation:
     takes: type[Input] | None
     invalid: type[InvalidInput]
     gives: Any
-    need: Need
-    errors: tuple[type[ReiletaError], ...]
     rate: Rate
+    need: Need = "optional"
+    errors: tuple[type[ReiletaError], ...] = ()
     uploads: Upload | None = None
     only: Only | None = None
     face: Face = "registry"
     body_limit_bytes: int | None = None
+    shows: Shows | None = None
 
     @property
     def takes_body(self) -> bool:
         """Whether the input is a JSON body; else it is the query."""
         return self.takes is not None and self.method in ("PUT", "POST", "PATCH")
+
+
+class Options(TypedDict, total=False):
+    """What a declaration may say of an endpoint beside what all must; see `Routes.add`."""
+
+    need: Need
+    errors: tuple[type[ReiletaError], ...]
+    rate: Rate
+    uploads: Upload | None
+    only: Only | None
+    body_limit_bytes: int | None
+    shows: Shows | None
 
 
 class Routes:
@@ -159,6 +177,8 @@ class Routes:
         self._face = face
         self.blueprint = Blueprint(noun, __name__)
         self.operations: list[Operation] = []
+        self.serves: dict[str, Serve] = {}
+        """What serves each of them, by the endpoint's name at Quart."""
         self._noun = noun
         self._edge = edge
         self._invalid = invalid
@@ -172,12 +192,7 @@ class Routes:
         summary: str,
         gives: Any,
         takes: None = None,
-        need: Need = "optional",
-        errors: tuple[type[ReiletaError], ...] = (),
-        rate: Rate | None = None,
-        uploads: Upload | None = None,
-        only: Only | None = None,
-        body_limit_bytes: int | None = None,
+        **options: Unpack[Options],
     ) -> Callable[[Callable[[Call], Awaitable[object]]], Callable[[Call], Awaitable[object]]]: ...
 
     @overload
@@ -189,11 +204,7 @@ class Routes:
         summary: str,
         gives: Any,
         takes: type[I],
-        need: Need = "optional",
-        errors: tuple[type[ReiletaError], ...] = (),
-        rate: Rate | None = None,
-        only: Only | None = None,
-        body_limit_bytes: int | None = None,
+        **options: Unpack[Options],
     ) -> Callable[
         [Callable[[Call, I], Awaitable[object]]], Callable[[Call, I], Awaitable[object]]
     ]: ...
@@ -206,12 +217,7 @@ class Routes:
         summary: str,
         gives: Any,
         takes: type[Input] | None = None,
-        need: Need = "optional",
-        errors: tuple[type[ReiletaError], ...] = (),
-        rate: Rate | None = None,
-        uploads: Upload | None = None,
-        only: Only | None = None,
-        body_limit_bytes: int | None = None,
+        **options: Unpack[Options],
     ) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]]:
         """Declares an endpoint; the decorated handler's docstring is its description.
 
@@ -225,7 +231,10 @@ class Routes:
             uploads: the file that the body is, which the handler reads itself (`api/uploads.py`).
             only: the users it is for; others get 403.
             body_limit_bytes: how large its body may be; None: as large as the settings say.
+            shows: for a read that changes nothing: what its answer is made of. Answers then have an
+                entity tag, and are remembered until that changes.
         """
+        options.setdefault("rate", READ if method == "GET" else WRITE)
 
         def declare(handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
             operation = Operation(
@@ -238,19 +247,16 @@ class Routes:
                 takes=takes,
                 invalid=self._invalid,
                 gives=gives,
-                need=need,
-                errors=errors,
-                rate=rate or (READ if method == "GET" else WRITE),
-                uploads=uploads,
-                only=only,
                 face=self._face,
-                body_limit_bytes=body_limit_bytes,
+                **options,
             )
             self.operations.append(operation)
+            serve = _serve(operation, handler, self._edge)
+            self.serves[f"{self._noun}.{operation.name}"] = serve
             self.blueprint.add_url_rule(
                 path,
                 endpoint=handler.__name__,
-                view_func=_view(operation, handler, self._edge),
+                view_func=_view(serve),
                 methods=[method],
             )
             return handler
@@ -258,18 +264,26 @@ class Routes:
         return declare
 
 
-def _view(
-    operation: Operation, handler: Callable[..., Awaitable[object]], edge: Edge
-) -> Callable[..., Awaitable[Response]]:
-    """The function that Quart calls: limits, credential, input, handler, envelope."""
-    node, auth, limits = edge.node, edge.auth, edge.limits
-    route = f"{operation.method} {operation.path}"
-    takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
-    need, rate, only, face = operation.need, operation.rate, operation.only, operation.face
+def _view(serve: Serve) -> Callable[..., Awaitable[Response]]:
+    """The function that Quart calls."""
 
     async def view(**args: str) -> Response:
         # The proxy is followed once: it costs a context variable each time.
-        current = request._get_current_object()  # type: ignore[attr-defined]
+        answer = await serve(request._get_current_object(), args)  # type: ignore[attr-defined]
+        return answer if isinstance(answer, Response) else response_of(answer)
+
+    return view
+
+
+def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge: Edge) -> Serve:
+    """The operation itself: limits, credential, input, handler, envelope."""
+    node, auth, limits, answers = edge.node, edge.auth, edge.limits, edge.answers
+    route = f"{operation.method} {operation.path}"
+    takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
+    need, rate, only, face = operation.need, operation.rate, operation.only, operation.face
+    shows = operation.shows
+
+    async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
         ip = address_of(current)
         if face == "registry":
             limits.route(route, rate, ip)
@@ -291,33 +305,41 @@ def _view(
             limits.asker(asker)
         if operation.body_limit_bytes is not None:
             cast(ReceivedBody, current.body).allow(operation.body_limit_bytes)
+        headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
         call = Call(current, asker, args, ip)
-        if takes is None:
-            answer = await handler(call)
-        else:
-            if takes_body:
-                given = await body_of(current, invalid)
-                if isinstance(current.body, ReceivedBody):
-                    limits.body(ip, current.body.held_bytes)
-            else:
-                given = query_of(current)
-            answer = await handler(call, check(takes, given, invalid))
-        headers: dict[str, str] = {}
+        if shows is not None:
+            key = (operation.name, viewer_of(asker), current.query_string, *args.values())
+            data = await answers.data(key, shows.generation(node), call.user, lambda: handled(call))
+            headers += data.headers(private=need != "none")
+            if data.is_known(current.headers.get("If-None-Match")):
+                return Answer(304, headers, b"")
+            body = success(line_of(current), node.clock.now_ms(), data.raw)
+            return json_answer(body, 200, headers)
+        answer = await handled(call)
         if type(answer) is Reply:
-            headers.update(answer.headers)
+            headers += encoded(answer.headers)
             answer = answer.data
-        if deprecated:
-            headers["Deprecation"] = DEPRECATION
         if isinstance(answer, Response):
-            answer.headers.update(headers)
+            answer.headers.extend([(name.decode(), value.decode()) for name, value in headers])
             return answer
         if face == "session":
             body = success_at_top(line_of(current), node.clock.now_ms(), cast(Struct, answer))
         else:
             body = success(line_of(current), node.clock.now_ms(), answer)
-        return Response(body, 200, headers, content_type="application/json")
+        return json_answer(body, 200, headers)
 
-    return view
+    async def handled(call: Call) -> object:
+        if takes is None:
+            return await handler(call)
+        if takes_body:
+            given = await body_of(call.request, invalid)
+            if isinstance(call.request.body, ReceivedBody):
+                limits.body(call.ip, call.request.body.held_bytes)
+        else:
+            given = query_of(call.request)
+        return await handler(call, check(takes, given, invalid))
+
+    return serve
 
 
 def ensure_only(asker: Asker | None, only: Only) -> None:

@@ -60,6 +60,11 @@ class NodePort(Protocol):
 
     @property
     def draining(self) -> bool: ...
+    @property
+    def live_version(self) -> int:
+        """Changes with each change of what `occupancy`, `full` and `status` tell."""
+        ...
+
     def occupancy(self, instance_id: str) -> Inside: ...
     def full(self) -> frozenset[str]:
         """Ids of the instances without a free seat."""

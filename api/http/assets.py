@@ -12,6 +12,7 @@ from pydantic import Field
 from quart import Response
 
 from api.downloads import download, safe_name
+from api.freshness import Shows
 from api.http.lists import Paging, listed, part
 from api.http.refs import ensure_unheld, find_world, own_world, unheld
 from api.operations import Call, Download, Edge, Routes, Upload
@@ -40,6 +41,7 @@ from reileta.visibility import is_private
 BINARY: Final = "application/octet-stream"
 _WORLD: Final = (WorldNotFound, ServerNotFound)
 _ASSET: Final = (*_WORLD, AssetNotFound)
+_SHOWN: Final = Shows(("assets", "worlds"))
 
 
 class AssetCreate(Input):
@@ -91,6 +93,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         takes=Paging,
         gives=ListView[AssetView],
         errors=_WORLD,
+        shows=_SHOWN,
     )
     async def get_assets(call: Call, given: Paging) -> ListView[AssetView]:
         """The world's assets, the oldest first."""
@@ -127,6 +130,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         summary="Get an asset",
         gives=AssetView,
         errors=_ASSET,
+        shows=_SHOWN,
     )
     async def get_asset(call: Call) -> AssetView:
         """One asset of the world."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from api.freshness import Shows
 from api.http.lists import Paging, listed, part
 from api.http.refs import find_user
 from api.operations import Call, Edge, Routes
@@ -19,6 +22,7 @@ from reileta.records import Follow, Page, User
 from reileta.views import FollowView, ListView, NothingView, follow_view
 
 _ERRORS = (UserNotFound, ServerNotFound, NotLoggedIn)
+_SHOWN: Final = Shows(("users", "follows"))
 
 
 def follow_routes(edge: Edge) -> Routes:
@@ -105,6 +109,7 @@ def follow_routes(edge: Edge) -> Routes:
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
+        shows=_SHOWN,
     )
     async def get_follows(call: Call, given: Paging) -> ListView[FollowView]:
         """Whom the user follows, the first one first, for the user itself and admins."""
@@ -119,6 +124,7 @@ def follow_routes(edge: Edge) -> Routes:
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
+        shows=_SHOWN,
     )
     async def get_followers(call: Call, given: Paging) -> ListView[FollowView]:
         """Who follows the user, the first one first, for the user itself and admins."""

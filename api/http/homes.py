@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from api.freshness import Shows
 from api.http.refs import find_user, find_world, own_server, world_ref
 from api.http.users import ensure_may_change, may_change
 from api.operations import Call, Edge, Routes
@@ -63,6 +64,7 @@ def home_routes(edge: Edge) -> Routes:
         gives=HomeView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotFetch, HomeNotFound),
+        shows=Shows(("users",)),
     )
     async def get_home(call: Call) -> HomeView:
         """The user's home, for the user itself and admins."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from api.freshness import Shows
 from api.http.lists import Search, empty, listed
 from api.http.refs import find_instance, find_owner, find_world, own_server, world_ref
 from api.operations import Call, Edge, Routes
@@ -35,6 +36,7 @@ from reileta.validation import (
 from reileta.views import InstanceView, ListView, NothingView, instance_view
 
 _NAME_ATTEMPTS: Final = 4
+_SHOWN: Final = Shows(("instances", "users"), live=True)
 
 
 class InstanceCreate(Input):
@@ -102,6 +104,7 @@ def instance_routes(edge: Edge) -> Routes:
         takes=InstanceSearch,
         gives=ListView[InstanceView],
         errors=(ServerNotFound,),
+        shows=_SHOWN,
     )
     async def get_instances(call: Call, given: InstanceSearch) -> ListView[InstanceView]:
         """Public instances, and the asker's own; admins see all."""
@@ -173,6 +176,7 @@ def instance_routes(edge: Edge) -> Routes:
         summary="Get an instance",
         gives=InstanceView,
         errors=(InstanceNotFound, ServerNotFound),
+        shows=_SHOWN,
     )
     async def get_instance(call: Call) -> InstanceView:
         """An instance by its id or name; a private one shows to its owner, its moderators, users

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from api.freshness import Shows
 from api.http.refs import own_server
 from api.operations import Call, Edge, Routes
 from reileta import __version__
@@ -39,6 +40,7 @@ def server_routes(edge: Edge) -> Routes:
         gives=ServerView,
         need="none",
         errors=(ServerNotFound,),
+        shows=Shows(("server",)),
     )
     async def get_server(call: Call) -> ServerView:
         """What the server is called, where it is reached, and its public key."""
@@ -78,6 +80,7 @@ def server_routes(edge: Edge) -> Routes:
         summary="Discover the server",
         gives=DiscoveryView,
         need="none",
+        shows=Shows(()),
     )
     async def get_discovery(call: Call) -> DiscoveryView:
         """What another server or a gateway needs to know first."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
+from api.freshness import Shows
 from api.http.lists import Search, listed
 from api.http.refs import find_owner, local, own_server
 from api.operations import Call, Edge, Routes
@@ -31,6 +32,8 @@ from reileta.validation import (
     Title,
 )
 from reileta.views import ListView, NothingView, ServiceView, service_view
+
+_SHOWN: Final = Shows(("services", "users"))
 
 
 class ServiceCreate(Input):
@@ -93,6 +96,7 @@ def service_routes(edge: Edge) -> Routes:
         takes=ServiceSearch,
         gives=ListView[ServiceView],
         errors=(ServerNotFound,),
+        shows=_SHOWN,
     )
     async def get_services(call: Call, given: ServiceSearch) -> ListView[ServiceView]:
         """Services whose id, title or description holds `query`, newest first."""
@@ -135,6 +139,7 @@ def service_routes(edge: Edge) -> Routes:
         summary="Get a service",
         gives=ServiceView,
         errors=(ServiceNotFound, ServerNotFound),
+        shows=_SHOWN,
     )
     async def get_service(call: Call) -> ServiceView:
         """A service, by its id."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, Field
 
+from api.freshness import Shows
 from api.http.lists import Search, shown
 from api.http.refs import find_user, own_server
 from api.http.shown import ANY_USER, AnyUserView, show_user, show_users
@@ -33,6 +34,8 @@ from reileta.validation import (
     Username,
 )
 from reileta.views import ListView, NothingView, UserView
+
+_SHOWN: Final = Shows(("users", "follows", "images"), live=True)
 
 
 class UserUpdate(Input):
@@ -74,6 +77,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         takes=Search,
         gives=ListView[UserView],
         errors=(ServerNotFound,),
+        shows=_SHOWN,
     )
     async def get_users(call: Call, given: Search) -> ListView[AnyUserView]:
         """Users whose username, displayname or description holds `query`."""
@@ -87,6 +91,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         summary="Get a user",
         gives=ANY_USER,
         errors=(UserNotFound, ServerNotFound, NotLoggedIn),
+        shows=_SHOWN,
     )
     async def get_user(call: Call) -> AnyUserView:
         """A user by its id or username, or `@me`, `@server`, `@admin`.

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from api.freshness import Shows
 from api.http.lists import Search, shown
 from api.http.refs import find_owner, find_world, own_server, own_world, unheld
 from api.http.shown import show_world, show_worlds
@@ -24,6 +25,7 @@ from reileta.validation import Capacity, Description, Input, Reference, TagList,
 from reileta.views import ListView, NothingView, WorldView
 
 DEFAULT_CAPACITY: Final = 32
+_SHOWN: Final = Shows(("worlds", "users", "assets", "images"))
 
 
 class WorldCreate(Input):
@@ -72,6 +74,7 @@ def world_routes(edge: Edge) -> Routes:
         takes=WorldSearch,
         gives=ListView[WorldView],
         errors=(ServerNotFound,),
+        shows=_SHOWN,
     )
     async def get_worlds(call: Call, given: WorldSearch) -> ListView[WorldView]:
         """Worlds, newest first; private ones show to their owner, to users they are shared with
@@ -116,6 +119,7 @@ def world_routes(edge: Edge) -> Routes:
         summary="Get a world",
         gives=WorldView,
         errors=(WorldNotFound, ServerNotFound),
+        shows=_SHOWN,
     )
     async def get_world(call: Call) -> WorldView:
         """A world; a private one shows to its owner, to users it is shared with and to admins

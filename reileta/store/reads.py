@@ -35,10 +35,11 @@ LIMIT_BYTES: Final = 16 * 1024 * 1024
 """What all remembered rows may come to."""
 
 TABLES: Final = frozenset(
-    """
-    assets bans blobs follows images instances leases moderations moderators resources server
-    services sessions shares spent_refreshes tokens users worlds
-    """.split()
+    {
+        *("assets", "bans", "blobs", "follows", "images", "instances", "leases", "moderations"),
+        *("moderators", "resources", "server", "services", "sessions", "shares"),
+        *("spent_refreshes", "tokens", "users", "worlds"),
+    }
 )
 """All tables."""
 _BESIDE: Final = {"sessions": "leases"}
@@ -74,9 +75,7 @@ def written_by(sql: str) -> frozenset[str]:
 class Reads:
     """The generations of the tables, and the rows that were read of them."""
 
-    def __init__(
-        self, *, enabled: bool, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, enabled: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._enabled = enabled
         self._monotonic = monotonic
         self._generations = dict.fromkeys(TABLES, 0)

@@ -57,6 +57,10 @@ class FakeNode:
     def occupancy(self, instance_id: str) -> FakeOccupancy:
         return self.inside.get(instance_id, FakeOccupancy())
 
+    @property
+    def live_version(self) -> int:
+        return hash((tuple(self.inside.items()), self.filled, tuple(self.online.items())))
+
     def full(self) -> frozenset[str]:
         return self.filled
 
