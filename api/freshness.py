@@ -8,7 +8,7 @@ and so is weak: `request` and `time` of the envelope stand beside it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -70,7 +70,12 @@ class Data:
 
     raw: Raw
     tag: str
-    user: User | None
+    user: User | None = None
+
+    @classmethod
+    def of(cls, body: bytes, user: User | None = None) -> Data:
+        """What is encoded already, with its tag."""
+        return cls(Raw(body), blake2b(body, digest_size=12).hexdigest(), user)
 
     def headers(self, *, private: bool) -> list[tuple[bytes, bytes]]:
         """The entity tag, and who may keep the answer: nobody without asking again (`no-cache`),
@@ -98,17 +103,21 @@ class Answers:
         """The data for those who ask with that key: as it was made for the same user, of the same
         generation, or made now.
 
-        The key holds whom it is for (`viewer_of`). The user is compared as well, for a user that
+        The key holds whom it is for (`key_of`). The user is compared as well, for a user that
         changed can for a moment be known as it was before.
         """
         data = self._kept.get(key, generation)
         if data is None or (data.user is not user and data.user != user):
             body = _encode(await make())
-            data = Data(Raw(body), blake2b(body, digest_size=12).hexdigest(), user)
+            data = Data.of(body, user)
             self._kept.put(key, generation, data, len(body) + _ENTRY_BYTES)
         return data
 
 
-def viewer_of(asker: Asker | None) -> Hashable:
-    """Who asks, as far as an answer depends on it."""
-    return None if asker is None else (asker.user.id, asker.guest)
+def key_of(
+    operation: str, asker: Asker | None, query: bytes, args: Mapping[str, str]
+) -> tuple[Hashable, ...]:
+    """What decides about an operation's answer at one moment, who asks included. Of the query, in
+    which there can be a token, it holds the digest."""
+    viewer = None if asker is None else (asker.user.id, asker.guest)
+    return (operation, viewer, blake2b(query).digest() if query else b"", *args.values())

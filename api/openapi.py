@@ -72,7 +72,7 @@ _PARTS: Final = {
     "other": "Who is followed: an id, a username, or `id@server`.",
 }
 _CONDITIONS: Final = {
-    "If-None-Match": "`ETag`s that the asker has: if the file's is among them, the answer is 304.",
+    "If-None-Match": "`ETag`s that the asker has: with the answer's among them, it is 304.",
 }
 _PARTS_OF_FILES: Final = {
     "Range": "One range of bytes, as `bytes=0-1023`; anything else asks for the whole file.",
@@ -247,17 +247,20 @@ def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
 
 
 def _header_parameters(operation: Operation) -> Iterable[Json]:
-    """What a download heeds (`api/downloads.py`)."""
+    """What a download (`api/downloads.py`) and an answer with an entity tag heed."""
+    heeded: dict[str, str] = {}
     if isinstance(operation.gives, Download):
         heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
-        for name, description in heeded.items():
-            yield {
-                "name": name,
-                "in": "header",
-                "required": False,
-                "description": description,
-                "schema": {"type": "string"},
-            }
+    elif operation.shows is not None:
+        heeded = _CONDITIONS
+    for name, description in heeded.items():
+        yield {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string"},
+        }
 
 
 def _not_null(field: Json) -> Json:
@@ -289,6 +292,9 @@ def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
         },
     }
     responses: Json = {"200": success}
+    if operation.shows is not None:
+        success["headers"] = {**_HEADERS, **_WEAK}
+        responses["304"] = {**_UNCHANGED, "headers": {**_HEADERS, **_WEAK}}
     if isinstance(operation.gives, Download):
         responses = _downloads(operation.gives)
     for status, errors in sorted(refusals.items()):
@@ -301,6 +307,8 @@ _TAG: Final = {
     "ETag": {"description": "The file's SHA-256, in quotes", "schema": {"type": "string"}},
     "Cache-Control": {"schema": {"type": "string"}},
 }
+_WEAK: Final = {**_TAG, "ETag": {"description": "Of `data`, weak", "schema": {"type": "string"}}}
+_UNCHANGED: Final = {"description": "The asker has it: `If-None-Match` names its `ETag`"}
 
 
 def _downloads(gives: Download) -> Json:
@@ -315,10 +323,7 @@ def _downloads(gives: Download) -> Json:
             "headers": {**headers, **extent},
             "content": content,
         }
-    responses["304"] = {
-        "description": "The asker has it: `If-None-Match` names its `ETag`",
-        "headers": {**_HEADERS, **_TAG},
-    }
+    responses["304"] = {**_UNCHANGED, "headers": {**_HEADERS, **_TAG}}
     return responses
 
 

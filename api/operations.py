@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
-from msgspec import Struct
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
@@ -23,7 +22,7 @@ from api.answer import Answer, encoded, json_answer, response_of
 from api.auth import Auth, bearer_from, credential_from
 from api.bodies import ReceivedBody
 from api.envelope import request_line, success, success_at_top
-from api.freshness import Answers, Shows, viewer_of
+from api.freshness import Answers, Shows, key_of
 from api.limits import READ, WRITE, Limits
 from api.ports import NodePort
 from reileta.access import Asker
@@ -282,6 +281,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
     need, rate, only, face = operation.need, operation.rate, operation.only, operation.face
     shows = operation.shows
+    enveloped: Any = success_at_top if face == "session" else success
 
     async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
         ip = address_of(current)
@@ -308,7 +308,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
         call = Call(current, asker, args, ip)
         if shows is not None:
-            key = (operation.name, viewer_of(asker), current.query_string, *args.values())
+            key = key_of(operation.name, asker, current.query_string, args)
             data = await answers.data(key, shows.generation(node), call.user, lambda: handled(call))
             headers += data.headers(private=need != "none")
             if data.is_known(current.headers.get("If-None-Match")):
@@ -322,10 +322,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         if isinstance(answer, Response):
             answer.headers.extend([(name.decode(), value.decode()) for name, value in headers])
             return answer
-        if face == "session":
-            body = success_at_top(line_of(current), node.clock.now_ms(), cast(Struct, answer))
-        else:
-            body = success(line_of(current), node.clock.now_ms(), answer)
+        body = enveloped(line_of(current), node.clock.now_ms(), answer)
         return json_answer(body, 200, headers)
 
     async def handled(call: Call) -> object:
@@ -336,7 +333,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
             if isinstance(call.request.body, ReceivedBody):
                 limits.body(call.ip, call.request.body.held_bytes)
         else:
-            given = query_of(call.request)
+            given = {**call.request.args.to_dict()}  # of a key that is given twice, the first
         return await handler(call, check(takes, given, invalid))
 
     return serve
@@ -366,11 +363,6 @@ def line_of(current: BaseRequestWebsocket) -> str:
     raw_path = current.scope.get("raw_path")
     path = raw_path.decode("ascii", "replace") if raw_path else current.path
     return request_line(path, current.query_string.decode("ascii", "replace"))
-
-
-def query_of(current: Request) -> dict[str, str]:
-    """The query; of a key that is given twice, the first."""
-    return current.args.to_dict()
 
 
 async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str, object]:

@@ -13,9 +13,11 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
+from quart.wrappers import Request
 
 from api.examples import Json
+from api.freshness import Data
 from api.openapi import document
 from api.operations import Operation
 from api.sockets import EXTENSION
@@ -52,17 +54,17 @@ def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        return _kept(as_json, "application/json")
+        return _kept(request, as_json, "application/json")
 
     @blueprint.get("/docs")
     async def docs() -> Response:
-        response = _kept(page, "text/html; charset=utf-8")
+        response = _kept(request, page, "text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         return response
 
     @blueprint.get("/docs/docs.css")
     async def stylesheet() -> Response:
-        return _kept(style, "text/css; charset=utf-8")
+        return _kept(request, style, "text/css; charset=utf-8")
 
     @blueprint.get("/")
     async def root() -> Response:
@@ -71,8 +73,15 @@ def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
     return blueprint
 
 
-def _kept(body: bytes, content_type: str) -> Response:
-    return Response(body, 200, {"Cache-Control": "no-cache"}, content_type=content_type)
+def _kept(asked: Request, body: bytes, content_type: str) -> Response:
+    """What anyone may keep and ask about again; 304 if the asker has it."""
+    data = Data.of(body)
+    headers = {name.decode(): value.decode() for name, value in data.headers(private=False)}
+    if not data.is_known(asked.headers.get("If-None-Match")):
+        return Response(body, 200, headers, content_type=content_type)
+    unchanged = Response(b"", 304, headers)
+    del unchanged.headers["Content-Length"], unchanged.headers["Content-Type"]
+    return unchanged
 
 
 def render(described: Json) -> str:
