@@ -24,10 +24,11 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
 
 from reileta import logevents
-from reileta.errors import DatabaseUnavailable, InvalidInput
+from reileta.errors import DatabaseUnavailable
 from reileta.startup import StartupError
 from reileta.store.nursery import plain_nursery
 from reileta.store.reads import Reads, written_by
+from reileta.store.storable import check_storable
 
 Row: TypeAlias = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Row]"
@@ -42,8 +43,6 @@ CLOSE_S: Final = 1.0
 IDLE_S: Final = 300.0
 """How long a connection may stand idle; what stands between may have forgotten it then."""
 RETRY_AFTER_S: Final = 1.0
-
-_BIGINT: Final = range(-(2**63), 2**63)
 
 _LOST: Final = (
     OSError,  # refused, reset, no such socket; TimeoutError is one of these
@@ -135,7 +134,7 @@ class Database(Queries):
 
         `remember` has `recall` remember rows: right where no other server writes to it.
         """
-        self.reads = Reads(enabled=remember)
+        self.reads: Reads[Row] = Reads(enabled=remember)
         self._loop = loop
         self._url = url
         self._slots = trio.Semaphore(connections, max_value=connections)
@@ -173,12 +172,8 @@ class Database(Queries):
         return self.reads.generation(tables) if self.available else None
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        _check_storable(args)
-        async with self._connected() as connection:
-            with self.reads.writing(written_by(sql)):
-                return await self.guard(
-                    lambda: connection.fetch(sql, *args), connection, STATEMENT_S
-                )
+        check_storable(args)
+        return await self._alone(sql, lambda it: it.fetch(sql, *args))
 
     async def recall(self, sql: str, *args: object) -> list[Row]:
         if not self.available:
@@ -186,13 +181,14 @@ class Database(Queries):
         return await self.reads.rows(sql, args, lambda: self.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> int:
-        _check_storable(args)
+        check_storable(args)
+        return _touched(await self._alone(sql, lambda it: it.execute(sql, *args)))
+
+    async def _alone(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """A statement that is no part of a transaction."""
         async with self._connected() as connection:
             with self.reads.writing(written_by(sql)):
-                status = await self.guard(
-                    lambda: connection.execute(sql, *args), connection, STATEMENT_S
-                )
-        return _touched(status)
+                return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
 
     async def ping(self) -> bool:
         """Whether the database gives a sign of life."""
@@ -328,18 +324,18 @@ class _Bound(Queries):
         """The tables that the transaction has written to so far."""
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        _check_storable(args)
+        check_storable(args)
         return await self._ask(sql, lambda it: it.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> int:
-        _check_storable(args)
+        check_storable(args)
         return _touched(await self._ask(sql, lambda it: it.execute(sql, *args)))
 
     async def _ask(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         written = written_by(sql)
-        if self._depth:  # nobody else sees it before COMMIT
-            self._written |= written
-            return await self._here(ask)
+        if self._depth:
+            self._written |= written  # nobody else sees it before COMMIT
+            written = frozenset()
         with self._database.reads.writing(written):
             return await self._here(ask)
 
@@ -357,12 +353,8 @@ class _Bound(Queries):
             end = commit
         finally:
             self._depth -= 1
-            if self._depth:
+            with self._database.reads.writing(frozenset() if self._depth else self._written):
                 await self._end(end)
-            else:
-                written, self._written = self._written, frozenset()
-                with self._database.reads.writing(written):
-                    await self._end(end)
 
     async def _end(self, sql: str) -> None:
         """Not to be cancelled: once COMMIT is sent, only its answer tells what has happened."""
@@ -375,29 +367,6 @@ class _Bound(Queries):
         return await self._database.guard(
             lambda: ask(self._connection), self._connection, self._statement_s
         )
-
-
-def _check_storable(args: Iterable[object]) -> None:
-    """Raises InvalidInput for what PostgreSQL can't hold: NUL, lone surrogates, huge numbers."""
-    for arg in args:
-        if isinstance(arg, str):
-            if "\x00" in arg or not _is_unicode(arg):
-                raise InvalidInput.field("text", "must not hold NUL or half a surrogate pair")
-        elif isinstance(arg, int):
-            if arg not in _BIGINT:
-                raise InvalidInput.field("number", "must fit into 64 bits")
-        elif isinstance(arg, (list, tuple)):
-            _check_storable(arg)
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _touched(status: str) -> int:

@@ -17,15 +17,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Any, Final, Generic, TypeVar
 
-import asyncpg
 import trio
 
 from reileta.errors import DatabaseUnavailable
 from reileta.remembered import Remembered
 
-Row: TypeAlias = asyncpg.Record
+R = TypeVar("R", bound=Iterable[Any])  # a row
 
 TTL_S: Final = 1.0
 """How long rows are remembered: what another process changes is read after that."""
@@ -72,7 +71,7 @@ def written_by(sql: str) -> frozenset[str]:
     return written | {_BESIDE[table] for table in written if table in _BESIDE}
 
 
-class Reads:
+class Reads(Generic[R]):
     """The generations of the tables, and the rows that were read of them."""
 
     def __init__(self, *, enabled: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +79,7 @@ class Reads:
         self._monotonic = monotonic
         self._generations = dict.fromkeys(TABLES, 0)
         self._unsettled_until_s = 0.0
-        self._rows: Remembered[list[Row]] = Remembered(LIMIT_BYTES, TTL_S, monotonic)
+        self._rows: Remembered[list[R]] = Remembered(LIMIT_BYTES, TTL_S, monotonic)
 
     def generation(self, tables: Iterable[str]) -> int | None:
         """A number that grows with each write to one of the tables.
@@ -108,8 +107,8 @@ class Reads:
                 self._generations[table] += 1
 
     async def rows(
-        self, sql: str, args: Sequence[object], read: Callable[[], Awaitable[list[Row]]]
-    ) -> list[Row]:
+        self, sql: str, args: Sequence[object], read: Callable[[], Awaitable[list[R]]]
+    ) -> list[R]:
         """The statement's rows, from memory or else as `read` reads them. Not to be changed."""
         tables = read_by(sql)
         if not tables:

@@ -1,0 +1,33 @@
+"""What PostgreSQL can't hold, found before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from reileta.errors import InvalidInput
+
+_BIGINT: Final = range(-(2**63), 2**63)
+
+
+def check_storable(args: Iterable[object]) -> None:
+    """Raises InvalidInput for what PostgreSQL can't hold: NUL, lone surrogates, huge numbers."""
+    for arg in args:
+        if isinstance(arg, str):
+            if "\x00" in arg or not _is_unicode(arg):
+                raise InvalidInput.field("text", "must not hold NUL or half a surrogate pair")
+        elif isinstance(arg, int):
+            if arg not in _BIGINT:
+                raise InvalidInput.field("number", "must fit into 64 bits")
+        elif isinstance(arg, (list, tuple)):
+            check_storable(arg)
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
