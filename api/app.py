@@ -33,6 +33,7 @@ from api.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
 from api.dispatch import Dispatch
 from api.envelope import failure
 from api.errors import answered, refusal_of
+from api.freshness import Answers
 from api.http.accounts import account_routes
 from api.http.assets import asset_routes
 from api.http.auth import auth_routes
@@ -53,7 +54,7 @@ from api.http.user_sessions import user_session_routes
 from api.http.users import user_routes
 from api.http.worlds import world_routes
 from api.limits import Limits
-from api.operations import Edge, Routes, Serve, address_of, line_of
+from api.operations import Edge, Operation, Routes, Serve, address_of, line_of
 from api.ports import NodePort
 from api.uploads import Places
 from reileta.errors import ReiletaError, TooManyRequests
@@ -129,6 +130,8 @@ class ReiletaApp(QuartTrio):
         self.auth = Auth(node.store.tokens, node.clock)
         self.limits = Limits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
+        self.answers = Answers()
+        self.operations: list[Operation] = []
         self._directly = Dispatch(self.url_map)
         self.before_request_funcs[None].append(self._before)
         self.before_websocket_funcs[None].append(self._before_upgrade)
@@ -138,6 +141,7 @@ class ReiletaApp(QuartTrio):
         """Serves the operations of a noun."""
         self.register_blueprint(routes.blueprint)
         self._directly.serves.update(routes.serves)
+        self.operations += routes.operations
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
         """Serves one request within a trace of its own, and counts it."""
@@ -265,7 +269,7 @@ def _preflight(allowed: Iterable[str]) -> Response:
 def create_app(node: NodePort, *, passwords: Passwords | None = None) -> ReiletaApp:
     """The application over a living server. `passwords` None: hashing with the defaults."""
     app = ReiletaApp(node)
-    edge = Edge(node, app.auth, app.limits)
+    edge = Edge(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
     places = Places()
     nouns = (
@@ -290,7 +294,6 @@ def create_app(node: NodePort, *, passwords: Passwords | None = None) -> Reileta
     )
     for routes in nouns:
         app.register_routes(routes)
-    operations = tuple(operation for routes in nouns for operation in routes.operations)
     app.register_blueprint(metrics_blueprint(edge))
-    app.register_blueprint(docs_blueprint(operations))
+    app.register_blueprint(docs_blueprint(app.operations))
     return app
