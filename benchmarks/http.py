@@ -7,13 +7,14 @@ A closed loop: each connection asks again as soon as it has its answer.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
@@ -26,8 +27,9 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.machine import usage
 from benchmarks.stats import Latency
 
-PATHS: Final = ("/api/time", "/api/instances")
+PATHS: Final = ("/api/time", "/api/instances", "/api/users/@me")
 _WARM_UP_S: Final = 0.5
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class PathResult(msgspec.Struct, frozen=True):
@@ -36,6 +38,8 @@ class PathResult(msgspec.Struct, frozen=True):
     latency: Latency | None
     statuses: dict[str, int]
     server_cpu_ms_each: float | None
+    generator_cpu: float
+    """Of the load's core; near 1, the load was the limit and not the server."""
 
 
 class HttpResult(msgspec.Struct, frozen=True):
@@ -49,11 +53,12 @@ class Asker:
     """One connection, with one request under way."""
 
     sock: socket.socket
+    request: bytes
     asked_ns: int = 0
-    received: bytearray = field(default_factory=bytearray)
+    received: bytes = b""
 
 
-def answer_status(received: bytes | bytearray) -> int | None:
+def answer_status(received: bytes) -> int | None:
     """The status of a complete answer; None while bytes are missing.
 
     Raises BenchmarkError for an answer without Content-Length.
@@ -61,13 +66,11 @@ def answer_status(received: bytes | bytearray) -> int | None:
     head = received.find(b"\r\n\r\n")
     if head == -1:
         return None
-    lines = bytes(received[:head]).lower().split(b"\r\n")
-    for line in lines[1:]:
-        name, _, value = line.partition(b":")
-        if name == b"content-length":
-            complete = len(received) >= head + 4 + int(value)
-            return int(lines[0].split(b" ")[1]) if complete else None
-    raise BenchmarkError("the server answered without Content-Length")
+    length = _LENGTH.search(received, 0, head + 2)
+    if length is None:
+        raise BenchmarkError("the server answered without Content-Length")
+    complete = len(received) >= head + 4 + int(length[1])
+    return int(received[9:12]) if complete else None
 
 
 def request(target: Target, path: str, token: str | None) -> bytes:
@@ -90,25 +93,23 @@ def measure(
 ) -> PathResult:
     """Asks for one path as fast as answers come."""
     askers: dict[int, Asker] = {}
-    requests: dict[int, bytes] = {}
     epoll = select.epoll()
     statuses: Counter[str] = Counter()
     latency_ns = array("q")
     try:
         for number in range(connections):
             sock = target.connect(number)
-            askers[sock.fileno()] = Asker(sock)
             token = tokens[number % len(tokens)] if tokens else None
-            requests[sock.fileno()] = request(target, path, token)
+            askers[sock.fileno()] = Asker(sock, request(target, path, token))
             epoll.register(sock, select.EPOLLIN)
-        for fd, asker in askers.items():
+        for asker in askers.values():
             asker.asked_ns = time.monotonic_ns()
-            asker.sock.sendall(requests[fd])
+            asker.sock.sendall(asker.request)
         begin = measured = time.monotonic()
-        before, end = None, begin + _WARM_UP_S + seconds
+        before, own_cpu_s, end = None, 0.0, begin + _WARM_UP_S + seconds
         while (now := time.monotonic()) < end:
             if measured == begin and now >= begin + _WARM_UP_S:
-                before, measured = usage(pid), now
+                before, own_cpu_s, measured = usage(pid), time.process_time(), now
                 statuses.clear()
                 del latency_ns[:]
             progress((now - begin) / (end - begin))
@@ -117,17 +118,19 @@ def measure(
                 data = asker.sock.recv(1 << 16)
                 if not data:
                     raise BenchmarkError("the server closed a connection that was to stay open")
-                asker.received += data
-                status = answer_status(asker.received)
+                received = asker.received + data
+                status = answer_status(received)
                 if status is None:
+                    asker.received = received
                     continue
                 done_ns = time.monotonic_ns()
                 statuses[str(status)] += 1
                 latency_ns.append(done_ns - asker.asked_ns)
-                asker.received.clear()
+                asker.received = b""
                 asker.asked_ns = done_ns
-                asker.sock.sendall(requests[fd])
+                asker.sock.sendall(asker.request)
         span_s, after = time.monotonic() - measured, usage(pid)
+        own_cpu_s = time.process_time() - own_cpu_s
     except OSError as error:
         raise BenchmarkError(f"GET {path}: {error}") from error
     finally:
@@ -142,6 +145,7 @@ def measure(
         latency=Latency.of(latency_ns),
         statuses=dict(statuses),
         server_cpu_ms_each=None if cpu_s is None or not count else cpu_s / count * 1000,
+        generator_cpu=own_cpu_s / span_s,
     )
 
 

@@ -21,7 +21,7 @@ from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
 from benchmarks.queue import QueueResult
-from benchmarks.report import Report, RoomRun, Sustained
+from benchmarks.report import HTTP_PATH, HttpRun, Report, RoomRun, Sustained
 from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
 from benchmarks.slow import SlowResult
@@ -77,12 +77,14 @@ class Asker:
         self,
         servers: Servers,
         kinds: Sequence[Kind],
+        http_kinds: Sequence[Kind],
         scale: Scale,
         core: int | None,
         screen: Screen,
         report: Report,
     ) -> None:
         self.kinds = kinds
+        self.http_kinds = http_kinds
         self.scale = scale
         self.report = report
         self._servers = servers
@@ -91,7 +93,7 @@ class Asker:
         self._has_bots = False
 
     def ask(
-        self, kind: Kind, file: str, what: str, result: type[Result], **options: float
+        self, kind: Kind, file: str, what: str, result: type[Result], **options: float | str
     ) -> Result:
         """One run against a server that is started for it. Raises BenchmarkError."""
         self._screen.begin(f"{kind.title}: {what}")
@@ -112,7 +114,7 @@ class Asker:
         running: Running,
         file: str,
         result: type[Result],
-        options: Mapping[str, float],
+        options: Mapping[str, float | str],
     ) -> Result:
         command = [sys.executable, "-m", f"benchmarks.{file}", "--json", "--url", running.url]
         command += ["--pid", str(running.pid)]
@@ -123,7 +125,8 @@ class Asker:
         if file in ("rooms", "sustained", "inbound"):
             command += ["--protocol", kind.protocol]
         for name, value in options.items():
-            command += [f"--{name.replace('_', '-')}", f"{value:g}"]
+            said = value if isinstance(value, str) else f"{value:g}"
+            command += [f"--{name.replace('_', '-')}", said]
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
             assert process.stdout is not None
@@ -246,9 +249,17 @@ def queue(asker: Asker) -> None:
 
 
 def http(asker: Asker) -> None:
-    """Requests a second."""
-    seconds = asker.scale.probe_s
-    asker.report.http = asker.ask(REILETA, "http", "HTTP requests", HttpResult, seconds=seconds)
+    """Requests a second; of the peers, on the one path that all have."""
+    for kind in asker.http_kinds:
+        options: dict[str, float | str] = {} if kind is REILETA else {"path": HTTP_PATH}
+        try:
+            found = asker.ask(
+                kind, "http", "HTTP requests", HttpResult, seconds=asker.scale.probe_s, **options
+            )
+        except BenchmarkError as error:
+            asker.note(f"{kind.title}, HTTP requests", error)
+            continue
+        asker.report.http.append(HttpRun(kind.title, found))
 
 
 def slow(asker: Asker) -> None:

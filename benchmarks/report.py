@@ -20,6 +20,8 @@ from benchmarks.slow import SlowResult
 from benchmarks.sustained import SustainedResult
 
 KIB = 1024
+HTTP_PATH = "/api/time"
+"""The path that all servers answer."""
 
 
 class RoomRun(msgspec.Struct, frozen=True):
@@ -42,6 +44,13 @@ class Sustained(msgspec.Struct, frozen=True):
     search: SustainedResult | None
 
 
+class HttpRun(msgspec.Struct, frozen=True):
+    """Requests a second of one server."""
+
+    server: str
+    result: HttpResult
+
+
 class Report(msgspec.Struct):
     """A run of `benchmarks.run`. Lists are empty, and values None, for what was not asked."""
 
@@ -58,12 +67,23 @@ class Report(msgspec.Struct):
     idle: IdleResult | None = None
     joins: JoinsResult | None = None
     queue: QueueResult | None = None
-    http: HttpResult | None = None
+    http: list[HttpRun] = []
     slow: SlowResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
         return next((run.result for run in found), None)
+
+    def requests_per_s(self, server: str, path: str) -> float | None:
+        """What a server answered of one path."""
+        found = (
+            one.requests_per_s
+            for run in self.http
+            if run.server == server
+            for one in run.result.paths
+            if one.path == path
+        )
+        return next(found, None)
 
     def load_results(self) -> Iterator[LoadResult]:
         """Every run of the load generator, the probes of searches included."""
@@ -122,6 +142,15 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         if queue.latency is not None:
             p99 = queue.latency.p99_ms
             yield Check("p99 from a free seat to `admitted`", "≤ 20 ms", f"{p99:.1f} ms", p99 <= 20)
+    ours_per_s, theirs = (
+        report.requests_per_s(us, HTTP_PATH),
+        report.requests_per_s("FastAPI", HTTP_PATH),
+    )
+    if ours_per_s and theirs:
+        times = ours_per_s / theirs
+        yield Check(
+            f"requests a second on {HTTP_PATH} / FastAPI's", "≥ 1", f"{times:.2f}", times >= 1
+        )
     if report.slow is not None:
         slow = report.slow
         found = f"{slow.ratio:.2f}"
@@ -233,11 +262,15 @@ def _singles(report: Report) -> Table:
             f"{queue.promotions_per_s:.0f} promotions/s, {queue.latency.p50_ms:.1f} ms, "
             f"p99 {queue.latency.p99_ms:.1f} ms from a free seat to `admitted`",
         )
-    if report.http is not None:
-        for path in report.http.paths:
+    for run in report.http:
+        for path in run.result.paths:
             p99 = f", p99 {path.latency.p99_ms:.1f} ms" if path.latency else ""
             statuses = ", ".join(f"{count:,} with {code}" for code, count in path.statuses.items())
-            table.add_row(f"GET {path.path}", f"{path.requests_per_s:,.0f}/s{p99} ({statuses})")
+            limit = f", load's CPU {path.generator_cpu:.0%}"
+            table.add_row(
+                f"{run.server}: GET {path.path}",
+                f"{path.requests_per_s:,.0f}/s{p99} ({statuses}{limit})",
+            )
     if slow is not None:
         table.add_row(
             f"fast readers' p99 without and with a slow one among {slow.players}",

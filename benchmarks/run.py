@@ -21,7 +21,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.machine import cores, describe, lift_file_limit
 from benchmarks.questions import QUESTIONS, Asker, Scale
 from benchmarks.screen import Screen
-from benchmarks.servers import KINDS, REILETA, Servers, install_peers
+from benchmarks.servers import HTTP_KINDS, KINDS, REILETA, Servers, install_peers
 
 RESULTS: Final = Path(__file__).parent / "results" / "latest"
 _WIDTH: Final = 140
@@ -48,7 +48,7 @@ def run(names: list[str], scale: Scale, peers: bool, console: Console) -> report
     with tempfile.TemporaryDirectory(prefix="reileta-bench-") as folder:
         Path(folder).chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
         servers = Servers(Path(folder), pair[0] if pair else None)
-        wanted = KINDS if peers else (REILETA,)
+        wanted = dict.fromkeys((*KINDS, *HTTP_KINDS) if peers else (REILETA,))
         problems = {kind: servers.missing(kind) for kind in wanted}
         found = report.Report(
             when=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -60,9 +60,12 @@ def run(names: list[str], scale: Scale, peers: bool, console: Console) -> report
         )
         if install_problem:
             found.missing["peers"] = install_problem
-        measured = [kind for kind, problem in problems.items() if problem is None]
+        there = {kind for kind, problem in problems.items() if problem is None}
+        measured = [kind for kind in KINDS if kind in there]
+        over_http = [kind for kind in HTTP_KINDS if kind in there]
         with Screen(console, len(names)) as screen:
-            asker = Asker(servers, measured, scale, pair[1] if pair else None, screen, found)
+            core = pair[1] if pair else None
+            asker = Asker(servers, measured, over_http, scale, core, screen, found)
             for name in names:
                 screen.question(name)
                 try:

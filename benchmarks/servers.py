@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -37,6 +38,11 @@ WS: Final = Kind("ws", "Node ws", "plain")
 SOCKETIO: Final = Kind("socketio", "Socket.IO", "socketio")
 BUN: Final = Kind("bun", "Bun", "plain")
 KINDS: Final = (REILETA, WS, SOCKETIO, BUN)
+FASTAPI: Final = Kind("fastapi", "FastAPI", "http")
+EXPRESS: Final = Kind("express", "Express", "http")
+HTTP_KINDS: Final = (REILETA, FASTAPI, EXPRESS)
+"""Those that answer `/api/time`; FastAPI runs on uvicorn with uvloop and httptools."""
+_PACKAGES: Final = {WS: "ws", SOCKETIO: "socket.io", EXPRESS: "express"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,15 @@ class Running:
 
 
 class Servers:
-    """Starts servers, each on its core, with its output in a file of the work folder."""
+    """Starts servers, each on its core, with its output in a file of the work folder.
 
-    def __init__(self, folder: Path, core: int | None) -> None:
+    `binaries` is where Reileta is installed; by default, beside this Python.
+    """
+
+    def __init__(self, folder: Path, core: int | None, binaries: Path | None = None) -> None:
         self._folder = folder
         self._core = core
-        self._reileta = Path(sys.executable).parent / "reileta"
+        self._reileta = (binaries or Path(sys.executable).parent) / "reileta"
         self.tokens = folder / "tokens"
 
     def missing(self, kind: Kind) -> str | None:
@@ -62,9 +71,14 @@ class Servers:
             return None if self._reileta.exists() else f"{self._reileta} is not installed"
         if kind is BUN:
             return None if _bun() else "Bun is not installed (npm ci in benchmarks/peers)"
+        if kind is FASTAPI:
+            wanted = [
+                name for name in ("fastapi", "uvicorn", "uvloop", "httptools") if not _has(name)
+            ]
+            return f"not installed: {', '.join(wanted)}" if wanted else None
         if shutil.which("node") is None:
             return "Node is not installed"
-        package = "ws" if kind is WS else "socket.io"
+        package = _PACKAGES[kind]
         if not (PEERS / "node_modules" / package).is_dir():
             return f"{package} is not installed (npm ci in benchmarks/peers)"
         return None
@@ -88,6 +102,7 @@ class Servers:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self._folder,
+                env={**os.environ, "NODE_ENV": "production"},
                 start_new_session=True,
             )
         try:
@@ -105,6 +120,8 @@ class Servers:
             return [str(self._reileta), "serve", *options, "--log-format", "json"]
         if kind is BUN:
             return [str(_bun()), str(PEERS / "bun.js")]
+        if kind is FASTAPI:
+            return [sys.executable, str(PEERS / "fastapi_app.py")]
         return ["node", str(PEERS / f"{kind.name}.js")]
 
     def _call(self, command: Sequence[str]) -> None:
@@ -124,6 +141,10 @@ def install_peers() -> str | None:
     command = [npm, "ci", "--no-audit", "--no-fund", "--prefix", str(PEERS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else f"npm ci failed: {done.stderr.strip()[-500:]}"
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _bun() -> Path | None:

@@ -1,0 +1,186 @@
+"""HTTP requests a second of this version and of others, in alternating rounds of one run.
+
+    python -m benchmarks.http_rounds --against ../other-checkout [--rounds 7] [--seconds 4]
+
+`--against` is a checkout of another version with its own `.venv` (`make install` there). All
+servers run at once on one core, their PostgreSQLs with them, and one at a time is asked: so what
+else the machine does meets all alike. Medians of the rounds, and the ratios of each round.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.connect import Target
+from benchmarks.dialects import read_tokens
+from benchmarks.errors import BenchmarkError
+from benchmarks.http import PATHS, PathResult, measure
+from benchmarks.machine import cores, describe, lift_file_limit
+from benchmarks.report import HTTP_PATH
+from benchmarks.servers import HTTP_KINDS, REILETA, Running, Servers, install_peers
+
+BOTS: Final = 32
+_LIMIT: Final = 0.9
+"""Of the load's core: with more, the load may have been the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server that is measured: on these paths, with these tokens."""
+
+    title: str
+    running: Running
+    paths: Sequence[str]
+    tokens: Sequence[str]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One server on one path: a result for each round."""
+
+    path: str
+    server: str
+    rounds: list[PathResult]
+
+    @property
+    def per_s(self) -> float:
+        """The median of its rounds."""
+        return statistics.median(one.requests_per_s for one in self.rounds)
+
+    @property
+    def generator_cpu(self) -> float:
+        return max(one.generator_cpu for one in self.rounds)
+
+    def times(self, other: Row) -> float:
+        """The median of the ratios to another's, round by round."""
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return statistics.median(mine.requests_per_s / its.requests_per_s for mine, its in pairs)
+
+
+@dataclass(slots=True)
+class Rounds:
+    """The rounds, one after the other; each begins with another server than the one before."""
+
+    ask: Callable[[Contender, str], PathResult]
+    found: dict[tuple[str, str], list[PathResult]] = field(default_factory=dict)
+
+    def run(self, contenders: Sequence[Contender], rounds: int) -> list[Row]:
+        """All rounds; rows by path, in the order of the contenders."""
+        paths = list(dict.fromkeys(path for one in contenders for path in one.paths))
+        for number in range(rounds):
+            shift = number % len(contenders)
+            for path in paths:
+                for one in (*contenders[shift:], *contenders[:shift]):
+                    if path in one.paths:
+                        self.found.setdefault((path, one.title), []).append(self.ask(one, path))
+        return [
+            Row(path, one.title, self.found[path, one.title])
+            for path in paths
+            for one in contenders
+            if path in one.paths
+        ]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The medians, and how this version (the first of each path) stands to the others."""
+    shown = Table("path", "server", "requests/s", "this / it", "p99 ms", "load's CPU")
+    ours: dict[str, Row] = {}
+    for row in rows:
+        first = ours.setdefault(row.path, row)
+        p99s = [one.latency.p99_ms for one in row.rounds if one.latency is not None]
+        mark = " !" if row.generator_cpu > _LIMIT else ""
+        shown.add_row(
+            row.path,
+            row.server,
+            f"{row.per_s:,.0f}",
+            "" if first is row else f"{first.times(row):.2f}",
+            f"{statistics.median(p99s):.1f}" if p99s else "-",
+            f"{row.generator_cpu:.0%}{mark}",
+        )
+    return shown
+
+
+@contextmanager
+def contenders(
+    folder: Path, against: Sequence[Path], peers: bool, core: int | None, console: Console
+) -> Iterator[list[Contender]]:
+    """The servers, started: this version first."""
+    with ExitStack() as stack:
+        found = []
+        for number, checkout in enumerate((None, *against)):
+            place = folder / f"version-{number}"
+            place.mkdir(mode=0o755)
+            binaries = None if checkout is None else checkout.resolve() / ".venv" / "bin"
+            servers = Servers(place, core, binaries)
+            problem = servers.missing(REILETA)
+            if problem is not None:
+                raise BenchmarkError(problem)
+            servers.make_bots(BOTS)
+            running = stack.enter_context(servers.run(REILETA))
+            title = "this version" if checkout is None else str(checkout)
+            found.append(Contender(title, running, PATHS, read_tokens(servers.tokens)))
+        servers = Servers(folder, core)
+        for kind in HTTP_KINDS if peers else ():
+            problem = None if kind is REILETA else servers.missing(kind)
+            if problem is not None:
+                console.print(f"[yellow]not measured: {kind.title}: {problem}[/]")
+            elif kind is not REILETA:
+                running = stack.enter_context(servers.run(kind))
+                found.append(Contender(kind.title, running, (HTTP_PATH,), ()))
+        yield found
+
+
+def main(
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A checkout of another version; again for more.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of each measurement.")] = 4,
+    connections: Annotated[int, typer.Option(min=1)] = 32,
+    peers: Annotated[bool, typer.Option(help="Measure Express and FastAPI too.")] = True,
+    output: Annotated[Path | None, typer.Option(help="A file for all results, JSON.")] = None,
+) -> None:
+    """Requests a second of several versions, in alternating rounds."""
+    console = Console() if Console().is_terminal else Console(width=140)
+    lift_file_limit()
+    pair = cores()
+    if peers and (problem := install_peers()) is not None:
+        console.print(f"[yellow]{problem}[/]")
+
+    def ask(one: Contender, path: str) -> PathResult:
+        target = Target.parse(one.running.url)
+        pid = one.running.pid
+        return measure(target, path, one.tokens, connections, seconds, pid, lambda _: None)
+
+    with tempfile.TemporaryDirectory(prefix="reileta-bench-") as made:
+        folder = Path(made)
+        folder.chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
+        try:
+            core = pair[0] if pair else None
+            with contenders(folder, against or (), peers, core, console) as there:
+                if pair:
+                    os.sched_setaffinity(0, {pair[1]})
+                rows = Rounds(ask).run(there, rounds)
+        except BenchmarkError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+    console.print(table(rows))
+    console.print(f"{rounds} rounds of {seconds:g} s; {describe()}", highlight=False)
+    if output is not None:
+        output.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
