@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Literal
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable
+from hypercorn.typing import ASGIReceiveCallable, HTTPScope
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest, TrioWebsocket
 from quart_trio.wrappers.request import TrioBody
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.heads import BoundedHead
@@ -37,15 +38,17 @@ class ReceivedBody(TrioBody):
     """The body of one request. `whole` says that all of it has come."""
 
     def __init__(self, expected_length: int | None, max_length: int | None) -> None:
-        super().__init__(None, None)  # the limit is kept here, where a handler can choose another
+        # Quart's own constructor makes events that are not used here. Ours are made when they are
+        # waited for: most requests have no body.
+        self._data = bytearray()
         self.expected_bytes = expected_length
         """`Content-Length`, None for a body that does not say how long it is."""
         self.whole = False
         """The client has sent all."""
         self._limit_bytes = max_length
         self._wanted: Literal["unknown", "whole", "chunks"] = "unknown"
-        self._arrived = trio.Event()
-        self._taken = trio.Event()
+        self._arrived: trio.Event | None = None
+        self._taken: trio.Event | None = None
         self._receive: Callable[[], Awaitable[None]] | None = None
 
     def receive_with(self, receive: Callable[[], Awaitable[None]]) -> None:
@@ -58,11 +61,11 @@ class ReceivedBody(TrioBody):
     def append(self, data: bytes) -> None:
         if data:
             self._data += data
-            self._arrived.set()
+            _tell(self._arrived)
 
     def set_complete(self) -> None:
         self.whole = True
-        self._arrived.set()
+        _tell(self._arrived)
 
     @property
     def held_bytes(self) -> int:
@@ -107,7 +110,7 @@ class ReceivedBody(TrioBody):
     def take(self) -> bytearray:
         """What has come and was not taken yet; it may be nothing."""
         chunk, self._data = self._data, bytearray()
-        self._taken.set()
+        _tell(self._taken)
         return chunk
 
     async def more(self) -> None:
@@ -120,7 +123,12 @@ class ReceivedBody(TrioBody):
 
     def _want(self, wanted: Literal["whole", "chunks"]) -> None:
         self._wanted = wanted
-        self._taken.set()
+        _tell(self._taken)
+
+
+def _tell(event: trio.Event | None) -> None:
+    if event is not None:
+        event.set()
 
 
 class Chunks:
@@ -174,6 +182,43 @@ class ReceivedRequest(BoundedHead, TrioRequest):
 
     body: ReceivedBody
     body_class: type[TrioBody] = ReceivedBody
+
+    def __init__(
+        self,
+        method: str,
+        scheme: str,
+        path: str,
+        query_string: bytes,
+        headers: Headers,
+        root_path: str,
+        http_version: str,
+        scope: HTTPScope,
+        *,
+        max_content_length: int | None = None,
+        body_timeout: int | None = None,
+        send_push_promise: Callable[[str, Headers], Awaitable[None]],
+    ) -> None:
+        # What the constructors of Werkzeug's, Quart's and Quart-Trio's classes do, but that they
+        # look through all headers for three that hardly any request has.
+        self.method = method.upper()
+        self.scheme = scheme
+        self.server = scope.get("server")
+        self.root_path = root_path.rstrip("/")
+        self.path = "/" + path.lstrip("/")
+        self.query_string = query_string
+        self.headers = headers
+        client = scope.get("client")
+        self.remote_addr = client[0] if client else None
+        self.http_version = http_version
+        self.scope = scope
+        self.body_timeout = body_timeout
+        sized = any(len(name) == 14 and name.lower() == "content-length" for name, _ in headers)
+        self.body = ReceivedBody(self.content_length if sized else None, max_content_length)
+        self._cached_json = {False: Ellipsis, True: Ellipsis}
+        self._form = None
+        self._files = None
+        self._parsing_lock = self.lock_class()  # type: ignore[assignment]
+        self._send_push_promise = send_push_promise
 
 
 class HttpExchange(TrioASGIHTTPConnection):

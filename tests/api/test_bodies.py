@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
+from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers.request import TrioBody
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.bodies import HELD_BYTES, PACE_BYTES, PACE_S, ReceivedBody
+from api.bodies import HELD_BYTES, PACE_BYTES, PACE_S, ReceivedBody, ReceivedRequest
 from reileta.errors import PayloadTooLarge, RequestTimedOut
 
 
@@ -128,3 +133,40 @@ async def test_time_that_the_reader_takes_is_not_the_clients(
         received.append(b"x")
         assert await anext(chunks) == b"x"
         await trio.sleep(PACE_S)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"content-length": "12"}, {"Content-Length": "x"}, {"Content-Length": "-1"},
+     {"Content-Length": "12", "Transfer-Encoding": "chunked"}, {"Cookie": "a=b", "X-Length": "1"}],
+)  # fmt: skip
+async def test_a_request_is_made_as_quart_makes_it(headers: dict[str, str]) -> None:
+    sent = Headers({"Remote-Addr": "192.0.2.1", **headers})
+    scope: Any = {"type": "http", "client": ("192.0.2.1", 40000), "server": ("127.0.0.1", 80)}
+
+    def made(kind: type[TrioRequest]) -> TrioRequest:
+        return kind(
+            "post", "http", "//a/b", b"c=d", sent, "/r/",
+            "1.1", scope, max_content_length=100, body_timeout=5, send_push_promise=no_push,
+        )  # fmt: skip
+
+    class Quarts(TrioRequest):
+        body_class: type[TrioBody] = ReceivedBody
+
+    async def no_push(path: str, headers: Headers) -> None:
+        return None
+
+    ours, theirs = made(ReceivedRequest), made(Quarts)
+    apart = {
+        "body",
+        "_parsing_lock",
+        "content_length",
+    }  # the last is worked out when it is asked for
+    kept = [
+        {name: one.__dict__[name] for name in one.__dict__.keys() - apart} for one in (ours, theirs)
+    ]
+    assert kept[0] == kept[1]
+    assert type(ours._parsing_lock) is type(theirs._parsing_lock)
+    assert ours.content_length == theirs.content_length
+    assert ours.body.__dict__ == theirs.body.__dict__
+    assert isinstance(ours.body, ReceivedBody)
