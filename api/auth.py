@@ -92,10 +92,12 @@ def credential_of(
 
 def credential_from(carrier: BaseRequestWebsocket) -> Credential | None:
     """`credential_of` for a Quart request or websocket."""
+    # The query and cookies are parsed only where they count.
+    alone = "Authorization" in carrier.headers
     return credential_of(
         carrier.headers,
-        carrier.args,
-        carrier.cookies,
+        {} if alone or not carrier.query_string else carrier.args,
+        {} if alone else carrier.cookies,
         method="WEBSOCKET" if carrier.scope["type"] == "websocket" else carrier.method,
         scheme=carrier.scheme,
     )

@@ -94,18 +94,23 @@ class Rounds:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The medians, and how this version (the first of each path) stands to the others."""
-    shown = Table("path", "server", "requests/s", "this / it", "p99 ms", "load's CPU")
+    """The medians, and how this version (the first of each path) stands to the others.
+
+    `CPU µs` is the server process's own for each request, without its PostgreSQL's.
+    """
+    shown = Table("path", "server", "requests/s", "this / it", "CPU µs", "p99 ms", "load's CPU")
     ours: dict[str, Row] = {}
     for row in rows:
         first = ours.setdefault(row.path, row)
         p99s = [one.latency.p99_ms for one in row.rounds if one.latency is not None]
+        cpus = [one.server_cpu_ms_each for one in row.rounds if one.server_cpu_ms_each]
         mark = " !" if row.generator_cpu > _LIMIT else ""
         shown.add_row(
             row.path,
             row.server,
             f"{row.per_s:,.0f}",
             "" if first is row else f"{first.times(row):.2f}",
+            f"{statistics.median(cpus) * 1000:,.0f}" if cpus else "-",
             f"{statistics.median(p99s):.1f}" if p99s else "-",
             f"{row.generator_cpu:.0%}{mark}",
         )
@@ -118,7 +123,7 @@ def contenders(
 ) -> Iterator[list[Contender]]:
     """The servers, started: this version first."""
     with ExitStack() as stack:
-        found = []
+        versions = []
         for number, checkout in enumerate((None, *against)):
             place = folder / f"version-{number}"
             place.mkdir(mode=0o755)
@@ -127,6 +132,9 @@ def contenders(
             problem = servers.missing(REILETA)
             if problem is not None:
                 raise BenchmarkError(problem)
+            versions.append((checkout, servers))
+        found = []
+        for checkout, servers in versions:
             servers.make_bots(BOTS)
             running = stack.enter_context(servers.run(REILETA))
             title = "this version" if checkout is None else str(checkout)
