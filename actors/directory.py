@@ -54,9 +54,10 @@ class Directory:
     def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
         """An instance is this full now; None: it no longer lives."""
         before = self.occupancies.pop(instance_id, VACANT)
-        self.version += 1
         if occupancy is not None:
             self.occupancies[instance_id] = occupancy
+        if before != (occupancy or VACANT):
+            self.version += 1
         self._metrics.players += (occupancy or VACANT).connected - before.connected
         self._metrics.instances = len(self.occupancies)
 
@@ -97,17 +98,17 @@ class Directory:
         """A socket of the user opened; whether it is the first."""
         sockets = self._sockets.setdefault(user_id, {})
         sockets[sink] = None
-        self.version += 1
-        return len(sockets) == 1
+        first = len(sockets) == 1
+        self.version += first
+        return first
 
     def closed(self, user_id: str, sink: Sink) -> bool:
         """A socket of the user closed; whether it was the last."""
         sockets = self._sockets.get(user_id, {})
         sockets.pop(sink, None)
-        self.version += 1
-        if not sockets:
-            return self._sockets.pop(user_id, None) is not None
-        return False
+        last = not sockets and self._sockets.pop(user_id, None) is not None
+        self.version += last
+        return last
 
     def queue(self, user_id: str, instance_id: str) -> None:
         """The user is a candidate there."""

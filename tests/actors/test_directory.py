@@ -38,3 +38,31 @@ def test_watchers_of_one_and_of_all_are_kept_apart() -> None:
     directory.unwatch(two, "i_1")
     assert list(directory.watchers("i_1")) == []
     assert directory._watchers == {}
+
+
+def test_the_version_grows_with_what_can_be_seen_and_with_nothing_else() -> None:
+    directory, one, two = Directory(Metrics()), FakeSink(), FakeSink()
+    versions = [directory.version]
+
+    def grew() -> bool:
+        versions.append(directory.version)
+        return versions[-1] > versions[-2]
+
+    directory.occupy("i_1", Occupancy())
+    assert not grew()
+    directory.occupy("i_1", Occupancy(1))
+    assert grew()
+    directory.occupy("i_1", Occupancy(1))
+    assert not grew()
+    directory.occupy("i_1", Occupancy(1, master="u_1"))
+    assert grew()
+    directory.occupy("i_1", None)
+    assert grew()
+    directory.occupy("i_1", None)
+    assert not grew()
+    for sink, first in ((one, True), (two, False)):
+        assert directory.opened("u_1", sink) == first
+        assert grew() == first
+    for sink, last in ((one, False), (two, True), (two, False)):
+        assert directory.closed("u_1", sink) == last
+        assert grew() == last

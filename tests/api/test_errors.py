@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from werkzeug.exceptions import (
     BadGateway,
     BadRequest,
@@ -14,7 +15,7 @@ from werkzeug.exceptions import (
 )
 
 import reileta.errors as errors
-from api.errors import WrongMethod, close_code_of, refusal_of, status_of
+from api.errors import WrongMethod, answered, close_code_of, refusal_of, status_of
 from reileta.errors import ReiletaError
 
 # PROTOCOL §2, row by row.
@@ -99,3 +100,22 @@ def test_headers_go_with_some() -> None:
     assert headers(errors.NotLoggedIn()) == {"WWW-Authenticate": "Bearer"}
     assert headers(errors.CredentialMalformed()) == {}
     assert headers(errors.ServiceDisabled()) == {}
+
+
+async def test_what_comes_out_of_work_is_an_answer_or_a_refusal() -> None:
+    async def works() -> str:
+        return "done"
+
+    async def fails() -> str:
+        raise ZeroDivisionError
+
+    async def cancelled() -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    assert await answered(works, repr) == "done"
+    assert await answered(fails, repr) == "ZeroDivisionError()"
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await answered(cancelled, repr)
+    assert scope.cancelled_caught
