@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from api.app import ReiletaApp
+from api.links import PARAMETER
 from api.ports import GatewayPort
 from api.ws.gateway import Gateway, gateway_blueprint
 from reileta import commands, events
@@ -161,7 +162,7 @@ async def test_a_body_is_required_where_nothing_works_without(document: Json, ad
     assert (await ada.ask("POST", "/api/users/@me")).status == 200
 
 
-async def test_downloads_say_which_headers_they_heed(document: Json) -> None:
+async def test_reads_say_which_headers_they_heed(app: ReiletaApp, document: Json) -> None:
     heeded = {
         path: [one["name"] for one in operation["parameters"] if one["in"] == "header"]
         for path, method, operation in operations(document)
@@ -172,7 +173,14 @@ async def test_downloads_say_which_headers_they_heed(document: Json) -> None:
     assert heeded.pop("/api/worlds/{ref}/thumbnail") == ["If-None-Match"]
     assert heeded.pop("/api/users/{ref}/thumbnail") == ["If-None-Match"]
     assert heeded.pop("/api/users/{ref}/banner") == ["If-None-Match"]
-    assert not any(heeded.values())
+    tagged = {PARAMETER.sub(r"{\1}", one.path) for one in app.operations if one.shows is not None}
+    assert {path for path, headers in heeded.items() if headers} == tagged
+    for path in tagged:
+        assert heeded[path] == ["If-None-Match"]
+        answers = document["paths"][path]["get"]["responses"]
+        assert "ETag" in answers["200"]["headers"]
+        assert "ETag" in answers["304"]["headers"]
+        assert "content" not in answers["304"]
 
 
 async def test_every_command_and_event_is_in_it_with_a_schema(document: Json) -> None:
