@@ -53,12 +53,12 @@ class Directory:
 
     def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
         """An instance is this full now; None: it no longer lives."""
-        before = self.occupancies.pop(instance_id, VACANT)
+        before = self.occupancies.pop(instance_id, None)
         if occupancy is not None:
             self.occupancies[instance_id] = occupancy
-        if before != (occupancy or VACANT):
+        if before != occupancy:
             self.version += 1
-        self._metrics.players += (occupancy or VACANT).connected - before.connected
+        self._metrics.players += (occupancy or VACANT).connected - (before or VACANT).connected
         self._metrics.instances = len(self.occupancies)
 
     def full(self) -> frozenset[str]:

@@ -41,7 +41,7 @@ from reileta.visibility import is_private
 BINARY: Final = "application/octet-stream"
 _WORLD: Final = (WorldNotFound, ServerNotFound)
 _ASSET: Final = (*_WORLD, AssetNotFound)
-_SHOWN: Final = Shows(("assets", "worlds"))
+_SHOWN: Final = Shows(("assets", "worlds", "shares"))
 
 
 class AssetCreate(Input):

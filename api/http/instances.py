@@ -36,7 +36,7 @@ from reileta.validation import (
 from reileta.views import InstanceView, ListView, NothingView, instance_view
 
 _NAME_ATTEMPTS: Final = 4
-_SHOWN: Final = Shows(("instances", "users"), live=True)
+_SHOWN: Final = Shows(("instances", "moderators", "users"), live=True)
 
 
 class InstanceCreate(Input):

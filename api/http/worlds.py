@@ -25,7 +25,7 @@ from reileta.validation import Capacity, Description, Input, Reference, TagList,
 from reileta.views import ListView, NothingView, WorldView
 
 DEFAULT_CAPACITY: Final = 32
-_SHOWN: Final = Shows(("worlds", "users", "assets", "images"))
+_SHOWN: Final = Shows(("worlds", "shares", "users", "assets", "images"))
 
 
 class WorldCreate(Input):

@@ -12,7 +12,7 @@ class Moderators:
 
     async def of(self, instance_id: str) -> list[str]:
         """The instance's moderators as they were put, in the order of their naming."""
-        rows = await self._queries.fetch(
+        rows = await self._queries.recall(
             "SELECT user_ref FROM moderators WHERE instance_id = $1 ORDER BY issued", instance_id
         )
         return [row["user_ref"] for row in rows]

@@ -78,7 +78,7 @@ class Worlds:
         """Who may see the world. Asks the database only about private ones."""
         shares: frozenset[str] = frozenset()
         if visibility.is_private(world.tags):
-            rows = await self._queries.fetch(
+            rows = await self._queries.recall(
                 "SELECT user_id FROM shares WHERE number = $1", world.number
             )
             shares = frozenset(row["user_id"] for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.directory import VACANT, Directory, Occupancy
 from reileta.metrics import Metrics
+from reileta.visibility import Audience
 from tests.actors.sinks import FakeSink
 
 
@@ -48,13 +49,17 @@ def test_the_version_grows_with_what_can_be_seen_and_with_nothing_else() -> None
         versions.append(directory.version)
         return versions[-1] > versions[-2]
 
-    directory.occupy("i_1", Occupancy())
+    directory.occupy("i_1", None)
     assert not grew()
+    directory.occupy("i_1", Occupancy())
+    assert grew()
     directory.occupy("i_1", Occupancy(1))
     assert grew()
     directory.occupy("i_1", Occupancy(1))
     assert not grew()
     directory.occupy("i_1", Occupancy(1, master="u_1"))
+    assert grew()
+    directory.occupy("i_1", Occupancy(1, master="u_1", audience=Audience((frozenset({"u_1"}),))))
     assert grew()
     directory.occupy("i_1", None)
     assert grew()

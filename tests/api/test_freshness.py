@@ -171,6 +171,27 @@ async def test_every_change_is_seen_by_everybody_at_once(
     assert changes >= 30
 
 
+async def test_who_may_see_an_instance_is_never_out_of_date(
+    living_app: ReiletaApp, node: FakeNode
+) -> None:
+    """Moderators see a private instance, whether or not it lives."""
+    living_app.answers._kept._ttl_s = HOUR_S
+    ada, bob = await registered(living_app, "ada"), await registered(living_app, "bob")
+    world = (await ada.put("/api/worlds", {"title": "Harbour"})).data["id"]
+    made = await ada.put("/api/instances", {"world": world, "tags": ["avr:private"]})
+    path = f"/api/instances/{made.data['id']}"
+
+    async def seen() -> list[int]:
+        return [(await get(living_app, path, who.token))[0] for who in (ada, ada, bob, bob)]
+
+    assert await seen() == [200, 200, 404, 404]
+    for _ in range(2):
+        assert (await ada.put(f"{path}/moderators/bob", {})).status == 200
+        assert await seen() == [200] * 4
+        assert (await ada.delete(f"{path}/moderators/bob")).status == 200
+        assert await seen() == [200, 200, 404, 404]
+
+
 async def test_reads_that_are_remembered_ask_the_database_nothing(
     app: ReiletaApp, ada: Client
 ) -> None:
