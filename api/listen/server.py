@@ -250,6 +250,7 @@ class HttpServer:
             remote=peer.address,
             early=early,
             over_limit=peer.verdict is Verdict.FULL,
+            take_turn=partial(self._listening.turns.take, peer.network),
         )
         if isinstance(transport, TlsStream):
             transport.stream.transport_stream.setsockopt(

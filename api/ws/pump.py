@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import socket
+from time import perf_counter
 from typing import Final
 
 import structlog
@@ -25,6 +26,12 @@ from reileta.logevents import CONNECTION_FAILED
 ROUND: Final = 64
 """Sockets that are read before everyone else gets a turn. The system names those that are ready in
 turn, so none is passed over; and what clients send can't keep actors from handling it."""
+SHARE_S: Final = 0.004
+"""Seconds of a round for the sockets of one address; the rest of them wait for the next round."""
+
+SMALL_RECEIVE_BYTES: Final = 4_096
+"""Read at a time, unless frames turn out to be large: the smallest ones have six bytes."""
+LARGE_FRAME_BYTES: Final = 512
 
 _log = structlog.get_logger()
 
@@ -35,6 +42,8 @@ class Pump:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._wires: dict[int, PumpedWire] = {}
+        self._spent_s: dict[str, float] = {}
+        """What each address has taken of this round."""
 
     def __len__(self) -> int:
         return len(self._wires)
@@ -55,6 +64,7 @@ class Pump:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._spent_s.clear()
                 for descriptor, _ in self._epoll.poll(0, ROUND):
                     self._read(descriptor)
         finally:
@@ -64,8 +74,13 @@ class Pump:
         wire = self._wires.get(descriptor)
         if wire is None:
             return  # it went in this round
+        spent_s = self._spent_s.get(wire.remote, 0.0)
+        if spent_s > SHARE_S:
+            return
+        began_s = perf_counter()
         with Contained() as contained:
             wire.readable()
+        self._spent_s[wire.remote] = spent_s + perf_counter() - began_s
         if contained.error is not None:
             _log.error(CONNECTION_FAILED, exc_info=contained.error)
             self.remove(descriptor)
@@ -75,18 +90,21 @@ class Pump:
 class PumpedWire(SocketWire):
     """A socket's wire that a pump reads for."""
 
-    __slots__ = ("_held", "_pump", "_task")
+    __slots__ = ("_held", "_large", "_pump", "_task")
 
     def __init__(self, pump: Pump, sock: socket.socket, upgraded: Upgraded) -> None:
         super().__init__(sock, upgraded)
         self._pump = pump
         self._held: Messages = []
+        self._large = False
+        """The last read was of large frames: more of them can be read at once."""
         self._task: trio.lowlevel.Task | None = None
 
     def readable(self) -> None:
         """Something came in, or the end: passes on what can be, and keeps the rest for the task."""
+        size = RECEIVE_BYTES if self._large else SMALL_RECEIVE_BYTES
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = self._socket.recv(size)
         except BlockingIOError:
             return
         except OSError:
@@ -95,6 +113,8 @@ class PumpedWire(SocketWire):
         assert listener is not None
         if data:
             messages = self._feed(data)
+            frames = len(messages) + self.overhead
+            self._large = len(data) == size and frames * LARGE_FRAME_BYTES <= size
             for number, payload in enumerate(messages):
                 if self.refusing:
                     break

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from zlib import MAX_WBITS
@@ -36,7 +36,7 @@ CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
 SLOW_CLOSE_TIMEOUT_S: Final = 60.0
 """The same for a client that is too slow: it must first read what the system holds for it."""
-EARLY_BYTES: Final = 4_096
+EARLY_BYTES: Final = 512
 """Taken at a time of what came right behind the upgrade."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What writing raises when the client has gone."""
@@ -274,6 +274,7 @@ class Upgraded:
         remote: the client's address.
         early: what came right behind the upgrade, in the same packet.
         over_limit: the server has no room for it.
+        take_turn: waits until what came early may be looked at, a piece at a time.
     """
 
     protocol: ServerProtocol
@@ -283,12 +284,13 @@ class Upgraded:
     remote: str
     early: bytes = b""
     over_limit: bool = False
+    take_turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
 
 class ProtocolWire(Wire):
     """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
-    __slots__ = ("_early", "_fragments", "_over", "_protocol")
+    __slots__ = ("_early", "_fragments", "_over", "_protocol", "_take_turn")
 
     def __init__(self, upgraded: Upgraded) -> None:
         super().__init__(
@@ -301,6 +303,7 @@ class ProtocolWire(Wire):
         self._fragments: list[bytes] | None = None
         self._over = False
         self._early = upgraded.early
+        self._take_turn = upgraded.take_turn
         self.over_limit = upgraded.over_limit
         # All who compress share one copy, made with the largest window: not for smaller memories.
         self._deflate = any(
@@ -313,8 +316,8 @@ class ProtocolWire(Wire):
             raise WireClosed
         if self._early:
             # Not all at once, as with all that comes later.
+            await self._take_turn()
             early, self._early = self._early[:EARLY_BYTES], self._early[EARLY_BYTES:]
-            await trio.lowlevel.checkpoint()
             return self._feed(early)
         return self._feed(await self._receive_bytes())
 
