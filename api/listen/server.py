@@ -194,21 +194,23 @@ class HttpServer:
         if isinstance(transport, TlsStream) and not await self._handshake(transport, peer):
             return None
         if isinstance(transport, TlsStream) and transport.speaks_http2:
-            await self._run(Http2Connection(self._listening, transport, peer, b""), transport)
-            await transport.finish()
+            await self._http2(transport, peer, b"")
             return None
         connection = Http1Connection(self._listening, transport, peer)
         head = await self._run(connection, transport)
-        if head is None:
-            await transport.finish()
-            return None
-        if head.websocket:
+        if head is not None and head.websocket:
             return head, bytes(connection.buffer)
-        await self._run(
-            Http2Connection(self._listening, transport, peer, bytes(connection.buffer)), transport
-        )
-        await transport.finish()
+        if head is not None:
+            await self._http2(transport, peer, bytes(connection.buffer))
+        else:
+            await transport.finish()
         return None
+
+    async def _http2(self, transport: ByteStream, peer: Peer, early: bytes) -> None:
+        """Serves a connection that speaks HTTP/2 to its end. Making one costs a few steps."""
+        await self._listening.turns.take(peer.network, SHARE)
+        await self._run(Http2Connection(self._listening, transport, peer, early), transport)
+        await transport.finish()
 
     async def _handshake(self, transport: TlsStream, peer: Peer) -> bool:
         """Whether the client can speak TLS, in time."""
@@ -247,7 +249,7 @@ class HttpServer:
             self._nursery,
             self._metrics,
             backlog_limit_bytes=self._settings.backlog_limit_bytes,
-            remote=peer.address,
+            remote=peer.network,
             early=early,
             over_limit=peer.verdict is Verdict.FULL,
             take_turn=partial(self._listening.turns.take, peer.network),

@@ -271,7 +271,7 @@ class Upgraded:
 
     Attributes:
         nursery: where the backlog is written.
-        remote: the client's address.
+        remote: what the client's address is counted as: itself, or its /64 of IPv6.
         early: what came right behind the upgrade, in the same packet.
         over_limit: the server has no room for it.
         take_turn: waits until what came early may be looked at, a piece at a time.
