@@ -60,8 +60,10 @@ class Tending:
 
     async def _tend(self) -> None:
         until = self._clock.now_ms() + self._limits.away_ms + int(TEND_S * 1000)
-        for lost in await self._store.leases.tend(self._present(), until=until):
+        present = self._present()
+        for lost in await self._store.leases.tend(present, until=until):
             self.tell(lost)
+        await self._store.sessions.seen(present)
         for session_id in await self._store.sessions.expire_all():
             self._ended(session_id)
 

@@ -21,7 +21,7 @@
     │                           AlreadyFollowing 37, AssetExists 45, InstanceExists 47,
     │                           InstanceFull 48, ServiceExists 107, ResourceTaken 113,
     │                           ResourceHeld 114, ResourceNotAcquired 115, VersionConflict 116,
-    │                           AlreadyCandidate 118
+    │                           AlreadyCandidate 118, QuotaReached 134
     ├── RemoteError             NoResponse 6, NoData 7, BadData 8, BadRedirect 9, MalformedData 11
     ├── Redirected 10           `address` and `secure` say where to go instead
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
@@ -396,6 +396,12 @@ class VersionConflict(Conflict):
 
 class AlreadyCandidate(Conflict):
     code, message = 118, "Already a candidate"
+
+
+class QuotaReached(Conflict):
+    """The user has as many as it may have; the details name the quota and its value."""
+
+    code, message = 134, "Quota reached"
 
 
 class NoResponse(RemoteError):

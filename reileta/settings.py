@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """How long a refresh key of the session API lives."""
     tokens_per_user: int = Field(default=32, ge=1)
     """Live tokens of one user; over it, the oldest goes."""
+    sessions_per_user: int = Field(default=32, ge=1)
+    """Live sessions of one user; over it, the one that was idle longest ends."""
 
     # Limits
     rate_limits: Literal["on", "off"] = "on"
@@ -91,6 +93,22 @@ class Settings(BaseSettings):
     """What the files of all worlds of one user may come to."""
     follows_per_user: int = Field(default=5_000, ge=1)
     """How many others one user may follow."""
+    worlds_per_user: int = Field(default=500, ge=0)
+    """How many worlds one user may own."""
+    assets_per_world: int = Field(default=500, ge=1)
+    """How many assets one world may have."""
+    services_per_user: int = Field(default=100, ge=0)
+    """How many services one user may own."""
+    instances_per_user: int = Field(default=100, ge=0)
+    """How many instances of one user may exist at once."""
+    documents_per_user: int = Field(default=1_000, ge=0)
+    """How many documents (and resources of a host's own types) one user may own."""
+    user_documents_bytes: int = Field(default=16 * MIB, ge=0)
+    """What the documents of one user may come to."""
+    shares_per_resource: int = Field(default=500, ge=0)
+    """With how many users one resource may be shared."""
+    moderations_per_user: int = Field(default=10_000, ge=1)
+    """Entries in the log of moderation for the instances of one owner; over it, the oldest goes."""
     message_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """How large a message on a WebSocket may be."""
     messages_per_s: float = Field(default=120, gt=0)

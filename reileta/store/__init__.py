@@ -15,6 +15,7 @@ from reileta.settings import Settings
 from reileta.store.assets import Assets
 from reileta.store.bans import Bans
 from reileta.store.blobs import Blobs
+from reileta.store.changes import Feed
 from reileta.store.deeds import Deeds
 from reileta.store.embedded import open_embedded
 from reileta.store.follows import Follows
@@ -25,8 +26,10 @@ from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderations import Moderations
 from reileta.store.moderators import Moderators
+from reileta.store.networks import Networks
 from reileta.store.postgres import Database, Queries, asyncio_loop
 from reileta.store.profiles import Profiles
+from reileta.store.quotas import Quotas
 from reileta.store.resources import Resources
 from reileta.store.services import Services
 from reileta.store.sessions import Sessions
@@ -67,6 +70,9 @@ class Store:
     states: States
     resources: Resources
     leases: Leases
+    networks: Networks
+    changes: Feed
+    """What other processes change, once its `begin` was called."""
 
 
 @asynccontextmanager
@@ -104,26 +110,35 @@ async def open_store(
         if files is None:
             files = LocalFiles(settings.data / FILES_FOLDER)
         blobs = Blobs(database, clock, files)
+        quotas = Quotas.of(settings)
         yield Store(
             database=database,
             users=Users(database, clock),
-            sessions=Sessions(database, clock),
+            sessions=Sessions(database, clock, quotas),
             tokens=Tokens(database, clock),
-            worlds=Worlds(database, clock),
-            instances=Instances(database, clock),
+            worlds=Worlds(database, clock, quotas),
+            instances=Instances(database, clock, quotas),
             bans=Bans(database),
             moderators=Moderators(database),
-            moderations=Moderations(database),
-            deeds=Deeds(database),
+            moderations=Moderations(database, quotas),
+            deeds=Deeds(database, quotas),
             identity=identity,
             follows=Follows(database, clock, limit=settings.follows_per_user),
             profiles=Profiles(database),
-            services=Services(database, clock),
-            assets=Assets(database, clock, blobs, user_files_bytes=settings.user_files_bytes),
+            services=Services(database, clock, quotas),
+            assets=Assets(
+                database,
+                clock,
+                blobs,
+                user_files_bytes=settings.user_files_bytes,
+                quotas=quotas,
+            ),
             images=Images(database, clock, blobs),
             blobs=blobs,
             files=files,
             states=States(database),
-            resources=Resources(database, clock, types),
+            resources=Resources(database, clock, types, quotas),
             leases=Leases(database, clock, types),
+            networks=Networks(database, clock),
+            changes=Feed(database),
         )

@@ -17,6 +17,7 @@ from reileta.ids import new_id
 from reileta.records import Asset
 from reileta.store.blobs import Blobs, hashes
 from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas, ensure_below
 from reileta.store.sql import assignments
 
 
@@ -31,37 +32,60 @@ class AssetUpdate(TypedDict, total=False):
 
 class Assets:
     def __init__(
-        self, queries: Queries, clock: Clock, blobs: Blobs, *, user_files_bytes: int
+        self,
+        queries: Queries,
+        clock: Clock,
+        blobs: Blobs,
+        *,
+        user_files_bytes: int,
+        quotas: Quotas = DEFAULT,
     ) -> None:
         """`user_files_bytes` is what the files of all worlds of one owner may come to."""
         self._queries = queries
         self._clock = clock
         self._blobs = blobs
         self._user_files_bytes = user_files_bytes
+        self._quotas = quotas
 
     def within(self, queries: Queries) -> Assets:
         """The same, within another's transaction."""
-        return Assets(queries, self._clock, self._blobs, user_files_bytes=self._user_files_bytes)
+        return Assets(
+            queries,
+            self._clock,
+            self._blobs,
+            user_files_bytes=self._user_files_bytes,
+            quotas=self._quotas,
+        )
 
     async def create(
         self, *, world_id: str, version: str, engine: str, platform: str, url: str | None = None
     ) -> Asset:
         """A new asset, empty unless it has a `url`.
 
-        Raises AssetExists if the world has one of that version, engine and platform, WorldNotFound.
+        Raises AssetExists if the world has one of that version, engine and platform, WorldNotFound,
+        and QuotaReached if it has as many as it may.
         """
         try:
-            row = await self._queries.fetch_one(
-                "INSERT INTO assets (id, world_id, version, engine, platform, url, created_at, "
-                "updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING *",
-                new_id("f"),
-                world_id,
-                version,
-                engine,
-                platform,
-                url,
-                self._clock.now_ms(),
-            )
+            async with self._queries.transaction() as transaction:
+                # One at a time for a world, so that those at once can't pass the quota together.
+                await transaction.fetch(
+                    "SELECT FROM worlds WHERE id = $1 FOR NO KEY UPDATE", world_id
+                )
+                count = await transaction.value(
+                    "SELECT count(*) FROM assets WHERE world_id = $1", world_id
+                )
+                row = await transaction.fetch_one(
+                    "INSERT INTO assets (id, world_id, version, engine, platform, url, "
+                    "created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING *",
+                    new_id("f"),
+                    world_id,
+                    version,
+                    engine,
+                    platform,
+                    url,
+                    self._clock.now_ms(),
+                )
+                ensure_below("assets", count, self._quotas.assets)
         except ConstraintBroken as error:
             raise _meant(error) from error
         assert row is not None

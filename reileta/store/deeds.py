@@ -11,11 +11,13 @@ from reileta.store.bans import Bans
 from reileta.store.moderations import Moderations
 from reileta.store.moderators import Moderators
 from reileta.store.postgres import Queries
+from reileta.store.quotas import DEFAULT, Quotas
 
 
 class Deeds:
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
+        self._quotas = quotas
 
     async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
         """Writes all down; returns what was said against some of them, by their place.
@@ -42,7 +44,7 @@ class Deeds:
     async def _write(self, deeds: Sequence[Deed]) -> None:
         async with self._queries.transaction() as queries:
             bans, moderators = Bans(queries), Moderators(queries)
-            moderations = Moderations(queries)
+            moderations = Moderations(queries, self._quotas)
             for deed in deeds:
                 match deed:
                     case Ban():
@@ -59,3 +61,4 @@ class Deeds:
                         await moderations.note(deed)
                     case _:
                         assert_never(deed)
+            await moderations.trim({one.owner for one in deeds if isinstance(one, Moderation)})

@@ -10,8 +10,8 @@ from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
 from reileta.records import Instance, Page
 from reileta.store import visible
-from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.sql import Where, assignments, page, tag_list
 
 
@@ -28,9 +28,10 @@ class InstanceUpdate(TypedDict, total=False):
 
 
 class Instances:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(self, queries: Queries, clock: Clock, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._clock = clock
+        self._quotas = quotas
 
     async def create(
         self,
@@ -45,27 +46,27 @@ class Instances:
     ) -> Instance:
         """A new instance, which stands empty from now on.
 
-        Raises InstanceExists, and UserNotFound if its owner was deleted meanwhile.
+        Raises InstanceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
         """
-        row = await self._queries.fetch_one(
-            f"{OWNED} INSERT INTO instances (id, name, title, description, world, owner, "  # noqa: S608 - OWNED is ours
-            "capacity, tags, empty_since, created_at, updated_at) "
-            "SELECT $3, $4, $5, $6, $7, $1, $8, $9, $10, $10, $10 "
-            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
-            owner,
-            is_local(owner),
-            new_id("i"),
-            name,
-            title,
-            description,
-            world,
-            capacity,
-            tag_list(tags),
-            self._clock.now_ms(),
-        )
-        if row is None:
-            await check_owner(self._queries, owner)
-            raise InstanceExists.field("name", "is taken")
+        async with self._queries.transaction() as transaction:
+            await self._quotas.ensure_room(transaction, "instances", owner)
+            row = await transaction.fetch_one(
+                "INSERT INTO instances (owner, id, name, title, description, world, "
+                "capacity, tags, empty_since, created_at, updated_at) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9) "
+                "ON CONFLICT DO NOTHING RETURNING *",
+                owner,
+                new_id("i"),
+                name,
+                title,
+                description,
+                world,
+                capacity,
+                tag_list(tags),
+                self._clock.now_ms(),
+            )
+            if row is None:
+                raise InstanceExists.field("name", "is taken")
         return instance(row)
 
     async def get(self, ref: str) -> Instance | None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from reileta.records import Moderation, Page
 from reileta.store.postgres import Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.sql import Where, page
 
 
 class Moderations:
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
+        self._quotas = quotas
+
+    async def trim(self, owners: Collection[str]) -> None:
+        """Keeps the newest entries of each owner, as many as there may be."""
+        for owner in sorted(owners):
+            await self._queries.execute(
+                "DELETE FROM moderations WHERE owner = $1 AND number <= ("
+                "SELECT number FROM moderations WHERE owner = $1 "
+                "ORDER BY number DESC OFFSET $2 LIMIT 1)",
+                owner,
+                self._quotas.moderations,
+            )
 
     async def note(self, moderation: Moderation) -> None:
         """Writes one down, once: a write that is repeated because its end was not known says the

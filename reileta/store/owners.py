@@ -7,17 +7,10 @@ for, and one that begins later finds what was made, and hands it over.
 
 from __future__ import annotations
 
-from typing import Final
-
 from reileta.errors import UserNotFound
 from reileta.ids import is_id
+from reileta.records import ADMIN_TAG
 from reileta.store.postgres import Queries
-
-OWNED: Final = (
-    "WITH owner AS MATERIALIZED (SELECT id FROM users WHERE $2 AND id = $1 FOR KEY SHARE)"
-)
-"""How an INSERT begins whose parameters $1 and $2 are the owner and `is_local` of it. It goes on
-with `SELECT … WHERE NOT $2 OR EXISTS (SELECT FROM owner)`."""
 
 
 def is_local(owner: str) -> bool:
@@ -25,9 +18,22 @@ def is_local(owner: str) -> bool:
     return is_id(owner, "u")
 
 
-async def check_owner(queries: Queries, owner: str) -> None:
-    """Raises UserNotFound if a user of this server is meant, and there is none."""
-    if is_local(owner):
-        row = await queries.fetch_one("SELECT 1 FROM users WHERE id = $1", owner)
-        if row is None:
-            raise UserNotFound
+async def lock_owner(transaction: Queries, owner: str) -> bool:
+    """Locks the owner's row until the transaction's end; whether quotas bind the owner.
+
+    A user of another server has no row, and is locked by name. Raises UserNotFound.
+    """
+    if not is_local(owner):
+        await transaction.fetch(
+            "SELECT pg_advisory_xact_lock(hashtextextended('quotas of ' || $1, 0))", owner
+        )
+        return True
+    row = await transaction.fetch_one(
+        "SELECT system IS NOT NULL OR $2 = ANY(tags) AS free FROM users WHERE id = $1 "
+        "FOR NO KEY UPDATE",
+        owner,
+        ADMIN_TAG,
+    )
+    if row is None:
+        raise UserNotFound
+    return not row["free"]

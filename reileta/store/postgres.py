@@ -12,6 +12,7 @@ server is being cancelled, so that what is under way can be finished or rolled b
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -137,6 +138,9 @@ class Database(Queries):
         self.reads: Reads[Row] = Reads(enabled=remember)
         self._loop = loop
         self._url = url
+        self.name = f"reileta {secrets.token_hex(4)}"
+        """The connections' `application_name`, this object's own: by it, the change feed tells what
+        others did (store/changes.py)."""
         self._slots = trio.Semaphore(connections, max_value=connections)
         self._idle: list[tuple[Connection, float]] = []
         """Connections that nobody uses, the last used one last, and since when."""
@@ -286,7 +290,7 @@ class Database(Queries):
             return await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_S,
-                server_settings={"application_name": "reileta"},
+                server_settings={"application_name": self.name},
             )
         except ValueError:
             # asyncpg reads the URL only now. Its own words may hold the password.

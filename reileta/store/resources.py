@@ -7,41 +7,55 @@ every write, also between servers on one database, and none of them needs to kno
 
 from __future__ import annotations
 
+from typing import Final
+
+from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
 from reileta.jsonvalues import Json, encode
 from reileta.records import ADMIN_TAG, Page
 from reileta.records import Resource as Record
 from reileta.resource import Claimant, Name, Resource
-from reileta.resourcetypes import WORLD, Content
+from reileta.resourcetypes import WORLD, Content, ResourceTypes
 from reileta.store import visible
-from reileta.store.postgres import ConstraintBroken
+from reileta.store.postgres import ConstraintBroken, Queries
+from reileta.store.quotas import DEFAULT, Quotas, ensure_below
 from reileta.store.shelf import Lost, Shelf, record, table, world_columns
 from reileta.store.sql import Where, page
 from reileta.store.worlds import Worlds
 
 
 class Resources(Shelf):
+    def __init__(
+        self, queries: Queries, clock: Clock, types: ResourceTypes, quotas: Quotas = DEFAULT
+    ) -> None:
+        super().__init__(queries, clock, types)
+        self.quotas: Final = quotas
+
     async def create(self, type_: str, who: Claimant, content: Content) -> Record:
         """A new resource of the user's own.
 
-        Raises InvalidInput and PayloadTooLarge as the type's `check` does, and UserNotFound.
+        Raises InvalidInput and PayloadTooLarge as the type's `check` does, UserNotFound, and
+        QuotaReached.
         """
         content = self.types.of(type_).check(content, admin=who.admin, before=None)
         if type_ == WORLD:
-            made = await Worlds(self.queries, self.clock).create(
+            made = await Worlds(self.queries, self.clock, self.quotas).create(
                 title=content.title, owner=who.user, **world_columns(content.data)
             )
             return (await self.get(Name(WORLD, made.number))).record
         try:
-            row = await self.queries.fetch_one(
-                "INSERT INTO resources (type, owner, title, data, created_at, updated_at) "
-                "VALUES ($1, $2, $3, $4, $5, $5) RETURNING *",
-                type_,
-                who.user,
-                content.title,
-                encode(content.data),
-                self.clock.now_ms(),
-            )
+            async with self.queries.transaction() as transaction:
+                await self.quotas.ensure_room_for_document(transaction, who.user)
+                row = await transaction.fetch_one(
+                    "INSERT INTO resources (type, owner, title, data, created_at, updated_at) "
+                    "VALUES ($1, $2, $3, $4, $5, $5) RETURNING *",
+                    type_,
+                    who.user,
+                    content.title,
+                    encode(content.data),
+                    self.clock.now_ms(),
+                )
+                await self.quotas.ensure_weight(transaction, who.user)
         except ConstraintBroken as error:
             raise UserNotFound from error
         assert row is not None
@@ -86,8 +100,18 @@ class Resources(Shelf):
         patch: dict[str, Json],
         if_version: int | None,
     ) -> Record:
-        """`Resource.write`, in the database. Raises ResourceNotFound, and what that raises."""
+        """`Resource.write`, in the database.
+
+        Raises ResourceNotFound, what that raises, and QuotaReached if a document grew too much.
+        """
         async with self.queries.transaction() as transaction:
+            if name.type != WORLD:
+                # Before the lease, in the order of locks: who writes a document may make it grow.
+                await transaction.fetch(
+                    "SELECT 1 FROM users WHERE id = "
+                    "(SELECT owner FROM resources WHERE number = $1) FOR NO KEY UPDATE",
+                    name.number,
+                )
             before = await self.locked(transaction, name)
             after = before.write(who, fence, patch, if_version, self.clock.now_ms()).record
             values = [after.number, before.record.version, after.updated_at, after.title]
@@ -108,6 +132,8 @@ class Resources(Shelf):
                     *values,
                     encode(after.data),
                 )
+                if written and _weight(after) > _weight(before.record):
+                    await self.quotas.ensure_weight(transaction, after.owner)
             if not written:  # a world, by someone who did not ask for its lease
                 raise VersionConflict
         return after
@@ -129,8 +155,8 @@ class Resources(Shelf):
         return found.record
 
     async def share(self, name: Name, who: Claimant, user_id: str) -> Record:
-        """Lets another user use it, too. Raises ResourceNotFound, PermissionDenied, and
-        UserNotFound."""
+        """Lets another user use it, too. Raises ResourceNotFound, PermissionDenied, UserNotFound,
+        and QuotaReached."""
         async with self.queries.transaction() as transaction:
             user = await transaction.fetch_one(
                 "SELECT 1 FROM users WHERE id = $1 FOR KEY SHARE", user_id
@@ -138,11 +164,16 @@ class Resources(Shelf):
             shared = (await self.locked(transaction, name)).share(who, user_id)
             if user is None:
                 raise UserNotFound
-            await transaction.execute(
+            count = await transaction.value(
+                "SELECT count(*) FROM shares WHERE number = $1", name.number
+            )
+            added = await transaction.execute(
                 "INSERT INTO shares (number, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
                 name.number,
                 user_id,
             )
+            if added:  # the lease's row is locked: no other is added meanwhile
+                ensure_below("shares", count, self.quotas.shares)
         return shared.record
 
     async def unshare(
@@ -167,3 +198,8 @@ class Resources(Shelf):
                 await self.lease(transaction, name.number, after.lease)
                 lost = Lost(before.lease.session, name, before.lease.fence)
         return after.record if after.visible_to(who) else None, lost
+
+
+def _weight(record: Record) -> int:
+    """What counts of a document for its owner's quota, in bytes."""
+    return len(record.title.encode()) + len(encode(record.data).encode())

@@ -7,8 +7,8 @@ from typing import TypedDict, Unpack
 from reileta.clock import Clock
 from reileta.errors import ServiceExists, ServiceNotFound
 from reileta.records import Page, Service
-from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.sql import Where, assignments, page, tag_list
 
 
@@ -23,9 +23,10 @@ class ServiceUpdate(TypedDict, total=False):
 
 
 class Services:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(self, queries: Queries, clock: Clock, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._clock = clock
+        self._quotas = quotas
 
     async def create(
         self,
@@ -37,23 +38,26 @@ class Services:
         owner: str,
         tags: frozenset[str],
     ) -> Service:
-        """A new service. Raises ServiceExists; UserNotFound if its owner was deleted meanwhile."""
-        row = await self._queries.fetch_one(
-            f"{OWNED} INSERT INTO services (id, title, description, url, owner, tags, created_at, "  # noqa: S608 - OWNED is ours
-            "updated_at) SELECT $3, $4, $5, $6, $1, $7, $8, $8 "
-            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
-            owner,
-            is_local(owner),
-            id,
-            title,
-            description,
-            url,
-            tag_list(tags),
-            self._clock.now_ms(),
-        )
-        if row is None:
-            await check_owner(self._queries, owner)
-            raise ServiceExists.field("id", "is taken")
+        """A new service.
+
+        Raises ServiceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
+        """
+        async with self._queries.transaction() as transaction:
+            await self._quotas.ensure_room(transaction, "services", owner)
+            row = await transaction.fetch_one(
+                "INSERT INTO services (owner, id, title, description, url, tags, created_at, "
+                "updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) "
+                "ON CONFLICT DO NOTHING RETURNING *",
+                owner,
+                id,
+                title,
+                description,
+                url,
+                tag_list(tags),
+                self._clock.now_ms(),
+            )
+            if row is None:
+                raise ServiceExists.field("id", "is taken")
         return service(row)
 
     async def get(self, id_: str) -> Service | None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
 from reileta.records import Page, Session
-from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.postgres import Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.sql import Where, page
 from reileta.store.tokens import EXPIRES
 
 BIRTH_MS: Final = 60_000
 """How long a session may be without a token after it was opened."""
+ENDED_KEPT: Final = 32
+"""How many of a user's sessions that have ended are kept; the next one opened sweeps out others."""
+SEEN_EVERY_MS: Final = 3_600_000
+"""How exactly it is known when a session was last in use."""
 
 # The state stays where it is: it can be large, and states.py reads it.
 _COLUMNS: Final = "id, user_id, created_at, ended_at"
@@ -26,25 +33,77 @@ _FORSAKEN: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that was just opened."""
+
+    session: Session
+    ended: tuple[str, ...]
+    """The ids of the sessions that had to end for it, whose sockets are to be closed."""
+
+
 class Sessions:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(self, queries: Queries, clock: Clock, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._clock = clock
+        self._quotas = quotas
 
     async def open(self, user_id: str) -> Session:
-        """A new session of that user. Raises UserNotFound."""
-        try:
-            row = await self._queries.fetch_one(
+        """`make_room_and_open`, where nobody has a socket that would have to be told."""
+        return (await self.make_room_and_open(user_id)).session
+
+    async def make_room_and_open(self, user_id: str, *, busy: Collection[str] = ()) -> Opened:
+        """A new session of that user. Over the quota, the one that was idle longest ends.
+
+        Args:
+            busy: the ids of those that have a WebSocket, which end last.
+
+        Raises UserNotFound.
+        """
+        now = self._clock.now_ms()
+        async with self._queries.transaction() as transaction:
+            # The lock of whoever adds to a user's sessions: two at once can't pass the quota.
+            if not await transaction.fetch(
+                "SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
+            ):
+                raise UserNotFound
+            over = await transaction.fetch(
+                "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL "
+                "ORDER BY id = ANY($2) DESC, last_seen DESC, created_at DESC, id OFFSET $3",
+                user_id,
+                list(busy),
+                self._quotas.sessions - 1,
+            )
+            for one in over:
+                await self._end(transaction, one["id"])
+            await transaction.execute(
+                "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions "
+                "WHERE user_id = $1 AND ended_at IS NOT NULL "
+                "ORDER BY ended_at DESC, id OFFSET $2)",
+                user_id,
+                ENDED_KEPT,
+            )
+            row = await transaction.fetch_one(
                 "INSERT INTO sessions (id, user_id, created_at, last_seen) "
                 "VALUES ($1, $2, $3, $3) RETURNING *",
                 new_id("s"),
                 user_id,
-                self._clock.now_ms(),
+                now,
             )
-        except ConstraintBroken as error:
-            raise UserNotFound from error
         assert row is not None
-        return session(row)
+        return Opened(session(row), tuple(one["id"] for one in over))
+
+    async def seen(self, ids: Collection[str]) -> None:
+        """These sessions are in use. It is written down once in `SEEN_EVERY_MS`."""
+        now = self._clock.now_ms()
+        await self._queries.execute(
+            "WITH mine AS (SELECT id FROM sessions WHERE id = ANY($1) AND last_seen <= $3 "
+            "ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) "
+            "UPDATE sessions SET last_seen = $2 FROM mine WHERE mine.id = sessions.id",
+            list(ids),
+            now,
+            now - SEEN_EVERY_MS,
+        )
 
     async def get(self, id_: str) -> Session | None:
         """The session of that id, alive or ended."""

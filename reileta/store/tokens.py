@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reileta.clock import Clock
-from reileta.errors import SessionNotFound
+from reileta.errors import LoginInvalid, SessionNotFound
 from reileta.records import Session, Token, User
 from reileta.store.postgres import Queries, Row
 from reileta.store.users import user
@@ -20,6 +20,10 @@ from reileta.tokens import Chain, Lifetimes, Pair, Spent
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 """How long a token that is good for nothing more is kept. The next one issued sweeps it out."""
+DEAD_KEPT: Final = 64
+"""How many of a user's tokens that are good for nothing more are kept."""
+SPENT_KEPT: Final = 256
+"""How many spent refresh keys of a token are kept. Using an older one is refused, and no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +82,25 @@ class Tokens:
         access_expires: int,
         refresh_expires: int,
         limit: int,
+        proof: str | None = None,
     ) -> Issued:
         """A new token; the user's oldest live ones over `limit` die in the same transaction.
 
-        Expiries are milliseconds since 1970; a token lives until the later of the two. Raises
-        SessionNotFound if the session is not the user's or has ended.
+        Expiries are milliseconds since 1970; a token lives until the later of the two.
+
+        Args:
+            proof: the hash of the password that was proven; None: something else was.
+
+        Raises SessionNotFound if the session is not the user's or has ended, and LoginInvalid if
+        the password is another than was proven.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            await transaction.fetch("SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id)
+            locked = await transaction.fetch_one(
+                "SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
+            )
+            if proof is not None and locked is not None and locked["password_hash"] != proof:
+                raise LoginInvalid
             # A statement of its own, so that it sees what whoever had the lock before has done.
             alive = await transaction.fetch_one(
                 "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2 AND ended_at IS NULL",
@@ -99,6 +113,17 @@ class Tokens:
                 f"DELETE FROM tokens WHERE user_id = $1 AND least(killed_at, {EXPIRES}) < $2",  # noqa: S608
                 user_id,
                 now - KEPT_MS,
+            )
+            await transaction.execute(
+                "DELETE FROM tokens WHERE access_hash IN ("  # noqa: S608
+                "SELECT access_hash FROM tokens WHERE user_id = $1 "
+                f"AND (killed_at IS NOT NULL OR {EXPIRES} <= $2) ORDER BY issued DESC OFFSET $3)",
+                user_id,
+                now,
+                DEAD_KEPT,
+            )
+            await transaction.execute(
+                "UPDATE sessions SET last_seen = $2 WHERE id = $1", session_id, now
             )
             row = await transaction.fetch_one(
                 "INSERT INTO tokens (access_hash, refresh_hash, session_id, user_id, created_at, "
@@ -258,6 +283,14 @@ class Tokens:
             [one.refresh_hash for one in newly],
             [one.expires for one in newly],
         )
+        if newly:
+            await transaction.execute(
+                "DELETE FROM spent_refreshes WHERE refresh_hash IN ("
+                "SELECT refresh_hash FROM spent_refreshes WHERE token = $1 "
+                "ORDER BY expires DESC, refresh_hash OFFSET $2)",
+                number,
+                SPENT_KEPT,
+            )
 
     async def kill(self, access_hash: bytes, now_ms: int) -> bool:
         """Ends the token of that access key or `id`; whether it had not been ended before."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
-from reileta.errors import AuthInvalid, UserCannotDelete, UserInvalid, UserNotFound
+from reileta.errors import (
+    AuthInvalid,
+    UserCannotDelete,
+    UserCannotUpdate,
+    UserInvalid,
+    UserNotFound,
+)
 from reileta.ids import is_id, new_id
 from reileta.records import ADMIN_TAG, DeletedUser, Page, User
 from reileta.store.blobs import hashes
@@ -29,6 +36,15 @@ class UserUpdate(TypedDict, total=False):
     status: str
     tags: frozenset[str]
     home: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What ended with a password: sessions by their ids, and of the one that was kept, tokens by
+    their `id`s."""
+
+    sessions: tuple[str, ...]
+    tokens: tuple[bytes, ...]
 
 
 class Users:
@@ -110,11 +126,18 @@ class Users:
         return _found(row)
 
     async def change_password(
-        self, id_: str, password_hash: str, *, keep: str | None
-    ) -> tuple[str, ...]:
+        self,
+        id_: str,
+        password_hash: str,
+        *,
+        keep: str | None,
+        keep_token: bytes | None = None,
+    ) -> Revoked:
         """Gives the user another password, and ends the sessions but the one to keep, at once.
 
-        Returns the ids of the sessions that ended; their tokens are dead. Raises UserNotFound.
+        Of that session, all tokens but `keep_token` (its `id`) die; None: none of them does.
+
+        Raises UserNotFound.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
@@ -134,14 +157,20 @@ class Users:
                 keep,
                 now,
             )
-            await transaction.execute(
+            killed = await transaction.fetch(
                 "UPDATE tokens SET killed_at = $3 WHERE user_id = $1 AND killed_at IS NULL "
-                "AND session_id IS DISTINCT FROM $2",
+                "AND (session_id IS DISTINCT FROM $2 "
+                "OR ($4::bytea IS NOT NULL AND coalesce(first_hash, access_hash) <> $4)) "
+                "RETURNING session_id, coalesce(first_hash, access_hash) AS id",
                 id_,
                 keep,
                 now,
+                keep_token,
             )
-        return tuple(row["id"] for row in ended)
+        return Revoked(
+            tuple(row["id"] for row in ended),
+            tuple(row["id"] for row in killed if row["session_id"] == keep),
+        )
 
     async def delete(self, id_: str) -> DeletedUser:
         """Deletes an account and what is private of it, and hands the rest over, at once.
@@ -200,6 +229,23 @@ class Users:
             tag,
             self._clock.now_ms(),
         )
+        return _found(row)
+
+    async def revoke(self, ref: str, tag: str) -> User:
+        """Takes a tag from the user of that id or username.
+
+        Raises UserNotFound, and UserCannotUpdate for the main admin.
+        """
+        row = await self._queries.fetch_one(
+            "UPDATE users SET updated_at = $3, tags = array_remove(tags, $2) "
+            "WHERE (id = $1 OR lower(username) = lower($1)) "
+            "AND system IS DISTINCT FROM 'admin' RETURNING *",
+            ref,
+            tag,
+            self._clock.now_ms(),
+        )
+        if row is None and await self.find(ref) is not None:
+            raise UserCannotUpdate.field("tags", f"the main admin keeps {tag}")
         return _found(row)
 
     async def main_admin(self) -> User:

@@ -11,8 +11,8 @@ from reileta.ids import new_id
 from reileta.records import Page, World
 from reileta.store import visible
 from reileta.store.blobs import hashes
-from reileta.store.owners import OWNED, check_owner, is_local
 from reileta.store.postgres import Queries, Row
+from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.sql import Where, assignments, page, tag_list
 from reileta.visibility import Audience
 
@@ -28,9 +28,10 @@ class WorldUpdate(TypedDict, total=False):
 
 
 class Worlds:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(self, queries: Queries, clock: Clock, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._clock = clock
+        self._quotas = quotas
 
     async def create(
         self,
@@ -45,24 +46,24 @@ class Worlds:
         """A new world.
 
         Raises WorldExists if it was given an id that is taken, UserNotFound if its owner was
-        deleted meanwhile.
+        deleted meanwhile, and QuotaReached.
         """
-        row = await self._queries.fetch_one(
-            f"{OWNED} INSERT INTO worlds (id, title, description, capacity, owner, tags, "  # noqa: S608 - OWNED is ours
-            "created_at, updated_at) SELECT $3, $4, $5, $6, $1, $7, $8, $8 "
-            "WHERE NOT $2 OR EXISTS (SELECT FROM owner) ON CONFLICT DO NOTHING RETURNING *",
-            owner,
-            is_local(owner),
-            id or new_id("w"),
-            title,
-            description,
-            capacity,
-            tag_list(tags),
-            self._clock.now_ms(),
-        )
-        if row is None:
-            await check_owner(self._queries, owner)
-            raise WorldExists
+        async with self._queries.transaction() as transaction:
+            await self._quotas.ensure_room(transaction, "worlds", owner)
+            row = await transaction.fetch_one(
+                "INSERT INTO worlds (owner, id, title, description, capacity, tags, "
+                "created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) "
+                "ON CONFLICT DO NOTHING RETURNING *",
+                owner,
+                id or new_id("w"),
+                title,
+                description,
+                capacity,
+                tag_list(tags),
+                self._clock.now_ms(),
+            )
+            if row is None:
+                raise WorldExists
         return world(row)
 
     async def get(self, id_: str) -> World | None:

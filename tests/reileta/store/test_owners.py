@@ -4,8 +4,9 @@ import pytest
 
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
+from reileta.records import ADMIN_TAG
 from reileta.store import Store
-from reileta.store.owners import check_owner, is_local
+from reileta.store.owners import is_local, lock_owner
 from tests.reileta.store.people import a_user, a_world
 
 
@@ -16,10 +17,22 @@ def test_a_bare_id_is_a_user_of_this_server() -> None:
 
 
 async def test_an_owner_of_this_server_must_be_there(store: Store) -> None:
-    await check_owner(store.database, (await a_user(store)).id)
-    await check_owner(store.database, f"{new_id('u')}@other.example")
-    with pytest.raises(UserNotFound):
-        await check_owner(store.database, new_id("u"))
+    async with store.database.transaction() as transaction:
+        assert await lock_owner(transaction, (await a_user(store)).id)
+        assert await lock_owner(transaction, f"{new_id('u')}@other.example")
+        with pytest.raises(UserNotFound):
+            await lock_owner(transaction, new_id("u"))
+
+
+async def test_admins_and_the_servers_own_accounts_have_no_quota(store: Store) -> None:
+    async def unhashed(password: str) -> str:
+        return "hash"
+
+    await store.users.ensure_system_accounts(unhashed)
+    ada = await store.users.grant((await a_user(store)).id, ADMIN_TAG)
+    async with store.database.transaction() as transaction:
+        for one in (await store.users.server_account(), await store.users.main_admin(), ada):
+            assert not await lock_owner(transaction, one.id)
 
 
 async def test_nothing_is_made_for_who_is_not_there(store: Store) -> None:

@@ -17,10 +17,11 @@ from reileta.store.follows import Follows
 from reileta.store.instances import Instances
 from reileta.store.services import Services
 from reileta.store.sessions import Sessions
-from reileta.store.users import Users
+from reileta.store.users import Revoked, Users
 from reileta.store.worlds import Worlds
 from tests.conftest import ManualClock
 from tests.reileta.store.people import a_user, a_world, held_up
+from tests.reileta.store.test_tokens import issue
 
 
 @pytest.fixture
@@ -80,11 +81,28 @@ async def test_a_user_can_be_renamed_to_what_is_free(store: Store) -> None:
     assert await store.users.by_name("ada") is None
 
 
+def ended(*sessions: str) -> Revoked:
+    return Revoked(sessions, ())
+
+
+async def test_another_password_kills_the_other_tokens_of_the_session_that_is_kept(
+    store: Store,
+) -> None:
+    ada = await a_user(store)
+    mine = await logged_in(store, ada, "mine")
+    await issue(store, mine, digest("also"))
+    killed = await store.users.change_password(
+        ada.id, "new", keep=mine.id, keep_token=digest("mine")
+    )
+    assert killed == Revoked((), (digest("also"),))
+    assert [one.id for one in await store.tokens.of_session(mine.id)] == [digest("mine")]
+
+
 async def test_another_password_ends_the_other_sessions(store: Store) -> None:
     ada, bob = await a_user(store, "ada"), await a_user(store, "bob")
     mine, other = await logged_in(store, ada, "mine"), await logged_in(store, ada, "other")
     theirs = await logged_in(store, bob, "theirs")
-    assert await store.users.change_password(ada.id, "new", keep=mine.id) == (other.id,)
+    assert await store.users.change_password(ada.id, "new", keep=mine.id) == ended(other.id)
     assert (await store.users.credentials("ada") or ("", ""))[1] == "new"
     for key, session, alive in [
         ("mine", mine, True),
@@ -95,7 +113,7 @@ async def test_another_password_ends_the_other_sessions(store: Store) -> None:
         assert found is not None
         assert (found[0].killed_at is None, found[1].ended_at is None) == (alive, alive)
         assert session.id == found[1].id
-    assert await store.users.change_password(ada.id, "newer", keep=None) == (mine.id,)
+    assert await store.users.change_password(ada.id, "newer", keep=None) == ended(mine.id)
     with pytest.raises(UserNotFound):
         await store.users.change_password("u_none", "x", keep=None)
 
