@@ -15,7 +15,17 @@ from actors.directory import Directory
 from actors.fanout import Fanout
 from actors.herald import Herald
 from actors.keeper import Keeper
-from actors.messages import Change, Close, Dismiss, HandOver, Moderate, Name, TellBans
+from actors.messages import (
+    Administers,
+    Change,
+    Close,
+    Dismiss,
+    HandOver,
+    Inherit,
+    Moderate,
+    Name,
+    TellBans,
+)
 from actors.minutes import Minutes
 from actors.roster import Roster, Then
 from actors.sink import Sink
@@ -25,6 +35,7 @@ from reileta.clock import Clock
 from reileta.errors import InstanceNotFound, NotAllowed, ReiletaError
 from reileta.frames import answer, encode, event
 from reileta.happenings import (
+    AdminChanged,
     BannedUser,
     Happening,
     MasterChanged,
@@ -35,13 +46,23 @@ from reileta.happenings import (
     Updated,
     Warned,
 )
-from reileta.ids import ref
+from reileta.ids import at, ref
 from reileta.inside_views import ModeratedView, RoleView
 from reileta.instance import Instance
 from reileta.records import Ban, Dismissal, Moderation, Naming, Pardon
 from reileta.views import known
 
-Ruling = BannedUser | Unbanned | Muted | Unmuted | Warned | RoleChanged | MasterChanged | Updated
+Ruling = (
+    BannedUser
+    | Unbanned
+    | Muted
+    | Unmuted
+    | Warned
+    | RoleChanged
+    | AdminChanged
+    | MasterChanged
+    | Updated
+)
 """What happens by what hosts do, and is told here."""
 HostMessage: TypeAlias = Change | Close | Moderate | HandOver | Name | Dismiss | TellBans
 """What hosts ask for."""
@@ -151,6 +172,17 @@ class Hosting:
             return
         self.closing = True
         self._carry_out(self._rules.close(None, self._now()))
+
+    def inherit(self, message: Inherit) -> None:
+        """The owner's account was deleted: the record has another owner."""
+        owner = message.owner
+        record, happenings = self._rules.inherit(owner, at(owner, self._address), self._now())
+        self._roster.record = record
+        self._carry_out(happenings)
+
+    def heed_admin(self, message: Administers) -> None:
+        """A user became an admin of the server, or is one no longer."""
+        self._carry_out(self._rules.administers(message.user, self._now(), admin=message.admin))
 
     # Orders ------------------------------------------------------------------------------------
 
@@ -295,6 +327,8 @@ class Hosting:
                 self._tell_moderated(said, overseers=False)
             case RoleChanged(user):
                 self._note_moderator(user)
+                self._tell_role(user)
+            case AdminChanged(user):
                 self._tell_role(user)
             case MasterChanged(user):
                 before, self._master = self._master, user

@@ -32,6 +32,7 @@ from actors.ledger import Ledger
 from actors.lines import Lines
 from actors.messages import (
     Absent,
+    Administers,
     Admit,
     Ask,
     Change,
@@ -251,7 +252,9 @@ class InstanceActor(Actor[InstanceMessage]):
             case TellOn():
                 self._lines.on()
             case Inherit():
-                self._inherit(message.owner)
+                self._hosting.inherit(message)
+            case Administers():
+                self._hosting.heed_admin(message)
             case WriteOn():
                 self._minutes.begin()
             case Watch():
@@ -288,11 +291,6 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
-
-    def _inherit(self, owner: str) -> None:
-        owner_at = at(owner, self._around.address)
-        self._roster.record, happenings = self._rules.inherit(owner, owner_at, self._now())
-        self._carry_out(happenings)
 
     # Coming and going --------------------------------------------------------------------------
 

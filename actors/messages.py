@@ -199,6 +199,14 @@ class Inherit(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Administers(Message):
+    """Whether a user (`UserIDAt`) is an admin of the server may be another than it was."""
+
+    user: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Present(Message):
     """A candidate (`UserIDAt`) has a socket again."""
 
@@ -261,6 +269,7 @@ InstanceMessage: TypeAlias = (
     | Name
     | Dismiss
     | Inherit
+    | Administers
     | Present
     | Absent
     | TellOn

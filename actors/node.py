@@ -10,7 +10,7 @@ Sessions stop first, then instances, then the hub: the reverse of the order of s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final
@@ -25,6 +25,7 @@ from actors.errands import Keeping, session_limits
 from actors.estate_messages import Admit
 from actors.hub import HubActor, Listeners
 from actors.instruments import Instruments
+from actors.latest import Latest
 from actors.messages import (
     Change,
     Close,
@@ -36,7 +37,7 @@ from actors.messages import (
     UserChanged,
 )
 from actors.places import Places
-from actors.presence import Presence, SessionSurroundings, let_go, status_update
+from actors.presence import Presence, SessionSurroundings, let_go, rank_candidacies, status_update
 from actors.recorder import Recorder, open_recorder
 from actors.ref import Ref
 from actors.registry import Registry
@@ -114,6 +115,7 @@ class Node:
         self._visibility = InstanceVisibility(store, directory, address)
         self._places = Places(instances, around, self._visibility, settings, recorder)
         self._revoked = Revoked(clock)
+        self._latest = Latest(clock)
         self._session_surroundings = SessionSurroundings(
             address=address,
             secure=self.secure,
@@ -261,7 +263,7 @@ class Node:
         if deleted.instances:
             heir = (await self.store.users.server_account()).id
             for instance_id in deleted.instances:
-                await self._inherited(instance_id, heir)
+                await self.inherited(instance_id, heir)
         for world_id in deleted.worlds:
             self._updates.moved("world", world_id)
         for service_id in deleted.services:
@@ -270,7 +272,8 @@ class Node:
             if deleted.user.id in presence.profile.following:
                 self._updates.changed("user", presence.user, frozenset())
 
-    async def _inherited(self, instance_id: str, heir: str) -> None:
+    async def inherited(self, instance_id: str, heir: str) -> None:
+        """The store has given it to another owner (a bare id)."""
         ref = self._places.running(instance_id)
         if ref is not None:
             ref.signal(Inherit(heir))
@@ -295,6 +298,8 @@ class Node:
         )
 
     def _profiled(self, user: records.User, profile: records.Profile) -> None:
+        self._latest.add(user)
+        rank_candidacies(user, self._session_surroundings)
         self._signal(UserChanged(user, profile), lambda one: one.user.id == user.id)
 
     async def end_session(self, session_id: str) -> None:
@@ -309,6 +314,15 @@ class Node:
     def _present(self) -> list[str]:
         """The sessions that have a WebSocket here."""
         return [id_ for id_, presence in self._presences.items() if presence.sockets]
+
+    @property
+    def presences(self) -> Mapping[str, Presence]:
+        """The sessions that are connected, or were a moment ago."""
+        return self._presences
+
+    def busy(self, user_id: str) -> frozenset[str]:
+        """The user's sessions that have a WebSocket here."""
+        return frozenset(one for one in self._present() if self._presences[one].user.id == user_id)
 
     def _ended(self, session_id: str) -> None:
         self._revoked.add(session_id)
@@ -354,7 +368,8 @@ class Node:
                 profile = await self.store.profiles.of(asker.user.id)
 
         def spec() -> Spec[SessionMessage]:
-            presence = self._presences[id_] = Presence(asker.user, profile)
+            presence = Presence(self._latest.of(asker.user), profile)
+            self._presences[id_] = presence
 
             def gone(error: Exception | None) -> None:
                 if self._presences.get(id_) is presence:
@@ -392,6 +407,7 @@ class Node:
         while True:
             await trio.sleep(FORGET_S)
             self._revoked.forget()
+            self._latest.forget()
 
 
 def _patience() -> trio.CancelScope:

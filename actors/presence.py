@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from actors.directory import Directory
 from actors.errands import Keeping
-from actors.messages import Absent, InstanceMessage, Present, SocketLost
+from actors.messages import Absent, Administers, InstanceMessage, Present, SocketLost
 from actors.ref import Ref
 from actors.revoked import Revoked
 from actors.sink import Sink
@@ -76,6 +76,21 @@ def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) 
         instance = around.running(instance_id)
         if instance is not None:
             instance.signal(Present(name) if present else Absent(name))
+
+
+def rank_candidacies(user: User, around: SessionSurroundings) -> None:
+    """Tells the instances in which the user is a candidate whether it is an admin now."""
+    for instance_id in around.directory.candidacies(user.id):
+        instance = around.running(instance_id)
+        if instance is not None:
+            instance.signal(Administers(at(user.id, around.address), user.admin))
+
+
+def tell_rank(presence: Presence, around: SessionSurroundings) -> None:
+    """Tells the instances where the session has a player whether its user is an admin now."""
+    user = presence.user
+    for place in presence.places.values():
+        place.instance.signal(Administers(at(user.id, around.address), user.admin))
 
 
 def status_update(presence: Presence, around: SessionSurroundings) -> Publish:

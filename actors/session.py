@@ -55,6 +55,7 @@ from actors.presence import (
     let_go,
     status_update,
     tell_candidacies,
+    tell_rank,
 )
 from actors.ref import Ref
 from actors.sink import Sink
@@ -139,8 +140,11 @@ class SessionActor(Actor[SessionMessage]):
             case SeatLost():
                 self._seat_lost(message)
             case UserChanged():
+                ranked = self._presence.user.admin != message.user.admin
                 self._presence.user = message.user
                 self._presence.profile = message.profile
+                if ranked:
+                    tell_rank(self._presence, self._around)
                 viewer = self._viewer()
                 for sink in self._players():
                     self._around.hub.signal(Listen(sink, viewer))

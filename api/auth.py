@@ -24,6 +24,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token
 _KINDS: Final = {"avr(user)": ("ua_", "ia_"), "avr(server)": ("sa_",)}
 _BEARER: Final = re.compile(r"\s*bearer\s", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/@:\[\]?#,]+)(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _QUERIES: Final = {"authuser": "ua_", "authserver": "sa_", "integrityuser": "ia_"}
 
 Source = Literal["header", "query", "cookie"]
@@ -60,7 +62,8 @@ def credential_of(
 
     Args:
         method: the HTTP method; `WEBSOCKET` for an upgrade, which a browser lets any page ask for
-            and which is therefore held to the same origin when only a cookie speaks for it.
+            and which is therefore held to the same origin when only a cookie speaks for it. A GET
+            that changes something is given as another method.
         scheme: `http`, `https`, `ws` or `wss`, to tell the same origin from another.
 
     Raises:
@@ -85,20 +88,24 @@ def credential_of(
                 raise CredentialInvalid.field(name, "is a token of another kind")
             return Credential(value, "query")
     token = cookies.get(COOKIE, "")
-    if _TOKEN.fullmatch(token) and (method in ("GET", "HEAD") or _same_origin(headers, scheme)):
+    if _TOKEN.fullmatch(token) and (
+        method in ("GET", "HEAD") or _same_origin(headers, scheme, method)
+    ):
         return Credential(token, "cookie")
     return None
 
 
-def credential_from(carrier: BaseRequestWebsocket) -> Credential | None:
-    """`credential_of` for a Quart request or websocket."""
+def credential_from(carrier: BaseRequestWebsocket, *, changes: bool = False) -> Credential | None:
+    """`credential_of` for a Quart request or websocket. `changes`: it changes something, whatever
+    its method is, so that a cookie alone must come from a page of this server."""
+    method = "WEBSOCKET" if carrier.scope["type"] == "websocket" else carrier.method
     # The query and cookies are parsed only where they count.
     alone = "Authorization" in carrier.headers
     return credential_of(
         carrier.headers,
         {} if alone or not carrier.query_string else carrier.args,
         {} if alone else carrier.cookies,
-        method="WEBSOCKET" if carrier.scope["type"] == "websocket" else carrier.method,
+        method="POST" if changes and method in ("GET", "HEAD") else method,
         scheme=carrier.scheme,
     )
 
@@ -135,11 +142,31 @@ def _of_header(value: str) -> str:
     return token
 
 
-def _same_origin(headers: Headers, scheme: str) -> bool:
-    """Whether the page that asks is this server's own; without an `Origin` it is not."""
+def _same_origin(headers: Headers, scheme: str, method: str) -> bool:
+    """Whether a browser says that the page that asks is this server's own.
+
+    An `Origin` that is there must be the server's; `null` is none. Browsers leave it out of a GET,
+    where `Sec-Fetch-Site`, which no page can set, says the same. Of these two, none may say
+    otherwise, and one must be there. For an upgrade `Origin` alone counts: browsers always send it,
+    and differ in what else they say.
+    """
+    origins = headers.getlist("Origin")
+    sites = headers.getlist("Sec-Fetch-Site") if method != "WEBSOCKET" else []
+    if any(site.strip().lower() != "same-origin" for site in sites):
+        return False
+    if not origins:
+        return bool(sites)
     secure = scheme in ("https", "wss")
-    own = f"http{'s' if secure else ''}://{headers.get('Host', '')}"
-    return headers.get("Origin", "").lower() == own.lower()
+    own = _origin(f"http{'s' if secure else ''}://{headers.get('Host', '')}")
+    return own is not None and len(origins) == 1 and _origin(origins[0]) == own
+
+
+def _origin(text: str) -> tuple[str, str, str] | None:
+    """Scheme, host and port of an origin, in one spelling; None for what is no such origin."""
+    match = _ORIGIN.fullmatch(text.strip().lower())
+    if match is None:
+        return None
+    return match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]]
 
 
 class TokenStore(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from typing import Final
 
 from reileta.access import Asker
@@ -22,8 +23,26 @@ WRITE: Final = Rate(per_s=5, burst=60)
 """A route that writes, per address."""
 LOGIN: Final = Rate(per_s=2, burst=40)
 """A route that hashes a password, per address."""
-GUESSES: Final = Rate(per_s=0.5, burst=20)
-"""Logins for one name, from wherever they come."""
+GUESSES: Final = Rate(per_s=0.1, burst=20)
+"""Wrong passwords for one name from one address."""
+GUESSES_FROM_AFAR: Final = Rate(per_s=0.5, burst=100)
+"""Wrong passwords for one name from all addresses at which its user is not known."""
+NAMES: Final = 50_000
+"""Names, and names with an address, of which guesses are remembered for sure."""
+
+
+@dataclass(slots=True)
+class Guess:
+    """A password that is tried for a name, from a network. `afar`: its user is not known there."""
+
+    name: str
+    network: str
+    afar: bool = False
+
+    @property
+    def here(self) -> str:
+        """What it is counted as, wherever else it is."""
+        return f"{self.name} {self.network}"
 
 
 BODY_BYTES: Final = 16 * KIB
@@ -42,7 +61,8 @@ class Limits:
         self._addresses = RateLimiter(ADDRESS)
         self._accounts = RateLimiter(ACCOUNT)
         self._tokens = RateLimiter(TOKEN)
-        self._guesses = RateLimiter(GUESSES)
+        self._guesses = RateLimiter(GUESSES, NAMES)
+        self._guesses_from_afar = RateLimiter(GUESSES_FROM_AFAR, NAMES)
         self._routes: dict[str, RateLimiter] = {}
 
     def address(self, ip: str) -> None:
@@ -67,9 +87,29 @@ class Limits:
             self._take(self._accounts, asker.user.id)
             self._take(self._tokens, asker.token_hash.hex())
 
-    def guess(self, username: str) -> None:
-        """Counts a login for a name, known or not."""
-        self._take(self._guesses, username.lower())
+    def guess(self, username: str, ip: str) -> Guess:
+        """Counts a password that is tried for a name, known or not, until it proves right."""
+        guess = Guess(username.lower(), network(ip))
+        self._take(self._guesses, guess.here)
+        return guess
+
+    def guess_from_afar(self, guess: Guess) -> None:
+        """Counts it for the name as well, for its user is not known at the address.
+
+        Raises `TooManyRequests`; then it does not count for the address either.
+        """
+        try:
+            self._take(self._guesses_from_afar, guess.name)
+        except TooManyRequests:
+            self._guesses.give_back(guess.here)
+            raise
+        guess.afar = True
+
+    def no_guess(self, guess: Guess) -> None:
+        """It was the right password, or was not looked at: it does not count."""
+        self._guesses.give_back(guess.here)
+        if guess.afar:
+            self._guesses_from_afar.give_back(guess.name)
 
     def _take(self, limiter: RateLimiter, key: str, cost: int = 1) -> None:
         if self._enabled and cost:

@@ -102,6 +102,10 @@ class NodePort(Protocol):
         """The server itself, as it is reached now."""
         ...
 
+    def busy(self, user_id: str) -> frozenset[str]:
+        """The user's sessions that have a WebSocket here."""
+        ...
+
     async def end_session(self, session_id: str) -> None:
         """After the store has ended it: its sockets are closed, its players leave."""
         ...

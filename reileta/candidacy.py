@@ -161,10 +161,12 @@ def resume(
     return room.settle(now, [])
 
 
-def reconsider(room: Room, now: int, out: list[Happening]) -> None:
-    """Judges the candidates anew, after the access became another."""
+def reconsider(room: Room, now: int, out: list[Happening], *, user: str | None = None) -> None:
+    """Judges the candidates anew, after the access became another; or one of them alone."""
     by_invitation = room.access in access.BY_INVITATION
     for one in tuple(room.candidates.all()):
+        if user is not None and one.user != user:
+            continue
         state = room.candidates.state_of(one.user)
         if room.may_enter(one.user, one.friends, one.admin):
             if state == "pending":

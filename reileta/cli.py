@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `bots create`, `admin grant`, `trace`, `replay`.
+"""The command line: `reileta serve`, `bots create`, `admin grant` and `revoke`, `trace`, `replay`.
 
 Wrong use is answered with one line on standard error and status 2, a start that fails for a reason
 its operator can put right with one line and status 1. Commands import what they need when they
@@ -18,7 +18,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from reileta import __version__, log, options, startup
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseUnavailable, UserCannotUpdate
 from reileta.settings import Settings
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
@@ -143,6 +143,32 @@ def grant(
         if not tools.grant_admin(settings, username):
             raise Failed(f"no user is named {username}")
         typer.echo(f"{username} is an admin now", err=True)
+        return 0
+
+    return _attempt(settings, run)
+
+
+@admin.command("revoke")
+@options.with_settings(_STORE)
+def revoke(
+    *,
+    username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
+    **given: str | None,
+) -> int:
+    """Make an account an administrator no longer, at once. The server may run meanwhile."""
+    settings = options.read(given)
+    _tool_log()
+
+    def run() -> int:
+        from reileta.store import tools
+
+        try:
+            found = tools.revoke_admin(settings, username)
+        except UserCannotUpdate:
+            raise Failed("the main admin can't be revoked") from None
+        if not found:
+            raise Failed(f"no user is named {username}")
+        typer.echo(f"{username} is not an admin now", err=True)
         return 0
 
     return _attempt(settings, run)

@@ -20,6 +20,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.happenings import (
+    AdminChanged,
     BannedUser,
     Happening,
     Muted,
@@ -223,6 +224,30 @@ def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, li
     out: list[Happening] = [Updated(room.record)]
     reconsider(room, now, out)
     return room.record, room.settle(now, out)
+
+
+def administers(room: Room, user: str, now: int, *, admin: bool) -> list[Happening]:
+    """The server says whether a user is an admin, which may be news to the instance.
+
+    Inside, its role is another. Who is an admin no longer stays inside, unless a ban waits for it;
+    a candidate is judged anew.
+    """
+    if room.closed:
+        return []
+    out: list[Happening] = []
+    if user in room.seats.users:
+        before = room.roles.of(user)
+        room.roles.administers(user, admin=admin)
+        role = room.roles.of(user)
+        if role != before:
+            out.append(AdminChanged(user, role))
+    news = room.candidates.administers(user, admin=admin)
+    ban = room.moderation.bans.get(user)
+    if ban is not None and not admin and user != room.owner and room.moderation.banned(user, now):
+        room.expel(user, "banned", ban.reason, out)
+    elif news:
+        reconsider(room, now, out, user=user)
+    return room.settle(now, out)
 
 
 def close(room: Room, by: Visitor | None) -> list[Happening]:

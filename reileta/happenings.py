@@ -63,6 +63,15 @@ class RoleChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminChanged:
+    """A user inside became an admin of the server, or is one no longer, and has another role by it.
+    Concerns those whom `RoleChanged` concerns; there is nothing to write down."""
+
+    user: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateChanged:
     """A candidate's entry is new, another, or gone (None). Concerns the candidate and those who
     oversee; a new `pending` entry concerns also all who may admit it (`Instance.may_invite`)."""
@@ -151,6 +160,7 @@ Happening: TypeAlias = (
     | Left
     | MasterChanged
     | RoleChanged
+    | AdminChanged
     | CandidateChanged
     | QueueChanged
     | Warned

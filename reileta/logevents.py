@@ -63,6 +63,8 @@ DATABASE_BACK: Final = "database.back"
 DATABASE_MIGRATED: Final = "database.migrated"
 
 # Files
+CHANGES_POSTPONED: Final = "changes.postponed"
+"""The database was away when it was asked what other processes changed; it is asked again."""
 FILES_TIDIED: Final = "files.tidied"
 """How many uploads were swept out, files adopted, and files collected that nobody wants."""
 FILES_POSTPONED: Final = "files.postponed"

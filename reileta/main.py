@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 import trio
 
+from actors.changefeed import ChangeFeed
 from actors.janitor import Janitor
 from actors.node import Node
 from actors.trace import add_trace
@@ -153,6 +154,7 @@ async def _serve_on(
     async with open_store(settings, clock, types=types) as store:
         await _first_start(store, passwords)
         await store.instances.all_empty_from(clock.now_ms())
+        await store.changes.begin()
         key = load_or_create(settings.data / KEY_FILE)
         async with (
             Node.open(
@@ -169,6 +171,7 @@ async def _serve_on(
         ):
             nursery.start_soon(door.serve, listeners)
             nursery.start_soon(gateway.watch)
+            nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
             nursery.start_soon(Janitor(store.files, store.blobs, clock).run)
             node.ready_at = clock.now_ms()
             url = f"{scheme}://{_address(settings.host, port)}"

@@ -99,6 +99,15 @@ class Candidates:
             if user in some:
                 some[user] = replace(some[user], absent_until=until)
 
+    def administers(self, user: str, *, admin: bool) -> bool:
+        """Notes what the server says now of a candidate; whether that is news."""
+        for some in self._in.values():
+            one = some.get(user)
+            if one is not None and one.admin != admin:
+                some[user] = replace(one, admin=admin)
+                return True
+        return False
+
     def overdue(self, now: int) -> list[str]:
         """The users whose time has come, the earliest first."""
         due = [

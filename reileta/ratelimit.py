@@ -63,3 +63,10 @@ class RateLimiter:
             self._old.pop(key, None)
         self._young[key] = next_whole
         return 0.0
+
+    def give_back(self, key: str) -> None:
+        """Undoes one `take` of the key, which turned out not to count."""
+        for kept in (self._young, self._old):
+            if key in kept:
+                kept[key] -= self._cost_s
+                return

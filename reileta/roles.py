@@ -36,10 +36,14 @@ class Roles:
 
     def entered(self, who: Visitor) -> None:
         """Notes what the server says of a user that comes inside."""
-        if who.administers:
-            self._admins.add(who.user)
+        self.administers(who.user, admin=who.administers)
+
+    def administers(self, user: str, *, admin: bool) -> None:
+        """Notes what the server says now of a user that is inside."""
+        if admin:
+            self._admins.add(user)
         else:
-            self._admins.discard(who.user)
+            self._admins.discard(user)
 
     def went(self, user: str) -> None:
         """Forgets a user whose last player is gone; a moderator stays named."""

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """How long a refresh key of the session API lives."""
     tokens_per_user: int = Field(default=32, ge=1)
     """Live tokens of one user; over it, the oldest goes."""
-    sessions_per_user: int = Field(default=32, ge=1)
+    sessions_per_user: int = Field(default=64, ge=1)
     """Live sessions of one user; over it, the one that was idle longest ends."""
 
     # Limits

@@ -24,6 +24,7 @@ OPENING: Final = "__init__"
 
 RULES: Final = (
     "absent",
+    "administers",
     "admit",
     "candidate",
     "close",

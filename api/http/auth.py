@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from pydantic import AliasChoices, Field
 from werkzeug.http import dump_cookie
 
-from api.auth import COOKIE
+from api.auth import COOKIE, credential_from
 from api.http.logins import Login, Logins
 from api.http.shown import show_me
 from api.limits import LOGIN
 from api.operations import Call, Edge, Reply, Routes
-from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid, ServiceDisabled
+from reileta.errors import (
+    AuthInvalid,
+    CredentialInvalid,
+    LoginInvalid,
+    NotLoggedIn,
+    ServiceDisabled,
+)
 from reileta.passwords import Passwords
 from reileta.records import Session, User
 from reileta.tokens import Lifetimes
@@ -42,9 +48,9 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
     logins = Logins(edge, passwords)
     routes = Routes("auth", edge, invalid=AuthInvalid)
 
-    async def logged_in(user: User, session: Session) -> Reply:
+    async def logged_in(user: User, session: Session, proof: str | None) -> Reply:
         """Issues a token of the session, and answers with it in the body and as a cookie."""
-        made = await logins.issue(user, session, lifetimes)
+        made = await logins.issue(user, session, lifetimes, proof)
         view = LoginView(
             id=session.id,
             token=made.access,
@@ -88,7 +94,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
             password_hash=await passwords.hash(given.password),
             email=given.email,
         )
-        return await logged_in(user, await sessions.open(user.id))
+        return await logins.register(user, call.ip, logged_in)
 
     @routes.add(
         "POST",
@@ -102,7 +108,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
     )
     async def login(call: Call, given: Login) -> Reply:
         """Exchanges a username and password for a token, in the body and as a cookie."""
-        return await logins.log_in(given, logged_in)
+        return await logins.log_in(given, call.ip, logged_in)
 
     @routes.add(
         "GET",
@@ -113,7 +119,10 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(CredentialInvalid,),
     )
     async def logout(call: Call) -> Reply:
-        """Kills the token in use. Its session, and that session's other tokens, live on."""
+        """Kills the token in use. Its session, and that session's other tokens, live on. A cookie
+        alone counts from a page of this server only, for any page can have a browser ask this."""
+        if credential_from(call.request, changes=True) is None:
+            raise NotLoggedIn
         access_hash = call.by.token_hash
         await tokens.kill(access_hash, node.clock.now_ms())
         logins.killed(access_hash)

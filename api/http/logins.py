@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import Field
 
+from api.http.proofs import Proofs
 from api.operations import Edge
 from reileta.credentials import digest, new_token
-from reileta.errors import LoginInvalid, SessionNotFound
-from reileta.ids import is_id, is_username
+from reileta.errors import SessionNotFound
+from reileta.ids import is_id
 from reileta.passwords import Passwords
 from reileta.records import Session, Token, User
 from reileta.tokens import Lifetimes
 from reileta.validation import GivenPassword, Input, Reference
 
 T = TypeVar("T")
+Answering: TypeAlias = Callable[[User, Session, str | None], Awaitable[T]]
+"""Answers with a token of a user's session, made by `Logins.issue`; it gets the proof for that."""
 
 
 class Login(Input):
@@ -45,40 +48,48 @@ class Logins:
     """Logs users in, and issues the tokens that they then speak with."""
 
     def __init__(self, edge: Edge, passwords: Passwords) -> None:
-        self._node, self._auth, self._limits = edge.node, edge.auth, edge.limits
-        self._users, self._sessions = edge.node.store.users, edge.node.store.sessions
+        self._node, self._auth = edge.node, edge.auth
+        self._sessions = edge.node.store.sessions
         self._tokens = edge.node.store.tokens
         self._tokens_per_user = edge.node.settings.tokens_per_user
-        self._passwords = passwords
+        self._proofs = Proofs(edge, passwords)
 
-    async def log_in(self, given: Login, answer: Callable[[User, Session], Awaitable[T]]) -> T:
+    async def log_in(self, given: Login, ip: str, answer: Answering[T]) -> T:
         """Proves who it is, and answers from the session to go on with, or from a new one.
 
         Args:
-            answer: issues a token of the session. It is asked again, with a new session, when it
-                raises SessionNotFound: the one before was ended in between.
+            ip: the address that the request comes from.
+            answer: issues a token of the session, if the password is still the one whose hash it
+                gets. It is asked again, with a new session, when it raises SessionNotFound: the
+                one before was ended in between.
 
         Raises:
             LoginInvalid: no such user, no password, or not this one.
-            TooManyRequests: too many logins for the name.
+            TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
-        user = await self._proven(given.username, given.password)
-        session = await self._alive(user, given.session_id)
-        if session is None:
-            session = await self._sessions.open(user.id)
+        user, proof = await self._proofs.by_name(given.username, given.password, ip)
+        session = await self._alive(user, given.session_id) or await self.open(user)
         try:
-            return await answer(user, session)
+            answered = await answer(user, session, proof)
         except SessionNotFound:
-            return await answer(user, await self._sessions.open(user.id))
+            answered = await answer(user, await self.open(user), proof)
+        await self._proofs.logged_in(user, ip)
+        return answered
 
-    async def _proven(self, username: str, password: str) -> User:
-        self._limits.guess(username)
-        known = await self._users.credentials(username) if is_username(username) else None
-        hash_ = None if known is None else known[1]
-        if not await self._passwords.verify(hash_, password) or known is None:
-            raise LoginInvalid
-        return known[0]
+    async def register(self, user: User, ip: str, answer: Answering[T]) -> T:
+        """Logs in someone who has just registered from that address."""
+        answered = await answer(user, await self.open(user), None)
+        await self._proofs.logged_in(user, ip)
+        return answered
+
+    async def open(self, user: User) -> Session:
+        """A new session. Over the quota, the user's session that was idle longest ends."""
+        opened = await self._sessions.make_room_and_open(user.id, busy=self._node.busy(user.id))
+        for session_id in opened.ended:
+            self._auth.forget_session(session_id)
+            await self._node.end_session(session_id)
+        return opened.session
 
     async def _alive(self, user: User, session_id: str | None) -> Session | None:
         """The session of that id, if it is the user's own and has not ended."""
@@ -89,10 +100,13 @@ class Logins:
             return None
         return session
 
-    async def issue(self, user: User, session: Session, lifetimes: Lifetimes) -> NewToken:
+    async def issue(
+        self, user: User, session: Session, lifetimes: Lifetimes, proof: str | None
+    ) -> NewToken:
         """A new token of the session. The user's oldest over the limit die at once.
 
-        Raises SessionNotFound if the session is not the user's or has ended.
+        Raises SessionNotFound if the session is not the user's or has ended, and LoginInvalid if
+        the password was changed since it was proven against the hash `proof`.
         """
         access, refresh = new_token("ua"), new_token("ur")
         pair = lifetimes.pair(digest(access), digest(refresh), self._node.clock.now_ms())
@@ -104,6 +118,7 @@ class Logins:
             access_expires=pair.access_expires,
             refresh_expires=pair.refresh_expires,
             limit=self._tokens_per_user,
+            proof=proof,
         )
         for evicted in token.evicted:
             self.killed(evicted)

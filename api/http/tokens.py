@@ -54,8 +54,8 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
     logins = Logins(edge, passwords)
     routes = Routes("tokens", edge, invalid=AuthInvalid, face="session")
 
-    async def logged_in(user: User, session: Session) -> TokenAnswer:
-        made = await logins.issue(user, session, lifetimes)
+    async def logged_in(user: User, session: Session, proof: str | None) -> TokenAnswer:
+        made = await logins.issue(user, session, lifetimes, proof)
         shown = await show_session(node, session.id, user)
         return TokenAnswer(token_view(made.token, shown, made.access, made.refresh))
 
@@ -72,7 +72,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
     async def log_in(call: Call, given: SessionLogin) -> TokenAnswer:
         """Exchanges a username and password for a Token, of the session that is to be recovered or
         of a new one."""
-        return await logins.log_in(given, logged_in)
+        return await logins.log_in(given, call.ip, logged_in)
 
     @routes.add(
         "POST",
@@ -105,6 +105,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
             raise CredentialInvalid
         auth.forget_keys(made.superseded)
         node.refreshed(made.session.id, made.token.id, made.token.refresh_expires)
+        await node.store.sessions.seen([made.session.id])
         shown = await show_session(node, made.session.id, made.user)
         return TokenAnswer(token_view(made.token, shown, access, refresh))
 

@@ -8,10 +8,12 @@ from pydantic import AliasChoices, Field
 
 from api.freshness import Shows
 from api.http.lists import Search, shown
+from api.http.proofs import Proofs
 from api.http.refs import find_user, own_server
 from api.http.shown import ANY_USER, AnyUserView, show_user, show_users
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
+    LoginInvalid,
     NotLoggedIn,
     PermissionDenied,
     ServerNotFound,
@@ -28,6 +30,7 @@ from reileta.validation import (
     Description,
     DisplayName,
     Email,
+    GivenPassword,
     Input,
     Password,
     TagList,
@@ -55,7 +58,14 @@ class UserUpdate(Input):
     password: Password = Field(
         default_factory=str,
         repr=False,
-        description="Ends all sessions of the user's but the one that asks.",
+        description="Ends all sessions of the user's but the one that asks, of which only the token"
+        " in use lives on.",
+    )
+    current_password: GivenPassword = Field(
+        default_factory=str,
+        repr=False,
+        description="The password as it is, which a user that has one needs to change its own"
+        " password or e-mail address.",
     )
     tags: TagList = Field(
         default=(),
@@ -68,6 +78,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
     """The endpoints that read, change and delete users."""
     node, auth = edge.node, edge.auth
     users = node.store.users
+    proofs = Proofs(edge, passwords)
     routes = Routes("users", edge, invalid=UserInvalid)
 
     @routes.add(
@@ -107,13 +118,21 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         takes=UserUpdate,
         gives=ANY_USER,
         need="required",
-        errors=(UserNotFound, ServerNotFound, UserCannotUpdate, PermissionDenied, TagUnknown),
+        errors=(
+            UserNotFound,
+            ServerNotFound,
+            UserCannotUpdate,
+            PermissionDenied,
+            TagUnknown,
+            LoginInvalid,
+        ),
     )
     async def update_user(call: Call, given: UserUpdate) -> AnyUserView:
         """Changes what is given; the user itself and admins may."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
         changes: dict[str, Any] = given.given()
+        current = changes.pop("current_password", None)
         if "description" in changes:
             changes["description"] = given.description or None
         if "tags" in changes:
@@ -121,6 +140,8 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         password = changes.pop("password", None)
         if password is not None and user.id == (await users.server_account()).id:
             raise UserCannotUpdate.field("password", "is none that anyone may have")
+        if password is not None or changes.get("email", user.email) != user.email:
+            await ensure_proven(call, user, current)
         if changes:
             user = await users.update(user.id, **changes)
         if password is not None:
@@ -136,12 +157,31 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
             raise UserCannotUpdate.field("tags", f"the main admin keeps {ADMIN_TAG}")
         return settled
 
+    async def ensure_proven(call: Call, user: User, current: str | None) -> None:
+        """Has a user that changes its own password or e-mail address prove who it is: a token that
+        was left lying about is not enough. Others, who may, are admins, and don't know it."""
+        if call.by.user.id != user.id or await users.credentials(user.username) is None:
+            return
+        if current is None:
+            raise UserInvalid.field(
+                "current_password", "is required to change the password or the e-mail address"
+            )
+        await proofs.of_user(user, current, call.ip)
+
     async def changed_password(call: Call, user: User, password: str) -> User:
-        keep = call.by.session_id if call.by.user.id == user.id else None
-        hash_ = await passwords.hash(password)
-        for session_id in await users.change_password(user.id, hash_, keep=keep):
+        own = call.by.user.id == user.id
+        revoked = await users.change_password(
+            user.id,
+            await passwords.hash(password),
+            keep=call.by.session_id if own else None,
+            keep_token=call.by.token_hash if own else None,
+        )
+        for session_id in revoked.sessions:
             auth.forget_session(session_id)
             await node.end_session(session_id)
+        for token in revoked.tokens:
+            auth.forget_token(token)
+            node.credential_killed(token)
         return await users.by_id(user.id) or user
 
     @routes.add(

@@ -5,8 +5,8 @@ something, with the process that changed it. A server asks for the rows of other
 asked (`Feed.next`). A transaction that began earlier can end later, so "since" is a snapshot of the
 database's and not a number: a row can come within two answers, and is given out once.
 
-Nothing is lost over an outage of the database, for the rows are in the transactions themselves. They
-are kept for `KEPT_S`; a server that could not ask for longer is told so (`Changed.gap`).
+Nothing is lost over an outage of the database, for the rows are in the transactions themselves.
+They are kept for `KEPT_S`; a server that could not ask for longer is told so (`Changed.gap`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,23 @@ SWEEP_S: Final = 300.0
 @dataclass(frozen=True, slots=True)
 class Changed:
     """Ids of users that were changed, of sessions and tokens that ended, and of instances that have
-    another owner. Of a user that was deleted, its sessions are told. `gap`: there may be others, for it was not asked for too long."""
+    another owner. Of a user that was deleted, its sessions are told. `gap`: there may be others,
+    for it was not asked for too long."""
 
     users: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
     tokens: frozenset[bytes] = frozenset()
     instances: frozenset[str] = frozenset()
     gap: bool = False
+
+    def __or__(self, other: Changed) -> Changed:
+        return Changed(
+            self.users | other.users,
+            self.sessions | other.sessions,
+            self.tokens | other.tokens,
+            self.instances | other.instances,
+            self.gap or other.gap,
+        )
 
 
 class Feed:

@@ -1,7 +1,8 @@
 """The networks at which users are known: from which they have logged in before.
 
-Whoever guesses a user's password from elsewhere can't lock the user out at these (`api/guesses.py`).
-They outlive a restart, and are forgotten after a while. Only their SHA-256 is kept.
+A stranger who guesses a user's password elsewhere can't lock the user out at these
+(`api/http/proofs.py`). They outlive a restart, and are forgotten after a while. Only their SHA-256
+is kept.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Quotas:
     assets: int = 500
     shares: int = 500
     moderations: int = 10_000
-    sessions: int = 32
+    sessions: int = 64
 
     @classmethod
     def of(cls, settings: Settings) -> Quotas:

@@ -69,7 +69,7 @@ class Sessions:
                 raise UserNotFound
             over = await transaction.fetch(
                 "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL "
-                "ORDER BY id = ANY($2) DESC, last_seen DESC, created_at DESC, id OFFSET $3",
+                "ORDER BY id = ANY($2) DESC, last_seen DESC, issued DESC OFFSET $3",
                 user_id,
                 list(busy),
                 self._quotas.sessions - 1,
@@ -79,7 +79,7 @@ class Sessions:
             await transaction.execute(
                 "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions "
                 "WHERE user_id = $1 AND ended_at IS NOT NULL "
-                "ORDER BY ended_at DESC, id OFFSET $2)",
+                "ORDER BY ended_at DESC, issued DESC OFFSET $2)",
                 user_id,
                 ENDED_KEPT,
             )

@@ -23,6 +23,23 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
     return trio.run(run)
 
 
+def revoke_admin(settings: Settings, username: str) -> bool:
+    """Makes the user of that name an administrator no longer; False if there is none.
+
+    Raises UserCannotUpdate for the main admin.
+    """
+
+    async def run() -> bool:
+        async with open_store(settings, MonotonicClock(), shared=True) as store:
+            user = await store.users.by_name(username)
+            if user is None:
+                return False
+            await store.users.revoke(user.id, ADMIN_TAG)
+            return True
+
+    return trio.run(run)
+
+
 def grant_admin(settings: Settings, username: str) -> bool:
     """Makes the user of that name an administrator; False if there is none."""
 

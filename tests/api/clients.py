@@ -52,6 +52,7 @@ class Client:
         self._client: Any = app.test_client(use_cookies=False)
         self.token = token
         self.me: Json = {}
+        self.session = ""
 
     async def ask(
         self,
@@ -106,6 +107,7 @@ async def registered(app: QuartTrio, username: str) -> Client:
     answer = await client.post("/api/auth/register", {"username": username, "password": PASSWORD})
     client.token = answer.data["token"]
     client.me = answer.data["user"]
+    client.session = answer.data["id"]
     return client
 
 

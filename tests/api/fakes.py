@@ -125,6 +125,9 @@ class FakeNode:
     async def user_deleted(self, deleted: DeletedUser) -> None:
         self.deleted.append(deleted)
 
+    def busy(self, user_id: str) -> frozenset[str]:
+        return frozenset()
+
     async def end_session(self, session_id: str) -> None:
         self.ended.append(session_id)
 

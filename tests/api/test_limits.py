@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.limits import ACCOUNT, ADDRESS, GUESSES, TOKEN, Limits, network
+from api.limits import ACCOUNT, ADDRESS, GUESSES, GUESSES_FROM_AFAR, TOKEN, Limits, network
 from reileta.access import Asker
 from reileta.errors import TooManyRequests
 from reileta.ratelimit import Rate
@@ -56,10 +56,39 @@ def test_a_token_is_limited(limits: Limits) -> None:
 
 def test_guesses_at_a_name_are_limited(limits: Limits) -> None:
     for _ in range(GUESSES.burst):
-        limits.guess("ada")
+        limits.guess("ada", "192.0.2.1")
     with pytest.raises(TooManyRequests):
-        limits.guess("ADA")
-    limits.guess("bob")
+        limits.guess("ADA", "192.0.2.1")
+    limits.guess("bob", "192.0.2.1")
+    limits.guess("ada", "192.0.2.2")
+
+
+def test_a_subscriber_of_ipv6_guesses_as_one(limits: Limits) -> None:
+    for number in range(GUESSES.burst):
+        limits.guess("ada", f"2001:db8:1:2::{number}")
+    with pytest.raises(TooManyRequests):
+        limits.guess("ada", "2001:db8:1:2:ffff::")
+    limits.guess("ada", "2001:db8:1:3::")
+
+
+def test_guesses_from_many_addresses_are_limited_too_and_then_cost_the_address_nothing(
+    limits: Limits,
+) -> None:
+    for number in range(GUESSES_FROM_AFAR.burst):
+        limits.guess_from_afar(limits.guess("ada", f"192.0.2.{number}"))
+    for _ in range(GUESSES.burst + 1):
+        with pytest.raises(TooManyRequests):
+            limits.guess_from_afar(limits.guess("ADA", "198.51.100.1"))
+    limits.guess_from_afar(limits.guess("bob", "198.51.100.1"))
+
+
+def test_what_was_no_guess_counts_nowhere(limits: Limits) -> None:
+    for _ in range(GUESSES_FROM_AFAR.burst + 1):
+        guess = limits.guess("ada", "192.0.2.1")
+        limits.guess_from_afar(guess)
+        limits.no_guess(guess)
+    for _ in range(GUESSES_FROM_AFAR.burst + 1):
+        limits.no_guess(limits.guess("ada", "192.0.2.1"))
 
 
 def test_an_allowance_comes_back(limits: Limits, clock: ManualClock) -> None:
@@ -77,7 +106,9 @@ def test_lifted_limits_count_nothing(clock: ManualClock) -> None:
         limits.address("192.0.2.1")
         limits.route("GET /a", Rate(1, 1), "192.0.2.1")
         limits.asker(ASKER)
-        limits.guess("ada")
+        guess = limits.guess("ada", "192.0.2.1")
+        limits.guess_from_afar(guess)
+        limits.no_guess(guess)
 
 
 @pytest.mark.parametrize(

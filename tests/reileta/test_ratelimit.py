@@ -28,6 +28,19 @@ def test_a_refused_request_costs_nothing() -> None:
     assert limiter.take("a", NOW + 1) == 0.0
 
 
+def test_what_is_given_back_was_not_taken() -> None:
+    limiter = RateLimiter(Rate(per_s=1, burst=2), keys=1)
+    for _ in range(10):
+        assert limiter.take("a", NOW) == 0.0
+        limiter.give_back("a")
+    assert [limiter.take("a", NOW) for _ in range(2)] == [0.0] * 2
+    assert limiter.take("b", NOW) == 0.0  # and "a" is of the old generation now
+    limiter.give_back("a")
+    assert limiter.take("a", NOW) == 0.0
+    assert limiter.take("a", NOW) > 0
+    limiter.give_back("nobody")
+
+
 def test_quiet_does_not_save_up_more_than_the_burst() -> None:
     limiter = RateLimiter(Rate(per_s=1, burst=2))
     limiter.take("a", NOW)

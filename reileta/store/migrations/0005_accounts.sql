@@ -14,6 +14,9 @@ CREATE TRIGGER resources_bytes BEFORE INSERT OR UPDATE OF title, data ON resourc
 DROP INDEX resources_by_owner;
 CREATE INDEX resources_by_owner ON resources (owner) INCLUDE (bytes);
 
+-- In which order sessions were opened: milliseconds alone can be equal.
+ALTER TABLE sessions ADD COLUMN issued bigint NOT NULL GENERATED ALWAYS AS IDENTITY;
+
 -- The log of moderation keeps the newest entries of each owner.
 CREATE INDEX moderations_by_owner ON moderations (owner, number);
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from api.app import ReiletaApp
+from api.app import ReiletaApp, create_app
+from api.limits import GUESSES
+from reileta.credentials import digest
+from reileta.passwords import Passwords
+from reileta.records import ADMIN_TAG
 from tests.api.clients import PASSWORD, Client, Json, logged_in, registered
 from tests.api.fakes import ADDRESS, FakeNode
 
@@ -141,7 +145,8 @@ async def test_me_lists_whom_it_follows(node: FakeNode, ada: Client, bob: Client
 
 
 async def test_admins_see_what_is_private(admin: Client, ada: Client) -> None:
-    await ada.post("/api/users/@me", {"email": "ada@example.org"})
+    email = {"email": "ada@example.org", "current_password": PASSWORD}
+    assert (await ada.post("/api/users/@me", email)).status == 200
     seen = (await admin.get("/api/users/ada")).data
     assert set(seen) == ME | {"email"}
     assert seen["email"] == "ada@example.org"
@@ -158,6 +163,7 @@ async def test_updating(node: FakeNode, ada: Client, anyone: Client) -> None:
             "display": "Ada L.",
             "description": "Engines.",
             "email": "ada@example.org",
+            "current_password": PASSWORD,
             "status": "away",
         },
     )
@@ -170,7 +176,8 @@ async def test_updating(node: FakeNode, ada: Client, anyone: Client) -> None:
     assert node.told == [("user", ada.me["id"])]
     assert (await ada.get("/api/users/@me")).data["username"] == "ada_l"
     assert (await anyone.get("/api/users/ada")).code == 17
-    emptied = (await ada.post("/api/users/@me", {"description": None, "email": None})).data
+    nothing = {"description": None, "email": None, "current_password": PASSWORD}
+    emptied = (await ada.post("/api/users/@me", nothing)).data
     assert not {"description", "email"} & set(emptied)
 
 
@@ -262,15 +269,91 @@ async def test_a_new_password_ends_the_other_sessions(
     user = await node.store.users.by_name("ada")
     assert user is not None
     other = await logged_in(app, node, user)
-    answer = await ada.post("/api/users/@me", {"password": "another one altogether"})
+    change = {"password": "another one altogether", "current_password": PASSWORD}
+    same = {"username": "ada", "password": PASSWORD, "session_id": ada.session}
+    also = (await anyone.post("/api/auth/login", same)).data
+    assert also["id"] == ada.session
+    answer = await ada.post("/api/users/@me", change)
     assert answer.status == 200
     assert len(node.ended) == 1
+    assert node.killed == [digest(also["token"])]
+    assert (await Client(app, also["token"]).get("/api/users/@me")).code == 101
     assert (await other.get("/api/users/@me")).code == 101
     assert (await ada.get("/api/users/@me")).status == 200
     old = {"username": "ada", "password": PASSWORD}
     assert (await anyone.post("/api/auth/login", old)).code == 23
     new = {"username": "ada", "password": "another one altogether"}
     assert (await anyone.post("/api/auth/login", new)).status == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": "another one altogether"},
+        {"email": "eve@example.org"},
+        {"email": None},
+        {"email": "eve@example.org", "password": "another one altogether", "displayname": "Eve"},
+    ],
+)
+async def test_a_token_alone_changes_neither_password_nor_address(
+    node: FakeNode, ada: Client, anyone: Client, change: dict[str, str | None]
+) -> None:
+    before = {"email": "ada@example.org", "current_password": PASSWORD}
+    me = (await ada.post("/api/users/@me", before)).data
+    answer = await ada.post("/api/users/@me", change)
+    assert (answer.status, answer.code, answer.fields) == (400, 14, {"current_password"})
+    for wrong in ("", "not the password", PASSWORD.upper()):
+        answer = await ada.post("/api/users/ada", {**change, "current_password": wrong})
+        assert (answer.status, answer.code) in ((401, 23), (400, 14))
+        assert (answer.status == 400) == (wrong == "")
+    assert (await ada.get("/api/users/@me")).data == me
+    assert (await anyone.post("/api/auth/login", {"username": "ada", "password": PASSWORD})).data
+    answer = await ada.post("/api/users/@me", {**change, "current_password": PASSWORD})
+    assert answer.status == 200
+
+
+async def test_what_else_changes_needs_no_password(ada: Client) -> None:
+    email = {"email": "ada@example.org", "current_password": PASSWORD}
+    await ada.post("/api/users/@me", email)
+    # The address as it is, as a client sends it that sends all there is.
+    same = {"email": "ada@example.org", "displayname": "Ada L.", "status": "busy"}
+    assert (await ada.post("/api/users/@me", same)).data["displayname"] == "Ada L."
+
+
+async def test_admins_need_no_password_of_others_but_their_own(
+    app: ReiletaApp, node: FakeNode, ada: Client, bob: Client
+) -> None:
+    await node.store.users.grant(bob.me["id"], ADMIN_TAG)
+    ada_s = {"email": "ada@example.org", "password": "another one altogether"}
+    assert (await bob.post("/api/users/ada", ada_s)).status == 200
+    assert (await bob.post("/api/users/@me", {"password": "another one"})).code == 14
+    own = {"password": "another one", "current_password": "not the password"}
+    assert (await bob.post("/api/users/@me", own)).code == 23
+    own["current_password"] = PASSWORD
+    assert (await bob.post(f"/api/users/{bob.me['id']}", own)).status == 200
+
+
+async def test_an_account_without_a_password_gives_itself_one(
+    app: ReiletaApp, node: FakeNode, admin: Client
+) -> None:
+    await admin.post("/api/users", {"username": "carl"})
+    user = await node.store.users.by_name("carl")
+    assert user is not None
+    carl = await logged_in(app, node, user)
+    assert (await carl.post("/api/users/@me", {"password": PASSWORD})).status == 200
+    assert (await carl.post("/api/users/@me", {"password": PASSWORD})).code == 14
+
+
+async def test_wrong_current_passwords_are_guesses(
+    node: FakeNode, passwords: Passwords, ada: Client
+) -> None:
+    node.settings = node.settings.model_copy(update={"rate_limits": "on"})
+    client = Client(create_app(node, passwords=passwords), ada.token)
+    wrong = {"password": "another one altogether", "current_password": "not the password"}
+    codes = [(await client.post("/api/users/@me", wrong)).code for _ in range(GUESSES.burst + 1)]
+    assert codes == [23] * GUESSES.burst + [102]
+    login = {"username": "ada", "password": PASSWORD}
+    assert (await client.post("/api/auth/login", login)).code == 102
 
 
 async def test_a_password_that_an_admin_sets_ends_all_sessions(

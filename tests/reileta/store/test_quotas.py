@@ -185,8 +185,7 @@ async def test_a_world_has_so_many_assets(store: Store) -> None:
         nonlocal refused
         try:
             await an_asset(store, sea, f"1.{number}")
-        except QuotaReached as error:
-            assert error.details[0].field == "assets"
+        except QuotaReached:
             refused += 1
 
     async with trio.open_nursery() as nursery:
@@ -210,8 +209,7 @@ async def test_a_resource_is_shared_with_so_many_users(store: Store) -> None:
     async def share(user: User) -> None:
         try:
             await store.resources.share(name, who, user.id)
-        except QuotaReached as error:
-            assert error.details[0].field == "shares"
+        except QuotaReached:
             refused.append(user.id)
 
     async with trio.open_nursery() as nursery:
