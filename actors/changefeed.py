@@ -58,19 +58,25 @@ class ChangeFeed:
         self._store = store
         self._node = node
         self._known = known
+        self._pending = Changed()
 
     async def run(self) -> None:
         """Heeds what others change, until cancelled."""
-        pending = Changed()
         while True:
             await trio.sleep(POLL_S)
             try:
-                pending |= await self._store.changes.next()
-                await self._heed(pending)
+                await self.look()
             except DatabaseUnavailable:
                 _log.debug(logevents.CHANGES_POSTPONED)
-            else:
-                pending = Changed()
+
+    async def look(self) -> None:
+        """Heeds what others have changed since the last time.
+
+        Raises DatabaseUnavailable; what it knew of by then is heeded the next time.
+        """
+        self._pending |= await self._store.changes.next()
+        await self._heed(self._pending)
+        self._pending = Changed()
 
     async def _heed(self, changed: Changed) -> None:
         """Does what follows. May be done again, if the database went away in the middle."""

@@ -182,7 +182,7 @@ class Hosting:
 
     def heed_admin(self, message: Administers) -> None:
         """A user became an admin of the server, or is one no longer."""
-        self._carry_out(self._rules.administers(message.user, self._now(), admin=message.admin))
+        self._carry_out(self._rules.administers(message.user, message.admin, self._now()))
 
     # Orders ------------------------------------------------------------------------------------
 

@@ -226,7 +226,7 @@ def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, li
     return room.record, room.settle(now, out)
 
 
-def administers(room: Room, user: str, now: int, *, admin: bool) -> list[Happening]:
+def administers(room: Room, user: str, admin: bool, now: int) -> list[Happening]:
     """The server says whether a user is an admin, which may be news to the instance.
 
     Inside, its role is another. Who is an admin no longer stays inside, unless a ban waits for it;

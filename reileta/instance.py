@@ -255,9 +255,9 @@ class Instance(Room):
         """`governance.inherit`: the owner's account was deleted, and another owns it."""
         return governance.inherit(self, owner, owner_at, now)
 
-    def administers(self, user: str, now: int, *, admin: bool) -> list[Happening]:
+    def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
         """`governance.administers`: whether a user is an admin of the server, from now on."""
-        return governance.administers(self, user, now, admin=admin)
+        return governance.administers(self, user, admin, now)
 
     def close(self, by: Visitor | None, now: int) -> list[Happening]:
         """`governance.close`: the owner, an admin or the server (None) ends it."""

@@ -21,6 +21,9 @@ class FakeEstates:
     async def tend(self, present: Collection[str], *, until: int) -> list[Lost]:
         return []
 
+    async def seen(self, ids: Collection[str]) -> None:
+        pass
+
     async def expire_all(self) -> list[str]:
         return []
 

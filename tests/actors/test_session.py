@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.desk import Measure
 from actors.messages import Attach, Join, SessionMessage, UserChanged
-from reileta.errors import CredentialInvalid, NotInInstance, Overloaded
+from reileta.errors import CredentialInvalid, NotAllowed, NotInInstance, Overloaded
 from tests.actors.nodes import ROOM, Client, World, account, asker, settle, user_at
 from tests.actors.sinks import FakeSink
 
@@ -348,3 +349,42 @@ async def test_a_full_mailbox_is_the_senders_to_hear_of(
     one.lose()  # which is never refused
     await trio.sleep(11)
     assert world.node.occupancy(ROOM).connected == 0
+
+
+async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.room()
+    watcher = await world.joined(2)
+    one = await world.joined(1, admin=True)
+    await one.subscribe("instance-data")
+    watcher.sink.take()
+    world.node.changed("user", account(1))
+    await settle()
+    roles = [told["data"] for told in watcher.sink.take() if told["command"] == "instance-role"]
+    assert roles == [{"user": user_at(1), "role": "normal"}]
+    with pytest.raises(NotAllowed):
+        await world.node.moderate(ROOM, one.asker, Measure(user_at(2), "kick"), one.sink, None)
+    await one.leave()
+    watcher.say(b"1")
+    await settle()
+    assert "data 1" not in one.said()
+    world.node.changed("user", account(1, admin=True))
+    await settle()
+    again = await world.joined(1, session=1)
+    assert again.asker.user == account(1)  # as it was authenticated, before
+    await world.node.moderate(ROOM, again.asker, Measure(user_at(2), "kick"), again.sink, None)
+
+
+async def test_a_candidate_that_is_an_admin_no_longer_loses_the_seat_held_for_it(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.room(access="avr:private")
+    await world.joined(0)
+    one = await world.connect(1, admin=True)
+    entry = await world.node.desk.candidate(ROOM, one.asker)
+    assert entry.state == "admitted"
+    world.node.changed("user", account(1))
+    await settle()
+    with pytest.raises(NotAllowed):
+        await one.join()

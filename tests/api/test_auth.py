@@ -127,6 +127,61 @@ def test_a_cookie_speaks_for_reads_and_for_our_own_pages(
     assert found == (Credential(TOKEN, "cookie") if taken else None)
 
 
+@pytest.mark.parametrize(
+    ("origins", "site", "host", "scheme", "taken"),
+    [
+        # Default ports and capitals are other spellings of the same origin.
+        (["http://play.example.org"], None, "play.example.org:80", "http", True),
+        (["http://play.example.org:80"], None, "play.example.org", "http", True),
+        (["HTTPS://Play.Example.Org"], None, "play.example.org:443", "https", True),
+        (["https://play.example.org:443"], None, "PLAY.example.org", "wss", True),
+        (["http://play.example.org:443"], None, "play.example.org", "http", False),
+        (["http://[::1]:3032"], None, "[::1]:3032", "http", True),
+        (["http://[::1]"], None, "[::1]:80", "http", True),
+        # Without an Origin, what the browser says of the site, which no page can set.
+        ([], "same-origin", "play.example.org", "http", True),
+        ([], "Same-Origin", "play.example.org", "http", True),
+        ([], "same-site", "play.example.org", "http", False),
+        ([], "cross-site", "play.example.org", "http", False),
+        ([], "none", "play.example.org", "http", False),
+        ([], "", "play.example.org", "http", False),
+        ([], None, "play.example.org", "http", False),
+        # Neither may say otherwise.
+        (["http://play.example.org"], "same-origin", "play.example.org", "http", True),
+        (["http://play.example.org"], "cross-site", "play.example.org", "http", False),
+        (["http://evil.example"], "same-origin", "play.example.org", "http", False),
+        (["null"], "same-origin", "play.example.org", "http", False),
+        (["null"], None, "play.example.org", "http", False),
+        ([""], None, "play.example.org", "http", False),
+        (["http://"], None, "", "http", False),
+        (["http://play.example.org/"], None, "play.example.org", "http", False),
+        (["http://play.example.org@evil.example"], None, "play.example.org", "http", False),
+        (["http://evil.example#play.example.org"], None, "play.example.org", "http", False),
+        (["http://play.example.org.evil.example"], None, "play.example.org", "http", False),
+        (["http://play.example.org", "http://evil.example"], None, "play.example.org", "http",
+         False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_the_same_origin_in_any_spelling(
+    method: str, origins: list[str], site: str | None, host: str, scheme: str, taken: bool
+) -> None:
+    headers = [("Host", host), *(("Origin", one) for one in origins)]
+    if site is not None:
+        headers.append(("Sec-Fetch-Site", site))
+    found = find(headers, {}, {"_suid": TOKEN}, method=method, scheme=scheme)
+    assert (found is not None) == taken
+
+
+def test_an_upgrade_goes_by_its_origin_alone() -> None:
+    own = {"Host": "play.example.org", "Origin": "https://play.example.org"}
+    for more in ({}, {"Sec-Fetch-Site": "cross-site"}):
+        found = find({**own, **more}, {}, {"_suid": TOKEN}, method="WEBSOCKET", scheme="wss")
+        assert found == Credential(TOKEN, "cookie")
+    headers = {"Host": "play.example.org", "Sec-Fetch-Site": "same-origin"}
+    assert find(headers, {}, {"_suid": TOKEN}, method="WEBSOCKET", scheme="wss") is None
+
+
 def test_a_cookie_that_can_be_no_token_is_none() -> None:
     for value in ("", "a b", "\0" * 20):
         assert find({}, {}, {"_suid": value}) is None

@@ -19,6 +19,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.happenings import (
+    AdminChanged,
     BannedUser,
     Closed,
     Happening,
@@ -328,3 +329,63 @@ def test_moderators_and_mutes_of_before() -> None:
     with pytest.raises(NotAllowed):
         after.speak("p_9", None, None, None, b"1", 4)
     assert after.next_deadline() == 50
+
+
+def test_who_is_an_admin_no_longer_stays_inside_without_its_power() -> None:
+    instance = household()
+    assert instance.administers(user(2), True, 20) == []
+    assert instance.administers(user(2), False, 20) == [AdminChanged(user(2), "normal")]
+    assert instance.administers(user(2), False, 20) == []
+    assert instance.role_of(user(2)) == "normal"
+    assert instance.moderate(visitor(3), user(2), "warn", None, None, 21)
+    with pytest.raises(NotAllowed):
+        instance.moderate(visitor(2), user(5), "kick", None, None, 21)
+    assert instance.administers(user(2), True, 22) == [AdminChanged(user(2), "admin")]
+    # Who has a higher office, or is not inside, hears nothing.
+    assert instance.administers(OWNER, True, 23) == []
+    assert instance.administers(user(9), True, 23) == []
+    assert instance.role_of(user(9)) == "normal"
+    instance.close(None, 24)
+    assert instance.administers(user(2), False, 25) == []
+
+
+def test_a_ban_that_waited_binds_who_is_an_admin_no_longer() -> None:
+    instance = room(banned=[Ban("i_1", user(1), None, "spam", OWNER, 0)])
+    instance.join(visitor(1, admin=True), 1)
+    out = instance.administers(user(1), False, 2)
+    assert gone(out) == [(user(1), "banned")]
+    with pytest.raises(Banned):
+        instance.join(visitor(1), 3)
+
+
+def test_a_candidate_that_came_as_an_admin_is_judged_anew() -> None:
+    instance = room(access="avr:private", capacity=2)
+    instance.join(visitor(0), 0)
+    instance.candidate(visitor(1, admin=True), 1)
+    assert states(instance) == [(user(1), "admitted", None)]
+    instance.administers(user(1), False, 2)
+    assert states(instance) == []
+    with pytest.raises(NotAllowed):
+        instance.join(visitor(1), 3)
+
+
+def test_a_candidate_that_becomes_an_admin_needs_no_invitation_and_others_keep_their_places() -> (
+    None
+):
+    instance = room(access="avr:invite_only", capacity=3)
+    instance.join(visitor(0), 0)
+    for number in (1, 2):
+        instance.candidate(visitor(number), number)
+    instance.administers(user(2), True, 3)
+    assert states(instance) == [(user(2), "admitted", None), (user(1), "pending", None)]
+    instance.administers(user(2), False, 4)
+    assert sorted(states(instance)) == [(user(1), "pending", None), (user(2), "pending", None)]
+
+
+def test_a_candidate_in_line_keeps_its_place_when_it_is_an_admin() -> None:
+    instance = room(capacity=1)
+    instance.join(visitor(1), 0)
+    for number in (2, 3):
+        instance.candidate(visitor(number), number)
+    instance.administers(user(2), True, 4)
+    assert states(instance) == [(user(2), "waiting", 1), (user(3), "waiting", 2)]

@@ -74,6 +74,7 @@ TIMED: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     ),
     "update": (leaders, changes),
     "inherit": (st.just("u_9"), users),
+    "administers": (users, st.booleans()),
     "close": (visitors,),
     "tick": (),
 }

@@ -206,6 +206,38 @@ async def test_logout_kills_the_token_and_leaves_the_session(
     assert (await Client(app, other["token"]).get("/api/users/@me")).status == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_another_sites_page_logs_nobody_out(
+    app: ReiletaApp, node: FakeNode, ada: Client, method: str
+) -> None:
+    cookie = {"Cookie": f"_suid={ada.token}", "Host": "play.example.org"}
+    anyone = Client(app)
+    for more in (
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://play.example.org", "Sec-Fetch-Site": "cross-site"},
+    ):
+        answer = await anyone.ask(method, "/api/auth/logout", headers={**cookie, **more})
+        assert answer.status == 401
+    assert (await ada.get("/api/users/@me")).status == 200
+    assert (node.killed, node.ended) == ([], [])
+    own = {**cookie, "Sec-Fetch-Site": "same-origin"}
+    assert (await anyone.ask(method, "/api/auth/logout", headers=own)).status == 200
+    assert (await ada.get("/api/users/@me")).code == 101
+
+
+async def test_a_credential_in_the_query_logs_out_from_anywhere(
+    app: ReiletaApp, ada: Client
+) -> None:
+    headers = {"Origin": "https://a-client.example", "Sec-Fetch-Site": "cross-site"}
+    path = f"/api/auth/logout?authuser={ada.token}"
+    assert (await Client(app).get(path, headers=headers)).status == 200
+    assert (await ada.get("/api/users/@me")).code == 101
+
+
 async def test_deleting_the_session_ends_all_its_tokens(
     app: ReiletaApp, node: FakeNode, ada: Client
 ) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from reileta.errors import UserNotFound
 from reileta.store import Store
-from reileta.store.sessions import BIRTH_MS
+from reileta.store.sessions import BIRTH_MS, ENDED_KEPT, SEEN_EVERY_MS
 from tests.conftest import ManualClock
 from tests.reileta.store.test_tokens import HOUR_MS, issue, make_user
 
@@ -103,3 +103,37 @@ async def test_the_sessions_of_a_user_are_listed_newest_first(
     assert (page.items, page.total) == ((opened[2], opened[0]), 2)
     page = await store.sessions.of_user(user.id, limit=1, offset=1)
     assert (page.items, page.total) == ((opened[0],), 2)
+
+
+async def test_so_many_that_have_ended_are_kept(store: Store, clock: ManualClock) -> None:
+    user = await make_user(store)
+    opened = []
+    for _ in range(ENDED_KEPT + 3):
+        opened.append(await store.sessions.open(user.id))
+        await store.sessions.end(opened[-1].id)
+        clock.advance(1)
+    alive = await store.sessions.open(user.id)
+    left = [one.id for one in opened if await store.sessions.get(one.id) is not None]
+    assert left == [one.id for one in opened[-ENDED_KEPT:]]
+    assert await store.sessions.get(alive.id) == alive
+
+
+async def test_that_a_session_is_in_use_is_written_down_now_and_then(
+    store: Store, clock: ManualClock
+) -> None:
+    user = await make_user(store)
+    session, other = await store.sessions.open(user.id), await store.sessions.open(user.id)
+
+    async def last_seen(id_: str) -> int:
+        return int(await store.database.value("SELECT last_seen FROM sessions WHERE id = $1", id_))
+
+    opened_at = clock.now_ms()
+    clock.advance(SEEN_EVERY_MS - 1)
+    await store.sessions.seen([session.id])
+    assert await last_seen(session.id) == opened_at
+    clock.advance(1)
+    await store.sessions.seen([session.id])
+    assert await last_seen(session.id) == clock.now_ms()
+    assert await last_seen(other.id) == opened_at
+    await issue(store, other, b"1")
+    assert await last_seen(other.id) == clock.now_ms()

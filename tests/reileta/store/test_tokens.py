@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from reileta.credentials import digest
-from reileta.errors import SessionNotFound
+from reileta.errors import LoginInvalid, SessionNotFound
 from reileta.records import Session, User
 from reileta.store import Store
-from reileta.store.tokens import KEPT_MS, Issued
+from reileta.store.tokens import DEAD_KEPT, KEPT_MS, Issued
 from tests.conftest import ManualClock
 
 HOUR_MS = 3600 * 1000
@@ -185,3 +185,41 @@ async def test_a_token_can_do_without_a_refresh_key(store: Store) -> None:
             limit=32,
         )
         assert issued.refresh_hash is None
+
+
+async def test_so_many_that_are_good_for_nothing_are_kept(store: Store, clock: ManualClock) -> None:
+    session = await store.sessions.open((await make_user(store)).id)
+    keys = [b"%d" % number for number in range(DEAD_KEPT + 5)]
+    for key in keys:
+        await issue(store, session, key, limit=1)
+    for key in keys:
+        await store.tokens.kill(key, clock.now_ms())
+    await issue(store, session, b"next")
+    left = [key for key in keys if await store.tokens.by_access(key) is not None]
+    assert left == keys[-DEAD_KEPT:]
+    assert await live(store, [b"next"]) == [b"next"]
+
+
+async def test_a_token_is_issued_for_the_password_that_was_proven(
+    store: Store, clock: ManualClock
+) -> None:
+    user = await store.users.create(username="ada", displayname="Ada", password_hash="hash")
+    session = await store.sessions.open(user.id)
+
+    async def issue_for(proof: str, key: bytes) -> None:
+        await store.tokens.issue(
+            session_id=session.id,
+            user_id=user.id,
+            access_hash=key,
+            refresh_hash=None,
+            access_expires=clock.now_ms() + 1,
+            refresh_expires=clock.now_ms() + 1,
+            limit=32,
+            proof=proof,
+        )
+
+    await issue_for("hash", b"1")
+    await store.users.change_password(user.id, "other", keep=session.id)
+    with pytest.raises(LoginInvalid):
+        await issue_for("hash", b"2")
+    assert await store.tokens.by_access(b"2") is None

@@ -9,7 +9,7 @@ import trio
 
 from reileta.records import Session, Token
 from reileta.store import Store
-from reileta.store.tokens import Refreshed, Theft
+from reileta.store.tokens import SPENT_KEPT, Refreshed, Theft
 from reileta.tokens import Lifetimes
 from tests.conftest import ManualClock
 from tests.reileta.store.sessions import make_session, make_user
@@ -232,3 +232,16 @@ async def test_the_end_of_a_session_and_a_refresh_at_once_leave_nothing(
 async def test_a_user_without_tokens_has_none(store: Store) -> None:
     await make_user(store)
     assert await store.tokens.of_session("s_none") == []
+
+
+async def test_so_many_spent_keys_of_a_token_are_kept(store: Store, clock: ManualClock) -> None:
+    await log_in(store, clock)
+    for number in range(2, SPENT_KEPT + 10):
+        got = await refresh(store, b"r%d" % (number - 1), number)
+        assert isinstance(got, Refreshed)
+        await store.tokens.first_used(b"a%d" % number)
+        clock.advance(1)
+    count = await store.database.value("SELECT count(*) FROM spent_refreshes")
+    assert count == SPENT_KEPT
+    assert await refresh(store, b"r1", 1000) is None  # one of long ago
+    assert isinstance(await refresh(store, b"r%d" % (SPENT_KEPT - 1), 1001), Theft)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from reileta.errors import AuthInvalid, InvalidInput, UserNotFound
+from reileta.errors import AuthInvalid, InvalidInput, UserCannotUpdate, UserNotFound
 from reileta.records import ADMIN_TAG, User
 from reileta.store import Store
 from tests.conftest import ManualClock
@@ -236,3 +236,21 @@ async def test_text_of_any_script_is_kept_as_it_is(store: Store) -> None:
     ada = await make(store, "ada")
     text = "Zoë 💃🏽 \u202e مرحبا \ufffd"
     assert (await store.users.update(ada.id, description=text)).description == text
+
+
+async def test_a_tag_is_revoked_but_the_main_admins(store: Store) -> None:
+    async def hash_password(password: str) -> str:
+        return "hash"
+
+    await store.users.ensure_system_accounts(hash_password)
+    ada = await make(store, "ada")
+    await store.users.grant(ada.id, ADMIN_TAG)
+    for ref in ("ADA", ada.id, "ada"):
+        assert not (await store.users.revoke(ref, ADMIN_TAG)).admin
+    main = await store.users.main_admin()
+    for ref in ("admin", "Admin", main.id):
+        with pytest.raises(UserCannotUpdate):
+            await store.users.revoke(ref, ADMIN_TAG)
+    assert (await store.users.main_admin()).admin
+    with pytest.raises(UserNotFound):
+        await store.users.revoke("nobody", ADMIN_TAG)
