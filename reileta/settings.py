@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     """How many others one user may follow."""
     worlds_per_user: int = Field(default=500, ge=0)
     """How many worlds one user may own."""
-    assets_per_world: int = Field(default=500, ge=1)
+    assets_per_world: int = Field(default=100, ge=1)
     """How many assets one world may have."""
     services_per_user: int = Field(default=100, ge=0)
     """How many services one user may own."""

@@ -246,7 +246,11 @@ def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
         ("address and endpoint that reads", limits.READ),
         ("address and endpoint that writes", limits.WRITE),
         ("address and `register` or `login`", limits.LOGIN),
-        ("username, at `login`", limits.GUESSES),
+        ("username and address, wrong passwords", limits.GUESSES),
+        (
+            "username, wrong passwords at all addresses where its user is not known",
+            limits.GUESSES_FROM_AFAR,
+        ),
         ("address and endpoint that takes a picture", PICTURES),
     ],
 )

@@ -205,7 +205,7 @@ def test_make_has_the_targets_that_are_shown() -> None:
 
 
 def test_the_command_has_what_is_shown() -> None:
-    known = {"serve", "bots", "create", "admin", "grant", "trace", "replay"}
+    known = {"serve", "bots", "create", "admin", "grant", "revoke", "trace", "replay"}
     options = {*map(flag, Settings.model_fields), "--count", "--tokens", "--version", "--help"}
     options |= {"--log", "--mermaid", "--steps", "--autopilot"}
     for document, words in commands():

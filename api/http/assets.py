@@ -27,6 +27,7 @@ from reileta.errors import (
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
+    QuotaReached,
     RangeInvalid,
     ResourceTaken,
     ServerNotFound,
@@ -107,7 +108,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         takes=AssetCreate,
         gives=AssetView,
         need="required",
-        errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists),
+        errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists, QuotaReached),
     )
     async def create_asset(call: Call, given: AssetCreate) -> AssetView:
         """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for

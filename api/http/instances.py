@@ -16,6 +16,7 @@ from reileta.errors import (
     InstanceInvalid,
     InstanceNotFound,
     PermissionDenied,
+    QuotaReached,
     ServerNotFound,
     TagUnknown,
     WorldNotFound,
@@ -135,7 +136,14 @@ def instance_routes(edge: Edge) -> Routes:
         takes=InstanceCreate,
         gives=InstanceView,
         need="required",
-        errors=(WorldNotFound, ServerNotFound, InstanceExists, TagUnknown, PermissionDenied),
+        errors=(
+            WorldNotFound,
+            ServerNotFound,
+            InstanceExists,
+            TagUnknown,
+            PermissionDenied,
+            QuotaReached,
+        ),
     )
     async def create_instance(call: Call, given: InstanceCreate) -> InstanceView:
         """Opens an instance of a world that the asker can see. It is the asker's own."""

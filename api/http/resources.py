@@ -22,6 +22,7 @@ from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PayloadTooLarge,
     PermissionDenied,
+    QuotaReached,
     ResourceHeld,
     ResourceInvalid,
     ResourceNotAcquired,
@@ -145,7 +146,13 @@ def resource_routes(edge: Edge) -> Routes:
         takes=ResourceCreate,
         gives=ResourceAnswer,
         need="required",
-        errors=(ResourceTypeUnknown, ResourceInvalid, PayloadTooLarge, PermissionDenied),
+        errors=(
+            ResourceTypeUnknown,
+            ResourceInvalid,
+            PayloadTooLarge,
+            PermissionDenied,
+            QuotaReached,
+        ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
     async def create_resource(call: Call, given: ResourceCreate) -> ResourceAnswer:
@@ -257,6 +264,7 @@ def resource_routes(edge: Edge) -> Routes:
             ResourceTaken,
             ResourceNotAcquired,
             VersionConflict,
+            QuotaReached,
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
@@ -291,7 +299,7 @@ def resource_routes(edge: Edge) -> Routes:
         takes=Share,
         gives=ResourceAnswer,
         need="required",
-        errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
+        errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound, QuotaReached),
     )
     async def share_resource(call: Call, given: Share) -> ResourceAnswer:
         """Lets another user acquire it, too; its owner and admins may."""

@@ -12,6 +12,7 @@ from api.http.refs import find_owner, local, own_server
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PermissionDenied,
+    QuotaReached,
     ServerNotFound,
     ServiceExists,
     ServiceInvalid,
@@ -117,7 +118,14 @@ def service_routes(edge: Edge) -> Routes:
         takes=ServiceCreate,
         gives=ServiceView,
         need="required",
-        errors=(ServerNotFound, ServiceExists, TagUnknown, PermissionDenied, UserNotFound),
+        errors=(
+            ServerNotFound,
+            ServiceExists,
+            TagUnknown,
+            PermissionDenied,
+            UserNotFound,
+            QuotaReached,
+        ),
     )
     async def create_service(call: Call, given: ServiceCreate) -> ServiceView:
         """Makes a service that belongs to the asker."""

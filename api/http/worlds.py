@@ -13,6 +13,7 @@ from api.http.shown import show_world, show_worlds
 from api.operations import Call, Edge, Routes
 from reileta.errors import (
     PermissionDenied,
+    QuotaReached,
     ResourceTaken,
     ServerNotFound,
     TagUnknown,
@@ -98,7 +99,7 @@ def world_routes(edge: Edge) -> Routes:
         takes=WorldCreate,
         gives=WorldView,
         need="required",
-        errors=(ServerNotFound, TagUnknown, PermissionDenied),
+        errors=(ServerNotFound, TagUnknown, PermissionDenied, QuotaReached),
     )
     async def create_world(call: Call, given: WorldCreate) -> WorldView:
         """Makes a world that belongs to the asker."""

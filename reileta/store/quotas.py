@@ -38,7 +38,7 @@ class Quotas:
     instances: int = 100
     documents: int = 1_000
     documents_bytes: int = 16 * MIB
-    assets: int = 500
+    assets: int = 100
     shares: int = 500
     moderations: int = 10_000
     sessions: int = 64

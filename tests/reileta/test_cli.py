@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reileta import __version__, cli
+from reileta.errors import UserCannotUpdate
 from reileta.options import variable
 from reileta.settings import Settings
 from reileta.startup import StartupError
@@ -96,6 +97,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["bots", "create", "--tokens", "t"], "Missing option '--count'"),
         (["bots", "create", "--count", "0", "--tokens", "t"], "'--count'"),
         (["admin", "grant"], "Missing argument 'username'"),
+        (["admin", "revoke"], "Missing argument 'username'"),
     ],
 )
 def test_wrong_use_gets_one_line_and_status_2(
@@ -215,24 +217,39 @@ def test_a_token_file_that_can_not_be_written_makes_no_accounts(
     assert not asked
 
 
-def test_granting_takes_the_name_and_where_the_database_is(tools: types.ModuleType) -> None:
+@pytest.mark.parametrize("command", ["grant", "revoke"])
+def test_granting_and_revoking_take_the_name_and_where_the_database_is(
+    tools: types.ModuleType, command: str
+) -> None:
     asked: list[tuple[Path, str]] = []
 
-    def grant_admin(settings: Settings, username: str) -> bool:
+    def work(settings: Settings, username: str) -> bool:
         asked.append((settings.data, username))
         return True
 
-    vars(tools)["grant_admin"] = grant_admin
-    assert cli.main(["admin", "grant", "ann", "--data", "/d"]) == 0
+    vars(tools)[f"{command}_admin"] = work
+    assert cli.main(["admin", command, "ann", "--data", "/d"]) == 0
     assert asked == [(Path("/d"), "ann")]
 
 
+@pytest.mark.parametrize("command", ["grant", "revoke"])
 def test_granting_to_nobody_is_status_1(
+    tools: types.ModuleType, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    vars(tools)[f"{command}_admin"] = lambda _settings, _username: False
+    assert cli.main(["admin", command, "nobody"]) == 1
+    assert capsys.readouterr().err == "reileta: no user is named nobody\n"
+
+
+def test_the_main_admin_stays_one(
     tools: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vars(tools)["grant_admin"] = lambda _settings, _username: False
-    assert cli.main(["admin", "grant", "nobody"]) == 1
-    assert capsys.readouterr().err == "reileta: no user is named nobody\n"
+    def refuse(_settings: Settings, _username: str) -> bool:
+        raise UserCannotUpdate
+
+    vars(tools)["revoke_admin"] = refuse
+    assert cli.main(["admin", "revoke", "admin"]) == 1
+    assert capsys.readouterr().err == "reileta: the main admin can't be revoked\n"
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_both_commands_work_while_a_server_has_the_data_folder(tmp_path: Path) -
             found = await store.users.by_id(ann.id)
             assert found is not None
             assert ADMIN_TAG in found.tags
+            assert await trio.to_thread.run_sync(tools.revoke_admin, settings, "ANN")
+            assert not await trio.to_thread.run_sync(tools.revoke_admin, settings, "nobody")
+            found = await store.users.by_id(ann.id)
+            assert found is not None
+            assert ADMIN_TAG not in found.tags
 
     trio.run(serve)
 

@@ -1,0 +1,213 @@
+"""What accounts may do, over a real server: admins who are made and revoked from another process,
+quotas over both faces, and passwords that are guessed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import httpx
+import pytest
+import trio
+
+from api.limits import GUESSES
+from reileta import cli
+from tests import logs
+from tests.e2e.clients import Json, Player, connected
+from tests.e2e.processes import eventually
+from tests.e2e.servers import Account, House, running
+
+PASSWORD = "correct horse battery staple"
+
+
+def header(account: Account) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.token}"}
+
+
+def client_of(house: House) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{house.host}:{house.port}", timeout=30)
+
+
+async def command(house: House, *words: str) -> int:
+    """`reileta admin …`, which knows of the server's database alone."""
+    assert house.settings.database is not None
+    arguments = ["admin", *words, "--database", house.settings.database]
+    return await trio.to_thread.run_sync(partial(cli.main, arguments))
+
+
+async def moderate(player: Player, room: str, target: str, type_: str) -> int | None:
+    """The error's code, or None."""
+    answer = await player.ask("instance-moderate", {"user": target, "type": type_}, subgroup=room)
+    return answer["error"]["code"] if "error" in answer else None
+
+
+async def role(player: Player, user: str) -> str:
+    """The next role that the player is told of a user."""
+
+    def wanted(message: Json) -> bool:
+        if message.get("command") != "instance-role":
+            return False
+        return str(message["data"]["user"]).startswith(user)
+
+    return str((await player.until(wanted))["data"]["role"])
+
+
+async def test_granting_and_revoking_reach_sockets_tokens_and_roles_at_once(
+    database_url: str,
+) -> None:
+    with logs.restored():
+        async with running(database_url, rate_limits="off") as house, client_of(house) as client:
+            owner, ann, bob = [await house.account(name) for name in ("owner", "ann", "bob")]
+            room = (await house.instance(owner)).id
+            async with connected(house, ann) as one, connected(house, bob) as two:
+                await two.join(room)
+                await one.join(room)
+
+                async def allowed() -> int:
+                    """By a token that the server remembers, to do what admins may."""
+                    answer = await client.post(
+                        "/api/server", json={"title": "Hall"}, headers=header(ann)
+                    )
+                    return answer.status_code
+
+                target = f"{bob.id}@{house.address}"
+                assert await allowed() == 403
+                assert await moderate(one, room, target, "warn") == 49
+                assert await command(house, "grant", "ann") == 0
+                assert await role(two, ann.id) == "admin"
+                assert await allowed() == 200
+                assert await moderate(one, room, target, "warn") is None
+                answer = await one.ask("subscribe", {"event": "instance-data"})
+                assert "error" not in answer
+
+                assert await command(house, "revoke", "ANN") == 0
+                assert await role(two, ann.id) == "normal"
+                assert await allowed() == 403
+                assert await moderate(one, room, target, "warn") == 49
+                answer = await one.ask("subscribe", {"event": "instance-data"})
+                assert answer["error"]["code"] == 4
+                # Still inside, and of a rank that others may moderate.
+                async with connected(house, owner) as host:
+                    await host.join(room)
+                    assert await moderate(host, room, f"{ann.id}@{house.address}", "warn") is None
+            # Who comes back is none either.
+            async with connected(house, ann) as one:
+                await one.join(room)
+                assert await moderate(one, room, target, "warn") == 49
+            assert await command(house, "revoke", "admin") == 1
+            assert (await house.store.users.main_admin()).admin
+
+
+async def test_what_is_changed_by_hand_is_heeded_after_the_database_was_away(
+    database_url: str,
+) -> None:
+    async with running(database_url) as house:
+        ann, bob = await house.account("ann", admin=True), await house.account("bob")
+        async with connected(house, ann) as one, connected(house, bob) as two:
+            database = house.store.database
+            # All connections but the one that says so are cut, and the tags are changed with them.
+            await database.execute(
+                "SET application_name = 'by hand'; "
+                "UPDATE users SET tags = '{}' WHERE username = 'ann'; "
+                "UPDATE sessions SET ended_at = 1 WHERE user_id = "
+                "(SELECT id FROM users WHERE username = 'bob'); "
+                "RESET application_name; "
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert (await two.closed())[0] == 4000
+
+            async def refused() -> bool:
+                answer = await one.ask("subscribe", {"event": "instance-data"})
+                return bool(answer.get("error", {}).get("code") == 4)
+
+            await eventually(refused)
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "method", "body", "quota"),
+    [
+        ("worlds_per_user", "/api/worlds", "PUT", {"title": "Sea"}, "worlds"),
+        ("worlds_per_user", "/resource/world", "POST", {"title": "Sea"}, "worlds"),
+        ("documents_per_user", "/resource/document", "POST", {"title": "Notes"}, "documents"),
+        ("services_per_user", "/api/services", "PUT", {"title": "Voice"}, "services"),
+        ("instances_per_user", "/api/instances", "PUT", {}, "instances"),
+    ],
+)
+async def test_many_requests_at_once_do_not_pass_a_quota(
+    database_url: str, setting: str, path: str, method: str, body: Json, quota: str
+) -> None:
+    async with (
+        running(database_url, rate_limits="off", **{setting: 3}) as house,
+        client_of(house) as client,
+    ):
+        ann, root = await house.account("ann"), await house.account("root", admin=True)
+        world = await client.put("/api/worlds", json={"title": "Sea"}, headers=header(root))
+        answers: list[httpx.Response] = []
+
+        async def make(who: Account, number: int) -> None:
+            given = dict(body)
+            if quota == "services":
+                given["id"] = f"com.example.{who.username}{number}"
+            if quota == "instances":
+                given["world"] = world.json()["data"]["id"]
+            answers.append(await client.request(method, path, json=given, headers=header(who)))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(make, ann, number)
+        statuses = sorted(answer.status_code for answer in answers)
+        assert statuses == [200] * 3 + [409] * 7
+        error = next(one for one in answers if one.status_code == 409).json()["error"]
+        assert (error["code"], error["message"]) == (134, "Quota reached")
+        (detail,) = error["details"]
+        assert detail["field"] == quota
+        assert "3" in detail["message"]
+        answers.clear()
+        for number in range(4):
+            await make(root, number)
+        assert [one.status_code for one in answers] == [200] * 4
+
+
+async def test_the_bytes_of_documents_are_bounded(database_url: str) -> None:
+    async with (
+        running(database_url, rate_limits="off", user_documents_bytes=100_000) as house,
+        client_of(house) as client,
+    ):
+        ann = await house.account("ann")
+        codes = []
+        for _ in range(4):
+            body = {"title": "Notes", "data": "x" * 40_000}
+            answer = await client.post("/resource/document", json=body, headers=header(ann))
+            codes.append(answer.json().get("error", {}).get("code"))
+        assert codes == [None, None, 134, 134]
+
+
+async def test_a_login_over_the_quota_of_sessions_closes_the_one_that_was_idle(
+    database_url: str,
+) -> None:
+    async with running(database_url, sessions_per_user=2) as house, client_of(house) as client:
+        account = {"username": "ann", "password": PASSWORD}
+        first = (await client.post("/api/auth/register", json=account)).json()["data"]
+        used = Account(first["user"]["id"], "ann", first["id"], first["token"])
+        async with connected(house, used) as one:
+            second = (await client.post("/api/auth/login", json=account)).json()["data"]
+            third = (await client.post("/auth/login", json=account)).json()["token"]
+            assert "error" not in await one.ask("ping")  # it has a socket, and the second has none
+            idle = {"Authorization": f"Bearer {second['token']}"}
+            assert (await client.get("/api/users/@me", headers=idle)).status_code == 401
+            alive = {"Authorization": f"Bearer {third['access']}"}
+            assert (await client.get("/session", headers=alive)).status_code == 200
+
+
+async def test_a_stranger_who_guesses_is_refused_and_others_are_not(database_url: str) -> None:
+    async with running(database_url) as house, client_of(house) as client:
+        account = {"username": "ann", "password": PASSWORD}
+        assert (await client.post("/api/auth/register", json=account)).status_code == 200
+        wrong = {**account, "password": "not the password"}
+        statuses = [
+            (await client.post("/api/auth/login", json=wrong)).status_code
+            for _ in range(GUESSES.burst + 1)
+        ]
+        assert statuses == [401] * GUESSES.burst + [429]
+        other = {**account, "username": "bob"}
+        assert (await client.post("/api/auth/register", json=other)).status_code == 200
