@@ -12,6 +12,7 @@ from typing import assert_never
 from actors.directory import Directory
 from actors.messages import (
     Absent,
+    Administers,
     Admit,
     Ask,
     Change,
@@ -103,7 +104,9 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             rules.ensure_visible(who)
         case Speak() | Exit() | SocketLost() | SessionOver():
             pass  # of players, who are or were inside
-        case Inherit() | Present() | Absent() | TellOn() | WriteOn() | Watch() | Tick() | Written():
+        case Inherit() | Administers() | Present() | Absent() | TellOn() | WriteOn():
+            pass  # the server's own
+        case Watch() | Tick() | Written():
             pass  # the server's own
         case _:
             assert_never(message)

@@ -136,8 +136,9 @@ async def test_what_is_changed_by_hand_is_heeded_after_the_database_was_away(
 async def test_many_requests_at_once_do_not_pass_a_quota(
     database_url: str, setting: str, path: str, method: str, body: Json, quota: str
 ) -> None:
+    changes: Json = {"rate_limits": "off", setting: 3}
     async with (
-        running(database_url, rate_limits="off", **{setting: 3}) as house,
+        running(database_url, **changes) as house,
         client_of(house) as client,
     ):
         ann, root = await house.account("ann"), await house.account("root", admin=True)
