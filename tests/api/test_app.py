@@ -10,7 +10,7 @@ from quart import Blueprint, Response
 
 from actors.trace import current
 from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
-from api.limits import ADDRESS, READ
+from api.limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
 from reileta.passwords import Passwords
 from tests.api.clients import Client
@@ -275,9 +275,18 @@ async def test_guessing_at_one_name_is_limited_from_everywhere(limited: ReiletaA
                 client=(f"192.0.2.{n}", 1),
             )
         ).status
-        for n in range(25)
+        for n in range(GUESSES_FROM_AFAR.burst + 5)
     ]
-    assert statuses == [401] * 20 + [429] * 5
+    assert statuses == [401] * GUESSES_FROM_AFAR.burst + [429] * 5
+
+
+async def test_guessing_at_one_name_is_limited_sooner_from_one_address(
+    limited: ReiletaApp,
+) -> None:
+    client = Client(limited)
+    body = {"username": "ada", "password": "guess"}
+    statuses = [(await client.post("/api/auth/login", body)).status for _ in range(25)]
+    assert statuses == [401] * GUESSES.burst + [429] * 5
 
 
 async def test_the_limits_can_be_lifted(anyone: Client) -> None:
