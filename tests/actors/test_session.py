@@ -392,5 +392,6 @@ async def test_a_candidate_that_is_an_admin_no_longer_loses_the_seat_held_for_it
     assert entry.state == "admitted"
     world.node.changed("user", account(1))
     await settle()
+    assert (await world.node.desk.queue(ROOM, asker(0))).entries == ()
     with pytest.raises(InstanceNotFound):  # which is private
         await one.join()
