@@ -77,6 +77,8 @@ class Feed:
         news = [row for row in rows if row["number"] is not None]
         fresh = [row for row in news if row["number"] not in self._given]
         self._given = {row["number"] for row in news}
+        if fresh or gap:
+            self._database.reads.forget()
         if asked_at - self._swept_at > SWEEP_S:
             self._swept_at = asked_at
             await self._sweep()

@@ -50,13 +50,21 @@ class Networks:
                     digest(network),
                     now,
                 )
-                await transaction.execute(
-                    "DELETE FROM known_networks WHERE user_id = $1 AND (used_at <= $2 "
-                    "OR network IN (SELECT network FROM known_networks WHERE user_id = $1 "
-                    "ORDER BY used_at DESC, network OFFSET $3))",
+                rows = await transaction.fetch(
+                    "SELECT network, used_at FROM known_networks WHERE user_id = $1 "
+                    "ORDER BY used_at DESC, network",
                     user_id,
-                    now - KEPT_MS,
-                    KEPT,
                 )
+                gone = [
+                    row["network"]
+                    for place, row in enumerate(rows)
+                    if place >= KEPT or row["used_at"] <= now - KEPT_MS
+                ]
+                if gone:
+                    await transaction.execute(
+                        "DELETE FROM known_networks WHERE user_id = $1 AND network = ANY($2)",
+                        user_id,
+                        gone,
+                    )
         except ConstraintBroken:
             pass

@@ -4,9 +4,10 @@ All statements of a process pass through `postgres.py`, which tells `Reads` of e
 is committed and before its caller goes on. So what one client is told was changed is what every
 request after it reads.
 
-Other processes' writes are not seen. Therefore `Reads` remembers by itself only over the embedded
-database, which one server has; commands (`reileta admin grant`) use it too, and what they change
-is read after `TTL_S` at the latest.
+Of other processes' writes, `forget` tells: the change feed calls it for those to users, sessions,
+tokens and owners (`store/changes.py`). Others are not seen. Therefore `Reads` remembers by itself
+only over the embedded database, which one server has; commands (`reileta admin grant`) use it too,
+and what they change is read after `TTL_S` at the latest.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 TABLES: Final = frozenset(
     {
-        *("assets", "bans", "blobs", "follows", "images", "instances", "leases", "moderations"),
-        *("moderators", "resources", "server", "services", "sessions", "shares"),
-        *("spent_refreshes", "tokens", "users", "worlds"),
+        *("assets", "bans", "blobs", "changes", "follows", "images", "instances"),
+        *("known_networks", "leases", "moderations", "moderators", "resources", "server"),
+        *("services", "sessions", "shares", "spent_refreshes", "tokens", "users", "worlds"),
     }
 )
 """All tables."""
@@ -90,6 +91,11 @@ class Reads(Generic[R]):
             return None
         generations = self._generations
         return sum([generations[table] for table in tables])
+
+    def forget(self) -> None:
+        """Others have written, to whatever tables: nothing that was read before is given back."""
+        for table in self._generations:
+            self._generations[table] += 1
 
     @contextmanager
     def writing(self, tables: frozenset[str]) -> Iterator[None]:

@@ -76,13 +76,16 @@ class Sessions:
             )
             for one in over:
                 await self._end(transaction, one["id"])
-            await transaction.execute(
-                "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions "
-                "WHERE user_id = $1 AND ended_at IS NOT NULL "
-                "ORDER BY ended_at DESC, issued DESC OFFSET $2)",
+            gone = await transaction.fetch(
+                "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NOT NULL "
+                "ORDER BY ended_at DESC, issued DESC OFFSET $2",
                 user_id,
                 ENDED_KEPT,
             )
+            if gone:  # a DELETE has all that is remembered of other tables read again
+                await transaction.execute(
+                    "DELETE FROM sessions WHERE id = ANY($1)", [one["id"] for one in gone]
+                )
             row = await transaction.fetch_one(
                 "INSERT INTO sessions (id, user_id, created_at, last_seen) "
                 "VALUES ($1, $2, $3, $3) RETURNING *",

@@ -114,14 +114,18 @@ class Tokens:
                 user_id,
                 now - KEPT_MS,
             )
-            await transaction.execute(
-                "DELETE FROM tokens WHERE access_hash IN ("  # noqa: S608
-                "SELECT access_hash FROM tokens WHERE user_id = $1 "
-                f"AND (killed_at IS NOT NULL OR {EXPIRES} <= $2) ORDER BY issued DESC OFFSET $3)",
+            dead = await transaction.fetch(
+                "SELECT access_hash FROM tokens WHERE user_id = $1 "  # noqa: S608
+                f"AND (killed_at IS NOT NULL OR {EXPIRES} <= $2) ORDER BY issued DESC OFFSET $3",
                 user_id,
                 now,
                 DEAD_KEPT,
             )
+            if dead:
+                await transaction.execute(
+                    "DELETE FROM tokens WHERE access_hash = ANY($1)",
+                    [one["access_hash"] for one in dead],
+                )
             await transaction.execute(
                 "UPDATE sessions SET last_seen = $2 WHERE id = $1", session_id, now
             )

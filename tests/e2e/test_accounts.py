@@ -51,11 +51,15 @@ async def role(player: Player, user: str) -> str:
     return str((await player.until(wanted))["data"]["role"])
 
 
+@pytest.mark.parametrize("read_cache", ["on", "off"])
 async def test_granting_and_revoking_reach_sockets_tokens_and_roles_at_once(
-    database_url: str,
+    database_url: str, read_cache: str
 ) -> None:
     with logs.restored():
-        async with running(database_url, rate_limits="off") as house, client_of(house) as client:
+        async with (
+            running(database_url, rate_limits="off", read_cache=read_cache) as house,
+            client_of(house) as client,
+        ):
             owner, ann, bob = [await house.account(name) for name in ("owner", "ann", "bob")]
             room = (await house.instance(owner)).id
             async with connected(house, ann) as one, connected(house, bob) as two:

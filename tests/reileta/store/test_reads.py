@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from reileta.errors import DatabaseUnavailable
-from reileta.records import User
+from reileta.records import ADMIN_TAG, User
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.postgres import ConstraintBroken
@@ -106,8 +106,10 @@ async def test_an_update_writes_no_other_table_than_is_known(store: Store) -> No
         "SELECT DISTINCT tgname::text AS name, tgrelid::regclass::text AS table FROM pg_trigger "
         "WHERE NOT tgisinternal AND (tgtype & 20) > 0"  # INSERT or UPDATE
     )
-    known = {"sessions_ending", "sessions_ended", "worlds_version"}
-    assert {row["name"] for row in triggers} == known
+    own = {"sessions_ending", "worlds_version", "resources_bytes"}  # of the same row
+    # Into the change feed, of which nothing is ever remembered.
+    feed = {"users_changed", "sessions_over", "tokens_killed", "instances_inherited"}
+    assert {row["name"] for row in triggers} == own | feed | {"sessions_ended"}
 
 
 async def test_rows_are_read_once(reads: Reads[tuple[object, ...]]) -> None:
@@ -168,6 +170,22 @@ async def test_a_write_that_was_cut_off_may_happen_a_moment_later(
     with pytest.raises(DatabaseUnavailable), reads.writing(frozenset()):
         raise DatabaseUnavailable
     assert reads.generation(["users"]) is not None
+
+
+async def test_what_others_wrote_is_read_once_the_change_feed_told_of_it(
+    store: Store, database_url: str, clock: ManualClock
+) -> None:
+    ada = await made(store, "ada")
+    await store.changes.begin()
+    async with open_store(Settings(database=database_url), clock) as other:
+        await store.users.by_id(ada.id)
+        await other.users.grant(ada.id, ADMIN_TAG)
+        assert (await store.changes.next()).users == {ada.id}
+        found = await store.users.by_id(ada.id)
+        assert found is not None
+        assert found.admin
+        assert not (await store.changes.next()).users
+        assert await asked(store, user=ada.id) == 0  # and it is remembered as before
 
 
 def test_switched_off_nothing_is_remembered() -> None:
