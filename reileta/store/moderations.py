@@ -18,13 +18,16 @@ class Moderations:
     async def trim(self, owners: Collection[str]) -> None:
         """Keeps the newest entries of each owner, as many as there may be."""
         for owner in sorted(owners):
-            await self._queries.execute(
-                "DELETE FROM moderations WHERE owner = $1 AND number <= ("
+            newest_over = await self._queries.value(
                 "SELECT number FROM moderations WHERE owner = $1 "
-                "ORDER BY number DESC OFFSET $2 LIMIT 1)",
+                "ORDER BY number DESC OFFSET $2 LIMIT 1",
                 owner,
                 self._quotas.moderations,
             )
+            if newest_over is not None:
+                await self._queries.execute(
+                    "DELETE FROM moderations WHERE owner = $1 AND number <= $2", owner, newest_over
+                )
 
     async def note(self, moderation: Moderation) -> None:
         """Writes one down, once: a write that is repeated because its end was not known says the

@@ -72,7 +72,9 @@ def test_both_commands_work_while_a_server_has_the_data_folder(tmp_path: Path) -
             found = await store.users.by_id(ann.id)
             assert found is not None
             assert ADMIN_TAG in found.tags
+            await store.changes.begin()
             assert await trio.to_thread.run_sync(tools.revoke_admin, settings, "ANN")
+            assert (await store.changes.next()).users == {ann.id}
             assert not await trio.to_thread.run_sync(tools.revoke_admin, settings, "nobody")
             found = await store.users.by_id(ann.id)
             assert found is not None
