@@ -362,6 +362,8 @@ class Http2Connection:
         await written.wait()
 
     def _reset(self, id_: int, code: ErrorCodes) -> None:
+        if self._ending.is_set():
+            return
         try:
             self._h2.reset_stream(id_, code)
         except h2.exceptions.ProtocolError:
@@ -422,7 +424,9 @@ class Http2Connection:
     def _acknowledge(self, stream: Stream) -> None:
         """Gives the client back the room that the body took."""
         held, stream.held_bytes = stream.held_bytes, 0
-        with suppress(h2.exceptions.ProtocolError):  # the connection has ended
+        if self._ending.is_set():
+            return  # nothing is said after the goodbye
+        with suppress(h2.exceptions.ProtocolError):  # the stream has ended
             self._h2.acknowledge_received_data(held, stream.id)
 
     async def _send(self, stream: Stream, answer: Answer) -> None:
