@@ -18,7 +18,7 @@ from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.reads import TABLES, read_by
 from tests.api.asked import ask, request
-from tests.api.clients import Client, logged_in, registered
+from tests.api.clients import PASSWORD, Client, logged_in, registered
 from tests.api.fakes import FakeNode, FakeOccupancy
 from tests.api.pngs import png
 from tests.conftest import ManualClock
@@ -114,7 +114,8 @@ async def test_every_change_is_seen_by_everybody_at_once(
         changes += 1
 
     # Users: what they say of themselves, of whom they follow, and how they look.
-    await then(ada.post("/api/users/@me", {"displayname": "Ada L.", "email": "ada@example.org"}))
+    changes = {"displayname": "Ada L.", "email": "ada@example.org", "current_password": PASSWORD}
+    await then(ada.post("/api/users/@me", changes))
     await then(ada.put("/api/users/@me/follows/bob", {}))
     await then(bob.put("/api/users/@me/follows/ada", {}))
     node.online[ada.me["id"]] = "busy"
@@ -298,7 +299,8 @@ async def test_no_operation_reads_a_table_that_it_does_not_name(
 async def test_what_one_was_shown_is_given_to_no_other(
     app: ReiletaApp, ada: Client, bob: Client
 ) -> None:
-    await ada.post("/api/users/@me", {"email": "ada@example.org"})
+    changes = {"email": "ada@example.org", "current_password": PASSWORD}
+    assert (await ada.post("/api/users/@me", changes)).status == 200
     for path in ("/api/users/@me", "/api/users/ada"):
         for _ in range(2):
             assert b"ada@example.org" in (await get(app, path, ada.token))[1]
@@ -309,7 +311,8 @@ async def test_what_one_was_shown_is_given_to_no_other(
 async def test_an_admin_that_is_none_any_more_sees_no_more(
     app: ReiletaApp, ada: Client, bob: Client, admin: Client
 ) -> None:
-    await ada.post("/api/users/@me", {"email": "ada@example.org"})
+    changes = {"email": "ada@example.org", "current_password": PASSWORD}
+    assert (await ada.post("/api/users/@me", changes)).status == 200
     await admin.post("/api/users/bob", {"tags": ["avr:admin"]})
     assert b"ada@example.org" in (await get(app, "/api/users/ada", bob.token))[1]
     await admin.post("/api/users/bob", {"tags": []})

@@ -87,7 +87,7 @@ async def test_http_1_and_2(
 async def test_websocket(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
 ) -> None:
-    async with secure(database_url, certificate) as house:
+    async with secure(database_url, certificate, rate_limits="off") as house:
         ada, bob = await house.account("ada"), await house.account("bob")
         place = (await house.instance(ada)).id
         async with (
