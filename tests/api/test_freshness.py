@@ -114,8 +114,8 @@ async def test_every_change_is_seen_by_everybody_at_once(
         changes += 1
 
     # Users: what they say of themselves, of whom they follow, and how they look.
-    changes = {"displayname": "Ada L.", "email": "ada@example.org", "current_password": PASSWORD}
-    await then(ada.post("/api/users/@me", changes))
+    named = {"displayname": "Ada L.", "email": "ada@example.org", "current_password": PASSWORD}
+    await then(ada.post("/api/users/@me", named))
     await then(ada.put("/api/users/@me/follows/bob", {}))
     await then(bob.put("/api/users/@me/follows/ada", {}))
     node.online[ada.me["id"]] = "busy"
