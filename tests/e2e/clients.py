@@ -250,8 +250,20 @@ class Raw:
             await socket.connect((house.host, house.port))
             yield cls(trio.SocketStream(socket))
 
+    @classmethod
+    @asynccontextmanager
+    async def to(cls, port: int) -> AsyncIterator[Self]:
+        """A client of this machine's port."""
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            yield cls(stream)
+
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
+
+    async def take(self, size: int) -> bytes:
+        """The next bytes."""
+        with trio.fail_after(PATIENCE_S):
+            return await self._exactly(size)
 
     async def _more(self) -> bool:
         try:

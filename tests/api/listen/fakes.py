@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from api.answer import Answer
+from api.answer import Answer, Streamed
 from api.bodies import ReceivedRequest
 from api.errors import status_of
 from api.listen.server import HttpServer, open_listeners
@@ -16,6 +20,7 @@ from api.listen.timeouts import Timeouts
 from reileta.errors import ReiletaError
 from reileta.metrics import Metrics
 from reileta.settings import Settings
+from tests.e2e.clients import Raw
 
 Handler = Callable[[ReceivedRequest], Awaitable[Answer]]
 
@@ -63,3 +68,51 @@ async def listening(
         nursery.start_soon(server.serve, listeners)
         yield server, port
         nursery.cancel_scope.cancel()
+
+
+class Parts(Streamed):
+    """A streamed body, which counts what was asked of it."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+        self.opened = 0
+        self.closed = 0
+        self.given = 0
+
+    async def __aenter__(self) -> Parts:
+        self.opened += 1
+        return self
+
+    def __aiter__(self) -> Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.given == len(self._parts):
+            raise StopAsyncIteration
+        self.given += 1
+        return self._parts[self.given - 1]
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closed += 1
+
+
+async def settled(condition: Callable[[], bool]) -> None:
+    """Waits until something is so, without any time passing on a `MockClock`."""
+    for _ in range(4_000):
+        if condition():
+            return
+        await wait_all_tasks_blocked(0.001)
+    raise AssertionError("it never came to be")
+
+
+def abandon(client: Raw) -> None:
+    """Resets the client's connection."""
+    stream = client.stream
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
