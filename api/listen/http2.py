@@ -425,9 +425,7 @@ class Http2Connection:
     def _acknowledge(self, stream: Stream) -> None:
         """Gives the client back the room that the body took."""
         held, stream.held_bytes = stream.held_bytes, 0
-        if self._ending.is_set():
-            return  # nothing is said after the goodbye
-        with suppress(h2.exceptions.ProtocolError):  # the stream has ended
+        if not self._ending.is_set():  # nothing is said after the goodbye
             self._h2.acknowledge_received_data(held, stream.id)
 
     async def _send(self, stream: Stream, answer: Answer) -> None:

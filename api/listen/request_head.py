@@ -157,7 +157,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
             case b"host":
                 hosts.append(value)
             case b"connection":
-                connection.update(token.strip() for token in value.lower().split(b","))
+                connection.update(token.strip(_SPACE) for token in value.lower().split(b","))
             case b"content-length":
                 if head.content_length is not None:
                     raise _bad("Content-Length", "is given more than once")

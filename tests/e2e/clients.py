@@ -241,14 +241,29 @@ class Raw:
     @classmethod
     @asynccontextmanager
     async def connected(
-        cls, house: Address, *, receive_buffer: int | None = None
+        cls,
+        house: Address,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> AsyncIterator[Self]:
-        """`receive_buffer`: what the system buffers for this client, in bytes."""
+        """`receive_buffer`: what the system buffers for this client, in bytes; `tls`: whom it
+        trusts, over TLS."""
         with trio.socket.socket() as socket:
             if receive_buffer is not None:
                 socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, receive_buffer)
             await socket.connect((house.host, house.port))
-            yield cls(trio.SocketStream(socket))
+            stream: trio.abc.Stream = trio.SocketStream(socket)
+            if tls is not None:
+                secure = trio.SSLStream(
+                    trio.SocketStream(socket),
+                    tls,
+                    server_hostname=house.host,
+                    https_compatible=True,
+                )
+                await secure.do_handshake()
+                stream = secure
+            yield cls(stream)
 
     @classmethod
     @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,51 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from api.listen import server
 from api.listen.timeouts import Timeouts
 from api.ws.transports import STREAM_CHUNK
 from tests.e2e.clients import CLOSE, Raw, connected, frame, text, until, upgrade_head
 from tests.e2e.servers import House, running
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, signed by itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(alternative, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
-@pytest.fixture
-def trusting(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(certificate[0]))
 
 
 @asynccontextmanager
@@ -106,34 +65,22 @@ async def test_websocket(
         assert house.metrics.backlog_bytes == 0
 
 
-@asynccontextmanager
-async def secured(house: House, context: ssl.SSLContext) -> AsyncIterator[Raw]:
-    """A raw client over TLS."""
-    tcp = await trio.open_tcp_stream(house.host, house.port)
-    stream = trio.SSLStream(tcp, context, server_hostname="127.0.0.1", https_compatible=True)
-    try:
-        await stream.do_handshake()
-        yield Raw(stream)
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
 async def test_refusals_and_goodbyes(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
 ) -> None:
     async with secure(database_url, certificate) as house:
         ada = await house.account("ada")
-        async with secured(house, trusting) as client:
+        async with Raw.connected(house, tls=trusting) as client:
             answer = await client.upgrade(None, "Authorization: Basic x")
             assert (answer.status, answer.code) == (400, 100)
-        async with secured(house, trusting) as client:
+        async with Raw.connected(house, tls=trusting) as client:
             await client.send(upgrade_head(ada) + text({"command": "ping", "state": 1}))
             assert (await client.answer()).status == 101
             await client.message("ping")
             await client.send(frame(CLOSE, b"\x03\xe8"))
             assert (await client.close_frame()).close_code == 1000
             await client.ended()
-        async with secured(house, trusting) as client:
+        async with Raw.connected(house, tls=trusting) as client:
             await client.enter(ada)
             await client.send(frame(1, b"\xff"))
             assert (await client.close_frame()).close_code == 1007
@@ -173,7 +120,7 @@ async def test_a_slow_reader(
         place = (await house.instance(ada)).id
         async with connected(house, ada, ssl_context=trusting) as one:
             await one.join(place)
-            async with secured(house, trusting) as slow:
+            async with Raw.connected(house, tls=trusting) as slow:
                 await slow.enter(eve, place)
                 number = 0
                 while not house.metrics.too_slow:

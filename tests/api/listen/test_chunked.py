@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 
 import httptools
 import pytest
@@ -22,7 +23,7 @@ def decoded(data: bytes, cuts: list[int] | None = None) -> Result:
     buffer, body = bytearray(), b""
     edges = [0, *sorted(cuts or []), len(data)]
     try:
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             buffer += data[start:end]
             if not decoder.done:
                 body += b"".join(decoder.feed(buffer))
