@@ -181,8 +181,10 @@ class TlsStream(ByteStream):
         self.deadline.clear()
 
     async def end(self) -> None:
-        # TLS can't close one side alone: `finish` says goodbye.
-        await trio.lowlevel.checkpoint()
+        # TLS itself can't close one side alone; where the connection's end is a part of an answer's
+        # meaning, clients of HTTPS take that of TCP.
+        with suppress(*_BROKEN, trio.BusyResourceError):
+            await self.stream.transport_stream.send_eof()
 
     async def finish(self) -> None:
         with trio.move_on_after(GOODBYE_S), suppress(*_BROKEN):

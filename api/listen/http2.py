@@ -271,9 +271,8 @@ class Http2Connection:
     def _handle(self, event: h2.events.Event, tasks: trio.Nursery) -> None:
         match event:
             case h2.events.RequestReceived(stream_id=int(id_), headers=headers):
-                self._begin(
-                    id_, [(bytes(name), bytes(value)) for name, value in headers or ()], tasks
-                )
+                named = [(bytes(name), bytes(value)) for name, value in headers or ()]
+                self._begin(id_, named, event.stream_ended is None, tasks)
             case h2.events.DataReceived(stream_id=int(id_), data=data):
                 length = event.flow_controlled_length or 0
                 stream = self._streams.get(id_)
@@ -312,7 +311,7 @@ class Http2Connection:
             case _:
                 pass
 
-    def _begin(self, id_: int, headers: Headers, tasks: trio.Nursery) -> None:
+    def _begin(self, id_: int, headers: Headers, has_body: bool, tasks: trio.Nursery) -> None:
         """Starts to answer a request."""
         if self._listening.stopping or self._leaving or len(self._streams) >= STREAMS:
             self._reset(id_, ErrorCodes.REFUSED_STREAM)
@@ -322,6 +321,10 @@ class Http2Connection:
         app, address = self._listening.app, self._peer.address
         try:
             head = _head(headers)
+            if head.content_length and not has_body:
+                raise BadRequest(
+                    MessageInvalid.field("Content-Length", "must be the body's length")
+                )
         except BadRequest as bad:
             refuse = partial(app.refuse, bad.error, request_line_of(bad.target), address)
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
@@ -425,7 +428,9 @@ class Http2Connection:
     def _acknowledge(self, stream: Stream) -> None:
         """Gives the client back the room that the body took."""
         held, stream.held_bytes = stream.held_bytes, 0
-        if not self._ending.is_set():  # nothing is said after the goodbye
+        if self._ending.is_set():
+            return  # nothing is said after the goodbye
+        with suppress(h2.exceptions.ProtocolError):  # the stream has ended
             self._h2.acknowledge_received_data(held, stream.id)
 
     async def _send(self, stream: Stream, answer: Answer) -> None:

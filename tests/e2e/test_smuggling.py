@@ -1,0 +1,355 @@
+"""Every request of the corpus means one thing, to every parser, on every request of a connection,
+and behind nginx."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import trio
+from h2.errors import ErrorCodes
+
+from tests.api.listen.h2client import H2Client
+from tests.e2e.clients import PATIENCE_S, Answer, Raw, until
+from tests.e2e.servers import House, running
+from tests.e2e.smuggling import ACCEPTED, REFUSED, SMUGGLED, Case, get
+from tests.tools import need
+
+QUIET = ("Traceback", "request.failed", "connection.failed")
+"""What no client may bring about in the log."""
+
+
+@asynccontextmanager
+async def house_of(
+    database_url: str, certificate: tuple[Path, Path] | None, **changes: Any
+) -> AsyncIterator[House]:
+    cert, key = certificate or (None, None)
+    async with running(database_url, tls_cert=cert, tls_key=key, **changes) as house:
+        yield house
+
+
+def quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    said = capsys.readouterr()
+    for word in QUIET:
+        assert word not in said.out + said.err
+
+
+async def refused(client: Raw, case: Case) -> None:
+    """The case is refused in the envelope, what follows it is never answered, and the connection
+    ends."""
+    with suppress(trio.BrokenResourceError):
+        await client.send(case.sent + SMUGGLED)
+    answer = await client.answer()
+    assert answer.status in case.statuses, (case.name, answer)
+    assert answer.code, case.name
+    assert len(answer.headers["x-trace-id"]) >= 16, case.name
+    assert answer.headers["connection"] == "close", case.name
+    assert await client.ended() == b"", case.name
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_is_not_http_is_refused_in_the_envelope(
+    database_url: str,
+    certificate: tuple[Path, Path],
+    trusting: ssl.SSLContext,
+    capsys: pytest.CaptureFixture[str],
+    later: bool,
+    tls: bool,
+) -> None:
+    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
+        counted = 0
+        for case in REFUSED:
+            async with Raw.connected(house, tls=trusting if tls else None) as client:
+                if later:
+                    await client.send(get())
+                    assert (await client.answer()).status == 200
+                await refused(client, case)
+            counted += 1 + later
+            assert sum(house.metrics.http_requests.values()) == counted, case.name
+        await until(lambda: not len(house.server.door.admission))
+    quiet(capsys)
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_is_not_http_is_refused_in_any_pieces(
+    database_url: str, capsys: pytest.CaptureFixture[str], later: bool
+) -> None:
+    async with running(database_url, rate_limits="off") as house:
+        for case in REFUSED:
+            if len(case.sent) > 400:
+                continue
+            async with Raw.connected(house) as client:
+                client.stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
+                with suppress(trio.BrokenResourceError):
+                    for byte in (get() if later else b"") + case.sent + SMUGGLED:
+                        await client.send(bytes([byte]))
+                if later:
+                    assert (await client.answer()).status == 200
+                answer = await client.answer()
+                assert answer.status in case.statuses, (case.name, answer)
+                assert await client.ended() == b"", case.name
+    quiet(capsys)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_is_http_is_answered_and_so_is_what_follows(
+    database_url: str,
+    certificate: tuple[Path, Path],
+    trusting: ssl.SSLContext,
+    capsys: pytest.CaptureFixture[str],
+    tls: bool,
+) -> None:
+    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
+        for case in ACCEPTED:
+            async with Raw.connected(house, tls=trusting if tls else None) as client:
+                for _ in range(2):
+                    await client.send(case.sent + SMUGGLED + get(path=b"/healthz"))
+                    answer = await client.answer()
+                    assert answer.status in case.statuses, (case.name, answer)
+                    assert (await client.answer()).status == 404, case.name
+                    assert (await client.answer()).status == 200, case.name
+    quiet(capsys)
+
+
+async def test_limits_apply_to_what_is_not_http(database_url: str) -> None:
+    async with running(database_url) as house:
+        statuses = []
+        for _ in range(700):
+            async with Raw.connected(house) as client:
+                await client.send(b"hello\r\n\r\n")
+                answer = await client.answer()
+                statuses.append(answer.status)
+                if answer.status == 429:
+                    assert answer.code == 102
+                    assert int(answer.headers["retry-after"]) >= 1
+                    break
+        assert set(statuses) == {400, 429}
+        assert house.metrics.http_limited == 1
+
+
+# HTTP/2 ----------------------------------------------------------------------------------------
+
+M, P, S, A = b":method", b":path", b":scheme", b":authority"
+PLAIN = [(M, b"GET"), (P, b"/api/time"), (S, b"http"), (A, b"x")]
+
+
+def instead(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
+    return [(one, value if one == name else old) for one, old in PLAIN]
+
+
+def without(name: bytes) -> list[tuple[bytes, bytes]]:
+    return [pair for pair in PLAIN if pair[0] != name]
+
+
+HEADS: dict[str, list[tuple[bytes, bytes]]] = {
+    "path not ASCII": instead(P, "/é".encode()),
+    "path of bytes": instead(P, b"/\xff\xfe"),
+    "path with a space": instead(P, b"/a b"),
+    "path with a request": instead(P, b"/ HTTP/1.1\r\nHost: smuggled\r\n\r\nGET /smuggled"),
+    "path with NUL": instead(P, b"/\x00"),
+    "no path": without(P),
+    "empty path": instead(P, b""),
+    "no slash": instead(P, b"api/time"),
+    "two slashes": instead(P, b"//api/time"),
+    "asterisk": instead(P, b"*"),
+    "fragment": instead(P, b"/a#b"),
+    "long path": instead(P, b"/" + b"x" * 9_000),
+    "absolute with another host": instead(P, b"http://u:p@y/api/time"),
+    "lower-case method": instead(M, b"get"),
+    "method with a space": instead(M, b"GET /smuggled HTTP/1.1"),
+    "method with CRLF": instead(M, b"GET\r\n"),
+    "method not ASCII": instead(M, b"\xff"),
+    "empty method": instead(M, b""),
+    "no method": without(M),
+    "CONNECT": [(M, b"CONNECT"), (A, b"x:80")],
+    "CONNECT with a path": instead(M, b"CONNECT"),
+    "extended CONNECT": [*instead(M, b"CONNECT"), (b":protocol", b"websocket")],
+    "protocol of a GET": [*PLAIN, (b":protocol", b"websocket")],
+    "no scheme": without(S),
+    "no authority": without(A),
+    "bad authority": instead(A, b"a b"),
+    "empty authority": instead(A, b""),
+    "authority with userinfo": instead(A, b"u@x"),
+    "authority not ASCII": instead(A, "é".encode()),
+    "another Host": [*PLAIN, (b"host", b"y")],
+    "two Hosts": [*without(A), (b"host", b"x"), (b"host", b"y")],
+    "bad Host": [*without(A), (b"host", b"a/b")],
+    "path twice": [*PLAIN, (P, b"/smuggled")],
+    "method twice": [*PLAIN, (M, b"POST")],
+    "unknown pseudo-header": [*PLAIN, (b":foo", b"x")],
+    "pseudo-header of an answer": [*PLAIN, (b":status", b"200")],
+    "pseudo-header last": [(b"a", b"b"), *PLAIN],
+    "upper-case name": [*PLAIN, (b"A", b"b")],
+    "name with a space": [*PLAIN, (b"a b", b"c")],
+    "name with a colon": [*PLAIN, (b"a:b", b"c")],
+    "name with CRLF": [*PLAIN, (b"a\r\nb", b"c")],
+    "empty name": [*PLAIN, (b"", b"c")],
+    "name not ASCII": [*PLAIN, ("é".encode(), b"c")],
+    "value with LF": [*PLAIN, (b"a", b"b\nc: d")],
+    "value with CR": [*PLAIN, (b"a", b"b\rc")],
+    "value with NUL": [*PLAIN, (b"a", b"\x00")],
+    "connection": [*PLAIN, (b"connection", b"close")],
+    "keep-alive": [*PLAIN, (b"keep-alive", b"timeout=5")],
+    "upgrade": [*PLAIN, (b"upgrade", b"websocket")],
+    "transfer-encoding": [*PLAIN, (b"transfer-encoding", b"chunked")],
+    "te": [*PLAIN, (b"te", b"gzip")],
+    "content-length of nothing": [*PLAIN, (b"content-length", b"3")],
+    "content-length twice": [*PLAIN, (b"content-length", b"0"), (b"content-length", b"3")],
+    "content-length signed": [*PLAIN, (b"content-length", b"-1")],
+    "content-length with a sign": [*PLAIN, (b"content-length", b"+0")],
+    "content-length of letters": [*PLAIN, (b"content-length", b"x")],
+    "content-length of other digits": [*PLAIN, (b"content-length", b"\xd9\xa3")],
+    "HTTP2-Settings": [*PLAIN, (b"http2-settings", b"!!!")],
+    "too many headers": [*PLAIN, *[(b"a%d" % n, b"b") for n in range(120)]],
+    "too large a header": [*PLAIN, (b"a", b"b" * 9_000)],
+    "too large a head": [*PLAIN, *[(b"a%d" % n, b"b" * 1_000) for n in range(30)]],
+    "far too large a head": [*PLAIN, *[(b"a%d" % n, b"b" * 4_000) for n in range(30)]],
+}
+ALSO_FINE = {"no scheme", "no authority", "te"}
+"""Heads that a parser may as well take."""
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_http_2_refuses_the_stream_or_ends_the_connection(
+    database_url: str,
+    certificate: tuple[Path, Path],
+    trusting: ssl.SSLContext,
+    capsys: pytest.CaptureFixture[str],
+    later: bool,
+    tls: bool,
+) -> None:
+    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
+        for name, headers in HEADS.items():
+            async with H2Client.to(house.port, tls=trusting if tls else None) as client:
+                if later:
+                    assert (await client.ask(PLAIN)).status == 200
+                reply = await client.ask(headers)
+                if reply.headers:
+                    fine = {200} if name in ALSO_FINE else set()
+                    assert reply.status in {400, 431} | fine, (name, reply)
+                    if reply.status != 200:
+                        envelope = Answer(
+                            reply.status, {"content-type": "application/json"}, bytes(reply.body)
+                        )
+                        assert envelope.code, name
+                    assert b"x-trace-id" in reply.headers, name
+                    assert (await client.ask(PLAIN)).status == 200, name
+                else:
+                    goodbye = client.goodbye
+                    assert reply.reset or goodbye not in (None, ErrorCodes.NO_ERROR), name
+        await until(lambda: not len(house.server.door.admission))
+    quiet(capsys)
+
+
+# Behind nginx ----------------------------------------------------------------------------------
+
+NGINX = """
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    log_format upstream "$upstream_addr";
+    access_log {folder}/access.log upstream;
+    client_header_timeout 1s;
+    client_body_timeout 1s;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream house {{ server 127.0.0.1:{upstream}; keepalive 4; }}
+    server {{
+        listen unix:{folder}/socket;
+        keepalive_requests 100000;
+        ignore_invalid_headers off;
+        underscores_in_headers on;
+        merge_slashes off;
+        location / {{
+            proxy_pass http://house;
+            proxy_http_version {version};
+            proxy_request_buffering {buffering};
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int, version: str, buffering: str) -> Iterator[str]:
+    """nginx in front of the port; the path of the socket that it listens on."""
+    program = need("nginx")
+    config = NGINX.format(folder=folder, upstream=upstream, version=version, buffering=buffering)
+    (folder / "nginx.conf").write_text(config)
+    with subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", f"{folder}/error.log"],
+        stdin=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield f"{folder}/socket"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose sockets have paths that the system takes."""
+    with TemporaryDirectory(prefix="nginx-") as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def behind(socket: str) -> AsyncIterator[Raw]:
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            try:
+                stream = await trio.open_unix_socket(socket)
+                break
+            except (OSError, RuntimeError):
+                await trio.sleep(0.01)  # it is not up yet
+    async with stream:
+        yield Raw(stream)
+
+
+@pytest.mark.parametrize("buffering", ["on", "off"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_behind_nginx_answers_stay_in_step(
+    database_url: str,
+    short_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    version: str,
+    buffering: str,
+) -> None:
+    """Whatever nginx makes of a case, it gets one answer for each request that it passes on: the
+    next client, on the same connection of nginx, gets its own."""
+    last = get(b"Connection: close", path=b"/last")
+    async with running(database_url, rate_limits="off") as house:
+        with nginx(short_folder, house.port, version, buffering) as socket:
+            for case in (*REFUSED, *ACCEPTED):
+                async with behind(socket) as client:
+                    with suppress(trio.BrokenResourceError):
+                        await client.send(case.sent + SMUGGLED + last)
+                    await client.ended()
+                async with behind(socket) as client:
+                    for number in range(3):
+                        await client.send(get(path=b"/in-step/%d" % number))
+                        answer = await client.answer()
+                        assert answer.status == 404, case.name
+                        assert answer.envelope["request"] == f"/in-step/{number}", case.name
+        passed_on = (short_folder / "access.log").read_text().count(f"127.0.0.1:{house.port}")
+        assert sum(house.metrics.http_requests.values()) == passed_on
+        await until(lambda: not len(house.server.door.admission))
+    quiet(capsys)
