@@ -314,14 +314,17 @@ def short_folder() -> Iterator[Path]:
 @asynccontextmanager
 async def behind(socket: str) -> AsyncIterator[Raw]:
     with trio.fail_after(PATIENCE_S):
-        while True:
-            try:
-                stream = await trio.open_unix_socket(socket)
-                break
-            except (OSError, RuntimeError):
-                await trio.sleep(0.01)  # it is not up yet
+        while (stream := await to_unix(socket)) is None:
+            await trio.sleep(0.01)  # it is not up yet
     async with stream:
         yield Raw(stream)
+
+
+async def to_unix(socket: str) -> trio.SocketStream | None:
+    try:
+        return await trio.open_unix_socket(socket)
+    except (OSError, RuntimeError):
+        return None
 
 
 @pytest.mark.parametrize("buffering", ["on", "off"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from api.listen.chunked import ChunkedDecoder, ChunkedError
+from api.listen.chunked import CHUNKS_AT_ONCE, ChunkedDecoder, ChunkedError
 from api.listen.request_head import HEAD_LIMIT_BYTES
 
 Result = tuple[bytes, bool, bytes] | None
@@ -26,6 +26,8 @@ def decoded(data: bytes, cuts: list[int] | None = None) -> Result:
         for start, end in pairwise(edges):
             buffer += data[start:end]
             if not decoder.done:
+                body += b"".join(decoder.feed(buffer))
+            while decoder.paused:
                 body += b"".join(decoder.feed(buffer))
     except ChunkedError:
         return None
@@ -134,6 +136,15 @@ def test_what_is_bounded() -> None:
     ):
         assert decoded(body) is None, body[:20]
     assert decoded(chunk(b"x" * 200) * 10_000 + b"0\r\n\r\n") is not None
+
+
+def test_others_get_a_turn() -> None:
+    decoder = ChunkedDecoder()
+    buffer = bytearray(chunk(b"x") * (CHUNKS_AT_ONCE + 10))
+    assert len(decoder.feed(buffer)) == CHUNKS_AT_ONCE
+    assert decoder.paused
+    assert len(decoder.feed(buffer)) == 10
+    assert not decoder.paused
 
 
 lines = st.sampled_from([*VALID, *INVALID])

@@ -22,7 +22,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from api.answer import Answer
 from api.bodies import ReceivedRequest
-from api.listen.frame_meter import BURST
+from api.listen.frames import BURST
 from api.listen.http1 import PREFACE
 from api.listen.http2 import (
     CONNECTION_WINDOW_BYTES,
@@ -233,18 +233,34 @@ async def test_everything_ends_with_the_connection(how: str) -> None:
         for number in range(10):
             await client.request(get(b"/x", b"POST"), end=number % 2 == 0)
         await settled(lambda: app.under_way == 10)
-        if how == "goodbye":
-            client.h2.close_connection()
-            await client.flush()
-            while await client.stream.receive_some():
-                pass
-        elif how == "half":
+        if how == "half":
             await client.stream.send_eof()  # type: ignore[attr-defined]
         else:
+            if how == "goodbye":
+                await client.send(frame(GOAWAY, bytes(8)))
             await client.stream.aclose()
-        await settled(lambda: app.under_way == 0)
-        if how == "goodbye":
-            await client.stream.aclose()
+        await settled(lambda: app.under_way == 0 and not len(server.admission))
+
+
+async def test_a_client_that_says_goodbye_is_still_answered() -> None:
+    go_on = trio.Event()
+
+    async def slow(request: ReceivedRequest) -> Answer:
+        await go_on.wait()
+        return await echo(request)
+
+    app = FakeApp(slow)
+    async with listening(app) as (server, port), H2Client.to(port) as client:
+        numbers = [await client.request(get()) for _ in range(3)]
+        await settled(lambda: app.under_way == 3)
+        await client.send(frame(GOAWAY, bytes(8)))
+        late = await client.request(get())
+        assert (await client.reply(late)).reset == ErrorCodes.REFUSED_STREAM
+        go_on.set()
+        for number in numbers:
+            assert (await client.reply(number)).status == 200
+        assert await client.end() == ErrorCodes.NO_ERROR
+        await client.stream.aclose()
         await settled(lambda: not len(server.admission))
 
 
@@ -355,12 +371,13 @@ async def test_a_head_may_be_so_large() -> None:
     fits = (b"x-large", b"y" * 4_000)
     async with listening(FakeApp()) as (_, port), H2Client.to(port) as client:
         assert (await client.ask(get(b"/x", b"GET", *[fits] * 3))).status == 200
-        assert (await client.ask(get(b"/x", b"GET", *[fits] * 5))).status == 431
         assert (await client.ask(get(b"/x", b"GET", (b"x", b"y" * 9_000)))).status == 431
         assert (await client.ask(get(b"/x", b"GET", *[(b"x", b"y")] * 110))).status == 431
         assert (await client.ask(get(b"/" + b"x" * 9_000))).status == 431
         assert (await client.ask(get())).status == 200
         assert client.h2.remote_settings.max_header_list_size == HEAD_LIMIT_BYTES
+        await client.request(get(b"/x", b"GET", *[fits] * 5))
+        assert await client.end() == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 async def test_a_header_table_is_no_bomb() -> None:
