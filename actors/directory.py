@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from actors.sink import Sink
-from reileta.metrics import Metrics
-from reileta.visibility import EVERYONE, Audience
+from actors.delivery.sink import Sink
+from reileta.observability.metrics import Metrics
+from reileta.rules.visibility import EVERYONE, Audience
 
 
 @dataclass(frozen=True, slots=True)

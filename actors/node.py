@@ -18,15 +18,14 @@ from typing import Final
 import structlog
 import trio
 
-from actors.actor import Spec
-from actors.desk import Desk, Measure, visitor
+from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
-from actors.errands import Keeping, session_limits
-from actors.estate_messages import Admit
-from actors.hub import HubActor, Listeners
-from actors.instruments import Instruments
-from actors.latest import Latest
-from actors.messages import (
+from actors.hub.actor import HubActor, Listeners
+from actors.hub.messages import HubMessage
+from actors.hub.update_feed import Noun, Record, Updates
+from actors.instance.config import Surroundings, limits_of
+from actors.instance.manager import Places
+from actors.instance.messages import (
     Change,
     Close,
     Inherit,
@@ -36,27 +35,35 @@ from actors.messages import (
     TokenKilled,
     UserChanged,
 )
-from actors.places import Places
-from actors.presence import Presence, SessionSurroundings, let_go, rank_candidacies, status_update
-from actors.recorder import Recorder, open_recorder
-from actors.ref import Ref
-from actors.registry import Registry
-from actors.revoked import Revoked
-from actors.session import SessionActor
-from actors.sink import Sink
-from actors.supervisor import Supervisor
-from actors.surroundings import Surroundings, limits_of
-from actors.tending import Tending
-from actors.timer import Timers
-from actors.topics import HubMessage
-from actors.updates import Noun, Record, Updates
-from actors.visibility import InstanceVisibility
-from reileta import records, server_views
-from reileta.access import Asker
+from actors.instance.recording_writer import Recorder, open_recorder
+from actors.instance.visibility import InstanceVisibility
+from actors.instance_service import Desk, Measure, visitor
+from actors.runtime.actor import Spec
+from actors.runtime.instruments import Instruments
+from actors.runtime.ref import Ref
+from actors.runtime.registry import Registry
+from actors.runtime.supervisor import Supervisor
+from actors.runtime.timers import Timers
+from actors.session.actor import SessionActor
+from actors.session.lease_renewal import Tending
+from actors.session.messages import Admit
+from actors.session.recent_changes import Latest
+from actors.session.recovery import (
+    Presence,
+    SessionSurroundings,
+    let_go,
+    rank_candidacies,
+    status_update,
+)
+from actors.session.resource_jobs import Keeping, session_limits
+from actors.session.revocations import Revoked
+from reileta import records
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.ids import at
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
+from reileta.protocol.views import server
+from reileta.rules.instance.access import Asker
 from reileta.settings import Settings
 from reileta.store import Identity, Store
 from reileta.store.leases import Lost
@@ -282,9 +289,9 @@ class Node:
         if record is not None:
             self.changed("instance", record)
 
-    def server_view(self, identity: Identity) -> server_views.ServerView:
+    def server_view(self, identity: Identity) -> server.ServerView:
         """The server itself, as it is reached now."""
-        return server_views.server_view(
+        return server.server_view(
             id_=identity.id,
             title=identity.title,
             description=identity.description,

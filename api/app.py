@@ -1,12 +1,12 @@
 """The Quart-Trio application: every blueprint, and what holds for every request.
 
 A request passes, in this order: a trace is begun; `OPTIONS` and the limit of its address
-(`_before`); its operation (`api/operations.py`); any exception becomes a refusal in the envelope
+(`_before`); its operation (`api/http/endpoint.py`); any exception becomes a refusal in the envelope
 (`_refused`, the one mapper); headers that every answer has, and the metrics.
 
 Connections of this server ask by `answer`, which goes to the operation at once; the operations'
 requests pass through no part of Quart there. All else, and what comes through ASGI, goes by
-`handle_request`. Both give the same answers (`tests/api/test_dispatch.py`).
+`handle_request`. Both give the same answers (`tests/api/http/test_dispatch.py`).
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from actors.trace import Sampler, Span, bind
-from api.answer import Answer, answer_of, encoded, json_answer, response_of
-from api.auth import Auth
-from api.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
-from api.dispatch import Dispatch
+from actors.runtime.trace import Sampler, Span, bind
+from api.credentials import Auth
 from api.envelope import failure
 from api.errors import answered, refusal_of
-from api.freshness import Answers
-from api.http.accounts import account_routes
-from api.http.assets import asset_routes
-from api.http.auth import auth_routes
-from api.http.docs import docs_blueprint
-from api.http.follows import follow_routes
-from api.http.homes import home_routes
-from api.http.hosting import hosting_routes
-from api.http.instances import instance_routes
-from api.http.ops import metrics_blueprint, ops_routes
-from api.http.pictures import picture_routes
-from api.http.queue import queue_routes
-from api.http.resources import resource_routes
-from api.http.server import server_routes
-from api.http.services import service_routes
-from api.http.sessions import session_routes
-from api.http.tokens import token_routes
-from api.http.user_sessions import user_session_routes
-from api.http.users import user_routes
-from api.http.worlds import world_routes
-from api.limits import Limits
-from api.operations import Edge, Operation, Routes, Serve, address_of, line_of
-from api.ports import NodePort
-from api.uploads import Places
+from api.http.answer import Answer, answer_of, encoded, json_answer, response_of
+from api.http.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
+from api.http.dispatch import Dispatch
+from api.http.endpoint import Edge, Operation, Routes, Serve, address_of, line_of
+from api.http.etags import Answers
+from api.http.health import metrics_blueprint, ops_routes
+from api.http.registry.accounts import account_routes
+from api.http.registry.assets import asset_routes
+from api.http.registry.auth import auth_routes
+from api.http.registry.follows import follow_routes
+from api.http.registry.homes import home_routes
+from api.http.registry.images import picture_routes
+from api.http.registry.instances import instance_routes
+from api.http.registry.moderation import hosting_routes
+from api.http.registry.queue import queue_routes
+from api.http.registry.server import server_routes
+from api.http.registry.services import service_routes
+from api.http.registry.user_sessions import user_session_routes
+from api.http.registry.users import user_routes
+from api.http.registry.worlds import world_routes
+from api.http.session.resources import resource_routes
+from api.http.session.session import session_routes
+from api.http.session.tokens import token_routes
+from api.http.uploads import Places
+from api.node_api import NodePort
+from api.openapi.page import docs_blueprint
+from api.rate_limits import Limits
 from reileta.errors import ReiletaError, TooManyRequests
-from reileta.logevents import REQUEST_SERVED
-from reileta.passwords import Passwords
+from reileta.observability.log_events import REQUEST_SERVED
+from reileta.security.passwords import Passwords
 
 _log = structlog.stdlib.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
-from api.heads import is_query_bounded
+from api.http.headers import is_query_bounded
 from reileta.errors import Redirected, ReiletaError
 
 _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})

@@ -42,7 +42,7 @@ from reileta.errors import (
     Unauthenticated,
     Unavailable,
 )
-from reileta.logevents import REQUEST_FAILED
+from reileta.observability.log_events import REQUEST_FAILED
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 from benchmarks.killable import Server, ack, event
 from benchmarks.machine import cores
 from benchmarks.stats import percentile
-from reileta.mergepatch import apply_object
+from reileta.rules.resource.merge_patch import apply_object
 
 PASSWORD = "correct horse battery staple"
 

@@ -17,8 +17,9 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
-from reileta import __version__, log, options, startup
+from reileta import __version__, cli_options, startup
 from reileta.errors import DatabaseUnavailable, UserCannotUpdate
+from reileta.observability import log
 from reileta.settings import Settings
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
@@ -81,10 +82,10 @@ def _reileta(
 
 
 @app.command()
-@options.with_settings()
+@cli_options.with_settings()
 def serve(**given: str | None) -> int:
     """Run the server until it is told to stop (Ctrl-C, or SIGTERM)."""
-    settings = options.read(given)
+    settings = cli_options.read(given)
 
     def run() -> int:
         startup.check_tls(settings.tls_cert, settings.tls_key)
@@ -96,7 +97,7 @@ def serve(**given: str | None) -> int:
 
 
 @bots.command("create")
-@options.with_settings(_STORE)
+@cli_options.with_settings(_STORE)
 def create_bots(
     *,
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")],
@@ -107,16 +108,16 @@ def create_bots(
     **given: str | None,
 ) -> int:
     """Make accounts that load testers use, with a token each. The server may run meanwhile."""
-    settings = options.read(given)
+    settings = cli_options.read(given)
     _tool_log()
 
     def run() -> int:
-        from reileta.store import tools
+        from reileta.store import admin_commands
 
         # Opened first, since a file that can't be written is no reason to make accounts; emptied
         # last, since accounts that can't be made are none to lose older tokens.
         with open(tokens, "w", encoding="ascii", opener=_private) as file:
-            made = tools.create_bots(settings, count, autopilot=autopilot)
+            made = admin_commands.create_bots(settings, count, autopilot=autopilot)
             if file.seekable():
                 file.truncate()
             file.writelines(f"{token}\n" for token in made)
@@ -127,20 +128,20 @@ def create_bots(
 
 
 @admin.command("grant")
-@options.with_settings(_STORE)
+@cli_options.with_settings(_STORE)
 def grant(
     *,
     username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
     **given: str | None,
 ) -> int:
     """Make an account an administrator of the server. The server may run meanwhile."""
-    settings = options.read(given)
+    settings = cli_options.read(given)
     _tool_log()
 
     def run() -> int:
-        from reileta.store import tools
+        from reileta.store import admin_commands
 
-        if not tools.grant_admin(settings, username):
+        if not admin_commands.grant_admin(settings, username):
             raise Failed(f"no user is named {username}")
         typer.echo(f"{username} is an admin now", err=True)
         return 0
@@ -149,21 +150,21 @@ def grant(
 
 
 @admin.command("revoke")
-@options.with_settings(_STORE)
+@cli_options.with_settings(_STORE)
 def revoke(
     *,
     username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
     **given: str | None,
 ) -> int:
     """Make an account an administrator no longer, at once. The server may run meanwhile."""
-    settings = options.read(given)
+    settings = cli_options.read(given)
     _tool_log()
 
     def run() -> int:
-        from reileta.store import tools
+        from reileta.store import admin_commands
 
         try:
-            found = tools.revoke_admin(settings, username)
+            found = admin_commands.revoke_admin(settings, username)
         except UserCannotUpdate:
             raise Failed("the main admin can't be revoked") from None
         if not found:
@@ -191,21 +192,21 @@ def show_trace(
     ] = False,
 ) -> int:
     """Draw what one request or frame caused, from the server's log (--log-format json)."""
-    from reileta import tracedrawing, tracing
+    from reileta.diagnostics import trace_reader, trace_render
 
-    wanted = tracing.trace_id(trace)
+    wanted = trace_reader.trace_id(trace)
     if wanted is None:
-        raise options.WrongUse("TRACE_ID: must be 16 hexadecimal digits")
+        raise cli_options.WrongUse("TRACE_ID: must be 16 hexadecimal digits")
     if log_file is None and sys.stdin.isatty():
-        raise options.WrongUse("--log: is needed where nothing comes on standard input")
+        raise cli_options.WrongUse("--log: is needed where nothing comes on standard input")
     with _reading(log_file) as log:
-        found = tracing.find(log, wanted)
-    for line in tracedrawing.remarks(found):
+        found = trace_reader.find(log, wanted)
+    for line in trace_render.remarks(found):
         typer.echo(f"reileta: {line}", err=True)
     if not found.events:
-        raise Failed(tracedrawing.nothing(found, wanted))
-    root = tracing.tree(found.events)
-    _print(tracedrawing.mermaid(root) if as_mermaid else tracedrawing.draw(root, wanted))
+        raise Failed(trace_render.nothing(found, wanted))
+    root = trace_reader.tree(found.events)
+    _print(trace_render.mermaid(root) if as_mermaid else trace_render.draw(root, wanted))
     return 0
 
 
@@ -218,9 +219,9 @@ def replay_recording(
     steps: Annotated[bool, typer.Option("--steps", help="Show what each message did.")] = False,
 ) -> int:
     """Play a recording again through the rules, and show what the instance was in the end."""
-    from reileta.recording import NotARecording
-    from reileta.replay import Replay
-    from reileta.retelling import retell
+    from reileta.diagnostics.recording import NotARecording
+    from reileta.diagnostics.replay import Replay
+    from reileta.diagnostics.replay_report import retell
 
     with _reading(recording) as file:
         try:

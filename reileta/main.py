@@ -15,21 +15,22 @@ from typing import Final
 import structlog
 import trio
 
-from actors.changefeed import ChangeFeed
-from actors.janitor import Janitor
+from actors.change_feed import ChangeFeed
+from actors.file_collector import Janitor
 from actors.node import Node
-from actors.trace import add_trace
+from actors.runtime.trace import add_trace
 from api.app import ReiletaApp, create_app
 from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
-from api.ws.session import session_blueprint
-from reileta import __version__, log, logevents
+from api.ws.session.routes import session_blueprint
+from reileta import __version__
 from reileta.clock import MonotonicClock
-from reileta.federation.keys import load_or_create
-from reileta.metrics import Metrics
-from reileta.passwords import Passwords
-from reileta.resourcetypes import BUILT_IN, ResourceTypes
+from reileta.observability import log, log_events
+from reileta.observability.metrics import Metrics
+from reileta.rules.resource.types import BUILT_IN, ResourceTypes
+from reileta.security.passwords import Passwords
+from reileta.security.server_key import load_or_create
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 
@@ -70,7 +71,7 @@ async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
                 outer.start_soon(stopping.heed, signals)
                 stopping.server = await serving.start(serve, settings, types)
             outer.cancel_scope.cancel()
-    _log.info(logevents.SERVER_STOPPED)
+    _log.info(log_events.SERVER_STOPPED)
 
 
 class Stopping:
@@ -86,7 +87,7 @@ class Stopping:
         async with trio.open_nursery() as nursery:
             first = True
             async for number in signals:
-                _log.info(logevents.SERVER_DRAINING, signal=signal.Signals(number).name)
+                _log.info(log_events.SERVER_DRAINING, signal=signal.Signals(number).name)
                 if self.server is None or not first:
                     self._everything.cancel()
                     return
@@ -176,7 +177,7 @@ async def _serve_on(
             node.ready_at = clock.now_ms()
             url = f"{scheme}://{_address(settings.host, port)}"
             _log.info(
-                logevents.SERVER_READY, url=url, address=address, port=port, version=__version__
+                log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
             task_status.started(Server(url, node, door, gateway, nursery.cancel_scope))
 

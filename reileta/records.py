@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from reileta.jsonvalues import Json
+from reileta.rules.resource.json_values import Json
 
 ADMIN_TAG: Final = "avr:admin"
 """The tag of a user that administers the server; only admins give it."""

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from reileta.clock import MonotonicClock
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from reileta.store.cluster import Cluster
+from reileta.store.embedded.cluster import Cluster
 
 _TEMPLATE = "reileta_template"
 _MEMORY = Path("/dev/shm")

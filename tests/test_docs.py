@@ -15,20 +15,20 @@ from quart_trio import QuartTrio
 
 import api.errors as statuses
 import reileta.errors as errors
-from actors.hub import SUBSCRIPTIONS
-from actors.surroundings import limits_of
-from api import limits
+from actors.hub.actor import SUBSCRIPTIONS
+from actors.instance.config import limits_of
+from api import rate_limits
 from api.app import ReiletaApp, create_app
 from api.errors import CLOSE_CODES, status_of
-from api.http.pictures import PICTURES
-from api.ws.allowance import FRAMES_PER_MESSAGE
+from api.http.registry.images import PICTURES
 from api.ws.gateway import Gateway, gateway_blueprint
-from api.ws.session import session_blueprint
-from reileta import commands, events, session_frames
-from reileta.instance import TO_LIMIT
-from reileta.options import flag
-from reileta.ratelimit import Rate
-from reileta.retained import KEY_LIMIT
+from api.ws.message_rate import FRAMES_PER_MESSAGE
+from api.ws.session.routes import session_blueprint
+from reileta.cli_options import flag
+from reileta.protocol import commands, events, session_frames
+from reileta.rules.instance.instance import TO_LIMIT
+from reileta.rules.instance.retained import KEY_LIMIT
+from reileta.rules.ratelimit import Rate
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.api.fakes import FakeNode
@@ -240,16 +240,16 @@ def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
 @pytest.mark.parametrize(
     ("who", "rate"),
     [
-        ("address, everything", limits.ADDRESS),
-        ("account", limits.ACCOUNT),
-        ("token", limits.TOKEN),
-        ("address and endpoint that reads", limits.READ),
-        ("address and endpoint that writes", limits.WRITE),
-        ("address and `register` or `login`", limits.LOGIN),
-        ("username and address, wrong passwords", limits.GUESSES),
+        ("address, everything", rate_limits.ADDRESS),
+        ("account", rate_limits.ACCOUNT),
+        ("token", rate_limits.TOKEN),
+        ("address and endpoint that reads", rate_limits.READ),
+        ("address and endpoint that writes", rate_limits.WRITE),
+        ("address and `register` or `login`", rate_limits.LOGIN),
+        ("username and address, wrong passwords", rate_limits.GUESSES),
         (
             "username, wrong passwords at all addresses where its user is not known",
-            limits.GUESSES_FROM_AFAR,
+            rate_limits.GUESSES_FROM_AFAR,
         ),
         ("address and endpoint that takes a picture", PICTURES),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reileta import logevents
+from reileta.observability import log_events
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.stdout is not None
         try:
             events = (json.loads(line) for line in process.stdout)
-            yield next(one["url"] for one in events if one["event"] == logevents.SERVER_READY)
+            yield next(one["url"] for one in events if one["event"] == log_events.SERVER_READY)
         finally:
             process.terminate()
             process.stdout.read()

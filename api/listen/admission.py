@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from api.limits import network
+from api.rate_limits import network
 
 REFUSALS: Final = 64
 """Connections that are told why they are refused, at once; more are closed without a word."""

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import trio
 from werkzeug.datastructures import Headers
 
-from api.answer import Answer
-from api.bodies import ReceivedRequest
+from api.http.answer import Answer
+from api.http.bodies import ReceivedRequest
 from api.listen.admission import Verdict
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts

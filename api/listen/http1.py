@@ -14,8 +14,8 @@ from typing import Final
 
 import trio
 
-from api.answer import Answer
-from api.bodies import ReceivedBody
+from api.http.answer import Answer
+from api.http.bodies import ReceivedBody
 from api.listen.admission import Verdict
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.chunked import ChunkedDecoder, ChunkedError

@@ -27,9 +27,9 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
-from actors.containment import contain
-from api.answer import Answer
-from api.bodies import ReceivedBody
+from actors.runtime.failures import contain
+from api.http.answer import Answer
+from api.http.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer, request_of
 from api.listen.frames import FULL_BYTES, Frame, FrameReader, FrameRefused, FrameType
@@ -44,7 +44,7 @@ from api.listen.request_head import (
 )
 from api.listen.timeouts import PROGRESS_BYTES, Deadline
 from reileta.errors import HeadTooLarge, MessageInvalid
-from reileta.logevents import CONNECTION_FAILED
+from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.settings import KIB
 
 STREAMS: Final = 32

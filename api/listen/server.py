@@ -21,7 +21,7 @@ import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
 
-from actors.containment import contain
+from actors.runtime.failures import contain
 from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import ByteStream, HangupWatch, PlainStream, TlsStream
 from api.listen.exchange import App, HttpConnection, Listening, Peer
@@ -31,11 +31,11 @@ from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
-from api.ws.pump import Pump, PumpedWire
-from api.ws.transports import StreamWire
-from api.ws.wire import Upgraded, Wire
-from reileta.logevents import CONNECTION_FAILED
-from reileta.metrics import Metrics
+from api.ws.transport.base import Upgraded, Wire
+from api.ws.transport.epoll import Pump, PumpedWire
+from api.ws.transport.transports import StreamWire
+from reileta.observability.log_events import CONNECTION_FAILED
+from reileta.observability.metrics import Metrics
 from reileta.settings import KIB, Settings
 
 BACKLOG: Final = 1024

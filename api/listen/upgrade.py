@@ -19,7 +19,7 @@ from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.ws.gateway import WIRE_EXTENSION
-from api.ws.wire import Wire
+from api.ws.transport.base import Wire
 from reileta.errors import MessageInvalid
 
 Serve = Callable[[Wire], Awaitable[None]]

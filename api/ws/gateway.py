@@ -19,15 +19,15 @@ import trio.lowlevel
 from quart import Blueprint, websocket
 from werkzeug.datastructures import Headers
 
-from actors.trace import Sampler
-from api.auth import Auth, credential_from
-from api.operations import DEPRECATION
-from api.ports import GatewayPort
-from api.ws.connection import Connection
-from api.ws.socketlog import SocketLog, debugging
-from api.ws.wire import HELD, Wire, WireClosed
-from reileta.access import Asker
+from actors.runtime.trace import Sampler
+from api.credentials import Auth, credential_from
+from api.http.endpoint import DEPRECATION
+from api.node_api import GatewayPort
+from api.ws.connection_log import SocketLog, debugging
+from api.ws.registry.connection import Connection
+from api.ws.transport.base import HELD, Wire, WireClosed
 from reileta.errors import NotImplementedHere
+from reileta.rules.instance.access import Asker
 
 WIRE_EXTENSION: Final = "reileta.wire"
 """The ASGI extension by which the route takes the wire itself over."""

@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from typing import Final
 
 from reileta.clock import Clock
-from reileta.files import FileStore
-from reileta.files.local import LocalFiles
-from reileta.resourcetypes import BUILT_IN, ResourceTypes
+from reileta.media.files import FileStore
+from reileta.media.files.local import LocalFiles
+from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store.assets import Assets
 from reileta.store.bans import Bans
 from reileta.store.blobs import Blobs
-from reileta.store.changes import Feed
-from reileta.store.deeds import Deeds
-from reileta.store.embedded import open_embedded
+from reileta.store.change_feed import Feed
+from reileta.store.database import Database, Queries, asyncio_loop
+from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
-from reileta.store.identity import Identities, Identity
 from reileta.store.images import Images
 from reileta.store.instances import Instances
+from reileta.store.known_networks import Networks
 from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
-from reileta.store.moderations import Moderations
+from reileta.store.moderation_log import Moderations
+from reileta.store.moderation_writes import Deeds
 from reileta.store.moderators import Moderators
-from reileta.store.networks import Networks
-from reileta.store.postgres import Database, Queries, asyncio_loop
-from reileta.store.profiles import Profiles
 from reileta.store.quotas import Quotas
 from reileta.store.resources import Resources
+from reileta.store.server_info import Identities, Identity
 from reileta.store.services import Services
+from reileta.store.session_states import States
 from reileta.store.sessions import Sessions
-from reileta.store.states import States
 from reileta.store.tokens import Tokens
+from reileta.store.user_profiles import Profiles
 from reileta.store.users import Users
 from reileta.store.worlds import Worlds
 

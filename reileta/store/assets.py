@@ -16,9 +16,9 @@ from reileta.errors import (
 from reileta.ids import new_id
 from reileta.records import Asset
 from reileta.store.blobs import Blobs, hashes
-from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.query_builder import assignments
 from reileta.store.quotas import DEFAULT, Quotas, ensure_below
-from reileta.store.sql import assignments
 
 
 class AssetUpdate(TypedDict, total=False):

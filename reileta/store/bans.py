@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reileta.errors import InstanceNotFound
 from reileta.records import Ban
-from reileta.store.postgres import ConstraintBroken, Queries
+from reileta.store.database import ConstraintBroken, Queries
 
 
 class Bans:

@@ -26,11 +26,11 @@ from typing import Final
 import structlog
 import trio
 
-from reileta import logevents
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, StorageUnavailable
-from reileta.files import FileStore
-from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.media.files import FileStore
+from reileta.observability import log_events
+from reileta.store.database import ConstraintBroken, Queries, Row
 
 RELEASE_S: Final = 5.0
 """How long a request waits for what it released to be removed; the rest is collected later."""
@@ -77,7 +77,7 @@ class Blobs:
                 try:
                     await self.release(hashes)
                 except (DatabaseUnavailable, StorageUnavailable):
-                    _log.debug(logevents.FILES_POSTPONED)
+                    _log.debug(log_events.FILES_POSTPONED)
 
     async def release(self, hashes: Collection[str]) -> int:
         """Removes at once those of the files that nothing references, be there a row or not; how

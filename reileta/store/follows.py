@@ -11,8 +11,8 @@ from reileta.clock import Clock
 from reileta.errors import AlreadyFollowing, UserInvalid, UserNotFound
 from reileta.ids import is_id, is_user_ref
 from reileta.records import Follow, Page
-from reileta.store.postgres import Queries, Row
-from reileta.store.sql import Where, page
+from reileta.store.database import Queries, Row
+from reileta.store.query_builder import Where, page
 
 _MUTUAL = (
     "FROM follows AS mine JOIN follows AS theirs "

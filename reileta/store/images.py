@@ -13,7 +13,7 @@ from reileta.errors import FileNotUploaded, UserNotFound, WorldNotFound
 from reileta.ids import is_id
 from reileta.records import Image
 from reileta.store.blobs import Blobs, hashes
-from reileta.store.postgres import Queries, Row
+from reileta.store.database import Queries, Row
 
 ImageKind = Literal["thumbnail", "banner"]
 _OWNERS: Final = {

@@ -9,10 +9,10 @@ from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
 from reileta.records import Instance, Page
-from reileta.store import visible
-from reileta.store.postgres import ConstraintBroken, Queries, Row
+from reileta.store import visibility
+from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
-from reileta.store.sql import Where, assignments, page, tag_list
 
 
 class InstanceUpdate(TypedDict, total=False):
@@ -106,7 +106,7 @@ class Instances:
             where.add("owner = {}", owner)
         if exclude:
             where.add("id <> ALL({}::text[])", list(exclude))
-        visible.instances(where, viewer, admin=admin)
+        visibility.instances(where, viewer, admin=admin)
         return await page(
             self._queries,
             "instances",

@@ -1,8 +1,8 @@
 """Leases: who has which resource (S, PROTOCOL §8).
 
-Each is carried out by the rules of `reileta/resource.py` in one transaction, in which the row of
-the lease is locked: so a resource never has two holders and a session never two resources, however
-many servers are on one database; the table's own constraints say so, too.
+Each is carried out by the rules of `reileta/rules/resource/resource.py` in one transaction, in
+which the row of the lease is locked: so a resource never has two holders and a session never two
+resources, however many servers are on one database; the table's own constraints say so, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
 from reileta.records import Held, Lease
-from reileta.resource import Claimant, Name
-from reileta.store.postgres import Queries
-from reileta.store.shelf import Lost, Shelf
+from reileta.rules.resource.resource import Claimant, Name
+from reileta.store.database import Queries
+from reileta.store.resource_rows import Lost, Shelf
 
 __all__ = ["Leases", "Lost"]
 

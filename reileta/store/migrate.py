@@ -14,11 +14,11 @@ from typing import Final
 import structlog
 import trio
 
-from reileta import logevents
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
+from reileta.observability import log_events
 from reileta.startup import StartupError
-from reileta.store.postgres import Database, Queries
+from reileta.store.database import Database, Queries
 
 OLDEST_POSTGRESQL: Final = 14
 
@@ -94,7 +94,7 @@ async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
                 migration.name,
                 clock.now_ms(),
             )
-        log.info(logevents.DATABASE_MIGRATED, version=migration.version, name=migration.name)
+        log.info(log_events.DATABASE_MIGRATED, version=migration.version, name=migration.name)
     return newest
 
 

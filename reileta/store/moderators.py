@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reileta.errors import InstanceNotFound
-from reileta.store.postgres import ConstraintBroken, Queries
+from reileta.store.database import ConstraintBroken, Queries
 
 
 class Moderators:

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 from reileta.errors import QuotaReached
 from reileta.settings import MIB, Settings
-from reileta.store.owners import lock_owner
-from reileta.store.postgres import Queries
+from reileta.store.database import Queries
+from reileta.store.ownership import lock_owner
 
 Owned = Literal["worlds", "services", "instances"]
 """Tables whose rows belong to the user in their column `owner`."""

@@ -1,8 +1,9 @@
 """Resources: what sessions acquire, read and write (S `Resource`, PROTOCOL §8).
 
-The rules are those of `reileta/resource.py`: within a transaction, the resource is read as it is,
-with the row of its lease locked, and what a rule makes of it is written. So a fencing number guards
-every write, also between servers on one database, and none of them needs to know of the others.
+The rules are those of `reileta/rules/resource/resource.py`: within a transaction, the resource is
+read as it is, with the row of its lease locked, and what a rule makes of it is written. So a
+fencing number guards every write, also between servers on one database, and none of them needs to
+know of the others.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
-from reileta.jsonvalues import Json, encode
 from reileta.records import ADMIN_TAG, Page
 from reileta.records import Resource as Record
-from reileta.resource import Claimant, Name, Resource
-from reileta.resourcetypes import WORLD, Content, ResourceTypes
-from reileta.store import visible
-from reileta.store.postgres import ConstraintBroken, Queries
+from reileta.rules.resource.json_values import Json, encode
+from reileta.rules.resource.resource import Claimant, Name, Resource
+from reileta.rules.resource.types import WORLD, Content, ResourceTypes
+from reileta.store import visibility
+from reileta.store.database import ConstraintBroken, Queries
+from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas, ensure_below
-from reileta.store.shelf import Lost, Shelf, record, table, world_columns
-from reileta.store.sql import Where, page
+from reileta.store.resource_rows import Lost, Shelf, record, table, world_columns
 from reileta.store.worlds import Worlds
 
 
@@ -78,9 +79,9 @@ class Resources(Shelf):
         if type_ != WORLD:
             where.add("type = {}", type_)
         if type_ == WORLD:
-            visible.worlds(where, who.user, admin=who.admin)
+            visibility.worlds(where, who.user, admin=who.admin)
         elif not kind.public:
-            visible.owned(where, who.user, admin=who.admin)
+            visibility.owned(where, who.user, admin=who.admin)
         return await page(
             self.queries,
             table(type_),

@@ -7,9 +7,9 @@ from typing import TypedDict, Unpack
 from reileta.clock import Clock
 from reileta.errors import ServiceExists, ServiceNotFound
 from reileta.records import Page, Service
-from reileta.store.postgres import Queries, Row
+from reileta.store.database import Queries, Row
+from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
-from reileta.store.sql import Where, assignments, page, tag_list
 
 
 class ServiceUpdate(TypedDict, total=False):

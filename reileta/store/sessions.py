@@ -10,9 +10,9 @@ from reileta.clock import Clock
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
 from reileta.records import Page, Session
-from reileta.store.postgres import Queries, Row
+from reileta.store.database import Queries, Row
+from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas
-from reileta.store.sql import Where, page
 from reileta.store.tokens import EXPIRES
 
 BIRTH_MS: Final = 60_000

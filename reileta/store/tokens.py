@@ -2,8 +2,8 @@
 
 Whatever adds to a user's tokens or ends several of them locks the user's row first: so two logins
 at once can't both count the tokens before the other's is there, and no deadlock can come of it.
-What makes the keys of one token anew locks that token's row alone; `reileta/tokens.py` says what
-becomes of it.
+What makes the keys of one token anew locks that token's row alone;
+`reileta/rules/session/tokens.py` says what becomes of it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.errors import LoginInvalid, SessionNotFound
 from reileta.records import Session, Token, User
-from reileta.store.postgres import Queries, Row
+from reileta.rules.session.tokens import Chain, Lifetimes, Pair, Spent
+from reileta.store.database import Queries, Row
 from reileta.store.users import user
-from reileta.tokens import Chain, Lifetimes, Pair, Spent
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 """How long a token that is good for nothing more is kept. The next one issued sweeps it out."""

@@ -18,8 +18,8 @@ from reileta.errors import (
 from reileta.ids import is_id, new_id
 from reileta.records import ADMIN_TAG, DeletedUser, Page, User
 from reileta.store.blobs import hashes
-from reileta.store.postgres import ConstraintBroken, Queries, Row
-from reileta.store.sql import Where, assignments, page, tag_list
+from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.query_builder import Where, assignments, page, tag_list
 
 ADMIN_PASSWORD_BYTES: Final = 18
 """144 random bits, 24 characters."""

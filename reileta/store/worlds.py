@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TypedDict, Unpack
 
-from reileta import visibility
 from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound
 from reileta.ids import new_id
 from reileta.records import Page, World
-from reileta.store import visible
+from reileta.rules import visibility
+from reileta.rules.visibility import Audience
+from reileta.store import visibility as visible_rows
 from reileta.store.blobs import hashes
-from reileta.store.postgres import Queries, Row
+from reileta.store.database import Queries, Row
+from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
-from reileta.store.sql import Where, assignments, page, tag_list
-from reileta.visibility import Audience
 
 
 class WorldUpdate(TypedDict, total=False):
@@ -106,7 +106,7 @@ class Worlds:
         where.tagged(tag)
         if owner is not None:
             where.add("owner = {}", owner)
-        visible.worlds(where, viewer, admin=admin)
+        visible_rows.worlds(where, viewer, admin=admin)
         return await page(
             self._queries,
             "worlds",

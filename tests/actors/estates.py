@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token, World
+from reileta.rules.visibility import Audience, of_world
 from reileta.store.leases import Lost
-from reileta.visibility import Audience, of_world
 
 
 class FakeEstates:

@@ -10,12 +10,12 @@ from typing import assert_never
 
 import trio
 
-from actors.actor import Actor, Restart, Spec
-from actors.instruments import Instruments
-from actors.message import Message, Request
-from actors.ref import Ref
-from actors.supervisor import Supervisor
-from actors.timer import Timers
+from actors.runtime.actor import Actor, Restart, Spec
+from actors.runtime.instruments import Instruments
+from actors.runtime.message import Message, Request
+from actors.runtime.ref import Ref
+from actors.runtime.supervisor import Supervisor
+from actors.runtime.timers import Timers
 
 
 class Boom(Exception):

@@ -10,14 +10,14 @@ from typing import Any
 
 import trio
 
-from actors.estate_messages import Acquire, Open, Patch, Release, Write
 from actors.node import Node
-from reileta.access import Asker
+from actors.session.messages import Acquire, Open, Patch, Release, Write
 from reileta.errors import ReiletaError
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
 from reileta.records import Resource
-from reileta.resource import Claimant, Name
-from reileta.resourcetypes import Content
+from reileta.rules.instance.access import Asker
+from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.types import Content
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.sinks import FakeSink

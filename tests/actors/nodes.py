@@ -11,19 +11,27 @@ import pytest
 import trio
 import trio.testing
 
-import actors.places
-from actors.instance import InstanceActor
-from actors.message import Message
-from actors.messages import Attach, Detach, InstanceMessage, Join, Leave, SessionMessage, Speak
+import actors.instance.manager
+from actors.hub.messages import Subscribe, Unsubscribe
+from actors.instance.actor import InstanceActor
+from actors.instance.messages import (
+    Attach,
+    Detach,
+    InstanceMessage,
+    Join,
+    Leave,
+    SessionMessage,
+    Speak,
+)
 from actors.node import Node
-from actors.ref import Ref
-from actors.topics import Subscribe, Unsubscribe
-from reileta.access import Asker, Visitor
+from actors.runtime.message import Message
+from actors.runtime.ref import Ref
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
 from reileta.records import Ban, Deed, User
 from reileta.records import Instance as InstanceRecord
+from reileta.rules.instance.access import Asker, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry, FakeWorlds
@@ -363,7 +371,7 @@ def user_at(number: int) -> str:
 @asynccontextmanager
 async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[World]:
     """A node for the block, with one room in its database."""
-    monkeypatch.setattr(actors.places, "InstanceActor", OpenInstance)
+    monkeypatch.setattr(actors.instance.manager, "InstanceActor", OpenInstance)
     store, metrics = FakeStore(), Metrics()
     async with Node.open(
         settings=Settings(**settings),

@@ -11,16 +11,16 @@ from typing import Any, Final, Literal, cast
 import trio
 from trio.testing import MockClock
 
-from actors.errands import TEND_S
-from actors.errors import ActorStopped
-from actors.estate_messages import Open, Patch
-from actors.messages import Attach, Detach
+from actors.instance.messages import Attach, Detach
 from actors.node import Node
-from reileta import logevents
-from reileta.access import Asker
+from actors.runtime.errors import ActorStopped
+from actors.session.messages import Open, Patch
+from actors.session.resource_jobs import TEND_S
 from reileta.errors import Overloaded, ReiletaError
-from reileta.jsonvalues import Json, same
-from reileta.resource import Name
+from reileta.observability import log_events
+from reileta.rules.instance.access import Asker
+from reileta.rules.resource.json_values import Json, same
+from reileta.rules.resource.resource import Name
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.lines import Someone, open_node, sibling, someone
@@ -345,8 +345,8 @@ class Play:
             tokens = [one.asker.token_hash for one in (first, *others)]
             self.witness.expect(len(tokens) == len(set(tokens)), "one line per token")
         for entry in self._logs:
-            if entry["event"] in (logevents.HOOK_FAILED, logevents.SUPERVISOR_OVERDUE) or (
-                entry["event"] == logevents.ACTOR_CRASHED
+            if entry["event"] in (log_events.HOOK_FAILED, log_events.SUPERVISOR_OVERDUE) or (
+                entry["event"] == log_events.ACTOR_CRASHED
                 and "no message" not in str(entry["exc_info"])
             ):
                 self.witness.faults.append(f"{entry['event']}: {entry.get('exc_info')!r}")

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from actors.fanout import Piece
-from actors.sink import Seat
-from reileta.frames import payload_of
+from actors.delivery.fanout import Piece
+from actors.delivery.sink import Seat
+from reileta.protocol.frames import payload_of
 
 
 def frames_of(pieces: Sequence[Piece]) -> list[bytes]:

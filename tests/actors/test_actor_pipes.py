@@ -1,4 +1,4 @@
-"""The contract of `actors/actor.py` on what an actor orders for itself: pipes and timers."""
+"""What an actor orders for itself: pipes and timers. The contract is `actors/runtime/actor.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.errors import ActorStopped
+from actors.runtime.errors import ActorStopped
 from reileta.errors import UserNotFound
 from tests.actors.helpers import (
     Boom,

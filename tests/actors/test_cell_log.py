@@ -7,8 +7,8 @@ import logging
 import structlog
 from structlog.testing import capture_logs
 
-from actors.actor import TEMPORARY
-from actors.cell import RECORDED
+from actors.runtime.actor import TEMPORARY
+from actors.runtime.cell import RECORDED
 from tests.actors.helpers import (
     Do,
     Echo,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from actors.actor import TEMPORARY, Restart, Spec
-from actors.trace import Span, bind
+from actors.runtime.actor import TEMPORARY, Restart, Spec
+from actors.runtime.trace import Span, bind
 from reileta.errors import NotQueued
 from tests.actors.helpers import (
     Ask,

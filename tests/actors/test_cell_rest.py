@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from actors.actor import Actor, Spec
-from actors.supervisor import Supervisor
-from actors.timer import Timers
+from actors.runtime.actor import Actor, Spec
+from actors.runtime.supervisor import Supervisor
+from actors.runtime.timers import Timers
 from tests.actors.helpers import Note
 
 

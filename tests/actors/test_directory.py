@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from actors.directory import VACANT, Directory, Occupancy
-from reileta.metrics import Metrics
-from reileta.visibility import Audience
+from reileta.observability.metrics import Metrics
+from reileta.rules.visibility import Audience
 from tests.actors.sinks import FakeSink
 
 

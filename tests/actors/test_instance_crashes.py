@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.errors import ActorCrashed
-from actors.messages import Enter, Exit, Join, Speak
-from reileta.access import Visitor
+from actors.instance.messages import Enter, Exit, Join, Speak
+from actors.runtime.errors import ActorCrashed
 from reileta.errors import Overloaded
 from reileta.records import Instance
+from reileta.rules.instance.access import Visitor
 from tests.actors.nodes import ROOM, World, fail, settle, user_at
 
 OTHER = ROOM[:-1] + "2"
@@ -209,7 +209,7 @@ async def test_a_join_that_crashes_the_instance_leaves_no_place_behind(
 ) -> None:
     one, two = await world.joined(1), await world.connect(2)
     with monkeypatch.context() as patch:
-        patch.setattr("actors.speech.Speech.welcome", fail_with_arguments)
+        patch.setattr("actors.instance.frames.Speech.welcome", fail_with_arguments)
         with pytest.raises(Overloaded):
             await two.join()
     await trio.sleep(1)

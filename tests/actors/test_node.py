@@ -8,13 +8,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.messages import Attach, Join, Leave, Speak
+from actors.instance.messages import Attach, Join, Leave, Speak
 from actors.node import Node
-from reileta.access import Asker
 from reileta.errors import InstanceNotFound, Overloaded
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
 from reileta.records import InstanceChanges, Unset
 from reileta.records import World as WorldRecord
+from reileta.rules.instance.access import Asker
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.nodes import ADDRESS, EPOCH_MS, ROOM, World, account, asker, open_world, settle

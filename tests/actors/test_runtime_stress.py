@@ -10,10 +10,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from actors.actor import Restart, Spec
-from actors.errors import ActorCrashed, ActorStopped, MailboxFull
-from actors.ref import Ref
-from actors.registry import Registry
+from actors.runtime.actor import Restart, Spec
+from actors.runtime.errors import ActorCrashed, ActorStopped, MailboxFull
+from actors.runtime.ref import Ref
+from actors.runtime.registry import Registry
 from reileta.errors import ReiletaError, UserNotFound
 from tests.actors.helpers import (
     Ask,

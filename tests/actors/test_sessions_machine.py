@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from reileta.jsonvalues import Json
+from reileta.rules.resource.json_values import Json
 from reileta.store import Store
 from tests.actors.play import NODES, Course, Play
 from tests.actors.turns import Verdict

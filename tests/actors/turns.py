@@ -19,8 +19,8 @@ import trio.testing
 
 from reileta.errors import DatabaseUnavailable
 from reileta.store import Store
+from reileta.store.database import STATEMENT_S
 from reileta.store.instances import Instances
-from reileta.store.postgres import STATEMENT_S
 from tests.actors.nodes import FakeInstances
 
 Verdict = Literal["answered", "failed", "unanswered"]

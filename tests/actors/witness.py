@@ -12,13 +12,13 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from actors.messages import SessionMessage
-from actors.ref import Ref
-from reileta.access import Asker
+from actors.instance.messages import SessionMessage
+from actors.runtime.ref import Ref
 from reileta.errors import ReiletaError
-from reileta.frames import payload_of
-from reileta.jsonvalues import Json, same
-from reileta.mergepatch import apply_object
+from reileta.protocol.frames import payload_of
+from reileta.rules.instance.access import Asker
+from reileta.rules.resource.json_values import Json, same
+from reileta.rules.resource.merge_patch import apply_object
 from reileta.store import Store
 from tests.actors.lines import FakeLine
 from tests.actors.turns import Call

@@ -10,11 +10,11 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from actors.fanout import Piece
+from actors.delivery.fanout import Piece
 from api.ws.gateway import WIRE_EXTENSION
-from api.ws.wire import Messages, Wire
-from reileta.frames import payload_of
-from reileta.metrics import Metrics
+from api.ws.transport.base import Messages, Wire
+from reileta.observability.metrics import Metrics
+from reileta.protocol.frames import payload_of
 
 
 class AsgiWire(Wire):

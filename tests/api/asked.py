@@ -9,9 +9,9 @@ from urllib.parse import unquote
 from quart.wrappers import Request
 from werkzeug.datastructures import Headers
 
-from api.answer import answer_of
 from api.app import ReiletaApp
-from api.bodies import ReceivedRequest
+from api.http.answer import answer_of
+from api.http.bodies import ReceivedRequest
 
 Way = Literal["directly", "through Quart"]
 WAYS: tuple[Way, Way] = ("directly", "through Quart")

@@ -9,8 +9,8 @@ from typing import Any
 from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
-from reileta.credentials import digest, new_token
 from reileta.records import User
+from reileta.security.credentials import digest, new_token
 from tests.api.fakes import FakeNode
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ from argon2 import PasswordHasher
 from actors.node import Node
 from api.app import ReiletaApp, create_app
 from api.ws.gateway import Gateway
-from api.ws.session import session_blueprint
-from reileta.passwords import Passwords
+from api.ws.session.routes import session_blueprint
+from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from tests.api.asgi_wires import with_wires

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.messages import SessionMessage
-from actors.ref import Ref
-from actors.updates import Noun, Record
-from reileta.access import Asker, access_of
+from actors.hub.update_feed import Noun, Record
+from actors.instance.messages import SessionMessage
+from actors.runtime.ref import Ref
 from reileta.errors import InstanceNotFound, PermissionDenied
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
+from reileta.protocol.views.server import ServerView, server_view
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
-from reileta.server_views import ServerView, server_view
+from reileta.rules.instance.access import Asker, access_of
+from reileta.rules.tags import INSTANCE_TAGS
+from reileta.rules.visibility import of_instance
 from reileta.settings import Settings
 from reileta.store import Identity, Store
 from reileta.store.leases import Lost
-from reileta.tags import INSTANCE_TAGS
-from reileta.visibility import of_instance
 from tests.conftest import ManualClock
 
 ADDRESS = "play.example.org:3032"

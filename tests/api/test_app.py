@@ -8,11 +8,11 @@ import pytest
 import structlog
 from quart import Blueprint, Response
 
-from actors.trace import current
+from actors.runtime.trace import current
 from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
-from api.limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
+from api.rate_limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
-from reileta.passwords import Passwords
+from reileta.security.passwords import Passwords
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
 

@@ -13,7 +13,7 @@ from benchmarks.connect import Client
 from benchmarks.dialects import JOIN_STATE
 from benchmarks.errors import BenchmarkError
 from benchmarks.queue import Candidate, Turnover
-from reileta.frames import text_frame
+from reileta.protocol.frames import text_frame
 
 HERE = "i_1b4e28ba-2fa1-4d2b-883f-0016d3cca427"
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import trio
 
-from reileta import logevents
+from reileta.observability import log_events
 
 Json = dict[str, Any]
 START_S = 30.0
@@ -103,7 +103,7 @@ async def serving(*options: str) -> AsyncIterator[Served]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.read_log)
             nursery.start_soon(served.read_errors)
-            ready = await served.until_logged(logevents.SERVER_READY)
+            ready = await served.until_logged(log_events.SERVER_READY)
             served.url = ready["url"]
             yield served
             if process.poll() is None:

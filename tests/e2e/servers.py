@@ -15,9 +15,9 @@ import trio
 from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway
 from reileta import main
-from reileta.credentials import digest, new_token
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
 from reileta.records import ADMIN_TAG, Instance
+from reileta.security.credentials import digest, new_token
 from reileta.settings import Settings
 from reileta.store import Store
 

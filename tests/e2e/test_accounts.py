@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from api.limits import GUESSES
+from api.rate_limits import GUESSES
 from reileta import cli
 from tests import logs
 from tests.e2e.clients import Json, Player, connected

@@ -8,8 +8,8 @@ import struct
 import pytest
 import trio
 
-from api.ws import wire
-from reileta.credentials import digest
+from api.ws.transport import base
+from reileta.security.credentials import digest
 from tests.e2e.clients import CLOSE, PING, PONG, Raw, connected, frame, text, until
 from tests.e2e.servers import running
 
@@ -127,7 +127,7 @@ async def test_the_server_stops_in_time_whatever_clients_do(database_url: str) -
             for _ in range(15):
                 await rude.send(text(say))
             await until(lambda: house.metrics.backlog_bytes > 100_000)
-            with trio.fail_after(wire.CLOSE_TIMEOUT_S / 2):
+            with trio.fail_after(base.CLOSE_TIMEOUT_S / 2):
                 await house.server.stop()
                 await house.ended.wait()
             assert (await rude.close_frame()).close_code == 1001
@@ -136,7 +136,7 @@ async def test_the_server_stops_in_time_whatever_clients_do(database_url: str) -
 async def test_the_server_closes_and_waits_for_the_answer(
     database_url: str, quick_watch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(base, "CLOSE_TIMEOUT_S", 0.1)
     async with running(database_url, credential_deadline_s=0.05) as house:
         async with Raw.connected(house) as client:
             await client.upgrade()
@@ -157,7 +157,7 @@ async def test_when_both_said_goodbye_the_server_waits_no_longer(
     ):
         await client.upgrade()
         assert (await client.close_frame()).close_code == 4001
-        with trio.fail_after(wire.CLOSE_TIMEOUT_S / 2):
+        with trio.fail_after(base.CLOSE_TIMEOUT_S / 2):
             while len(house.gateway):
                 await trio.sleep(0.005)
 

@@ -14,7 +14,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from benchmarks.killable import event
-from reileta import commands, events
+from reileta.protocol import commands, events
 from tests.e2e.clients import PATIENCE_S, Json, Player, connected
 from tests.e2e.servers import Account, House, running
 from tests.e2e.test_sessions import another_token, get, line

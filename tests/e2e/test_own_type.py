@@ -10,7 +10,7 @@ import httpx
 import trio
 
 from reileta import main
-from reileta.resourcetypes import ResourceTypes
+from reileta.rules.resource.types import ResourceTypes
 from reileta.settings import Settings
 from tests.test_house import ROOT
 

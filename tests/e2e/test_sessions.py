@@ -14,8 +14,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from benchmarks.killable import ack, event
-from reileta import logevents
-from reileta.credentials import digest, new_token
+from reileta.observability import log_events
+from reileta.security.credentials import digest, new_token
 from tests.e2e.clients import PATIENCE_S, Raw, upgrade_head
 from tests.e2e.processes import Served, serving
 from tests.e2e.servers import Account, House, running
@@ -152,12 +152,12 @@ async def test_a_stolen_refresh_key_ends_the_token_and_is_logged_without_a_secre
             assert (await get(socket))["payload"]["kind"] == "hello"
             await ask("/auth/refresh", {"refresh": first["refresh"]}, 401)
             assert (await get(socket))["payload"] == {"kind": "closing", "code": 4000}
-        logged = await served.until_logged(logevents.TOKEN_REUSED)
+        logged = await served.until_logged(log_events.TOKEN_REUSED)
         assert (logged["level"], logged["session"]) == ("warning", first["session"]["id"])
         await ask("/auth/refresh", {"refresh": second["refresh"]}, 401)
         served.process.terminate()
         assert await served.ended() == 0
-        assert len(served.events(logevents.TOKEN_REUSED)) == 1
+        assert len(served.events(log_events.TOKEN_REUSED)) == 1
         everything = "\n".join(served.log) + served.errors
         for key in (first["access"], first["refresh"], second["access"], second["refresh"]):
             for piece in (key, key[5:25], digest(key).hex()):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from api.limits import ADDRESS
 from api.listen.timeouts import Timeouts
+from api.rate_limits import ADDRESS
 from reileta.clock import MonotonicClock
 from tests.e2e.clients import (
     PING,

@@ -20,13 +20,13 @@ from reileta.errors import (
     CredentialInvalid,
     SessionNotFound,
 )
-from reileta.jsonvalues import same
-from reileta.mergepatch import apply_object
 from reileta.records import Held, Lease
 from reileta.records import Resource as Record
-from reileta.resource import Name, Resource
-from reileta.resourcetypes import BUILT_IN
-from reileta.session import (
+from reileta.rules.resource.json_values import same
+from reileta.rules.resource.merge_patch import apply_object
+from reileta.rules.resource.resource import Name, Resource
+from reileta.rules.resource.types import BUILT_IN
+from reileta.rules.session.session import (
     AwayTooLong,
     Ended,
     Forsaken,

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reileta.jsonvalues import Json
+from reileta.rules.resource.json_values import Json
 
 scalars: st.SearchStrategy[Any] = (
     st.none()

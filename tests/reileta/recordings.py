@@ -6,12 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reileta import recording
-from reileta.instance import Instance, Limits
-from reileta.recording import Called, Ended, Opened, Received, Record
+from reileta.diagnostics import recording
+from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record
+from reileta.diagnostics.recording_instance import TapedInstance
 from reileta.records import Ban
 from reileta.records import Instance as InstanceRecord
-from reileta.tape import TapedInstance
+from reileta.rules.instance.instance import Instance, Limits
 from tests.reileta.rooms import OWNER
 
 BEGAN = 1_790_000_000_000

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from reileta import happenings, records
-from reileta.access import Visitor
-from reileta.happenings import Happening
-from reileta.instance import Instance, Limits
-from reileta.seats import Player
+from reileta import records
+from reileta.rules.instance import events
+from reileta.rules.instance.access import Visitor
+from reileta.rules.instance.events import Happening
+from reileta.rules.instance.instance import Instance, Limits
+from reileta.rules.instance.seats import Player
 
 HOME = "home.example:3032"
 
@@ -68,7 +69,7 @@ def filled(instance: Instance, *numbers: int, now: int = 0) -> list[Player]:
 
 def gone(out: Iterable[Happening]) -> list[tuple[str, str]]:
     """Who left, and why."""
-    return [(one.player.user, one.reason) for one in out if isinstance(one, happenings.Left)]
+    return [(one.player.user, one.reason) for one in out if isinstance(one, events.Left)]
 
 
 def states(instance: Instance) -> list[tuple[str, str, int | None]]:

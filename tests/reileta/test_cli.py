@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from reileta import __version__, cli
+from reileta.cli_options import variable
 from reileta.errors import UserCannotUpdate
-from reileta.options import variable
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from tests import logs
@@ -45,8 +45,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Stands in the place of what the command line does to the database."""
-    fake = types.ModuleType("reileta.store.tools")
-    monkeypatch.setitem(sys.modules, "reileta.store.tools", fake)
+    fake = types.ModuleType("reileta.store.admin_commands")
+    monkeypatch.setitem(sys.modules, "reileta.store.admin_commands", fake)
     import reileta.store
 
     monkeypatch.setattr(reileta.store, "tools", fake, raising=False)

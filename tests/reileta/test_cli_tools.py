@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from reileta import cli
-from reileta.recording import MAGIC
-from reileta.replay import digest
+from reileta.diagnostics.recording import MAGIC
+from reileta.diagnostics.replay import digest
+from tests.reileta.diagnostics.test_trace_reader import JOIN, OTHER, TRACE
 from tests.reileta.recordings import BEGAN, Memory, taped
 from tests.reileta.rooms import visitor
-from tests.reileta.test_tracing import JOIN, OTHER, TRACE
 
 
 @pytest.fixture

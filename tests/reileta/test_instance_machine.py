@@ -13,9 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reileta.access import ACCESS_TAGS, Visitor
 from reileta.errors import ReiletaError
-from reileta.happenings import (
+from reileta.records import UNSET, InstanceChanges, Unset
+from reileta.rules.instance.access import ACCESS_TAGS, Visitor
+from reileta.rules.instance.events import (
     BannedUser,
     CandidateChanged,
     Closed,
@@ -29,9 +30,8 @@ from reileta.happenings import (
     Unmuted,
     Updated,
 )
-from reileta.instance import Instance
-from reileta.records import UNSET, InstanceChanges, Unset
-from reileta.seats import Player
+from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.seats import Player
 from tests.reileta.rooms import OWNER, room, user, visitor
 
 ADMIN = 5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from reileta.errors import DatabaseUnavailable, Overloaded, PayloadTooLarge
-from reileta.jsonvalues import Json, encode
+from reileta.rules.resource.json_values import Json, encode
 from tests.reileta.ground import LIMITS, MACHINE, SERVERS, Servers
 
 

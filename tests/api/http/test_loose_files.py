@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from reileta.errors import StorageUnavailable
-from reileta.files.local import LocalFiles
+from reileta.media.files.local import LocalFiles
 from reileta.records import Asset
 from reileta.store.assets import Assets
 from reileta.store.images import Images

@@ -1,5 +1,5 @@
 """S's "Common Endpoint Behaviour", held against every endpoint of its face: each rule is a test
-named after its sentence. Those of its WebSockets are in `tests/api/ws/test_session.py`."""
+named after its sentence. Those of its WebSockets are in `tests/api/ws/session/test_routes.py`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from api.app import SESSION_PATHS, ReiletaApp, create_app
-from api.http.resources import resource_routes
-from api.http.sessions import session_routes
-from api.http.tokens import token_routes
-from api.limits import ACCOUNT, ADDRESS, LOGIN, READ, TOKEN
-from api.operations import Edge, Operation
+from api.http.endpoint import Edge, Operation
+from api.http.session.resources import resource_routes
+from api.http.session.session import session_routes
+from api.http.session.tokens import token_routes
+from api.rate_limits import ACCOUNT, ADDRESS, LOGIN, READ, TOKEN
 from reileta.errors import DatabaseUnavailable
-from reileta.passwords import Passwords
+from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from tests.api.clients import PASSWORD, Answer, Client, new_token_of, with_token
 from tests.api.fakes import FakeNode
-from tests.api.http.test_sessions import autopilot
+from tests.api.http.session.test_session import autopilot
 
 Json = dict[str, Any]
 UNKNOWN = {"Authorization": "Bearer ua_" + "x" * 43}
@@ -210,7 +210,7 @@ async def test_if_the_header_is_incorrect_the_api_will_return_401(
 async def test_endpoints_can_be_client_only_autopilot_only_or_admin_only(
     app: ReiletaApp, node: FakeNode, admin: Client, operations: tuple[Operation, ...]
 ) -> None:
-    """`/ws/user` and `/ws/autopilot` are in `tests/api/ws/test_session.py`."""
+    """`/ws/user` and `/ws/autopilot` are in `tests/api/ws/session/test_routes.py`."""
     ada, pilot = await new_token_of(app, "ada"), await autopilot(app, node)
     clients_only = [one for one in operations if one.only == "client"]
     assert {one.name.partition("_")[0] for one in clients_only} == {

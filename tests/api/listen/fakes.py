@@ -12,13 +12,13 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from api.answer import Answer, Streamed
-from api.bodies import ReceivedRequest
 from api.errors import status_of
+from api.http.answer import Answer, Streamed
+from api.http.bodies import ReceivedRequest
 from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
 from reileta.errors import ReiletaError
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
 from reileta.settings import Settings
 from tests.e2e.clients import Raw
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from api.answer import Answer
-from api.bodies import ReceivedRequest
+from api.http.answer import Answer
+from api.http.bodies import ReceivedRequest
 from api.listen.http1 import LEFT_OVER_BYTES, LINGER_BYTES, PREFACE
 from api.listen.timeouts import Timeouts
 from reileta.settings import KIB, MIB

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from api.answer import Answer
-from api.bodies import ReceivedRequest
+from api.http.answer import Answer
+from api.http.bodies import ReceivedRequest
 from api.listen.frames import BURST
 from api.listen.http1 import PREFACE
 from api.listen.http2 import (

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from api.answer import Answer
-from api.bodies import ReceivedRequest
+from api.http.answer import Answer
+from api.http.bodies import ReceivedRequest
 from api.listen.server import open_listeners
 from reileta.settings import Settings
 from tests.api.listen.fakes import FakeApp, listening

@@ -6,14 +6,14 @@ from typing import Any
 
 from websockets.server import ServerProtocol
 
-from api.answer import Answer
+from api.http.answer import Answer
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.upgrade import Upgrade
 from api.ws.gateway import WIRE_EXTENSION
-from api.ws.wire import Wire
+from api.ws.transport.base import Wire
 from reileta.errors import ReiletaError
 from reileta.settings import Settings
 

@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.fanout import Piece
-from api.ws.allowance import Allowance, weight
-from api.ws.backlog import Backlog
+from actors.delivery.fanout import Piece
+from api.ws.message_rate import Allowance, weight
+from api.ws.transport.backlog import Backlog
 from reileta.settings import MIB, Settings
 from tests.actors.nodes import Client, World, open_world, settle
 from tests.actors.sinks import FakeSink

@@ -4,10 +4,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.messages import Detach
+from actors.instance.messages import Detach
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
-from api.ws.wire import CLOSE_TIMEOUT_S
-from reileta.access import Asker
+from api.ws.transport.base import CLOSE_TIMEOUT_S
+from reileta.rules.instance.access import Asker
 from reileta.settings import Settings
 from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, asker, auth, port
 

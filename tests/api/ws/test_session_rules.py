@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from api.app import ReiletaApp
-from reileta.session_frames import iso, new_event_id
+from reileta.protocol.session_frames import iso, new_event_id
 from tests.api.clients import Client, logged_in, new_token_of, with_token
 from tests.api.fakes import FakeNode
 

@@ -9,16 +9,16 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from actors.errors import ActorStopped
-from actors.fanout import Piece
-from api.auth import Auth, Credential
-from api.ports import GatewayPort
-from api.ws.wire import Messages, Wire, WireClosed
-from reileta.access import Asker
+from actors.delivery.fanout import Piece
+from actors.runtime.errors import ActorStopped
+from api.credentials import Auth, Credential
+from api.node_api import GatewayPort
+from api.ws.transport.base import Messages, Wire, WireClosed
 from reileta.errors import CredentialInvalid
-from reileta.frames import payload_of
-from reileta.metrics import Metrics
+from reileta.observability.metrics import Metrics
+from reileta.protocol.frames import payload_of
 from reileta.records import User
+from reileta.rules.instance.access import Asker
 from reileta.settings import Settings
 from tests.actors.sinks import frames_of
 

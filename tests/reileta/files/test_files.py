@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from reileta.files import is_hash
+from reileta.media.files import is_hash
 
 
 def test_a_hash_is_a_sha256_in_lower_case_hex() -> None:

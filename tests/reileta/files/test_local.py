@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from reileta.errors import FileNotUploaded, PayloadTooLarge, StorageUnavailable
-from reileta.files import FileStore, Stored
-from reileta.files.local import BLOCK_BYTES, CHUNK_BYTES, LocalFiles
+from reileta.media.files import FileStore, Stored
+from reileta.media.files.local import BLOCK_BYTES, CHUNK_BYTES, LocalFiles
 
 FOREVER = 2**62
 """A time after all files."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import trio
 
-from reileta.files import Stored
-from reileta.files.local import LocalFiles
+from reileta.media.files import Stored
+from reileta.media.files.local import LocalFiles
 from reileta.records import World
 from reileta.store import Store
 from tests.reileta.store.people import a_file, an_asset

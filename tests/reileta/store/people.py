@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from reileta.files import FileStore, Stored
+from reileta.media.files import FileStore, Stored
 from reileta.records import Asset, User, World
 from reileta.store import Store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from reileta.records import Resource, Session, User
-from reileta.resource import Claimant, Name
-from reileta.resourcetypes import DOCUMENT, Content
+from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.types import DOCUMENT, Content
 from reileta.store import Store
 
 FOR_EVER: Final = 2**62

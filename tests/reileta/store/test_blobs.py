@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from reileta.errors import AssetNotFound, FileExists, StorageUnavailable
-from reileta.files import FileStore
-from reileta.files.local import LocalFiles
+from reileta.media.files import FileStore
+from reileta.media.files.local import LocalFiles
 from reileta.store import Store
 from reileta.store.assets import Assets
 from reileta.store.blobs import Blobs

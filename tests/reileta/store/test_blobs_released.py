@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from reileta.errors import FileExists, StorageUnavailable
-from reileta.files.local import LocalFiles
+from reileta.media.files.local import LocalFiles
 from reileta.store import Store
 from reileta.store.assets import Assets
 from reileta.store.blobs import RELEASE_S, Blobs

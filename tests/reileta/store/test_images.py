@@ -4,8 +4,8 @@ import pytest
 import trio
 
 from reileta.errors import FileNotUploaded, StorageUnavailable, UserNotFound, WorldNotFound
-from reileta.files import Stored
 from reileta.ids import new_id
+from reileta.media.files import Stored
 from reileta.records import Image
 from reileta.store import Store
 from reileta.store.images import ImageKind

@@ -17,8 +17,8 @@ from reileta.errors import (
     ResourceTypeUnknown,
     SessionNotFound,
 )
-from reileta.resource import Name
-from reileta.resourcetypes import DOCUMENT, WORLD
+from reileta.rules.resource.resource import Name
+from reileta.rules.resource.types import DOCUMENT, WORLD
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.leases import Lost

@@ -8,7 +8,7 @@ import pytest
 
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from reileta.store.postgres import Queries, Row
+from reileta.store.database import Queries, Row
 from tests.conftest import ManualClock
 
 USERS = 10_000

@@ -11,8 +11,8 @@ import trio
 from reileta.errors import AssetExists, QuotaReached
 from reileta.ids import new_id
 from reileta.records import ADMIN_TAG, Moderation, User
-from reileta.resource import Name
-from reileta.resourcetypes import DOCUMENT, WORLD, Content
+from reileta.rules.resource.resource import Name
+from reileta.rules.resource.types import DOCUMENT, WORLD, Content
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.quotas import DEFAULT, Quotas

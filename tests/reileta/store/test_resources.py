@@ -18,8 +18,8 @@ from reileta.errors import (
     WorldInvalid,
 )
 from reileta.records import ADMIN_TAG
-from reileta.resource import Claimant, Name
-from reileta.resourcetypes import DOCUMENT, WORLD, Content
+from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.types import DOCUMENT, WORLD, Content
 from reileta.store import Store
 from tests.conftest import ManualClock
 from tests.reileta.store.sessions import FOR_EVER, make_document, make_session

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reileta.resource import Claimant, Name
-from reileta.resourcetypes import BUILT_IN, Content, Document
+from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.types import BUILT_IN, Content, Document
 from reileta.settings import Settings
 from reileta.store import open_store
 from tests.conftest import ManualClock

@@ -6,9 +6,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from reileta.credentials import digest
 from reileta.errors import LoginInvalid, SessionNotFound
 from reileta.records import Session, User
+from reileta.security.credentials import digest
 from reileta.store import Store
 from reileta.store.tokens import DEAD_KEPT, KEPT_MS, Issued
 from tests.conftest import ManualClock

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from reileta.records import Session, Token
+from reileta.rules.session.tokens import Lifetimes
 from reileta.store import Store
 from reileta.store.tokens import SPENT_KEPT, Refreshed, Theft
-from reileta.tokens import Lifetimes
 from tests.conftest import ManualClock
 from tests.reileta.store.sessions import make_session, make_user
 

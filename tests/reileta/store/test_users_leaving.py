@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import trio
 
-from reileta.credentials import digest
 from reileta.errors import UserCannotDelete, UserInvalid, UserNotFound
 from reileta.records import DeletedUser, Session, User
+from reileta.security.credentials import digest
 from reileta.store import Store
 from reileta.store.follows import Follows
 from reileta.store.instances import Instances

@@ -1,0 +1,202 @@
+"""The hub: who wants to hear of what, and the one place that tells them (R "Event Subscriptions").
+
+Data inside instances does not pass here; it goes from an instance to its sockets. Overflow policy:
+a publication that finds the mailbox full is dropped and counted by its sender, for the next one
+about the same object says all that it said. Within a drain, only the newest `update-*` of each
+object goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
+
+from actors.delivery.sink import Sink
+from actors.directory import Directory
+from actors.hub.messages import (
+    Forget,
+    HubMessage,
+    Listen,
+    Publish,
+    Revise,
+    Subscribe,
+    Unsubscribe,
+    Viewer,
+    both,
+)
+from actors.instance.messages import InstanceMessage, Watch
+from actors.runtime.actor import Actor
+from actors.runtime.ref import Ref
+from reileta.errors import EventUnknown, PermissionDenied
+from reileta.protocol import events
+from reileta.protocol.frames import event
+
+SUBSCRIPTIONS: Final = 512
+"""Subscriptions that a socket may have: events times targets."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """A socket, for whom it is, and what it subscribed to: (event, target or None for all)."""
+
+    viewer: Viewer
+    topics: set[tuple[str, str | None]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Listeners:
+    """The subscriptions of a node; they outlive a crash of the hub."""
+
+    of: dict[Sink, Listener] = field(default_factory=dict)
+    by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
+    by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
+
+
+class HubActor(Actor[HubMessage]):
+    """The subscriptions of a node's sockets. `instances` are those that run now."""
+
+    def __init__(
+        self,
+        listeners: Listeners,
+        directory: Directory,
+        instances: Callable[[], dict[str, Ref[InstanceMessage]]],
+    ) -> None:
+        self._listeners = listeners
+        self._directory = directory
+        self._instances = instances
+        self._updates: dict[tuple[str, str], Publish] = {}
+
+    async def receive(self, message: HubMessage) -> None:
+        match message:
+            case Listen(sink=sink, viewer=viewer):
+                self._listen(sink, viewer)
+            case Revise(viewer=viewer):
+                for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
+                    self._listen(sink, viewer)
+            case Forget(sink=sink):
+                self._forget(sink)
+            case Subscribe():
+                self._subscribe(message)
+                message.reply(None)
+            case Unsubscribe():
+                listener = self._listeners.of.get(message.sink)
+                if listener is not None:
+                    for name in message.events:
+                        self._drop(message.sink, listener, (name, message.target))
+                message.reply(None)
+            case Publish():
+                if message.event.startswith("update-"):
+                    before = self._updates.pop((message.event, message.id), message)
+                    among = both(before.among, message.among)
+                    self._updates[message.event, message.id] = replace(message, among=among)
+                else:
+                    told = self._publish(message)
+                    self.context.sent(told, told)
+            case _:
+                assert_never(message)
+
+    async def flush(self) -> None:
+        updates, self._updates = self._updates, {}
+        told = sum(map(self._publish, updates.values()))
+        self.context.sent(told, told)
+
+    # Publications ------------------------------------------------------------------------------
+
+    def _publish(self, message: Publish) -> int:
+        """Tells those concerned; returns how many there were."""
+        told = 0
+        rendered: dict[bytes, bytes] = {}
+        for sink in self._receivers(message):
+            listener = self._listeners.of.get(sink)
+            if listener is None or sink in message.told:
+                continue
+            if message.inside is not None and message.inside in sink.seats:
+                continue
+            if not message.concerns(listener.viewer):
+                continue
+            data = message.render(listener.viewer)
+            if data is None:
+                continue
+            frame = rendered.get(data)
+            if frame is None:
+                frame = rendered[data] = event(message.event, message.id, data)
+            sink.send(frame)
+            told += 1
+        return told
+
+    def _receivers(self, message: Publish) -> Iterator[Sink]:
+        """Those subscribed to all such events or this object's; a user's own, to its own."""
+        by_topic = self._listeners.by_topic
+        everything = by_topic.get((message.event, None), {})
+        this = by_topic.get((message.event, message.id), {})
+        own: dict[Sink, None] = {}
+        if message.event == events.UPDATE_USER:
+            own = self._listeners.by_user.get(message.id, {})
+        if not this and not own:
+            return iter(tuple(everything))
+        return iter(dict.fromkeys((*everything, *this, *own)))
+
+    # Subscriptions -----------------------------------------------------------------------------
+
+    def _listen(self, sink: Sink, viewer: Viewer) -> None:
+        """A socket is there, or the one for whom it is may see more or less than before."""
+        listener = self._listeners.of.get(sink)
+        if listener is None:
+            self._listeners.of[sink] = Listener(viewer)
+            self._listeners.by_user.setdefault(viewer.user, {})[sink] = None
+            return
+        listener.viewer = viewer
+        if not viewer.admin:
+            for topic in tuple(listener.topics):
+                if topic[0] == events.INSTANCE_DATA:
+                    self._drop(sink, listener, topic)
+
+    def _subscribe(self, message: Subscribe) -> None:
+        listener = self._listeners.of.get(message.sink)
+        if listener is None:
+            return  # it went meanwhile
+        names = message.events
+        if events.INSTANCE_DATA in names and not listener.viewer.admin:
+            if len(names) == 1:
+                raise PermissionDenied
+            names -= {events.INSTANCE_DATA}  # of a group, everyone gets what it may have
+        topics = {(name, message.target) for name in names} - listener.topics
+        if len(listener.topics) + len(topics) > SUBSCRIPTIONS:
+            raise EventUnknown.field("target", f"no more than {SUBSCRIPTIONS} subscriptions")
+        for topic in topics:
+            listener.topics.add(topic)
+            self._listeners.by_topic.setdefault(topic, {})[message.sink] = None
+            if topic[0] == events.INSTANCE_DATA:
+                self._directory.watch(message.sink, message.target)
+                self._tell_instances(message.sink, message.target)
+
+    def _drop(self, sink: Sink, listener: Listener, topic: tuple[str, str | None]) -> None:
+        if topic not in listener.topics:
+            return
+        listener.topics.discard(topic)
+        sinks = self._listeners.by_topic[topic]
+        sinks.pop(sink, None)
+        if not sinks:
+            del self._listeners.by_topic[topic]
+        if topic[0] == events.INSTANCE_DATA:
+            self._directory.unwatch(sink, topic[1])
+            self._tell_instances(sink, topic[1])
+
+    def _forget(self, sink: Sink) -> None:
+        listener = self._listeners.of.get(sink)
+        if listener is None:
+            return
+        for topic in tuple(listener.topics):
+            self._drop(sink, listener, topic)
+        del self._listeners.of[sink]
+        sinks = self._listeners.by_user[listener.viewer.user]
+        sinks.pop(sink, None)
+        if not sinks:
+            del self._listeners.by_user[listener.viewer.user]
+
+    def _tell_instances(self, sink: Sink, target: str | None) -> None:
+        """Has those that run heed the directory; they send their data themselves, in its order."""
+        for id_, ref in self._instances().items():
+            if target in (None, id_):
+                ref.signal(Watch(sink))

@@ -1,0 +1,214 @@
+"""`update-*` events of the registry: users, worlds, services, the server, instances that rest.
+
+An event carries the whole object, and some of that is in other tables: a user's pictures and whom
+it follows, a world's assets. So whoever changed something says so and goes on, and one task reads
+what else there is to say, and tells the hub: one object after the other, in the order of their
+first change. What several users may see of each other by now is known before any of them is told.
+Overflow policy: one entry for each object, the newest; over `WAITING` objects, the oldest is
+dropped and counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from actors.directory import Directory
+from actors.hub.messages import HubMessage, Publish, Revise, Viewer, both
+from actors.runtime.ref import Ref
+from reileta import records
+from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.observability.metrics import Metrics
+from reileta.protocol import events
+from reileta.protocol.frames import encode
+from reileta.protocol.views import registry, server
+from reileta.records import Profile, User
+from reileta.rules import visibility
+from reileta.rules.instance.access import access_of
+from reileta.store import Identity, Store
+
+Noun = Literal["user", "world", "instance", "server", "service"]
+Record: TypeAlias = User | records.World | records.Instance | records.Service | Identity
+
+WAITING: Final = 65_536
+AT_ONCE: Final = 64
+"""Objects that are read before the first of them is told of."""
+AGAIN_S: Final = 1.0
+"""How long it waits for a database that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is to be told of an object: as it is (None: to be looked up), and whom it concerns."""
+
+    record: Record | None
+    among: frozenset[str] | None = None
+
+
+class Updates:
+    """The publications of one node. `profiled` is told of each user that changed, with its profile,
+    before the hub is."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hub: Ref[HubMessage],
+        directory: Directory,
+        metrics: Metrics,
+        address: str,
+        secure: bool,
+        server: Callable[[Identity], server.ServerView],
+        profiled: Callable[[User, Profile], None],
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._directory = directory
+        self._metrics = metrics
+        self._address = address
+        self._secure = secure
+        self._server = server
+        self._profiled = profiled
+        self._waiting: dict[tuple[Noun, str], _News] = {}
+        self._news = trio.Event()
+
+    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
+        """The object is another than it was: subscribers are to be told; of a user, maybe only
+        those whom it concerns (see `Publish`)."""
+        self._add(noun, record.id, _News(record, among))
+
+    def moved(self, noun: Literal["world", "service"], id_: str) -> None:
+        """As `changed`, for one that was changed with many others."""
+        self._add(noun, id_, _News(None))
+
+    def _add(self, noun: Noun, id_: str, news: _News) -> None:
+        before = self._waiting.get((noun, id_), news)
+        self._waiting[noun, id_] = replace(news, among=both(before.among, news.among))
+        if len(self._waiting) > WAITING:
+            del self._waiting[next(iter(self._waiting))]
+            self._metrics.mailbox_refused += 1
+        self._news.set()
+
+    async def run(self) -> None:
+        """Tells of what changed, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._waiting:
+                some = list(itertools.islice(self._waiting.items(), AT_ONCE))
+                for key, _ in some:
+                    del self._waiting[key]
+                try:
+                    messages = [await self._message(*key, news) for key, news in some]
+                except DatabaseUnavailable:
+                    for key, news in some:
+                        newer = self._waiting.get(key, news)
+                        among = both(news.among, newer.among)
+                        self._waiting[key] = replace(newer, among=among)
+                    await trio.sleep(AGAIN_S)
+                    continue
+                for message in messages:
+                    if message is not None:
+                        self.publish(message)
+
+    async def _message(self, noun: Noun, id_: str, news: _News) -> Publish | None:
+        record = news.record
+        if noun in ("world", "instance") or record is None:
+            # As it is now: it may have become private since, and the news waited.
+            record = await self._look_up(noun, id_)
+        if record is None:
+            return None
+        return replace(await self._publication(record), among=news.among)
+
+    def publish(self, message: Publish) -> None:
+        """Tells the hub; drops and counts what it has no room for."""
+        try:
+            self._hub.tell(message)
+        except Overloaded:
+            self._metrics.mailbox_refused += 1
+
+    def user(self, user: User, profile: Profile) -> Publish:
+        """`update-user`, as each viewer may see the user (PROTOCOL §7)."""
+        return publish_user(
+            user, profile, self._directory, address=self._address, secure=self._secure
+        )
+
+    async def _look_up(self, noun: Noun, id_: str) -> Record | None:
+        if noun == "world":
+            return await self._store.worlds.get(id_)
+        if noun == "instance":
+            return await self._store.instances.get(id_)
+        return await self._store.services.get(id_)
+
+    async def _publication(self, record: Record) -> Publish:
+        match record:
+            case User():
+                profile = await self._store.profiles.of(record.id)
+                self._profiled(record, profile)
+                # Before it can see anything as it was allowed to until now.
+                self._hub.signal(Revise(Viewer(record.id, record.admin, profile.friends)))
+                return self.user(record, profile)
+            case records.World():
+                return await self._world(record)
+            case records.Service():
+                data = encode(registry.service_view(record, self._address))
+                return Publish(events.UPDATE_SERVICE, record.id, lambda _: data)
+            case records.Instance():
+                return self._instance(record)
+            case _:
+                data = encode(self._server(record))
+                return Publish(events.UPDATE_SERVER, record.id, lambda _: data)
+
+    async def _world(self, world: records.World) -> Publish:
+        assets = await self._store.assets.of(world.id)
+        pictured = await self._store.images.get(world.id, "thumbnail") is not None
+        data = encode(
+            registry.world_view(
+                world, self._address, secure=self._secure, assets=assets, pictured=pictured
+            )
+        )
+        audience = await self._store.worlds.audience(world)
+
+        def render(viewer: Viewer) -> bytes | None:
+            return data if audience.admits(viewer.user, admin=viewer.admin) else None
+
+        return Publish(events.UPDATE_WORLD, world.id, render)
+
+    def _instance(self, record: records.Instance) -> Publish:
+        """One that rests: live ones tell of themselves."""
+        occupancy = self._directory.occupancy(record.id)
+        data = encode(
+            registry.instance_view(record, occupancy, address=self._address, secure=self._secure)
+        )
+        audience = visibility.instance_news(access_of(record.tags), owner=record.owner, inside=())
+
+        def render(viewer: Viewer) -> bytes | None:
+            return data if audience.admits(viewer.user, admin=viewer.admin) else None
+
+        return Publish(events.UPDATE_INSTANCE, record.id, render)
+
+
+def publish_user(
+    user: User, profile: Profile, directory: Directory, *, address: str, secure: bool
+) -> Publish:
+    """`update-user`, as each viewer may see the user: itself, admins, friends, anyone."""
+
+    def render(viewer: Viewer) -> bytes:
+        return encode(
+            registry.user_view(
+                user,
+                user.status if directory.connected(user.id) else "offline",
+                address,
+                secure=secure,
+                viewer=viewer.user,
+                admin=viewer.admin,
+                friend_since=viewer.friends.get(user.id),
+                profile=profile,
+            )
+        )
+
+    return Publish(events.UPDATE_USER, user.id, render)

@@ -1,0 +1,43 @@
+"""What every instance of a node shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.directory import Directory
+from actors.hub.messages import HubMessage
+from actors.runtime.ref import Ref
+from reileta.clock import Clock
+from reileta.observability.metrics import Metrics
+from reileta.rules.instance.instance import Limits
+from reileta.settings import Settings
+from reileta.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every instance of a node shares."""
+
+    store: Store
+    clock: Clock
+    address: str
+    secure: bool
+    limits: Limits
+    directory: Directory
+    metrics: Metrics
+    hub: Ref[HubMessage]
+    paced: bool = True
+    """Whether players are held back who say more than others can take in."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The times of an instance, in the rules' milliseconds."""
+    return Limits(
+        grace_ms=int(settings.seat_grace_s * 1000),
+        hold_ms=int(settings.hold_s * 1000),
+        queue_grace_ms=int(settings.queue_grace_s * 1000),
+        empty_ms=int(settings.empty_instance_s * 1000),
+        retained_keys=64,
+        retained_bytes=64 * 1024,
+        candidates=4096,
+    )

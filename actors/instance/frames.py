@@ -1,0 +1,140 @@
+"""What an instance says to sockets: its events and answers as frames (PROTOCOL §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from reileta.protocol import commands, events
+from reileta.protocol.frames import DataFrames, answer, encode, event
+from reileta.rules.instance.events import Left
+from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.seats import Player
+
+
+class PlayerView(Struct):
+    """A player, to those inside."""
+
+    player: str
+    user: str
+    displayname: str
+    role: str
+    joined_at: int
+
+
+class LeftView(Struct, omit_defaults=True):
+    """A player that is gone; `note` is a moderator's reason, for that player alone."""
+
+    player: str
+    user: str
+    reason: str
+    note: str | UnsetType = UNSET
+
+
+class RetainedView(Struct, omit_defaults=True):
+    player: str
+    key: str
+    data: Raw
+    at: float | UnsetType = UNSET
+
+
+class WelcomeView(Struct):
+    """The answer to `instance-join`."""
+
+    instance: str
+    player: str
+    role: str
+    players: list[Raw]
+    retained: list[RetainedView]
+
+
+class PlaceView(Struct):
+    """The answer to `instance-leave`."""
+
+    instance: str
+    player: str
+
+
+class Speech:
+    """The frames of one instance. Players are introduced in the same words until their role
+    changes, so those words are kept."""
+
+    def __init__(self, rules: Instance) -> None:
+        self._rules = rules
+        self._id = rules.record.id
+        self._introductions: dict[str, tuple[str, Raw]] = {}
+        self._voices: dict[str, DataFrames] = {}
+
+    def voice(self, player_id: str) -> DataFrames:
+        """The frames of what a player says."""
+        voice = self._voices.get(player_id)
+        if voice is None:
+            voice = self._voices[player_id] = DataFrames(self._id, player_id)
+        return voice
+
+    def forget(self, player_id: str) -> None:
+        self._introductions.pop(player_id, None)
+        self._voices.pop(player_id, None)
+
+    def introduction(self, player: Player) -> Raw:
+        """The player as others see it, JSON."""
+        role = self._rules.role_of(player.user)
+        known = self._introductions.get(player.id)
+        if known is not None and known[0] == role:
+            return known[1]
+        said = Raw(
+            encode(PlayerView(player.id, player.user, player.displayname, role, player.joined_at))
+        )
+        self._introductions[player.id] = (role, said)
+        return said
+
+    def joined(self, player: Player) -> tuple[bytes, bytes]:
+        """The event for the others, and its data."""
+        data = bytes(self.introduction(player))
+        return event(events.INSTANCE_JOINED, self._id, data), data
+
+    def left(self, left: Left) -> tuple[bytes, bytes]:
+        """The event for the others, and its data."""
+        data = encode(LeftView(left.player.id, left.player.user, left.reason))
+        return event(events.INSTANCE_LEFT, self._id, data), data
+
+    def aside(self, left: Left) -> bytes:
+        """The event for the player itself."""
+        view = LeftView(left.player.id, left.player.user, left.reason, left.note or UNSET)
+        return event(events.INSTANCE_LEFT, self._id, encode(view))
+
+    def welcome(self, player: Player, state: bytes) -> bytes:
+        """The answer to one who joins: all that it must know."""
+        return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player))
+
+    def restored(self, player: Player) -> bytes:
+        """What one who was inside before a crash must know: the same, but as an event."""
+        return event(events.INSTANCE_RESTORED, self._id, self._snapshot(player))
+
+    @staticmethod
+    def given_up(instance_id: str, player: Player) -> bytes:
+        """What one who was inside is told when the instance failed once too often."""
+        view = LeftView(player.id, player.user, "closed", "the instance failed")
+        return event(events.INSTANCE_LEFT, instance_id, encode(view))
+
+    def farewell(self, player_id: str, state: bytes) -> bytes:
+        """The answer to one who leaves."""
+        place = encode(PlaceView(self._id, player_id))
+        return answer(commands.INSTANCE_LEAVE, state, self._id, place)
+
+    def _snapshot(self, player: Player) -> bytes:
+        inside: Iterable[Player] = self._rules.players.values()
+        retained = [
+            RetainedView(one.player, one.key, Raw(one.data), UNSET if one.at is None else one.at)
+            for one in self._rules.retained()
+        ]
+        return encode(
+            WelcomeView(
+                self._id,
+                player.id,
+                self._rules.role_of(player.user),
+                [self.introduction(one) for one in inside],
+                retained,
+            )
+        )

@@ -1,0 +1,121 @@
+"""The live instances of a node: found or started on first use, cleaned up after, and swept."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from actors.instance.actor import InstanceActor
+from actors.instance.config import Surroundings
+from actors.instance.frames import Speech
+from actors.instance.messages import InstanceMessage, SeatLost
+from actors.instance.queue_notifier import give_up
+from actors.instance.recorded import RecordedInstanceActor
+from actors.instance.recording_writer import Recorder
+from actors.instance.recovery import Roster
+from actors.instance.visibility import InstanceVisibility
+from actors.runtime.actor import Spec
+from actors.runtime.ref import Ref
+from actors.runtime.registry import Registry
+from reileta.errors import DatabaseUnavailable, InstanceNotFound
+from reileta.ids import At
+from reileta.rules.instance.access import Visitor
+from reileta.settings import Settings
+
+SWEEP_S: Final = 10.0
+
+_log = structlog.get_logger()
+
+
+class Places:
+    """One actor for each live instance. `sweep` is a task of the node."""
+
+    def __init__(
+        self,
+        registry: Registry[str, InstanceMessage],
+        around: Surroundings,
+        visibility: InstanceVisibility,
+        settings: Settings,
+        recorder: Recorder | None,
+    ) -> None:
+        self._registry = registry
+        self._around = around
+        self._visibility = visibility
+        self._settings = settings
+        self._recorder = recorder
+
+    def running(self, instance_id: str) -> Ref[InstanceMessage] | None:
+        """The instance's actor, if it runs and takes messages."""
+        return self._registry.find(instance_id)
+
+    async def live(self, name: str, who: Visitor) -> tuple[str, Ref[InstanceMessage]]:
+        """An instance by id, name or `id@server`, started if it does not run.
+
+        Raises:
+            InstanceNotFound: there is none, `who` may not see it, or it is another server's.
+            DatabaseUnavailable: it does not run, and can't be looked up now.
+        """
+        wanted = At.parse(name) if name else At(name)
+        if not wanted.local_to(self._around.address):
+            raise InstanceNotFound
+        ref = self._registry.find(wanted.id)
+        if ref is not None and self._visibility.runs_for(wanted.id, who):
+            return wanted.id, ref
+        # What one may not see is looked up like what is not there, also while the database is away.
+        record = await self._around.store.instances.get(wanted.id)
+        if record is None or not await self._visibility.admits(record, who):
+            raise InstanceNotFound
+        roster = Roster(record)
+
+        def gone(error: Exception | None) -> None:
+            self._gone(roster, error)
+
+        def spec() -> Spec[InstanceMessage]:
+            return Spec(
+                f"instance/{record.id}",
+                lambda: self._actor(roster),
+                mailbox_limit=self._settings.mailbox_limit,
+                gone=gone,
+            )
+
+        return record.id, await self._registry.get(record.id, spec)
+
+    def _actor(self, roster: Roster) -> InstanceActor:
+        if self._recorder is None:
+            return InstanceActor(roster, self._around)
+        return RecordedInstanceActor(roster, self._around, self._recorder)
+
+    def _gone(self, roster: Roster, error: Exception | None) -> None:
+        """Cleans up after an instance; if it was given up, tells those who were inside."""
+        id_ = roster.record.id
+        self._around.directory.occupy(id_, None)
+        if roster.fanout is not None and error is not None:
+            self._around.metrics.deliveries_out += roster.fanout.flush()
+        for seated in roster.seated.values():
+            seated.session.signal(SeatLost(id_, seated.player.id))
+            for sink in seated.sinks:
+                sink.seats.pop(id_, None)
+                if error is not None:
+                    sink.send(Speech.given_up(id_, seated.player))
+        roster.seated.clear()
+        if roster.rules is not None:
+            give_up(roster.rules, self._around.directory, self._around.address)
+
+    async def sweep(self) -> None:
+        """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose
+        time came while the server or the database was down, those that nobody ever entered, and
+        those whose actor was given up."""
+        while True:
+            try:
+                now = self._around.clock.now_ms()
+                await self._around.store.instances.all_empty_from(now, but=self._registry.running())
+                before = now - int(self._settings.empty_instance_s * 1000)
+                for record in await self._around.store.instances.abandoned(before):
+                    if self._registry.find(record.id) is None:
+                        await self._around.store.instances.delete(record.id)
+                        _log.info("instance.ended", instance=record.id, reason="empty")
+            except DatabaseUnavailable:
+                _log.debug("sweep.postponed")
+            await trio.sleep(min(SWEEP_S, max(0.05, self._settings.empty_instance_s)))

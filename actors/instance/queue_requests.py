@@ -1,0 +1,78 @@
+"""How users come to stand in an instance's queue, and what can be asked about it (PROTOCOL §6)."""
+
+from __future__ import annotations
+
+from actors.directory import Directory
+from actors.instance.messages import (
+    Absent,
+    Admit,
+    Ask,
+    Present,
+    Queue,
+    Refuse,
+    TellPlayers,
+    TellQueue,
+    Withdraw,
+)
+from actors.instance.queue_notifier import Lines
+from reileta.clock import Clock
+from reileta.ids import ref
+from reileta.rules.instance.events import Happening
+from reileta.rules.instance.instance import Instance
+
+
+class Admissions:
+    """The candidates' side of one instance; `lines` tells of what comes of it."""
+
+    def __init__(
+        self, rules: Instance, lines: Lines, directory: Directory, clock: Clock, address: str
+    ) -> None:
+        self._rules = rules
+        self._lines = lines
+        self._directory = directory
+        self._clock = clock
+        self._address = address
+
+    def line_up(self, message: Ask | Withdraw | Admit | Refuse) -> list[Happening]:
+        """Answers the request, and returns what happened."""
+        rules, now = self._rules, self._clock.now_ms()
+        match message:
+            case Ask(visitor):
+                entry, happenings = rules.candidate(visitor, now, online=self._online(visitor.user))
+                message.reply(entry)
+                return happenings
+            case Admit(by, user):
+                entry, happenings = rules.admit(by, user, now, online=self._online(user))
+                message.reply(entry)
+                return happenings
+            case Withdraw(by):
+                happenings = rules.withdraw(by.user, now)
+                message.reply(None)
+                return happenings
+            case Refuse(by, user):
+                happenings = rules.refuse(by, user, now)
+                message.reply(None)
+                return happenings
+
+    def heed(self, message: Present | Absent) -> None:
+        """A candidate's sockets: by what is so now, for the news may be older than another."""
+        if self._online(message.user):
+            self._rules.present(message.user)
+            self._lines.greet(message.user)
+        else:
+            self._rules.absent(message.user, self._clock.now_ms())
+
+    def answer(self, message: TellQueue | TellPlayers) -> None:
+        """What anybody may know; all of the queue, for those who oversee."""
+        rules = self._rules
+        match message:
+            case TellQueue(by):
+                own = None if by is None else rules.entry_of(by.user)
+                oversees = by is not None and rules.oversees(by)
+                message.reply(Queue(rules.queued, own, rules.entries() if oversees else None))
+            case TellPlayers():
+                players = rules.players.values()
+                message.reply(tuple((one, rules.role_of(one.user)) for one in players))
+
+    def _online(self, user: str) -> bool:
+        return self._directory.connected(ref(user, self._address))

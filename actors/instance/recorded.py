@@ -1,0 +1,76 @@
+"""An instance that is recorded: its mailbox goes onto a tape, with what the rules are asked.
+
+Only servers that record use this; `InstanceActor` itself knows nothing of it. A tape begins and
+ends with its incarnation: a crash's file ends with the crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from actors.delivery.sink import Sink
+from actors.instance.actor import InstanceActor
+from actors.instance.config import Surroundings
+from actors.instance.messages import InstanceMessage
+from actors.instance.recording_writer import Recorder, Tape
+from actors.instance.recovery import Roster
+from actors.runtime.mailbox import Envelope
+from actors.runtime.trace import current
+from reileta import records
+from reileta.diagnostics.recording_instance import TapedInstance
+from reileta.diagnostics.replay import digest
+from reileta.rules.instance.instance import Instance
+
+_SINK: Final = "sink"
+"""What each message with a socket calls it."""
+
+
+class RecordedInstanceActor(InstanceActor):
+    """One live instance, recorded."""
+
+    def __init__(self, roster: Roster, around: Surroundings, recorder: Recorder) -> None:
+        super().__init__(roster, around)
+        self._recorder = recorder
+        self._tape: Tape | None = None
+        self._sockets: WeakKeyDictionary[Sink, int] = WeakKeyDictionary()
+        self._numbered = 0
+
+    def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
+        self._tape = self._recorder.begin(self._id)
+        return TapedInstance(self._tape, record, **rest)
+
+    async def receive(self, message: InstanceMessage) -> None:
+        tape = self._tape
+        assert tape is not None
+        if not tape.over:
+            envelope = cast(Envelope[InstanceMessage], current.get())
+            sink: Sink | None = getattr(message, _SINK, None)
+            tape.received(
+                type(message).__name__,
+                envelope.id,
+                envelope.cause,
+                envelope.trace,
+                None if sink is None else self._number(sink),
+            )
+        await super().receive(message)
+
+    def _number(self, sink: Sink) -> int:
+        """Tells sockets apart, without holding on to them."""
+        number = self._sockets.get(sink)
+        if number is None:
+            self._numbered += 1
+            number = self._sockets[sink] = self._numbered
+        return number
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._tape is not None and not self._tape.over:
+            self._tape.end("stopped", state=digest(self._rules))
+
+    def post_mortem(self, error: Exception) -> Mapping[str, object]:
+        if self._tape is None:
+            return super().post_mortem(error)
+        self._tape.end("crashed", type(error).__name__)
+        return {**super().post_mortem(error), "recording": str(self._tape.path)}

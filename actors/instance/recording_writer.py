@@ -1,0 +1,259 @@
+"""Recordings on their way to the disk: a tape for each incarnation, and the one who writes them.
+
+A tape takes records without waiting and keeps them as bytes; a few times a second the recorder has
+a worker thread append what all tapes have gathered to their files. Overflow policy: a tape holds at
+most `WAITING_LIMIT` bytes that are not on the disk yet. When a disk is too slow for that, and when
+the folder holds as much as it may, the recording ends, with a record and a log event that say so,
+and the instance goes on without. Nothing here ever slows an instance down, or fails it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from reileta import __version__
+from reileta.clock import Clock
+from reileta.diagnostics.recording import (
+    MAGIC,
+    Called,
+    Ended,
+    Opened,
+    Reason,
+    Received,
+    Record,
+    encode,
+)
+from reileta.observability import log_events
+from reileta.settings import Settings
+
+WAITING_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of one tape that may wait for the disk."""
+WRITE_EVERY_S: Final = 0.05
+"""How long records gather before they are written: what a `kill -9` loses at most, if the disk
+keeps up."""
+CLOSE_S: Final = 2.0
+"""What the recorder is given to write the rest when the server stops."""
+SUFFIX: Final = ".recording"
+
+_log = structlog.get_logger()
+
+
+class Tape:
+    """The recording of one incarnation. Made by `Recorder.begin`; `path` is its file."""
+
+    def __init__(self, recorder: Recorder, path: Path, instance: str, clock: Clock) -> None:
+        self.path = path
+        self.over = False
+        """Whether it takes no more records."""
+        self._recorder = recorder
+        self._instance = instance
+        self._clock = clock
+        self._gathered = bytearray(MAGIC)
+        self._writing = 0
+        self._put(Opened(instance, clock.now_ms(), __version__))
+
+    def received(self, type_: str, id_: int, cause: int, trace: int, socket: int | None) -> None:
+        """A message was taken from the mailbox."""
+        if not self.over:
+            self._put(Received(self._clock.now_ms(), type_, id_, cause, trace, socket))
+
+    def called(
+        self,
+        rule: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        ids: Sequence[str],
+        raised: str | None,
+    ) -> None:
+        """A rule was called."""
+        if not self.over:
+            self._put(Called(rule, args, kwargs, ids, raised))
+
+    def end(self, reason: Reason, error: str | None = None, state: bytes | None = None) -> None:
+        """The last record, unless there was one already."""
+        if self.over:
+            return
+        self.over = True
+        self._gathered += encode(Ended(self._clock.now_ms(), reason, error, state))
+        self._recorder.gathered(self)
+
+    def give_up(self, reason: Reason, said: str | None = None) -> None:
+        """Ends the recording alone; the instance goes on."""
+        if not self.over:
+            self.end(reason)
+            self._warn(reason, said)
+
+    def _put(self, record: Record) -> None:
+        try:
+            data = encode(record)
+        except (TypeError, ValueError, OverflowError) as error:
+            self.give_up("unrecordable", type(error).__name__)
+            return
+        if len(self._gathered) + self._writing + len(data) > WAITING_LIMIT:
+            self.give_up("overflow")
+        elif not self._recorder.room_for(len(data)):
+            self.give_up("limit")
+        else:
+            self._gathered += data
+            self._recorder.gathered(self)
+
+    # What the recorder does with it ------------------------------------------------------------
+
+    def take(self) -> bytes:
+        """What is to be appended to the file now; `written` follows."""
+        data = bytes(self._gathered)
+        self._gathered.clear()
+        self._writing = len(data)
+        return data
+
+    def written(self, error: OSError | None) -> None:
+        """What was taken is in the file, or will never be."""
+        self._writing = 0
+        if error is not None:
+            self.over = True
+            self._gathered.clear()
+            self._warn("disk", error.strerror)
+
+    def _warn(self, reason: str, said: str | None) -> None:
+        _log.warning(
+            log_events.RECORDING_STOPPED,
+            instance=self._instance,
+            recording=str(self.path),
+            reason=reason,
+            error=said,
+        )
+
+
+class Recorder:
+    """Writes the recordings of a node's instances into `folder`. Made by `Recorder.open`."""
+
+    def __init__(self, folder: Path, limit_bytes: int, clock: Clock) -> None:
+        self._folder = folder
+        self._limit = limit_bytes
+        self._clock = clock
+        self._total = sum(one.stat().st_size for one in folder.glob(f"*{SUFFIX}"))
+        self._tapes = 0
+        self._waiting: dict[Tape, None] = {}
+        self._wake = trio.Event()
+        self._closing = trio.Event()
+        self._done = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path, limit_bytes: int, clock: Clock) -> AsyncIterator[Recorder]:
+        """A recorder for the block, at whose end the rest is written, in time.
+
+        `limit_bytes` is what all recordings in the folder may come to, older ones among them.
+
+        Raises:
+            OSError: the folder can't be used.
+        """
+        _prepare(folder)
+        recorder = cls(folder, limit_bytes, clock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(recorder._run)
+            try:
+                yield recorder
+            finally:
+                recorder._closing.set()
+                recorder._wake.set()
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await recorder._done.wait()
+                recorder._scope.cancel()
+
+    def begin(self, instance: str) -> Tape:
+        """A tape for an incarnation of that instance, which begins now."""
+        self._tapes += 1
+        name = f"{instance}.{self._clock.now_ms()}.{self._tapes}{SUFFIX}"
+        tape = Tape(self, self._folder / name, instance, self._clock)
+        _log.debug(log_events.RECORDING_STARTED, instance=instance, recording=str(tape.path))
+        return tape
+
+    def room_for(self, size: int) -> bool:
+        """Whether the folder may hold that much more, which then counts as held."""
+        if self._total + size > self._limit:
+            return False
+        self._total += size
+        return True
+
+    def gathered(self, tape: Tape) -> None:
+        """There is something to write."""
+        if tape not in self._waiting:
+            self._waiting[tape] = None
+            self._wake.set()
+
+    async def _run(self) -> None:
+        # Shielded: a write that was begun must end before the next one to the same file.
+        with self._scope:
+            while not self._closing.is_set():
+                await self._wake.wait()
+                self._wake = trio.Event()
+                with trio.move_on_after(WRITE_EVERY_S):
+                    await self._closing.wait()
+                await self._write()
+            await self._write()  # what came during the last one
+            self._done.set()
+
+    async def _write(self) -> None:
+        tapes, self._waiting = list(self._waiting), {}
+        batch = [(tape.path, tape.take()) for tape in tapes]
+        # Abandoned only when the server's time to stop is up.
+        outcomes = await trio.to_thread.run_sync(_append_all, batch, abandon_on_cancel=True)
+        for tape, error in zip(tapes, outcomes, strict=True):
+            tape.written(error)
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder, for its owner alone. One that was there already and holds other things too,
+    such as `/tmp`, stays open to whom it was; the recordings in it are private all the same."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now = folder.stat()
+    if now.st_mode & 0o077 and now.st_uid == os.geteuid() and _is_ours(folder):
+        folder.chmod(0o700)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether there is nothing in the folder but recordings."""
+    return all(one.suffix == SUFFIX for one in folder.iterdir())
+
+
+@asynccontextmanager
+async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[Recorder | None]:
+    """The recorder that the settings ask for, or None."""
+    if settings.record is None:
+        yield None
+    else:
+        async with Recorder.open(settings.record, settings.record_limit_bytes, clock) as recorder:
+            yield recorder
+
+
+def _append_all(batch: list[tuple[Path, bytes]]) -> list[OSError | None]:
+    """Appends to each file; what went wrong with each."""
+    return [_append(path, data) for path, data in batch]
+
+
+def _append(path: Path, data: bytes) -> OSError | None:
+    try:
+        with open(path, "ab", buffering=0, opener=_private) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+    except OSError as error:
+        return error
+    return None
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that its owner alone may read."""
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,62 @@
+"""Who is inside an instance, kept outside of the actor, so that a crash leaves it behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from actors.delivery.fanout import Fanout
+from actors.delivery.sink import Sink
+from actors.instance.messages import SessionMessage
+from actors.runtime.ref import Ref
+from reileta import records
+from reileta.errors import ReiletaError
+from reileta.rules.instance.access import Visitor
+from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.seats import Player
+
+Then: TypeAlias = Callable[[ReiletaError | None], None]
+"""Is told that something is durable, or why it is not."""
+
+
+@dataclass(slots=True)
+class Seated:
+    """A session inside: its player, and the sockets it has there now."""
+
+    visitor: Visitor
+    player: Player
+    session: Ref[SessionMessage]
+    sinks: dict[Sink, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A deed that is not known to be durable, and who waits for that."""
+
+    deed: records.Deed
+    then: list[Then] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Roster:
+    """What a fresh incarnation of an instance starts from: those inside, by session in the order of
+    joining; what the database last said, should it be away; and of the one before (None: there was
+    none before) what it had yet to say, its rules, and its deeds that may not be written yet."""
+
+    record: records.Instance
+    bans: tuple[records.Ban, ...] = ()
+    moderators: tuple[str, ...] = ()
+    seated: dict[str, Seated] = field(default_factory=dict)
+    fanout: Fanout | None = None
+    rules: Instance | None = None
+    deeds: list[Pending] = field(default_factory=list)
+
+    def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
+        """The sockets of those players, each once."""
+        return {
+            sink: None
+            for player in players
+            if (seated := self.seated.get(player.session)) is not None
+            for sink in seated.sinks
+        }

@@ -1,0 +1,115 @@
+"""Who has the floor in an instance, and who hears what is said (PROTOCOL §7, "Data fan-out")."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from actors.delivery.fanout import Fanout
+from actors.delivery.sink import Sink
+from actors.directory import Directory
+from actors.instance.frames import Speech
+from actors.instance.messages import Speak
+from actors.instance.recovery import Roster
+from reileta.clock import Clock
+from reileta.errors import Detail, ReiletaError, TooManyRequests
+from reileta.protocol import commands
+from reileta.protocol.frames import answer, failure
+from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, Pace
+from reileta.rules.instance.instance import TO_ALL, Instance
+
+SAID_TOO_MUCH: Final = (
+    f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second for now"
+)
+
+
+class Floor:
+    """What is said in one instance goes from here into the drain's fan-out."""
+
+    def __init__(
+        self,
+        rules: Instance,
+        roster: Roster,
+        fanout: Fanout,
+        speech: Speech,
+        directory: Directory,
+        clock: Clock,
+        *,
+        paced: bool,
+    ) -> None:
+        self._rules = rules
+        self._id = rules.record.id
+        self._roster = roster
+        self._fanout = fanout
+        self._speech = speech
+        self._directory = directory
+        self._clock = clock
+        self._paced = paced
+        self._paces: dict[str, Pace] = {}
+
+    def speak(self, message: Speak) -> None:
+        """One message of a player; what the rules say against it is answered to its socket."""
+        sink, player = message.sink, message.player
+        pace = self._paces.get(player)
+        try:
+            if pace is not None and pace.held and self._paced:
+                self._ensure_fair(pace, len(message.data))
+            spoken = self._rules.speak(
+                player, message.key, message.at, message.to, message.data, self._now()
+            )
+        except ReiletaError as error:
+            self._fanout.private(
+                sink, failure(commands.INSTANCE_DATA, message.state, self._id, error)
+            )
+            return
+        if not spoken.dropped:
+            if pace is None:
+                pace = self._paces[player] = Pace()
+            voice = self._speech.voice(player)
+            key = message.key
+            if key is None and message.at is None:
+                frame = voice.plain(message.data)
+                conflation = None
+            else:
+                frame = voice.keyed(key, message.at, message.data)
+                conflation = None if key is None else (self._id, player, key)
+            if spoken is TO_ALL or spoken.to is None:
+                self._fanout.broadcast(
+                    frame, conflation, without=self._own(player), data=True, pace=pace
+                )
+            else:
+                for other in spoken.to:
+                    if other != player:
+                        for receiver in self._own(other):
+                            self._fanout.private(receiver, frame, conflation, pace=pace)
+        if message.state is not None:
+            self._fanout.private(sink, answer(commands.INSTANCE_DATA, message.state, self._id))
+
+    def forget(self, player: str) -> None:
+        """A player is gone."""
+        self._paces.pop(player, None)
+
+    def _ensure_fair(self, pace: Pace, size: int) -> None:
+        if not pace.allows(size, self._now()):
+            raise TooManyRequests(1.0, Detail("data", SAID_TOO_MUCH))
+
+    def _now(self) -> int:
+        return self._clock.now_ms()
+
+    def _own(self, player_id: str) -> tuple[Sink, ...]:
+        """A player's own sockets."""
+        player = self._rules.players.get(player_id)
+        seated = None if player is None else self._roster.seated.get(player.session)
+        return () if seated is None else tuple(seated.sinks)
+
+    def heed_watchers(self) -> None:
+        """`heed_watcher`, for all that watch."""
+        for sink in self._directory.watchers(self._id):
+            self.heed_watcher(sink)
+
+    def heed_watcher(self, sink: Sink) -> None:
+        """Has a socket that is not inside get data, or not, as the directory says."""
+        if self._directory.watches(sink, self._id):
+            if sink not in self._fanout:
+                self._fanout.add(sink, None, watcher=True)
+        elif self._fanout.watched_by(sink):
+            self._fanout.remove(sink)

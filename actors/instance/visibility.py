@@ -1,0 +1,113 @@
+"""Who may see an instance: asked before its actor is, and once more by the actor.
+
+The rule is `reileta/rules/visibility.py`'s. Before: so that a question about an instance that the
+asker may not see never reaches it, and so can't be answered by how busy it is. By the actor:
+because the instance may have changed while the question waited in its mailbox.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from actors.directory import Directory
+from actors.instance.messages import (
+    Absent,
+    Administers,
+    Admit,
+    Ask,
+    Change,
+    Close,
+    Dismiss,
+    Enter,
+    Exit,
+    HandOver,
+    Inherit,
+    InstanceMessage,
+    Moderate,
+    Name,
+    Present,
+    Refuse,
+    SessionOver,
+    SocketLost,
+    Speak,
+    TellBans,
+    TellOn,
+    TellPlayers,
+    TellQueue,
+    Tick,
+    Watch,
+    Withdraw,
+    WriteOn,
+    Written,
+)
+from reileta import records
+from reileta.ids import at, ref
+from reileta.rules import visibility
+from reileta.rules.instance.access import Visitor, access_of
+from reileta.rules.instance.instance import Instance
+from reileta.rules.visibility import EVERYONE
+from reileta.store import Store
+
+
+class InstanceVisibility:
+    """Who may see the instances of a node, whether or not they run."""
+
+    def __init__(self, store: Store, directory: Directory, address: str) -> None:
+        self._store = store
+        self._directory = directory
+        self._address = address
+
+    async def admits(self, record: records.Instance, who: Visitor | None) -> bool:
+        """Whether one may see the instance of that record. `who` None: somebody who is not logged
+        in.
+
+        A change of the access is in the record a moment before it is in force; a user inside may be
+        refused for that moment. Raises DatabaseUnavailable.
+        """
+        access, owner = access_of(record.tags), at(record.owner, self._address)
+        user, admin = (None, False) if who is None else (who.user, who.administers)
+        audience = visibility.of_instance(access, owner=owner, moderators=(), inside=())
+        if user is None or audience.admits(user, admin=admin):
+            return audience.admits(user, admin=admin)
+        live = self._directory.live(record.id)
+        if live is not None:
+            return live.audience != EVERYONE and live.audience.admits(user)
+        return ref(user, self._address) in await self._store.moderators.of(record.id)
+
+    def runs_for(self, instance_id: str, who: Visitor) -> bool:
+        """Whether an instance lives here, and one may see it."""
+        live = self._directory.live(instance_id)
+        return live is not None and live.audience.admits(who.user, admin=who.administers)
+
+
+def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
+    """Judges whether who sent a message may see the instance, before anything else is judged.
+
+    Raises InstanceNotFound.
+    """
+    match message:
+        case Enter(visitor=who) | Ask(visitor=who):
+            rules.ensure_visible(who)
+        case (
+            Withdraw(by=who)
+            | Admit(by=who)
+            | Refuse(by=who)
+            | TellQueue(by=who)
+            | TellPlayers(by=who)
+            | TellBans(by=who)
+            | Moderate(by=who)
+            | HandOver(by=who)
+            | Name(by=who)
+            | Dismiss(by=who)
+            | Change(by=who)
+            | Close(by=who)
+        ):
+            rules.ensure_visible(who)
+        case Speak() | Exit() | SocketLost() | SessionOver():
+            pass  # of players, who are or were inside
+        case Inherit() | Administers() | Present() | Absent() | TellOn() | WriteOn():
+            pass  # the server's own
+        case Watch() | Tick() | Written():
+            pass  # the server's own
+        case _:
+            assert_never(message)

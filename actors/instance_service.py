@@ -1,0 +1,228 @@
+"""What the faces ask of live instances: their queues, who is inside, and moderation (PROTOCOL §6).
+
+A user is meant by its id, `id@server` or username; a player by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from actors.delivery.sink import Sink
+from actors.instance.messages import (
+    Admit,
+    Ask,
+    Dismiss,
+    HandOver,
+    InstanceMessage,
+    Moderate,
+    Name,
+    Queue,
+    Refuse,
+    TellBans,
+    TellPlayers,
+    TellQueue,
+    Withdraw,
+)
+from actors.runtime.message import Request
+from actors.runtime.ref import Ref
+from reileta import records
+from reileta.errors import Overloaded, UserNotFound
+from reileta.ids import At, at, is_id, is_username
+from reileta.rules.instance.access import Asker, Visitor
+from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.roles import Role
+from reileta.rules.instance.seats import Player
+from reileta.store.users import Users
+
+ASK_TIMEOUT_S: Final = 15.0
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a moderator wants: see `reileta/rules/instance/sanctions.py`."""
+
+    target: str
+    type: str
+    reason: str | None = None
+    until: int | None = None
+
+
+def visitor(asker: Asker, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
+    """The asker, as instances know it."""
+    return Visitor(
+        session=asker.session_id,
+        user=at(asker.user.id, address),
+        displayname=asker.user.displayname,
+        admin=asker.user.admin,
+        guest=asker.guest,
+        friends=friends,
+    )
+
+
+class Desk:
+    """The way to the instances of a node: `live` finds one, or starts it; `present` is the user of
+    an id if it is connected.
+
+    Everything raises what the rules say against it, and `Overloaded` when an answer takes too long.
+    """
+
+    def __init__(
+        self,
+        *,
+        live: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]],
+        running: Callable[[str], Ref[InstanceMessage] | None],
+        users: Users,
+        present: Callable[[str], records.User | None],
+        friends: Callable[[records.User], Awaitable[frozenset[str]]],
+        address: str,
+    ) -> None:
+        self._live = live
+        self._running = running
+        self._users = users
+        self._present = present
+        self._friends = friends
+        self._address = address
+
+    # The queue ---------------------------------------------------------------------------------
+
+    async def candidate(self, instance_id: str, asker: Asker) -> Entry:
+        """The asker wants to come in."""
+        # Its friends always: the access may become one for which they matter.
+        friends = await self._friends(asker.user)
+        by = visitor(asker, self._address, friends)
+        return await self._ask(instance_id, by, Ask(by))
+
+    async def withdraw(self, instance_id: str, asker: Asker) -> None:
+        """The asker takes its candidacy back."""
+        by = self._by(asker)
+        await self._ask(instance_id, by, Withdraw(by))
+
+    async def admit(self, instance_id: str, asker: Asker, user: str) -> Entry:
+        """The asker invites a user, or admits it."""
+        by = self._by(asker)
+        return await self._ask(instance_id, by, Admit(by, await self._user(user)))
+
+    async def refuse(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The asker takes a user's candidacy and invitation back."""
+        by = self._by(asker)
+        await self._ask(instance_id, by, Refuse(by, await self._user(user)))
+
+    async def queue(self, instance_id: str, asker: Asker | None) -> Queue:
+        """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
+        ref = self._running(instance_id)
+        if ref is None:
+            return Queue(entries=())
+        return await _patiently(ref, TellQueue(None if asker is None else self._by(asker)))
+
+    async def players(
+        self, instance_id: str, asker: Asker | None = None
+    ) -> tuple[tuple[Player, Role], ...]:
+        """Who is inside, longest first. `asker` None: somebody who is not logged in."""
+        ref = self._running(instance_id)
+        if ref is None:
+            return ()
+        return await _patiently(ref, TellPlayers(None if asker is None else self._by(asker)))
+
+    # Hosts -------------------------------------------------------------------------------------
+
+    async def bans(self, instance_id: str, asker: Asker) -> tuple[records.Ban, ...]:
+        """The bans in force, for those who oversee."""
+        by = self._by(asker)
+        return await self._ask(instance_id, by, TellBans(by))
+
+    async def moderate(
+        self,
+        instance_id: str,
+        asker: Asker,
+        measure: Measure,
+        *,
+        sink: Sink | None = None,
+        state: bytes | None = None,
+    ) -> None:
+        """Moderates someone. It has taken effect, and is durable.
+
+        Asked for on a socket, its answer goes there too, in order with all else that it is told.
+        Raises UserNotFound for a user of this server that does not exist.
+        """
+        target, admin = measure.target, False
+        if not is_id(target, "p"):
+            target = await self._user(target)
+            admin = await self._administers(target)
+        by = self._by(asker)
+        order = Moderate(
+            by,
+            target,
+            measure.type,
+            measure.reason,
+            measure.until,
+            sink,
+            state,
+            admin,
+        )
+        await self._ask(instance_id, by, order)
+
+    async def _administers(self, user: str) -> bool:
+        """Whether a `UserIDAt` is an admin of this server. Raises UserNotFound if it is of this
+        server and does not exist."""
+        named = At.parse(user)
+        if not named.local_to(self._address):
+            return False
+        found = self._present(
+            named.id
+        )  # who is there is put out at once, whatever the database does
+        if found is None:
+            found = await self._users.by_id(named.id)
+        if found is None:
+            raise UserNotFound
+        return found.admin
+
+    async def hand_over(self, instance_id: str, asker: Asker, to: str) -> None:
+        """The owner makes another (a user or a player inside) the master."""
+        target = to if is_id(to, "p") else await self._user(to)
+        by = self._by(asker)
+        await self._ask(instance_id, by, HandOver(by, target))
+
+    async def name_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The owner names a moderator."""
+        by = self._by(asker)
+        await self._ask(instance_id, by, Name(by, await self._user(user)))
+
+    async def dismiss_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+        """The owner dismisses a moderator."""
+        by = self._by(asker)
+        await self._ask(instance_id, by, Dismiss(by, await self._user(user)))
+
+    # How ---------------------------------------------------------------------------------------
+
+    async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
+        _, ref = await self._live(instance_id, by)
+        return await _patiently(ref, request)
+
+    def _by(self, asker: Asker) -> Visitor:
+        return visitor(asker, self._address)
+
+    async def _user(self, text: str) -> str:
+        """The `UserIDAt` of a user. An id needs no database."""
+        named = At.parse(text) if text else At(text)
+        if is_id(named.id, "u"):
+            return at(str(named), self._address)
+        user = None
+        if named.local_to(self._address) and is_username(named.id):
+            user = await self._users.by_name(named.id)
+        if user is None:
+            raise UserNotFound
+        return at(user.id, self._address)
+
+
+async def _patiently(ref: Ref[InstanceMessage], request: Request[R]) -> R:
+    try:
+        with trio.fail_after(ASK_TIMEOUT_S):
+            return await ref.ask(request)
+    except trio.TooSlowError:
+        raise Overloaded from None

@@ -1,0 +1,367 @@
+"""One actor's place in the runtime: its mailbox, its incarnations, its last messages.
+
+The contract stands in `actors/runtime/actor.py`; who decides about restarts, in
+`actors/runtime/supervisor.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import outcome
+import structlog
+import trio
+
+from actors.runtime.actor import Actor, Spec
+from actors.runtime.errors import ActorCrashed, ActorStopped, NoReply
+from actors.runtime.failures import Contained, contain
+from actors.runtime.instruments import Instruments
+from actors.runtime.mailbox import Envelope, Mailbox
+from actors.runtime.message import Message, Request
+from actors.runtime.ref import Ref
+from actors.runtime.timers import Timer, Timers
+from actors.runtime.trace import NO_TRACE, current
+from reileta.errors import ReiletaError
+from reileta.observability import log_events
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+RECORDED: Final = 64
+"""Messages that the flight recorder keeps."""
+STOP_GRACE_S: Final = 2.0
+"""What `on_stop` is given, also when the actor is being cancelled."""
+
+
+class Cell(Generic[M]):
+    """The runtime's side of one actor, and its `Context`."""
+
+    def __init__(
+        self, spec: Spec[M], nursery: trio.Nursery, timers: Timers, instruments: Instruments
+    ) -> None:
+        self.spec = spec
+        self.mailbox: Mailbox[M] = Mailbox(spec.mailbox_limit)
+        self.ref: Ref[M] = Ref(self)
+        self.stopped = trio.Event()
+        self.scope = trio.CancelScope()
+        """Of all its incarnations."""
+        self.ending = False
+        """Whether it has come to its end in order: whatever `on_stop` raises, it is over."""
+        self.task: trio.lowlevel.Task | None = None
+        """The task that runs it: one that asks its own actor would wait for ever."""
+        self.log = structlog.get_logger().bind(actor=spec.name)
+        self._nursery = nursery
+        self._timers = timers
+        self._instruments = instruments
+        self._kind = spec.kind
+        self._recorder: deque[tuple[type[M], int, int, int, float]] = deque(maxlen=RECORDED)
+        self._pipes: set[trio.CancelScope] = set()
+        self._rest_s = 0.0
+        self._deferred: list[Request[Any]] = []
+        self._batch: list[Envelope[M]] = []
+        self._observed: list[Envelope[M]] = []
+        """Those of the drain, up to the one at hand, whose traces are looked at."""
+        self._at_fault = -1
+        """Which one of the drain is being handled: -1 before the first, its length in `flush`."""
+        self._failure: Exception | None = None
+        self._actor: Actor[M] | None = None
+        self._own = _Own(self.mailbox)
+        self._debug = bool(self.log.is_enabled_for(logging.DEBUG))
+
+    # The context of the actor ------------------------------------------------------------------
+
+    def after(self, delay_s: float, message: M) -> Timer:
+        return self._timers.after(delay_s, self._own, message)
+
+    def pipe(
+        self,
+        work: Callable[[], Awaitable[T]],
+        then: Callable[[outcome.Outcome[T]], M],
+    ) -> None:
+        scope = trio.CancelScope()
+        self._nursery.start_soon(
+            self._run_pipe, work, then, scope, self._own, name=f"{self.spec.name} pipe"
+        )
+        self._pipes.add(scope)
+        self.mailbox.awaited += 1
+
+    def rest(self, seconds: float) -> None:
+        self._rest_s = seconds
+
+    def retire(self) -> bool:
+        behind = self._at_fault + 1 < len(self._batch)
+        if behind or len(self.mailbox) or self.mailbox.awaited:
+            return False
+        self.mailbox.drain()
+        return True
+
+    def sent(self, frames: int, sockets: int) -> None:
+        if not self._observed or not frames:
+            return
+        batch, fault = self._batch, self._at_fault
+        flushing = fault == len(batch)
+        for envelope in self._observed if flushing else self._observed[-1:]:
+            if flushing or envelope is batch[fault]:
+                self.log.log(
+                    logging.INFO if envelope.sampled else logging.DEBUG,
+                    log_events.FRAMES_SENT,
+                    trace=envelope.trace_id,
+                    message=envelope.id,
+                    frames=frames,
+                    sockets=sockets,
+                    drain=len(batch) if flushing else 1,
+                )
+
+    async def _run_pipe(
+        self,
+        work: Callable[[], Awaitable[T]],
+        then: Callable[[outcome.Outcome[T]], M],
+        scope: trio.CancelScope,
+        own: _Own[M],
+    ) -> None:
+        async def run() -> None:
+            # The scope inside of what is contained: what fails while the work is being cancelled
+            # is the work's failure too, and not the supervisor's.
+            with scope:
+                result: outcome.Outcome[T]
+                try:
+                    result = outcome.Value(await work())
+                except ReiletaError as error:
+                    result = outcome.Error(error)
+                if not own.ended:
+                    own.signal(then(result))
+
+        failure: Exception | None = None
+        try:
+            failure = await contain(run)
+        finally:
+            if scope in self._pipes:
+                self._pipes.discard(scope)
+                self.mailbox.awaited -= 1
+        if failure is not None:
+            if own.ended or self._failure is not None:
+                self.log.error(log_events.HOOK_FAILED, hook="pipe", exc_info=failure)
+            else:
+                self._failure = failure
+        self.mailbox.poke()
+
+    # An incarnation ----------------------------------------------------------------------------
+
+    async def live(self, started: Callable[[], None]) -> None:
+        """One incarnation, from `on_start` until it ends in order, or raises what crashed it."""
+        self.task = trio.lowlevel.current_task()
+        self._own = _Own(self.mailbox)
+        self._batch = []
+        self._observed = []
+        self._failure = None
+        actor = self._actor = self.spec.factory()
+        actor.context = self
+        current.set(NO_TRACE)
+        await actor.on_start()
+        started()
+        try:
+            while True:
+                # A pipe can fail during a drain as well as during the wait for the next one.
+                self._raise_failure()
+                batch = await self.mailbox.take()
+                self._batch, self._at_fault = batch, -1
+                self._raise_failure()
+                if batch:
+                    await self._drain(actor, batch)
+                    if self._rest_s:
+                        rest_s, self._rest_s = self._rest_s, 0.0
+                        await trio.sleep(rest_s)
+                elif self.mailbox.draining and not self.mailbox.awaited:
+                    break
+                # An idle actor holds on to nothing that it was sent.
+                del batch
+        except (trio.Cancelled, BaseExceptionGroup) as ending:
+            # A handler's own nursery wraps the cancellation in a group.
+            if not isinstance(ending, ExceptionGroup):
+                await self._goodbye(actor)
+            raise
+        await self._goodbye(actor)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _goodbye(self, actor: Actor[M]) -> None:
+        self.ending = True
+        current.set(NO_TRACE)
+        self._close()
+        with trio.move_on_after(STOP_GRACE_S, shield=True):
+            await actor.on_stop()
+
+    async def _drain(self, actor: Actor[M], batch: list[Envelope[M]]) -> None:
+        record = self._recorder.append
+        receive = actor.receive
+        requests: list[Request[Any]] = []
+        begun = trio.current_time()
+        debug = self._debug
+        for index, envelope in enumerate(batch):
+            message = envelope.message
+            self._at_fault = index
+            current.set(envelope)
+            record((type(message), envelope.id, envelope.cause, envelope.trace, envelope.at))
+            observed = debug or envelope.sampled
+            handed_at = begun
+            error_code: int | None = None
+            if observed:
+                handed_at = trio.current_time()
+                self._observed.append(envelope)
+            if isinstance(message, Request):
+                requests.append(message)
+                try:
+                    await receive(message)
+                except ReiletaError as error:
+                    if not message.fail(error):
+                        raise
+                    error_code = error.code
+            else:
+                await receive(message)
+            if observed:
+                self._log_received(envelope, handed_at, error_code)
+        self._at_fault = len(batch)
+        await actor.flush()
+        for request in requests:
+            if request.slot.answered:
+                continue
+            if not request.slot.deferred:
+                raise NoReply(type(request).__name__)
+            self._deferred.append(request)
+        if self._deferred:
+            self._deferred = [one for one in self._deferred if not one.slot.answered]
+        self._instruments.drained(self._kind, len(batch), begun - batch[0].at)
+        self._batch = []
+        if self._observed:
+            self._observed = []
+        current.set(NO_TRACE)
+
+    def _log_received(
+        self, envelope: Envelope[M], handed_at: float, error_code: int | None
+    ) -> None:
+        now = trio.current_time()
+        refused = {} if error_code is None else {"error": error_code}
+        self.log.log(
+            logging.INFO if envelope.sampled else logging.DEBUG,
+            log_events.ACTOR_RECEIVED,
+            trace=envelope.trace_id,
+            message=envelope.id,
+            type=type(envelope.message).__name__,
+            cause=envelope.cause,
+            waited_us=int((handed_at - envelope.at) * 1e6),
+            handled_us=int((now - handed_at) * 1e6),
+            depth=len(self.mailbox),
+            **refused,
+        )
+
+    # The end of an incarnation -----------------------------------------------------------------
+
+    def crashed(self, error: Exception) -> None:
+        """Answers everyone who waits for the failed incarnation, and writes down what it did."""
+        batch, fault = self._batch, self._at_fault
+        self._batch = []
+        dropped = 0
+        kept: list[Envelope[M]] = []
+        for index, envelope in enumerate(batch):
+            message = envelope.message
+            if isinstance(message, Request):
+                message.fail(ActorCrashed() if index <= fault else ActorStopped())
+            elif index == fault:
+                self._on_crash(message)
+            elif index > fault and not envelope.signal:
+                dropped += 1
+            elif index > fault and not envelope.own:
+                kept.append(envelope)
+        dropped += self._fail(self.mailbox.keep_signals())
+        self.mailbox.requeue(kept)
+        self._abandon()
+        besides = self._post_mortem(error)
+        now = trio.current_time()
+        self.log.error(
+            log_events.ACTOR_CRASHED,
+            exc_info=error,
+            **besides,
+            dropped=dropped,
+            last_messages=[
+                f"{kind.__name__} id={id_} cause={cause} trace={trace:016x} age={now - at:.3f}s"
+                for kind, id_, cause, trace, at in self._recorder
+            ],
+        )
+
+    def _on_crash(self, message: M) -> None:
+        assert self._actor is not None
+        with Contained() as hook:
+            self._actor.on_crash(message)
+        if hook.error is not None:
+            self.log.error(log_events.HOOK_FAILED, hook="on_crash", exc_info=hook.error)
+
+    def _post_mortem(self, error: Exception) -> Mapping[str, object]:
+        besides: Mapping[str, object] = {}
+        if self._actor is not None:
+            with Contained() as hook:
+                besides = self._actor.post_mortem(error)
+            if hook.error is not None:
+                self.log.error(log_events.HOOK_FAILED, hook="post_mortem", exc_info=hook.error)
+        return besides
+
+    def end(self, error: Exception | None, *, started: bool) -> None:
+        """Ends the cell for good; nobody is left waiting."""
+        self._close()
+        self._abandon()
+        self._actor = None
+        self.stopped.set()
+        if started and self.spec.gone is not None:
+            with Contained() as hook:
+                self.spec.gone(error)
+            if hook.error is not None:
+                self.log.error(log_events.HOOK_FAILED, hook="gone", exc_info=hook.error)
+
+    def refused(self) -> None:
+        """Counts a message that found the mailbox full."""
+        self._instruments.refused(self._kind)
+
+    def _close(self) -> None:
+        """Takes no more; fails the requests that wait, also those of a drain that was cut short."""
+        self._fail(self._batch)
+        self._batch = []
+        self._fail(self.mailbox.close())
+
+    def _abandon(self) -> None:
+        self._own.ended = True
+        for request in self._deferred:
+            request.fail(ActorStopped())
+        self._deferred = []
+        for scope in self._pipes:
+            scope.cancel()
+        self.mailbox.awaited -= len(self._pipes)
+        self._pipes.clear()
+
+    @staticmethod
+    def _fail(envelopes: list[Envelope[M]]) -> int:
+        """Fails the requests; returns how many other messages (no signals) are lost."""
+        lost = 0
+        for envelope in envelopes:
+            if isinstance(envelope.message, Request):
+                envelope.message.fail(ActorStopped())
+            elif not envelope.signal:
+                lost += 1
+        return lost
+
+
+class _Own(Generic[M]):
+    """What an incarnation orders for itself comes back through this, and never to a later one."""
+
+    __slots__ = ("_mailbox", "ended")
+
+    def __init__(self, mailbox: Mailbox[M]) -> None:
+        self._mailbox = mailbox
+        self.ended = False
+
+    def signal(self, message: M) -> bool:
+        return not self.ended and self._mailbox.put_signal(message, own=True)

@@ -1,0 +1,52 @@
+"""Where an actor's failure stops: the one place in the runtime that catches every exception.
+
+Cancellation, and whatever else ends the process, passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+import structlog
+
+from reileta.observability import log_events
+
+
+class Contained:
+    """A block whose exception is kept as `error` instead of being raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Contained:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+            return True
+        if isinstance(error, BaseExceptionGroup):
+            failed, passing = error.split(Exception)
+            if failed is not None and passing is not None:
+                # The work failed while it was being cancelled. The cancellation goes on its way;
+                # the failure must not go with it, to the nursery that all siblings share.
+                structlog.get_logger().error(
+                    log_events.HOOK_FAILED, hook="cancelled work", exc_info=failed
+                )
+                raise passing from None
+        return False
+
+
+async def contain(work: Callable[[], Awaitable[None]]) -> Exception | None:
+    """Runs the work, and returns what it raised."""
+    with Contained() as contained:
+        await work()
+    return contained.error

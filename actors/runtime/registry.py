@@ -1,0 +1,103 @@
+"""A registry: the one actor for each key, started on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import trio
+
+from actors.runtime.actor import Spec
+from actors.runtime.errors import ActorStopped
+from actors.runtime.failures import contain
+from actors.runtime.message import Message
+from actors.runtime.ref import Ref
+from actors.runtime.supervisor import Supervisor
+
+K = TypeVar("K", bound=Hashable)
+M = TypeVar("M", bound=Message)
+
+
+class _Start(Generic[M]):
+    """A start under way, and those who wait for it."""
+
+    __slots__ = ("done", "failure", "ref")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.ref: Ref[M] | None = None
+        self.failure: Exception | None = None
+
+
+class Registry(Generic[K, M]):
+    """Actors of one sort by key. However many ask at the same time, each is started once."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._refs: dict[K, Ref[M]] = {}
+        self._starts: dict[K, _Start[M]] = {}
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def running(self) -> dict[K, Ref[M]]:
+        """The actors that take messages now, by key."""
+        return {key: ref for key, ref in self._refs.items() if not ref.stopped}
+
+    def find(self, key: K) -> Ref[M] | None:
+        """The actor, if it runs and takes messages."""
+        ref = self._refs.get(key)
+        return None if ref is None or ref.stopped else ref
+
+    async def get(self, key: K, spec: Callable[[], Spec[M]]) -> Ref[M]:
+        """The actor for the key; started from `spec()` if it does not run.
+
+        One that is stopping is waited for, and a fresh one started. A caller that is cancelled
+        does not disturb a start that others wait for.
+
+        Raises:
+            Exception: what its start raised; the next caller tries again.
+            ActorStopped: the supervisor is stopping.
+        """
+        while True:
+            ref = self._refs.get(key)
+            if ref is None:
+                break
+            if not ref.stopped:
+                return ref
+            await ref.wait_stopped()
+        start = self._starts.get(key)
+        if start is None:
+            if self._supervisor.stopping:
+                raise ActorStopped
+            start = self._starts[key] = _Start()
+            self._supervisor.nursery.start_soon(self._start, key, spec, start)
+        await start.done.wait()
+        if start.ref is None:
+            raise start.failure or ActorStopped()
+        return start.ref
+
+    async def _start(self, key: K, spec: Callable[[], Spec[M]], start: _Start[M]) -> None:
+        async def work() -> None:
+            wanted = spec()
+            ended = False
+
+            def gone(error: Exception | None) -> None:
+                nonlocal ended
+                ended = True
+                self._refs.pop(key, None)
+                if wanted.gone is not None:
+                    wanted.gone(error)
+
+            ref = await self._supervisor.start(replace(wanted, gone=gone))
+            # It may have ended between its start and now.
+            if not ended:
+                self._refs[key] = ref
+            start.ref = ref
+
+        try:
+            start.failure = await contain(work)
+        finally:
+            del self._starts[key]
+            start.done.set()

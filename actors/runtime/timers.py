@@ -1,0 +1,91 @@
+"""Timers, which only ever put a message into a mailbox.
+
+All timers of a node share one task and one heap. Overflow policy: none is needed; an actor that
+sets timers owns a bounded number of them (one per purpose).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import Any, Protocol
+
+import trio
+
+from actors.runtime.trace import NO_TRACE, bind
+
+
+class Target(Protocol):
+    """Who is signalled: a `Ref`, or one incarnation of an actor."""
+
+    def signal(self, message: Any, /) -> bool: ...
+
+
+class Timer:
+    """A message to be sent once. `cancel` takes it back."""
+
+    __slots__ = ("_message", "_target", "deadline")
+
+    def __init__(self, deadline: float, target: Target, message: Any) -> None:
+        self.deadline = deadline
+        self._target: Target | None = target
+        self._message = message
+
+    @property
+    def pending(self) -> bool:
+        return self._target is not None
+
+    def cancel(self) -> None:
+        self._target = None
+        self._message = None
+
+    def fire(self) -> None:
+        if self._target is not None:
+            target, message = self._target, self._message
+            self.cancel()
+            target.signal(message)
+
+
+class Timers:
+    """The timers of a node. `run` is its task."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._prune_at = 1024
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        return sum(timer.pending for _, _, timer in self._heap)
+
+    def after(self, delay_s: float, target: Target, message: Any) -> Timer:
+        """Signals `message` to `target` in `delay_s` seconds."""
+        # Here rather than where they fire: the first one due may be a day away.
+        if len(self._heap) > self._prune_at:
+            self._prune()
+        timer = Timer(trio.current_time() + delay_s, target, message)
+        heapq.heappush(self._heap, (timer.deadline, next(self._order), timer))
+        if self._heap[0][2] is timer:
+            self._wake.set()
+        return timer
+
+    async def run(self) -> None:
+        """Sends what is due, for ever."""
+        with bind(NO_TRACE):
+            while True:
+                self._fire_due()
+                deadline = self._heap[0][0] if self._heap else float("inf")
+                self._wake = trio.Event()
+                with trio.move_on_at(deadline):
+                    await self._wake.wait()
+
+    def _fire_due(self) -> None:
+        now = trio.current_time()
+        while self._heap and (self._heap[0][0] <= now or not self._heap[0][2].pending):
+            heapq.heappop(self._heap)[2].fire()
+
+    def _prune(self) -> None:
+        """Lets go of cancelled timers; at twice as many as were left, it is time again."""
+        self._heap = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(self._heap)
+        self._prune_at = max(1024, 2 * len(self._heap))

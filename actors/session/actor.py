@@ -1,0 +1,373 @@
+"""A session as an actor: its sockets, its players and its estate (S "Session", PROTOCOL §4).
+
+Both faces' sockets are here: those of `/api/ws`, and those of the session API, its lines.
+
+It outlives its connections: a socket that comes back within the grace finds its player where it
+was. When nobody has been connected for a while the actor is put away; what is durable of a session
+is in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, assert_never
+
+import structlog
+import trio
+from msgspec import Struct
+
+from actors.delivery.sink import Sink
+from actors.hub.messages import Listen, Viewer
+from actors.instance.messages import (
+    Attach,
+    Detach,
+    Enter,
+    Exit,
+    Idle,
+    InstanceMessage,
+    Join,
+    Leave,
+    SeatLost,
+    SessionEnded,
+    SessionMessage,
+    SessionOver,
+    SocketLost,
+    TokenKilled,
+    UserChanged,
+)
+from actors.runtime.actor import Actor
+from actors.runtime.ref import Ref
+from actors.runtime.timers import Timer
+from actors.session.messages import (
+    Acquire,
+    Admit,
+    Delete,
+    Due,
+    Open,
+    Patch,
+    Release,
+    Settled,
+    Taken,
+    Write,
+)
+from actors.session.recovery import (
+    Place,
+    Presence,
+    SessionSurroundings,
+    let_go,
+    status_update,
+    tell_candidacies,
+    tell_rank,
+)
+from actors.session.state_sync import Estate, Owner
+from reileta.errors import (
+    CredentialInvalid,
+    DatabaseUnavailable,
+    InstanceNotFound,
+    NotAllowed,
+    NotInInstance,
+    Overloaded,
+    ReiletaError,
+    SessionNotFound,
+)
+from reileta.ids import at, is_instance_name
+from reileta.protocol import commands, events
+from reileta.protocol.frames import EMPTY, answer, encode, event
+from reileta.protocol.views import registry
+from reileta.rules.instance.access import Visitor
+
+ENTER_TIMEOUT_S: Final = 10.0
+IDLE_S: Final = 30.0
+"""How long a session without sockets and players stays in memory."""
+CREDENTIAL_GONE: Final = 4000
+FAILED: Final = 1013
+
+_log = structlog.get_logger()
+
+
+class IdentityView(Struct):
+    """Who a socket speaks for."""
+
+    user: registry.UserMeView
+    session: str
+
+
+class SessionActor(Actor[SessionMessage]):
+    """One session, of which at least one socket is open, or was a moment ago."""
+
+    def __init__(self, id_: str, presence: Presence, around: SessionSurroundings) -> None:
+        self._id = id_
+        self._presence = presence
+        self._around = around
+        self._idle: Timer | None = None
+        self._opening: set[Sink] = set()
+
+    async def on_start(self) -> None:
+        self._estate = Estate(
+            Owner(self._id, lambda: self._presence.user, self._players, self._hang_up, self._over),
+            self._around.keeping,
+            self.context,
+        )
+        self._rest_if_idle()  # who had it started may be gone before it said anything
+
+    async def receive(self, message: SessionMessage) -> None:
+        match message:
+            case Attach():
+                self._attach(message)
+            case Detach():
+                self._detach(message.sink)
+            case Open():
+                self._open(message)
+            case Patch():
+                self._estate.patch(message)
+            case Acquire() | Release() | Write() | Delete():
+                self._estate.run(message)
+            case Taken(number=number, fence=fence):
+                self._estate.taken(number, fence)
+            case Admit(token_hash=token, expires=expires):
+                self._estate.admit(token, expires)
+            case Due():
+                self._estate.due()
+            case Settled(result=result, then=then):
+                then(result)
+            case Join():
+                # The session's next message must find it inside, so this waits. Instances only
+                # ever signal sessions, so the two can't wait for each other.
+                message.reply(await self._join(message))
+            case Leave():
+                await self._leave(message)
+                message.reply(None)
+            case SeatLost():
+                self._seat_lost(message)
+            case UserChanged():
+                ranked = self._presence.user.admin != message.user.admin
+                self._presence.user = message.user
+                self._presence.profile = message.profile
+                if ranked:
+                    tell_rank(self._presence, self._around)
+                viewer = self._viewer()
+                for sink in self._players():
+                    self._around.hub.signal(Listen(sink, viewer))
+            case TokenKilled():
+                self._estate.kill(message.token_hash)
+                self._close_sockets(lambda token: token == message.token_hash)
+            case SessionEnded():
+                self._end()
+            case Idle():
+                if not self._busy and not self.context.retire():
+                    self._rest_if_idle()  # something waits; should it come to nothing, later
+            case _:
+                assert_never(message)
+
+    async def flush(self) -> None:
+        self._estate.flush()
+
+    def post_mortem(self, error: Exception) -> dict[str, object]:
+        """What they are owed is lost with the incarnation: they are to come back and look."""
+        for line in self._presence.lines:
+            line.close(FAILED, "the session failed")
+        return {}
+
+    # Sockets -----------------------------------------------------------------------------------
+
+    def _open(self, message: Open) -> None:
+        self._ensure_good(message.token_hash)
+        line = message.line
+        self._opening.add(line)
+
+        def ensure_wanted() -> None:
+            """While it waited for the rules, its socket may have gone, or its token died."""
+            if line not in self._opening:
+                raise SessionNotFound
+            self._ensure_good(message.token_hash)
+
+        def opened() -> None:
+            self._presence.lines.add(line)
+            self._welcome(line, message.token_hash)
+
+        self._estate.open(message, ensure_wanted, opened)
+
+    def _ensure_good(self, token: bytes) -> None:
+        """Raises CredentialInvalid if the token or the session has ended."""
+        if token in self._around.revoked or self._id in self._around.revoked:
+            raise CredentialInvalid
+
+    def _welcome(self, sink: Sink, token: bytes) -> None:
+        """A new socket counts from here on."""
+        self._presence.sockets[sink] = token
+        if self._around.directory.opened(self._presence.user.id, sink):
+            self._publish()
+            tell_candidacies(self._presence.user, self._around, present=True)
+
+    def _players(self) -> dict[Sink, bytes]:
+        """The sockets of `/api/ws`, with their tokens."""
+        lines = self._presence.lines
+        return {sink: one for sink, one in self._presence.sockets.items() if sink not in lines}
+
+    def _hang_up(self, token: bytes) -> None:
+        self._close_sockets(lambda one: one == token)
+
+    def _over(self) -> None:
+        """The store says that the session has ended."""
+        self._around.revoked.add(self._id)
+        self._end()
+
+    def _attach(self, message: Attach) -> None:
+        self._ensure_good(message.token_hash)
+        sockets = self._presence.sockets
+        known = message.sink in sockets
+        sockets[message.sink] = message.token_hash
+        if not known:
+            first = self._around.directory.opened(self._presence.user.id, message.sink)
+            self._introduce(message)
+            self._around.hub.signal(Listen(message.sink, self._viewer()))
+            self._estate.came(message.sink, message.token_hash)
+            if first:
+                self._publish()
+                tell_candidacies(self._presence.user, self._around, present=True)
+        else:
+            self._introduce(message)
+        message.reply(None)
+
+    def _introduce(self, message: Attach) -> None:
+        """Tells a socket whom it speaks for, before it is told anything else."""
+        user = self._presence.user
+        view = registry.user_me_view(
+            user,
+            user.status,
+            self._around.address,
+            secure=self._around.secure,
+            profile=self._presence.profile,
+        )
+        identity = encode(IdentityView(view, self._id))
+        if message.state is not None:
+            message.sink.send(answer(commands.AUTHENTICATE, message.state, None, identity))
+        message.sink.send(event(events.AUTHENTICATED, None, identity))
+        self.context.sent(1 if message.state is None else 2, 1)
+
+    def _detach(self, sink: Sink) -> None:
+        self._opening.discard(sink)
+        self._presence.lines.discard(sink)
+        self._estate.gone(sink)
+        if self._presence.sockets.pop(sink, None) is None:
+            return
+        if let_go(self._id, self._presence, sink, self._around):
+            self._publish()
+        self._rest_if_idle()
+
+    def _close_sockets(self, chosen: Callable[[bytes], bool]) -> None:
+        for sink, token in list(self._presence.sockets.items()):
+            if chosen(token):
+                if sink not in self._presence.lines:  # which say so themselves
+                    sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
+                sink.close(CREDENTIAL_GONE, "the credential is no longer valid")
+                self._detach(sink)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._presence.sockets or self._presence.places)
+
+    def _rest_if_idle(self) -> None:
+        if not self._busy:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = self.context.after(IDLE_S, Idle())
+
+    def _end(self) -> None:
+        self._estate.end()
+        self._close_sockets(lambda _: True)
+        for place in self._presence.places.values():
+            place.instance.signal(SessionOver(self._id))
+        self._presence.places.clear()
+        self.context.ref.drain()
+
+    # Players -----------------------------------------------------------------------------------
+
+    async def _join(self, message: Join) -> str:
+        if message.sink not in self._presence.sockets:
+            raise NotInInstance  # the socket went while this waited
+        instance_id, ref = await self._around.instance(message.instance, self._visitor())
+        places = self._presence.places
+        before = places.get(instance_id)
+        # Before it is asked: should this crash, the player may be there all the same.
+        places[instance_id] = Place(ref)
+        seated = instance_id in message.sink.seats
+        try:
+            with trio.fail_after(ENTER_TIMEOUT_S):
+                player = await self._enter(message, instance_id, ref, known=before is not None)
+        except (ReiletaError, trio.TooSlowError) as error:
+            if before is None:
+                del places[instance_id]
+            else:
+                places[instance_id] = before
+            if isinstance(error, ReiletaError):
+                raise
+            if not seated:  # it may come in yet, and must go then: its client is told otherwise
+                ref.signal(SocketLost(self._id, message.sink))
+            raise Overloaded from None
+        places[instance_id] = Place(ref, player)
+        return player
+
+    async def _enter(
+        self, message: Join, instance_id: str, ref: Ref[InstanceMessage], *, known: bool
+    ) -> str:
+        """Goes in, with the user's friends where they matter. Without a database, who needs none
+        comes in all the same."""
+        friends: frozenset[str] = frozenset()
+        away: DatabaseUnavailable | None = None
+        if not known and self._around.directory.occupancy(instance_id).by_friends:
+            try:
+                friends = await self._around.friends(self._presence.user)
+            except DatabaseUnavailable as error:
+                away = error
+        visitor = self._visitor(friends)
+        try:
+            return await ref.ask(Enter(visitor, message.sink, self.context.ref, message.state))
+        except NotAllowed:
+            raise away or NotAllowed from None
+
+    async def _leave(self, message: Leave) -> None:
+        places = self._presence.places
+        place = places.get(message.instance)
+        if place is None and is_instance_name(message.instance):
+            with suppress(InstanceNotFound):
+                found = await self._around.instance(message.instance, self._visitor())
+                place = places.get(found[0])
+        if place is None:
+            raise NotInInstance
+        try:
+            with trio.fail_after(ENTER_TIMEOUT_S):
+                await place.instance.ask(Exit(self._id, message.sink, message.state))
+        except trio.TooSlowError:
+            raise Overloaded from None
+
+    def _seat_lost(self, message: SeatLost) -> None:
+        """The news may be older than the session's return as another player."""
+        place = self._presence.places.get(message.instance)
+        if place is not None and place.player in (None, message.player):
+            del self._presence.places[message.instance]
+            self._rest_if_idle()
+
+    def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
+        user = self._presence.user
+        return Visitor(
+            session=self._id,
+            user=at(user.id, self._around.address),
+            displayname=user.displayname,
+            admin=user.admin,
+            friends=friends,
+        )
+
+    # Presence ----------------------------------------------------------------------------------
+
+    def _viewer(self) -> Viewer:
+        user = self._presence.user
+        return Viewer(user.id, user.admin, self._presence.profile.friends)
+
+    def _publish(self) -> None:
+        """Tells those who watch the user that its status is another."""
+        try:
+            self._around.hub.tell(status_update(self._presence, self._around))
+        except Overloaded:
+            _log.warning("hub.full", session=self._id)

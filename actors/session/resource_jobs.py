@@ -1,0 +1,285 @@
+"""What is asked of a session's resource: one errand at a time, between its rules and the store.
+
+Overflow policy: over `ERRANDS` that wait are refused to whoever asks; the session's own (that it
+came, went, or has been away) are at most a few, and never refused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, assert_never
+
+import outcome
+
+from actors.session.messages import Acquire, Delete, Errand, Release, Write
+from reileta import records
+from reileta.clock import Clock
+from reileta.errors import (
+    DatabaseUnavailable,
+    Overloaded,
+    PermissionDenied,
+    ReiletaError,
+    ResourceNotAcquired,
+    ResourceNotFound,
+    ResourceTaken,
+    SessionNotFound,
+)
+from reileta.protocol.views.session import held_view
+from reileta.rules.resource.resource import Name
+from reileta.rules.session.session import Happening, Limits, Session
+from reileta.settings import Settings
+from reileta.store import Store
+
+ERRANDS: Final = 64
+TEND_S: Final = 20.0
+"""How often a node says which sessions have a WebSocket at it."""
+
+
+def session_limits(settings: Settings) -> Limits:
+    """The rules' bounds, as the settings have them."""
+    return Limits(away_ms=int(settings.away_s * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What the estates of a node share."""
+
+    store: Store
+    clock: Clock
+    limits: Limits
+    ack_timeout_ms: int
+
+    def until(self, *, present: bool) -> int:
+        """Until when a session keeps its resource from now on."""
+        more = int(TEND_S * 1000) if present else 0
+        return self.clock.now_ms() + self.limits.away_ms + more
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The session came, or went: until when it keeps its resource."""
+
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lose:
+    """The session has been away for too long."""
+
+
+Job: TypeAlias = Errand | Keep | Lose
+
+
+class Pipe(Protocol):
+    """Has the database asked something beside the actor."""
+
+    def __call__(
+        self, work: Callable[[], Awaitable[Any]], then: Callable[[outcome.Outcome[Any]], None], /
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What became of a job. `looked`: whether `held` says what the session has now."""
+
+    answer: object
+    owner: records.User | None
+    looked: bool
+    held: records.Held | None
+    error: ReiletaError | None = None
+
+
+class Errands:
+    """Those of one session. `happened` hears what the rules say to what came of them."""
+
+    def __init__(
+        self,
+        rules: Session,
+        around: Keeping,
+        pipe: Pipe,
+        happened: Callable[[list[Happening]], None],
+        owner: records.User | None,
+    ) -> None:
+        self._loaded = rules
+        self._around = around
+        self._pipe = pipe
+        self._happened = happened
+        self._owner = owner
+        """Of the resource that the session has, or had last."""
+        self._jobs: deque[Job] = deque()
+        self._working = False
+        self._unsure = False
+        """Whether what the session has may be another than the rules know."""
+
+    def run(self, errand: Errand) -> None:
+        """Takes an errand, which is answered when it is done. Raises Overloaded."""
+        if len(self._jobs) >= ERRANDS:
+            raise Overloaded
+        errand.defer()
+        self.enqueue(errand)
+
+    def end(self) -> None:
+        """The session is over: errands that wait are refused."""
+        for one in self._jobs:
+            if not isinstance(one, (Keep, Lose)):
+                one.fail(SessionNotFound())
+        self._jobs.clear()
+
+    def shown(self, held: records.Held | None, user: records.User) -> dict[str, Any] | None:
+        """The resource that the session has, as its user may see it."""
+        if held is None:
+            return None
+        kind = self._around.store.resources.types.of(held.resource.type)
+        return held_view(held, kind, self._owner, user)
+
+    def enqueue(self, job: Job) -> None:
+        """Does it, after those that wait."""
+        self._jobs.append(job)
+        self._work()
+
+    def _work(self) -> None:
+        if self._working or not self._jobs:
+            return
+        self._working = True
+        job = self._jobs.popleft()
+        self._pipe(partial(self._carry_out, job), partial(self._carried_out, job))
+
+    async def _carry_out(self, job: Job) -> _Done:
+        """Does a job in the database; beside the actor, which does none other meanwhile."""
+        rules, store = self._loaded, self._around.store
+        held, looked = rules.held, self._unsure
+        if looked:
+            held = await store.leases.of_session(rules.id)
+        answer: object = None
+        error: ReiletaError | None = None
+        try:
+            answer = await self._ask_store(job, held)
+        except DatabaseUnavailable:
+            raise
+        except ReiletaError as refused:
+            error = refused
+            if isinstance(refused, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
+                # It may have lost what it had, at another server.
+                found = await store.leases.of_session(rules.id)
+                if found is None or not _same(found, rules.held):
+                    held, looked = found, True
+        number = None
+        if isinstance(answer, records.Held):
+            number = answer.resource.owner
+        elif isinstance(answer, records.Resource) and not isinstance(job, Delete):
+            number = answer.owner
+        elif looked and held is not None:
+            number = held.resource.owner
+        owner = None if number is None else await store.users.by_id(number)
+        return _Done(answer, owner, looked, held, error)
+
+    async def _ask_store(self, job: Job, held: records.Held | None) -> object:
+        rules, store = self._loaded, self._around.store
+        match job:
+            case Acquire(name=name, who=who):
+                until = self._around.until(present=rules.present)
+                return await store.leases.acquire(name, who, until=until)
+            case Release(name=name, who=who):
+                return await store.leases.release(name, who)
+            case Write(name=name, who=who):
+                return await store.resources.write(
+                    name,
+                    who,
+                    fence=_fence(held, name),
+                    patch=job.patch,
+                    if_version=job.if_version,
+                )
+            case Delete(name=name, who=who):
+                return await store.resources.delete(
+                    name, who, fence=_fence(held, name), if_version=job.if_version
+                )
+            case Keep(present=present):
+                return await store.leases.keep(rules.id, until=self._around.until(present=present))
+            case Lose():
+                return await store.leases.lose(rules.id)
+            case _:
+                assert_never(job)
+
+    def _carried_out(self, job: Job, result: outcome.Outcome[Any]) -> None:
+        self._working = False
+        rules = self._loaded
+        try:
+            done: _Done = result.unwrap()
+        except ReiletaError as error:  # it may have been done all the same
+            self._unsure = True
+            if not isinstance(job, (Keep, Lose)):
+                job.fail(error)
+        else:
+            self._unsure = False
+            if done.owner is not None:
+                self._owner = done.owner
+            if done.looked:
+                self._looked(rules, done.held)
+            if done.error is None:
+                self._done(rules, job, done.answer)
+            else:
+                self._refused(rules, job, done.error)
+        self._work()
+
+    def _done(self, rules: Session, job: Job, answer: Any) -> None:
+        match job:
+            case Acquire():
+                self._happened(rules.took(answer, self._now()))
+                job.reply(answer)
+            case Release():
+                if answer is not None:
+                    self._happened(rules.dropped(answer.name.number, answer.fence))
+                job.reply(None)
+            case Write():
+                if rules.held is not None and rules.held.resource.number == answer.number:
+                    held = records.Held(answer, rules.held.fence, rules.held.until)
+                    self._happened(rules.took(held, self._now()))
+                job.reply(answer)
+            case Delete():
+                self._drop(rules, job.name)
+                job.reply(answer)
+            case Keep():
+                pass
+            case Lose():
+                if isinstance(answer, int):
+                    rules.kept_until(answer)
+                elif rules.held is not None:
+                    self._drop(rules, Name("", rules.held.resource.number))
+            case _:
+                assert_never(job)
+
+    def _refused(self, rules: Session, job: Job, error: ReiletaError) -> None:
+        if isinstance(job, (Keep, Lose)):
+            return
+        if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
+            self._drop(rules, job.name)  # what it thought that it had
+        job.fail(error)
+
+    def _drop(self, rules: Session, name: Name) -> None:
+        held = rules.held
+        if held is not None and held.resource.number == name.number:
+            self._happened(rules.dropped(name.number, held.fence))
+
+    def _looked(self, rules: Session, held: records.Held | None) -> None:
+        if held is not None:
+            self._happened(rules.took(held, self._now()))
+        elif rules.held is not None:
+            self._drop(rules, Name("", rules.held.resource.number))
+
+    def _now(self) -> int:
+        return self._around.clock.now_ms()
+
+
+def _same(one: records.Held, other: records.Held) -> bool:
+    """Whether both are of one acquisition."""
+    return (one.resource.number, one.fence) == (other.resource.number, other.fence)
+
+
+def _fence(held: records.Held | None, name: Name) -> int | None:
+    """The fencing number by which the session has that resource."""
+    if held is None or held.resource.number != name.number:
+        return None
+    return held.fence

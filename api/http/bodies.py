@@ -1,0 +1,240 @@
+"""Request bodies: whole and small, or streamed; never more in memory than somebody asked for.
+
+Quart's own body takes in whatever the client sends, as fast as it comes. Here what feeds it waits
+for `room`, and with it the client: until a handler says what it wants, some of the body is held;
+then all of it up to the limit of JSON bodies (`await body`), or one chunk after the other
+(`chunks`).
+
+A connection of ours feeds a body as its handler asks for it (`receive_with`); an ASGI server, as
+the tests' client is, from a task beside the handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final, Literal
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, HTTPScope
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest, TrioWebsocket
+from quart_trio.wrappers.request import TrioBody
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.http.headers import BoundedHead
+from reileta.errors import PayloadTooLarge, RequestTimedOut
+from reileta.settings import KIB
+
+HELD_BYTES: Final = 128 * KIB
+"""How much of a streamed body waits for its handler; one read of the socket can be on top."""
+PACE_BYTES: Final = 64 * KIB
+PACE_S: Final = 20.0
+"""So many bytes of a streamed body must come while it is waited for so long, or it is given up: a
+client that sends a byte now and then would hold its place for ever."""
+
+
+class ReceivedBody(TrioBody):
+    """The body of one request. `whole` says that all of it has come."""
+
+    def __init__(self, expected_length: int | None, max_length: int | None) -> None:
+        # Quart's own constructor makes events that are not used here. Ours are made when they are
+        # waited for: most requests have no body.
+        self._data = bytearray()
+        self.expected_bytes = expected_length
+        """`Content-Length`, None for a body that does not say how long it is."""
+        self.whole = False
+        """The client has sent all."""
+        self._limit_bytes = max_length
+        self._wanted: Literal["unknown", "whole", "chunks"] = "unknown"
+        self._arrived: trio.Event | None = None
+        self._taken: trio.Event | None = None
+        self._receive: Callable[[], Awaitable[None]] | None = None
+
+    def receive_with(self, receive: Callable[[], Awaitable[None]]) -> None:
+        """Has the reader itself fetch what comes: `receive` waits for the client, and calls
+        `append` and `set_complete`. Without it, another task does so, and is held by `room`."""
+        self._receive = receive
+
+    # What feeds it -----------------------------------------------------------------------------
+
+    def append(self, data: bytes) -> None:
+        if data:
+            self._data += data
+            _tell(self._arrived)
+
+    def set_complete(self) -> None:
+        self.whole = True
+        _tell(self._arrived)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of it is here: all, once it was awaited."""
+        return len(self._data)
+
+    async def room(self) -> None:
+        """Returns when more may come."""
+        while self._wanted in ("unknown", "chunks") and len(self._data) >= HELD_BYTES:
+            self._taken = trio.Event()
+            await self._taken.wait()
+
+    # What reads it -----------------------------------------------------------------------------
+
+    def allow(self, limit_bytes: int) -> None:
+        """Has the body as a whole be as large as that, whatever the setting says."""
+        self._limit_bytes = limit_bytes
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._read().__await__()
+
+    async def _read(self) -> bytes:
+        self._want("whole")
+        limit = self._limit_bytes
+        while True:
+            if limit is not None and max(len(self._data), self.expected_bytes or 0) > limit:
+                raise RequestEntityTooLarge
+            if self.whole:
+                return bytes(self._data)
+            await self.more()
+
+    def chunks(self, limit_bytes: int) -> Chunks:
+        """What the client sends, as it comes.
+
+        Raises PayloadTooLarge, at once if the client says how much it sends.
+        """
+        self._want("chunks")
+        if (self.expected_bytes or 0) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return Chunks(self, limit_bytes)
+
+    def take(self) -> bytearray:
+        """What has come and was not taken yet; it may be nothing."""
+        chunk, self._data = self._data, bytearray()
+        _tell(self._taken)
+        return chunk
+
+    async def more(self) -> None:
+        """Returns when something has come, or the end."""
+        if self._receive is not None:
+            await self._receive()
+            return
+        self._arrived = trio.Event()
+        await self._arrived.wait()
+
+    def _want(self, wanted: Literal["whole", "chunks"]) -> None:
+        self._wanted = wanted
+        _tell(self._taken)
+
+
+def _tell(event: trio.Event | None) -> None:
+    if event is not None:
+        event.set()
+
+
+class Chunks:
+    """The chunks of one body, at most `limit_bytes` in all.
+
+    Iterating raises PayloadTooLarge, and RequestTimedOut when the client does not keep the pace.
+    """
+
+    def __init__(self, body: ReceivedBody, limit_bytes: int) -> None:
+        self._body = body
+        self._limit_bytes = limit_bytes
+        self._taken = 0
+        self._paced = 0
+        self._waited_s = 0.0
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytearray:
+        while not (chunk := self._body.take()):
+            if self._body.whole:
+                raise StopAsyncIteration
+            await self._wait()
+        self._taken += len(chunk)
+        if self._taken > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._paced += len(chunk)
+        if self._paced >= PACE_BYTES:
+            self._paced, self._waited_s = 0, 0.0
+        return chunk
+
+    async def _wait(self) -> None:
+        began_s = trio.current_time()
+        with trio.move_on_after(PACE_S - self._waited_s) as patience:
+            await self._body.more()
+        self._waited_s += trio.current_time() - began_s
+        if patience.cancelled_caught:
+            raise RequestTimedOut
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge.field("body", f"must be at most {limit_bytes} bytes")
+
+
+class ReceivedUpgrade(BoundedHead, TrioWebsocket):
+    """An upgrade to a WebSocket, of whose head no more is read than needed."""
+
+
+class ReceivedRequest(BoundedHead, TrioRequest):
+    """A request with a `ReceivedBody`, of whose head no more is read than needed."""
+
+    body: ReceivedBody
+    body_class: type[TrioBody] = ReceivedBody
+
+    def __init__(
+        self,
+        method: str,
+        scheme: str,
+        path: str,
+        query_string: bytes,
+        headers: Headers,
+        root_path: str,
+        http_version: str,
+        scope: HTTPScope,
+        *,
+        max_content_length: int | None = None,
+        body_timeout: int | None = None,
+        send_push_promise: Callable[[str, Headers], Awaitable[None]],
+    ) -> None:
+        # What the constructors of Werkzeug's, Quart's and Quart-Trio's classes do, but that they
+        # look through all headers for three that hardly any request has.
+        self.method = method.upper()
+        self.scheme = scheme
+        self.server = scope.get("server")
+        self.root_path = root_path.rstrip("/")
+        self.path = "/" + path.lstrip("/")
+        self.query_string = query_string
+        self.headers = headers
+        client = scope.get("client")
+        self.remote_addr = client[0] if client else None
+        self.http_version = http_version
+        self.scope = scope
+        self.body_timeout = body_timeout
+        sized = any(len(name) == 14 and name.lower() == "content-length" for name, _ in headers)
+        self.body = ReceivedBody(self.content_length if sized else None, max_content_length)
+        self._cached_json = {False: Ellipsis, True: Ellipsis}
+        self._form = None
+        self._files = None
+        self._parsing_lock = self.lock_class()  # type: ignore[assignment]
+        self._send_push_promise = send_push_promise
+
+
+class HttpExchange(TrioASGIHTTPConnection):
+    """One request and its answer, at the request's own pace."""
+
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: ReceivedRequest, receive: ASGIReceiveCallable
+    ) -> None:
+        body = request.body
+        while True:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    body.set_complete()
+                await body.room()
+            elif message["type"] == "http.disconnect":
+                break
+        nursery.cancel_scope.cancel()

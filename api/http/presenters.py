@@ -1,0 +1,80 @@
+"""Users and worlds as the asker may see them, with what of them is in other tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from api.http.endpoint import Call
+from api.node_api import NodePort
+from reileta.protocol.views.registry import (
+    UserFriendView,
+    UserMeView,
+    UserView,
+    WorldView,
+    user_me_view,
+    user_view,
+    world_view,
+)
+from reileta.records import User, World
+
+AnyUserView: TypeAlias = UserView | UserMeView | UserFriendView
+ANY_USER = (UserView, UserMeView, UserFriendView)
+"""What a user can look like, for the documentation."""
+
+
+async def show_users(node: NodePort, call: Call, users: Sequence[User]) -> tuple[AnyUserView, ...]:
+    """The users, in two statements however many they are."""
+    me, admin = None if call.user is None else call.user.id, call.admin
+    ids = [user.id for user in users]
+    private = ids if admin else [id_ for id_ in ids if id_ == me]
+    profiles = await node.store.profiles.many(ids)
+    if private:
+        profiles |= await node.store.profiles.many(private, whole=True)
+    friends = {} if me is None or admin else await node.store.follows.among(me, ids)
+    return tuple(
+        user_view(
+            user,
+            node.status(user),
+            node.address,
+            secure=node.secure,
+            viewer=me,
+            admin=admin,
+            friend_since=friends[user.id].following_at if user.id in friends else None,
+            profile=profiles[user.id],
+        )
+        for user in users
+    )
+
+
+async def show_user(node: NodePort, call: Call, user: User) -> AnyUserView:
+    """One user."""
+    return (await show_users(node, call, [user]))[0]
+
+
+async def show_me(node: NodePort, user: User) -> UserMeView:
+    """A user to itself."""
+    profile = await node.store.profiles.of(user.id)
+    return user_me_view(user, node.status(user), node.address, secure=node.secure, profile=profile)
+
+
+async def show_worlds(node: NodePort, worlds: Sequence[World]) -> tuple[WorldView, ...]:
+    """The worlds, in two statements however many they are. Who may see them is settled before."""
+    ids = [world.id for world in worlds]
+    assets = await node.store.assets.of_many(ids)
+    images = await node.store.images.of_many(ids)
+    return tuple(
+        world_view(
+            world,
+            node.address,
+            secure=node.secure,
+            assets=assets[world.id],
+            pictured=(world.id, "thumbnail") in images,
+        )
+        for world in worlds
+    )
+
+
+async def show_world(node: NodePort, world: World) -> WorldView:
+    """One world."""
+    return (await show_worlds(node, [world]))[0]

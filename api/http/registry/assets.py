@@ -1,0 +1,238 @@
+"""`/api/worlds/:id/assets`: the builds of a world, and their files (PROTOCOL §5).
+
+A file streams: from the socket to the disk, and back, with no more of it in memory than a block at
+each place where it waits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import Field
+from quart import Response
+
+from api.http.downloads import download, safe_name
+from api.http.endpoint import Call, Download, Edge, Routes, Upload
+from api.http.etags import Shows
+from api.http.lookups import ensure_unheld, find_world, own_world, unheld
+from api.http.pagination import Paging, listed, part
+from api.http.uploads import Places, receive
+from reileta.errors import (
+    AssetExists,
+    AssetFileInvalid,
+    AssetInvalid,
+    AssetNotFound,
+    FileExists,
+    FileNotUploaded,
+    Overloaded,
+    PayloadTooLarge,
+    PermissionDenied,
+    QuotaReached,
+    RangeInvalid,
+    ResourceTaken,
+    ServerNotFound,
+    WorldNotFound,
+)
+from reileta.ids import is_id
+from reileta.protocol.input_types import AssetVersion, HttpsUrl, Input, Platform
+from reileta.protocol.views.registry import AssetView, ListView, NothingView, asset_view
+from reileta.records import Asset, World
+from reileta.rules.visibility import is_private
+
+BINARY: Final = "application/octet-stream"
+_WORLD: Final = (WorldNotFound, ServerNotFound)
+_ASSET: Final = (*_WORLD, AssetNotFound)
+_SHOWN: Final = Shows(("assets", "worlds", "shares"))
+
+
+class AssetCreate(Input):
+    """A new build, empty unless it is somewhere else."""
+
+    version: AssetVersion
+    engine: Platform = Field(examples=["unity"])
+    platform: Platform
+    url: HttpsUrl | None = Field(
+        default=None, description="Where the file is, if it is not to be uploaded here."
+    )
+
+
+class AssetUpdate(Input):
+    """What to change; a field that is left out stays as it is."""
+
+    version: AssetVersion = Field(default_factory=str)
+    engine: Platform = Field(default_factory=str, examples=["unity"])
+    platform: Platform = Field(default_factory=str)
+    url: HttpsUrl | None = Field(default=None, description="null takes it away again.")
+
+
+def asset_routes(edge: Edge, places: Places) -> Routes:
+    """The endpoints of assets and of their files."""
+    node = edge.node
+    assets, files, settings = node.store.assets, node.store.files, node.settings
+    blobs = node.store.blobs
+    routes = Routes("assets", edge, invalid=AssetInvalid)
+
+    def view(asset: Asset) -> AssetView:
+        return asset_view(asset, node.address, secure=node.secure)
+
+    async def asset_of(call: Call, world: World) -> Asset:
+        id_ = call.args["asset"]
+        asset = await assets.get(world.id, id_) if is_id(id_, "f") else None
+        if asset is None:
+            raise AssetNotFound
+        return asset
+
+    async def own_asset(call: Call) -> tuple[World, Asset]:
+        """The world and asset of the path, if the asker may change them."""
+        world = await own_world(node, call, call.args["ref"])
+        return world, await asset_of(call, world)
+
+    @routes.add(
+        "GET",
+        "/api/worlds/<ref>/assets",
+        summary="List a world's assets",
+        takes=Paging,
+        gives=ListView[AssetView],
+        errors=_WORLD,
+        shows=_SHOWN,
+    )
+    async def get_assets(call: Call, given: Paging) -> ListView[AssetView]:
+        """The world's assets, the oldest first."""
+        world = await find_world(node, call, call.args["ref"])
+        return listed(part(given, await assets.of(world.id)), view)
+
+    @routes.add(
+        "PUT",
+        "/api/worlds/<ref>/assets",
+        summary="Create an asset",
+        takes=AssetCreate,
+        gives=AssetView,
+        need="required",
+        errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists, QuotaReached),
+    )
+    async def create_asset(call: Call, given: AssetCreate) -> AssetView:
+        """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for
+        each version, engine and platform."""
+        world = await own_world(node, call, call.args["ref"])
+        async with unheld(node, call, world) as queries:
+            asset = await assets.within(queries).create(
+                world_id=world.id,
+                version=given.version,
+                engine=given.engine,
+                platform=given.platform,
+                url=given.url,
+            )
+        node.changed("world", world)
+        return view(asset)
+
+    @routes.add(
+        "GET",
+        "/api/worlds/<ref>/assets/<asset>",
+        summary="Get an asset",
+        gives=AssetView,
+        errors=_ASSET,
+        shows=_SHOWN,
+    )
+    async def get_asset(call: Call) -> AssetView:
+        """One asset of the world."""
+        world = await find_world(node, call, call.args["ref"])
+        return view(await asset_of(call, world))
+
+    @routes.add(
+        "POST",
+        "/api/worlds/<ref>/assets/<asset>",
+        summary="Update an asset",
+        takes=AssetUpdate,
+        gives=AssetView,
+        need="required",
+        errors=(*_ASSET, PermissionDenied, ResourceTaken, AssetExists, FileExists),
+    )
+    async def update_asset(call: Call, given: AssetUpdate) -> AssetView:
+        """Changes what is given. An asset with a file here can't be somewhere else as well."""
+        world, asset = await own_asset(call)
+        changes: dict[str, Any] = given.given()
+        if changes:
+            async with unheld(node, call, world) as queries:
+                asset = await assets.within(queries).update(asset.id, **changes)
+            node.changed("world", world)
+        return view(asset)
+
+    @routes.add(
+        "DELETE",
+        "/api/worlds/<ref>/assets/<asset>",
+        summary="Delete an asset",
+        gives=NothingView,
+        need="required",
+        errors=(*_ASSET, PermissionDenied, ResourceTaken),
+    )
+    async def delete_asset(call: Call) -> NothingView:
+        """Deletes the asset, and its file if nothing else is of it."""
+        world, asset = await own_asset(call)
+        async with blobs.releasing() as loose:
+            async with unheld(node, call, world) as queries:
+                loose.update(await assets.within(queries).delete(asset.id))
+            node.changed("world", world)
+        return NothingView()
+
+    @routes.add(
+        "GET",
+        "/api/worlds/<ref>/assets/<asset>/file",
+        summary="Download an asset's file",
+        gives=Download(BINARY, ranges=True),
+        errors=(*_ASSET, FileNotUploaded, RangeInvalid),
+    )
+    async def get_file(call: Call) -> Response:
+        """The file, or a part of it with `Range`. What is somewhere else is at the asset's `url`,
+        and not here: code 46."""
+        world = await find_world(node, call, call.args["ref"])
+        asset = await asset_of(call, world)
+        if asset.hash is None:
+            raise FileNotUploaded
+        name = f"{world.title}-{asset.version}-{asset.engine}-{asset.platform}"
+        return await download(
+            call.request,
+            files,
+            asset.hash,
+            kind=BINARY,
+            private=is_private(world.tags),
+            filename=safe_name(name, ".bin"),
+            ranges=True,
+        )
+
+    @routes.add(
+        "POST",
+        "/api/worlds/<ref>/assets/<asset>/file",
+        summary="Upload an asset's file",
+        gives=AssetView,
+        need="required",
+        errors=(*_ASSET, PermissionDenied, ResourceTaken, FileExists, AssetFileInvalid, Overloaded),
+        uploads=Upload(
+            BINARY,
+            "Any file, as it is, or as the field `file` of a form. It fills the asset for good.",
+        ),
+    )
+    async def upload_file(call: Call) -> AssetView:
+        """Fills an empty asset, once. The file streams to the disk and is hashed on the way; one
+        that is broken off, comes too slowly or is too large leaves nothing."""
+        world, asset = await own_asset(call)
+        await ensure_unheld(node, call, world)
+        if not asset.empty:
+            raise FileExists
+        room = await assets.room(world.owner)
+        limit = min(settings.file_limit_bytes, room)
+        if limit < 1:
+            raise PayloadTooLarge.field("file", "the files of one user may come to no more")
+        with places.place(call.by.user.id):
+            async with blobs.releasing() as loose, files.upload(limit) as upload:
+                await receive(call.request, upload.write, limit, AssetFileInvalid)
+                if upload.size < 1:
+                    raise AssetFileInvalid.field("file", "is empty")
+                stored = await upload.commit()
+                loose.add(stored.hash)
+                async with unheld(node, call, world) as queries:
+                    asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
+                loose.remove(stored.hash)
+        node.changed("world", world)
+        return view(asset)
+
+    return routes

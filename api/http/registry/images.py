@@ -1,0 +1,193 @@
+"""Thumbnails and banners of users, thumbnails of worlds: PNG in, PNG out (PROTOCOL §5).
+
+What comes in is made anew, so nothing that was hidden in it comes out (`reileta/media/images.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final
+
+from quart import Response
+
+from api.http.downloads import download
+from api.http.endpoint import Call, Download, Edge, Routes, Upload
+from api.http.lookups import ensure_unheld, find_user, find_world, own_world, unheld
+from api.http.presenters import ANY_USER, AnyUserView, show_user, show_world
+from api.http.registry.users import ensure_may_change
+from api.http.uploads import Places, receive_whole
+from reileta.errors import (
+    FileNotUploaded,
+    ImageInvalid,
+    NotLoggedIn,
+    Overloaded,
+    PermissionDenied,
+    ReiletaError,
+    ResourceTaken,
+    ServerNotFound,
+    UserCannotUpdate,
+    UserNotFound,
+    WorldNotFound,
+)
+from reileta.media.images import LIMIT_BYTES, LIMIT_SIDE, Pictures
+from reileta.protocol.views.registry import NothingView, WorldView
+from reileta.rules.ratelimit import Rate
+from reileta.rules.visibility import is_private
+from reileta.store.database import Queries
+from reileta.store.images import ImageKind
+
+PNG: Final = "image/png"
+PICTURES: Final = Rate(per_s=1, burst=20)
+"""Pictures that one address sends: each costs up to seconds of a core."""
+
+_UPLOAD: Final = Upload(
+    PNG,
+    f"A PNG of at most {LIMIT_BYTES} bytes and {LIMIT_SIDE} pixels a side: as it is, or as the"
+    " field `file` of a form.",
+)
+_USER_ERRORS: Final = (UserNotFound, ServerNotFound)
+_WORLD_ERRORS: Final = (WorldNotFound, ServerNotFound)
+_KINDS: Final[tuple[ImageKind, ...]] = ("thumbnail", "banner")
+
+
+def picture_routes(edge: Edge, places: Places) -> Routes:
+    """The endpoints of pictures."""
+    node = edge.node
+    images, files, blobs = node.store.images, node.store.files, node.store.blobs
+    pictures = Pictures()
+    routes = Routes("pictures", edge, invalid=ImageInvalid)
+
+    async def sent(call: Call, of: str, kind: ImageKind, *, private: bool) -> Response:
+        """The picture of a user or world as an answer. Raises FileNotUploaded for none."""
+        image = await images.get(of, kind)
+        if image is None:
+            raise FileNotUploaded
+        return await download(call.request, files, image.hash, kind=PNG, private=private)
+
+    async def received(
+        call: Call, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
+    ) -> None:
+        """Takes the picture in the request's body, and puts it in place within those queries."""
+        with places.place(call.by.user.id):
+            data = await receive_whole(call.request, LIMIT_BYTES, ImageInvalid, kind=PNG)
+            picture = await pictures.renew(data, field=kind)
+            async with blobs.releasing() as loose, files.upload(len(picture.png)) as upload:
+                await upload.write(picture.png)
+                stored = await upload.commit()
+                loose.add(stored.hash)
+                async with within as queries:
+                    _, replaced = await images.within(queries).put(
+                        of,
+                        kind,
+                        hash_=stored.hash,
+                        size=stored.size,
+                        width=picture.width,
+                        height=picture.height,
+                    )
+                    loose.update(replaced)
+                loose.remove(stored.hash)
+
+    def user_picture(kind: ImageKind) -> None:
+        """Declares the three endpoints of one kind of picture of users."""
+        path = f"/api/users/<ref>/{kind}"
+
+        async def get(call: Call) -> Response:
+            user = await find_user(node, call, call.args["ref"])
+            return await sent(call, user.id, kind, private=False)
+
+        async def post(call: Call) -> AnyUserView:
+            user = await find_user(node, call, call.args["ref"])
+            ensure_may_change(call, user)
+            await received(call, user.id, kind, nullcontext(node.store.database))
+            node.changed("user", user)
+            return await show_user(node, call, user)
+
+        async def delete(call: Call) -> NothingView:
+            user = await find_user(node, call, call.args["ref"])
+            ensure_may_change(call, user)
+            async with blobs.releasing() as loose:
+                loose.update(await images.remove(user.id, kind))
+                node.changed("user", user)
+            return NothingView()
+
+        declare(path, f"user_{kind}", f"a user's {kind}", get, post, delete, user=True)
+
+    def declare(
+        path: str,
+        name: str,
+        what: str,
+        get: Callable[[Call], Awaitable[object]],
+        post: Callable[[Call], Awaitable[object]],
+        delete: Callable[[Call], Awaitable[object]],
+        *,
+        user: bool,
+    ) -> None:
+        errors: tuple[type[ReiletaError], ...] = _USER_ERRORS if user else _WORLD_ERRORS
+        refused: tuple[type[ReiletaError], ...]
+        refused = (UserCannotUpdate,) if user else (PermissionDenied, ResourceTaken)
+        get.__name__, get.__doc__ = f"get_{name}", "The PNG. Where there is none, 404 and code 46."
+        post.__name__ = f"set_{name}"
+        post.__doc__ = "It is decoded and written anew; it takes the place of the one before."
+        delete.__name__, delete.__doc__ = f"delete_{name}", "Where there is none, code 46."
+        routes.add(
+            "GET",
+            path,
+            summary=f"Get {what}",
+            gives=Download(PNG),
+            errors=(*errors, FileNotUploaded, NotLoggedIn),
+        )(get)
+        routes.add(
+            "POST",
+            path,
+            summary=f"Set {what}",
+            gives=ANY_USER if user else WorldView,
+            need="required",
+            errors=(*errors, *refused, ImageInvalid, Overloaded),
+            rate=PICTURES,
+            uploads=_UPLOAD,
+        )(post)
+        routes.add(
+            "DELETE",
+            path,
+            summary=f"Take {what} away",
+            gives=NothingView,
+            need="required",
+            errors=(*errors, *refused, FileNotUploaded),
+        )(delete)
+
+    def world_thumbnail() -> None:
+        async def get(call: Call) -> Response:
+            world = await find_world(node, call, call.args["ref"])
+            private = is_private(world.tags)
+            return await sent(call, world.id, "thumbnail", private=private)
+
+        async def post(call: Call) -> WorldView:
+            world = await own_world(node, call, call.args["ref"])
+            await ensure_unheld(node, call, world)
+            await received(call, world.id, "thumbnail", unheld(node, call, world))
+            node.changed("world", world)
+            return await show_world(node, world)
+
+        async def delete(call: Call) -> NothingView:
+            world = await own_world(node, call, call.args["ref"])
+            async with blobs.releasing() as loose:
+                async with unheld(node, call, world) as queries:
+                    loose.update(await images.within(queries).remove(world.id, "thumbnail"))
+                node.changed("world", world)
+            return NothingView()
+
+        declare(
+            "/api/worlds/<ref>/thumbnail",
+            "world_thumbnail",
+            "a world's thumbnail",
+            get,
+            post,
+            delete,
+            user=False,
+        )
+
+    for kind in _KINDS:
+        user_picture(kind)
+    world_thumbnail()
+    return routes

@@ -1,0 +1,192 @@
+"""`/api/instances/:id/moderate` and what else hosts do: bans, moderators, the log (PROTOCOL §6)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import ConfigDict, Field
+
+from actors.instance_service import Measure
+from api.http.endpoint import Call, Edge, Routes
+from api.http.lookups import find_instance, local
+from api.http.pagination import Paging, listed, part
+from reileta.errors import (
+    InstanceNotFound,
+    ModerationInvalid,
+    NotAllowed,
+    NotInInstance,
+    Overloaded,
+    PermissionDenied,
+    PlayerNotFound,
+    ServerNotFound,
+    UserNotFound,
+)
+from reileta.ids import is_id
+from reileta.protocol.input_types import Input, Reference
+from reileta.protocol.views.instance import BanView, ModerationView, ban_view, moderation_view
+from reileta.protocol.views.registry import ListView, NothingView
+
+_WHERE: Final = (InstanceNotFound, ServerNotFound)
+_WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded)
+
+
+class ModerateInput(Input):
+    """What to do to whom: give either `player` or `user`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user": "ada", "type": "mute", "reason": "no singing", "until": 1900000000000}
+            ]
+        }
+    )
+
+    player: Reference | None = Field(
+        default=None,
+        description="A player inside.",
+        examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"],
+    )
+    user: Reference | None = Field(
+        default=None, description="A user, inside or not, by id, `id@server` or username."
+    )
+    type: Reference = Field(
+        description="`kick`, `ban`, `unban`, `mute`, `unmute` or `warn`.", examples=["mute"]
+    )
+    reason: str | None = Field(
+        default=None, description="Up to 500 characters; the one concerned is told."
+    )
+    until: int | None = Field(
+        default=None, description="When a ban or mute ends, in ms; without it, never."
+    )
+
+
+class MasterInput(Input):
+    """Who is to be the master."""
+
+    user: Reference = Field(description="A user or a player inside.", examples=["ada"])
+
+
+def measure_of(given: ModerateInput) -> Measure:
+    """What is wanted. Raises ModerationInvalid unless it names one target."""
+    if (given.player is None) == (given.user is None):
+        raise ModerationInvalid.field("user", "give either `player` or `user`")
+    if given.player is not None and not is_id(given.player, "p"):
+        raise PlayerNotFound
+    if given.until is not None and not 0 <= given.until < 2**53:
+        raise ModerationInvalid.field("until", "must be a time in milliseconds")
+    return Measure(given.player or given.user or "", given.type, given.reason, given.until)
+
+
+def hosting_routes(edge: Edge) -> Routes:
+    """The endpoints of those who run an instance."""
+    node = edge.node
+    routes = Routes("hosting", edge, invalid=ModerationInvalid)
+
+    @routes.add(
+        "POST",
+        "/api/instances/<ref>/moderate",
+        summary="Moderate someone",
+        takes=ModerateInput,
+        gives=NothingView,
+        need="required",
+        errors=(*_WHERE, *_WHOM, NotInInstance),
+    )
+    async def moderate(call: Call, given: ModerateInput) -> NothingView:
+        """Kicks, bans, unbans, mutes, unmutes or warns. It takes effect at once; the answer comes
+        when it is kept for good. Owner, admins, the master and moderators may, each those below.
+        """
+        instance = await find_instance(node, call, call.args["ref"])
+        await node.desk.moderate(instance.id, call.by, measure_of(given))
+        return NothingView()
+
+    @routes.add(
+        "GET",
+        "/api/instances/<ref>/bans",
+        summary="List who is banned",
+        takes=Paging,
+        gives=ListView[BanView],
+        need="required",
+        errors=(*_WHERE, NotAllowed),
+    )
+    async def get_bans(call: Call, given: Paging) -> ListView[BanView]:
+        """Bans in force, the oldest first, for the owner, admins, the master and moderators."""
+        instance = await find_instance(node, call, call.args["ref"])
+        bans = await node.desk.bans(instance.id, call.by)
+        return listed(part(given, bans), lambda ban: ban_view(ban, node.address))
+
+    @routes.add(
+        "GET",
+        "/api/instances/<ref>/moderations",
+        summary="List who did what to whom",
+        takes=Paging,
+        gives=ListView[ModerationView],
+        need="required",
+        errors=(*_WHERE, PermissionDenied),
+    )
+    async def get_moderations(call: Call, given: Paging) -> ListView[ModerationView]:
+        """The log of moderation, the newest first, for the owner and admins; by the instance's id
+        also when it is closed."""
+        ref = local(node, call, call.args["ref"])
+        owner: str | None = None
+        try:
+            instance = await find_instance(node, call, ref)
+        except InstanceNotFound:
+            if not is_id(ref, "i"):
+                raise
+            # Who owned it then may read on; to all others, there is no such instance.
+            owner = None if call.admin else call.by.user.id
+        else:
+            ref = instance.id
+            if instance.owner != call.by.user.id and not call.admin:
+                raise PermissionDenied
+        page = await node.store.moderations.of(
+            ref, owner=owner, limit=given.limit, offset=given.offset
+        )
+        if owner is not None and not page.total:
+            raise InstanceNotFound
+        return listed(page, lambda one: moderation_view(one, node.address))
+
+    @routes.add(
+        "POST",
+        "/api/instances/<ref>/master",
+        summary="Hand mastership over",
+        takes=MasterInput,
+        gives=NothingView,
+        need="required",
+        errors=(*_WHERE, *_WHOM),
+    )
+    async def hand_over(call: Call, given: MasterInput) -> NothingView:
+        """Makes someone inside the master, until it leaves; the owner may."""
+        instance = await find_instance(node, call, call.args["ref"])
+        await node.desk.hand_over(instance.id, call.by, given.user)
+        return NothingView()
+
+    @routes.add(
+        "PUT",
+        "/api/instances/<ref>/moderators/<user>",
+        summary="Name a moderator",
+        gives=NothingView,
+        need="required",
+        errors=(*_WHERE, *_WHOM),
+    )
+    async def name_moderator(call: Call) -> NothingView:
+        """Names a moderator, inside or not; it stays one until dismissed. The owner may."""
+        instance = await find_instance(node, call, call.args["ref"])
+        await node.desk.name_moderator(instance.id, call.by, call.args["user"])
+        return NothingView()
+
+    @routes.add(
+        "DELETE",
+        "/api/instances/<ref>/moderators/<user>",
+        summary="Dismiss a moderator",
+        gives=NothingView,
+        need="required",
+        errors=(*_WHERE, UserNotFound, NotAllowed),
+    )
+    async def dismiss_moderator(call: Call) -> NothingView:
+        """Dismisses a moderator; one that is none is no error. The owner may."""
+        instance = await find_instance(node, call, call.args["ref"])
+        await node.desk.dismiss_moderator(instance.id, call.by, call.args["user"])
+        return NothingView()
+
+    return routes

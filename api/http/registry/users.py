@@ -1,0 +1,222 @@
+"""`/api/users`: accounts as others see them, and as they see themselves (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import AliasChoices, Field
+
+from api.http.endpoint import Call, Edge, Routes
+from api.http.etags import Shows
+from api.http.lookups import find_user, own_server
+from api.http.pagination import Search, shown
+from api.http.password_check import Proofs
+from api.http.presenters import ANY_USER, AnyUserView, show_user, show_users
+from reileta.errors import (
+    LoginInvalid,
+    NotLoggedIn,
+    PermissionDenied,
+    ServerNotFound,
+    TagUnknown,
+    UserCannotDelete,
+    UserCannotUpdate,
+    UserInvalid,
+    UserNotFound,
+)
+from reileta.protocol.input_types import (
+    Description,
+    DisplayName,
+    Email,
+    GivenPassword,
+    Input,
+    Password,
+    TagList,
+    Username,
+)
+from reileta.protocol.views.registry import ListView, NothingView, UserView
+from reileta.records import ADMIN_TAG, User
+from reileta.rules.tags import USER_TAGS
+from reileta.security.passwords import Passwords
+
+_SHOWN: Final = Shows(("users", "follows", "images"), live=True)
+
+
+class UserUpdate(Input):
+    """What to change; a field that is left out stays as it is."""
+
+    username: Username = Field(default_factory=str)
+    displayname: DisplayName = Field(
+        default_factory=str,
+        validation_alias=AliasChoices("displayname", "display"),
+        description="`display` is another name of this field.",
+    )
+    description: Description | None = Field(default=None, description="null empties it.")
+    email: Email | None = Field(default=None, repr=False, description="null empties it.")
+    status: Literal["online", "away", "busy"] = Field(
+        default="online", description="What friends see while a WebSocket is open."
+    )
+    password: Password = Field(
+        default_factory=str,
+        repr=False,
+        description="Ends all sessions of the user's but the one that asks, of which only the token"
+        " in use lives on.",
+    )
+    current_password: GivenPassword = Field(
+        default_factory=str,
+        repr=False,
+        description="The password as it is, which a user that has one needs to change its own"
+        " password or e-mail address.",
+    )
+    tags: TagList = Field(
+        default=(),
+        description="All tags: they replace the old ones. Admins alone set them.",
+        json_schema_extra=USER_TAGS.schema(),
+    )
+
+
+def user_routes(edge: Edge, passwords: Passwords) -> Routes:
+    """The endpoints that read, change and delete users."""
+    node, auth = edge.node, edge.auth
+    users = node.store.users
+    proofs = Proofs(edge, passwords)
+    routes = Routes("users", edge, invalid=UserInvalid)
+
+    @routes.add(
+        "GET",
+        "/api/users",
+        summary="Search users",
+        takes=Search,
+        gives=ListView[UserView],
+        errors=(ServerNotFound,),
+        shows=_SHOWN,
+    )
+    async def get_users(call: Call, given: Search) -> ListView[AnyUserView]:
+        """Users whose username, displayname or description holds `query`."""
+        own_server(node, call)
+        page = await users.search(query=given.query, limit=given.limit, offset=given.offset)
+        return shown(page, await show_users(node, call, page.items))
+
+    @routes.add(
+        "GET",
+        "/api/users/<ref>",
+        summary="Get a user",
+        gives=ANY_USER,
+        errors=(UserNotFound, ServerNotFound, NotLoggedIn),
+        shows=_SHOWN,
+    )
+    async def get_user(call: Call) -> AnyUserView:
+        """A user by its id or username, or `@me`, `@server`, `@admin`.
+
+        Itself and admins see it as `UserMe`, its friends as `UserFriend`, all others as `User`.
+        """
+        return await show_user(node, call, await find_user(node, call, call.args["ref"]))
+
+    @routes.add(
+        "POST",
+        "/api/users/<ref>",
+        summary="Update a user",
+        takes=UserUpdate,
+        gives=ANY_USER,
+        need="required",
+        errors=(
+            UserNotFound,
+            ServerNotFound,
+            UserCannotUpdate,
+            PermissionDenied,
+            TagUnknown,
+            LoginInvalid,
+        ),
+    )
+    async def update_user(call: Call, given: UserUpdate) -> AnyUserView:
+        """Changes what is given; the user itself and admins may."""
+        user = await find_user(node, call, call.args["ref"])
+        ensure_may_change(call, user)
+        changes: dict[str, Any] = given.given()
+        current = changes.pop("current_password", None)
+        if "description" in changes:
+            changes["description"] = given.description or None
+        if "tags" in changes:
+            changes["tags"] = await settled_tags(call, user, given.tags)
+        password = changes.pop("password", None)
+        if password is not None and user.id == (await users.server_account()).id:
+            raise UserCannotUpdate.field("password", "is none that anyone may have")
+        if password is not None or changes.get("email", user.email) != user.email:
+            await ensure_proven(call, user, current)
+        if changes:
+            user = await users.update(user.id, **changes)
+        if password is not None:
+            user = await changed_password(call, user, password)
+        if changes or password is not None:
+            auth.forget_user(user.id)
+            node.changed("user", user)
+        return await show_user(node, call, user)
+
+    async def settled_tags(call: Call, user: User, tags: tuple[str, ...]) -> frozenset[str]:
+        settled = USER_TAGS.settle(tags, admin=call.admin, before=user.tags)
+        if ADMIN_TAG in user.tags - settled and user.id == (await users.main_admin()).id:
+            raise UserCannotUpdate.field("tags", f"the main admin keeps {ADMIN_TAG}")
+        return settled
+
+    async def ensure_proven(call: Call, user: User, current: str | None) -> None:
+        """Has a user that changes its own password or e-mail address prove who it is: a token that
+        was left lying about is not enough. Others, who may, are admins, and don't know it."""
+        if call.by.user.id != user.id or await users.credentials(user.username) is None:
+            return
+        if current is None:
+            raise UserInvalid.field(
+                "current_password", "is required to change the password or the e-mail address"
+            )
+        await proofs.of_user(user, current, call.ip)
+
+    async def changed_password(call: Call, user: User, password: str) -> User:
+        own = call.by.user.id == user.id
+        revoked = await users.change_password(
+            user.id,
+            await passwords.hash(password),
+            keep=call.by.session_id if own else None,
+            keep_token=call.by.token_hash if own else None,
+        )
+        for session_id in revoked.sessions:
+            auth.forget_session(session_id)
+            await node.end_session(session_id)
+        for token in revoked.tokens:
+            auth.forget_token(token)
+            node.credential_killed(token)
+        return await users.by_id(user.id) or user
+
+    @routes.add(
+        "DELETE",
+        "/api/users/<ref>",
+        summary="Delete a user",
+        gives=NothingView,
+        need="required",
+        errors=(UserNotFound, ServerNotFound, UserCannotDelete),
+    )
+    async def delete_user(call: Call) -> NothingView:
+        """Deletes an account and all that is private of it; the user itself and admins may.
+
+        Its worlds, instances and services become the server's own account's. The server's own
+        account and its main administrator can't be deleted.
+        """
+        user = await find_user(node, call, call.args["ref"])
+        if not may_change(call, user):
+            raise UserCannotDelete
+        async with node.store.blobs.releasing() as loose:
+            deleted = await users.delete(user.id)
+            loose.update(deleted.files)
+            auth.forget_user(user.id)
+            await node.user_deleted(deleted)
+        return NothingView()
+
+    return routes
+
+
+def may_change(call: Call, user: User) -> bool:
+    """Whether the asker is the user, or an admin."""
+    return call.admin or (call.by.user.id == user.id and not call.by.guest)
+
+
+def ensure_may_change(call: Call, user: User) -> None:
+    """Raises UserCannotUpdate for who is neither the user nor an admin."""
+    if not may_change(call, user):
+        raise UserCannotUpdate

@@ -1,0 +1,49 @@
+"""`/session`: the asker's own session, as S shows it (PROTOCOL §8)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from api.http.endpoint import Call, Edge, Routes
+from api.node_api import NodePort
+from reileta.errors import SessionInvalid, SessionNotFound
+from reileta.protocol.views.session import SessionView, held_view, session_view
+from reileta.records import User
+
+
+class SessionAnswer(Struct):
+    """A session."""
+
+    session: SessionView
+
+
+async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
+    """A session as the database has it: what was acknowledged is there. Raises SessionNotFound."""
+    store = node.store
+    state, _ = await store.states.load(id_)
+    held = await store.leases.of_session(id_)
+    if held is None:
+        return session_view(id_, user, state, None)
+    owner = await store.users.by_id(held.resource.owner)
+    kind = store.resources.types.of(held.resource.type)
+    return session_view(id_, user, state, held_view(held, kind, owner, user))
+
+
+def session_routes(edge: Edge) -> Routes:
+    """The endpoint that shows the asker its session."""
+    node = edge.node
+    routes = Routes("sessions", edge, invalid=SessionInvalid, face="session")
+
+    @routes.add(
+        "GET",
+        "/session",
+        summary="Get one's own session",
+        gives=SessionAnswer,
+        need="required",
+        errors=(SessionNotFound,),
+    )
+    async def get_session(call: Call) -> SessionAnswer:
+        """The session that asks, with its state and its resource."""
+        return SessionAnswer(await show_session(node, call.by.session_id, call.by.user))
+
+    return routes

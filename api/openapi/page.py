@@ -1,0 +1,366 @@
+"""`/openapi.json`, and `/docs`, a page to read it.
+
+The page is plain HTML, made once at the start from the same document: it needs no script and
+nothing from another host, and its Content-Security-Policy says so. (The well-known viewers need
+scripts, inline styles or a CDN.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+from quart import Blueprint, Response, request
+from quart.wrappers import Request
+
+from api.http.endpoint import Operation
+from api.http.etags import Data
+from api.openapi.document import document
+from api.openapi.examples import Json
+from api.openapi.websockets import EXTENSION
+
+PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+_ORDER: Final = ("get", "put", "post", "patch", "delete")
+_REFUSAL: Final = {
+    "request": "/api/instances",
+    "time": 1790000000000,
+    "message": "Instance invalid input",
+    "error": {
+        "code": 33,
+        "message": "Instance invalid input",
+        "details": [{"field": "capacity", "message": "must be 1 to 1024"}],
+    },
+}
+_INTRODUCTION: Final = (
+    "Players meet through the WebSocket `/api/ws`; see below, after the endpoints."
+    " A token comes from `/api/auth/login` and goes into each request as `Authorization: Bearer …`."
+    " Metrics for Prometheus are at `/metrics`."
+)
+
+
+def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
+    """The document, the page, its style sheet, and `/` leading to the page."""
+    blueprint = Blueprint("docs", __name__)
+    described = document(operations)
+    as_json = json.dumps(described, ensure_ascii=False).encode()
+    page = render(described).encode()
+    style = files("api.openapi").joinpath("static", "docs.css").read_bytes()
+
+    @blueprint.get("/openapi.json")
+    async def openapi() -> Response:
+        return _kept(request, as_json, "application/json")
+
+    @blueprint.get("/docs")
+    async def docs() -> Response:
+        response = _kept(request, page, "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        return response
+
+    @blueprint.get("/docs/docs.css")
+    async def stylesheet() -> Response:
+        return _kept(request, style, "text/css; charset=utf-8")
+
+    @blueprint.get("/")
+    async def root() -> Response:
+        return Response(b"", 302, {"Location": "/docs"})
+
+    return blueprint
+
+
+def _kept(asked: Request, body: bytes, content_type: str) -> Response:
+    """What anyone may keep and ask about again; 304 if the asker has it."""
+    data = Data.of(body)
+    headers = {name.decode(): value.decode() for name, value in data.headers(private=False)}
+    if not data.is_known(asked.headers.get("If-None-Match")):
+        return Response(body, 200, headers, content_type=content_type)
+    unchanged = Response(b"", 304, headers)
+    del unchanged.headers["Content-Length"], unchanged.headers["Content-Type"]
+    return unchanged
+
+
+def render(described: Json) -> str:
+    """The document as a page."""
+    info = described["info"]
+    groups: dict[str, list[tuple[str, str, Json]]] = {}
+    for path, methods in described["paths"].items():
+        for method in sorted(methods, key=_ORDER.index):
+            groups.setdefault(methods[method]["tags"][0], []).append(
+                (method, path, methods[method])
+            )
+    schemas = described["components"]["schemas"]
+    sockets = described.get(EXTENSION, {})
+    title = escape(info["title"])
+    return "".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title} API</title>",
+            '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
+            f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
+            *(_contents(noun, entries) for noun, entries in groups.items()),
+            *(_socket_contents(path, socket) for path, socket in sockets.items()),
+            '<h2><a href="#schemas">Schemas</a></h2></nav>',
+            f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
+            f"<p>{_prose(_INTRODUCTION)}</p>",
+            '<p>For machines: <a href="/openapi.json">openapi.json</a>. A refusal looks like this;',
+            f" each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
+            *(_group(noun, entries, schemas) for noun, entries in groups.items()),
+            *(_socket(path, socket, schemas) for path, socket in sockets.items()),
+            '<h2 id="schemas">Schemas</h2>',
+            *(_schema(name, schema) for name, schema in schemas.items()),
+            "</main></body></html>",
+        ]
+    )
+
+
+def _contents(noun: str, entries: Iterable[tuple[str, str, Json]]) -> str:
+    links = "".join(
+        f'<li><a href="#{operation["operationId"]}"><b class="{method}">{method.upper()}</b>'
+        f" {escape(path)}</a></li>"
+        for method, path, operation in entries
+    )
+    name = escape(noun)
+    return f'<h2><a href="#noun-{name}">{name.capitalize()}</a></h2><ul>{links}</ul>'
+
+
+def _group(noun: str, entries: Iterable[tuple[str, str, Json]], schemas: Json) -> str:
+    name = escape(noun)
+    return f'<h2 id="noun-{name}">{name.capitalize()}</h2>' + "".join(
+        _operation(method, path, operation, schemas) for method, path, operation in entries
+    )
+
+
+def _operation(method: str, path: str, operation: Json, schemas: Json) -> str:
+    parts = [
+        f'<section id="{operation["operationId"]}">',
+        f'<h3><b class="{method}">{method.upper()}</b> <code>{escape(path)}</code></h3>',
+        f"<p><strong>{escape(operation['summary'])}.</strong> {_prose(operation['description'])}",
+        f" <em>{_credential(operation['security'])}</em></p>",
+    ]
+    if operation["parameters"]:
+        parts.append(_parameters(operation["parameters"]))
+    body = operation.get("requestBody")
+    if body is not None:
+        parts.append(_body(body, schemas))
+    refusals = {}
+    for status, response in operation["responses"].items():
+        if int(status) < 400:
+            parts.append(f"<h4>Answer: {status}</h4>{_success(response)}")
+        else:
+            refusals[status] = response
+    parts.append(f"{_refusals(refusals)}</section>")
+    return "".join(parts)
+
+
+def _body(body: Json, schemas: Json) -> str:
+    """The fields of a JSON body and a sample of it; of another body, what it may be."""
+    parts = ["<h4>Body</h4>"]
+    for kind, content in body["content"].items():
+        schema = content["schema"]
+        if kind != "application/json":
+            parts.append(f"<p><code>{escape(kind)}</code>: {_type(schema)}</p>")
+            continue
+        parts.append(_fields(_resolved(schema, schemas)))
+        if "example" in content:
+            parts.append(_sample(content["example"]))
+    return "".join(parts)
+
+
+def _resolved(schema: Json, schemas: Json) -> Json:
+    """What a reference leads to; anything else as it is."""
+    found: Json = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return found
+
+
+def _success(response: Json) -> str:
+    parts = []
+    if response["description"] != "OK":
+        parts.append(f"<p>{_prose(response['description'])}</p>")
+    for kind, content in response.get("content", {}).items():
+        if "example" in content:
+            parts.append(_sample(content["example"]))
+        else:
+            parts.append(f"<p><code>{escape(kind)}</code></p>")
+    return "".join(parts)
+
+
+def _refusals(answers: Json) -> str:
+    """One line for each code, for they all look alike."""
+    rows = []
+    for status, response in answers.items():
+        for content in response.get("content", {}).values():
+            for example in content.get("examples", {}).values():
+                error = example["value"]["error"]
+                rows.append(
+                    f"<tr><td><b>{status}</b></td><td>{error['code']}</td>"
+                    f"<td>{escape(error['message'])}</td></tr>"
+                )
+    head = "<tr><th>status</th><th>code</th><th>message</th></tr>"
+    return (
+        "<details><summary>Refusals:"
+        f" {', '.join(answers)}</summary><table>{head}{''.join(rows)}</table></details>"
+    )
+
+
+def _credential(security: list[Json]) -> str:
+    if not security:
+        return "Needs no credential."
+    return "A credential is optional." if {} in security else "Needs a credential."
+
+
+def _parameters(parameters: Iterable[Json]) -> str:
+    rows = "".join(
+        f"<tr><td><code>{escape(p['name'])}</code></td><td>{escape(p['in'])}</td>"
+        f"<td>{_type(p['schema'])}</td><td>{_note(p['schema'], p.get('description', ''))}</td></tr>"
+        for p in parameters
+    )
+    return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
+
+
+def _socket_contents(path: str, socket: Json) -> str:
+    links = "".join(
+        f'<li><a href="#{_anchor(path, kind, name)}"><b class="{kind}">{kind.upper()}</b>'
+        f" {escape(name)}</a></li>"
+        for kind, several in (("send", "commands"), ("event", "events"))
+        for name in socket[several]
+    )
+    return f'<h2><a href="#{_anchor(path)}">{escape(path)}</a></h2><ul>{links}</ul>'
+
+
+def _anchor(path: str, *parts: str) -> str:
+    return escape("-".join(("socket", *path.strip("/").split("/"), *parts)))
+
+
+def _socket(path: str, socket: Json, schemas: Json) -> str:
+    """A WebSocket: how it is opened and closed, what is sent on it, what comes."""
+    when = "with the upgrade or after it" if {} in socket["security"] else "with the upgrade"
+    parts = [
+        f'<h2 id="{_anchor(path)}">WebSocket <code>{escape(path)}</code></h2>',
+        f"<p><strong>{escape(socket['summary'])}.</strong> {_prose(socket['description'])}",
+        f" <em>Needs a credential, {when}.</em></p>",
+        f"<p>Messages to the server: {_type(socket['sends'])}; from it:",
+        f" {_type(socket['receives'])}. What is called data below is in their",
+        f" <code>{escape(socket['dataIn'])}</code>.</p>",
+        _codes("Refusals of the upgrade", socket["refusals"]),
+    ]
+    if "groups" in socket:
+        rows = (
+            (f"<b>{escape(name)}</b>", ", ".join(f"<code>{escape(one)}</code>" for one in of))
+            for name, of in socket["groups"].items()
+        )
+        parts.append(f"<details><summary>Groups of events</summary>{_table(rows)}</details>")
+    rows = ((f"<b>{code}</b>", _prose(why)) for code, why in socket["closeCodes"].items())
+    parts.append(f"<details><summary>Close codes</summary>{_table(rows)}</details>")
+    parts += [_command(path, name, one, schemas) for name, one in socket["commands"].items()]
+    parts += [_event(path, name, one) for name, one in socket["events"].items()]
+    return "".join(parts)
+
+
+def _command(path: str, name: str, command: Json, schemas: Json) -> str:
+    data = command["data"]
+    need = "Needs a credential." if command["needsCredential"] else "Needs no credential."
+    return (
+        f'<section id="{_anchor(path, "send", name)}">'
+        f'<h3><b class="send">SEND</b> <code>{escape(name)}</code></h3>'
+        f"<p>{_prose(command['description'])} <em>{need}</em></p>"
+        f"<h4>Data: {_type(data)}</h4>{_fields(_resolved(data, schemas))}"
+        f"{_sample(command['example'])}"
+        f"<h4>Answer: {_type(command['answer'])}</h4>{_sample(command['answerExample'])}"
+        f"{_codes('Refusals', command['errors'])}</section>"
+    )
+
+
+def _event(path: str, name: str, event: Json) -> str:
+    told = event["sentTo"] or "nobody"
+    rows = [("Without a subscription, to", _prose(told))]
+    rows += [
+        (label, _prose(event[key]))
+        for key, label in (("group", "Group"), ("subgroup", "<code>subgroup</code>"))
+        if key in event
+    ]
+    return (
+        f'<section id="{_anchor(path, "event", name)}">'
+        f'<h3><b class="event">EVENT</b> <code>{escape(name)}</code></h3>'
+        f"<p>{_prose(event['description'])}</p>{_table(rows)}"
+        f"<h4>Data: {_type(event['data'])}</h4>{_sample(event['example'])}</section>"
+    )
+
+
+def _codes(title: str, errors: Iterable[Json]) -> str:
+    """Errors in short; of those that refuse a request of HTTP, with the status."""
+    head = "".join(f"<th>{key}</th>" for key in next(iter(errors)))
+    rows = ((escape(str(value)) for value in error.values()) for error in errors)
+    return f"<details><summary>{title}</summary>{_table(rows, f'<tr>{head}</tr>')}</details>"
+
+
+def _table(rows: Iterable[Iterable[str]], head: str = "") -> str:
+    """Cells that are HTML already."""
+    lines = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+    return f"<table>{head}{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _schema(name: str, schema: Json) -> str:
+    return (
+        f'<section id="schema-{escape(name)}"><h3><code>{escape(name)}</code></h3>'
+        f"<p>{_prose(schema.get('description', ''))}</p>{_fields(schema)}</section>"
+    )
+
+
+def _fields(schema: Json) -> str:
+    """An object's fields; a `?` marks those that may be left out."""
+    required = schema.get("required", ())
+    rows = "".join(
+        f"<tr><td><code>{escape(field)}</code>{'' if field in required else '?'}</td>"
+        f"<td>{_type(inner)}</td><td>{_note(inner, inner.get('description', ''))}</td></tr>"
+        for field, inner in schema.get("properties", {}).items()
+    )
+    return f"<table>{rows}</table>" if rows else ""
+
+
+def _note(schema: Json, description: str) -> str:
+    """The description, and the default if there is one that says something."""
+    default = schema.get("default")
+    if default is None or default in ([], "") or default is False:
+        return _prose(description)
+    return f"{_prose(description)} Default <code>{escape(json.dumps(default))}</code>."
+
+
+def _type(schema: Json) -> str:
+    """What a value looks like, in a few words, with links to the schemas."""
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#schema-{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " | ".join(_type(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    words = escape(str(schema.get("type", "any JSON")))
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        words += f", {low} to {high}"
+    low, high = schema.get("minLength"), schema.get("maxLength")
+    if high is not None:
+        words += f", {low or 0} to {high} characters"
+    if "pattern" in schema:
+        words += f", <code>{escape(schema['pattern'])}</code>"
+    return words
+
+
+def _prose(text: str) -> str:
+    """Text with `code` between backticks."""
+    parts = escape(text).split("`")
+    return "".join(
+        f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)
+    )
+
+
+def _sample(value: Any) -> str:
+    return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"

@@ -1,0 +1,217 @@
+"""A WebSocket of the session API: Events and Acks, between the wire and the session (S, §8).
+
+The client acknowledges each event within the time that `hello` names, or is closed (1008). Its own
+events are answered exactly once, in whatever order: with an Ack, or with an event of status
+`error` that names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from actors.delivery.fanout import Batch, Piece
+from actors.delivery.sink import Seat
+from actors.instance.messages import Detach, SessionMessage
+from actors.runtime.errors import ActorStopped
+from actors.runtime.ref import Ref
+from actors.runtime.trace import Sampler, Span, current
+from actors.session.messages import Open, Patch
+from api.errors import close_code_of
+from api.node_api import GatewayPort
+from api.ws.connection_log import SocketLog
+from api.ws.message_rate import FRAMES_PER_MESSAGE, Allowance, weight
+from api.ws.transport.base import Wire
+from reileta.errors import Overloaded, ReiletaError
+from reileta.protocol import session_frames
+from reileta.protocol.session_frames import (
+    FIELD_VALUE,
+    ClientAck,
+    ClientEvent,
+    FrameRefused,
+    ack_frame,
+    event_frame,
+    new_event_id,
+    parse,
+    refusal_frame,
+)
+from reileta.rules.instance.access import Asker
+
+TOO_MANY: Final = 1008
+TRY_AGAIN: Final = 1013
+CREDENTIAL_GONE: Final = 4000
+UNANSWERED: Final = 1024
+"""Events of a client that may wait for their answer; over it they are too many."""
+
+
+class LineConnection:
+    """One socket; a `Line` to the session's actor, and `Served` to the gateway."""
+
+    def __init__(
+        self, node: GatewayPort, sampler: Sampler, wire: Wire, log: SocketLog, asker: Asker
+    ) -> None:
+        self.wire = wire
+        self.asker: Asker | None = asker
+        self.seats: dict[str, Seat] = {}
+        self._node = node
+        self._sampler = sampler
+        self._log = log
+        self._session: Ref[SessionMessage] | None = None
+        self._allowance = Allowance(node.settings)
+        self._owed: dict[str, float] = {}
+        """Events that the client has not acknowledged, with the time by which it must."""
+        self._unanswered: set[str] = set()
+        self._out: list[bytes] = []
+
+    # The gateway's -----------------------------------------------------------------------------
+
+    @property
+    def expires_at(self) -> int:
+        """The session itself closes it when its token is good no longer."""
+        return 1 << 62
+
+    def opened(self) -> None:
+        """The socket is there, and its first trace begins."""
+        span = self._begin()
+        if self._log.observes(span):
+            self._log.opened(span)
+
+    async def greet(self, asker: Asker) -> None:
+        """Has the session take the socket, which greets it with `hello`."""
+        try:
+            for attempt in (1, 2):
+                session = self._session = await self._node.session(asker)
+                try:
+                    await session.ask(Open(self, asker.token_hash, asker.token_expires))
+                except ActorStopped:
+                    if attempt == 2:
+                        raise
+                else:
+                    break
+        except ReiletaError as error:
+            self.close(close_code_of(type(error)) or TRY_AGAIN, error.message)
+
+    def take(self, payload: bytes | None) -> bool:
+        """Takes one message. Never waits, never raises."""
+        self._node.metrics.messages_in += 1
+        span = self._begin()
+        try:
+            # What is beyond one KiB counts whatever it turns out to be, and before it is parsed.
+            if not self._allowance.take(weight(len(payload or b"")) - 1):
+                raise FrameRefused(TOO_MANY, "too many messages")
+            frame = parse(payload)
+            if self._log.observes(span):
+                kind = "ack" if isinstance(frame, ClientAck) else "event"
+                self._log.received(span, kind, len(payload or b""))
+            if isinstance(frame, ClientAck):
+                # Not counted: there are as many as the session's other sockets have it send.
+                self._acknowledged(frame)
+            elif self._allowance.take():
+                self._change(frame)
+            else:
+                raise FrameRefused(TOO_MANY, "too many messages")
+        except FrameRefused as refused:
+            self.close(refused.code, refused.reason)
+        return True
+
+    async def handle(self) -> None:
+        """Nothing is ever left to be waited for."""
+
+    def charge_overhead(self) -> None:
+        """Counts frames that were no messages, at a fraction of a message each."""
+        frames, self.wire.overhead = self.wire.overhead, 0
+        if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
+            self.close(TOO_MANY, "too many frames")
+
+    def look(self, now: float) -> None:
+        """Closes the socket of a client that owes an Ack for too long."""
+        if self._owed and next(iter(self._owed.values())) <= now:
+            self.close(TOO_MANY, "an event was not acknowledged in time")
+
+    def expire(self) -> None:
+        """The credential is no longer valid."""
+        self.close(CREDENTIAL_GONE, "the credential is no longer valid")
+
+    def gone(self) -> None:
+        """The socket is gone. Never waits."""
+        span = self._begin()
+        if self._log.observes(span):
+            self._log.closed(span)
+        if self._session is not None:
+            self._session.signal(Detach(self))
+
+    # What the client says ----------------------------------------------------------------------
+
+    def _acknowledged(self, ack: ClientAck) -> None:
+        if self._owed.pop(ack.id, None) is None:
+            raise FrameRefused(FIELD_VALUE, "id is of no event that waits to be acknowledged")
+
+    def _change(self, event: ClientEvent) -> None:
+        if event.id in self._unanswered:
+            raise FrameRefused(FIELD_VALUE, "id is of an event that is not answered yet")
+        if len(self._unanswered) >= UNANSWERED:
+            raise FrameRefused(TOO_MANY, "too many events wait for their answer")
+        self._unanswered.add(event.id)
+        if self._session is None:
+            self._refuse_now(event.id, Overloaded())
+            return
+        try:
+            self._session.tell(Patch(self, event.id, event.patch))
+        except Overloaded as error:
+            self._refuse_now(event.id, error)
+
+    def _refuse_now(self, event_id: str, error: ReiletaError) -> None:
+        self.refuse(event_id, error)
+        self.flush()
+
+    def _begin(self) -> Span:
+        span = self._sampler.begin()
+        current.set(span)
+        return span
+
+    # The session's -----------------------------------------------------------------------------
+
+    def tell(self, event_id: str, frame: bytes) -> None:
+        """Sends an Event, which the client is to acknowledge in time."""
+        self._owed[event_id] = trio.current_time() + self._node.settings.ack_timeout_ms / 1000
+        self._out.append(frame)
+
+    def ack(self, event_id: str) -> None:
+        """Acknowledges the client's event."""
+        self._unanswered.discard(event_id)
+        self._out.append(ack_frame(event_id, self._node.clock.now_ms()))
+
+    def refuse(self, event_id: str, error: ReiletaError) -> None:
+        """Says that the client's event was refused, in place of the Ack."""
+        self._unanswered.discard(event_id)
+        id_ = new_event_id()
+        self.tell(id_, refusal_frame(id_, event_id, self._node.clock.now_ms(), error))
+
+    def flush(self) -> None:
+        """Writes what it was told, at once."""
+        if self._out:
+            batch = Batch(self._out)
+            self._out = []
+            self.wire.write(((batch, 0, len(batch)),))
+
+    # As any sink -------------------------------------------------------------------------------
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.wire.waiting_bytes
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        self.wire.write(pieces)
+
+    def send(self, frame: bytes) -> None:
+        self.wire.send(frame)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Says why with a last event, which needs no Ack, and closes."""
+        self.flush()
+        payload = {"kind": session_frames.CLOSING, "code": code}
+        now = self._node.clock.now_ms()
+        self.wire.send(event_frame(new_event_id(), now, payload, status="fatal", reason=reason))
+        self.wire.close(code, reason)

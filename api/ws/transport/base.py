@@ -1,0 +1,396 @@
+"""A client's WebSocket, as actors see it: frames go in without waiting, messages come out.
+
+`Wire` is what all kinds share: the backlog, the closing handshake, what is known of the client;
+`ProtocolWire`, what those share that speak WebSocket themselves. How bytes leave and arrive is in
+`api/ws/transport/transports.py` and `api/ws/transport/epoll.py`.
+
+States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from zlib import MAX_WBITS
+
+import structlog
+import trio
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State as ProtocolState
+from websockets.server import ServerProtocol
+
+from actors.delivery.fanout import Batch, Piece
+from actors.delivery.sink import Seat
+from actors.runtime.failures import contain
+from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
+from api.ws.transport.backlog import Backlog
+from reileta.observability.log_events import CONNECTION_FAILED
+from reileta.observability.metrics import Metrics
+
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long the closing handshake may take before the connection is cut."""
+SLOW_CLOSE_TIMEOUT_S: Final = 60.0
+"""The same for a client that is too slow: it must first read what the system holds for it."""
+EARLY_BYTES: Final = 512
+"""Taken at a time of what came right behind the upgrade."""
+_GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What writing raises when the client has gone."""
+FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
+"""So many bytes that are no text count as one frame."""
+DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
+
+_log = structlog.get_logger()
+
+
+class WireState(enum.Enum):
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Held(enum.Enum):
+    """The type of `HELD`: a message that the listener has begun to take."""
+
+    HELD = enum.auto()
+
+
+HELD: Final = Held.HELD
+Messages = list[bytes | Held | None]
+"""What came in: texts; None for a message that was not text; `HELD` first, if the listener has it
+already, and only its `handle` is to come."""
+
+
+class Listener(Protocol):
+    """What takes messages as they come, without waiting."""
+
+    def take(self, payload: bytes | None) -> bool:
+        """Takes a message; False when it holds it, and its `handle` must finish it."""
+        ...
+
+    def charge_overhead(self) -> None:
+        """Frames came that were no messages; `Wire.overhead` says how many."""
+        ...
+
+
+class WireClosed(Exception):
+    """The connection has ended, or is about to; nothing more comes in."""
+
+
+class Wire(ABC):
+    """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
+
+    `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
+    `refusing`: this side closed, and takes no more messages; those that came before the client's
+    own goodbye are still taken. `overhead` counts the frames that came in and were no messages
+    (pings, pongs, parts of messages), for whoever limits the rate. `scope` is cancelled to cut the
+    connection; the gateway serves the wire inside it. `over_limit`: the server has no room for the
+    connection, which is only told so.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_deflate",
+        "_flushing",
+        "_listener",
+        "_metrics",
+        "_nursery",
+        "close_timeout_s",
+        "closing_at",
+        "heard_at",
+        "opened_at",
+        "over_limit",
+        "overhead",
+        "pinged_at",
+        "refusing",
+        "remote",
+        "scope",
+        "seats",
+        "state",
+    )
+
+    def __init__(
+        self, nursery: trio.Nursery, metrics: Metrics, *, backlog_limit_bytes: int, remote: str
+    ) -> None:
+        self.state = WireState.OPEN
+        self.remote = remote
+        self.scope = trio.CancelScope()
+        self.seats: dict[str, Seat] = {}
+        self.opened_at = self.heard_at = trio.current_time()
+        self.pinged_at: float | None = None
+        self.closing_at: float | None = None
+        self.close_timeout_s = CLOSE_TIMEOUT_S
+        self.refusing = False
+        self.over_limit = False
+        self.overhead = 0
+        self._nursery = nursery
+        self._metrics = metrics
+        self._backlog = Backlog(backlog_limit_bytes)
+        self._flushing = False
+        self._listener: Listener | None = None
+        self._deflate = False
+
+    # What actors use ---------------------------------------------------------------------------
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for the client to read."""
+        return self._backlog.size
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Sends the pieces, or keeps what the client can't take yet. Too much: close code 4008."""
+        if self.state is not WireState.OPEN:
+            return
+        if self._deflate:
+            pieces = [batch.deflated(start, end) for batch, start, end in pieces]
+        if self._backlog.size:
+            self._keep(pieces, 0)
+        else:
+            self._write_now(pieces)
+
+    def send(self, frame: bytes) -> None:
+        """Sends one frame, after everything that waits."""
+        self.write(((Batch((frame,)), 0, len(frame)),))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begins the closing handshake, after everything that waits; does nothing if it runs."""
+        if self.state is WireState.OPEN:
+            self.state = WireState.CLOSING
+            self.refusing = True
+            self.closing_at = trio.current_time()
+            self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
+
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        self.scope.cancel()
+
+    # What the gateway uses ---------------------------------------------------------------------
+
+    def listen(self, listener: Listener | None) -> None:
+        """Lets the wire hand messages to the listener by itself, should it have a faster way."""
+        self._listener = listener
+
+    @abstractmethod
+    async def receive(self) -> Messages:
+        """The messages that came in since and that no listener took.
+
+        May be empty. Raises `WireClosed` at the end.
+        """
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Asks whether the client is there; whatever comes in then is an answer."""
+
+    @abstractmethod
+    async def finish(self) -> None:
+        """Sends what still waits, ends the connection, and frees it; bounded in time."""
+
+    # For subclasses ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _write_now(self, pieces: Sequence[Piece]) -> None:
+        """Writes without waiting; what could not be written goes to `_keep`."""
+
+    @abstractmethod
+    def _begin_close(self, code: int, reason: str) -> None: ...
+
+    @abstractmethod
+    async def _flush(self) -> None:
+        """Writes the backlog until it is empty. Raises OSError or Trio's errors when it can't."""
+
+    def _keep(self, pieces: Sequence[Piece], sent: int) -> None:
+        backlog = self._backlog
+        before, conflated = backlog.size, backlog.conflated
+        fits = backlog.push(pieces, sent)
+        self._account(before, conflated)
+        if not fits and self.state is WireState.OPEN:
+            before = backlog.size
+            backlog.clear()
+            self._account(before, backlog.conflated)
+            self._metrics.too_slow += 1
+            self.close_timeout_s = SLOW_CLOSE_TIMEOUT_S
+            self.close(4008, "too slow")
+        elif not fits:
+            self.cut()
+        if not self._flushing:
+            self._flushing = True
+            self._nursery.start_soon(self._flush_contained)
+
+    def _account(self, before: int, conflated: int) -> None:
+        self._metrics.backlog_bytes += self._backlog.size - before
+        self._metrics.conflated += self._backlog.conflated - conflated
+
+    async def _flush_contained(self) -> None:
+        """Writes what waits. Whatever goes wrong is this wire's end, and nobody else's."""
+        try:
+            failure = await contain(self._flush)
+        finally:
+            self._flushing = False
+        if failure is not None:
+            if not isinstance(failure, _GONE):
+                _log.error(CONNECTION_FAILED, exc_info=failure)
+            self.cut()
+
+    def _next_views(self, limit_bytes: int | None = None) -> list[memoryview]:
+        """What to write next, conflated."""
+        before, conflated = self._backlog.size, self._backlog.conflated
+        self._backlog.conflate()
+        self._account(before, conflated)
+        return self._backlog.views(limit_bytes)
+
+    def _taken(self, sent: int) -> None:
+        self._backlog.taken(sent)
+        self._metrics.backlog_bytes -= sent
+        self._metrics.bytes_out += sent
+
+    def _end(self) -> None:
+        """Forgets what waits: the connection is gone."""
+        self.state = WireState.CLOSED
+        self._metrics.backlog_bytes -= self._backlog.size
+        self._backlog = Backlog(0)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long `finish` may take: no time at all once the connection, or all, was cut."""
+        cut = self.scope.cancel_called or trio.current_effective_deadline() == -math.inf
+        return 0 if cut else CLOSE_TIMEOUT_S
+
+    async def _wait_flushed(self) -> None:
+        while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each wire costs memory
+            await trio.sleep(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """A connection that speaks WebSocket from here on, as its wire gets it.
+
+    Attributes:
+        nursery: where the backlog is written.
+        remote: what the client's address is counted as: itself, or its /64 of IPv6.
+        early: what came right behind the upgrade, in the same packet.
+        over_limit: the server has no room for it.
+        take_turn: waits until what came early may be looked at, a piece at a time.
+    """
+
+    protocol: ServerProtocol
+    nursery: trio.Nursery
+    metrics: Metrics
+    backlog_limit_bytes: int
+    remote: str
+    early: bytes = b""
+    over_limit: bool = False
+    take_turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+
+
+class ProtocolWire(Wire):
+    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
+
+    __slots__ = ("_early", "_fragments", "_over", "_protocol", "_take_turn")
+
+    def __init__(self, upgraded: Upgraded) -> None:
+        super().__init__(
+            upgraded.nursery,
+            upgraded.metrics,
+            backlog_limit_bytes=upgraded.backlog_limit_bytes,
+            remote=upgraded.remote,
+        )
+        self._protocol = upgraded.protocol
+        self._fragments: list[bytes] | None = None
+        self._over = False
+        self._early = upgraded.early
+        self._take_turn = upgraded.take_turn
+        self.over_limit = upgraded.over_limit
+        # All who compress share one copy, made with the largest window: not for smaller memories.
+        self._deflate = any(
+            isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS
+            for one in upgraded.protocol.extensions
+        )
+
+    async def receive(self) -> Messages:
+        if self._over:
+            raise WireClosed
+        if self._early:
+            # Not all at once, as with all that comes later.
+            await self._take_turn()
+            early, self._early = self._early[:EARLY_BYTES], self._early[EARLY_BYTES:]
+            return self._feed(early)
+        return self._feed(await self._receive_bytes())
+
+    def ping(self) -> None:
+        self.pinged_at = trio.current_time()
+        self._protocol.send_ping(b"")
+        self._send_protocol()
+
+    @abstractmethod
+    async def _receive_bytes(self) -> bytes:
+        """What came in since; empty at the end of the stream."""
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        if self._protocol.state is ProtocolState.OPEN:
+            self._protocol.send_close(code, reason)
+            self._send_protocol()
+
+    def _feed(self, data: bytes) -> Messages:
+        if not data:
+            raise WireClosed
+        self.heard_at = trio.current_time()
+        self.pinged_at = None
+        self._metrics.bytes_in += len(data)
+        self._protocol.receive_data(data)
+        messages = self._collect()
+        return [] if self.refusing else messages
+
+    def _collect(self) -> Messages:
+        """The messages in what was fed, put together from their fragments."""
+        messages: Messages = []
+        frames = self._protocol.events_received()
+        for frame in frames:
+            if isinstance(frame, Frame) and frame.opcode in DATA_OPCODES:
+                self._collect_frame(frame, messages)
+        self.overhead += len(frames) - len(messages)
+        self._send_protocol()
+        if self._protocol.eof_sent:
+            # The client said goodbye, or broke the protocol and was told so.
+            self._over = True
+            if self.state is WireState.OPEN:
+                self.state = WireState.CLOSING
+                self.closing_at = trio.current_time()
+        return messages
+
+    def _collect_frame(self, frame: Frame, messages: Messages) -> None:
+        data = bytes(frame.data)
+        if frame.opcode is not Opcode.CONT:
+            kind = b"" if frame.opcode is Opcode.BINARY else b"text"
+            if frame.fin:
+                messages.append(data if kind else None)
+                if not kind:
+                    self.overhead += len(data) // FRAME_BYTES
+            else:
+                self._fragments = [kind, data]
+            return
+        assert self._fragments is not None
+        if data:  # the limit of size would let any number of empty ones through
+            self._fragments.append(data)
+        if frame.fin:
+            kind, *parts = self._fragments
+            self._fragments = None
+            messages.append(b"".join(parts) if kind else None)
+            if not kind:
+                self.overhead += sum(map(len, parts)) // FRAME_BYTES
+
+    def _send_protocol(self) -> None:
+        """Puts what the protocol itself has to say (pongs, close frames) behind what waits."""
+        # Empty: the end of the stream, which is `finish`'s.
+        frames = [data for data in self._protocol.data_to_send() if data]
+        if frames:
+            batch = Batch(frames)
+            pieces = ((batch, 0, len(batch)),)
+            if self._backlog.size:
+                self._keep(pieces, 0)
+            else:
+                self._write_now(pieces)

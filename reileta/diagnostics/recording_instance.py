@@ -1,0 +1,203 @@
+"""The rules of an instance with a tape that runs along: each call goes onto it, as it ended.
+
+`TapedInstance` is an `Instance`; only its rules are wrapped, those methods that change it. What can
+be asked of it costs what it always does, and an instance without a tape pays nothing at all.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import GenericAlias
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+
+from reileta.records import InstanceChanges
+from reileta.rules.instance.candidates import Candidate, Candidates, State
+from reileta.rules.instance.instance import Instance
+
+OPENING: Final = "__init__"
+"""The rule by which an instance is made."""
+
+RULES: Final = (
+    "absent",
+    "administers",
+    "admit",
+    "candidate",
+    "close",
+    "dismiss_moderator",
+    "hand_over",
+    "inherit",
+    "join",
+    "leave",
+    "lost",
+    "moderate",
+    "name_moderator",
+    "present",
+    "refuse",
+    "restore",
+    "resume",
+    "speak",
+    "tick",
+    "update",
+    "withdraw",
+)
+"""The methods of `Instance` that change it."""
+
+
+class Tape(Protocol):
+    """Where calls go. `called` must not raise."""
+
+    def called(
+        self,
+        rule: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        ids: Sequence[str],
+        raised: str | None,
+    ) -> None:
+        """A rule was called, and is done; see `reileta.recording.Called`."""
+        ...
+
+
+Packer: TypeAlias = Callable[[Any], Any]
+
+
+def _pack_candidates(candidates: Candidates) -> list[tuple[State, Candidate]]:
+    return list(candidates.each())
+
+
+def _unpack_candidates(some: list[tuple[State, Candidate]]) -> Candidates:
+    candidates = Candidates()
+    for state, one in some:
+        candidates.put(state, one)
+    return candidates
+
+
+def _unpack_changes(given: dict[str, Any]) -> InstanceChanges:
+    if "tags" in given:
+        given["tags"] = frozenset(given["tags"])
+    return InstanceChanges(**given)
+
+
+class Call:
+    """How the arguments of one rule are written down, and read again."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.function: Callable[..., Any] = getattr(Instance, rule)
+        self.signature = inspect.signature(self.function)
+        self._types: dict[str, Any] = {}
+        self._packers: dict[str, Packer] = {}
+        self._unpackers: dict[str, Packer] = {}
+        for name, hint in typing.get_type_hints(self.function).items():
+            if name not in ("new_player_id", "return"):
+                self._learn(name, hint)
+
+    def _learn(self, name: str, hint: Any) -> None:
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if hint is Candidates:
+            hint = list[tuple[State, Candidate]]
+            self._packers[name] = _pack_candidates
+            self._unpackers[name] = _unpack_candidates
+        elif hint is InstanceChanges:
+            hint = dict[str, Any]
+            self._packers[name] = InstanceChanges.given
+            self._unpackers[name] = _unpack_changes
+        elif origin is not None and issubclass(_class(origin), Mapping):
+            hint = GenericAlias(dict, inner)
+            self._packers[name] = dict
+        elif origin is not None and _class(origin) is Iterable:
+            hint = GenericAlias(tuple, (inner[0], ...))
+            self._packers[name] = tuple
+        elif float in (hint, *inner):  # a number that came as an integer stays one
+            hint = int | hint
+        self._types[name] = hint
+
+    @property
+    def mutable(self) -> bool:
+        """Whether arguments must be written down before the call, which could change them."""
+        return bool(self._packers)
+
+    def packed(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments as plain values."""
+        bound = self.signature.bind(None, *args, **kwargs).arguments
+        named = {name: value for name, value in bound.items() if name in self._types}
+        for name, packer in self._packers.items():
+            if name in named:
+                named[name] = packer(named[name])
+        return (), named
+
+    def unpacked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, from what a recording holds.
+
+        Raises:
+            TypeError, msgspec.ValidationError: they don't fit this version's rule.
+        """
+        bound = self.signature.bind_partial(None, *args, **kwargs).arguments
+        named: dict[str, Any] = {}
+        for name, value in bound.items():
+            if name in self._types:
+                named[name] = msgspec.convert(value, self._types[name])
+        for name, unpacker in self._unpackers.items():
+            if name in named:
+                named[name] = unpacker(named[name])
+        return named
+
+
+def _class(origin: Any) -> type:
+    return origin if isinstance(origin, type) else object
+
+
+CALLS: Final = {rule: Call(rule) for rule in (OPENING, *RULES)}
+
+
+class TapedInstance(Instance):
+    """An instance whose rules go onto a tape; the arguments are those of `Room`."""
+
+    def __init__(self, tape: Tape, *args: Any, **kwargs: Any) -> None:
+        self._tape = tape
+        self._ids: list[str] = []
+        self._within = False
+        make = kwargs.pop("new_player_id")
+
+        def new_player_id() -> str:
+            made: str = make()
+            self._ids.append(made)
+            return made
+
+        packed = CALLS[OPENING].packed(args, {**kwargs, "new_player_id": new_player_id})
+        super().__init__(*packed[0], **packed[1], new_player_id=new_player_id)
+        tape.called(OPENING, *packed, (), None)
+
+
+def _taped(call: Call) -> Callable[..., Any]:
+    rule, function, mutable = call.rule, call.function, call.mutable
+
+    @functools.wraps(function)
+    def taped(self: TapedInstance, *args: Any, **kwargs: Any) -> Any:
+        if self._within:  # a rule of a rule
+            return function(self, *args, **kwargs)
+        packed = call.packed(args, kwargs) if mutable else (args, kwargs)
+        raised: str | None = None
+        self._within = True
+        try:
+            return function(self, *args, **kwargs)
+        except BaseException as error:
+            raised = type(error).__name__
+            raise
+        finally:
+            self._within = False
+            ids, self._ids = self._ids, []
+            self._tape.called(rule, *packed, ids, raised)
+
+    return taped
+
+
+for _rule in RULES:
+    setattr(TapedInstance, _rule, _taped(CALLS[_rule]))

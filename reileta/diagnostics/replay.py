@@ -1,0 +1,211 @@
+"""A recording played again, through the rules that it was made with, to the same end.
+
+Nothing here knows of actors, sockets or the present time: each call that was recorded is made
+again, in its order, with the times and player ids of then. So a replay shows what an instance was
+at any moment, and what crashed the rules crashes them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import msgspec
+
+from reileta.diagnostics.recording import Called, Ended, NotARecording, Opened, Reader, Received
+from reileta.diagnostics.recording_instance import CALLS, OPENING
+from reileta.diagnostics.stable_repr import plain
+from reileta.rules.instance.instance import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One call of a rule, made again.
+
+    Exactly one of `answer` and `error` says how it ended. `differs` says what is not as it was
+    recorded, which happens when the rules are not those of the recording's version.
+    """
+
+    rule: str
+    arguments: dict[str, Any]
+    answer: Any = None
+    error: Exception | None = None
+    differs: str | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """One message (None: before the first), and the calls of the rules that it led to."""
+
+    number: int
+    message: Received | None
+    calls: list[Played] = field(default_factory=list)
+
+
+class Replay:
+    """One replay of a recording: iterate `steps` once, then look at the rest.
+
+    Attributes:
+        opened: how the recording begins.
+        rules: the instance as it is now; None when the recording ends before it was made.
+        ended: how the recording ends; None when it was cut off.
+        messages, calls, refused: how many there were; `refused` are calls that raised.
+        differing: calls that did not end as they did when they were recorded.
+
+    Raises NotARecording when made from what is none.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._reader = Reader(file)
+        self._records = iter(self._reader)
+        first = next(self._records, None)
+        if not isinstance(first, Opened):
+            raise NotARecording("it has no beginning")
+        self.opened = first
+        self.rules: Instance | None = None
+        self.ended: Ended | None = None
+        self.messages = self.calls = self.refused = self.differing = 0
+        self._ids: list[str] = []
+
+    @property
+    def damage(self) -> str | None:
+        """Why the file was not read to its end, or None."""
+        return self._reader.damage
+
+    @property
+    def as_recorded(self) -> bool | None:
+        """Whether all came out as it did then; None: so far, but the end state was not recorded."""
+        if self.differing:
+            return False
+        if self.ended is None or self.ended.state is None or self.rules is None:
+            return None
+        return self.ended.state == digest(self.rules)
+
+    def steps(self) -> Iterator[Step]:
+        """Each message with what it did, as soon as that is known."""
+        step = Step(0, None)
+        for record in self._records:
+            if isinstance(record, Called):
+                step.calls.append(self._play(record))
+            elif isinstance(record, Received):
+                if step.message is not None or step.calls:
+                    yield step
+                self.messages += 1
+                step = Step(self.messages, record)
+            elif isinstance(record, Ended):
+                self.ended = record
+        if step.message is not None or step.calls:
+            yield step
+
+    def run(self) -> None:
+        """Plays it to its end."""
+        for _ in self.steps():
+            pass
+
+    def _play(self, called: Called) -> Played:
+        self.calls += 1
+        played = self._call(called)
+        if played.error is not None:
+            self.refused += 1
+        if played.differs is not None:
+            self.differing += 1
+        return played
+
+    def _call(self, called: Called) -> Played:
+        call = CALLS.get(called.rule)
+        if call is None:
+            return _lost(called, "there is no such rule in this version")
+        try:
+            arguments = call.unpacked(called.args, called.kwargs)
+        except (TypeError, msgspec.ValidationError) as error:
+            return _lost(called, f"its arguments do not fit this version: {error}")
+        if (called.rule == OPENING) != (self.rules is None):
+            return _lost(called, "it is out of its order")
+        self._ids = list(called.ids)
+        answer: Any = None
+        with _Kept() as kept:
+            if self.rules is None:
+                self.rules = Instance(**arguments, new_player_id=self._new_player_id)
+            else:
+                answer = call.function(self.rules, **arguments)
+        raised = None if kept.error is None else type(kept.error).__name__
+        differs: list[str] = []
+        if raised != called.raised:
+            differs.append(f"it {_ended(called.raised)} then, and {_ended(raised)} now")
+        if self._ids:
+            differs.append("it made fewer players than then")
+        return Played(called.rule, arguments, answer, kept.error, "; ".join(differs) or None)
+
+    def _new_player_id(self) -> str:
+        if not self._ids:
+            raise LookupError("a player came in who did not when this was recorded")
+        return self._ids.pop(0)
+
+
+def _lost(called: Called, why: str) -> Played:
+    arguments = {f"#{place}": value for place, value in enumerate(called.args)}
+    return Played(called.rule, {**arguments, **called.kwargs}, differs=why)
+
+
+def _ended(raised: str | None) -> str:
+    return "did" if raised is None else f"raised {raised}"
+
+
+class _Kept:
+    """A block whose exception is kept: a crash of the rules is a part of the replay."""
+
+    error: Exception | None = None
+
+    def __enter__(self) -> _Kept:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+            return True
+        return False
+
+
+# What is to be seen of an instance ----------------------------------------------------------------
+
+
+def state(rules: Instance) -> dict[str, Any]:
+    """All that decides what an instance does next, as plain values, in a fixed order."""
+    moderation = rules.moderation
+    return {
+        "record": rules.record,
+        "owner": rules.owner,
+        "master": rules.master,
+        "closed": rules.closed,
+        "empty_since": rules.empty_since,
+        "next_deadline": rules.next_deadline(),
+        "seats": {"taken": rules.taken, "capacity": rules.record.capacity},
+        "players": [
+            {
+                "player": one,
+                "role": rules.role_of(one.user),
+                "audible": one.id in rules.audible,
+                "in_grace": rules.in_grace(one.session),
+            }
+            for one in rules.players.values()
+        ],
+        "moderators": list(rules.roles.moderators),
+        "candidates": list(rules.entries()),
+        "invited": dict(rules.invited),
+        "bans": list(rules.bans.values()),
+        "mutes": list(moderation.mutes.values()),
+        "retained": list(rules.retained()),
+    }
+
+
+def digest(rules: Instance) -> bytes:
+    """The SHA-256 of the state, by which two are told apart."""
+    return hashlib.sha256(plain(state(rules), whole=True).encode()).digest()

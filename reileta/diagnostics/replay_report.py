@@ -1,0 +1,153 @@
+"""A replay as text: what each message did, and what the instance was in the end.
+
+The text depends on the recording alone, so two replays of one file are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from reileta.diagnostics.recording import Reason
+from reileta.diagnostics.recording_instance import OPENING
+from reileta.diagnostics.replay import Played, Replay, Step, state
+from reileta.diagnostics.stable_repr import plain
+from reileta.rules.instance.events import Happening
+from reileta.rules.instance.instance import DROPPED, TO_ALL, Instance, Spoken
+
+_REASONS: dict[Reason, str] = {
+    "stopped": "the instance stopped in order",
+    "crashed": "the instance crashed",
+    "overflow": "the recording was given up, because the disk was too slow; the instance went on",
+    "limit": "the recording was given up, because the folder was full; the instance went on",
+    "unrecordable": "the recording was given up at a call that could not be written down",
+}
+
+
+def retell(replay: Replay, *, steps: bool = False) -> Iterator[str]:
+    """The lines of the whole replay, which is played on the way; `steps` has each message told."""
+    opened = replay.opened
+    yield f"{opened.instance}, from {_time(opened.at)} on, recorded by reileta {opened.reileta}"
+    for step in replay.steps():
+        if steps:
+            yield ""
+            yield from _step(step, opened.at)
+    yield ""
+    yield (
+        f"{_count(replay.messages, 'message')}, {_count(replay.calls, 'call')} of the rules,"
+        f" {replay.refused} of them refused"
+    )
+    yield from _end(replay)
+    yield ""
+    if replay.rules is None:
+        yield "the recording ends before there was an instance"
+    else:
+        yield from _state(replay.rules)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _time(at_ms: int) -> str:
+    seconds, ms = divmod(at_ms, 1000)
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    except (OverflowError, ValueError, OSError):
+        return f"{at_ms} ms"
+
+
+def _since(at_ms: int, begin_ms: int) -> str:
+    return f"{(at_ms - begin_ms) / 1000:+.3f} s"
+
+
+def _step(step: Step, begin_ms: int) -> Iterator[str]:
+    message = step.message
+    if message is None:
+        yield "at the start"
+    else:
+        said = f"#{step.number} {_since(message.at, begin_ms)} {plain(message.kind)[1:-1]}"
+        said += f", message {message.id}"
+        if message.cause:
+            said += f" caused by {message.cause}"
+        if message.socket is not None:
+            said += f", socket {message.socket}"
+        if message.trace:
+            said += f", trace {message.trace:016x}"
+        yield said
+    for played in step.calls:
+        yield from _played(played)
+    if not step.calls:
+        yield "    asks nothing of the rules"
+
+
+def _played(played: Played) -> Iterator[str]:
+    rule = "Instance" if played.rule == OPENING else plain(played.rule)[1:-1]
+    arguments = ", ".join(f"{name}={plain(value)}" for name, value in played.arguments.items())
+    yield f"    {rule}({arguments})"
+    if played.error is not None:
+        yield f"        raises {_error(played.error)}"
+    else:
+        for line in _answer(played.answer):
+            yield f"        {line}"
+    if played.differs is not None:
+        yield f"        differs from the recording: {played.differs}"
+
+
+def _error(error: Exception) -> str:
+    said = str(error)
+    return f"{type(error).__name__}: {plain(said)[1:-1]}" if said else type(error).__name__
+
+
+def _answer(answer: Any) -> Iterator[str]:
+    if isinstance(answer, Spoken):
+        yield _spoken(answer)
+    elif isinstance(answer, list):
+        yield from (plain(happening) for happening in answer)
+    elif isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list):
+        happenings: list[Happening] = answer[1]
+        yield f"answers {plain(answer[0])}"
+        yield from (plain(happening) for happening in happenings)
+    elif answer is not None:
+        yield f"answers {plain(answer)}"
+
+
+def _spoken(spoken: Spoken) -> str:
+    if spoken == TO_ALL:
+        return "goes to everyone else"
+    if spoken == DROPPED:
+        return "is dropped: what is kept is newer"
+    return f"goes to {plain(spoken.to)}"
+
+
+def _end(replay: Replay) -> Iterator[str]:
+    ended, damage = replay.ended, replay.damage
+    if ended is not None:
+        said = _REASONS[ended.reason]
+        if ended.error is not None:
+            said += f" ({plain(ended.error)[1:-1]})"
+        yield f"{_since(ended.at, replay.opened.at)}: {said}"
+    elif damage is None:
+        yield "the recording breaks off: the server runs still, or was killed"
+    if damage is not None:
+        yield f"the file can't be read to its end: {damage}"
+    match replay.as_recorded:
+        case True:
+            yield "the replay came out as it did then"
+        case None:
+            yield "every call came out as it did then; the state at the end was not recorded"
+        case False if replay.differing:
+            yield f"the replay differs in {_count(replay.differing, 'call')}: see --steps"
+        case False:
+            yield "the replay differs: the calls agree, but the state at the end does not"
+
+
+def _state(rules: Instance) -> Iterator[str]:
+    yield "the instance at the end"
+    for name, value in state(rules).items():
+        if isinstance(value, list):
+            yield f"    {name}: {len(value)}"
+            yield from (f"        {plain(one)}" for one in value)
+        else:
+            yield f"    {name}: {plain(value)}"

@@ -1,0 +1,148 @@
+"""A trace as text: a tree for a terminal or a pipe, and a sequence diagram for Mermaid.
+
+All of it is ASCII, so that nothing on its way has to know an encoding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from reileta.diagnostics.stable_repr import quoted
+from reileta.diagnostics.trace_reader import Found, Step
+
+SOCKETS: Final = "sockets"
+
+_UUID: Final = re.compile(r"([a-z]_[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9 _./:,()@+*-]")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def draw(root: Step, trace: str) -> Iterator[str]:
+    """The tree: when each step began, counted from the trace's beginning, and how long it took."""
+    steps = list(_walk(root))
+    ends = max(step.ends_us for step, _ in steps)
+    begins = f"{_EPOCH + timedelta(microseconds=root.begins_us):%Y-%m-%dT%H:%M:%S.%fZ}"
+    yield f"trace {trace}, {begins}, {_ms(ends - root.begins_us)}"
+    yield ""
+    yield f"{'at':>13}  {'took':>12}"
+    for step, branch in steps:
+        took = "" if step.took_us is None else _ms(step.took_us)
+        at = f"+{_ms(step.begins_us - root.begins_us)}"
+        yield f"{at:>13}  {took:>12}  {branch}{_said(step)}"
+
+
+def _walk(root: Step) -> Iterator[tuple[Step, str]]:
+    """Each step with the branches before it, the causing before the caused; of any depth."""
+    waiting: list[tuple[Step, str, str]] = [(root, "", "")]
+    while waiting:
+        step, branch, below = waiting.pop()
+        yield step, branch
+        last = len(step.caused) - 1
+        for place, one in reversed(list(enumerate(step.caused))):
+            end = place == last
+            waiting.append(
+                (one, below + ("`- " if end else "|- "), below + ("   " if end else "|  "))
+            )
+
+
+def _ms(us: int) -> str:
+    return f"{us / 1000:.3f} ms"
+
+
+def _said(step: Step) -> str:
+    if step.sent is not None:
+        return _frames(step.sent)
+    said = f"{_ascii(step.place)}: {_ascii(step.what)}"
+    if step.message is not None:
+        said += f" #{step.message}"
+    if step.waited_us is not None:
+        said += f", waited {_ms(step.waited_us)}"
+    if step.error is not None:
+        said += f", refused with {step.error}"
+    return said
+
+
+def _frames(sent: tuple[int, int, int]) -> str:
+    frames, sockets, drain = sent
+    said = f"{frames} frame{'' if frames == 1 else 's'}"
+    said += f" to {sockets} socket{'' if sockets == 1 else 's'}"
+    return said if drain == 1 else f"{said}, with {drain - 1} other messages' in one write"
+
+
+def _ascii(text: str) -> str:
+    return quoted(text)[1:-1].encode("ascii", "backslashreplace").decode()
+
+
+def mermaid(root: Step) -> Iterator[str]:
+    """The same as the source of a Mermaid sequence diagram; ids are cut to where they differ."""
+    names: dict[str, str] = {}
+    arrows: list[tuple[int, str]] = []
+    waiting = [(root, one) for one in root.caused]
+    names[root.place] = "p0"
+    for cause, step in waiting:  # which grows meanwhile
+        waiting.extend((step, one) for one in step.caused)
+        arrows.append((step.sent_us, _arrow(cause, step, names)))
+    arrows.sort(key=lambda each: each[0])
+    yield "sequenceDiagram"
+    for place, name in names.items():
+        yield f"    participant {name} as {_short(place)}"
+    first = _clean(root.what)
+    yield f"    Note over p0: {first}"
+    for _, arrow in arrows:
+        yield f"    {arrow}"
+    if root.took_us is not None:
+        refused = "" if root.error is None else f", refused with {root.error}"
+        yield f"    Note over p0: done after {_ms(root.took_us)}{refused}"
+
+
+def _arrow(cause: Step, step: Step, names: dict[str, str]) -> str:
+    if step.sent is not None:
+        to = _name(SOCKETS, names)
+        return f"{_name(step.place, names)}->>{to}: {_clean(_frames(step.sent))}"
+    at = _name(step.place, names)
+    if step.message is None:
+        return f"Note over {at}: {_clean(step.what)}"
+    said = _clean(step.what)
+    if step.took_us is not None:
+        said += f" ({_ms(step.took_us)})"
+    if step.error is not None:
+        said += f", refused with {step.error}"
+    return f"{_name(cause.place, names)}->>{at}: {said}"
+
+
+def remarks(found: Found) -> Iterator[str]:
+    """What is to be said of a log that could not be read whole."""
+    if found.foreign:
+        yield f"{found.foreign} of {found.lines} lines are no JSON, and were passed over"
+    if found.cut:
+        yield "the last line is cut off, and was passed over"
+    if found.left_off:
+        yield f"{found.left_off} events were left off: there are too many"
+
+
+def nothing(found: Found, trace: str) -> str:
+    """Why there may be nothing to draw, and what to do."""
+    if not found.lines:
+        return "the log is empty"
+    if found.foreign == found.lines:
+        return "this is no JSON log: serve with --log-format json"
+    return (
+        f"no event of trace {trace} in {found.lines} lines: traces are logged at --log-level debug,"
+        " or as many as --trace-sample says"
+    )
+
+
+def _name(place: str, names: dict[str, str]) -> str:
+    return names.setdefault(place, f"p{len(names)}")
+
+
+def _short(place: str) -> str:
+    return _clean(_UUID.sub(r"\1", place))
+
+
+def _clean(text: str) -> str:
+    """Without what means something to Mermaid: `;` ends a statement, `#` begins an entity."""
+    return _STRANGE.sub("?", text)

@@ -1,1 +1,0 @@
-"""What servers know each other by: their keys."""

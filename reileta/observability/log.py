@@ -1,0 +1,173 @@
+"""The log: one event a line on standard output, readable or JSON, and never a secret in it.
+
+`configure` is called once, before anything logs. Everyone else takes a logger from structlog, binds
+its ids once and names events by the constants of `reileta.logevents`:
+
+    log = structlog.get_logger().bind(instance=instance_id)
+    log.info(logevents.ACTOR_STARTED, trace=trace)
+
+In JSON, `time` (ISO 8601, UTC), `level`, `event` and, where there is one, `trace` come first; an
+exception is a structure under `exception`, without the values of local variables. What libraries
+say through `logging` comes the same way as `library.said`, from level info on: below that some of
+them quote what passes through them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Final, Literal, TextIO, cast
+
+import msgspec
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from reileta.observability import log_events, redact
+
+Format = Literal["console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_FIRST: Final = ("time", "level", "event", "trace")
+_CHATTY: Final = ("httpx", "httpcore", "hypercorn.access")
+"""Libraries that log every request, whose query may hold a credential: warnings only."""
+
+# Escapes what moves a terminal's cursor or begins a line, so that input can't forge log lines.
+_CONTROL: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+_CONTROL_IN_TRACEBACK: Final = {code: said for code, said in _CONTROL.items() if code != ord("\n")}
+
+
+def configure(
+    format: Format = "console",  # noqa: A002 - the option's name
+    level: Level = "info",
+    *,
+    stream: TextIO | None = None,
+    colors: bool | None = None,
+    extra: Sequence[Processor] = (),
+) -> None:
+    """Sets up structlog and the standard library's logging for this process.
+
+    `stream` is standard output when None. `colors` None means: if the stream is a terminal.
+    `extra` processors may add to events; redaction comes after them.
+    Calling it again replaces what was set up, for loggers that have not logged yet.
+    """
+    out = sys.stdout if stream is None else stream
+    colored = out.isatty() if colors is None else colors
+    least = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            *extra,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            *(_json_processors() if format == "json" else _console_processors(colored)),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=_LinesFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if isinstance(handler, _ToStructlog):
+            root.removeHandler(handler)
+    root.addHandler(_ToStructlog())
+    root.setLevel(max(least, logging.INFO))
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+def get_logger(**bound: object) -> FilteringBoundLogger:
+    """A logger with these keys bound."""
+    return cast(FilteringBoundLogger, structlog.get_logger(**bound))
+
+
+def _json_processors() -> list[Processor]:
+    tracebacks = ExceptionDictTransformer(show_locals=False, use_rich=False, max_frames=30)
+    return [
+        structlog.processors.ExceptionRenderer(tracebacks),
+        _redacted,
+        _ordered,
+        structlog.processors.JSONRenderer(serializer=_to_json),
+    ]
+
+
+def _console_processors(colored: bool) -> list[Processor]:
+    return [
+        structlog.processors.format_exc_info,
+        _redacted,
+        _one_line,
+        structlog.dev.ConsoleRenderer(colors=colored, timestamp_key="time", pad_event_to=22),
+    ]
+
+
+def _redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return cast(EventDict, redact.value(event))
+
+
+def _ordered(_logger: WrappedLogger, _method: str, event: EventDict) -> Mapping[str, Any]:
+    first = {key: event[key] for key in _FIRST if key in event}
+    return {**first, **event}
+
+
+def _one_line(_logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> EventDict:
+    for key, value in event.items():
+        if not isinstance(value, bool | int | float | None):
+            escapes = _CONTROL_IN_TRACEBACK if key == "exception" else _CONTROL
+            event[key] = str(value).translate(escapes)
+    return event
+
+
+def _to_json(event: Mapping[str, object], **_unused: object) -> str:
+    try:
+        return msgspec.json.encode(event).decode()
+    except (OverflowError, UnicodeEncodeError):
+        # An integer past 64 bits, or half a surrogate pair: the standard library escapes those.
+        return json.dumps(event)
+
+
+class _Lines:
+    """Writes each event in one call; a log that nobody reads any more must not stop the server."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        try:
+            self._stream.write(message + "\n")
+            self._stream.flush()
+        except UnicodeEncodeError:
+            self._stream.write(message.encode("ascii", "backslashreplace").decode() + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A closed pipe or file: there is nowhere left to say so.
+            return
+
+    debug = info = warning = warn = error = err = critical = fatal = exception = log = msg
+
+
+class _LinesFactory:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, *_args: object) -> _Lines:
+        return _Lines(self._stream)
+
+
+class _ToStructlog(logging.Handler):
+    """Hands records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        keys: dict[str, object] = {"logger": record.name, "message": message}
+        if record.exc_info and record.exc_info[0] is not None:
+            keys["exc_info"] = record.exc_info
+        structlog.get_logger().log(level, log_events.LIBRARY_SAID, **keys)

@@ -1,0 +1,124 @@
+"""The protocol's messages as bytes, ready for a socket: JSON inside one unmasked WebSocket frame.
+
+A server's frames carry no mask, so one `bytes` serves every receiver (RFC 6455 §5.1, PROTOCOL §7).
+`state` and `data` are JSON texts that pass through byte for byte.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Final
+
+import msgspec
+
+from reileta.errors import ReiletaError
+from reileta.protocol.events import INSTANCE_DATA
+
+EMPTY: Final = b"{}"
+DEFLATE_FROM: Final = 128
+"""Frames shorter than this are not compressed, in bytes."""
+
+encode: Final = msgspec.json.Encoder().encode
+"""Any value as JSON text."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """The payload (UTF-8) as one final, unmasked text frame."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1) + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2) + payload
+    return b"\x81\x7f" + size.to_bytes(8) + payload
+
+
+def payload_of(frame: bytes | memoryview) -> bytes:
+    """The payload of a frame that `text_frame` made."""
+    size = frame[1]
+    return bytes(frame[{126: 4, 127: 10}.get(size, 2) :])
+
+
+def deflate(frame: bytes | memoryview) -> bytes:
+    """The same text frame compressed by permessage-deflate, without context takeover (RFC 7692).
+
+    Small frames, which would hardly shrink, stay as they are: that is allowed message by message.
+    """
+    if len(frame) < DEFLATE_FROM:
+        return bytes(frame)
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(payload_of(frame)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    packed = bytearray(text_frame(data[:-4]))
+    packed[0] |= 0x40  # RSV1: this message is compressed
+    return bytes(packed)
+
+
+def answer(command: str, state: bytes | None, subgroup: str | None, data: bytes = EMPTY) -> bytes:
+    """The frame that answers a request; `state` is the request's, as it came."""
+    return text_frame(
+        b"".join(
+            (
+                b"{",
+                b"" if state is None else b'"state":%b,' % state,
+                b'"command":%b,' % encode(command),
+                b"" if subgroup is None else b'"subgroup":%b,' % encode(subgroup),
+                b'"data":%b}' % data,
+            )
+        )
+    )
+
+
+def failure(
+    command: str | None, state: bytes | None, subgroup: str | None, error: ReiletaError
+) -> bytes:
+    """The frame that answers a request with an error; `command` is None if it had none."""
+    fields: dict[str, Any] = {} if state is None else {"state": msgspec.Raw(state)}
+    if command is not None:
+        fields["command"] = command
+    if subgroup is not None:
+        fields["subgroup"] = subgroup
+    fields["error"] = error_fields(error)
+    return text_frame(encode(fields))
+
+
+def error_fields(error: ReiletaError) -> dict[str, Any]:
+    """R's `error` object: `{code, message, details?}`."""
+    fields: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.details:
+        fields["details"] = [
+            {"field": detail.field, "message": detail.message} for detail in error.details
+        ]
+    return fields
+
+
+def event(name: str, subgroup: str | None, data: bytes) -> bytes:
+    """The frame of an event: like an answer, without `state`."""
+    return answer(name, None, subgroup, data)
+
+
+class DataFrames:
+    """`instance-data` events of one player of one instance."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, instance_id: str, player_id: str) -> None:
+        self._head = b'{"command":"%b","subgroup":"%b","data":{"player":"%b",' % (
+            INSTANCE_DATA.encode(),
+            instance_id.encode(),
+            player_id.encode(),
+        )
+
+    def plain(self, data: bytes) -> bytes:
+        """The frame of a message with neither `key` nor `at`: the common case."""
+        return text_frame(b'%b"data":%b}}' % (self._head, data))
+
+    def keyed(self, key: str | None, at: float | None, data: bytes) -> bytes:
+        return text_frame(
+            b"".join(
+                (
+                    self._head,
+                    b"" if key is None else b'"key":%b,' % encode(key),
+                    b"" if at is None else b'"at":%b,' % encode(at),
+                    b'"data":%b}}' % data,
+                )
+            )
+        )

@@ -1,0 +1,377 @@
+"""Building blocks of input models: types that check at the edge and document themselves.
+
+Nothing is coerced: `"5"` is no number and `1` is no boolean. Every message is a sentence's end that
+reads well after the field's name: `capacity: must be 1 to 1024`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+)
+from pydantic.json_schema import WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from reileta.errors import Detail, InvalidInput
+from reileta.ids import (
+    is_asset_version,
+    is_instance_name,
+    is_platform,
+    is_service_id,
+    is_username,
+)
+from reileta.protocol import patterns
+
+MAX_CAPACITY: Final = 1024
+MAX_PAGE: Final = 100
+DEFAULT_PAGE: Final = 50
+MAX_TAGS: Final = 32
+
+# Marks that turn the direction of the text around them: with these, a name can pass for another.
+_BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_URL: Final = re.compile(patterns.URL)
+_EMAIL: Final = re.compile(patterns.EMAIL)
+
+
+class Input(BaseModel):
+    """What a client sends. Unknown fields are ignored, so that newer clients can talk to us."""
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent, so that one that was left out differs from null."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
+
+
+def _fault(message: str) -> PydanticCustomError:
+    return PydanticCustomError("reileta", "{said}", {"said": message})
+
+
+def is_clean(text: str, *, lines: bool = False) -> bool:
+    """Whether every character may stand in a name or title; with `lines`, tabs and newlines too.
+
+    Refused: control characters (NUL is one, which PostgreSQL can't hold), surrogates that stand
+    alone (which UTF-8 can't), separators of lines, and marks that turn the text's direction.
+    """
+    if text.isprintable():  # nearly every text is
+        return True
+    for char in text:
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI:
+            if lines and char in "\n\t":
+                continue
+            return False
+    return True
+
+
+def is_storable(text: str) -> bool:
+    """Whether the database can hold the text: no NUL, no surrogates that stand alone."""
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
+    size = f"must be {low} to {high} characters" if low else f"must be at most {high} characters"
+
+    def check(value: str) -> str:
+        if lines:
+            value = value.replace("\r\n", "\n")
+        value = value.strip() if is_storable(value) else value
+        if not low <= len(value) <= high:
+            raise _fault(size)
+        if not is_clean(value, lines=lines):
+            raise _fault("must not hold control characters")
+        return value
+
+    return check
+
+
+def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": low,
+            "maxLength": high,
+            "pattern": f"^{pattern}$",
+            "examples": list(examples),
+        }
+    )
+
+
+def _checked(is_one: Callable[[str], bool], otherwise: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not is_one(value):
+            raise _fault(otherwise)
+        return value
+
+    return AfterValidator(check)
+
+
+def _https_url(value: str) -> str:
+    # What a browser would repair, a URL must not hold: it would not mean to it what it says here.
+    if len(value) > 2048 or _URL.fullmatch(value) is None:
+        raise _fault("must be an https URL of at most 2048 ASCII characters")
+    try:
+        parts = urlsplit(value)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise _fault("must be an https URL with a host")
+    if "@" in urlsplit(value).netloc:
+        raise _fault("must not hold a username or password")
+    return value
+
+
+def _password(value: str) -> str:
+    if not 8 <= len(value) <= 256:
+        raise _fault("must be 8 to 256 characters")
+    if not is_storable(value):
+        raise _fault("must not hold NUL or surrogate characters")
+    return value
+
+
+def _password_given(value: str) -> str:
+    if not value or len(value) > 256 or not is_storable(value):
+        raise _fault("must be 1 to 256 characters")
+    return value
+
+
+def _email(value: str) -> str:
+    value = value.strip() if is_storable(value) else value
+    if len(value) > 254 or not is_clean(value) or _EMAIL.fullmatch(value) is None:
+        raise _fault("must be an e-mail address")
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            raise _fault(f"must be {low} to {high}")
+        return value
+
+    return check
+
+
+def _whole_schema(low: int, high: int, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high, **more})
+
+
+def _digits(value: object) -> object:
+    """A query's digits as a number; `int` alone would take `1_0`, ` 5` and digits of any script."""
+    if isinstance(value, str):
+        if _DIGITS.fullmatch(value) is None:
+            raise _fault("must be a whole number")
+        return int(value)
+    return value
+
+
+def _integral(value: object) -> object:
+    """A number without a fraction, as JSON Schema means it: some languages write 8 as 8.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, str):
+        if value not in ("true", "false", "1", "0"):
+            raise _fault("must be true or false")
+        return value in ("true", "1")
+    return value
+
+
+def _tags(value: object) -> object:
+    """A list as a tuple: strict models take JSON's lists for lists alone."""
+    if not isinstance(value, list | tuple):
+        raise _fault("must be a list of strings")
+    if len(value) > MAX_TAGS:
+        raise _fault(f"must be at most {MAX_TAGS} tags")
+    return tuple(value)
+
+
+def _storable(value: str) -> str:
+    if len(value) > 256:
+        raise _fault("must be at most 256 characters")
+    if not is_storable(value):
+        raise _fault("must not hold NUL or surrogate characters")
+    return value
+
+
+Username = Annotated[
+    str,
+    _checked(is_username, "must be 3 to 32 letters, digits or _, and begin with a letter"),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$", "examples": ["ada"]}
+    ),
+]
+InstanceName = Annotated[
+    str,
+    _checked(is_instance_name, "must be 3 to 32 of a-z 0-9 . _ -"),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
+    ),
+]
+ServiceId = Annotated[
+    str,
+    _checked(is_service_id, "must be 3 to 128 characters like com.example.voice, in lower case"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 3,
+            "maxLength": 128,
+            "pattern": rf"^{patterns.LABEL}(\.{patterns.LABEL})+$",
+            "examples": ["com.example.voice"],
+        }
+    ),
+]
+AssetVersion = Annotated[
+    str,
+    _checked(
+        is_asset_version, "must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit"
+    ),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", "examples": ["1.2"]}
+    ),
+]
+Platform = Annotated[
+    str,
+    _checked(is_platform, "must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit"),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
+    ),
+]
+"""An engine, or a platform, that an asset was built for."""
+HttpsUrl = Annotated[
+    str,
+    AfterValidator(_https_url),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^{patterns.DOCUMENTED_URL}$",
+            "maxLength": 2048,
+            "examples": ["https://cdn.example.org/harbour.bundle"],
+        }
+    ),
+]
+Password = Annotated[
+    str,
+    AfterValidator(_password),
+    _text_schema(8, 256, "correct horse battery staple", pattern=patterns.STORABLE),
+]
+GivenPassword = Annotated[
+    str,
+    AfterValidator(_password_given),
+    _text_schema(1, 256, "correct horse battery staple", pattern=patterns.STORABLE),
+]
+"""A password that only has to match: a wrong one is a wrong login, not a wrong field."""
+DisplayName = Annotated[
+    str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
+]
+Title = Annotated[
+    str,
+    AfterValidator(_text(1, 128)),
+    _text_schema(1, 128, "Harbour at dusk", pattern=patterns.NAME),
+]
+Description = Annotated[
+    str,
+    AfterValidator(_text(0, 4096, lines=True)),
+    _text_schema(0, 4096, "A quiet harbour with boats to row.", pattern=patterns.TEXT),
+]
+Email = Annotated[
+    str,
+    AfterValidator(_email),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 254,
+            "pattern": f"^{patterns.EMAIL}$",
+            "examples": ["ada@example.org"],
+        }
+    ),
+]
+Capacity = Annotated[
+    int,
+    BeforeValidator(_integral),
+    AfterValidator(_whole(1, MAX_CAPACITY)),
+    _whole_schema(1, MAX_CAPACITY, examples=[32]),
+]
+Limit = Annotated[
+    int,
+    BeforeValidator(_digits),
+    AfterValidator(_whole(1, MAX_PAGE)),
+    _whole_schema(1, MAX_PAGE, default=DEFAULT_PAGE),
+]
+Offset = Annotated[
+    int,
+    BeforeValidator(_digits),
+    AfterValidator(_whole(0, 2**31 - 1)),
+    _whole_schema(0, 2**31 - 1, default=0),
+]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Reference = Annotated[
+    str,
+    AfterValidator(_storable),
+    WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{patterns.STORABLE}$"}),
+]
+"""An id, a name or a search text: looked up, so anything the database can be asked for."""
+
+TagList = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_tags),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MAX_TAGS}),
+]
+"""Tags as they were sent; which there are, and who may set them, `reileta/rules/tags.py` says."""
+
+
+def check(model: type[I], given: object, error: type[InvalidInput]) -> I:
+    """The model made of what a client sent.
+
+    Raises `error` with a detail for every field at fault, named by its dotted path.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as invalid:
+        # The input itself stays out: it can hold a password.
+        faults = invalid.errors(include_url=False, include_input=False)
+        raise error.fields(_detail(fault) for fault in faults) from None
+
+
+_MESSAGES: Final = {
+    "missing": "is required",
+    "string_type": "must be a string",
+    "string_unicode": "must not hold NUL or surrogate characters",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def _detail(fault: ErrorDetails) -> Detail:
+    field = ".".join(str(part) for part in fault["loc"]) or "body"
+    if fault["type"] == "reileta":
+        return Detail(field, str(fault["ctx"]["said"]))
+    return Detail(field, _MESSAGES.get(fault["type"], "is not valid"))

@@ -1,0 +1,196 @@
+"""Events and Acks, the messages of the session API's WebSockets (S, PROTOCOL §8).
+
+Everything on these sockets is an Event, which its receiver acknowledges, or an Ack. Here they are
+made into text frames, and what clients send is taken apart. Each way of getting it wrong has its
+close code; an unknown field is ignored.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias
+
+from reileta.errors import ReiletaError
+from reileta.protocol.frames import encode, error_fields, text_frame
+from reileta.rules.resource.json_values import Json, NotJson, Unkept, read
+from reileta.rules.session.shared_state import VALUES_LIMIT
+
+NOT_TEXT: Final = 4001
+NOT_AN_OBJECT: Final = 4002
+FIELD_MISSING: Final = 4003
+FIELD_TYPE: Final = 4004
+FIELD_VALUE: Final = 4005
+
+Status = Literal["ok", "error", "fatal"]
+
+HELLO: Final = "hello"
+STATE: Final = "state"
+RESOURCE: Final = "resource"
+REFUSED: Final = "refused"
+CLOSING: Final = "closing"
+
+FRAME_VALUES: Final = VALUES_LIMIT + 256
+"""Values in a client's message: those of a state, and what stands around it."""
+_TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
+_STATUSES: Final = ("ok", "error", "fatal")
+_REASON_LIMIT: Final = 1024
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class FrameRefused(Exception):
+    """What a client sent is at fault: the socket is to be closed with `code`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAck:
+    """The client has taken the event of that id."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvent:
+    """Something the client says; `patch` is what its state is to be changed by."""
+
+    id: str
+    patch: dict[str, Json]
+
+
+ClientFrame: TypeAlias = ClientAck | ClientEvent
+
+
+def iso(ms: int) -> str:
+    """Milliseconds since 1970 UTC as S writes times: `2026-11-21T21:50:38.123000+0000`."""
+    seconds, rest = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000).strftime(_TIME)
+
+
+def new_event_id() -> str:
+    """An id for an event of the server's own."""
+    return str(uuid.uuid4())
+
+
+def event_frame(
+    id_: str,
+    now_ms: int,
+    payload: dict[str, Any],
+    *,
+    status: Status = "ok",
+    reason: str | None = None,
+) -> bytes:
+    """An Event as a text frame; one serves every receiver."""
+    event = {
+        "type": "event",
+        "id": id_,
+        "sent_at": iso(now_ms),
+        "status": status,
+        "reason": reason,
+        "payload": payload,
+    }
+    return text_frame(encode(event))
+
+
+def ack_frame(id_: str, now_ms: int) -> bytes:
+    """The Ack of a client's event."""
+    return text_frame(encode({"type": "ack", "id": id_, "sent_at": iso(now_ms)}))
+
+
+def refusal_frame(id_: str, event_id: str, now_ms: int, error: ReiletaError) -> bytes:
+    """The Event that says that a client's event `event_id` was refused: no Ack comes."""
+    payload = {"kind": REFUSED, "event": event_id, "error": error_fields(error)}
+    return event_frame(id_, now_ms, payload, status="error", reason=error.message)
+
+
+def parse(payload: bytes | None) -> ClientFrame:
+    """What a client's message says; None is one that was no text.
+
+    Raises FrameRefused, with the close code for what is wrong first: the frame, the object, a
+    field that is missing, its type, its value.
+    """
+    if payload is None:
+        raise FrameRefused(NOT_TEXT, "not a text frame")
+    fields = _object(payload)
+    kind = _text(fields, "type")
+    _shaped(fields, kind)
+    if kind not in ("event", "ack"):
+        raise FrameRefused(FIELD_VALUE, "type must be `event` or `ack`")
+    id_ = fields["id"]
+    if _UUID.fullmatch(id_) is None:
+        raise FrameRefused(FIELD_VALUE, "id must be a UUID")
+    if not _is_time(fields["sent_at"]):
+        raise FrameRefused(FIELD_VALUE, "sent_at must be a time, ISO 8601")
+    if kind == "ack":
+        return ClientAck(id_)
+    if fields["status"] not in _STATUSES:
+        raise FrameRefused(FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
+    if len(fields["reason"] or "") > _REASON_LIMIT:
+        raise FrameRefused(FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters")
+    body = fields["payload"]
+    if body["kind"] != STATE:
+        raise FrameRefused(FIELD_VALUE, "payload.kind must be `state`")
+    return ClientEvent(id_, body["patch"])
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    if payload.lstrip(b" \t\r\n")[:1] != b"{":
+        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
+    try:
+        value = read(payload, values_limit=FRAME_VALUES)
+    except NotJson:
+        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object") from None
+    except Unkept as fault:
+        raise FrameRefused(FIELD_VALUE, f"{fault.path or 'message'} {fault.message}") from None
+    if not isinstance(value, dict):
+        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
+    return value
+
+
+def _shaped(fields: dict[str, Any], kind: str) -> None:
+    """That every field is there that the kind has, and then that each is of its type."""
+    names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "reason", "payload")
+    for name in names:
+        if name not in fields:
+            raise FrameRefused(FIELD_MISSING, f"{name} is missing")
+    body = fields.get("payload")
+    if kind == "event" and isinstance(body, dict):
+        if "kind" not in body:
+            raise FrameRefused(FIELD_MISSING, "payload.kind is missing")
+        if body["kind"] == STATE and "patch" not in body:
+            raise FrameRefused(FIELD_MISSING, "payload.patch is missing")
+    for name in names:
+        if name == "payload":
+            _typed(body, dict, "payload")
+            assert isinstance(body, dict)
+            _typed(body["kind"], str, "payload.kind")
+            if body["kind"] == STATE:
+                _typed(body["patch"], dict, "payload.patch")
+        elif not (name == "reason" and fields[name] is None):
+            _typed(fields[name], str, name)
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    if name not in fields:
+        raise FrameRefused(FIELD_MISSING, f"{name} is missing")
+    _typed(fields[name], str, name)
+    return str(fields[name])
+
+
+def _typed(value: object, type_: type, name: str) -> None:
+    if not isinstance(value, type_):
+        said = "a string" if type_ is str else "an object"
+        raise FrameRefused(FIELD_TYPE, f"{name} must be {said}")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False

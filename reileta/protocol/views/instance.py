@@ -1,0 +1,161 @@
+"""What goes on around an instance, as clients see it (PROTOCOL §6): who is inside, who waits, who
+was banned, who did what to whom.
+
+HTTP responses and events carry the same views. The classes make schemas of `/openapi.json`, so
+their docstrings and notes are read by users.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from reileta.ids import at
+from reileta.protocol.views.registry import Millis, UserAt, known
+from reileta.records import Ban, Moderation
+from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.roles import Role
+from reileta.rules.instance.seats import Player
+
+PlayerId = Annotated[str, Meta(examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])]
+
+
+class EntryView(Struct, kw_only=True):
+    """A candidate's entry: what it has, since when, and until when."""
+
+    user: UserAt
+    state: Annotated[str, Meta(description="admitted, waiting or pending", examples=["waiting"])]
+    position: Annotated[int, Meta(description="In line, from 1", examples=[3])] | UnsetType = UNSET
+    since: Millis
+    expires_at: Millis | UnsetType = UNSET
+
+
+class QueueView(Struct, kw_only=True):
+    """An instance's queue: how many stand in line, and the asker's own entry.
+
+    `items` are all candidates (the admitted, the line in its order, the pending), page by page,
+    for the owner, the master, moderators and admins alone; `total` says how many there are.
+    """
+
+    queued: Annotated[int, Meta(description="How many wait in line", ge=0, examples=[17])]
+    entry: EntryView | UnsetType = UNSET
+    items: tuple[EntryView, ...] | UnsetType = UNSET
+    total: int | UnsetType = UNSET
+    limit: int | UnsetType = UNSET
+    offset: int | UnsetType = UNSET
+
+
+class PlayerInsideView(Struct, kw_only=True):
+    """A player inside."""
+
+    player: PlayerId
+    user: UserAt
+    displayname: Annotated[str, Meta(examples=["Ada L."])]
+    role: Annotated[str, Meta(examples=["normal"])]
+    joined_at: Millis
+
+
+class BanView(Struct, kw_only=True):
+    """Who may not enter, until when (without `until`: for good), why and by whose word."""
+
+    user: UserAt
+    until: Millis | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    by: UserAt
+    created_at: Millis
+
+
+class ModerationView(Struct, kw_only=True):
+    """What somebody did to another."""
+
+    type: Annotated[
+        str,
+        Meta(
+            description="A measure, or `moderator`, `unmoderator`, `master`: a change of roles",
+            examples=["ban"],
+        ),
+    ]
+    user: UserAt
+    by: UserAt
+    reason: str | UnsetType = UNSET
+    until: Millis | UnsetType = UNSET
+    created_at: Millis
+
+
+class ModeratedView(Struct, kw_only=True, omit_defaults=True):
+    """The event `instance-moderated`; `by` is left out when a time ran out."""
+
+    type: str
+    user: str
+    by: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    until: int | UnsetType = UNSET
+
+
+class RoleView(Struct):
+    """The event `instance-role`."""
+
+    user: str
+    role: str
+
+
+class CandidateView(Struct):
+    """The event `instance-candidate`: why a candidate's entry is new, another, or gone (null)."""
+
+    user: str
+    reason: str
+    entry: EntryView | None
+
+
+class StandingView(Struct, omit_defaults=True):
+    """The event `instance-queue`: one's own entry, or all of them for who oversees."""
+
+    queued: int
+    entry: EntryView | UnsetType = UNSET
+    entries: list[EntryView] | UnsetType = UNSET
+
+
+def entry_view(entry: Entry) -> EntryView:
+    """The entry of a candidate."""
+    return EntryView(
+        user=entry.user,
+        state=entry.state,
+        position=known(entry.position),
+        since=entry.since,
+        expires_at=known(entry.expires_at),
+    )
+
+
+def player_view(player: Player, role: Role) -> PlayerInsideView:
+    """The player with its role of now."""
+    return PlayerInsideView(
+        player=player.id,
+        user=player.user,
+        displayname=player.displayname,
+        role=role,
+        joined_at=player.joined_at,
+    )
+
+
+def ban_view(ban: Ban, address: str) -> BanView:
+    """The ban, with absolute users."""
+    return BanView(
+        user=at(ban.user, address),
+        until=known(ban.until),
+        reason=known(ban.reason),
+        by=at(ban.by, address),
+        created_at=ban.created_at,
+    )
+
+
+def moderation_view(one: Moderation, address: str) -> ModerationView:
+    """What was done, with absolute users."""
+    return ModerationView(
+        type=one.type,
+        user=at(one.user, address),
+        by=at(one.by, address),
+        reason=known(one.reason),
+        until=known(one.until),
+        created_at=one.created_at,
+    )

@@ -1,0 +1,85 @@
+"""The server's own objects as clients see them (R "Server", PROTOCOL §9); see
+reileta/protocol/views/registry.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from reileta import __version__
+from reileta.ids import base_url
+from reileta.protocol.views.registry import Address, Millis, PublicKey, Secure, known
+
+
+class Gateways(Struct, kw_only=True):
+    """Where the server's two faces are reached."""
+
+    http: Annotated[str, Meta(examples=["https://play.example.org:3032"])]
+    ws: Annotated[str, Meta(examples=["wss://play.example.org:3032/api/ws"])]
+
+
+class ServerView(Struct, kw_only=True):
+    """A server."""
+
+    id: Annotated[str, Meta(examples=["5d0c6a1e-8f3b-4f0e-9a57-6f1b2c3d4e5f"])]
+    title: Annotated[str, Meta(examples=["Reileta"])]
+    description: str | UnsetType = UNSET
+    icon: Annotated[str, Meta(description="Where its icon is")] | UnsetType = UNSET
+    address: Address
+    secure: Secure
+    version: Annotated[str, Meta(examples=["0.1.0"])]
+    gateways: Gateways
+    public_key: PublicKey
+    created_at: Millis
+    updated_at: Millis
+    ready_at: Millis | UnsetType = UNSET
+
+
+class DiscoveryView(Struct, kw_only=True):
+    """What another server needs to know first."""
+
+    address: Address
+    secure: Secure
+    public_key: PublicKey
+    version: Annotated[str, Meta(examples=["0.1.0"])]
+
+
+class HealthView(Struct, kw_only=True):
+    """How the server is."""
+
+    status: Annotated[Literal["alive", "ready"], Meta(examples=["ready"])]
+
+
+def server_view(
+    *,
+    id_: str,
+    title: str,
+    description: str | None,
+    icon: str | None,
+    created_at: int,
+    updated_at: int,
+    address: str,
+    secure: bool,
+    public_key: str,
+    ready_at: int | None,
+) -> ServerView:
+    """The server itself, and where to reach it."""
+    return ServerView(
+        id=id_,
+        title=title,
+        description=known(description),
+        icon=known(icon),
+        address=address,
+        secure=secure,
+        version=__version__,
+        gateways=Gateways(
+            http=base_url(address, secure=secure),
+            ws=f"ws{'s' if secure else ''}://{address}/api/ws",
+        ),
+        public_key=public_key,
+        created_at=created_at,
+        updated_at=updated_at,
+        ready_at=known(ready_at),
+    )

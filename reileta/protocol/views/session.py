@@ -1,0 +1,134 @@
+"""S's objects, as its endpoints and WebSockets show them (S "Models", PROTOCOL §8).
+
+Times are ISO 8601. Unlike R's, a field that S says can be None is there, and null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from reileta import records
+from reileta.protocol.session_frames import iso
+from reileta.rules.resource.resource import Claimant, Resource
+from reileta.rules.resource.types import ResourceType
+
+Iso = Annotated[str, Meta(examples=["2026-09-21T14:13:20.000000+0000"])]
+
+
+class AccountView(Struct):
+    """S's `User`."""
+
+    id: Annotated[int, Meta(examples=[7])]
+    username: Annotated[str, Meta(examples=["ada"])]
+    display_name: str | None
+    email: str | None
+    autopilot: bool
+    admin: bool
+
+
+class SessionView(Struct):
+    """S's `Session`."""
+
+    id: Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
+    user: AccountView
+    state: dict[str, Any]
+    resource: dict[str, Any] | None
+
+
+class TokenView(Struct):
+    """S's `Token`. `refresh` is left out where nobody but its owner knows it."""
+
+    access: str
+    access_expires: Iso
+    refresh_expires: Iso
+    killed_at: Iso | None
+    session: SessionView
+    refresh: str | UnsetType = UNSET
+
+
+class SessionEntry(Struct):
+    """A session in a list of its user's."""
+
+    id: str
+    created_at: int
+    current: bool
+    """Whether it is the one that asks."""
+
+
+def account_view(user: records.User, *, private: bool = True) -> AccountView:
+    """S's `User`; without `private`, its e-mail address is null."""
+    return AccountView(
+        id=user.number,
+        username=user.username,
+        display_name=user.displayname,
+        email=user.email if private else None,
+        autopilot=user.autopilot,
+        admin=user.admin,
+    )
+
+
+def resource_view(
+    record: records.Resource, kind: ResourceType, owner: records.User | None
+) -> dict[str, Any]:
+    """S's `Resource` as the session sees it that has it, with what its type adds."""
+    return _dressed(kind.view(record), record, owner)
+
+
+def held_view(
+    held: records.Held | None,
+    kind: ResourceType | None,
+    owner: records.User | None,
+    user: records.User,
+) -> dict[str, Any] | None:
+    """The resource that a session has, as it sees it. None if it has none, or if its user may no
+    longer acquire it, such as one who was an admin."""
+    if held is None or kind is None:
+        return None
+    who = Claimant("", user.id, user.admin, user.autopilot)
+    if not Resource(held.resource, records.Lease(), kind).may(who):
+        return None
+    return resource_view(held.resource, kind, owner)
+
+
+def preview_view(
+    record: records.Resource, kind: ResourceType, owner: records.User | None
+) -> dict[str, Any]:
+    """S's `Resource` as all may see it."""
+    return _dressed(kind.preview(record), record, owner)
+
+
+def _dressed(
+    shown: dict[str, Any], record: records.Resource, owner: records.User | None
+) -> dict[str, Any]:
+    return {
+        **shown,
+        "owner": None if owner is None else account_view(owner, private=False),
+        "created_at": iso(record.created_at),
+        "updated_at": iso(record.updated_at),
+    }
+
+
+def session_view(
+    id_: str,
+    user: records.User,
+    state: dict[str, Any],
+    resource: dict[str, Any] | None,
+) -> SessionView:
+    """S's `Session`."""
+    return SessionView(id_, account_view(user), state, resource)
+
+
+def token_view(
+    token: records.Token, session: SessionView, access: str, refresh: str | UnsetType = UNSET
+) -> TokenView:
+    """S's `Token`, with the keys that only its owner knows."""
+    return TokenView(
+        access=access,
+        access_expires=iso(token.access_expires),
+        refresh_expires=iso(token.refresh_expires),
+        killed_at=None if token.killed_at is None else iso(token.killed_at),
+        session=session,
+        refresh=refresh,
+    )

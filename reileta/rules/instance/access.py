@@ -1,0 +1,155 @@
+"""Who asks, and who may enter an instance by its access tag (PROTOCOL §6, "Access").
+
+| tag | may join, beside the owner and the server's admins |
+|---|---|
+| `avr:public` | anyone |
+| `avr:friends_plus` | friends of anyone inside; friends of the owner (as with `friends_only`) |
+| `avr:friends_only` | friends of the owner or master |
+| `avr:invite_plus` | those invited by anyone inside, the owner or the master |
+| `avr:invite_only` | those invited by the owner or master |
+| `avr:private` | nobody |
+
+A `plus` is never narrower than the word without it, so a friend of the owner may open an empty
+`friends_plus` instance. Bans are judged apart, in `reileta/rules/instance/sanctions.py`; a friend
+who is banned stays out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from reileta.records import User
+
+AccessTag = Literal[
+    "avr:public",
+    "avr:friends_plus",
+    "avr:friends_only",
+    "avr:invite_plus",
+    "avr:invite_only",
+    "avr:private",
+]
+
+PUBLIC: Final = "avr:public"
+FRIENDS_PLUS: Final = "avr:friends_plus"
+FRIENDS_ONLY: Final = "avr:friends_only"
+INVITE_PLUS: Final = "avr:invite_plus"
+INVITE_ONLY: Final = "avr:invite_only"
+PRIVATE: Final = "avr:private"
+
+ACCESS_TAGS: Final[tuple[AccessTag, ...]] = get_args(AccessTag)
+BY_INVITATION: Final = frozenset({INVITE_PLUS, INVITE_ONLY})
+"""The access tags under which a candidate may wait for an invitation."""
+BY_FRIENDS: Final = frozenset({FRIENDS_PLUS, FRIENDS_ONLY})
+"""The access tags for which a visitor's friends matter."""
+
+
+FOR_EVER: Final = 2**63 - 1
+"""A time, in ms, that does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
+
+    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its
+    first access key. The key it came with is good until `expires_at` (ms), and some key of the
+    token until `token_expires`. `guest` marks a user of another server.
+    """
+
+    user: User
+    session_id: str
+    token_hash: bytes
+    guest: bool = False
+    expires_at: int = FOR_EVER
+    token_expires: int = FOR_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks something of an instance, as its session knows it.
+
+    `user` and `friends` are `UserIDAt`s, always with their server; a friend is one who follows and
+    is followed. `guest` is a user of another server, who is never an admin whatever `admin` says.
+    """
+
+    session: str
+    user: str
+    displayname: str
+    admin: bool = False
+    guest: bool = False
+    friends: frozenset[str] = frozenset()
+
+    @property
+    def administers(self) -> bool:
+        """Whether this is an admin of the server."""
+        return self.admin and not self.guest
+
+
+def access_of(tags: Iterable[str]) -> AccessTag:
+    """The access tag among an instance's tags; the narrowest when there is none or several.
+
+    Stored tags always have exactly one (`reileta/rules/tags.py`); should a row be wrong, its
+    instance is closed to strangers rather than open to them.
+    """
+    found: AccessTag = PRIVATE
+    count = 0
+    for tag in ACCESS_TAGS:
+        if tag in tags:
+            found = tag
+            count += 1
+    return found if count <= 1 else PRIVATE
+
+
+def may_enter(
+    access: AccessTag,
+    *,
+    user: str,
+    friends: frozenset[str],
+    admin: bool,
+    owner: str,
+    master: str | None,
+    inside: Iterable[str],
+    invited: Literal["by-leader", "by-member"] | None,
+) -> bool:
+    """Whether the access tag lets a user in. Says nothing about seats and bans.
+
+    Args:
+        user: `UserIDAt`, as are `friends`, `owner`, `master` and `inside`.
+        inside: the users inside now (those in their grace included).
+        invited: by the owner, the master or an admin (`by-leader`), by another who was inside
+            (`by-member`), or not at all.
+    """
+    if admin or user == owner:
+        return True
+    match access:
+        case "avr:public":
+            return True
+        case "avr:friends_plus":
+            return owner in friends or not friends.isdisjoint(inside)
+        case "avr:friends_only":
+            return owner in friends or (master is not None and master in friends)
+        case "avr:invite_plus":
+            return invited is not None
+        case "avr:invite_only":
+            return invited == "by-leader"
+        case "avr:private":
+            return False
+
+
+def may_invite(
+    access: AccessTag,
+    *,
+    user: str,
+    admin: bool,
+    owner: str,
+    master: str | None,
+    inside: Container[str],
+) -> bool:
+    """Whether a user may invite and admit candidates: nobody where no invitation is asked for."""
+    if access not in BY_INVITATION:
+        return False
+    if admin or user in (owner, master):
+        return True
+    return access == INVITE_PLUS and user in inside

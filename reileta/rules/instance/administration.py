@@ -1,0 +1,286 @@
+"""What owner, admins, master and moderators do with an instance and those inside (PROTOCOL §6).
+
+Functions of a `Room`, which `Instance` offers as its methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from reileta.errors import (
+    InstanceInvalid,
+    NotAllowed,
+    NotInInstance,
+    PermissionDenied,
+    PlayerNotFound,
+    UserNotFound,
+)
+from reileta.ids import is_user_at
+from reileta.records import UNSET, Ban, InstanceChanges
+from reileta.records import Instance as Record
+from reileta.rules import tags
+from reileta.rules.instance import access, sanctions
+from reileta.rules.instance.access import Visitor
+from reileta.rules.instance.events import (
+    AdminChanged,
+    BannedUser,
+    Happening,
+    Muted,
+    RoleChanged,
+    Unbanned,
+    Unmuted,
+    Updated,
+    Warned,
+)
+from reileta.rules.instance.queueing import reconsider
+from reileta.rules.instance.roles import outranks
+from reileta.rules.instance.sanctions import Mute
+from reileta.rules.instance.state import Room
+
+CAPACITY_LIMIT: Final = 1024
+
+
+def hand_over(room: Room, by: Visitor, to: str, now: int) -> list[Happening]:
+    """The owner makes someone inside (a user or a player) the master.
+
+    Raises:
+        NotAllowed: `by` is not the owner.
+        PlayerNotFound: that one is not inside.
+    """
+    _ensure_owner(room, by)
+    user = _target_user(room, to)
+    if user not in room.seats.users:
+        raise PlayerNotFound
+    room.roles.master = user
+    return room.settle(now, [])
+
+
+def name_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
+    """The owner names a moderator, inside or not; it stays one until dismissed.
+
+    Raises:
+        NotAllowed: `by` is not the owner.
+        UserNotFound: `user` is no `UserIDAt`.
+        InstanceInvalid: there are too many.
+    """
+    _ensure_owner(room, by)
+    if not is_user_at(user):
+        raise UserNotFound
+    if user in room.roles.moderators:
+        return []
+    if len(room.roles.moderators) >= room.limits.moderators:
+        raise InstanceInvalid.field(
+            "moderators", f"no more than {room.limits.moderators} moderators"
+        )
+    room.roles.moderators[user] = None
+    return room.settle(now, [RoleChanged(user, room.roles.of(user))])
+
+
+def dismiss_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
+    """The owner dismisses a moderator; one that is none is no error.
+
+    Raises:
+        NotAllowed: `by` is not the owner.
+    """
+    _ensure_owner(room, by)
+    if user not in room.roles.moderators:
+        return []
+    del room.roles.moderators[user]
+    return room.settle(now, [RoleChanged(user, room.roles.of(user))])
+
+
+def moderate(
+    room: Room,
+    by: Visitor,
+    target: str,
+    type_: str,
+    reason: str | None,
+    until: int | None,
+    now: int,
+    *,
+    admin: bool,
+) -> list[Happening]:
+    """Kicks, bans, unbans, mutes, unmutes or warns a user, given as such or as a player. `admin`:
+    the server says that it is one, be it inside or not.
+
+    It concerns the user with all its sessions. A kick also ends its candidacy and invitation,
+    but leaves it free to join again where anyone may; a ban ends them and keeps it out (server
+    admins excepted), inside or not at the time. Unban and unmute of one that is neither are no
+    errors.
+
+    Raises:
+        InstanceNotFound: it is closed.
+        ModerationInvalid: type, reason or `until` is wrong, or there are too many of them.
+        NotInInstance: `by` is not inside, nor owner, admin or moderator.
+        NotAllowed: the target is not below `by`.
+        PlayerNotFound: nobody is inside to be kicked, muted or warned, or no such player.
+        UserNotFound: one to be banned is no `UserIDAt`.
+    """
+    room.ensure_open()
+    measure = sanctions.check(type_, reason, until, now)
+    role = room.roles.of_visitor(by)
+    if role == "normal":
+        raise NotAllowed if by.user in room.seats.users else NotInInstance
+    user = _target_user(room, target)
+    of_target = room.roles.of(user)
+    if admin and outranks("admin", of_target):
+        of_target = "admin"
+    if not outranks(role, of_target) or user == by.user:
+        raise NotAllowed
+    inside = user in room.seats.users
+    out: list[Happening] = []
+    match measure:
+        case "kick":
+            if not inside and room.candidates.state_of(user) is None:
+                raise PlayerNotFound
+            room.expel(user, "kicked", reason, out)
+        case "ban":
+            if not is_user_at(user):
+                raise UserNotFound
+            ban = Ban(room.record.id, user, until, reason, by.user, now)
+            room.moderation.ban(ban)
+            out.append(BannedUser(ban))
+            if user in room.roles.moderators:  # or it would moderate from without
+                del room.roles.moderators[user]
+                out.append(RoleChanged(user, "normal"))
+            room.expel(user, "banned", reason, out)
+        case "unban":
+            if room.moderation.bans.pop(user, None) is not None:
+                out.append(Unbanned(user, by.user))
+        case "mute":
+            if not inside:
+                raise PlayerNotFound
+            room.moderation.mute(Mute(user, until))
+            room.audible.difference_update(one.id for one in room.seats.of_user(user))
+            out.append(Muted(user, until, reason, by.user))
+        case "unmute":
+            if room.moderation.mutes.pop(user, None) is not None:
+                room.audible.update(one.id for one in room.seats.of_user(user))
+                out.append(Unmuted(user, by.user))
+        case "warn":
+            if not inside:
+                raise PlayerNotFound
+            out.append(Warned(user, reason, by.user))
+    return room.settle(now, out)
+
+
+def plan(room: Room, by: Visitor, changes: InstanceChanges) -> Record:
+    """The record as `update` would make it now; changes nothing.
+
+    Raises:
+        InstanceNotFound: it is closed.
+        PermissionDenied: `by` may not, or may not set one of the tags.
+        InstanceInvalid: the capacity is out of bounds or below the seats taken; tags exclude
+            each other.
+        TagUnknown: a tag is not known.
+    """
+    room.ensure_open()
+    ensure_governs(room, by)
+    before = room.record
+    capacity = before.capacity if changes.capacity is UNSET else changes.capacity
+    if not 1 <= capacity <= CAPACITY_LIMIT:
+        raise InstanceInvalid.field("capacity", f"must be 1 to {CAPACITY_LIMIT}")
+    if capacity < before.capacity and capacity < room.taken:
+        raise InstanceInvalid.field(
+            "capacity", f"must be at least {room.taken}, the seats that are taken"
+        )
+    return replace(
+        before,
+        title=before.title if changes.title is UNSET else changes.title,
+        description=(before.description if changes.description is UNSET else changes.description),
+        capacity=capacity,
+        tags=before.tags
+        if changes.tags is UNSET
+        else tags.INSTANCE_TAGS.settle(changes.tags, admin=by.administers, before=before.tags),
+    )
+
+
+def update(
+    room: Room, by: Visitor, changes: InstanceChanges, now: int
+) -> tuple[Record, list[Happening]]:
+    """The owner or an admin changes the record. More capacity lets those in line in at once.
+
+    When the access becomes another, candidates whom it no longer lets in wait for an
+    invitation, if it knows any, or are refused; players stay. Raises what `plan` raises.
+    """
+    before = room.record
+    record = plan(room, by, changes)
+    if record == before:
+        return before, []
+    access_changed = room.access != access.access_of(record.tags)
+    room.record = replace(record, updated_at=now)
+    out: list[Happening] = [Updated(room.record)]
+    if access_changed:
+        reconsider(room, now, out)
+    return room.record, room.settle(now, out)
+
+
+def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
+    """The owner's account was deleted: the instance is another's now, as the record keeps it and
+    as a `UserIDAt`. Candidates that came in by their friendship with the former owner wait."""
+    room.roles.moderators.pop(owner_at, None)
+    room.roles.owner = owner_at
+    room.record = replace(room.record, owner=owner, updated_at=now)
+    out: list[Happening] = [Updated(room.record)]
+    reconsider(room, now, out)
+    return room.record, room.settle(now, out)
+
+
+def administers(room: Room, user: str, admin: bool, now: int) -> list[Happening]:
+    """The server says whether a user is an admin, which may be news to the instance.
+
+    Inside, its role is another. Who is an admin no longer stays inside, unless a ban waits for it;
+    a candidate is judged anew.
+    """
+    if room.closed:
+        return []
+    out: list[Happening] = []
+    if user in room.seats.users:
+        before = room.roles.of(user)
+        room.roles.administers(user, admin=admin)
+        role = room.roles.of(user)
+        if role != before:
+            out.append(AdminChanged(user, role))
+    news = room.candidates.administers(user, admin=admin)
+    ban = room.moderation.bans.get(user)
+    if ban is not None and not admin and user != room.owner and room.moderation.banned(user, now):
+        room.expel(user, "banned", ban.reason, out)
+    elif news:
+        reconsider(room, now, out, user=user)
+    return room.settle(now, out)
+
+
+def close(room: Room, by: Visitor | None) -> list[Happening]:
+    """Ends the instance: by its owner or an admin, or by the server itself (None).
+
+    Closing it again is no error.
+
+    Raises:
+        PermissionDenied: `by` may not.
+    """
+    if by is not None:
+        ensure_governs(room, by)
+    return [] if room.closed else room.end("closed")
+
+
+def _target_user(room: Room, target: str) -> str:
+    """The user that a target means, which is a user or a player inside."""
+    player = room.seats.players.get(target)
+    if player is not None:
+        return player.user
+    if target.startswith("p_"):
+        raise PlayerNotFound
+    return target
+
+
+def _ensure_owner(room: Room, by: Visitor) -> None:
+    room.ensure_open()
+    if by.user != room.owner:
+        raise NotAllowed
+
+
+def ensure_governs(room: Room, by: Visitor) -> None:
+    """Raises PermissionDenied unless `by` may change and close the instance."""
+    if by.user != room.owner and not by.administers:
+        raise PermissionDenied

@@ -1,0 +1,122 @@
+"""Bans, mutes and what a moderator may ask for (PROTOCOL §6, "Moderation").
+
+Both are by user. Bans are the store's too and outlive restarts; mutes last as long as the instance
+lives in this process, also over leaving and joining again. Users are `UserIDAt`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeGuard, get_args
+
+from reileta.errors import ModerationInvalid
+from reileta.protocol.input_types import is_clean
+from reileta.records import Ban
+
+Measure = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
+
+_MEASURES: Final = frozenset(get_args(Measure))
+REASON_LIMIT: Final = 500
+"""Characters of a reason."""
+
+
+def is_measure(text: str) -> TypeGuard[Measure]:
+    return text in _MEASURES
+
+
+def check(type_: str, reason: str | None, until: int | None, now: int) -> Measure:
+    """The measure that is asked for.
+
+    Raises:
+        ModerationInvalid: the type is unknown, the reason too long, or `until` is past or of no
+            meaning for the type (bans and mutes alone run out).
+    """
+    if not is_measure(type_):
+        raise ModerationInvalid.field("type", f"must be one of {', '.join(get_args(Measure))}")
+    if reason is not None:
+        if len(reason) > REASON_LIMIT:
+            raise ModerationInvalid.field("reason", f"must be at most {REASON_LIMIT} characters")
+        if not is_clean(reason, lines=True):
+            raise ModerationInvalid.field("reason", "must not hold control characters")
+    if until is not None:
+        if type_ not in ("ban", "mute"):
+            raise ModerationInvalid.field("until", "goes with ban and mute alone")
+        if until <= now:
+            raise ModerationInvalid.field("until", "must lie in the future")
+    return type_
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """Who is not heard, until when (None: until unmuted)."""
+
+    user: str
+    until: int | None
+
+
+class Moderation:
+    """The bans and mutes in force in one instance."""
+
+    def __init__(
+        self,
+        bans: Iterable[Ban],
+        mutes: Iterable[Mute] = (),
+        *,
+        bans_limit: int,
+        mutes_limit: int,
+    ) -> None:
+        self.bans: dict[str, Ban] = {ban.user: ban for ban in bans}
+        self.mutes: dict[str, Mute] = {mute.user: mute for mute in mutes}
+        self._bans_limit = bans_limit
+        self._mutes_limit = mutes_limit
+
+    def banned(self, user: str, now: int) -> Ban | None:
+        """The ban in force on a user."""
+        ban = self.bans.get(user)
+        return ban if ban is not None and (ban.until is None or now < ban.until) else None
+
+    def muted(self, user: str, now: int) -> bool:
+        mute = self.mutes.get(user)
+        return mute is not None and (mute.until is None or now < mute.until)
+
+    def ban(self, ban: Ban) -> None:
+        """Raises:
+        ModerationInvalid: there are too many bans already.
+        """
+        if ban.user not in self.bans and len(self.bans) >= self._bans_limit:
+            raise ModerationInvalid.field("type", f"no more than {self._bans_limit} bans")
+        self.bans[ban.user] = ban
+
+    def mute(self, mute: Mute) -> None:
+        """Raises:
+        ModerationInvalid: there are too many mutes already.
+        """
+        if mute.user not in self.mutes and len(self.mutes) >= self._mutes_limit:
+            raise ModerationInvalid.field("type", f"no more than {self._mutes_limit} mutes")
+        self.mutes[mute.user] = mute
+
+    @property
+    def deadlines(self) -> Iterable[int]:
+        for ban in self.bans.values():
+            if ban.until is not None:
+                yield ban.until
+        for mute in self.mutes.values():
+            if mute.until is not None:
+                yield mute.until
+
+    def lapse(self, now: int) -> tuple[list[str], list[str]]:
+        """Strikes off what has run out: the users no longer banned, and no longer muted."""
+        bans = [
+            user for user, ban in self.bans.items() if ban.until is not None and ban.until <= now
+        ]
+        mutes = [
+            user
+            for user, mute in self.mutes.items()
+            if mute.until is not None and mute.until <= now
+        ]
+        for user in bans:
+            del self.bans[user]
+        for user in mutes:
+            del self.mutes[user]
+        return bans, mutes

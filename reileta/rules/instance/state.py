@@ -1,0 +1,382 @@
+"""What an instance consists of, and the steps from which its rules are made (PROTOCOL §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from reileta.errors import Banned, InstanceNotFound
+from reileta.records import Ban
+from reileta.records import Instance as Record
+from reileta.rules import tags, visibility
+from reileta.rules.instance import access
+from reileta.rules.instance.access import AccessTag, Visitor
+from reileta.rules.instance.candidates import Candidate, Candidates, Entry
+from reileta.rules.instance.events import (
+    CandidateChanged,
+    Closed,
+    Course,
+    Departure,
+    Happening,
+    Left,
+    MasterChanged,
+    QueueChanged,
+)
+from reileta.rules.instance.retained import Retained, RetainedValues
+from reileta.rules.instance.roles import Role, Roles
+from reileta.rules.instance.sanctions import Moderation, Mute
+from reileta.rules.instance.seats import Player, Seats
+from reileta.rules.visibility import Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The times and bounds of an instance: ms, bytes and counts.
+
+    Attributes:
+        grace_ms: how long a player's seat outlives its last socket; 0: not at all.
+        hold_ms: how long a seat is held for an admitted candidate.
+        queue_grace_ms: how long a candidate that waits outlives the loss of its socket.
+        empty_ms: how long an instance that is not permanent may stand empty.
+        retained_keys: keyed values that are kept for a player.
+        retained_bytes: what those values and their keys may weigh together.
+        retained_total_bytes: what those of all players may weigh together.
+        candidates: entries of all three states together.
+        invitations: users invited in the instance's life.
+        moderators, bans, mutes: how many there may be of each.
+    """
+
+    grace_ms: int = 10_000
+    hold_ms: int = 30_000
+    queue_grace_ms: int = 60_000
+    empty_ms: int = 60_000
+    retained_keys: int = 256
+    retained_bytes: int = 256 * 1024
+    retained_total_bytes: int = 8 * 1024 * 1024
+    candidates: int = 1024
+    invitations: int = 4096
+    moderators: int = 64
+    bans: int = 4096
+    mutes: int = 4096
+
+
+class Room:
+    """The state of one instance, what can be asked of it, and the steps that all rules share.
+
+    `Instance` adds the rules; `reileta/rules/instance/queueing.py` and
+    `reileta/rules/instance/administration.py` hold some of them as functions of a `Room`. A rule
+    first checks everything and raises, then changes, and ends with `settle`.
+
+    Args:
+        record: what outlives the process.
+        owner: the owner as a `UserIDAt`.
+        bans, moderators: those in the store, with `UserIDAt`s.
+        mutes: those that a crash left behind.
+        now: ms; an instance stands empty from here on.
+        new_player_id: makes a `p_…` for each player.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        owner: str,
+        bans: Iterable[Ban],
+        limits: Limits,
+        now: int,
+        new_player_id: Callable[[], str],
+        moderators: Iterable[str] = (),
+        mutes: Iterable[Mute] = (),
+    ) -> None:
+        self.record = record
+        self.limits: Final = limits
+        self.closed = False
+        self.empty_since: int | None = now
+        """Since when nobody is inside and no seat is held, ms; None while one is taken."""
+        self.new_player_id = new_player_id
+        self.seats = Seats()
+        self.roles = Roles(owner, moderators)
+        self.candidates = Candidates()
+        self.invited: dict[str, Literal["by-leader", "by-member"]] = {}
+        self.moderation = Moderation(bans, mutes, bans_limit=limits.bans, mutes_limit=limits.mutes)
+        self.values = RetainedValues(
+            keys_limit=limits.retained_keys,
+            bytes_limit=limits.retained_bytes,
+            total_limit=limits.retained_total_bytes,
+        )
+        self.audible: set[str] = set()  # players inside that are not muted
+        self._told_master: str | None = None
+        self._told_queue = 0  # version of the candidates that was last told
+        self._due: int | None = None
+        self._due_known = False
+
+    @property
+    def owner(self) -> str:
+        return self.roles.owner
+
+    @property
+    def master(self) -> str | None:
+        """The user that is the master; None when nobody is inside."""
+        return self.roles.master
+
+    @property
+    def access(self) -> AccessTag:
+        return access.access_of(self.record.tags)
+
+    @property
+    def permanent(self) -> bool:
+        return tags.PERMANENT in self.record.tags
+
+    @property
+    def players(self) -> Mapping[str, Player]:
+        """All inside by player id, those in their grace included; longest inside first."""
+        return self.seats.players
+
+    @property
+    def connected(self) -> int:
+        return len(self.seats)
+
+    @property
+    def queued(self) -> int:
+        """How many wait in line."""
+        return self.candidates.waiting
+
+    @property
+    def taken(self) -> int:
+        """Seats taken: by players, and for admitted candidates."""
+        return len(self.seats) + self.candidates.held
+
+    @property
+    def free(self) -> int:
+        return self.record.capacity - self.taken
+
+    @property
+    def bans(self) -> Mapping[str, Ban]:
+        """By user; those that ran out are among them until the next `tick`."""
+        return self.moderation.bans
+
+    def player_of(self, session: str) -> Player | None:
+        return self.seats.of_session(session)
+
+    def players_of(self, user: str) -> list[Player]:
+        return self.seats.of_user(user)
+
+    def in_grace(self, session: str) -> bool:
+        """Whether that session's player is inside without a socket."""
+        return self.seats.in_grace(session)
+
+    def role_of(self, user: str) -> Role:
+        """The role of a user; `normal` for one that is not inside and has no other."""
+        return self.roles.of(user)
+
+    def muted(self, user: str, now: int) -> bool:
+        return self.moderation.muted(user, now)
+
+    def retained(self) -> Iterable[Retained]:
+        """The keyed values of those inside, for one that joins."""
+        return self.values
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All candidates: the admitted, the line in its order, the pending."""
+        return self.candidates.entries()
+
+    def entry_of(self, user: str) -> Entry | None:
+        return self.candidates.entry_of(user)
+
+    def oversees(self, who: Visitor) -> bool:
+        """Whether one may see all of the queue: owner, admins, master, moderators."""
+        return self.roles.of_visitor(who) != "normal"
+
+    def overseers(self) -> list[Player]:
+        """The players inside whose users oversee."""
+        return [one for one in self.players.values() if self.roles.of(one.user) != "normal"]
+
+    def may_invite(self, user: str, *, admin: bool = False) -> bool:
+        """Whether a user may invite, and admit those who are pending."""
+        return access.may_invite(
+            self.access,
+            user=user,
+            admin=admin,
+            owner=self.owner,
+            master=self.master,
+            inside=self.seats.users,
+        )
+
+    @property
+    def audience(self) -> Audience:
+        """Who may see it, at any moment: it follows what changes."""
+        return visibility.of_instance(
+            self.access,
+            owner=self.owner,
+            moderators=self.roles.moderators,
+            inside=self.seats.users,
+        )
+
+    @property
+    def news_audience(self) -> Audience:
+        """Who hears of it in events unasked."""
+        return visibility.instance_news(self.access, owner=self.owner, inside=self.seats.users)
+
+    @property
+    def oversight(self) -> Audience:
+        """Who sees all of its queue and moderation."""
+        return visibility.instance_oversight(
+            owner=self.owner, master=self.master, moderators=self.roles.moderators
+        )
+
+    def ensure_visible(self, who: Visitor | None) -> None:
+        """What every question needs, before anything else is judged. `who` None: somebody who is
+        not logged in.
+
+        Raises:
+            InstanceNotFound: one may not see it.
+        """
+        user, admin = (None, False) if who is None else (who.user, who.administers)
+        if not self.audience.admits(user, admin=admin):
+            raise InstanceNotFound
+
+    def ended(self, now: int) -> bool:
+        """Whether it is over: closed, or not permanent and empty for `empty_ms`."""
+        until = self._empty_until()
+        return self.closed or (until is not None and until <= now)
+
+    def next_deadline(self) -> int | None:
+        """When `tick` must next be called, ms; None: when something else happened."""
+        if not self._due_known:
+            self._due = self._next_due()
+            self._due_known = True
+        return self._due
+
+    def _empty_until(self) -> int | None:
+        if self.empty_since is None or self.permanent:
+            return None
+        return self.empty_since + self.limits.empty_ms
+
+    def _next_due(self) -> int | None:
+        if self.closed:
+            return None
+        dues = [*self.seats.deadlines, *self.moderation.deadlines]
+        dues.extend(one.expires_at for one in self.candidates.all() if one.expires_at is not None)
+        empty_until = self._empty_until()
+        if empty_until is not None:
+            dues.append(empty_until)
+        return min(dues, default=None)
+
+    # The steps of the rules
+
+    def reschedule(self) -> None:
+        """Some deadline may be another than it was."""
+        self._due_known = False
+
+    def settle(self, now: int, out: list[Happening]) -> list[Happening]:
+        """What follows from any change: a freed seat is held for the next in line, someone is the
+        master, those concerned know the queue. Ends every call that changes something."""
+        while self.free > 0 and (one := self.candidates.first_waiting()) is not None:
+            self._hold(one, now)
+            out.append(CandidateChanged(one.user, self.entry_of(one.user), "admitted"))
+        self.roles.elect(self.seats.users)
+        if self.roles.master != self._told_master:
+            self._told_master = self.roles.master
+            out.append(MasterChanged(self._told_master))
+        if self.candidates.version != self._told_queue:
+            self._told_queue = self.candidates.version
+            out.append(QueueChanged(self.candidates.waiting))
+        if self.taken:
+            self.empty_since = None
+        elif self.empty_since is None:
+            self.empty_since = now
+        self.reschedule()
+        return out
+
+    def may_enter(self, user: str, friends: frozenset[str], admin: bool) -> bool:
+        """Whether the access lets a user in; seats and bans are judged apart. Who is inside with
+        one session may be there with another."""
+        return user in self.seats.users or access.may_enter(
+            self.access,
+            user=user,
+            friends=friends,
+            admin=admin,
+            owner=self.owner,
+            master=self.master,
+            inside=self.seats.users,
+            invited=self.invited.get(user),
+        )
+
+    def sit(self, who: Visitor, player: Player, now: int) -> None:
+        """Gives a player a seat that is free."""
+        self.seats.sit(player)
+        self.roles.entered(who)
+        self.roles.elect(self.seats.users)
+        if not self.moderation.muted(player.user, now):
+            self.audible.add(player.id)
+
+    def stand(
+        self, player: Player, reason: Departure, note: str | None, out: list[Happening]
+    ) -> None:
+        """Takes a player's seat, and all that is kept for it."""
+        if self.seats.stand(player):
+            self.roles.went(player.user)
+        self.audible.discard(player.id)
+        self.values.forget(player.id)
+        out.append(Left(player, reason, note))
+
+    def place(self, one: Candidate, why: Course, now: int, out: list[Happening]) -> None:
+        """Gives a candidate that may enter a seat, or else the end of the line."""
+        if self.free > 0 and not self.candidates.waiting:
+            self._hold(one, now)
+        else:
+            self.candidates.put("waiting", one)
+        out.append(CandidateChanged(one.user, self.entry_of(one.user), why))
+
+    def _hold(self, one: Candidate, now: int) -> None:
+        until = now + self.limits.hold_ms
+        self.candidates.put("admitted", replace(one, held_until=until))
+
+    def drop_candidate(self, user: str, why: Course, out: list[Happening]) -> None:
+        """Takes a user's entry out, if it has one."""
+        if self.candidates.remove(user) is not None:
+            out.append(CandidateChanged(user, None, why))
+
+    def expel(
+        self,
+        user: str,
+        reason: Literal["kicked", "banned"],
+        note: str | None,
+        out: list[Happening],
+    ) -> None:
+        """Ends a user's presence, candidacy and invitation."""
+        self.invited.pop(user, None)
+        self.drop_candidate(user, reason, out)
+        for player in self.seats.of_user(user):
+            self.stand(player, reason, note, out)
+
+    def end(self, reason: Literal["closed", "empty"]) -> list[Happening]:
+        """Ends the instance, with everyone's presence and candidacy."""
+        out: list[Happening] = []
+        for one in tuple(self.candidates.all()):
+            self.drop_candidate(one.user, "closed", out)
+        for player in tuple(self.seats.players.values()):
+            self.stand(player, "closed", None, out)
+        self.closed = True
+        self.reschedule()
+        out.append(Closed(reason))
+        return out
+
+    def ensure_open(self) -> None:
+        """Raises:
+        InstanceNotFound: it is closed.
+        """
+        if self.closed:
+            raise InstanceNotFound
+
+    def ensure_not_banned(self, who: Visitor, now: int) -> None:
+        """Bans bind neither the owner nor the server's admins.
+
+        Raises:
+            Banned: a ban is in force.
+        """
+        if who.user == self.owner or who.administers:
+            return
+        if self.moderation.banned(who.user, now):
+            raise Banned

@@ -1,0 +1,260 @@
+"""The rules of one resource: who has it, who may, and what a write needs (S, PROTOCOL §8).
+
+"A Session must acquire a Resource before modifying it": each session has up to one resource, each
+resource is had by up to one session. Having one is a lease with a fencing number that grows with
+each acquisition: whoever was declared gone still has the old number, and can write nothing.
+
+`Resource` is a value. Each rule takes what happens, raises, or returns the resource as it is then;
+`reileta/store/resources.py` carries a rule out within one transaction, with the row of the lease
+locked, so that what holds here holds between servers too. A lease is lost by a rule alone, never by
+time: one whose `until` is past is still good until somebody says `lapse`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from reileta.errors import (
+    Detail,
+    PermissionDenied,
+    ResourceHeld,
+    ResourceNotAcquired,
+    ResourceNotFound,
+    ResourceTaken,
+    VersionConflict,
+)
+from reileta.records import Lease
+from reileta.records import Resource as Record
+from reileta.rules import visibility
+from reileta.rules.resource.json_values import Json
+from reileta.rules.resource.merge_patch import apply_object
+from reileta.rules.resource.types import Content, ResourceType
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who asks: a session, and its user by id."""
+
+    session: str
+    user: str
+    admin: bool = False
+    autopilot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How a resource is named in a path: `document/17`."""
+
+    type: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource as it stands: what it holds, and who has it."""
+
+    record: Record
+    lease: Lease
+    type: ResourceType
+
+    # Who may
+
+    def may(self, who: Claimant) -> bool:
+        """Whether one may acquire it: its owner, admins, and those whom it is shared with."""
+        users = visibility.of_owned(self.record.owner, self.record.shares)
+        return users.admits(who.user, admin=who.admin)
+
+    def visible_to(self, who: Claimant) -> bool:
+        """Whether one may see a preview."""
+        return self.may(who) or (self.type.shows(self.record) and not self.type.hides(self.record))
+
+    def ensure_visible(self, who: Claimant) -> None:
+        """What every question about it needs, before anything else is judged.
+
+        Raises:
+            ResourceNotFound: one may not see it, and it is hidden from those who may not.
+            PermissionDenied: one may not see it.
+        """
+        if not self.visible_to(who):
+            raise ResourceNotFound if self.type.hides(self.record) else PermissionDenied
+
+    def ensure_may(self, who: Claimant) -> None:
+        """Raises:
+        ResourceNotFound: it is hidden from those who may not.
+        PermissionDenied: one may not; Autopilots may acquire nothing.
+        """
+        self.ensure_visible(who)
+        if not self.may(who):
+            raise PermissionDenied
+        if who.autopilot:
+            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
+
+    def _governs(self, who: Claimant) -> bool:
+        return who.admin or who.user == self.record.owner
+
+    # The lease
+
+    def held_by(self, who: Claimant, fence: int) -> bool:
+        """Whether the session has it, by that acquisition."""
+        return self.lease.session == who.session and self.lease.fence == fence
+
+    def ensure_held(self, who: Claimant, fence: int | None) -> None:
+        """What viewing and writing need.
+
+        Raises:
+            ResourceTaken: another session has it.
+            ResourceNotAcquired: the session has it not, or by another acquisition than that.
+        """
+        if self.lease.session not in (None, who.session):
+            raise self._taken()
+        if fence is None or not self.held_by(who, fence):
+            raise ResourceNotAcquired
+
+    def ensure_unheld(self, session: str | None) -> None:
+        """What a change needs that comes by another way, such as R's face: that no one else has
+        it.
+
+        Raises:
+            ResourceTaken: another session has it.
+        """
+        if self.lease.session not in (None, session):
+            raise self._taken()
+
+    def acquire(self, who: Claimant, has: Name | None, until: int) -> Resource:
+        """The session gets it; `has` is what it has already.
+
+        Raises:
+            ResourceNotFound, PermissionDenied: `ensure_may`.
+            ResourceHeld: the session has a resource, be it this.
+            ResourceTaken: another session has it.
+        """
+        self.ensure_may(who)
+        if has is not None:
+            raise ResourceHeld.field("resource", str(has))
+        if self.lease.session is not None:
+            raise self._taken()
+        return self._leased(
+            Lease(self.lease.fence + 1, session=who.session, user=who.user, until=until)
+        )
+
+    def release(self, who: Claimant) -> Resource:
+        """The session gives it back. What nobody has stays so. A session that has it can always
+        give it back, even if its user may no longer acquire it.
+
+        Raises:
+            ResourceNotFound, PermissionDenied: `ensure_may`.
+            ResourceTaken: another session has it.
+        """
+        if self.lease.session != who.session:
+            self.ensure_may(who)
+        self.ensure_unheld(who.session)
+        return self._free()
+
+    def keep(self, session: str, until: int) -> Resource:
+        """The session, if it has it, keeps it until then without a WebSocket."""
+        if self.lease.session != session:
+            return self
+        return self._leased(replace(self.lease, until=until))
+
+    def lapse(self, now: int) -> Resource:
+        """Whoever has it loses it, if its time without a WebSocket is over."""
+        return self._free() if self.lease.until <= now else self
+
+    def _free(self) -> Resource:
+        return self if self.lease.session is None else self._leased(Lease(self.lease.fence))
+
+    def _leased(self, lease: Lease) -> Resource:
+        return replace(self, lease=lease)
+
+    def _taken(self) -> ResourceTaken:
+        session, user = self.lease.session or "", self.lease.user or ""
+        return ResourceTaken(Detail("session", session), Detail("user", user))
+
+    # What it holds
+
+    def write(
+        self,
+        who: Claimant,
+        fence: int | None,
+        patch: dict[str, Json],
+        if_version: int | None,
+        now: int,
+    ) -> Resource:
+        """The session changes title and data by a merge patch; other members are passed over.
+
+        Raises:
+            ResourceNotFound, PermissionDenied: `ensure_may`.
+            ResourceTaken, ResourceNotAcquired: `ensure_held`.
+            VersionConflict: it is not of `if_version`.
+            InvalidInput, PayloadTooLarge: as the type's `check`.
+        """
+        self.ensure_may(who)
+        self.ensure_held(who, fence)
+        self._ensure_version(if_version)
+        before = Content(self.record.title, self.record.data)
+        whole: dict[str, Json] = {"title": before.title, "data": before.data}
+        given = {name: value for name, value in patch.items() if name in whole}
+        after = apply_object(whole, given)
+        title = after.get("title")
+        if not isinstance(title, str):
+            raise self.type.invalid.field("title", "must be a string")
+        written = Content(title, after.get("data"))
+        content = self.type.check(written, admin=who.admin, before=before)
+        record = replace(
+            self.record,
+            title=content.title,
+            data=content.data,
+            version=self.record.version + 1,
+            updated_at=now,
+        )
+        return replace(self, record=record)
+
+    def ensure_deletable(self, who: Claimant, fence: int | None, if_version: int | None) -> None:
+        """What deleting needs: the acquisition, and to be the owner or an admin.
+
+        Raises:
+            ResourceNotFound: `ensure_may`.
+            PermissionDenied: `ensure_may`, or it is only shared with the user.
+            ResourceTaken, ResourceNotAcquired: `ensure_held`.
+            VersionConflict: it is not of `if_version`.
+        """
+        self.ensure_may(who)
+        if not self._governs(who):
+            raise PermissionDenied
+        self.ensure_held(who, fence)
+        self._ensure_version(if_version)
+
+    def _ensure_version(self, if_version: int | None) -> None:
+        if if_version not in (None, self.record.version):
+            raise VersionConflict.field("version", f"is {self.record.version}")
+
+    def share(self, who: Claimant, user: str) -> Resource:
+        """The owner or an admin lets another user use it too.
+
+        Raises:
+            ResourceNotFound, PermissionDenied: one is neither.
+        """
+        self._ensure_governs(who)
+        return replace(self, record=replace(self.record, shares=self.record.shares | {user}))
+
+    def unshare(self, who: Claimant, user: str, *, admin: bool) -> Resource:
+        """The owner or an admin takes that back, or the user itself does. If the user's session
+        has it, it loses it, unless the user is an admin.
+
+        Raises:
+            ResourceNotFound, PermissionDenied: one is none of these, or may not see it.
+        """
+        self.ensure_visible(who)
+        if who.user != user:
+            self._ensure_governs(who)
+        left = replace(self, record=replace(self.record, shares=self.record.shares - {user}))
+        loses = self.lease.user == user and not admin and user != self.record.owner
+        return left._free() if loses else left
+
+    def _ensure_governs(self, who: Claimant) -> None:
+        self.ensure_visible(who)
+        if not self._governs(who):
+            raise PermissionDenied

@@ -1,0 +1,180 @@
+"""The types of resources (PROTOCOL §8): what each holds, and who may see it.
+
+A host adds a type of its own by subclassing `ResourceType` and handing
+`BUILT_IN.extended(MyType())` to `reileta.main.run`. Its rows are then kept like documents, with all
+of leases, fencing, versions and shares:
+
+    class Playlist(ResourceType):
+        name = "playlist"
+
+        def check(self, content, *, admin, before):
+            songs = content.data
+            if not isinstance(songs, list) or not all(isinstance(one, str) for one in songs):
+                raise self.invalid.field("data", "must be a list of strings")
+            return super().check(content, admin=admin, before=before)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from reileta.errors import InvalidInput, ResourceInvalid, ResourceTypeUnknown, WorldInvalid
+from reileta.protocol.input_types import Capacity, Description, Input, TagList, Title, check
+from reileta.records import Resource
+from reileta.rules import visibility
+from reileta.rules.resource.json_values import Json, settle
+from reileta.rules.tags import WORLD_TAGS
+
+DATA_LIMIT_BYTES: Final = 256 * 1024
+"""How large a resource's `data` may be, as canonical JSON."""
+DEFAULT_CAPACITY: Final = 32
+DOCUMENT: Final = "document"
+WORLD: Final = "world"
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What of a resource its users write."""
+
+    title: str
+    data: Json = None
+
+
+class _Titled(Input):
+    title: Title
+
+
+class ResourceType:
+    """A type; subclasses say what differs from a document."""
+
+    name: ClassVar[str]
+    """1 to 32 of a-z, 0-9 and _, the first a letter; it stands in paths and in the database."""
+    invalid: ClassVar[type[InvalidInput]] = ResourceInvalid
+    """What bad content raises."""
+    public: ClassVar[bool] = False
+    """Whether all show in lists and previews to those, too, who may not acquire them."""
+    limit_bytes: ClassVar[int] = DATA_LIMIT_BYTES
+
+    def check(self, content: Content, *, admin: bool, before: Content | None) -> Content:
+        """The content as it is to be kept; `before` is what it was, None for a new resource.
+
+        Called with whatever a client sends, before it is written. Raises `invalid`, or
+        PayloadTooLarge for data over `limit_bytes`.
+        """
+        titled = check(_Titled, {"title": content.title}, self.invalid)
+        data = settle(content.data, limit_bytes=self.limit_bytes, field="data", error=self.invalid)
+        return Content(titled.title, data)
+
+    def shows(self, resource: Resource) -> bool:
+        """Whether this one shows to those who may not acquire it."""
+        return self.public
+
+    def hides(self, resource: Resource) -> bool:
+        """Whether those who may not acquire it are told that there is none."""
+        return False
+
+    def preview(self, resource: Resource) -> dict[str, Json]:
+        """What readers see of it while they don't have it; `owner` comes to that."""
+        return {
+            "id": resource.number,
+            "type": resource.type,
+            "title": resource.title,
+            "version": resource.version,
+        }
+
+    def view(self, resource: Resource) -> dict[str, Json]:
+        """What the session sees that has it."""
+        return {**self.preview(resource), "data": resource.data}
+
+
+class Document(ResourceType):
+    """Any JSON under a title."""
+
+    name = DOCUMENT
+
+
+class _WorldData(Input):
+    description: Description | None = None
+    capacity: Capacity = Field(default=DEFAULT_CAPACITY)
+    tags: TagList = ()
+
+
+class World(ResourceType):
+    """A world of the registry by its number; `data` is `{description, capacity, tags}`.
+
+    It is the same world that R's face shows: kept in its own table, under R's rules.
+    """
+
+    name = WORLD
+    invalid = WorldInvalid
+
+    def check(self, content: Content, *, admin: bool, before: Content | None) -> Content:
+        given = {} if content.data is None else content.data
+        if not isinstance(given, dict):
+            raise self.invalid.field("data", "must be an object")
+        titled = check(_Titled, {"title": content.title}, self.invalid)
+        data = check(_WorldData, given, self.invalid)
+        had = () if before is None else tags_of(before.data)
+        kept = WORLD_TAGS.settle(data.tags, admin=admin, before=had)
+        return Content(
+            titled.title,
+            {
+                "description": data.description or None,
+                "capacity": data.capacity,
+                "tags": [*sorted(kept)],
+            },
+        )
+
+    def shows(self, resource: Resource) -> bool:
+        return not self.hides(resource)
+
+    def hides(self, resource: Resource) -> bool:
+        return visibility.is_private(tags_of(resource.data))
+
+
+def tags_of(data: Json) -> tuple[str, ...]:
+    """The tags in a world's data."""
+    tags = data.get("tags") if isinstance(data, dict) else None
+    return tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+
+
+class ResourceTypes(Mapping[str, ResourceType]):
+    """The types that a server knows, by name."""
+
+    def __init__(self, *types: ResourceType) -> None:
+        """Raises ValueError for a name that can't be one, or stands twice."""
+        self._types: dict[str, ResourceType] = {}
+        for one in types:
+            if _NAME.fullmatch(one.name) is None or one.name in self._types:
+                raise ValueError(f"no name for a type of resources, or taken: {one.name!r}")
+            self._types[one.name] = one
+
+    def extended(self, *types: ResourceType) -> ResourceTypes:
+        """These, and more. Raises ValueError."""
+        return ResourceTypes(*self._types.values(), *types)
+
+    def of(self, name: str) -> ResourceType:
+        """The type of that name. Raises ResourceTypeUnknown."""
+        found = self._types.get(name)
+        if found is None:
+            raise ResourceTypeUnknown
+        return found
+
+    def __getitem__(self, name: str) -> ResourceType:
+        return self._types[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+
+BUILT_IN: Final = ResourceTypes(Document(), World())

@@ -1,0 +1,116 @@
+"""The tags that users, worlds and instances carry, and who may set them (PROTOCOL §§5, 6).
+
+A vocabulary is closed: a tag outside it is `TagUnknown`. The tags of one group exclude each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final
+
+from reileta.errors import (
+    Detail,
+    InstanceInvalid,
+    InvalidInput,
+    PermissionDenied,
+    ServiceInvalid,
+    TagUnknown,
+    UserInvalid,
+    WorldInvalid,
+)
+from reileta.records import ADMIN_TAG
+from reileta.rules.instance.access import ACCESS_TAGS, PUBLIC
+
+PERMANENT: Final = "avr:permanent"
+"""An instance that does not end when it stands empty."""
+OFFICIAL: Final = "avr:official"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Which tags one kind of object may have.
+
+    Attributes:
+        groups: tags of which an object has at most one each.
+        others: tags that go with any.
+        defaults: added when the object has no tag of the default's group.
+        admin_only: tags that admins alone add and take away.
+        invalid: the error for two tags of one group.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    others: frozenset[str]
+    defaults: tuple[str, ...]
+    admin_only: frozenset[str]
+    invalid: type[InvalidInput]
+
+    @property
+    def known(self) -> frozenset[str]:
+        return self.others.union(*self.groups)
+
+    def schema(self) -> dict[str, Any]:
+        """What of this JSON Schema can say: which there are, and which exclude each other."""
+        clashes = [
+            {"allOf": [{"contains": {"const": tag}} for tag in pair]}
+            for group in self.groups
+            for pair in combinations(group, 2)
+        ]
+        schema: dict[str, Any] = {"items": {"type": "string", "enum": sorted(self.known)}}
+        return {**schema, "not": {"anyOf": clashes}} if clashes else schema
+
+    def settle(
+        self, asked: Iterable[str], *, admin: bool, before: Iterable[str] = ()
+    ) -> frozenset[str]:
+        """The tags that an object gets when `asked` for; `before` is what it has now.
+
+        Raises:
+            TagUnknown: one is in no vocabulary of this kind of object.
+            PermissionDenied: someone who is no admin would add or remove a tag of the admins'.
+            InvalidInput: (the kind's own) two exclude each other.
+        """
+        tags = frozenset(asked)
+        unknown = sorted(tags - self.known)
+        if unknown:
+            raise TagUnknown(*(Detail("tags", f"{tag[:64]!r} is not known") for tag in unknown[:8]))
+        for group in self.groups:
+            chosen = [tag for tag in group if tag in tags]
+            if len(chosen) > 1:
+                raise self.invalid.field("tags", f"{' and '.join(chosen)} exclude each other")
+            if not chosen:
+                tags = tags.union(tag for tag in self.defaults if tag in group)
+        reserved = sorted((tags ^ frozenset(before)) & self.admin_only)
+        if reserved and not admin:
+            raise PermissionDenied.field("tags", f"{reserved[0]} is the admins' to set")
+        return tags
+
+
+USER_TAGS: Final = Vocabulary(
+    groups=(),
+    others=frozenset({ADMIN_TAG}),
+    defaults=(),
+    admin_only=frozenset({ADMIN_TAG}),
+    invalid=UserInvalid,
+)
+WORLD_TAGS: Final = Vocabulary(
+    groups=(("avr:public", "avr:private"), ("avr:development", "avr:release")),
+    others=frozenset({OFFICIAL}),
+    defaults=("avr:public",),
+    admin_only=frozenset({OFFICIAL}),
+    invalid=WorldInvalid,
+)
+INSTANCE_TAGS: Final = Vocabulary(
+    groups=(ACCESS_TAGS,),
+    others=frozenset({PERMANENT, OFFICIAL}),
+    defaults=(PUBLIC,),
+    admin_only=frozenset({PERMANENT, OFFICIAL}),
+    invalid=InstanceInvalid,
+)
+SERVICE_TAGS: Final = Vocabulary(
+    groups=(),
+    others=frozenset({OFFICIAL}),
+    defaults=(),
+    admin_only=frozenset({OFFICIAL}),
+    invalid=ServiceInvalid,
+)

@@ -1,0 +1,402 @@
+"""PostgreSQL on Trio: the one file that knows asyncpg and trio-asyncio (DESIGN §4).
+
+`Queries` is what can be asked, whether of the `Database` (each statement by itself, on a connection
+of the pool) or within a transaction. Everything is parameterised. Whatever goes wrong with the
+connection is `DatabaseUnavailable`; a broken constraint is `ConstraintBroken`; text that PostgreSQL
+can't hold is `InvalidInput`, decided here for everything that is stored or searched.
+
+The connections belong to an asyncio loop of their own (`asyncio_loop`), which goes on while the
+server is being cancelled, so that what is under way can be finished or rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import asyncpg
+import structlog
+import trio
+import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
+
+from reileta.concurrency import plain_nursery
+from reileta.errors import DatabaseUnavailable
+from reileta.observability import log_events
+from reileta.startup import StartupError
+from reileta.store.read_cache import Reads, written_by
+from reileta.store.storable import check_storable
+
+Row: TypeAlias = asyncpg.Record
+Connection: TypeAlias = "asyncpg.Connection[Row]"
+T = TypeVar("T")
+
+CONNECT_S: Final = 3.0
+"""How long a statement waits for a free connection, or for a new one to be made."""
+STATEMENT_S: Final = 10.0
+"""How long a statement may take."""
+CLOSE_S: Final = 1.0
+"""How long a connection may take to be closed in order."""
+IDLE_S: Final = 300.0
+"""How long a connection may stand idle; what stands between may have forgotten it then."""
+RETRY_AFTER_S: Final = 1.0
+
+_LOST: Final = (
+    OSError,  # refused, reset, no such socket; TimeoutError is one of these
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
+    asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
+    asyncpg.InternalClientError,  # cut off in the middle of an answer
+)
+_TRY_AGAIN: Final = (
+    asyncpg.TransactionRollbackError,  # a deadlock, a serialisation failure
+    asyncpg.ReadOnlySQLTransactionError,  # it became a standby
+)
+_BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Loop(Protocol):
+    """The asyncio loop, as far as it is used here."""
+
+    async def run_aio_coroutine(self, coro: Coroutine[Any, Any, T]) -> T: ...
+
+
+class ConstraintBroken(Exception):
+    """A statement would have broken the constraint of that name; nothing was written."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(constraint)
+        self.constraint = constraint
+
+
+class Queries(ABC):
+    """What can be asked of the database or within a transaction.
+
+    Each raises DatabaseUnavailable, ConstraintBroken, or InvalidInput for text it can't hold.
+    """
+
+    @abstractmethod
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        """All rows."""
+
+    async def recall(self, sql: str, *args: object) -> list[Row]:
+        """As `fetch`, of a statement that only reads. The database gives rows that it remembers, as
+        long as none of their tables has changed; within a transaction they are always read."""
+        return await self.fetch(sql, *args)
+
+    @abstractmethod
+    async def execute(self, sql: str, *args: object) -> int:
+        """How many rows it touched. Without arguments, `sql` may hold several statements."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[Queries]:
+        """All of it or nothing; a transaction within a transaction is a savepoint.
+
+        A transaction is one connection: it takes one statement at a time, from one task.
+        """
+
+    async def fetch_one(self, sql: str, *args: object) -> Row | None:
+        """The first row."""
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    async def recall_one(self, sql: str, *args: object) -> Row | None:
+        """As `fetch_one`, by `recall`."""
+        rows = await self.recall(sql, *args)
+        return rows[0] if rows else None
+
+    async def value(self, sql: str, *args: object) -> Any:
+        """The first row's first column; None if there is no row."""
+        row = await self.fetch_one(sql, *args)
+        return None if row is None else row[0]
+
+
+class _Busy(Exception):
+    """All connections are at work: the server asks too much, but nothing is lost."""
+
+
+class _Closed(Exception):
+    """The database was closed."""
+
+
+class Database(Queries):
+    """Up to so many connections, made when they are needed, and made anew after an outage.
+
+    The pool is our own, and lives on Trio's side: a statement is one trip to the asyncio loop and
+    back, where asyncpg's pool would make several of it, at more than twice the cost.
+    """
+
+    def __init__(self, loop: Loop, url: str, *, connections: int, remember: bool = False) -> None:
+        """`url` is `postgresql://…`. It connects to nothing yet.
+
+        `remember` has `recall` remember rows: right where no other server writes to it.
+        """
+        self.reads: Reads[Row] = Reads(enabled=remember)
+        self._loop = loop
+        self._url = url
+        self.name = f"reileta {secrets.token_hex(4)}"
+        """The connections' `application_name`, this object's own: by it, the change feed tells what
+        others did (store/changes.py)."""
+        self._slots = trio.Semaphore(connections, max_value=connections)
+        self._idle: list[tuple[Connection, float]] = []
+        """Connections that nobody uses, the last used one last, and since when."""
+        self._closed = False
+        self._log = structlog.get_logger()
+        self._outage = False
+        self.available = False
+        """Whether the last statement reached the database."""
+        self.statements = 0
+        """How many times it was asked."""
+        self.errors = 0
+        """How many of these failed for want of a database."""
+        self.seconds = 0.0
+        """How long all of these took together, without waiting for a connection."""
+
+    async def close(self) -> None:
+        """Closes what is idle now and the rest when it is released. Nothing can be asked then."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+
+        async def closed() -> None:
+            for connection, _ in idle:
+                try:
+                    await connection.close(timeout=CLOSE_S)
+                except _BROKEN:
+                    connection.terminate()
+
+        with trio.CancelScope(shield=True):
+            await self._loop.run_aio_coroutine(closed())
+
+    def generation(self, tables: Iterable[str]) -> int | None:
+        """`Reads.generation`; None also while the database is away."""
+        return self.reads.generation(tables) if self.available else None
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        check_storable(args)
+        return await self._alone(sql, lambda it: it.fetch(sql, *args))
+
+    async def recall(self, sql: str, *args: object) -> list[Row]:
+        if not self.available:
+            return await self.fetch(sql, *args)
+        return await self.reads.rows(sql, args, lambda: self.fetch(sql, *args))
+
+    async def execute(self, sql: str, *args: object) -> int:
+        check_storable(args)
+        return _touched(await self._alone(sql, lambda it: it.execute(sql, *args)))
+
+    async def _alone(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        """A statement that is no part of a transaction."""
+        async with self._connected() as connection:
+            with self.reads.writing(written_by(sql)):
+                return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
+
+    async def ping(self) -> bool:
+        """Whether the database gives a sign of life."""
+        try:
+            await self.fetch("SELECT 1")
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Queries]:
+        async with self.connection() as bound, bound.transaction() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def connection(self, *, statement_s: float = STATEMENT_S) -> AsyncIterator[Queries]:
+        """One connection for several statements, each of which may take so many seconds."""
+        async with self._connected() as connection:
+            yield _Bound(self, connection, statement_s)
+
+    async def guard(
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        connection: Connection | None,
+        seconds: float,
+    ) -> T:
+        """Runs asyncio's `work`, bounded: counts it, times it, and says what its failure means."""
+        self.statements += 1
+        started = time.perf_counter()
+        try:
+            with trio.move_on_after(seconds) as scope:
+                result = await self._loop.run_aio_coroutine(work())
+            if scope.cancelled_caught:
+                raise TimeoutError
+        except asyncpg.IntegrityConstraintViolationError as error:
+            self._found()
+            raise ConstraintBroken(error.constraint_name or "") from error
+        except (*_TRY_AGAIN, asyncio.CancelledError) as error:
+            # asyncio's cancellation, where Trio knows of none, is the loop being closed.
+            raise self._unavailable() from error
+        except _LOST as error:
+            # It may look open for a moment longer, or hang for good.
+            if connection is not None:
+                connection.terminate()
+            self._lost(error)
+            raise self._unavailable() from error
+        except asyncpg.InterfaceError as error:
+            # asyncpg says so of a broken connection and of wrong use; the latter is a defect.
+            if connection is not None and not connection.is_closed():
+                raise
+            self._lost(error)
+            raise self._unavailable() from error
+        finally:
+            self.seconds += time.perf_counter() - started
+        self._found()
+        return result
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection that is the body's alone."""
+        with trio.move_on_after(CONNECT_S) as scope:
+            await self._slots.acquire()
+        if scope.cancelled_caught:
+            raise self._unavailable() from _Busy()
+        try:
+            connection = self._take()
+            if connection is None:
+                connection = await self.guard(self._connect, None, CONNECT_S)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    def _take(self) -> Connection | None:
+        if self._closed:
+            raise self._unavailable() from _Closed()
+        oldest = time.monotonic() - IDLE_S
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and since > oldest:
+                return connection
+            connection.terminate()
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._closed or connection.is_closed() or connection.is_in_transaction():
+            connection.terminate()
+        else:
+            self._idle.append((connection, time.monotonic()))
+
+    async def _connect(self) -> Connection:
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_S,
+                server_settings={"application_name": self.name},
+            )
+        except ValueError:
+            # asyncpg reads the URL only now. Its own words may hold the password.
+            raise StartupError("--database is no URL of a PostgreSQL database") from None
+        except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            # Whatever PostgreSQL has against a new connection, there is none.
+            raise ConnectionError(str(error)) from error
+
+    def _unavailable(self) -> DatabaseUnavailable:
+        self.errors += 1
+        return DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
+
+    def _lost(self, error: BaseException) -> None:
+        if self.available:
+            self.available = False
+            self._outage = True
+            self._log.warning(log_events.DATABASE_LOST, reason=type(error).__name__)
+
+    def _found(self) -> None:
+        self.available = True
+        if self._outage:
+            self._outage = False
+            self._log.info(log_events.DATABASE_BACK)
+
+
+class _Bound(Queries):
+    """Statements on one connection, within a transaction or not."""
+
+    def __init__(self, database: Database, connection: Connection, statement_s: float) -> None:
+        self._database = database
+        self._connection = connection
+        self._statement_s = statement_s
+        self._depth = 0
+        self._written: frozenset[str] = frozenset()
+        """The tables that the transaction has written to so far."""
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        check_storable(args)
+        return await self._ask(sql, lambda it: it.fetch(sql, *args))
+
+    async def execute(self, sql: str, *args: object) -> int:
+        check_storable(args)
+        return _touched(await self._ask(sql, lambda it: it.execute(sql, *args)))
+
+    async def _ask(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        written = written_by(sql)
+        if self._depth:
+            self._written |= written  # nobody else sees it before COMMIT
+            written = frozenset()
+        with self._database.reads.writing(written):
+            return await self._here(ask)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Queries]:
+        begin, commit, rollback = "BEGIN", "COMMIT", "ROLLBACK"
+        if self._depth:
+            begin = f"SAVEPOINT point_{self._depth}"
+            commit, rollback = f"RELEASE {begin}", f"ROLLBACK TO {begin}"
+        await self.execute(begin)
+        self._depth += 1
+        end = rollback
+        try:
+            yield self
+            end = commit
+        finally:
+            self._depth -= 1
+            with self._database.reads.writing(frozenset() if self._depth else self._written):
+                await self._end(end)
+
+    async def _end(self, sql: str) -> None:
+        """Not to be cancelled: once COMMIT is sent, only its answer tells what has happened."""
+        if self._connection.is_closed() and sql.startswith("ROLLBACK"):
+            return
+        with trio.CancelScope(shield=True):
+            await self._here(lambda it: it.execute(sql))
+
+    async def _here(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+        return await self._database.guard(
+            lambda: ask(self._connection), self._connection, self._statement_s
+        )
+
+
+def _touched(status: str) -> int:
+    """The rows that a command's status tells of: 3 in `UPDATE 3`, none in `CREATE TABLE`."""
+    last = status.rpartition(" ")[2]
+    return int(last) if last.isdigit() else 0
+
+
+@asynccontextmanager
+async def asyncio_loop() -> AsyncIterator[Loop]:
+    """An asyncio loop that runs beside the body, until the body has ended.
+
+    It runs in a task of its own, shielded: a body that is being cancelled can still finish what it
+    has asked, and an error of the body comes out as it is, in no group.
+    """
+    stop = trio.CancelScope(shield=True)
+
+    async def run(*, task_status: trio.TaskStatus[Loop]) -> None:
+        with stop:
+            async with trio_asyncio.open_loop() as loop:
+                task_status.started(loop)
+                await trio.sleep_forever()
+
+    async with plain_nursery() as nursery:
+        loop: Loop = await nursery.start(run)
+        try:
+            yield loop
+        finally:
+            stop.cancel()

@@ -1,0 +1,190 @@
+"""The PostgreSQL that the server runs by itself: who may start it, and that it stays up.
+
+Three locks in the data folder, which the system takes back from a process that is killed:
+
+    server.lock     held by the server while it runs: two servers on one folder are refused
+    postgres.lock   held by whoever runs PostgreSQL: the server, or a command that found none
+    serving.lock    held by the server while its PostgreSQL is there for commands to use
+
+A command (`shared`) uses the PostgreSQL of a server that runs. If none does, it starts PostgreSQL
+for itself and stops it again; others, who may be commands too or a server that starts, wait for
+that (DESIGN §4).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from reileta.concurrency import plain_nursery
+from reileta.observability import log_events
+from reileta.startup import StartupError
+from reileta.store.embedded.cluster import Cluster
+
+RESTART_S: Final = 1.0
+"""How long the watchdog waits before it starts a server that died, and between attempts."""
+TURN_S: Final = 30.0
+"""How long a command's use of PostgreSQL is waited for."""
+WATCH_S: Final = 0.25
+"""How often a server is looked at where the system can't tell of its end."""
+POLL_S: Final = 0.05
+
+
+class FolderLock:
+    """An exclusive lock on a file, for as long as this process lives or until it is given back."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def take(self) -> bool:
+        """Whether it could be taken now."""
+        self._handle = self._lock(fcntl.LOCK_EX)
+        return self._handle is not None
+
+    def held(self) -> bool:
+        """Whether anyone holds it. Those who ask don't take each other for holders."""
+        handle = self._lock(fcntl.LOCK_SH)
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
+    def _lock(self, kind: int) -> int | None:
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        return handle
+
+    def give_back(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+@asynccontextmanager
+async def open_embedded(
+    data: Path, *, shared: bool = False, cluster: Cluster | None = None
+) -> AsyncIterator[str]:
+    """The URL of the data folder's PostgreSQL, which runs, and is started again, during the body.
+
+    `shared` is for commands. Raises StartupError if it can't be started, or if a server has the
+    folder already.
+    """
+    try:
+        await trio.Path(data).mkdir(mode=0o711, parents=True, exist_ok=True)
+        cluster = cluster or Cluster(data)
+        async with _used(data, cluster) if shared else _owned(data, cluster):
+            yield cluster.url()
+    except OSError as error:
+        raise StartupError(f"can't use the data folder {data}: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def _owned(data: Path, cluster: Cluster) -> AsyncIterator[None]:
+    """For the server: PostgreSQL is its own, and commands may use it."""
+    server, serving = FolderLock(data / "server.lock"), FolderLock(data / "serving.lock")
+    postgres = FolderLock(data / "postgres.lock")
+    if not server.take():
+        raise StartupError(f"another server uses the data folder {data}")
+    try:
+        await _take(postgres, f"another command uses the data folder {data}, and does not end")
+        async with _running(cluster):
+            # A command that asks who holds it holds it for an instant.
+            await _take(serving, f"another process holds {data / 'serving.lock'}")
+            try:
+                yield
+            finally:
+                serving.give_back()  # before it stops: a command must not begin to use it then
+    finally:
+        for lock in (postgres, server):
+            lock.give_back()
+
+
+@asynccontextmanager
+async def _used(data: Path, cluster: Cluster) -> AsyncIterator[None]:
+    """For a command: the server's PostgreSQL, or its own while there is no server."""
+    serving, postgres = FolderLock(data / "serving.lock"), FolderLock(data / "postgres.lock")
+    deadline = time.monotonic() + TURN_S
+    while time.monotonic() < deadline:
+        if serving.held():
+            if cluster.answers():
+                yield
+                return
+        elif postgres.take():
+            try:
+                async with _running(cluster):
+                    yield
+            finally:
+                postgres.give_back()
+            return
+        await trio.sleep(POLL_S)
+    raise StartupError(f"the database in {data} is in use, and does not answer")
+
+
+async def _take(lock: FolderLock, otherwise: str) -> None:
+    deadline = time.monotonic() + TURN_S
+    while not lock.take():
+        if time.monotonic() > deadline:
+            raise StartupError(otherwise)
+        await trio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def _running(cluster: Cluster) -> AsyncIterator[None]:
+    """PostgreSQL, started for the body, watched during it, and stopped after it."""
+    log = structlog.get_logger()
+    await trio.to_thread.run_sync(cluster.start)
+    try:
+        log.info(log_events.DATABASE_STARTED, folder=str(cluster.folder))
+        async with plain_nursery() as nursery:
+            nursery.start_soon(_watch, cluster)
+            yield
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(cluster.stop)
+        log.info(log_events.DATABASE_STOPPED)
+
+
+async def _watch(cluster: Cluster) -> None:
+    """Starts PostgreSQL again whenever it dies; the pool of connections finds it by itself."""
+    log = structlog.get_logger()
+    while True:
+        status = await _ended(cluster)
+        log.error(log_events.DATABASE_DIED, status=status)
+        while True:
+            await trio.sleep(RESTART_S)
+            try:
+                await trio.to_thread.run_sync(cluster.start)
+            except StartupError as error:
+                # Its other processes may not have noticed yet that it died.
+                log.warning(log_events.DATABASE_DIED, reason=str(error))
+            else:
+                log.info(log_events.DATABASE_STARTED, folder=str(cluster.folder))
+                break
+
+
+async def _ended(cluster: Cluster) -> int:
+    """Waits for the server's end; its exit status, negative for a signal."""
+    while (status := cluster.status()) is None:
+        if sys.platform != "linux":
+            await trio.sleep(WATCH_S)
+            continue
+        handle = os.pidfd_open(cluster.pid)
+        try:
+            await trio.lowlevel.wait_readable(handle)
+        finally:
+            os.close(handle)
+    return status

@@ -1,0 +1,126 @@
+"""Where resources stand: how one is found and locked, and its lease written down.
+
+Each type but `world` stands in the table `resources`, worlds in their own. Locks are taken in one
+order: a user, its session, a lease, a resource.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from reileta.clock import Clock
+from reileta.errors import ResourceNotFound
+from reileta.records import Lease
+from reileta.records import Resource as Record
+from reileta.rules.resource.json_values import Json, load
+from reileta.rules.resource.resource import Name, Resource
+from reileta.rules.resource.types import WORLD, ResourceTypes, tags_of
+from reileta.store.database import Queries, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A session has a resource no more."""
+
+    session_id: str
+    name: Name
+    fence: int
+
+
+_FOUND: Final = (
+    "SELECT thing.*, leases.fence, leases.session_id, leases.until, sessions.user_id AS holder, "
+    "ARRAY(SELECT user_id FROM shares WHERE shares.number = thing.number) AS shares "
+    "FROM {table} AS thing LEFT JOIN leases ON leases.number = thing.number "
+    "LEFT JOIN sessions ON sessions.id = leases.session_id WHERE thing.number = $1"
+)
+
+
+class Shelf:
+    """What `Resources` and `Leases` are made of.
+
+    `types` are those that there are; a name that is none raises ResourceTypeUnknown.
+    """
+
+    def __init__(self, queries: Queries, clock: Clock, types: ResourceTypes) -> None:
+        self.queries: Final = queries
+        self.clock: Final = clock
+        self.types: Final = types
+
+    async def find(self, queries: Queries, name: Name) -> Resource:
+        kind = self.types.of(name.type)
+        row = await queries.fetch_one(_FOUND.format(table=table(name.type)), name.number)
+        if row is None or (name.type != WORLD and row["type"] != name.type):
+            raise ResourceNotFound
+        lease = Lease(row["fence"] or 0)
+        if row["session_id"] is not None:
+            lease = Lease(row["fence"], row["session_id"], row["holder"], row["until"])
+        return Resource(record(name.type, row, frozenset(row["shares"])), lease, kind)
+
+    async def locked(self, transaction: Queries, name: Name) -> Resource:
+        """The resource, whose lease nobody else changes or relies on until the transaction's end.
+
+        Raises ResourceNotFound.
+        """
+        self.types.of(name.type)
+        world = name.type == WORLD
+        row = await transaction.fetch_one(
+            "INSERT INTO leases (number, type) "  # noqa: S608 - one of our tables
+            f"SELECT number, $2 FROM {table(name.type)} WHERE number = $1 "
+            f"{'' if world else 'AND type = $2 '}"
+            "ON CONFLICT (number) DO UPDATE SET type = excluded.type RETURNING 1",
+            name.number,
+            name.type,
+        )
+        if row is None:
+            raise ResourceNotFound
+        # A statement of its own, so that it sees what whoever had the lock before has done.
+        return await self.find(transaction, name)
+
+    async def lease(self, transaction: Queries, number: int, lease: Lease) -> None:
+        await transaction.execute(
+            "UPDATE leases SET fence = $2, session_id = $3, until = $4 WHERE number = $1",
+            number,
+            lease.fence,
+            lease.session,
+            lease.until,
+        )
+
+
+def table(type_: str) -> str:
+    """The table that resources of a type stand in."""
+    return "worlds" if type_ == WORLD else "resources"
+
+
+def world_columns(data: Json) -> dict[str, Any]:
+    """A world's columns in its data, which its type has checked."""
+    assert isinstance(data, dict)
+    return {
+        "description": data["description"],
+        "capacity": data["capacity"],
+        "tags": frozenset(tags_of(data)),
+    }
+
+
+def record(type_: str, row: Row, shares: frozenset[str]) -> Record:
+    """The resource in a row of its table."""
+    data: Json
+    if type_ == WORLD:
+        data = {
+            "description": row["description"],
+            "capacity": row["capacity"],
+            "tags": [*row["tags"]],
+        }
+    else:
+        data = load(row["data"])
+    return Record(
+        number=row["number"],
+        type=type_,
+        owner=row["owner"],
+        title=row["title"],
+        data=data,
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        shares=shares,
+    )

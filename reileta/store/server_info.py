@@ -1,0 +1,79 @@
+"""Who this server is: what R's `Server` object says of it, as far as it is kept."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
+
+from reileta.clock import Clock
+from reileta.store.database import Queries, Row
+from reileta.store.query_builder import assignments
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The server as its operator named it. `id` is a UUID, made at the first start and kept."""
+
+    id: str
+    title: str
+    description: str | None
+    icon: str | None
+    created_at: int
+    updated_at: int
+
+
+class IdentityUpdate(TypedDict, total=False):
+    """What of it can change; what is left out stays."""
+
+    title: str
+    description: str | None
+    icon: str | None
+
+
+class Identities:
+    """The one identity of a database."""
+
+    def __init__(self, queries: Queries, clock: Clock, title: str) -> None:
+        self._queries = queries
+        self._clock = clock
+        self._title = title
+
+    async def get(self) -> Identity:
+        """The server's identity, which is made, with the setting's title, if there is none yet."""
+        row = await self._queries.recall_one("SELECT * FROM server")
+        if row is None:
+            await self._queries.execute(
+                "INSERT INTO server (id, title, created_at, updated_at) VALUES ($1, $2, $3, $3) "
+                "ON CONFLICT DO NOTHING",
+                str(uuid.uuid4()),
+                self._title,
+                self._clock.now_ms(),
+            )
+            row = await self._queries.fetch_one("SELECT * FROM server")
+        assert row is not None
+        return _identity(row)
+
+    async def update(self, **changes: Unpack[IdentityUpdate]) -> Identity:
+        """The identity with the changes."""
+        await self.get()
+        sets, values = assignments(changes, IdentityUpdate.__annotations__)
+        row = await self._queries.fetch_one(
+            f"UPDATE server SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of IdentityUpdate
+            "RETURNING *",
+            *values,
+            self._clock.now_ms(),
+        )
+        assert row is not None
+        return _identity(row)
+
+
+def _identity(row: Row) -> Identity:
+    return Identity(
+        id=row["id"],
+        title=row["title"],
+        description=row["description"],
+        icon=row["icon"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

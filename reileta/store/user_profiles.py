@@ -1,0 +1,54 @@
+"""What of a user stands beside its row: pictures, whom it follows, who of them follows back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from reileta.records import NO_PROFILE, Profile
+from reileta.store.database import Queries
+
+_PICTURES = (
+    "(SELECT coalesce(array_agg(kind), '{}') FROM images WHERE user_id = one.id) AS pictures"
+)
+_FOLLOWING = (
+    "(SELECT coalesce(array_agg(followed ORDER BY following_at, followed), '{}') FROM follows "
+    "WHERE follower = one.id) AS following"
+)
+_FRIENDS = (
+    "(SELECT coalesce(json_object_agg(mine.followed, mine.following_at), '{}')::text "
+    "FROM follows AS mine JOIN follows AS theirs "
+    "ON theirs.follower = mine.followed AND theirs.followed = mine.follower "
+    "WHERE mine.follower = one.id) AS friends"
+)
+
+
+class Profiles:
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, user_id: str) -> Profile:
+        """The user's profile, in one statement; an empty one for a user that there isn't."""
+        row = await self._queries.recall_one(
+            f"SELECT {_PICTURES}, {_FOLLOWING}, {_FRIENDS} FROM (VALUES ($1::text)) AS one (id)",  # noqa: S608 - the texts above
+            user_id,
+        )
+        if row is None:
+            return NO_PROFILE
+        return Profile(
+            frozenset(row["pictures"]), tuple(row["following"]), json.loads(row["friends"])
+        )
+
+    async def many(self, user_ids: Collection[str], *, whole: bool = False) -> dict[str, Profile]:
+        """The profile of each of the users: pictures, and if `whole`, whom they follow. No friends:
+        these concern each user alone."""
+        if not user_ids:
+            return {}
+        following = _FOLLOWING if whole else "'{}'::text[] AS following"
+        rows = await self._queries.recall(
+            f"SELECT one.id, {_PICTURES}, {following} FROM unnest($1::text[]) AS one (id)",  # noqa: S608 - the texts above
+            list(user_ids),
+        )
+        return {
+            row["id"]: Profile(frozenset(row["pictures"]), tuple(row["following"])) for row in rows
+        }

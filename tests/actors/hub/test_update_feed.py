@@ -1,0 +1,217 @@
+"""What changed is told once, in order, with all there is to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+import actors.hub.update_feed
+from actors.directory import Directory
+from actors.hub.messages import Publish, Revise, Viewer
+from actors.hub.update_feed import AGAIN_S, Updates
+from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.observability.metrics import Metrics
+from reileta.protocol.views.server import server_view
+from reileta.records import Asset, Image, Profile, Service, User, World
+from reileta.rules.visibility import Audience, of_world
+from reileta.store import Identity
+from tests.actors.nodes import ADDRESS, account
+
+
+@dataclass
+class Registry:
+    """The store, and the hub: what was told stands in `told`."""
+
+    profiles_of: dict[str, Profile] = field(default_factory=dict)
+    told: list[Publish] = field(default_factory=list)
+    profiled: list[str] = field(default_factory=list)
+    course: list[str] = field(default_factory=list)
+    """What the hub was told, and signalled."""
+    away: bool = False
+    full: bool = False
+    tags: tuple[str, ...] = ()
+    """Of the world, as the database has it."""
+
+    profiles = assets = images = worlds = services = property(lambda self: self)
+
+    async def of(self, id_: str) -> Profile | list[Asset]:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise DatabaseUnavailable
+        return self.profiles_of.get(id_, Profile()) if id_.startswith("u_") else []
+
+    async def get(self, id_: str, kind: str = "") -> Image | World | Service | None:
+        if kind:
+            return Image("ab", 1, 1, 1)
+        return world(*self.tags) if id_ == "w_1" else None
+
+    async def audience(self, one: World) -> Audience:
+        return of_world(one.owner, one.tags, {"u_friend"})
+
+    def tell(self, message: Publish) -> None:
+        if self.full:
+            raise Overloaded
+        self.told.append(message)
+        self.course.append(f"told of {message.id}")
+
+    def signal(self, message: Revise) -> None:
+        self.course.append(f"revised {message.viewer.user} {sorted(message.viewer.friends)}")
+
+    def heard(self, viewer: Viewer, number: int = -1) -> Any:
+        data = self.told[number].render(viewer)
+        return None if data is None else json.loads(data)
+
+
+ANYONE = Viewer("u_x", False)
+
+
+def world(*tags: str) -> World:
+    return World("w_1", 1, "Harbour", None, 8, "u_owner", frozenset(tags), 1, 2)
+
+
+@asynccontextmanager
+async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIterator[Updates]:
+    def server(identity: Identity) -> Any:
+        return server_view(
+            id_=identity.id, title=identity.title, description=None, icon=None, created_at=1,
+            updated_at=1, address=ADDRESS, secure=False, public_key="", ready_at=None,
+        )  # fmt: skip
+
+    updates = Updates(
+        store=cast(Any, registry),
+        hub=cast(Any, registry),
+        directory=Directory(Metrics()),
+        metrics=metrics or Metrics(),
+        address=ADDRESS,
+        secure=False,
+        server=server,
+        profiled=lambda user, _: registry.profiled.append(user.id),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(updates.run)
+        yield updates
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_object_once_in_the_order_of_the_first_change() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        one, two = account(1), account(2)
+        for user in (one, two, one):
+            updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.id for message in registry.told] == [one.id, two.id]
+        assert registry.profiled == [one.id, two.id]
+        updates.changed("user", one)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(registry.told) == 3
+
+
+async def test_a_user_as_each_may_see_it() -> None:
+    user = account(1)
+    profile = Profile(frozenset({"banner"}), ("u_2",), {"u_2": 5})
+    registry = Registry({user.id: profile})
+    async with telling(registry) as updates:
+        updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+    public = registry.heard(ANYONE)
+    assert public["banner"].endswith(f"/api/users/{user.id}/banner")
+    assert "following" not in public
+    friend = registry.heard(Viewer("u_2", False, {user.id: 7}))
+    assert (friend["isFriend"], friend["following_at"], friend["status"]) == (True, 7, "offline")
+    for viewer in (Viewer(user.id, False), Viewer("u_x", True)):
+        assert registry.heard(viewer)["following"] == [f"u_2@{ADDRESS}"]
+
+
+async def test_what_two_see_of_each_other_is_known_before_either_is_told() -> None:
+    one, two = account(1), account(2)
+    registry = Registry(
+        {one.id: Profile(friends={two.id: 5}), two.id: Profile(friends={one.id: 6})}
+    )
+    async with telling(registry) as updates:
+        updates.changed("user", one)
+        updates.changed("user", two)
+        await trio.testing.wait_all_tasks_blocked()
+    assert registry.course == [
+        f"revised {one.id} ['{two.id}']",
+        f"revised {two.id} ['{one.id}']",
+        f"told of {one.id}",
+        f"told of {two.id}",
+    ]
+
+
+async def test_what_concerns_a_few_is_told_to_all_once_something_else_has_changed() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        updates.changed("user", account(1), frozenset({"u_2"}))
+        updates.changed("user", account(1), frozenset({"u_3"}))
+        updates.changed("user", account(2), frozenset())
+        updates.changed("user", account(2))
+        updates.changed("user", account(2), frozenset())
+        await trio.testing.wait_all_tasks_blocked()
+    assert [one.among for one in registry.told] == [frozenset({"u_2", "u_3"}), None]
+
+
+@pytest.mark.parametrize("known", [("avr:private",), ("avr:public",)])
+async def test_of_a_private_world_hear_those_who_may_see_it(known: tuple[str, ...]) -> None:
+    """Also if it became private after the change that is told: whoever changed its assets may
+    know it only as it was."""
+    registry = Registry(tags=("avr:private",))
+    async with telling(registry) as updates:
+        updates.changed("world", world(*known))
+        await trio.testing.wait_all_tasks_blocked()
+    assert registry.heard(ANYONE) is None
+    for viewer in (Viewer("u_owner", False), Viewer("u_x", True), Viewer("u_friend", False)):
+        assert registry.heard(viewer)["thumbnail"].endswith("/api/worlds/w_1/thumbnail")
+
+
+async def test_services_the_server_and_what_moved() -> None:
+    registry = Registry()
+    async with telling(registry) as updates:
+        updates.changed("service", Service("a.b", "Voice", None, None, "u_1", frozenset(), 1, 2))
+        updates.changed("server", Identity("x", "Harbour", None, None, 1, 1))
+        updates.moved("world", "w_1")
+        updates.moved("service", "gone.meanwhile")
+        await trio.testing.wait_all_tasks_blocked()
+    assert [message.event for message in registry.told] == [
+        "update-service", "update-server", "update-world",
+    ]  # fmt: skip
+    assert [registry.heard(ANYONE, n)["title"] for n in range(3)] == ["Voice", "Harbour", "Harbour"]
+
+
+async def test_a_database_that_is_away_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    registry = Registry(away=True)
+    async with telling(registry) as updates:
+        updates.changed("user", account(1))
+        await trio.sleep(AGAIN_S * 2.5)
+        assert registry.told == []
+        updates.changed("user", account(1), frozenset())
+        registry.away = False
+        await trio.sleep(AGAIN_S)
+        (told,) = registry.told
+        assert told.among is None, "the first change concerned all"
+
+
+async def test_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors.hub.update_feed, "WAITING", 2)
+    registry, metrics = Registry(), Metrics()
+    async with telling(registry, metrics) as updates:
+        users: list[User] = [account(number) for number in range(3)]
+        for user in users:
+            updates.changed("user", user)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [message.id for message in registry.told] == [users[1].id, users[2].id]
+        assert metrics.mailbox_refused == 1
+        registry.full = True
+        updates.changed("user", users[0])
+        await trio.testing.wait_all_tasks_blocked()
+        assert metrics.mailbox_refused == 2

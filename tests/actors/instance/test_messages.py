@@ -1,0 +1,45 @@
+"""The actors' messages: closed unions of frozen values."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import get_args
+
+import pytest
+
+from actors.hub import messages as hub_messages
+from actors.instance import messages
+from actors.runtime.message import Message
+from actors.session import messages as session_messages
+
+UNIONS = {
+    "instance": get_args(messages.InstanceMessage),
+    "session": get_args(messages.SessionMessage),
+    "hub": get_args(hub_messages.HubMessage),
+}
+
+
+def defined() -> set[type[Message]]:
+    return {
+        one
+        for module in (messages, session_messages, hub_messages)
+        for _, one in inspect.getmembers(module, inspect.isclass)
+        if issubclass(one, Message) and one.__module__ == module.__name__
+    }
+
+
+def test_every_message_is_some_actors_and_one_actors_alone() -> None:
+    listed = [one for union in UNIONS.values() for one in union]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == defined()
+
+
+@pytest.mark.parametrize("message", sorted(defined(), key=str))
+def test_messages_are_frozen(message: type[Message]) -> None:
+    values = {field.name: None for field in dataclasses.fields(message) if field.init}
+    one = message(**values)
+    for name in values:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, name, 1)
+    assert not hasattr(one, "__dict__")

@@ -1,0 +1,130 @@
+"""Deeds on their way into the database, one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+import outcome
+import pytest
+
+from actors.instance.moderation_writer import LIMIT, RETRY_S, Minutes
+from actors.instance.recovery import Roster
+from actors.runtime.jobs import Ledger
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
+from reileta.records import Deed, Dismissal
+from reileta.records import Instance as Record
+from reileta.store import Store
+
+
+class Writer:
+    """A ledger whose writes are done when the test says so."""
+
+    def __init__(self) -> None:
+        record = Record("i_1", "room", None, None, "w_1", "u_o", 4, frozenset(), 0, 0)
+        self.roster = Roster(record)
+        self.begun: list[Callable[[], Awaitable[object]]] = []
+        self.ledger = Ledger(self.begun.append)
+        self.written: list[list[Deed]] = []
+        self.refused: dict[int, ReiletaError] = {}
+        self.away = False
+        self.retries: list[float] = []
+        self.answers: list[tuple[str, ReiletaError | None]] = []
+        self.minutes = self.fresh()
+
+    @property
+    def deeds(self) -> Writer:
+        return self
+
+    async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
+        if self.away:
+            raise DatabaseUnavailable
+        self.written.append(list(deeds))
+        return self.refused
+
+    def fresh(self) -> Minutes:
+        """Those of the next incarnation."""
+        return Minutes(self.roster, cast(Store, self), self.ledger, self.retries.append)
+
+    def settled(self, name: str) -> None:
+        self.minutes.settled(lambda error: self.answers.append((name, error)))
+
+    async def finish(self) -> None:
+        """The write that was begun ends."""
+        work = self.begun.pop(0)
+        try:
+            result: outcome.Outcome[object] = outcome.Value(await work())
+        except ReiletaError as error:
+            result = outcome.Error(error)
+        self.ledger.written(result)
+
+
+def deed(number: int) -> Deed:
+    return Dismissal("i_1", f"u_{number}")
+
+
+async def test_what_gathers_goes_together_and_each_is_answered() -> None:
+    writer = Writer()
+    for number in range(3):
+        writer.minutes.do(deed(number))
+        writer.settled(f"{number}")
+    assert len(writer.begun) == 1
+    await writer.finish()
+    assert writer.written == [[deed(0), deed(1), deed(2)]]
+    assert writer.answers == [("0", None), ("1", None), ("2", None)]
+    assert (writer.begun, writer.roster.deeds) == ([], [])
+    writer.settled("nothing to wait for")
+    assert writer.answers[-1] == ("nothing to wait for", None)
+
+
+async def test_what_the_database_missed_is_written_later_in_order() -> None:
+    writer = Writer()
+    writer.away = True
+    writer.minutes.do(deed(0))
+    writer.settled("0")
+    await writer.finish()
+    assert [type(error) for _, error in writer.answers] == [DatabaseUnavailable]
+    assert writer.retries == [RETRY_S]
+    writer.away = False
+    writer.minutes.do(deed(1))  # there is something new: it waits no longer
+    writer.settled("1")
+    await writer.finish()
+    assert writer.written == [[deed(0), deed(1)]]
+    assert writer.answers[1:] == [("1", None)]
+    writer.minutes.begin()  # the retry that was ordered finds nothing
+    assert writer.begun == []
+
+
+async def test_one_that_is_refused_is_dropped_and_its_asker_told() -> None:
+    writer = Writer()
+    writer.refused = {0: InstanceNotFound()}
+    for number in range(2):
+        writer.minutes.do(deed(number))
+        writer.settled(f"{number}")
+    await writer.finish()
+    assert [(name, type(error)) for name, error in writer.answers] == [
+        ("0", InstanceNotFound),
+        ("1", type(None)),
+    ]
+    assert writer.roster.deeds == []
+
+
+async def test_the_next_incarnation_writes_them_and_answers_nobody() -> None:
+    writer = Writer()
+    writer.minutes.do(deed(0))
+    writer.settled("0")
+    writer.begun.clear()  # it crashed
+    writer.ledger = Ledger(writer.begun.append)
+    writer.minutes = writer.fresh()
+    writer.minutes.resume()
+    await writer.finish()
+    assert (writer.written, writer.answers) == ([[deed(0)]], [])
+
+
+def test_they_are_bounded() -> None:
+    writer = Writer()
+    for number in range(LIMIT):
+        writer.minutes.ensure_room()
+        writer.minutes.do(deed(number))
+    with pytest.raises(Overloaded):
+        writer.minutes.ensure_room()

@@ -1,0 +1,112 @@
+"""What of an instance is written down; with the actor: test_instance_database.py."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import outcome
+import pytest
+import trio
+
+from actors.instance.persistence import Keeper
+from actors.instance.recovery import Roster
+from actors.runtime.jobs import LIMIT, Ledger, Work
+from reileta.errors import DatabaseUnavailable, Overloaded, ReiletaError
+from reileta.records import Instance, InstanceChanges
+from reileta.store import Store
+from tests.actors.nodes import EPOCH_MS, ROOM, FakeStore
+
+RECORD = Instance(ROOM, "hall", None, None, "w_1", "u_1", 4, frozenset({"avr:public"}), 0, 0)
+
+
+class Desk:
+    """A keeper whose writes are done when it is told to."""
+
+    def __init__(self) -> None:
+        self.store = FakeStore()
+        self.store.instances.records[ROOM] = RECORD
+        self.begun: list[Work] = []
+        self.vanished = 0
+        self.ledger = Ledger(self.begun.append)
+        self.keeper = Keeper(
+            Roster(RECORD), cast(Store, self.store), self.ledger, self.count_vanished
+        )
+
+    def count_vanished(self) -> None:
+        self.vanished += 1
+
+    async def work(self) -> list[str]:
+        """Does all that waits; what was written."""
+        self.store.instances.writes.clear()
+        while self.begun:
+            result: outcome.Outcome[object]
+            try:
+                result = outcome.Value(await self.begun.pop(0)())
+            except ReiletaError as error:
+                result = outcome.Error(error)
+            self.ledger.written(result)
+        return self.store.instances.writes
+
+
+async def test_only_the_newest_note_is_written() -> None:
+    desk = Desk()
+    since: list[int | None] = [EPOCH_MS]
+    desk.keeper.note(lambda: since[-1])
+    for one in (None, EPOCH_MS + 1, None):  # while the first is being written
+        since.append(one)
+        desk.keeper.note(lambda: since[-1])
+    assert await desk.work() == ["empty", "occupied"]
+    desk.keeper.note(lambda: None)
+    assert await desk.work() == []  # it is known already
+
+
+async def test_a_note_that_failed_is_made_up_for_by_the_next() -> None:
+    desk = Desk()
+    desk.store.instances.away = True
+    desk.keeper.note(lambda: None)
+    assert await desk.work() == []
+    desk.store.instances.away = False
+    desk.keeper.note(lambda: None)
+    assert await desk.work() == ["occupied"]
+
+
+async def test_a_note_finds_out_that_the_record_is_gone() -> None:
+    desk = Desk()
+    desk.store.instances.records.clear()
+    desk.keeper.note(lambda: None)
+    await desk.work()
+    assert desk.vanished == 1
+
+
+async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> None:
+    desk = Desk()
+    outcomes: list[outcome.Outcome[object]] = []
+    changes = InstanceChanges(title="asked", tags=frozenset())
+    planned = Instance(ROOM, "hall", "planned", None, "w_1", "u_1", 9, RECORD.tags, 0, 0)
+    desk.keeper.change(planned, changes, outcomes.append)
+    desk.keeper.restore(lambda: RECORD)
+    desk.keeper.delete(outcomes.append)
+    assert await desk.work() == [
+        "update tags title",
+        "update capacity description tags title",
+        "delete",
+    ]
+    written = outcomes[0].unwrap()
+    assert isinstance(written, Instance)
+    assert (written.title, written.capacity, written.tags) == ("planned", 4, RECORD.tags)
+    assert outcomes[1].unwrap() is True
+
+
+async def test_changes_that_can_not_be_written_fail_alone() -> None:
+    desk = Desk()
+    outcomes: list[outcome.Outcome[object]] = []
+    desk.store.instances.away = True
+    desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+    await desk.work()
+    with pytest.raises(DatabaseUnavailable):
+        outcomes[0].unwrap()
+    for _ in range(LIMIT):
+        desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+    with pytest.raises(Overloaded):
+        desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+    await trio.lowlevel.checkpoint()

@@ -1,0 +1,46 @@
+"""What a crash of an instance leaves behind: see also test_instance_crashes.py."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+
+from actors.instance.recovery import Roster
+from tests.actors.nodes import ROOM, World, settle
+
+
+async def test_the_roster_follows_who_is_inside(world: World, autojump_clock: MockClock) -> None:
+    one, two = await world.crowd(1, 2)
+    again = await world.connect(1)
+    await again.join()
+    rosters: list[Roster] = []
+    world.act(lambda actor: rosters.append(actor._roster))
+    await settle()
+    (roster,) = rosters
+    assert roster.record.id == ROOM
+    assert list(roster.seated) == ["s_1.0", "s_2.0"]
+    seated = roster.seated["s_1.0"]
+    assert list(seated.sinks) == [one.sink, again.sink]
+    assert seated.player.id == one.sink.seats[ROOM].player
+    assert seated.session is one.session
+    one.lose()
+    again.lose()
+    await settle()
+    assert roster.seated["s_1.0"].sinks == {}
+    await two.leave()
+    await trio.sleep(11)
+    assert roster.seated == {}
+
+
+async def test_a_session_that_was_started_anew_is_the_one_to_be_told(
+    world: World, autojump_clock: MockClock
+) -> None:
+    one = await world.joined(1)
+    for _ in range(3):
+        one.session.tell(None)  # type: ignore[arg-type]  # which no session survives
+        await trio.sleep(0.5)
+    again = await world.connect(1)
+    await again.join()
+    await again.leave()
+    await settle()
+    assert world.node._presences["s_1.0"].places == {}

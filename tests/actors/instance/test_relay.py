@@ -1,0 +1,116 @@
+"""Who is heard, and by whom: the cases that `test_instance.py` has not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors.delivery.fanout import Piece
+from reileta.rules.instance.data_rate import hold_back_loudest
+from tests.actors.nodes import World, open_world, settle
+from tests.actors.sinks import FakeSink, frames_of
+
+
+async def test_those_addressed_alone_hear_it(world: World, autojump_clock: MockClock) -> None:
+    one, two, three = await world.crowd(1, 2, 3)
+    player = next(iter(two.sink.seats.values())).player
+    own = next(iter(one.sink.seats.values())).player
+    one.say(b"1", to=(player, own, "p_gone"), state=b"4")
+    await settle()
+    assert (one.said(), two.said(), three.said()) == (["data #4"], ["data 1"], [])
+
+
+async def test_a_rollback_is_answered_and_not_heard(
+    world: World, autojump_clock: MockClock
+) -> None:
+    one, two = await world.crowd(1, 2)
+    one.say(b"2", key="k", at=2)
+    one.say(b"1", key="k", at=1, state=b"5")
+    await settle()
+    assert (one.said(), two.said()) == (["data #5"], ["data 2"])
+
+
+class Slow(FakeSink):
+    """A client that can't keep up: whoever is heard most is held back."""
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        super().write(pieces)
+        for batch, _, _ in pieces:
+            if batch.paces is not None:
+                sizes = map(len, frames_of([(batch, 0, len(batch))]))
+                shares = zip(batch.paces, sizes, strict=True)
+                hold_back_loudest((pace, size) for pace, size in shares if pace is not None)
+
+
+async def test_who_says_too_much_is_refused_and_the_others_go_on(
+    world: World, autojump_clock: MockClock
+) -> None:
+    one, two = await world.crowd(1, 2)
+    slow = await world.joined(3, sink=Slow())
+    for each in (one, two):
+        each.sink.take()
+    large = b'"%b"' % (b"x" * 60_000)
+    one.say(large)
+    await settle()
+    assert len(two.said()) == 1
+    one.say(large, state=b"1")
+    one.say(large)
+    two.say(b"3")
+    await settle()
+    assert one.said() == ["data #1 error 102", "data error 102", "data 3"]
+    assert two.said() == []
+    slow.sink.take()
+    await trio.sleep(2)
+    one.say(large, state=b"4")
+    await settle()
+    assert one.said() == ["data #4"]
+
+
+async def test_those_addressed_alone_hold_back_as_well(
+    world: World, autojump_clock: MockClock
+) -> None:
+    one = (await world.crowd(1))[0]
+    slow = await world.joined(3, sink=Slow())
+    to = (next(iter(slow.sink.seats.values())).player,)
+    one.sink.take()
+    for state in b"123":
+        one.say(b'"%b"' % (b"x" * 60_000), to=to, state=b"%c" % state)
+        await settle()
+    assert one.said() == ["data #1", "data #2 error 102", "data #3 error 102"]
+
+
+async def test_who_says_little_is_never_refused(world: World, autojump_clock: MockClock) -> None:
+    one = (await world.crowd(1))[0]
+    await world.joined(3, sink=Slow())
+    one.sink.take()
+    for _ in range(100):
+        one.say(b'"%b"' % (b"x" * 1_000))
+        await trio.sleep(1 / 30)
+    await settle()
+    assert one.said() == []
+
+
+async def test_much_at_once_is_written_in_parts(world: World, autojump_clock: MockClock) -> None:
+    one, two = await world.crowd(1, 2)
+    before = two.sink.writes
+    for _ in range(8):
+        one.say(b'"%b"' % (b"x" * 30_000))
+    await settle()
+    assert two.sink.writes - before >= 2
+    assert len(two.said()) == 8
+
+
+async def test_without_rate_limits_nobody_is_held_back(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with open_world(monkeypatch, rate_limits="off") as world:
+        one = (await world.crowd(1))[0]
+        await world.joined(3, sink=Slow())
+        one.sink.take()
+        for _ in range(20):
+            one.say(b'"%b"' % (b"x" * 60_000))
+        await settle()
+        assert one.said() == []

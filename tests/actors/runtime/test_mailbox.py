@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from actors.runtime.errors import ActorStopped, MailboxFull
+from actors.runtime.mailbox import Envelope, Mailbox
+from actors.runtime.trace import Span, bind
+
+
+def words(batch: list[Envelope[str]]) -> list[str]:
+    return [envelope.message for envelope in batch]
+
+
+async def test_all_that_waits_is_taken_at_once_in_order() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.put("a")
+    mailbox.put_signal("b")
+    mailbox.put("c")
+    assert len(mailbox) == 3
+    batch = await mailbox.take()
+    assert words(batch) == ["a", "b", "c"]
+    assert [envelope.signal for envelope in batch] == [False, True, False]
+    assert batch[0].id < batch[1].id < batch[2].id
+    assert len(mailbox) == 0
+
+
+async def test_taking_waits_for_the_first_message(nursery: trio.Nursery) -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    taken: list[list[str]] = []
+
+    async def reader() -> None:
+        taken.append(words(await mailbox.take()))
+
+    nursery.start_soon(reader)
+    await wait_all_tasks_blocked()
+    assert taken == []
+    # Both before the reader has its turn: the second wake must find nobody to wake.
+    mailbox.put("a")
+    mailbox.put("b")
+    await wait_all_tasks_blocked()
+    assert taken == [["a", "b"]]
+
+
+async def test_a_full_mailbox_refuses_and_loses_nothing_else() -> None:
+    mailbox: Mailbox[str] = Mailbox(2)
+    mailbox.put("a")
+    mailbox.put("b")
+    with pytest.raises(MailboxFull):
+        mailbox.put("c")
+    assert mailbox.refused == 1
+    assert mailbox.put_signal("s")
+    assert words(await mailbox.take()) == ["a", "b", "s"]
+    mailbox.put("d")
+    assert words(await mailbox.take()) == ["d"]
+
+
+async def test_signals_take_no_room_from_messages_already_refused() -> None:
+    mailbox: Mailbox[str] = Mailbox(1)
+    for number in range(5):
+        assert mailbox.put_signal(str(number))
+    with pytest.raises(MailboxFull):
+        mailbox.put("a")
+    assert len(await mailbox.take()) == 5
+
+
+async def test_a_draining_mailbox_takes_signals_alone() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.put("a")
+    mailbox.drain()
+    with pytest.raises(ActorStopped):
+        mailbox.put("b")
+    assert mailbox.put_signal("s")
+    assert words(await mailbox.take()) == ["a", "s"]
+    assert await mailbox.take() == []
+
+
+async def test_draining_wakes_the_reader(nursery: trio.Nursery) -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    taken: list[list[str]] = []
+
+    async def reader() -> None:
+        taken.append(words(await mailbox.take()))
+
+    nursery.start_soon(reader)
+    await wait_all_tasks_blocked()
+    mailbox.drain()
+    await wait_all_tasks_blocked()
+    assert taken == [[]]
+
+
+async def test_draining_waits_while_results_are_awaited(nursery: trio.Nursery) -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.awaited = 1
+    mailbox.drain()
+    taken: list[list[str]] = []
+
+    async def reader() -> None:
+        taken.append(words(await mailbox.take()))
+
+    nursery.start_soon(reader)
+    await wait_all_tasks_blocked()
+    assert taken == []
+    mailbox.put_signal("result", own=True)
+    await wait_all_tasks_blocked()
+    assert taken == [["result"]]
+
+
+async def test_taking_is_a_checkpoint_whatever_waits() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.put("a")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await mailbox.take()
+    assert scope.cancelled_caught
+    assert len(mailbox) == 1
+    await mailbox.take()
+    mailbox.drain()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await mailbox.take()
+    assert scope.cancelled_caught
+
+
+async def test_a_cancelled_reader_leaves_the_mailbox_good(nursery: trio.Nursery) -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    with trio.CancelScope() as scope:
+        nursery.start_soon(_cancel_when_blocked, scope)
+        await mailbox.take()
+    assert scope.cancelled_caught
+    mailbox.put("a")
+    assert words(await mailbox.take()) == ["a"]
+
+
+async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_closed_takes_not_even_signals() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.put("a")
+    mailbox.put_signal("s")
+    assert words(mailbox.close()) == ["a", "s"]
+    assert mailbox.closed
+    assert not mailbox.put_signal("t")
+    with pytest.raises(ActorStopped):
+        mailbox.put("b")
+    assert len(mailbox) == 0
+
+
+async def test_signals_of_others_are_kept_and_come_before_later_ones() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    mailbox.put_signal("first")
+    failed = await mailbox.take()
+    mailbox.put("a")
+    mailbox.put_signal("second")
+    mailbox.put_signal("tick", own=True)
+    assert words(mailbox.keep_signals()) == ["a"]
+    mailbox.requeue(failed)
+    assert words(await mailbox.take()) == ["first", "second"]
+
+
+async def test_an_envelope_belongs_to_the_trace_it_was_sent_in() -> None:
+    mailbox: Mailbox[str] = Mailbox(10)
+    with bind(Span(7, sampled=True, id_=3)):
+        mailbox.put("a")
+    mailbox.put("b")
+    inside, outside = await mailbox.take()
+    assert (inside.trace, inside.sampled, inside.cause) == (7, True, 3)
+    assert (outside.trace, outside.sampled, outside.cause) == (0, False, 0)

@@ -1,0 +1,38 @@
+"""Who hears of a session's coming and going, whichever face its sockets are of."""
+
+from __future__ import annotations
+
+from actors.instance.messages import Attach, Detach
+from reileta.store import Store
+from tests.actors.lines import open_node, someone, until
+from tests.actors.sinks import FakeSink
+from tests.conftest import ManualClock
+
+
+async def test_one_session_has_sockets_of_both_faces(store: Store, clock: ManualClock) -> None:
+    async with open_node(store, clock) as node:
+        ada = await someone(node)
+        ref = await node.session(ada.asker)
+        player = FakeSink("player")
+        await ref.ask(Attach(player, ada.asker.token_hash))
+        line = await ada.open()
+        assert [one["kind"] for one in line.payloads()] == ["hello"]  # nothing of R's
+        ref.signal(Detach(player))
+        await until(lambda: ref.depth == 0)
+        assert node.status(ada.asker.user) == "online"
+        ref.signal(Detach(line))
+        await until(lambda: node.status(ada.asker.user) == "offline")
+
+
+async def test_a_player_keeps_the_sessions_resource(store: Store, clock: ManualClock) -> None:
+    async with open_node(store, clock) as node:
+        ada = await someone(node)
+        ref = await node.session(ada.asker)
+        player = FakeSink("player")
+        name = await ada.document()
+        await ada.acquire(name)
+        await ref.ask(Attach(player, ada.asker.token_hash))
+        assert ada.asker.session_id in node._present()
+        node.credential_killed(ada.asker.token_hash)
+        await until(lambda: player.closed is not None)
+        assert node._present() == []

@@ -1,0 +1,196 @@
+"""What another process changes in the database reaches whom it concerns on a node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from actors.change_feed import POLL_S, ChangeFeed
+from actors.hub.messages import Subscribe
+from actors.instance.messages import Attach, Join
+from actors.node import Node
+from reileta.errors import DatabaseUnavailable
+from reileta.records import ADMIN_TAG
+from reileta.rules.instance.access import Asker
+from reileta.settings import Settings
+from reileta.store import Store, open_store
+from reileta.store.change_feed import KEPT_S, Changed
+from tests.actors.lines import Someone, open_node, someone
+from tests.actors.sinks import FakeSink
+from tests.conftest import ManualClock
+
+
+@dataclass
+class Known:
+    """What is remembered of who was authenticated; what was forgotten of it."""
+
+    users: list[str] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
+    tokens: list[bytes] = field(default_factory=list)
+
+    def forget_user(self, user_id: str, /) -> None:
+        self.users.append(user_id)
+
+    def forget_session(self, session_id: str, /) -> None:
+        self.sessions.append(session_id)
+
+    def forget_token(self, token: bytes, /) -> None:
+        self.tokens.append(token)
+
+
+@pytest.fixture
+async def other(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    """Another process's store over the same database."""
+    async with open_store(Settings(database=database_url), clock) as store:
+        yield store
+
+
+@pytest.fixture
+async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
+    async with open_node(store, clock) as node:
+        await store.changes.begin()
+        yield node
+
+
+@pytest.fixture
+def known() -> Known:
+    return Known()
+
+
+@pytest.fixture
+def feed(store: Store, node: Node, known: Known) -> ChangeFeed:
+    return ChangeFeed(store, node, known)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until the node's own tasks have done something."""
+    with trio.fail_after(8):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+async def attached(node: Node, who: Asker) -> FakeSink:
+    sink = FakeSink()
+    session = await node.session(who)
+    await session.ask(Attach(sink, who.token_hash))
+    sink.take()
+    return sink
+
+
+def is_admin(node: Node, one: Someone) -> bool:
+    return node.presences[one.asker.session_id].user.admin
+
+
+async def test_a_grant_and_its_revocation_reach_open_sessions(
+    node: Node, feed: ChangeFeed, known: Known, other: Store
+) -> None:
+    ada = await someone(node)
+    sink = await attached(node, ada.asker)
+    await other.users.grant(ada.asker.user.id, ADMIN_TAG)
+    await feed.look()
+    assert known.users == [ada.asker.user.id]
+    await until(lambda: is_admin(node, ada))
+    await until(lambda: any("update-user" in word for word in sink.said()))
+    await other.users.revoke(ada.asker.user.id, ADMIN_TAG)
+    await feed.look()
+    await until(lambda: not is_admin(node, ada))
+
+
+async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_as_it_is(
+    node: Node, feed: ChangeFeed, other: Store
+) -> None:
+    ada = await someone(node)
+    admin = await other.users.grant(ada.asker.user.id, ADMIN_TAG)
+    before = Asker(admin, ada.asker.session_id, ada.asker.token_hash)  # authenticated before
+    await other.users.revoke(admin.id, ADMIN_TAG)
+    watching = await someone(node, user=admin.id)
+    await attached(node, watching.asker)
+    await feed.look()
+    await until(lambda: len(node._latest) > 0)
+    await attached(node, before)
+    assert not is_admin(node, ada)
+
+
+async def test_what_ends_elsewhere_closes_its_sockets_here(
+    node: Node, feed: ChangeFeed, known: Known, other: Store, clock: ManualClock
+) -> None:
+    ada, bob = await someone(node), await someone(node)
+    line, sink = await ada.open(), await attached(node, bob.asker)
+    await other.tokens.kill(ada.asker.token_hash, clock.now_ms())
+    await other.sessions.end(bob.asker.session_id)
+    await feed.look()
+    await until(lambda: line.closed is not None and sink.closed is not None)
+    assert known.sessions == [bob.asker.session_id]
+    assert ada.asker.token_hash in known.tokens
+
+
+async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
+    store: Store, node: Node, feed: ChangeFeed, other: Store
+) -> None:
+    async def unhashed(password: str) -> str:
+        return "hash"
+
+    await store.users.ensure_system_accounts(unhashed)
+    ada, bob = await someone(node), await someone(node)
+    hall = await store.instances.create(
+        name="hall", title=None, description=None, world="w_1", owner=ada.asker.user.id,
+        capacity=4, tags=frozenset({"avr:public"}),
+    )  # fmt: skip
+    sinks = [await attached(node, one.asker) for one in (ada, bob)]
+    for one, sink in zip((ada, bob), sinks, strict=True):
+        await (await node.session(one.asker)).ask(Join(sink, "hall", None))
+    await node.hub.ask(Subscribe(sinks[1], frozenset({"update-instance"}), hall.id))
+    await other.users.delete(ada.asker.user.id)
+    await feed.look()
+    await until(lambda: sinks[0].closed is not None)
+    heir = (await store.users.server_account()).id
+    owned = f'"owner":"{heir}@'.encode()
+    await until(lambda: any(owned in frame for frame in sinks[1].frames))
+
+
+async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
+    node: Node, feed: ChangeFeed, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await someone(node)
+    await attached(node, ada.asker)
+    await other.users.grant(ada.asker.user.id, ADMIN_TAG)
+    there = type(store.users).many
+
+    async def away(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(type(store.users), "many", away)
+    with pytest.raises(DatabaseUnavailable):
+        await feed.look()
+    monkeypatch.setattr(type(store.users), "many", there)
+    await feed.look()
+    await until(lambda: is_admin(node, ada))
+
+
+async def test_after_a_long_outage_all_that_is_here_is_looked_at(
+    node: Node, feed: ChangeFeed, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob, eve = await someone(node), await someone(node), await someone(node)
+    sinks = [await attached(node, one.asker) for one in (ada, bob, eve)]
+    # Changes of its own, of which it hears nothing: as those that were swept out meanwhile.
+    await store.users.grant(ada.asker.user.id, ADMIN_TAG)
+    await store.sessions.end(bob.asker.session_id)
+    await store.tokens.kill(eve.asker.token_hash, clock.now_ms())
+    await feed.look()
+    assert not any(sink.closed for sink in sinks)
+
+    async def missed() -> Changed:
+        return Changed(gap=True)
+
+    monkeypatch.setattr(store.changes, "next", missed)
+    await feed.look()
+    await until(lambda: is_admin(node, ada))
+    await until(lambda: sinks[1].closed is not None and sinks[2].closed is not None)
+    assert sinks[0].closed is None
+
+
+def test_it_is_asked_more_than_once_a_second_and_rows_are_kept_for_longer() -> None:
+    assert POLL_S < 1 < KEPT_S

@@ -1,0 +1,70 @@
+"""What nobody wants goes, in time; what somebody wants never does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import trio
+import trio.testing
+
+from actors.file_collector import ADOPTED_EVERY_S, AGAIN_S, EVERY_S, SPARED_MS, Janitor
+from reileta.errors import DatabaseUnavailable, StorageUnavailable
+from tests.conftest import ManualClock
+
+
+@dataclass
+class Files:
+    """`files` and `blobs`; what was asked of them stands in `asked`."""
+
+    asked: list[str] = field(default_factory=list)
+    failing: list[Exception] = field(default_factory=list)
+
+    async def _ask(self, what: str) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.failing:
+            raise self.failing.pop(0)
+        self.asked.append(what)
+        return 1
+
+    async def sweep(self) -> int:
+        return await self._ask("sweep")
+
+    async def adopt(self) -> int:
+        return await self._ask("adopt")
+
+    async def collect(self, before_ms: int) -> int:
+        return await self._ask(f"collect {before_ms}")
+
+
+async def test_it_begins_once_and_goes_on(autojump_clock: trio.testing.MockClock) -> None:
+    files, clock = Files(), ManualClock()
+    before = clock.now_ms() - SPARED_MS
+    with trio.move_on_after(EVERY_S * 2.5):
+        await Janitor(cast(Any, files), cast(Any, files), clock).run()
+    assert files.asked == ["sweep", "adopt", *[f"collect {before}"] * 3]
+
+
+async def test_what_is_not_written_down_is_looked_for_now_and_then(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    files = Files()
+    with trio.move_on_after(ADOPTED_EVERY_S * 1.5):
+        await Janitor(cast(Any, files), cast(Any, files), ManualClock()).run()
+    collected_between = round(ADOPTED_EVERY_S / EVERY_S)
+    kinds = [what.split()[0] for what in files.asked]
+    assert kinds[: collected_between + 4] == [
+        "sweep",
+        "adopt",
+        *["collect"] * collected_between,
+        "adopt",
+        "collect",
+    ]
+    assert kinds.count("adopt") == 2
+
+
+async def test_what_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    files, clock = Files(failing=[StorageUnavailable(), DatabaseUnavailable()]), ManualClock()
+    with trio.move_on_after(AGAIN_S * 2.5):
+        await Janitor(cast(Any, files), cast(Any, files), clock).run()
+    assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]

@@ -1,0 +1,228 @@
+"""The document: whole, and true to what the server answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, cast
+
+import jsonschema_rs
+import pytest
+import trio
+
+from api.app import ReiletaApp
+from api.node_api import GatewayPort
+from api.openapi.links import PARAMETER
+from api.ws.gateway import Gateway, gateway_blueprint
+from reileta.protocol import commands, events
+from tests.api.clients import Client, Json
+from tests.api.fakes import FakeNode
+from tests.test_docs import constants
+
+
+@pytest.fixture
+async def document(anyone: Client) -> Json:
+    return (await anyone.get("/openapi.json")).body
+
+
+def validator(document: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(
+        {**schema, "components": document["components"]}, validate_formats=True
+    )
+
+
+def operations(document: Json) -> list[tuple[str, str, Json]]:
+    return [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+async def test_every_route_of_the_api_is_in_it(app: ReiletaApp, document: Json) -> None:
+    described = {
+        (path.replace("{", "<").replace("}", ">"), method.upper())
+        for path, method, _ in operations(document)
+    }
+    elsewhere = {"docs", "metrics"}
+    served = {
+        (rule.rule, method)
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.partition(".")[0] not in elsewhere and not rule.websocket
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == served
+
+
+async def test_its_names_are_unique_and_its_references_lead_somewhere(document: Json) -> None:
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return own.union(*(references(inner) for inner in value.values()))
+        if isinstance(value, list):
+            return set().union(*(references(inner) for inner in value))
+        return set()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= known
+    assert "#/components/schemas/InstanceCreate" in references(document)
+
+
+async def test_its_examples_fit_its_schemas(document: Json) -> None:
+    for path, method, operation in operations(document):
+        bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+        contents = [
+            body["content"]["application/json"]
+            for body in bodies
+            if "application/json" in body.get("content", {})
+        ]
+        for content in contents:
+            examples = [content["example"]] if "example" in content else []
+            examples += [example["value"] for example in content.get("examples", {}).values()]
+            assert examples, (method, path)
+            for example in examples:
+                validator(document, content["schema"]).validate(example)
+
+
+async def test_the_bodies_that_it_shows_are_no_placeholders(document: Json) -> None:
+    shown = {
+        (method, path): operation["requestBody"]["content"]["application/json"]["example"]
+        for path, method, operation in operations(document)
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert shown["post", "/api/instances/{ref}/candidate"] == {"user": "ada"}
+    for where, example in shown.items():
+        assert "…" not in json.dumps(example, ensure_ascii=False), where
+
+
+async def test_what_every_operation_can_answer_is_in_it(document: Json) -> None:
+    for _, _, operation in operations(document):
+        statuses = set(operation["responses"])
+        assert {"200", "429", "500", "503"} <= statuses
+        if "requestBody" in operation:
+            assert {"400", "408", "413", "415"} <= statuses
+        if operation["security"] and {} not in operation["security"]:
+            assert "401" in statuses
+
+
+async def test_what_the_server_answers_fits_it(
+    document: Json, anyone: Client, ada: Client, node: FakeNode
+) -> None:
+    world = (await ada.put("/api/worlds", {"title": "t"})).data["id"]
+    instance = (await ada.put("/api/instances", {"world": world, "description": "d"})).data["id"]
+    asked = [
+        (ada, "GET", "/api/server", "/api/server", None),
+        (ada, "GET", "/api/time", "/api/time", None),
+        (ada, "GET", "/.well-known/avr", "/.well-known/avr", None),
+        (ada, "GET", "/healthz", "/healthz", None),
+        (ada, "GET", "/api/users", "/api/users", None),
+        (ada, "GET", "/api/users/{ref}", "/api/users/@me", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/ada", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/nobody", None),
+        (anyone, "GET", "/api/users/{ref}", "/api/users/@me", None),
+        (ada, "GET", "/api/worlds", "/api/worlds", None),
+        (ada, "GET", "/api/worlds", "/api/worlds?limit=0", None),
+        (ada, "PUT", "/api/worlds", "/api/worlds", {"title": "t"}),
+        (ada, "PUT", "/api/worlds", "/api/worlds", {}),
+        (anyone, "PUT", "/api/worlds", "/api/worlds", {"title": "t"}),
+        (ada, "GET", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (ada, "POST", "/api/worlds/{ref}", f"/api/worlds/{world}", {"title": "u"}),
+        (ada, "GET", "/api/instances", "/api/instances", None),
+        (ada, "GET", "/api/instances/{ref}", f"/api/instances/{instance}", None),
+        (ada, "PUT", "/api/instances", "/api/instances", {"world": world}),
+        (ada, "POST", "/api/instances/{ref}", f"/api/instances/{instance}", {"capacity": 2}),
+        (ada, "DELETE", "/api/instances/{ref}", f"/api/instances/{instance}", None),
+        (ada, "DELETE", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (ada, "DELETE", "/api/worlds/{ref}", f"/api/worlds/{world}", None),
+        (anyone, "POST", "/api/auth/login", "/api/auth/login", {}),
+        (anyone, "POST", "/api/auth/login", "/api/auth/login", {"username": "a", "password": "b"}),
+        (ada, "DELETE", "/api/auth/logout", "/api/auth/logout", None),
+    ]
+    for client, method, path, url, body in asked:
+        answer = await client.ask(method, url, body)
+        responses = document["paths"][path][method.lower()]["responses"]
+        assert str(answer.status) in responses, (method, url, answer.raw)
+        schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+        validator(document, schema).validate(answer.body)
+
+
+async def test_a_body_is_required_where_nothing_works_without(document: Json, ada: Client) -> None:
+    required = {
+        (method, path): operation["requestBody"]["required"]
+        for path, method, operation in operations(document)
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert required["post", "/api/instances/{ref}/candidate"] is False
+    assert required["put", "/api/worlds"] is True
+    assert (await ada.ask("PUT", "/api/worlds")).status == 400
+    assert required["post", "/api/users/{ref}"] is False
+    assert (await ada.ask("POST", "/api/users/@me")).status == 200
+
+
+async def test_reads_say_which_headers_they_heed(app: ReiletaApp, document: Json) -> None:
+    heeded = {
+        path: [one["name"] for one in operation["parameters"] if one["in"] == "header"]
+        for path, method, operation in operations(document)
+        if method == "get"
+    }
+    file = heeded.pop("/api/worlds/{ref}/assets/{asset}/file")
+    assert file == ["If-None-Match", "Range", "If-Range"]
+    assert heeded.pop("/api/worlds/{ref}/thumbnail") == ["If-None-Match"]
+    assert heeded.pop("/api/users/{ref}/thumbnail") == ["If-None-Match"]
+    assert heeded.pop("/api/users/{ref}/banner") == ["If-None-Match"]
+    tagged = {PARAMETER.sub(r"{\1}", one.path) for one in app.operations if one.shows is not None}
+    assert {path for path, headers in heeded.items() if headers} == tagged
+    for path in tagged:
+        assert heeded[path] == ["If-None-Match"]
+        answers = document["paths"][path]["get"]["responses"]
+        assert "ETag" in answers["200"]["headers"]
+        assert "ETag" in answers["304"]["headers"]
+        assert "content" not in answers["304"]
+
+
+async def test_every_command_and_event_is_in_it_with_a_schema(document: Json) -> None:
+    registry = document["x-websockets"]["/api/ws"]
+    assert set(registry["commands"]) == constants(commands)
+    assert set(registry["events"]) == events.EVENTS
+    for command in registry["commands"].values():
+        assert command["answer"]
+        # `{}` is a schema, too: of any JSON.
+        anything = command["example"]["command"] == commands.INSTANCE_DATA
+        assert command["data"] == {} if anything else "$ref" in command["data"]
+    for name, event in registry["events"].items():
+        assert event["data"].keys() <= {"$ref", "anyOf"}, name
+        assert event["data"], name
+
+
+async def test_every_websocket_is_in_it_and_none_is_among_the_paths(
+    document: Json, lines: ReiletaApp, nursery: trio.Nursery
+) -> None:
+    gateway = Gateway(cast(GatewayPort, lines.node), lines.auth)
+    lines.register_blueprint(gateway_blueprint(gateway))
+    served = {rule.rule for rule in lines.url_map.iter_rules() if rule.websocket}
+    assert set(document["x-websockets"]) == served
+    assert not served & set(document["paths"])
+
+
+async def test_what_it_shows_of_websockets_fits_its_schemas(document: Json) -> None:
+    for socket in document["x-websockets"].values():
+        inside = socket["dataIn"]
+        sent, received = (validator(document, socket[one]) for one in ("sends", "receives"))
+        for command in socket["commands"].values():
+            request, reply = command["example"], command["answerExample"]
+            sent.validate(request)
+            received.validate(reply)
+            validator(document, command["data"]).validate(request[inside])
+            validator(document, command["answer"]).validate(reply.get(inside, reply))
+        for event in socket["events"].values():
+            validator(document, event["data"]).validate(event["example"])
+        shown = json.dumps([socket["commands"], socket["events"]], ensure_ascii=False)
+        assert '": "…"' not in re.sub(r'"(description|title|url|hash|icon)": "…"', "", shown)
+
+
+async def test_no_two_schemas_claim_one_name(document: Json) -> None:
+    """msgspec would tell them apart by their modules, which are nobody's business."""
+    assert not [name for name in document["components"]["schemas"] if "." in name]

@@ -1,0 +1,118 @@
+"""`/openapi.json` and `/docs`."""
+
+from __future__ import annotations
+
+import re
+
+from api.openapi.page import render
+from tests.api.clients import Client
+
+
+async def test_the_document_is_served_as_it_is(anyone: Client) -> None:
+    answer = await anyone.get("/openapi.json")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.body["openapi"] == "3.1.0"
+    assert "/api/users/{ref}" in answer.body["paths"]
+
+
+async def test_the_page_brings_all_it_needs_with_it(anyone: Client) -> None:
+    answer = await anyone.get("/docs")
+    page = answer.raw.decode()
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script" not in page
+    assert "style=" not in page
+    loaded = re.findall(r'(?:src|<link[^>]*href)="([^"]*)"', page)
+    assert loaded == ["/docs/docs.css"]
+    assert (await anyone.get("/docs/docs.css")).headers["Content-Type"].startswith("text/css")
+
+
+async def test_the_page_shows_every_operation_and_schema(anyone: Client) -> None:
+    document = (await anyone.get("/openapi.json")).body
+    page = (await anyone.get("/docs")).raw.decode()
+    anchors = re.findall(r' id="([^"]*)"', page)
+    assert len(anchors) == len(set(anchors))
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["operationId"] in anchors
+    for name in document["components"]["schemas"]:
+        assert f"schema-{name}" in anchors
+    for link in re.findall(r'href="#([^"]*)"', page):
+        assert link in anchors
+
+
+async def test_the_page_shows_every_command_event_and_close_code(anyone: Client) -> None:
+    sockets = (await anyone.get("/openapi.json")).body["x-websockets"]
+    page = (await anyone.get("/docs")).raw.decode()
+    shown = dict(re.findall(r'<section id="(socket-[^"]*)">(.*?)</section>', page, re.DOTALL))
+    expected = set()
+    for path, socket in sockets.items():
+        anchor = "socket-" + path.strip("/").replace("/", "-")
+        for kind, several in (("send", "commands"), ("event", "events")):
+            for name, one in socket[several].items():
+                expected.add(f"{anchor}-{kind}-{name}")
+                section = shown[f"{anchor}-{kind}-{name}"]
+                assert f"<code>{name}</code></h3>" in section
+                for schema in re.findall(r"schemas/(\w+)", str(one)):
+                    assert f'href="#schema-{schema}"' in section
+                for error in one.get("errors", ()):
+                    assert f"<td>{error['code']}</td>" in section
+        text = page[page.index(f'id="{anchor}"') :]
+        for code in socket["closeCodes"]:
+            assert f"<b>{code}</b>" in text[: text.index("<section")]
+    assert set(shown) == expected
+    data = shown["socket-api-ws-send-instance-moderate"]
+    for field in ("type", "player", "user", "reason", "until"):
+        assert f"<td><code>{field}</code>" in data
+    told = shown["socket-api-ws-event-instance-queue"]
+    assert "the candidates; owner, admins, master and moderators inside" in told
+
+
+async def test_the_root_leads_to_the_page(anyone: Client) -> None:
+    answer = await anyone.get("/")
+    assert (answer.status, answer.headers["Location"]) == (302, "/docs")
+
+
+async def test_the_page_shows_each_bodys_fields_and_each_refusals_code(anyone: Client) -> None:
+    page = (await anyone.get("/docs")).raw.decode()
+    (section,) = re.findall(r'<section id="create_world">.*?</section>', page, re.DOTALL)
+    for field in ("title", "description", "capacity", "tags"):
+        assert f"<td><code>{field}</code>" in section
+    assert "integer, 1 to 1024" in section
+    assert "Default <code>32</code>" in section
+    codes = re.findall(r"<td><b>(\d+)</b></td><td>(\d+)</td>", section)
+    assert {("400", "38"), ("403", "4"), ("429", "102")} <= set(codes)
+    assert all(int(status) >= 400 for status, _ in codes)
+
+
+def test_files_that_come_and_go_are_shown_too() -> None:
+    described = {
+        "info": {"title": "T", "version": "1", "description": "D <b>"},
+        "components": {"schemas": {}},
+        "paths": {
+            "/file": {
+                "post": {
+                    "operationId": "put_file",
+                    "tags": ["files"],
+                    "summary": "Give a file",
+                    "description": "",
+                    "security": [],
+                    "parameters": [],
+                    "requestBody": {
+                        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+                    },
+                    "responses": {
+                        "200": {"description": "OK", "content": {"image/png": {}}},
+                        "304": {"description": "The asker has it"},
+                        "416": {"description": "Nothing is there"},
+                    },
+                }
+            }
+        },
+    }
+    page = render(described)
+    assert "<p><code>image/png</code>: string</p>" in page
+    assert "<h4>Answer: 304</h4><p>The asker has it</p>" in page
+    assert "Refusals: 416" in page
+    assert "D &lt;b&gt;" in page

@@ -1,0 +1,41 @@
+"""`/api/ws` as a whole: how it ends, and what its messages are."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from api.ws.registry.socket import REGISTRY_SOCKET, ServerMessage
+from reileta.errors import MessageInvalid
+from reileta.protocol import events
+from reileta.protocol.frames import answer, event, failure, payload_of
+from tests.test_docs import rows
+
+
+def test_every_close_code_is_in_it() -> None:
+    told = {row[0] for row in rows("Close codes") if row[0].isdigit()}
+    assert set(REGISTRY_SOCKET.closes) == told
+
+
+def test_its_groups_are_those_that_can_be_subscribed_to() -> None:
+    assert set(REGISTRY_SOCKET.groups) == {*events.GROUPS, "all"}
+    for name, members in REGISTRY_SOCKET.groups.items():
+        assert events.members(name) == frozenset(members)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        answer("ping", b'{"mine":1}', None, b'{"client":1}'),
+        answer("instance-join", b"1", "i_1", b"{}"),
+        event("update-user", "u_1", b"{}"),
+        failure("ping", b"1", "avr", MessageInvalid.field("data", "is required")),
+        failure(None, None, None, MessageInvalid()),
+    ],
+)
+def test_messages_are_described_as_they_are_framed(frame: bytes) -> None:
+    said = json.loads(payload_of(frame))
+    whole = msgspec.convert(said, ServerMessage)
+    assert json.loads(msgspec.json.encode(whole)) == said

@@ -1,0 +1,87 @@
+"""The session API's sockets are declared as their messages are put together and taken apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from api.ws.session.socket import (
+    COMMANDS,
+    EVENTS,
+    SESSION_SOCKETS,
+    AckMessage,
+    ClosingPayload,
+    EventMessage,
+    PatchPayload,
+    RefusedPayload,
+)
+from reileta.errors import PayloadTooLarge
+from reileta.protocol import session_frames
+from reileta.protocol.frames import payload_of
+from reileta.protocol.session_frames import (
+    ClientAck,
+    ClientEvent,
+    FrameRefused,
+    ack_frame,
+    event_frame,
+    new_event_id,
+    parse,
+    refusal_frame,
+)
+from tests.test_docs import rows
+
+KINDS = {"hello", "state", "resource", "refused", "closing"}
+
+
+def same(value: Any, type_: Any) -> bool:
+    """Whether it is all that the type has, and nothing else."""
+    return bool(json.loads(msgspec.json.encode(msgspec.convert(value, type_))) == value)
+
+
+def test_both_have_their_kinds_of_events_and_close_codes() -> None:
+    assert [socket.path for socket in SESSION_SOCKETS] == ["/ws/user", "/ws/autopilot"]
+    known = {session_frames.HELLO, session_frames.STATE, session_frames.RESOURCE}
+    known |= {session_frames.REFUSED, session_frames.CLOSING}
+    assert {event.name for event in EVENTS} == known == KINDS
+    told = {row[0] for row in rows("Close codes of the session API") if row[0].isdigit()}
+    for socket in SESSION_SOCKETS:
+        assert set(socket.closes) == told
+
+
+def test_what_is_sent_is_described_as_it_is_framed() -> None:
+    id_ = new_event_id()
+    assert same(json.loads(payload_of(ack_frame(id_, 5))), AckMessage)
+    closing = {"kind": session_frames.CLOSING, "code": 4000}
+    last = event_frame(id_, 5, closing, status="fatal", reason="over")
+    said = json.loads(payload_of(last))
+    assert same(said, EventMessage)
+    assert same(said["payload"], ClosingPayload)
+    error = PayloadTooLarge.field("state", "must be smaller")
+    refused = json.loads(payload_of(refusal_frame(id_, new_event_id(), 5, error)))
+    assert same(refused, EventMessage)
+    assert same(refused["payload"], RefusedPayload)
+
+
+def test_what_a_client_may_send_is_described_as_it_is_taken_apart() -> None:
+    (command,) = COMMANDS
+    taken = parse(json.dumps(command.example).encode())
+    assert taken == ClientEvent(command.example["id"], command.example["payload"]["patch"])
+    assert same(command.example, EventMessage)
+    assert same(command.example["payload"], PatchPayload)
+    acked = parse(json.dumps(command.answered).encode())
+    assert acked == ClientAck(command.example["id"])
+
+
+@pytest.mark.parametrize("message", [EventMessage, AckMessage, PatchPayload])
+def test_each_field_that_is_described_must_be_there(message: Any) -> None:
+    (command,) = COMMANDS
+    whole = command.answered if message is AckMessage else command.example
+    for name in message.__struct_fields__:
+        broken = json.loads(json.dumps(whole))
+        del (broken["payload"] if message is PatchPayload else broken)[name]
+        with pytest.raises(FrameRefused) as refused:
+            parse(json.dumps(broken).encode())
+        assert refused.value.code == session_frames.FIELD_MISSING

@@ -1,0 +1,193 @@
+"""One task that reads for all sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from api.ws.transport.base import HELD, Upgraded, WireClosed
+from api.ws.transport.epoll import Pump, PumpedWire
+from reileta.observability.metrics import Metrics
+
+
+class Listener:
+    """Takes what it is given, but holds what begins with `hold` and fails on `fail`."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes | None] = []
+        self.charged = 0
+
+    def take(self, payload: bytes | None) -> bool:
+        self.taken.append(payload)
+        if payload == b"fail":
+            raise ValueError("a bug")
+        return payload is None or not payload.startswith(b"hold")
+
+    def charge_overhead(self) -> None:
+        self.charged += 1
+
+
+class End:
+    """Both ends of a connection: our wire, and the client's bare socket."""
+
+    def __init__(self, pump: Pump, nursery: trio.Nursery) -> None:
+        ours, theirs = socket.socketpair()
+        self.client = trio.socket.from_stdlib_socket(theirs)
+        self.listener = Listener()
+        self.wire = PumpedWire(
+            pump,
+            ours,
+            Upgraded(
+                ServerProtocol(state=State.OPEN, max_size=65_536),
+                nursery,
+                Metrics(),
+                backlog_limit_bytes=1 << 20,
+                remote="test",
+            ),
+        )
+        self.wire.listen(self.listener)
+
+    async def send(self, *texts: bytes, opcode: Opcode = Opcode.TEXT) -> None:
+        frames = [Frame(opcode, text).serialize(mask=True) for text in texts]
+        await self.client.send(b"".join(frames))
+
+
+@pytest.fixture
+async def pump(nursery: trio.Nursery) -> AsyncIterator[Pump]:
+    pump = Pump()
+    nursery.start_soon(pump.run)
+    yield pump
+    nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def connect(pump: Pump, nursery: trio.Nursery) -> AsyncIterator[Callable[[], End]]:
+    ends: list[End] = []
+
+    def make() -> End:
+        ends.append(End(pump, nursery))
+        return ends[-1]
+
+    yield make
+    for end in ends:
+        end.client.close()
+        await end.wire.finish()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.sleep(0.001)
+
+
+async def test_messages_reach_the_listener_without_waking_the_sockets_task(
+    connect: Callable[[], End], nursery: trio.Nursery
+) -> None:
+    end = connect()
+    nursery.start_soon(end.wire.receive)
+    await wait_all_tasks_blocked()
+    await end.send(b"one", b"two")
+    await end.send(b"three")
+    await _until(lambda: len(end.listener.taken) == 3)
+    assert end.listener.taken == [b"one", b"two", b"three"]
+
+
+async def test_what_must_be_waited_for_is_held_with_all_that_came_behind_it(
+    connect: Callable[[], End], pump: Pump
+) -> None:
+    end = connect()
+    await end.send(b"one", b"hold it", b"two", b"three")
+    with trio.fail_after(5):
+        assert await end.wire.receive() == [HELD, b"two", b"three"]
+    assert end.listener.taken == [b"one", b"hold it"]
+    assert len(pump) == 0  # nothing more is read until its task asks again
+    await end.send(b"four")
+    await wait_all_tasks_blocked()
+    assert end.listener.taken == [b"one", b"hold it"]
+
+
+async def test_the_end_of_the_stream_is_the_wires_end(connect: Callable[[], End]) -> None:
+    end = connect()
+    await end.send(b"last")
+    end.client.close()
+    with trio.fail_after(5), pytest.raises(WireClosed):
+        await end.wire.receive()
+    assert end.listener.taken == [b"last"]
+    with pytest.raises(WireClosed):
+        await end.wire.receive()
+
+
+async def test_a_clients_goodbye_is_the_wires_end_after_what_came_before_it(
+    connect: Callable[[], End],
+) -> None:
+    end = connect()
+    await end.client.send(
+        Frame(Opcode.TEXT, b"last").serialize(mask=True)
+        + Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
+    )
+    with trio.fail_after(5), pytest.raises(WireClosed):
+        await end.wire.receive()
+    assert end.listener.taken == [b"last"]
+
+
+async def test_frames_that_are_no_messages_are_charged(
+    connect: Callable[[], End], nursery: trio.Nursery
+) -> None:
+    end = connect()
+    nursery.start_soon(end.wire.receive)
+    await end.send(b"", opcode=Opcode.PING)
+    await _until(lambda: end.listener.charged == 1)
+    assert end.listener.taken == []
+
+
+async def test_a_wire_whose_reading_fails_is_cut_and_the_others_go_on(
+    connect: Callable[[], End], nursery: trio.Nursery, pump: Pump
+) -> None:
+    failing, other = connect(), connect()
+
+    async def serve(end: End) -> None:
+        with end.wire.scope:
+            await end.wire.receive()
+
+    nursery.start_soon(serve, failing)
+    nursery.start_soon(serve, other)
+    await wait_all_tasks_blocked()
+    with capture_logs() as logs:
+        await failing.send(b"fail")
+        await _until(lambda: failing.wire.scope.cancelled_caught)
+    assert [line["event"] for line in logs] == ["connection.failed"]
+    await other.send(b"fine")
+    await _until(lambda: other.listener.taken == [b"fine"])
+    assert len(pump) == 1
+
+
+async def test_a_finished_wire_is_read_for_no_more(
+    connect: Callable[[], End], nursery: trio.Nursery, pump: Pump
+) -> None:
+    end = connect()
+    with trio.move_on_after(0):
+        await end.wire.receive()
+    assert len(pump) == 1
+    end.client.close()
+    await end.wire.finish()
+    await end.wire.finish()
+    assert len(pump) == 0
+
+
+async def test_a_wire_nobody_listens_to_is_read_by_its_own_task(
+    connect: Callable[[], End], pump: Pump
+) -> None:
+    end = connect()
+    end.wire.listen(None)
+    await end.send(b"one")
+    with trio.fail_after(5):
+        assert await end.wire.receive() == [b"one"]
+    assert len(pump) == 0

@@ -1,0 +1,197 @@
+"""Coming, going and speaking: PROTOCOL §6 "Seats", "Roles", and §7 "Data fan-out"."""
+
+from __future__ import annotations
+
+import pytest
+
+from reileta.errors import InstanceFull, MessageInvalid, NotInInstance
+from reileta.rules.instance.events import Closed, Joined, Left, MasterChanged
+from reileta.rules.instance.instance import DROPPED, TO_ALL, Spoken
+from reileta.rules.instance.retained import Retained
+from tests.reileta.rooms import filled, gone, room, user, visitor
+
+
+def test_joining_is_seen_and_the_first_inside_is_the_master() -> None:
+    instance = room()
+    player, out = instance.join(visitor(1), 5)
+    assert (player.id, player.user, player.joined_at) == ("p_1", user(1), 5)
+    assert out == [Joined(player, "master"), MasterChanged(user(1))]
+    second, out = instance.join(visitor(2), 6)
+    assert out == [Joined(second, "normal")]
+    third, out = instance.join(visitor(0), 7)
+    assert out == [Joined(third, "owner")]
+    assert list(instance.players) == ["p_1", "p_2", "p_3"]
+
+
+def test_the_same_session_is_the_same_player() -> None:
+    instance = room(capacity=1)
+    player, _ = instance.join(visitor(1), 0)
+    assert instance.join(visitor(1), 5) == (player, [])
+    with pytest.raises(InstanceFull):
+        instance.join(visitor(1, session=1), 6)
+
+
+def test_a_lost_socket_keeps_its_seat_for_the_grace_and_nobody_sees_it() -> None:
+    instance = room(capacity=1)
+    (player,) = filled(instance, 1)
+    assert instance.lost(player.session, 100) == []
+    assert instance.in_grace(player.session)
+    assert instance.next_deadline() == 10_100
+    with pytest.raises(InstanceFull):
+        instance.join(visitor(2), 200)
+    assert instance.tick(10_099) == []
+    assert instance.join(visitor(1), 10_099) == (player, [])
+    assert not instance.in_grace(player.session)
+    assert instance.tick(20_000) == []
+    assert instance.player_of(player.session) == player
+
+
+def test_a_seat_is_free_when_the_grace_is_over() -> None:
+    instance = room(capacity=1)
+    (player,) = filled(instance, 1)
+    instance.lost(player.session, 100)
+    instance.lost(player.session, 5000)  # told twice: the first counts
+    out = instance.tick(10_100)
+    assert out == [Left(player, "disconnected"), MasterChanged(None)]
+    again, _ = instance.join(visitor(1), 10_101)
+    assert again.id != player.id
+
+
+def test_without_grace_a_lost_socket_leaves_at_once() -> None:
+    instance = room(grace_ms=0)
+    (player,) = filled(instance, 1)
+    assert gone(instance.lost(player.session, 5)) == [(user(1), "disconnected")]
+
+
+def test_leaving_twice_or_from_outside_is_nothing() -> None:
+    instance = room()
+    (player,) = filled(instance, 1)
+    assert gone(instance.leave(player.session, 5)) == [(user(1), "left")]
+    assert instance.leave(player.session, 6) == []
+    assert instance.lost(player.session, 6) == []
+    assert instance.next_deadline() == 5 + instance.limits.empty_ms
+
+
+def test_the_next_longest_inside_becomes_master() -> None:
+    instance = room()
+    one, two, _ = filled(instance, 1, 2, 3)
+    instance.lost(one.session, 5)
+    assert instance.master == user(1)  # its grace is unseen
+    instance.tick(10_005)
+    assert instance.master == user(2)
+    instance.join(visitor(1), 10_006)
+    assert instance.leave(two.session, 10_007)[-1] == MasterChanged(user(3))
+
+
+def test_a_master_with_two_sessions_stays_while_one_is_inside() -> None:
+    instance = room()
+    one, _ = filled(instance, 1, 2)
+    again, _ = instance.join(visitor(1, session=1), 5)
+    assert instance.role_of(user(1)) == "master"
+    assert instance.leave(one.session, 6) == [Left(one, "left")]
+    assert instance.master == user(1)
+    assert instance.leave(again.session, 7)[-1] == MasterChanged(user(2))
+
+
+def test_an_empty_instance_ends_after_a_while() -> None:
+    instance = room(now=100)
+    assert (instance.empty_since, instance.next_deadline()) == (100, 60_100)
+    (player,) = filled(instance, 1, now=200)
+    assert (instance.empty_since, instance.ended(10**9)) == (None, False)
+    instance.leave(player.session, 500)
+    assert instance.empty_since == 500
+    assert instance.tick(60_499) == []
+    assert not instance.ended(60_499)
+    assert instance.ended(60_500)
+    assert instance.tick(60_500) == [Closed("empty")]
+    assert instance.closed
+    assert instance.next_deadline() is None
+
+
+def test_a_held_seat_keeps_an_instance_from_being_empty() -> None:
+    instance = room()
+    instance.candidate(visitor(1), 59_000)
+    assert instance.empty_since is None
+    instance.tick(89_000)
+    assert instance.empty_since == 89_000
+
+
+def test_players_come_back_after_a_crash_as_they_were() -> None:
+    before = room()
+    some = filled(before, 1, 2)
+    after = room(now=50)
+    for player, who in zip(some, (visitor(1), visitor(2, admin=True)), strict=True):
+        after.restore(who, player, 50)
+    assert after.players == before.players
+    assert (after.master, after.role_of(user(2))) == (user(1), "admin")
+    assert after.empty_since is None
+    assert after.join(visitor(1), 51) == (some[0], [])
+    assert after.tick(60) == []
+
+
+def test_a_message_reaches_all() -> None:
+    instance = room()
+    one, _ = filled(instance, 1, 2)
+    assert instance.speak(one.id, None, None, None, b"1", 5) is TO_ALL
+    assert instance.speak(one.id, None, 3, None, b"1", 5) is TO_ALL
+    assert list(instance.retained()) == []
+
+
+def test_who_is_not_inside_says_nothing() -> None:
+    instance = room()
+    (one,) = filled(instance, 1)
+    instance.leave(one.session, 5)
+    for key, to in ((None, None), ("k", None), (None, (one.id,))):
+        with pytest.raises(NotInInstance):
+            instance.speak(one.id, key, None, to, b"1", 6)
+
+
+def test_a_message_to_some_reaches_those_inside_once() -> None:
+    instance = room()
+    one, two, three = filled(instance, 1, 2, 3)
+    to = (three.id, "p_9", two.id, three.id)
+    assert instance.speak(one.id, "k", None, to, b"1", 5) == Spoken((three.id, two.id), False)
+    assert list(instance.retained()) == []
+    assert instance.speak(one.id, None, None, (), b"1", 5) == Spoken((), False)
+
+
+def test_keyed_values_are_retained_and_never_rolled_back() -> None:
+    instance = room()
+    one, two = filled(instance, 1, 2)
+    assert instance.speak(one.id, "pose", 10, None, b"ten", 5) is TO_ALL
+    assert instance.speak(one.id, "pose", 9.5, None, b"old", 6) is DROPPED
+    assert instance.speak(one.id, "pose", 9, (two.id,), b"old", 6) is DROPPED
+    assert instance.speak(two.id, "pose", 1, None, b"one", 7) is TO_ALL
+    assert list(instance.retained()) == [
+        Retained(one.id, "pose", 10, b"ten"),
+        Retained(two.id, "pose", 1, b"one"),
+    ]
+    instance.lost(one.session, 8)
+    assert len(list(instance.retained())) == 2
+    instance.leave(one.session, 9)
+    assert list(instance.retained()) == [Retained(two.id, "pose", 1, b"one")]
+
+
+@pytest.mark.parametrize(
+    ("key", "to", "field"),
+    [("", None, "key"), ("k" * 65, None, "key"), (None, ("p_1",) * 65, "to")],
+)
+def test_what_is_out_of_bounds_names_its_field(
+    key: str | None, to: tuple[str, ...] | None, field: str
+) -> None:
+    instance = room()
+    (one,) = filled(instance, 1)
+    with pytest.raises(MessageInvalid) as caught:
+        instance.speak(one.id, key, None, to, b"1", 5)
+    assert [detail.field for detail in caught.value.details] == [field]
+    assert instance.speak(one.id, "k" * 64, None, ("p_1",) * 64, b"1", 5).to == (one.id,)
+
+
+def test_what_is_retained_is_bounded() -> None:
+    instance = room(retained_keys=1, retained_bytes=8)
+    (one,) = filled(instance, 1)
+    instance.speak(one.id, "a", None, None, b"1", 5)
+    with pytest.raises(MessageInvalid):
+        instance.speak(one.id, "b", None, None, b"1", 5)
+    with pytest.raises(MessageInvalid):
+        instance.speak(one.id, "a", None, None, b"12345678", 5)

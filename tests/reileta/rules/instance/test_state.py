@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from reileta.errors import InstanceNotFound
+from reileta.rules.instance.events import CandidateChanged, MasterChanged, QueueChanged
+from tests.reileta.rooms import filled, room, states, user, visitor
+
+
+def test_seats_are_counted_with_those_that_are_held() -> None:
+    instance = room(capacity=3)
+    filled(instance, 1)
+    instance.candidate(visitor(2), 5)
+    assert (instance.taken, instance.free, instance.connected, instance.queued) == (2, 1, 1, 0)
+    filled(instance, 3)
+    instance.candidate(visitor(4), 5)
+    assert (instance.taken, instance.free, instance.connected, instance.queued) == (3, 0, 2, 1)
+
+
+def test_a_queue_is_told_once_a_call_and_only_when_it_is_another() -> None:
+    instance = room(capacity=2)
+    one, two = filled(instance, 1, 2)
+    for number in (3, 4, 5):
+        instance.candidate(visitor(number), 10)
+    out = instance.lost(one.session, 20) + instance.lost(two.session, 20)
+    assert out == []
+    out = instance.tick(20 + instance.limits.grace_ms)
+    assert [each.waiting for each in out if isinstance(each, QueueChanged)] == [1]
+    assert [each.user for each in out if isinstance(each, CandidateChanged)] == [user(3), user(4)]
+    assert states(instance) == [
+        (user(3), "admitted", None),
+        (user(4), "admitted", None),
+        (user(5), "waiting", 1),
+    ]
+    assert not any(isinstance(each, QueueChanged) for each in instance.tick(40_000))
+
+
+def test_the_next_deadline_is_the_earliest_of_all() -> None:
+    instance = room(capacity=3, grace_ms=10, hold_ms=30, queue_grace_ms=60, empty_ms=100, now=5)
+    assert instance.next_deadline() == 105
+    filled(instance, 1, 2, now=6)
+    assert instance.next_deadline() is None
+    instance.moderate(visitor(0), user(2), "mute", None, 500, 10)
+    assert instance.next_deadline() == 500
+    instance.moderate(visitor(0), user(9), "ban", None, 400, 10)
+    assert instance.next_deadline() == 400
+    instance.candidate(visitor(3), 20)
+    assert instance.next_deadline() == 50
+    instance.candidate(visitor(4), 20)
+    instance.absent(user(4), 21)
+    assert instance.next_deadline() == 50
+    instance.join(visitor(3), 22)
+    assert instance.next_deadline() == 81
+    instance.present(user(4))
+    assert instance.next_deadline() == 400
+    instance.lost(visitor(1).session, 30)
+    assert instance.next_deadline() == 40
+    instance.join(visitor(1), 31)
+    assert instance.next_deadline() == 400
+
+
+def test_a_permanent_instance_has_no_end() -> None:
+    instance = room("avr:permanent", empty_ms=100)
+    assert instance.next_deadline() is None
+    assert instance.tick(10**12) == []
+    assert not instance.ended(10**12)
+
+
+def test_who_oversees() -> None:
+    instance = room()
+    one, two, three = filled(instance, 1, 2, 3)
+    instance.name_moderator(visitor(0), user(3), 5)
+    assert instance.overseers() == [one, three]
+    assert not instance.oversees(visitor(2))
+    assert instance.oversees(visitor(0))
+    assert instance.oversees(visitor(9, admin=True))
+    assert instance.players_of(user(2)) == [two]
+
+
+def test_the_master_is_told_when_it_is_another() -> None:
+    instance = room()
+    _, out = instance.join(visitor(1), 0)
+    assert out[-1] == MasterChanged(user(1))
+    _, out = instance.join(visitor(2), 1)
+    assert not any(isinstance(each, MasterChanged) for each in out)
+    assert instance.leave(visitor(1).session, 2)[-1] == MasterChanged(user(2))
+    assert instance.leave(visitor(2).session, 3)[-1] == MasterChanged(None)
+
+
+def test_a_closed_instance_is_not_found() -> None:
+    instance = room()
+    instance.close(None, 0)
+    refused = 0
+    for call in (
+        lambda: instance.join(visitor(1), 1),
+        lambda: instance.candidate(visitor(1), 1),
+        lambda: instance.admit(visitor(0), user(1), 1),
+        lambda: instance.moderate(visitor(0), user(1), "ban", None, None, 1),
+        lambda: instance.hand_over(visitor(0), user(1), 1),
+    ):
+        try:
+            call()
+        except InstanceNotFound:
+            refused += 1
+    assert refused == 5
+    assert instance.next_deadline() is None
+    assert instance.ended(0)
+    assert instance.tick(10**9) == []

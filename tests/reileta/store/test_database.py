@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from reileta.errors import DatabaseUnavailable, InvalidInput
+from reileta.settings import Settings
+from reileta.startup import StartupError
+from reileta.store import Store, open_store
+from reileta.store.database import ConstraintBroken, Database, Queries, asyncio_loop
+from tests.conftest import ManualClock
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Two connections, so that a test can use them up."""
+    async with asyncio_loop() as loop:
+        database = Database(loop, database_url, connections=2)
+        await database.execute("CREATE TABLE notes (id integer PRIMARY KEY, text text)")
+        yield database
+        await database.close()
+
+
+async def ids(queries: Queries) -> list[int]:
+    return [row["id"] for row in await queries.fetch("SELECT id FROM notes ORDER BY id")]
+
+
+async def cut_all(database: Database) -> int:
+    """Ends every other connection, as an administrator or a restart does; how many there were."""
+    rows = await database.fetch(
+        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return len(rows)
+
+
+async def test_rows_a_row_a_value_and_a_count(database: Database) -> None:
+    assert await database.execute("INSERT INTO notes VALUES (1, 'a'), (2, $1)", "b") == 2
+    assert [row["text"] for row in await database.fetch("SELECT * FROM notes ORDER BY id")] == [
+        "a",
+        "b",
+    ]
+    row = await database.fetch_one("SELECT * FROM notes WHERE id = $1", 2)
+    assert row is not None
+    assert row["text"] == "b"
+    assert await database.fetch_one("SELECT * FROM notes WHERE id = 3") is None
+    assert await database.value("SELECT count(*) FROM notes") == 2
+    assert await database.value("SELECT id FROM notes WHERE id = 3") is None
+    assert await database.execute("CREATE TABLE x (); DROP TABLE x") == 0
+
+
+async def test_a_broken_constraint_has_its_name(database: Database) -> None:
+    await database.execute("INSERT INTO notes VALUES (1)")
+    with pytest.raises(ConstraintBroken) as caught:
+        await database.execute("INSERT INTO notes VALUES (1)")
+    assert caught.value.constraint == "notes_pkey"
+    assert database.available
+    assert await ids(database) == [1]
+
+
+async def test_what_can_not_be_kept_never_reaches_the_database(database: Database) -> None:
+    asked = database.statements
+    for argument in ("\x00", "\ud800", ["ok", "\x00"], 2**63, -(2**63) - 1):
+        with pytest.raises(InvalidInput):
+            await database.fetch("SELECT $1", argument)
+    assert database.statements == asked
+    assert await database.value("SELECT $1::bigint", 2**63 - 1) == 2**63 - 1
+
+
+async def test_a_defect_in_a_statement_is_no_outage(database: Database) -> None:
+    with pytest.raises(Exception, match="syntax error") as caught:
+        await database.fetch("SELEC")
+    assert not isinstance(caught.value, DatabaseUnavailable)
+    with pytest.raises(Exception, match="expects 1 argument") as caught:
+        await database.fetch("SELECT $1::int")
+    assert not isinstance(caught.value, DatabaseUnavailable)
+    assert await database.value("SELECT 1") == 1
+
+
+async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    async with database.transaction() as transaction:
+        await transaction.execute("INSERT INTO notes VALUES (1)")
+        assert await ids(database) == []
+        assert await ids(transaction) == [1]
+    assert await ids(database) == [1]
+    with pytest.raises(RuntimeError, match="mine"):  # noqa: PT012
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO notes VALUES (2)")
+            raise RuntimeError("mine")
+    assert await ids(database) == [1]
+
+
+async def test_a_transaction_within_one_is_a_savepoint(database: Database) -> None:
+    async with database.transaction() as outer:
+        await outer.execute("INSERT INTO notes VALUES (1)")
+        with pytest.raises(ConstraintBroken):  # noqa: PT012
+            async with outer.transaction() as inner:
+                await inner.execute("INSERT INTO notes VALUES (2)")
+                await inner.execute("INSERT INTO notes VALUES (1)")
+        async with outer.transaction() as inner:
+            await inner.execute("INSERT INTO notes VALUES (3)")
+    assert await ids(database) == [1, 3]
+
+
+async def test_a_cancelled_transaction_leaves_nothing_behind(database: Database) -> None:
+    with trio.CancelScope() as scope:
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO notes VALUES (1)")
+            scope.cancel()
+            await transaction.execute("INSERT INTO notes VALUES (2)")
+    assert scope.cancelled_caught
+    assert await ids(database) == []
+    assert (
+        await database.value("SELECT count(*) FROM pg_locks WHERE relation = 'notes'::regclass")
+        == 0
+    )
+
+
+async def test_a_cancelled_statement_is_stopped_and_harms_nobody(database: Database) -> None:
+    async def sleep() -> None:
+        await database.fetch("SELECT pg_sleep(60)")
+
+    async def sleep_in_transaction() -> None:
+        async with database.transaction() as transaction:
+            await transaction.fetch("SELECT pg_sleep(60)")
+
+    for work in (sleep, sleep_in_transaction, sleep, sleep):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            while not await database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' "
+                "AND state = 'active' AND datname = current_database()"
+            ):
+                pass
+            nursery.cancel_scope.cancel()
+        async with database.transaction() as first, database.transaction() as second:
+            assert await first.value("SELECT 1") == await second.value("SELECT 1")
+    assert (
+        await database.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' "
+            "AND state = 'active' AND datname = current_database()"
+        )
+        == 0
+    )
+
+
+async def test_cancelling_at_any_moment_loses_no_connection(database: Database) -> None:
+    async def work() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO notes VALUES (1) ON CONFLICT DO NOTHING")
+        await database.fetch("SELECT 1")
+
+    for checkpoints in range(60):
+        if checkpoints % 10 == 0:
+            await cut_all(database)  # so that connecting is interrupted as well
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        async with database.transaction() as first, database.transaction() as second:
+            assert await first.value("SELECT 1") == await second.value("SELECT 1")
+
+
+async def test_who_waits_too_long_for_a_connection_is_sent_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.database.CONNECT_S", 0.05)
+    async with database.connection(), database.connection():
+        with pytest.raises(DatabaseUnavailable):
+            await database.fetch("SELECT 1")
+        assert database.available, "it is busy, not gone"
+    assert await database.value("SELECT 1") == 1
+
+
+async def test_a_statement_that_takes_too_long_is_an_outage(database: Database) -> None:
+    async with database.connection(statement_s=0.05) as connection:
+        with pytest.raises(DatabaseUnavailable):
+            await connection.fetch("SELECT pg_sleep(60)")
+        assert not database.available
+        with pytest.raises(DatabaseUnavailable):
+            await connection.fetch("SELECT 1")
+    assert await database.value("SELECT 1") == 1
+    assert database.available
+
+
+async def test_connections_that_were_cut_are_made_anew(database: Database) -> None:
+    async with database.connection(), database.connection():
+        pass
+    assert await cut_all(database) == 1
+    async with database.transaction() as first, database.transaction() as second:
+        assert await first.value("SELECT 1") == await second.value("SELECT 1")
+
+
+async def test_a_connection_cut_in_a_transaction_is_an_outage_and_no_more(
+    database: Database,
+) -> None:
+    with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO notes VALUES (1)")
+            await cut_all(database)
+            await transaction.execute("INSERT INTO notes VALUES (2)")
+    with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO notes VALUES (3)")
+            await cut_all(database)
+    assert await ids(database) == []
+    assert database.available
+
+
+async def test_a_connection_that_stood_idle_for_long_is_not_used(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await database.value("SELECT pg_backend_pid()")
+    assert await database.value("SELECT pg_backend_pid()") == process
+    monkeypatch.setattr("reileta.store.database.IDLE_S", 0.0)
+    assert await database.value("SELECT pg_backend_pid()") != process
+
+
+async def test_statements_are_counted_and_timed(database: Database) -> None:
+    asked, failed, spent = database.statements, database.errors, database.seconds
+    await database.fetch("SELECT pg_sleep(0.01)")
+    assert database.statements == asked + 1
+    assert database.errors == failed
+    assert database.seconds >= spent + 0.01
+
+
+async def test_a_database_that_is_away_is_unavailable(unused_address: str) -> None:
+    async with asyncio_loop() as loop:
+        database = Database(loop, f"postgresql://x@{unused_address}/x", connections=1)
+        for failures in range(1, 4):
+            with pytest.raises(DatabaseUnavailable) as caught:
+                await database.fetch("SELECT 1")
+            assert caught.value.retry_after_s
+            assert not database.available
+            assert database.errors == failures
+        assert not await database.ping()
+        with pytest.raises(DatabaseUnavailable):
+            async with database.transaction():
+                pytest.fail("there is nothing to begin a transaction on")
+        await database.close()
+
+
+async def test_a_server_that_says_nothing_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reileta.store.database.CONNECT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        async with asyncio_loop() as loop:
+            database = Database(loop, f"postgresql://x@{host}:{port}/x", connections=1)
+            with pytest.raises(DatabaseUnavailable):
+                await database.fetch("SELECT 1")
+            await database.close()
+
+
+async def test_a_closed_database_is_unavailable(database_url: str) -> None:
+    async with asyncio_loop() as loop:
+        database = Database(loop, database_url, connections=1)
+        assert await database.ping()
+        await database.close()
+        assert not await database.ping()
+    with pytest.raises(DatabaseUnavailable):
+        await database.fetch("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter2@h:port/x", "postgresql://u:hunter2@h/x?sslmode=what"]
+)
+async def test_an_url_that_is_none_is_said_without_its_password(
+    url: str, clock: ManualClock
+) -> None:
+    with pytest.raises(StartupError) as caught:
+        async with open_store(Settings(database=url), clock):
+            pytest.fail("it can't be opened")
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_the_bodys_error_comes_out_as_it_is(database_url: str, clock: ManualClock) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with open_store(Settings(database=database_url), clock):
+            raise KeyError("mine")
+
+
+async def test_what_is_being_cancelled_can_still_ask(store: Store) -> None:
+    said = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            with trio.CancelScope(shield=True):
+                said.append(await store.database.value("SELECT 1"))
+    assert said == [1]
+
+
+async def test_a_cancelled_store_closes_in_order(database_url: str, clock: ManualClock) -> None:
+    with trio.CancelScope() as scope:
+        async with open_store(Settings(database=database_url), clock) as store:
+            await store.database.fetch("SELECT 1")
+            scope.cancel()
+            await store.database.fetch("SELECT pg_sleep(60)")
+    assert scope.cancelled_caught
+
+
+@pytest.fixture
+def unused_address() -> str:
+    """Where nothing listens: bound once, and given back."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host, port = probe.getsockname()
+    return f"{host}:{port}"
