@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from actors.hub.update_feed import Noun, Record
-from actors.session.recovery import Presence
+from actors.session.recovery import SessionRecovery
 from reileta.errors import DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.store import Store
@@ -46,7 +46,7 @@ class Living(Protocol):
     def credential_killed(self, access_hash: bytes) -> None: ...
     async def inherited(self, instance_id: str, heir: str) -> None: ...
     @property
-    def presences(self) -> Mapping[str, Presence]:
+    def presences(self) -> Mapping[str, SessionRecovery]:
         """The sessions that are connected, or were a moment ago."""
         ...
 

@@ -33,7 +33,7 @@ AGAIN_S: Final = 60.0
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class Janitor:
+class FileCollector:
     """Keeps one store's files in order."""
 
     def __init__(self, files: FileStore, blobs: Blobs, clock: Clock) -> None:

@@ -13,26 +13,26 @@ import trio
 
 from actors.delivery.sink import Sink
 from actors.instance.messages import (
-    Admit,
-    Ask,
-    Dismiss,
-    HandOver,
+    AddModerator,
+    AdmitCandidate,
+    GetBans,
+    GetPlayers,
+    GetQueue,
     InstanceMessage,
     Moderate,
-    Name,
-    Queue,
-    Refuse,
-    TellBans,
-    TellPlayers,
-    TellQueue,
-    Withdraw,
+    QueueSnapshot,
+    RejectCandidate,
+    RemoveModerator,
+    RequestEntry,
+    TransferMaster,
+    WithdrawEntry,
 )
 from actors.runtime.message import Request
 from actors.runtime.ref import Ref
 from reileta import records
 from reileta.errors import Overloaded, UserNotFound
 from reileta.ids import At, at, is_id, is_username
-from reileta.rules.instance.access import Asker, Visitor
+from reileta.rules.instance.access import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class ModerationRequest:
     """What a moderator wants: see `reileta/rules/instance/sanctions.py`."""
 
     target: str
@@ -53,19 +53,19 @@ class Measure:
     until: int | None = None
 
 
-def visitor(asker: Asker, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
+def visitor(principal: Principal, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
     """The asker, as instances know it."""
     return Visitor(
-        session=asker.session_id,
-        user=at(asker.user.id, address),
-        displayname=asker.user.displayname,
-        admin=asker.user.admin,
-        guest=asker.guest,
+        session=principal.session_id,
+        user=at(principal.user.id, address),
+        displayname=principal.user.displayname,
+        admin=principal.user.admin,
+        guest=principal.guest,
         friends=friends,
     )
 
 
-class Desk:
+class InstanceService:
     """The way to the instances of a node: `live` finds one, or starts it; `present` is the user of
     an id if it is connected.
 
@@ -91,56 +91,56 @@ class Desk:
 
     # The queue ---------------------------------------------------------------------------------
 
-    async def candidate(self, instance_id: str, asker: Asker) -> Entry:
+    async def candidate(self, instance_id: str, principal: Principal) -> Entry:
         """The asker wants to come in."""
         # Its friends always: the access may become one for which they matter.
-        friends = await self._friends(asker.user)
-        by = visitor(asker, self._address, friends)
-        return await self._ask(instance_id, by, Ask(by))
+        friends = await self._friends(principal.user)
+        by = visitor(principal, self._address, friends)
+        return await self._ask(instance_id, by, RequestEntry(by))
 
-    async def withdraw(self, instance_id: str, asker: Asker) -> None:
+    async def withdraw(self, instance_id: str, principal: Principal) -> None:
         """The asker takes its candidacy back."""
-        by = self._by(asker)
-        await self._ask(instance_id, by, Withdraw(by))
+        by = self._by(principal)
+        await self._ask(instance_id, by, WithdrawEntry(by))
 
-    async def admit(self, instance_id: str, asker: Asker, user: str) -> Entry:
+    async def admit(self, instance_id: str, principal: Principal, user: str) -> Entry:
         """The asker invites a user, or admits it."""
-        by = self._by(asker)
-        return await self._ask(instance_id, by, Admit(by, await self._user(user)))
+        by = self._by(principal)
+        return await self._ask(instance_id, by, AdmitCandidate(by, await self._user(user)))
 
-    async def refuse(self, instance_id: str, asker: Asker, user: str) -> None:
+    async def refuse(self, instance_id: str, principal: Principal, user: str) -> None:
         """The asker takes a user's candidacy and invitation back."""
-        by = self._by(asker)
-        await self._ask(instance_id, by, Refuse(by, await self._user(user)))
+        by = self._by(principal)
+        await self._ask(instance_id, by, RejectCandidate(by, await self._user(user)))
 
-    async def queue(self, instance_id: str, asker: Asker | None) -> Queue:
+    async def queue(self, instance_id: str, principal: Principal | None) -> QueueSnapshot:
         """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
         ref = self._running(instance_id)
         if ref is None:
-            return Queue(entries=())
-        return await _patiently(ref, TellQueue(None if asker is None else self._by(asker)))
+            return QueueSnapshot(entries=())
+        return await _patiently(ref, GetQueue(None if principal is None else self._by(principal)))
 
     async def players(
-        self, instance_id: str, asker: Asker | None = None
+        self, instance_id: str, principal: Principal | None = None
     ) -> tuple[tuple[Player, Role], ...]:
-        """Who is inside, longest first. `asker` None: somebody who is not logged in."""
+        """Who is inside, longest first. `principal` None: somebody who is not logged in."""
         ref = self._running(instance_id)
         if ref is None:
             return ()
-        return await _patiently(ref, TellPlayers(None if asker is None else self._by(asker)))
+        return await _patiently(ref, GetPlayers(None if principal is None else self._by(principal)))
 
     # Hosts -------------------------------------------------------------------------------------
 
-    async def bans(self, instance_id: str, asker: Asker) -> tuple[records.Ban, ...]:
+    async def bans(self, instance_id: str, principal: Principal) -> tuple[records.Ban, ...]:
         """The bans in force, for those who oversee."""
-        by = self._by(asker)
-        return await self._ask(instance_id, by, TellBans(by))
+        by = self._by(principal)
+        return await self._ask(instance_id, by, GetBans(by))
 
     async def moderate(
         self,
         instance_id: str,
-        asker: Asker,
-        measure: Measure,
+        principal: Principal,
+        measure: ModerationRequest,
         *,
         sink: Sink | None = None,
         state: bytes | None = None,
@@ -154,7 +154,7 @@ class Desk:
         if not is_id(target, "p"):
             target = await self._user(target)
             admin = await self._administers(target)
-        by = self._by(asker)
+        by = self._by(principal)
         order = Moderate(
             by,
             target,
@@ -182,21 +182,21 @@ class Desk:
             raise UserNotFound
         return found.admin
 
-    async def hand_over(self, instance_id: str, asker: Asker, to: str) -> None:
+    async def hand_over(self, instance_id: str, principal: Principal, to: str) -> None:
         """The owner makes another (a user or a player inside) the master."""
         target = to if is_id(to, "p") else await self._user(to)
-        by = self._by(asker)
-        await self._ask(instance_id, by, HandOver(by, target))
+        by = self._by(principal)
+        await self._ask(instance_id, by, TransferMaster(by, target))
 
-    async def name_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+    async def name_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """The owner names a moderator."""
-        by = self._by(asker)
-        await self._ask(instance_id, by, Name(by, await self._user(user)))
+        by = self._by(principal)
+        await self._ask(instance_id, by, AddModerator(by, await self._user(user)))
 
-    async def dismiss_moderator(self, instance_id: str, asker: Asker, user: str) -> None:
+    async def dismiss_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """The owner dismisses a moderator."""
-        by = self._by(asker)
-        await self._ask(instance_id, by, Dismiss(by, await self._user(user)))
+        by = self._by(principal)
+        await self._ask(instance_id, by, RemoveModerator(by, await self._user(user)))
 
     # How ---------------------------------------------------------------------------------------
 
@@ -204,8 +204,8 @@ class Desk:
         _, ref = await self._live(instance_id, by)
         return await _patiently(ref, request)
 
-    def _by(self, asker: Asker) -> Visitor:
-        return visitor(asker, self._address)
+    def _by(self, principal: Principal) -> Visitor:
+        return visitor(principal, self._address)
 
     async def _user(self, text: str) -> str:
         """The `UserIDAt` of a user. An id needs no database."""

@@ -22,22 +22,22 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
 from actors.hub.actor import HubActor, Listeners
 from actors.hub.messages import HubMessage
-from actors.hub.update_feed import Noun, Record, Updates
-from actors.instance.config import Surroundings, limits_of
-from actors.instance.manager import Places
+from actors.hub.update_feed import Noun, Record, UpdateFeed
+from actors.instance.config import InstanceConfig, instance_limits
+from actors.instance.manager import InstanceManager
 from actors.instance.messages import (
-    Change,
-    Close,
-    Inherit,
+    CloseInstance,
     InstanceMessage,
+    ReassignOwner,
     SessionEnded,
     SessionMessage,
     TokenKilled,
+    UpdateInstance,
     UserChanged,
 )
-from actors.instance.recording_writer import Recorder, open_recorder
+from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
-from actors.instance_service import Desk, Measure, visitor
+from actors.instance_service import InstanceService, ModerationRequest, visitor
 from actors.runtime.actor import Spec
 from actors.runtime.instruments import Instruments
 from actors.runtime.ref import Ref
@@ -45,28 +45,28 @@ from actors.runtime.registry import Registry
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
 from actors.session.actor import SessionActor
-from actors.session.lease_renewal import Tending
-from actors.session.messages import Admit
-from actors.session.recent_changes import Latest
+from actors.session.lease_renewal import LeaseRenewer
+from actors.session.messages import RefreshToken
+from actors.session.recent_changes import RecentUserChanges
 from actors.session.recovery import (
-    Presence,
-    SessionSurroundings,
-    let_go,
+    SessionConfig,
+    SessionRecovery,
     rank_candidacies,
+    release_socket,
     status_update,
 )
-from actors.session.resource_jobs import Keeping, session_limits
-from actors.session.revocations import Revoked
+from actors.session.resource_jobs import LeaseConfig, session_limits
+from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views import server
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
-from reileta.store import Identity, Store
-from reileta.store.leases import Lost
+from reileta.store import ServerInfo, Store
+from reileta.store.leases import LostLease
 
 ASK_TIMEOUT_S: Final = 15.0
 FORGET_S: Final = 10.0
@@ -93,7 +93,7 @@ class Node:
         directory: Directory,
         instances: Registry[str, InstanceMessage],
         sessions: Registry[str, SessionMessage],
-        recorder: Recorder | None,
+        recorder: RecordingWriter | None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -107,37 +107,39 @@ class Node:
         self.hub = hub
         self._directory = directory
         self._sessions = sessions
-        self._presences: dict[str, Presence] = {}
-        around = Surroundings(
+        self._presences: dict[str, SessionRecovery] = {}
+        around = InstanceConfig(
             store=store,
             clock=clock,
             address=address,
             secure=self.secure,
-            limits=limits_of(settings),
+            limits=instance_limits(settings),
             directory=directory,
             metrics=metrics,
             hub=hub,
             paced=settings.rate_limits == "on",
         )
         self._visibility = InstanceVisibility(store, directory, address)
-        self._places = Places(instances, around, self._visibility, settings, recorder)
-        self._revoked = Revoked(clock)
-        self._latest = Latest(clock)
-        self._session_surroundings = SessionSurroundings(
+        self._instance_manager = InstanceManager(
+            instances, around, self._visibility, settings, recorder
+        )
+        self._revoked = RevocationList(clock)
+        self._latest = RecentUserChanges(clock)
+        self._session_surroundings = SessionConfig(
             address=address,
             secure=self.secure,
             directory=directory,
             hub=hub,
             revoked=self._revoked,
-            instance=self._places.live,
+            instance=self._instance_manager.live,
             running=instances.find,
             friends=self._friends,
-            keeping=Keeping(store, clock, session_limits(settings), settings.ack_timeout_ms),
+            keeping=LeaseConfig(store, clock, session_limits(settings), settings.ack_timeout_ms),
         )
-        self._tending = Tending(
+        self._lease_renewer = LeaseRenewer(
             store, clock, session_limits(settings), self._present, self._sessions.find, self._ended
         )
-        self._updates = Updates(
+        self._updates = UpdateFeed(
             store=store,
             hub=hub,
             directory=directory,
@@ -147,8 +149,8 @@ class Node:
             server=self.server_view,
             profiled=self._profiled,
         )
-        self.desk = Desk(
-            live=self._places.live,
+        self.instance_service = InstanceService(
+            live=self._instance_manager.live,
             running=instances.find,
             users=store.users,
             present=self._user,
@@ -204,9 +206,9 @@ class Node:
                     sessions=sessions,
                     recorder=recorder,
                 )
-                nursery.start_soon(node._places.sweep)
+                nursery.start_soon(node._instance_manager.sweep)
                 nursery.start_soon(node._forget)
-                nursery.start_soon(node._tending.run)
+                nursery.start_soon(node._lease_renewer.run)
                 nursery.start_soon(node._updates.run)
                 yield node
             nursery.cancel_scope.cancel()
@@ -229,31 +231,31 @@ class Node:
         """`offline` without an open WebSocket, else what the user set (PROTOCOL §4)."""
         return user.status if self._directory.connected(user.id) else "offline"
 
-    async def shows(self, instance: records.Instance, asker: Asker | None) -> bool:
+    async def shows(self, instance: records.Instance, principal: Principal | None) -> bool:
         """Whether the asker may see an instance, by its id or name."""
-        who = None if asker is None else visitor(asker, self.address)
+        who = None if principal is None else visitor(principal, self.address)
         return await self._visibility.admits(instance, who)
 
     async def update_instance(
-        self, instance_id: str, asker: Asker, changes: records.InstanceChanges
+        self, instance_id: str, principal: Principal, changes: records.InstanceChanges
     ) -> records.Instance:
         """Changes an instance, once the change is in the database.
 
         Raises:
             ReiletaError: what the rules or the database say against it.
         """
-        by = visitor(asker, self.address)
-        _, ref = await self._places.live(instance_id, by)
+        by = visitor(principal, self.address)
+        _, ref = await self._instance_manager.live(instance_id, by)
         with _patience():
-            return await ref.ask(Change(by, changes))
+            return await ref.ask(UpdateInstance(by, changes))
         raise Overloaded
 
-    async def close_instance(self, instance_id: str, asker: Asker) -> None:
+    async def close_instance(self, instance_id: str, principal: Principal) -> None:
         """Ends an instance, once that is in the database; everyone inside is told."""
-        by = visitor(asker, self.address)
-        _, ref = await self._places.live(instance_id, by)
+        by = visitor(principal, self.address)
+        _, ref = await self._instance_manager.live(instance_id, by)
         with _patience():
-            await ref.ask(Close(by))
+            await ref.ask(CloseInstance(by))
             return
         raise Overloaded
 
@@ -281,15 +283,15 @@ class Node:
 
     async def inherited(self, instance_id: str, heir: str) -> None:
         """The store has given it to another owner (a bare id)."""
-        ref = self._places.running(instance_id)
+        ref = self._instance_manager.running(instance_id)
         if ref is not None:
-            ref.signal(Inherit(heir))
+            ref.signal(ReassignOwner(heir))
             return
         record = await self.store.instances.get(instance_id)
         if record is not None:
             self.changed("instance", record)
 
-    def server_view(self, identity: Identity) -> server.ServerView:
+    def server_view(self, identity: ServerInfo) -> server.ServerView:
         """The server itself, as it is reached now."""
         return server.server_view(
             id_=identity.id,
@@ -323,7 +325,7 @@ class Node:
         return [id_ for id_, presence in self._presences.items() if presence.sockets]
 
     @property
-    def presences(self) -> Mapping[str, Presence]:
+    def presences(self) -> Mapping[str, SessionRecovery]:
         """The sessions that are connected, or were a moment ago."""
         return self._presences
 
@@ -337,22 +339,22 @@ class Node:
         if ref is not None:
             ref.signal(SessionEnded())
 
-    def resource_lost(self, lost: Lost) -> None:
+    def resource_lost(self, lost: LostLease) -> None:
         """The store has taken a session's resource: its sockets are told."""
-        self._tending.tell(lost)
+        self._lease_renewer.tell(lost)
 
     def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
         """A token has new keys, good until then (ms): its sockets stay open as long."""
         ref = self._sessions.find(session_id)
         if ref is not None:
-            ref.signal(Admit(token, expires))
+            ref.signal(RefreshToken(token, expires))
 
     def credential_killed(self, access_hash: bytes) -> None:
         """The store has killed it: the sockets that came with it are closed."""
         self._revoked.add(access_hash)
         self._signal(TokenKilled(access_hash), lambda one: access_hash in one.sockets.values())
 
-    def _signal(self, message: SessionMessage, chosen: Callable[[Presence], bool]) -> None:
+    def _signal(self, message: SessionMessage, chosen: Callable[[SessionRecovery], bool]) -> None:
         for session_id, presence in list(self._presences.items()):
             if chosen(presence):
                 ref = self._sessions.find(session_id)
@@ -366,16 +368,16 @@ class Node:
 
     # What the gateway asks ---------------------------------------------------------------------
 
-    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+    async def session(self, principal: Principal) -> Ref[SessionMessage]:
         """The actor of the asker's session, started if it does not run."""
-        id_ = asker.session_id
+        id_ = principal.session_id
         profile = records.NO_PROFILE
         if self._sessions.find(id_) is None:
             with suppress(DatabaseUnavailable):  # who is known goes on without
-                profile = await self.store.profiles.of(asker.user.id)
+                profile = await self.store.profiles.of(principal.user.id)
 
         def spec() -> Spec[SessionMessage]:
-            presence = Presence(self._latest.of(asker.user), profile)
+            presence = SessionRecovery(self._latest.of(principal.user), profile)
             self._presences[id_] = presence
 
             def gone(error: Exception | None) -> None:
@@ -384,7 +386,7 @@ class Node:
                 if error is None:  # the node ends: the gateway has seen to its sockets
                     return
                 around = self._session_surroundings
-                last = [let_go(id_, presence, sink, around) for sink in presence.sockets]
+                last = [release_socket(id_, presence, sink, around) for sink in presence.sockets]
                 for sink in presence.sockets:  # given up: its clients may come back to another
                     sink.close(OVERLOADED, "the session failed")
                 if any(last):
@@ -400,14 +402,21 @@ class Node:
         return await self._sessions.get(id_, spec)
 
     async def moderate(
-        self, instance_id: str, asker: Asker, measure: Measure, sink: Sink, state: bytes | None
+        self,
+        instance_id: str,
+        principal: Principal,
+        measure: ModerationRequest,
+        sink: Sink,
+        state: bytes | None,
     ) -> None:
         """Moderates someone, for a socket, which may be open for longer than its user is what it
         was when it opened."""
-        presence = self._presences.get(asker.session_id)
+        presence = self._presences.get(principal.session_id)
         if presence is not None:
-            asker = replace(asker, user=presence.user)
-        await self.desk.moderate(instance_id, asker, measure, sink=sink, state=state)
+            principal = replace(principal, user=presence.user)
+        await self.instance_service.moderate(
+            instance_id, principal, measure, sink=sink, state=state
+        )
 
     async def _forget(self) -> None:
         """Forgets what was revoked, once nobody can still be on the way with it."""

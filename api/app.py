@@ -33,8 +33,8 @@ from api.errors import answered, refusal_of
 from api.http.answer import Answer, answer_of, encoded, json_answer, response_of
 from api.http.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
 from api.http.dispatch import Dispatch
-from api.http.endpoint import Edge, Operation, Routes, Serve, address_of, line_of
-from api.http.etags import Answers
+from api.http.endpoint import ApiDeps, Operation, Routes, Serve, address_of, line_of
+from api.http.etags import AnswerCache
 from api.http.health import metrics_blueprint, ops_routes
 from api.http.registry.accounts import account_routes
 from api.http.registry.assets import asset_routes
@@ -53,10 +53,10 @@ from api.http.registry.worlds import world_routes
 from api.http.session.resources import resource_routes
 from api.http.session.session import session_routes
 from api.http.session.tokens import token_routes
-from api.http.uploads import Places
+from api.http.uploads import UploadSlots
 from api.node_api import NodePort
 from api.openapi.page import docs_blueprint
-from api.rate_limits import Limits
+from api.rate_limits import HttpRateLimits
 from reileta.errors import ReiletaError, TooManyRequests
 from reileta.observability.log_events import REQUEST_SERVED
 from reileta.security.passwords import Passwords
@@ -128,9 +128,9 @@ class ReiletaApp(QuartTrio):
         self.url_map.merge_slashes = False
         self.node = node
         self.auth = Auth(node.store.tokens, node.clock)
-        self.limits = Limits(node.clock, enabled=node.settings.rate_limits == "on")
+        self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
-        self.answers = Answers()
+        self.answers = AnswerCache()
         self.operations: list[Operation] = []
         self._directly = Dispatch(self.url_map)
         self.before_request_funcs[None].append(self._before)
@@ -269,9 +269,9 @@ def _preflight(allowed: Iterable[str]) -> Response:
 def create_app(node: NodePort, *, passwords: Passwords | None = None) -> ReiletaApp:
     """The application over a living server. `passwords` None: hashing with the defaults."""
     app = ReiletaApp(node)
-    edge = Edge(node, app.auth, app.limits, app.answers)
+    edge = ApiDeps(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
-    places = Places()
+    places = UploadSlots()
     nouns = (
         server_routes(edge),
         auth_routes(edge, hasher),

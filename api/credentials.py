@@ -15,7 +15,7 @@ from api.http.headers import SESSION_COOKIE
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, CredentialMalformed
 from reileta.records import Session, Token, User
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.security.credentials import digest
 
 COOKIE: Final = SESSION_COOKIE
@@ -180,7 +180,7 @@ class TokenStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    asker: Asker
+    principal: Principal
     token_expires: int
     stale_at: int
 
@@ -206,7 +206,7 @@ class Auth:
         # Counts what was forgotten: a look-up that was under way meanwhile may not be remembered.
         self._epoch = 0
 
-    async def authenticate_token(self, token: str) -> Asker:
+    async def authenticate_token(self, token: str) -> Principal:
         """Who a user's access key speaks for.
 
         Raises `CredentialInvalid` for one that is unknown, expired, killed, or of a session that
@@ -218,7 +218,7 @@ class Auth:
         now = self._clock.now_ms()
         known = self._known.get(access_hash)
         if known is not None and now < known.stale_at and now < known.token_expires:
-            return known.asker
+            return known.principal
         epoch = self._epoch
         found = await self._tokens.use(access_hash)
         if found is None:
@@ -226,7 +226,7 @@ class Auth:
         row, session, user = found
         if row.killed_at is not None or session.ended_at is not None or row.access_expires <= now:
             raise CredentialInvalid
-        asker = Asker(
+        principal = Principal(
             user,
             session.id,
             row.id,
@@ -237,21 +237,21 @@ class Auth:
             self._drop(earlier)  # this key may have been used for the first time
         if epoch == self._epoch:
             self._drop(access_hash)
-            self._known[access_hash] = _Known(asker, row.access_expires, now + self._ttl_ms)
+            self._known[access_hash] = _Known(principal, row.access_expires, now + self._ttl_ms)
             self._keys.setdefault(row.id, set()).add(access_hash)
             if len(self._known) > self._size:
                 self._drop(next(iter(self._known)))
-        return asker
+        return principal
 
     def _drop(self, access_hash: bytes) -> None:
         known = self._known.pop(access_hash, None)
         if known is not None:
-            keys = self._keys[known.asker.token_hash]
+            keys = self._keys[known.principal.token_hash]
             keys.discard(access_hash)
             if not keys:
-                del self._keys[known.asker.token_hash]
+                del self._keys[known.principal.token_hash]
 
-    async def authenticate(self, credential: Credential | None) -> Asker | None:
+    async def authenticate(self, credential: Credential | None) -> Principal | None:
         """Who a credential speaks for; None without one, and for a cookie that is dead."""
         if credential is None:
             return None
@@ -276,13 +276,13 @@ class Auth:
 
     def forget_session(self, session_id: str) -> None:
         """The session has ended."""
-        self._forget(lambda asker: asker.session_id == session_id)
+        self._forget(lambda principal: principal.session_id == session_id)
 
     def forget_user(self, user_id: str) -> None:
         """The user was changed or deleted."""
-        self._forget(lambda asker: asker.user.id == user_id)
+        self._forget(lambda principal: principal.user.id == user_id)
 
-    def _forget(self, concerned: Callable[[Asker], bool]) -> None:
+    def _forget(self, concerned: Callable[[Principal], bool]) -> None:
         self._epoch += 1
-        for key in [key for key, known in self._known.items() if concerned(known.asker)]:
+        for key in [key for key, known in self._known.items() if concerned(known.principal)]:
             self._drop(key)

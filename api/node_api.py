@@ -12,17 +12,17 @@ from actors.delivery.sink import Sink
 from actors.hub.messages import HubMessage
 from actors.hub.update_feed import Noun, Record
 from actors.instance.messages import SessionMessage
-from actors.instance_service import Desk, Measure
+from actors.instance_service import InstanceService, ModerationRequest
 from actors.runtime.ref import Ref
 from reileta.clock import Clock
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.registry import Inside
 from reileta.protocol.views.server import ServerView
 from reileta.records import DeletedUser, Instance, InstanceChanges, User
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
-from reileta.store import Identity, Store
-from reileta.store.leases import Lost
+from reileta.store import ServerInfo, Store
+from reileta.store.leases import LostLease
 
 
 class NodePort(Protocol):
@@ -54,7 +54,7 @@ class NodePort(Protocol):
         ...
 
     @property
-    def desk(self) -> Desk:
+    def instance_service(self) -> InstanceService:
         """The way to live instances: queues, who is inside, moderation."""
         ...
 
@@ -74,17 +74,17 @@ class NodePort(Protocol):
         """`offline` without an open WebSocket, else what the user set."""
         ...
 
-    async def shows(self, instance: Instance, asker: Asker | None) -> bool:
+    async def shows(self, instance: Instance, principal: Principal | None) -> bool:
         """Whether the asker may see an instance, by its id or name."""
         ...
 
     async def update_instance(
-        self, instance_id: str, asker: Asker, changes: InstanceChanges
+        self, instance_id: str, principal: Principal, changes: InstanceChanges
     ) -> Instance:
         """Changes a live instance and tells subscribers; raises `ReiletaError`s."""
         ...
 
-    async def close_instance(self, instance_id: str, asker: Asker) -> None:
+    async def close_instance(self, instance_id: str, principal: Principal) -> None:
         """Everybody inside leaves and the instance is gone; raises `ReiletaError`s."""
         ...
 
@@ -98,7 +98,7 @@ class NodePort(Protocol):
         has another owner, also where that is live."""
         ...
 
-    def server_view(self, identity: Identity) -> ServerView:
+    def server_view(self, identity: ServerInfo) -> ServerView:
         """The server itself, as it is reached now."""
         ...
 
@@ -118,11 +118,11 @@ class NodePort(Protocol):
         """A token has new keys, good until then (ms): its sockets stay open as long."""
         ...
 
-    def resource_lost(self, lost: Lost) -> None:
+    def resource_lost(self, lost: LostLease) -> None:
         """After the store has taken a session's resource: its sockets are told."""
         ...
 
-    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+    async def session(self, principal: Principal) -> Ref[SessionMessage]:
         """The actor of the asker's session, started if it does not run."""
         ...
 
@@ -134,7 +134,12 @@ class GatewayPort(NodePort, Protocol):
     def hub(self) -> Ref[HubMessage]: ...
 
     async def moderate(
-        self, instance_id: str, asker: Asker, measure: Measure, sink: Sink, state: bytes | None
+        self,
+        instance_id: str,
+        principal: Principal,
+        measure: ModerationRequest,
+        sink: Sink,
+        state: bytes | None,
     ) -> None:
         """Moderates someone; the instance answers on the socket, in order with its data."""
         ...

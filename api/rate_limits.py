@@ -8,7 +8,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import TooManyRequests
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.rules.ratelimit import Rate, RateLimiter
 from reileta.settings import KIB
 
@@ -49,7 +49,7 @@ BODY_BYTES: Final = 16 * KIB
 """So much of a JSON body counts as one request more."""
 
 
-class Limits:
+class HttpRateLimits:
     """Counts requests, and refuses those that are too many.
 
     Memory is bounded by `RateLimiter`'s own bound, for each kind and each route.
@@ -81,11 +81,11 @@ class Limits:
                 limiter = self._routes[route] = RateLimiter(rate, keys=5_000)
             self._take(limiter, network(ip))
 
-    def asker(self, asker: Asker) -> None:
+    def principal(self, principal: Principal) -> None:
         """Counts a request of an account, and of the token it came with."""
         if self._enabled:
-            self._take(self._accounts, asker.user.id)
-            self._take(self._tokens, asker.token_hash.hex())
+            self._take(self._accounts, principal.user.id)
+            self._take(self._tokens, principal.token_hash.hex())
 
     def guess(self, username: str, ip: str) -> Guess:
         """Counts a password that is tried for a name, known or not, until it proves right."""

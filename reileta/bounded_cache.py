@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Remembered(Generic[V]):
+class BoundedCache(Generic[V]):
     """Values by key, each of a generation: a number that grows with every change of its sources.
 
     A value is given back only while its generation is the current one. Take the generation before

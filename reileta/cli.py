@@ -221,14 +221,14 @@ def replay_recording(
     """Play a recording again through the rules, and show what the instance was in the end."""
     from reileta.diagnostics.recording import NotARecording
     from reileta.diagnostics.replay import Replay
-    from reileta.diagnostics.replay_report import retell
+    from reileta.diagnostics.replay_report import report
 
     with _reading(recording) as file:
         try:
             replay = Replay(file)
         except NotARecording as error:
             raise Failed(f"can't replay {recording}: {error}") from None
-        _print(retell(replay, steps=steps))
+        _print(report(replay, steps=steps))
     return 0
 
 

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from actors.change_feed import ChangeFeed
-from actors.file_collector import Janitor
+from actors.file_collector import FileCollector
 from actors.node import Node
 from actors.runtime.trace import add_trace
 from api.app import ReiletaApp, create_app
@@ -173,7 +173,7 @@ async def _serve_on(
             nursery.start_soon(door.serve, listeners)
             nursery.start_soon(gateway.watch)
             nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
-            nursery.start_soon(Janitor(store.files, store.blobs, clock).run)
+            nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
             node.ready_at = clock.now_ms()
             url = f"{scheme}://{_address(settings.host, port)}"
             _log.info(

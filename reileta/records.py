@@ -278,7 +278,7 @@ class DeletedUser:
 
 
 @dataclass(frozen=True, slots=True)
-class Pardon:
+class LiftBan:
     """A ban that is to be struck off."""
 
     instance_id: str
@@ -286,7 +286,7 @@ class Pardon:
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class ModeratorAddition:
     """A moderator that is named."""
 
     instance_id: str
@@ -296,14 +296,14 @@ class Naming:
 
 
 @dataclass(frozen=True, slots=True)
-class Dismissal:
+class ModeratorRemoval:
     """A moderator that is none any more."""
 
     instance_id: str
     user: str
 
 
-Deed: TypeAlias = Ban | Pardon | Naming | Dismissal | Moderation
+Deed: TypeAlias = Ban | LiftBan | ModeratorAddition | ModeratorRemoval | Moderation
 """What hosts do that outlives the process. Done twice, it is the same."""
 
 

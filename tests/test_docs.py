@@ -16,7 +16,7 @@ from quart_trio import QuartTrio
 import api.errors as statuses
 import reileta.errors as errors
 from actors.hub.actor import SUBSCRIPTIONS
-from actors.instance.config import limits_of
+from actors.instance.config import instance_limits
 from api import rate_limits
 from api.app import ReiletaApp, create_app
 from api.errors import CLOSE_CODES, status_of
@@ -226,7 +226,7 @@ def test_settings_that_are_named_exist_with_their_defaults() -> None:
 
 def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
     told = {row[0]: row[1] for row in rows("Limits")}
-    inside = limits_of(Settings())
+    inside = instance_limits(Settings())
     kept = f"{inside.retained_keys} keys and {inside.retained_bytes // 1024} KiB a player, "
     kept += f"{inside.retained_total_bytes // 1024**2} MiB an instance"
     assert told["retained values"] == kept

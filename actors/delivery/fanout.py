@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from actors.delivery.sink import Sink
 from reileta.protocol.frames import deflate
-from reileta.rules.instance.data_rate import Pace
+from reileta.rules.instance.data_rate import DataRate
 
 
 class Batch:
@@ -33,7 +33,7 @@ class Batch:
         frames: Sequence[bytes | memoryview],
         keys: Sequence[Hashable | None] | None = None,
         *,
-        paces: Sequence[Pace | None] | None = None,
+        paces: Sequence[DataRate | None] | None = None,
         snapshot: bool = False,
     ) -> None:
         self.buffer = b"".join(frames)
@@ -79,7 +79,7 @@ class Fanout:
         self._watchers: set[Sink] = set()
         self._frames: list[bytes] = []
         self._keys: list[Hashable | None] = []
-        self._paces: list[Pace | None] = []
+        self._paces: list[DataRate | None] = []
         self._keyed = False
         self._paced = False
         self._size = 0
@@ -126,7 +126,7 @@ class Fanout:
         *,
         without: Iterable[Sink] = (),
         data: bool = False,
-        pace: Pace | None = None,
+        pace: DataRate | None = None,
     ) -> None:
         """Everyone gets the frame but those in `without`, and watchers unless it is data.
 
@@ -155,7 +155,7 @@ class Fanout:
         frame: bytes,
         key: Hashable | None = None,
         *,
-        pace: Pace | None = None,
+        pace: DataRate | None = None,
     ) -> None:
         """The sink alone gets the frame, whether or not it is a receiver of the rest."""
         keys = None if key is None else (key,)

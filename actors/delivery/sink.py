@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class InstanceHandle:
     """A socket's way to speak inside an instance: where to, and as which player."""
 
     instance: Ref[InstanceMessage]
@@ -27,7 +27,7 @@ class Sink(Protocol):
     `seats` are the socket's seats by instance id; instances put them in and take them out.
     """
 
-    seats: dict[str, Seat]
+    seats: dict[str, InstanceHandle]
 
     @property
     def waiting_bytes(self) -> int:
@@ -47,7 +47,7 @@ class Sink(Protocol):
         ...
 
 
-class Line(Sink, Protocol):
+class SessionSink(Sink, Protocol):
     """A socket of the session API, whose frames are Events and Acks (PROTOCOL §8).
 
     What it is told waits until `flush`, so that a drain is one write.

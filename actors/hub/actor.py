@@ -15,17 +15,17 @@ from typing import Final, assert_never
 from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import (
-    Forget,
+    AddSocket,
     HubMessage,
-    Listen,
     Publish,
-    Revise,
+    RemoveSocket,
     Subscribe,
     Unsubscribe,
+    UpdateViewer,
     Viewer,
-    both,
+    intersection,
 )
-from actors.instance.messages import InstanceMessage, Watch
+from actors.instance.messages import InstanceMessage, RefreshObserver
 from actors.runtime.actor import Actor
 from actors.runtime.ref import Ref
 from reileta.errors import EventUnknown, PermissionDenied
@@ -69,12 +69,12 @@ class HubActor(Actor[HubMessage]):
 
     async def receive(self, message: HubMessage) -> None:
         match message:
-            case Listen(sink=sink, viewer=viewer):
+            case AddSocket(sink=sink, viewer=viewer):
                 self._listen(sink, viewer)
-            case Revise(viewer=viewer):
+            case UpdateViewer(viewer=viewer):
                 for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
                     self._listen(sink, viewer)
-            case Forget(sink=sink):
+            case RemoveSocket(sink=sink):
                 self._forget(sink)
             case Subscribe():
                 self._subscribe(message)
@@ -88,7 +88,7 @@ class HubActor(Actor[HubMessage]):
             case Publish():
                 if message.event.startswith("update-"):
                     before = self._updates.pop((message.event, message.id), message)
-                    among = both(before.among, message.among)
+                    among = intersection(before.among, message.among)
                     self._updates[message.event, message.id] = replace(message, among=among)
                 else:
                     told = self._publish(message)
@@ -199,4 +199,4 @@ class HubActor(Actor[HubMessage]):
         """Has those that run heed the directory; they send their data themselves, in its order."""
         for id_, ref in self._instances().items():
             if target in (None, id_):
-                ref.signal(Watch(sink))
+                ref.signal(RefreshObserver(sink))

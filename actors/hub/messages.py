@@ -21,7 +21,7 @@ class Viewer:
 
 
 @dataclass(frozen=True, slots=True)
-class Listen(Message):
+class AddSocket(Message):
     """A socket is there, and for whom."""
 
     sink: Sink
@@ -29,14 +29,14 @@ class Listen(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Revise(Message):
+class UpdateViewer(Message):
     """A user sees more or less than before, through whatever sockets it has."""
 
     viewer: Viewer
 
 
 @dataclass(frozen=True, slots=True)
-class Forget(Message):
+class RemoveSocket(Message):
     """A socket is gone, with its subscriptions."""
 
     sink: Sink
@@ -87,9 +87,11 @@ class Publish(Message):
         )
 
 
-def both(among: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+def intersection(
+    among: frozenset[str] | None, other: frozenset[str] | None
+) -> frozenset[str] | None:
     """`Publish.among` for two things that have changed."""
     return None if among is None or other is None else among | other
 
 
-HubMessage: TypeAlias = Listen | Revise | Forget | Subscribe | Unsubscribe | Publish
+HubMessage: TypeAlias = AddSocket | UpdateViewer | RemoveSocket | Subscribe | Unsubscribe | Publish

@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from actors.directory import Directory
-from actors.hub.messages import HubMessage, Publish, Revise, Viewer, both
+from actors.hub.messages import HubMessage, Publish, UpdateViewer, Viewer, intersection
 from actors.runtime.ref import Ref
 from reileta import records
 from reileta.errors import DatabaseUnavailable, Overloaded
@@ -29,10 +29,10 @@ from reileta.protocol.views import registry, server
 from reileta.records import Profile, User
 from reileta.rules import visibility
 from reileta.rules.instance.access import access_of
-from reileta.store import Identity, Store
+from reileta.store import ServerInfo, Store
 
 Noun = Literal["user", "world", "instance", "server", "service"]
-Record: TypeAlias = User | records.World | records.Instance | records.Service | Identity
+Record: TypeAlias = User | records.World | records.Instance | records.Service | ServerInfo
 
 WAITING: Final = 65_536
 AT_ONCE: Final = 64
@@ -49,7 +49,7 @@ class _News:
     among: frozenset[str] | None = None
 
 
-class Updates:
+class UpdateFeed:
     """The publications of one node. `profiled` is told of each user that changed, with its profile,
     before the hub is."""
 
@@ -62,7 +62,7 @@ class Updates:
         metrics: Metrics,
         address: str,
         secure: bool,
-        server: Callable[[Identity], server.ServerView],
+        server: Callable[[ServerInfo], server.ServerView],
         profiled: Callable[[User, Profile], None],
     ) -> None:
         self._store = store
@@ -87,7 +87,7 @@ class Updates:
 
     def _add(self, noun: Noun, id_: str, news: _News) -> None:
         before = self._waiting.get((noun, id_), news)
-        self._waiting[noun, id_] = replace(news, among=both(before.among, news.among))
+        self._waiting[noun, id_] = replace(news, among=intersection(before.among, news.among))
         if len(self._waiting) > WAITING:
             del self._waiting[next(iter(self._waiting))]
             self._metrics.mailbox_refused += 1
@@ -107,7 +107,7 @@ class Updates:
                 except DatabaseUnavailable:
                     for key, news in some:
                         newer = self._waiting.get(key, news)
-                        among = both(news.among, newer.among)
+                        among = intersection(news.among, newer.among)
                         self._waiting[key] = replace(newer, among=among)
                     await trio.sleep(AGAIN_S)
                     continue
@@ -150,7 +150,7 @@ class Updates:
                 profile = await self._store.profiles.of(record.id)
                 self._profiled(record, profile)
                 # Before it can see anything as it was allowed to until now.
-                self._hub.signal(Revise(Viewer(record.id, record.admin, profile.friends)))
+                self._hub.signal(UpdateViewer(Viewer(record.id, record.admin, profile.friends)))
                 return self.user(record, profile)
             case records.World():
                 return await self._world(record)

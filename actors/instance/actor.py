@@ -5,8 +5,8 @@ write to each socket inside (or a few, if much is said in it). Nothing here wait
 what must be durable is written beside the actor, and takes effect when it is (so realtime goes on
 when the database does not).
 
-After a crash, a fresh incarnation seats again those whose sockets are still open (`Roster`), under
-the same player ids, and tells them so with `instance-restored`: what was retained is lost, so
+After a crash, a fresh incarnation seats again those whose sockets are still open (`RecoveryState`),
+under the same player ids, and tells them so with `instance-restored`: what was retained is lost, so
 clients say it anew.
 """
 
@@ -20,53 +20,53 @@ import structlog
 import trio
 
 from actors.delivery.fanout import Fanout
-from actors.delivery.sink import Seat, Sink
+from actors.delivery.sink import InstanceHandle, Sink
 from actors.directory import Occupancy
-from actors.instance.config import Surroundings
-from actors.instance.frames import Speech
+from actors.instance.config import InstanceConfig
+from actors.instance.frames import InstanceFrames
 from actors.instance.messages import (
-    Absent,
+    AddMember,
+    AddModerator,
     Administers,
-    Admit,
-    Ask,
-    Change,
-    Close,
-    Dismiss,
-    Enter,
-    Exit,
-    HandOver,
-    Inherit,
+    AdmitCandidate,
+    CandidateOffline,
+    CandidateOnline,
+    CloseInstance,
+    ContinueQueueRound,
+    GetBans,
+    GetPlayers,
+    GetQueue,
     InstanceMessage,
+    MemberSessionEnded,
     Moderate,
-    Name,
-    Present,
-    Refuse,
+    ReassignOwner,
+    RefreshObserver,
+    RejectCandidate,
+    RemoveMember,
+    RemoveModerator,
+    RequestEntry,
+    RetryWrites,
     SeatLost,
-    SessionOver,
+    SendData,
     SocketLost,
-    Speak,
-    TellBans,
-    TellOn,
-    TellPlayers,
-    TellQueue,
     Tick,
-    Watch,
-    Withdraw,
-    WriteOn,
+    TransferMaster,
+    UpdateInstance,
+    WithdrawEntry,
     Written,
 )
-from actors.instance.moderation import Hosting
-from actors.instance.moderation_writer import Minutes
-from actors.instance.persistence import Keeper
-from actors.instance.publisher import Herald
-from actors.instance.queue_notifier import Lines
-from actors.instance.queue_requests import Admissions
-from actors.instance.recovery import Roster, Seated
-from actors.instance.relay import Floor
+from actors.instance.moderation import ModerationRequests
+from actors.instance.moderation_writer import ModerationWriter
+from actors.instance.persistence import Persistence
+from actors.instance.publisher import Publisher
+from actors.instance.queue_notifier import QueueNotifier
+from actors.instance.queue_requests import QueueRequests
+from actors.instance.recovery import Member, RecoveryState
+from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.runtime.actor import Actor
-from actors.runtime.deadline import Alarm
-from actors.runtime.jobs import Ledger
+from actors.runtime.deadline import DeadlineTimer
+from actors.runtime.jobs import SerialJobs
 from reileta import records
 from reileta.errors import (
     InstanceNotFound,
@@ -101,42 +101,44 @@ _log = structlog.get_logger()
 
 
 class InstanceActor(Actor[InstanceMessage]):
-    """One live instance. `roster` outlives this incarnation."""
+    """One live instance. `recovery` outlives this incarnation."""
 
-    def __init__(self, roster: Roster, around: Surroundings) -> None:
-        self._roster = roster
+    def __init__(self, recovery: RecoveryState, around: InstanceConfig) -> None:
+        self._recovery = recovery
         self._around = around
-        self._id = roster.record.id
-        self._ledger = Ledger(lambda work: self.context.pipe(work, Written))
-        self._keeper = Keeper(roster, around.store, self._ledger, lambda: self._hosting.vanish())
-        self._minutes = Minutes(
-            roster,
-            around.store,
-            self._ledger,
-            lambda delay_s: self._later(delay_s, WriteOn()),
+        self._id = recovery.record.id
+        self._jobs = SerialJobs(lambda work: self.context.pipe(work, Written))
+        self._persistence = Persistence(
+            recovery, around.store, self._jobs, lambda: self._moderation.vanish()
         )
-        self._alarm = Alarm(lambda delay_s: self.context.after(delay_s, Tick()), self._now)
+        self._moderation_writer = ModerationWriter(
+            recovery,
+            around.store,
+            self._jobs,
+            lambda delay_s: self._later(delay_s, RetryWrites()),
+        )
+        self._alarm = DeadlineTimer(lambda delay_s: self.context.after(delay_s, Tick()), self._now)
         self._dirty = True
 
     # Life --------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        roster, around = self._roster, self._around
-        if roster.fanout is not None:  # what the one before handled, and failed to say
-            around.metrics.deliveries_out += roster.fanout.flush()
-        exists = await self._keeper.load()
-        self._fanout = roster.fanout = Fanout()
-        before = roster.rules
+        recovery, around = self._recovery, self._around
+        if recovery.fanout is not None:  # what the one before handled, and failed to say
+            around.metrics.deliveries_out += recovery.fanout.flush()
+        exists = await self._persistence.load()
+        self._fanout = recovery.fanout = Fanout()
+        before = recovery.rules
         # What was decided before a crash is in force, whether or not it is written by now.
         if before is None:
-            bans = [self._absolute(ban) for ban in roster.bans]
-            moderators = [at(user, around.address) for user in roster.moderators]
+            bans = [self._absolute(ban) for ban in recovery.bans]
+            moderators = [at(user, around.address) for user in recovery.moderators]
         else:
             bans = list(before.bans.values())
             moderators = list(before.roles.moderators)
         self._rules = self._make_rules(
-            roster.record,
-            owner=at(roster.record.owner, around.address),
+            recovery.record,
+            owner=at(recovery.record.owner, around.address),
             bans=bans,
             moderators=moderators,
             mutes=() if before is None else before.moderation.mutes.values(),
@@ -144,17 +146,17 @@ class InstanceActor(Actor[InstanceMessage]):
             now=self._now(),
             new_player_id=lambda: new_id("p"),
         )
-        self._speech = Speech(self._rules)
-        self._floor = Floor(
+        self._encoder = InstanceFrames(self._rules)
+        self._relay = DataRelay(
             self._rules,
-            roster,
+            recovery,
             self._fanout,
-            self._speech,
+            self._encoder,
             around.directory,
             around.clock,
             paced=around.paced,
         )
-        self._herald = Herald(
+        self._publisher = Publisher(
             self._rules,
             hub=around.hub,
             directory=around.directory,
@@ -162,43 +164,43 @@ class InstanceActor(Actor[InstanceMessage]):
             address=around.address,
             secure=around.secure,
         )
-        self._lines = Lines(
+        self._lines = QueueNotifier(
             self._rules,
-            roster,
+            recovery,
             self._fanout,
-            self._herald,
+            self._publisher,
             directory=around.directory,
             address=around.address,
-            later=lambda delay_s: self._later(delay_s, TellOn()),
+            later=lambda delay_s: self._later(delay_s, ContinueQueueRound()),
         )
-        self._floor.heed_watchers()
+        self._relay.heed_watchers()
         self._restore()
-        self._hosting = Hosting(
+        self._moderation = ModerationRequests(
             self._rules,
-            roster,
+            recovery,
             self._fanout,
-            self._herald,
-            keeper=self._keeper,
-            minutes=self._minutes,
+            self._publisher,
+            persistence=self._persistence,
+            moderation_writer=self._moderation_writer,
             directory=around.directory,
             clock=around.clock,
             address=around.address,
             carry_out=self._carry_out,
             settle=self._settle,
         )
-        self._admissions = Admissions(
+        self._queue_requests = QueueRequests(
             self._rules, self._lines, around.directory, around.clock, around.address
         )
-        roster.rules = self._rules
+        recovery.rules = self._rules
         if before is not None:
             self._carry_out(self._rules.resume(before.candidates, before.invited, self._now()))
             self._lines.resume()
-            self._minutes.resume()
+            self._moderation_writer.resume()
         if not exists:
-            self._hosting.vanish()
+            self._moderation.vanish()
         await self.flush()  # for there may be no message for a long time
 
-    def _later(self, delay_s: float, message: TellOn | WriteOn) -> None:
+    def _later(self, delay_s: float, message: ContinueQueueRound | RetryWrites) -> None:
         if delay_s > 0:
             self.context.after(delay_s, message)
         else:
@@ -211,13 +213,13 @@ class InstanceActor(Actor[InstanceMessage]):
     def _restore(self) -> None:
         """Seats those inside again, and tells them; each is told of all."""
         now = self._now()
-        inside = tuple(self._roster.seated.values())
+        inside = tuple(self._recovery.seated.values())
         for seated in inside:
             self._rules.restore(seated.visitor, seated.player, now)
         for seated in inside:
             for sink in seated.sinks:
-                sink.seats[self._id] = Seat(self.context.ref, seated.player.id)
-                self._fanout.add(sink, self._speech.restored(seated.player))
+                sink.seats[self._id] = InstanceHandle(self.context.ref, seated.player.id)
+                self._fanout.add(sink, self._encoder.restored(seated.player))
         for seated in inside:
             if not seated.sinks:
                 self._carry_out(self._rules.lost(seated.visitor.session, now))
@@ -225,51 +227,59 @@ class InstanceActor(Actor[InstanceMessage]):
     # Messages ----------------------------------------------------------------------------------
 
     async def receive(self, message: InstanceMessage) -> None:
-        if isinstance(message, Speak):  # nearly every message
-            self._floor.speak(message)
+        if isinstance(message, SendData):  # nearly every message
+            self._relay.speak(message)
             if self._fanout.gathered > PART_BYTES:
                 self._deliver()
             return
         ensure_visible(self._rules, message)
         match message:
-            case Enter():
+            case AddMember():
                 self._enter(message)
-            case Exit():
+            case RemoveMember():
                 self._exit(message)
             case SocketLost():
                 self._socket_lost(message)
-            case SessionOver():
+            case MemberSessionEnded():
                 self._carry_out(self._rules.leave(message.session, self._now()))
-            case Ask() | Withdraw() | Admit() | Refuse():
-                if self._hosting.closing:
+            case RequestEntry() | WithdrawEntry() | AdmitCandidate() | RejectCandidate():
+                if self._moderation.closing:
                     raise InstanceNotFound
-                self._carry_out(self._admissions.line_up(message))
-            case Present() | Absent():
-                self._admissions.heed(message)
-            case TellQueue() | TellPlayers():
-                self._admissions.answer(message)
-            case Change() | Close() | Moderate() | HandOver() | Name() | Dismiss() | TellBans():
-                self._hosting.obey(message)
-            case TellOn():
+                self._carry_out(self._queue_requests.line_up(message))
+            case CandidateOnline() | CandidateOffline():
+                self._queue_requests.heed(message)
+            case GetQueue() | GetPlayers():
+                self._queue_requests.answer(message)
+            case (
+                UpdateInstance()
+                | CloseInstance()
+                | Moderate()
+                | TransferMaster()
+                | AddModerator()
+                | RemoveModerator()
+                | GetBans()
+            ):
+                self._moderation.obey(message)
+            case ContinueQueueRound():
                 self._lines.on()
-            case Inherit():
-                self._hosting.inherit(message)
+            case ReassignOwner():
+                self._moderation.inherit(message)
             case Administers():
-                self._hosting.heed_admin(message)
-            case WriteOn():
-                self._minutes.begin()
-            case Watch():
-                self._floor.heed_watcher(message.sink)
+                self._moderation.heed_admin(message)
+            case RetryWrites():
+                self._moderation_writer.begin()
+            case RefreshObserver():
+                self._relay.heed_watcher(message.sink)
             case Tick():
                 self._alarm.rang()
                 self._carry_out(self._rules.tick(self._now()))
             case Written():
-                self._ledger.written(message.result)
+                self._jobs.written(message.result)
             case _:
                 assert_never(message)
 
     def on_crash(self, message: InstanceMessage) -> None:
-        if isinstance(message, Speak):
+        if isinstance(message, SendData):
             error = failure(commands.INSTANCE_DATA, message.state, self._id, InternalError())
             message.sink.send(error)
 
@@ -295,44 +305,46 @@ class InstanceActor(Actor[InstanceMessage]):
 
     # Coming and going --------------------------------------------------------------------------
 
-    def _enter(self, message: Enter) -> None:
-        if self._hosting.closing:
+    def _enter(self, message: AddMember) -> None:
+        if self._moderation.closing:
             raise InstanceNotFound
         sink, visitor = message.sink, message.visitor
-        seated = self._roster.seated.get(visitor.session)
+        seated = self._recovery.seated.get(visitor.session)
         again = seated is not None and sink in seated.sinks
         if again and sink.waiting_bytes:
             raise Overloaded
         player, happenings = self._rules.join(visitor, self._now())
         if seated is None:
-            seated = self._roster.seated[visitor.session] = Seated(visitor, player, message.session)
+            seated = self._recovery.seated[visitor.session] = Member(
+                visitor, player, message.session
+            )
         seated.session = message.session  # it may have been put away, and started anew
-        self._floor.heed_watchers()  # one may have begun before this instance could be told
+        self._relay.heed_watchers()  # one may have begun before this instance could be told
         self._carry_out(happenings)
-        welcome = None if message.state is None else self._speech.welcome(player, message.state)
+        welcome = None if message.state is None else self._encoder.welcome(player, message.state)
         seated.sinks[sink] = None
-        sink.seats[self._id] = Seat(self.context.ref, player.id)
+        sink.seats[self._id] = InstanceHandle(self.context.ref, player.id)
         if not again:
             self._fanout.add(sink, welcome)
         elif welcome is not None:
             self._fanout.private(sink, welcome)
         message.reply(player.id)
 
-    def _exit(self, message: Exit) -> None:
-        seated = self._roster.seated.get(message.session)
+    def _exit(self, message: RemoveMember) -> None:
+        seated = self._recovery.seated.get(message.session)
         if seated is None:
             raise NotInInstance
         sink, player = message.sink, seated.player
         self._carry_out(self._rules.leave(message.session, self._now()), asked=sink)
         if message.state is not None:
-            self._fanout.private(sink, self._speech.farewell(player.id, message.state))
+            self._fanout.private(sink, self._encoder.farewell(player.id, message.state))
         message.reply(None)
 
     def _socket_lost(self, message: SocketLost) -> None:
         sink = message.sink
         self._fanout.remove(sink)
         sink.seats.pop(self._id, None)
-        seated = self._roster.seated.get(message.session)
+        seated = self._recovery.seated.get(message.session)
         if seated is not None and sink in seated.sinks:
             del seated.sinks[sink]
             if not seated.sinks:
@@ -345,9 +357,9 @@ class InstanceActor(Actor[InstanceMessage]):
         for happening in happenings:
             self._dirty = True
             if isinstance(happening, Joined):
-                frame, data = self._speech.joined(happening.player)
-                self._fanout.broadcast(frame, without=self._roster.sinks_of((happening.player,)))
-                self._herald.tell(events.INSTANCE_JOINED, data)
+                frame, data = self._encoder.joined(happening.player)
+                self._fanout.broadcast(frame, without=self._recovery.sinks_of((happening.player,)))
+                self._publisher.tell(events.INSTANCE_JOINED, data)
             elif isinstance(happening, Left):
                 self._stand(happening, asked)
             elif isinstance(happening, CandidateChanged):
@@ -357,34 +369,34 @@ class InstanceActor(Actor[InstanceMessage]):
             elif isinstance(happening, Closed):
                 self._end(happening)
             else:
-                self._hosting.tell(happening)
+                self._moderation.tell(happening)
 
     def _stand(self, left: Left, asked: Sink | None) -> None:
         player = left.player
-        others, data = self._speech.left(left)
-        aside = self._speech.aside(left)
-        self._speech.forget(player.id)
-        self._floor.forget(player.id)
-        seated = self._roster.seated.pop(player.session, None)
+        others, data = self._encoder.left(left)
+        aside = self._encoder.aside(left)
+        self._encoder.forget(player.id)
+        self._relay.forget(player.id)
+        seated = self._recovery.seated.pop(player.session, None)
         sinks = () if seated is None else tuple(seated.sinks)
         for sink in sinks:
             self._fanout.remove(sink)
             sink.seats.pop(self._id, None)
             if sink is not asked:
                 self._fanout.private(sink, aside)
-            self._floor.heed_watcher(sink)
+            self._relay.heed_watcher(sink)
         self._fanout.broadcast(others)
         if seated is not None:
             seated.session.signal(SeatLost(self._id, player.id))
-        self._herald.tell(events.INSTANCE_LEFT, data, told=sinks)
+        self._publisher.tell(events.INSTANCE_LEFT, data, told=sinks)
 
     def _end(self, closed: Closed) -> None:
         """The instance is over. One that stood empty leaves the database as well."""
         _log.info("instance.ended", instance=self._id, reason=closed.reason)
-        if closed.reason == "empty" and not self._hosting.closing:
-            self._hosting.closing = True
+        if closed.reason == "empty" and not self._moderation.closing:
+            self._moderation.closing = True
             # Should the database be away, the node's sweep finds it later.
-            self._keeper.delete(lambda _: None)
+            self._persistence.delete(lambda _: None)
         self.context.ref.drain()
 
     def _settle(self) -> None:
@@ -400,9 +412,9 @@ class InstanceActor(Actor[InstanceMessage]):
             audience=rules.audience.frozen(),
         )
         around.directory.occupy(self._id, occupancy)
-        if not self._hosting.closing:
-            self._keeper.note(lambda: self._rules.empty_since)
-        self._herald.update()
+        if not self._moderation.closing:
+            self._persistence.note(lambda: self._rules.empty_since)
+        self._publisher.update()
 
     def _absolute(self, ban: records.Ban) -> records.Ban:
         here = self._around.address

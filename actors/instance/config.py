@@ -9,20 +9,20 @@ from actors.hub.messages import HubMessage
 from actors.runtime.ref import Ref
 from reileta.clock import Clock
 from reileta.observability.metrics import Metrics
-from reileta.rules.instance.instance import Limits
+from reileta.rules.instance.instance import InstanceLimits
 from reileta.settings import Settings
 from reileta.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class InstanceConfig:
     """What every instance of a node shares."""
 
     store: Store
     clock: Clock
     address: str
     secure: bool
-    limits: Limits
+    limits: InstanceLimits
     directory: Directory
     metrics: Metrics
     hub: Ref[HubMessage]
@@ -30,9 +30,9 @@ class Surroundings:
     """Whether players are held back who say more than others can take in."""
 
 
-def limits_of(settings: Settings) -> Limits:
+def instance_limits(settings: Settings) -> InstanceLimits:
     """The times of an instance, in the rules' milliseconds."""
-    return Limits(
+    return InstanceLimits(
         grace_ms=int(settings.seat_grace_s * 1000),
         hold_ms=int(settings.hold_s * 1000),
         queue_grace_ms=int(settings.queue_grace_s * 1000),

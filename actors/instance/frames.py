@@ -56,7 +56,7 @@ class PlaceView(Struct):
     player: str
 
 
-class Speech:
+class InstanceFrames:
     """The frames of one instance. Players are introduced in the same words until their role
     changes, so those words are kept."""
 

@@ -8,13 +8,13 @@ import structlog
 import trio
 
 from actors.instance.actor import InstanceActor
-from actors.instance.config import Surroundings
-from actors.instance.frames import Speech
+from actors.instance.config import InstanceConfig
+from actors.instance.frames import InstanceFrames
 from actors.instance.messages import InstanceMessage, SeatLost
 from actors.instance.queue_notifier import give_up
 from actors.instance.recorded import RecordedInstanceActor
-from actors.instance.recording_writer import Recorder
-from actors.instance.recovery import Roster
+from actors.instance.recording_writer import RecordingWriter
+from actors.instance.recovery import RecoveryState
 from actors.instance.visibility import InstanceVisibility
 from actors.runtime.actor import Spec
 from actors.runtime.ref import Ref
@@ -29,16 +29,16 @@ SWEEP_S: Final = 10.0
 _log = structlog.get_logger()
 
 
-class Places:
+class InstanceManager:
     """One actor for each live instance. `sweep` is a task of the node."""
 
     def __init__(
         self,
         registry: Registry[str, InstanceMessage],
-        around: Surroundings,
+        around: InstanceConfig,
         visibility: InstanceVisibility,
         settings: Settings,
-        recorder: Recorder | None,
+        recorder: RecordingWriter | None,
     ) -> None:
         self._registry = registry
         self._around = around
@@ -67,41 +67,41 @@ class Places:
         record = await self._around.store.instances.get(wanted.id)
         if record is None or not await self._visibility.admits(record, who):
             raise InstanceNotFound
-        roster = Roster(record)
+        recovery = RecoveryState(record)
 
         def gone(error: Exception | None) -> None:
-            self._gone(roster, error)
+            self._gone(recovery, error)
 
         def spec() -> Spec[InstanceMessage]:
             return Spec(
                 f"instance/{record.id}",
-                lambda: self._actor(roster),
+                lambda: self._actor(recovery),
                 mailbox_limit=self._settings.mailbox_limit,
                 gone=gone,
             )
 
         return record.id, await self._registry.get(record.id, spec)
 
-    def _actor(self, roster: Roster) -> InstanceActor:
+    def _actor(self, recovery: RecoveryState) -> InstanceActor:
         if self._recorder is None:
-            return InstanceActor(roster, self._around)
-        return RecordedInstanceActor(roster, self._around, self._recorder)
+            return InstanceActor(recovery, self._around)
+        return RecordedInstanceActor(recovery, self._around, self._recorder)
 
-    def _gone(self, roster: Roster, error: Exception | None) -> None:
+    def _gone(self, recovery: RecoveryState, error: Exception | None) -> None:
         """Cleans up after an instance; if it was given up, tells those who were inside."""
-        id_ = roster.record.id
+        id_ = recovery.record.id
         self._around.directory.occupy(id_, None)
-        if roster.fanout is not None and error is not None:
-            self._around.metrics.deliveries_out += roster.fanout.flush()
-        for seated in roster.seated.values():
+        if recovery.fanout is not None and error is not None:
+            self._around.metrics.deliveries_out += recovery.fanout.flush()
+        for seated in recovery.seated.values():
             seated.session.signal(SeatLost(id_, seated.player.id))
             for sink in seated.sinks:
                 sink.seats.pop(id_, None)
                 if error is not None:
-                    sink.send(Speech.given_up(id_, seated.player))
-        roster.seated.clear()
-        if roster.rules is not None:
-            give_up(roster.rules, self._around.directory, self._around.address)
+                    sink.send(InstanceFrames.given_up(id_, seated.player))
+        recovery.seated.clear()
+        if recovery.rules is not None:
+            give_up(recovery.rules, self._around.directory, self._around.address)
 
     async def sweep(self) -> None:
         """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose

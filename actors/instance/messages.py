@@ -28,7 +28,7 @@ Noun = Literal["user", "server", "world", "service", "instance"]
 
 
 @dataclass(frozen=True, slots=True)
-class Speak(Message):
+class SendData(Message):
     """A player's `instance-data`, from one of its sockets. `data` is JSON, byte for byte."""
 
     sink: Sink
@@ -41,7 +41,7 @@ class Speak(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Enter(Request[str]):
+class AddMember(Request[str]):
     """A session comes in, or back, with a socket; answered with its player's id."""
 
     visitor: Visitor
@@ -51,7 +51,7 @@ class Enter(Request[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Exit(Request[None]):
+class RemoveMember(Request[None]):
     """A session leaves with all its sockets; `sink` is the one that asked."""
 
     session: str
@@ -68,14 +68,14 @@ class SocketLost(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionOver(Message):
+class MemberSessionEnded(Message):
     """A session ended: its player is to leave."""
 
     session: str
 
 
 @dataclass(frozen=True, slots=True)
-class Change(Request[records.Instance]):
+class UpdateInstance(Request[records.Instance]):
     """Title, description, capacity or tags are to be others."""
 
     by: Visitor
@@ -83,28 +83,28 @@ class Change(Request[records.Instance]):
 
 
 @dataclass(frozen=True, slots=True)
-class Close(Request[None]):
+class CloseInstance(Request[None]):
     """The instance is to end."""
 
     by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
-class Ask(Request[Entry]):
+class RequestEntry(Request[Entry]):
     """A user asks to come in: it wants to be a candidate."""
 
     visitor: Visitor
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw(Request[None]):
+class WithdrawEntry(Request[None]):
     """A user takes its candidacy back."""
 
     by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
-class Admit(Request[Entry]):
+class AdmitCandidate(Request[Entry]):
     """Someone invites a user (`UserIDAt`), or admits one that asked."""
 
     by: Visitor
@@ -112,7 +112,7 @@ class Admit(Request[Entry]):
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse(Request[None]):
+class RejectCandidate(Request[None]):
     """Someone takes a user's candidacy and invitation back."""
 
     by: Visitor
@@ -120,7 +120,7 @@ class Refuse(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueSnapshot:
     """The queue as one may see it: how many wait; the asker's entry; all, for who oversees."""
 
     waiting: int = 0
@@ -129,21 +129,21 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class TellQueue(Request[Queue]):
+class GetQueue(Request[QueueSnapshot]):
     """Someone (None: nobody in particular) wants to know the queue."""
 
     by: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)
-class TellPlayers(Request[tuple[tuple[Player, Role], ...]]):
+class GetPlayers(Request[tuple[tuple[Player, Role], ...]]):
     """Someone (None: nobody in particular) wants to know who is inside, longest first."""
 
     by: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)
-class TellBans(Request[tuple[records.Ban, ...]]):
+class GetBans(Request[tuple[records.Ban, ...]]):
     """Someone who oversees wants to know who is banned."""
 
     by: Visitor
@@ -168,7 +168,7 @@ class Moderate(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver(Request[None]):
+class TransferMaster(Request[None]):
     """The owner makes another the master; answered when that is durable."""
 
     by: Visitor
@@ -176,7 +176,7 @@ class HandOver(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Name(Request[None]):
+class AddModerator(Request[None]):
     """The owner names a user moderator; answered when that is durable."""
 
     by: Visitor
@@ -184,7 +184,7 @@ class Name(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Dismiss(Request[None]):
+class RemoveModerator(Request[None]):
     """The owner dismisses a moderator; answered when that is durable."""
 
     by: Visitor
@@ -192,7 +192,7 @@ class Dismiss(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Inherit(Message):
+class ReassignOwner(Message):
     """The owner's account was deleted; the record names this one (its bare id) now."""
 
     owner: str
@@ -207,31 +207,31 @@ class Administers(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Present(Message):
+class CandidateOnline(Message):
     """A candidate (`UserIDAt`) has a socket again."""
 
     user: str
 
 
 @dataclass(frozen=True, slots=True)
-class Absent(Message):
+class CandidateOffline(Message):
     """A candidate's last socket went."""
 
     user: str
 
 
 @dataclass(frozen=True, slots=True)
-class TellOn(Message):
+class ContinueQueueRound(Message):
     """More of those in the queue are to be told of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class WriteOn(Message):
+class RetryWrites(Message):
     """What could not be written is to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Watch(Message):
+class RefreshObserver(Message):
     """Whether an admin's socket is to get all data, unseen, may be another; see the directory."""
 
     sink: Sink
@@ -250,31 +250,31 @@ class Written(Message):
 
 
 InstanceMessage: TypeAlias = (
-    Speak
-    | Enter
-    | Exit
+    SendData
+    | AddMember
+    | RemoveMember
     | SocketLost
-    | SessionOver
-    | Change
-    | Close
-    | Ask
-    | Withdraw
-    | Admit
-    | Refuse
-    | TellQueue
-    | TellPlayers
-    | TellBans
+    | MemberSessionEnded
+    | UpdateInstance
+    | CloseInstance
+    | RequestEntry
+    | WithdrawEntry
+    | AdmitCandidate
+    | RejectCandidate
+    | GetQueue
+    | GetPlayers
+    | GetBans
     | Moderate
-    | HandOver
-    | Name
-    | Dismiss
-    | Inherit
+    | TransferMaster
+    | AddModerator
+    | RemoveModerator
+    | ReassignOwner
     | Administers
-    | Present
-    | Absent
-    | TellOn
-    | WriteOn
-    | Watch
+    | CandidateOnline
+    | CandidateOffline
+    | ContinueQueueRound
+    | RetryWrites
+    | RefreshObserver
     | Tick
     | Written
 )

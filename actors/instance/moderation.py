@@ -16,20 +16,20 @@ from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.instance.messages import (
+    AddModerator,
     Administers,
-    Change,
-    Close,
-    Dismiss,
-    HandOver,
-    Inherit,
+    CloseInstance,
+    GetBans,
     Moderate,
-    Name,
-    TellBans,
+    ReassignOwner,
+    RemoveModerator,
+    TransferMaster,
+    UpdateInstance,
 )
-from actors.instance.moderation_writer import Minutes
-from actors.instance.persistence import Keeper
-from actors.instance.publisher import Herald
-from actors.instance.recovery import Roster, Then
+from actors.instance.moderation_writer import ModerationWriter
+from actors.instance.persistence import Persistence
+from actors.instance.publisher import Publisher
+from actors.instance.recovery import RecoveryState, Then
 from reileta.clock import Clock
 from reileta.errors import InstanceNotFound, NotAllowed, ReiletaError
 from reileta.ids import at, ref
@@ -37,7 +37,7 @@ from reileta.protocol import commands, events
 from reileta.protocol.frames import answer, encode, event
 from reileta.protocol.views.instance import ModeratedView, RoleView
 from reileta.protocol.views.registry import known
-from reileta.records import Ban, Dismissal, Moderation, Naming, Pardon
+from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
 from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.events import (
     AdminChanged,
@@ -65,23 +65,31 @@ Ruling = (
     | Updated
 )
 """What happens by what hosts do, and is told here."""
-HostMessage: TypeAlias = Change | Close | Moderate | HandOver | Name | Dismiss | TellBans
+HostMessage: TypeAlias = (
+    UpdateInstance
+    | CloseInstance
+    | Moderate
+    | TransferMaster
+    | AddModerator
+    | RemoveModerator
+    | GetBans
+)
 """What hosts ask for."""
 
 
-class Hosting:
+class ModerationRequests:
     """The hosts' side of one instance. `carry_out` tells everyone what happened; `settle`
     writes down how full it is, which was put off while it was to be closed."""
 
     def __init__(
         self,
         rules: Instance,
-        roster: Roster,
+        recovery: RecoveryState,
         fanout: Fanout,
-        herald: Herald,
+        publisher: Publisher,
         *,
-        keeper: Keeper,
-        minutes: Minutes,
+        persistence: Persistence,
+        moderation_writer: ModerationWriter,
         directory: Directory,
         clock: Clock,
         address: str,
@@ -90,11 +98,11 @@ class Hosting:
     ) -> None:
         self._rules = rules
         self._id = rules.record.id
-        self._roster = roster
+        self._recovery = recovery
         self._fanout = fanout
-        self._herald = herald
-        self._keeper = keeper
-        self._minutes = minutes
+        self._publisher = publisher
+        self._persistence = persistence
+        self._moderation_writer = moderation_writer
         self._directory = directory
         self._clock = clock
         self._address = address
@@ -109,24 +117,24 @@ class Hosting:
     def obey(self, message: HostMessage) -> None:
         """Does what a host asks for, if it may."""
         match message:
-            case Change():
+            case UpdateInstance():
                 self.change(message)
-            case Close():
+            case CloseInstance():
                 self.close(message)
             case Moderate():
                 self.moderate(message)
-            case HandOver():
+            case TransferMaster():
                 self.hand_over(message)
-            case Name():
+            case AddModerator():
                 self.name(message)
-            case Dismiss():
+            case RemoveModerator():
                 self.dismiss(message)
-            case TellBans():
+            case GetBans():
                 self.tell_bans(message)
 
     # The instance itself -----------------------------------------------------------------------
 
-    def change(self, message: Change) -> None:
+    def change(self, message: UpdateInstance) -> None:
         """Writes the change down, then lets it take effect."""
         planned = self._rules.plan(message.by, message.changes)
         message.defer()
@@ -139,16 +147,16 @@ class Hosting:
                 record, happenings = self._rules.update(message.by, message.changes, self._now())
             except ReiletaError as error:  # people came in while it was written, or it ended
                 if not self._rules.closed:
-                    self._keeper.restore(lambda: self._rules.record)
+                    self._persistence.restore(lambda: self._rules.record)
                 message.fail(error)
                 return
-            self._roster.record = record
+            self._recovery.record = record
             self._carry_out(happenings)
             message.reply(record)
 
-        self._keeper.change(planned, message.changes, written)
+        self._persistence.change(planned, message.changes, written)
 
-    def close(self, message: Close) -> None:
+    def close(self, message: CloseInstance) -> None:
         """Ends it, once the database knows it no longer."""
         self._rules.ensure_governs(message.by)
         if self.closing:
@@ -165,7 +173,7 @@ class Hosting:
             self._carry_out(self._rules.close(None, self._now()))
             message.reply(None)
 
-        self._keeper.delete(written)
+        self._persistence.delete(written)
 
     def vanish(self) -> None:
         """The database knows it no longer: it is over, and whoever is inside is told."""
@@ -174,11 +182,11 @@ class Hosting:
         self.closing = True
         self._carry_out(self._rules.close(None, self._now()))
 
-    def inherit(self, message: Inherit) -> None:
+    def inherit(self, message: ReassignOwner) -> None:
         """The owner's account was deleted: the record has another owner."""
         owner = message.owner
         record, happenings = self._rules.inherit(owner, at(owner, self._address), self._now())
-        self._roster.record = record
+        self._recovery.record = record
         self._carry_out(happenings)
 
     def heed_admin(self, message: Administers) -> None:
@@ -217,7 +225,7 @@ class Hosting:
         until = message.until
         self._order(by, order, message.type, user, message.reason, until, durable)
 
-    def hand_over(self, message: HandOver) -> None:
+    def hand_over(self, message: TransferMaster) -> None:
         """The owner makes another the master."""
         player = self._rules.players.get(message.to)
         user = message.to if player is None else player.user
@@ -225,7 +233,7 @@ class Hosting:
             message, lambda: self._rules.hand_over(message.by, message.to, self._now()), user
         )
 
-    def name(self, message: Name) -> None:
+    def name(self, message: AddModerator) -> None:
         """The owner names a moderator."""
         self._change_role(
             message,
@@ -233,7 +241,7 @@ class Hosting:
             message.user,
         )
 
-    def dismiss(self, message: Dismiss) -> None:
+    def dismiss(self, message: RemoveModerator) -> None:
         """The owner dismisses a moderator."""
         self._change_role(
             message,
@@ -241,7 +249,7 @@ class Hosting:
             message.user,
         )
 
-    def tell_bans(self, message: TellBans) -> None:
+    def tell_bans(self, message: GetBans) -> None:
         """The bans in force, the oldest first."""
         if not self._rules.oversees(message.by):
             raise NotAllowed
@@ -250,9 +258,16 @@ class Hosting:
         message.reply(tuple(ban for ban in bans if ban.until is None or now < ban.until))
 
     def _change_role(
-        self, message: HandOver | Name | Dismiss, order: Callable[[], list[Happening]], user: str
+        self,
+        message: TransferMaster | AddModerator | RemoveModerator,
+        order: Callable[[], list[Happening]],
+        user: str,
     ) -> None:
-        types = {HandOver: "master", Name: "moderator", Dismiss: "unmoderator"}
+        types = {
+            TransferMaster: "master",
+            AddModerator: "moderator",
+            RemoveModerator: "unmoderator",
+        }
 
         def durable(error: ReiletaError | None) -> None:
             if error is None:
@@ -275,14 +290,14 @@ class Hosting:
     ) -> None:
         """Gives an order, has it take effect, and writes it down. What is so already is not done
         again, but may have to become durable yet."""
-        self._minutes.ensure_room()
+        self._moderation_writer.ensure_room()
         knew = self._rules.audience.admits(user)
         happenings = order()
         self._by, self._knew = by.user, user if knew else None
         self._carry_out(happenings)
         self._by = self._knew = None
         if happenings:
-            self._minutes.do(
+            self._moderation_writer.do(
                 Moderation(
                     instance_id=self._id,
                     owner=self._rules.record.owner,
@@ -294,7 +309,7 @@ class Hosting:
                     created_at=self._now(),
                 )
             )
-        self._minutes.settled(durable)
+        self._moderation_writer.settled(durable)
 
     # What happened -----------------------------------------------------------------------------
 
@@ -302,7 +317,7 @@ class Hosting:
         """Tells those concerned, and writes down what is to last."""
         match happening:
             case BannedUser(ban):
-                self._minutes.do(self._stored(ban))
+                self._moderation_writer.do(self._stored(ban))
                 said = ModeratedView(
                     type="ban",
                     user=ban.user,
@@ -312,7 +327,7 @@ class Hosting:
                 )
                 self._tell_moderated(said, overseers=True)
             case Unbanned(user, by):
-                self._minutes.do(Pardon(self._id, ref(user, self._address)))
+                self._moderation_writer.do(LiftBan(self._id, ref(user, self._address)))
                 said = ModeratedView(type="unban", user=user, by=known(by))
                 self._tell_moderated(said, overseers=True)
             case Muted(user, until, reason, by):
@@ -352,11 +367,11 @@ class Hosting:
             own = self._directory.sockets(ref(said.user, self._address))
         if overseers:
             players += rules.overseers()
-        sinks = (*self._roster.sinks_of(players), *own)
+        sinks = (*self._recovery.sinks_of(players), *own)
         for sink in sinks:
             self._fanout.private(sink, frame)
         if overseers:
-            self._herald.tell(events.INSTANCE_MODERATED, data, told=sinks, overseers=True)
+            self._publisher.tell(events.INSTANCE_MODERATED, data, told=sinks, overseers=True)
 
     def _tell_role(self, user: str) -> None:
         """Everyone inside, for they were told its role; and the user, inside or not."""
@@ -368,15 +383,15 @@ class Hosting:
             own = self._directory.sockets(ref(user, self._address))
         for sink in own:
             self._fanout.private(sink, frame)
-        self._herald.tell(events.INSTANCE_ROLE, data, told=own)
+        self._publisher.tell(events.INSTANCE_ROLE, data, told=own)
 
     def _note_moderator(self, user: str) -> None:
         stored = ref(user, self._address)
         if user in self._rules.roles.moderators:
             by = ref(self._by or self._rules.owner, self._address)
-            self._minutes.do(Naming(self._id, stored, by, self._now()))
+            self._moderation_writer.do(ModeratorAddition(self._id, stored, by, self._now()))
         else:
-            self._minutes.do(Dismissal(self._id, stored))
+            self._moderation_writer.do(ModeratorRemoval(self._id, stored))
 
     def _stored(self, ban: Ban) -> Ban:
         """The ban as records keep it."""

@@ -13,8 +13,8 @@ from typing import Final, cast
 
 import outcome
 
-from actors.instance.recovery import Pending, Roster, Then
-from actors.runtime.jobs import Ledger
+from actors.instance.recovery import PendingWrites, RecoveryState, Then
+from actors.runtime.jobs import SerialJobs
 from reileta.errors import Overloaded, ReiletaError
 from reileta.records import Deed
 from reileta.store import Store
@@ -24,18 +24,22 @@ RETRY_S: Final = 2.0
 """How long after a failure it is tried again, unless there is something new to write before."""
 
 
-class Minutes:
+class ModerationWriter:
     """One incarnation's deeds; those that wait stand in the roster, and outlive it.
 
     `later` has `begin` called in so many seconds.
     """
 
     def __init__(
-        self, roster: Roster, store: Store, ledger: Ledger, later: Callable[[float], None]
+        self,
+        recovery: RecoveryState,
+        store: Store,
+        jobs: SerialJobs,
+        later: Callable[[float], None],
     ) -> None:
-        self._pending = roster.deeds
+        self._pending = recovery.deeds
         self._store = store
-        self._ledger = ledger
+        self._jobs = jobs
         self._later = later
         self._writing = False
         self._batch = 0  # how many of those that wait are being written
@@ -55,7 +59,7 @@ class Minutes:
 
     def do(self, deed: Deed) -> None:
         """It has taken effect, and is to be written down."""
-        self._pending.append(Pending(deed))
+        self._pending.append(PendingWrites(deed))
         self.begin()
 
     def settled(self, then: Then) -> None:
@@ -69,7 +73,7 @@ class Minutes:
         """Writes what waits, unless that is being done."""
         if self._pending and not self._writing:
             self._writing = True
-            self._ledger.write(self._write, self._written)
+            self._jobs.write(self._write, self._written)
 
     async def _write(self) -> dict[int, ReiletaError]:
         self._batch = len(self._pending)

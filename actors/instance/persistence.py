@@ -1,7 +1,7 @@
 """What of an instance is in the database, and stays there (DESIGN §4).
 
-Its writes go through a `Ledger`: they take effect in the order of the instance's decisions. What
-fails because the database is away fails alone; the instance goes on.
+Its writes go through a `SerialJobs`: they take effect in the order of the instance's decisions.
+What fails because the database is away fails alone; the instance goes on.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from dataclasses import replace
 
 import outcome
 
-from actors.instance.recovery import Roster
-from actors.runtime.jobs import Ledger, Then
+from actors.instance.recovery import RecoveryState
+from actors.runtime.jobs import SerialJobs, Then
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.records import UNSET, Instance, InstanceChanges, Unset
 from reileta.store import Store
 
 
-class Keeper:
+class Persistence:
     """One incarnation's way to the record. `vanished` is called when it turns out to be gone."""
 
     def __init__(
-        self, roster: Roster, store: Store, ledger: Ledger, vanished: Callable[[], None]
+        self, recovery: RecoveryState, store: Store, jobs: SerialJobs, vanished: Callable[[], None]
     ) -> None:
-        self._roster = roster
-        self._id = roster.record.id
+        self._recovery = recovery
+        self._id = recovery.record.id
         self._store = store
-        self._ledger = ledger
+        self._jobs = jobs
         self._vanished = vanished
         self._noted: int | Unset | None = UNSET
         self._noting = False
@@ -40,8 +40,8 @@ class Keeper:
         Raises:
             InstanceNotFound, DatabaseUnavailable: at the first start.
         """
-        roster = self._roster
-        first = roster.fanout is None
+        recovery = self._recovery
+        first = recovery.fanout is None
         try:
             record = await self._store.instances.get(self._id)
             if record is None:
@@ -55,17 +55,17 @@ class Keeper:
                 raise
         else:
             # A lower capacity may have been written down that could not take effect any more.
-            capacity = max(record.capacity, len(roster.seated))
-            roster.record = replace(record, capacity=capacity)
-            roster.bans, roster.moderators = bans, moderators
+            capacity = max(record.capacity, len(recovery.seated))
+            recovery.record = replace(record, capacity=capacity)
+            recovery.bans, recovery.moderators = bans, moderators
         return True
 
     def change(self, planned: Instance, changes: InstanceChanges, then: Then) -> None:
         """Writes what changes as it is planned, for the rules may settle on another value than the
         one that was asked for."""
         fields = {name: getattr(planned, name) for name in changes.given()}
-        self._ledger.ensure_room()
-        self._ledger.write(lambda: self._store.instances.update(self._id, **fields), then)
+        self._jobs.ensure_room()
+        self._jobs.write(lambda: self._store.instances.update(self._id, **fields), then)
 
     def restore(self, record: Callable[[], Instance]) -> None:
         """Writes the record as it is in force, after a change that could not take effect."""
@@ -80,10 +80,10 @@ class Keeper:
                 tags=now.tags,
             )
 
-        self._ledger.write(write, lambda _: None)
+        self._jobs.write(write, lambda _: None)
 
     def delete(self, then: Then) -> None:
-        self._ledger.write(lambda: self._store.instances.delete(self._id), then)
+        self._jobs.write(lambda: self._store.instances.delete(self._id), then)
 
     def note(self, empty_since: Callable[[], int | None]) -> None:
         """Notes since when nobody is inside (ms), or that someone is (None): the newest, one note
@@ -103,4 +103,4 @@ class Keeper:
             else:
                 self.note(empty_since)
 
-        self._ledger.write(lambda: self._store.instances.occupied(self._id, since), noted)
+        self._jobs.write(lambda: self._store.instances.occupied(self._id, since), noted)

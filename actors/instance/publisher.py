@@ -17,7 +17,7 @@ from reileta.protocol.views import registry
 from reileta.rules.instance.instance import Instance
 
 
-class Herald:
+class Publisher:
     """One instance's publications. One that finds the hub's mailbox full is dropped, and counted:
     the next about the same object says all that it said."""
 

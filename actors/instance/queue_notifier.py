@@ -19,8 +19,8 @@ import trio
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
 from actors.directory import Directory
-from actors.instance.publisher import Herald
-from actors.instance.recovery import Roster
+from actors.instance.publisher import Publisher
+from actors.instance.recovery import RecoveryState
 from reileta.ids import ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
@@ -47,7 +47,7 @@ def give_up(rules: Instance, directory: Directory, address: str) -> None:
             sink.send(event(events.INSTANCE_CANDIDATE, rules.record.id, data))
 
 
-class Lines:
+class QueueNotifier:
     """The candidates of one instance, as its actor tells of them.
 
     `later` has `tell` called in so many seconds; 0: in the next drain.
@@ -56,9 +56,9 @@ class Lines:
     def __init__(
         self,
         rules: Instance,
-        roster: Roster,
+        recovery: RecoveryState,
         fanout: Fanout,
-        herald: Herald,
+        publisher: Publisher,
         *,
         directory: Directory,
         address: str,
@@ -66,9 +66,9 @@ class Lines:
     ) -> None:
         self._rules = rules
         self._id = rules.record.id
-        self._roster = roster
+        self._recovery = recovery
         self._fanout = fanout
-        self._herald = herald
+        self._publisher = publisher
         self._directory = directory
         self._address = address
         self._later = later
@@ -127,7 +127,7 @@ class Lines:
     def _tell_changes(self) -> None:
         changes, self._changed = self._changed, {}
         rules = self._rules
-        overseers = self._roster.sinks_of(rules.overseers())
+        overseers = self._recovery.sinks_of(rules.overseers())
         for user, change in changes.items():
             entry = None if change.entry is None else entry_view(change.entry)
             data = encode(CandidateView(user, change.why, entry))
@@ -135,10 +135,10 @@ class Lines:
             sinks = dict.fromkeys((*self._sockets(user), *overseers))
             if change.entry is not None and change.entry.state == "pending":
                 inviters = (one for one in rules.players.values() if rules.may_invite(one.user))
-                sinks.update(self._roster.sinks_of(inviters))
+                sinks.update(self._recovery.sinks_of(inviters))
             for sink in sinks:
                 self._fanout.private(sink, frame)
-            self._herald.tell(events.INSTANCE_CANDIDATE, data, told=sinks, overseers=True)
+            self._publisher.tell(events.INSTANCE_CANDIDATE, data, told=sinks, overseers=True)
 
     def _tell_round(self) -> None:
         now = trio.current_time()
@@ -171,7 +171,7 @@ class Lines:
             self._ask(self._overseers_not_before - now)
             return
         self._overseers_stale = False
-        sinks = self._roster.sinks_of(self._rules.overseers())
+        sinks = self._recovery.sinks_of(self._rules.overseers())
         if not sinks:
             return
         entries = [entry_view(one) for one in self._rules.entries()]

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from actors.directory import Directory
 from actors.instance.messages import (
-    Absent,
-    Admit,
-    Ask,
-    Present,
-    Queue,
-    Refuse,
-    TellPlayers,
-    TellQueue,
-    Withdraw,
+    AdmitCandidate,
+    CandidateOffline,
+    CandidateOnline,
+    GetPlayers,
+    GetQueue,
+    QueueSnapshot,
+    RejectCandidate,
+    RequestEntry,
+    WithdrawEntry,
 )
-from actors.instance.queue_notifier import Lines
+from actors.instance.queue_notifier import QueueNotifier
 from reileta.clock import Clock
 from reileta.ids import ref
 from reileta.rules.instance.events import Happening
 from reileta.rules.instance.instance import Instance
 
 
-class Admissions:
+class QueueRequests:
     """The candidates' side of one instance; `lines` tells of what comes of it."""
 
     def __init__(
-        self, rules: Instance, lines: Lines, directory: Directory, clock: Clock, address: str
+        self,
+        rules: Instance,
+        lines: QueueNotifier,
+        directory: Directory,
+        clock: Clock,
+        address: str,
     ) -> None:
         self._rules = rules
         self._lines = lines
@@ -33,28 +38,30 @@ class Admissions:
         self._clock = clock
         self._address = address
 
-    def line_up(self, message: Ask | Withdraw | Admit | Refuse) -> list[Happening]:
+    def line_up(
+        self, message: RequestEntry | WithdrawEntry | AdmitCandidate | RejectCandidate
+    ) -> list[Happening]:
         """Answers the request, and returns what happened."""
         rules, now = self._rules, self._clock.now_ms()
         match message:
-            case Ask(visitor):
+            case RequestEntry(visitor):
                 entry, happenings = rules.candidate(visitor, now, online=self._online(visitor.user))
                 message.reply(entry)
                 return happenings
-            case Admit(by, user):
+            case AdmitCandidate(by, user):
                 entry, happenings = rules.admit(by, user, now, online=self._online(user))
                 message.reply(entry)
                 return happenings
-            case Withdraw(by):
+            case WithdrawEntry(by):
                 happenings = rules.withdraw(by.user, now)
                 message.reply(None)
                 return happenings
-            case Refuse(by, user):
+            case RejectCandidate(by, user):
                 happenings = rules.refuse(by, user, now)
                 message.reply(None)
                 return happenings
 
-    def heed(self, message: Present | Absent) -> None:
+    def heed(self, message: CandidateOnline | CandidateOffline) -> None:
         """A candidate's sockets: by what is so now, for the news may be older than another."""
         if self._online(message.user):
             self._rules.present(message.user)
@@ -62,15 +69,17 @@ class Admissions:
         else:
             self._rules.absent(message.user, self._clock.now_ms())
 
-    def answer(self, message: TellQueue | TellPlayers) -> None:
+    def answer(self, message: GetQueue | GetPlayers) -> None:
         """What anybody may know; all of the queue, for those who oversee."""
         rules = self._rules
         match message:
-            case TellQueue(by):
+            case GetQueue(by):
                 own = None if by is None else rules.entry_of(by.user)
                 oversees = by is not None and rules.oversees(by)
-                message.reply(Queue(rules.queued, own, rules.entries() if oversees else None))
-            case TellPlayers():
+                message.reply(
+                    QueueSnapshot(rules.queued, own, rules.entries() if oversees else None)
+                )
+            case GetPlayers():
                 players = rules.players.values()
                 message.reply(tuple((one, rules.role_of(one.user)) for one in players))
 

@@ -12,14 +12,14 @@ from weakref import WeakKeyDictionary
 
 from actors.delivery.sink import Sink
 from actors.instance.actor import InstanceActor
-from actors.instance.config import Surroundings
+from actors.instance.config import InstanceConfig
 from actors.instance.messages import InstanceMessage
-from actors.instance.recording_writer import Recorder, Tape
-from actors.instance.recovery import Roster
+from actors.instance.recording_writer import RecordingWriter, Tape
+from actors.instance.recovery import RecoveryState
 from actors.runtime.mailbox import Envelope
 from actors.runtime.trace import current
 from reileta import records
-from reileta.diagnostics.recording_instance import TapedInstance
+from reileta.diagnostics.recording_instance import RecordingInstance
 from reileta.diagnostics.replay import digest
 from reileta.rules.instance.instance import Instance
 
@@ -30,8 +30,10 @@ _SINK: Final = "sink"
 class RecordedInstanceActor(InstanceActor):
     """One live instance, recorded."""
 
-    def __init__(self, roster: Roster, around: Surroundings, recorder: Recorder) -> None:
-        super().__init__(roster, around)
+    def __init__(
+        self, recovery: RecoveryState, around: InstanceConfig, recorder: RecordingWriter
+    ) -> None:
+        super().__init__(recovery, around)
         self._recorder = recorder
         self._tape: Tape | None = None
         self._sockets: WeakKeyDictionary[Sink, int] = WeakKeyDictionary()
@@ -39,7 +41,7 @@ class RecordedInstanceActor(InstanceActor):
 
     def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
         self._tape = self._recorder.begin(self._id)
-        return TapedInstance(self._tape, record, **rest)
+        return RecordingInstance(self._tape, record, **rest)
 
     async def receive(self, message: InstanceMessage) -> None:
         tape = self._tape

@@ -47,9 +47,9 @@ _log = structlog.get_logger()
 
 
 class Tape:
-    """The recording of one incarnation. Made by `Recorder.begin`; `path` is its file."""
+    """The recording of one incarnation. Made by `RecordingWriter.begin`; `path` is its file."""
 
-    def __init__(self, recorder: Recorder, path: Path, instance: str, clock: Clock) -> None:
+    def __init__(self, recorder: RecordingWriter, path: Path, instance: str, clock: Clock) -> None:
         self.path = path
         self.over = False
         """Whether it takes no more records."""
@@ -132,8 +132,8 @@ class Tape:
         )
 
 
-class Recorder:
-    """Writes the recordings of a node's instances into `folder`. Made by `Recorder.open`."""
+class RecordingWriter:
+    """Writes the recordings of a node's instances into `folder`. Made by `RecordingWriter.open`."""
 
     def __init__(self, folder: Path, limit_bytes: int, clock: Clock) -> None:
         self._folder = folder
@@ -149,7 +149,9 @@ class Recorder:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, limit_bytes: int, clock: Clock) -> AsyncIterator[Recorder]:
+    async def open(
+        cls, folder: Path, limit_bytes: int, clock: Clock
+    ) -> AsyncIterator[RecordingWriter]:
         """A recorder for the block, at whose end the rest is written, in time.
 
         `limit_bytes` is what all recordings in the folder may come to, older ones among them.
@@ -229,12 +231,14 @@ def _is_ours(folder: Path) -> bool:
 
 
 @asynccontextmanager
-async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[Recorder | None]:
+async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[RecordingWriter | None]:
     """The recorder that the settings ask for, or None."""
     if settings.record is None:
         yield None
     else:
-        async with Recorder.open(settings.record, settings.record_limit_bytes, clock) as recorder:
+        async with RecordingWriter.open(
+            settings.record, settings.record_limit_bytes, clock
+        ) as recorder:
             yield recorder
 
 

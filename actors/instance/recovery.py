@@ -21,7 +21,7 @@ Then: TypeAlias = Callable[[ReiletaError | None], None]
 
 
 @dataclass(slots=True)
-class Seated:
+class Member:
     """A session inside: its player, and the sockets it has there now."""
 
     visitor: Visitor
@@ -31,7 +31,7 @@ class Seated:
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingWrites:
     """A deed that is not known to be durable, and who waits for that."""
 
     deed: records.Deed
@@ -39,7 +39,7 @@ class Pending:
 
 
 @dataclass(slots=True)
-class Roster:
+class RecoveryState:
     """What a fresh incarnation of an instance starts from: those inside, by session in the order of
     joining; what the database last said, should it be away; and of the one before (None: there was
     none before) what it had yet to say, its rules, and its deeds that may not be written yet."""
@@ -47,10 +47,10 @@ class Roster:
     record: records.Instance
     bans: tuple[records.Ban, ...] = ()
     moderators: tuple[str, ...] = ()
-    seated: dict[str, Seated] = field(default_factory=dict)
+    seated: dict[str, Member] = field(default_factory=dict)
     fanout: Fanout | None = None
     rules: Instance | None = None
-    deeds: list[Pending] = field(default_factory=list)
+    deeds: list[PendingWrites] = field(default_factory=list)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

@@ -7,14 +7,14 @@ from typing import Final
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
 from actors.directory import Directory
-from actors.instance.frames import Speech
-from actors.instance.messages import Speak
-from actors.instance.recovery import Roster
+from actors.instance.frames import InstanceFrames
+from actors.instance.messages import SendData
+from actors.instance.recovery import RecoveryState
 from reileta.clock import Clock
 from reileta.errors import Detail, ReiletaError, TooManyRequests
 from reileta.protocol import commands
 from reileta.protocol.frames import answer, failure
-from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, Pace
+from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, DataRate
 from reileta.rules.instance.instance import TO_ALL, Instance
 
 SAID_TOO_MUCH: Final = (
@@ -22,15 +22,15 @@ SAID_TOO_MUCH: Final = (
 )
 
 
-class Floor:
+class DataRelay:
     """What is said in one instance goes from here into the drain's fan-out."""
 
     def __init__(
         self,
         rules: Instance,
-        roster: Roster,
+        recovery: RecoveryState,
         fanout: Fanout,
-        speech: Speech,
+        encoder: InstanceFrames,
         directory: Directory,
         clock: Clock,
         *,
@@ -38,15 +38,15 @@ class Floor:
     ) -> None:
         self._rules = rules
         self._id = rules.record.id
-        self._roster = roster
+        self._recovery = recovery
         self._fanout = fanout
-        self._speech = speech
+        self._encoder = encoder
         self._directory = directory
         self._clock = clock
         self._paced = paced
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, DataRate] = {}
 
-    def speak(self, message: Speak) -> None:
+    def speak(self, message: SendData) -> None:
         """One message of a player; what the rules say against it is answered to its socket."""
         sink, player = message.sink, message.player
         pace = self._paces.get(player)
@@ -63,8 +63,8 @@ class Floor:
             return
         if not spoken.dropped:
             if pace is None:
-                pace = self._paces[player] = Pace()
-            voice = self._speech.voice(player)
+                pace = self._paces[player] = DataRate()
+            voice = self._encoder.voice(player)
             key = message.key
             if key is None and message.at is None:
                 frame = voice.plain(message.data)
@@ -88,7 +88,7 @@ class Floor:
         """A player is gone."""
         self._paces.pop(player, None)
 
-    def _ensure_fair(self, pace: Pace, size: int) -> None:
+    def _ensure_fair(self, pace: DataRate, size: int) -> None:
         if not pace.allows(size, self._now()):
             raise TooManyRequests(1.0, Detail("data", SAID_TOO_MUCH))
 
@@ -98,7 +98,7 @@ class Floor:
     def _own(self, player_id: str) -> tuple[Sink, ...]:
         """A player's own sockets."""
         player = self._rules.players.get(player_id)
-        seated = None if player is None else self._roster.seated.get(player.session)
+        seated = None if player is None else self._recovery.seated.get(player.session)
         return () if seated is None else tuple(seated.sinks)
 
     def heed_watchers(self) -> None:

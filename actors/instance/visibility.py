@@ -11,33 +11,33 @@ from typing import assert_never
 
 from actors.directory import Directory
 from actors.instance.messages import (
-    Absent,
+    AddMember,
+    AddModerator,
     Administers,
-    Admit,
-    Ask,
-    Change,
-    Close,
-    Dismiss,
-    Enter,
-    Exit,
-    HandOver,
-    Inherit,
+    AdmitCandidate,
+    CandidateOffline,
+    CandidateOnline,
+    CloseInstance,
+    ContinueQueueRound,
+    GetBans,
+    GetPlayers,
+    GetQueue,
     InstanceMessage,
+    MemberSessionEnded,
     Moderate,
-    Name,
-    Present,
-    Refuse,
-    SessionOver,
+    ReassignOwner,
+    RefreshObserver,
+    RejectCandidate,
+    RemoveMember,
+    RemoveModerator,
+    RequestEntry,
+    RetryWrites,
+    SendData,
     SocketLost,
-    Speak,
-    TellBans,
-    TellOn,
-    TellPlayers,
-    TellQueue,
     Tick,
-    Watch,
-    Withdraw,
-    WriteOn,
+    TransferMaster,
+    UpdateInstance,
+    WithdrawEntry,
     Written,
 )
 from reileta import records
@@ -86,28 +86,35 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
     Raises InstanceNotFound.
     """
     match message:
-        case Enter(visitor=who) | Ask(visitor=who):
+        case AddMember(visitor=who) | RequestEntry(visitor=who):
             rules.ensure_visible(who)
         case (
-            Withdraw(by=who)
-            | Admit(by=who)
-            | Refuse(by=who)
-            | TellQueue(by=who)
-            | TellPlayers(by=who)
-            | TellBans(by=who)
+            WithdrawEntry(by=who)
+            | AdmitCandidate(by=who)
+            | RejectCandidate(by=who)
+            | GetQueue(by=who)
+            | GetPlayers(by=who)
+            | GetBans(by=who)
             | Moderate(by=who)
-            | HandOver(by=who)
-            | Name(by=who)
-            | Dismiss(by=who)
-            | Change(by=who)
-            | Close(by=who)
+            | TransferMaster(by=who)
+            | AddModerator(by=who)
+            | RemoveModerator(by=who)
+            | UpdateInstance(by=who)
+            | CloseInstance(by=who)
         ):
             rules.ensure_visible(who)
-        case Speak() | Exit() | SocketLost() | SessionOver():
+        case SendData() | RemoveMember() | SocketLost() | MemberSessionEnded():
             pass  # of players, who are or were inside
-        case Inherit() | Administers() | Present() | Absent() | TellOn() | WriteOn():
+        case (
+            ReassignOwner()
+            | Administers()
+            | CandidateOnline()
+            | CandidateOffline()
+            | ContinueQueueRound()
+            | RetryWrites()
+        ):
             pass  # the server's own
-        case Watch() | Tick() | Written():
+        case RefreshObserver() | Tick() | Written():
             pass  # the server's own
         case _:
             assert_never(message)

@@ -17,7 +17,7 @@ import trio
 
 from actors.runtime.actor import Actor, Spec
 from actors.runtime.errors import ActorCrashed, ActorStopped, NoReply
-from actors.runtime.failures import Contained, contain
+from actors.runtime.failures import CapturedFailure, capture_failure
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Envelope, Mailbox
 from actors.runtime.message import Message, Request
@@ -136,7 +136,7 @@ class Cell(Generic[M]):
 
         failure: Exception | None = None
         try:
-            failure = await contain(run)
+            failure = await capture_failure(run)
         finally:
             if scope in self._pipes:
                 self._pipes.discard(scope)
@@ -296,7 +296,7 @@ class Cell(Generic[M]):
 
     def _on_crash(self, message: M) -> None:
         assert self._actor is not None
-        with Contained() as hook:
+        with CapturedFailure() as hook:
             self._actor.on_crash(message)
         if hook.error is not None:
             self.log.error(log_events.HOOK_FAILED, hook="on_crash", exc_info=hook.error)
@@ -304,7 +304,7 @@ class Cell(Generic[M]):
     def _post_mortem(self, error: Exception) -> Mapping[str, object]:
         besides: Mapping[str, object] = {}
         if self._actor is not None:
-            with Contained() as hook:
+            with CapturedFailure() as hook:
                 besides = self._actor.post_mortem(error)
             if hook.error is not None:
                 self.log.error(log_events.HOOK_FAILED, hook="post_mortem", exc_info=hook.error)
@@ -317,7 +317,7 @@ class Cell(Generic[M]):
         self._actor = None
         self.stopped.set()
         if started and self.spec.gone is not None:
-            with Contained() as hook:
+            with CapturedFailure() as hook:
                 self.spec.gone(error)
             if hook.error is not None:
                 self.log.error(log_events.HOOK_FAILED, hook="gone", exc_info=hook.error)

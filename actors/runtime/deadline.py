@@ -7,7 +7,7 @@ from collections.abc import Callable
 from actors.runtime.timers import Timer
 
 
-class Alarm:
+class DeadlineTimer:
     """Set to a time in ms, or to none. `after` makes a timer that fires in so many seconds."""
 
     def __init__(self, after: Callable[[float], Timer], now_ms: Callable[[], int]) -> None:

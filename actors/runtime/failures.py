@@ -13,7 +13,7 @@ import structlog
 from reileta.observability import log_events
 
 
-class Contained:
+class CapturedFailure:
     """A block whose exception is kept as `error` instead of being raised."""
 
     __slots__ = ("error",)
@@ -21,7 +21,7 @@ class Contained:
     def __init__(self) -> None:
         self.error: Exception | None = None
 
-    def __enter__(self) -> Contained:
+    def __enter__(self) -> CapturedFailure:
         return self
 
     def __exit__(
@@ -45,8 +45,8 @@ class Contained:
         return False
 
 
-async def contain(work: Callable[[], Awaitable[None]]) -> Exception | None:
+async def capture_failure(work: Callable[[], Awaitable[None]]) -> Exception | None:
     """Runs the work, and returns what it raised."""
-    with Contained() as contained:
+    with CapturedFailure() as contained:
         await work()
     return contained.error

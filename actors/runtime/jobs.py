@@ -21,7 +21,7 @@ Then: TypeAlias = Callable[[outcome.Outcome[object]], None]
 LIMIT: Final = 64
 
 
-class Ledger:
+class SerialJobs:
     """Writes that wait. `begin` has one done beside the actor, who then calls `written`."""
 
     def __init__(self, begin: Callable[[Work], None]) -> None:

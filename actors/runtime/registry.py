@@ -10,7 +10,7 @@ import trio
 
 from actors.runtime.actor import Spec
 from actors.runtime.errors import ActorStopped
-from actors.runtime.failures import contain
+from actors.runtime.failures import capture_failure
 from actors.runtime.message import Message
 from actors.runtime.ref import Ref
 from actors.runtime.supervisor import Supervisor
@@ -97,7 +97,7 @@ class Registry(Generic[K, M]):
             start.ref = ref
 
         try:
-            start.failure = await contain(work)
+            start.failure = await capture_failure(work)
         finally:
             del self._starts[key]
             start.done.set()

@@ -18,7 +18,7 @@ import trio
 from actors.runtime.actor import Restart, Spec
 from actors.runtime.cell import Cell
 from actors.runtime.errors import ActorStopped
-from actors.runtime.failures import contain
+from actors.runtime.failures import capture_failure
 from actors.runtime.instruments import Instruments, NoInstruments
 from actors.runtime.message import Message
 from actors.runtime.ref import Ref
@@ -147,7 +147,7 @@ class Supervisor:
             with cell.scope:
                 while True:
                     error = None
-                    error = await contain(partial(cell.live, started))
+                    error = await capture_failure(partial(cell.live, started))
                     if error is None or not ready:
                         break
                     if not await self._restarts(cell, error, crashes):

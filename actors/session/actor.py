@@ -18,20 +18,20 @@ import trio
 from msgspec import Struct
 
 from actors.delivery.sink import Sink
-from actors.hub.messages import Listen, Viewer
+from actors.hub.messages import AddSocket, Viewer
 from actors.instance.messages import (
+    AddMember,
     Attach,
     Detach,
-    Enter,
-    Exit,
     Idle,
     InstanceMessage,
     Join,
     Leave,
+    MemberSessionEnded,
+    RemoveMember,
     SeatLost,
     SessionEnded,
     SessionMessage,
-    SessionOver,
     SocketLost,
     TokenKilled,
     UserChanged,
@@ -40,27 +40,27 @@ from actors.runtime.actor import Actor
 from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer
 from actors.session.messages import (
-    Acquire,
-    Admit,
-    Delete,
-    Due,
-    Open,
-    Patch,
-    Release,
-    Settled,
-    Taken,
-    Write,
+    AcquireResource,
+    DeadlineReached,
+    DeleteResource,
+    JobDone,
+    LeaseRevoked,
+    OpenSocket,
+    PatchState,
+    RefreshToken,
+    ReleaseResource,
+    WriteResource,
 )
 from actors.session.recovery import (
-    Place,
-    Presence,
-    SessionSurroundings,
-    let_go,
+    JoinedInstance,
+    SessionConfig,
+    SessionRecovery,
+    notify_candidacies,
+    release_socket,
     status_update,
-    tell_candidacies,
     tell_rank,
 )
-from actors.session.state_sync import Estate, Owner
+from actors.session.state_sync import SessionCallbacks, StateSync
 from reileta.errors import (
     CredentialInvalid,
     DatabaseUnavailable,
@@ -96,7 +96,7 @@ class IdentityView(Struct):
 class SessionActor(Actor[SessionMessage]):
     """One session, of which at least one socket is open, or was a moment ago."""
 
-    def __init__(self, id_: str, presence: Presence, around: SessionSurroundings) -> None:
+    def __init__(self, id_: str, presence: SessionRecovery, around: SessionConfig) -> None:
         self._id = id_
         self._presence = presence
         self._around = around
@@ -104,8 +104,10 @@ class SessionActor(Actor[SessionMessage]):
         self._opening: set[Sink] = set()
 
     async def on_start(self) -> None:
-        self._estate = Estate(
-            Owner(self._id, lambda: self._presence.user, self._players, self._hang_up, self._over),
+        self._state_sync = StateSync(
+            SessionCallbacks(
+                self._id, lambda: self._presence.user, self._players, self._hang_up, self._over
+            ),
             self._around.keeping,
             self.context,
         )
@@ -117,19 +119,19 @@ class SessionActor(Actor[SessionMessage]):
                 self._attach(message)
             case Detach():
                 self._detach(message.sink)
-            case Open():
+            case OpenSocket():
                 self._open(message)
-            case Patch():
-                self._estate.patch(message)
-            case Acquire() | Release() | Write() | Delete():
-                self._estate.run(message)
-            case Taken(number=number, fence=fence):
-                self._estate.taken(number, fence)
-            case Admit(token_hash=token, expires=expires):
-                self._estate.admit(token, expires)
-            case Due():
-                self._estate.due()
-            case Settled(result=result, then=then):
+            case PatchState():
+                self._state_sync.patch(message)
+            case AcquireResource() | ReleaseResource() | WriteResource() | DeleteResource():
+                self._state_sync.run(message)
+            case LeaseRevoked(number=number, fence=fence):
+                self._state_sync.taken(number, fence)
+            case RefreshToken(token_hash=token, expires=expires):
+                self._state_sync.admit(token, expires)
+            case DeadlineReached():
+                self._state_sync.due()
+            case JobDone(result=result, then=then):
                 then(result)
             case Join():
                 # The session's next message must find it inside, so this waits. Instances only
@@ -148,9 +150,9 @@ class SessionActor(Actor[SessionMessage]):
                     tell_rank(self._presence, self._around)
                 viewer = self._viewer()
                 for sink in self._players():
-                    self._around.hub.signal(Listen(sink, viewer))
+                    self._around.hub.signal(AddSocket(sink, viewer))
             case TokenKilled():
-                self._estate.kill(message.token_hash)
+                self._state_sync.kill(message.token_hash)
                 self._close_sockets(lambda token: token == message.token_hash)
             case SessionEnded():
                 self._end()
@@ -161,7 +163,7 @@ class SessionActor(Actor[SessionMessage]):
                 assert_never(message)
 
     async def flush(self) -> None:
-        self._estate.flush()
+        self._state_sync.flush()
 
     def post_mortem(self, error: Exception) -> dict[str, object]:
         """What they are owed is lost with the incarnation: they are to come back and look."""
@@ -171,7 +173,7 @@ class SessionActor(Actor[SessionMessage]):
 
     # Sockets -----------------------------------------------------------------------------------
 
-    def _open(self, message: Open) -> None:
+    def _open(self, message: OpenSocket) -> None:
         self._ensure_good(message.token_hash)
         line = message.line
         self._opening.add(line)
@@ -186,7 +188,7 @@ class SessionActor(Actor[SessionMessage]):
             self._presence.lines.add(line)
             self._welcome(line, message.token_hash)
 
-        self._estate.open(message, ensure_wanted, opened)
+        self._state_sync.open(message, ensure_wanted, opened)
 
     def _ensure_good(self, token: bytes) -> None:
         """Raises CredentialInvalid if the token or the session has ended."""
@@ -198,7 +200,7 @@ class SessionActor(Actor[SessionMessage]):
         self._presence.sockets[sink] = token
         if self._around.directory.opened(self._presence.user.id, sink):
             self._publish()
-            tell_candidacies(self._presence.user, self._around, present=True)
+            notify_candidacies(self._presence.user, self._around, present=True)
 
     def _players(self) -> dict[Sink, bytes]:
         """The sockets of `/api/ws`, with their tokens."""
@@ -221,11 +223,11 @@ class SessionActor(Actor[SessionMessage]):
         if not known:
             first = self._around.directory.opened(self._presence.user.id, message.sink)
             self._introduce(message)
-            self._around.hub.signal(Listen(message.sink, self._viewer()))
-            self._estate.came(message.sink, message.token_hash)
+            self._around.hub.signal(AddSocket(message.sink, self._viewer()))
+            self._state_sync.came(message.sink, message.token_hash)
             if first:
                 self._publish()
-                tell_candidacies(self._presence.user, self._around, present=True)
+                notify_candidacies(self._presence.user, self._around, present=True)
         else:
             self._introduce(message)
         message.reply(None)
@@ -249,10 +251,10 @@ class SessionActor(Actor[SessionMessage]):
     def _detach(self, sink: Sink) -> None:
         self._opening.discard(sink)
         self._presence.lines.discard(sink)
-        self._estate.gone(sink)
+        self._state_sync.gone(sink)
         if self._presence.sockets.pop(sink, None) is None:
             return
-        if let_go(self._id, self._presence, sink, self._around):
+        if release_socket(self._id, self._presence, sink, self._around):
             self._publish()
         self._rest_if_idle()
 
@@ -266,7 +268,7 @@ class SessionActor(Actor[SessionMessage]):
 
     @property
     def _busy(self) -> bool:
-        return bool(self._presence.sockets or self._presence.places)
+        return bool(self._presence.sockets or self._presence.joined_instances)
 
     def _rest_if_idle(self) -> None:
         if not self._busy:
@@ -275,11 +277,11 @@ class SessionActor(Actor[SessionMessage]):
             self._idle = self.context.after(IDLE_S, Idle())
 
     def _end(self) -> None:
-        self._estate.end()
+        self._state_sync.end()
         self._close_sockets(lambda _: True)
-        for place in self._presence.places.values():
-            place.instance.signal(SessionOver(self._id))
-        self._presence.places.clear()
+        for place in self._presence.joined_instances.values():
+            place.instance.signal(MemberSessionEnded(self._id))
+        self._presence.joined_instances.clear()
         self.context.ref.drain()
 
     # Players -----------------------------------------------------------------------------------
@@ -288,25 +290,25 @@ class SessionActor(Actor[SessionMessage]):
         if message.sink not in self._presence.sockets:
             raise NotInInstance  # the socket went while this waited
         instance_id, ref = await self._around.instance(message.instance, self._visitor())
-        places = self._presence.places
-        before = places.get(instance_id)
+        joined_instances = self._presence.joined_instances
+        before = joined_instances.get(instance_id)
         # Before it is asked: should this crash, the player may be there all the same.
-        places[instance_id] = Place(ref)
+        joined_instances[instance_id] = JoinedInstance(ref)
         seated = instance_id in message.sink.seats
         try:
             with trio.fail_after(ENTER_TIMEOUT_S):
                 player = await self._enter(message, instance_id, ref, known=before is not None)
         except (ReiletaError, trio.TooSlowError) as error:
             if before is None:
-                del places[instance_id]
+                del joined_instances[instance_id]
             else:
-                places[instance_id] = before
+                joined_instances[instance_id] = before
             if isinstance(error, ReiletaError):
                 raise
             if not seated:  # it may come in yet, and must go then: its client is told otherwise
                 ref.signal(SocketLost(self._id, message.sink))
             raise Overloaded from None
-        places[instance_id] = Place(ref, player)
+        joined_instances[instance_id] = JoinedInstance(ref, player)
         return player
 
     async def _enter(
@@ -323,30 +325,30 @@ class SessionActor(Actor[SessionMessage]):
                 away = error
         visitor = self._visitor(friends)
         try:
-            return await ref.ask(Enter(visitor, message.sink, self.context.ref, message.state))
+            return await ref.ask(AddMember(visitor, message.sink, self.context.ref, message.state))
         except NotAllowed:
             raise away or NotAllowed from None
 
     async def _leave(self, message: Leave) -> None:
-        places = self._presence.places
-        place = places.get(message.instance)
+        joined_instances = self._presence.joined_instances
+        place = joined_instances.get(message.instance)
         if place is None and is_instance_name(message.instance):
             with suppress(InstanceNotFound):
                 found = await self._around.instance(message.instance, self._visitor())
-                place = places.get(found[0])
+                place = joined_instances.get(found[0])
         if place is None:
             raise NotInInstance
         try:
             with trio.fail_after(ENTER_TIMEOUT_S):
-                await place.instance.ask(Exit(self._id, message.sink, message.state))
+                await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
         except trio.TooSlowError:
             raise Overloaded from None
 
     def _seat_lost(self, message: SeatLost) -> None:
         """The news may be older than the session's return as another player."""
-        place = self._presence.places.get(message.instance)
+        place = self._presence.joined_instances.get(message.instance)
         if place is not None and place.player in (None, message.player):
-            del self._presence.places[message.instance]
+            del self._presence.joined_instances[message.instance]
             self._rest_if_idle()
 
     def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:

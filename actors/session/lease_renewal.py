@@ -13,18 +13,18 @@ import trio
 
 from actors.instance.messages import SessionMessage
 from actors.runtime.ref import Ref
-from actors.session.messages import Taken
+from actors.session.messages import LeaseRevoked
 from actors.session.resource_jobs import TEND_S
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
-from reileta.rules.session.session import Limits
+from reileta.rules.session.session import SessionLimits
 from reileta.store import Store
-from reileta.store.leases import Lost
+from reileta.store.leases import LostLease
 
 _log = structlog.get_logger()
 
 
-class Tending:
+class LeaseRenewer:
     """`run` is a task of the node.
 
     Args:
@@ -37,7 +37,7 @@ class Tending:
         self,
         store: Store,
         clock: Clock,
-        limits: Limits,
+        limits: SessionLimits,
         present: Callable[[], Collection[str]],
         find: Callable[[str], Ref[SessionMessage] | None],
         ended: Callable[[str], None],
@@ -67,8 +67,8 @@ class Tending:
         for session_id in await self._store.sessions.expire_all():
             self._ended(session_id)
 
-    def tell(self, lost: Lost) -> None:
+    def tell(self, lost: LostLease) -> None:
         """A session has lost its resource, which its actor does not know yet."""
         ref = self._find(lost.session_id)
         if ref is not None:
-            ref.signal(Taken(lost.name.number, lost.fence))
+            ref.signal(LeaseRevoked(lost.name.number, lost.fence))

@@ -8,71 +8,71 @@ from typing import TypeAlias
 
 import outcome
 
-from actors.delivery.sink import Line
+from actors.delivery.sink import SessionSink
 from actors.runtime.message import Message, Request
 from reileta import records
 from reileta.rules.resource.json_values import Json
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 
 
 @dataclass(frozen=True, slots=True)
-class Open(Request[None]):
+class OpenSocket(Request[None]):
     """A WebSocket of the session API speaks for the session; it is greeted with `hello`.
 
     `token_hash` is its token's id, good until `expires` (ms).
     """
 
-    line: Line
+    line: SessionSink
     token_hash: bytes
     expires: int
 
 
 @dataclass(frozen=True, slots=True)
-class Patch(Message):
+class PatchState(Message):
     """A socket changes the state; `event_id` is acknowledged, or refused."""
 
-    line: Line
+    line: SessionSink
     event_id: str
     patch: dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Acquire(Request[records.Held]):
+class AcquireResource(Request[records.Held]):
     """The session is to have a resource."""
 
-    name: Name
+    name: ResourceKey
     who: Claimant
 
 
 @dataclass(frozen=True, slots=True)
-class Release(Request[None]):
+class ReleaseResource(Request[None]):
     """The session is to have a resource no more; of what nobody has, nothing happens."""
 
-    name: Name
+    name: ResourceKey
     who: Claimant
 
 
 @dataclass(frozen=True, slots=True)
-class Write(Request[records.Resource]):
+class WriteResource(Request[records.Resource]):
     """The session's resource is changed by a merge patch, if it is of `if_version`."""
 
-    name: Name
+    name: ResourceKey
     who: Claimant
     patch: dict[str, Json]
     if_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Delete(Request[records.Resource]):
+class DeleteResource(Request[records.Resource]):
     """The session's resource is deleted, if it is of `if_version`."""
 
-    name: Name
+    name: ResourceKey
     who: Claimant
     if_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Taken(Message):
+class LeaseRevoked(Message):
     """The store has taken a resource from the session."""
 
     number: int
@@ -80,7 +80,7 @@ class Taken(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Admit(Message):
+class RefreshToken(Message):
     """A token of the session has keys that are good until then (ms)."""
 
     token_hash: bytes
@@ -88,18 +88,20 @@ class Admit(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Due(Message):
+class DeadlineReached(Message):
     """The time that the session's rules named has come."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled(Message):
+class JobDone(Message):
     """What the database was asked has an outcome, which is for `then`."""
 
     result: outcome.Outcome[object]
     then: Callable[[outcome.Outcome[object]], None]
 
 
-Errand: TypeAlias = Acquire | Release | Write | Delete
+Errand: TypeAlias = AcquireResource | ReleaseResource | WriteResource | DeleteResource
 """What is asked of the session's resource: one at a time."""
-EstateMessage: TypeAlias = Open | Patch | Errand | Taken | Admit | Due | Settled
+EstateMessage: TypeAlias = (
+    OpenSocket | PatchState | Errand | LeaseRevoked | RefreshToken | DeadlineReached | JobDone
+)

@@ -15,7 +15,7 @@ from reileta.records import User
 REMEMBERED_MS: Final = 60_000
 
 
-class Latest:
+class RecentUserChanges:
     """Users by their ids. Bounded by what can be changed in a minute."""
 
     def __init__(self, clock: Clock) -> None:

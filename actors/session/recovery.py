@@ -7,19 +7,25 @@ from dataclasses import dataclass, field, replace
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory
-from actors.hub.messages import Forget, HubMessage, Publish
+from actors.hub.messages import HubMessage, Publish, RemoveSocket
 from actors.hub.update_feed import publish_user
-from actors.instance.messages import Absent, Administers, InstanceMessage, Present, SocketLost
+from actors.instance.messages import (
+    Administers,
+    CandidateOffline,
+    CandidateOnline,
+    InstanceMessage,
+    SocketLost,
+)
 from actors.runtime.ref import Ref
-from actors.session.resource_jobs import Keeping
-from actors.session.revocations import Revoked
+from actors.session.resource_jobs import LeaseConfig
+from actors.session.revocations import RevocationList
 from reileta.ids import at
 from reileta.records import NO_PROFILE, Profile, User
 from reileta.rules.instance.access import Visitor
 
 
 @dataclass(slots=True)
-class Place:
+class JoinedInstance:
     """An instance in which the session has a player: None while its id is not known."""
 
     instance: Ref[InstanceMessage]
@@ -27,7 +33,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Presence:
+class SessionRecovery:
     """What of a session outlives a crash of its actor: whose it is, with what stands beside that
     user's record, its sockets with the id of the token they came with, which of them are lines,
     and its places by instance."""
@@ -36,11 +42,11 @@ class Presence:
     profile: Profile = NO_PROFILE
     sockets: dict[Sink, bytes] = field(default_factory=dict)
     lines: set[Sink] = field(default_factory=set)
-    places: dict[str, Place] = field(default_factory=dict)
+    joined_instances: dict[str, JoinedInstance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSurroundings:
+class SessionConfig:
     """What every session of a node shares.
 
     `instance` finds or starts an instance by id or name, if one may see it; `running` finds one by
@@ -51,34 +57,34 @@ class SessionSurroundings:
     secure: bool
     directory: Directory
     hub: Ref[HubMessage]
-    revoked: Revoked
+    revoked: RevocationList
     instance: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]]
     running: Callable[[str], Ref[InstanceMessage] | None]
     friends: Callable[[User], Awaitable[frozenset[str]]]
-    keeping: Keeping
+    keeping: LeaseConfig
 
 
-def let_go(id_: str, presence: Presence, sink: Sink, around: SessionSurroundings) -> bool:
+def release_socket(id_: str, presence: SessionRecovery, sink: Sink, around: SessionConfig) -> bool:
     """A socket of the session is gone; tells whom it concerns. Whether it was the user's last."""
-    for place in presence.places.values():
+    for place in presence.joined_instances.values():
         place.instance.signal(SocketLost(id_, sink))
-    around.hub.signal(Forget(sink))
+    around.hub.signal(RemoveSocket(sink))
     last = around.directory.closed(presence.user.id, sink)
     if last:
-        tell_candidacies(presence.user, around, present=False)
+        notify_candidacies(presence.user, around, present=False)
     return last
 
 
-def tell_candidacies(user: User, around: SessionSurroundings, *, present: bool) -> None:
+def notify_candidacies(user: User, around: SessionConfig, *, present: bool) -> None:
     """Tells the instances in which the user is a candidate that it came, or went."""
     name = at(user.id, around.address)
     for instance_id in around.directory.candidacies(user.id):
         instance = around.running(instance_id)
         if instance is not None:
-            instance.signal(Present(name) if present else Absent(name))
+            instance.signal(CandidateOnline(name) if present else CandidateOffline(name))
 
 
-def rank_candidacies(user: User, around: SessionSurroundings) -> None:
+def rank_candidacies(user: User, around: SessionConfig) -> None:
     """Tells the instances in which the user is a candidate whether it is an admin now."""
     for instance_id in around.directory.candidacies(user.id):
         instance = around.running(instance_id)
@@ -86,14 +92,14 @@ def rank_candidacies(user: User, around: SessionSurroundings) -> None:
             instance.signal(Administers(at(user.id, around.address), user.admin))
 
 
-def tell_rank(presence: Presence, around: SessionSurroundings) -> None:
+def tell_rank(presence: SessionRecovery, around: SessionConfig) -> None:
     """Tells the instances where the session has a player whether its user is an admin now."""
     user = presence.user
-    for place in presence.places.values():
+    for place in presence.joined_instances.values():
         place.instance.signal(Administers(at(user.id, around.address), user.admin))
 
 
-def status_update(presence: Presence, around: SessionSurroundings) -> Publish:
+def status_update(presence: SessionRecovery, around: SessionConfig) -> Publish:
     """`update-user` of the session's user, which came or went; as it was when it changed last."""
     message = publish_user(
         presence.user,

@@ -14,7 +14,13 @@ from typing import Any, Final, Protocol, TypeAlias, assert_never
 
 import outcome
 
-from actors.session.messages import Acquire, Delete, Errand, Release, Write
+from actors.session.messages import (
+    AcquireResource,
+    DeleteResource,
+    Errand,
+    ReleaseResource,
+    WriteResource,
+)
 from reileta import records
 from reileta.clock import Clock
 from reileta.errors import (
@@ -28,8 +34,8 @@ from reileta.errors import (
     SessionNotFound,
 )
 from reileta.protocol.views.session import held_view
-from reileta.rules.resource.resource import Name
-from reileta.rules.session.session import Happening, Limits, Session
+from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.session.session import Happening, Session, SessionLimits
 from reileta.settings import Settings
 from reileta.store import Store
 
@@ -38,18 +44,18 @@ TEND_S: Final = 20.0
 """How often a node says which sessions have a WebSocket at it."""
 
 
-def session_limits(settings: Settings) -> Limits:
+def session_limits(settings: Settings) -> SessionLimits:
     """The rules' bounds, as the settings have them."""
-    return Limits(away_ms=int(settings.away_s * 1000))
+    return SessionLimits(away_ms=int(settings.away_s * 1000))
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class LeaseConfig:
     """What the estates of a node share."""
 
     store: Store
     clock: Clock
-    limits: Limits
+    limits: SessionLimits
     ack_timeout_ms: int
 
     def until(self, *, present: bool) -> int:
@@ -59,18 +65,18 @@ class Keeping:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class RenewLease:
     """The session came, or went: until when it keeps its resource."""
 
     present: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Lose:
+class ExpireLease:
     """The session has been away for too long."""
 
 
-Job: TypeAlias = Errand | Keep | Lose
+Job: TypeAlias = Errand | RenewLease | ExpireLease
 
 
 class Pipe(Protocol):
@@ -92,13 +98,13 @@ class _Done:
     error: ReiletaError | None = None
 
 
-class Errands:
+class ResourceJobs:
     """Those of one session. `happened` hears what the rules say to what came of them."""
 
     def __init__(
         self,
         rules: Session,
-        around: Keeping,
+        around: LeaseConfig,
         pipe: Pipe,
         happened: Callable[[list[Happening]], None],
         owner: records.User | None,
@@ -124,7 +130,7 @@ class Errands:
     def end(self) -> None:
         """The session is over: errands that wait are refused."""
         for one in self._jobs:
-            if not isinstance(one, (Keep, Lose)):
+            if not isinstance(one, (RenewLease, ExpireLease)):
                 one.fail(SessionNotFound())
         self._jobs.clear()
 
@@ -169,7 +175,7 @@ class Errands:
         number = None
         if isinstance(answer, records.Held):
             number = answer.resource.owner
-        elif isinstance(answer, records.Resource) and not isinstance(job, Delete):
+        elif isinstance(answer, records.Resource) and not isinstance(job, DeleteResource):
             number = answer.owner
         elif looked and held is not None:
             number = held.resource.owner
@@ -179,12 +185,12 @@ class Errands:
     async def _ask_store(self, job: Job, held: records.Held | None) -> object:
         rules, store = self._loaded, self._around.store
         match job:
-            case Acquire(name=name, who=who):
+            case AcquireResource(name=name, who=who):
                 until = self._around.until(present=rules.present)
                 return await store.leases.acquire(name, who, until=until)
-            case Release(name=name, who=who):
+            case ReleaseResource(name=name, who=who):
                 return await store.leases.release(name, who)
-            case Write(name=name, who=who):
+            case WriteResource(name=name, who=who):
                 return await store.resources.write(
                     name,
                     who,
@@ -192,13 +198,13 @@ class Errands:
                     patch=job.patch,
                     if_version=job.if_version,
                 )
-            case Delete(name=name, who=who):
+            case DeleteResource(name=name, who=who):
                 return await store.resources.delete(
                     name, who, fence=_fence(held, name), if_version=job.if_version
                 )
-            case Keep(present=present):
+            case RenewLease(present=present):
                 return await store.leases.keep(rules.id, until=self._around.until(present=present))
-            case Lose():
+            case ExpireLease():
                 return await store.leases.lose(rules.id)
             case _:
                 assert_never(job)
@@ -210,7 +216,7 @@ class Errands:
             done: _Done = result.unwrap()
         except ReiletaError as error:  # it may have been done all the same
             self._unsure = True
-            if not isinstance(job, (Keep, Lose)):
+            if not isinstance(job, (RenewLease, ExpireLease)):
                 job.fail(error)
         else:
             self._unsure = False
@@ -226,39 +232,39 @@ class Errands:
 
     def _done(self, rules: Session, job: Job, answer: Any) -> None:
         match job:
-            case Acquire():
+            case AcquireResource():
                 self._happened(rules.took(answer, self._now()))
                 job.reply(answer)
-            case Release():
+            case ReleaseResource():
                 if answer is not None:
                     self._happened(rules.dropped(answer.name.number, answer.fence))
                 job.reply(None)
-            case Write():
+            case WriteResource():
                 if rules.held is not None and rules.held.resource.number == answer.number:
                     held = records.Held(answer, rules.held.fence, rules.held.until)
                     self._happened(rules.took(held, self._now()))
                 job.reply(answer)
-            case Delete():
+            case DeleteResource():
                 self._drop(rules, job.name)
                 job.reply(answer)
-            case Keep():
+            case RenewLease():
                 pass
-            case Lose():
+            case ExpireLease():
                 if isinstance(answer, int):
                     rules.kept_until(answer)
                 elif rules.held is not None:
-                    self._drop(rules, Name("", rules.held.resource.number))
+                    self._drop(rules, ResourceKey("", rules.held.resource.number))
             case _:
                 assert_never(job)
 
     def _refused(self, rules: Session, job: Job, error: ReiletaError) -> None:
-        if isinstance(job, (Keep, Lose)):
+        if isinstance(job, (RenewLease, ExpireLease)):
             return
         if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
             self._drop(rules, job.name)  # what it thought that it had
         job.fail(error)
 
-    def _drop(self, rules: Session, name: Name) -> None:
+    def _drop(self, rules: Session, name: ResourceKey) -> None:
         held = rules.held
         if held is not None and held.resource.number == name.number:
             self._happened(rules.dropped(name.number, held.fence))
@@ -267,7 +273,7 @@ class Errands:
         if held is not None:
             self._happened(rules.took(held, self._now()))
         elif rules.held is not None:
-            self._drop(rules, Name("", rules.held.resource.number))
+            self._drop(rules, ResourceKey("", rules.held.resource.number))
 
     def _now(self) -> int:
         return self._around.clock.now_ms()
@@ -278,7 +284,7 @@ def _same(one: records.Held, other: records.Held) -> bool:
     return (one.resource.number, one.fence) == (other.resource.number, other.fence)
 
 
-def _fence(held: records.Held | None, name: Name) -> int | None:
+def _fence(held: records.Held | None, name: ResourceKey) -> int | None:
     """The fencing number by which the session has that resource."""
     if held is None or held.resource.number != name.number:
         return None

@@ -14,7 +14,7 @@ from reileta.clock import Clock
 REMEMBERED_MS: Final = 60_000
 
 
-class Revoked:
+class RevocationList:
     """Hashes of credentials, and session ids. Bounded by what can be ended in a minute."""
 
     def __init__(self, clock: Clock) -> None:

@@ -17,12 +17,12 @@ from typing import Any, Final, assert_never
 
 import outcome
 
-from actors.delivery.sink import Line, Sink
+from actors.delivery.sink import SessionSink, Sink
 from actors.instance.messages import SessionMessage
 from actors.runtime.actor import Context
 from actors.runtime.timers import Timer
-from actors.session.messages import Due, Errand, Open, Patch, Settled
-from actors.session.resource_jobs import Errands, Job, Keep, Keeping, Lose
+from actors.session.messages import DeadlineReached, Errand, JobDone, OpenSocket, PatchState
+from actors.session.resource_jobs import ExpireLease, Job, LeaseConfig, RenewLease, ResourceJobs
 from reileta import records
 from reileta.errors import CredentialInvalid, Overloaded, ReiletaError, SessionNotFound
 from reileta.protocol import session_frames
@@ -30,9 +30,9 @@ from reileta.protocol.session_frames import event_frame, new_event_id
 from reileta.protocol.views.session import session_view
 from reileta.rules.instance.access import FOR_EVER
 from reileta.rules.session.session import (
-    AwayTooLong,
+    AbsenceTimedOut,
+    AllTokensExpired,
     Ended,
-    Forsaken,
     Happening,
     ResourceChanged,
     Session,
@@ -47,7 +47,7 @@ WAITING: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class SessionCallbacks:
     """The session's actor, as its estate sees it."""
 
     id: str
@@ -60,10 +60,12 @@ class Owner:
     """The session has ended in the database."""
 
 
-class Estate:
+class StateSync:
     """One session's, for one incarnation of its actor."""
 
-    def __init__(self, owner: Owner, around: Keeping, context: Context[SessionMessage]) -> None:
+    def __init__(
+        self, owner: SessionCallbacks, around: LeaseConfig, context: Context[SessionMessage]
+    ) -> None:
         self._owner = owner
         self._around = around
         self._context = context
@@ -71,16 +73,16 @@ class Estate:
         self._waiting: list[tuple[Callable[[], None], Callable[[ReiletaError], object]]] | None
         self._waiting = None
         self._names: dict[Sink, str] = {}
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, SessionSink] = {}
         self._next_name = 0
-        self._errands: Errands | None = None
+        self._resource_jobs: ResourceJobs | None = None
         self._due: Timer | None = None
         self._due_at: int | None = None
 
     # Sockets and tokens ------------------------------------------------------------------------
 
     def open(
-        self, message: Open, ensure_wanted: Callable[[], None], opened: Callable[[], None]
+        self, message: OpenSocket, ensure_wanted: Callable[[], None], opened: Callable[[], None]
     ) -> None:
         """A socket of the session API is there; answers the message.
 
@@ -91,7 +93,7 @@ class Estate:
         self._when_loaded(partial(self._open, message, ensure_wanted, opened), message.fail)
 
     def _open(
-        self, message: Open, ensure_wanted: Callable[[], None], opened: Callable[[], None]
+        self, message: OpenSocket, ensure_wanted: Callable[[], None], opened: Callable[[], None]
     ) -> None:
         rules, line = self._loaded, message.line
         try:
@@ -130,7 +132,7 @@ class Estate:
         rules.connect(name, token, self._now(), exclusive=exclusive)
         self._names[sink] = name
         if first and rules.held is not None:
-            self._enqueue(Keep(present=True))
+            self._enqueue(RenewLease(present=True))
 
     def gone(self, sink: Sink) -> None:
         """A socket of either face is gone."""
@@ -140,7 +142,7 @@ class Estate:
         self._lines.pop(name, None)
         self._rules.disconnect(name, self._now())
         if not self._rules.present and self._rules.held is not None:
-            self._enqueue(Keep(present=False))
+            self._enqueue(RenewLease(present=False))
 
     def admit(self, token: bytes, expires: int) -> None:
         """A token of the session has new keys."""
@@ -156,12 +158,12 @@ class Estate:
         """The session is over: what waits is refused."""
         if self._rules is not None:
             self._happened(self._rules.end())
-        if self._errands is not None:
-            self._errands.end()
+        if self._resource_jobs is not None:
+            self._resource_jobs.end()
 
     # State -------------------------------------------------------------------------------------
 
-    def patch(self, message: Patch) -> None:
+    def patch(self, message: PatchState) -> None:
         """A socket changes the state."""
         name = self._names.get(message.line)
         if name is None or self._rules is None:
@@ -244,9 +246,9 @@ class Estate:
         self._when_loaded(partial(self._run, errand), errand.fail)
 
     def _run(self, errand: Errand) -> None:
-        assert self._errands is not None
+        assert self._resource_jobs is not None
         try:
-            self._errands.run(errand)
+            self._resource_jobs.run(errand)
         except Overloaded as error:
             errand.fail(error)
 
@@ -256,12 +258,12 @@ class Estate:
             self._happened(self._rules.dropped(number, fence))
 
     def _enqueue(self, job: Job) -> None:
-        assert self._errands is not None
-        self._errands.enqueue(job)
+        assert self._resource_jobs is not None
+        self._resource_jobs.enqueue(job)
 
     def _shown(self, held: records.Held | None) -> dict[str, Any] | None:
-        assert self._errands is not None
-        return self._errands.shown(held, self._owner.user())
+        assert self._resource_jobs is not None
+        return self._resource_jobs.shown(held, self._owner.user())
 
     # What happened, and time -------------------------------------------------------------------
 
@@ -283,9 +285,9 @@ class Estate:
                     for line in self._lines.values():
                         line.flush()  # what was refused, before the farewell
                     self._owner.hang_up(token)
-                case AwayTooLong():
-                    self._enqueue(Lose())
-                case Forsaken():
+                case AbsenceTimedOut():
+                    self._enqueue(ExpireLease())
+                case AllTokensExpired():
                     work = partial(self._around.store.sessions.expire, self._loaded.id)
                     self._pipe(work, self._expired)
                 case Ended():
@@ -298,7 +300,7 @@ class Estate:
         if isinstance(result, outcome.Value) and result.value:
             self._owner.over()
 
-    def _tell(self, lines: list[Line], payload: dict[str, Any]) -> None:
+    def _tell(self, lines: list[SessionSink], payload: dict[str, Any]) -> None:
         if lines:
             id_ = new_event_id()
             frame = event_frame(id_, self._now(), payload)
@@ -315,7 +317,7 @@ class Estate:
         self._due_at = due
         if due is not None:
             delay_s = min(LONGEST_S, max(0.0, (due - self._now()) / 1000))
-            self._due = self._context.after(delay_s, Due())
+            self._due = self._context.after(delay_s, DeadlineReached())
 
     # Loading -----------------------------------------------------------------------------------
 
@@ -364,7 +366,7 @@ class Estate:
                 refuse(error)
             return
         self._rules = rules
-        self._errands = Errands(rules, self._around, self._pipe, self._happened, owner)
+        self._resource_jobs = ResourceJobs(rules, self._around, self._pipe, self._happened, owner)
         for sink, token in self._owner.others().items():
             self.came(sink, token)
         for act, _ in waiting:
@@ -375,7 +377,7 @@ class Estate:
         work: Callable[[], Awaitable[Any]],
         then: Callable[[outcome.Outcome[Any]], None],
     ) -> None:
-        self._context.pipe(work, lambda result: Settled(result, then))
+        self._context.pipe(work, lambda result: JobDone(result, then))
 
     def _now(self) -> int:
         return self._around.clock.now_ms()

@@ -22,7 +22,7 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.http.headers import BoundedHead
+from api.http.headers import BoundedHeaders
 from reileta.errors import PayloadTooLarge, RequestTimedOut
 from reileta.settings import KIB
 
@@ -173,11 +173,11 @@ def _too_large(limit_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge.field("body", f"must be at most {limit_bytes} bytes")
 
 
-class ReceivedUpgrade(BoundedHead, TrioWebsocket):
+class ReceivedUpgrade(BoundedHeaders, TrioWebsocket):
     """An upgrade to a WebSocket, of whose head no more is read than needed."""
 
 
-class ReceivedRequest(BoundedHead, TrioRequest):
+class ReceivedRequest(BoundedHeaders, TrioRequest):
     """A request with a `ReceivedBody`, of whose head no more is read than needed."""
 
     body: ReceivedBody

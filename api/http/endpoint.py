@@ -4,8 +4,8 @@ A noun's file makes a `Routes` and declares each endpoint on it with what it tak
 same pydantic model checks the input and describes it in `/openapi.json`; the same msgspec struct
 encodes the answer and describes it there. So the two can't drift apart.
 
-A handler parses nothing and encodes nothing: it gets a `Call` and the checked input, and returns a
-view (or a `Reply`, to add headers). It raises `ReiletaError`s.
+A handler parses nothing and encodes nothing: it gets a `RequestContext` and the checked input, and
+returns a view (or a `Reply`, to add headers). It raises `ReiletaError`s.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from api.credentials import Auth, bearer_from, credential_from
 from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
-from api.http.etags import Answers, Shows, key_of
+from api.http.etags import AnswerCache, Cached, key_of
 from api.node_api import NodePort
-from api.rate_limits import READ, WRITE, Limits
+from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
     InvalidInput,
@@ -35,7 +35,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, check
 from reileta.records import User
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.rules.ratelimit import Rate
 from reileta.rules.resource.json_values import VALUES_LIMIT, decode
 
@@ -60,40 +60,40 @@ DEPRECATION: Final = "@1767225600"
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class ApiDeps:
     """What every handler is built with."""
 
     node: NodePort
     auth: Auth
-    limits: Limits
-    answers: Answers = field(default_factory=Answers)
+    limits: HttpRateLimits
+    answers: AnswerCache = field(default_factory=AnswerCache)
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """One request, as a handler sees it. `args` are the variable parts of the path."""
 
     request: Request
-    asker: Asker | None
+    principal: Principal | None
     args: Mapping[str, str]
     ip: str
 
     @property
     def user(self) -> User | None:
         """Who asks, if anybody."""
-        return None if self.asker is None else self.asker.user
+        return None if self.principal is None else self.principal.user
 
     @property
-    def by(self) -> Asker:
+    def by(self) -> Principal:
         """Who asks. Raises `NotLoggedIn`."""
-        if self.asker is None:
+        if self.principal is None:
             raise NotLoggedIn
-        return self.asker
+        return self.principal
 
     @property
     def admin(self) -> bool:
         """Whether an admin of this server asks."""
-        return self.asker is not None and self.asker.user.admin and not self.asker.guest
+        return self.principal is not None and self.principal.user.admin and not self.principal.guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Operation:
     only: Only | None = None
     face: Face = "registry"
     body_limit_bytes: int | None = None
-    shows: Shows | None = None
+    shows: Cached | None = None
 
     @property
     def takes_body(self) -> bool:
@@ -159,7 +159,7 @@ class Options(TypedDict, total=False):
     uploads: Upload | None
     only: Only | None
     body_limit_bytes: int | None
-    shows: Shows | None
+    shows: Cached | None
 
 
 class Routes:
@@ -168,7 +168,7 @@ class Routes:
     def __init__(
         self,
         noun: str,
-        edge: Edge,
+        edge: ApiDeps,
         *,
         invalid: type[InvalidInput] = AuthInvalid,
         face: Face = "registry",
@@ -192,7 +192,10 @@ class Routes:
         gives: Any,
         takes: None = None,
         **options: Unpack[Options],
-    ) -> Callable[[Callable[[Call], Awaitable[object]]], Callable[[Call], Awaitable[object]]]: ...
+    ) -> Callable[
+        [Callable[[RequestContext], Awaitable[object]]],
+        Callable[[RequestContext], Awaitable[object]],
+    ]: ...
 
     @overload
     def add(
@@ -205,7 +208,8 @@ class Routes:
         takes: type[I],
         **options: Unpack[Options],
     ) -> Callable[
-        [Callable[[Call, I], Awaitable[object]]], Callable[[Call, I], Awaitable[object]]
+        [Callable[[RequestContext, I], Awaitable[object]]],
+        Callable[[RequestContext, I], Awaitable[object]],
     ]: ...
 
     def add(
@@ -274,7 +278,7 @@ def _view(serve: Serve) -> Callable[..., Awaitable[Response]]:
     return view
 
 
-def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge: Edge) -> Serve:
+def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge: ApiDeps) -> Serve:
     """The operation itself: limits, credential, input, handler, envelope."""
     node, auth, limits, answers = edge.node, edge.auth, edge.limits, edge.answers
     route = f"{operation.method} {operation.path}"
@@ -287,28 +291,28 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         ip = address_of(current)
         if face == "registry":
             limits.route(route, rate, ip)
-        asker = None
+        principal = None
         deprecated = False
         if need != "none":
             credential = bearer_from(current) if face == "session" else credential_from(current)
             if credential is not None:
                 deprecated = credential.deprecated
-                asker = await auth.authenticate(credential)
-            if asker is None and need == "required":
+                principal = await auth.authenticate(credential)
+            if principal is None and need == "required":
                 raise NotLoggedIn
             if only is not None:
-                ensure_only(asker, only)
+                ensure_only(principal, only)
         if face == "session":
             limits.address(ip)
             limits.route(route, rate, ip)
-        if asker is not None:
-            limits.asker(asker)
+        if principal is not None:
+            limits.principal(principal)
         if operation.body_limit_bytes is not None:
             cast(ReceivedBody, current.body).allow(operation.body_limit_bytes)
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
-        call = Call(current, asker, args, ip)
+        call = RequestContext(current, principal, args, ip)
         if shows is not None:
-            key = key_of(operation.name, asker, current.query_string, args)
+            key = key_of(operation.name, principal, current.query_string, args)
             data = await answers.data(key, shows.generation(node), call.user, lambda: handled(call))
             headers += data.headers(private=need != "none")
             if data.is_known(current.headers.get("If-None-Match")):
@@ -325,7 +329,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         body = enveloped(line_of(current), node.clock.now_ms(), answer)
         return json_answer(body, 200, headers)
 
-    async def handled(call: Call) -> object:
+    async def handled(call: RequestContext) -> object:
         if takes is None:
             return await handler(call)
         if takes_body:
@@ -339,14 +343,14 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
     return serve
 
 
-def ensure_only(asker: Asker | None, only: Only) -> None:
+def ensure_only(principal: Principal | None, only: Only) -> None:
     """Raises NotLoggedIn, and PermissionDenied for users that something is not for."""
-    if asker is None:
+    if principal is None:
         raise NotLoggedIn
     meets = {
-        "client": not asker.user.autopilot,
-        "autopilot": asker.user.autopilot,
-        "admin": asker.user.admin and not asker.guest,
+        "client": not principal.user.autopilot,
+        "autopilot": principal.user.autopilot,
+        "admin": principal.user.admin and not principal.guest,
     }
     if not meets[only]:
         raise PermissionDenied

@@ -1,6 +1,6 @@
 """Entity tags of answers, 304, and answers that are encoded once for all who may share them.
 
-An operation that only shows what the database and the live instances have says so (`Shows`). Its
+An operation that only shows what the database and the live instances have says so (`Cached`). Its
 `data` is encoded once, and remembered until a table that it is of, an occupancy or somebody's
 presence changes; what one user was shown is given to no other. Its entity tag is of `data` alone,
 and so is weak: `request` and `time` of the envelope stand beside it.
@@ -17,9 +17,9 @@ from msgspec import Raw
 from msgspec.json import Encoder
 from werkzeug.http import parse_etags
 
-from reileta.bounded_cache import Remembered
+from reileta.bounded_cache import BoundedCache
 from reileta.records import User
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.store import Store
 from reileta.store.read_cache import TTL_S
 
@@ -47,7 +47,7 @@ class Live(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shows:
+class Cached:
     """What the answer of an operation is made of, beside the path, the query and who asks.
 
     `tables` of the database; `live`: also occupancies, or who is connected.
@@ -87,11 +87,11 @@ class Data:
         return if_none_match is not None and parse_etags(if_none_match).contains_weak(self.tag)
 
 
-class Answers:
+class AnswerCache:
     """The encoded data that is remembered."""
 
     def __init__(self) -> None:
-        self._kept: Remembered[Data] = Remembered(LIMIT_BYTES, TTL_S)
+        self._kept: BoundedCache[Data] = BoundedCache(LIMIT_BYTES, TTL_S)
 
     async def data(
         self,
@@ -115,9 +115,9 @@ class Answers:
 
 
 def key_of(
-    operation: str, asker: Asker | None, query: bytes, args: Mapping[str, str]
+    operation: str, principal: Principal | None, query: bytes, args: Mapping[str, str]
 ) -> tuple[Hashable, ...]:
     """What decides about an operation's answer at one moment, who asks included. Of the query, in
     which there can be a token, it holds the digest."""
-    viewer = None if asker is None else (asker.user.id, asker.guest)
+    viewer = None if principal is None else (principal.user.id, principal.guest)
     return (operation, viewer, blake2b(query).digest() if query else b"", *args.values())

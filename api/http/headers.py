@@ -32,7 +32,7 @@ _PARAMETER: Final = re.compile(
 _RANGE: Final = re.compile(r"([0-9]*+)-([0-9]*+)")
 
 
-class BoundedHead(BaseRequestWebsocket):
+class BoundedHeaders(BaseRequestWebsocket):
     """What a request and an upgrade share: their query, cookies and content type."""
 
     @cached_property

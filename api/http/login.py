@@ -8,8 +8,8 @@ from typing import TypeAlias, TypeVar
 
 from pydantic import Field
 
-from api.http.endpoint import Edge
-from api.http.password_check import Proofs
+from api.http.endpoint import ApiDeps
+from api.http.password_check import PasswordCheck
 from reileta.errors import SessionNotFound
 from reileta.ids import is_id
 from reileta.protocol.input_types import GivenPassword, Input, Reference
@@ -20,7 +20,9 @@ from reileta.security.passwords import Passwords
 
 T = TypeVar("T")
 Answering: TypeAlias = Callable[[User, Session, str | None], Awaitable[T]]
-"""Answers with a token of a user's session, made by `Logins.issue`; it gets the proof for that."""
+"""Answers with a token of a user's session, made by `LoginService.issue`; it gets the proof for
+that.
+"""
 
 
 class Login(Input):
@@ -44,15 +46,15 @@ class NewToken:
     refresh: str = field(repr=False)
 
 
-class Logins:
+class LoginService:
     """Logs users in, and issues the tokens that they then speak with."""
 
-    def __init__(self, edge: Edge, passwords: Passwords) -> None:
+    def __init__(self, edge: ApiDeps, passwords: Passwords) -> None:
         self._node, self._auth = edge.node, edge.auth
         self._sessions = edge.node.store.sessions
         self._tokens = edge.node.store.tokens
         self._tokens_per_user = edge.node.settings.tokens_per_user
-        self._proofs = Proofs(edge, passwords)
+        self._proofs = PasswordCheck(edge, passwords)
 
     async def log_in(self, given: Login, ip: str, answer: Answering[T]) -> T:
         """Proves who it is, and answers from the session to go on with, or from a new one.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from api.http.endpoint import Call
+from api.http.endpoint import RequestContext
 from api.node_api import NodePort
 from reileta.errors import (
     InstanceNotFound,
@@ -19,7 +19,7 @@ from reileta.errors import (
 )
 from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import Instance, User, World
-from reileta.rules.resource.resource import Name
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import WORLD
 from reileta.store.database import Queries
 
@@ -28,7 +28,7 @@ NOBODY: Final = ""
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
-def local(node: NodePort, call: Call, text: str) -> str:
+def local(node: NodePort, call: RequestContext, text: str) -> str:
     """The id or name of something of this server.
 
     Raises `ServerNotFound` when the suffix or `?server` name another server.
@@ -40,14 +40,14 @@ def local(node: NodePort, call: Call, text: str) -> str:
     return target.id
 
 
-def own_server(node: NodePort, call: Call) -> None:
+def own_server(node: NodePort, call: RequestContext) -> None:
     """Raises `ServerNotFound` when `?server` names another server."""
     server = call.request.args.get("server")
     if server is not None and server != node.address:
         raise ServerNotFound
 
 
-async def find_user(node: NodePort, call: Call, text: str) -> User:
+async def find_user(node: NodePort, call: RequestContext, text: str) -> User:
     """The user that a reference means.
 
     Raises:
@@ -71,7 +71,7 @@ async def find_user(node: NodePort, call: Call, text: str) -> User:
     return user
 
 
-async def find_owner(node: NodePort, call: Call, text: str | None) -> str | None:
+async def find_owner(node: NodePort, call: RequestContext, text: str | None) -> str | None:
     """The owner that a filter means, as records keep it: `NOBODY` when there can be none.
 
     None without a filter. Raises `NotLoggedIn` for `@me` of nobody.
@@ -101,7 +101,7 @@ def world_ref(node: NodePort, text: str) -> str | None:
     return target.id if target.local_to(node.address) else str(target)
 
 
-async def find_world(node: NodePort, call: Call, text: str) -> World:
+async def find_world(node: NodePort, call: RequestContext, text: str) -> World:
     """The world that a reference means, if the asker may see it (`reileta/rules/visibility.py`).
 
     Raises `ServerNotFound`, and `WorldNotFound` also for one that the asker may not see.
@@ -116,7 +116,7 @@ async def find_world(node: NodePort, call: Call, text: str) -> World:
     return world
 
 
-async def own_world(node: NodePort, call: Call, text: str) -> World:
+async def own_world(node: NodePort, call: RequestContext, text: str) -> World:
     """The world that a reference means, if the asker may change it: its owner, and admins.
 
     Raises as `find_world`, and PermissionDenied.
@@ -127,21 +127,21 @@ async def own_world(node: NodePort, call: Call, text: str) -> World:
     return world
 
 
-async def ensure_unheld(node: NodePort, call: Call, world: World) -> None:
+async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> None:
     """Raises what `unheld` raises, as it is now: before work that would be done in vain."""
     try:
-        resource = await node.store.resources.get(Name(WORLD, world.number))
+        resource = await node.store.resources.get(ResourceKey(WORLD, world.number))
     except ResourceNotFound:
         raise WorldNotFound from None
     resource.ensure_unheld(call.by.session_id)
 
 
 @asynccontextmanager
-async def unheld(node: NodePort, call: Call, world: World) -> AsyncIterator[Queries]:
+async def unheld(node: NodePort, call: RequestContext, world: World) -> AsyncIterator[Queries]:
     """A transaction for a change of the world or of what belongs to it, in which no other session
     has acquired it, nor can (PROTOCOL §8). Raises ResourceTaken, and WorldNotFound if it was
     deleted meanwhile."""
-    name = Name(WORLD, world.number)
+    name = ResourceKey(WORLD, world.number)
     try:
         async with node.store.leases.unheld(name, call.by.session_id) as queries:
             yield queries
@@ -149,7 +149,7 @@ async def unheld(node: NodePort, call: Call, world: World) -> AsyncIterator[Quer
         raise WorldNotFound from None
 
 
-async def find_instance(node: NodePort, call: Call, text: str) -> Instance:
+async def find_instance(node: NodePort, call: RequestContext, text: str) -> Instance:
     """The instance that an id or name means, if the asker may see it
     (`reileta/rules/visibility.py`).
 
@@ -158,6 +158,6 @@ async def find_instance(node: NodePort, call: Call, text: str) -> Instance:
     ref = local(node, call, text)
     known = is_id(ref, "i") or is_instance_name(ref)
     instance = await node.store.instances.get(ref) if known else None
-    if instance is None or not await node.shows(instance, call.asker):
+    if instance is None or not await node.shows(instance, call.principal):
         raise InstanceNotFound
     return instance

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.http.endpoint import Edge
+from api.http.endpoint import ApiDeps
 from api.rate_limits import Guess, network
 from reileta.errors import LoginInvalid, Overloaded
 from reileta.ids import is_username
@@ -23,10 +23,10 @@ from reileta.security.passwords import Passwords
 _NOBODY: Final = "u_nobody"
 
 
-class Proofs:
+class PasswordCheck:
     """Checks the passwords of this server's users."""
 
-    def __init__(self, edge: Edge, passwords: Passwords) -> None:
+    def __init__(self, edge: ApiDeps, passwords: Passwords) -> None:
         self._limits = edge.limits
         self._users, self._networks = edge.node.store.users, edge.node.store.networks
         self._passwords = passwords

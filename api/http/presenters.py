@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from api.http.endpoint import Call
+from api.http.endpoint import RequestContext
 from api.node_api import NodePort
 from reileta.protocol.views.registry import (
     UserFriendView,
@@ -23,7 +23,9 @@ ANY_USER = (UserView, UserMeView, UserFriendView)
 """What a user can look like, for the documentation."""
 
 
-async def show_users(node: NodePort, call: Call, users: Sequence[User]) -> tuple[AnyUserView, ...]:
+async def show_users(
+    node: NodePort, call: RequestContext, users: Sequence[User]
+) -> tuple[AnyUserView, ...]:
     """The users, in two statements however many they are."""
     me, admin = None if call.user is None else call.user.id, call.admin
     ids = [user.id for user in users]
@@ -47,7 +49,7 @@ async def show_users(node: NodePort, call: Call, users: Sequence[User]) -> tuple
     )
 
 
-async def show_user(node: NodePort, call: Call, user: User) -> AnyUserView:
+async def show_user(node: NodePort, call: RequestContext, user: User) -> AnyUserView:
     """One user."""
     return (await show_users(node, call, [user]))[0]
 

@@ -41,7 +41,7 @@ _RAW: Final = frozenset({"", "application/octet-stream", "application/x-www-form
 """What clients call a body that they say nothing about: curl has the last of these by default."""
 
 
-class Places:
+class UploadSlots:
     """How many files come in now: in all, and of each user. Over the limits, askers are sent away,
     for every one of them holds memory and time."""
 

@@ -27,7 +27,7 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
-from actors.runtime.failures import contain
+from actors.runtime.failures import capture_failure
 from api.http.answer import Answer
 from api.http.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
@@ -384,7 +384,7 @@ class Http2Connection:
             await self._send(stream, await answer())
 
         with stream.scope:
-            failure = await contain(work)
+            failure = await capture_failure(work)
             if failure is not None:
                 if not isinstance(failure, (ClientGone, h2.exceptions.ProtocolError)):
                     _log.error(CONNECTION_FAILED, exc_info=failure)

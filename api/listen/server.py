@@ -21,7 +21,7 @@ import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
 
-from actors.runtime.failures import contain
+from actors.runtime.failures import capture_failure
 from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import ByteStream, HangupWatch, PlainStream, TlsStream
 from api.listen.exchange import App, HttpConnection, Listening, Peer
@@ -31,9 +31,9 @@ from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
-from api.ws.transport.base import Upgraded, Wire
-from api.ws.transport.epoll import Pump, PumpedWire
-from api.ws.transport.transports import StreamWire
+from api.ws.transport.base import Transport, Upgraded
+from api.ws.transport.epoll import EpollReader, EpollTransport
+from api.ws.transport.transports import StreamTransport
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.observability.metrics import Metrics
 from reileta.settings import KIB, Settings
@@ -82,7 +82,7 @@ class HttpServer:
         self._tls = _tls_context(settings)
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
-        self._pump = Pump()
+        self._pump = EpollReader()
         self._hangups = HangupWatch()
         self._connections: set[HttpConnection] = set()
 
@@ -132,7 +132,7 @@ class HttpServer:
 
     async def _contained(self, stream: trio.SocketStream) -> None:
         """One connection, whose failure is its own."""
-        failure = await contain(partial(self._connection, stream))
+        failure = await capture_failure(partial(self._connection, stream))
         if failure is not None:
             _log.error(CONNECTION_FAILED, exc_info=failure)
 
@@ -241,7 +241,7 @@ class HttpServer:
 
     def _wire(
         self, transport: ByteStream, protocol: ServerProtocol, peer: Peer, early: bytes
-    ) -> Wire:
+    ) -> Transport:
         """The fastest wire for that connection; `early` was read of it already."""
         assert self._nursery is not None
         upgraded = Upgraded(
@@ -258,11 +258,11 @@ class HttpServer:
             transport.stream.transport_stream.setsockopt(
                 trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER
             )
-            return StreamWire(transport.stream, upgraded)
+            return StreamTransport(transport.stream, upgraded)
         assert isinstance(transport, PlainStream)
         sock = transport.release()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        return PumpedWire(self._pump, sock, upgraded)
+        return EpollTransport(self._pump, sock, upgraded)
 
 
 def _raw(stream: trio.SocketStream) -> socket.socket:

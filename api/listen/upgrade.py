@@ -18,11 +18,11 @@ from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
-from api.ws.gateway import WIRE_EXTENSION
-from api.ws.transport.base import Wire
+from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.transport.base import Transport
 from reileta.errors import MessageInvalid
 
-Serve = Callable[[Wire], Awaitable[None]]
+Serve = Callable[[Transport], Awaitable[None]]
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
@@ -115,7 +115,7 @@ class Upgrade:
             "server": peer.server,
             "subprotocols": [],
             "state": {},
-            "extensions": {"websocket.http.response": {}, WIRE_EXTENSION: self},
+            "extensions": {"websocket.http.response": {}, TRANSPORT_EXTENSION: self},
         }
 
     async def _receive(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _KNOWN: Final = frozenset(
 _log = structlog.get_logger()
 
 
-class SocketLog:
+class ConnectionLog:
     """The log of one socket. `number` tells the sockets of a process apart."""
 
     __slots__ = ("_debug", "number")

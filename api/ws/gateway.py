@@ -23,13 +23,13 @@ from actors.runtime.trace import Sampler
 from api.credentials import Auth, credential_from
 from api.http.endpoint import DEPRECATION
 from api.node_api import GatewayPort
-from api.ws.connection_log import SocketLog, debugging
-from api.ws.registry.connection import Connection
-from api.ws.transport.base import HELD, Wire, WireClosed
+from api.ws.connection_log import ConnectionLog, debugging
+from api.ws.registry.connection import RegistryConnection
+from api.ws.transport.base import HELD, Transport, TransportClosed
 from reileta.errors import NotImplementedHere
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 
-WIRE_EXTENSION: Final = "reileta.wire"
+TRANSPORT_EXTENSION: Final = "reileta.wire"
 """The ASGI extension by which the route takes the wire itself over."""
 GOING_AWAY: Final = 1001
 NO_CREDENTIAL: Final = 4001
@@ -47,23 +47,23 @@ class Handover(Protocol):
     It is called in any case, also when the client has gone meanwhile.
     """
 
-    def claim(self, serve: Callable[[Wire], Awaitable[None]]) -> None: ...
+    def claim(self, serve: Callable[[Transport], Awaitable[None]]) -> None: ...
 
 
-class Served(Protocol):
-    """What serves one socket: a `Connection`, or a line of the session API."""
+class ClientConnection(Protocol):
+    """What serves one socket: a `RegistryConnection`, or a line of the session API."""
 
     @property
-    def wire(self) -> Wire: ...
+    def wire(self) -> Transport: ...
     @property
-    def asker(self) -> Asker | None: ...
+    def principal(self) -> Principal | None: ...
     @property
     def expires_at(self) -> int:
         """When its credential is no longer valid (ms)."""
         ...
 
     def opened(self) -> None: ...
-    async def greet(self, asker: Asker) -> None: ...
+    async def greet(self, principal: Principal) -> None: ...
     def take(self, payload: bytes | None) -> bool: ...
     async def handle(self) -> None: ...
     def charge_overhead(self) -> None: ...
@@ -82,23 +82,25 @@ class Gateway:
         self.node = node
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)
-        self._connections: set[Served] = set()
+        self._connections: set[ClientConnection] = set()
         self._numbers = itertools.count(1)
         self._debug = debugging()
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    async def serve(self, wire: Wire, asker: Asker | None) -> None:
-        """Serves one socket until it ends. `asker` is None when no credential came with it."""
-        connection = Connection(self.node, self.auth, self.sampler, wire, self.new_log())
-        await self.serve_connection(connection, asker)
+    async def serve(self, wire: Transport, principal: Principal | None) -> None:
+        """Serves one socket until it ends. `principal` is None when no credential came with it."""
+        connection = RegistryConnection(self.node, self.auth, self.sampler, wire, self.new_log())
+        await self.serve_connection(connection, principal)
 
-    def new_log(self) -> SocketLog:
+    def new_log(self) -> ConnectionLog:
         """The log of one more socket."""
-        return SocketLog(next(self._numbers), debug=self._debug)
+        return ConnectionLog(next(self._numbers), debug=self._debug)
 
-    async def serve_connection(self, connection: Served, asker: Asker | None) -> None:
+    async def serve_connection(
+        self, connection: ClientConnection, principal: Principal | None
+    ) -> None:
         """Serves one socket until it ends, through whatever takes its messages."""
         wire, metrics = connection.wire, self.node.metrics
         self._connections.add(connection)
@@ -111,8 +113,8 @@ class Gateway:
                     wire.close(GOING_AWAY, self._come_back())
                 elif wire.over_limit:
                     wire.close(OVERLOADED, "too many connections")
-                elif asker is not None:
-                    await connection.greet(asker)
+                elif principal is not None:
+                    await connection.greet(principal)
                 await self._read(connection, wire)
         finally:
             # A signal: when the socket goes the handler is cancelled, and could not await.
@@ -121,7 +123,7 @@ class Gateway:
             metrics.connections -= 1
             await wire.finish()
 
-    async def _read(self, connection: Served, wire: Wire) -> None:
+    async def _read(self, connection: ClientConnection, wire: Transport) -> None:
         wire.listen(connection)
         try:
             while True:
@@ -134,7 +136,7 @@ class Gateway:
                     await connection.handle()
                 if wire.overhead:
                     connection.charge_overhead()
-        except WireClosed:
+        except TransportClosed:
             pass
 
     async def watch(self) -> None:
@@ -154,7 +156,7 @@ class Gateway:
                         wire.cut()
                 elif now > wire.heard_at + settings.keepalive_interval_s:
                     wire.ping()
-                if connection.asker is None:
+                if connection.principal is None:
                     if now > wire.opened_at + settings.credential_deadline_s:
                         wire.close(NO_CREDENTIAL, "no credential")
                 elif connection.expires_at <= now_ms:
@@ -186,10 +188,10 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
     async def connect() -> None:
         """Upgrades, and hands the wire over; a credential that is not valid refuses the upgrade."""
         credential = credential_from(websocket)
-        asker = await gateway.auth.authenticate(credential)
+        principal = await gateway.auth.authenticate(credential)
         deprecated = credential is not None and credential.deprecated
         await accept(
-            lambda wire: gateway.serve(wire, asker),
+            lambda wire: gateway.serve(wire, principal),
             Headers({"Deprecation": DEPRECATION} if deprecated else {}),
         )
 
@@ -197,12 +199,12 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
 
 
 async def accept(
-    serve: Callable[[Wire], Awaitable[None]],
+    serve: Callable[[Transport], Awaitable[None]],
     headers: Headers,
 ) -> None:
     """Accepts the upgrade at hand, and has the wire served after this."""
     extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
-    handover: Handover | None = extensions.get(WIRE_EXTENSION)
+    handover: Handover | None = extensions.get(TRANSPORT_EXTENSION)
     if handover is None:
         raise NotImplementedHere.field("Upgrade", "needs HTTP/1.1 on this server's own port")
     await websocket.accept(headers)

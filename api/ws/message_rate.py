@@ -22,7 +22,7 @@ def weight(size: int) -> int:
     return -(-size // MESSAGE_BYTES) or 1
 
 
-class Allowance:
+class MessageRate:
     """What one client has left. Messages that are refused count too: whoever floods is closed."""
 
     __slots__ = ("_counted_at", "_left", "_settings")

@@ -1,7 +1,7 @@
 """The rules of an instance with a tape that runs along: each call goes onto it, as it ended.
 
-`TapedInstance` is an `Instance`; only its rules are wrapped, those methods that change it. What can
-be asked of it costs what it always does, and an instance without a tape pays nothing at all.
+`RecordingInstance` is an `Instance`; only its rules are wrapped, those methods that change it. What
+can be asked of it costs what it always does, and an instance without a tape pays nothing at all.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _class(origin: Any) -> type:
 CALLS: Final = {rule: Call(rule) for rule in (OPENING, *RULES)}
 
 
-class TapedInstance(Instance):
+class RecordingInstance(Instance):
     """An instance whose rules go onto a tape; the arguments are those of `Room`."""
 
     def __init__(self, tape: Tape, *args: Any, **kwargs: Any) -> None:
@@ -180,7 +180,7 @@ def _taped(call: Call) -> Callable[..., Any]:
     rule, function, mutable = call.rule, call.function, call.mutable
 
     @functools.wraps(function)
-    def taped(self: TapedInstance, *args: Any, **kwargs: Any) -> Any:
+    def taped(self: RecordingInstance, *args: Any, **kwargs: Any) -> Any:
         if self._within:  # a rule of a rule
             return function(self, *args, **kwargs)
         packed = call.packed(args, kwargs) if mutable else (args, kwargs)
@@ -200,4 +200,4 @@ def _taped(call: Call) -> Callable[..., Any]:
 
 
 for _rule in RULES:
-    setattr(TapedInstance, _rule, _taped(CALLS[_rule]))
+    setattr(RecordingInstance, _rule, _taped(CALLS[_rule]))

@@ -17,7 +17,7 @@ import msgspec
 
 from reileta.diagnostics.recording import Called, Ended, NotARecording, Opened, Reader, Received
 from reileta.diagnostics.recording_instance import CALLS, OPENING
-from reileta.diagnostics.stable_repr import plain
+from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.instance import Instance
 
 
@@ -208,4 +208,4 @@ def state(rules: Instance) -> dict[str, Any]:
 
 def digest(rules: Instance) -> bytes:
     """The SHA-256 of the state, by which two are told apart."""
-    return hashlib.sha256(plain(state(rules), whole=True).encode()).digest()
+    return hashlib.sha256(stable_repr(state(rules), whole=True).encode()).digest()

@@ -12,7 +12,7 @@ from typing import Any
 from reileta.diagnostics.recording import Reason
 from reileta.diagnostics.recording_instance import OPENING
 from reileta.diagnostics.replay import Played, Replay, Step, state
-from reileta.diagnostics.stable_repr import plain
+from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.events import Happening
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Instance, Spoken
 
@@ -25,7 +25,7 @@ _REASONS: dict[Reason, str] = {
 }
 
 
-def retell(replay: Replay, *, steps: bool = False) -> Iterator[str]:
+def report(replay: Replay, *, steps: bool = False) -> Iterator[str]:
     """The lines of the whole replay, which is played on the way; `steps` has each message told."""
     opened = replay.opened
     yield f"{opened.instance}, from {_time(opened.at)} on, recorded by reileta {opened.reileta}"
@@ -67,7 +67,7 @@ def _step(step: Step, begin_ms: int) -> Iterator[str]:
     if message is None:
         yield "at the start"
     else:
-        said = f"#{step.number} {_since(message.at, begin_ms)} {plain(message.kind)[1:-1]}"
+        said = f"#{step.number} {_since(message.at, begin_ms)} {stable_repr(message.kind)[1:-1]}"
         said += f", message {message.id}"
         if message.cause:
             said += f" caused by {message.cause}"
@@ -83,8 +83,10 @@ def _step(step: Step, begin_ms: int) -> Iterator[str]:
 
 
 def _played(played: Played) -> Iterator[str]:
-    rule = "Instance" if played.rule == OPENING else plain(played.rule)[1:-1]
-    arguments = ", ".join(f"{name}={plain(value)}" for name, value in played.arguments.items())
+    rule = "Instance" if played.rule == OPENING else stable_repr(played.rule)[1:-1]
+    arguments = ", ".join(
+        f"{name}={stable_repr(value)}" for name, value in played.arguments.items()
+    )
     yield f"    {rule}({arguments})"
     if played.error is not None:
         yield f"        raises {_error(played.error)}"
@@ -97,20 +99,20 @@ def _played(played: Played) -> Iterator[str]:
 
 def _error(error: Exception) -> str:
     said = str(error)
-    return f"{type(error).__name__}: {plain(said)[1:-1]}" if said else type(error).__name__
+    return f"{type(error).__name__}: {stable_repr(said)[1:-1]}" if said else type(error).__name__
 
 
 def _answer(answer: Any) -> Iterator[str]:
     if isinstance(answer, Spoken):
         yield _spoken(answer)
     elif isinstance(answer, list):
-        yield from (plain(happening) for happening in answer)
+        yield from (stable_repr(happening) for happening in answer)
     elif isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list):
         happenings: list[Happening] = answer[1]
-        yield f"answers {plain(answer[0])}"
-        yield from (plain(happening) for happening in happenings)
+        yield f"answers {stable_repr(answer[0])}"
+        yield from (stable_repr(happening) for happening in happenings)
     elif answer is not None:
-        yield f"answers {plain(answer)}"
+        yield f"answers {stable_repr(answer)}"
 
 
 def _spoken(spoken: Spoken) -> str:
@@ -118,7 +120,7 @@ def _spoken(spoken: Spoken) -> str:
         return "goes to everyone else"
     if spoken == DROPPED:
         return "is dropped: what is kept is newer"
-    return f"goes to {plain(spoken.to)}"
+    return f"goes to {stable_repr(spoken.to)}"
 
 
 def _end(replay: Replay) -> Iterator[str]:
@@ -126,7 +128,7 @@ def _end(replay: Replay) -> Iterator[str]:
     if ended is not None:
         said = _REASONS[ended.reason]
         if ended.error is not None:
-            said += f" ({plain(ended.error)[1:-1]})"
+            said += f" ({stable_repr(ended.error)[1:-1]})"
         yield f"{_since(ended.at, replay.opened.at)}: {said}"
     elif damage is None:
         yield "the recording breaks off: the server runs still, or was killed"
@@ -148,6 +150,6 @@ def _state(rules: Instance) -> Iterator[str]:
     for name, value in state(rules).items():
         if isinstance(value, list):
             yield f"    {name}: {len(value)}"
-            yield from (f"        {plain(one)}" for one in value)
+            yield from (f"        {stable_repr(one)}" for one in value)
         else:
-            yield f"    {name}: {plain(value)}"
+            yield f"    {name}: {stable_repr(value)}"

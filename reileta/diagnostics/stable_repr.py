@@ -20,7 +20,7 @@ _CONTROL: Final = {
 }
 
 
-def plain(value: Any, *, whole: bool = False) -> str:
+def stable_repr(value: Any, *, whole: bool = False) -> str:
     """The value in one line. With `whole`, payloads stand for themselves by their SHA-256."""
     if isinstance(value, str):
         return quoted(value)
@@ -28,19 +28,20 @@ def plain(value: Any, *, whole: bool = False) -> str:
         return _payload(value, whole)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (
-            f"{one.name}={plain(getattr(value, one.name), whole=whole)}"
+            f"{one.name}={stable_repr(getattr(value, one.name), whole=whole)}"
             for one in dataclasses.fields(value)
         )
         return f"{type(value).__name__}({', '.join(fields)})"
     if isinstance(value, Mapping):
         inner = (
-            f"{plain(key, whole=whole)}: {plain(one, whole=whole)}" for key, one in value.items()
+            f"{stable_repr(key, whole=whole)}: {stable_repr(one, whole=whole)}"
+            for key, one in value.items()
         )
         return f"{{{', '.join(inner)}}}"
     if isinstance(value, AbstractSet):
-        return f"{{{', '.join(sorted(plain(one, whole=whole) for one in value))}}}"
+        return f"{{{', '.join(sorted(stable_repr(one, whole=whole) for one in value))}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(plain(one, whole=whole) for one in value)}]"
+        return f"[{', '.join(stable_repr(one, whole=whole) for one in value)}]"
     return str(value)
 
 

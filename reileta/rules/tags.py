@@ -29,7 +29,7 @@ OFFICIAL: Final = "avr:official"
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class TagVocabulary:
     """Which tags one kind of object may have.
 
     Attributes:
@@ -86,28 +86,28 @@ class Vocabulary:
         return tags
 
 
-USER_TAGS: Final = Vocabulary(
+USER_TAGS: Final = TagVocabulary(
     groups=(),
     others=frozenset({ADMIN_TAG}),
     defaults=(),
     admin_only=frozenset({ADMIN_TAG}),
     invalid=UserInvalid,
 )
-WORLD_TAGS: Final = Vocabulary(
+WORLD_TAGS: Final = TagVocabulary(
     groups=(("avr:public", "avr:private"), ("avr:development", "avr:release")),
     others=frozenset({OFFICIAL}),
     defaults=("avr:public",),
     admin_only=frozenset({OFFICIAL}),
     invalid=WorldInvalid,
 )
-INSTANCE_TAGS: Final = Vocabulary(
+INSTANCE_TAGS: Final = TagVocabulary(
     groups=(ACCESS_TAGS,),
     others=frozenset({PERMANENT, OFFICIAL}),
     defaults=(PUBLIC,),
     admin_only=frozenset({PERMANENT, OFFICIAL}),
     invalid=InstanceInvalid,
 )
-SERVICE_TAGS: Final = Vocabulary(
+SERVICE_TAGS: Final = TagVocabulary(
     groups=(),
     others=frozenset({OFFICIAL}),
     defaults=(),

@@ -15,7 +15,7 @@ from reileta.settings import Settings
 from reileta.store.assets import Assets
 from reileta.store.bans import Bans
 from reileta.store.blobs import Blobs
-from reileta.store.change_feed import Feed
+from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Queries, asyncio_loop
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
@@ -24,24 +24,24 @@ from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
 from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
-from reileta.store.moderation_log import Moderations
-from reileta.store.moderation_writes import Deeds
+from reileta.store.moderation_log import ModerationLog
+from reileta.store.moderation_writes import ModerationWrites
 from reileta.store.moderators import Moderators
 from reileta.store.quotas import Quotas
 from reileta.store.resources import Resources
-from reileta.store.server_info import Identities, Identity
+from reileta.store.server_info import ServerInfo, ServerInfos
 from reileta.store.services import Services
-from reileta.store.session_states import States
+from reileta.store.session_states import SessionStates
 from reileta.store.sessions import Sessions
 from reileta.store.tokens import Tokens
-from reileta.store.user_profiles import Profiles
+from reileta.store.user_profiles import UserProfiles
 from reileta.store.users import Users
 from reileta.store.worlds import Worlds
 
 FILES_FOLDER: Final = "files"
 """Where in the data folder the files are."""
 
-__all__ = ["Database", "Identity", "Queries", "Store", "open_store"]
+__all__ = ["Database", "Queries", "ServerInfo", "Store", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +56,22 @@ class Store:
     instances: Instances
     bans: Bans
     moderators: Moderators
-    moderations: Moderations
-    deeds: Deeds
-    identity: Identities
+    moderations: ModerationLog
+    deeds: ModerationWrites
+    identity: ServerInfos
     follows: Follows
-    profiles: Profiles
+    profiles: UserProfiles
     services: Services
     assets: Assets
     images: Images
     blobs: Blobs
     files: FileStore
     """The files themselves; `blobs` says which are wanted."""
-    states: States
+    states: SessionStates
     resources: Resources
     leases: Leases
     networks: Networks
-    changes: Feed
+    changes: ChangeFeed
     """What other processes change, once its `begin` was called."""
 
 
@@ -105,7 +105,7 @@ async def open_store(
         )
         stack.push_async_callback(database.close)
         await migrate(database, clock, known_migrations())
-        identity = Identities(database, clock, settings.title)
+        identity = ServerInfos(database, clock, settings.title)
         await identity.get()
         if files is None:
             files = LocalFiles(settings.data / FILES_FOLDER)
@@ -120,11 +120,11 @@ async def open_store(
             instances=Instances(database, clock, quotas),
             bans=Bans(database),
             moderators=Moderators(database),
-            moderations=Moderations(database, quotas),
-            deeds=Deeds(database, quotas),
+            moderations=ModerationLog(database, quotas),
+            deeds=ModerationWrites(database, quotas),
             identity=identity,
             follows=Follows(database, clock, limit=settings.follows_per_user),
-            profiles=Profiles(database),
+            profiles=UserProfiles(database),
             services=Services(database, clock, quotas),
             assets=Assets(
                 database,
@@ -136,9 +136,9 @@ async def open_store(
             images=Images(database, clock, blobs),
             blobs=blobs,
             files=files,
-            states=States(database),
+            states=SessionStates(database),
             resources=Resources(database, clock, types, quotas),
             leases=Leases(database, clock, types),
             networks=Networks(database, clock),
-            changes=Feed(database),
+            changes=ChangeFeed(database),
         )

@@ -2,8 +2,8 @@
 
 Triggers write a row for each user, session, token and instance of which a server remembers
 something, with the process that changed it. A server asks for the rows of others since it last
-asked (`Feed.next`). A transaction that began earlier can end later, so "since" is a snapshot of the
-database's and not a number: a row can come within two answers, and is given out once.
+asked (`ChangeFeed.next`). A transaction that began earlier can end later, so "since" is a snapshot
+of the database's and not a number: a row can come within two answers, and is given out once.
 
 Nothing is lost over an outage of the database, for the rows are in the transactions themselves.
 They are kept for `KEPT_S`; a server that could not ask for longer is told so (`Changed.gap`).
@@ -46,7 +46,7 @@ class Changed:
         )
 
 
-class Feed:
+class ChangeFeed:
     """One reader of the change feed, from the time of `begin` on."""
 
     def __init__(self, database: Database) -> None:

@@ -28,7 +28,7 @@ from reileta.concurrency import plain_nursery
 from reileta.errors import DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.startup import StartupError
-from reileta.store.read_cache import Reads, written_by
+from reileta.store.read_cache import ReadCache, written_by
 from reileta.store.storable import check_storable
 
 Row: TypeAlias = asyncpg.Record
@@ -135,7 +135,7 @@ class Database(Queries):
 
         `remember` has `recall` remember rows: right where no other server writes to it.
         """
-        self.reads: Reads[Row] = Reads(enabled=remember)
+        self.reads: ReadCache[Row] = ReadCache(enabled=remember)
         self._loop = loop
         self._url = url
         self.name = f"reileta {secrets.token_hex(4)}"
@@ -172,7 +172,7 @@ class Database(Queries):
             await self._loop.run_aio_coroutine(closed())
 
     def generation(self, tables: Iterable[str]) -> int | None:
-        """`Reads.generation`; None also while the database is away."""
+        """`ReadCache.generation`; None also while the database is away."""
         return self.reads.generation(tables) if self.available else None
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:

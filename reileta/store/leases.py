@@ -12,15 +12,15 @@ from contextlib import asynccontextmanager
 
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
 from reileta.records import Held, Lease
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.store.database import Queries
-from reileta.store.resource_rows import Lost, Shelf
+from reileta.store.resource_rows import LostLease, ResourceTable
 
-__all__ = ["Leases", "Lost"]
+__all__ = ["Leases", "LostLease"]
 
 
-class Leases(Shelf):
-    async def acquire(self, name: Name, who: Claimant, *, until: int) -> Held:
+class Leases(ResourceTable):
+    async def acquire(self, name: ResourceKey, who: Claimant, *, until: int) -> Held:
         """`Resource.acquire`, in the database: until then (ms) the session keeps it without a
         WebSocket. Raises ResourceNotFound, SessionNotFound, and what that raises."""
         async with self.queries.transaction() as transaction:
@@ -35,12 +35,12 @@ class Leases(Shelf):
             mine = await transaction.fetch_one(
                 "SELECT type, number FROM leases WHERE session_id = $1", who.session
             )
-            has = None if mine is None else Name(mine["type"], mine["number"])
+            has = None if mine is None else ResourceKey(mine["type"], mine["number"])
             after = (await self.locked(transaction, name)).acquire(who, has, until)
             await self.lease(transaction, name.number, after.lease)
         return Held(after.record, after.lease.fence, until)
 
-    async def release(self, name: Name, who: Claimant) -> Lost | None:
+    async def release(self, name: ResourceKey, who: Claimant) -> LostLease | None:
         """`Resource.release`, in the database; None if nobody had it.
 
         Raises ResourceNotFound and ResourceTaken.
@@ -51,7 +51,7 @@ class Leases(Shelf):
             if after is before:
                 return None
             await self.lease(transaction, name.number, after.lease)
-        return Lost(who.session, name, before.lease.fence)
+        return LostLease(who.session, name, before.lease.fence)
 
     async def of_session(self, session_id: str) -> Held | None:
         """What the session has."""
@@ -61,7 +61,7 @@ class Leases(Shelf):
         if mine is None:
             return None
         try:
-            found = await self.find(self.queries, Name(mine["type"], mine["number"]))
+            found = await self.find(self.queries, ResourceKey(mine["type"], mine["number"]))
         except (ResourceNotFound, ResourceTypeUnknown):  # deleted now; or a type of before
             return None
         if found.lease.session != session_id:
@@ -75,7 +75,7 @@ class Leases(Shelf):
         )
         return kept > 0
 
-    async def lose(self, session_id: str) -> Lost | int | None:
+    async def lose(self, session_id: str) -> LostLease | int | None:
         """The session has been away: takes its resource, if its time is over.
 
         Else, until when it keeps it (ms), for some server says that it is there. None if it has
@@ -92,9 +92,9 @@ class Leases(Shelf):
             if row["until"] > now:
                 return int(row["until"])
             await self.lease(transaction, row["number"], Lease(row["fence"]))
-        return Lost(session_id, Name(row["type"], row["number"]), row["fence"])
+        return LostLease(session_id, ResourceKey(row["type"], row["number"]), row["fence"])
 
-    async def tend(self, present: Collection[str], *, until: int) -> list[Lost]:
+    async def tend(self, present: Collection[str], *, until: int) -> list[LostLease]:
         """The sessions that have a WebSocket here keep what they have until then (ms); then
         whatever is overdue, of whatever server's, is taken.
 
@@ -119,11 +119,12 @@ class Leases(Shelf):
                 self.clock.now_ms(),
             )
         return [
-            Lost(row["session_id"], Name(row["type"], row["number"]), row["fence"]) for row in rows
+            LostLease(row["session_id"], ResourceKey(row["type"], row["number"]), row["fence"])
+            for row in rows
         ]
 
     @asynccontextmanager
-    async def unheld(self, name: Name, session_id: str | None) -> AsyncIterator[Queries]:
+    async def unheld(self, name: ResourceKey, session_id: str | None) -> AsyncIterator[Queries]:
         """A transaction in which nobody but the session can have the resource.
 
         For changes that come by another way, such as R's face: they go into these queries.

@@ -10,7 +10,7 @@ from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas
 
 
-class Moderations:
+class ModerationLog:
     def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._quotas = quotas

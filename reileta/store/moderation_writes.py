@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from reileta.errors import DatabaseUnavailable, ReiletaError
-from reileta.records import Ban, Deed, Dismissal, Moderation, Naming, Pardon
+from reileta.records import Ban, Deed, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
 from reileta.store.bans import Bans
 from reileta.store.database import Queries
-from reileta.store.moderation_log import Moderations
+from reileta.store.moderation_log import ModerationLog
 from reileta.store.moderators import Moderators
 from reileta.store.quotas import DEFAULT, Quotas
 
 
-class Deeds:
+class ModerationWrites:
     def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._quotas = quotas
@@ -44,18 +44,18 @@ class Deeds:
     async def _write(self, deeds: Sequence[Deed]) -> None:
         async with self._queries.transaction() as queries:
             bans, moderators = Bans(queries), Moderators(queries)
-            moderations = Moderations(queries, self._quotas)
+            moderations = ModerationLog(queries, self._quotas)
             for deed in deeds:
                 match deed:
                     case Ban():
                         await bans.put(deed)
-                    case Pardon():
+                    case LiftBan():
                         await bans.remove(deed.instance_id, deed.user)
-                    case Naming():
+                    case ModeratorAddition():
                         await moderators.put(
                             deed.instance_id, deed.user, by=deed.by, now_ms=deed.created_at
                         )
-                    case Dismissal():
+                    case ModeratorRemoval():
                         await moderators.remove(deed.instance_id, deed.user)
                     case Moderation():
                         await moderations.note(deed)

@@ -1,13 +1,13 @@
 """Reads of the database that are remembered until a table of theirs is written to.
 
-All statements of a process pass through `postgres.py`, which tells `Reads` of each write once it
-is committed and before its caller goes on. So what one client is told was changed is what every
+All statements of a process pass through `postgres.py`, which tells `ReadCache` of each write once
+it is committed and before its caller goes on. So what one client is told was changed is what every
 request after it reads.
 
 Of other processes' writes, `forget` tells: the change feed calls it for those to users, sessions,
-tokens and owners (`store/changes.py`). Others are not seen. Therefore `Reads` remembers by itself
-only over the embedded database, which one server has; commands (`reileta admin grant`) use it too,
-and what they change is read after `TTL_S` at the latest.
+tokens and owners (`store/changes.py`). Others are not seen. Therefore `ReadCache` remembers by
+itself only over the embedded database, which one server has; commands (`reileta admin grant`) use
+it too, and what they change is read after `TTL_S` at the latest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import trio
 
-from reileta.bounded_cache import Remembered
+from reileta.bounded_cache import BoundedCache
 from reileta.errors import DatabaseUnavailable
 
 R = TypeVar("R", bound=Iterable[Any])  # a row
@@ -72,7 +72,7 @@ def written_by(sql: str) -> frozenset[str]:
     return written | {_BESIDE[table] for table in written if table in _BESIDE}
 
 
-class Reads(Generic[R]):
+class ReadCache(Generic[R]):
     """The generations of the tables, and the rows that were read of them."""
 
     def __init__(self, *, enabled: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +80,7 @@ class Reads(Generic[R]):
         self._monotonic = monotonic
         self._generations = dict.fromkeys(TABLES, 0)
         self._unsettled_until_s = 0.0
-        self._rows: Remembered[list[R]] = Remembered(LIMIT_BYTES, TTL_S, monotonic)
+        self._rows: BoundedCache[list[R]] = BoundedCache(LIMIT_BYTES, TTL_S, monotonic)
 
     def generation(self, tables: Iterable[str]) -> int | None:
         """A number that grows with each write to one of the tables.

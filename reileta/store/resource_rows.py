@@ -14,17 +14,17 @@ from reileta.errors import ResourceNotFound
 from reileta.records import Lease
 from reileta.records import Resource as Record
 from reileta.rules.resource.json_values import Json, load
-from reileta.rules.resource.resource import Name, Resource
+from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import WORLD, ResourceTypes, tags_of
 from reileta.store.database import Queries, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostLease:
     """A session has a resource no more."""
 
     session_id: str
-    name: Name
+    name: ResourceKey
     fence: int
 
 
@@ -36,7 +36,7 @@ _FOUND: Final = (
 )
 
 
-class Shelf:
+class ResourceTable:
     """What `Resources` and `Leases` are made of.
 
     `types` are those that there are; a name that is none raises ResourceTypeUnknown.
@@ -47,7 +47,7 @@ class Shelf:
         self.clock: Final = clock
         self.types: Final = types
 
-    async def find(self, queries: Queries, name: Name) -> Resource:
+    async def find(self, queries: Queries, name: ResourceKey) -> Resource:
         kind = self.types.of(name.type)
         row = await queries.fetch_one(_FOUND.format(table=table(name.type)), name.number)
         if row is None or (name.type != WORLD and row["type"] != name.type):
@@ -57,7 +57,7 @@ class Shelf:
             lease = Lease(row["fence"], row["session_id"], row["holder"], row["until"])
         return Resource(record(name.type, row, frozenset(row["shares"])), lease, kind)
 
-    async def locked(self, transaction: Queries, name: Name) -> Resource:
+    async def locked(self, transaction: Queries, name: ResourceKey) -> Resource:
         """The resource, whose lease nobody else changes or relies on until the transaction's end.
 
         Raises ResourceNotFound.

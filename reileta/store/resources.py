@@ -15,17 +15,17 @@ from reileta.errors import UserNotFound, VersionConflict
 from reileta.records import ADMIN_TAG, Page
 from reileta.records import Resource as Record
 from reileta.rules.resource.json_values import Json, encode
-from reileta.rules.resource.resource import Claimant, Name, Resource
+from reileta.rules.resource.resource import Claimant, Resource, ResourceKey
 from reileta.rules.resource.types import WORLD, Content, ResourceTypes
 from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries
 from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas, ensure_below
-from reileta.store.resource_rows import Lost, Shelf, record, table, world_columns
+from reileta.store.resource_rows import LostLease, ResourceTable, record, table, world_columns
 from reileta.store.worlds import Worlds
 
 
-class Resources(Shelf):
+class Resources(ResourceTable):
     def __init__(
         self, queries: Queries, clock: Clock, types: ResourceTypes, quotas: Quotas = DEFAULT
     ) -> None:
@@ -43,7 +43,7 @@ class Resources(Shelf):
             made = await Worlds(self.queries, self.clock, self.quotas).create(
                 title=content.title, owner=who.user, **world_columns(content.data)
             )
-            return (await self.get(Name(WORLD, made.number))).record
+            return (await self.get(ResourceKey(WORLD, made.number))).record
         try:
             async with self.queries.transaction() as transaction:
                 await self.quotas.ensure_room_for_document(transaction, who.user)
@@ -62,7 +62,7 @@ class Resources(Shelf):
         assert row is not None
         return record(type_, row, frozenset())
 
-    async def get(self, name: Name) -> Resource:
+    async def get(self, name: ResourceKey) -> Resource:
         """The resource as it stands, with its lease. Raises ResourceNotFound."""
         return await self.find(self.queries, name)
 
@@ -94,7 +94,7 @@ class Resources(Shelf):
 
     async def write(
         self,
-        name: Name,
+        name: ResourceKey,
         who: Claimant,
         *,
         fence: int | None,
@@ -140,7 +140,7 @@ class Resources(Shelf):
         return after
 
     async def delete(
-        self, name: Name, who: Claimant, *, fence: int | None, if_version: int | None
+        self, name: ResourceKey, who: Claimant, *, fence: int | None, if_version: int | None
     ) -> Record:
         """Deletes it, with its lease and shares; returns what it was.
 
@@ -155,7 +155,7 @@ class Resources(Shelf):
             )
         return found.record
 
-    async def share(self, name: Name, who: Claimant, user_id: str) -> Record:
+    async def share(self, name: ResourceKey, who: Claimant, user_id: str) -> Record:
         """Lets another user use it, too. Raises ResourceNotFound, PermissionDenied, UserNotFound,
         and QuotaReached."""
         async with self.queries.transaction() as transaction:
@@ -178,8 +178,8 @@ class Resources(Shelf):
         return shared.record
 
     async def unshare(
-        self, name: Name, who: Claimant, user_id: str
-    ) -> tuple[Record | None, Lost | None]:
+        self, name: ResourceKey, who: Claimant, user_id: str
+    ) -> tuple[Record | None, LostLease | None]:
         """Takes that back.
 
         Returns the resource (None if the asker may not see it afterwards), and what the user has
@@ -197,7 +197,7 @@ class Resources(Shelf):
             lost = None
             if before.lease.session is not None and after.lease.session is None:
                 await self.lease(transaction, name.number, after.lease)
-                lost = Lost(before.lease.session, name, before.lease.fence)
+                lost = LostLease(before.lease.session, name, before.lease.fence)
         return after.record if after.visible_to(who) else None, lost
 
 

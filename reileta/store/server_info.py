@@ -12,7 +12,7 @@ from reileta.store.query_builder import assignments
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ServerInfo:
     """The server as its operator named it. `id` is a UUID, made at the first start and kept."""
 
     id: str
@@ -23,7 +23,7 @@ class Identity:
     updated_at: int
 
 
-class IdentityUpdate(TypedDict, total=False):
+class ServerInfoUpdate(TypedDict, total=False):
     """What of it can change; what is left out stays."""
 
     title: str
@@ -31,7 +31,7 @@ class IdentityUpdate(TypedDict, total=False):
     icon: str | None
 
 
-class Identities:
+class ServerInfos:
     """The one identity of a database."""
 
     def __init__(self, queries: Queries, clock: Clock, title: str) -> None:
@@ -39,7 +39,7 @@ class Identities:
         self._clock = clock
         self._title = title
 
-    async def get(self) -> Identity:
+    async def get(self) -> ServerInfo:
         """The server's identity, which is made, with the setting's title, if there is none yet."""
         row = await self._queries.recall_one("SELECT * FROM server")
         if row is None:
@@ -54,10 +54,10 @@ class Identities:
         assert row is not None
         return _identity(row)
 
-    async def update(self, **changes: Unpack[IdentityUpdate]) -> Identity:
+    async def update(self, **changes: Unpack[ServerInfoUpdate]) -> ServerInfo:
         """The identity with the changes."""
         await self.get()
-        sets, values = assignments(changes, IdentityUpdate.__annotations__)
+        sets, values = assignments(changes, ServerInfoUpdate.__annotations__)
         row = await self._queries.fetch_one(
             f"UPDATE server SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of IdentityUpdate
             "RETURNING *",
@@ -68,8 +68,8 @@ class Identities:
         return _identity(row)
 
 
-def _identity(row: Row) -> Identity:
-    return Identity(
+def _identity(row: Row) -> ServerInfo:
+    return ServerInfo(
         id=row["id"],
         title=row["title"],
         description=row["description"],

@@ -7,7 +7,7 @@ from reileta.rules.resource.json_values import Json, load
 from reileta.store.database import Queries
 
 
-class States:
+class SessionStates:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 

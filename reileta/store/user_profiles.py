@@ -23,7 +23,7 @@ _FRIENDS = (
 )
 
 
-class Profiles:
+class UserProfiles:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token, World
 from reileta.rules.visibility import Audience, of_world
-from reileta.store.leases import Lost
+from reileta.store.leases import LostLease
 
 
 class FakeEstates:
@@ -18,7 +18,7 @@ class FakeEstates:
     async def of_session(self, session_id: str) -> Held | list[Token] | None:
         return None
 
-    async def tend(self, present: Collection[str], *, until: int) -> list[Lost]:
+    async def tend(self, present: Collection[str], *, until: int) -> list[LostLease]:
         return []
 
     async def seen(self, ids: Collection[str]) -> None:

@@ -11,12 +11,18 @@ from typing import Any
 import trio
 
 from actors.node import Node
-from actors.session.messages import Acquire, Open, Patch, Release, Write
+from actors.session.messages import (
+    AcquireResource,
+    OpenSocket,
+    PatchState,
+    ReleaseResource,
+    WriteResource,
+)
 from reileta.errors import ReiletaError
 from reileta.observability.metrics import Metrics
 from reileta.records import Resource
-from reileta.rules.instance.access import Asker
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.instance.access import Principal
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import Content
 from reileta.settings import Settings
 from reileta.store import Store
@@ -58,36 +64,36 @@ class Someone:
     """A user's session, through one token."""
 
     node: Node
-    asker: Asker
+    principal: Principal
 
     @property
     def claimant(self) -> Claimant:
-        return Claimant(self.asker.session_id, self.asker.user.id)
+        return Claimant(self.principal.session_id, self.principal.user.id)
 
     async def open(self, line: FakeLine | None = None) -> FakeLine:
         """A line of it, greeted."""
         line = line or FakeLine()
-        ref = await self.node.session(self.asker)
-        await ref.ask(Open(line, self.asker.token_hash, self.asker.token_expires))
+        ref = await self.node.session(self.principal)
+        await ref.ask(OpenSocket(line, self.principal.token_hash, self.principal.token_expires))
         return line
 
     async def patch(self, line: FakeLine, event_id: str, **patch: Any) -> None:
-        (await self.node.session(self.asker)).tell(Patch(line, event_id, patch))
+        (await self.node.session(self.principal)).tell(PatchState(line, event_id, patch))
 
-    async def acquire(self, name: Name) -> int:
-        ref = await self.node.session(self.asker)
-        return (await ref.ask(Acquire(name, self.claimant))).fence
+    async def acquire(self, name: ResourceKey) -> int:
+        ref = await self.node.session(self.principal)
+        return (await ref.ask(AcquireResource(name, self.claimant))).fence
 
-    async def release(self, name: Name) -> None:
-        await (await self.node.session(self.asker)).ask(Release(name, self.claimant))
+    async def release(self, name: ResourceKey) -> None:
+        await (await self.node.session(self.principal)).ask(ReleaseResource(name, self.claimant))
 
-    async def write(self, name: Name, **patch: Any) -> Resource:
-        ref = await self.node.session(self.asker)
-        return await ref.ask(Write(name, self.claimant, patch, None))
+    async def write(self, name: ResourceKey, **patch: Any) -> Resource:
+        ref = await self.node.session(self.principal)
+        return await ref.ask(WriteResource(name, self.claimant, patch, None))
 
-    async def document(self) -> Name:
+    async def document(self) -> ResourceKey:
         made = await self.node.store.resources.create("document", self.claimant, Content("Door"))
-        return Name("document", made.number)
+        return ResourceKey("document", made.number)
 
 
 async def someone(
@@ -115,12 +121,14 @@ async def someone(
         refresh_expires=expires,
         limit=32,
     )
-    return Someone(node, Asker(made, session, token.id, expires_at=expires, token_expires=expires))
+    return Someone(
+        node, Principal(made, session, token.id, expires_at=expires, token_expires=expires)
+    )
 
 
 async def sibling(one: Someone) -> Someone:
     """Another token of the same session."""
-    return await someone(one.node, session=one.asker.session_id, user=one.asker.user.id)
+    return await someone(one.node, session=one.principal.session_id, user=one.principal.user.id)
 
 
 @asynccontextmanager

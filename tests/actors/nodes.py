@@ -20,8 +20,8 @@ from actors.instance.messages import (
     InstanceMessage,
     Join,
     Leave,
+    SendData,
     SessionMessage,
-    Speak,
 )
 from actors.node import Node
 from actors.runtime.message import Message
@@ -31,7 +31,7 @@ from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.records import Ban, Deed, User
 from reileta.records import Instance as InstanceRecord
-from reileta.rules.instance.access import Asker, Visitor
+from reileta.rules.instance.access import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry, FakeWorlds
@@ -211,9 +211,11 @@ def account(number: int, *, admin: bool = False) -> User:
     )
 
 
-def asker(number: int, session: int = 0, *, admin: bool = False, token: int = 0) -> Asker:
+def principal(number: int, session: int = 0, *, admin: bool = False, token: int = 0) -> Principal:
     """A session of a user, through one of its credentials."""
-    return Asker(account(number, admin=admin), f"s_{number}.{session}", b"%d.%d" % (number, token))
+    return Principal(
+        account(number, admin=admin), f"s_{number}.{session}", b"%d.%d" % (number, token)
+    )
 
 
 @dataclass
@@ -221,7 +223,7 @@ class Client:
     """A socket of a session."""
 
     world: World
-    asker: Asker
+    principal: Principal
     session: Ref[SessionMessage]
     sink: FakeSink
 
@@ -242,7 +244,7 @@ class Client:
         instance: str = ROOM,
     ) -> None:
         seat = self.sink.seats[instance]
-        seat.instance.tell(Speak(self.sink, seat.player, key, at, to, data, state))
+        seat.instance.tell(SendData(self.sink, seat.player, key, at, to, data, state))
 
     def lose(self) -> None:
         """The connection is gone."""
@@ -295,7 +297,7 @@ class World:
         sink: FakeSink | None = None,
     ) -> Client:
         """A socket, attached; what it was greeted with is taken."""
-        who = asker(number, session, admin=admin, token=token)
+        who = principal(number, session, admin=admin, token=token)
         ref = await self.node.session(who)
         sink = sink or FakeSink(f"{number}.{session}")
         await ref.ask(Attach(sink, who.token_hash))
@@ -323,7 +325,7 @@ class World:
         return self.instance_of(ROOM)
 
     def instance_of(self, id_: str) -> Ref[InstanceMessage]:
-        ref = self.node._places.running(id_)
+        ref = self.node._instance_manager.running(id_)
         assert ref is not None
         return ref
 
@@ -338,7 +340,7 @@ class World:
     def leftovers(self) -> dict[str, object]:
         """All tables of the node that are not empty."""
         tables = {
-            "instances": self.node._places._registry.running(),
+            "instances": self.node._instance_manager._registry.running(),
             "sessions": self.node._sessions.running(),
             "presences": self.node._presences,
             "revoked": len(self.node._revoked),

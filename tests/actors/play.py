@@ -14,13 +14,13 @@ from trio.testing import MockClock
 from actors.instance.messages import Attach, Detach
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
-from actors.session.messages import Open, Patch
+from actors.session.messages import OpenSocket, PatchState
 from actors.session.resource_jobs import TEND_S
 from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.rules.resource.json_values import Json, same
-from reileta.rules.resource.resource import Name
+from reileta.rules.resource.resource import ResourceKey
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.lines import Someone, open_node, sibling, someone
@@ -39,7 +39,7 @@ STEP_S: Final = 5.0
 """How far time goes at once."""
 Course = Literal["held", "failed", "unanswered"] | None
 """What becomes of what a node asks the database: nothing special, if None."""
-Errand = Callable[[Someone, Name], Awaitable[None]]
+Errand = Callable[[Someone, ResourceKey], Awaitable[None]]
 Logs = list[MutableMapping[str, Any]]
 
 
@@ -58,9 +58,9 @@ class Play:
         self._beside = cast(Node, Beside(self._store, clock))
         self._ended = trio.Event()
         self.clients: list[Client] = []
-        self.tokens: list[list[Asker]] = []
+        self.tokens: list[list[Principal]] = []
         """Of each session, those that were ever issued."""
-        self.documents: list[Name] = []
+        self.documents: list[ResourceKey] = []
         self.nodes: list[Running] = []
 
     async def run(self, *, task_status: trio.TaskStatus[Play]) -> None:
@@ -68,12 +68,12 @@ class Play:
         beside = self._beside
         ada = await someone(beside)
         bob = await someone(beside)
-        for one in (ada, await someone(beside, user=ada.asker.user.id), bob):
-            self.tokens.append([one.asker, (await sibling(one)).asker])
-            self.witness.watch_session(one.asker.session_id)
+        for one in (ada, await someone(beside, user=ada.principal.user.id), bob):
+            self.tokens.append([one.principal, (await sibling(one)).principal])
+            self.witness.watch_session(one.principal.session_id)
         for _ in range(2):
             name = await ada.document()
-            await self._store.resources.share(name, ada.claimant, bob.asker.user.id)
+            await self._store.resources.share(name, ada.claimant, bob.principal.user.id)
             self.documents.append(name)
             self.witness.watch_document(name.number)
         try:
@@ -116,32 +116,34 @@ class Play:
 
     # Clients
 
-    async def _judged(self, session: int, token: int) -> Asker | None:
+    async def _judged(self, session: int, token: int) -> Principal | None:
         """Someone comes with a credential: who it is, if that is good."""
-        asker = self.tokens[session][token % len(self.tokens[session])]
-        found = await self._store.tokens.by_access(asker.token_hash)
+        principal = self.tokens[session][token % len(self.tokens[session])]
+        found = await self._store.tokens.by_access(principal.token_hash)
         assert found is not None
         good = found[0].killed_at is None and found[0].access_expires > self._clock.now_ms()
-        return asker if good and found[1].ended_at is None else None
+        return principal if good and found[1].ended_at is None else None
 
     async def connect(self, node: int, session: int, token: int, face: str) -> None:
-        asker = await self._judged(session, token)
-        if asker is not None:
-            client = Client(self.witness, node, asker, face)
+        principal = await self._judged(session, token)
+        if principal is not None:
+            client = Client(self.witness, node, principal, face)
             self.clients.append(client)
             self._nursery.start_soon(self._ask, partial(self._greet, client), client.scope)
 
     async def _greet(self, client: Client) -> None:
         """As the gateway does."""
-        asker, node = client.asker, self.nodes[client.node].node
+        principal, node = client.principal, self.nodes[client.node].node
         try:
             for last in (False, True):
-                client.ref = await node.session(asker)
+                client.ref = await node.session(principal)
                 try:
                     if client.face == "line":
-                        await client.ref.ask(Open(client, asker.token_hash, asker.token_expires))
+                        await client.ref.ask(
+                            OpenSocket(client, principal.token_hash, principal.token_expires)
+                        )
                     else:
-                        await client.ref.ask(Attach(client, asker.token_hash))
+                        await client.ref.ask(Attach(client, principal.token_hash))
                         client.version = max(client.version, 0)
                     return
                 except ActorStopped:
@@ -188,38 +190,40 @@ class Play:
         large = {name: "x" * LARGE for name, value in patch.items() if value == "large"}
         line.unanswered[mark] = {**patch, **large, mark: 1}
         try:
-            line.ref.tell(Patch(line, mark, line.unanswered[mark]))
+            line.ref.tell(PatchState(line, mark, line.unanswered[mark]))
         except Overloaded as error:
             line.refuse(mark, error)
 
     async def acquire(self, node: int, session: int, document: int) -> None:
-        asker = await self._judged(session, 0) or await self._judged(session, 1)
-        if asker is not None:
-            self._errand(self._acquire, node, asker, document)
+        principal = await self._judged(session, 0) or await self._judged(session, 1)
+        if principal is not None:
+            self._errand(self._acquire, node, principal, document)
 
     async def use(self, kind: str, node: int, session: int, document: int) -> None:
         """Someone writes or releases: who has the document, or else whoever."""
         holder, _ = self.witness.leases[self.documents[document].number]
         askers = [each for each in self.tokens if each[0].session_id == holder]
         number = self.tokens.index(askers[0]) if askers else session
-        asker = await self._judged(number, 0) or await self._judged(number, 1)
-        if asker is not None:
-            self._errand(self._write if kind == "write" else self._release, node, asker, document)
+        principal = await self._judged(number, 0) or await self._judged(number, 1)
+        if principal is not None:
+            self._errand(
+                self._write if kind == "write" else self._release, node, principal, document
+            )
 
-    def _errand(self, errand: Errand, node: int, asker: Asker, document: int) -> None:
-        one = Someone(self.nodes[node].node, asker)
+    def _errand(self, errand: Errand, node: int, principal: Principal, document: int) -> None:
+        one = Someone(self.nodes[node].node, principal)
         self._nursery.start_soon(self._ask, partial(errand, one, self.documents[document]))
 
-    async def _acquire(self, one: Someone, name: Name) -> None:
+    async def _acquire(self, one: Someone, name: ResourceKey) -> None:
         fence = await one.acquire(name)
-        self.witness.told_of_acquisition(name.number, fence, one.asker.session_id)
+        self.witness.told_of_acquisition(name.number, fence, one.principal.session_id)
 
-    async def _release(self, one: Someone, name: Name) -> None:
+    async def _release(self, one: Someone, name: ResourceKey) -> None:
         before = self.witness.leases[name.number]
         await one.release(name)
-        self.witness.told_of_release(name.number, before, one.asker.session_id)
+        self.witness.told_of_release(name.number, before, one.principal.session_id)
 
-    async def _write(self, one: Someone, name: Name) -> None:
+    async def _write(self, one: Someone, name: ResourceKey) -> None:
         mark = next(self._marks)
         await one.write(name, data={mark: 1})
         self.witness.told_of_write(name.number, mark)
@@ -228,38 +232,38 @@ class Play:
 
     async def log_in(self, session: int) -> None:
         """Another token of the session; if it has ended, another session of the same user."""
-        asker = self.tokens[session][0]
-        if asker.session_id in self.witness.sessions:
-            made = await sibling(Someone(self._beside, asker))
-            self.tokens[session].append(made.asker)
+        principal = self.tokens[session][0]
+        if principal.session_id in self.witness.sessions:
+            made = await sibling(Someone(self._beside, principal))
+            self.tokens[session].append(made.principal)
         else:
-            made = await someone(self._beside, user=asker.user.id)
-            self.tokens[session] = [made.asker, (await sibling(made)).asker]
-            self.witness.watch_session(made.asker.session_id)
+            made = await someone(self._beside, user=principal.user.id)
+            self.tokens[session] = [made.principal, (await sibling(made)).principal]
+            self.witness.watch_session(made.principal.session_id)
 
     async def kill(self, which: int, elsewhere: bool) -> None:
         """A client's token dies, by the doing of its node, or of the other one."""
         if self.clients:
-            node, asker = self._of(which, elsewhere)
-            await self._store.tokens.kill(asker.token_hash, self._clock.now_ms())
-            self.nodes[node].node.credential_killed(asker.token_hash)
-            self._revoke(node, lambda one: one.token_hash == asker.token_hash)
+            node, principal = self._of(which, elsewhere)
+            await self._store.tokens.kill(principal.token_hash, self._clock.now_ms())
+            self.nodes[node].node.credential_killed(principal.token_hash)
+            self._revoke(node, lambda one: one.token_hash == principal.token_hash)
 
     async def end(self, which: int, elsewhere: bool) -> None:
         """A client's session ends."""
         if self.clients:
-            node, asker = self._of(which, elsewhere)
-            await self._store.sessions.end(asker.session_id)
-            await self.nodes[node].node.end_session(asker.session_id)
-            self._revoke(node, lambda one: one.session_id == asker.session_id)
+            node, principal = self._of(which, elsewhere)
+            await self._store.sessions.end(principal.session_id)
+            await self.nodes[node].node.end_session(principal.session_id)
+            self._revoke(node, lambda one: one.session_id == principal.session_id)
 
-    def _of(self, which: int, elsewhere: bool) -> tuple[int, Asker]:
+    def _of(self, which: int, elsewhere: bool) -> tuple[int, Principal]:
         client = self.clients[which % len(self.clients)]
-        return (1 - client.node if elsewhere else client.node), client.asker
+        return (1 - client.node if elsewhere else client.node), client.principal
 
-    def _revoke(self, node: int, whose: Callable[[Asker], bool]) -> None:
+    def _revoke(self, node: int, whose: Callable[[Principal], bool]) -> None:
         for client in self.clients:
-            if client.node == node and whose(client.asker):
+            if client.node == node and whose(client.principal):
                 client.revoked = True
 
     # Accidents
@@ -267,8 +271,8 @@ class Play:
     async def crash(self, which: int, elsewhere: bool) -> None:
         """The actor of a client's session fails."""
         if self.clients:
-            node, asker = self._of(which, elsewhere)
-            ref = self.nodes[node].node._sessions.find(asker.session_id)
+            node, principal = self._of(which, elsewhere)
+            ref = self.nodes[node].node._sessions.find(principal.session_id)
             if ref is not None:
                 with suppress(Overloaded):
                     ref.tell(cast(Any, "no message"))
@@ -333,7 +337,7 @@ class Play:
         groups: dict[tuple[int, str], list[Client]] = {}
         for one in self.clients:
             if one.greeted and one.face == "line":
-                groups.setdefault((one.node, one.asker.session_id), []).append(one)
+                groups.setdefault((one.node, one.principal.session_id), []).append(one)
         for first, *others in groups.values():
             for one in others:
                 self.witness.expect(
@@ -342,7 +346,7 @@ class Play:
                     and same(first.resource, one.resource),
                     "all sockets of a session at a node see the same",
                 )
-            tokens = [one.asker.token_hash for one in (first, *others)]
+            tokens = [one.principal.token_hash for one in (first, *others)]
             self.witness.expect(len(tokens) == len(set(tokens)), "one line per token")
         for entry in self._logs:
             if entry["event"] in (log_events.HOOK_FAILED, log_events.SUPERVISOR_OVERDUE) or (
@@ -364,17 +368,17 @@ class Play:
             self.witness.expect(not one.revoked, "a credential that is dead has no socket")
             self.witness.expect(one.greeted, "who comes is greeted, or sent away")
             self.witness.expect(not one.unanswered, "each event is answered")
-            good = one.face != "line" or one.asker.token_expires > now
+            good = one.face != "line" or one.principal.token_expires > now
             self.witness.expect(good, "a line closes with its token")
 
     async def finish(self) -> None:
         """Who is there keeps its resource; who is away for too long loses it, and is forgotten."""
         await self.rest()
         await self.wait(TEND_S + STEP_S)  # the database was away, maybe, for all who are there
-        there = {one.asker.session_id for one in self.clients}
+        there = {one.principal.session_id for one in self.clients}
         held = {number: one for number, one in self.witness.leases.items() if one[0] in there}
         await self.wait(AWAY_S + STEP_S)
-        there = {one.asker.session_id for one in self.clients} & set(self.witness.sessions)
+        there = {one.principal.session_id for one in self.clients} & set(self.witness.sessions)
         for number, one in held.items():
             kept = self.witness.leases[number] == one or one[0] not in there
             self.witness.expect(kept, "who is there keeps its resource")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from actors.delivery.fanout import Piece
-from actors.delivery.sink import Seat
+from actors.delivery.sink import InstanceHandle
 from reileta.protocol.frames import payload_of
 
 
@@ -30,7 +30,7 @@ class FakeSink:
 
     def __init__(self, name: str = "") -> None:
         self.name = name
-        self.seats: dict[str, Seat] = {}
+        self.seats: dict[str, InstanceHandle] = {}
         self.frames: list[bytes] = []
         self.writes = 0
         self.closed: tuple[int, str] | None = None

@@ -14,7 +14,7 @@ from actors.instance.messages import Attach, Join
 from actors.node import Node
 from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, Changed
@@ -72,7 +72,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.005)
 
 
-async def attached(node: Node, who: Asker) -> FakeSink:
+async def attached(node: Node, who: Principal) -> FakeSink:
     sink = FakeSink()
     session = await node.session(who)
     await session.ask(Attach(sink, who.token_hash))
@@ -81,20 +81,20 @@ async def attached(node: Node, who: Asker) -> FakeSink:
 
 
 def is_admin(node: Node, one: Someone) -> bool:
-    return node.presences[one.asker.session_id].user.admin
+    return node.presences[one.principal.session_id].user.admin
 
 
 async def test_a_grant_and_its_revocation_reach_open_sessions(
     node: Node, feed: ChangeFeed, known: Known, other: Store
 ) -> None:
     ada = await someone(node)
-    sink = await attached(node, ada.asker)
-    await other.users.grant(ada.asker.user.id, ADMIN_TAG)
+    sink = await attached(node, ada.principal)
+    await other.users.grant(ada.principal.user.id, ADMIN_TAG)
     await feed.look()
-    assert known.users == [ada.asker.user.id]
+    assert known.users == [ada.principal.user.id]
     await until(lambda: is_admin(node, ada))
     await until(lambda: any("update-user" in word for word in sink.said()))
-    await other.users.revoke(ada.asker.user.id, ADMIN_TAG)
+    await other.users.revoke(ada.principal.user.id, ADMIN_TAG)
     await feed.look()
     await until(lambda: not is_admin(node, ada))
 
@@ -103,11 +103,13 @@ async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_a
     node: Node, feed: ChangeFeed, other: Store
 ) -> None:
     ada = await someone(node)
-    admin = await other.users.grant(ada.asker.user.id, ADMIN_TAG)
-    before = Asker(admin, ada.asker.session_id, ada.asker.token_hash)  # authenticated before
+    admin = await other.users.grant(ada.principal.user.id, ADMIN_TAG)
+    before = Principal(
+        admin, ada.principal.session_id, ada.principal.token_hash
+    )  # authenticated before
     await other.users.revoke(admin.id, ADMIN_TAG)
     watching = await someone(node, user=admin.id)
-    await attached(node, watching.asker)
+    await attached(node, watching.principal)
     await feed.look()
     await until(lambda: len(node._latest) > 0)
     await attached(node, before)
@@ -118,13 +120,13 @@ async def test_what_ends_elsewhere_closes_its_sockets_here(
     node: Node, feed: ChangeFeed, known: Known, other: Store, clock: ManualClock
 ) -> None:
     ada, bob = await someone(node), await someone(node)
-    line, sink = await ada.open(), await attached(node, bob.asker)
-    await other.tokens.kill(ada.asker.token_hash, clock.now_ms())
-    await other.sessions.end(bob.asker.session_id)
+    line, sink = await ada.open(), await attached(node, bob.principal)
+    await other.tokens.kill(ada.principal.token_hash, clock.now_ms())
+    await other.sessions.end(bob.principal.session_id)
     await feed.look()
     await until(lambda: line.closed is not None and sink.closed is not None)
-    assert known.sessions == [bob.asker.session_id]
-    assert ada.asker.token_hash in known.tokens
+    assert known.sessions == [bob.principal.session_id]
+    assert ada.principal.token_hash in known.tokens
 
 
 async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
@@ -136,14 +138,14 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
     await store.users.ensure_system_accounts(unhashed)
     ada, bob = await someone(node), await someone(node)
     hall = await store.instances.create(
-        name="hall", title=None, description=None, world="w_1", owner=ada.asker.user.id,
+        name="hall", title=None, description=None, world="w_1", owner=ada.principal.user.id,
         capacity=4, tags=frozenset({"avr:public"}),
     )  # fmt: skip
-    sinks = [await attached(node, one.asker) for one in (ada, bob)]
+    sinks = [await attached(node, one.principal) for one in (ada, bob)]
     for one, sink in zip((ada, bob), sinks, strict=True):
-        await (await node.session(one.asker)).ask(Join(sink, "hall", None))
+        await (await node.session(one.principal)).ask(Join(sink, "hall", None))
     await node.hub.ask(Subscribe(sinks[1], frozenset({"update-instance"}), hall.id))
-    await other.users.delete(ada.asker.user.id)
+    await other.users.delete(ada.principal.user.id)
     await feed.look()
     await until(lambda: sinks[0].closed is not None)
     heir = (await store.users.server_account()).id
@@ -155,8 +157,8 @@ async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
     node: Node, feed: ChangeFeed, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await someone(node)
-    await attached(node, ada.asker)
-    await other.users.grant(ada.asker.user.id, ADMIN_TAG)
+    await attached(node, ada.principal)
+    await other.users.grant(ada.principal.user.id, ADMIN_TAG)
     there = type(store.users).many
 
     async def away(*_: object) -> None:
@@ -174,11 +176,11 @@ async def test_after_a_long_outage_all_that_is_here_is_looked_at(
     node: Node, feed: ChangeFeed, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob, eve = await someone(node), await someone(node), await someone(node)
-    sinks = [await attached(node, one.asker) for one in (ada, bob, eve)]
+    sinks = [await attached(node, one.principal) for one in (ada, bob, eve)]
     # Changes of its own, of which it hears nothing: as those that were swept out meanwhile.
-    await store.users.grant(ada.asker.user.id, ADMIN_TAG)
-    await store.sessions.end(bob.asker.session_id)
-    await store.tokens.kill(eve.asker.token_hash, clock.now_ms())
+    await store.users.grant(ada.principal.user.id, ADMIN_TAG)
+    await store.sessions.end(bob.principal.session_id)
+    await store.tokens.kill(eve.principal.token_hash, clock.now_ms())
     await feed.look()
     assert not any(sink.closed for sink in sinks)
 

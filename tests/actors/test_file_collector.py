@@ -8,7 +8,7 @@ from typing import Any, cast
 import trio
 import trio.testing
 
-from actors.file_collector import ADOPTED_EVERY_S, AGAIN_S, EVERY_S, SPARED_MS, Janitor
+from actors.file_collector import ADOPTED_EVERY_S, AGAIN_S, EVERY_S, SPARED_MS, FileCollector
 from reileta.errors import DatabaseUnavailable, StorageUnavailable
 from tests.conftest import ManualClock
 
@@ -41,7 +41,7 @@ async def test_it_begins_once_and_goes_on(autojump_clock: trio.testing.MockClock
     files, clock = Files(), ManualClock()
     before = clock.now_ms() - SPARED_MS
     with trio.move_on_after(EVERY_S * 2.5):
-        await Janitor(cast(Any, files), cast(Any, files), clock).run()
+        await FileCollector(cast(Any, files), cast(Any, files), clock).run()
     assert files.asked == ["sweep", "adopt", *[f"collect {before}"] * 3]
 
 
@@ -50,7 +50,7 @@ async def test_what_is_not_written_down_is_looked_for_now_and_then(
 ) -> None:
     files = Files()
     with trio.move_on_after(ADOPTED_EVERY_S * 1.5):
-        await Janitor(cast(Any, files), cast(Any, files), ManualClock()).run()
+        await FileCollector(cast(Any, files), cast(Any, files), ManualClock()).run()
     collected_between = round(ADOPTED_EVERY_S / EVERY_S)
     kinds = [what.split()[0] for what in files.asked]
     assert kinds[: collected_between + 4] == [
@@ -66,5 +66,5 @@ async def test_what_is_not_written_down_is_looked_for_now_and_then(
 async def test_what_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     files, clock = Files(failing=[StorageUnavailable(), DatabaseUnavailable()]), ManualClock()
     with trio.move_on_after(AGAIN_S * 2.5):
-        await Janitor(cast(Any, files), cast(Any, files), clock).run()
+        await FileCollector(cast(Any, files), cast(Any, files), clock).run()
     assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Enter, Exit, Join, Speak
+from actors.instance.messages import AddMember, Join, RemoveMember, SendData
 from actors.runtime.errors import ActorCrashed
 from reileta.errors import Overloaded
 from reileta.records import Instance
@@ -66,8 +66,8 @@ async def test_what_was_handled_before_the_crash_is_said(
     four = await world.connect(4)
     visitor = Visitor("s_4.0", user_at(4), "U4")
     one.say(b"1", state=b"5")  # all in one drain
-    world.instance.tell(Exit("s_2.0", two.sink, b"2"))
-    world.instance.tell(Enter(visitor, four.sink, four.session, b"1"))
+    world.instance.tell(RemoveMember("s_2.0", two.sink, b"2"))
+    world.instance.tell(AddMember(visitor, four.sink, four.session, b"1"))
     world.crash()
     await trio.sleep(1)
     assert one.said() == ["data #5", "left left", "joined U4", "restored U1+U3+U4"]
@@ -81,12 +81,12 @@ async def test_the_message_at_fault_is_answered_and_so_are_requests(
 ) -> None:
     one = await world.joined(1)
     seat = one.sink.seats[ROOM]
-    bad = Speak(one.sink, seat.player, None, None, None, cast(bytes, None), b"4")
+    bad = SendData(one.sink, seat.player, None, None, None, cast(bytes, None), b"4")
     seat.instance.tell(bad)
     await trio.sleep(1)
     assert one.said() == ["data #4 error 16", "restored U1"]
     with pytest.raises(ActorCrashed):
-        await world.instance.ask(Exit(cast(str, []), one.sink, None))
+        await world.instance.ask(RemoveMember(cast(str, []), one.sink, None))
 
 
 async def test_the_third_crash_in_ten_seconds_is_the_end(
@@ -103,7 +103,7 @@ async def test_the_third_crash_in_ten_seconds_is_the_end(
     assert (one.sink.seats, two.sink.seats) == ({}, {})
     assert world.node.occupancy(ROOM).connected == world.node.metrics.players == 0
     # The sessions know it as well: they hold on to nothing, and may come again.
-    assert world.node._presences["s_1.0"].places == {}
+    assert world.node._presences["s_1.0"].joined_instances == {}
     assert await one.join() != player
     await settle()
     assert one.said() == ["join #1 U1"]
@@ -209,11 +209,11 @@ async def test_a_join_that_crashes_the_instance_leaves_no_place_behind(
 ) -> None:
     one, two = await world.joined(1), await world.connect(2)
     with monkeypatch.context() as patch:
-        patch.setattr("actors.instance.frames.Speech.welcome", fail_with_arguments)
+        patch.setattr("actors.instance.frames.InstanceFrames.welcome", fail_with_arguments)
         with pytest.raises(Overloaded):
             await two.join()
     await trio.sleep(1)
-    assert ROOM not in world.node._presences["s_2.0"].places
+    assert ROOM not in world.node._presences["s_2.0"].joined_instances
     await trio.sleep(15)
     assert world.node.occupancy(ROOM).connected == 1
     assert one.said()[-1] == "left disconnected"

@@ -13,9 +13,9 @@ from reileta.errors import (
     PermissionDenied,
 )
 from reileta.records import InstanceChanges
-from tests.actors.nodes import ROOM, World, asker, settle
+from tests.actors.nodes import ROOM, World, principal, settle
 
-OWNER = asker(0)
+OWNER = principal(0)
 
 
 async def test_a_change_is_written_and_told(world: World, autojump_clock: MockClock) -> None:
@@ -32,7 +32,7 @@ async def test_a_change_is_written_and_told(world: World, autojump_clock: MockCl
     (update,) = watcher.sink.take()
     assert (update["data"]["title"], update["data"]["connected"]) == ("New", 1)
     with pytest.raises(PermissionDenied):
-        await world.node.update_instance(ROOM, asker(1), changes)
+        await world.node.update_instance(ROOM, principal(1), changes)
     assert one.said() == []
 
 
@@ -119,7 +119,7 @@ async def test_without_the_database_nothing_changes_and_the_instance_goes_on(
 async def test_closing_tells_everyone_inside(world: World, autojump_clock: MockClock) -> None:
     one, two = await world.crowd(1, 2)
     with pytest.raises(PermissionDenied):
-        await world.node.close_instance(ROOM, asker(1))
+        await world.node.close_instance(ROOM, principal(1))
     await world.node.close_instance(ROOM, OWNER)
     await settle()
     assert one.said() == ["left closed"]
@@ -128,7 +128,7 @@ async def test_closing_tells_everyone_inside(world: World, autojump_clock: MockC
     assert world.node.metrics.instances == world.node.metrics.players == 0
     with pytest.raises(InstanceNotFound):
         await one.join()
-    assert world.node._presences["s_1.0"].places == {}
+    assert world.node._presences["s_1.0"].joined_instances == {}
 
 
 async def test_closing_and_changing_at_once_ends_in_order(

@@ -8,16 +8,25 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Attach, Join, Leave, Speak
+from actors.instance.messages import Attach, Join, Leave, SendData
 from actors.node import Node
 from reileta.errors import InstanceNotFound, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.records import InstanceChanges, Unset
 from reileta.records import World as WorldRecord
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.nodes import ADDRESS, EPOCH_MS, ROOM, World, account, asker, open_world, settle
+from tests.actors.nodes import (
+    ADDRESS,
+    EPOCH_MS,
+    ROOM,
+    World,
+    account,
+    open_world,
+    principal,
+    settle,
+)
 from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
@@ -40,7 +49,7 @@ async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
                     await client.leave()
                     client.lose()
                 case 1:
-                    await world.node.end_session(client.asker.session_id)
+                    await world.node.end_session(client.principal.session_id)
                     await trio.sleep(70)
                 case 2:
                     client.lose()
@@ -75,12 +84,12 @@ async def test_what_lives_in_an_instance_goes_with_the_players(
     world.act(inside.append)
     await settle()
     (actor,) = inside
-    assert len(actor._fanout) == len(actor._roster.seated) == 1
+    assert len(actor._fanout) == len(actor._recovery.seated) == 1
     assert (actor._fanout._edits, actor._fanout._absent) == ({}, {})
-    assert (len(actor._speech._introductions), actor._speech._voices) == (1, {})
+    assert (len(actor._encoder._introductions), actor._encoder._voices) == (1, {})
     assert list(actor._rules.retained()) == []
     assert actor._rules.audible == {stays.sink.seats[ROOM].player}
-    assert len(actor._ledger) == 0
+    assert len(actor._jobs) == 0
 
 
 async def test_a_world_is_told_to_those_who_may_see_it(
@@ -113,7 +122,7 @@ async def test_instances_elsewhere_or_nowhere_are_not_found(
         with pytest.raises(InstanceNotFound):
             await one.join(name)
     with pytest.raises(InstanceNotFound):
-        await world.node.close_instance("nowhere", asker(0))
+        await world.node.close_instance("nowhere", principal(0))
     await one.join(f"{ROOM}@{ADDRESS}")
     assert world.leftovers().keys() & {"instances"}
 
@@ -135,9 +144,9 @@ async def test_an_answer_that_does_not_come_is_overload(
     await world.joined(1)
     world.act(lambda _: trio.sleep(40))
     with pytest.raises(Overloaded):
-        await world.node.update_instance(ROOM, asker(0), InstanceChanges(title="x"))
+        await world.node.update_instance(ROOM, principal(0), InstanceChanges(title="x"))
     with pytest.raises(Overloaded):
-        await world.node.close_instance(ROOM, asker(0))
+        await world.node.close_instance(ROOM, principal(0))
 
 
 async def test_a_full_mailbox_is_the_speakers_to_hear_of(
@@ -212,7 +221,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         address=ADDRESS,
         public_key="",
     ) as node:
-        who, sink = Asker(owner, opened.id, b"token"), FakeSink()
+        who, sink = Principal(owner, opened.id, b"token"), FakeSink()
         session = await node.session(who)
         await session.ask(Attach(sink, who.token_hash))
         await session.ask(Join(sink, "hall", b"1"))
@@ -231,7 +240,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         assert await store.instances.all_empty_from(1, but=[record.id]) == 0
         assert await store.instances.abandoned(2**62) == []
         sink.seats[record.id].instance.tell(
-            Speak(sink, sink.seats[record.id].player, None, None, None, b"1", b"2")
+            SendData(sink, sink.seats[record.id].player, None, None, None, b"1", b"2")
         )
         await session.ask(Leave(sink, record.id, b"3"))
         await node.close_instance(record.id, who)

@@ -16,7 +16,7 @@ from actors.instance.messages import SessionMessage
 from actors.runtime.ref import Ref
 from reileta.errors import ReiletaError
 from reileta.protocol.frames import payload_of
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.rules.resource.json_values import Json, same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.store import Store
@@ -157,10 +157,10 @@ class Client(FakeLine):
     nothing of the state.
     """
 
-    def __init__(self, witness: Witness, node: int, asker: Asker, face: str) -> None:
+    def __init__(self, witness: Witness, node: int, principal: Principal, face: str) -> None:
         super().__init__(f"{face} at {node}")
         self.node = node
-        self.asker = asker
+        self.principal = principal
         self.face = face
         self.ref: Ref[SessionMessage] | None = None
         self.scope = trio.CancelScope()
@@ -197,7 +197,7 @@ class Client(FakeLine):
     def ack(self, event_id: str) -> None:
         if self.closed is None:
             patch = self._answered(event_id)
-            self._witness.told_of_change(self.asker.session_id, event_id)
+            self._witness.told_of_change(self.principal.session_id, event_id)
             self._saw(self.version + 1, apply_object(self.state, patch))
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
@@ -211,7 +211,7 @@ class Client(FakeLine):
     def _saw(self, version: int, state: dict[str, Json]) -> None:
         self._witness.expect(version > self.version, "each change once, in one order")
         self.state, self.version = state, version
-        self._witness.saw(self.asker.session_id, version, state)
+        self._witness.saw(self.principal.session_id, version, state)
 
 
 def marks(value: Json) -> frozenset[str]:

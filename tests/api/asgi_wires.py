@@ -11,13 +11,13 @@ from quart_trio import QuartTrio
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.delivery.fanout import Piece
-from api.ws.gateway import WIRE_EXTENSION
-from api.ws.transport.base import Messages, Wire
+from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.transport.base import Messages, Transport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of
 
 
-class AsgiWire(Wire):
+class AsgiWire(Transport):
     """A wire through Quart's `websocket`, one message at a time."""
 
     __slots__ = ("_closing", "_websocket")
@@ -69,9 +69,9 @@ class Handover:
     """The extension by which a route takes a wire over."""
 
     def __init__(self) -> None:
-        self.serve: Callable[[Wire], Awaitable[None]] | None = None
+        self.serve: Callable[[Transport], Awaitable[None]] | None = None
 
-    def claim(self, serve: Callable[[Wire], Awaitable[None]]) -> None:
+    def claim(self, serve: Callable[[Transport], Awaitable[None]]) -> None:
         self.serve = serve
 
 
@@ -81,7 +81,7 @@ def with_wires(app: QuartTrio, nursery: trio.Nursery) -> None:
 
     async def handle_websocket(websocket: Any) -> Response | WerkzeugResponse | None:
         handover = Handover()
-        extensions = {**(websocket.scope.get("extensions") or {}), WIRE_EXTENSION: handover}
+        extensions = {**(websocket.scope.get("extensions") or {}), TRANSPORT_EXTENSION: handover}
         websocket.scope["extensions"] = extensions
         answer = await handle(websocket)
         if handover.serve is not None:

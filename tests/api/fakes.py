@@ -12,12 +12,12 @@ from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.server import ServerView, server_view
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
-from reileta.rules.instance.access import Asker, access_of
+from reileta.rules.instance.access import Principal, access_of
 from reileta.rules.tags import INSTANCE_TAGS
 from reileta.rules.visibility import of_instance
 from reileta.settings import Settings
-from reileta.store import Identity, Store
-from reileta.store.leases import Lost
+from reileta.store import ServerInfo, Store
+from reileta.store.leases import LostLease
 from tests.conftest import ManualClock
 
 ADDRESS = "play.example.org:3032"
@@ -43,7 +43,7 @@ class FakeNode:
     public_key: str = "c2VydmVyLWtleQ"
     ready_at: int | None = 1_790_000_000_000
     draining: bool = False
-    desk: Any = None
+    instance_service: Any = None
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()
     online: dict[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class FakeNode:
     ended: list[str] = field(default_factory=list)
     killed: list[bytes] = field(default_factory=list)
     admitted: list[tuple[str, bytes, int]] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
+    lost: list[LostLease] = field(default_factory=list)
     deleted: list[DeletedUser] = field(default_factory=list)
 
     def occupancy(self, instance_id: str) -> FakeOccupancy:
@@ -67,19 +67,19 @@ class FakeNode:
     def status(self, user: User) -> str:
         return self.online.get(user.id, "offline")
 
-    async def shows(self, instance: Instance, asker: Asker | None) -> bool:
+    async def shows(self, instance: Instance, principal: Principal | None) -> bool:
         """As of an instance that does not run, and has no moderators."""
         audience = of_instance(
             access_of(instance.tags), owner=instance.owner, moderators=(), inside=()
         )
-        if asker is None:
+        if principal is None:
             return audience.admits(None)
-        return audience.admits(asker.user.id, admin=asker.user.admin)
+        return audience.admits(principal.user.id, admin=principal.user.admin)
 
     async def update_instance(
-        self, instance_id: str, asker: Asker, changes: InstanceChanges
+        self, instance_id: str, principal: Principal, changes: InstanceChanges
     ) -> Instance:
-        instance = await self._own(instance_id, asker)
+        instance = await self._own(instance_id, principal)
         wanted = {
             name: value
             for name in ("title", "description", "capacity")
@@ -87,28 +87,28 @@ class FakeNode:
         }
         if changes.tags is not UNSET:
             wanted["tags"] = INSTANCE_TAGS.settle(
-                changes.tags, admin=asker.user.admin, before=instance.tags
+                changes.tags, admin=principal.user.admin, before=instance.tags
             )
         instance = await self.store.instances.update(instance.id, **wanted)
         self.changed("instance", instance)
         return instance
 
-    async def close_instance(self, instance_id: str, asker: Asker) -> None:
-        instance = await self._own(instance_id, asker)
+    async def close_instance(self, instance_id: str, principal: Principal) -> None:
+        instance = await self._own(instance_id, principal)
         await self.store.instances.delete(instance.id)
 
-    async def _own(self, instance_id: str, asker: Asker) -> Instance:
+    async def _own(self, instance_id: str, principal: Principal) -> Instance:
         instance = await self.store.instances.get(instance_id)
         if instance is None:
             raise InstanceNotFound
-        if instance.owner != asker.user.id and not asker.user.admin:
+        if instance.owner != principal.user.id and not principal.user.admin:
             raise PermissionDenied
         return instance
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         self.told.append((noun, record.id))
 
-    def server_view(self, identity: Identity) -> ServerView:
+    def server_view(self, identity: ServerInfo) -> ServerView:
         return server_view(
             id_=identity.id,
             title=identity.title,
@@ -137,8 +137,8 @@ class FakeNode:
     def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
         self.admitted.append((session_id, token, expires))
 
-    def resource_lost(self, lost: Lost) -> None:
+    def resource_lost(self, lost: LostLease) -> None:
         self.lost.append(lost)
 
-    async def session(self, asker: Asker) -> Ref[SessionMessage]:
+    async def session(self, principal: Principal) -> Ref[SessionMessage]:
         raise AssertionError("nobody asks a session's actor here")

@@ -235,10 +235,14 @@ def store(*rows: tuple[Token, Session, User]) -> FakeTokens:
 async def test_a_token_is_looked_up_once_in_a_while(clock: ManualClock) -> None:
     tokens = store(row())
     auth = Auth(tokens, clock)
-    asker = await auth.authenticate_token(TOKEN)
-    assert (asker.user, asker.session_id, asker.token_hash) == (USER, "s_1", digest(TOKEN))
+    principal = await auth.authenticate_token(TOKEN)
+    assert (principal.user, principal.session_id, principal.token_hash) == (
+        USER,
+        "s_1",
+        digest(TOKEN),
+    )
     clock.advance(4_999)
-    assert await auth.authenticate_token(TOKEN) is asker
+    assert await auth.authenticate_token(TOKEN) is principal
     assert tokens.asked == 1
     clock.advance(1)
     await auth.authenticate_token(TOKEN)

@@ -6,22 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from api.rate_limits import ACCOUNT, ADDRESS, GUESSES, GUESSES_FROM_AFAR, TOKEN, Limits, network
+from api.rate_limits import (
+    ACCOUNT,
+    ADDRESS,
+    GUESSES,
+    GUESSES_FROM_AFAR,
+    TOKEN,
+    HttpRateLimits,
+    network,
+)
 from reileta.errors import TooManyRequests
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.rules.ratelimit import Rate
 from tests.api.test_credentials import USER
 from tests.conftest import ManualClock
 
-ASKER = Asker(user=USER, session_id="s_1", token_hash=b"t")
+ASKER = Principal(user=USER, session_id="s_1", token_hash=b"t")
 
 
 @pytest.fixture
-def limits(clock: ManualClock) -> Limits:
-    return Limits(clock)
+def limits(clock: ManualClock) -> HttpRateLimits:
+    return HttpRateLimits(clock)
 
 
-def test_an_address_has_its_burst(limits: Limits) -> None:
+def test_an_address_has_its_burst(limits: HttpRateLimits) -> None:
     for _ in range(ADDRESS.burst):
         limits.address("192.0.2.1")
     with pytest.raises(TooManyRequests) as refused:
@@ -30,7 +38,7 @@ def test_an_address_has_its_burst(limits: Limits) -> None:
     limits.address("192.0.2.2")
 
 
-def test_routes_are_counted_apart(limits: Limits) -> None:
+def test_routes_are_counted_apart(limits: HttpRateLimits) -> None:
     rate = Rate(per_s=1, burst=1)
     limits.route("GET /a", rate, "192.0.2.1")
     with pytest.raises(TooManyRequests):
@@ -39,22 +47,22 @@ def test_routes_are_counted_apart(limits: Limits) -> None:
     limits.route("GET /a", rate, "192.0.2.2")
 
 
-def test_an_account_is_limited_over_all_its_tokens(limits: Limits) -> None:
+def test_an_account_is_limited_over_all_its_tokens(limits: HttpRateLimits) -> None:
     for n in range(ACCOUNT.burst):
-        limits.asker(replace(ASKER, token_hash=str(n).encode()))
+        limits.principal(replace(ASKER, token_hash=str(n).encode()))
     with pytest.raises(TooManyRequests):
-        limits.asker(replace(ASKER, token_hash=b"one more"))
+        limits.principal(replace(ASKER, token_hash=b"one more"))
 
 
-def test_a_token_is_limited(limits: Limits) -> None:
+def test_a_token_is_limited(limits: HttpRateLimits) -> None:
     for _ in range(TOKEN.burst):
-        limits.asker(ASKER)
+        limits.principal(ASKER)
     with pytest.raises(TooManyRequests):
-        limits.asker(ASKER)
-    limits.asker(replace(ASKER, token_hash=b"other"))
+        limits.principal(ASKER)
+    limits.principal(replace(ASKER, token_hash=b"other"))
 
 
-def test_guesses_at_a_name_are_limited(limits: Limits) -> None:
+def test_guesses_at_a_name_are_limited(limits: HttpRateLimits) -> None:
     for _ in range(GUESSES.burst):
         limits.guess("ada", "192.0.2.1")
     with pytest.raises(TooManyRequests):
@@ -63,7 +71,7 @@ def test_guesses_at_a_name_are_limited(limits: Limits) -> None:
     limits.guess("ada", "192.0.2.2")
 
 
-def test_a_subscriber_of_ipv6_guesses_as_one(limits: Limits) -> None:
+def test_a_subscriber_of_ipv6_guesses_as_one(limits: HttpRateLimits) -> None:
     for number in range(GUESSES.burst):
         limits.guess("ada", f"2001:db8:1:2::{number}")
     with pytest.raises(TooManyRequests):
@@ -72,7 +80,7 @@ def test_a_subscriber_of_ipv6_guesses_as_one(limits: Limits) -> None:
 
 
 def test_guesses_from_many_addresses_are_limited_too_and_then_cost_the_address_nothing(
-    limits: Limits,
+    limits: HttpRateLimits,
 ) -> None:
     for number in range(GUESSES_FROM_AFAR.burst):
         limits.guess_from_afar(limits.guess("ada", f"192.0.2.{number}"))
@@ -82,7 +90,7 @@ def test_guesses_from_many_addresses_are_limited_too_and_then_cost_the_address_n
     limits.guess_from_afar(limits.guess("bob", "198.51.100.1"))
 
 
-def test_what_was_no_guess_counts_nowhere(limits: Limits) -> None:
+def test_what_was_no_guess_counts_nowhere(limits: HttpRateLimits) -> None:
     for _ in range(GUESSES_FROM_AFAR.burst + 1):
         guess = limits.guess("ada", "192.0.2.1")
         limits.guess_from_afar(guess)
@@ -91,7 +99,7 @@ def test_what_was_no_guess_counts_nowhere(limits: Limits) -> None:
         limits.no_guess(limits.guess("ada", "192.0.2.1"))
 
 
-def test_an_allowance_comes_back(limits: Limits, clock: ManualClock) -> None:
+def test_an_allowance_comes_back(limits: HttpRateLimits, clock: ManualClock) -> None:
     for _ in range(ADDRESS.burst):
         limits.address("192.0.2.1")
     clock.advance(10)
@@ -101,11 +109,11 @@ def test_an_allowance_comes_back(limits: Limits, clock: ManualClock) -> None:
 
 
 def test_lifted_limits_count_nothing(clock: ManualClock) -> None:
-    limits = Limits(clock, enabled=False)
+    limits = HttpRateLimits(clock, enabled=False)
     for _ in range(1000):
         limits.address("192.0.2.1")
         limits.route("GET /a", Rate(1, 1), "192.0.2.1")
-        limits.asker(ASKER)
+        limits.principal(ASKER)
         guess = limits.guess("ada", "192.0.2.1")
         limits.guess_from_afar(guess)
         limits.no_guess(guess)
@@ -127,7 +135,7 @@ def test_a_subscriber_of_ipv6_is_one(ip: str, counted_as: str) -> None:
     assert network(ip) == counted_as
 
 
-def test_a_large_body_counts_as_many_requests(limits: Limits) -> None:
+def test_a_large_body_counts_as_many_requests(limits: HttpRateLimits) -> None:
     for _ in range(ADDRESS.burst // 16 - 1):
         limits.body("192.0.2.1", 256 * 1024)
     with pytest.raises(TooManyRequests):

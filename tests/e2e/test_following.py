@@ -150,16 +150,16 @@ async def test_one_join_is_followed_from_socket_to_sockets(
     lines = text.splitlines()
     order = [
         next(number for number, line in enumerate(lines) if what in line)
-        for what in ("instance-join, ", ": Join #", ": Enter #", " frames to 2 sockets")
+        for what in ("instance-join, ", ": Join #", ": AddMember #", " frames to 2 sockets")
     ]
     assert order == sorted(order), text
-    assert f"instance/{instance['id']}: Enter" in text
+    assert f"instance/{instance['id']}: AddMember" in text
     assert reileta("trace", trace, stdin=server.log.read_bytes()).stdout == drawn.stdout
 
     diagram = reileta("trace", trace, "--log", server.log, "--mermaid").stdout.decode("ascii")
     assert diagram.startswith("sequenceDiagram\n    participant p0 as socket ")
     assert "p0->>p1: Join (" in diagram
-    assert "p1->>p2: Enter (" in diagram
+    assert "p1->>p2: AddMember (" in diagram
 
 
 async def test_a_request_is_followed_by_the_id_in_its_answer(
@@ -232,14 +232,14 @@ async def test_what_a_killed_server_recorded_can_be_replayed(
         await server.stop(signal.SIGKILL)
     (path,) = folder.iterdir()
     text = reileta("replay", path, "--steps").stdout.decode()
-    assert text.count(" Speak, message ") == 50
+    assert text.count(" SendData, message ") == 50
     assert "the recording breaks off: the server runs still, or was killed" in text
     assert "    players: 2" in text
     path.write_bytes(path.read_bytes()[:-3])
     cut = reileta("replay", path, "--steps")
     assert cut.returncode == 0
     assert b"the last record is cut, at byte " in cut.stdout
-    assert cut.stdout.count(b" Speak, message ") == 50
+    assert cut.stdout.count(b" SendData, message ") == 50
 
 
 async def test_a_folder_that_can_t_be_recorded_in_is_one_line(

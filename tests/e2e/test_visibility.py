@@ -58,7 +58,7 @@ class Scene:
         its id and by its name."""
         common = {
             "owner": self.owner.username,
-            "asker": "@me" if who is None else who.username,
+            "principal": "@me" if who is None else who.username,
             "server": self.house.address,
         }
         return [

@@ -24,25 +24,25 @@ from reileta.records import Held, Lease
 from reileta.records import Resource as Record
 from reileta.rules.resource.json_values import same
 from reileta.rules.resource.merge_patch import apply_object
-from reileta.rules.resource.resource import Name, Resource
+from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import BUILT_IN
 from reileta.rules.session.session import (
-    AwayTooLong,
+    AbsenceTimedOut,
+    AllTokensExpired,
     Ended,
-    Forsaken,
     Happening,
-    Limits,
     PatchRefused,
     ResourceChanged,
     Save,
     Session,
+    SessionLimits,
     SocketClosed,
     State,
     StateChanged,
 )
 
 MACHINE = settings(max_examples=100, stateful_step_count=50, deadline=None)
-LIMITS = Limits(away_ms=60, state_bytes=400, waiting=4)
+LIMITS = SessionLimits(away_ms=60, state_bytes=400, waiting=4)
 SESSIONS = ("s_0", "s_1")
 RESOURCES = (0, 1)
 SERVERS = (0, 1)
@@ -77,10 +77,10 @@ class Ground:
         self.states[id_] = (save.state, save.version)
         return True
 
-    def has(self, id_: str) -> Name | None:
+    def has(self, id_: str) -> ResourceKey | None:
         for number, one in self.resources.items():
             if one.lease.session == id_:
-                return Name("document", number)
+                return ResourceKey("document", number)
         return None
 
     def held(self, id_: str) -> Held | None:
@@ -177,9 +177,9 @@ class Servers(RuleBasedStateMachine):
                     one.open.remove(str(change.ref))
                 case SocketClosed(socket, _, _):
                     del one.views[socket]
-                case AwayTooLong(held):
+                case AbsenceTimedOut(held):
                     self.lose(one, held)
-                case Forsaken():
+                case AllTokensExpired():
                     if not self.ground.good(session.id, self.now):
                         self.ground.end(session.id)
                         self.hear(one, session.end())

@@ -8,10 +8,10 @@ from typing import Any
 
 from reileta.diagnostics import recording
 from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record
-from reileta.diagnostics.recording_instance import TapedInstance
+from reileta.diagnostics.recording_instance import RecordingInstance
 from reileta.records import Ban
 from reileta.records import Instance as InstanceRecord
-from reileta.rules.instance.instance import Instance, Limits
+from reileta.rules.instance.instance import Instance, InstanceLimits
 from tests.reileta.rooms import OWNER
 
 BEGAN = 1_790_000_000_000
@@ -81,12 +81,12 @@ def taped(
         created_at=0,
         updated_at=0,
     )
-    return TapedInstance(
+    return RecordingInstance(
         tape,
         record,
         owner=OWNER,
         bans=iter(bans),
-        limits=Limits(**limits),
+        limits=InstanceLimits(**limits),
         now=BEGAN,
         new_player_id=new_player_id,
     )

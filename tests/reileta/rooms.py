@@ -10,7 +10,7 @@ from reileta import records
 from reileta.rules.instance import events
 from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.events import Happening
-from reileta.rules.instance.instance import Instance, Limits
+from reileta.rules.instance.instance import Instance, InstanceLimits
 from reileta.rules.instance.seats import Player
 
 HOME = "home.example:3032"
@@ -56,7 +56,7 @@ def room(
         record,
         owner=OWNER,
         bans=banned,
-        limits=Limits(**limits),
+        limits=InstanceLimits(**limits),
         now=now,
         new_player_id=lambda: f"p_{next(numbers)}",
     )

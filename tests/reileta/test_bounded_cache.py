@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reileta.bounded_cache import Remembered
+from reileta.bounded_cache import BoundedCache
 
 
 class Seconds:
@@ -15,7 +15,7 @@ class Seconds:
 
 
 def test_a_value_is_given_back_while_its_generation_is_the_current_one() -> None:
-    remembered: Remembered[str] = Remembered(1000, 10)
+    remembered: BoundedCache[str] = BoundedCache(1000, 10)
     remembered.put("a", 1, "one", 10)
     assert remembered.get("a", 1) == "one"
     assert remembered.get("a", 2) is None
@@ -26,7 +26,7 @@ def test_a_value_is_given_back_while_its_generation_is_the_current_one() -> None
 
 
 def test_of_an_unknown_generation_nothing_is_kept() -> None:
-    remembered: Remembered[str] = Remembered(1000, 10)
+    remembered: BoundedCache[str] = BoundedCache(1000, 10)
     remembered.put("a", 1, "one", 10)
     assert remembered.get("a", None) is None
     remembered.put("a", None, "two", 10)
@@ -37,7 +37,7 @@ def test_of_an_unknown_generation_nothing_is_kept() -> None:
 
 def test_a_value_ends_with_its_time() -> None:
     seconds = Seconds()
-    remembered: Remembered[str] = Remembered(1000, 10, seconds)
+    remembered: BoundedCache[str] = BoundedCache(1000, 10, seconds)
     remembered.put("a", 1, "one", 10)
     seconds.now_s = 9.9
     assert remembered.get("a", 1) == "one"
@@ -49,7 +49,7 @@ def test_a_value_ends_with_its_time() -> None:
 
 
 def test_over_the_limit_the_one_asked_for_longest_ago_goes() -> None:
-    remembered: Remembered[int] = Remembered(800, 10)
+    remembered: BoundedCache[int] = BoundedCache(800, 10)
     for number in range(8):
         remembered.put(number, 1, number, 100)
     assert remembered.get(0, 1) == 0
@@ -62,7 +62,7 @@ def test_over_the_limit_the_one_asked_for_longest_ago_goes() -> None:
 
 
 def test_what_is_large_is_not_kept_and_what_it_replaces_is_gone() -> None:
-    remembered: Remembered[str] = Remembered(800, 10)
+    remembered: BoundedCache[str] = BoundedCache(800, 10)
     remembered.put("a", 1, "small", 100)
     remembered.put("a", 2, "large", 101)
     assert remembered.get("a", 1) is None

@@ -49,7 +49,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     monkeypatch.setitem(sys.modules, "reileta.store.admin_commands", fake)
     import reileta.store
 
-    monkeypatch.setattr(reileta.store, "tools", fake, raising=False)
+    monkeypatch.setattr(reileta.store, "admin_commands", fake, raising=False)
     return fake
 
 

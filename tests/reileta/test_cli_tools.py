@@ -28,7 +28,7 @@ def log(tmp_path: Path) -> Path:
 def recording(tmp_path: Path) -> Path:
     tape = Memory()
     instance = taped(tape)
-    tape.received("Enter", 7)
+    tape.received("AddMember", 7)
     instance.join(visitor(1), BEGAN)
     tape.end(state=digest(instance))
     path = tmp_path / "i_1.1.1.recording"
@@ -115,7 +115,7 @@ def test_a_replay_and_its_steps(recording: Path, capsys: pytest.CaptureFixture[s
     assert "#1" not in short
     assert reileta("replay", recording, "--steps") == 0
     steps = capsys.readouterr().out
-    assert "\n#1 +0.000 s Enter, message 7\n" in steps
+    assert "\n#1 +0.000 s AddMember, message 7\n" in steps
     assert reileta("replay", recording, "--steps") == 0
     assert capsys.readouterr().out == steps
 
@@ -158,7 +158,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     instance = taped(tape)
     instance.join(visitor(1), BEGAN)
     for number in range(5000):
-        tape.received("Speak", number)
+        tape.received("SendData", number)
         instance.speak("p_1", None, None, None, b"x" * 50, BEGAN)
     path = tmp_path / "x.recording"
     path.write_bytes(tape.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import own_server
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.rate_limits import LOGIN
@@ -25,7 +25,7 @@ class AccountCreate(Input):
     autopilot: Flag = Field(default=False, description="Whether it is an Autopilot's.")
 
 
-def account_routes(edge: Edge, passwords: Passwords) -> Routes:
+def account_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     """The endpoint by which admins make accounts."""
     node = edge.node
     routes = Routes("accounts", edge, invalid=UserInvalid)
@@ -41,7 +41,7 @@ def account_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(AuthInvalid, ServerNotFound),
         rate=LOGIN,
     )
-    async def create_account(call: Call, given: AccountCreate) -> AnyUserView:
+    async def create_account(call: RequestContext, given: AccountCreate) -> AnyUserView:
         """Makes an account, whether or not registration is open."""
         own_server(node, call)
         hash_ = None if given.password is None else await passwords.hash(given.password)

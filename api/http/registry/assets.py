@@ -12,11 +12,11 @@ from pydantic import Field
 from quart import Response
 
 from api.http.downloads import download, safe_name
-from api.http.endpoint import Call, Download, Edge, Routes, Upload
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, Download, RequestContext, Routes, Upload
+from api.http.etags import Cached
 from api.http.lookups import ensure_unheld, find_world, own_world, unheld
 from api.http.pagination import Paging, listed, part
-from api.http.uploads import Places, receive
+from api.http.uploads import UploadSlots, receive
 from reileta.errors import (
     AssetExists,
     AssetFileInvalid,
@@ -42,7 +42,7 @@ from reileta.rules.visibility import is_private
 BINARY: Final = "application/octet-stream"
 _WORLD: Final = (WorldNotFound, ServerNotFound)
 _ASSET: Final = (*_WORLD, AssetNotFound)
-_SHOWN: Final = Shows(("assets", "worlds", "shares"))
+_SHOWN: Final = Cached(("assets", "worlds", "shares"))
 
 
 class AssetCreate(Input):
@@ -65,7 +65,7 @@ class AssetUpdate(Input):
     url: HttpsUrl | None = Field(default=None, description="null takes it away again.")
 
 
-def asset_routes(edge: Edge, places: Places) -> Routes:
+def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
     """The endpoints of assets and of their files."""
     node = edge.node
     assets, files, settings = node.store.assets, node.store.files, node.settings
@@ -75,14 +75,14 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
     def view(asset: Asset) -> AssetView:
         return asset_view(asset, node.address, secure=node.secure)
 
-    async def asset_of(call: Call, world: World) -> Asset:
+    async def asset_of(call: RequestContext, world: World) -> Asset:
         id_ = call.args["asset"]
         asset = await assets.get(world.id, id_) if is_id(id_, "f") else None
         if asset is None:
             raise AssetNotFound
         return asset
 
-    async def own_asset(call: Call) -> tuple[World, Asset]:
+    async def own_asset(call: RequestContext) -> tuple[World, Asset]:
         """The world and asset of the path, if the asker may change them."""
         world = await own_world(node, call, call.args["ref"])
         return world, await asset_of(call, world)
@@ -96,7 +96,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         errors=_WORLD,
         shows=_SHOWN,
     )
-    async def get_assets(call: Call, given: Paging) -> ListView[AssetView]:
+    async def get_assets(call: RequestContext, given: Paging) -> ListView[AssetView]:
         """The world's assets, the oldest first."""
         world = await find_world(node, call, call.args["ref"])
         return listed(part(given, await assets.of(world.id)), view)
@@ -110,7 +110,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         need="required",
         errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists, QuotaReached),
     )
-    async def create_asset(call: Call, given: AssetCreate) -> AssetView:
+    async def create_asset(call: RequestContext, given: AssetCreate) -> AssetView:
         """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for
         each version, engine and platform."""
         world = await own_world(node, call, call.args["ref"])
@@ -133,7 +133,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         errors=_ASSET,
         shows=_SHOWN,
     )
-    async def get_asset(call: Call) -> AssetView:
+    async def get_asset(call: RequestContext) -> AssetView:
         """One asset of the world."""
         world = await find_world(node, call, call.args["ref"])
         return view(await asset_of(call, world))
@@ -147,7 +147,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         need="required",
         errors=(*_ASSET, PermissionDenied, ResourceTaken, AssetExists, FileExists),
     )
-    async def update_asset(call: Call, given: AssetUpdate) -> AssetView:
+    async def update_asset(call: RequestContext, given: AssetUpdate) -> AssetView:
         """Changes what is given. An asset with a file here can't be somewhere else as well."""
         world, asset = await own_asset(call)
         changes: dict[str, Any] = given.given()
@@ -165,7 +165,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         need="required",
         errors=(*_ASSET, PermissionDenied, ResourceTaken),
     )
-    async def delete_asset(call: Call) -> NothingView:
+    async def delete_asset(call: RequestContext) -> NothingView:
         """Deletes the asset, and its file if nothing else is of it."""
         world, asset = await own_asset(call)
         async with blobs.releasing() as loose:
@@ -181,7 +181,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
         gives=Download(BINARY, ranges=True),
         errors=(*_ASSET, FileNotUploaded, RangeInvalid),
     )
-    async def get_file(call: Call) -> Response:
+    async def get_file(call: RequestContext) -> Response:
         """The file, or a part of it with `Range`. What is somewhere else is at the asset's `url`,
         and not here: code 46."""
         world = await find_world(node, call, call.args["ref"])
@@ -211,7 +211,7 @@ def asset_routes(edge: Edge, places: Places) -> Routes:
             "Any file, as it is, or as the field `file` of a form. It fills the asset for good.",
         ),
     )
-    async def upload_file(call: Call) -> AssetView:
+    async def upload_file(call: RequestContext) -> AssetView:
         """Fills an empty asset, once. The file streams to the disk and is hashed on the way; one
         that is broken off, comes too slowly or is too large leaves nothing."""
         world, asset = await own_asset(call)

@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field
 from werkzeug.http import dump_cookie
 
 from api.credentials import COOKIE, credential_from
-from api.http.endpoint import Call, Edge, Reply, Routes
-from api.http.login import Login, Logins
+from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
+from api.http.login import Login, LoginService
 from api.http.presenters import show_me
 from api.rate_limits import LOGIN
 from reileta.errors import (
@@ -39,13 +39,13 @@ class Register(Input):
     email: Email | None = Field(default=None, repr=False)
 
 
-def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
+def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     """The endpoints that make and end tokens and sessions."""
     node, auth = edge.node, edge.auth
     users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
     settings = node.settings
     lifetimes = Lifetimes(settings.login_lifetime_s * 1000, settings.login_lifetime_s * 1000)
-    logins = Logins(edge, passwords)
+    logins = LoginService(edge, passwords)
     routes = Routes("auth", edge, invalid=AuthInvalid)
 
     async def logged_in(user: User, session: Session, proof: str | None) -> Reply:
@@ -84,7 +84,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(ServiceDisabled,),
         rate=LOGIN,
     )
-    async def register(call: Call, given: Register) -> Reply:
+    async def register(call: RequestContext, given: Register) -> Reply:
         """Makes an account and logs it in: a session, and a token in the body and as a cookie."""
         if settings.registration == "closed":
             raise ServiceDisabled.field("registration", "is closed on this server")
@@ -106,7 +106,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def login(call: Call, given: Login) -> Reply:
+    async def login(call: RequestContext, given: Login) -> Reply:
         """Exchanges a username and password for a token, in the body and as a cookie."""
         return await logins.log_in(given, call.ip, logged_in)
 
@@ -118,7 +118,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         need="required",
         errors=(CredentialInvalid,),
     )
-    async def logout(call: Call) -> Reply:
+    async def logout(call: RequestContext) -> Reply:
         """Kills the token in use. Its session, and that session's other tokens, live on. A cookie
         alone counts from a page of this server only, for any page can have a browser ask this."""
         if credential_from(call.request, changes=True) is None:
@@ -136,7 +136,7 @@ def auth_routes(edge: Edge, passwords: Passwords) -> Routes:
         need="required",
         errors=(CredentialInvalid,),
     )
-    async def end_session(call: Call) -> Reply:
+    async def end_session(call: RequestContext) -> Reply:
         """Ends the whole session: all its tokens, its WebSockets (4000), its players."""
         session_id = call.by.session_id
         await sessions.end(session_id)

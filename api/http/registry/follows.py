@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_user
 from api.http.pagination import Paging, listed, part
 from reileta.errors import (
@@ -22,23 +22,25 @@ from reileta.protocol.views.registry import FollowView, ListView, NothingView, f
 from reileta.records import Follow, Page, User
 
 _ERRORS = (UserNotFound, ServerNotFound, NotLoggedIn)
-_SHOWN: Final = Shows(("users", "follows"))
+_SHOWN: Final = Cached(("users", "follows"))
 
 
-def follow_routes(edge: Edge) -> Routes:
+def follow_routes(edge: ApiDeps) -> Routes:
     """The endpoints that make and show follows."""
     node = edge.node
     follows = node.store.follows
     routes = Routes("follows", edge, invalid=UserInvalid)
 
-    async def own(call: Call, error: type[UserCannotFetch] | type[UserCannotUpdate]) -> User:
+    async def own(
+        call: RequestContext, error: type[UserCannotFetch] | type[UserCannotUpdate]
+    ) -> User:
         """The user of the path, who asks itself or has an admin ask."""
         user = await find_user(node, call, call.args["ref"])
         if user.id != call.by.user.id and not call.admin:
             raise error
         return user
 
-    async def other(call: Call) -> str:
+    async def other(call: RequestContext) -> str:
         """Who is followed: a user of this server, or the `UserIDAt` of another's."""
         text = call.args["other"]
         if is_user_at(text) and not At.parse(text).local_to(node.address):
@@ -76,7 +78,7 @@ def follow_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_ERRORS, AlreadyFollowing, UserCannotUpdate, UserInvalid),
     )
-    async def follow_user(call: Call) -> FollowView:
+    async def follow_user(call: RequestContext) -> FollowView:
         """Follows another, of this server or (as `u_…@server`) of another one. Two who follow each
         other are friends. The user itself and admins may."""
         user = await own(call, UserCannotUpdate)
@@ -93,7 +95,7 @@ def follow_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_ERRORS, UserCannotUpdate),
     )
-    async def unfollow_user(call: Call) -> NothingView:
+    async def unfollow_user(call: RequestContext) -> NothingView:
         """Follows another no more; to follow nobody of that name is no error."""
         user = await own(call, UserCannotUpdate)
         followed = await other(call)
@@ -111,7 +113,7 @@ def follow_routes(edge: Edge) -> Routes:
         errors=(*_ERRORS, UserCannotFetch),
         shows=_SHOWN,
     )
-    async def get_follows(call: Call, given: Paging) -> ListView[FollowView]:
+    async def get_follows(call: RequestContext, given: Paging) -> ListView[FollowView]:
         """Whom the user follows, the first one first, for the user itself and admins."""
         user = await own(call, UserCannotFetch)
         return await shown(user, part(given, await follows.of(user.id)), "followed")
@@ -126,7 +128,7 @@ def follow_routes(edge: Edge) -> Routes:
         errors=(*_ERRORS, UserCannotFetch),
         shows=_SHOWN,
     )
-    async def get_followers(call: Call, given: Paging) -> ListView[FollowView]:
+    async def get_followers(call: RequestContext, given: Paging) -> ListView[FollowView]:
         """Who follows the user, the first one first, for the user itself and admins."""
         user = await own(call, UserCannotFetch)
         page = await follows.followers(user.id, limit=given.limit, offset=given.offset)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_user, find_world, own_server, world_ref
 from api.http.registry.users import ensure_may_change, may_change
 from reileta.errors import (
@@ -35,12 +35,12 @@ class HomeInput(Input):
     )
 
 
-def home_routes(edge: Edge) -> Routes:
+def home_routes(edge: ApiDeps) -> Routes:
     """The endpoints of homes: for the user itself and admins."""
     node, auth = edge.node, edge.auth
     routes = Routes("homes", edge, invalid=UserInvalid)
 
-    async def ensure_there(call: Call, ref: str) -> None:
+    async def ensure_there(call: RequestContext, ref: str) -> None:
         """Raises WorldNotFound, AssetNotFound if a world of this server has not that version."""
         target = At.parse(ref)
         if target.server is not None:
@@ -64,9 +64,9 @@ def home_routes(edge: Edge) -> Routes:
         gives=HomeView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotFetch, HomeNotFound),
-        shows=Shows(("users",)),
+        shows=Cached(("users",)),
     )
-    async def get_home(call: Call) -> HomeView:
+    async def get_home(call: RequestContext) -> HomeView:
         """The user's home, for the user itself and admins."""
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
@@ -84,7 +84,7 @@ def home_routes(edge: Edge) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotUpdate, WorldNotFound, AssetNotFound),
     )
-    async def set_home(call: Call, given: HomeInput) -> HomeView:
+    async def set_home(call: RequestContext, given: HomeInput) -> HomeView:
         """Makes a world of this or another server the user's home."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
@@ -105,7 +105,7 @@ def home_routes(edge: Edge) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotUpdate, HomeNotFound),
     )
-    async def delete_home(call: Call) -> NothingView:
+    async def delete_home(call: RequestContext) -> NothingView:
         """The user has no home any more."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)

@@ -12,11 +12,11 @@ from typing import Final
 from quart import Response
 
 from api.http.downloads import download
-from api.http.endpoint import Call, Download, Edge, Routes, Upload
+from api.http.endpoint import ApiDeps, Download, RequestContext, Routes, Upload
 from api.http.lookups import ensure_unheld, find_user, find_world, own_world, unheld
 from api.http.presenters import ANY_USER, AnyUserView, show_user, show_world
 from api.http.registry.users import ensure_may_change
-from api.http.uploads import Places, receive_whole
+from api.http.uploads import UploadSlots, receive_whole
 from reileta.errors import (
     FileNotUploaded,
     ImageInvalid,
@@ -51,14 +51,14 @@ _WORLD_ERRORS: Final = (WorldNotFound, ServerNotFound)
 _KINDS: Final[tuple[ImageKind, ...]] = ("thumbnail", "banner")
 
 
-def picture_routes(edge: Edge, places: Places) -> Routes:
+def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
     """The endpoints of pictures."""
     node = edge.node
     images, files, blobs = node.store.images, node.store.files, node.store.blobs
     pictures = Pictures()
     routes = Routes("pictures", edge, invalid=ImageInvalid)
 
-    async def sent(call: Call, of: str, kind: ImageKind, *, private: bool) -> Response:
+    async def sent(call: RequestContext, of: str, kind: ImageKind, *, private: bool) -> Response:
         """The picture of a user or world as an answer. Raises FileNotUploaded for none."""
         image = await images.get(of, kind)
         if image is None:
@@ -66,7 +66,7 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         return await download(call.request, files, image.hash, kind=PNG, private=private)
 
     async def received(
-        call: Call, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
+        call: RequestContext, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
     ) -> None:
         """Takes the picture in the request's body, and puts it in place within those queries."""
         with places.place(call.by.user.id):
@@ -92,18 +92,18 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         """Declares the three endpoints of one kind of picture of users."""
         path = f"/api/users/<ref>/{kind}"
 
-        async def get(call: Call) -> Response:
+        async def get(call: RequestContext) -> Response:
             user = await find_user(node, call, call.args["ref"])
             return await sent(call, user.id, kind, private=False)
 
-        async def post(call: Call) -> AnyUserView:
+        async def post(call: RequestContext) -> AnyUserView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
             await received(call, user.id, kind, nullcontext(node.store.database))
             node.changed("user", user)
             return await show_user(node, call, user)
 
-        async def delete(call: Call) -> NothingView:
+        async def delete(call: RequestContext) -> NothingView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
             async with blobs.releasing() as loose:
@@ -117,9 +117,9 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         path: str,
         name: str,
         what: str,
-        get: Callable[[Call], Awaitable[object]],
-        post: Callable[[Call], Awaitable[object]],
-        delete: Callable[[Call], Awaitable[object]],
+        get: Callable[[RequestContext], Awaitable[object]],
+        post: Callable[[RequestContext], Awaitable[object]],
+        delete: Callable[[RequestContext], Awaitable[object]],
         *,
         user: bool,
     ) -> None:
@@ -157,19 +157,19 @@ def picture_routes(edge: Edge, places: Places) -> Routes:
         )(delete)
 
     def world_thumbnail() -> None:
-        async def get(call: Call) -> Response:
+        async def get(call: RequestContext) -> Response:
             world = await find_world(node, call, call.args["ref"])
             private = is_private(world.tags)
             return await sent(call, world.id, "thumbnail", private=private)
 
-        async def post(call: Call) -> WorldView:
+        async def post(call: RequestContext) -> WorldView:
             world = await own_world(node, call, call.args["ref"])
             await ensure_unheld(node, call, world)
             await received(call, world.id, "thumbnail", unheld(node, call, world))
             node.changed("world", world)
             return await show_world(node, world)
 
-        async def delete(call: Call) -> NothingView:
+        async def delete(call: RequestContext) -> NothingView:
             world = await own_world(node, call, call.args["ref"])
             async with blobs.releasing() as loose:
                 async with unheld(node, call, world) as queries:

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_instance, find_owner, find_world, own_server, world_ref
 from api.http.pagination import Search, empty, listed
 from reileta.errors import (
@@ -37,7 +37,7 @@ from reileta.records import Instance, InstanceChanges
 from reileta.rules.tags import INSTANCE_TAGS
 
 _NAME_ATTEMPTS: Final = 4
-_SHOWN: Final = Shows(("instances", "moderators", "users"), live=True)
+_SHOWN: Final = Cached(("instances", "moderators", "users"), live=True)
 
 
 class InstanceCreate(Input):
@@ -88,7 +88,7 @@ class InstanceSearch(Search):
     free: Flag = Field(default=False, description="Only those with a free seat.")
 
 
-def instance_routes(edge: Edge) -> Routes:
+def instance_routes(edge: ApiDeps) -> Routes:
     """The endpoints that open, read, change and close instances."""
     node = edge.node
     instances = node.store.instances
@@ -107,7 +107,7 @@ def instance_routes(edge: Edge) -> Routes:
         errors=(ServerNotFound,),
         shows=_SHOWN,
     )
-    async def get_instances(call: Call, given: InstanceSearch) -> ListView[InstanceView]:
+    async def get_instances(call: RequestContext, given: InstanceSearch) -> ListView[InstanceView]:
         """Public instances, and the asker's own; admins see all."""
         own_server(node, call)
         owner = await find_owner(node, call, given.owner)
@@ -145,7 +145,7 @@ def instance_routes(edge: Edge) -> Routes:
             QuotaReached,
         ),
     )
-    async def create_instance(call: Call, given: InstanceCreate) -> InstanceView:
+    async def create_instance(call: RequestContext, given: InstanceCreate) -> InstanceView:
         """Opens an instance of a world that the asker can see. It is the asker's own."""
         own_server(node, call)
         reference = world_ref(node, given.world)
@@ -186,7 +186,7 @@ def instance_routes(edge: Edge) -> Routes:
         errors=(InstanceNotFound, ServerNotFound),
         shows=_SHOWN,
     )
-    async def get_instance(call: Call) -> InstanceView:
+    async def get_instance(call: RequestContext) -> InstanceView:
         """An instance by its id or name; a private one shows to its owner, its moderators, users
         inside and admins alone."""
         return view(await find_instance(node, call, call.args["ref"]))
@@ -200,7 +200,7 @@ def instance_routes(edge: Edge) -> Routes:
         need="required",
         errors=(InstanceNotFound, ServerNotFound, PermissionDenied, TagUnknown),
     )
-    async def update_instance(call: Call, given: InstanceUpdate) -> InstanceView:
+    async def update_instance(call: RequestContext, given: InstanceUpdate) -> InstanceView:
         """Changes what is given, while players are inside too; its owner and admins may."""
         instance = await find_instance(node, call, call.args["ref"])
         changes: dict[str, Any] = given.given()
@@ -218,7 +218,7 @@ def instance_routes(edge: Edge) -> Routes:
         need="required",
         errors=(InstanceNotFound, ServerNotFound, PermissionDenied),
     )
-    async def close_instance(call: Call) -> NothingView:
+    async def close_instance(call: RequestContext) -> NothingView:
         """Everyone inside gets `instance-left` with reason `closed`; its owner and admins may."""
         instance = await find_instance(node, call, call.args["ref"])
         await node.close_instance(instance.id, call.by)

@@ -6,8 +6,8 @@ from typing import Final
 
 from pydantic import ConfigDict, Field
 
-from actors.instance_service import Measure
-from api.http.endpoint import Call, Edge, Routes
+from actors.instance_service import ModerationRequest
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance, local
 from api.http.pagination import Paging, listed, part
 from reileta.errors import (
@@ -66,7 +66,7 @@ class MasterInput(Input):
     user: Reference = Field(description="A user or a player inside.", examples=["ada"])
 
 
-def measure_of(given: ModerateInput) -> Measure:
+def measure_of(given: ModerateInput) -> ModerationRequest:
     """What is wanted. Raises ModerationInvalid unless it names one target."""
     if (given.player is None) == (given.user is None):
         raise ModerationInvalid.field("user", "give either `player` or `user`")
@@ -74,10 +74,12 @@ def measure_of(given: ModerateInput) -> Measure:
         raise PlayerNotFound
     if given.until is not None and not 0 <= given.until < 2**53:
         raise ModerationInvalid.field("until", "must be a time in milliseconds")
-    return Measure(given.player or given.user or "", given.type, given.reason, given.until)
+    return ModerationRequest(
+        given.player or given.user or "", given.type, given.reason, given.until
+    )
 
 
-def hosting_routes(edge: Edge) -> Routes:
+def hosting_routes(edge: ApiDeps) -> Routes:
     """The endpoints of those who run an instance."""
     node = edge.node
     routes = Routes("hosting", edge, invalid=ModerationInvalid)
@@ -91,12 +93,12 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM, NotInInstance),
     )
-    async def moderate(call: Call, given: ModerateInput) -> NothingView:
+    async def moderate(call: RequestContext, given: ModerateInput) -> NothingView:
         """Kicks, bans, unbans, mutes, unmutes or warns. It takes effect at once; the answer comes
         when it is kept for good. Owner, admins, the master and moderators may, each those below.
         """
         instance = await find_instance(node, call, call.args["ref"])
-        await node.desk.moderate(instance.id, call.by, measure_of(given))
+        await node.instance_service.moderate(instance.id, call.by, measure_of(given))
         return NothingView()
 
     @routes.add(
@@ -108,10 +110,10 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, NotAllowed),
     )
-    async def get_bans(call: Call, given: Paging) -> ListView[BanView]:
+    async def get_bans(call: RequestContext, given: Paging) -> ListView[BanView]:
         """Bans in force, the oldest first, for the owner, admins, the master and moderators."""
         instance = await find_instance(node, call, call.args["ref"])
-        bans = await node.desk.bans(instance.id, call.by)
+        bans = await node.instance_service.bans(instance.id, call.by)
         return listed(part(given, bans), lambda ban: ban_view(ban, node.address))
 
     @routes.add(
@@ -123,7 +125,7 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, PermissionDenied),
     )
-    async def get_moderations(call: Call, given: Paging) -> ListView[ModerationView]:
+    async def get_moderations(call: RequestContext, given: Paging) -> ListView[ModerationView]:
         """The log of moderation, the newest first, for the owner and admins; by the instance's id
         also when it is closed."""
         ref = local(node, call, call.args["ref"])
@@ -155,10 +157,10 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
-    async def hand_over(call: Call, given: MasterInput) -> NothingView:
+    async def hand_over(call: RequestContext, given: MasterInput) -> NothingView:
         """Makes someone inside the master, until it leaves; the owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.desk.hand_over(instance.id, call.by, given.user)
+        await node.instance_service.hand_over(instance.id, call.by, given.user)
         return NothingView()
 
     @routes.add(
@@ -169,10 +171,10 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
-    async def name_moderator(call: Call) -> NothingView:
+    async def name_moderator(call: RequestContext) -> NothingView:
         """Names a moderator, inside or not; it stays one until dismissed. The owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.desk.name_moderator(instance.id, call.by, call.args["user"])
+        await node.instance_service.name_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     @routes.add(
@@ -183,10 +185,10 @@ def hosting_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_WHERE, UserNotFound, NotAllowed),
     )
-    async def dismiss_moderator(call: Call) -> NothingView:
+    async def dismiss_moderator(call: RequestContext) -> NothingView:
         """Dismisses a moderator; one that is none is no error. The owner may."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.desk.dismiss_moderator(instance.id, call.by, call.args["user"])
+        await node.instance_service.dismiss_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     return routes

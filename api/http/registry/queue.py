@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance
 from api.http.pagination import Paging, listed, part
 from reileta.errors import (
@@ -45,7 +45,7 @@ class CandidateQuery(Input):
     server: Reference | None = Field(default=None, description="The instance's server.")
 
 
-def queue_routes(edge: Edge) -> Routes:
+def queue_routes(edge: ApiDeps) -> Routes:
     """The endpoints of those who want to come in."""
     node = edge.node
     routes = Routes("queue", edge, invalid=InstanceInvalid)
@@ -58,11 +58,11 @@ def queue_routes(edge: Edge) -> Routes:
         gives=QueueView,
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_queue(call: Call, given: Paging) -> QueueView:
+    async def get_queue(call: RequestContext, given: Paging) -> QueueView:
         """How many wait, and the asker's own entry; for the owner, the master, moderators and
         admins all entries as well."""
         instance = await find_instance(node, call, call.args["ref"])
-        queue = await node.desk.queue(instance.id, call.asker)
+        queue = await node.instance_service.queue(instance.id, call.principal)
         view = QueueView(
             queued=queue.waiting,
             entry=known(None if queue.own is None else entry_view(queue.own)),
@@ -91,14 +91,14 @@ def queue_routes(edge: Edge) -> Routes:
             Overloaded,
         ),
     )
-    async def become_candidate(call: Call, given: CandidateInput) -> EntryView:
+    async def become_candidate(call: RequestContext, given: CandidateInput) -> EntryView:
         """Asks for a seat: the entry is `admitted` (one is held for a while; `instance-join` takes
         it), `waiting` (in line), or `pending` (it needs an invitation). With `user`, invites that
         one, whether it asked or not; who may depends on the instance's access."""
         instance = await find_instance(node, call, call.args["ref"])
         if given.user is None:
-            return entry_view(await node.desk.candidate(instance.id, call.by))
-        return entry_view(await node.desk.admit(instance.id, call.by, given.user))
+            return entry_view(await node.instance_service.candidate(instance.id, call.by))
+        return entry_view(await node.instance_service.admit(instance.id, call.by, given.user))
 
     @routes.add(
         "DELETE",
@@ -109,13 +109,13 @@ def queue_routes(edge: Edge) -> Routes:
         need="required",
         errors=(InstanceNotFound, ServerNotFound, UserNotFound, NotQueued, NotAllowed),
     )
-    async def withdraw_candidate(call: Call, given: CandidateQuery) -> NothingView:
+    async def withdraw_candidate(call: RequestContext, given: CandidateQuery) -> NothingView:
         """Takes the asker's entry back; with `user`, that one's entry and invitation."""
         instance = await find_instance(node, call, call.args["ref"])
         if given.user is None:
-            await node.desk.withdraw(instance.id, call.by)
+            await node.instance_service.withdraw(instance.id, call.by)
         else:
-            await node.desk.refuse(instance.id, call.by, given.user)
+            await node.instance_service.refuse(instance.id, call.by, given.user)
         return NothingView()
 
     @routes.add(
@@ -126,10 +126,10 @@ def queue_routes(edge: Edge) -> Routes:
         gives=ListView[PlayerInsideView],
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_players(call: Call, given: Paging) -> ListView[PlayerInsideView]:
+    async def get_players(call: RequestContext, given: Paging) -> ListView[PlayerInsideView]:
         """Players with their roles, longest inside first, for all who may see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
-        players = await node.desk.players(instance.id, call.asker)
+        players = await node.instance_service.players(instance.id, call.principal)
         return listed(part(given, players), lambda inside: player_view(*inside))
 
     return routes

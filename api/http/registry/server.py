@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import own_server
 from reileta import __version__
 from reileta.errors import ServerInvalid, ServerNotFound
@@ -28,7 +28,7 @@ class ServerUpdate(Input):
     )
 
 
-def server_routes(edge: Edge) -> Routes:
+def server_routes(edge: ApiDeps) -> Routes:
     """The endpoints that tell of the server itself, and let admins change that."""
     node = edge.node
     routes = Routes("server", edge, invalid=ServerInvalid)
@@ -40,9 +40,9 @@ def server_routes(edge: Edge) -> Routes:
         gives=ServerView,
         need="none",
         errors=(ServerNotFound,),
-        shows=Shows(("server",)),
+        shows=Cached(("server",)),
     )
-    async def get_server(call: Call) -> ServerView:
+    async def get_server(call: RequestContext) -> ServerView:
         """What the server is called, where it is reached, and its public key."""
         own_server(node, call)
         return node.server_view(await node.store.identity.get())
@@ -57,7 +57,7 @@ def server_routes(edge: Edge) -> Routes:
         only="admin",
         errors=(ServerNotFound,),
     )
-    async def update_server(call: Call, given: ServerUpdate) -> ServerView:
+    async def update_server(call: RequestContext, given: ServerUpdate) -> ServerView:
         """Changes what the server says of itself; admins may."""
         own_server(node, call)
         changes: dict[str, Any] = given.given()
@@ -70,7 +70,7 @@ def server_routes(edge: Edge) -> Routes:
         return node.server_view(identity)
 
     @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
-    async def get_time(call: Call) -> int:
+    async def get_time(call: RequestContext) -> int:
         """The milliseconds since 1970 UTC on the server's clock."""
         return node.clock.now_ms()
 
@@ -80,9 +80,9 @@ def server_routes(edge: Edge) -> Routes:
         summary="Discover the server",
         gives=DiscoveryView,
         need="none",
-        shows=Shows(()),
+        shows=Cached(()),
     )
-    async def get_discovery(call: Call) -> DiscoveryView:
+    async def get_discovery(call: RequestContext) -> DiscoveryView:
         """What another server or a gateway needs to know first."""
         return DiscoveryView(
             address=node.address,

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_owner, local, own_server
 from api.http.pagination import Search, listed
 from reileta.errors import (
@@ -34,7 +34,7 @@ from reileta.protocol.views.registry import ListView, NothingView, ServiceView, 
 from reileta.records import Service
 from reileta.rules.tags import SERVICE_TAGS
 
-_SHOWN: Final = Shows(("services", "users"))
+_SHOWN: Final = Cached(("services", "users"))
 
 
 class ServiceCreate(Input):
@@ -67,7 +67,7 @@ class ServiceSearch(Search):
     tag: Reference | None = Field(default=None, examples=["avr:official"])
 
 
-def service_routes(edge: Edge) -> Routes:
+def service_routes(edge: ApiDeps) -> Routes:
     """The endpoints that make, read, change and delete services."""
     node = edge.node
     services = node.store.services
@@ -76,14 +76,14 @@ def service_routes(edge: Edge) -> Routes:
     def view(service: Service) -> ServiceView:
         return service_view(service, node.address)
 
-    async def find_service(call: Call) -> Service:
+    async def find_service(call: RequestContext) -> Service:
         ref = local(node, call, call.args["ref"])
         service = await services.get(ref) if is_service_id(ref) else None
         if service is None:
             raise ServiceNotFound
         return service
 
-    async def own_service(call: Call) -> Service:
+    async def own_service(call: RequestContext) -> Service:
         """The service of the path, if the asker may change it."""
         service = await find_service(call)
         if not call.admin and service.owner != call.by.user.id:
@@ -99,7 +99,7 @@ def service_routes(edge: Edge) -> Routes:
         errors=(ServerNotFound,),
         shows=_SHOWN,
     )
-    async def get_services(call: Call, given: ServiceSearch) -> ListView[ServiceView]:
+    async def get_services(call: RequestContext, given: ServiceSearch) -> ListView[ServiceView]:
         """Services whose id, title or description holds `query`, newest first."""
         own_server(node, call)
         page = await services.search(
@@ -127,7 +127,7 @@ def service_routes(edge: Edge) -> Routes:
             QuotaReached,
         ),
     )
-    async def create_service(call: Call, given: ServiceCreate) -> ServiceView:
+    async def create_service(call: RequestContext, given: ServiceCreate) -> ServiceView:
         """Makes a service that belongs to the asker."""
         own_server(node, call)
         service = await services.create(
@@ -149,7 +149,7 @@ def service_routes(edge: Edge) -> Routes:
         errors=(ServiceNotFound, ServerNotFound),
         shows=_SHOWN,
     )
-    async def get_service(call: Call) -> ServiceView:
+    async def get_service(call: RequestContext) -> ServiceView:
         """A service, by its id."""
         return view(await find_service(call))
 
@@ -162,7 +162,7 @@ def service_routes(edge: Edge) -> Routes:
         need="required",
         errors=(ServiceNotFound, ServerNotFound, PermissionDenied, TagUnknown),
     )
-    async def update_service(call: Call, given: ServiceUpdate) -> ServiceView:
+    async def update_service(call: RequestContext, given: ServiceUpdate) -> ServiceView:
         """Changes what is given; its owner and admins may."""
         service = await own_service(call)
         changes: dict[str, Any] = given.given()
@@ -183,7 +183,7 @@ def service_routes(edge: Edge) -> Routes:
         need="required",
         errors=(ServiceNotFound, ServerNotFound, PermissionDenied),
     )
-    async def delete_service(call: Call) -> NothingView:
+    async def delete_service(call: RequestContext) -> NothingView:
         """Deletes a service; its owner and admins may."""
         service = await own_service(call)
         if not await services.delete(service.id):

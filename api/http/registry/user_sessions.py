@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.http.endpoint import Call, Edge, Routes
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_user, own_server
 from api.http.pagination import Paging, listed
 from api.http.registry.users import may_change
@@ -19,13 +19,13 @@ from reileta.protocol.views.session import SessionEntry
 from reileta.records import Session, User
 
 
-def user_session_routes(edge: Edge) -> Routes:
+def user_session_routes(edge: ApiDeps) -> Routes:
     """The endpoints that list and end a user's sessions."""
     node, auth = edge.node, edge.auth
     sessions = node.store.sessions
     routes = Routes("user-sessions", edge, invalid=SessionInvalid)
 
-    async def whose(call: Call) -> User:
+    async def whose(call: RequestContext) -> User:
         own_server(node, call)
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
@@ -41,7 +41,7 @@ def user_session_routes(edge: Edge) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, PermissionDenied),
     )
-    async def get_user_sessions(call: Call, given: Paging) -> ListView[SessionEntry]:
+    async def get_user_sessions(call: RequestContext, given: Paging) -> ListView[SessionEntry]:
         """The user's sessions that are alive, newest first; itself and admins see them."""
         user = await whose(call)
         page = await sessions.of_user(user.id, limit=given.limit, offset=given.offset)
@@ -59,7 +59,7 @@ def user_session_routes(edge: Edge) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, PermissionDenied, SessionNotFound),
     )
-    async def end_user_session(call: Call) -> NothingView:
+    async def end_user_session(call: RequestContext) -> NothingView:
         """Ends a session with all that hangs on it, as logging out of it does; the user itself and
         admins may."""
         user = await whose(call)

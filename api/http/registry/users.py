@@ -6,11 +6,11 @@ from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_user, own_server
 from api.http.pagination import Search, shown
-from api.http.password_check import Proofs
+from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user, show_users
 from reileta.errors import (
     LoginInvalid,
@@ -38,7 +38,7 @@ from reileta.records import ADMIN_TAG, User
 from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
-_SHOWN: Final = Shows(("users", "follows", "images"), live=True)
+_SHOWN: Final = Cached(("users", "follows", "images"), live=True)
 
 
 class UserUpdate(Input):
@@ -74,11 +74,11 @@ class UserUpdate(Input):
     )
 
 
-def user_routes(edge: Edge, passwords: Passwords) -> Routes:
+def user_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     """The endpoints that read, change and delete users."""
     node, auth = edge.node, edge.auth
     users = node.store.users
-    proofs = Proofs(edge, passwords)
+    proofs = PasswordCheck(edge, passwords)
     routes = Routes("users", edge, invalid=UserInvalid)
 
     @routes.add(
@@ -90,7 +90,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(ServerNotFound,),
         shows=_SHOWN,
     )
-    async def get_users(call: Call, given: Search) -> ListView[AnyUserView]:
+    async def get_users(call: RequestContext, given: Search) -> ListView[AnyUserView]:
         """Users whose username, displayname or description holds `query`."""
         own_server(node, call)
         page = await users.search(query=given.query, limit=given.limit, offset=given.offset)
@@ -104,7 +104,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(UserNotFound, ServerNotFound, NotLoggedIn),
         shows=_SHOWN,
     )
-    async def get_user(call: Call) -> AnyUserView:
+    async def get_user(call: RequestContext) -> AnyUserView:
         """A user by its id or username, or `@me`, `@server`, `@admin`.
 
         Itself and admins see it as `UserMe`, its friends as `UserFriend`, all others as `User`.
@@ -127,7 +127,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
             LoginInvalid,
         ),
     )
-    async def update_user(call: Call, given: UserUpdate) -> AnyUserView:
+    async def update_user(call: RequestContext, given: UserUpdate) -> AnyUserView:
         """Changes what is given; the user itself and admins may."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
@@ -151,13 +151,15 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
             node.changed("user", user)
         return await show_user(node, call, user)
 
-    async def settled_tags(call: Call, user: User, tags: tuple[str, ...]) -> frozenset[str]:
+    async def settled_tags(
+        call: RequestContext, user: User, tags: tuple[str, ...]
+    ) -> frozenset[str]:
         settled = USER_TAGS.settle(tags, admin=call.admin, before=user.tags)
         if ADMIN_TAG in user.tags - settled and user.id == (await users.main_admin()).id:
             raise UserCannotUpdate.field("tags", f"the main admin keeps {ADMIN_TAG}")
         return settled
 
-    async def ensure_proven(call: Call, user: User, current: str | None) -> None:
+    async def ensure_proven(call: RequestContext, user: User, current: str | None) -> None:
         """Has a user that changes its own password or e-mail address prove who it is: a token that
         was left lying about is not enough. Others, who may, are admins, and don't know it."""
         if call.by.user.id != user.id or await users.credentials(user.username) is None:
@@ -168,7 +170,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
             )
         await proofs.of_user(user, current, call.ip)
 
-    async def changed_password(call: Call, user: User, password: str) -> User:
+    async def changed_password(call: RequestContext, user: User, password: str) -> User:
         own = call.by.user.id == user.id
         revoked = await users.change_password(
             user.id,
@@ -192,7 +194,7 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotDelete),
     )
-    async def delete_user(call: Call) -> NothingView:
+    async def delete_user(call: RequestContext) -> NothingView:
         """Deletes an account and all that is private of it; the user itself and admins may.
 
         Its worlds, instances and services become the server's own account's. The server's own
@@ -211,12 +213,12 @@ def user_routes(edge: Edge, passwords: Passwords) -> Routes:
     return routes
 
 
-def may_change(call: Call, user: User) -> bool:
+def may_change(call: RequestContext, user: User) -> bool:
     """Whether the asker is the user, or an admin."""
     return call.admin or (call.by.user.id == user.id and not call.by.guest)
 
 
-def ensure_may_change(call: Call, user: User) -> None:
+def ensure_may_change(call: RequestContext, user: User) -> None:
     """Raises UserCannotUpdate for who is neither the user nor an admin."""
     if not may_change(call, user):
         raise UserCannotUpdate

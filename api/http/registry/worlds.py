@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import Cached
 from api.http.lookups import find_owner, find_world, own_server, own_world, unheld
 from api.http.pagination import Search, shown
 from api.http.presenters import show_world, show_worlds
@@ -26,7 +26,7 @@ from reileta.rules.tags import WORLD_TAGS
 from reileta.store.worlds import Worlds
 
 DEFAULT_CAPACITY: Final = 32
-_SHOWN: Final = Shows(("worlds", "shares", "users", "assets", "images"))
+_SHOWN: Final = Cached(("worlds", "shares", "users", "assets", "images"))
 
 
 class WorldCreate(Input):
@@ -62,7 +62,7 @@ class WorldSearch(Search):
     tag: Reference | None = Field(default=None, examples=["avr:release"])
 
 
-def world_routes(edge: Edge) -> Routes:
+def world_routes(edge: ApiDeps) -> Routes:
     """The endpoints that make, read, change and delete worlds."""
     node = edge.node
     worlds = node.store.worlds
@@ -77,7 +77,7 @@ def world_routes(edge: Edge) -> Routes:
         errors=(ServerNotFound,),
         shows=_SHOWN,
     )
-    async def get_worlds(call: Call, given: WorldSearch) -> ListView[WorldView]:
+    async def get_worlds(call: RequestContext, given: WorldSearch) -> ListView[WorldView]:
         """Worlds, newest first; private ones show to their owner, to users they are shared with
         and to admins alone."""
         own_server(node, call)
@@ -101,7 +101,7 @@ def world_routes(edge: Edge) -> Routes:
         need="required",
         errors=(ServerNotFound, TagUnknown, PermissionDenied, QuotaReached),
     )
-    async def create_world(call: Call, given: WorldCreate) -> WorldView:
+    async def create_world(call: RequestContext, given: WorldCreate) -> WorldView:
         """Makes a world that belongs to the asker."""
         own_server(node, call)
         world = await worlds.create(
@@ -122,7 +122,7 @@ def world_routes(edge: Edge) -> Routes:
         errors=(WorldNotFound, ServerNotFound),
         shows=_SHOWN,
     )
-    async def get_world(call: Call) -> WorldView:
+    async def get_world(call: RequestContext) -> WorldView:
         """A world; a private one shows to its owner, to users it is shared with and to admins
         alone."""
         return await show_world(node, await find_world(node, call, call.args["ref"]))
@@ -136,7 +136,7 @@ def world_routes(edge: Edge) -> Routes:
         need="required",
         errors=(WorldNotFound, ServerNotFound, PermissionDenied, TagUnknown, ResourceTaken),
     )
-    async def update_world(call: Call, given: WorldUpdate) -> WorldView:
+    async def update_world(call: RequestContext, given: WorldUpdate) -> WorldView:
         """Changes what is given; its owner and admins may, but while another session has acquired
         it."""
         world = await own_world(node, call, call.args["ref"])
@@ -159,7 +159,7 @@ def world_routes(edge: Edge) -> Routes:
         need="required",
         errors=(WorldNotFound, ServerNotFound, PermissionDenied, ResourceTaken),
     )
-    async def delete_world(call: Call) -> NothingView:
+    async def delete_world(call: RequestContext) -> NothingView:
         """Deletes a world; its owner and admins may. Instances that are open stay open."""
         world = await own_world(node, call, call.args["ref"])
         async with node.store.blobs.releasing() as loose, unheld(node, call, world) as queries:

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
-from actors.session.messages import Acquire, Delete, Release, Write
-from api.http.endpoint import Call, Edge, Routes
+from actors.session.messages import AcquireResource, DeleteResource, ReleaseResource, WriteResource
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_user, own_server
 from api.http.pagination import Search
 from reileta.errors import (
@@ -37,7 +37,7 @@ from reileta.errors import (
 from reileta.protocol.input_types import Input, Reference, Title
 from reileta.protocol.views.session import preview_view, resource_view
 from reileta.records import Resource
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import DATA_LIMIT_BYTES, WORLD, Content
 from reileta.settings import KIB
 
@@ -89,24 +89,24 @@ class ResourcesAnswer(Struct):
     offset: int
 
 
-def resource_routes(edge: Edge) -> Routes:
+def resource_routes(edge: ApiDeps) -> Routes:
     """The endpoints of resources."""
     node = edge.node
     resources, users = node.store.resources, node.store.users
     types = resources.types
     routes = Routes("resources", edge, invalid=ResourceInvalid, face="session")
 
-    def who(call: Call) -> Claimant:
+    def who(call: RequestContext) -> Claimant:
         by = call.by
         return Claimant(by.session_id, by.user.id, call.admin, by.user.autopilot)
 
-    def named(call: Call) -> Name:
+    def named(call: RequestContext) -> ResourceKey:
         text = call.args["number"]
         if _NUMBER.fullmatch(text) is None:
             raise ResourceInvalid.field("id", "must be an integer")
-        return Name(types.of(call.args["type"]).name, int(text))
+        return ResourceKey(types.of(call.args["type"]).name, int(text))
 
-    def version(call: Call) -> int | None:
+    def version(call: RequestContext) -> int | None:
         given = call.request.headers.get("If-Match")
         if given is None or given.strip() == "*":
             return None
@@ -123,7 +123,7 @@ def resource_routes(edge: Edge) -> Routes:
         owner = await users.by_id(record.owner)
         return preview_view(record, types.of(record.type), owner)
 
-    async def errand(call: Call, make: Callable[[], Request[T]]) -> T:
+    async def errand(call: RequestContext, make: Callable[[], Request[T]]) -> T:
         """Asks the session's actor; one that is just being put away is started again."""
         session = await node.session(call.by)
         try:
@@ -155,7 +155,7 @@ def resource_routes(edge: Edge) -> Routes:
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
-    async def create_resource(call: Call, given: ResourceCreate) -> ResourceAnswer:
+    async def create_resource(call: RequestContext, given: ResourceCreate) -> ResourceAnswer:
         """Makes a resource that belongs to the asker. Nobody has acquired it."""
         kind = types.of(call.args["type"])
         record = await resources.create(kind.name, who(call), Content(given.title, given.data))
@@ -171,7 +171,7 @@ def resource_routes(edge: Edge) -> Routes:
         need="required",
         errors=(ResourceTypeUnknown, ResourceInvalid, ServerNotFound),
     )
-    async def list_resources(call: Call, given: Search) -> ResourcesAnswer:
+    async def list_resources(call: RequestContext, given: Search) -> ResourcesAnswer:
         """Previews of those that the asker may see: its own, those shared with it, and public
         ones; an admin sees all."""
         kind = types.of(call.args["type"])
@@ -198,10 +198,10 @@ def resource_routes(edge: Edge) -> Routes:
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, ResourceTaken, SessionNotFound),
     )
-    async def acquire_resource(call: Call) -> ResourceAnswer:
+    async def acquire_resource(call: RequestContext) -> ResourceAnswer:
         """The session gets the resource, if it has none and no other session has it."""
         name = named(call)
-        held = await errand(call, lambda: Acquire(name, who(call)))
+        held = await errand(call, lambda: AcquireResource(name, who(call)))
         return ResourceAnswer(await seen(held.resource))
 
     @routes.add(
@@ -213,10 +213,10 @@ def resource_routes(edge: Edge) -> Routes:
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken),
     )
-    async def release_resource(call: Call) -> ResourceAnswer:
+    async def release_resource(call: RequestContext) -> ResourceAnswer:
         """The session has the resource no more; when nobody had it, nothing happens."""
         name = named(call)
-        await errand(call, lambda: Release(name, who(call)))
+        await errand(call, lambda: ReleaseResource(name, who(call)))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -227,7 +227,7 @@ def resource_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_UNKNOWN, PermissionDenied),
     )
-    async def preview_resource(call: Call) -> ResourceAnswer:
+    async def preview_resource(call: RequestContext) -> ResourceAnswer:
         """What may be seen of it without having acquired it, also while another session has it."""
         found = await resources.get(named(call))
         found.ensure_visible(who(call))
@@ -242,7 +242,7 @@ def resource_routes(edge: Edge) -> Routes:
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired),
     )
-    async def view_resource(call: Call) -> ResourceAnswer:
+    async def view_resource(call: RequestContext) -> ResourceAnswer:
         """All of it, for the session that has acquired it."""
         found = await resources.get(named(call))
         found.ensure_may(who(call))
@@ -268,12 +268,12 @@ def resource_routes(edge: Edge) -> Routes:
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
-    async def write_resource(call: Call, given: ResourcePatch) -> ResourceAnswer:
+    async def write_resource(call: RequestContext, given: ResourcePatch) -> ResourceAnswer:
         """Changes title and data by a JSON merge patch, for the session that has acquired it;
         with `If-Match: "version"`, if it is of that version still."""
         name, if_version = named(call), version(call)
         patch = given.given()
-        record = await errand(call, lambda: Write(name, who(call), patch, if_version))
+        record = await errand(call, lambda: WriteResource(name, who(call), patch, if_version))
         await told(record)
         return ResourceAnswer(await seen(record))
 
@@ -286,10 +286,10 @@ def resource_routes(edge: Edge) -> Routes:
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired, VersionConflict),
     )
-    async def delete_resource(call: Call) -> ResourceAnswer:
+    async def delete_resource(call: RequestContext) -> ResourceAnswer:
         """Deletes it, for the session that has acquired it; its owner and admins may."""
         name, if_version = named(call), version(call)
-        await errand(call, lambda: Delete(name, who(call), if_version))
+        await errand(call, lambda: DeleteResource(name, who(call), if_version))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -301,7 +301,7 @@ def resource_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound, QuotaReached),
     )
-    async def share_resource(call: Call, given: Share) -> ResourceAnswer:
+    async def share_resource(call: RequestContext, given: Share) -> ResourceAnswer:
         """Lets another user acquire it, too; its owner and admins may."""
         user = await find_user(node, call, given.user)
         record = await resources.share(named(call), who(call), user.id)
@@ -316,7 +316,7 @@ def resource_routes(edge: Edge) -> Routes:
         need="required",
         errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
     )
-    async def unshare_resource(call: Call, given: Share) -> ResourceAnswer:
+    async def unshare_resource(call: RequestContext, given: Share) -> ResourceAnswer:
         """Takes that back; a session of the user's that has it loses it. The user itself may.
         The answer is null if the asker may not see the resource afterwards."""
         user = await find_user(node, call, given.user)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from api.http.endpoint import Call, Edge, Routes
+from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.node_api import NodePort
 from reileta.errors import SessionInvalid, SessionNotFound
 from reileta.protocol.views.session import SessionView, held_view, session_view
@@ -29,7 +29,7 @@ async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
     return session_view(id_, user, state, held_view(held, kind, owner, user))
 
 
-def session_routes(edge: Edge) -> Routes:
+def session_routes(edge: ApiDeps) -> Routes:
     """The endpoint that shows the asker its session."""
     node = edge.node
     routes = Routes("sessions", edge, invalid=SessionInvalid, face="session")
@@ -42,7 +42,7 @@ def session_routes(edge: Edge) -> Routes:
         need="required",
         errors=(SessionNotFound,),
     )
-    async def get_session(call: Call) -> SessionAnswer:
+    async def get_session(call: RequestContext) -> SessionAnswer:
         """The session that asks, with its state and its resource."""
         return SessionAnswer(await show_session(node, call.by.session_id, call.by.user))
 

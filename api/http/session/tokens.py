@@ -7,8 +7,8 @@ from msgspec import Struct
 from pydantic import Field
 
 from api.credentials import credential_from
-from api.http.endpoint import Call, Edge, Routes
-from api.http.login import Login, Logins
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.login import Login, LoginService
 from api.http.session.session import show_session
 from api.rate_limits import LOGIN
 from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid
@@ -46,12 +46,12 @@ class TokenAnswer(Struct):
     token: TokenView
 
 
-def token_routes(edge: Edge, passwords: Passwords) -> Routes:
+def token_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     """The endpoints that make, refresh and kill tokens."""
     node, auth = edge.node, edge.auth
     tokens, settings = node.store.tokens, node.settings
     lifetimes = Lifetimes(settings.access_lifetime_s * 1000, settings.refresh_lifetime_s * 1000)
-    logins = Logins(edge, passwords)
+    logins = LoginService(edge, passwords)
     routes = Routes("tokens", edge, invalid=AuthInvalid, face="session")
 
     async def logged_in(user: User, session: Session, proof: str | None) -> TokenAnswer:
@@ -69,7 +69,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def log_in(call: Call, given: SessionLogin) -> TokenAnswer:
+    async def log_in(call: RequestContext, given: SessionLogin) -> TokenAnswer:
         """Exchanges a username and password for a Token, of the session that is to be recovered or
         of a new one."""
         return await logins.log_in(given, call.ip, logged_in)
@@ -84,7 +84,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
         errors=(CredentialInvalid,),
         rate=LOGIN,
     )
-    async def refresh_token(call: Call, given: Refresh) -> TokenAnswer:
+    async def refresh_token(call: RequestContext, given: Refresh) -> TokenAnswer:
         """Makes both keys of a Token anew; its lifetimes begin again.
 
         The keys before are good until the new ones are first used. A refresh key that is used after
@@ -116,7 +116,7 @@ def token_routes(edge: Edge, passwords: Passwords) -> Routes:
         gives=TokenAnswer,
         need="required",
     )
-    async def log_out(call: Call) -> TokenAnswer:
+    async def log_out(call: RequestContext) -> TokenAnswer:
         """Kills the Token in use, and closes its WebSockets. Its session lives on while another
         Token of it does."""
         credential = credential_from(call.request)

@@ -9,7 +9,7 @@ from actors.session.actor import IdentityView
 from api.openapi.examples import Json
 from api.openapi.websockets import Codes, Command, opened
 from api.ws.registry.connection import PongView
-from api.ws.registry.messages import MeasureData, PingData, PlaceData, TokenData, TopicData
+from api.ws.registry.messages import InstanceData, ModerateData, PingData, TokenData, TopicData
 from reileta.errors import (
     AlreadyConnected,
     Banned,
@@ -141,7 +141,7 @@ COMMANDS: Final = (
         commands.INSTANCE_JOIN,
         "Goes into an instance. The answer is all that is so inside; what happens after it comes"
         " as events. The id may stand in `subgroup`, without `data`.",
-        PlaceData,
+        InstanceData,
         Welcome,
         (
             NotLoggedIn,
@@ -160,7 +160,7 @@ COMMANDS: Final = (
         commands.INSTANCE_LEAVE,
         "Has the session's player leave, with all its sockets. The id may stand in `subgroup`,"
         " without `data`.",
-        PlaceData,
+        InstanceData,
         PlaceView,
         (NotLoggedIn, MessageInvalid, NotInInstance, Overloaded),
         sent={"data": {"instance": PLACE}},
@@ -183,7 +183,7 @@ COMMANDS: Final = (
         commands.INSTANCE_MODERATE,
         "Moderates someone in the instance that `subgroup` names, as"
         " `POST /api/instances/{ref}/moderate` does. The answer comes when it is durable.",
-        MeasureData,
+        ModerateData,
         NothingView,
         (
             NotLoggedIn,

@@ -9,22 +9,22 @@ import trio
 from msgspec import Raw, Struct
 
 from actors.hub.messages import Subscribe, Unsubscribe
-from actors.instance.messages import Attach, Detach, Join, Leave, SessionMessage, Speak
+from actors.instance.messages import Attach, Detach, Join, Leave, SendData, SessionMessage
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
 from api.credentials import Auth
 from api.errors import close_code_of
 from api.node_api import GatewayPort
-from api.ws.connection_log import SocketLog
-from api.ws.message_rate import FRAMES_PER_MESSAGE, Allowance, weight
+from api.ws.connection_log import ConnectionLog
+from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, weight
 from api.ws.registry.messages import (
     DATA_DEPTH,
-    Broken,
     ClientMessage,
-    MeasureData,
+    InstanceData,
+    InvalidMessage,
+    ModerateData,
     PingData,
-    PlaceData,
     TokenData,
     TopicData,
     is_deep,
@@ -32,7 +32,7 @@ from api.ws.registry.messages import (
     parse,
     parse_data,
 )
-from api.ws.transport.base import Wire
+from api.ws.transport.base import Transport
 from reileta.errors import (
     AlreadyConnected,
     CommandUnknown,
@@ -46,7 +46,7 @@ from reileta.errors import (
 from reileta.ids import At
 from reileta.protocol import commands, events
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
-from reileta.rules.instance.access import FOR_EVER, Asker
+from reileta.rules.instance.access import FOR_EVER, Principal
 
 INVALID_UTF8: Final = 1007
 TOO_MANY: Final = 1008
@@ -73,7 +73,7 @@ class PongView(Struct):
     server: int
 
 
-class Connection:
+class RegistryConnection:
     """A socket and who it speaks for. `take` takes each message, `handle` what must wait."""
 
     __slots__ = (
@@ -85,23 +85,23 @@ class Connection:
         "_sampler",
         "_session",
         "_span",
-        "asker",
+        "principal",
         "wire",
     )
 
     def __init__(
-        self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Wire, log: SocketLog
+        self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Transport, log: ConnectionLog
     ) -> None:
         self.wire = wire
         self._log = log
-        self.asker: Asker | None = None
+        self.principal: Principal | None = None
         self._node = node
         self._auth = auth
         self._sampler = sampler
         self._session: Ref[SessionMessage] | None = None
         self._message: ClientMessage | None = None
         self._span = current.get()
-        self._allowance = Allowance(node.settings)
+        self._allowance = MessageRate(node.settings)
 
     # From the wire -----------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Connection:
             return True
         try:
             message = parse(payload)
-        except Broken as broken:
+        except InvalidMessage as broken:
             if self._log.observes(span):
                 self._log.received(span, broken.command, len(payload))
             self._refuse(broken.command, broken.state, broken.subgroup, broken.error)
@@ -165,7 +165,7 @@ class Connection:
                 message, MessageInvalid.field("data", f"is nested deeper than {DATA_DEPTH} levels")
             )
             return
-        speak = Speak(
+        speak = SendData(
             self.wire, seat.player, message.key, message.at, message.to, data, message.wanted
         )
         try:
@@ -176,7 +176,7 @@ class Connection:
             self._refuse_message(message, error)
 
     def _why_no_seat(self, place: str | None) -> ReiletaError:
-        if self.asker is None:
+        if self.principal is None:
             return NotLoggedIn()
         if place is None or place == AVR:
             return MessageInvalid.field("subgroup", "must be the instance's id")
@@ -198,7 +198,7 @@ class Connection:
         except ReiletaError as error:
             refused = error
             self._refuse_message(message, error)
-            if close_code_of(type(error)) == CREDENTIAL_GONE and self.asker is not None:
+            if close_code_of(type(error)) == CREDENTIAL_GONE and self.principal is not None:
                 self.expire()
         if self._log.observes(span):
             code = None if refused is None else refused.code
@@ -233,10 +233,10 @@ class Connection:
         data = parse_data(message.data, TokenData)
         if (data.token is None) == (data.integrity is None):
             raise MessageInvalid.field("data.token", "give either `token` or `integrity`")
-        asker = await self._auth.authenticate_token(data.token or data.integrity or "")
-        if self.asker is not None and self.asker.session_id != asker.session_id:
+        principal = await self._auth.authenticate_token(data.token or data.integrity or "")
+        if self.principal is not None and self.principal.session_id != principal.session_id:
             raise AlreadyConnected
-        await self._attach(asker, message.wanted)
+        await self._attach(principal, message.wanted)
 
     def opened(self) -> None:
         """The socket is there, and its first trace begins."""
@@ -244,27 +244,27 @@ class Connection:
         if self._log.observes(span):
             self._log.opened(span)
 
-    async def greet(self, asker: Asker) -> None:
+    async def greet(self, principal: Principal) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
-            await self._attach(asker, None)
+            await self._attach(principal, None)
         except ReiletaError as error:
             self._send(failure(commands.AUTHENTICATE, None, None, error))
             self.wire.close(close_code_of(type(error)) or TRY_AGAIN, error.message)
 
-    async def _attach(self, asker: Asker, state: bytes | None) -> None:
+    async def _attach(self, principal: Principal, state: bytes | None) -> None:
         for attempt in (1, 2):
-            session = await self._node.session(asker)
+            session = await self._node.session(principal)
             # Before it is asked: should this be cancelled, `gone` detaches all the same.
             self._session = session
             try:
-                await session.ask(Attach(self.wire, asker.token_hash, state))
+                await session.ask(Attach(self.wire, principal.token_hash, state))
             except ActorStopped:
                 if attempt == 2:
                     raise
             else:
                 break
-        self.asker = asker
+        self.principal = principal
 
     async def _subscribe(self, message: ClientMessage) -> None:
         topic, names, target = self._topic(message)
@@ -279,7 +279,7 @@ class Connection:
         self._send(event(events.UNSUBSCRIBED, None, encode(topic)))
 
     def _topic(self, message: ClientMessage) -> tuple[TopicData, frozenset[str], str | None]:
-        asker = self._ensure_asker()
+        principal = self._ensure_asker()
         topic = parse_data(message.data, TopicData)
         names = events.members(topic.event)
         if names is None:
@@ -287,7 +287,7 @@ class Connection:
         if topic.target is None:
             return topic, names, None
         target = self._local(topic.target)
-        return topic, names, asker.user.id if target == "@me" else target
+        return topic, names, principal.user.id if target == "@me" else target
 
     async def _join(self, message: ClientMessage) -> None:
         session = self._ensure_session()
@@ -301,19 +301,23 @@ class Connection:
 
     async def _moderate(self, message: ClientMessage) -> None:
         """As over HTTP. The instance itself answers, in order with the data."""
-        asker = self._ensure_asker()
+        principal = self._ensure_asker()
         if message.subgroup in (None, "", AVR):
             raise MessageInvalid.field("subgroup", "must be the instance's id")
-        data = parse_data(message.data, MeasureData)
+        data = parse_data(message.data, ModerateData)
         await self._node.moderate(
-            self._local(message.subgroup or ""), asker, data.measure(), self.wire, message.wanted
+            self._local(message.subgroup or ""),
+            principal,
+            data.measure(),
+            self.wire,
+            message.wanted,
         )
 
     def _place(self, message: ClientMessage) -> str:
         """The instance that a command is about: in `data`, or else the subgroup."""
         if not bytes(message.data) and message.subgroup not in (None, AVR):
             return self._local(message.subgroup or "")
-        place = parse_data(message.data, PlaceData).instance
+        place = parse_data(message.data, InstanceData).instance
         if not (1 <= len(place) <= ADDRESS_LIMIT and place.isprintable()):
             raise MessageInvalid.field("data.instance", "must be an instance's id or name")
         return self._local(place)
@@ -325,13 +329,13 @@ class Connection:
         named = At.parse(text)
         return named.id if named.local_to(self._node.address) else text
 
-    def _ensure_asker(self) -> Asker:
-        if self.asker is None:
+    def _ensure_asker(self) -> Principal:
+        if self.principal is None:
             raise NotLoggedIn
-        return self.asker
+        return self.principal
 
     def _ensure_session(self) -> Ref[SessionMessage]:
-        if self.asker is None or self._session is None:
+        if self.principal is None or self._session is None:
             raise NotLoggedIn
         return self._session
 
@@ -365,7 +369,7 @@ class Connection:
     @property
     def expires_at(self) -> int:
         """When the credential is no longer valid (ms); far off, while there is none."""
-        return FOR_EVER if self.asker is None else self.asker.expires_at
+        return FOR_EVER if self.principal is None else self.principal.expires_at
 
     def look(self, now: float) -> None:
         """Clients owe nothing in time here but pongs, which the gateway sees to."""

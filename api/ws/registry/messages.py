@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from actors.instance_service import Measure
+from actors.instance_service import ModerationRequest
 from reileta.errors import MessageInvalid, PlayerNotFound
 from reileta.ids import is_id
 from reileta.rules.resource.json_values import is_deeper
@@ -66,7 +66,7 @@ class _Salvage(Struct):
     subgroup: Any = None
 
 
-class Broken(Exception):
+class InvalidMessage(Exception):
     """A message that can't be taken. `command`, `state`, `subgroup`: as far as they can be told."""
 
     def __init__(self, error: MessageInvalid, salvage: _Salvage | None = None) -> None:
@@ -79,7 +79,7 @@ class Broken(Exception):
         self.subgroup = found.subgroup if isinstance(found.subgroup, str) else None
 
 
-class PlaceData(Struct):
+class InstanceData(Struct):
     """Which instance."""
 
     instance: Annotated[str, Meta(description="An id or a name, with or without `@server`")]
@@ -101,7 +101,7 @@ class TopicData(Struct, omit_defaults=True):
     ] = None
 
 
-class MeasureData(Struct):
+class ModerateData(Struct):
     """What a moderator wants, of a player inside or of a user."""
 
     type: Annotated[str, Meta(description="kick, ban, unban, mute, unmute or warn")]
@@ -113,13 +113,13 @@ class MeasureData(Struct):
         Meta(description="Of `ban` and `mute`: when it ends, milliseconds since 1970 UTC"),
     ] = None
 
-    def measure(self) -> Measure:
+    def measure(self) -> ModerationRequest:
         """Raises MessageInvalid unless it names one target."""
         if (self.player is None) == (self.user is None):
             raise MessageInvalid.field("data.user", "give either `player` or `user`")
         if self.player is not None and not is_id(self.player, "p"):
             raise PlayerNotFound
-        return Measure(self.player or self.user or "", self.type, self.reason, self.until)
+        return ModerationRequest(self.player or self.user or "", self.type, self.reason, self.until)
 
 
 class PingData(Struct):
@@ -144,15 +144,15 @@ def is_utf8(payload: bytes) -> bool:
 
 
 def parse(payload: bytes) -> ClientMessage:
-    """The message in a payload that is UTF-8. Raises `Broken`."""
+    """The message in a payload that is UTF-8. Raises `InvalidMessage`."""
     try:
         return _message(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         try:
             salvage = _salvage(payload)
         except (msgspec.DecodeError, RecursionError):
-            raise Broken(explained(error, "")) from None
-        raise Broken(explained(error, ""), salvage) from None
+            raise InvalidMessage(explained(error, "")) from None
+        raise InvalidMessage(explained(error, ""), salvage) from None
 
 
 def is_deep(data: bytes) -> bool:

@@ -13,17 +13,17 @@ from typing import Final
 import trio
 
 from actors.delivery.fanout import Batch, Piece
-from actors.delivery.sink import Seat
+from actors.delivery.sink import InstanceHandle
 from actors.instance.messages import Detach, SessionMessage
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
-from actors.session.messages import Open, Patch
+from actors.session.messages import OpenSocket, PatchState
 from api.errors import close_code_of
 from api.node_api import GatewayPort
-from api.ws.connection_log import SocketLog
-from api.ws.message_rate import FRAMES_PER_MESSAGE, Allowance, weight
-from api.ws.transport.base import Wire
+from api.ws.connection_log import ConnectionLog
+from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, weight
+from api.ws.transport.base import Transport
 from reileta.errors import Overloaded, ReiletaError
 from reileta.protocol import session_frames
 from reileta.protocol.session_frames import (
@@ -37,7 +37,7 @@ from reileta.protocol.session_frames import (
     parse,
     refusal_frame,
 )
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 
 TOO_MANY: Final = 1008
 TRY_AGAIN: Final = 1013
@@ -46,20 +46,25 @@ UNANSWERED: Final = 1024
 """Events of a client that may wait for their answer; over it they are too many."""
 
 
-class LineConnection:
+class SessionConnection:
     """One socket; a `Line` to the session's actor, and `Served` to the gateway."""
 
     def __init__(
-        self, node: GatewayPort, sampler: Sampler, wire: Wire, log: SocketLog, asker: Asker
+        self,
+        node: GatewayPort,
+        sampler: Sampler,
+        wire: Transport,
+        log: ConnectionLog,
+        principal: Principal,
     ) -> None:
         self.wire = wire
-        self.asker: Asker | None = asker
-        self.seats: dict[str, Seat] = {}
+        self.principal: Principal | None = principal
+        self.seats: dict[str, InstanceHandle] = {}
         self._node = node
         self._sampler = sampler
         self._log = log
         self._session: Ref[SessionMessage] | None = None
-        self._allowance = Allowance(node.settings)
+        self._allowance = MessageRate(node.settings)
         self._owed: dict[str, float] = {}
         """Events that the client has not acknowledged, with the time by which it must."""
         self._unanswered: set[str] = set()
@@ -78,13 +83,15 @@ class LineConnection:
         if self._log.observes(span):
             self._log.opened(span)
 
-    async def greet(self, asker: Asker) -> None:
+    async def greet(self, principal: Principal) -> None:
         """Has the session take the socket, which greets it with `hello`."""
         try:
             for attempt in (1, 2):
-                session = self._session = await self._node.session(asker)
+                session = self._session = await self._node.session(principal)
                 try:
-                    await session.ask(Open(self, asker.token_hash, asker.token_expires))
+                    await session.ask(
+                        OpenSocket(self, principal.token_hash, principal.token_expires)
+                    )
                 except ActorStopped:
                     if attempt == 2:
                         raise
@@ -158,7 +165,7 @@ class LineConnection:
             self._refuse_now(event.id, Overloaded())
             return
         try:
-            self._session.tell(Patch(self, event.id, event.patch))
+            self._session.tell(PatchState(self, event.id, event.patch))
         except Overloaded as error:
             self._refuse_now(event.id, error)
 

@@ -11,18 +11,18 @@ from werkzeug.datastructures import Headers
 
 from api.credentials import bearer_from
 from api.http.endpoint import DEPRECATION, Only, address_of, ensure_only
-from api.rate_limits import Limits
+from api.rate_limits import HttpRateLimits
 from api.ws.gateway import Gateway, accept
-from api.ws.session.connection import LineConnection
-from api.ws.transport.base import Wire
+from api.ws.session.connection import SessionConnection
+from api.ws.transport.base import Transport
 from reileta.errors import AlreadyConnected, CredentialInvalid
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 
 
-class Lines:
+class SessionSockets:
     """The tokens that have a line open at this server, or being opened."""
 
-    def __init__(self, gateway: Gateway, limits: Limits):
+    def __init__(self, gateway: Gateway, limits: HttpRateLimits):
         self._gateway = gateway
         self._limits = limits
         self._taken: set[bytes] = set()
@@ -33,21 +33,21 @@ class Lines:
     async def connect(self, only: Only) -> None:
         """Judges the upgrade at hand, and accepts it."""
         credential = bearer_from(websocket, query=True)
-        asker = await self._gateway.auth.authenticate(credential)
-        if asker is None:
+        principal = await self._gateway.auth.authenticate(credential)
+        if principal is None:
             raise CredentialInvalid
-        ensure_only(asker, only)
+        ensure_only(principal, only)
         self._limits.address(address_of(websocket))
-        self._limits.asker(asker)
-        if asker.token_hash in self._taken:
+        self._limits.principal(principal)
+        if principal.token_hash in self._taken:
             raise AlreadyConnected.field("Authorization", "is a token that has a WebSocket")
-        self._taken.add(asker.token_hash)
+        self._taken.add(principal.token_hash)
         accepted = False
 
-        async def serve(wire: Wire) -> None:
+        async def serve(wire: Transport) -> None:
             nonlocal accepted
             accepted = True
-            await self._serve(wire, asker)
+            await self._serve(wire, principal)
 
         try:
             headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
@@ -55,21 +55,21 @@ class Lines:
             accepted = True  # by one that serves after this, come what may
         finally:
             if not accepted:
-                self._taken.discard(asker.token_hash)
+                self._taken.discard(principal.token_hash)
 
-    async def _serve(self, wire: Wire, asker: Asker) -> None:
+    async def _serve(self, wire: Transport, principal: Principal) -> None:
         gateway = self._gateway
-        line = LineConnection(gateway.node, gateway.sampler, wire, gateway.new_log(), asker)
+        line = SessionConnection(gateway.node, gateway.sampler, wire, gateway.new_log(), principal)
         try:
-            await gateway.serve_connection(line, asker)
+            await gateway.serve_connection(line, principal)
         finally:
-            self._taken.discard(asker.token_hash)
+            self._taken.discard(principal.token_hash)
 
 
-def session_blueprint(gateway: Gateway, limits: Limits) -> Blueprint:
+def session_blueprint(gateway: Gateway, limits: HttpRateLimits) -> Blueprint:
     """The routes `/ws/user` and `/ws/autopilot`."""
     blueprint = Blueprint("lines", __name__)
-    lines = Lines(gateway, limits)
+    lines = SessionSockets(gateway, limits)
 
     @blueprint.websocket("/ws/user")
     async def connect_user() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
 from actors.delivery.fanout import Batch, Piece
-from reileta.rules.instance.data_rate import Pace, hold_back_loudest
+from reileta.rules.instance.data_rate import DataRate, hold_back_loudest
 
 MAX_VIEWS: Final = 512
 """Buffers in one write; the system's own limit (IOV_MAX) is 1,024."""
@@ -92,7 +92,7 @@ class Backlog:
             self._press_at = self.size + self.limit // PRESS_STEPS
         return self.size <= self.limit + self._allowance
 
-    def _shares(self) -> Iterator[tuple[Pace, int]]:
+    def _shares(self) -> Iterator[tuple[DataRate, int]]:
         """Whose frames wait, and how large each is."""
         for batch, start, end in self._pieces:
             paces = batch.paces
@@ -170,7 +170,7 @@ class Backlog:
         self._dirty = False
         frames: list[memoryview] = []
         keys: list[Hashable | None] = []
-        paces: list[Pace | None] = []
+        paces: list[DataRate | None] = []
         seen: set[Hashable] = set()
         dropped = 0
         for batch, start, end in reversed(self._pieces):

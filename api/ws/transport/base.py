@@ -1,8 +1,8 @@
 """A client's WebSocket, as actors see it: frames go in without waiting, messages come out.
 
-`Wire` is what all kinds share: the backlog, the closing handshake, what is known of the client;
-`ProtocolWire`, what those share that speak WebSocket themselves. How bytes leave and arrive is in
-`api/ws/transport/transports.py` and `api/ws/transport/epoll.py`.
+`Transport` is what all kinds share: the backlog, the closing handshake, what is known of the
+client; `ProtocolTransport`, what those share that speak WebSocket themselves. How bytes leave and
+arrive is in `api/ws/transport/transports.py` and `api/ws/transport/epoll.py`.
 
 States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.
 """
@@ -25,8 +25,8 @@ from websockets.protocol import State as ProtocolState
 from websockets.server import ServerProtocol
 
 from actors.delivery.fanout import Batch, Piece
-from actors.delivery.sink import Seat
-from actors.runtime.failures import contain
+from actors.delivery.sink import InstanceHandle
+from actors.runtime.failures import capture_failure
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.transport.backlog import Backlog
 from reileta.observability.log_events import CONNECTION_FAILED
@@ -47,7 +47,7 @@ DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 _log = structlog.get_logger()
 
 
-class WireState(enum.Enum):
+class TransportState(enum.Enum):
     OPEN = enum.auto()
     CLOSING = enum.auto()
     CLOSED = enum.auto()
@@ -73,15 +73,15 @@ class Listener(Protocol):
         ...
 
     def charge_overhead(self) -> None:
-        """Frames came that were no messages; `Wire.overhead` says how many."""
+        """Frames came that were no messages; `Transport.overhead` says how many."""
         ...
 
 
-class WireClosed(Exception):
+class TransportClosed(Exception):
     """The connection has ended, or is about to; nothing more comes in."""
 
 
-class Wire(ABC):
+class Transport(ABC):
     """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
 
     `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
@@ -117,10 +117,10 @@ class Wire(ABC):
     def __init__(
         self, nursery: trio.Nursery, metrics: Metrics, *, backlog_limit_bytes: int, remote: str
     ) -> None:
-        self.state = WireState.OPEN
+        self.state = TransportState.OPEN
         self.remote = remote
         self.scope = trio.CancelScope()
-        self.seats: dict[str, Seat] = {}
+        self.seats: dict[str, InstanceHandle] = {}
         self.opened_at = self.heard_at = trio.current_time()
         self.pinged_at: float | None = None
         self.closing_at: float | None = None
@@ -144,7 +144,7 @@ class Wire(ABC):
 
     def write(self, pieces: Sequence[Piece]) -> None:
         """Sends the pieces, or keeps what the client can't take yet. Too much: close code 4008."""
-        if self.state is not WireState.OPEN:
+        if self.state is not TransportState.OPEN:
             return
         if self._deflate:
             pieces = [batch.deflated(start, end) for batch, start, end in pieces]
@@ -159,8 +159,8 @@ class Wire(ABC):
 
     def close(self, code: int, reason: str = "") -> None:
         """Begins the closing handshake, after everything that waits; does nothing if it runs."""
-        if self.state is WireState.OPEN:
-            self.state = WireState.CLOSING
+        if self.state is TransportState.OPEN:
+            self.state = TransportState.CLOSING
             self.refusing = True
             self.closing_at = trio.current_time()
             self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
@@ -179,7 +179,7 @@ class Wire(ABC):
     async def receive(self) -> Messages:
         """The messages that came in since and that no listener took.
 
-        May be empty. Raises `WireClosed` at the end.
+        May be empty. Raises `TransportClosed` at the end.
         """
 
     @abstractmethod
@@ -208,7 +208,7 @@ class Wire(ABC):
         before, conflated = backlog.size, backlog.conflated
         fits = backlog.push(pieces, sent)
         self._account(before, conflated)
-        if not fits and self.state is WireState.OPEN:
+        if not fits and self.state is TransportState.OPEN:
             before = backlog.size
             backlog.clear()
             self._account(before, backlog.conflated)
@@ -228,7 +228,7 @@ class Wire(ABC):
     async def _flush_contained(self) -> None:
         """Writes what waits. Whatever goes wrong is this wire's end, and nobody else's."""
         try:
-            failure = await contain(self._flush)
+            failure = await capture_failure(self._flush)
         finally:
             self._flushing = False
         if failure is not None:
@@ -250,7 +250,7 @@ class Wire(ABC):
 
     def _end(self) -> None:
         """Forgets what waits: the connection is gone."""
-        self.state = WireState.CLOSED
+        self.state = TransportState.CLOSED
         self._metrics.backlog_bytes -= self._backlog.size
         self._backlog = Backlog(0)
 
@@ -287,7 +287,7 @@ class Upgraded:
     take_turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
 
-class ProtocolWire(Wire):
+class ProtocolTransport(Transport):
     """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
     __slots__ = ("_early", "_fragments", "_over", "_protocol", "_take_turn")
@@ -313,7 +313,7 @@ class ProtocolWire(Wire):
 
     async def receive(self) -> Messages:
         if self._over:
-            raise WireClosed
+            raise TransportClosed
         if self._early:
             # Not all at once, as with all that comes later.
             await self._take_turn()
@@ -337,7 +337,7 @@ class ProtocolWire(Wire):
 
     def _feed(self, data: bytes) -> Messages:
         if not data:
-            raise WireClosed
+            raise TransportClosed
         self.heard_at = trio.current_time()
         self.pinged_at = None
         self._metrics.bytes_in += len(data)
@@ -357,8 +357,8 @@ class ProtocolWire(Wire):
         if self._protocol.eof_sent:
             # The client said goodbye, or broke the protocol and was told so.
             self._over = True
-            if self.state is WireState.OPEN:
-                self.state = WireState.CLOSING
+            if self.state is TransportState.OPEN:
+                self.state = TransportState.CLOSING
                 self.closing_at = trio.current_time()
         return messages
 

@@ -18,9 +18,9 @@ from typing import Final
 import structlog
 import trio
 
-from actors.runtime.failures import Contained
-from api.ws.transport.base import HELD, Messages, Upgraded, WireClosed
-from api.ws.transport.transports import RECEIVE_BYTES, SocketWire
+from actors.runtime.failures import CapturedFailure
+from api.ws.transport.base import HELD, Messages, TransportClosed, Upgraded
+from api.ws.transport.transports import RECEIVE_BYTES, SocketTransport
 from reileta.observability.log_events import CONNECTION_FAILED
 
 ROUND: Final = 64
@@ -36,19 +36,19 @@ LARGE_FRAME_BYTES: Final = 512
 _log = structlog.get_logger()
 
 
-class Pump:
+class EpollReader:
     """Reads for the wires that were added. `run` is its task."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._wires: dict[int, PumpedWire] = {}
+        self._wires: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
         """What each address has taken of this round."""
 
     def __len__(self) -> int:
         return len(self._wires)
 
-    def add(self, wire: PumpedWire, descriptor: int) -> None:
+    def add(self, wire: EpollTransport, descriptor: int) -> None:
         """Reads for the wire from now on."""
         if descriptor not in self._wires:
             self._wires[descriptor] = wire
@@ -78,7 +78,7 @@ class Pump:
         if spent_s > SHARE_S:
             return
         began_s = perf_counter()
-        with Contained() as contained:
+        with CapturedFailure() as contained:
             wire.readable()
         self._spent_s[wire.remote] = spent_s + perf_counter() - began_s
         if contained.error is not None:
@@ -87,12 +87,12 @@ class Pump:
             wire.cut()
 
 
-class PumpedWire(SocketWire):
+class EpollTransport(SocketTransport):
     """A socket's wire that a pump reads for."""
 
     __slots__ = ("_held", "_large", "_pump", "_task")
 
-    def __init__(self, pump: Pump, sock: socket.socket, upgraded: Upgraded) -> None:
+    def __init__(self, pump: EpollReader, sock: socket.socket, upgraded: Upgraded) -> None:
         super().__init__(sock, upgraded)
         self._pump = pump
         self._held: Messages = []
@@ -140,7 +140,7 @@ class PumpedWire(SocketWire):
             await trio.lowlevel.wait_task_rescheduled(self._abandon)
         held, self._held = self._held, []
         if not held:
-            raise WireClosed
+            raise TransportClosed
         return held
 
     def _abandon(self, _: object) -> trio.lowlevel.Abort:

@@ -1,8 +1,8 @@
 """How a wire's bytes leave and arrive.
 
-`SocketWire` writes straight to a non-blocking socket (the fast one; `api/ws/transport/epoll.py`
-reads for it), `StreamWire` goes through a Trio stream (TLS). There is no other way: a WebSocket is
-never served by anything that has none of our bounds.
+`SocketTransport` writes straight to a non-blocking socket (the fast one;
+`api/ws/transport/epoll.py` reads for it), `StreamTransport` goes through a Trio stream (TLS). There
+is no other way: a WebSocket is never served by anything that has none of our bounds.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import trio
 
 from actors.delivery.fanout import Piece
 from api.ws.transport.backlog import MAX_VIEWS
-from api.ws.transport.base import ProtocolWire, Upgraded, WireState
+from api.ws.transport.base import ProtocolTransport, TransportState, Upgraded
 
 RECEIVE_BYTES: Final = 16_384
 """Read at a time: so much of the smallest frames still takes little enough to parse."""
 STREAM_CHUNK: Final = 65_536
 
 
-class SocketWire(ProtocolWire):
+class SocketTransport(ProtocolTransport):
     """A wire straight on a non-blocking TCP socket."""
 
     __slots__ = ("_send", "_socket")
@@ -46,7 +46,7 @@ class SocketWire(ProtocolWire):
 
     def write(self, pieces: Sequence[Piece]) -> None:
         # Nearly every write: one buffer for all, to a socket for which nothing waits.
-        if len(pieces) == 1 and self.state is WireState.OPEN and not self._deflate:
+        if len(pieces) == 1 and self.state is TransportState.OPEN and not self._deflate:
             batch, start, end = pieces[0]
             if not self._backlog.size:
                 size = end - start
@@ -103,7 +103,7 @@ class SocketWire(ProtocolWire):
         self._end()
 
 
-class StreamWire(ProtocolWire):
+class StreamTransport(ProtocolTransport):
     """A wire through a Trio stream: TLS."""
 
     __slots__ = ("_stream",)

@@ -50,7 +50,7 @@ FOR_EVER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Principal:
     """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
 
     `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its

@@ -1,6 +1,6 @@
 """What owner, admins, master and moderators do with an instance and those inside (PROTOCOL §6).
 
-Functions of a `Room`, which `Instance` offers as its methods.
+Functions of a `InstanceState`, which `Instance` offers as its methods.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from reileta.rules.instance.events import (
 from reileta.rules.instance.queueing import reconsider
 from reileta.rules.instance.roles import outranks
 from reileta.rules.instance.sanctions import Mute
-from reileta.rules.instance.state import Room
+from reileta.rules.instance.state import InstanceState
 
 CAPACITY_LIMIT: Final = 1024
 
 
-def hand_over(room: Room, by: Visitor, to: str, now: int) -> list[Happening]:
+def transfer_master(room: InstanceState, by: Visitor, to: str, now: int) -> list[Happening]:
     """The owner makes someone inside (a user or a player) the master.
 
     Raises:
@@ -56,7 +56,7 @@ def hand_over(room: Room, by: Visitor, to: str, now: int) -> list[Happening]:
     return room.settle(now, [])
 
 
-def name_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
+def add_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
     """The owner names a moderator, inside or not; it stays one until dismissed.
 
     Raises:
@@ -77,7 +77,7 @@ def name_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happeni
     return room.settle(now, [RoleChanged(user, room.roles.of(user))])
 
 
-def dismiss_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
+def remove_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
     """The owner dismisses a moderator; one that is none is no error.
 
     Raises:
@@ -91,7 +91,7 @@ def dismiss_moderator(room: Room, by: Visitor, user: str, now: int) -> list[Happ
 
 
 def moderate(
-    room: Room,
+    room: InstanceState,
     by: Visitor,
     target: str,
     type_: str,
@@ -165,7 +165,7 @@ def moderate(
     return room.settle(now, out)
 
 
-def plan(room: Room, by: Visitor, changes: InstanceChanges) -> Record:
+def plan(room: InstanceState, by: Visitor, changes: InstanceChanges) -> Record:
     """The record as `update` would make it now; changes nothing.
 
     Raises:
@@ -197,7 +197,7 @@ def plan(room: Room, by: Visitor, changes: InstanceChanges) -> Record:
 
 
 def update(
-    room: Room, by: Visitor, changes: InstanceChanges, now: int
+    room: InstanceState, by: Visitor, changes: InstanceChanges, now: int
 ) -> tuple[Record, list[Happening]]:
     """The owner or an admin changes the record. More capacity lets those in line in at once.
 
@@ -216,7 +216,9 @@ def update(
     return room.record, room.settle(now, out)
 
 
-def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
+def reassign_owner(
+    room: InstanceState, owner: str, owner_at: str, now: int
+) -> tuple[Record, list[Happening]]:
     """The owner's account was deleted: the instance is another's now, as the record keeps it and
     as a `UserIDAt`. Candidates that came in by their friendship with the former owner wait."""
     room.roles.moderators.pop(owner_at, None)
@@ -227,7 +229,7 @@ def inherit(room: Room, owner: str, owner_at: str, now: int) -> tuple[Record, li
     return room.record, room.settle(now, out)
 
 
-def administers(room: Room, user: str, admin: bool, now: int) -> list[Happening]:
+def administers(room: InstanceState, user: str, admin: bool, now: int) -> list[Happening]:
     """The server says whether a user is an admin, which may be news to the instance.
 
     Inside, its role is another. Who is an admin no longer stays inside, unless a ban waits for it;
@@ -251,7 +253,7 @@ def administers(room: Room, user: str, admin: bool, now: int) -> list[Happening]
     return room.settle(now, out)
 
 
-def close(room: Room, by: Visitor | None) -> list[Happening]:
+def close(room: InstanceState, by: Visitor | None) -> list[Happening]:
     """Ends the instance: by its owner or an admin, or by the server itself (None).
 
     Closing it again is no error.
@@ -264,7 +266,7 @@ def close(room: Room, by: Visitor | None) -> list[Happening]:
     return [] if room.closed else room.end("closed")
 
 
-def _target_user(room: Room, target: str) -> str:
+def _target_user(room: InstanceState, target: str) -> str:
     """The user that a target means, which is a user or a player inside."""
     player = room.seats.players.get(target)
     if player is not None:
@@ -274,13 +276,13 @@ def _target_user(room: Room, target: str) -> str:
     return target
 
 
-def _ensure_owner(room: Room, by: Visitor) -> None:
+def _ensure_owner(room: InstanceState, by: Visitor) -> None:
     room.ensure_open()
     if by.user != room.owner:
         raise NotAllowed
 
 
-def ensure_governs(room: Room, by: Visitor) -> None:
+def ensure_governs(room: InstanceState, by: Visitor) -> None:
     """Raises PermissionDenied unless `by` may change and close the instance."""
     if by.user != room.owner and not by.administers:
         raise PermissionDenied

@@ -18,7 +18,7 @@ FAIR_BYTES_PER_S: Final = 32 * 1024
 FAIR_BURST_BYTES: Final = 64 * 1024
 
 
-class Pace:
+class DataRate:
     """One player's. `held` says whether `allows` is to be asked at all."""
 
     __slots__ = ("_counted_at", "_left", "_pressed", "_until", "held")
@@ -53,12 +53,12 @@ class Pace:
         return True
 
 
-def hold_back_loudest(shares: Iterable[tuple[Pace, int]]) -> None:
+def hold_back_loudest(shares: Iterable[tuple[DataRate, int]]) -> None:
     """Holds those back who have at least an equal share of what waits for somebody.
 
     `shares` are (player, bytes); a player may come several times.
     """
-    waiting: dict[Pace, int] = {}
+    waiting: dict[DataRate, int] = {}
     for pace, size in shares:
         waiting[pace] = waiting.get(pace, 0) + size
     total = sum(waiting.values())

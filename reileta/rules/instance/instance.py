@@ -27,9 +27,18 @@ from reileta.rules.instance.candidates import Candidates, Entry
 from reileta.rules.instance.events import Departure, Happening, Joined, Unbanned, Unmuted
 from reileta.rules.instance.retained import KEY_LIMIT
 from reileta.rules.instance.seats import Player
-from reileta.rules.instance.state import Limits, Room
+from reileta.rules.instance.state import InstanceLimits, InstanceState
 
-__all__ = ["DROPPED", "TO_ALL", "TO_LIMIT", "Instance", "Limits", "Player", "Spoken", "Visitor"]
+__all__ = [
+    "DROPPED",
+    "TO_ALL",
+    "TO_LIMIT",
+    "Instance",
+    "InstanceLimits",
+    "Player",
+    "Spoken",
+    "Visitor",
+]
 
 TO_LIMIT: Final = 64
 """Players that one message may be addressed to."""
@@ -47,8 +56,10 @@ TO_ALL: Final = Spoken(None, False)
 DROPPED: Final = Spoken((), True)
 
 
-class Instance(Room):
-    """One instance; the module's text says how it is to be used, and `Room` how it is made."""
+class Instance(InstanceState):
+    """One instance; the module's text says how it is to be used, and `InstanceState` how it is
+    made.
+    """
 
     def join(self, who: Visitor, now: int) -> tuple[Player, list[Happening]]:
         """A session comes inside, or comes back to the player that it has there.
@@ -175,21 +186,21 @@ class Instance(Room):
         self, who: Visitor, now: int, *, online: bool = True
     ) -> tuple[Entry, list[Happening]]:
         """`candidacy.ask`: a user asks to come in; `online` says whether it has a socket."""
-        return queueing.ask(self, who, now, online=online)
+        return queueing.request_entry(self, who, now, online=online)
 
     def withdraw(self, user: str, now: int) -> list[Happening]:
         """`candidacy.withdraw`: a user takes its entry back."""
-        return queueing.withdraw(self, user, now)
+        return queueing.withdraw_entry(self, user, now)
 
     def admit(
         self, by: Visitor, user: str, now: int, *, online: bool = False
     ) -> tuple[Entry, list[Happening]]:
         """`candidacy.admit`: someone invites a user, or admits one that is pending."""
-        return queueing.admit(self, by, user, now, online=online)
+        return queueing.admit_candidate(self, by, user, now, online=online)
 
     def refuse(self, by: Visitor, user: str, now: int) -> list[Happening]:
         """`candidacy.refuse`: someone takes another's entry and invitation back."""
-        return queueing.refuse(self, by, user, now)
+        return queueing.reject_candidate(self, by, user, now)
 
     def resume(
         self,
@@ -214,15 +225,15 @@ class Instance(Room):
 
     def hand_over(self, by: Visitor, to: str, now: int) -> list[Happening]:
         """`governance.hand_over`: the owner makes someone inside the master."""
-        return administration.hand_over(self, by, to, now)
+        return administration.transfer_master(self, by, to, now)
 
     def name_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
         """`governance.name_moderator`: the owner names a moderator, inside or not."""
-        return administration.name_moderator(self, by, user, now)
+        return administration.add_moderator(self, by, user, now)
 
     def dismiss_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
         """`governance.dismiss_moderator`: the owner takes that back."""
-        return administration.dismiss_moderator(self, by, user, now)
+        return administration.remove_moderator(self, by, user, now)
 
     def moderate(
         self,
@@ -254,7 +265,7 @@ class Instance(Room):
 
     def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
         """`governance.inherit`: the owner's account was deleted, and another owns it."""
-        return administration.inherit(self, owner, owner_at, now)
+        return administration.reassign_owner(self, owner, owner_at, now)
 
     def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
         """`governance.administers`: whether a user is an admin of the server, from now on."""

@@ -1,6 +1,6 @@
 """How users ask to come in, are admitted, and are refused (PROTOCOL §6, "Candidates and queue").
 
-Functions of a `Room`, which `Instance` offers as its methods.
+Functions of a `InstanceState`, which `Instance` offers as its methods.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from reileta.rules.instance import access
 from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
 from reileta.rules.instance.events import CandidateChanged, Happening
-from reileta.rules.instance.state import Room
+from reileta.rules.instance.state import InstanceState
 
 
-def ask(room: Room, who: Visitor, now: int, *, online: bool) -> tuple[Entry, list[Happening]]:
+def request_entry(
+    room: InstanceState, who: Visitor, now: int, *, online: bool
+) -> tuple[Entry, list[Happening]]:
     """A user asks to come in, and is admitted, put in line, or left to wait for an invitation.
 
     Without a socket (`online` false) it is forgotten after `queue_grace_ms` unless one comes.
@@ -62,7 +64,7 @@ def ask(room: Room, who: Visitor, now: int, *, online: bool) -> tuple[Entry, lis
     return _entry(room, who.user), out
 
 
-def withdraw(room: Room, user: str, now: int) -> list[Happening]:
+def withdraw_entry(room: InstanceState, user: str, now: int) -> list[Happening]:
     """A user takes its entry back.
 
     Raises:
@@ -75,8 +77,8 @@ def withdraw(room: Room, user: str, now: int) -> list[Happening]:
     return room.settle(now, out)
 
 
-def admit(
-    room: Room, by: Visitor, user: str, now: int, *, online: bool
+def admit_candidate(
+    room: InstanceState, by: Visitor, user: str, now: int, *, online: bool
 ) -> tuple[Entry, list[Happening]]:
     """Invites a user, whether it asked (`pending`) or not, and gives it a seat or a place in
     line. One that has either keeps what it has: nobody is put before others. One that never asked
@@ -119,7 +121,7 @@ def admit(
     return _entry(room, user), out
 
 
-def refuse(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
+def reject_candidate(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
     """Takes a candidate out, and its invitation back. One who asks for itself withdraws.
 
     Those who oversee may refuse anyone; those who may invite, a pending one.
@@ -129,7 +131,7 @@ def refuse(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
         NotQueued: the user has neither entry nor invitation.
     """
     if by.user == user:
-        return withdraw(room, user, now)
+        return withdraw_entry(room, user, now)
     state = room.candidates.state_of(user)
     invites = room.may_invite(by.user, admin=by.administers)
     if not room.oversees(by) and not (invites and state in ("pending", None)):
@@ -143,7 +145,7 @@ def refuse(room: Room, by: Visitor, user: str, now: int) -> list[Happening]:
 
 
 def resume(
-    room: Room,
+    room: InstanceState,
     before: Candidates,
     invited: Mapping[str, Literal["by-leader", "by-member"]],
     now: int,
@@ -161,7 +163,9 @@ def resume(
     return room.settle(now, [])
 
 
-def reconsider(room: Room, now: int, out: list[Happening], *, user: str | None = None) -> None:
+def reconsider(
+    room: InstanceState, now: int, out: list[Happening], *, user: str | None = None
+) -> None:
     """Judges the candidates anew, after the access became another; or one of them alone."""
     by_invitation = room.access in access.BY_INVITATION
     for one in tuple(room.candidates.all()):
@@ -178,19 +182,19 @@ def reconsider(room: Room, now: int, out: list[Happening], *, user: str | None =
             out.append(CandidateChanged(one.user, room.entry_of(one.user), "asked"))
 
 
-def _entry(room: Room, user: str) -> Entry:
+def _entry(room: InstanceState, user: str) -> Entry:
     entry = room.candidates.entry_of(user)
     assert entry is not None
     return entry
 
 
-def _ensure_may_be_new(room: Room, user: str) -> None:
+def _ensure_may_be_new(room: InstanceState, user: str) -> None:
     if user in room.seats.users:
         raise AlreadyConnected
     if room.candidates.state_of(user) is not None:
         raise AlreadyCandidate
 
 
-def _ensure_room_in_queue(room: Room) -> None:
+def _ensure_room_in_queue(room: InstanceState) -> None:
     if len(room.candidates) >= room.limits.candidates:
         raise Overloaded

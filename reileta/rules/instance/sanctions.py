@@ -21,7 +21,7 @@ REASON_LIMIT: Final = 500
 """Characters of a reason."""
 
 
-def is_measure(text: str) -> TypeGuard[Measure]:
+def is_moderation_type(text: str) -> TypeGuard[Measure]:
     return text in _MEASURES
 
 
@@ -32,7 +32,7 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Measur
         ModerationInvalid: the type is unknown, the reason too long, or `until` is past or of no
             meaning for the type (bans and mutes alone run out).
     """
-    if not is_measure(type_):
+    if not is_moderation_type(type_):
         raise ModerationInvalid.field("type", f"must be one of {', '.join(get_args(Measure))}")
     if reason is not None:
         if len(reason) > REASON_LIMIT:
@@ -55,7 +55,7 @@ class Mute:
     until: int | None
 
 
-class Moderation:
+class Sanctions:
     """The bans and mutes in force in one instance."""
 
     def __init__(

@@ -25,13 +25,13 @@ from reileta.rules.instance.events import (
 )
 from reileta.rules.instance.retained import Retained, RetainedValues
 from reileta.rules.instance.roles import Role, Roles
-from reileta.rules.instance.sanctions import Moderation, Mute
+from reileta.rules.instance.sanctions import Mute, Sanctions
 from reileta.rules.instance.seats import Player, Seats
 from reileta.rules.visibility import Audience
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class InstanceLimits:
     """The times and bounds of an instance: ms, bytes and counts.
 
     Attributes:
@@ -61,12 +61,12 @@ class Limits:
     mutes: int = 4096
 
 
-class Room:
+class InstanceState:
     """The state of one instance, what can be asked of it, and the steps that all rules share.
 
     `Instance` adds the rules; `reileta/rules/instance/queueing.py` and
-    `reileta/rules/instance/administration.py` hold some of them as functions of a `Room`. A rule
-    first checks everything and raises, then changes, and ends with `settle`.
+    `reileta/rules/instance/administration.py` hold some of them as functions of a `InstanceState`.
+    A rule first checks everything and raises, then changes, and ends with `settle`.
 
     Args:
         record: what outlives the process.
@@ -83,7 +83,7 @@ class Room:
         *,
         owner: str,
         bans: Iterable[Ban],
-        limits: Limits,
+        limits: InstanceLimits,
         now: int,
         new_player_id: Callable[[], str],
         moderators: Iterable[str] = (),
@@ -99,7 +99,7 @@ class Room:
         self.roles = Roles(owner, moderators)
         self.candidates = Candidates()
         self.invited: dict[str, Literal["by-leader", "by-member"]] = {}
-        self.moderation = Moderation(bans, mutes, bans_limit=limits.bans, mutes_limit=limits.mutes)
+        self.moderation = Sanctions(bans, mutes, bans_limit=limits.bans, mutes_limit=limits.mutes)
         self.values = RetainedValues(
             keys_limit=limits.retained_keys,
             bytes_limit=limits.retained_bytes,

@@ -203,7 +203,7 @@ def load(text: str) -> Any:
     return _decoder.decode(text)
 
 
-def settle(
+def refuse_if_unstorable(
     value: object,
     *,
     limit_bytes: int,

@@ -42,7 +42,7 @@ class Claimant:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class ResourceKey:
     """How a resource is named in a path: `document/17`."""
 
     type: str
@@ -123,7 +123,7 @@ class Resource:
         if self.lease.session not in (None, session):
             raise self._taken()
 
-    def acquire(self, who: Claimant, has: Name | None, until: int) -> Resource:
+    def acquire(self, who: Claimant, has: ResourceKey | None, until: int) -> Resource:
         """The session gets it; `has` is what it has already.
 
         Raises:

@@ -27,7 +27,7 @@ from reileta.errors import InvalidInput, ResourceInvalid, ResourceTypeUnknown, W
 from reileta.protocol.input_types import Capacity, Description, Input, TagList, Title, check
 from reileta.records import Resource
 from reileta.rules import visibility
-from reileta.rules.resource.json_values import Json, settle
+from reileta.rules.resource.json_values import Json, refuse_if_unstorable
 from reileta.rules.tags import WORLD_TAGS
 
 DATA_LIMIT_BYTES: Final = 256 * 1024
@@ -69,7 +69,9 @@ class ResourceType:
         PayloadTooLarge for data over `limit_bytes`.
         """
         titled = check(_Titled, {"title": content.title}, self.invalid)
-        data = settle(content.data, limit_bytes=self.limit_bytes, field="data", error=self.invalid)
+        data = refuse_if_unstorable(
+            content.data, limit_bytes=self.limit_bytes, field="data", error=self.invalid
+        )
         return Content(titled.title, data)
 
     def shows(self, resource: Resource) -> bool:

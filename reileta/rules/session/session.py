@@ -8,9 +8,9 @@ changed nothing. Time passes in `tick` alone, which the caller calls when `next_
 hands over what waits, and only `saved` acknowledges it and tells the other sockets.
 
 **The resource** is the database's, too: `took` and `dropped` say what became of it there. When the
-session has been without a WebSocket for `away_ms`, `AwayTooLong` asks the store to take the
-resource (`resources.lose`); when no token that is known here is good any more, `Forsaken` asks it
-to end the session (`sessions.expire`). Both are questions: another server may know better.
+session has been without a WebSocket for `away_ms`, `AbsenceTimedOut` asks the store to take the
+resource (`resources.lose`); when no token that is known here is good any more, `AllTokensExpired`
+asks it to end the session (`sessions.expire`). Both are questions: another server may know better.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from reileta.errors import (
 )
 from reileta.records import Held
 from reileta.rules.session.shared_state import (
-    Change,
     LiveState,
     PatchRefused,
     Save,
     State,
     StateChange,
     StateChanged,
+    StateEvent,
 )
 
 __all__ = [
-    "AwayTooLong",
-    "Change",
+    "AbsenceTimedOut",
+    "AllTokensExpired",
     "Ended",
-    "Forsaken",
     "Happening",
-    "Limits",
     "PatchRefused",
     "ResourceChanged",
     "Save",
     "Session",
+    "SessionLimits",
     "SocketClosed",
     "State",
     "StateChanged",
+    "StateEvent",
 ]
 
 Why = Literal["killed", "expired", "ended"]
@@ -60,7 +60,7 @@ Why = Literal["killed", "expired", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """Bounds of a session.
 
     Attributes:
@@ -94,14 +94,14 @@ class SocketClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class AwayTooLong:
+class AbsenceTimedOut:
     """The session has had no WebSocket for `away_ms`. Concerns the store: `resources.lose`."""
 
     held: Held
 
 
 @dataclass(frozen=True, slots=True)
-class Forsaken:
+class AllTokensExpired:
     """No token that is known here is good any more. Concerns the store: `sessions.expire`."""
 
 
@@ -111,7 +111,13 @@ class Ended:
 
 
 Happening: TypeAlias = (
-    StateChanged | PatchRefused | ResourceChanged | SocketClosed | AwayTooLong | Forsaken | Ended
+    StateChanged
+    | PatchRefused
+    | ResourceChanged
+    | SocketClosed
+    | AbsenceTimedOut
+    | AllTokensExpired
+    | Ended
 )
 
 
@@ -140,7 +146,7 @@ class Session:
         version: int,
         held: Held | None,
         tokens: Mapping[bytes, int],
-        limits: Limits,
+        limits: SessionLimits,
         now: int,
     ) -> None:
         self.id: Final = id_
@@ -237,7 +243,7 @@ class Session:
     def _ask_if_forsaken(self, now: int, out: list[Happening]) -> None:
         if not self._tokens and self._forsaken_at <= now:
             self._forsaken_at = now + self.limits.away_ms  # should the store not answer
-            out.append(Forsaken())
+            out.append(AllTokensExpired())
 
     # State
 
@@ -254,7 +260,7 @@ class Session:
             raise SessionNotFound
         if self.autopilot:
             raise PermissionDenied.field("state", "of an autopilot is always {}")
-        self._live.change(Change(patch, by, ref))
+        self._live.change(StateEvent(patch, by, ref))
 
     def save(self) -> Save | None:
         """`LiveState.save`: what is to be written now."""
@@ -349,7 +355,7 @@ class Session:
         away = self._away_until
         if self.held is not None and away is not None and away <= now:
             self._away_until = now + self.limits.away_ms  # should the store not answer
-            out.append(AwayTooLong(self.held))
+            out.append(AbsenceTimedOut(self.held))
         return out
 
     def end(self) -> list[Happening]:

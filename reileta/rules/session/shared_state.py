@@ -29,7 +29,7 @@ VALUES_LIMIT: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateEvent:
     """A patch that a socket sent; `ref` is whatever its caller knows it by (an event's id)."""
 
     patch: State
@@ -46,7 +46,7 @@ class Save:
     state: State
     text: str
     """The state's canonical JSON."""
-    changes: tuple[Change, ...]
+    changes: tuple[StateEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class StateChanged:
 
     version: int
     patch: State
-    change: Change | None
+    change: StateEvent | None
 
 
 @dataclass(frozen=True, slots=True)
 class PatchRefused:
     """A change that waited is not made after all. Concerns the socket that sent it."""
 
-    change: Change
+    change: StateEvent
     error: ReiletaError
 
 
@@ -75,7 +75,7 @@ class _Waiting:
     """What is not in the database yet: what is under way there, and what came since."""
 
     saving: Save | None = None
-    changes: list[Change] = field(default_factory=list)
+    changes: list[StateEvent] = field(default_factory=list)
     state: State = field(default_factory=dict)
     """The state with all of these."""
     size: int = 2
@@ -108,7 +108,7 @@ class LiveState:
         saving = self._waiting.saving
         return len(self._waiting.changes) + (0 if saving is None else len(saving.changes))
 
-    def change(self, change: Change) -> None:
+    def change(self, change: StateEvent) -> None:
         """A change comes in, and waits.
 
         Raises:
@@ -165,7 +165,7 @@ class LiveState:
         self._rebase()
         return out
 
-    def _take(self) -> list[Change]:
+    def _take(self) -> list[StateEvent]:
         saving = self._waiting.saving
         return [*(() if saving is None else saving.changes), *self._waiting.changes]
 
@@ -173,7 +173,7 @@ class LiveState:
         text = text_of(self.state)
         self._waiting = _Waiting(state=self.state, size=len(text), values=values_within(text))
 
-    def _put(self, change: Change) -> None:
+    def _put(self, change: StateEvent) -> None:
         """Raises PayloadTooLarge, and has changed nothing then."""
         waiting, limit = self._waiting, self._limit_bytes
         state, growth = apply_measured(waiting.state, change.patch)

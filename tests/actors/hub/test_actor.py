@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.hub.actor import SUBSCRIPTIONS
-from actors.hub.messages import HubMessage, Listen, Publish, Revise, Viewer
+from actors.hub.messages import AddSocket, HubMessage, Publish, UpdateViewer, Viewer
 from actors.instance.messages import UserChanged
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
@@ -67,7 +67,7 @@ async def test_what_strangers_do_not_see_they_are_not_told_of(
     user = account(1).id
     clients = [await world.connect(1), await world.connect(2, admin=True)]
     clients += [await world.connect(number) for number in (3, 4, 5)]
-    world.node.hub.signal(Revise(Viewer(account(3).id, False, {user: 5})))
+    world.node.hub.signal(UpdateViewer(Viewer(account(3).id, False, {user: 5})))
     for client in clients:
         await client.subscribe("update-user", target=user)
 
@@ -260,7 +260,7 @@ async def test_nothing_is_left_of_a_socket_that_is_gone(
     await one.subscribe(*events.EVENTS)
     await one.subscribe(*events.EVENTS, target=ROOM)
     hub = world.node.hub
-    hub.signal(Listen(one.sink, Viewer(account(1).id, True)))  # said twice
+    hub.signal(AddSocket(one.sink, Viewer(account(1).id, True)))  # said twice
     one.lose()
     await settle()
     await one.subscribe("update-world")  # too late

@@ -14,14 +14,14 @@ import trio.testing
 
 import actors.hub.update_feed
 from actors.directory import Directory
-from actors.hub.messages import Publish, Revise, Viewer
-from actors.hub.update_feed import AGAIN_S, Updates
+from actors.hub.messages import Publish, UpdateViewer, Viewer
+from actors.hub.update_feed import AGAIN_S, UpdateFeed
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.server import server_view
 from reileta.records import Asset, Image, Profile, Service, User, World
 from reileta.rules.visibility import Audience, of_world
-from reileta.store import Identity
+from reileta.store import ServerInfo
 from tests.actors.nodes import ADDRESS, account
 
 
@@ -61,7 +61,7 @@ class Registry:
         self.told.append(message)
         self.course.append(f"told of {message.id}")
 
-    def signal(self, message: Revise) -> None:
+    def signal(self, message: UpdateViewer) -> None:
         self.course.append(f"revised {message.viewer.user} {sorted(message.viewer.friends)}")
 
     def heard(self, viewer: Viewer, number: int = -1) -> Any:
@@ -77,14 +77,14 @@ def world(*tags: str) -> World:
 
 
 @asynccontextmanager
-async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIterator[Updates]:
-    def server(identity: Identity) -> Any:
+async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIterator[UpdateFeed]:
+    def server(identity: ServerInfo) -> Any:
         return server_view(
             id_=identity.id, title=identity.title, description=None, icon=None, created_at=1,
             updated_at=1, address=ADDRESS, secure=False, public_key="", ready_at=None,
         )  # fmt: skip
 
-    updates = Updates(
+    updates = UpdateFeed(
         store=cast(Any, registry),
         hub=cast(Any, registry),
         directory=Directory(Metrics()),
@@ -176,7 +176,7 @@ async def test_services_the_server_and_what_moved() -> None:
     registry = Registry()
     async with telling(registry) as updates:
         updates.changed("service", Service("a.b", "Voice", None, None, "u_1", frozenset(), 1, 2))
-        updates.changed("server", Identity("x", "Harbour", None, None, 1, 1))
+        updates.changed("server", ServerInfo("x", "Harbour", None, None, 1, 1))
         updates.moved("world", "w_1")
         updates.moved("service", "gone.meanwhile")
         await trio.testing.wait_all_tasks_blocked()

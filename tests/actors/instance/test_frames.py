@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from actors.instance.frames import Speech
+from actors.instance.frames import InstanceFrames
 from reileta.protocol.frames import payload_of
 from reileta.rules.instance.events import Left
 from tests.reileta.rooms import filled, room, user, visitor
@@ -21,7 +21,7 @@ def test_a_welcome_holds_all_that_a_player_must_know() -> None:
     one, two = filled(rules, 1, 2)
     rules.speak(one.id, "pose", 2.5, None, b"[1, 2.0]", 3)
     rules.speak(two.id, "name", None, None, b'"x"', 3)
-    frame = Speech(rules).welcome(two, b'{"n": 1}')
+    frame = InstanceFrames(rules).welcome(two, b'{"n": 1}')
     assert payload_of(frame).startswith(b'{"state":{"n": 1},"command":"instance-join",')
     assert b'"data":[1, 2.0]' in payload_of(frame)  # byte for byte
     assert read(frame)["data"] == {
@@ -54,18 +54,18 @@ def test_a_welcome_holds_all_that_a_player_must_know() -> None:
 def test_players_are_introduced_anew_when_their_role_is_another() -> None:
     rules = room()
     one, two = filled(rules, 1, 2)
-    speech = Speech(rules)
-    before = speech.introduction(two)
-    assert speech.introduction(two) is before
+    encoder = InstanceFrames(rules)
+    before = encoder.introduction(two)
+    assert encoder.introduction(two) is before
     rules.leave(one.session, 5)
-    assert msgspec.json.decode(speech.introduction(two))["role"] == "master"
+    assert msgspec.json.decode(encoder.introduction(two))["role"] == "master"
 
 
 def test_a_restored_player_gets_the_same_as_an_event() -> None:
     rules = room()
     (one,) = filled(rules, 1)
-    speech = Speech(rules)
-    restored, welcome = read(speech.restored(one)), read(speech.welcome(one, b"1"))
+    encoder = InstanceFrames(rules)
+    restored, welcome = read(encoder.restored(one)), read(encoder.welcome(one, b"1"))
     assert (restored["command"], restored["subgroup"]) == ("instance-restored", rules.record.id)
     assert "state" not in restored
     assert restored["data"] == welcome["data"]
@@ -74,27 +74,27 @@ def test_a_restored_player_gets_the_same_as_an_event() -> None:
 def test_a_moderators_reason_is_for_the_player_alone() -> None:
     rules = room()
     (one,) = filled(rules, 1)
-    speech = Speech(rules)
+    encoder = InstanceFrames(rules)
     left = Left(one, "kicked", "rude")
-    frame, data = speech.left(left)
+    frame, data = encoder.left(left)
     assert read(frame)["data"] == msgspec.json.decode(data)
     assert msgspec.json.decode(data) == {"player": one.id, "user": user(1), "reason": "kicked"}
-    assert read(speech.aside(left))["data"]["note"] == "rude"
-    assert "note" not in read(speech.aside(Left(one, "closed")))["data"]
-    assert read(speech.given_up("i_1", one))["data"]["reason"] == "closed"
+    assert read(encoder.aside(left))["data"]["note"] == "rude"
+    assert "note" not in read(encoder.aside(Left(one, "closed")))["data"]
+    assert read(encoder.given_up("i_1", one))["data"]["reason"] == "closed"
 
 
 def test_nothing_is_kept_of_one_that_is_gone() -> None:
     rules = room()
-    speech = Speech(rules)
+    encoder = InstanceFrames(rules)
     player, _ = rules.join(visitor(1), 0)
-    frame, data = speech.joined(player)
+    frame, data = encoder.joined(player)
     assert read(frame)["data"] == msgspec.json.decode(data)
-    assert speech.voice(player.id) is speech.voice(player.id)
-    speech.forget(player.id)
-    speech.forget(player.id)
-    assert (speech._introductions, speech._voices) == ({}, {})
-    assert read(speech.farewell(player.id, b"2")) == {
+    assert encoder.voice(player.id) is encoder.voice(player.id)
+    encoder.forget(player.id)
+    encoder.forget(player.id)
+    assert (encoder._introductions, encoder._voices) == ({}, {})
+    assert read(encoder.farewell(player.id, b"2")) == {
         "state": 2,
         "command": "instance-leave",
         "subgroup": rules.record.id,

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance_service import Measure
+from actors.instance_service import ModerationRequest
 from reileta.errors import (
     Banned,
     DatabaseUnavailable,
@@ -17,8 +17,8 @@ from reileta.errors import (
     PlayerNotFound,
     UserNotFound,
 )
-from reileta.records import Ban, Dismissal, Moderation, Naming, Pardon
-from tests.actors.nodes import ROOM, Client, World, account, asker, settle, user_at
+from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
+from tests.actors.nodes import ROOM, Client, World, account, principal, settle, user_at
 
 
 def of(client: Client, command: str) -> list[Any]:
@@ -26,7 +26,9 @@ def of(client: Client, command: str) -> list[Any]:
 
 
 async def moderate(world: World, by: int, target: str, type_: str, **more: Any) -> None:
-    await world.node.desk.moderate(ROOM, asker(by), Measure(target, type_, **more))
+    await world.node.instance_service.moderate(
+        ROOM, principal(by), ModerationRequest(target, type_, **more)
+    )
 
 
 async def test_an_order_stands_in_one_line_with_the_data(
@@ -118,12 +120,12 @@ async def test_an_order_that_changes_nothing_waits_for_what_did(
     assert world.store.hosting.deeds == []
     world.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await world.node.desk.name_moderator(ROOM, asker(0), user_at(1))
+        await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
     with pytest.raises(DatabaseUnavailable):
-        await world.node.desk.name_moderator(ROOM, asker(0), user_at(1))
+        await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
     world.store.instances.away = False
-    await world.node.desk.name_moderator(ROOM, asker(0), user_at(1))
-    assert [type(deed) for deed in world.store.hosting.deeds] == [Naming, Moderation]
+    await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+    assert [type(deed) for deed in world.store.hosting.deeds] == [ModeratorAddition, Moderation]
 
 
 async def test_deeds_that_a_crash_found_unwritten_are_written_by_the_next(
@@ -147,7 +149,7 @@ async def test_mutes_and_moderators_outlive_a_crash(
     world: World, autojump_clock: MockClock
 ) -> None:
     one, two = await world.crowd(1, 2)
-    await world.node.desk.name_moderator(ROOM, asker(0), user_at(2))
+    await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(2))
     await moderate(world, 0, user_at(1), "mute")
     world.crash()
     await trio.sleep(0.5)
@@ -155,7 +157,7 @@ async def test_mutes_and_moderators_outlive_a_crash(
     one.say(b"1", state=b"3")
     await settle()
     assert one.said() == ["data #3 error 49"]
-    roles = {player.user: role for player, role in await world.node.desk.players(ROOM)}
+    roles = {player.user: role for player, role in await world.node.instance_service.players(ROOM)}
     assert roles == {user_at(1): "master", user_at(2): "moderator"}
 
 
@@ -168,33 +170,33 @@ async def test_named_moderators_and_bans_come_from_the_database(
     three = await world.connect(3)
     with pytest.raises(Banned):
         await three.join()
-    (ban,) = await world.node.desk.bans(ROOM, asker(2))
+    (ban,) = await world.node.instance_service.bans(ROOM, principal(2))
     assert (ban.user, ban.by) == (user_at(3), user_at(0))
     with pytest.raises(NotAllowed):
-        await world.node.desk.bans(ROOM, asker(5))
+        await world.node.instance_service.bans(ROOM, principal(5))
     await moderate(world, 2, user_at(3), "unban")
     await three.join()
-    assert world.store.hosting.deeds[0] == Pardon(ROOM, account(3).id)
+    assert world.store.hosting.deeds[0] == LiftBan(ROOM, account(3).id)
 
 
 async def test_roles_are_told_to_everyone_inside(world: World, autojump_clock: MockClock) -> None:
     one, two, three = await world.crowd(1, 2, 3)
-    desk = world.node.desk
-    await desk.hand_over(ROOM, asker(0), three.sink.seats[ROOM].player)
+    instance_service = world.node.instance_service
+    await instance_service.hand_over(ROOM, principal(0), three.sink.seats[ROOM].player)
     await settle()
     expected = [
         {"user": user_at(1), "role": "normal"},
         {"user": user_at(3), "role": "master"},
     ]
     assert of(two, "instance-role") == expected
-    await desk.name_moderator(ROOM, asker(0), "user2")
+    await instance_service.name_moderator(ROOM, principal(0), "user2")
     assert of(two, "instance-role") == [{"user": user_at(2), "role": "moderator"}]
     outside = await world.connect(9)
-    await desk.name_moderator(ROOM, asker(0), user_at(9))
+    await instance_service.name_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "moderator"}]
-    await desk.dismiss_moderator(ROOM, asker(0), user_at(9))
+    await instance_service.dismiss_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "normal"}]
-    assert Dismissal(ROOM, account(9).id) in world.store.hosting.deeds
+    assert ModeratorRemoval(ROOM, account(9).id) in world.store.hosting.deeds
     one.sink.take()
     await three.leave()
     await settle()
@@ -205,18 +207,18 @@ async def test_roles_are_told_to_everyone_inside(world: World, autojump_clock: M
 
 async def test_only_the_owner_gives_roles(world: World, autojump_clock: MockClock) -> None:
     await world.crowd(1, 2)
-    desk = world.node.desk
+    instance_service = world.node.instance_service
     for number in (1, 5):
         with pytest.raises(NotAllowed):
-            await desk.hand_over(ROOM, asker(number), user_at(2))
+            await instance_service.hand_over(ROOM, principal(number), user_at(2))
         with pytest.raises(NotAllowed):
-            await desk.name_moderator(ROOM, asker(number), user_at(2))
+            await instance_service.name_moderator(ROOM, principal(number), user_at(2))
         with pytest.raises(NotAllowed):
-            await desk.dismiss_moderator(ROOM, asker(number), user_at(2))
+            await instance_service.dismiss_moderator(ROOM, principal(number), user_at(2))
     with pytest.raises(PlayerNotFound):
-        await desk.hand_over(ROOM, asker(0), user_at(5))
+        await instance_service.hand_over(ROOM, principal(0), user_at(5))
     with pytest.raises(UserNotFound):
-        await desk.name_moderator(ROOM, asker(0), "nobody")
+        await instance_service.name_moderator(ROOM, principal(0), "nobody")
 
 
 async def test_measures_are_told_to_those_concerned(
@@ -278,7 +280,9 @@ async def test_who_may_not_is_refused(world: World, autojump_clock: MockClock) -
         await moderate(world, 2, user_at(3), "kick")
     with pytest.raises(NotAllowed):
         await moderate(world, 1, user_at(0), "ban")
-    await world.node.desk.moderate(ROOM, asker(7, admin=True), Measure(user_at(1), "kick"))
+    await world.node.instance_service.moderate(
+        ROOM, principal(7, admin=True), ModerationRequest(user_at(1), "kick")
+    )
     assert world.node.occupancy(ROOM).connected == 2
 
 
@@ -286,8 +290,8 @@ async def test_an_order_on_a_socket_is_answered_there(
     world: World, autojump_clock: MockClock
 ) -> None:
     one, two = await world.crowd(1, 2)
-    measure = Measure(user_at(2), "kick", "rude")
-    await world.node.moderate(ROOM, one.asker, measure, one.sink, b"9")
+    measure = ModerationRequest(user_at(2), "kick", "rude")
+    await world.node.moderate(ROOM, one.principal, measure, one.sink, b"9")
     await settle()
     frames = one.sink.take()
     answers = [frame for frame in frames if "state" in frame]

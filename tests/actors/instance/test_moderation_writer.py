@@ -8,11 +8,11 @@ from typing import cast
 import outcome
 import pytest
 
-from actors.instance.moderation_writer import LIMIT, RETRY_S, Minutes
-from actors.instance.recovery import Roster
-from actors.runtime.jobs import Ledger
+from actors.instance.moderation_writer import LIMIT, RETRY_S, ModerationWriter
+from actors.instance.recovery import RecoveryState
+from actors.runtime.jobs import SerialJobs
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
-from reileta.records import Deed, Dismissal
+from reileta.records import Deed, ModeratorRemoval
 from reileta.records import Instance as Record
 from reileta.store import Store
 
@@ -22,15 +22,15 @@ class Writer:
 
     def __init__(self) -> None:
         record = Record("i_1", "room", None, None, "w_1", "u_o", 4, frozenset(), 0, 0)
-        self.roster = Roster(record)
+        self.recovery = RecoveryState(record)
         self.begun: list[Callable[[], Awaitable[object]]] = []
-        self.ledger = Ledger(self.begun.append)
+        self.jobs = SerialJobs(self.begun.append)
         self.written: list[list[Deed]] = []
         self.refused: dict[int, ReiletaError] = {}
         self.away = False
         self.retries: list[float] = []
         self.answers: list[tuple[str, ReiletaError | None]] = []
-        self.minutes = self.fresh()
+        self.moderation_writer = self.fresh()
 
     @property
     def deeds(self) -> Writer:
@@ -42,12 +42,12 @@ class Writer:
         self.written.append(list(deeds))
         return self.refused
 
-    def fresh(self) -> Minutes:
+    def fresh(self) -> ModerationWriter:
         """Those of the next incarnation."""
-        return Minutes(self.roster, cast(Store, self), self.ledger, self.retries.append)
+        return ModerationWriter(self.recovery, cast(Store, self), self.jobs, self.retries.append)
 
     def settled(self, name: str) -> None:
-        self.minutes.settled(lambda error: self.answers.append((name, error)))
+        self.moderation_writer.settled(lambda error: self.answers.append((name, error)))
 
     async def finish(self) -> None:
         """The write that was begun ends."""
@@ -56,23 +56,23 @@ class Writer:
             result: outcome.Outcome[object] = outcome.Value(await work())
         except ReiletaError as error:
             result = outcome.Error(error)
-        self.ledger.written(result)
+        self.jobs.written(result)
 
 
 def deed(number: int) -> Deed:
-    return Dismissal("i_1", f"u_{number}")
+    return ModeratorRemoval("i_1", f"u_{number}")
 
 
 async def test_what_gathers_goes_together_and_each_is_answered() -> None:
     writer = Writer()
     for number in range(3):
-        writer.minutes.do(deed(number))
+        writer.moderation_writer.do(deed(number))
         writer.settled(f"{number}")
     assert len(writer.begun) == 1
     await writer.finish()
     assert writer.written == [[deed(0), deed(1), deed(2)]]
     assert writer.answers == [("0", None), ("1", None), ("2", None)]
-    assert (writer.begun, writer.roster.deeds) == ([], [])
+    assert (writer.begun, writer.recovery.deeds) == ([], [])
     writer.settled("nothing to wait for")
     assert writer.answers[-1] == ("nothing to wait for", None)
 
@@ -80,18 +80,18 @@ async def test_what_gathers_goes_together_and_each_is_answered() -> None:
 async def test_what_the_database_missed_is_written_later_in_order() -> None:
     writer = Writer()
     writer.away = True
-    writer.minutes.do(deed(0))
+    writer.moderation_writer.do(deed(0))
     writer.settled("0")
     await writer.finish()
     assert [type(error) for _, error in writer.answers] == [DatabaseUnavailable]
     assert writer.retries == [RETRY_S]
     writer.away = False
-    writer.minutes.do(deed(1))  # there is something new: it waits no longer
+    writer.moderation_writer.do(deed(1))  # there is something new: it waits no longer
     writer.settled("1")
     await writer.finish()
     assert writer.written == [[deed(0), deed(1)]]
     assert writer.answers[1:] == [("1", None)]
-    writer.minutes.begin()  # the retry that was ordered finds nothing
+    writer.moderation_writer.begin()  # the retry that was ordered finds nothing
     assert writer.begun == []
 
 
@@ -99,24 +99,24 @@ async def test_one_that_is_refused_is_dropped_and_its_asker_told() -> None:
     writer = Writer()
     writer.refused = {0: InstanceNotFound()}
     for number in range(2):
-        writer.minutes.do(deed(number))
+        writer.moderation_writer.do(deed(number))
         writer.settled(f"{number}")
     await writer.finish()
     assert [(name, type(error)) for name, error in writer.answers] == [
         ("0", InstanceNotFound),
         ("1", type(None)),
     ]
-    assert writer.roster.deeds == []
+    assert writer.recovery.deeds == []
 
 
 async def test_the_next_incarnation_writes_them_and_answers_nobody() -> None:
     writer = Writer()
-    writer.minutes.do(deed(0))
+    writer.moderation_writer.do(deed(0))
     writer.settled("0")
     writer.begun.clear()  # it crashed
-    writer.ledger = Ledger(writer.begun.append)
-    writer.minutes = writer.fresh()
-    writer.minutes.resume()
+    writer.jobs = SerialJobs(writer.begun.append)
+    writer.moderation_writer = writer.fresh()
+    writer.moderation_writer.resume()
     await writer.finish()
     assert (writer.written, writer.answers) == ([[deed(0)]], [])
 
@@ -124,7 +124,7 @@ async def test_the_next_incarnation_writes_them_and_answers_nobody() -> None:
 def test_they_are_bounded() -> None:
     writer = Writer()
     for number in range(LIMIT):
-        writer.minutes.ensure_room()
-        writer.minutes.do(deed(number))
+        writer.moderation_writer.ensure_room()
+        writer.moderation_writer.do(deed(number))
     with pytest.raises(Overloaded):
-        writer.minutes.ensure_room()
+        writer.moderation_writer.ensure_room()

@@ -8,9 +8,9 @@ import outcome
 import pytest
 import trio
 
-from actors.instance.persistence import Keeper
-from actors.instance.recovery import Roster
-from actors.runtime.jobs import LIMIT, Ledger, Work
+from actors.instance.persistence import Persistence
+from actors.instance.recovery import RecoveryState
+from actors.runtime.jobs import LIMIT, SerialJobs, Work
 from reileta.errors import DatabaseUnavailable, Overloaded, ReiletaError
 from reileta.records import Instance, InstanceChanges
 from reileta.store import Store
@@ -27,9 +27,9 @@ class Desk:
         self.store.instances.records[ROOM] = RECORD
         self.begun: list[Work] = []
         self.vanished = 0
-        self.ledger = Ledger(self.begun.append)
-        self.keeper = Keeper(
-            Roster(RECORD), cast(Store, self.store), self.ledger, self.count_vanished
+        self.jobs = SerialJobs(self.begun.append)
+        self.persistence = Persistence(
+            RecoveryState(RECORD), cast(Store, self.store), self.jobs, self.count_vanished
         )
 
     def count_vanished(self) -> None:
@@ -44,49 +44,49 @@ class Desk:
                 result = outcome.Value(await self.begun.pop(0)())
             except ReiletaError as error:
                 result = outcome.Error(error)
-            self.ledger.written(result)
+            self.jobs.written(result)
         return self.store.instances.writes
 
 
 async def test_only_the_newest_note_is_written() -> None:
-    desk = Desk()
+    instance_service = Desk()
     since: list[int | None] = [EPOCH_MS]
-    desk.keeper.note(lambda: since[-1])
+    instance_service.persistence.note(lambda: since[-1])
     for one in (None, EPOCH_MS + 1, None):  # while the first is being written
         since.append(one)
-        desk.keeper.note(lambda: since[-1])
-    assert await desk.work() == ["empty", "occupied"]
-    desk.keeper.note(lambda: None)
-    assert await desk.work() == []  # it is known already
+        instance_service.persistence.note(lambda: since[-1])
+    assert await instance_service.work() == ["empty", "occupied"]
+    instance_service.persistence.note(lambda: None)
+    assert await instance_service.work() == []  # it is known already
 
 
 async def test_a_note_that_failed_is_made_up_for_by_the_next() -> None:
-    desk = Desk()
-    desk.store.instances.away = True
-    desk.keeper.note(lambda: None)
-    assert await desk.work() == []
-    desk.store.instances.away = False
-    desk.keeper.note(lambda: None)
-    assert await desk.work() == ["occupied"]
+    instance_service = Desk()
+    instance_service.store.instances.away = True
+    instance_service.persistence.note(lambda: None)
+    assert await instance_service.work() == []
+    instance_service.store.instances.away = False
+    instance_service.persistence.note(lambda: None)
+    assert await instance_service.work() == ["occupied"]
 
 
 async def test_a_note_finds_out_that_the_record_is_gone() -> None:
-    desk = Desk()
-    desk.store.instances.records.clear()
-    desk.keeper.note(lambda: None)
-    await desk.work()
-    assert desk.vanished == 1
+    instance_service = Desk()
+    instance_service.store.instances.records.clear()
+    instance_service.persistence.note(lambda: None)
+    await instance_service.work()
+    assert instance_service.vanished == 1
 
 
 async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> None:
-    desk = Desk()
+    instance_service = Desk()
     outcomes: list[outcome.Outcome[object]] = []
     changes = InstanceChanges(title="asked", tags=frozenset())
     planned = Instance(ROOM, "hall", "planned", None, "w_1", "u_1", 9, RECORD.tags, 0, 0)
-    desk.keeper.change(planned, changes, outcomes.append)
-    desk.keeper.restore(lambda: RECORD)
-    desk.keeper.delete(outcomes.append)
-    assert await desk.work() == [
+    instance_service.persistence.change(planned, changes, outcomes.append)
+    instance_service.persistence.restore(lambda: RECORD)
+    instance_service.persistence.delete(outcomes.append)
+    assert await instance_service.work() == [
         "update tags title",
         "update capacity description tags title",
         "delete",
@@ -98,15 +98,15 @@ async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> N
 
 
 async def test_changes_that_can_not_be_written_fail_alone() -> None:
-    desk = Desk()
+    instance_service = Desk()
     outcomes: list[outcome.Outcome[object]] = []
-    desk.store.instances.away = True
-    desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
-    await desk.work()
+    instance_service.store.instances.away = True
+    instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+    await instance_service.work()
     with pytest.raises(DatabaseUnavailable):
         outcomes[0].unwrap()
     for _ in range(LIMIT):
-        desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+        instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
     with pytest.raises(Overloaded):
-        desk.keeper.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+        instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
     await trio.lowlevel.checkpoint()

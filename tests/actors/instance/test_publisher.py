@@ -9,7 +9,7 @@ import msgspec
 from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
 from actors.hub.messages import HubMessage, Publish, Viewer
-from actors.instance.publisher import Herald
+from actors.instance.publisher import Publisher
 from actors.runtime.errors import MailboxFull
 from actors.runtime.ref import Ref
 from reileta.observability.metrics import Metrics
@@ -31,8 +31,8 @@ class Hub:
         self.told.append(message)
 
 
-def herald(rules: Instance, hub: Hub, directory: Directory, metrics: Metrics) -> Herald:
-    return Herald(
+def publisher(rules: Instance, hub: Hub, directory: Directory, metrics: Metrics) -> Publisher:
+    return Publisher(
         rules,
         hub=cast(Ref[HubMessage], hub),
         directory=directory,
@@ -51,7 +51,7 @@ def test_a_public_instance_is_everybodys_to_see() -> None:
     directory = Directory(metrics)
     sink: Sink = FakeSink()
     directory.occupy(rules.record.id, Occupancy(2, 1, user(1)))
-    one = herald(rules, hub, directory, metrics)
+    one = publisher(rules, hub, directory, metrics)
     one.tell("instance-left", b'{"x":1}', told=(sink,))
     one.update()
     left, update = hub.told
@@ -74,7 +74,7 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
     filled(rules, 0)
     rules.admit(visitor(0), user(1), 1)
     filled(rules, 1, now=2)
-    herald(rules, hub, Directory(metrics), metrics).update()
+    publisher(rules, hub, Directory(metrics), metrics).update()
     (update,) = hub.told
     assert update.render(viewer(0)) is not None
     assert update.render(viewer(1)) is not None
@@ -85,5 +85,5 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
 def test_what_a_full_hub_refuses_is_counted() -> None:
     rules, hub, metrics = room(), Hub(), Metrics()
     hub.full = True
-    herald(rules, hub, Directory(metrics), metrics).update()
+    publisher(rules, hub, Directory(metrics), metrics).update()
     assert (hub.told, metrics.mailbox_refused) == ([], 1)

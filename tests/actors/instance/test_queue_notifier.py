@@ -9,10 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance import queue_notifier
-from actors.instance.messages import Ask, Attach
+from actors.instance.messages import Attach, RequestEntry
 from reileta.errors import InstanceFull
 from reileta.records import InstanceChanges
-from tests.actors.nodes import ROOM, Client, World, asker, settle, user_at
+from tests.actors.nodes import ROOM, Client, World, principal, settle, user_at
 
 Frame = dict[str, Any]
 
@@ -47,7 +47,7 @@ async def full(world: World, capacity: int = 1) -> list[Client]:
 
 async def waits(world: World, number: int) -> Client:
     client = await world.connect(number)
-    await world.node.desk.candidate(ROOM, asker(number))
+    await world.node.instance_service.candidate(ROOM, principal(number))
     return client
 
 
@@ -57,7 +57,7 @@ async def test_a_candidate_is_told_of_its_entry_wherever_it_is(
     await full(world)
     two = await world.connect(2)
     other = await world.connect(2, 1)  # another session of the same user
-    entry = await world.node.desk.candidate(ROOM, asker(2))
+    entry = await world.node.instance_service.candidate(ROOM, principal(2))
     assert (entry.state, entry.position) == ("waiting", 1)
     await settle()
     expected = [(2, "asked", "waiting"), (1, "waiting", 1)]
@@ -96,7 +96,7 @@ async def test_a_seat_that_comes_free_is_held_for_the_first_in_line(
             assert of_queue(two) == []
             await trio.sleep(0.2)
         case _:
-            await world.node.update_instance(ROOM, asker(0), InstanceChanges(capacity=2))
+            await world.node.update_instance(ROOM, principal(0), InstanceChanges(capacity=2))
     await settle()
     told = briefly(of_queue(two))
     assert told == [(2, "admitted", "admitted"), (1, "admitted", None)]
@@ -130,7 +130,7 @@ async def test_many_changes_of_one_drain_are_told_once(
     of_queue(watcher)
     async with trio.open_nursery() as nursery:
         for number in range(3, 23):
-            ask = Ask(world.node.desk._by(asker(number)))
+            ask = RequestEntry(world.node.instance_service._by(principal(number)))
             nursery.start_soon(world.instance.ask, ask)
     await settle()
     assert briefly(of_queue(watcher)) == [(21, "waiting", 1)]
@@ -171,16 +171,16 @@ async def test_a_pending_one_is_told_to_all_who_may_admit_it(
 ) -> None:
     world.room(access="avr:invite_plus")
     owner = await world.joined(0)
-    await world.node.desk.admit(ROOM, asker(0), user_at(1))
+    await world.node.instance_service.admit(ROOM, principal(0), user_at(1))
     one = await world.joined(1)
     two = await world.connect(2)
     owner.sink.take(), one.sink.take()
-    await world.node.desk.candidate(ROOM, asker(2))
+    await world.node.instance_service.candidate(ROOM, principal(2))
     await settle()
     assert briefly(of_queue(one)) == [(2, "asked", "pending")]
     assert (2, "asked", "pending") in briefly(of_queue(owner))
     two.sink.take()
-    await world.node.desk.admit(ROOM, asker(1), "user2")
+    await world.node.instance_service.admit(ROOM, principal(1), "user2")
     await settle()
     assert briefly(of_queue(two))[0] == (2, "admitted", "admitted")
     await two.join()
@@ -212,11 +212,11 @@ async def test_who_asks_without_a_socket_is_forgotten_unless_one_comes(
 ) -> None:
     await full(world)
     for number in (2, 3):
-        entry = await world.node.desk.candidate(ROOM, asker(number))
+        entry = await world.node.instance_service.candidate(ROOM, principal(number))
         assert entry.expires_at == world.node.clock.now_ms() + 60_000
     three = await world.connect(3)
     await trio.sleep(61)
-    queue = await world.node.desk.queue(ROOM, asker(3))
+    queue = await world.node.instance_service.queue(ROOM, principal(3))
     assert (queue.waiting, queue.entries) == (1, None)
     assert queue.own is not None
     assert (queue.own.position, queue.own.expires_at) == (1, None)
@@ -230,7 +230,7 @@ async def test_a_socket_that_comes_back_is_told_where_it_stands(
     two = await waits(world, 2)
     two.lose()
     await settle()
-    who = asker(2)
+    who = principal(2)
     session = await world.node.session(who)
     sink = type(two.sink)("back")
     await session.ask(Attach(sink, who.token_hash))
@@ -304,7 +304,7 @@ async def test_a_closed_instance_lets_its_candidates_go(
     two = await waits(world, 2)
     await settle()
     of_queue(two)
-    await world.node.close_instance(ROOM, asker(0))
+    await world.node.close_instance(ROOM, principal(0))
     await settle()
     assert briefly(of_queue(two)) == [(2, "closed", None)]
     assert "candidacies" not in world.leftovers()

@@ -6,10 +6,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Absent, Ask, Present
+from actors.instance.messages import CandidateOffline, CandidateOnline, RequestEntry
 from actors.instance_service import visitor
 from reileta.errors import InstanceNotFound
-from tests.actors.nodes import ADDRESS, ROOM, World, asker, settle, user_at
+from tests.actors.nodes import ADDRESS, ROOM, World, principal, settle, user_at
 
 
 async def test_news_of_a_socket_that_are_late_change_nothing(
@@ -18,13 +18,13 @@ async def test_news_of_a_socket_that_are_late_change_nothing(
     world.room(capacity=1)
     await world.joined(1)
     await world.connect(2)
-    await world.node.desk.candidate(ROOM, asker(2))
-    await world.node.desk.candidate(ROOM, asker(3))
-    world.instance.signal(Absent(user_at(2)))  # it has come back meanwhile
-    world.instance.signal(Present(user_at(3)))  # it has gone again meanwhile
+    await world.node.instance_service.candidate(ROOM, principal(2))
+    await world.node.instance_service.candidate(ROOM, principal(3))
+    world.instance.signal(CandidateOffline(user_at(2)))  # it has come back meanwhile
+    world.instance.signal(CandidateOnline(user_at(3)))  # it has gone again meanwhile
     await settle()
-    two = (await world.node.desk.queue(ROOM, asker(2))).own
-    three = (await world.node.desk.queue(ROOM, asker(3))).own
+    two = (await world.node.instance_service.queue(ROOM, principal(2))).own
+    three = (await world.node.instance_service.queue(ROOM, principal(3))).own
     assert two is not None
     assert three is not None
     assert two.expires_at is None
@@ -37,8 +37,8 @@ async def test_nobody_lines_up_for_an_instance_that_ends(
     await world.joined(1)
     world.store.instances.gate = gate = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.node.close_instance, ROOM, asker(0))
+        nursery.start_soon(world.node.close_instance, ROOM, principal(0))
         await settle()
         with pytest.raises(InstanceNotFound):
-            await world.instance.ask(Ask(visitor(asker(2), ADDRESS)))
+            await world.instance.ask(RequestEntry(visitor(principal(2), ADDRESS)))
         gate.set()

@@ -91,7 +91,17 @@ async def test_an_instance_comes_out_of_its_recording_as_it_was(
     heard = [one for one in kinds(steps) if one not in ("Written", "Act")]
     assert heard[:10] == [
         "start",
-        *("Enter", "Enter", "Speak", "Speak", "Speak", "SocketLost", "Tick", "Enter", "Exit"),
+        *(
+            "AddMember",
+            "AddMember",
+            "SendData",
+            "SendData",
+            "SendData",
+            "SocketLost",
+            "Tick",
+            "AddMember",
+            "RemoveMember",
+        ),
     ]
     assert set(heard[10:]) <= {"SocketLost"}, "the session may stop first"
     tick = steps[kinds(steps).index("Tick")]
@@ -108,11 +118,11 @@ async def test_messages_carry_their_traces_and_sockets(
         await settle()
     _, steps = played(files(tmp_path)[0])
     messages = [one.message for one in steps if one.message is not None]
-    sockets = [one.socket for one in messages if one.kind in ("Enter", "Speak")]
+    sockets = [one.socket for one in messages if one.kind in ("AddMember", "SendData")]
     assert sockets == [1, 2, 1, 2]
     ids = [one.id for one in messages]
     assert ids == sorted(ids)
-    enters = [one for one in messages if one.kind == "Enter"]
+    enters = [one for one in messages if one.kind == "AddMember"]
     assert all(one.cause for one in enters), "the session's message caused it"
     written = [one for one in messages if one.kind == "Written"]
     assert all(isinstance(one, Received) and one.socket is None for one in written)
@@ -155,7 +165,7 @@ async def test_a_crash_of_the_rules_crashes_the_replay(
         await world.joined(1)
 
         def overfill(instance: OpenInstance) -> None:
-            (seated,) = instance._roster.seated.values()
+            (seated,) = instance._recovery.seated.values()
             for number in range(100):
                 player = replace(seated.player, id=f"p_{number}", session=f"s_{number}")
                 instance._rules.restore(seated.visitor, player, instance._now())

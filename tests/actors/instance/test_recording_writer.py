@@ -12,7 +12,7 @@ import trio
 from structlog.testing import capture_logs
 
 import actors.instance.recording_writer
-from actors.instance.recording_writer import CLOSE_S, Recorder, Tape, open_recorder
+from actors.instance.recording_writer import CLOSE_S, RecordingWriter, Tape, open_recorder
 from reileta.diagnostics.recording import Called, Ended, Opened, Reader, Received, Record
 from reileta.settings import Settings
 from tests.conftest import ManualClock
@@ -59,7 +59,7 @@ def stopped(logs: list[Any]) -> list[tuple[str, str | None]]:
 
 async def test_what_a_tape_takes_is_in_its_file(tmp_path: Path, clock: ManualClock) -> None:
     folder = tmp_path / "deep" / "recordings"
-    async with Recorder.open(folder, MIB, clock) as recorder:
+    async with RecordingWriter.open(folder, MIB, clock) as recorder:
         tape = recorder.begin("i_1")
         assert tape.path.parent == folder
         clock.advance(5)
@@ -83,7 +83,7 @@ async def test_what_a_tape_takes_is_in_its_file(tmp_path: Path, clock: ManualClo
 async def test_records_reach_the_disk_while_the_server_runs(
     tmp_path: Path, clock: ManualClock
 ) -> None:
-    async with Recorder.open(tmp_path, MIB, clock) as recorder:
+    async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
         tape = recorder.begin("i_1")
         with trio.fail_after(5):
             for count in range(2, 5):
@@ -93,7 +93,7 @@ async def test_records_reach_the_disk_while_the_server_runs(
 
 
 async def test_each_incarnation_has_a_file(tmp_path: Path, clock: ManualClock, disk: Disk) -> None:
-    async with Recorder.open(tmp_path, MIB, clock) as recorder:
+    async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
         tapes = [recorder.begin("i_1"), recorder.begin("i_1"), recorder.begin("i_2")]
         for tape in tapes:
             say(tape)
@@ -107,7 +107,7 @@ async def test_a_slow_disk_ends_the_recording_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(actors.instance.recording_writer, "WAITING_LIMIT", 1000)
     with capture_logs() as logs:
-        async with Recorder.open(tmp_path, MIB, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
             slow, other = recorder.begin("i_1"), recorder.begin("i_2")
             disk.open.clear()
             say(slow, 300)
@@ -135,7 +135,7 @@ async def test_a_full_folder_ends_recordings_and_older_files_count(
     (tmp_path / "i_0.1.1.recording").write_bytes(bytes(5000))
     (tmp_path / "notes.txt").write_bytes(bytes(5000))
     with capture_logs() as logs:
-        async with Recorder.open(tmp_path, 7000, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, 7000, clock) as recorder:
             first = recorder.begin("i_1")
             for _ in range(100):
                 say(first, 100)
@@ -160,7 +160,7 @@ async def test_a_disk_that_fails_ends_only_the_recordings_it_failed(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     with capture_logs() as logs:
-        async with Recorder.open(tmp_path, MIB, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
             bad, good = recorder.begin("i_1"), recorder.begin("i_2")
             bad.path.mkdir()
             say(good)
@@ -178,7 +178,7 @@ async def test_what_can_t_be_written_down_ends_the_recording(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     with capture_logs() as logs:
-        async with Recorder.open(tmp_path, MIB, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
             tape = recorder.begin("i_1")
             say(tape)
             tape.called("strange", (object(),), {}, (), None)
@@ -192,7 +192,7 @@ async def test_the_end_does_not_wait_for_a_disk_that_hangs(
 ) -> None:
     try:
         begun = trio.current_time()
-        async with Recorder.open(tmp_path, MIB, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
             say(recorder.begin("i_1"))
             disk.open.clear()
         assert trio.current_time() - begun <= CLOSE_S + 1
@@ -203,7 +203,7 @@ async def test_the_end_does_not_wait_for_a_disk_that_hangs(
 async def test_a_cancelled_block_still_writes_the_rest(tmp_path: Path, clock: ManualClock) -> None:
     path = None
     with trio.CancelScope() as scope:
-        async with Recorder.open(tmp_path, MIB, clock) as recorder:
+        async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
             tape = recorder.begin("i_1")
             path = tape.path
             say(tape)
@@ -217,7 +217,7 @@ async def test_a_folder_that_can_t_be_used_is_refused(tmp_path: Path, clock: Man
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(OSError) as caught:
-        async with Recorder.open(file, MIB, clock):
+        async with RecordingWriter.open(file, MIB, clock):
             pass
     assert caught.value.filename == str(file)
 
@@ -245,7 +245,7 @@ async def test_a_folder_that_is_there_is_made_private_unless_it_holds_other_thin
     (own / "i_1.1.1.recording").write_bytes(b"")
     (shared / "notes.txt").write_bytes(b"")
     for folder, mode in ((own, 0o700), (shared, 0o755)):
-        async with Recorder.open(folder, MIB, clock) as recorder:
+        async with RecordingWriter.open(folder, MIB, clock) as recorder:
             tape = recorder.begin("i_1")
             say(tape)
         assert folder.stat().st_mode & 0o777 == mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from actors.instance.recovery import Roster
+from actors.instance.recovery import RecoveryState
 from tests.actors.nodes import ROOM, World, settle
 
 
@@ -13,23 +13,23 @@ async def test_the_roster_follows_who_is_inside(world: World, autojump_clock: Mo
     one, two = await world.crowd(1, 2)
     again = await world.connect(1)
     await again.join()
-    rosters: list[Roster] = []
-    world.act(lambda actor: rosters.append(actor._roster))
+    rosters: list[RecoveryState] = []
+    world.act(lambda actor: rosters.append(actor._recovery))
     await settle()
-    (roster,) = rosters
-    assert roster.record.id == ROOM
-    assert list(roster.seated) == ["s_1.0", "s_2.0"]
-    seated = roster.seated["s_1.0"]
+    (recovery,) = rosters
+    assert recovery.record.id == ROOM
+    assert list(recovery.seated) == ["s_1.0", "s_2.0"]
+    seated = recovery.seated["s_1.0"]
     assert list(seated.sinks) == [one.sink, again.sink]
     assert seated.player.id == one.sink.seats[ROOM].player
     assert seated.session is one.session
     one.lose()
     again.lose()
     await settle()
-    assert roster.seated["s_1.0"].sinks == {}
+    assert recovery.seated["s_1.0"].sinks == {}
     await two.leave()
     await trio.sleep(11)
-    assert roster.seated == {}
+    assert recovery.seated == {}
 
 
 async def test_a_session_that_was_started_anew_is_the_one_to_be_told(
@@ -43,4 +43,4 @@ async def test_a_session_that_was_started_anew_is_the_one_to_be_told(
     await again.join()
     await again.leave()
     await settle()
-    assert world.node._presences["s_1.0"].places == {}
+    assert world.node._presences["s_1.0"].joined_instances == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
-from actors.runtime.deadline import Alarm
+from actors.runtime.deadline import DeadlineTimer
 from actors.runtime.timers import Timer
 
 
@@ -26,7 +26,7 @@ class Bench:
     timers: list[FakeTimer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.alarm = Alarm(self.after, lambda: self.now)
+        self.alarm = DeadlineTimer(self.after, lambda: self.now)
 
     def after(self, delay_s: float) -> Timer:
         self.timers.append(FakeTimer(delay_s))

@@ -4,7 +4,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from actors.runtime.failures import Contained, contain
+from actors.runtime.failures import CapturedFailure, capture_failure
 from tests.actors.helpers import Boom
 
 
@@ -17,12 +17,12 @@ async def test_a_failure_is_returned() -> None:
     async def succeed() -> None:
         pass
 
-    assert await contain(fail) is error
-    assert await contain(succeed) is None
+    assert await capture_failure(fail) is error
+    assert await capture_failure(succeed) is None
 
 
 def test_a_block_can_be_contained() -> None:
-    with Contained() as block:
+    with CapturedFailure() as block:
         raise Boom
     assert isinstance(block.error, Boom)
 
@@ -30,12 +30,12 @@ def test_a_block_can_be_contained() -> None:
 async def test_cancellation_passes() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
-        await contain(trio.lowlevel.checkpoint)
+        await capture_failure(trio.lowlevel.checkpoint)
     assert scope.cancelled_caught
 
 
 def test_the_end_of_the_process_passes() -> None:
-    with pytest.raises(KeyboardInterrupt), Contained():
+    with pytest.raises(KeyboardInterrupt), CapturedFailure():
         raise KeyboardInterrupt
 
 
@@ -48,7 +48,7 @@ async def test_a_group_of_failures_is_one() -> None:
             nursery.start_soon(fail)
             nursery.start_soon(trio.sleep_forever)
 
-    error = await contain(work)
+    error = await capture_failure(work)
     assert isinstance(error, ExceptionGroup)
     assert isinstance(error.exceptions[0], Boom)
 
@@ -67,6 +67,6 @@ async def test_a_failure_on_the_way_out_stays_while_the_cancellation_passes() ->
 
     with capture_logs() as logs, trio.CancelScope() as scope:
         scope.cancel()
-        await contain(work)
+        await capture_failure(work)
     assert scope.cancelled_caught
     assert [entry["event"] for entry in logs] == ["hook.failed"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import outcome
 import pytest
 
-from actors.runtime.jobs import LIMIT, Ledger, Work
+from actors.runtime.jobs import LIMIT, SerialJobs, Work
 from reileta.errors import Overloaded
 
 
@@ -16,34 +16,34 @@ async def work() -> str:
 def test_the_next_write_begins_when_the_one_before_has_its_outcome() -> None:
     begun: list[Work] = []
     told: list[str] = []
-    ledger = Ledger(begun.append)
+    jobs = SerialJobs(begun.append)
 
     async def first() -> None: ...
     async def second() -> None: ...
 
-    ledger.write(first, lambda _: told.append("first"))
-    ledger.write(second, lambda _: told.append("second"))
-    assert (begun, told, len(ledger)) == ([first], [], 2)
-    ledger.written(outcome.Error(Overloaded()))
+    jobs.write(first, lambda _: told.append("first"))
+    jobs.write(second, lambda _: told.append("second"))
+    assert (begun, told, len(jobs)) == ([first], [], 2)
+    jobs.written(outcome.Error(Overloaded()))
     assert (begun, told) == ([first, second], ["first"])
-    ledger.written(outcome.Value(None))
-    assert (begun, told, len(ledger)) == ([first, second], ["first", "second"], 0)
+    jobs.written(outcome.Value(None))
+    assert (begun, told, len(jobs)) == ([first, second], ["first", "second"], 0)
 
 
 def test_what_follows_may_write_again() -> None:
     begun: list[Work] = []
-    ledger = Ledger(begun.append)
-    ledger.write(work, lambda _: ledger.write(work, lambda _: None))
-    ledger.written(outcome.Value(None))
-    assert (len(begun), len(ledger)) == (2, 1)
+    jobs = SerialJobs(begun.append)
+    jobs.write(work, lambda _: jobs.write(work, lambda _: None))
+    jobs.written(outcome.Value(None))
+    assert (len(begun), len(jobs)) == (2, 1)
 
 
 def test_too_much_is_refused() -> None:
-    ledger = Ledger(lambda _: None)
+    jobs = SerialJobs(lambda _: None)
     for _ in range(LIMIT):
-        ledger.ensure_room()
-        ledger.write(work, lambda _: None)
+        jobs.ensure_room()
+        jobs.write(work, lambda _: None)
     with pytest.raises(Overloaded):
-        ledger.ensure_room()
-    ledger.written(outcome.Value(None))
-    ledger.ensure_room()
+        jobs.ensure_room()
+    jobs.written(outcome.Value(None))
+    jobs.ensure_room()

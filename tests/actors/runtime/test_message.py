@@ -19,10 +19,10 @@ async def test_an_answer_during_the_wait(nursery: trio.Nursery) -> None:
     request = Echo("a")
     answers: list[str] = []
 
-    async def asker() -> None:
+    async def principal() -> None:
         answers.append(await request.slot.wait())
 
-    nursery.start_soon(asker)
+    nursery.start_soon(principal)
     await wait_all_tasks_blocked()
     assert request.reply("yes")
     assert not request.reply("no")

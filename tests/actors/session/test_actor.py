@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance.messages import Attach, Join, SessionMessage, UserChanged
-from actors.instance_service import Measure
+from actors.instance_service import ModerationRequest
 from reileta.errors import (
     CredentialInvalid,
     InstanceNotFound,
@@ -17,12 +17,12 @@ from reileta.errors import (
     NotInInstance,
     Overloaded,
 )
-from tests.actors.nodes import ROOM, Client, World, account, asker, settle, user_at
+from tests.actors.nodes import ROOM, Client, World, account, principal, settle, user_at
 from tests.actors.sinks import FakeSink
 
 
 async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock: MockClock) -> None:
-    who = asker(1)
+    who = principal(1)
     session, sink = await world.node.session(who), FakeSink()
     await session.ask(Attach(sink, who.token_hash, b'"a"'))
     await settle()
@@ -76,7 +76,7 @@ async def test_a_killed_token_closes_its_own_sockets_alone(
     await other.join()
     await settle()
     one.sink.take()
-    world.node.credential_killed(one.asker.token_hash)
+    world.node.credential_killed(one.principal.token_hash)
     await settle()
     assert one.said() == ["unauthenticated"]
     assert one.sink.closed == (4000, "the credential is no longer valid")
@@ -114,7 +114,7 @@ async def test_one_in_its_grace_leaves_with_its_session(
 async def test_who_is_attached_after_the_end_is_refused(
     world: World, autojump_clock: MockClock
 ) -> None:
-    first, second = asker(1), asker(2)  # authenticated a moment ago
+    first, second = principal(1), principal(2)  # authenticated a moment ago
     await world.node.end_session(first.session_id)
     world.node.credential_killed(second.token_hash)
     for who in (first, second):
@@ -145,7 +145,7 @@ async def test_an_idle_session_is_put_away_and_starts_anew(
 async def test_a_session_that_nobody_attached_to_is_put_away(
     world: World, autojump_clock: MockClock
 ) -> None:
-    session = await world.node.session(asker(1))
+    session = await world.node.session(principal(1))
     await trio.sleep(31)
     assert session.stopped
     assert world.leftovers() == {}
@@ -188,7 +188,7 @@ async def test_a_socket_that_goes_while_its_join_is_under_way_leaves_no_seat(
 
 
 async def kick_and(world: World, client: Client, then: Any) -> None:
-    world.act(lambda actor: actor.moderate(user_at(client.asker.user.number), "kick"))
+    world.act(lambda actor: actor.moderate(user_at(client.principal.user.number), "kick"))
     await then()
 
 
@@ -202,7 +202,7 @@ async def test_news_of_a_lost_seat_that_are_older_than_the_return_change_nothing
     await settle()
     assert one.said() == ["left kicked", "join #1 U2+U1"]
     player = one.sink.seats[ROOM].player
-    place = world.node._presences["s_1.0"].places[ROOM]
+    place = world.node._presences["s_1.0"].joined_instances[ROOM]
     assert place.player == player
     one.lose()
     await trio.sleep(11)
@@ -232,7 +232,7 @@ async def test_leaving_and_coming_back_by_two_sockets_at_once(
             await trio.lowlevel.checkpoint()
             nursery.start_soon(two.join)
         await settle()
-        assert ROOM in world.node._presences["s_1.0"].places or not two.sink.seats
+        assert ROOM in world.node._presences["s_1.0"].joined_instances or not two.sink.seats
         one, two = (two, one) if two.sink.seats else (one, two)
         if not one.sink.seats:
             await one.join()
@@ -276,7 +276,7 @@ async def test_a_join_that_took_too_long_is_taken_back(
         await one.join()
     await trio.sleep(2)
     assert one.sink.seats == {}
-    assert world.node._presences["s_1.0"].places == {}
+    assert world.node._presences["s_1.0"].joined_instances == {}
     await trio.sleep(10)
     assert other.said() == ["joined U1", "left disconnected"]
 
@@ -290,7 +290,7 @@ async def test_a_leave_that_takes_too_long_is_refused(
         await one.leave()
     await trio.sleep(2)
     assert world.node.occupancy(ROOM).connected == 0
-    assert world.node._presences["s_1.0"].places == {}
+    assert world.node._presences["s_1.0"].joined_instances == {}
 
 
 class Boom(Exception):
@@ -370,7 +370,9 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     roles = [told["data"] for told in watcher.sink.take() if told["command"] == "instance-role"]
     assert roles == [{"user": user_at(1), "role": "normal"}]
     with pytest.raises(NotAllowed):
-        await world.node.moderate(ROOM, one.asker, Measure(user_at(2), "kick"), one.sink, None)
+        await world.node.moderate(
+            ROOM, one.principal, ModerationRequest(user_at(2), "kick"), one.sink, None
+        )
     await one.leave()
     watcher.say(b"1")
     await settle()
@@ -378,8 +380,10 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     world.node.changed("user", account(1, admin=True))
     await settle()
     again = await world.joined(1, session=1)
-    assert again.asker.user == account(1)  # as it was authenticated, before
-    await world.node.moderate(ROOM, again.asker, Measure(user_at(2), "kick"), again.sink, None)
+    assert again.principal.user == account(1)  # as it was authenticated, before
+    await world.node.moderate(
+        ROOM, again.principal, ModerationRequest(user_at(2), "kick"), again.sink, None
+    )
 
 
 async def test_a_candidate_that_is_an_admin_no_longer_loses_the_seat_held_for_it(
@@ -388,10 +392,10 @@ async def test_a_candidate_that_is_an_admin_no_longer_loses_the_seat_held_for_it
     world.room(access="avr:private")
     await world.joined(0)
     one = await world.connect(1, admin=True)
-    entry = await world.node.desk.candidate(ROOM, one.asker)
+    entry = await world.node.instance_service.candidate(ROOM, one.principal)
     assert entry.state == "admitted"
     world.node.changed("user", account(1))
     await settle()
-    assert (await world.node.desk.queue(ROOM, asker(0))).entries == ()
+    assert (await world.node.instance_service.queue(ROOM, principal(0))).entries == ()
     with pytest.raises(InstanceNotFound):  # which is private
         await one.join()

@@ -25,12 +25,12 @@ async def test_a_session_without_a_socket_loses_its_resource_after_its_time(
         await ada.acquire(there)
         other = await bob.open()
         await bob.acquire(gone)
-        (await node.session(bob.asker)).signal(Detach(other))
+        (await node.session(bob.principal)).signal(Detach(other))
         with trio.fail_after(8):
-            while await store.leases.of_session(bob.asker.session_id) is not None:
+            while await store.leases.of_session(bob.principal.session_id) is not None:
                 clock.advance(50)
                 await trio.sleep(0.01)
-        assert await store.leases.of_session(ada.asker.session_id) is not None
+        assert await store.leases.of_session(ada.principal.session_id) is not None
         assert line.closed is None
 
 
@@ -42,6 +42,6 @@ async def test_a_session_whose_tokens_are_all_gone_ends(store: Store, clock: Man
         session: Any = None
         with trio.fail_after(8):
             while session is None or session.ended_at is None or line.closed is None:
-                session = await store.sessions.get(ada.asker.session_id)
+                session = await store.sessions.get(ada.principal.session_id)
                 await trio.sleep(0.01)
         assert line.closed == (4000, "the credential is no longer valid")

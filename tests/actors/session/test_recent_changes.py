@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from actors.session.recent_changes import REMEMBERED_MS, Latest
+from actors.session.recent_changes import REMEMBERED_MS, RecentUserChanges
 from tests.actors.nodes import account
 from tests.conftest import ManualClock
 
 
 def test_the_newer_of_two_counts() -> None:
-    latest = Latest(ManualClock())
+    latest = RecentUserChanges(ManualClock())
     before = account(1, admin=True)
     assert latest.of(before) is before
     now = replace(account(1), updated_at=before.updated_at)  # in the same millisecond
@@ -23,7 +23,7 @@ def test_the_newer_of_two_counts() -> None:
 
 def test_it_is_forgotten_after_a_while() -> None:
     clock = ManualClock()
-    latest = Latest(clock)
+    latest = RecentUserChanges(clock)
     latest.add(account(1))
     clock.advance(REMEMBERED_MS // 2)
     latest.add(account(2))

@@ -9,7 +9,7 @@ import trio
 
 from actors.instance.messages import Detach
 from actors.node import Node
-from actors.session.messages import Delete
+from actors.session.messages import DeleteResource
 from actors.session.resource_jobs import ERRANDS
 from reileta.errors import (
     Overloaded,
@@ -43,7 +43,7 @@ async def test_all_lines_are_told_of_acquisition_writes_and_release(node: Node) 
         told = [one["resource"] for one in line.payloads()]
         assert [None if one is None else one["version"] for one in told] == [1, 2, None]
         assert told[1]["data"] == {"width": 1}
-        assert told[1]["owner"]["id"] == ada.asker.user.number
+        assert told[1]["owner"]["id"] == ada.principal.user.number
 
 
 async def test_a_fencing_number_grows_with_each_acquisition(node: Node) -> None:
@@ -59,7 +59,7 @@ async def test_a_fencing_number_grows_with_each_acquisition(node: Node) -> None:
 async def test_of_those_who_ask_at_once_one_gets_it(node: Node) -> None:
     ada = await someone(node)
     name = await ada.document()
-    rivals = [ada, *[await someone(node, user=ada.asker.user.id) for _ in range(7)]]
+    rivals = [ada, *[await someone(node, user=ada.principal.user.id) for _ in range(7)]]
     got: list[int] = []
 
     async def try_it(number: int) -> None:
@@ -91,10 +91,10 @@ async def test_who_lost_the_share_elsewhere_finds_out_and_can_not_write(node: No
     ada, bob = await someone(node), await someone(node)
     line = await bob.open()
     name = await ada.document()
-    await node.store.resources.share(name, ada.claimant, bob.asker.user.id)
+    await node.store.resources.share(name, ada.claimant, bob.principal.user.id)
     await bob.acquire(name)
     # As another server would.
-    await node.store.resources.unshare(name, ada.claimant, bob.asker.user.id)
+    await node.store.resources.unshare(name, ada.claimant, bob.principal.user.id)
     line.take()
     with pytest.raises(PermissionDenied):
         await bob.write(name, data=1)
@@ -105,11 +105,11 @@ async def test_a_refused_deletion_costs_nobody_what_it_has(node: Node) -> None:
     ada, bob = await someone(node), await someone(node)
     line = await bob.open()
     name = await ada.document()
-    await node.store.resources.share(name, ada.claimant, bob.asker.user.id)
+    await node.store.resources.share(name, ada.claimant, bob.principal.user.id)
     await bob.acquire(name)
     line.take()
     with pytest.raises(PermissionDenied):
-        await (await node.session(bob.asker)).ask(Delete(name, bob.claimant, None))
+        await (await node.session(bob.principal)).ask(DeleteResource(name, bob.claimant, None))
     assert line.payloads() == []
     await bob.write(name, data=1)
 
@@ -123,7 +123,7 @@ async def test_a_session_keeps_it_longer_with_a_socket_than_without(
     leases = node.store.leases
 
     async def until_of() -> int:
-        held = await leases.of_session(ada.asker.session_id)
+        held = await leases.of_session(ada.principal.session_id)
         assert held is not None
         return held.until - clock.now_ms()
 
@@ -132,7 +132,7 @@ async def test_a_session_keeps_it_longer_with_a_socket_than_without(
     with trio.fail_after(8):
         while await until_of() != 80_000:
             await trio.sleep(0.002)
-    (await node.session(ada.asker)).signal(Detach(line))
+    (await node.session(ada.principal)).signal(Detach(line))
     with trio.fail_after(8):
         while await until_of() != 60_000:
             await trio.sleep(0.002)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from actors.session.revocations import REMEMBERED_MS, Revoked
+from actors.session.revocations import REMEMBERED_MS, RevocationList
 from tests.conftest import ManualClock
 
 
 def test_what_ended_is_known_for_a_minute() -> None:
     clock = ManualClock()
-    revoked = Revoked(clock)
+    revoked = RevocationList(clock)
     revoked.add(b"token")
     clock.advance(REMEMBERED_MS // 2)
     revoked.add("s_1")

@@ -13,7 +13,7 @@ from actors.node import Node
 from reileta.errors import AlreadyConnected, CredentialInvalid
 from reileta.rules.resource.json_values import Json
 from reileta.store import Store
-from reileta.store.session_states import States
+from reileta.store.session_states import SessionStates
 from tests.actors.lines import FakeLine, open_node, sibling, someone, until
 from tests.conftest import ManualClock
 
@@ -28,10 +28,10 @@ async def test_a_line_is_greeted_with_the_session(node: Node) -> None:
     ada = await someone(node)
     (hello,) = (await ada.open()).payloads()
     assert hello["kind"] == "hello"
-    assert hello["session"]["id"] == ada.asker.session_id
+    assert hello["session"]["id"] == ada.principal.session_id
     assert (hello["version"], hello["session"]["state"]) == (0, {})
     assert hello["ack_timeout_ms"] == 10_000
-    assert node.status(ada.asker.user) == "online"
+    assert node.status(ada.principal.user) == "online"
 
 
 async def test_an_ack_means_that_the_change_is_in_the_database(node: Node) -> None:
@@ -39,7 +39,7 @@ async def test_an_ack_means_that_the_change_is_in_the_database(node: Node) -> No
     line = await ada.open()
     await ada.patch(line, "one", x=1)
     await until(lambda: line.acks)
-    assert await node.store.states.load(ada.asker.session_id) == ({"x": 1}, 1)
+    assert await node.store.states.load(ada.principal.session_id) == ({"x": 1}, 1)
 
 
 async def test_every_other_socket_gets_each_change_once_in_one_order(node: Node) -> None:
@@ -57,7 +57,7 @@ async def test_every_other_socket_gets_each_change_once_in_one_order(node: Node)
     versions = sorted(p["version"] for p in seen_by_one + seen_by_two)
     assert versions == list(range(1, 101))
     state = ({"a": 49, "b": 49}, 100)
-    assert await node.store.states.load(ada.asker.session_id) == state
+    assert await node.store.states.load(ada.principal.session_id) == state
 
 
 async def test_the_state_is_recovered_after_the_actors_crash(node: Node) -> None:
@@ -65,7 +65,7 @@ async def test_the_state_is_recovered_after_the_actors_crash(node: Node) -> None
     line = await ada.open()
     await ada.patch(line, "one", x=1)
     await until(lambda: line.acks)
-    ref = await node.session(ada.asker)
+    ref = await node.session(ada.principal)
     ref.tell("no message")  # type: ignore[arg-type]
     await until(lambda: line.closed is not None)
     assert line.closed == (1013, "the session failed")
@@ -92,7 +92,7 @@ async def test_what_another_server_wrote_is_told_and_built_upon(
         await until(lambda: two.acks)
         await ada.patch(one, "here", x=1)
         await until(lambda: one.acks)
-        assert await store.states.load(ada.asker.session_id) == ({"x": 1, "y": 2}, 2)
+        assert await store.states.load(ada.principal.session_id) == ({"x": 1, "y": 2}, 2)
         (told,) = one.payloads()
         assert (told["version"], told["patch"]) == (1, {"y": 2})
 
@@ -102,7 +102,7 @@ async def test_one_line_per_token(node: Node) -> None:
     line = await ada.open()
     with pytest.raises(AlreadyConnected):
         await ada.open()
-    (await node.session(ada.asker)).signal(Detach(line))
+    (await node.session(ada.principal)).signal(Detach(line))
     await ada.open()
 
 
@@ -110,7 +110,7 @@ async def test_a_killed_token_closes_its_line_alone(node: Node) -> None:
     ada = await someone(node)
     twin = await sibling(ada)
     one, two = await ada.open(), await twin.open()
-    node.credential_killed(ada.asker.token_hash)
+    node.credential_killed(ada.principal.token_hash)
     await until(lambda: one.closed is not None)
     assert one.closed == (4000, "the credential is no longer valid")
     assert two.closed is None
@@ -123,14 +123,14 @@ async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
 ) -> None:
     ada = await someone(node)
     loading, go_on = trio.Event(), trio.Event()
-    load = States.load
+    load = SessionStates.load
 
-    async def slowly(states: States, session_id: str) -> tuple[dict[str, Json], int]:
+    async def slowly(states: SessionStates, session_id: str) -> tuple[dict[str, Json], int]:
         loading.set()
         await go_on.wait()
         return await load(states, session_id)
 
-    monkeypatch.setattr(States, "load", slowly)
+    monkeypatch.setattr(SessionStates, "load", slowly)
     line = FakeLine()
 
     async def opened() -> None:
@@ -140,8 +140,8 @@ async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(opened)
         await loading.wait()
-        await node.store.tokens.kill(ada.asker.token_hash, node.clock.now_ms())
-        node.credential_killed(ada.asker.token_hash)
+        await node.store.tokens.kill(ada.principal.token_hash, node.clock.now_ms())
+        node.credential_killed(ada.principal.token_hash)
         go_on.set()
     assert line.payloads() == []
 
@@ -160,8 +160,8 @@ async def test_a_patch_that_is_refused_changes_nothing(node: Node) -> None:
 async def test_the_end_of_the_session_closes_its_lines(node: Node) -> None:
     ada = await someone(node)
     line = await ada.open()
-    await node.store.sessions.end(ada.asker.session_id)
-    await node.end_session(ada.asker.session_id)
+    await node.store.sessions.end(ada.principal.session_id)
+    await node.end_session(ada.principal.session_id)
     await until(lambda: line.closed is not None)
     assert line.closed == (4000, "the credential is no longer valid")
-    assert node.status(ada.asker.user) == "offline"
+    assert node.status(ada.principal.user) == "offline"

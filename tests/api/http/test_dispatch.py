@@ -16,7 +16,7 @@ from quart import Response
 from actors.runtime.trace import current
 from api.app import ReiletaApp, create_app
 from api.http.dispatch import PATH_LENGTH, PATHS, Dispatch
-from api.http.endpoint import Call, Edge, Reply, Routes
+from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
 from api.rate_limits import READ
 from reileta.errors import InstanceFull
 from reileta.security.passwords import Passwords
@@ -163,26 +163,26 @@ async def test_limits_hold_either_way(node: FakeNode, passwords: Passwords, way:
 
 def things(app: ReiletaApp) -> Routes:
     """Operations that answer in every way there is."""
-    routes = Routes("things", Edge(app.node, app.auth, app.limits))
+    routes = Routes("things", ApiDeps(app.node, app.auth, app.limits))
 
     @routes.add("GET", "/things/broken", summary="Broken", gives=str, need="none")
-    async def broken(call: Call) -> str:
+    async def broken(call: RequestContext) -> str:
         raise RuntimeError("a defect")
 
     @routes.add("GET", "/things/full", summary="Full", gives=str, need="none")
-    async def full(call: Call) -> str:
+    async def full(call: RequestContext) -> str:
         raise InstanceFull
 
     @routes.add("GET", "/things/reply", summary="Reply", gives=str)
-    async def reply(call: Call) -> Reply:
+    async def reply(call: RequestContext) -> Reply:
         return Reply("yes", {"X-Made": "yes", "Cache-Control": "max-age=1"})
 
     @routes.add("GET", "/things/response", summary="Response", gives=str)
-    async def response(call: Call) -> Response:
+    async def response(call: RequestContext) -> Response:
         return Response(b"raw", 202, {"X-Made": "yes"}, content_type="text/plain")
 
     @routes.add("GET", "/things/trace", summary="Trace", gives=str, need="none")
-    async def trace(call: Call) -> str:
+    async def trace(call: RequestContext) -> str:
         return current.get().trace_id
 
     return routes

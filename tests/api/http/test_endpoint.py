@@ -6,7 +6,7 @@ import pytest
 from quart_trio import QuartTrio
 
 from api.app import ReiletaApp
-from api.http.endpoint import Call, Edge, Reply, Routes
+from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
 from api.rate_limits import READ, WRITE
 from reileta.errors import NotLoggedIn, WorldInvalid
 from reileta.protocol.input_types import Input, Limit, Title
@@ -21,26 +21,26 @@ class Named(Input):
 
 
 @pytest.fixture
-def edge(app: ReiletaApp, node: FakeNode) -> Edge:
-    return Edge(node, app.auth, app.limits)
+def edge(app: ReiletaApp, node: FakeNode) -> ApiDeps:
+    return ApiDeps(node, app.auth, app.limits)
 
 
 @pytest.fixture
-def served(edge: Edge) -> tuple[QuartTrio, Routes]:
+def served(edge: ApiDeps) -> tuple[QuartTrio, Routes]:
     routes = Routes("things", edge, invalid=WorldInvalid)
 
     @routes.add("GET", "/things", summary="List", takes=Named, gives=str, need="none")
-    async def get_things(call: Call, given: Named) -> str:
+    async def get_things(call: RequestContext, given: Named) -> str:
         """Lists   what
         there is."""
         return f"{given.title} {given.limit}"
 
     @routes.add("PUT", "/things", summary="Make", takes=Named, gives=str, rate=Rate(1, 1))
-    async def put_things(call: Call, given: Named) -> Reply:
+    async def put_things(call: RequestContext, given: Named) -> Reply:
         return Reply(call.by.user.username, {"X-Made": "yes"})
 
     @routes.add("GET", "/things/<ref>", summary="One", gives=str, need="none")
-    async def get_thing(call: Call) -> str:
+    async def get_thing(call: RequestContext) -> str:
         return f"{call.args['ref']} {call.ip} {call.user} {call.admin}"
 
     app = QuartTrio(__name__, static_folder=None)
@@ -77,7 +77,7 @@ async def test_a_declaration_is_an_operation(served: tuple[QuartTrio, Routes]) -
 
 
 async def test_nobody_is_not_somebody() -> None:
-    call = Call(None, None, {}, "local")  # type: ignore[arg-type]
+    call = RequestContext(None, None, {}, "local")  # type: ignore[arg-type]
     assert call.user is None
     assert not call.admin
     with pytest.raises(NotLoggedIn):

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from api.app import ReiletaApp, create_app
-from api.http.endpoint import Call, Edge, Routes
-from api.http.etags import LIMIT_BYTES, Answers, Data, Shows
+from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.etags import LIMIT_BYTES, AnswerCache, Cached, Data
 from reileta.records import User
 from reileta.security.passwords import Passwords
 from reileta.settings import Settings
@@ -225,10 +225,10 @@ async def test_an_answer_that_began_before_a_change_is_given_to_nobody_after_it(
 ) -> None:
     """The reader has its rows already when the change is made, and answers after that."""
     read, go_on = trio.Event(), trio.Event()
-    routes = Routes("things", Edge(node, app.auth, app.limits))
+    routes = Routes("things", ApiDeps(node, app.auth, app.limits))
 
-    @routes.add("GET", "/things", summary="Late", gives=str, shows=Shows(("users",)))
-    async def late(call: Call) -> str:
+    @routes.add("GET", "/things", summary="Late", gives=str, shows=Cached(("users",)))
+    async def late(call: RequestContext) -> str:
         found = await node.store.users.by_id(ada.me["id"])
         assert found is not None
         read.set()
@@ -322,7 +322,7 @@ async def test_an_admin_that_is_none_any_more_sees_no_more(
 async def test_a_user_that_is_known_as_it_was_before_is_shown_to_nobody_else() -> None:
     """For a moment after a change, who asks can be known as before: its answer is not kept for who
     is known as it is now, though everything else is the same."""
-    answers = Answers()
+    answers = AnswerCache()
     before = user("before")
     made: list[str] = []
 
@@ -330,8 +330,8 @@ async def test_a_user_that_is_known_as_it_was_before_is_shown_to_nobody_else() -
         made.append(name)
         return name
 
-    async def shown(asker: User) -> bytes:
-        data = await answers.data(("me",), 1, asker, lambda: make(asker.displayname))
+    async def shown(principal: User) -> bytes:
+        data = await answers.data(("me",), 1, principal, lambda: make(principal.displayname))
         return bytes(data.raw)
 
     assert await shown(before) == b'"before"'
@@ -428,7 +428,7 @@ async def test_a_query_that_holds_a_token_is_not_kept_as_it_is(
 
 
 async def test_a_large_answer_is_not_kept() -> None:
-    answers = Answers()
+    answers = AnswerCache()
 
     async def make() -> str:
         return "x" * (LIMIT_BYTES // 8)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from api.credentials import Auth
-from api.http.endpoint import Edge
-from api.http.login import Login, Logins, NewToken
-from api.rate_limits import GUESSES, Limits
+from api.http.endpoint import ApiDeps
+from api.http.login import Login, LoginService, NewToken
+from api.rate_limits import GUESSES, HttpRateLimits
 from reileta.errors import CredentialInvalid, LoginInvalid, SessionNotFound, TooManyRequests
 from reileta.records import Session, User
 from reileta.rules.session.tokens import Lifetimes
@@ -23,14 +23,14 @@ TOKENS = 2
 
 
 @pytest.fixture
-def edge(node: FakeNode) -> Edge:
+def edge(node: FakeNode) -> ApiDeps:
     node.settings = node.settings.model_copy(update={"tokens_per_user": TOKENS})
-    return Edge(node, Auth(node.store.tokens, node.clock), Limits(node.clock))
+    return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture
-def logins(edge: Edge, passwords: Passwords) -> Logins:
-    return Logins(edge, passwords)
+def logins(edge: ApiDeps, passwords: Passwords) -> LoginService:
+    return LoginService(edge, passwords)
 
 
 @pytest.fixture
@@ -49,20 +49,22 @@ async def session_of(user: User, session: Session, proof: str | None) -> tuple[s
 
 
 async def test_a_login_without_a_session_opens_one(
-    logins: Logins, node: FakeNode, ada: User
+    logins: LoginService, node: FakeNode, ada: User
 ) -> None:
     user_id, opened = await logins.log_in(login(), IP, session_of)
     assert user_id == opened.user_id == ada.id
     assert await node.store.sessions.get(opened.id) == opened
 
 
-async def test_a_session_that_is_alive_goes_on(logins: Logins, node: FakeNode, ada: User) -> None:
+async def test_a_session_that_is_alive_goes_on(
+    logins: LoginService, node: FakeNode, ada: User
+) -> None:
     session = await node.store.sessions.open(ada.id)
     assert await logins.log_in(login(session.id), IP, session_of) == (ada.id, session)
 
 
 async def test_a_session_of_another_or_ended_gives_way_to_a_new_one(
-    logins: Logins, node: FakeNode, ada: User
+    logins: LoginService, node: FakeNode, ada: User
 ) -> None:
     sessions = node.store.sessions
     others = await sessions.open((await node.store.users.main_admin()).id)
@@ -75,7 +77,7 @@ async def test_a_session_of_another_or_ended_gives_way_to_a_new_one(
 
 
 async def test_a_session_that_is_ended_in_between_gives_way_to_a_new_one(
-    logins: Logins, node: FakeNode, ada: User
+    logins: LoginService, node: FakeNode, ada: User
 ) -> None:
     session = await node.store.sessions.open(ada.id)
     asked: list[str] = []
@@ -91,7 +93,9 @@ async def test_a_session_that_is_ended_in_between_gives_way_to_a_new_one(
     assert made.token.session_id != session.id
 
 
-async def test_it_is_tried_no_more_than_twice(logins: Logins, node: FakeNode, ada: User) -> None:
+async def test_it_is_tried_no_more_than_twice(
+    logins: LoginService, node: FakeNode, ada: User
+) -> None:
     asked: list[str] = []
 
     async def always_too_late(user: User, session: Session, proof: str | None) -> None:
@@ -103,14 +107,16 @@ async def test_it_is_tried_no_more_than_twice(logins: Logins, node: FakeNode, ad
     assert len(set(asked)) == len(asked) == 2
 
 
-async def test_a_wrong_password_opens_nothing(logins: Logins, node: FakeNode, ada: User) -> None:
+async def test_a_wrong_password_opens_nothing(
+    logins: LoginService, node: FakeNode, ada: User
+) -> None:
     with pytest.raises(LoginInvalid):
         await logins.log_in(login(password="not the password"), IP, session_of)
     assert (await node.store.sessions.of_user(ada.id, limit=1, offset=0)).total == 0
 
 
 async def test_guessing_is_limited_also_for_whoever_guesses_right(
-    logins: Logins, ada: User
+    logins: LoginService, ada: User
 ) -> None:
     for _ in range(GUESSES.burst):
         with pytest.raises(LoginInvalid):
@@ -120,7 +126,7 @@ async def test_guessing_is_limited_also_for_whoever_guesses_right(
 
 
 async def test_who_has_logged_in_or_registered_there_is_known_there(
-    logins: Logins, node: FakeNode, ada: User
+    logins: LoginService, node: FakeNode, ada: User
 ) -> None:
     networks = node.store.networks
     await logins.log_in(login(), "2001:db8:1:2::3", session_of)
@@ -133,7 +139,7 @@ async def test_who_has_logged_in_or_registered_there_is_known_there(
 
 
 async def test_over_the_quota_of_sessions_one_ends_at_once(
-    logins: Logins, edge: Edge, node: FakeNode, ada: User
+    logins: LoginService, edge: ApiDeps, node: FakeNode, ada: User
 ) -> None:
     first = await logins.log_in(login(), IP, session_of)
     made = await logins.issue(ada, first[1], LIFETIMES, None)
@@ -147,7 +153,7 @@ async def test_over_the_quota_of_sessions_one_ends_at_once(
 
 
 async def test_a_password_that_is_changed_while_it_is_proven_proves_nothing(
-    logins: Logins, node: FakeNode, passwords: Passwords, ada: User
+    logins: LoginService, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
     async def meanwhile(user: User, session: Session, proof: str | None) -> NewToken:
         await node.store.users.change_password(ada.id, await passwords.hash("new"), keep=session.id)
@@ -157,7 +163,9 @@ async def test_a_password_that_is_changed_while_it_is_proven_proves_nothing(
         await logins.log_in(login(), IP, meanwhile)
 
 
-async def test_a_token_lives_as_long_as_is_said(logins: Logins, node: FakeNode, ada: User) -> None:
+async def test_a_token_lives_as_long_as_is_said(
+    logins: LoginService, node: FakeNode, ada: User
+) -> None:
     session = await node.store.sessions.open(ada.id)
     made = await logins.issue(ada, session, LIFETIMES, None)
     now = node.clock.now_ms()
@@ -170,7 +178,7 @@ async def test_a_token_lives_as_long_as_is_said(logins: Logins, node: FakeNode, 
 
 
 async def test_the_tokens_over_the_limit_are_good_for_nothing_at_once(
-    logins: Logins, edge: Edge, node: FakeNode, ada: User
+    logins: LoginService, edge: ApiDeps, node: FakeNode, ada: User
 ) -> None:
     session = await node.store.sessions.open(ada.id)
     first = await logins.issue(ada, session, LIFETIMES, None)

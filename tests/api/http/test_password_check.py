@@ -6,9 +6,9 @@ import pytest
 
 from api.app import ReiletaApp, create_app
 from api.credentials import Auth
-from api.http.endpoint import Edge
-from api.http.password_check import Proofs
-from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, Limits
+from api.http.endpoint import ApiDeps
+from api.http.password_check import PasswordCheck
+from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, HttpRateLimits
 from reileta.errors import LoginInvalid, Overloaded, TooManyRequests
 from reileta.records import User
 from reileta.security.passwords import Passwords
@@ -20,13 +20,13 @@ WRONG = "not the password"
 
 
 @pytest.fixture
-def edge(node: FakeNode) -> Edge:
-    return Edge(node, Auth(node.store.tokens, node.clock), Limits(node.clock))
+def edge(node: FakeNode) -> ApiDeps:
+    return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture
-def proofs(edge: Edge, passwords: Passwords) -> Proofs:
-    return Proofs(edge, passwords)
+def proofs(edge: ApiDeps, passwords: Passwords) -> PasswordCheck:
+    return PasswordCheck(edge, passwords)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def ada(node: FakeNode, passwords: Passwords) -> User:
     )
 
 
-async def guessed(proofs: Proofs, name: str, *ips: str) -> int:
+async def guessed(proofs: PasswordCheck, name: str, *ips: str) -> int:
     """Guesses once from each address; how many were looked at."""
     looked_at = 0
     for ip in ips:
@@ -54,14 +54,14 @@ def everywhere(number: int) -> list[str]:
 
 
 async def test_a_right_password_gives_the_user_and_the_hash_it_was_checked_against(
-    proofs: Proofs, node: FakeNode, ada: User
+    proofs: PasswordCheck, node: FakeNode, ada: User
 ) -> None:
     assert await proofs.by_name("ADA", PASSWORD, HOME) == await node.store.users.credentials("ada")
     await proofs.of_user(ada, PASSWORD, HOME)
 
 
 async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
-    proofs: Proofs, ada: User
+    proofs: PasswordCheck, ada: User
 ) -> None:
     await proofs.logged_in(ada, HOME)
     await proofs.logged_in(ada, OFFICE)
@@ -73,14 +73,16 @@ async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
         await proofs.of_user(ada, PASSWORD, ip)
 
 
-async def test_one_stranger_locks_nobody_out_anywhere_else(proofs: Proofs, ada: User) -> None:
+async def test_one_stranger_locks_nobody_out_anywhere_else(
+    proofs: PasswordCheck, ada: User
+) -> None:
     assert await guessed(proofs, "ada", *["192.0.2.1"] * 50) == GUESSES.burst
     await proofs.by_name("ada", PASSWORD, "192.0.2.2")
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
 async def test_guesses_from_everywhere_are_bounded_whether_or_not_there_is_such_a_user(
-    proofs: Proofs, node: FakeNode, ada: User, name: str
+    proofs: PasswordCheck, node: FakeNode, ada: User, name: str
 ) -> None:
     many = everywhere(2 * GUESSES_FROM_AFAR.burst)
     assert await guessed(proofs, name, *many) == GUESSES_FROM_AFAR.burst
@@ -88,40 +90,44 @@ async def test_guesses_from_everywhere_are_bounded_whether_or_not_there_is_such_
     assert await guessed(proofs, name, *many) == 10 * GUESSES_FROM_AFAR.per_s
 
 
-async def test_guesses_where_the_user_is_known_are_bounded_too(proofs: Proofs, ada: User) -> None:
+async def test_guesses_where_the_user_is_known_are_bounded_too(
+    proofs: PasswordCheck, ada: User
+) -> None:
     await proofs.logged_in(ada, HOME)
     assert await guessed(proofs, "ada", *[HOME] * 50) == GUESSES.burst
     with pytest.raises(TooManyRequests):
         await proofs.of_user(ada, PASSWORD, HOME)
 
 
-async def test_right_passwords_are_no_guesses(proofs: Proofs, ada: User) -> None:
+async def test_right_passwords_are_no_guesses(proofs: PasswordCheck, ada: User) -> None:
     for _ in range(GUESSES_FROM_AFAR.burst + 1):
         await proofs.by_name("ada", PASSWORD, HOME)
 
 
 async def test_a_restart_locks_nobody_out(
-    proofs: Proofs, node: FakeNode, passwords: Passwords, ada: User
+    proofs: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
     await proofs.logged_in(ada, HOME)
-    again = Proofs(Edge(node, Auth(node.store.tokens, node.clock), Limits(node.clock)), passwords)
+    again = PasswordCheck(
+        ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock)), passwords
+    )
     await guessed(again, "ada", *everywhere(GUESSES_FROM_AFAR.burst + 1))
     await again.by_name("ada", PASSWORD, HOME)
 
 
-async def test_what_was_not_looked_at_was_no_guess(edge: Edge, ada: User) -> None:
+async def test_what_was_not_looked_at_was_no_guess(edge: ApiDeps, ada: User) -> None:
     class Busy(Passwords):
         async def verify(self, hash_: str | None, password: str) -> bool:
             raise Overloaded
 
-    proofs = Proofs(edge, Busy())
+    proofs = PasswordCheck(edge, Busy())
     for _ in range(GUESSES.burst + 1):
         with pytest.raises(Overloaded):
             await proofs.by_name("ada", PASSWORD, HOME)
 
 
 async def test_a_user_that_has_another_name_by_now_is_not_taken_for_its_successor(
-    proofs: Proofs, node: FakeNode, passwords: Passwords, ada: User
+    proofs: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
     await node.store.users.update(ada.id, username="lovelace")
     await node.store.users.create(

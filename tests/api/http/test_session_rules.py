@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.app import SESSION_PATHS, ReiletaApp, create_app
-from api.http.endpoint import Edge, Operation
+from api.http.endpoint import ApiDeps, Operation
 from api.http.session.resources import resource_routes
 from api.http.session.session import session_routes
 from api.http.session.tokens import token_routes
@@ -27,7 +27,7 @@ UNKNOWN = {"Authorization": "Bearer ua_" + "x" * 43}
 @pytest.fixture
 def operations(app: ReiletaApp, node: FakeNode, passwords: Passwords) -> tuple[Operation, ...]:
     """Every endpoint of S but its WebSockets."""
-    edge = Edge(node, app.auth, app.limits)
+    edge = ApiDeps(node, app.auth, app.limits)
     nouns = (token_routes(edge, passwords), session_routes(edge), resource_routes(edge))
     declared = tuple(one for routes in nouns for one in routes.operations)
     served = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith(SESSION_PATHS)}

@@ -7,7 +7,7 @@ from quart.wrappers import Request
 from werkzeug.datastructures import Headers
 
 from api.http.bodies import ReceivedRequest
-from api.http.uploads import FORM_BYTES, Places, receive, receive_whole
+from api.http.uploads import FORM_BYTES, UploadSlots, receive, receive_whole
 from reileta.errors import AssetFileInvalid, Overloaded, PayloadTooLarge
 
 CONTENT = b"a\r\n--b\r\n--boundar\r\n\r\n--boundaryX--\n"
@@ -78,7 +78,7 @@ async def test_a_form_has_room_beside_its_file_and_no_more() -> None:
 
 
 def test_places_are_taken_and_given_back() -> None:
-    places = Places(at_once=3, each=2)
+    places = UploadSlots(at_once=3, each=2)
     with places.place("ada"), places.place("ada"):
         with pytest.raises(Overloaded), places.place("ada"):
             pass

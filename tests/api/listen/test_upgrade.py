@@ -12,8 +12,8 @@ from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.upgrade import Upgrade
-from api.ws.gateway import WIRE_EXTENSION
-from api.ws.transport.base import Wire
+from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.transport.base import Transport
 from reileta.errors import ReiletaError
 from reileta.settings import Settings
 
@@ -51,9 +51,9 @@ class Claiming:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
-        scope["extensions"][WIRE_EXTENSION].claim(self.serve)
+        scope["extensions"][TRANSPORT_EXTENSION].claim(self.serve)
 
-    async def serve(self, wire: Wire) -> None: ...
+    async def serve(self, wire: Transport) -> None: ...
 
 
 async def test_what_the_route_claims_is_served_though_the_client_has_gone() -> None:

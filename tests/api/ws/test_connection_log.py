@@ -8,7 +8,7 @@ import trio
 from structlog.testing import capture_logs
 
 from actors.runtime.trace import Span
-from api.ws.connection_log import SocketLog, debugging
+from api.ws.connection_log import ConnectionLog, debugging
 from reileta.protocol import commands
 from tests import logs
 
@@ -17,7 +17,7 @@ SAMPLED = Span(0xDEF, sampled=True)
 
 
 def test_traces_are_looked_at_when_sampled_or_at_debug() -> None:
-    quiet, loud = SocketLog(1, debug=False), SocketLog(1, debug=True)
+    quiet, loud = ConnectionLog(1, debug=False), ConnectionLog(1, debug=True)
     assert (quiet.observes(SPAN), quiet.observes(SAMPLED)) == (False, True)
     assert (loud.observes(SPAN), loud.observes(SAMPLED)) == (True, True)
 
@@ -35,9 +35,9 @@ def test_debugging_is_what_the_log_is_set_to(level: str, said: bool) -> None:
 
 def test_events_name_their_trace_and_socket_at_the_trace_s_level() -> None:
     with capture_logs() as entries:
-        SocketLog(7, debug=True).opened(SPAN)
-        SocketLog(8, debug=True).closed(SAMPLED)
-        SocketLog(9, debug=True).sent(SPAN)
+        ConnectionLog(7, debug=True).opened(SPAN)
+        ConnectionLog(8, debug=True).closed(SAMPLED)
+        ConnectionLog(9, debug=True).sent(SPAN)
     assert entries == [
         {"event": "socket.opened", "trace": f"{0xABC:016x}", "socket": 7, "log_level": "debug"},
         {"event": "socket.closed", "trace": f"{0xDEF:016x}", "socket": 8, "log_level": "info"},
@@ -53,7 +53,7 @@ def test_events_name_their_trace_and_socket_at_the_trace_s_level() -> None:
 
 
 async def test_a_command_is_timed_and_its_refusal_told(autojump_clock: object) -> None:
-    log = SocketLog(1, debug=True)
+    log = ConnectionLog(1, debug=True)
     with capture_logs() as entries:
         begun = trio.current_time()
         await trio.sleep(0.25)
@@ -68,7 +68,7 @@ async def test_a_command_is_timed_and_its_refusal_told(autojump_clock: object) -
 @pytest.mark.parametrize("command", ["ua_0123456789abcdef", "", "x" * 60_000, None])
 def test_what_is_no_command_is_not_quoted(command: str | None) -> None:
     with capture_logs() as entries:
-        SocketLog(1, debug=True).received(SPAN, command, 12)
-        SocketLog(1, debug=True).received(SPAN, commands.PING, 12)
+        ConnectionLog(1, debug=True).received(SPAN, command, 12)
+        ConnectionLog(1, debug=True).received(SPAN, commands.PING, 12)
     assert [one["command"] for one in entries] == ["unknown", "ping"]
     assert [one["bytes"] for one in entries] == [12, 12]

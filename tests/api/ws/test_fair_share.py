@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.delivery.fanout import Piece
-from api.ws.message_rate import Allowance, weight
+from api.ws.message_rate import MessageRate, weight
 from api.ws.transport.backlog import Backlog
 from reileta.settings import MIB, Settings
 from tests.actors.nodes import Client, World, open_world, settle
@@ -50,7 +50,7 @@ async def narrow(world: World, bytes_per_s: int) -> Narrow:
 
 async def shout(client: Client, size: int, seconds: int) -> None:
     """Says as much as one socket may, for so long."""
-    allowance = Allowance(Settings())
+    allowance = MessageRate(Settings())
     data = b'"%b"' % (b"x" * (size - 2))
     until = trio.current_time() + seconds
     while trio.current_time() < until:

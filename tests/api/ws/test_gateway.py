@@ -7,15 +7,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.instance.messages import Detach
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
-from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, asker, auth, port
+from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, auth, port, principal
 
 
 class Watched:
     """A gateway with its watch running, and one socket."""
 
-    def __init__(self, nursery: trio.Nursery, node: FakeNode, who: Asker | None) -> None:
+    def __init__(self, nursery: trio.Nursery, node: FakeNode, who: Principal | None) -> None:
         self.node = node
         self.gateway = Gateway(port(node), auth())
         self.wire = FakeWire(nursery)
@@ -27,7 +27,7 @@ async def test_silence_is_asked_about_and_then_cut(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     settings = Settings(keepalive_interval_s=20, keepalive_timeout_s=10)
-    one = Watched(nursery, FakeNode(settings), asker())
+    one = Watched(nursery, FakeNode(settings), principal())
     await trio.sleep(20 - WATCH_S)
     assert one.wire.pings == 0
     await trio.sleep(3 * WATCH_S)
@@ -44,7 +44,7 @@ async def test_whoever_says_anything_is_there(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     settings = Settings(keepalive_interval_s=5, keepalive_timeout_s=5)
-    one = Watched(nursery, FakeNode(settings), asker())
+    one = Watched(nursery, FakeNode(settings), principal())
     for _ in range(20):
         await trio.sleep(4)
         await one.wire.inbox.send([])
@@ -69,7 +69,7 @@ async def test_who_never_says_who_it_is(nursery: trio.Nursery, autojump_clock: M
 
 async def test_a_credential_that_runs_out(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     begins = EPOCH_MS + round(trio.current_time() * 1000)
-    one = Watched(nursery, FakeNode(), asker(expires_at=begins + 5_000))
+    one = Watched(nursery, FakeNode(), principal(expires_at=begins + 5_000))
     await trio.sleep(4)
     assert one.wire.close_code == 0
     await trio.sleep(3)
@@ -78,7 +78,7 @@ async def test_a_credential_that_runs_out(nursery: trio.Nursery, autojump_clock:
 
 
 async def test_a_goodbye_ends_it(nursery: trio.Nursery) -> None:
-    one = Watched(nursery, FakeNode(), asker())
+    one = Watched(nursery, FakeNode(), principal())
     await wait_all_tasks_blocked()
     assert len(one.gateway) == one.node.metrics.connections == 1
     one.wire.inbox.close()
@@ -89,7 +89,7 @@ async def test_a_goodbye_ends_it(nursery: trio.Nursery) -> None:
 
 
 async def test_messages_are_taken_until_it_is_closed(nursery: trio.Nursery) -> None:
-    one = Watched(nursery, FakeNode(), asker())
+    one = Watched(nursery, FakeNode(), principal())
     ping = b'{"command":"ping"}'
     await one.wire.inbox.send([ping, b"\xff", ping])
     await wait_all_tasks_blocked()
@@ -99,7 +99,7 @@ async def test_messages_are_taken_until_it_is_closed(nursery: trio.Nursery) -> N
 
 
 async def test_frames_that_are_no_messages_are_counted(nursery: trio.Nursery) -> None:
-    one = Watched(nursery, FakeNode(), asker())
+    one = Watched(nursery, FakeNode(), principal())
     one.wire.overhead = 100_000
     await one.wire.inbox.send([])
     await wait_all_tasks_blocked()
@@ -110,16 +110,16 @@ async def test_too_many_connections(nursery: trio.Nursery) -> None:
     gateway = Gateway(port(FakeNode()), auth())
     first, second = FakeWire(nursery), FakeWire(nursery)
     second.over_limit = True
-    nursery.start_soon(gateway.serve, first, asker())
+    nursery.start_soon(gateway.serve, first, principal())
     await wait_all_tasks_blocked()
-    nursery.start_soon(gateway.serve, second, asker())
+    nursery.start_soon(gateway.serve, second, principal())
     await wait_all_tasks_blocked()
     assert first.closed is None
     assert second.closed == (1013, "too many connections")
 
 
 async def test_who_comes_while_it_stops_is_sent_away(nursery: trio.Nursery) -> None:
-    one = Watched(nursery, FakeNode(draining=True), asker())
+    one = Watched(nursery, FakeNode(draining=True), principal())
     await wait_all_tasks_blocked()
     assert one.wire.close_code == 1001
     assert not one.node.actor.told
@@ -129,7 +129,7 @@ async def test_draining(nursery: trio.Nursery, autojump_clock: MockClock) -> Non
     gateway = Gateway(port(FakeNode()), auth())
     wires = [FakeWire(nursery) for _ in range(500)]
     for wire in wires:
-        nursery.start_soon(gateway.serve, wire, asker())
+        nursery.start_soon(gateway.serve, wire, principal())
     await wait_all_tasks_blocked()
     for polite in wires[:400]:
         polite.inbox.close()

@@ -13,12 +13,12 @@ from actors.delivery.fanout import Piece
 from actors.runtime.errors import ActorStopped
 from api.credentials import Auth, Credential
 from api.node_api import GatewayPort
-from api.ws.transport.base import Messages, Wire, WireClosed
+from api.ws.transport.base import Messages, Transport, TransportClosed
 from reileta.errors import CredentialInvalid
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of
 from reileta.records import User
-from reileta.rules.instance.access import Asker
+from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
 from tests.actors.sinks import frames_of
 
@@ -31,8 +31,8 @@ ADA = User(
 )
 
 
-def asker(*, session: str = "s_1", expires_at: int = EPOCH_MS + 10**9) -> Asker:
-    return Asker(ADA, session, b"hash", expires_at=expires_at)
+def principal(*, session: str = "s_1", expires_at: int = EPOCH_MS + 10**9) -> Principal:
+    return Principal(ADA, session, b"hash", expires_at=expires_at)
 
 
 class TrioClock:
@@ -40,7 +40,7 @@ class TrioClock:
         return EPOCH_MS + round(trio.current_time() * 1000)
 
 
-class FakeWire(Wire):
+class FakeWire(Transport):
     """A client that reads at once, and says what a test puts into `inbox`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -65,7 +65,7 @@ class FakeWire(Wire):
         try:
             messages = await self._incoming.receive()
         except trio.EndOfChannel:
-            raise WireClosed from None
+            raise TransportClosed from None
         self.heard_at = trio.current_time()
         self.pinged_at = None
         return messages
@@ -126,7 +126,7 @@ class FakeNode:
     stopped_sessions: int = 0
     """So many times the session turns out to have stopped."""
 
-    async def session(self, asker: Asker) -> FakeSession:
+    async def session(self, principal: Principal) -> FakeSession:
         if self.stopped_sessions:
             self.stopped_sessions -= 1
             return FakeSession(ActorStopped())
@@ -140,17 +140,17 @@ def port(node: FakeNode) -> GatewayPort:
 class FakeAuth:
     """Knows the tokens in `known`."""
 
-    def __init__(self, **known: Asker) -> None:
+    def __init__(self, **known: Principal) -> None:
         self.known = known
 
-    async def authenticate_token(self, token: str) -> Asker:
+    async def authenticate_token(self, token: str) -> Principal:
         if token not in self.known:
             raise CredentialInvalid
         return self.known[token]
 
-    async def authenticate(self, credential: Credential | None) -> Asker | None:
+    async def authenticate(self, credential: Credential | None) -> Principal | None:
         return None if credential is None else await self.authenticate_token(credential.token)
 
 
-def auth(**known: Asker) -> Auth:
+def auth(**known: Principal) -> Auth:
     return cast(Auth, FakeAuth(**known))

@@ -24,7 +24,7 @@ from reileta.rules.instance.access import Visitor
 
 RECORDS: list[Record] = [
     Opened("i_1", 5, "0.1.0"),
-    Received(6, "Speak", 41, 40, 2**64 - 1, 3),
+    Received(6, "SendData", 41, 40, 2**64 - 1, 3),
     Called("speak", ["p_1", "k", 1.5, None, b"\x00\xff{", 6], {}, (), None),
     Called("join", [], {"now": 7}, ("p_2",), "InstanceFull"),
     Ended(9, "crashed", "Boom", b"\x01" * 32),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reileta.diagnostics.recording import MAGIC, Called, Reader, encode
-from reileta.diagnostics.recording_instance import CALLS, OPENING, RULES, TapedInstance
+from reileta.diagnostics.recording_instance import CALLS, OPENING, RULES, RecordingInstance
 from reileta.errors import InstanceFull
 from reileta.records import UNSET, Ban, InstanceChanges
 from reileta.rules.instance.candidates import Candidate, Candidates
@@ -25,7 +25,7 @@ def test_every_rule_goes_onto_the_tape() -> None:
 
 
 def test_queries_cost_what_they_always_do() -> None:
-    replaced = set(vars(TapedInstance)) - {"__init__", "__module__", "__doc__"}
+    replaced = set(vars(RecordingInstance)) - {"__init__", "__module__", "__doc__"}
     assert replaced == set(RULES)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reileta.diagnostics.recording import MAGIC, Called, NotARecording, Opened, encode
 from reileta.diagnostics.recording_instance import RULES
 from reileta.diagnostics.replay import Replay, digest, state
-from reileta.diagnostics.replay_report import retell
+from reileta.diagnostics.replay_report import report
 from reileta.errors import InstanceFull, ReiletaError
 from reileta.records import InstanceChanges
 from reileta.rules.instance.access import ACCESS_TAGS
@@ -138,7 +138,7 @@ def test_a_replay_comes_out_as_it_was(history: Any) -> None:
 def test_two_replays_of_one_file_are_equal_byte_for_byte(history: Any) -> None:
     tape, instance = live(*history)
     tape.end(state=digest(instance))
-    first, second = ("\n".join(retell(Replay(tape.file()), steps=True)) for _ in range(2))
+    first, second = ("\n".join(report(Replay(tape.file()), steps=True)) for _ in range(2))
     assert first.encode() == second.encode()
 
 
@@ -168,10 +168,10 @@ def test_two_processes_say_the_same_whatever_order_their_sets_have() -> None:
     tape.end(state=digest(instance))
     code = (
         "import io, sys\n"
-        "from reileta.replay import Replay\n"
-        "from reileta.retelling import retell\n"
+        "from reileta.diagnostics.replay import Replay\n"
+        "from reileta.diagnostics.replay_report import report\n"
         "replay = Replay(io.BytesIO(sys.stdin.buffer.read()))\n"
-        "sys.stdout.write('\\n'.join(retell(replay, steps=True)))\n"
+        "sys.stdout.write('\\n'.join(report(replay, steps=True)))\n"
     )
     said = {
         subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 
 from reileta.diagnostics.recording import MAGIC, Opened, Reason, encode
 from reileta.diagnostics.replay import Replay, digest
-from reileta.diagnostics.replay_report import retell
+from reileta.diagnostics.replay_report import report
 from reileta.errors import ReiletaError
 from tests.reileta.recordings import BEGAN, Memory, taped
 from tests.reileta.rooms import user, visitor
@@ -16,21 +16,21 @@ BEGIN = "i_1, from 2026-09-21T14:13:20.000Z on, recorded by reileta 0.1.0"
 
 
 def told(tape: Memory, *, steps: bool = True) -> list[str]:
-    return list(retell(Replay(tape.file()), steps=steps))
+    return list(report(Replay(tape.file()), steps=steps))
 
 
 def evening() -> Memory:
     """Two come in, one speaks to the other, a third is refused; then it stops."""
     tape = Memory()
     instance = taped(tape, capacity=2)
-    tape.received("Enter", 41, ms=12, cause=40, trace=0xABC, socket=1)
+    tape.received("AddMember", 41, ms=12, cause=40, trace=0xABC, socket=1)
     instance.join(visitor(1), BEGAN + 12)
-    tape.received("Enter", 42, ms=13, socket=2)
+    tape.received("AddMember", 42, ms=13, socket=2)
     instance.join(visitor(2), BEGAN + 13)
-    tape.received("Enter", 43, ms=14)
+    tape.received("AddMember", 43, ms=14)
     with contextlib.suppress(ReiletaError):
         instance.join(visitor(3), BEGAN + 14)
-    tape.received("Speak", 44, ms=20, socket=1)
+    tape.received("SendData", 44, ms=20, socket=1)
     instance.speak("p_1", "pos", 2, None, b'{"x":1}', BEGAN + 20)
     instance.speak("p_1", "pos", 1, None, b'{"x":0}', BEGAN + 20)
     instance.speak("p_1", None, None, ("p_2",), b'{"x":0}', BEGAN + 20)
@@ -45,16 +45,16 @@ def test_each_step_says_what_came_and_what_it_did() -> None:
     assert lines[1:3] == ["", "at the start"]
     assert lines[3].startswith('    Instance(record=Instance(id="i_1"')
     first = lines.index(
-        "#1 +0.012 s Enter, message 41 caused by 40, socket 1, trace 0000000000000abc"
+        "#1 +0.012 s AddMember, message 41 caused by 40, socket 1, trace 0000000000000abc"
     )
     assert lines[first + 1].startswith(f'    join(who=Visitor(session="s_1.0", user="{user(1)}"')
     assert lines[first + 2].startswith('        answers Player(id="p_1"')
     assert lines[first + 3].startswith("        Joined(player=Player(")
     assert lines[first + 4].startswith(f'        MasterChanged(user="{user(1)}")')
-    assert "#2 +0.013 s Enter, message 42, socket 2" in lines
-    refused = lines.index("#3 +0.014 s Enter, message 43")
+    assert "#2 +0.013 s AddMember, message 42, socket 2" in lines
+    refused = lines.index("#3 +0.014 s AddMember, message 43")
     assert lines[refused + 2].startswith("        raises InstanceFull")
-    spoken = lines.index("#4 +0.020 s Speak, message 44, socket 1")
+    spoken = lines.index("#4 +0.020 s SendData, message 44, socket 1")
     assert 'data=<7 bytes "{\\"x\\":1}">' in lines[spoken + 1]
     assert lines[spoken + 2] == "        goes to everyone else"
     assert lines[spoken + 4] == "        is dropped: what is kept is newer"
@@ -123,7 +123,7 @@ def test_a_replay_that_differs_says_so() -> None:
 
 def test_a_recording_without_an_instance() -> None:
     data = MAGIC + encode(Opened("i_1", 10**18, "0.1.0"))
-    lines = list(retell(Replay(io.BytesIO(data))))
+    lines = list(report(Replay(io.BytesIO(data))))
     assert lines[0] == "i_1, from 1000000000000000000 ms on, recorded by reileta 0.1.0"
     assert lines[-1] == "the recording ends before there was an instance"
 
@@ -132,7 +132,7 @@ def test_what_players_wrote_can_forge_no_line() -> None:
     tape = Memory()
     instance = taped(tape)
     instance.join(visitor(1), BEGAN)
-    tape.received("Speak\x1b[2J", 1)
+    tape.received("SendData\x1b[2J", 1)
     instance.speak("p_1", "k\n#9 +0.000 s Forged", None, None, b"\n\x1b[2J\xc2\x9b", BEGAN)
     assert all(line.isprintable() for line in told(tape))
     assert not any(line.startswith("#9") for line in told(tape))

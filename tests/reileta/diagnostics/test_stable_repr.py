@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.diagnostics.stable_repr import plain, quoted
+from reileta.diagnostics.stable_repr import quoted, stable_repr
 from reileta.rules.instance.events import Left
 from reileta.rules.instance.seats import Player
 
@@ -22,21 +22,23 @@ from reileta.rules.instance.seats import Player
     ],
 )
 def test_values(value: object, text: str) -> None:
-    assert plain(value) == text
+    assert stable_repr(value) == text
 
 
 def test_dataclasses_by_their_fields() -> None:
     left = Left(Player("p_1", "u_1", "s_1", "A", 5), "left")
-    assert plain(left) == (
+    assert stable_repr(left) == (
         'Left(player=Player(id="p_1", user="u_1", session="s_1", displayname="A", joined_at=5),'
         ' reason="left", note=None)'
     )
 
 
 def test_payloads_are_shown_by_their_beginning_and_stand_for_themselves_when_whole() -> None:
-    assert plain(b"x" * 1000) == f'<1000 bytes "{"x" * 60}"...>'
-    assert plain({"data": b"x" * 1000}) == plain({"data": b"x" * 60 + b"y" * 940})
-    whole = [plain({"data": data}, whole=True) for data in (b"x" * 1000, b"x" * 60 + b"y" * 940)]
+    assert stable_repr(b"x" * 1000) == f'<1000 bytes "{"x" * 60}"...>'
+    assert stable_repr({"data": b"x" * 1000}) == stable_repr({"data": b"x" * 60 + b"y" * 940})
+    whole = [
+        stable_repr({"data": data}, whole=True) for data in (b"x" * 1000, b"x" * 60 + b"y" * 940)
+    ]
     assert whole[0] != whole[1]
     assert "sha256:" in whole[0]
 

@@ -35,7 +35,7 @@ def received(id_: int, actor: str, type_: str, at_us: int, *, cause: int = 0, **
 JOIN = [
     line("socket.received", 100, socket=3, command="instance-join", bytes=98),
     line("frames.sent", 480, actor="instance/i_1", message=42, frames=3, sockets=2, drain=1),
-    received(42, "instance/i_1", "Enter", 450, cause=41),
+    received(42, "instance/i_1", "AddMember", 450, cause=41),
     received(41, "session/s_1", "Join", 600, cause=0, handled_us=400),
     received(43, "hub", "Publish", 700, cause=42, handled_us=10),
     line("socket.served", 900, socket=3, command="instance-join", us=800),
@@ -57,7 +57,7 @@ def test_a_join_from_its_socket_to_the_sockets() -> None:
         [
             (
                 "session/s_1 Join",
-                [("instance/i_1 Enter", ["instance/i_1 frames", "hub Publish"])],
+                [("instance/i_1 AddMember", ["instance/i_1 frames", "hub Publish"])],
             )
         ],
     )
@@ -129,7 +129,7 @@ def test_other_events_stand_with_their_message_or_at_the_beginning() -> None:
 
 def test_a_refusal_carries_its_code() -> None:
     lines = [
-        received(5, "instance/i_1", "Enter", 200, error=48),
+        received(5, "instance/i_1", "AddMember", 200, error=48),
         line("socket.served", 300, socket=1, command="instance-join", us=300, error=48),
     ]
     root = tree(find(log(*lines), TRACE).events)
@@ -139,7 +139,7 @@ def test_a_refusal_carries_its_code() -> None:
 def test_only_the_trace_asked_for_is_found() -> None:
     lines = [
         line("socket.received", trace=OTHER, socket=1),
-        line("actor.crashed", trace=OTHER, last_messages=[f"Speak id=1 trace={TRACE} age=0.1s"]),
+        line("actor.crashed", trace=OTHER, last_messages=[f"SendData id=1 trace={TRACE} age=0.1s"]),
         json.dumps({"event": "server.ready", "time": "2026-11-21T20:17:13Z"}).encode(),
         line("socket.received", socket=2),
     ]

@@ -26,7 +26,7 @@ def test_a_join_as_a_tree() -> None:
         "           at          took",
         "    +0.000 ms      0.800 ms  socket 3: instance-join, 98 bytes",
         "    +0.100 ms      0.400 ms  `- session/s_1: Join #41, waited 0.020 ms",
-        "    +0.250 ms      0.100 ms     `- instance/i_1: Enter #42, waited 0.020 ms",
+        "    +0.250 ms      0.100 ms     `- instance/i_1: AddMember #42, waited 0.020 ms",
         "    +0.380 ms                      |- 3 frames to 2 sockets",
         "    +0.590 ms      0.010 ms        `- hub: Publish #43, waited 0.020 ms",
     ]
@@ -42,7 +42,7 @@ def test_a_join_as_a_sequence_diagram() -> None:
         "    participant p4 as hub",
         "    Note over p0: instance-join, 98 bytes",
         "    p0->>p1: Join (0.400 ms)",
-        "    p1->>p2: Enter (0.100 ms)",
+        "    p1->>p2: AddMember (0.100 ms)",
         "    p2->>p3: 3 frames to 2 sockets",
         "    p2->>p4: Publish (0.010 ms)",
         "    Note over p0: done after 0.800 ms",
@@ -51,19 +51,19 @@ def test_a_join_as_a_sequence_diagram() -> None:
 
 def test_refusals_are_told_in_both() -> None:
     lines = [
-        received(5, f"instance/{INSTANCE}", "Enter", 200, error=48),
+        received(5, f"instance/{INSTANCE}", "AddMember", 200, error=48),
         line("actor.crashed", 210, message=5, actor=f"instance/{INSTANCE}"),
         line("socket.served", 300, socket=1, command="instance-join", us=300, error=48),
     ]
     text = drawn(*lines)
     assert text[3].endswith("socket 1: instance-join, refused with 48")
-    assert text[4].endswith(f"instance/{INSTANCE}: Enter #5, waited 0.020 ms, refused with 48")
+    assert text[4].endswith(f"instance/{INSTANCE}: AddMember #5, waited 0.020 ms, refused with 48")
     assert text[5].endswith(f"instance/{INSTANCE}: actor.crashed")
     assert diagram(*lines)[1:] == [
         "    participant p0 as socket 1",
         "    participant p1 as instance/i_fe1ef5b1",
         "    Note over p0: instance-join",
-        "    p0->>p1: Enter (0.100 ms), refused with 48",
+        "    p0->>p1: AddMember (0.100 ms), refused with 48",
         "    Note over p1: actor.crashed",
         "    Note over p0: done after 0.300 ms, refused with 48",
     ]
@@ -71,7 +71,7 @@ def test_refusals_are_told_in_both() -> None:
 
 def test_frames_of_a_shared_write_say_so() -> None:
     lines = [
-        received(5, "instance/i_1", "Speak", 200),
+        received(5, "instance/i_1", "SendData", 200),
         line("frames.sent", 210, message=5, actor="instance/i_1", frames=1, sockets=1, drain=7),
     ]
     assert drawn(*lines)[5].endswith("1 frame to 1 socket, with 6 other messages' in one write")

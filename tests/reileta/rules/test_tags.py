@@ -8,7 +8,7 @@ from reileta.errors import (
     TagUnknown,
     WorldInvalid,
 )
-from reileta.rules.tags import INSTANCE_TAGS, SERVICE_TAGS, USER_TAGS, WORLD_TAGS, Vocabulary
+from reileta.rules.tags import INSTANCE_TAGS, SERVICE_TAGS, USER_TAGS, WORLD_TAGS, TagVocabulary
 
 
 def test_defaults_are_added_where_a_group_has_none() -> None:
@@ -46,7 +46,7 @@ def test_unknown_tags_are_named_and_bounded() -> None:
         (SERVICE_TAGS, "avr:official"),
     ],
 )
-def test_admins_alone_set_and_remove_theirs(vocabulary: Vocabulary, tag: str) -> None:
+def test_admins_alone_set_and_remove_theirs(vocabulary: TagVocabulary, tag: str) -> None:
     settle = vocabulary.settle
     assert tag in settle([tag], admin=True)
     with pytest.raises(PermissionDenied):

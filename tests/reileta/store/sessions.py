@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from reileta.records import Resource, Session, User
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import DOCUMENT, Content
 from reileta.store import Store
 
@@ -29,6 +29,8 @@ def claimant(session: Session, user: User) -> Claimant:
     return Claimant(session.id, user.id, admin=user.admin, autopilot=user.autopilot)
 
 
-async def make_document(store: Store, who: Claimant, data: object = None) -> tuple[Resource, Name]:
+async def make_document(
+    store: Store, who: Claimant, data: object = None
+) -> tuple[Resource, ResourceKey]:
     made = await store.resources.create(DOCUMENT, who, Content("Notes", data))  # type: ignore[arg-type]
-    return made, Name(DOCUMENT, made.number)
+    return made, ResourceKey(DOCUMENT, made.number)

@@ -11,7 +11,7 @@ from reileta.records import ADMIN_TAG
 from reileta.security.credentials import digest
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from reileta.store.change_feed import KEPT_S, SWEEP_S, Changed, Feed
+from reileta.store.change_feed import KEPT_S, SWEEP_S, Changed, ChangeFeed
 from reileta.store.users import Users
 from tests.conftest import ManualClock
 from tests.reileta.store.people import a_user, held_up
@@ -115,7 +115,7 @@ async def test_a_reader_that_could_not_ask_for_long_is_told_so(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("reileta.store.change_feed.trio.current_time", lambda: now)
-    feed = Feed(store.database)
+    feed = ChangeFeed(store.database)
     await feed.begin()
     now += KEPT_S / 2
     assert not (await feed.next()).gap

@@ -17,11 +17,11 @@ from reileta.errors import (
     ResourceTypeUnknown,
     SessionNotFound,
 )
-from reileta.rules.resource.resource import Name
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from reileta.store.leases import Lost
+from reileta.store.leases import LostLease
 from reileta.store.worlds import Worlds
 from tests.conftest import ManualClock
 from tests.reileta.store.sessions import FOR_EVER, make_document, make_session
@@ -33,7 +33,7 @@ async def test_a_session_acquires_and_releases_a_resource(store: Store) -> None:
     held = await store.leases.acquire(name, who, until=7)
     assert (held.resource, held.fence, held.until) == (made, 1, 7)
     assert await store.leases.of_session(session.id) == held
-    assert await store.leases.release(name, who) == Lost(session.id, name, 1)
+    assert await store.leases.release(name, who) == LostLease(session.id, name, 1)
     assert await store.leases.of_session(session.id) is None
 
 
@@ -88,7 +88,7 @@ async def test_who_was_declared_gone_can_never_write(store: Store, clock: Manual
     _, other = await make_session(store)
     _, name = await make_document(store, who, {})
     old = await store.leases.acquire(name, who, until=clock.now_ms())
-    assert await store.leases.lose(session.id) == Lost(session.id, name, old.fence)
+    assert await store.leases.lose(session.id) == LostLease(session.id, name, old.fence)
 
     async def write(fence: int) -> None:
         await store.resources.write(
@@ -111,11 +111,11 @@ async def test_what_is_not_there_is_not_acquired(store: Store) -> None:
     session, who = await make_session(store)
     made, name = await make_document(store, who)
     with pytest.raises(ResourceNotFound):
-        await store.leases.acquire(Name(DOCUMENT, made.number + 1), who, until=0)
+        await store.leases.acquire(ResourceKey(DOCUMENT, made.number + 1), who, until=0)
     with pytest.raises(ResourceNotFound):
-        await store.leases.acquire(Name(WORLD, made.number), who, until=0)
+        await store.leases.acquire(ResourceKey(WORLD, made.number), who, until=0)
     with pytest.raises(ResourceTypeUnknown):
-        await store.leases.acquire(Name("song", made.number), who, until=0)
+        await store.leases.acquire(ResourceKey("song", made.number), who, until=0)
     await store.sessions.end(session.id)
     with pytest.raises(SessionNotFound):
         await store.leases.acquire(name, who, until=0)
@@ -181,7 +181,7 @@ async def test_a_session_without_a_websocket_loses_its_resource_after_a_while(
     clock.advance(60_000)
     assert await store.leases.lose(session.id) == clock.now_ms() + 30_000
     clock.advance(30_000)
-    assert await store.leases.lose(session.id) == Lost(session.id, name, held.fence)
+    assert await store.leases.lose(session.id) == LostLease(session.id, name, held.fence)
     assert (await store.resources.get(name)).lease.session is None
 
 
@@ -200,7 +200,7 @@ async def test_the_overdue_lose_theirs_and_those_who_are_here_never(
     await store.leases.keep(later, until=clock.now_ms() + 2)
     clock.advance(1)
     until = clock.now_ms() + 80_000
-    assert await store.leases.tend([here, "s_none"], until=until) == [Lost(gone, lost, 1)]
+    assert await store.leases.tend([here, "s_none"], until=until) == [LostLease(gone, lost, 1)]
     kept = await store.leases.of_session(here)
     assert kept is not None
     assert kept.until == until
@@ -215,7 +215,7 @@ async def test_others_changes_of_a_world_that_is_held_are_refused(
     world = await store.worlds.create(
         title="Harbour", description=None, capacity=4, owner=who.user, tags=frozenset()
     )
-    name = Name(WORLD, world.number)
+    name = ResourceKey(WORLD, world.number)
 
     async def rename(by: str | None, title: str) -> None:
         async with store.leases.unheld(name, by) as queries:

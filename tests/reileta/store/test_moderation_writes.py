@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from reileta.errors import InstanceNotFound
-from reileta.records import Ban, Deed, Dismissal, Moderation, Naming, Pardon
+from reileta.records import Ban, Deed, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
 from reileta.store import Store
 from tests.reileta.store.test_instances import make
 
@@ -11,11 +11,11 @@ async def test_deeds_are_done_in_order_and_can_be_repeated(store: Store) -> None
     ban = Ban(lobby.id, "u_x@x.org", None, "spam", "u_o@x.org", 1)
     deeds: list[Deed] = [
         ban,
-        Pardon(lobby.id, ban.user),
+        LiftBan(lobby.id, ban.user),
         ban,
-        Naming(lobby.id, "u_m@x.org", ban.by, 2),
-        Naming(lobby.id, "u_n@x.org", ban.by, 2),
-        Dismissal(lobby.id, "u_m@x.org"),
+        ModeratorAddition(lobby.id, "u_m@x.org", ban.by, 2),
+        ModeratorAddition(lobby.id, "u_n@x.org", ban.by, 2),
+        ModeratorRemoval(lobby.id, "u_m@x.org"),
         Moderation(lobby.id, "u_o", "ban", ban.user, ban.by, "spam", None, 1),
     ]
     for _ in range(2):
@@ -29,7 +29,9 @@ async def test_one_that_can_not_be_written_takes_none_along(store: Store) -> Non
     lobby = await make(store, "lobby")
     ban = Ban(lobby.id, "u_x@x.org", None, None, "u_o@x.org", 1)
     lost = Ban("i_none", "u_x@x.org", None, None, "u_o@x.org", 1)
-    refused = await store.deeds.write([lost, ban, Naming("i_none", "u_x@x.org", "u_o", 1)])
+    refused = await store.deeds.write(
+        [lost, ban, ModeratorAddition("i_none", "u_x@x.org", "u_o", 1)]
+    )
     assert {place: type(why) for place, why in refused.items()} == {
         0: InstanceNotFound,
         2: InstanceNotFound,

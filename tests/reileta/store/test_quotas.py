@@ -11,7 +11,7 @@ import trio
 from reileta.errors import AssetExists, QuotaReached
 from reileta.ids import new_id
 from reileta.records import ADMIN_TAG, Moderation, User
-from reileta.rules.resource.resource import Name
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD, Content
 from reileta.settings import Settings
 from reileta.store import Store, open_store
@@ -278,7 +278,7 @@ async def test_a_document_grows_within_its_owners_quota_whoever_writes_it(store:
 
 
 async def test_documents_that_grow_at_once_do_not_pass_the_quota_together(store: Store) -> None:
-    held: list[tuple[Name, int]] = []
+    held: list[tuple[ResourceKey, int]] = []
     claimants = []
     for _ in range(LIMIT):
         _, who = await make_session(store)

@@ -12,7 +12,7 @@ from reileta.records import ADMIN_TAG, User
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.database import ConstraintBroken
-from reileta.store.read_cache import TABLES, UNSETTLED_S, Reads, read_by, written_by
+from reileta.store.read_cache import TABLES, UNSETTLED_S, ReadCache, read_by, written_by
 from tests.conftest import ManualClock
 
 Rows = list[tuple[object, ...]]
@@ -33,8 +33,8 @@ def seconds() -> Seconds:
 
 
 @pytest.fixture
-def reads(seconds: Seconds) -> Reads[tuple[object, ...]]:
-    return Reads(enabled=True, monotonic=seconds)
+def reads(seconds: Seconds) -> ReadCache[tuple[object, ...]]:
+    return ReadCache(enabled=True, monotonic=seconds)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_an_update_writes_no_other_table_than_is_known(store: Store) -> No
     assert {row["name"] for row in triggers} == own | feed | {"sessions_ended"}
 
 
-async def test_rows_are_read_once(reads: Reads[tuple[object, ...]]) -> None:
+async def test_rows_are_read_once(reads: ReadCache[tuple[object, ...]]) -> None:
     read = 0
 
     async def look() -> Rows:
@@ -136,7 +136,7 @@ async def test_rows_are_read_once(reads: Reads[tuple[object, ...]]) -> None:
 
 
 async def test_what_was_read_while_it_changed_is_not_remembered(
-    reads: Reads[tuple[object, ...]],
+    reads: ReadCache[tuple[object, ...]],
 ) -> None:
     async def late() -> Rows:
         with reads.writing(frozenset({"users"})):
@@ -151,7 +151,7 @@ async def test_what_was_read_while_it_changed_is_not_remembered(
 
 
 async def test_a_write_that_was_cut_off_may_happen_a_moment_later(
-    reads: Reads[tuple[object, ...]], seconds: Seconds
+    reads: ReadCache[tuple[object, ...]], seconds: Seconds
 ) -> None:
     with trio.CancelScope() as scope, reads.writing(frozenset({"users"})):
         scope.cancel()
@@ -189,7 +189,7 @@ async def test_what_others_wrote_is_read_once_the_change_feed_told_of_it(
 
 
 def test_switched_off_nothing_is_remembered() -> None:
-    reads: Reads[tuple[object, ...]] = Reads(enabled=False)
+    reads: ReadCache[tuple[object, ...]] = ReadCache(enabled=False)
     assert reads.generation(["users"]) is None
 
 

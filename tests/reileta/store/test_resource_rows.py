@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reileta.errors import ResourceTypeUnknown
-from reileta.rules.resource.resource import Name
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import BUILT_IN, Content, ResourceType
 from reileta.settings import Settings
 from reileta.store import open_store
@@ -25,7 +25,7 @@ async def test_a_hosts_own_type_is_kept_like_documents(
     async with open_store(settings, clock, types=BUILT_IN.extended(Playlist())) as store:
         session, who = await make_session(store)
         made = await store.resources.create("playlist", who, Content("Mine", ["a"]))
-        name = Name("playlist", made.number)
+        name = ResourceKey("playlist", made.number)
         held = await store.leases.acquire(name, who, until=FOR_EVER)
         await store.resources.write(name, who, fence=held.fence, patch={"data": []}, if_version=1)
         assert await store.leases.of_session(session.id) is not None

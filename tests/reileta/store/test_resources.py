@@ -18,7 +18,7 @@ from reileta.errors import (
     WorldInvalid,
 )
 from reileta.records import ADMIN_TAG
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD, Content
 from reileta.store import Store
 from tests.conftest import ManualClock
@@ -60,11 +60,11 @@ async def test_what_can_not_be_kept_is_not_created(store: Store) -> None:
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
     _, who = await make_session(store)
     made, _ = await make_document(store, who)
-    for name in (Name(DOCUMENT, made.number + 1), Name(WORLD, made.number)):
+    for name in (ResourceKey(DOCUMENT, made.number + 1), ResourceKey(WORLD, made.number)):
         with pytest.raises(ResourceNotFound):
             await store.resources.get(name)
     with pytest.raises(ResourceTypeUnknown):
-        await store.resources.get(Name("song", made.number))
+        await store.resources.get(ResourceKey("song", made.number))
 
 
 async def test_write_and_delete_need_the_acquisition(store: Store) -> None:
@@ -99,7 +99,7 @@ async def test_a_world_is_a_resource_by_its_number(store: Store) -> None:
     world = await store.worlds.create(
         title="Sea", description="Deep", capacity=4, owner=who.user, tags=frozenset({"avr:public"})
     )
-    name = Name(WORLD, world.number)
+    name = ResourceKey(WORLD, world.number)
     held = await store.leases.acquire(name, who, until=FOR_EVER)
     assert held.resource.data == {"description": "Deep", "capacity": 4, "tags": ["avr:public"]}
     written = await store.resources.write(
@@ -138,7 +138,7 @@ async def test_a_world_is_created_as_a_resource(store: Store) -> None:
 async def test_the_lease_of_a_world_that_was_deleted_is_gone(store: Store) -> None:
     _, who = await make_session(store)
     made = await store.resources.create(WORLD, who, Content("Sea"))
-    await store.leases.acquire(Name(WORLD, made.number), who, until=FOR_EVER)
+    await store.leases.acquire(ResourceKey(WORLD, made.number), who, until=FOR_EVER)
     page = await store.worlds.search(
         query=None, owner=None, tag=None, viewer=None, admin=True, limit=9, offset=0
     )
@@ -170,7 +170,7 @@ async def test_lists_show_ones_own_what_is_shared_and_public_worlds(store: Store
     assert await listed(DOCUMENT, bob, "SONG_") == [songs.number]
     assert await listed(WORLD, ada) == await listed(WORLD, admin) == [sea.number, den.number]
     assert await listed(WORLD, bob) == [sea.number]
-    await store.resources.share(Name(WORLD, den.number), ada, bob.user)
+    await store.resources.share(ResourceKey(WORLD, den.number), ada, bob.user)
     assert await listed(WORLD, bob) == [sea.number, den.number]
     page = await store.resources.search(DOCUMENT, bob, query=None, limit=1, offset=1)
     assert ([one.number for one in page.items], page.total) == ([songs.number], 2)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from reileta.store.server_info import Identities
+from reileta.store.server_info import ServerInfos
 from tests.conftest import ManualClock
 
 
@@ -10,7 +10,7 @@ async def test_the_identity_is_made_once(store: Store, clock: ManualClock) -> No
     first = await store.identity.get()
     clock.advance(5)
     assert await store.identity.get() == first
-    assert await Identities(store.database, clock, "Another title").get() == first
+    assert await ServerInfos(store.database, clock, "Another title").get() == first
 
 
 async def test_the_settings_title_is_that_of_a_new_server(

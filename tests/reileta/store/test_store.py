@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import BUILT_IN, Content, Document
 from reileta.settings import Settings
 from reileta.store import open_store
@@ -22,5 +22,5 @@ async def test_a_hosts_own_type_is_kept_like_a_document(
         session = await store.sessions.open(user.id)
         who = Claimant(session.id, user.id)
         made = await store.resources.create("playlist", who, Content("Songs", ["one"]))
-        held = await store.leases.acquire(Name("playlist", made.number), who, until=2**60)
+        held = await store.leases.acquire(ResourceKey("playlist", made.number), who, until=2**60)
         assert (held.resource.type, held.resource.data) == ("playlist", ["one"])

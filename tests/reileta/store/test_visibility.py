@@ -7,7 +7,7 @@ import pytest
 from reileta.records import Instance, Page, World
 from reileta.rules import visibility
 from reileta.rules.instance.access import ACCESS_TAGS, access_of
-from reileta.rules.resource.resource import Claimant, Name
+from reileta.rules.resource.resource import Claimant, ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD
 from reileta.rules.visibility import Audience
 from reileta.store import Store
@@ -43,7 +43,7 @@ async def test_worlds(store: Store, users: dict[str, Claimant], tag: str, shared
         title="Sea", description=None, capacity=4, owner=owner.user, tags=frozenset({tag})
     )
     if shared:
-        await store.resources.share(Name(WORLD, world.number), owner, users["shared"].user)
+        await store.resources.share(ResourceKey(WORLD, world.number), owner, users["shared"].user)
     audience = await store.worlds.audience(world)
     shares = {users["shared"].user} if shared else set()
     rule = visibility.of_world(world.owner, world.tags, shares)

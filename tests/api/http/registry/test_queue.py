@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from actors.instance.messages import Queue
-from reileta.rules.instance.access import Asker
+from actors.instance.messages import QueueSnapshot
+from reileta.rules.instance.access import Principal
 from reileta.rules.instance.candidates import Entry
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
@@ -19,32 +19,32 @@ LINE = tuple(Entry(f"u_{number}@x.org", "waiting", number, 5, None) for number i
 class FakeDesk:
     """What `Desk` would answer; what it was asked stands in `asked`."""
 
-    state: Queue = field(default_factory=Queue)
+    state: QueueSnapshot = field(default_factory=QueueSnapshot)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
-    async def queue(self, instance_id: str, asker: Asker | None) -> Queue:
+    async def queue(self, instance_id: str, principal: Principal | None) -> QueueSnapshot:
         return self.state
 
-    async def candidate(self, instance_id: str, asker: Asker) -> Entry:
+    async def candidate(self, instance_id: str, principal: Principal) -> Entry:
         self.asked.append(("candidate", None))
         return LINE[0]
 
-    async def admit(self, instance_id: str, asker: Asker, user: str) -> Entry:
+    async def admit(self, instance_id: str, principal: Principal, user: str) -> Entry:
         self.asked.append(("admit", user))
         return LINE[1]
 
-    async def withdraw(self, instance_id: str, asker: Asker) -> None:
+    async def withdraw(self, instance_id: str, principal: Principal) -> None:
         self.asked.append(("withdraw", None))
 
-    async def refuse(self, instance_id: str, asker: Asker, user: str) -> None:
+    async def refuse(self, instance_id: str, principal: Principal, user: str) -> None:
         self.asked.append(("refuse", user))
 
 
 @pytest.fixture
-def desk(node: FakeNode) -> FakeDesk:
-    node.desk = FakeDesk()
-    desk: FakeDesk = node.desk
-    return desk
+def instance_service(node: FakeNode) -> FakeDesk:
+    node.instance_service = FakeDesk()
+    instance_service: FakeDesk = node.instance_service
+    return instance_service
 
 
 async def opened(client: Client) -> str:
@@ -54,26 +54,28 @@ async def opened(client: Client) -> str:
 
 
 async def test_one_sees_as_much_of_the_queue_as_it_may(
-    desk: FakeDesk, ada: Client, anyone: Client
+    instance_service: FakeDesk, ada: Client, anyone: Client
 ) -> None:
     path = await opened(ada)
-    desk.state = Queue(3)
+    instance_service.state = QueueSnapshot(3)
     assert (await anyone.get(f"{path}/queue")).data == {"queued": 3}
-    desk.state = Queue(3, LINE[1], LINE)
+    instance_service.state = QueueSnapshot(3, LINE[1], LINE)
     seen = (await ada.get(f"{path}/queue?limit=1&offset=2")).data
     assert seen["entry"]["position"] == 2
     assert [one["position"] for one in seen["items"]] == [3]
     assert (seen["total"], seen["limit"], seen["offset"]) == (3, 1, 2)
 
 
-async def test_without_a_user_it_is_about_the_asker(desk: FakeDesk, ada: Client) -> None:
+async def test_without_a_user_it_is_about_the_asker(
+    instance_service: FakeDesk, ada: Client
+) -> None:
     path = f"{await opened(ada)}/candidate"
     assert (await ada.ask("POST", path)).data["position"] == 1
     assert (await ada.post(path, {})).data["position"] == 1
     assert (await ada.post(path, {"user": "bob"})).data["position"] == 2
     assert (await ada.delete(path)).data == {}
     assert (await ada.delete(f"{path}?user=bob")).data == {}
-    assert desk.asked == [
+    assert instance_service.asked == [
         ("candidate", None),
         ("candidate", None),
         ("admit", "bob"),
@@ -83,7 +85,7 @@ async def test_without_a_user_it_is_about_the_asker(desk: FakeDesk, ada: Client)
 
 
 async def test_it_needs_a_credential_and_an_instance(
-    desk: FakeDesk, ada: Client, anyone: Client
+    instance_service: FakeDesk, ada: Client, anyone: Client
 ) -> None:
     path = f"{await opened(ada)}/candidate"
     for answer in (await anyone.post(path, {}), await anyone.delete(path)):

@@ -12,9 +12,9 @@ from msgspec import Raw
 from api.openapi.websockets import Command
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.messages import (
-    MeasureData,
+    InstanceData,
+    ModerateData,
     PingData,
-    PlaceData,
     TokenData,
     TopicData,
     is_deep,
@@ -30,9 +30,9 @@ TAKEN: dict[str, Any] = {
     commands.AUTHENTICATE: TokenData,
     commands.SUBSCRIBE: TopicData,
     commands.UNSUBSCRIBE: TopicData,
-    commands.INSTANCE_JOIN: PlaceData,
-    commands.INSTANCE_LEAVE: PlaceData,
-    commands.INSTANCE_MODERATE: MeasureData,
+    commands.INSTANCE_JOIN: InstanceData,
+    commands.INSTANCE_LEAVE: InstanceData,
+    commands.INSTANCE_MODERATE: ModerateData,
 }
 
 
@@ -55,7 +55,7 @@ def test_its_example_is_one_that_the_server_takes(command: Command) -> None:
             TAKEN[command.name].__struct_encode_fields__
         )
         data = parse_data(message.data, TAKEN[command.name])
-        if isinstance(data, MeasureData):
+        if isinstance(data, ModerateData):
             data.measure()
 
 

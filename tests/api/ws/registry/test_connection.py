@@ -6,14 +6,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.sink import Seat
-from actors.instance.messages import Attach, Detach, Join, Leave, Speak
+from actors.delivery.sink import InstanceHandle
+from actors.instance.messages import Attach, Detach, Join, Leave, SendData
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, current
-from api.ws.connection_log import SocketLog
+from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE
-from api.ws.registry.connection import ASK_TIMEOUT_S, Connection
+from api.ws.registry.connection import ASK_TIMEOUT_S, RegistryConnection
 from api.ws.registry.messages import is_deep
 from reileta.errors import (
     CredentialInvalid,
@@ -23,23 +23,25 @@ from reileta.errors import (
     ReiletaError,
 )
 from reileta.settings import Settings
-from tests.api.ws.wires import ADDRESS, FakeNode, FakeSession, FakeWire, asker, auth, port
+from tests.api.ws.wires import ADDRESS, FakeNode, FakeSession, FakeWire, auth, port, principal
 
 PLACE = "i_00000000-0000-4000-8000-000000000001"
 
 
-def connection(wire: FakeWire, node: FakeNode | None = None, **known: Any) -> Connection:
+def connection(wire: FakeWire, node: FakeNode | None = None, **known: Any) -> RegistryConnection:
     node = node or FakeNode()
-    return Connection(port(node), auth(**known), Sampler(0), wire, SocketLog(1, debug=True))
+    return RegistryConnection(
+        port(node), auth(**known), Sampler(0), wire, ConnectionLog(1, debug=True)
+    )
 
 
-async def served(one: Connection, payload: bytes) -> None:
+async def served(one: RegistryConnection, payload: bytes) -> None:
     if not one.take(payload):
         await one.handle()
 
 
 def seated(wire: FakeWire, actor: FakeSession) -> None:
-    wire.seats[PLACE] = Seat(cast(Ref[Any], actor), "p_1")
+    wire.seats[PLACE] = InstanceHandle(cast(Ref[Any], actor), "p_1")
 
 
 async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None:
@@ -52,7 +54,7 @@ async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None
             % subgroup.encode()
         )
     for speak in place.told:
-        assert isinstance(speak, Speak)
+        assert isinstance(speak, SendData)
         assert (speak.player, speak.key, speak.at, speak.to) == ("p_1", "k", 2, ("p",))
         assert speak.data == b"[1.0]"
         assert speak.state is None
@@ -125,8 +127,8 @@ async def test_without_limits_there_is_no_rate(nursery: trio.Nursery) -> None:
 async def test_a_credential_that_came_with_the_upgrade(nursery: trio.Nursery) -> None:
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(asker())
-    assert one.asker is not None
+    await one.greet(principal())
+    assert one.principal is not None
     (attach,) = node.actor.told
     assert isinstance(attach, Attach)
     assert (attach.sink, attach.token_hash, attach.state) == (wire, b"hash", None)
@@ -147,20 +149,20 @@ async def test_a_greeting_that_fails_ends_it_for_the_reason_it_has(
     """Above all: a token is not said to be dead because something else is."""
     wire = FakeWire(nursery)
     one = connection(wire, FakeNode(actor=FakeSession(error)))
-    await one.greet(asker())
+    await one.greet(principal())
     assert wire.said[0]["error"]["code"] == error.code
     assert wire.closed == (code, error.message)
-    assert one.asker is None
+    assert one.principal is None
 
 
 async def test_a_session_that_had_just_stopped_is_started_again(nursery: trio.Nursery) -> None:
     wire, node = FakeWire(nursery), FakeNode(stopped_sessions=1)
     one = connection(wire, node)
-    await one.greet(asker())
-    assert one.asker is not None
+    await one.greet(principal())
+    assert one.principal is not None
     node.stopped_sessions = 2
     one = connection(wire, node)
-    await one.greet(asker())
+    await one.greet(principal())
     assert wire.close_code == 1013
 
 
@@ -168,12 +170,12 @@ async def test_an_invalid_credential_ends_a_socket_that_had_a_valid_one(
     nursery: trio.Nursery,
 ) -> None:
     wire = FakeWire(nursery)
-    one = connection(wire, None, good=asker(), other=asker(session="s_2"))
+    one = connection(wire, None, good=principal(), other=principal(session="s_2"))
     await served(one, b'{"command":"authenticate","state":1,"data":{"token":"bad"}}')
     assert wire.said[-1]["error"]["code"] == 101
     assert wire.close_code == 0
     await served(one, b'{"command":"authenticate","data":{"token":"good"}}')
-    assert one.asker == asker()
+    assert one.principal == principal()
     await served(one, b'{"command":"authenticate","state":2,"data":{"token":"other"}}')
     assert wire.said[-1]["error"]["code"] == 15
     assert wire.close_code == 0
@@ -185,7 +187,7 @@ async def test_an_invalid_credential_ends_a_socket_that_had_a_valid_one(
 async def test_commands_go_to_the_session(nursery: trio.Nursery) -> None:
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(asker())
+    await one.greet(principal())
     await served(one, b'{"command":"instance-join","state":[1],"data":{"instance":"room"}}')
     await served(one, b'{"command":"instance-leave","subgroup":"%b"}' % PLACE.encode())
     _, join, leave = node.actor.told
@@ -200,7 +202,7 @@ async def test_what_takes_too_long_is_answered(
 ) -> None:
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(asker())
+    await one.greet(principal())
     node.actor.gate = trio.Event()
     began = trio.current_time()
     await served(one, b'{"command":"instance-join","state":7,"data":{"instance":"room"}}')
@@ -213,7 +215,7 @@ async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nur
     """Messages are taken by a task that takes those of others, too, before this one goes on."""
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(asker())
+    await one.greet(principal())
     assert not one.take(b'{"command":"instance-join","data":{"instance":"room"}}')
     span = current.get()
     connection(wire).take(b'{"command":"ping"}')
@@ -225,11 +227,11 @@ async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nur
 async def test_a_target_that_is_oneself(nursery: trio.Nursery) -> None:
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(asker())
+    await one.greet(principal())
     await served(
         one, b'{"command":"subscribe","state":1,"data":{"event":"update-user","target":"@me"}}'
     )
-    assert node.hub.told[0].target == asker().user.id  # type: ignore[attr-defined]
+    assert node.hub.told[0].target == principal().user.id  # type: ignore[attr-defined]
     assert [said["command"] for said in wire.said] == ["subscribe", "subscribed"]
     assert wire.said[0]["data"] == {"event": "update-user", "target": "@me"}
 
@@ -238,7 +240,7 @@ async def test_its_end_is_told_to_the_session(nursery: trio.Nursery) -> None:
     wire, node = FakeWire(nursery), FakeNode()
     one = connection(wire, node)
     one.gone()
-    await one.greet(asker())
+    await one.greet(principal())
     one.gone()
     detach = node.actor.told[-1]
     assert isinstance(detach, Detach)
@@ -252,7 +254,7 @@ async def test_one_cancelled_while_it_attaches_is_detached_all_the_same(
     one = connection(wire, node)
     with trio.CancelScope() as scope:
         nursery.start_soon(_cancel_soon, scope)
-        await one.greet(asker())
+        await one.greet(principal())
     one.gone()
     assert isinstance(node.actor.told[-1], Detach)
 

@@ -11,9 +11,9 @@ from msgspec import Raw
 
 from api.ws.registry.messages import (
     DATA_DEPTH,
-    Broken,
+    InstanceData,
+    InvalidMessage,
     PingData,
-    PlaceData,
     TokenData,
     TopicData,
     is_deep,
@@ -102,7 +102,7 @@ BROKEN: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("payload", "field"), BROKEN, ids=range(len(BROKEN)))
 def test_broken_messages_name_the_field(payload: bytes, field: str) -> None:
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(InvalidMessage) as caught:
         parse(payload)
     (detail,) = caught.value.error.details
     assert detail.field == field
@@ -111,12 +111,12 @@ def test_broken_messages_name_the_field(payload: bytes, field: str) -> None:
 
 
 def test_what_can_be_told_of_a_broken_message_is_kept() -> None:
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(InvalidMessage) as caught:
         parse(b'{"subgroup": "i_1", "command": "instance-data", "state": [7], "at": "now"}')
     assert caught.value.state == b"[7]"
     assert caught.value.command == "instance-data"
     assert caught.value.subgroup == "i_1"
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(InvalidMessage) as caught:
         parse(b'{"subgroup": 1, "command": 2, "state": null}')
     assert (caught.value.state, caught.value.command, caught.value.subgroup) == (None, None, None)
 
@@ -133,7 +133,7 @@ NO_JSON = [
 
 @pytest.mark.parametrize("data", NO_JSON)
 def test_data_that_others_could_not_parse_is_refused(data: bytes) -> None:
-    with pytest.raises(Broken):
+    with pytest.raises(InvalidMessage):
         parse(b'{"command": "instance-data", "data": %b}' % data)
 
 
@@ -181,7 +181,7 @@ def test_what_is_sent_is_what_arrives(data: object, key: str, at: int | None, pl
         return
     try:
         wire = relayed(payload)
-    except Broken:
+    except InvalidMessage:
         assert any("\ud800" <= c <= "\udfff" for c in json.dumps(sent, ensure_ascii=False))
         return
     got = strict(wire)["data"]
@@ -211,7 +211,7 @@ def test_whatever_is_taken_is_json_for_everybody(parts: list[bytes]) -> None:
         return
     try:
         message = parse(payload)
-    except Broken:
+    except InvalidMessage:
         return
     if not bytes(message.data):
         return  # `"data":` was closed, and something else began
@@ -240,11 +240,11 @@ def test_utf8_is_told(payload: bytes, valid: bool) -> None:
 @pytest.mark.parametrize(
     ("type_", "data", "field"),
     [
-        (PlaceData, b"", "data.instance"),
-        (PlaceData, b"{}", "data.instance"),
-        (PlaceData, b'{"instance": 7}', "data.instance"),
-        (PlaceData, b"[]", "data"),
-        (PlaceData, b"null", "data"),
+        (InstanceData, b"", "data.instance"),
+        (InstanceData, b"{}", "data.instance"),
+        (InstanceData, b'{"instance": 7}', "data.instance"),
+        (InstanceData, b"[]", "data"),
+        (InstanceData, b"null", "data"),
         (TopicData, b'{"target": "u_1"}', "data.event"),
         (TopicData, b'{"event": "x", "target": 1}', "data.target"),
         (TokenData, b'{"token": {}}', "data.token"),
@@ -257,7 +257,7 @@ def test_data_of_a_command_names_the_field(type_: type[object], data: bytes, fie
 
 
 def test_data_of_a_command() -> None:
-    assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), PlaceData).instance == "i_1"
+    assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), InstanceData).instance == "i_1"
     assert bytes(parse_data(Raw(b""), PingData).time) == b"null"
     assert bytes(parse_data(Raw(b'{"time": [1, 2]}'), PingData).time) == b"[1, 2]"
 

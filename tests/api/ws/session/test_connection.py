@@ -11,14 +11,14 @@ from trio.testing import MockClock
 
 from actors.instance.messages import Detach
 from actors.runtime.trace import Sampler
-from actors.session.messages import Open, Patch
-from api.ws.connection_log import SocketLog
-from api.ws.session.connection import UNANSWERED, LineConnection
+from actors.session.messages import OpenSocket, PatchState
+from api.ws.connection_log import ConnectionLog
+from api.ws.session.connection import UNANSWERED, SessionConnection
 from reileta.errors import AlreadyConnected, Overloaded, PayloadTooLarge
 from reileta.protocol.frames import encode
 from reileta.protocol.session_frames import event_frame, iso, new_event_id
 from reileta.settings import Settings
-from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, asker, port
+from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, port, principal
 
 
 class Talk:
@@ -27,8 +27,8 @@ class Talk:
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.node = FakeNode(Settings(**{"rate_limits": "off", **settings}))
         self.wire = FakeWire(nursery)
-        log = SocketLog(1, debug=False)
-        self.line = LineConnection(port(self.node), Sampler(0), self.wire, log, asker())
+        log = ConnectionLog(1, debug=False)
+        self.line = SessionConnection(port(self.node), Sampler(0), self.wire, log, principal())
 
     def say(self, id_: str, **changes: Any) -> None:
         message = {
@@ -60,9 +60,9 @@ def talk(nursery: trio.Nursery) -> Talk:
 
 async def test_a_line_asks_its_session_to_take_it(talk: Talk) -> None:
     talk.node.stopped_sessions = 1  # the first was just being put away
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     (opened,) = talk.node.actor.told
-    assert isinstance(opened, Open)
+    assert isinstance(opened, OpenSocket)
     assert opened.line is talk.line
     talk.line.gone()
     assert talk.node.actor.told[-1] == Detach(talk.line)
@@ -70,16 +70,16 @@ async def test_a_line_asks_its_session_to_take_it(talk: Talk) -> None:
 
 async def test_a_session_that_refuses_closes_it(talk: Talk) -> None:
     talk.node.actor.raises = AlreadyConnected()
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     assert talk.wire.close_code == 1013
     assert talk.wire.said[-1]["status"] == "fatal"
 
 
 async def test_every_event_is_acknowledged_exactly_once(talk: Talk) -> None:
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
-    assert talk.node.actor.told[-1] == Patch(talk.line, id_, {"x": 1})
+    assert talk.node.actor.told[-1] == PatchState(talk.line, id_, {"x": 1})
     talk.line.ack(id_)
     assert talk.wire.said == []  # until the drain is over
     talk.line.flush()
@@ -88,7 +88,7 @@ async def test_every_event_is_acknowledged_exactly_once(talk: Talk) -> None:
 
 
 async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Talk) -> None:
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
     talk.line.refuse(id_, PayloadTooLarge())
@@ -125,7 +125,7 @@ async def test_an_ack_of_no_event_that_waits_is_a_value_not_allowed(talk: Talk) 
 
 
 async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Talk) -> None:
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
     talk.say(id_)
@@ -133,7 +133,7 @@ async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Tal
 
 
 async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     for _ in range(UNANSWERED + 1):
         talk.say(new_event_id())
     assert talk.wire.close_code == 1008
@@ -141,7 +141,7 @@ async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
 
 async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
     talk = Talk(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     for closed in (0, 0, 1008):
         talk.say(new_event_id())
         assert talk.wire.close_code == closed
@@ -167,13 +167,13 @@ async def test_a_token_no_longer_valid_is_4000(talk: Talk) -> None:
 
 async def test_a_large_message_counts_as_many(nursery: trio.Nursery) -> None:
     talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     first = talk.tell()
     for closed in (0, 1008):
         talk.say(new_event_id(), more="x" * 30_000)
         assert talk.wire.close_code == closed
     talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
-    await talk.line.greet(asker())
+    await talk.line.greet(principal())
     first, second = talk.tell(), talk.tell()
     talk.say(first, type="ack", more="x" * 30_000)
     talk.say(second, type="ack", more="x" * 30_000)
@@ -187,6 +187,6 @@ async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nur
         ('{"a":"\\ud800"}', "payload.patch.a must not hold half of a surrogate pair"),
     ):
         talk = Talk(nursery)
-        await talk.line.greet(asker())
+        await talk.line.greet(principal())
         talk.say(new_event_id(), payload={"kind": "state", "patch": Raw(patch.encode())})
         assert talk.wire.closed == (4005, reason)

@@ -11,7 +11,7 @@ from quart.testing import WebsocketResponseError
 
 from actors.node import Node
 from api.app import ReiletaApp, create_app
-from api.rate_limits import TOKEN, Limits
+from api.rate_limits import TOKEN, HttpRateLimits
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta.security.passwords import Passwords
@@ -78,12 +78,12 @@ async def test_where_a_browser_can_set_no_header_the_query_will_do(lines: Reilet
 async def test_limits_are_judged_after_credentials_and_roles(
     living: Node, passwords: Passwords, nursery: trio.Nursery
 ) -> None:
-    app, limits = create_app(living, passwords=passwords), Limits(living.clock)
+    app, limits = create_app(living, passwords=passwords), HttpRateLimits(living.clock)
     app.register_blueprint(session_blueprint(Gateway(living, app.auth), limits))
     ada = await new_token_of(app, "ada")
-    asker = await app.auth.authenticate_token(ada.token or "")
+    principal = await app.auth.authenticate_token(ada.token or "")
     for _ in range(TOKEN.burst):
-        limits.asker(asker)
+        limits.principal(principal)
     assert await refused(app, "/ws/user", "ua_" + "x" * 43) == 401
     assert await refused(app, "/ws/autopilot", ada.token) == 403
     assert await refused(app, "/ws/user", ada.token) == 429

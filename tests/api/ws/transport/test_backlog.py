@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from actors.delivery.fanout import Batch
 from api.ws.transport.backlog import CONFLATE_FROM, MAX_VIEWS, Backlog
 from reileta.protocol.frames import text_frame
-from reileta.rules.instance.data_rate import Pace
+from reileta.rules.instance.data_rate import DataRate
 
 MIB = 1024 * 1024
 
@@ -240,14 +240,14 @@ def test_compressed_pieces_conflate_like_others(snapshot: bool) -> None:
     assert backlog.size < plain.ends[1]
 
 
-def said_by(pace: Pace | None, *sizes: int, key: Hashable | None = None) -> Batch:
+def said_by(pace: DataRate | None, *sizes: int, key: Hashable | None = None) -> Batch:
     """Frames of a player."""
     frames = [numbered(number, size) for number, size in enumerate(sizes)]
     return Batch(frames, [key] * len(frames), paces=[pace] * len(frames))
 
 
 def test_who_fills_half_of_it_is_held_back_and_nobody_else() -> None:
-    loud, quiet = Pace(), Pace()
+    loud, quiet = DataRate(), DataRate()
     backlog = Backlog(1000)
     assert push(backlog, said_by(quiet, 10))
     assert push(backlog, said_by(loud, 200))
@@ -260,27 +260,27 @@ def test_who_fills_half_of_it_is_held_back_and_nobody_else() -> None:
 def test_who_goes_on_is_held_back_again_before_it_is_full() -> None:
     backlog, times = Backlog(8000), 0
     while True:
-        pace = Pace()
+        pace = DataRate()
         fits = push(backlog, said_by(pace, *[450] * 20 if not backlog.size else [450]))
         times += pace.held
         if not fits:
             break
     assert times <= 4, "each time costs a look at all that waits"
     backlog = Backlog(8000)
-    first, second = Pace(), Pace()
+    first, second = DataRate(), DataRate()
     push(backlog, said_by(first, *[450] * 9))
     push(backlog, said_by(second, 100))
     assert (first.held, second.held) == (True, False)
     push(backlog, said_by(second, *[450] * 7))
     assert second.held is False
     backlog.taken(backlog.size - 1000)
-    third = Pace()
+    third = DataRate()
     push(backlog, said_by(third, *[450] * 8))
     assert third.held, "once it was nearly empty, half is enough again"
 
 
 def test_frames_that_gave_way_count_for_nobody() -> None:
-    loud, keyed = Pace(), Pace()
+    loud, keyed = DataRate(), DataRate()
     backlog = Backlog(4 * CONFLATE_FROM)
     for _ in range(20):
         push(backlog, said_by(keyed, 30_000, key="k"))
@@ -291,9 +291,9 @@ def test_frames_that_gave_way_count_for_nobody() -> None:
 
 
 def test_compressed_frames_have_their_players() -> None:
-    pace = Pace()
+    pace = DataRate()
     whole = said_by(pace, 300, 300)
     backlog = Backlog(64)
-    push(backlog, said_by(Pace(), 1))
+    push(backlog, said_by(DataRate(), 1))
     backlog.push([whole.deflated(0, len(whole))])
     assert pace.held

@@ -15,8 +15,8 @@ from websockets.uri import parse_uri
 
 from actors.delivery.fanout import Batch
 from api.ws.transport.backlog import MAX_VIEWS
-from api.ws.transport.base import Messages, Upgraded, WireClosed, WireState
-from api.ws.transport.transports import SocketWire, StreamWire
+from api.ws.transport.base import Messages, TransportClosed, TransportState, Upgraded
+from api.ws.transport.transports import SocketTransport, StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import text_frame
 
@@ -33,7 +33,7 @@ def spoken() -> ServerProtocol:
 class Pair:
     """A wire on one end of a connection, and the client's end of it."""
 
-    def __init__(self, wire: SocketWire | StreamWire, far: trio.abc.Stream) -> None:
+    def __init__(self, wire: SocketTransport | StreamTransport, far: trio.abc.Stream) -> None:
         self.wire = wire
         self.far = far
         self.client = ClientProtocol(_URI, state=State.OPEN, max_size=None)
@@ -44,7 +44,7 @@ class Pair:
     async def __aexit__(self, *_: object) -> None:
         """The client goes, and then the server finishes with it."""
         await trio.aclose_forcefully(self.far)
-        if self.wire.state is not WireState.CLOSED:
+        if self.wire.state is not TransportState.CLOSED:
             await self.wire.finish()
 
     async def frames(self, count: int) -> list[Frame]:
@@ -73,7 +73,9 @@ def on_socket(
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
     upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
-    return Pair(SocketWire(near, upgraded), trio.SocketStream(trio.socket.from_stdlib_socket(far)))
+    return Pair(
+        SocketTransport(near, upgraded), trio.SocketStream(trio.socket.from_stdlib_socket(far))
+    )
 
 
 def on_stream(
@@ -81,7 +83,7 @@ def on_stream(
 ) -> Pair:
     near, far = memory_stream_pair()
     upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
-    return Pair(StreamWire(near, upgraded), far)
+    return Pair(StreamTransport(near, upgraded), far)
 
 
 class PairOf(Protocol):
@@ -144,7 +146,7 @@ async def test_too_slow(nursery: trio.Nursery, pair_of: PairOf) -> None:
         for _ in range(200):
             pair.wire.send(text_frame(b"1" * KIB))
         assert metrics.too_slow == 1
-        assert pair.wire.state is WireState.CLOSING
+        assert pair.wire.state is TransportState.CLOSING
         assert pair.wire.waiting_bytes <= LIMIT
         got: list[Frame] = []
         while not got or got[-1].opcode is not Opcode.CLOSE:
@@ -172,7 +174,7 @@ async def test_one_goodbye_and_nothing_after_it(nursery: trio.Nursery, pair_of: 
         await pair.say(pair.masked(Opcode.TEXT, b"ignored"))
         assert await received(pair) == []
         await pair.say(pair.masked(Opcode.CLOSE, b"\x0f\xa0"))
-        with suppress(WireClosed), trio.fail_after(5):
+        with suppress(TransportClosed), trio.fail_after(5):
             while True:
                 assert await pair.wire.receive() == []
         with trio.fail_after(1):
@@ -218,7 +220,7 @@ async def test_messages_before_the_clients_goodbye_count(
         )
         assert await received(pair) == [b"last words"]
         assert not pair.wire.refusing
-        with pytest.raises(WireClosed):
+        with pytest.raises(TransportClosed):
             await received(pair)
         (echo,) = await pair.frames(1)
         assert bytes(echo.data) == b"\x03\xe8"
@@ -230,7 +232,7 @@ async def test_a_broken_frame_ends_it(nursery: trio.Nursery, pair_of: PairOf) ->
     async with pair:
         await pair.say(pair.masked(Opcode.TEXT, b"good") + b"\xff\xff\xff\xff")
         assert await received(pair) == [b"good"]
-        with pytest.raises(WireClosed):
+        with pytest.raises(TransportClosed):
             await received(pair)
         (goodbye,) = await pair.frames(1)
         assert bytes(goodbye.data[:2]) == (1002).to_bytes(2)

@@ -13,8 +13,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from api.ws.transport.base import HELD, Upgraded, WireClosed
-from api.ws.transport.epoll import Pump, PumpedWire
+from api.ws.transport.base import HELD, TransportClosed, Upgraded
+from api.ws.transport.epoll import EpollReader, EpollTransport
 from reileta.observability.metrics import Metrics
 
 
@@ -38,11 +38,11 @@ class Listener:
 class End:
     """Both ends of a connection: our wire, and the client's bare socket."""
 
-    def __init__(self, pump: Pump, nursery: trio.Nursery) -> None:
+    def __init__(self, pump: EpollReader, nursery: trio.Nursery) -> None:
         ours, theirs = socket.socketpair()
         self.client = trio.socket.from_stdlib_socket(theirs)
         self.listener = Listener()
-        self.wire = PumpedWire(
+        self.wire = EpollTransport(
             pump,
             ours,
             Upgraded(
@@ -61,15 +61,15 @@ class End:
 
 
 @pytest.fixture
-async def pump(nursery: trio.Nursery) -> AsyncIterator[Pump]:
-    pump = Pump()
+async def pump(nursery: trio.Nursery) -> AsyncIterator[EpollReader]:
+    pump = EpollReader()
     nursery.start_soon(pump.run)
     yield pump
     nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
-async def connect(pump: Pump, nursery: trio.Nursery) -> AsyncIterator[Callable[[], End]]:
+async def connect(pump: EpollReader, nursery: trio.Nursery) -> AsyncIterator[Callable[[], End]]:
     ends: list[End] = []
 
     def make() -> End:
@@ -101,7 +101,7 @@ async def test_messages_reach_the_listener_without_waking_the_sockets_task(
 
 
 async def test_what_must_be_waited_for_is_held_with_all_that_came_behind_it(
-    connect: Callable[[], End], pump: Pump
+    connect: Callable[[], End], pump: EpollReader
 ) -> None:
     end = connect()
     await end.send(b"one", b"hold it", b"two", b"three")
@@ -118,10 +118,10 @@ async def test_the_end_of_the_stream_is_the_wires_end(connect: Callable[[], End]
     end = connect()
     await end.send(b"last")
     end.client.close()
-    with trio.fail_after(5), pytest.raises(WireClosed):
+    with trio.fail_after(5), pytest.raises(TransportClosed):
         await end.wire.receive()
     assert end.listener.taken == [b"last"]
-    with pytest.raises(WireClosed):
+    with pytest.raises(TransportClosed):
         await end.wire.receive()
 
 
@@ -133,7 +133,7 @@ async def test_a_clients_goodbye_is_the_wires_end_after_what_came_before_it(
         Frame(Opcode.TEXT, b"last").serialize(mask=True)
         + Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
     )
-    with trio.fail_after(5), pytest.raises(WireClosed):
+    with trio.fail_after(5), pytest.raises(TransportClosed):
         await end.wire.receive()
     assert end.listener.taken == [b"last"]
 
@@ -149,7 +149,7 @@ async def test_frames_that_are_no_messages_are_charged(
 
 
 async def test_a_wire_whose_reading_fails_is_cut_and_the_others_go_on(
-    connect: Callable[[], End], nursery: trio.Nursery, pump: Pump
+    connect: Callable[[], End], nursery: trio.Nursery, pump: EpollReader
 ) -> None:
     failing, other = connect(), connect()
 
@@ -170,7 +170,7 @@ async def test_a_wire_whose_reading_fails_is_cut_and_the_others_go_on(
 
 
 async def test_a_finished_wire_is_read_for_no_more(
-    connect: Callable[[], End], nursery: trio.Nursery, pump: Pump
+    connect: Callable[[], End], nursery: trio.Nursery, pump: EpollReader
 ) -> None:
     end = connect()
     with trio.move_on_after(0):
@@ -183,7 +183,7 @@ async def test_a_finished_wire_is_read_for_no_more(
 
 
 async def test_a_wire_nobody_listens_to_is_read_by_its_own_task(
-    connect: Callable[[], End], pump: Pump
+    connect: Callable[[], End], pump: EpollReader
 ) -> None:
     end = connect()
     end.wire.listen(None)

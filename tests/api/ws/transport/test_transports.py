@@ -10,7 +10,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from api.ws.transport.base import Upgraded
-from api.ws.transport.transports import StreamWire
+from api.ws.transport.transports import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import text_frame
 
@@ -46,7 +46,7 @@ async def test_whatever_writing_raises_is_the_end_of_this_wire_alone(
 ) -> None:
     metrics = Metrics()
     protocol = ServerProtocol(state=State.OPEN)
-    wire = StreamWire(
+    wire = StreamTransport(
         Broken(error),
         Upgraded(protocol, nursery, metrics, backlog_limit_bytes=65_536, remote="192.0.2.1"),
     )

@@ -57,17 +57,17 @@ PEERS = {"moderator": 4, "normal": 6}
 @pytest.mark.parametrize("target", RANKS)
 def test_each_may_moderate_those_below(by: str, target: str) -> None:
     instance = household()
-    asker = visitor(RANKS[by], admin=by == "admin")
+    principal = visitor(RANKS[by], admin=by == "admin")
     victim = user(PEERS[target] if by == target and target in PEERS else RANKS[target])
     names = list(RANKS)
     if names.index(by) < names.index(target):
-        assert instance.moderate(asker, victim, "warn", "well", None, 20) == [
-            Warned(victim, "well", asker.user)
+        assert instance.moderate(principal, victim, "warn", "well", None, 20) == [
+            Warned(victim, "well", principal.user)
         ]
     else:
         for measure in ("kick", "ban", "unban", "mute", "unmute", "warn"):
             with pytest.raises(NotAllowed):
-                instance.moderate(asker, victim, measure, None, None, 20)
+                instance.moderate(principal, victim, measure, None, None, 20)
         assert instance.connected == 7
 
 

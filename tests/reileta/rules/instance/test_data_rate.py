@@ -6,7 +6,7 @@ from reileta.rules.instance.data_rate import (
     FAIR_BURST_BYTES,
     FAIR_BYTES_PER_S,
     HOLD_MS,
-    Pace,
+    DataRate,
     hold_back_loudest,
 )
 
@@ -14,12 +14,12 @@ NOW = 1_790_000_000_000
 
 
 def test_nobody_is_held_to_begin_with() -> None:
-    pace = Pace()
+    pace = DataRate()
     assert not pace.held
 
 
 def test_who_is_held_back_has_the_fair_rate() -> None:
-    pace = Pace()
+    pace = DataRate()
     pace.hold_back()
     assert pace.held
     assert pace.allows(FAIR_BYTES_PER_S, NOW)
@@ -32,14 +32,14 @@ def test_who_is_held_back_has_the_fair_rate() -> None:
 
 
 def test_what_is_refused_is_not_counted() -> None:
-    pace = Pace()
+    pace = DataRate()
     pace.hold_back()
     assert not pace.allows(FAIR_BYTES_PER_S + 1, NOW)
     assert pace.allows(FAIR_BYTES_PER_S, NOW)
 
 
 def test_it_is_over_some_time_after_the_last_time() -> None:
-    pace = Pace()
+    pace = DataRate()
     pace.hold_back()
     assert pace.allows(FAIR_BYTES_PER_S, NOW)
     pace.hold_back()
@@ -50,7 +50,7 @@ def test_it_is_over_some_time_after_the_last_time() -> None:
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
-    pace = Pace()
+    pace = DataRate()
     pace.hold_back()
     assert pace.allows(FAIR_BYTES_PER_S, NOW)
     for _ in range(2):
@@ -58,10 +58,10 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 
 
 def test_those_with_the_largest_share_are_held_back() -> None:
-    loud, other, quiet = Pace(), Pace(), Pace()
+    loud, other, quiet = DataRate(), DataRate(), DataRate()
     hold_back_loudest([(loud, 50), (quiet, 1), (other, 60), (loud, 50), (quiet, 2)])
     assert (loud.held, other.held, quiet.held) == (True, True, False)
-    same = [Pace(), Pace()]
+    same = [DataRate(), DataRate()]
     hold_back_loudest((one, 7) for one in same)
     assert all(one.held for one in same)
     hold_back_loudest([])

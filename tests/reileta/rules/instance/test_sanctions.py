@@ -4,7 +4,7 @@ import pytest
 
 from reileta.errors import ModerationInvalid
 from reileta.records import Ban
-from reileta.rules.instance.sanctions import REASON_LIMIT, Moderation, Mute, check
+from reileta.rules.instance.sanctions import REASON_LIMIT, Mute, Sanctions, check
 from tests.reileta.rooms import OWNER, user
 
 
@@ -12,8 +12,8 @@ def ban(number: int, until: int | None = None) -> Ban:
     return Ban("i_1", user(number), until, None, OWNER, 0)
 
 
-def force(*bans: Ban) -> Moderation:
-    return Moderation(bans, bans_limit=2, mutes_limit=2)
+def force(*bans: Ban) -> Sanctions:
+    return Sanctions(bans, bans_limit=2, mutes_limit=2)
 
 
 @pytest.mark.parametrize("type_", ["kick", "ban", "unban", "mute", "unmute", "warn"])

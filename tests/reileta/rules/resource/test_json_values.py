@@ -17,8 +17,8 @@ from reileta.rules.resource.json_values import (
     encode,
     is_deeper,
     read,
+    refuse_if_unstorable,
     same,
-    settle,
     values_within,
 )
 from tests.reileta.jsons import values
@@ -53,7 +53,7 @@ def test_half_a_surrogate_pair_is_refused_as_text_and_as_value() -> None:
     with pytest.raises(MessageInvalid):
         decode('"\ud800"', limit_bytes=LIMIT)
     with pytest.raises(MessageInvalid):
-        settle("\ud800", limit_bytes=LIMIT, field="data")
+        refuse_if_unstorable("\ud800", limit_bytes=LIMIT, field="data")
 
 
 def test_the_limit_is_of_bytes() -> None:
@@ -61,7 +61,7 @@ def test_the_limit_is_of_bytes() -> None:
     with pytest.raises(PayloadTooLarge):
         decode('"é"', limit_bytes=3)
     with pytest.raises(PayloadTooLarge):
-        settle("é", limit_bytes=3, field="data")
+        refuse_if_unstorable("é", limit_bytes=3, field="data")
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -87,15 +87,15 @@ def test_brackets_within_strings_are_not_deep() -> None:
 
 
 def test_what_code_made_is_settled_as_it_will_be_kept() -> None:
-    assert settle({"a": (1, None)}, limit_bytes=99, field="data") == {"a": [1, None]}
+    assert refuse_if_unstorable({"a": (1, None)}, limit_bytes=99, field="data") == {"a": [1, None]}
     for other in (object(), math.nan, math.inf, {1: "a"}):
         with pytest.raises(MessageInvalid):
-            settle({"a": (1, other)}, limit_bytes=99, field="data")
+            refuse_if_unstorable({"a": (1, other)}, limit_bytes=99, field="data")
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(MessageInvalid, match="nested"):
-        settle(deep, limit_bytes=10**6, field="data")
+        refuse_if_unstorable(deep, limit_bytes=10**6, field="data")
 
 
 @pytest.mark.parametrize(

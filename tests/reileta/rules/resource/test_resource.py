@@ -21,7 +21,7 @@ from reileta.errors import (
 from reileta.records import Lease
 from reileta.records import Resource as Record
 from reileta.rules.resource.json_values import Json
-from reileta.rules.resource.resource import Claimant, Name, Resource
+from reileta.rules.resource.resource import Claimant, Resource, ResourceKey
 from reileta.rules.resource.types import BUILT_IN
 
 OWNER = Claimant("s_owner", "u_owner")
@@ -76,9 +76,9 @@ def test_a_world_shows_to_all_and_a_private_one_is_not_there() -> None:
 
 def test_each_session_can_acquire_up_to_one_resource_at_a_time() -> None:
     with pytest.raises(ResourceHeld, match="document/9"):
-        document().acquire(OWNER, Name("document", 9), 60)
+        document().acquire(OWNER, ResourceKey("document", 9), 60)
     with pytest.raises(ResourceHeld):
-        held().acquire(OWNER, Name("document", 17), 60)
+        held().acquire(OWNER, ResourceKey("document", 17), 60)
 
 
 def test_each_resource_can_be_acquired_by_up_to_one_session_at_a_time() -> None:
@@ -201,7 +201,7 @@ def test_who_is_shared_with_no_longer_loses_it() -> None:
 
 
 ASKS: dict[str, Callable[[Resource, Claimant], object]] = {
-    "acquire": lambda one, who: one.acquire(who, Name("document", 9), 60),
+    "acquire": lambda one, who: one.acquire(who, ResourceKey("document", 9), 60),
     "release": lambda one, who: one.release(who),
     "write": lambda one, who: one.write(who, None, {"title": ""}, 9, 5),
     "delete": lambda one, who: one.ensure_deletable(who, None, 9),

@@ -17,17 +17,17 @@ from reileta.errors import (
 )
 from reileta.records import Held, Resource
 from reileta.rules.session.session import (
-    AwayTooLong,
-    Change,
+    AbsenceTimedOut,
+    AllTokensExpired,
     Ended,
-    Forsaken,
-    Limits,
     PatchRefused,
     ResourceChanged,
     Session,
+    SessionLimits,
     SocketClosed,
     State,
     StateChanged,
+    StateEvent,
 )
 
 HELD = Held(Resource(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60)
@@ -41,7 +41,7 @@ def session(
     version: int = 0,
     held: Held | None = None,
     tokens: Mapping[bytes, int] | None = None,
-    limits: Limits | None = None,
+    limits: SessionLimits | None = None,
 ) -> Session:
     return Session(
         "s_1",
@@ -50,7 +50,7 @@ def session(
         version=version,
         held=held,
         tokens={TOKEN: 1000, OTHER: 2000} if tokens is None else tokens,
-        limits=limits or Limits(away_ms=60, state_bytes=64, waiting=3),
+        limits=limits or SessionLimits(away_ms=60, state_bytes=64, waiting=3),
         now=0,
     )
 
@@ -72,7 +72,7 @@ def test_an_ack_means_that_the_change_is_in_the_database() -> None:
     save = one.save()
     assert save is not None
     assert (one.state, one.version) == ({}, 0)
-    assert one.saved() == [StateChanged(1, {"a": 1}, Change({"a": 1}, "x", "first"))]
+    assert one.saved() == [StateChanged(1, {"a": 1}, StateEvent({"a": 1}, "x", "first"))]
     assert (one.state, one.version, one.unsaved) == ({"a": 1}, 1, 0)
 
 
@@ -82,7 +82,7 @@ def test_what_another_server_wrote_is_told_and_what_waits_is_kept() -> None:
     one.save()
     assert one.stale({"b": 1}, 4) == [StateChanged(4, {"b": 1}, None)]
     error = DatabaseUnavailable()
-    assert one.abandon(error) == [PatchRefused(Change({"a": 1}, "x", 1), error)]
+    assert one.abandon(error) == [PatchRefused(StateEvent({"a": 1}, "x", 1), error)]
 
 
 def test_sessions_owned_by_an_autopilot_can_not_maintain_a_non_empty_state() -> None:
@@ -130,7 +130,7 @@ def test_a_token_that_is_killed_or_expires_takes_its_sockets_along() -> None:
     assert one.sockets == ("y",)
     assert one.next_deadline() == 2000
     assert one.tick(1999) == []
-    assert one.tick(2000) == [SocketClosed("y", OTHER, "expired"), Forsaken()]
+    assert one.tick(2000) == [SocketClosed("y", OTHER, "expired"), AllTokensExpired()]
     assert not one.present
 
 
@@ -143,14 +143,14 @@ def test_a_refreshed_token_keeps_its_sockets() -> None:
 
 def test_a_session_whose_tokens_are_all_gone_asks_for_its_end_until_it_is_answered() -> None:
     one = session(tokens={TOKEN: 10})
-    assert one.tick(10) == [Forsaken()]
+    assert one.tick(10) == [AllTokensExpired()]
     assert one.tick(11) == []
     assert one.next_deadline() == 70
-    assert one.tick(70) == [Forsaken()]
+    assert one.tick(70) == [AllTokensExpired()]
     one.admit(OTHER, 500)
     assert one.next_deadline() == 500
     assert one.tick(130) == []
-    assert one.kill(OTHER, 131) == [Forsaken()]
+    assert one.kill(OTHER, 131) == [AllTokensExpired()]
 
 
 def test_the_end_closes_all_and_refuses_what_waits() -> None:
@@ -204,10 +204,10 @@ def test_a_session_without_a_websocket_loses_its_resource_after_60_s() -> None:
     one.disconnect("y", 30)
     assert one.next_deadline() == 70
     assert one.tick(69) == []
-    assert one.tick(70) == [AwayTooLong(HELD)]
+    assert one.tick(70) == [AbsenceTimedOut(HELD)]
     assert one.held == HELD, "until the database says so"
     assert one.tick(71) == []
-    assert one.tick(130) == [AwayTooLong(HELD)], "should nobody have answered"
+    assert one.tick(130) == [AbsenceTimedOut(HELD)], "should nobody have answered"
 
 
 def test_a_websocket_that_comes_back_in_time_keeps_the_resource() -> None:
@@ -236,4 +236,4 @@ def test_a_resource_that_another_server_keeps_is_asked_for_later() -> None:
     one.kept_until(100)
     assert one.next_deadline() == 100
     assert one.held == replace(HELD, until=100)
-    assert one.tick(100) == [AwayTooLong(replace(HELD, until=100))]
+    assert one.tick(100) == [AbsenceTimedOut(replace(HELD, until=100))]

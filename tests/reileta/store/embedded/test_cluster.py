@@ -136,7 +136,7 @@ def test_a_server_that_was_killed_is_started_again(
 def test_a_server_that_was_left_behind_is_taken_over(cluster: Cluster, data_folder: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from reileta.store.cluster import Cluster\n"
+        "from reileta.store.embedded.cluster import Cluster\n"
         "cluster = Cluster(Path(sys.argv[1]), durable=False); cluster.start()\n"
         "print(cluster.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -146,7 +146,7 @@ def test_a_server_that_was_left_behind_is_taken_over(cluster: Cluster, data_fold
         check=False,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
     )
     assert killed.returncode == -signal.SIGKILL
     left_behind = int(killed.stdout)

@@ -215,7 +215,7 @@ async def test_after_a_killed_server_the_next_one_takes_over(
         [sys.executable, "-c", script, str(data_folder)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
     ) as process:
         assert process.stdout is not None
         made = [line for line in (process.stdout.readline() for _ in range(60)) if "made" in line]

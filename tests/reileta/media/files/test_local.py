@@ -255,7 +255,7 @@ async def test_files_are_their_owners_alone(files: LocalFiles, tmp_path: Path) -
 KILLED = """
 import os, signal, sys, trio
 from pathlib import Path
-from reileta.files.local import LocalFiles
+from reileta.media.files.local import LocalFiles
 
 async def main():
     async with LocalFiles(Path(sys.argv[1])).upload(10**9) as upload:
@@ -271,7 +271,7 @@ async def test_what_a_killed_process_left_is_swept(files: LocalFiles, tmp_path: 
     done = await trio.run_process(
         [sys.executable, "-c", KILLED, str(tmp_path / "files")],
         check=False,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
     )
     assert done.returncode == -signal.SIGKILL
     assert [path.stat().st_size for path in on_disk(tmp_path)] == [9 * BLOCK_BYTES]
