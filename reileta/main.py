@@ -32,6 +32,7 @@ from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import load_or_create
 from reileta.settings import Settings
+from reileta.startup import raise_descriptor_limit
 from reileta.store import Store, open_store
 
 KEY_FILE: Final = "server.key"
@@ -51,6 +52,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     """
     log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
     tune_collector()
+    raise_descriptor_limit()
     trio.run(_until_stopped, settings, types)
     return 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -95,3 +97,23 @@ def _errno(error: OSError) -> int:
             if isinstance(leaf, OSError) and leaf.errno is not None:
                 return leaf.errno
     return 0
+
+
+RESERVED_DESCRIPTORS: Final = 256
+"""Of the process's descriptors, those that are not for connections: the database, files, logs."""
+
+
+def raise_descriptor_limit() -> None:
+    """Lets the process open as many files and connections as the system allows it to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def connections_that_fit(wanted: int) -> int:
+    """How many connections the process's descriptors allow: `wanted`, or fewer."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, soft - RESERVED_DESCRIPTORS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -16,6 +16,11 @@ from reileta.settings import KIB
 
 RECEIVE_BYTES: Final = 64 * KIB
 """Read at a time, at most."""
+RECORD_BYTES: Final = 16 * KIB
+"""Read at a time below TLS: what one record holds."""
+SPARE_RECORD_BYTES: Final = 64 * KIB
+RECORD_RATIO: Final = 32
+"""A record of one byte has 23. More than this, and the spare bytes, is a flood of empty ones."""
 GOODBYE_S: Final = 1.0
 """How long the `close_notify` of TLS may take to be sent."""
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -149,12 +154,73 @@ _CLOSED: Final = socket.socket()
 _CLOSED.close()
 
 
+class TlsTransport(trio.abc.Stream):
+    """The TCP connection below TLS, of which as much is read at a time as one record holds, and no
+    more than its data is worth.
+
+    Records that carry no data (key updates, empty ones) are taken apart within one read of the TLS
+    stream, however many of them there are.
+    """
+
+    def __init__(self, stream: trio.SocketStream, take_turn: Callable[[], Awaitable[None]]) -> None:
+        self.socket = stream.socket
+        self.data_bytes = 0
+        """What came out of the records, as their owner counts it."""
+        self._stream = stream
+        self._take_turn = take_turn
+        self._record_bytes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._stream.receive_some(RECORD_BYTES)
+        await self._take_turn()
+        self._record_bytes += len(data)
+        if self._record_bytes > SPARE_RECORD_BYTES + RECORD_RATIO * self.data_bytes:
+            raise trio.BrokenResourceError("more of TLS than it carries")
+        return data
+
+    async def send_eof(self) -> None:
+        """Ends this side of the connection below TLS."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class TlsData(trio.abc.Stream):
+    """What TLS carries, counted for its `TlsTransport`."""
+
+    def __init__(self, tls: trio.SSLStream[TlsTransport]) -> None:
+        self._tls = tls
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._tls.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._tls.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._tls.receive_some(max_bytes)
+        self._tls.transport_stream.data_bytes += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        await self._tls.aclose()
+
+
 class TlsStream(ByteStream):
     """A TLS connection, through Trio's stream."""
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream], timeouts: Timeouts) -> None:
+    def __init__(self, stream: trio.SSLStream[TlsTransport], timeouts: Timeouts) -> None:
         super().__init__(timeouts)
         self.stream = stream
+        self.data = TlsData(stream)
+        """For another owner of the connection."""
 
     @property
     def speaks_http2(self) -> bool:
@@ -166,7 +232,7 @@ class TlsStream(ByteStream):
 
     async def receive(self) -> bytes:
         try:
-            return bytes(await self.stream.receive_some(RECEIVE_BYTES))
+            return bytes(await self.data.receive_some(RECEIVE_BYTES))
         except _BROKEN:
             return b""
 

@@ -16,6 +16,7 @@ from api.listen.admission import Verdict
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.turns import Turns
+from api.listen.unsent import Unsent
 from reileta.errors import Overloaded, ReiletaError, TooManyRequests
 from reileta.settings import Settings
 
@@ -72,6 +73,7 @@ class Listening:
     settings: Settings
     timeouts: Timeouts
     turns: Turns = field(default_factory=Turns)
+    unsent: Unsent = field(default_factory=Unsent)
     stopping: bool = False
     """No further requests are taken; those under way are answered."""
 

@@ -19,15 +19,17 @@ from api.http.bodies import ReceivedBody
 from api.listen.admission import Verdict
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.chunked import ChunkedDecoder, ChunkedError
-from api.listen.exchange import Listening, Peer, request_of
+from api.listen.exchange import RETRY_AFTER_S, Listening, Peer, request_of
 from api.listen.request_head import BadRequest, HeadParser, RequestHead, request_line_of
 from api.listen.timeouts import PROGRESS_BYTES
-from reileta.errors import MessageInvalid, ReiletaError
+from reileta.errors import MessageInvalid, Overloaded, ReiletaError
 from reileta.settings import KIB, MIB
 
 LEFT_OVER_BYTES: Final = 64 * KIB
 """The rest of a body that nobody read is waited for if it is at most so long; otherwise the
 connection ends after the answer."""
+COUNTED_BYTES: Final = 16 * KIB
+"""A smaller answer is not counted among what waits for clients: a connection has one at a time."""
 LEFT_OVER_S: Final = 0.5
 LINGER_BYTES: Final = 8 * MIB
 """What a client may still send to a connection that ends, before it is reset."""
@@ -184,10 +186,14 @@ class Http1Connection:
         self._answering = self._handling = True
         if self._hung_up:
             self._deadline.limit(self._timeouts.half_closed_s)
+        if not self._listening.unsent.has_room(self._peer.network):
+            await self._refuse(Overloaded(retry_after_s=RETRY_AFTER_S), head.target)
+            return False
         request = request_of(self._listening, self._peer, head)
         body = request.body
         self._begin_body(head, body)
-        answer = await self._listening.app.answer(request)
+        with self._listening.turns.charged(self._peer.network):
+            answer = await self._listening.app.answer(request)
         whole = body.whole or await self._left_over()
         self._handling = False
         self._deadline.unlimit()
@@ -322,6 +328,11 @@ class Http1Connection:
 
     async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
         """Writes an answer; whether the connection may go on. Raises ClientGone."""
+        network, unsent = self._peer.network, self._listening.unsent
+        if not isinstance(answer.body, bytes) and not unsent.may_stream(network):
+            error = Overloaded(retry_after_s=RETRY_AFTER_S)
+            line = "" if head is None else request_line_of(head.target)
+            answer = self._listening.app.refuse(error, line, self._peer.address)
         status, body = answer.status, answer.body
         bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]
@@ -351,19 +362,25 @@ class Http1Connection:
         if isinstance(body, bytes):
             if not bodiless:
                 lines.append(body)
-            await self._stream.send(b"".join(lines))
+            data = b"".join(lines)
+            if len(data) < COUNTED_BYTES:
+                await self._stream.send(data)
+            else:
+                with unsent.holding(network, len(data)):
+                    await self._stream.send(data)
             return keep_alive
         await self._stream.send(b"".join(lines))
         if bodiless:
             return keep_alive
         sent = 0
-        async with body as parts:
-            async for part in parts:
-                sent += len(part)
-                if chunked and part:
-                    await self._stream.send(b"%x\r\n%b\r\n" % (len(part), part))
-                elif part:
-                    await self._stream.send(part)
+        with unsent.streaming(network):
+            async with body as parts:
+                async for part in parts:
+                    sent += len(part)
+                    if chunked and part:
+                        part = b"%x\r\n%b\r\n" % (len(part), part)
+                    with unsent.holding(network, len(part)):
+                        await self._stream.send(part)
         if chunked:
             await self._stream.send(b"0\r\n\r\n")
         elif length is not None and sent != length:

@@ -31,7 +31,7 @@ from actors.runtime.failures import capture_failure
 from api.http.answer import Answer
 from api.http.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
-from api.listen.exchange import Listening, Peer, request_of
+from api.listen.exchange import RETRY_AFTER_S, Listening, Peer, request_of
 from api.listen.frames import FULL_BYTES, Frame, FrameReader, FrameRefused, FrameType
 from api.listen.http1 import LINGER_BYTES, PREFACE, date_header
 from api.listen.request_head import (
@@ -43,13 +43,15 @@ from api.listen.request_head import (
     request_line_of,
 )
 from api.listen.timeouts import PROGRESS_BYTES, Deadline
-from reileta.errors import HeadTooLarge, MessageInvalid
+from reileta.errors import HeadTooLarge, MessageInvalid, Overloaded
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.settings import KIB
 
-STREAMS: Final = 32
-"""Requests of one connection that are answered at once. One more is refused, and may be sent anew;
-so is all that a client sends before it has read this side's settings."""
+STREAMS: Final = 100
+"""Requests of one connection at once, as clients are told; many take as many for granted."""
+STREAMS_TAKEN: Final = 200
+"""Those that are taken: one whose answer has been sent counts here for a moment longer than with
+its client. One more is refused, and may be sent anew."""
 STREAMS_LIMIT: Final = 1_000
 """Requests at once that end the connection."""
 STREAM_WINDOW_BYTES: Final = 128 * KIB
@@ -313,7 +315,7 @@ class Http2Connection:
 
     def _begin(self, id_: int, headers: Headers, has_body: bool, tasks: trio.Nursery) -> None:
         """Starts to answer a request."""
-        if self._listening.stopping or self._leaving or len(self._streams) >= STREAMS:
+        if self._listening.stopping or self._leaving or len(self._streams) >= STREAMS_TAKEN:
             self._reset(id_, ErrorCodes.REFUSED_STREAM)
             return
         self._deadline.clear()
@@ -332,6 +334,8 @@ class Http2Connection:
         stream.bodiless = head.method == "HEAD"
         stream.expects_continue = head.expects_continue
         refusal = self._peer.refusal
+        if refusal is None and not self._listening.unsent.has_room(self._peer.network):
+            refusal = Overloaded(retry_after_s=RETRY_AFTER_S)
         if refusal is not None:
             refuse = partial(app.refuse, refusal, request_line_of(head.target), address)
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
@@ -380,8 +384,11 @@ class Http2Connection:
         """Answers one request. Its failure is its own, as is its end."""
 
         async def work() -> None:
-            await self._listening.turns.take(self._peer.network)
-            await self._send(stream, await answer())
+            turns = self._listening.turns
+            await turns.take(self._peer.network)
+            with turns.charged(self._peer.network):
+                made = await answer()
+            await self._send(stream, made)
 
         with stream.scope:
             failure = await capture_failure(work)
@@ -435,6 +442,10 @@ class Http2Connection:
 
     async def _send(self, stream: Stream, answer: Answer) -> None:
         """Writes an answer."""
+        network, unsent = self._peer.network, self._listening.unsent
+        if not isinstance(answer.body, bytes) and not unsent.may_stream(network):
+            error = Overloaded(retry_after_s=RETRY_AFTER_S)
+            answer = self._listening.app.refuse(error, "", self._peer.address)
         status, body = answer.status, answer.body
         headers = [(b":status", b"%d" % status), (b"date", date_header()), *answer.headers]
         bare = status in (204, 304)
@@ -455,10 +466,11 @@ class Http2Connection:
                 (int(value) for name, value in headers if name == b"content-length"), None
             )
             sent = 0
-            async with body as parts:
-                async for part in parts:
-                    sent += len(part)
-                    await self._send_data(stream, part, last=False)
+            with unsent.streaming(network):
+                async with body as parts:
+                    async for part in parts:
+                        sent += len(part)
+                        await self._send_data(stream, part, last=False)
             if length is not None and sent != length:
                 raise ClientGone  # all that can be said of an answer that is not what it promised
             self._h2.end_stream(stream.id)
@@ -480,6 +492,10 @@ class Http2Connection:
     async def _send_data(self, stream: Stream, data: bytes, *, last: bool) -> None:
         """Sends data as the client makes room for it. Raises ClientGone when it makes too little:
         less than `PROGRESS_BYTES`, or what is left, in `Timeouts.progress_s`."""
+        with self._listening.unsent.holding(self._peer.network, len(data)):
+            await self._send_as_there_is_room(stream, data, last=last)
+
+    async def _send_as_there_is_room(self, stream: Stream, data: bytes, *, last: bool) -> None:
         view = memoryview(data)
         while view:
             room = min(self._h2.local_flow_control_window(stream.id), CHUNK_BYTES)

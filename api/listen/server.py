@@ -23,7 +23,13 @@ from websockets.server import ServerProtocol
 
 from actors.runtime.failures import capture_failure
 from api.listen.admission import Admission, Verdict
-from api.listen.byte_stream import ByteStream, HangupWatch, PlainStream, TlsStream
+from api.listen.byte_stream import (
+    ByteStream,
+    HangupWatch,
+    PlainStream,
+    TlsStream,
+    TlsTransport,
+)
 from api.listen.exchange import App, HttpConnection, Listening, Peer
 from api.listen.http1 import Http1Connection
 from api.listen.http2 import Http2Connection
@@ -34,9 +40,10 @@ from api.listen.upgrade import Serve, Upgrade
 from api.ws.transport.base import Transport, Upgraded
 from api.ws.transport.epoll import EpollReader, EpollTransport
 from api.ws.transport.transports import StreamTransport
-from reileta.observability.log_events import CONNECTION_FAILED
+from reileta.observability.log_events import CONNECTION_FAILED, CONNECTIONS_LIMITED
 from reileta.observability.metrics import Metrics
 from reileta.settings import KIB, Settings
+from reileta.startup import connections_that_fit
 
 BACKLOG: Final = 1024
 SEND_BUFFER: Final = 256 * KIB
@@ -49,8 +56,6 @@ _DEFLATE: Final = ServerPerMessageDeflateFactory(
 _log = structlog.get_logger()
 _quiet = logging.getLogger("reileta.websockets")
 _quiet.setLevel(logging.ERROR)
-
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 async def open_listeners(settings: Settings) -> tuple[list[trio.SocketListener], int]:
@@ -76,9 +81,10 @@ class HttpServer:
         self._metrics = metrics
         self._timeouts = chosen
         limited = settings.rate_limits == "on" and settings.connections_per_address > 0
-        self.admission = Admission(
-            settings.connections, settings.connections_per_address if limited else None
-        )
+        total = connections_that_fit(settings.connections)
+        if total < settings.connections:
+            _log.warning(CONNECTIONS_LIMITED, connections=total, wanted=settings.connections)
+        self.admission = Admission(total, settings.connections_per_address if limited else None)
         self._tls = _tls_context(settings)
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
@@ -160,7 +166,7 @@ class HttpServer:
             transport = PlainStream(_raw(stream), self._timeouts)
         else:
             transport = TlsStream(
-                trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True),
+                self._secured(stream, self._tls, peer),
                 self._timeouts,
             )
         early = b""
@@ -212,6 +218,13 @@ class HttpServer:
         await self._run(Http2Connection(self._listening, transport, peer, early), transport)
         await transport.finish()
 
+    def _secured(
+        self, stream: trio.SocketStream, context: ssl.SSLContext, peer: Peer
+    ) -> trio.SSLStream[TlsTransport]:
+        """TLS over a connection, which takes a turn for each piece that it reads."""
+        transport = TlsTransport(stream, partial(self._listening.turns.take, peer.network))
+        return trio.SSLStream(transport, context, server_side=True, https_compatible=True)
+
     async def _handshake(self, transport: TlsStream, peer: Peer) -> bool:
         """Whether the client can speak TLS, in time."""
         try:
@@ -255,10 +268,10 @@ class HttpServer:
             take_turn=partial(self._listening.turns.take, peer.network),
         )
         if isinstance(transport, TlsStream):
-            transport.stream.transport_stream.setsockopt(
+            transport.stream.transport_stream.socket.setsockopt(
                 trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER
             )
-            return StreamTransport(transport.stream, upgraded)
+            return StreamTransport(transport.data, upgraded)
         assert isinstance(transport, PlainStream)
         sock = transport.release()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

@@ -10,12 +10,17 @@ other at once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
 from typing import Final
 
 import trio
 
 SHARE: Final = 4
-"""Steps of one address in a round. A step takes a few tenths of a millisecond."""
+"""Steps of one address in a round."""
+STEP_S: Final = 0.0005
+"""Seconds that a step takes, or it counts as several."""
 
 
 class _Rounds(trio.abc.Instrument):
@@ -57,6 +62,16 @@ class Turns:
             self._taken[key] = taken
             return
         await self._wait(key, steps)
+
+    @contextmanager
+    def charged(self, key: str) -> Iterator[None]:
+        """Charges the address for work that took longer than a step, within one round."""
+        round_, began_s = self._rounds.count, perf_counter()
+        yield
+        if round_ == self._rounds.count == self._round:
+            steps = int((perf_counter() - began_s) / STEP_S)
+            if steps:
+                self._taken[key] = self._taken.get(key, 0) + steps
 
     async def _wait(self, key: str, steps: int) -> None:
         line = self._waiting.setdefault(key, deque())

@@ -48,6 +48,8 @@ SOCKET_SERVED: Final = "socket.served"
 """A command that had to wait for others is done, or was refused."""
 FRAMES_SENT: Final = "frames.sent"
 """Frames went to sockets; with `drain` messages handled before they were written all at once."""
+CONNECTIONS_LIMITED: Final = "connections.limited"
+"""The process may open too few files for `--connections`; fewer are taken."""
 CONNECTION_FAILED: Final = "connection.failed"
 """Something of ours failed while a connection was served; the client was hung up on."""
 
