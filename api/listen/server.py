@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -181,8 +182,11 @@ class HttpServer:
             protocol = ServerProtocol(
                 extensions=deflate, max_size=self._settings.message_limit_bytes, logger=_quiet
             )
-            serve = await Upgrade(self._listening, transport, peer, protocol).run(head)
-            del head, found
+            upgrade = Upgrade(self._listening, transport, peer, protocol)
+            with self._watched(upgrade, transport):
+                await upgrade.run(head)
+            serve = upgrade.claimed
+            del head, found, upgrade
         finally:
             if serve is None:
                 transport.close()
@@ -241,13 +245,20 @@ class HttpServer:
         self, connection: Http1Connection | Http2Connection, transport: ByteStream
     ) -> RequestHead | None:
         """Runs a connection under its deadlines, until it ends or asks for something else."""
+        head: RequestHead | None = None
+        with self._watched(connection, transport):
+            head = await connection.run()
+        return head  # noqa: RET504 - None where its scope was cancelled
+
+    @contextmanager
+    def _watched(self, connection: HttpConnection, transport: ByteStream) -> Iterator[None]:
+        """Ends what is done for a connection at its deadline, or when its client has gone."""
         descriptor = transport.fileno()
         self._connections.add(connection)
         self._hangups.add(descriptor, connection.hung_up)
         try:
             with connection.scope:
-                return await connection.run()
-            return None
+                yield
         finally:
             self._hangups.remove(descriptor)
             self._connections.discard(connection)

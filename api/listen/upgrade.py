@@ -18,8 +18,9 @@ from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
-from api.ws.gateway import TRANSPORT_EXTENSION
-from api.ws.transport.base import Transport
+from api.listen.timeouts import Deadline
+from api.ws.gateway import WIRE_EXTENSION
+from api.ws.transport.base import Wire
 from reileta.errors import MessageInvalid
 
 Serve = Callable[[Transport], Awaitable[None]]
@@ -42,11 +43,17 @@ _OWN: Final = frozenset(
 
 class Upgrade:
     """One upgrade. Quart sees an ASGI `websocket` scope with an extension through which the route
-    takes the wire over; once it did, nothing of Quart's stays behind in memory."""
+    takes the wire over; once it did, nothing of Quart's stays behind in memory.
+
+    It ends when its client goes, whatever the route waits for; unless that has taken the wire over,
+    which then finds out by itself.
+    """
 
     def __init__(
         self, listening: Listening, stream: ByteStream, peer: Peer, protocol: ServerProtocol
     ) -> None:
+        self.scope = trio.CancelScope()
+        self._deadline = Deadline()
         self._listening = listening
         self._stream = stream
         self._peer = peer
@@ -61,9 +68,36 @@ class Upgrade:
     def claim(self, serve: Serve) -> None:
         """The route's side of the extension: who serves the wire after the upgrade."""
         self._serve = serve
+        self._deadline.clear()
 
-    async def run(self, head: RequestHead) -> Serve | None:
-        """Answers the upgrade. Returns what is to serve the wire; None if it was refused."""
+    @property
+    def claimed(self) -> Serve | None:
+        """What is to serve the wire; None if the upgrade was refused, or its client has gone."""
+        return self._serve
+
+    # What the server asks ----------------------------------------------------------------------
+
+    @property
+    def expires_at(self) -> float:
+        """When it is given up (Trio's seconds)."""
+        return self._deadline.at
+
+    def hung_up(self, broken: bool) -> None:
+        """The client has closed its side, or the connection is broken."""
+        if self._serve is not None:
+            return
+        if broken:
+            self.scope.cancel()
+        else:
+            self._deadline.set(self._listening.timeouts.half_closed_s)
+
+    def drain(self) -> None:
+        """It is under way, and goes on to its end."""
+
+    # Its life ----------------------------------------------------------------------------------
+
+    async def run(self, head: RequestHead) -> None:
+        """Answers the upgrade, in `scope`."""
         protocol = self._protocol
         # The protocol parses for itself; it gets what `head` holds, without what it bounds in
         # ways of its own.
@@ -73,14 +107,13 @@ class Upgrade:
         requests = [one for one in protocol.events_received() if isinstance(one, Request)]
         if not requests:
             await self._reject(head, 400)
-            return None
+            return
         response = protocol.accept(requests[0])
         if response.status_code != 101:
             await self._reject(head, response.status_code)
-            return None
+            return
         self._response = response
         await self._listening.app(self._scope(head), self._receive, self._answer)
-        return self._serve
 
     async def _reject(self, head: RequestHead, status: int) -> None:
         """Refuses an upgrade that is not made as RFC 6455, 4.2.1 says, in the envelope."""

@@ -141,27 +141,30 @@ class Gateway:
 
     async def watch(self) -> None:
         """Keeps watch over all sockets: who is silent, who never said who it is, who is done."""
-        settings = self.node.settings
         while True:
             await trio.sleep(WATCH_S)
-            now = trio.current_time()
-            now_ms = self.node.clock.now_ms()
-            for connection in tuple(self._connections):
-                wire = connection.wire
-                if wire.closing_at is not None:
-                    if now > wire.closing_at + wire.close_timeout_s:
-                        wire.cut()
-                elif wire.pinged_at is not None:
-                    if now > wire.pinged_at + settings.keepalive_timeout_s:
-                        wire.cut()
-                elif now > wire.heard_at + settings.keepalive_interval_s:
-                    wire.ping()
-                if connection.principal is None:
-                    if now > wire.opened_at + settings.credential_deadline_s:
-                        wire.close(NO_CREDENTIAL, "no credential")
-                elif connection.expires_at <= now_ms:
-                    connection.expire()
-                connection.look(now)
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        settings = self.node.settings
+        now = trio.current_time()
+        now_ms = self.node.clock.now_ms()
+        for connection in tuple(self._connections):
+            wire = connection.wire
+            if wire.closing_at is not None:
+                if now > wire.closing_at + wire.close_timeout_s:
+                    wire.cut()
+            elif wire.pinged_at is not None:
+                if now > wire.pinged_at + settings.keepalive_timeout_s:
+                    wire.cut()
+            elif now > wire.heard_at + settings.keepalive_interval_s:
+                wire.ping()
+            if connection.asker is None:
+                if now > wire.opened_at + settings.credential_deadline_s:
+                    wire.close(NO_CREDENTIAL, "no credential")
+            elif connection.expires_at <= now_ms:
+                connection.expire()
+            connection.look(now)
 
     async def drain(self, within_s: float) -> None:
         """Sends all clients away (1001), a few at a time, and waits for them to go."""

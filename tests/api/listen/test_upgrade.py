@@ -72,5 +72,7 @@ async def test_what_the_route_claims_is_served_though_the_client_has_gone() -> N
         (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="),
         (b"sec-websocket-version", b"13"),
     ]
-    serve = await upgrade.run(RequestHead("GET", b"/api/ws", b"", "1.1", headers, websocket=True))
-    assert serve == app.serve
+    await upgrade.run(RequestHead("GET", b"/api/ws", b"", "1.1", headers, websocket=True))
+    upgrade.hung_up(broken=True)
+    assert upgrade.claimed == app.serve
+    assert not upgrade.scope.cancel_called
