@@ -22,41 +22,8 @@ from tests.e2e.clients import (
     text,
     until,
 )
+from tests.e2e.hostile import BROKEN, LIMIT, deflated
 from tests.e2e.servers import running
-
-LIMIT = 4096
-"""`message_limit_bytes` of these tests."""
-
-BROKEN: dict[str, tuple[bytes, int]] = {
-    "unmasked": (frame(TEXT, b"{}", masked=False), 1002),
-    "reserved bit 1": (frame(TEXT, b"{}", reserved=4), 1002),
-    "reserved bit 2": (frame(TEXT, b"{}", reserved=2), 1002),
-    "reserved bit 3": (frame(TEXT, b"{}", reserved=1), 1002),
-    "unknown data opcode": (frame(3, b"{}"), 1002),
-    "unknown control opcode": (frame(11, b"{}"), 1002),
-    "control frame too long": (frame(PING, b"x" * 126), 1002),
-    "fragmented control frame": (frame(PING, b"x", fin=False), 1002),
-    "continuation of nothing": (frame(CONT, b"{}"), 1002),
-    "interleaved messages": (frame(TEXT, b"{", fin=False) + frame(TEXT, b"}"), 1002),
-    "close in a message": (frame(TEXT, b"{", fin=False) + frame(CLOSE, b"\x03\xe8"), 1002),
-    "close with half a code": (frame(CLOSE, b"\x03"), 1002),
-    "close with a code that may not be": (frame(CLOSE, b"\x03\xed"), 1002),
-    "length with the sign bit": (frame(TEXT, b"", length=b"\x7f" + b"\xff" * 8), 1009),
-    "a size that nobody has": (frame(TEXT, b"", length=b"\x7f" + b"\x7f" + b"\xff" * 7), 1009),
-    "too large": (frame(TEXT, b"x" * (LIMIT + 1)), 1009),
-    "too large, and not sent at all": (frame(TEXT, b"", length=b"\x7e\xff\xff"), 1009),
-    "too large in fragments": (
-        frame(TEXT, b"x" * LIMIT, fin=False) + frame(CONT, b"x"),
-        1009,
-    ),
-    "binary too large": (frame(BINARY, b"x" * (LIMIT + 1)), 1009),
-    "not UTF-8": (frame(TEXT, b'"\xff"'), 1007),
-    "a surrogate in UTF-8": (frame(TEXT, b'{"command":"\xed\xa0\x80"}'), 1007),
-    "overlong UTF-8": (frame(TEXT, b'"\xc0\xaf"'), 1007),
-    "half a character": (frame(TEXT, '{"command":"é'.encode()[:-1]), 1007),
-    "not UTF-8 in fragments": (frame(TEXT, b'"\xc3', fin=False) + frame(CONT, b'"'), 1007),
-    "a goodbye that is not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
-}
 
 
 async def test_what_is_broken_gets_its_close_code_and_nobody_notices(database_url: str) -> None:
@@ -149,12 +116,6 @@ async def test_a_goodbye_without_a_code_is_echoed(database_url: str) -> None:
         assert (await client.close_frame()).payload == b""
         await client.ended()
         await until(lambda: len(house.gateway) == 0)
-
-
-def deflated(message: bytes, *, fin: bool = True) -> bytes:
-    compressor = zlib.compressobj(wbits=-12)
-    data = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    return frame(TEXT, data[:-4] if fin else data, reserved=4, fin=fin)
 
 
 def inflated(data: bytes, bits: int) -> bytes:

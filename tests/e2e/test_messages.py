@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 import trio
 from hypothesis import given, settings
@@ -22,54 +21,8 @@ from tests.e2e.clients import (
     text,
     until,
 )
+from tests.e2e.hostile import REFUSED, UNREADABLE, pour
 from tests.e2e.servers import running
-
-UNREADABLE = [
-    *("", "null", "[]", "{", "[] {}", "7", '"x"', "[" * 50_000),
-    *('{"command":"instance-data","data":"\\ud800"}', '{"command":"ping","data":NaN}'),
-]
-
-# What is sent beside `state` and for `subgroup`, the code, and the field that is named.
-REFUSED: list[tuple[str, int, str | None]] = [
-    ('"command":null', 119, "command"),
-    ('"command":8', 119, "command"),
-    ('"data":1', 119, "command"),
-    ('"command":"ping","data":[]', 119, "data"),
-    ('"command":"ping","subgroup":1', 119, "subgroup"),
-    ('"command":"dance"', 120, "command"),
-    ('"command":""', 120, "command"),
-    ('"command":"dance","data":%s' % ("[" * 400 + "]" * 400), 120, "command"),
-    ('"command":"authenticate"', 119, "data.token"),
-    ('"command":"authenticate","data":{}', 119, "data.token"),
-    ('"command":"authenticate","data":{"token":7}', 119, "data.token"),
-    ('"command":"authenticate","data":{"token":"x","integrity":"y"}', 119, "data.token"),
-    ('"command":"subscribe"', 119, "data.event"),
-    ('"command":"subscribe","data":{"event":"dance"}', 121, "data.event"),
-    ('"command":"subscribe","data":{"event":"all","target":1}', 119, "data.target"),
-    ('"command":"subscribe","data":{"event":"instance-data"}', 4, None),
-    ('"command":"unsubscribe","data":{"event":5}', 119, "data.event"),
-    ('"command":"instance-join"', 119, "data.instance"),
-    ('"command":"instance-join","data":{"instance":""}', 119, "data.instance"),
-    ('"command":"instance-join","data":{"instance":"%s"}' % ("i" * 600), 119, "data.instance"),
-    ('"command":"instance-join","data":{"instance":"i_none"}', 36, None),
-    ('"command":"instance-join","data":{"instance":"i_none@else.example"}', 36, None),
-    ('"command":"instance-join","data":{"instance":"\\u0000"}', 119, "data.instance"),
-    ('"command":"instance-join","data":{"instance":"@@@@"}', 36, None),
-    ('"command":"instance-leave","data":{"instance":"i_none"}', 39, None),
-    ('"command":"instance-data","data":1', 119, "subgroup"),
-    ('"command":"instance-data","data":1,"subgroup":"avr"', 119, "subgroup"),
-    ('"command":"instance-data","data":1,"subgroup":"i_none"', 39, None),
-    ('"command":"instance-data","data":1,"subgroup":"@"', 39, None),
-    ('"command":"instance-data","data":1,"subgroup":""', 39, None),
-    ('"command":"instance-data","subgroup":PLACE', 119, "data"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"key":""', 119, "key"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"key":"%s"' % ("k" * 65), 119, "key"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"key":1', 119, "key"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"at":"1"', 119, "at"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"at":1e999', 119, "at"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"to":"p"', 119, "to"),
-    ('"command":"instance-data","subgroup":PLACE,"data":1,"to":["p"%s]' % (',"p"' * 64), 119, "to"),
-]
 
 
 async def test_every_broken_message_gets_its_code(database_url: str) -> None:
@@ -313,8 +266,3 @@ async def test_empty_frames_and_control_frames_count_as_well(database_url: str) 
                     nursery.start_soon(pour, client, flood)
                     assert (await client.close_frame()).close_code == 1008
                     nursery.cancel_scope.cancel()
-
-
-async def pour(client: Raw, data: bytes) -> None:
-    with suppress(trio.BrokenResourceError):
-        await client.send(data)
