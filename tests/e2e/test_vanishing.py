@@ -24,8 +24,8 @@ from api.listen.http2 import Http2Connection
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.upgrade import Upgrade
-from api.ws.wire import Wire
-from reileta.credentials import new_token
+from api.ws.transport.base import Wire
+from reileta.security.credentials import new_token
 from tests.api.listen.h2client import H2Client, frame
 from tests.e2e.clients import PING, TEXT, Raw, text, until, upgrade_head
 from tests.e2e.clients import frame as ws_frame
