@@ -19,8 +19,8 @@ from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Deadline
-from api.ws.gateway import WIRE_EXTENSION
-from api.ws.transport.base import Wire
+from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.transport.base import Transport
 from reileta.errors import MessageInvalid
 
 Serve = Callable[[Transport], Awaitable[None]]

@@ -159,7 +159,7 @@ class Gateway:
                     wire.cut()
             elif now > wire.heard_at + settings.keepalive_interval_s:
                 wire.ping()
-            if connection.asker is None:
+            if connection.principal is None:
                 if now > wire.opened_at + settings.credential_deadline_s:
                     wire.close(NO_CREDENTIAL, "no credential")
             elif connection.expires_at <= now_ms:

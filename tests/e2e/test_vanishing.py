@@ -24,7 +24,7 @@ from api.listen.http2 import Http2Connection
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.upgrade import Upgrade
-from api.ws.transport.base import Wire
+from api.ws.transport.base import Transport
 from reileta.security.credentials import new_token
 from tests.api.listen.h2client import H2Client, frame
 from tests.e2e.clients import PING, TEXT, Raw, text, until, upgrade_head
@@ -48,7 +48,7 @@ MIB = 1024 * 1024
 FILE_BYTES = 24 * MIB
 GROWTH_LIMIT_BYTES = 512 * 1024
 """What memory may grow by in a round of a few hundred vanished clients, which held MiB."""
-HELD = (ByteStream, Http1Connection, Http2Connection, RequestHead, Upgrade, Wire)
+HELD = (ByteStream, Http1Connection, Http2Connection, RequestHead, Upgrade, Transport)
 """What belongs to one connection."""
 HEADERS, RST, SETTINGS, WINDOW = 1, 3, 4, 8
 

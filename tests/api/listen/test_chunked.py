@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import httptools
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from api.listen.chunked import CHUNKS_AT_ONCE, ChunkedDecoder, ChunkedError
@@ -186,7 +186,9 @@ def nearly(draw: st.DrawFn) -> bytes:
     return body + draw(st.sampled_from([b"", b"GET / HTTP/1.1\r\n\r\n", b"\r\n"]))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(nearly(), st.lists(st.integers(0, 200), max_size=12))
 def test_any_split_gives_the_same(data: bytes, cuts: list[int]) -> None:
     whole = decoded(data)
@@ -194,7 +196,12 @@ def test_any_split_gives_the_same(data: bytes, cuts: list[int]) -> None:
     assert decoded(data, list(range(len(data)))) == whole
 
 
-@settings(max_examples=1_000, deadline=None, derandomize=True)
+@settings(
+    max_examples=1_000,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(nearly())
 @example(b"3;\xff\r\nabc\r\n0\r\n\r\n")
 def test_llhttp_agrees(data: bytes) -> None:
@@ -208,7 +215,9 @@ def test_llhttp_agrees(data: bytes) -> None:
         assert (theirs.body, theirs.whole) == ours[:2]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(bodies)
 def test_what_a_client_would_send_is_taken(data: bytes) -> None:
     ours, theirs = decoded(data), Llhttp(data)

@@ -354,7 +354,7 @@ async def test_a_download_is_read_as_fast_as_its_client() -> None:
     parts = Parts(*[bytes(64 * KIB)] * 1024)
 
     async def download(request: ReceivedRequest) -> Answer:
-        return Answer(200, [(b"content-length", b"%d" % (64 * MIB))], parts)
+        return Answer(200, [(b"content-length", b"%d" % (15 * MIB))], parts)
 
     async with listening(FakeApp(download)) as (server, port):
         async with Raw.to(port) as client:
@@ -459,14 +459,14 @@ async def test_a_body_must_make_progress(mock_clock: MockClock, later: bool) -> 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("later", [False, True])
 async def test_an_answer_must_be_read(mock_clock: MockClock, streamed: bool, later: bool) -> None:
-    parts = Parts(*[bytes(MIB)] * 64)
+    parts = Parts(*[bytes(MIB)] * 15)
 
     async def download(request: ReceivedRequest) -> Answer:
         if request.path == "/x":
             return await echo(request)
         if streamed:
-            return Answer(200, [(b"content-length", b"%d" % (64 * MIB))], parts)
-        return Answer(200, [], bytes(64 * MIB))
+            return Answer(200, [(b"content-length", b"%d" % (15 * MIB))], parts)
+        return Answer(200, [], bytes(15 * MIB))
 
     app = FakeApp(download)
     async with listening(app, timeouts=TIMEOUTS) as (server, port), Raw.to(port) as client:
@@ -542,7 +542,7 @@ async def test_a_client_that_closed_its_side_is_answered() -> None:
 
 async def test_a_client_that_closed_its_side_reads_at_its_pace(mock_clock: MockClock) -> None:
     """It has a second for the handler, and then as long as all others."""
-    size = 48 * MIB
+    size = 15 * MIB
 
     async def download(request: ReceivedRequest) -> Answer:
         return Answer(200, [], bytes(size))
@@ -592,7 +592,7 @@ async def test_stopping_ends_what_is_idle_and_waits_for_what_is_not() -> None:
 
 async def test_cancelling_the_server_ends_everything() -> None:
     app = FakeApp(wait_for_ever)
-    parts = Parts(*[bytes(MIB)] * 64)
+    parts = Parts(*[bytes(MIB)] * 15)
 
     async def download(request: ReceivedRequest) -> Answer:
         if request.path == "/x":

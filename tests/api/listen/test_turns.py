@@ -1,0 +1,76 @@
+"""Turns: how many steps an address takes before the others have theirs."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from api.listen.turns import SHARE, Turns
+
+
+@pytest.fixture
+async def turns(nursery: trio.Nursery) -> Turns:
+    made = Turns()
+    nursery.start_soon(made.run)
+    await wait_all_tasks_blocked()
+    return made
+
+
+async def test_others_have_their_steps_between_those_of_a_busy_address(
+    turns: Turns, nursery: trio.Nursery
+) -> None:
+    taken: list[str] = []
+
+    async def step(key: str) -> None:
+        await turns.take(key)
+        taken.append(key)
+
+    for _ in range(100):
+        nursery.start_soon(step, "busy")
+    nursery.start_soon(step, "quiet")
+    await wait_all_tasks_blocked()
+    assert len(taken) == 101
+    assert taken.index("quiet") <= 2 * SHARE
+
+
+async def test_an_address_that_is_alone_gets_all_its_steps(turns: Turns) -> None:
+    with trio.fail_after(5):
+        for _ in range(1_000):
+            await turns.take("a")
+
+
+async def test_work_weighs_as_much_as_it_says(turns: Turns, nursery: trio.Nursery) -> None:
+    rounds: list[int] = []
+    passed = 0
+
+    async def heavy() -> None:
+        await turns.take("a", SHARE)
+        rounds.append(passed)
+
+    for _ in range(3):
+        nursery.start_soon(heavy)
+    for _ in range(20):
+        await trio.lowlevel.checkpoint()
+        passed += 1
+    assert len(rounds) == len(set(rounds)) == 3
+
+
+async def test_who_is_cancelled_while_it_waits_leaves_the_line(
+    turns: Turns, nursery: trio.Nursery
+) -> None:
+    cancelled = trio.CancelScope()
+    taken: list[int] = []
+
+    async def wait(number: int, scope: trio.CancelScope) -> None:
+        with scope:
+            await turns.take("a", SHARE)
+            taken.append(number)
+
+    await turns.take("a", SHARE)  # so that all others wait
+    for number in range(4):
+        scope = cancelled if number == 2 else trio.CancelScope()
+        nursery.start_soon(wait, number, scope)
+    cancelled.cancel()
+    await wait_all_tasks_blocked()
+    assert sorted(taken) == [0, 1, 3]
