@@ -40,37 +40,45 @@ async def test_an_address_that_is_alone_gets_all_its_steps(turns: Turns) -> None
             await turns.take("a")
 
 
+class Rounds(trio.abc.Instrument):
+    """Counts the rounds of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
 async def test_work_weighs_as_much_as_it_says(turns: Turns, nursery: trio.Nursery) -> None:
+    counted = Rounds()
+    trio.lowlevel.add_instrument(counted)
     rounds: list[int] = []
-    passed = 0
 
     async def heavy() -> None:
         await turns.take("a", SHARE)
-        rounds.append(passed)
+        rounds.append(counted.count)
 
     for _ in range(3):
         nursery.start_soon(heavy)
-    for _ in range(20):
-        await trio.lowlevel.checkpoint()
-        passed += 1
+    await wait_all_tasks_blocked()
     assert len(rounds) == len(set(rounds)) == 3
 
 
-async def test_who_is_cancelled_while_it_waits_leaves_the_line(
+async def test_one_that_is_cancelled_while_it_waits_leaves_the_line(
     turns: Turns, nursery: trio.Nursery
 ) -> None:
-    cancelled = trio.CancelScope()
     taken: list[int] = []
+    scopes = [trio.CancelScope() for _ in range(5)]
 
-    async def wait(number: int, scope: trio.CancelScope) -> None:
-        with scope:
+    async def wait(number: int) -> None:
+        with scopes[number]:
             await turns.take("a", SHARE)
             taken.append(number)
+            if len(taken) == 1:  # all others wait by now, or will in this round
+                scopes[(number + 1) % 5].cancel()
 
-    await turns.take("a", SHARE)  # so that all others wait
-    for number in range(4):
-        scope = cancelled if number == 2 else trio.CancelScope()
-        nursery.start_soon(wait, number, scope)
-    cancelled.cancel()
+    for number in range(5):
+        nursery.start_soon(wait, number)
     await wait_all_tasks_blocked()
-    assert sorted(taken) == [0, 1, 3]
+    assert sorted([*taken, (taken[0] + 1) % 5]) == [0, 1, 2, 3, 4]
