@@ -14,7 +14,14 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from api.listen.byte_stream import ByteStream, ClientGone, HangupWatch, PlainStream, TlsStream
+from api.listen.byte_stream import (
+    ByteStream,
+    ClientGone,
+    HangupWatch,
+    PlainStream,
+    TlsStream,
+    TlsTransport,
+)
 from api.listen.timeouts import PROGRESS_BYTES, Timeouts
 from reileta.settings import MIB
 from tests.api.listen.fakes import settled
@@ -72,7 +79,9 @@ async def secure(certificate: tuple[Path, Path], trusting: ssl.SSLContext) -> As
         https_compatible=True,
     )
     ours = trio.SSLStream(
-        trio.SocketStream(trio.socket.from_stdlib_socket(server)),
+        TlsTransport(
+            trio.SocketStream(trio.socket.from_stdlib_socket(server)), trio.lowlevel.checkpoint
+        ),
         context,
         server_side=True,
         https_compatible=True,
