@@ -49,4 +49,9 @@ async def capture_failure(work: Callable[[], Awaitable[None]]) -> Exception | No
     """Runs the work, and returns what it raised."""
     with CapturedFailure() as contained:
         await work()
-    return contained.error
+    # What failed would refer to itself by its traceback and this frame, and live on, with all that
+    # its frames held, until the collector of cycles comes by.
+    try:
+        return contained.error
+    finally:
+        contained.error = None

@@ -329,7 +329,7 @@ class Http1Connection:
     async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
         """Writes an answer; whether the connection may go on. Raises ClientGone."""
         network, unsent = self._peer.network, self._listening.unsent
-        if not isinstance(answer.body, bytes) and not unsent.may_stream(network):
+        if not unsent.may_send(network, answer.body):
             error = Overloaded(retry_after_s=RETRY_AFTER_S)
             line = "" if head is None else request_line_of(head.target)
             answer = self._listening.app.refuse(error, line, self._peer.address)

@@ -443,7 +443,7 @@ class Http2Connection:
     async def _send(self, stream: Stream, answer: Answer) -> None:
         """Writes an answer."""
         network, unsent = self._peer.network, self._listening.unsent
-        if not isinstance(answer.body, bytes) and not unsent.may_stream(network):
+        if not unsent.may_send(network, answer.body):
             error = Overloaded(retry_after_s=RETRY_AFTER_S)
             answer = self._listening.app.refuse(error, "", self._peer.address)
         status, body = answer.status, answer.body

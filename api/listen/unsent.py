@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from api.http.answer import Streamed
 from api.listen.byte_stream import ClientGone
 from reileta.settings import MIB
 
@@ -34,7 +35,7 @@ class Unsent:
     @contextmanager
     def holding(self, key: str, size: int) -> Iterator[None]:
         """Counts so many bytes while they are sent. Raises ClientGone when that is too much."""
-        if self._bytes[key] + size > ADDRESS_BYTES or self.bytes + size > TOTAL_BYTES:
+        if not self.fits(key, size):
             raise ClientGone
         self._bytes[key] += size
         self.bytes += size
@@ -46,12 +47,18 @@ class Unsent:
             if not self._bytes[key]:
                 del self._bytes[key]
 
+    def fits(self, key: str, size: int) -> bool:
+        """Whether so many bytes more may wait."""
+        return self._bytes[key] + size <= ADDRESS_BYTES and self.bytes + size <= TOTAL_BYTES
+
     def has_room(self, key: str) -> bool:
         """Whether a further answer for the address should be made at all."""
         return self._bytes[key] < ADDRESS_BYTES and self.bytes < TOTAL_BYTES
 
-    def may_stream(self, key: str) -> bool:
-        """Whether one more answer may be read from a file while it is sent."""
+    def may_send(self, key: str, body: bytes | Streamed) -> bool:
+        """Whether one more answer may be sent, or be read from a file while it is sent."""
+        if isinstance(body, bytes):
+            return self.fits(key, len(body))
         return self._streams[key] < ADDRESS_STREAMS
 
     @contextmanager
