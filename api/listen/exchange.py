@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
 from api.listen.admission import Verdict
-from api.listen.request_head import RequestHead
+from api.listen.request_head import RequestHead, request_line_of
 from api.listen.timeouts import Timeouts
 from api.listen.turns import Turns
 from api.listen.unsent import Unsent
@@ -76,6 +76,14 @@ class Listening:
     unsent: Unsent = field(default_factory=Unsent)
     stopping: bool = False
     """No further requests are taken; those under way are answered."""
+
+    def affordable(self, answer: Answer, peer: Peer, head: RequestHead | None) -> Answer:
+        """The answer; or a refusal, if it would have to wait beyond what may wait for its client's
+        address."""
+        if self.unsent.may_send(peer.network, answer.body):
+            return answer
+        line = "" if head is None else request_line_of(head.target)
+        return self.app.refuse(Overloaded(retry_after_s=RETRY_AFTER_S), line, peer.address)
 
     @property
     def scheme(self) -> str:

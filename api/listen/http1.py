@@ -194,6 +194,7 @@ class Http1Connection:
         self._begin_body(head, body)
         with self._listening.turns.charged(self._peer.network):
             answer = await self._listening.app.answer(request)
+        answer = self._listening.affordable(answer, self._peer, head)
         whole = body.whole or await self._left_over()
         self._handling = False
         self._deadline.unlimit()
@@ -329,10 +330,6 @@ class Http1Connection:
     async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
         """Writes an answer; whether the connection may go on. Raises ClientGone."""
         network, unsent = self._peer.network, self._listening.unsent
-        if not unsent.may_send(network, answer.body):
-            error = Overloaded(retry_after_s=RETRY_AFTER_S)
-            line = "" if head is None else request_line_of(head.target)
-            answer = self._listening.app.refuse(error, line, self._peer.address)
         status, body = answer.status, answer.body
         bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]

@@ -86,10 +86,10 @@ class Stream:
     __slots__ = (
         "arrived",
         "arrived_bytes",
-        "bodiless",
         "body",
         "expects_continue",
         "give_up_at",
+        "head",
         "held_bytes",
         "id",
         "paced_bytes",
@@ -101,8 +101,7 @@ class Stream:
     def __init__(self, id_: int) -> None:
         self.id = id_
         self.scope = trio.CancelScope()
-        self.bodiless = False
-        """The request is a `HEAD`."""
+        self.head: RequestHead | None = None
         self.body: ReceivedBody | None = None
         self.expects_continue = False
         self.held_bytes = 0
@@ -331,7 +330,7 @@ class Http2Connection:
             refuse = partial(app.refuse, bad.error, request_line_of(bad.target), address)
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
             return
-        stream.bodiless = head.method == "HEAD"
+        stream.head = head
         stream.expects_continue = head.expects_continue
         refusal = self._peer.refusal
         if refusal is None and not self._listening.unsent.has_room(self._peer.network):
@@ -388,6 +387,8 @@ class Http2Connection:
             await turns.take(self._peer.network)
             with turns.charged(self._peer.network):
                 made = await answer()
+            # The answer that can't be afforded is not to be held while its refusal waits.
+            made = self._listening.affordable(made, self._peer, stream.head)
             await self._send(stream, made)
 
         with stream.scope:
@@ -443,9 +444,6 @@ class Http2Connection:
     async def _send(self, stream: Stream, answer: Answer) -> None:
         """Writes an answer."""
         network, unsent = self._peer.network, self._listening.unsent
-        if not unsent.may_send(network, answer.body):
-            error = Overloaded(retry_after_s=RETRY_AFTER_S)
-            answer = self._listening.app.refuse(error, "", self._peer.address)
         status, body = answer.status, answer.body
         headers = [(b":status", b"%d" % status), (b"date", date_header()), *answer.headers]
         bare = status in (204, 304)
@@ -453,7 +451,9 @@ class Http2Connection:
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         elif isinstance(body, bytes) and all(name != b"content-length" for name, _ in headers):
             headers.append((b"content-length", b"%d" % len(body)))
-        empty = stream.bodiless or bare or body == b""
+        head = stream.head
+        bodiless = bare or (head is not None and head.method == "HEAD")
+        empty = bodiless or body == b""
         self._h2.send_headers(stream.id, headers, end_stream=empty)
         self._frames.allow(ANSWER_CREDIT)
         if empty:
