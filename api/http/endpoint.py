@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
-from api.credentials import Auth, bearer_from, credential_from
+from api.credentials import Auth, Credential, bearer_from, credential_from
 from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
@@ -27,6 +28,7 @@ from api.node_api import NodePort
 from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
+    CredentialInvalid,
     InvalidInput,
     MediaTypeUnsupported,
     NotLoggedIn,
@@ -77,6 +79,26 @@ class RequestContext:
     principal: Principal | None
     args: Mapping[str, str]
     ip: str
+    authenticate: Callable[[], Awaitable[Principal | None]] | None = field(default=None, repr=False)
+    """Authenticates the request's credential, and checks the users that the operation is for."""
+
+    async def renew(self) -> None:
+        """Authenticates the asker anew, after something that took its time.
+
+        A client decides how long its body takes, and hashing can wait in line. Meanwhile a session
+        can end, and an admin can lose its role. So whatever waits for the client or for a hash
+        renews the call before it goes on: JSON bodies (`Routes`), files (`uploads.receive`),
+        passwords (`PasswordCheck`). Afterwards `principal` and `user` are what they are now, and
+        the handler judges by these what the asker may do. Costs no query while nothing changed.
+
+        Raises CredentialInvalid when the token or its session has ended, and PermissionDenied when
+        the operation is no longer for this user.
+        """
+        if self.principal is None or self.authenticate is None:
+            return
+        self.principal = await self.authenticate()
+        if self.principal is None:
+            raise CredentialInvalid  # a cookie that was good when the request came
 
     @property
     def user(self) -> User | None:
@@ -144,10 +166,14 @@ class Operation:
     body_limit_bytes: int | None = None
     shows: Cached | None = None
 
+    body: bool | None = None
+
     @property
     def takes_body(self) -> bool:
         """Whether the input is a JSON body; else it is the query."""
-        return self.takes is not None and self.method in ("PUT", "POST", "PATCH")
+        if self.takes is None:
+            return False
+        return self.method in ("PUT", "POST", "PATCH") if self.body is None else self.body
 
 
 class Options(TypedDict, total=False):
@@ -160,6 +186,7 @@ class Options(TypedDict, total=False):
     only: Only | None
     body_limit_bytes: int | None
     shows: Cached | None
+    body: bool | None
 
 
 class Routes:
@@ -233,7 +260,8 @@ class Routes:
             rate: of this route, per address; by default `READ` or `WRITE`. uploads: the file that
             the body is, which the handler reads itself (`api/http/uploads.py`). only: the users it
             is for; others get 403. body_limit_bytes: how large its body may be; None: as large as
-            the settings say. shows: for a read that changes nothing: what its answer is made of.
+            the settings say. body: whether the input is the body; None: of PUT, POST and PATCH it
+            is. shows: for a read that changes nothing: what its answer is made of.
             Answers then have an
                 entity tag, and are remembered until that changes.
         """
@@ -291,17 +319,15 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         ip = address_of(current)
         if face == "registry":
             limits.route(route, rate, ip)
-        principal = None
-        deprecated = False
+        principal = credential = None
         if need != "none":
             credential = bearer_from(current) if face == "session" else credential_from(current)
             if credential is not None:
-                deprecated = credential.deprecated
-                principal = await auth.authenticate(credential)
+                principal = await authenticated(credential)
             if principal is None and need == "required":
                 raise NotLoggedIn
-            if only is not None:
-                ensure_only(principal, only)
+            if principal is None and only is not None:
+                raise NotLoggedIn
         if face == "session":
             limits.address(ip)
             limits.route(route, rate, ip)
@@ -309,8 +335,9 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
             limits.principal(principal)
         if operation.body_limit_bytes is not None:
             cast(ReceivedBody, current.body).allow(operation.body_limit_bytes)
+        deprecated = credential is not None and credential.deprecated
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
-        call = RequestContext(current, principal, args, ip)
+        call = RequestContext(current, principal, args, ip, partial(authenticated, credential))
         if shows is not None:
             key = key_of(operation.name, principal, current.query_string, args)
             data = await answers.data(key, shows.generation(node), call.user, lambda: handled(call))
@@ -329,6 +356,12 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         body = enveloped(line_of(current), node.clock.now_ms(), answer)
         return json_answer(body, 200, headers)
 
+    async def authenticated(credential: Credential | None) -> Principal | None:
+        principal = await auth.authenticate(credential)
+        if principal is not None and only is not None:
+            ensure_only(principal, only)
+        return principal
+
     async def handled(call: RequestContext) -> object:
         if takes is None:
             return await handler(call)
@@ -336,6 +369,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
             given = await body_of(call.request, invalid)
             if isinstance(call.request.body, ReceivedBody):
                 limits.body(call.ip, call.request.body.held_bytes)
+            await call.renew()  # the client may have taken its time
         else:
             given = {**call.request.args.to_dict()}  # of a key that is given twice, the first
         return await handler(call, check(takes, given, invalid))
@@ -380,8 +414,8 @@ async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str,
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise MediaTypeUnsupported.field("Content-Type", "must be application/json")
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
-    if not body and not kind:
-        return {}  # who has nothing to say need not say so
+    if not body and (not kind or current.method == "DELETE"):
+        return {}  # who has nothing to say need not say so; some clients always name the type
     given = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
     if not isinstance(given, dict):
         raise invalid.field("body", "must be a JSON object")

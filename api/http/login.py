@@ -54,7 +54,7 @@ class LoginService:
         self._sessions = edge.node.store.sessions
         self._tokens = edge.node.store.tokens
         self._tokens_per_user = edge.node.settings.tokens_per_user
-        self._proofs = PasswordCheck(edge, passwords)
+        self.proofs = PasswordCheck(edge, passwords)
 
     async def log_in(self, given: Login, ip: str, answer: Answering[T]) -> T:
         """Proves who it is, and answers from the session to go on with, or from a new one.
@@ -70,19 +70,19 @@ class LoginService:
             TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
-        user, proof = await self._proofs.by_name(given.username, given.password, ip)
+        user, proof = await self.proofs.by_name(given.username, given.password, ip)
         session = await self._alive(user, given.session_id) or await self.open(user)
         try:
             answered = await answer(user, session, proof)
         except SessionNotFound:
             answered = await answer(user, await self.open(user), proof)
-        await self._proofs.logged_in(user, ip)
+        await self.proofs.logged_in(user, ip)
         return answered
 
     async def register(self, user: User, ip: str, answer: Answering[T]) -> T:
         """Logs in someone who has just registered from that address."""
         answered = await answer(user, await self.open(user), None)
-        await self._proofs.logged_in(user, ip)
+        await self.proofs.logged_in(user, ip)
         return answered
 
     async def open(self, user: User) -> Session:

@@ -22,6 +22,7 @@ from reileta.records import Instance, User, World
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import WORLD
 from reileta.store.database import Queries
+from reileta.store.worlds import Worlds
 
 NOBODY: Final = ""
 """An owner that no record has, so that a search for it finds nothing."""
@@ -122,9 +123,14 @@ async def own_world(node: NodePort, call: RequestContext, text: str) -> World:
     Raises as `find_world`, and PermissionDenied.
     """
     world = await find_world(node, call, text)
+    ensure_owner(call, world)
+    return world
+
+
+def ensure_owner(call: RequestContext, world: World) -> None:
+    """Raises PermissionDenied for all but the world's owner and admins."""
     if not call.admin and world.owner != call.by.user.id:
         raise PermissionDenied
-    return world
 
 
 async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> None:
@@ -139,11 +145,20 @@ async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> N
 @asynccontextmanager
 async def unheld(node: NodePort, call: RequestContext, world: World) -> AsyncIterator[Queries]:
     """A transaction for a change of the world or of what belongs to it, in which no other session
-    has acquired it, nor can (PROTOCOL §8). Raises ResourceTaken, and WorldNotFound if it was
-    deleted meanwhile."""
+    has acquired it, nor can. The asker and the world are judged as they are now, for what
+    came before may have taken its time.
+
+    Raises ResourceTaken, WorldNotFound if it was deleted meanwhile, PermissionDenied if the asker
+    may not change it any more, and what `RequestContext.renew` raises.
+    """
+    await call.renew()
     name = ResourceKey(WORLD, world.number)
     try:
         async with node.store.leases.unheld(name, call.by.session_id) as queries:
+            now = await Worlds(queries, node.clock).get(world.id)
+            if now is None:
+                raise WorldNotFound
+            ensure_owner(call, now)
             yield queries
     except ResourceNotFound:
         raise WorldNotFound from None

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from api.http.endpoint import ApiDeps
+from api.http.endpoint import ApiDeps, RequestContext
 from api.rate_limits import Guess, network
 from reileta.errors import LoginInvalid, Overloaded
 from reileta.ids import is_username
 from reileta.records import User
-from reileta.security.passwords import Passwords
+from reileta.security.passwords import Passwords, Requester
 
 _NOBODY: Final = "u_nobody"
 
@@ -47,25 +47,46 @@ class PasswordCheck:
             raise LoginInvalid
         return user, hash_
 
-    async def of_user(self, user: User, password: str, ip: str) -> None:
-        """Proves that someone who has a credential of the user knows its password, too.
+    async def of_asker(self, call: RequestContext, password: str) -> None:
+        """Proves that the asker, who has a credential of its user, knows the password, too.
 
-        Raises what `by_name` raises.
+        The call is renewed afterwards (`RequestContext.renew`). Raises what `by_name` raises, and
+        what that does.
         """
-        guess = self._limits.guess(user.username, ip)
+        user = call.by.user
+        guess = self._limits.guess(user.username, call.ip)
+        hash_ = await self._hash_of(user)
+        await self._check(guess, user, hash_, password)
+        await call.renew()
+        if await self._hash_of(call.by.user) != hash_:
+            raise LoginInvalid  # another password by now
+
+    async def hashed(self, call: RequestContext, password: str) -> str:
+        """The hash of a new password. The call is renewed afterwards.
+
+        Raises Overloaded, and what `RequestContext.renew` raises.
+        """
+        where = network(call.ip)
+        known = call.user is not None and await self._networks.known(call.user.id, where)
+        hash_ = await self._passwords.hash(password, Requester(where, known))
+        await call.renew()
+        return hash_
+
+    async def _hash_of(self, user: User) -> str | None:
+        """The hash of a user's password; None without one, and if the user has another name now."""
         found = await self._users.credentials(user.username)
-        known = found is not None and found[0].id == user.id
-        await self._check(guess, user, found[1] if found is not None and known else None, password)
+        return found[1] if found is not None and found[0].id == user.id else None
 
     async def _check(
         self, guess: Guess, user: User | None, hash_: str | None, password: str
     ) -> None:
         """Raises LoginInvalid unless it is the password that was hashed."""
         user_id = _NOBODY if user is None else user.id
-        if not await self._networks.known(user_id, guess.network):
+        known = await self._networks.known(user_id, guess.network)
+        if not known:
             self._limits.guess_from_afar(guess)
         try:
-            right = await self._passwords.verify(hash_, password)
+            right = await self._passwords.verify(hash_, password, Requester(guess.network, known))
         except Overloaded:
             self._limits.no_guess(guess)
             raise

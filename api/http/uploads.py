@@ -20,7 +20,9 @@ from python_multipart.multipart import MultipartParser
 from quart.wrappers import Request
 
 from api.http.bodies import Chunks, ReceivedBody
+from api.http.endpoint import RequestContext
 from api.http.headers import parameter_of
+from api.rate_limits import network
 from reileta.errors import InvalidInput, MediaTypeUnsupported, Overloaded, PayloadTooLarge
 from reileta.settings import KIB
 
@@ -32,6 +34,12 @@ AT_ONCE: Final = 256
 """Files that come in at once; each holds about a MiB."""
 AT_ONCE_EACH: Final = 32
 """Files of one user that come in at once."""
+AT_ONCE_EACH_ADDRESS: Final = 64
+"""Files from one address that come in at once."""
+FREE_FOR_USER: Final = 8
+FREE_FOR_ADDRESS: Final = 4
+"""A user has at most one eighth of the places that are free, an address at most one quarter: the
+fewer are free, the fewer more those get who have many."""
 RETRY_AFTER_S: Final = 5.0
 
 _quiet = logging.getLogger("reileta.forms")
@@ -42,26 +50,52 @@ _RAW: Final = frozenset({"", "application/octet-stream", "application/x-www-form
 
 
 class UploadSlots:
-    """How many files come in now: in all, and of each user. Over the limits, askers are sent away,
-    for every one of them holds memory and time."""
+    """How many files come in now: in all, of each user, and from each address. Over the limits,
+    askers are sent away, for every one of them holds memory and time.
 
-    def __init__(self, *, at_once: int = AT_ONCE, each: int = AT_ONCE_EACH) -> None:
+    The limits of users and addresses shrink as places get scarce: a few users can't take all of
+    them, and one that has none yet gets one as long as there is any.
+    """
+
+    def __init__(
+        self,
+        *,
+        at_once: int = AT_ONCE,
+        each: int = AT_ONCE_EACH,
+        each_address: int = AT_ONCE_EACH_ADDRESS,
+    ) -> None:
         self._at_once = at_once
         self._each = each
-        self._taken: Counter[str] = Counter()
+        self._each_address = each_address
+        self._users: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
 
     @contextmanager
-    def place(self, user_id: str) -> Iterator[None]:
+    def place(self, user_id: str, ip: str) -> Iterator[None]:
         """A place for one file. Raises Overloaded."""
-        if self._taken.total() >= self._at_once or self._taken[user_id] >= self._each:
+        where = network(ip)
+        if not self._has_place(user_id, where):
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
-        self._taken[user_id] += 1
+        counted = ((self._users, user_id), (self._networks, where))
+        for counter, key in counted:
+            counter[key] += 1
         try:
             yield
         finally:
-            self._taken[user_id] -= 1
-            if not self._taken[user_id]:
-                del self._taken[user_id]
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+    def _has_place(self, user_id: str, where: str) -> bool:
+        free = self._at_once - self._users.total()
+        of_user, of_network = self._users[user_id], self._networks[where]
+        return (
+            of_user < self._each
+            and of_network < self._each_address
+            and of_user * FREE_FOR_USER < free
+            and of_network * FREE_FOR_ADDRESS < free
+        )
 
 
 Sink: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
@@ -69,7 +103,7 @@ Sink: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
 
 
 async def receive(
-    request: Request,
+    call: RequestContext,
     sink: Sink,
     limit_bytes: int,
     invalid: type[InvalidInput],
@@ -77,6 +111,9 @@ async def receive(
     kind: str | None = None,
 ) -> None:
     """Takes in the file that a request brings, of at most so many bytes.
+
+    The client may take hours. So the call is renewed afterwards (`RequestContext.renew`): the
+    handler judges what the asker may do before, and again with what follows.
 
     Args:
         kind: the content type that the file must have, if it says one; None: any.
@@ -86,8 +123,20 @@ async def receive(
         MediaTypeUnsupported: the body is compressed, or says to be something else.
         PayloadTooLarge, RequestTimedOut: as `ReceivedBody.chunks`.
         InvalidInput: `invalid`.
+        CredentialInvalid: the asker's session or token has ended meanwhile.
         And what `sink` raises.
     """
+    await _receive(call.request, sink, limit_bytes, invalid, kind)
+    await call.renew()
+
+
+async def _receive(
+    request: Request,
+    sink: Sink,
+    limit_bytes: int,
+    invalid: type[InvalidInput],
+    kind: str | None,
+) -> None:
     body = request.body
     assert isinstance(body, ReceivedBody)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -106,7 +155,7 @@ async def receive(
 
 
 async def receive_whole(
-    request: Request, limit_bytes: int, invalid: type[InvalidInput], *, kind: str
+    call: RequestContext, limit_bytes: int, invalid: type[InvalidInput], *, kind: str
 ) -> bytes:
     """As `receive`, for a file that is small enough to be held."""
     data = bytearray()
@@ -116,7 +165,7 @@ async def receive_whole(
         if len(data) > limit_bytes:
             raise PayloadTooLarge.field(FIELD, f"must be at most {limit_bytes} bytes")
 
-    await receive(request, keep, limit_bytes, invalid, kind=kind)
+    await receive(call, keep, limit_bytes, invalid, kind=kind)
     return bytes(data)
 
 

@@ -1,10 +1,16 @@
-"""Passwords: argon2id, in worker threads, no more at once than there are cores (PROTOCOL §3)."""
+"""Passwords: argon2id, in worker threads, no more at once than there are cores.
+
+Those who wait for a core stand in two queues (`FairQueue`), which take turns: one for networks from
+which their user has logged in before, one for all others. So strangers can't keep the users of the
+server out, however many they are, and in each queue networks take turns as well.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
@@ -13,13 +19,38 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from reileta.errors import Overloaded
+from reileta.security.fair_queue import FairQueue
 
 R = TypeVar("R")
 
 WAITING_LIMIT: Final = 256
-"""How many hashes may wait for a core. Over it, askers are sent away (122): they'd time out."""
-
+"""Hashes of strangers that may wait for a core. Over it, askers are sent away (122): they'd time
+out."""
+KNOWN_LIMIT: Final = 256
+"""Hashes that may wait of those who are known at their network."""
+NETWORK_LIMIT: Final = 64
+"""Hashes of one network that may wait in one of the queues."""
 RETRY_AFTER_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """From where a hash is asked for. `known`: its user has logged in from there before."""
+
+    network: str = ""
+    known: bool = False
+
+
+SERVER: Final = Requester()
+"""The server itself, as it starts."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One who waits for a core; `turn` is over when it has one, or is displaced."""
+
+    turn: trio.Event = field(default_factory=trio.Event)
+    has_core: bool = False
 
 
 def default_hasher() -> PasswordHasher:
@@ -33,27 +64,33 @@ def default_hasher() -> PasswordHasher:
 class Passwords:
     """Hashes and checks passwords.
 
-    A hash that runs is not abandoned when its asker is cancelled: the limiter would lose count.
+    A hash that runs is not abandoned when its asker is cancelled: its core would be given away
+    while it is in use.
     """
 
     def __init__(self, hasher: PasswordHasher | None = None, *, cores: int | None = None) -> None:
         self._hasher = default_hasher() if hasher is None else hasher
-        self._limiter = trio.CapacityLimiter(cores or os.cpu_count() or 1)
+        self._free = cores or os.cpu_count() or 1
+        # Cores are counted here: this limiter only keeps the threads apart from other work's.
+        self._threads = trio.CapacityLimiter(self._free)
+        self._strangers = _queue(WAITING_LIMIT)
+        self._known = _queue(KNOWN_LIMIT)
+        self._known_next = True
         # What an unknown account's password is checked against, so that it costs the same.
         self._nobody = self._hasher.hash(secrets.token_bytes(16))
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, by: Requester = SERVER) -> str:
         """The password's hash, salt and parameters included. Raises Overloaded."""
-        return await self._in_thread(partial(self._hasher.hash, _bytes(password)))
+        return await self._in_thread(partial(self._hasher.hash, _bytes(password)), by)
 
-    async def verify(self, hash_: str | None, password: str) -> bool:
+    async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
         """Whether the password is the one that was hashed. Raises Overloaded.
 
         `hash_` is None for an account that doesn't exist or has no password: the answer is no, at
         the same cost.
         """
         stored = self._nobody if hash_ is None else hash_
-        right = await self._in_thread(partial(self._check, stored, _bytes(password)))
+        right = await self._in_thread(partial(self._check, stored, _bytes(password)), by)
         return right and hash_ is not None
 
     def _check(self, hash_: str, password: bytes) -> bool:
@@ -62,10 +99,49 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _in_thread(self, work: Callable[[], R]) -> R:
-        if self._limiter.statistics().tasks_waiting >= WAITING_LIMIT:
+    async def _in_thread(self, work: Callable[[], R], by: Requester) -> R:
+        await self._take_core(by)
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self._free += 1
+            self._give_cores()
+
+    async def _take_core(self, by: Requester) -> None:
+        """Returns when a core is the asker's. Raises Overloaded."""
+        if self._free and not self._known and not self._strangers:
+            self._free -= 1
+            return
+        queue = self._known if by.known else self._strangers
+        waiting = _Waiting()
+        displaced = queue.push(by.network, waiting)
+        if displaced is not None:
+            displaced.turn.set()
+        try:
+            await waiting.turn.wait()
+        except trio.Cancelled:
+            if waiting.has_core:
+                self._free += 1
+                self._give_cores()
+            elif not waiting.turn.is_set():
+                queue.remove(by.network, waiting)
+            raise
+        if not waiting.has_core:
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def _give_cores(self) -> None:
+        """Gives the free cores to those whose turn it is: of the known and the others by turns."""
+        while self._free and (self._known or self._strangers):
+            known = bool(self._known) and (self._known_next or not self._strangers)
+            self._known_next = not known
+            waiting = (self._known if known else self._strangers).pop()
+            waiting.has_core = True
+            self._free -= 1
+            waiting.turn.set()
+
+
+def _queue(limit: int) -> FairQueue[_Waiting]:
+    return FairQueue(limit=limit, share=NETWORK_LIMIT, retry_after_s=RETRY_AFTER_S)
 
 
 def _bytes(password: str) -> bytes:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import own_server
+from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.rate_limits import LOGIN
 from reileta.errors import AuthInvalid, ServerNotFound, UserInvalid
@@ -28,6 +29,7 @@ class AccountCreate(Input):
 def account_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     """The endpoint by which admins make accounts."""
     node = edge.node
+    proofs = PasswordCheck(edge, passwords)
     routes = Routes("accounts", edge, invalid=UserInvalid)
 
     @routes.add(
@@ -44,7 +46,7 @@ def account_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     async def create_account(call: RequestContext, given: AccountCreate) -> AnyUserView:
         """Makes an account, whether or not registration is open."""
         own_server(node, call)
-        hash_ = None if given.password is None else await passwords.hash(given.password)
+        hash_ = None if given.password is None else await proofs.hashed(call, given.password)
         user = await node.store.users.create(
             username=given.username,
             displayname=given.displayname or given.username,

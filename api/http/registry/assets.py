@@ -222,9 +222,9 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         limit = min(settings.file_limit_bytes, room)
         if limit < 1:
             raise PayloadTooLarge.field("file", "the files of one user may come to no more")
-        with places.place(call.by.user.id):
+        with places.place(call.by.user.id, call.ip):
             async with blobs.releasing() as loose, files.upload(limit) as upload:
-                await receive(call.request, upload.write, limit, AssetFileInvalid)
+                await receive(call, upload.write, limit, AssetFileInvalid)
                 if upload.size < 1:
                     raise AssetFileInvalid.field("file", "is empty")
                 stored = await upload.commit()

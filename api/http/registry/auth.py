@@ -91,7 +91,7 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         user = await users.create(
             username=given.username,
             displayname=given.displayname or given.username,
-            password_hash=await passwords.hash(given.password),
+            password_hash=await logins.proofs.hashed(call, given.password),
             email=given.email,
         )
         return await logins.register(user, call.ip, logged_in)

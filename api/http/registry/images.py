@@ -5,8 +5,8 @@ What comes in is made anew, so nothing that was hidden in it comes out (`reileta
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from quart import Response
@@ -32,6 +32,7 @@ from reileta.errors import (
 )
 from reileta.media.images import LIMIT_BYTES, LIMIT_SIDE, Pictures
 from reileta.protocol.views.registry import NothingView, WorldView
+from reileta.records import User
 from reileta.rules.ratelimit import Rate
 from reileta.rules.visibility import is_private
 from reileta.store.database import Queries
@@ -65,12 +66,19 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
             raise FileNotUploaded
         return await download(call.request, files, image.hash, kind=PNG, private=private)
 
+    @asynccontextmanager
+    async def changing(call: RequestContext, user: User) -> AsyncIterator[Queries]:
+        """Queries for a change of a user, by someone who still may change it."""
+        await call.renew()
+        ensure_may_change(call, user)
+        yield node.store.database
+
     async def received(
         call: RequestContext, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
     ) -> None:
         """Takes the picture in the request's body, and puts it in place within those queries."""
-        with places.place(call.by.user.id):
-            data = await receive_whole(call.request, LIMIT_BYTES, ImageInvalid, kind=PNG)
+        with places.place(call.by.user.id, call.ip):
+            data = await receive_whole(call, LIMIT_BYTES, ImageInvalid, kind=PNG)
             picture = await pictures.renew(data, field=kind)
             async with blobs.releasing() as loose, files.upload(len(picture.png)) as upload:
                 await upload.write(picture.png)
@@ -99,7 +107,7 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         async def post(call: RequestContext) -> AnyUserView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
-            await received(call, user.id, kind, nullcontext(node.store.database))
+            await received(call, user.id, kind, changing(call, user))
             node.changed("user", user)
             return await show_user(node, call, user)
 

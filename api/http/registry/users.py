@@ -39,6 +39,9 @@ from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
 _SHOWN: Final = Cached(("users", "follows", "images"), live=True)
+_PROVEN: Final = ("username", "email")
+"""What a user changes of its own with its password only, like the password itself."""
+_PROVEN_NAMES: Final = "the username, the password or the e-mail address"
 
 
 class UserUpdate(Input):
@@ -65,12 +68,23 @@ class UserUpdate(Input):
         default_factory=str,
         repr=False,
         description="The password as it is, which a user that has one needs to change its own"
-        " password or e-mail address.",
+        " username, password or e-mail address.",
     )
     tags: TagList = Field(
         default=(),
         description="All tags: they replace the old ones. Admins alone set them.",
         json_schema_extra=USER_TAGS.schema(),
+    )
+
+
+class UserDelete(Input):
+    """The proof that it is the user who deletes its account."""
+
+    current_password: GivenPassword | None = Field(
+        default=None,
+        repr=False,
+        description="The password, which a user that has one needs to delete its own account."
+        " Admins need none to delete another's.",
     )
 
 
@@ -129,27 +143,40 @@ def user_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
     )
     async def update_user(call: RequestContext, given: UserUpdate) -> AnyUserView:
         """Changes what is given; the user itself and admins may."""
-        user = await find_user(node, call, call.args["ref"])
-        ensure_may_change(call, user)
         changes: dict[str, Any] = given.given()
         current = changes.pop("current_password", None)
+        password = changes.pop("password", None)
         if "description" in changes:
             changes["description"] = given.description or None
+        user = await judged(call, given)
+        hash_ = None
+        if password is not None or any(
+            changes.get(name, getattr(user, name)) != getattr(user, name) for name in _PROVEN
+        ):
+            await ensure_proven(call, user, current, f"to change {_PROVEN_NAMES}")
+            if password is not None:
+                hash_ = await proofs.hashed(call, password)
+            user = await judged(call, given)  # passwords take their time
         if "tags" in changes:
             changes["tags"] = await settled_tags(call, user, given.tags)
-        password = changes.pop("password", None)
-        if password is not None and user.id == (await users.server_account()).id:
-            raise UserCannotUpdate.field("password", "is none that anyone may have")
-        if password is not None or changes.get("email", user.email) != user.email:
-            await ensure_proven(call, user, current)
         if changes:
             user = await users.update(user.id, **changes)
-        if password is not None:
-            user = await changed_password(call, user, password)
-        if changes or password is not None:
+        if hash_ is not None:
+            user = await changed_password(call, user, hash_)
+        if changes or hash_ is not None:
             auth.forget_user(user.id)
             node.changed("user", user)
         return await show_user(node, call, user)
+
+    async def judged(call: RequestContext, given: UserUpdate) -> User:
+        """The user of the path, if the asker may change it in that way."""
+        user = await find_user(node, call, call.args["ref"])
+        ensure_may_change(call, user)
+        if "tags" in given.given():
+            await settled_tags(call, user, given.tags)
+        if "password" in given.given() and user.id == (await users.server_account()).id:
+            raise UserCannotUpdate.field("password", "is none that anyone may have")
+        return user
 
     async def settled_tags(
         call: RequestContext, user: User, tags: tuple[str, ...]
@@ -159,22 +186,22 @@ def user_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
             raise UserCannotUpdate.field("tags", f"the main admin keeps {ADMIN_TAG}")
         return settled
 
-    async def ensure_proven(call: RequestContext, user: User, current: str | None) -> None:
-        """Has a user that changes its own password or e-mail address prove who it is: a token that
-        was left lying about is not enough. Others, who may, are admins, and don't know it."""
+    async def ensure_proven(
+        call: RequestContext, user: User, current: str | None, why: str
+    ) -> None:
+        """Has a user prove who it is: a token that was left lying about is not enough for what
+        would take the account away. Others, who may, are admins, and don't know it."""
         if call.by.user.id != user.id or await users.credentials(user.username) is None:
             return
         if current is None:
-            raise UserInvalid.field(
-                "current_password", "is required to change the password or the e-mail address"
-            )
-        await proofs.of_user(user, current, call.ip)
+            raise UserInvalid.field("current_password", f"is required {why}")
+        await proofs.of_asker(call, current)
 
-    async def changed_password(call: RequestContext, user: User, password: str) -> User:
+    async def changed_password(call: RequestContext, user: User, hash_: str) -> User:
         own = call.by.user.id == user.id
         revoked = await users.change_password(
             user.id,
-            await passwords.hash(password),
+            hash_,
             keep=call.by.session_id if own else None,
             keep_token=call.by.token_hash if own else None,
         )
@@ -186,23 +213,33 @@ def user_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
             node.credential_killed(token)
         return await users.by_id(user.id) or user
 
+    async def deletable(call: RequestContext) -> User:
+        """The user of the path, if the asker may delete it."""
+        user = await find_user(node, call, call.args["ref"])
+        own = {(await users.server_account()).id, (await users.main_admin()).id}
+        if not may_change(call, user) or user.id in own:
+            raise UserCannotDelete
+        return user
+
     @routes.add(
         "DELETE",
         "/api/users/<ref>",
         summary="Delete a user",
+        takes=UserDelete,
+        body=True,
         gives=NothingView,
         need="required",
-        errors=(UserNotFound, ServerNotFound, UserCannotDelete),
+        errors=(UserNotFound, ServerNotFound, UserCannotDelete, LoginInvalid),
     )
-    async def delete_user(call: RequestContext) -> NothingView:
+    async def delete_user(call: RequestContext, given: UserDelete) -> NothingView:
         """Deletes an account and all that is private of it; the user itself and admins may.
 
         Its worlds, instances and services become the server's own account's. The server's own
         account and its main administrator can't be deleted.
         """
-        user = await find_user(node, call, call.args["ref"])
-        if not may_change(call, user):
-            raise UserCannotDelete
+        user = await deletable(call)
+        await ensure_proven(call, user, given.current_password, "to delete one's own account")
+        user = await deletable(call)  # a password takes its time
         async with node.store.blobs.releasing() as loose:
             deleted = await users.delete(user.id)
             loose.update(deleted.files)

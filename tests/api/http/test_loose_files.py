@@ -14,7 +14,7 @@ from reileta.media.files.local import LocalFiles
 from reileta.records import Asset
 from reileta.store.assets import Assets
 from reileta.store.images import Images
-from tests.api.clients import Answer, Client
+from tests.api.clients import PASSWORD, Answer, Client
 from tests.api.fakes import FakeNode
 from tests.api.pngs import png
 
@@ -37,6 +37,10 @@ async def a_world(client: Client) -> str:
 async def an_asset(client: Client, world: str, version: str = "1") -> str:
     made = await client.put(f"{world}/assets", {**BUILD, "version": version})
     return f"{world}/assets/{made.data['id']}"
+
+
+async def deleted(client: Client) -> Answer:
+    return await client.ask("DELETE", "/api/users/@me", {"current_password": PASSWORD})
 
 
 async def sent(client: Client, path: str, raw: bytes) -> Answer:
@@ -210,7 +214,7 @@ async def test_a_user_that_is_deleted(ada: Client, bob: Client, on_disk: Count) 
         kind = "banner" if side == 4 else "thumbnail"
         await sent(client, f"/api/users/@me/{kind}", png(side, side))
     assert on_disk() == 2
-    assert (await ada.delete("/api/users/@me")).status == 200
+    assert (await deleted(ada)).status == 200
     assert on_disk() == 1
     assert (await bob.get("/api/users/@me/thumbnail")).status == 200
 
@@ -231,7 +235,7 @@ async def test_a_disk_that_keeps_it_fails_no_request(
         lambda: ada.delete("/api/users/@me/banner"),
         lambda: ada.delete(asset),
         lambda: ada.delete(world),
-        lambda: ada.delete("/api/users/@me"),
+        lambda: deleted(ada),
     ]
     with monkeypatch.context() as patched:
         patched.setattr(LocalFiles, "remove", broken)

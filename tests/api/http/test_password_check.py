@@ -6,12 +6,13 @@ import pytest
 
 from api.app import ReiletaApp, create_app
 from api.credentials import Auth
-from api.http.endpoint import ApiDeps
+from api.http.endpoint import ApiDeps, RequestContext
 from api.http.password_check import PasswordCheck
 from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, HttpRateLimits
 from reileta.errors import LoginInvalid, Overloaded, TooManyRequests
 from reileta.records import User
-from reileta.security.passwords import Passwords
+from reileta.rules.instance.access import Principal
+from reileta.security.passwords import SERVER, Passwords, Requester
 from tests.api.clients import PASSWORD, Client
 from tests.api.fakes import FakeNode
 
@@ -36,6 +37,11 @@ async def ada(node: FakeNode, passwords: Passwords) -> User:
     )
 
 
+def asker(user: User, ip: str) -> RequestContext:
+    """A request of that user, from that address."""
+    return RequestContext(None, Principal(user, "s_x", b"t"), {}, ip)  # type: ignore[arg-type]
+
+
 async def guessed(proofs: PasswordCheck, name: str, *ips: str) -> int:
     """Guesses once from each address; how many were looked at."""
     looked_at = 0
@@ -57,7 +63,7 @@ async def test_a_right_password_gives_the_user_and_the_hash_it_was_checked_again
     proofs: PasswordCheck, node: FakeNode, ada: User
 ) -> None:
     assert await proofs.by_name("ADA", PASSWORD, HOME) == await node.store.users.credentials("ada")
-    await proofs.of_user(ada, PASSWORD, HOME)
+    await proofs.of_asker(asker(ada, HOME), PASSWORD)
 
 
 async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
@@ -70,7 +76,7 @@ async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
         await proofs.by_name("ada", PASSWORD, "192.0.2.1")
     for ip in (HOME, OFFICE, "2001:db8:1:2:ffff::"):
         await proofs.by_name("ada", PASSWORD, ip)
-        await proofs.of_user(ada, PASSWORD, ip)
+        await proofs.of_asker(asker(ada, ip), PASSWORD)
 
 
 async def test_one_stranger_locks_nobody_out_anywhere_else(
@@ -96,7 +102,7 @@ async def test_guesses_where_the_user_is_known_are_bounded_too(
     await proofs.logged_in(ada, HOME)
     assert await guessed(proofs, "ada", *[HOME] * 50) == GUESSES.burst
     with pytest.raises(TooManyRequests):
-        await proofs.of_user(ada, PASSWORD, HOME)
+        await proofs.of_asker(asker(ada, HOME), PASSWORD)
 
 
 async def test_right_passwords_are_no_guesses(proofs: PasswordCheck, ada: User) -> None:
@@ -117,7 +123,7 @@ async def test_a_restart_locks_nobody_out(
 
 async def test_what_was_not_looked_at_was_no_guess(edge: ApiDeps, ada: User) -> None:
     class Busy(Passwords):
-        async def verify(self, hash_: str | None, password: str) -> bool:
+        async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
             raise Overloaded
 
     proofs = PasswordCheck(edge, Busy())
@@ -134,7 +140,7 @@ async def test_a_user_that_has_another_name_by_now_is_not_taken_for_its_successo
         username="ada", displayname="Eve", password_hash=await passwords.hash("eve's"), email=None
     )
     with pytest.raises(LoginInvalid):
-        await proofs.of_user(ada, "eve's", HOME)
+        await proofs.of_asker(asker(ada, HOME), "eve's")
 
 
 @pytest.mark.parametrize("path", ["/api/auth/login", "/auth/login"])

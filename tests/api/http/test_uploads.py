@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from itertools import product
+
 import pytest
 from quart.wrappers import Request
 from werkzeug.datastructures import Headers
 
 from api.http.bodies import ReceivedRequest
-from api.http.uploads import FORM_BYTES, UploadSlots, receive, receive_whole
+from api.http.endpoint import RequestContext
+from api.http.uploads import (
+    AT_ONCE,
+    AT_ONCE_EACH,
+    AT_ONCE_EACH_ADDRESS,
+    FORM_BYTES,
+    FREE_FOR_USER,
+    UploadSlots,
+    receive,
+    receive_whole,
+)
 from reileta.errors import AssetFileInvalid, Overloaded, PayloadTooLarge
 
 CONTENT = b"a\r\n--b\r\n--boundar\r\n\r\n--boundaryX--\n"
@@ -17,6 +31,11 @@ FORM = (
     b"Content-Type: text/html\r\n\r\n" + CONTENT + b"\r\n--boundary--\r\nepilogue"
 )
 KIND = "multipart/form-data; boundary=boundary"
+
+
+def call_of(made: Request) -> RequestContext:
+    """A request of nobody, as handlers see it."""
+    return RequestContext(made, None, {}, "192.0.2.1")
 
 
 def request(*parts: bytes, kind: str = KIND) -> Request:
@@ -44,8 +63,12 @@ async def received(made: Request, limit: int = 10_000) -> bytes:
     async def sink(chunk: bytes | bytearray | memoryview) -> None:
         got.extend(chunk)
 
-    await receive(made, sink, limit, AssetFileInvalid)
+    await receive(call_of(made), sink, limit, AssetFileInvalid)
     return bytes(got)
+
+
+async def whole(limit: int) -> bytes:
+    return await receive_whole(call_of(request(FORM)), limit, AssetFileInvalid, kind="image/png")
 
 
 @pytest.mark.parametrize("at", range(1, len(FORM)))
@@ -72,21 +95,69 @@ async def test_a_form_has_room_beside_its_file_and_no_more() -> None:
     with pytest.raises(PayloadTooLarge):
         await received(request(b"x" * (FORM_BYTES + 11)), 10)
     with pytest.raises(PayloadTooLarge):
-        await receive_whole(request(FORM), len(CONTENT) - 1, AssetFileInvalid, kind="image/png")
-    whole = await receive_whole(request(FORM), len(CONTENT), AssetFileInvalid, kind="image/png")
-    assert whole == CONTENT
+        await whole(len(CONTENT) - 1)
+    assert await whole(len(CONTENT)) == CONTENT
+
+
+def taken(
+    places: UploadSlots, stack: ExitStack, users: Iterable[str], ips: Iterable[str] = ("::1",)
+) -> int:
+    """All the places that these users get at these addresses, asking by turns; how many."""
+    askers = list(product(users, ips))
+    before = 0
+    got = -1
+    while before != got:
+        before, got = max(got, 0), max(got, 0)
+        for user, ip in askers:
+            with suppress(Overloaded):
+                stack.enter_context(places.place(user, ip))
+                got += 1
+    return got
+
+
+def names(number: int) -> list[str]:
+    return [f"user {one}" for one in range(number)]
+
+
+def addresses(number: int) -> list[str]:
+    return [f"192.0.2.{one}" for one in range(number)]
 
 
 def test_places_are_taken_and_given_back() -> None:
-    places = UploadSlots(at_once=3, each=2)
-    with places.place("ada"), places.place("ada"):
-        with pytest.raises(Overloaded), places.place("ada"):
-            pass
-        with places.place("bob"), pytest.raises(Overloaded), places.place("eve"):
-            pass
-        with pytest.raises(KeyError), places.place("eve"):
+    places = UploadSlots()
+    for _ in range(2):
+        with ExitStack() as stack:
+            assert taken(places, stack, ["ada"]) == AT_ONCE // (FREE_FOR_USER + 1) + 1
+            with pytest.raises(Overloaded):
+                stack.enter_context(places.place("ada", "::2"))
+        with pytest.raises(KeyError), places.place("eve", "::1"):
             raise KeyError
-        with places.place("eve"):
-            pass
-    with places.place("ada"), places.place("ada"):
-        pass
+
+
+def test_no_user_and_no_address_has_more_than_its_share() -> None:
+    with ExitStack() as stack:
+        assert taken(UploadSlots(at_once=10_000), stack, ["ada"]) == AT_ONCE_EACH
+    with ExitStack() as stack:
+        got = taken(UploadSlots(at_once=10_000), stack, names(100))
+        assert got == AT_ONCE_EACH_ADDRESS
+
+
+@pytest.mark.parametrize(("users", "ips"), [(8, 1), (8, 8), (100, 1), (20, 20), (40, 5), (5, 40)])
+def test_those_who_take_all_they_can_leave_places_for_others(users: int, ips: int) -> None:
+    places = UploadSlots()
+    with ExitStack() as stack:
+        taken(places, stack, names(users), addresses(ips))
+        for one in range(8):
+            stack.enter_context(places.place(f"newcomer {one}", f"203.0.113.{one}"))
+
+
+def test_all_places_are_never_more_than_there_are() -> None:
+    with ExitStack() as stack:
+        everyone = zip(names(250), addresses(250), strict=True)
+        places = UploadSlots(at_once=16)
+        got = 0
+        for user, ip in everyone:
+            with suppress(Overloaded):
+                stack.enter_context(places.place(user, ip))
+                got += 1
+        assert got == 16

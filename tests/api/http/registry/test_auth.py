@@ -8,7 +8,7 @@ import pytest
 
 from api.app import ReiletaApp, create_app
 from reileta.security.credentials import digest
-from reileta.security.passwords import Passwords
+from reileta.security.passwords import SERVER, Passwords, Requester
 from tests.api.clients import PASSWORD, Client, registered
 from tests.api.fakes import ADDRESS, FakeNode
 
@@ -174,7 +174,7 @@ async def test_an_unknown_name_costs_a_verification_too(
     asked: list[str | None] = []
 
     class Counting(Passwords):
-        async def verify(self, hash_: str | None, password: str) -> bool:
+        async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
             asked.append(hash_)
             return False
 

@@ -182,12 +182,14 @@ async def test_updating(node: FakeNode, ada: Client, anyone: Client) -> None:
 
 
 async def test_the_same_name_in_other_letters_is_ones_own(ada: Client) -> None:
-    assert (await ada.post("/api/users/@me", {"username": "ADA"})).data["username"] == "ADA"
+    changed = {"username": "ADA", "current_password": PASSWORD}
+    assert (await ada.post("/api/users/@me", changed)).data["username"] == "ADA"
 
 
 async def test_a_taken_name_is_refused(node: FakeNode, ada: Client, bob: Client) -> None:
     for name in ("bob", "BOB", "admin", "Server"):
-        answer = await ada.post("/api/users/@me", {"username": name})
+        taken = {"username": name, "current_password": PASSWORD}
+        answer = await ada.post("/api/users/@me", taken)
         assert (answer.status, answer.code, answer.fields) == (400, 14, {"username"})
     assert node.told == []
 
@@ -369,7 +371,7 @@ async def test_deleting_oneself(node: FakeNode, ada: Client, bob: Client, anyone
     world = (await ada.put("/api/worlds", {"title": "Harbour"})).data
     await ada.put("/api/services", {"id": "com.example.voice", "title": "Voice"})
     await follows(node, bob, ada)
-    assert (await ada.delete("/api/users/@me")).data == {}
+    assert (await ada.ask("DELETE", "/api/users/@me", {"current_password": PASSWORD})).data == {}
     (deleted,) = node.deleted
     assert (deleted.user.id, deleted.worlds) == (ada.me["id"], (world["id"],))
     assert len(deleted.sessions) == 1
@@ -382,6 +384,46 @@ async def test_deleting_oneself(node: FakeNode, ada: Client, bob: Client, anyone
     credentials = {"username": "ada", "password": PASSWORD}
     assert (await anyone.post("/api/auth/login", credentials)).code == 23
     assert (await anyone.post("/api/auth/register", credentials)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("POST", {"username": "mallory"}),
+        ("POST", {"username": "ADA"}),
+        ("POST", {"email": "mallory@example.org"}),
+        ("POST", {"password": "another one altogether"}),
+        ("DELETE", {}),
+    ],
+)
+async def test_a_token_alone_takes_no_account_away(
+    node: FakeNode, ada: Client, admin: Client, method: str, change: dict[str, str]
+) -> None:
+    for path in ("@me", "ada", ada.me["id"]):
+        answer = await ada.ask(method, f"/api/users/{path}", change)
+        assert (answer.status, answer.code, answer.fields) == (400, 14, {"current_password"})
+    answer = await ada.ask(method, "/api/users/@me", {**change, "current_password": "not it"})
+    assert (answer.status, answer.code) == (401, 23)
+    assert (await ada.get("/api/users/@me")).data == ada.me
+    assert (node.told, node.deleted, node.ended) == ([], [], [])
+    proven = {**change, "current_password": PASSWORD}
+    assert (await ada.ask(method, "/api/users/@me", proven)).status == 200
+
+
+async def test_an_account_without_a_password_is_deleted_without_one(
+    app: ReiletaApp, node: FakeNode, admin: Client
+) -> None:
+    await admin.post("/api/users", {"username": "carl"})
+    carl = await node.store.users.by_name("carl")
+    assert carl is not None
+    own = await logged_in(app, node, carl)
+    assert (await own.post("/api/users/@me", {"username": "carla"})).status == 200
+    assert (await own.delete("/api/users/@me")).data == {}
+
+
+async def test_an_empty_body_by_the_name_of_json_is_none(ada: Client, admin: Client) -> None:
+    kind = {"Content-Type": "application/json"}
+    assert (await admin.ask("DELETE", "/api/users/ada", raw=b"", headers=kind)).data == {}
 
 
 async def test_admins_delete_others(node: FakeNode, ada: Client, admin: Client) -> None:
