@@ -8,7 +8,7 @@ from api.app import ReiletaApp, create_app
 from api.credentials import Auth
 from api.http.endpoint import ApiDeps, RequestContext
 from api.http.password_check import PasswordCheck
-from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, HttpRateLimits
+from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, HttpRateLimits, network
 from reileta.errors import LoginInvalid, Overloaded, TooManyRequests
 from reileta.records import User
 from reileta.rules.instance.access import Principal
@@ -130,6 +130,35 @@ async def test_what_was_not_looked_at_was_no_guess(edge: ApiDeps, ada: User) -> 
     for _ in range(GUESSES.burst + 1):
         with pytest.raises(Overloaded):
             await proofs.by_name("ada", PASSWORD, HOME)
+
+
+async def test_hashes_are_queued_by_where_they_come_from(
+    edge: ApiDeps, node: FakeNode, ada: User
+) -> None:
+    asked: list[Requester] = []
+
+    class Recording(Passwords):
+        async def hash(self, password: str, by: Requester = SERVER) -> str:
+            asked.append(by)
+            return "a hash"
+
+        async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
+            asked.append(by)
+            return True
+
+    proofs = PasswordCheck(edge, Recording())
+    await node.store.networks.add(ada.id, network(HOME))
+    office = network(OFFICE)
+    for ip, where in ((HOME, Requester(HOME, known=True)), (OFFICE, Requester(office))):
+        await proofs.by_name("ada", PASSWORD, ip)
+        await proofs.of_asker(asker(ada, ip), PASSWORD)
+        await proofs.hashed(asker(ada, ip), PASSWORD)
+        assert asked == [where] * 3
+        asked.clear()
+    with pytest.raises(LoginInvalid):
+        await proofs.by_name("nobody", PASSWORD, HOME)
+    await proofs.hashed(RequestContext(None, None, {}, HOME), PASSWORD)  # type: ignore[arg-type]
+    assert asked == [Requester(HOME)] * 2
 
 
 async def test_a_user_that_has_another_name_by_now_is_not_taken_for_its_successor(

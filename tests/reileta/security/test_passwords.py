@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from reileta.errors import Overloaded
 from reileta.security import passwords
-from reileta.security.passwords import Passwords, default_hasher
+from reileta.security.passwords import Passwords, Requester, default_hasher
 
 
 def quick() -> PasswordHasher:
@@ -107,16 +107,134 @@ async def test_no_more_hashes_run_at_once_than_there_are_cores() -> None:
     assert hasher.most == 2
 
 
+class Line:
+    """Hashes that wait for one core, which the first holds until `served`."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.hasher = GatedHasher()
+        self.hasher.gate.clear()
+        self.passwords = Passwords(self.hasher, cores=1)
+        self.order: list[str] = []
+        self.sent_away: list[str] = []
+        self._nursery = nursery
+
+    async def ask(self, name: str, network: str = "", *, known: bool = False) -> None:
+        """Has a hash made for someone; it waits."""
+
+        async def wait() -> None:
+            try:
+                await self.passwords.hash("x", Requester(network, known))
+            except Overloaded:
+                self.sent_away.append(name)
+            else:
+                self.order.append(name)
+
+        self._nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+
+    async def served(self) -> list[str]:
+        """In which order the others had their turn."""
+        self.hasher.gate.set()
+        while self._nursery.child_tasks:
+            await trio.sleep(0)
+        return self.order[1:]
+
+
 async def test_when_too_many_wait_the_next_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "WAITING_LIMIT", 3)
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        for _ in range(4):
+            await line.ask("early")
+        await line.ask("late")
+        assert line.sent_away == ["late"]
+        await line.served()
+    assert await line.passwords.hash("x")
+
+
+async def test_networks_take_turns() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        for name in ("first", "a1", "a2", "a3", "b1"):
+            await line.ask(name, name[0])
+        assert await line.served() == ["a1", "b1", "a2", "a3"]
+
+
+async def test_the_known_have_every_other_turn_however_many_strangers_wait() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        await line.ask("first")
+        for one in range(4):
+            await line.ask(f"s{one}", f"stranger {one}")
+        for one in range(3):
+            await line.ask(f"k{one}", "home", known=True)
+        assert await line.served() == ["k0", "s0", "k1", "s1", "k2", "s2", "s3"]
+
+
+@pytest.mark.parametrize("networks", [1, 37, 400])
+async def test_strangers_take_no_place_of_the_known(
+    monkeypatch: pytest.MonkeyPatch, networks: int
+) -> None:
+    monkeypatch.setattr(passwords, "WAITING_LIMIT", 8)
+    monkeypatch.setattr(passwords, "NETWORK_LIMIT", 4)
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        await line.ask("first")
+        for one in range(40):
+            await line.ask("s", f"stranger {one % networks}")
+        await line.ask("ada", "home", known=True)
+        assert "ada" not in line.sent_away
+        assert (await line.served())[0] == "ada"
+
+
+async def test_a_newcomer_takes_the_place_of_a_network_that_has_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passwords, "WAITING_LIMIT", 4)
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        for name in ("first", "a1", "a2", "a3", "a4", "b1"):
+            await line.ask(name, name[0])
+        assert line.sent_away == ["a4"]
+        assert await line.served() == ["a1", "b1", "a2", "a3"]
+
+
+async def test_who_goes_away_leaves_the_core_to_the_next() -> None:
     hasher = GatedHasher()
     it = Passwords(hasher, cores=1)
     hasher.gate.clear()
     async with trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(it.hash, "x")
+        nursery.start_soon(it.hash, "x")
         await wait_all_tasks_blocked()
-        with pytest.raises(Overloaded):
-            await it.hash("x")
+        for _ in range(3):
+            with trio.move_on_after(0):
+                await it.hash("x", Requester("a"))
         hasher.gate.set()
-    assert await it.hash("x")
+    with trio.fail_after(5):
+        assert await it.hash("x")
+
+
+async def test_who_goes_away_when_it_is_called_leaves_the_core_to_the_next() -> None:
+    hasher = GatedHasher()
+    it = Passwords(hasher, cores=1)
+    scope = trio.CancelScope()
+    hashed: list[str] = []
+
+    async def first() -> None:
+        await it.hash("x")
+        scope.cancel()  # the core is the second one's by now
+
+    async def second() -> None:
+        with scope:
+            await it.hash("x")
+
+    async def third() -> None:
+        hashed.append(await it.hash("x"))
+
+    hasher.gate.clear()
+    async with trio.open_nursery() as nursery:
+        for one in (first, second, third):
+            nursery.start_soon(one)
+            await wait_all_tasks_blocked()
+        hasher.gate.set()
+    assert len(hashed) == 1
