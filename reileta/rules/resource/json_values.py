@@ -4,7 +4,8 @@ There is one decoder for all of it, over HTTP and on sockets. It returns what wa
 it and names the field: it never changes a value. What that means:
 
 - A whole number (without fraction and exponent) is exact. Any other is a 64-bit float.
-- A number beyond the range of a 64-bit float, or one that would become 0, is refused.
+- A number beyond the range of a 64-bit float, or one that would become 0, is refused. So is one
+  with more digits than a float holds, unless they are the nearest float's own (`_loses_digits`).
 - A name that is given twice in one object, and half of a surrogate pair, are refused.
 - Nesting and the number of values are bounded. Both are counted before anything is decoded, in
   time that grows with the bytes alone.
@@ -45,6 +46,21 @@ _SPACES: Final = b" \t\r\n"
 _TINY: Final = re.compile(rb"[eE]-0*+(?:29[0-9]|[3-9][0-9]{2}|[0-9]{4})")
 _ZEROS: Final = b"0" * 32
 """Without so many in a row, nothing with an exponent from -289 on is too small for a float."""
+_FLOAT_DIGITS: Final = 17
+"""With so many significant digits any float is told from all others; no program writes more but of
+the float's own."""
+_EXACT_DIGITS: Final = 15
+"""So many significant digits survive in any float."""
+_MOST_DIGITS: Final = 767
+"""The most significant digits that a float has, written out."""
+_MANY: Final = b"0" * (_EXACT_DIGITS + 1)
+_MORE_DIGITS: Final = re.compile(
+    rb"(?<![0-9.])[0.]*+[1-9]"
+    rb"(?:[0-9]{17}|(?=[0-9]*\.)[0-9.]{18}|[0-9.]{15,}+[eE]\+?[0-9]|[0-9]{15,}+\.)"
+)
+"""The beginning of any number that `_loses_digits` may be true of: one with more than 17 digits, or
+16 and an exponent that is not negative, or 16 before the point. Few floats of programs have it."""
+_MANY_DIGITS: Final = re.compile(rb"-?[0-9.]{16,}+(?:[eE][-+]?[0-9]++)?")
 _LONG: Final = b"0" * 309
 """As many digits as the largest float has."""
 _TO_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
@@ -265,6 +281,7 @@ def _has_other_values(value: object) -> bool:
 # What a decoder does not say ---------------------------------------------------------------------
 
 _VANISHES: Final = "must be 0, or larger than a 64-bit float takes for 0"
+_LOSSY: Final = "must have no more digits than a 64-bit float holds, or neither . nor exponent"
 _INFINITE: Final = "must be within the range of a 64-bit float"
 
 
@@ -284,7 +301,14 @@ def _has_odd_numbers(text: bytes) -> bool:
     if (b"e-" in text or b"E-" in text) and _TINY.search(text) is not None:
         return True
     digits = text.translate(_TO_ZEROS)
-    return _LONG in digits or _ZEROS in text
+    if _LONG in digits or _ZEROS in text:
+        return True
+    if _MANY not in digits.translate(None, b"."):
+        return False
+    bones = _bones(text)
+    if _MORE_DIGITS.search(bones) is None:
+        return False
+    return any(map(_loses_digits, _MANY_DIGITS.findall(bones)))
 
 
 def _ensure_numbers(text: bytes) -> None:
@@ -301,6 +325,29 @@ def _ensure_numbers(text: bytes) -> None:
     if faults:
         _name_fault(text)
         raise Unkept("", faults[0])
+
+
+def _loses_digits(number: bytes) -> bool:
+    """Whether a finite number with a fraction or an exponent is not what its float shows.
+
+    With up to 17 significant digits, a fraction is taken for its nearest float: that is what every
+    program means by it (0.1 is no float either). A whole number, and one with more digits, must be
+    what the float is when it is written with as many digits: else something is lost.
+    """
+    if number.isdigit() or (number[:1] == b"-" and number[1:].isdigit()):
+        return False  # a whole number is exact
+    mantissa, _, exponent = number.lower().lstrip(b"-").partition(b"e")
+    whole, _, fraction = mantissa.partition(b".")
+    given = (whole + fraction).lstrip(b"0").rstrip(b"0")
+    if len(given) <= _EXACT_DIGITS:
+        return False
+    is_fraction = int(exponent[:8] or b"0") < len(fraction.rstrip(b"0"))
+    if is_fraction and len(given) <= _FLOAT_DIGITS:
+        return False
+    if len(given) > _MOST_DIGITS:
+        return True
+    shown = f"{float(number):.{len(given) - 1}e}".lstrip("-").partition("e")[0]
+    return shown.replace(".", "").encode() != given
 
 
 def _is_not_zero(number: str) -> bool:
@@ -382,7 +429,9 @@ def _number_fault(said: str) -> str | None:
         return None
     if not math.isfinite(value):
         return _INFINITE if said.strip("-")[:1].isdigit() else None
-    return _VANISHES if value == 0 and _is_not_zero(said) else None
+    if value == 0:
+        return _VANISHES if _is_not_zero(said) else None
+    return _LOSSY if said[-1:].isdigit() and _loses_digits(said.encode()) else None
 
 
 def _dotted(path: list[str | int]) -> str:

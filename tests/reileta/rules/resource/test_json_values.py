@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Context, Decimal
 
 import pytest
 from hypothesis import given
@@ -165,6 +166,13 @@ def test_values_and_depth_are_counted_as_if_they_were_followed(
         ('{"a":1e-400}', "a", "must be 0"),
         ('{"a":[0,-0.' + "0" * 330 + "1]}", "a.1", "must be 0"),
         ('{"a":0.' + "0" * 40 + "1e-289}", "a", "must be 0"),
+        ("9007199254740993.0", "", "digits"),
+        ('{"a":-9007199254740993e0}', "a", "digits"),
+        ('{"a":[9.007199254740993E+15]}', "a.0", "digits"),
+        ('{"a":123456789012345678901234567890.5}', "a", "digits"),
+        ('{"a":12345678901234567.5}', "a", "digits"),
+        ('{"a":3.14159265358979323846}', "a", "digits"),
+        ('{"a":0.000' + "1" * 900 + "}", "a", "digits"),
         ('{"a":{"b":1,"c":2,"b":3}}', "a.b", "twice"),
         ('{"a":1,"a":1}', "a", "twice"),
         ('{"a":"\\u003a\\u003A","b":1,"b":2}', "b", "twice"),
@@ -189,6 +197,15 @@ def test_what_can_not_be_kept_is_named(text: str, path: str, what: str) -> None:
         ("1" + "0" * 308, 10**308),
         ("-9007199254740993", -9007199254740993),
         ("0e-999", 0.0),
+        ("9007199254740992.0", 9007199254740992.0),
+        ("0.10000000000000001", 0.1),
+        ("5.684341886080802E-14", 2.0**-44),
+        (f"{0.1:.55f}", 0.1),
+        (f"{1e23:.1f}", 1e23),
+        ("1e23", 1e23),
+        ("3.14159265358979310000", math.pi),
+        ('"9007199254740993.0"', "9007199254740993.0"),
+        ('{"9007199254740993.0":1}', {"9007199254740993.0": 1}),
         ("-0.0", -0.0),
         ("0." + "0" * 400, 0.0),
         ("5e-324", 5e-324),
@@ -227,6 +244,25 @@ numbers = st.one_of(
 )
 
 
+def loses_digits(text: str) -> bool:
+    """Whether the nearest float, written with as many digits, is another number."""
+    given = Decimal(text).normalize(Context(prec=10_000))
+    digits = len(given.as_tuple().digits)
+    fraction = int(given.as_tuple().exponent) < 0
+    if digits <= 15 or (digits <= 17 and fraction) or not math.isfinite(float(text)):
+        return False
+    return Decimal(f"{float(text):.{digits - 1}e}") != given
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(17, 800))
+def test_a_float_may_be_written_with_as_many_digits_as_one_likes(
+    number: float, digits: int
+) -> None:
+    for text in (f"{number:.{digits}e}", f"{number:.{digits}g}"):
+        kept = decode(text, limit_bytes=LIMIT)
+        assert isinstance(kept, int) or same(kept, number)
+
+
 @given(numbers)
 def test_a_number_is_kept_as_it_is_or_refused(text: str) -> None:
     whole = text.lstrip("-").isdigit()
@@ -236,12 +272,14 @@ def test_a_number_is_kept_as_it_is_or_refused(text: str) -> None:
         and expected == 0
         and any(c in "123456789" for c in text.split("e")[0].split("E")[0])
     )
+    loses = not whole and loses_digits(text)
     try:
         kept = decode(text, limit_bytes=LIMIT)
     except MessageInvalid:
-        assert zero or abs(float(text)) == math.inf
+        assert zero or loses or abs(float(text)) == math.inf
     else:
         assert not zero
+        assert not loses
         assert same(kept, expected) or (kept, expected) == (0, 0)
         assert same(decode(encode(kept), limit_bytes=LIMIT), kept)
 
