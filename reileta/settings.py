@@ -84,7 +84,8 @@ class Settings(BaseSettings):
 
     # Limits
     rate_limits: Literal["on", "off"] = "on"
-    """`off` lifts the limits of HTTP and of messages a second alike, never those of size."""
+    """`off` lifts the limits of HTTP, of messages a second and of seats per user, never those of
+    size."""
     body_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """How large a JSON body over HTTP may be."""
     file_limit_bytes: int = Field(default=512 * MIB, ge=1 * MIB)
@@ -105,6 +106,9 @@ class Settings(BaseSettings):
     """How many documents (and resources of a host's own types) one user may own."""
     user_documents_bytes: int = Field(default=16 * MIB, ge=0)
     """What the documents of one user may come to."""
+    seats_per_user: int = Field(default=4, ge=0)
+    """Seats that the sessions of one user may have in one instance; 0, or `--rate-limits off`,
+    lifts the limit."""
     shares_per_resource: int = Field(default=500, ge=0)
     """With how many users one resource may be shared."""
     moderations_per_user: int = Field(default=10_000, ge=1)

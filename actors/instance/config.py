@@ -40,4 +40,5 @@ def instance_limits(settings: Settings) -> InstanceLimits:
         retained_keys=64,
         retained_bytes=64 * 1024,
         candidates=4096,
+        seats_per_user=settings.seats_per_user if settings.rate_limits == "on" else 0,
     )

@@ -25,6 +25,7 @@ from reileta.errors import (
     Overloaded,
     PermissionDenied,
     PlayerNotFound,
+    QuotaReached,
     UserNotFound,
 )
 from reileta.protocol import commands
@@ -148,6 +149,7 @@ COMMANDS: Final = (
             MessageInvalid,
             InstanceNotFound,
             InstanceFull,
+            QuotaReached,
             NotAllowed,
             Banned,
             Overloaded,

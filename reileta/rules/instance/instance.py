@@ -71,6 +71,7 @@ class Instance(InstanceState):
             InstanceNotFound: it is closed.
             Banned: the user is, and is neither the owner nor an admin.
             NotAllowed: its access does not let the user in.
+            QuotaReached: the user has as many seats here as one user may have.
             InstanceFull: no seat is free.
         """
         self.ensure_open()
@@ -84,6 +85,7 @@ class Instance(InstanceState):
         if not held:
             if not self.may_enter(who.user, who.friends, who.administers):
                 raise NotAllowed
+            self.ensure_seat_of_user(who.user)
             if self.free <= 0:
                 raise InstanceFull
         out: list[Happening] = []

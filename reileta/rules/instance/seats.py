@@ -54,6 +54,10 @@ class Seats:
             return []
         return [player for player in self._players.values() if player.user == user]
 
+    def count_of(self, user: str) -> int:
+        """How many players a user has, those in their grace included."""
+        return self._users.get(user, 0)
+
     def in_grace(self, session: str) -> bool:
         return session in self._grace
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from reileta.errors import Banned, InstanceNotFound
+from reileta.errors import Banned, InstanceNotFound, QuotaReached
 from reileta.records import Ban
 from reileta.records import Instance as Record
 from reileta.rules import tags, visibility
@@ -45,6 +45,7 @@ class InstanceLimits:
         candidates: entries of all three states together.
         invitations: users invited in the instance's life.
         moderators, bans, mutes: how many there may be of each.
+        seats_per_user: seats of one user's sessions, held ones included; 0: any number.
     """
 
     grace_ms: int = 10_000
@@ -59,6 +60,7 @@ class InstanceLimits:
     moderators: int = 64
     bans: int = 4096
     mutes: int = 4096
+    seats_per_user: int = 0
 
 
 class InstanceState:
@@ -380,3 +382,16 @@ class InstanceState:
             return
         if self.moderation.banned(who.user, now):
             raise Banned
+
+    def ensure_seat_of_user(self, user: str) -> None:
+        """Whether one more session of a user may take a seat. A seat that is held for the user is
+        counted when it is taken, for nobody who has one is inside.
+
+        Raises:
+            QuotaReached: it has as many seats here as one user may have.
+        """
+        limit = self.limits.seats_per_user
+        if 0 < limit <= self.seats.count_of(user):
+            raise QuotaReached.field(
+                "instance", f"one user may have at most {limit} seats in it: leave with one first"
+            )

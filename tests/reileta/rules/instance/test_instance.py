@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.errors import InstanceFull, MessageInvalid, NotInInstance
+from reileta.errors import InstanceFull, MessageInvalid, NotInInstance, QuotaReached
 from reileta.rules.instance.events import Closed, Joined, Left, MasterChanged
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Spoken
 from reileta.rules.instance.retained import Retained
@@ -195,3 +195,43 @@ def test_what_is_retained_is_bounded() -> None:
         instance.speak(one.id, "b", None, None, b"1", 5)
     with pytest.raises(MessageInvalid):
         instance.speak(one.id, "a", None, None, b"12345678", 5)
+
+
+def test_one_user_has_so_many_seats_and_no_more() -> None:
+    instance = room(capacity=8, seats_per_user=2)
+    first, _ = instance.join(visitor(1, session=0), 0)
+    instance.join(visitor(1, session=1), 1)
+    before = list(instance.players)
+    with pytest.raises(QuotaReached, match="instance: one user may have at most 2 seats"):
+        instance.join(visitor(1, session=2), 2)
+    assert list(instance.players) == before
+    instance.lost(first.session, 3)  # a seat in its grace is still the user's
+    with pytest.raises(QuotaReached):
+        instance.join(visitor(1, session=2), 4)
+    assert instance.join(visitor(1, session=0), 5)[0] == first, "coming back takes no further seat"
+    filled(instance, 2, 3, now=6)
+    instance.leave(first.session, 8)
+    instance.join(visitor(1, session=2), 9)
+    for owner in (visitor(0), visitor(7, admin=True)):
+        instance.join(owner, 10)
+
+
+def test_a_held_seat_counts_among_those_of_its_user() -> None:
+    instance = room(capacity=2, seats_per_user=1)
+    instance.candidate(visitor(1), 0)
+    instance.join(visitor(1, session=1), 1)
+    with pytest.raises(QuotaReached):
+        instance.join(visitor(1, session=2), 2)
+
+
+def test_the_quota_is_judged_after_the_access_and_before_the_capacity() -> None:
+    instance = room(capacity=1, seats_per_user=1)
+    instance.join(visitor(1), 0)
+    with pytest.raises(QuotaReached):
+        instance.join(visitor(1, session=1), 1)
+
+
+def test_without_the_quota_one_user_may_have_every_seat() -> None:
+    instance = room(capacity=8)
+    for session in range(8):
+        instance.join(visitor(1, session=session), session)
