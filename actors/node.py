@@ -117,6 +117,7 @@ class Node:
             directory=directory,
             metrics=metrics,
             hub=hub,
+            backlog_limit_bytes=settings.backlog_limit_bytes,
             paced=settings.rate_limits == "on",
         )
         self._visibility = InstanceVisibility(store, directory, address)

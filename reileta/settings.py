@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     """Messages that one WebSocket may send at once."""
     backlog_limit_bytes: int = Field(default=1 * MIB, ge=64 * KIB)
     """What may wait for one WebSocket that can't keep up; over it, close code 4008. At half of it,
-    the players who fill it are held back."""
+    the users who fill it are held back."""
     connections: int = Field(default=10_000, ge=1)
     """Open connections at once; further ones are refused with 503 or 1013."""
     connections_per_address: int = Field(default=256, ge=0)

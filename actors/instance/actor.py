@@ -78,6 +78,7 @@ from reileta.ids import at, new_id
 from reileta.protocol import commands, events
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
+from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.events import (
     CandidateChanged,
     Closed,
@@ -154,6 +155,7 @@ class InstanceActor(Actor[InstanceMessage]):
             self._encoder,
             around.directory,
             around.clock,
+            self._data_rates(),
             paced=around.paced,
         )
         self._publisher = Publisher(
@@ -199,6 +201,13 @@ class InstanceActor(Actor[InstanceMessage]):
         if not exists:
             self._moderation.vanish()
         await self.flush()  # for there may be no message for a long time
+
+    def _data_rates(self) -> InstanceRates:
+        """The rates of those inside, which outlive a crash."""
+        rates = self._recovery.rates
+        if rates is None:
+            rates = self._recovery.rates = InstanceRates(self._around.backlog_limit_bytes)
+        return rates
 
     def _later(self, delay_s: float, message: ContinueQueueRound | RetryWrites) -> None:
         if delay_s > 0:
@@ -376,7 +385,7 @@ class InstanceActor(Actor[InstanceMessage]):
         others, data = self._encoder.left(left)
         aside = self._encoder.aside(left)
         self._encoder.forget(player.id)
-        self._relay.forget(player.id)
+        self._relay.forget(player)
         seated = self._recovery.seated.pop(player.session, None)
         sinks = () if seated is None else tuple(seated.sinks)
         for sink in sinks:

@@ -26,6 +26,8 @@ class InstanceConfig:
     directory: Directory
     metrics: Metrics
     hub: Ref[HubMessage]
+    backlog_limit_bytes: int = 1 << 20
+    """What may wait for one socket."""
     paced: bool = True
     """Whether players are held back who say more than others can take in."""
 

@@ -13,6 +13,7 @@ from actors.runtime.ref import Ref
 from reileta import records
 from reileta.errors import ReiletaError
 from reileta.rules.instance.access import Visitor
+from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
 
@@ -42,7 +43,8 @@ class PendingWrites:
 class RecoveryState:
     """What a fresh incarnation of an instance starts from: those inside, by session in the order of
     joining; what the database last said, should it be away; and of the one before (None: there was
-    none before) what it had yet to say, its rules, and its deeds that may not be written yet."""
+    none before) what it had yet to say, its rules, its deeds that may not be written yet, and how
+    much its users say."""
 
     record: records.Instance
     bans: tuple[records.Ban, ...] = ()
@@ -51,6 +53,7 @@ class RecoveryState:
     fanout: Fanout | None = None
     rules: Instance | None = None
     deeds: list[PendingWrites] = field(default_factory=list)
+    rates: InstanceRates | None = None
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

@@ -14,11 +14,12 @@ from reileta.clock import Clock
 from reileta.errors import Detail, ReiletaError, TooManyRequests
 from reileta.protocol import commands
 from reileta.protocol.frames import answer, failure
-from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, DataRate
-from reileta.rules.instance.instance import TO_ALL, Instance
+from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, DataRate, InstanceRates
+from reileta.rules.instance.instance import TO_ALL, Instance, Player
 
 SAID_TOO_MUCH: Final = (
-    f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second for now"
+    f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second"
+    " and {} KiB at once for now"
 )
 
 
@@ -33,6 +34,7 @@ class DataRelay:
         encoder: InstanceFrames,
         directory: Directory,
         clock: Clock,
+        rates: InstanceRates,
         *,
         paced: bool,
     ) -> None:
@@ -44,14 +46,15 @@ class DataRelay:
         self._directory = directory
         self._clock = clock
         self._paced = paced
-        self._paces: dict[str, DataRate] = {}
+        self._rates = rates
+        self._paces: dict[str, DataRate] = {}  # by player: its user's
 
     def speak(self, message: SendData) -> None:
         """One message of a player; what the rules say against it is answered to its socket."""
         sink, player = message.sink, message.player
-        pace = self._paces.get(player)
+        pace = self._paces.get(player) or self._pace_of(player)
         try:
-            if pace is not None and pace.held and self._paced:
+            if pace is not None and (pace.held or self._rates.held) and self._paced:
                 self._ensure_fair(pace, len(message.data))
             spoken = self._rules.speak(
                 player, message.key, message.at, message.to, message.data, self._now()
@@ -62,8 +65,6 @@ class DataRelay:
             )
             return
         if not spoken.dropped:
-            if pace is None:
-                pace = self._paces[player] = DataRate()
             voice = self._encoder.voice(player)
             key = message.key
             if key is None and message.at is None:
@@ -84,13 +85,25 @@ class DataRelay:
         if message.state is not None:
             self._fanout.private(sink, answer(commands.INSTANCE_DATA, message.state, self._id))
 
-    def forget(self, player: str) -> None:
-        """A player is gone."""
-        self._paces.pop(player, None)
+    def forget(self, player: Player) -> None:
+        """A player is gone; what its user said is remembered for a while."""
+        self._paces.pop(player.id, None)
+        if not self._rules.seats.count_of(player.user):
+            self._rates.went(player.user, self._now())
+
+    def _pace_of(self, player_id: str) -> DataRate | None:
+        """The rate of a player that says something for the first time; None: it is not inside."""
+        player = self._rules.players.get(player_id)
+        if player is None:
+            return None
+        pace = self._paces[player_id] = self._rates.of(player.user)
+        return pace
 
     def _ensure_fair(self, pace: DataRate, size: int) -> None:
-        if not pace.allows(size, self._now()):
-            raise TooManyRequests(1.0, Detail("data", SAID_TOO_MUCH))
+        users = len(self._rules.seats.users)
+        if not self._rates.allows(pace, size, self._now(), users):
+            at_once = self._rates.burst(users) // 1024
+            raise TooManyRequests(1.0, Detail("data", SAID_TOO_MUCH.format(at_once)))
 
     def _now(self) -> int:
         return self._clock.now_ms()

@@ -2,9 +2,9 @@
 
 Overflow policy (PROTOCOL §7): of frames with a key, older ones give way to the newest of the same
 key, which takes the newest's place, so no sender's messages change their order. Frames without a
-key are never dropped. When half of the limit waits, the players whose share of it is the largest
-are held back (`reileta/rules/instance/data_rate.py`). More than the limit: `push` says so, and the
-socket is closed (4008).
+key are never dropped. When half of the limit waits, the users whose share of it is the largest are
+held back (`reileta/rules/instance/data_rate.py`); when a sixteenth more waits, all in the instances
+whose frames come are. More than the limit: `push` says so, and the socket is closed (4008).
 
 As long as a socket keeps up nothing here runs. Under overload pushing must stay cheap, so batches
 are kept as they are, shared by all sockets, and only taken apart to conflate: before the next
@@ -35,6 +35,7 @@ class Backlog:
     """
 
     __slots__ = (
+        "_all_at",
         "_allowance",
         "_conflate_at",
         "_dirty",
@@ -55,6 +56,7 @@ class Backlog:
         self._dirty = False
         self._conflate_at = CONFLATE_FROM
         self._press_at = limit_bytes // 2
+        self._all_at = limit_bytes // 2 + limit_bytes // PRESS_STEPS
         self._allowance = 0
 
     def push(self, pieces: Sequence[Piece], sent: int = 0) -> bool:
@@ -90,6 +92,8 @@ class Backlog:
             hold_back_loudest(self._shares())
             # A few times until it is full, for this looks at all that waits.
             self._press_at = self.size + self.limit // PRESS_STEPS
+        if self.size > self._all_at:
+            _hold_all_back(pieces)
         return self.size <= self.limit + self._allowance
 
     def _shares(self) -> Iterator[tuple[DataRate, int]]:
@@ -203,3 +207,11 @@ class Backlog:
         self.size = 0 if self._partial is None else len(self._partial)
         self._dirty = False
         self._allowance = 0
+
+
+def _hold_all_back(pieces: Sequence[Piece]) -> None:
+    """Holds back all in the instances that the pieces come from."""
+    for batch, _, _ in pieces:
+        pace = next(filter(None, batch.paces or ()), None)
+        if pace is not None:
+            pace.hold_all_back()
