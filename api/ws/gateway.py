@@ -24,6 +24,7 @@ from api.credentials import Auth, credential_from
 from api.http.endpoint import DEPRECATION
 from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog, debugging
+from api.ws.message_rate import UserRates
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
 from reileta.errors import NotImplementedHere
@@ -82,6 +83,7 @@ class Gateway:
         self.node = node
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)
+        self.rates = UserRates(node.settings)
         self._connections: set[ClientConnection] = set()
         self._numbers = itertools.count(1)
         self._debug = debugging()
@@ -91,7 +93,9 @@ class Gateway:
 
     async def serve(self, wire: Transport, principal: Principal | None) -> None:
         """Serves one socket until it ends. `principal` is None when no credential came with it."""
-        connection = RegistryConnection(self.node, self.auth, self.sampler, wire, self.new_log())
+        connection = RegistryConnection(
+            self.node, self.auth, self.sampler, wire, self.new_log(), self.rates
+        )
         await self.serve_connection(connection, principal)
 
     def new_log(self) -> ConnectionLog:

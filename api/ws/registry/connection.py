@@ -17,7 +17,7 @@ from api.credentials import Auth
 from api.errors import close_code_of
 from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog
-from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, weight
+from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.registry.messages import (
     DATA_DEPTH,
     ClientMessage,
@@ -82,6 +82,7 @@ class RegistryConnection:
         "_log",
         "_message",
         "_node",
+        "_rates",
         "_sampler",
         "_session",
         "_span",
@@ -90,7 +91,13 @@ class RegistryConnection:
     )
 
     def __init__(
-        self, node: GatewayPort, auth: Auth, sampler: Sampler, wire: Transport, log: ConnectionLog
+        self,
+        node: GatewayPort,
+        auth: Auth,
+        sampler: Sampler,
+        wire: Transport,
+        log: ConnectionLog,
+        rates: UserRates,
     ) -> None:
         self.wire = wire
         self._log = log
@@ -102,6 +109,7 @@ class RegistryConnection:
         self._message: ClientMessage | None = None
         self._span = current.get()
         self._allowance = MessageRate(node.settings)
+        self._rates = rates
 
     # From the wire -----------------------------------------------------------------------------
 
@@ -264,6 +272,8 @@ class RegistryConnection:
                     raise
             else:
                 break
+        if self._allowance.shared is None:
+            self._allowance.shared = self._rates.opened(principal.user.id)
         self.principal = principal
 
     async def _subscribe(self, message: ClientMessage) -> None:
@@ -379,5 +389,8 @@ class RegistryConnection:
         span = self._begin()
         if self._log.observes(span):
             self._log.closed(span)
+        if self._allowance.shared is not None and self.principal is not None:
+            self._allowance.shared = None
+            self._rates.closed(self.principal.user.id)
         if self._session is not None:
             self._session.signal(Detach(self.wire))

@@ -22,7 +22,7 @@ from actors.session.messages import OpenSocket, PatchState
 from api.errors import close_code_of
 from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog
-from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, weight
+from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport
 from reileta.errors import Overloaded, ReiletaError
 from reileta.protocol import session_frames
@@ -56,6 +56,7 @@ class SessionConnection:
         wire: Transport,
         log: ConnectionLog,
         principal: Principal,
+        rates: UserRates,
     ) -> None:
         self.wire = wire
         self.principal: Principal | None = principal
@@ -65,6 +66,8 @@ class SessionConnection:
         self._log = log
         self._session: Ref[SessionMessage] | None = None
         self._allowance = MessageRate(node.settings)
+        self._rates = rates
+        self._user = principal.user.id
         self._owed: dict[str, float] = {}
         """Events that the client has not acknowledged, with the time by which it must."""
         self._unanswered: set[str] = set()
@@ -79,6 +82,7 @@ class SessionConnection:
 
     def opened(self) -> None:
         """The socket is there, and its first trace begins."""
+        self._allowance.shared = self._rates.opened(self._user)
         span = self._begin()
         if self._log.observes(span):
             self._log.opened(span)
@@ -146,6 +150,9 @@ class SessionConnection:
         span = self._begin()
         if self._log.observes(span):
             self._log.closed(span)
+        if self._allowance.shared is not None:
+            self._allowance.shared = None
+            self._rates.closed(self._user)
         if self._session is not None:
             self._session.signal(Detach(self))
 

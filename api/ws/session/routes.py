@@ -59,7 +59,9 @@ class SessionSockets:
 
     async def _serve(self, wire: Transport, principal: Principal) -> None:
         gateway = self._gateway
-        line = SessionConnection(gateway.node, gateway.sampler, wire, gateway.new_log(), principal)
+        line = SessionConnection(
+            gateway.node, gateway.sampler, wire, gateway.new_log(), principal, gateway.rates
+        )
         try:
             await gateway.serve_connection(line, principal)
         finally:

@@ -156,3 +156,27 @@ async def test_clients_come_back_at_different_times(nursery: trio.Nursery) -> No
     said = {gateway._come_back() for _ in range(200)}
     assert said <= {f"come back in {s} s" for s in range(1, RETURN_SPREAD_S + 1)}
     assert len(said) > RETURN_SPREAD_S / 2
+
+
+async def test_opening_sockets_one_after_the_other_lifts_no_limit(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    node = FakeNode(Settings(messages_burst=10, messages_per_s=1))
+    gateway = Gateway(port(node), auth())
+    codes = []
+    for _ in range(4):
+        wire = FakeWire(nursery)
+        nursery.start_soon(gateway.serve, wire, principal())
+        await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
+        await wait_all_tasks_blocked()
+        codes.append(wire.close_code)
+        await wire.inbox.aclose()
+        await wait_all_tasks_blocked()
+    assert codes == [0, 0, 1008, 1008]
+    assert (len(gateway), len(gateway.rates)) == (0, 1)
+    mock_clock.jump(10)
+    wire = FakeWire(nursery)
+    nursery.start_soon(gateway.serve, wire, principal())
+    await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
+    await wait_all_tasks_blocked()
+    assert wire.close_code == 0

@@ -12,7 +12,7 @@ from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, current
 from api.ws.connection_log import ConnectionLog
-from api.ws.message_rate import FRAMES_PER_MESSAGE
+from api.ws.message_rate import FRAMES_PER_MESSAGE, UserRates
 from api.ws.registry.connection import ASK_TIMEOUT_S, RegistryConnection
 from api.ws.registry.messages import is_deep
 from reileta.errors import (
@@ -31,7 +31,12 @@ PLACE = "i_00000000-0000-4000-8000-000000000001"
 def connection(wire: FakeWire, node: FakeNode | None = None, **known: Any) -> RegistryConnection:
     node = node or FakeNode()
     return RegistryConnection(
-        port(node), auth(**known), Sampler(0), wire, ConnectionLog(1, debug=True)
+        port(node),
+        auth(**known),
+        Sampler(0),
+        wire,
+        ConnectionLog(1, debug=True),
+        UserRates(node.settings),
     )
 
 

@@ -13,6 +13,7 @@ from actors.instance.messages import Detach
 from actors.runtime.trace import Sampler
 from actors.session.messages import OpenSocket, PatchState
 from api.ws.connection_log import ConnectionLog
+from api.ws.message_rate import UserRates
 from api.ws.session.connection import UNANSWERED, SessionConnection
 from reileta.errors import AlreadyConnected, Overloaded, PayloadTooLarge
 from reileta.protocol.frames import encode
@@ -28,7 +29,10 @@ class Talk:
         self.node = FakeNode(Settings(**{"rate_limits": "off", **settings}))
         self.wire = FakeWire(nursery)
         log = ConnectionLog(1, debug=False)
-        self.line = SessionConnection(port(self.node), Sampler(0), self.wire, log, principal())
+        rates = UserRates(self.node.settings)
+        self.line = SessionConnection(
+            port(self.node), Sampler(0), self.wire, log, principal(), rates
+        )
 
     def say(self, id_: str, **changes: Any) -> None:
         message = {
