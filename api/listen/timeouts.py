@@ -12,6 +12,8 @@ from reileta.settings import KIB
 
 PROGRESS_BYTES: Final = 64 * KIB
 """A client that sends or reads less than this in `Timeouts.progress_s` makes no progress."""
+PROGRESS_S: Final = 60.0
+"""A client has so many seconds for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Timeouts:
     handshake_s: float = 10
     head_s: float = 10
     idle_s: float = 75
-    progress_s: float = 60
+    progress_s: float = PROGRESS_S
     half_closed_s: float = 1
     linger_s: float = 2
     tick_s: float = 0.5

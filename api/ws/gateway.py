@@ -158,6 +158,8 @@ class Gateway:
             if wire.closing_at is not None:
                 if now > wire.closing_at + wire.close_timeout_s:
                     wire.cut()
+            elif wire.progress_by is not None and now > wire.progress_by:
+                wire.give_up()
             elif wire.pinged_at is not None:
                 if now > wire.pinged_at + settings.keepalive_timeout_s:
                     wire.cut()

@@ -43,7 +43,7 @@ CLOSES: Final = {
     "1013": "Too many connections, or the session could not be served: come back in a while.",
     "4000": "The credential is no longer valid: log in again.",
     "4001": "No credential came in time.",
-    "4008": "More waited for the client than is kept: read faster, use keys.",
+    "4008": "More waited for the client than is kept, or it did not read: read faster, use keys.",
 }
 
 REGISTRY_SOCKET: Final = Socket(

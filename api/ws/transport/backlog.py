@@ -121,14 +121,20 @@ class Backlog:
         return (batch, start, end) if start < end else None
 
     def views(self, limit_bytes: int | None = None) -> list[memoryview]:
-        """What to send next; what of it was sent is then told with `taken`."""
-        views = [] if self._partial is None else [self._partial]
-        total = sum(map(len, views))
+        """What to send next, `limit_bytes` at most; `taken` is told what of it was sent."""
+        views = [] if self._partial is None else [self._partial[:limit_bytes]]
+        if limit_bytes is None:
+            for batch, start, end in self._pieces:
+                if len(views) >= MAX_VIEWS:
+                    break
+                views.append(batch.view[start:end])
+            return views
+        left = limit_bytes - sum(map(len, views))
         for batch, start, end in self._pieces:
-            if len(views) >= MAX_VIEWS or (limit_bytes is not None and total >= limit_bytes):
+            if left <= 0 or len(views) >= MAX_VIEWS:
                 break
-            views.append(batch.view[start:end])
-            total += end - start
+            views.append(batch.view[start : min(end, start + left)])
+            left -= end - start
         return views
 
     def taken(self, sent: int) -> None:

@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 from actors.delivery.fanout import Batch, Piece
 from actors.delivery.sink import InstanceHandle
 from actors.runtime.failures import capture_failure
+from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.transport.backlog import Backlog
 from reileta.observability.log_events import CONNECTION_FAILED
@@ -84,7 +85,8 @@ class TransportClosed(Exception):
 class Transport(ABC):
     """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
 
-    `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch.
+    `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch, as
+    is `progress_by`, by which the client must have read more of what waits (None: nothing waits).
     `refusing`: this side closed, and takes no more messages; those that came before the client's
     own goodbye are still taken. `overhead` counts the frames that came in and were no messages
     (pings, pongs, parts of messages), for whoever limits the rate. `scope` is cancelled to cut the
@@ -100,6 +102,7 @@ class Transport(ABC):
         "_listener",
         "_metrics",
         "_nursery",
+        "_owed",
         "close_timeout_s",
         "closing_at",
         "heard_at",
@@ -107,6 +110,7 @@ class Transport(ABC):
         "over_limit",
         "overhead",
         "pinged_at",
+        "progress_by",
         "refusing",
         "remote",
         "scope",
@@ -131,6 +135,8 @@ class Transport(ABC):
         self._nursery = nursery
         self._metrics = metrics
         self._backlog = Backlog(backlog_limit_bytes)
+        self.progress_by: float | None = None
+        self._owed = 0
         self._flushing = False
         self._listener: Listener | None = None
         self._deflate = False
@@ -164,6 +170,11 @@ class Transport(ABC):
             self.refusing = True
             self.closing_at = trio.current_time()
             self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
+
+    def give_up(self) -> None:
+        """Ends the connection of a client that does not read, however often it answers pings."""
+        self._drop_backlog()
+        self.close(4008, "too slow")
 
     def cut(self) -> None:
         """Ends the connection at once."""
@@ -208,11 +219,10 @@ class Transport(ABC):
         before, conflated = backlog.size, backlog.conflated
         fits = backlog.push(pieces, sent)
         self._account(before, conflated)
+        if self.progress_by is None:
+            self._expect_progress()
         if not fits and self.state is TransportState.OPEN:
-            before = backlog.size
-            backlog.clear()
-            self._account(before, backlog.conflated)
-            self._metrics.too_slow += 1
+            self._drop_backlog()
             self.close_timeout_s = SLOW_CLOSE_TIMEOUT_S
             self.close(4008, "too slow")
         elif not fits:
@@ -220,6 +230,26 @@ class Transport(ABC):
         if not self._flushing:
             self._flushing = True
             self._nursery.start_soon(self._flush_contained)
+
+    def _drop_backlog(self) -> None:
+        """The client is too slow: nothing more of what waits is sent."""
+        before = self._backlog.size
+        self._backlog.clear()
+        self._account(before, self._backlog.conflated)
+        self._metrics.too_slow += 1
+
+    def _expect_progress(self) -> None:
+        """From now on, the client has its time for 64 KiB of what waits, or for all of it."""
+        self._owed = min(PROGRESS_BYTES, self._backlog.size)
+        self.progress_by = trio.current_time() + PROGRESS_S
+
+    def _progressed(self, sent: int) -> None:
+        """So many bytes are on their way to the client, and none but those in the backlog wait."""
+        self._owed -= sent
+        if not self._backlog.size:
+            self.progress_by = None
+        elif self._owed <= 0:
+            self._expect_progress()
 
     def _account(self, before: int, conflated: int) -> None:
         self._metrics.backlog_bytes += self._backlog.size - before

@@ -85,6 +85,7 @@ class SocketTransport(ProtocolTransport):
             except BlockingIOError:
                 continue
             self._taken(sent)
+            self._progressed(sent)
 
     async def finish(self) -> None:
         with trio.move_on_after(self._patience_s, shield=True):
@@ -126,6 +127,7 @@ class StreamTransport(ProtocolTransport):
             data = b"".join(self._next_views(STREAM_CHUNK))
             self._taken(len(data))
             await self._stream.send_all(data)
+            self._progressed(len(data))
 
     async def finish(self) -> None:
         with trio.move_on_after(self._patience_s, shield=True):
