@@ -99,8 +99,11 @@ class Fanout:
     def watched_by(self, sink: Sink) -> bool:
         return sink in self._watchers
 
-    def add(self, sink: Sink, first: bytes | None, *, watcher: bool = False) -> None:
-        """From here on the sink gets what all get; `first`, its welcome, before everything.
+    def add(
+        self, sink: Sink, first: bytes | Sequence[Batch] | None, *, watcher: bool = False
+    ) -> None:
+        """From here on the sink gets what all get, and before it its welcome, `first`: a frame
+        or batches.
 
         A watcher gets data alone.
         """
@@ -109,8 +112,11 @@ class Fanout:
         self._sinks[sink] = None
         if watcher:
             self._watchers.add(sink)
-        welcome = None if first is None else Batch([first], snapshot=True)
-        self._edit(sink, since, self._size, welcome)
+        if not first:
+            self._edit(sink, since, self._size, None)
+            return
+        batches = (Batch([first], snapshot=True),) if isinstance(first, bytes) else first
+        self._edit_in(sink, since, batches)
 
     def remove(self, sink: Sink) -> None:
         """From here on the sink gets nothing more but what is `private` to it."""
@@ -169,6 +175,11 @@ class Fanout:
             self._absent[sink] = self._size
         self._edit(sink, since, self._size, Batch((frame,), keys, paces=paces))
 
+    def answer(self, sink: Sink, batches: Sequence[Batch]) -> None:
+        """A receiver alone gets the batches."""
+        assert sink in self._sinks
+        self._edit_in(sink, self._size, batches)
+
     def flush(self) -> int:
         """Writes to every receiver, once; returns how many frames went out."""
         if not self._frames and not self._edits:
@@ -206,6 +217,11 @@ class Fanout:
             reached += written > 0
         self.reached = reached
         return delivered
+
+    def _edit_in(self, sink: Sink, since: int, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            self._edit(sink, since, self._size, batch)
+            since = self._size
 
     def _edit(self, sink: Sink, start: int, end: int, frame: Batch | None) -> None:
         edits = self._edits.get(sink)

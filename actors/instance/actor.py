@@ -330,13 +330,15 @@ class InstanceActor(Actor[InstanceMessage]):
         seated.session = message.session  # it may have been put away, and started anew
         self._relay.heed_watchers()  # one may have begun before this instance could be told
         self._carry_out(happenings)
-        welcome = None if message.state is None else self._encoder.welcome(player, message.state)
+        welcome = (
+            None if message.state is None else self._encoder.welcome_parts(player, message.state)
+        )
         seated.sinks[sink] = None
         sink.seats[self._id] = InstanceHandle(self.context.ref, player.id)
         if not again:
             self._fanout.add(sink, welcome)
         elif welcome is not None:
-            self._fanout.private(sink, welcome)
+            self._fanout.answer(sink, welcome)
         message.reply(player.id)
 
     def _exit(self, message: RemoveMember) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from actors.delivery.fanout import Batch
 from reileta.protocol import commands, events
-from reileta.protocol.frames import DataFrames, answer, encode, event
+from reileta.protocol.frames import DataFrames, answer, encode, event, fragment, payload_of
 from reileta.rules.instance.events import Left
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
+
+SHARED_FROM_BYTES: Final = 64 * 1024
+"""Larger snapshots are sent in parts that are shared: else each client that does not read would
+have a copy of its own kept for it."""
+_END: Final = b"]}}"
+LAST_PART: Final = Batch([fragment(_END, last=True)], snapshot=True)
+
+Values: TypeAlias = Mapping[str, tuple[float | None, bytes]]
+"""A player's retained values: `at` and `data` by key."""
 
 
 class PlayerView(Struct):
@@ -65,6 +76,7 @@ class InstanceFrames:
         self._id = rules.record.id
         self._introductions: dict[str, tuple[str, Raw]] = {}
         self._voices: dict[str, DataFrames] = {}
+        self._parts: dict[str, tuple[Values, bool, Batch]] = {}
 
     def voice(self, player_id: str) -> DataFrames:
         """The frames of what a player says."""
@@ -76,6 +88,7 @@ class InstanceFrames:
     def forget(self, player_id: str) -> None:
         self._introductions.pop(player_id, None)
         self._voices.pop(player_id, None)
+        self._parts.pop(player_id, None)
 
     def introduction(self, player: Player) -> Raw:
         """The player as others see it, JSON."""
@@ -108,6 +121,29 @@ class InstanceFrames:
         """The answer to one who joins: all that it must know."""
         return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player))
 
+    def welcome_parts(self, player: Player, state: bytes) -> tuple[Batch, ...]:
+        """The same, ready to be sent: a large one in several frames, of which those with the values
+        of a player are shared by all who join until the values change."""
+        if self._rules.values.total_bytes <= SHARED_FROM_BYTES:
+            return (Batch([self.welcome(player, state)], snapshot=True),)
+        nothing = encode(self._view(player, []))
+        whole = payload_of(answer(commands.INSTANCE_JOIN, state, self._id, nothing))
+        head = fragment(whole.removesuffix(_END), first=True)
+        values = self._rules.values.by_player()
+        parts = [self._part(one, kept, first=not at) for at, (one, kept) in enumerate(values)]
+        return (Batch([head], snapshot=True), *parts, LAST_PART)
+
+    def _part(self, player_id: str, values: Values, *, first: bool) -> Batch:
+        """The values of one player, in a frame that is made once."""
+        known = self._parts.get(player_id)
+        if known is not None and known[0] == values and known[1] == first:
+            return known[2]
+        views = [_retained_view(player_id, key, at, data) for key, (at, data) in values.items()]
+        text = encode(views)[1:-1]
+        batch = Batch([fragment(text if first else b"," + text)], snapshot=True)
+        self._parts[player_id] = (dict(values), first, batch)
+        return batch
+
     def restored(self, player: Player) -> bytes:
         """What one who was inside before a crash must know: the same, but as an event."""
         return event(events.INSTANCE_RESTORED, self._id, self._snapshot(player))
@@ -124,17 +160,21 @@ class InstanceFrames:
         return answer(commands.INSTANCE_LEAVE, state, self._id, place)
 
     def _snapshot(self, player: Player) -> bytes:
-        inside: Iterable[Player] = self._rules.players.values()
         retained = [
-            RetainedView(one.player, one.key, Raw(one.data), UNSET if one.at is None else one.at)
-            for one in self._rules.retained()
+            _retained_view(one.player, one.key, one.at, one.data) for one in self._rules.retained()
         ]
-        return encode(
-            WelcomeView(
-                self._id,
-                player.id,
-                self._rules.role_of(player.user),
-                [self.introduction(one) for one in inside],
-                retained,
-            )
+        return encode(self._view(player, retained))
+
+    def _view(self, player: Player, retained: list[RetainedView]) -> WelcomeView:
+        inside: Iterable[Player] = self._rules.players.values()
+        return WelcomeView(
+            self._id,
+            player.id,
+            self._rules.role_of(player.user),
+            [self.introduction(one) for one in inside],
+            retained,
         )
+
+
+def _retained_view(player: str, key: str, at: float | None, data: bytes) -> RetainedView:
+    return RetainedView(player, key, Raw(data), UNSET if at is None else at)

@@ -18,6 +18,9 @@ EMPTY: Final = b"{}"
 DEFLATE_FROM: Final = 128
 """Frames shorter than this are not compressed, in bytes."""
 
+FIN: Final = 0x80
+TEXT: Final = 0x01
+
 encode: Final = msgspec.json.Encoder().encode
 """Any value as JSON text."""
 
@@ -32,6 +35,13 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8) + payload
 
 
+def fragment(payload: bytes, *, first: bool = False, last: bool = False) -> bytes:
+    """A part of a text message that goes out as several frames, one behind the other."""
+    frame = bytearray(text_frame(payload))
+    frame[0] = (FIN if last else 0) | (TEXT if first else 0)
+    return bytes(frame)
+
+
 def payload_of(frame: bytes | memoryview) -> bytes:
     """The payload of a frame that `text_frame` made."""
     size = frame[1]
@@ -42,13 +52,17 @@ def deflate(frame: bytes | memoryview) -> bytes:
     """The same text frame compressed by permessage-deflate, without context takeover (RFC 7692).
 
     Small frames, which would hardly shrink, stay as they are: that is allowed message by message.
+    Fragments are all compressed, each without regard to those before it.
     """
-    if len(frame) < DEFLATE_FROM:
+    first, last = bool(frame[0] & TEXT), bool(frame[0] & FIN)
+    if len(frame) < DEFLATE_FROM and first and last:
         return bytes(frame)
     compressor = zlib.compressobj(wbits=-15)
     data = compressor.compress(payload_of(frame)) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    packed = bytearray(text_frame(data[:-4]))
-    packed[0] |= 0x40  # RSV1: this message is compressed
+    packed = bytearray(text_frame(data[:-4] if last else data))
+    packed[0] = frame[0]
+    if first:
+        packed[0] |= 0x40  # RSV1: this message is compressed
     return bytes(packed)
 
 

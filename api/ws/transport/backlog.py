@@ -66,6 +66,7 @@ class Backlog:
         That of several the largest counts keeps a client that enters over and over, and never
         reads, from having ever more kept for it.
         """
+        snapshot = 0
         for piece in pieces:
             batch, start, end = piece
             size = end - start
@@ -84,7 +85,9 @@ class Backlog:
             if batch.keys is not None:
                 self._dirty = True
             if batch.snapshot:
-                self._allowance = max(self._allowance, size)
+                snapshot += size
+        if snapshot > self._allowance:
+            self._allowance = snapshot
         if self.size > self._conflate_at:
             self.conflate()
             self._conflate_at = max(CONFLATE_FROM, min(2 * self.size, self.limit))
@@ -183,7 +186,13 @@ class Backlog:
         paces: list[DataRate | None] = []
         seen: set[Hashable] = set()
         dropped = 0
+        pieces: deque[Piece] = deque()
         for batch, start, end in reversed(self._pieces):
+            if batch.snapshot and batch.keys is None:
+                # Nothing of it can go, and others may share it.
+                _prepend(pieces, frames, keys, paces)
+                pieces.appendleft((batch, start, end))
+                continue
             index = bisect_right(batch.ends, start)
             bounds = [start, *batch.ends[index : bisect_right(batch.ends, end)]]
             for number in range(len(bounds) - 2, -1, -1):
@@ -200,12 +209,8 @@ class Backlog:
         if not dropped:
             return
         self.conflated += dropped
-        frames.reverse()
-        keys.reverse()
-        paces.reverse()
-        # A copy of its own: views would keep whole shared batches alive for a few frames each.
-        batch = Batch(frames, keys, paces=paces)
-        self._pieces = deque([(batch, 0, len(batch))])
+        _prepend(pieces, frames, keys, paces)
+        self._pieces = pieces
 
     def clear(self) -> None:
         """Drops what waits, but for the rest of a frame that was sent in part."""
@@ -213,6 +218,23 @@ class Backlog:
         self.size = 0 if self._partial is None else len(self._partial)
         self._dirty = False
         self._allowance = 0
+
+
+def _prepend(
+    pieces: deque[Piece],
+    frames: list[memoryview],
+    keys: list[Hashable | None],
+    paces: list[DataRate | None],
+) -> None:
+    """Puts frames, the last of them first, before the pieces, and empties the lists."""
+    if not frames:
+        return
+    # A copy of its own: views would keep whole shared batches alive for a few frames each.
+    batch = Batch(frames[::-1], keys[::-1], paces=paces[::-1])
+    pieces.appendleft((batch, 0, len(batch)))
+    frames.clear()
+    keys.clear()
+    paces.clear()
 
 
 def _hold_all_back(pieces: Sequence[Piece]) -> None:

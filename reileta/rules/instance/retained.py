@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +42,15 @@ class RetainedValues:
         for player, values in self._values.items():
             for key, (at, data) in values.items():
                 yield Retained(player, key, at, data)
+
+    @property
+    def total_bytes(self) -> int:
+        """What all weigh together: keys in characters, and data."""
+        return self._total
+
+    def by_player(self) -> Iterable[tuple[str, Mapping[str, tuple[float | None, bytes]]]]:
+        """The values of each player: `at` and `data` by key."""
+        return self._values.items()
 
     def rolls_back(self, player: str, key: str, at: float | None) -> bool:
         """Whether a value is older than the one that is kept, by its sender's own reckoning.
