@@ -12,6 +12,7 @@ server is being cancelled, so that what is under way can be finished or rolled b
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -379,6 +380,27 @@ def _touched(status: str) -> int:
     return int(last) if last.isdigit() else 0
 
 
+class _Apart:
+    """The loop, on which nothing runs in the context of who asked.
+
+    A connection keeps the context that it was made in, and the cache of its statements that of
+    whoever asked each of them first: they would hold requests, with all that belongs to them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._context = contextvars.copy_context()
+
+    async def run_aio_coroutine(self, coro: Coroutine[Any, Any, T]) -> T:
+        try:
+            task = self._loop.create_task(coro, context=self._context.copy())
+        except RuntimeError:  # the loop is closed
+            coro.close()
+            raise
+        result: T = await trio_asyncio.run_aio_future(task)
+        return result
+
+
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[Loop]:
     """An asyncio loop that runs beside the body, until the body has ended.
@@ -391,7 +413,7 @@ async def asyncio_loop() -> AsyncIterator[Loop]:
     async def run(*, task_status: trio.TaskStatus[Loop]) -> None:
         with stop:
             async with trio_asyncio.open_loop() as loop:
-                task_status.started(loop)
+                task_status.started(_Apart(loop))
                 await trio.sleep_forever()
 
     async with plain_nursery() as nursery:

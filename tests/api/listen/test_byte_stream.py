@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import struct
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -252,4 +254,27 @@ async def test_who_has_hung_up() -> None:
         watch.remove(one.ours.fileno())
         watch.remove(two.ours.fileno())
         assert len(watch) == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_watch_keeps_nothing_of_those_it_told() -> None:
+    class Connection:
+        told = False
+
+        def hung_up(self, broken: bool) -> None:
+            self.told = True
+
+    watch = HangupWatch()
+    async with plain() as ends, trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        connection = Connection()
+        watch.add(ends.ours.fileno(), connection.hung_up)
+        ends.raw.shutdown(socket.SHUT_WR)
+        while not connection.told:
+            await wait_all_tasks_blocked()
+        watch.remove(ends.ours.fileno())
+        kept = weakref.ref(connection)
+        del connection
+        gc.collect()
+        assert kept() is None
         nursery.cancel_scope.cancel()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import pytest
 import trio
@@ -313,3 +316,25 @@ def unused_address() -> str:
         probe.bind(("127.0.0.1", 0))
         host, port = probe.getsockname()
     return f"{host}:{port}"
+
+
+async def test_connections_keep_nothing_of_who_had_them_made(database: Database) -> None:
+    """What a request keeps in its context would stay as long as the connection."""
+
+    class Request: ...
+
+    variable: ContextVar[Request] = ContextVar("request")
+    requests: list[weakref.ref[Request]] = []
+
+    async def ask() -> None:
+        request = Request()
+        requests.append(weakref.ref(request))
+        variable.set(request)
+        await database.fetch("SELECT pg_sleep(0.01)")
+
+    await cut_all(database)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+    gc.collect()
+    assert [request() for request in requests] == [None, None]
