@@ -15,7 +15,7 @@ Probe: TypeAlias = tuple[str, Body]
 NOTHING: Final[tuple[Probe, ...]] = ()
 """Of an endpoint that is about nothing which can be private."""
 BUILD: Final = {"version": "9", "engine": "unity", "platform": "windows"}
-USERS: Final = ("{owner}", "{asker}", "nobody")
+USERS: Final = ("{owner}", "{principal}", "nobody")
 MEASURES: Final[tuple[Json, ...]] = (
     *({"user": user, "type": type_} for user in USERS for type_ in ("kick", "ban", "mute", "hug")),
     {"player": "p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09", "type": "kick"},
@@ -59,11 +59,11 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/users/{ref}/sessions": each("/api/users/{owner}/sessions", None),
     "DELETE /api/users/{ref}/sessions/{session}": (
         *each("/api/users/{owner}/sessions/{session}", None),
-        *each("/api/users/{asker}/sessions/{session}", None),
+        *each("/api/users/{principal}/sessions/{session}", None),
     ),
     "GET /api/users/{ref}/home": each("/api/users/{owner}/home", None),
     "POST /api/users/{ref}/home": each(
-        "/api/users/{asker}/home",
+        "/api/users/{principal}/home",
         {"world": "{world}"},
         {"world": "{world}:1"},
         {"world": "{world}:2"},
@@ -79,8 +79,8 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/worlds/{ref}/thumbnail": each(WORLD + "/thumbnail", None),
     "POST /api/worlds/{ref}/thumbnail": each(WORLD + "/thumbnail", png(), b"no picture"),
     "DELETE /api/worlds/{ref}/thumbnail": each(WORLD + "/thumbnail", None),
-    "PUT /api/users/{ref}/follows/{other}": each("/api/users/{asker}/follows/{world}", None),
-    "DELETE /api/users/{ref}/follows/{other}": each("/api/users/{asker}/follows/{world}", None),
+    "PUT /api/users/{ref}/follows/{other}": each("/api/users/{principal}/follows/{world}", None),
+    "DELETE /api/users/{ref}/follows/{other}": each("/api/users/{principal}/follows/{world}", None),
     "GET /api/users/{ref}/follows": each("/api/users/{owner}/follows", None),
     "GET /api/users/{ref}/followers": each("/api/users/{owner}/followers", None),
     "GET /api/worlds": (
