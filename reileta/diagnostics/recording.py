@@ -6,7 +6,7 @@
 
 The first record is `Opened`. Then, for each message of the mailbox, a `Received`, and behind it a
 `Called` for each call of the rules that the message led to, with its arguments (times among them)
-and the player ids that it made. So the file holds all that the rules of `reileta.instance` need to
+and the player ids that it made. So the file holds all that the rules of `reileta.rules.instance` need to
 do the same again (`reileta/diagnostics/replay.py`). The last record is `Ended`, if there was time
 for it.
 
