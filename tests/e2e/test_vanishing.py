@@ -36,10 +36,10 @@ Leave = Literal["close", "reset", "half", "silent"]
 LEAVES: tuple[Leave, ...] = ("close", "reset", "half", "silent")
 
 TIMEOUTS = Timeouts(
-    handshake_s=0.4,
-    head_s=0.4,
-    idle_s=0.4,
-    progress_s=0.4,
+    handshake_s=1.5,
+    head_s=1.5,
+    idle_s=1.5,
+    progress_s=1.5,
     half_closed_s=0.1,
     linger_s=0.1,
     tick_s=0.02,
