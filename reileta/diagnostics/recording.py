@@ -6,9 +6,9 @@
 
 The first record is `Opened`. Then, for each message of the mailbox, a `Received`, and behind it a
 `Called` for each call of the rules that the message led to, with its arguments (times among them)
-and the player ids that it made. So the file holds all that the rules of `reileta.rules.instance` need to
-do the same again (`reileta/diagnostics/replay.py`). The last record is `Ended`, if there was time
-for it.
+and the player ids that it made. So the file holds all that the rules of `reileta.rules.instance`
+need to do the same again (`reileta/diagnostics/replay.py`). The last record is `Ended`, if there
+was time for it.
 
 It is only ever appended to, so that what a killed process leaves behind can be read up to the last
 whole record. A reader knows its own version of the format and no other; fields may be added at the
