@@ -177,8 +177,12 @@ class TlsTransport(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self._stream.receive_some(RECORD_BYTES)
+        if self.socket.fileno() < 0:
+            raise trio.ClosedResourceError
+        # The turn first: a reader that is cancelled while it waits for it must lose nothing.
+        await trio.lowlevel.wait_readable(self.socket)
         await self._take_turn()
+        data = await self._stream.receive_some(RECORD_BYTES)
         self._record_bytes += len(data)
         if self._record_bytes > SPARE_RECORD_BYTES + RECORD_RATIO * self.data_bytes:
             raise trio.BrokenResourceError("more of TLS than it carries")
