@@ -47,11 +47,11 @@ class CapturedFailure:
 
 async def capture_failure(work: Callable[[], Awaitable[None]]) -> Exception | None:
     """Runs the work, and returns what it raised."""
-    with CapturedFailure() as contained:
+    with CapturedFailure() as captured:
         await work()
     # What failed would refer to itself by its traceback and this frame, and live on, with all that
     # its frames held, until the collector of cycles comes by.
     try:
-        return contained.error
+        return captured.error
     finally:
-        contained.error = None
+        captured.error = None
