@@ -53,7 +53,6 @@ from actors.instance.messages import (
     TransferMaster,
     UpdateInstance,
     WithdrawEntry,
-    Written,
 )
 from actors.instance.moderation import ModerationRequests
 from actors.instance.moderation_writer import ModerationWriter
@@ -65,7 +64,6 @@ from actors.instance.recovery import Member, RecoveryState
 from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.runtime.actor import Actor
-from actors.runtime.deadline import DeadlineTimer
 from actors.runtime.jobs import SerialJobs
 from reileta import records
 from reileta.errors import (
@@ -108,23 +106,23 @@ class InstanceActor(Actor[InstanceMessage]):
         self._recovery = recovery
         self._around = around
         self._id = recovery.record.id
-        self._jobs = SerialJobs(lambda work: self.context.pipe(work, Written))
-        self._persistence = Persistence(
-            recovery, around.store, self._jobs, lambda: self._moderation.vanish()
-        )
-        self._moderation_writer = ModerationWriter(
-            recovery,
-            around.store,
-            self._jobs,
-            lambda delay_s: self._later(delay_s, RetryWrites()),
-        )
-        self._alarm = DeadlineTimer(lambda delay_s: self.context.after(delay_s, Tick()), self._now)
         self._dirty = True
 
     # Life --------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
         recovery, around = self._recovery, self._around
+        self._jobs = jobs = SerialJobs(self.context)
+        self._persistence = Persistence(
+            recovery, around.store, jobs, lambda: self._moderation.vanish()
+        )
+        self._moderation_writer = ModerationWriter(
+            recovery,
+            around.store,
+            jobs,
+            lambda delay_s: self._later(delay_s, RetryWrites()),
+        )
+        self._deadline = self.context.deadline(Tick(), around.clock)
         if recovery.fanout is not None:  # what the one before handled, and failed to say
             around.metrics.deliveries_out += recovery.fanout.flush()
         exists = await self._persistence.load()
@@ -280,10 +278,8 @@ class InstanceActor(Actor[InstanceMessage]):
             case RefreshObserver():
                 self._relay.heed_watcher(message.sink)
             case Tick():
-                self._alarm.rang()
+                self._deadline.fired()
                 self._carry_out(self._rules.tick(self._now()))
-            case Written():
-                self._jobs.written(message.result)
             case _:
                 assert_never(message)
 
@@ -301,7 +297,7 @@ class InstanceActor(Actor[InstanceMessage]):
             self.context.rest(min(took_s, REST_LIMIT_S))
         if self._dirty:
             self._settle()
-        self._alarm.set(self._rules.next_deadline())
+        self._deadline.set(self._rules.next_deadline())
 
     def _deliver(self) -> None:
         """Writes to each socket what there is for it so far."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import outcome
-
 from actors.delivery.sink import Sink
 from actors.runtime.message import Message, Request
 from actors.runtime.ref import Ref
@@ -242,13 +240,6 @@ class Tick(Message):
     """The time that the rules named has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written(Message):
-    """The database did, or did not do, what was to be written."""
-
-    result: outcome.Outcome[object]
-
-
 InstanceMessage: TypeAlias = (
     SendData
     | AddMember
@@ -276,7 +267,6 @@ InstanceMessage: TypeAlias = (
     | RetryWrites
     | RefreshObserver
     | Tick
-    | Written
 )
 
 # A session's -------------------------------------------------------------------------------------

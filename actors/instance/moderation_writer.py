@@ -73,24 +73,24 @@ class ModerationWriter:
         """Writes what waits, unless that is being done."""
         if self._pending and not self._writing:
             self._writing = True
-            self._jobs.write(self._write, self._written)
+            self._jobs.add(self._write, self._written)
 
     async def _write(self) -> dict[int, ReiletaError]:
         self._batch = len(self._pending)
         return await self._store.deeds.write([one.deed for one in self._pending])
 
-    def _written(self, result: outcome.Outcome[object]) -> None:
+    def _written(self, result: outcome.Outcome[dict[int, ReiletaError]]) -> None:
         self._writing = False
         batch = self._pending[: self._batch]
         if isinstance(result, outcome.Error):
-            error = cast(ReiletaError, result.error)  # a pipe's outcome is no other
+            error = cast(ReiletaError, result.error)  # an outcome of work is no other
             for one in batch:
                 waiting, one.then = one.then, []
                 for then in waiting:
                     then(error)
             self._later(RETRY_S)
             return
-        refused = cast(dict[int, ReiletaError], result.unwrap())
+        refused = result.unwrap()
         del self._pending[: self._batch]
         for place, one in enumerate(batch):
             for then in one.then:

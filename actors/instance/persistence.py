@@ -12,7 +12,7 @@ from dataclasses import replace
 import outcome
 
 from actors.instance.recovery import RecoveryState
-from actors.runtime.jobs import SerialJobs, Then
+from actors.runtime.jobs import SerialJobs
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.records import UNSET, Instance, InstanceChanges, Unset
 from reileta.store import Store
@@ -60,12 +60,17 @@ class Persistence:
             recovery.bans, recovery.moderators = bans, moderators
         return True
 
-    def change(self, planned: Instance, changes: InstanceChanges, then: Then) -> None:
+    def change(
+        self,
+        planned: Instance,
+        changes: InstanceChanges,
+        then: Callable[[outcome.Outcome[object]], None],
+    ) -> None:
         """Writes what changes as it is planned, for the rules may settle on another value than the
         one that was asked for."""
         fields = {name: getattr(planned, name) for name in changes.given()}
         self._jobs.ensure_room()
-        self._jobs.write(lambda: self._store.instances.update(self._id, **fields), then)
+        self._jobs.add(lambda: self._store.instances.update(self._id, **fields), then)
 
     def restore(self, record: Callable[[], Instance]) -> None:
         """Writes the record as it is in force, after a change that could not take effect."""
@@ -80,10 +85,10 @@ class Persistence:
                 tags=now.tags,
             )
 
-        self._jobs.write(write, lambda _: None)
+        self._jobs.add(write, lambda _: None)
 
-    def delete(self, then: Then) -> None:
-        self._jobs.write(lambda: self._store.instances.delete(self._id), then)
+    def delete(self, then: Callable[[outcome.Outcome[object]], None]) -> None:
+        self._jobs.add(lambda: self._store.instances.delete(self._id), then)
 
     def note(self, empty_since: Callable[[], int | None]) -> None:
         """Notes since when nobody is inside (ms), or that someone is (None): the newest, one note
@@ -103,4 +108,4 @@ class Persistence:
             else:
                 self.note(empty_since)
 
-        self._jobs.write(lambda: self._store.instances.occupied(self._id, since), noted)
+        self._jobs.add(lambda: self._store.instances.occupied(self._id, since), noted)

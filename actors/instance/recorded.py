@@ -17,6 +17,7 @@ from actors.instance.messages import InstanceMessage
 from actors.instance.recording_writer import RecordingWriter, Tape
 from actors.instance.recovery import RecoveryState
 from actors.runtime.mailbox import Envelope
+from actors.runtime.message import Message, WorkDone
 from actors.runtime.trace import current
 from reileta import records
 from reileta.diagnostics.recording_instance import RecordingInstance
@@ -44,10 +45,18 @@ class RecordedInstanceActor(InstanceActor):
         return RecordingInstance(self._tape, record, **rest)
 
     async def receive(self, message: InstanceMessage) -> None:
+        self._record(message)
+        await super().receive(message)
+
+    def work_done(self, done: WorkDone[Any]) -> None:
+        self._record(done)
+        super().work_done(done)
+
+    def _record(self, message: Message) -> None:
         tape = self._tape
         assert tape is not None
         if not tape.over:
-            envelope = cast(Envelope[InstanceMessage], current.get())
+            envelope = cast(Envelope[Message], current.get())
             sink: Sink | None = getattr(message, _SINK, None)
             tape.received(
                 type(message).__name__,
@@ -56,7 +65,6 @@ class RecordedInstanceActor(InstanceActor):
                 envelope.trace,
                 None if sink is None else self._number(sink),
             )
-        await super().receive(message)
 
     def _number(self, sink: Sink) -> int:
         """Tells sockets apart, without holding on to them."""

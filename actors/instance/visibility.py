@@ -38,7 +38,6 @@ from actors.instance.messages import (
     TransferMaster,
     UpdateInstance,
     WithdrawEntry,
-    Written,
 )
 from reileta import records
 from reileta.ids import at, ref
@@ -114,7 +113,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | RetryWrites()
         ):
             pass  # the server's own
-        case RefreshObserver() | Tick() | Written():
+        case RefreshObserver() | Tick():
             pass  # the server's own
         case _:
             assert_never(message)

@@ -1,37 +1,61 @@
-"""What an actor is: the whole contract, on one page.
+"""The actor contract: messages, drains, work, crashes, start and stop.
 
-An actor owns state that nothing else touches. It is reached by messages alone, through its `Ref`:
+An actor owns state that nothing else touches. Others reach it by messages only, through its `Ref`:
 
-    ref.tell(message)              sends; never waits. MailboxFull or ActorStopped
-    ref.signal(message)            sends lifecycle (lost, tick): never refused for want of room
-    answer = await ref.ask(Ask())  a `Request[Answer]`: its answer, or the error it is answered with
-    ref.drain()                    no new messages; those that wait are handled; then it stops
+    ref.tell(message)              sends; never waits. Raises MailboxFull or ActorStopped
+    ref.signal(message)            sends a lifecycle message (lost, tick); ignores the bound
+    answer = await ref.ask(Ask())  sends a `Request[Answer]`; returns its answer or raises its error
+    ref.drain()                    refuses new messages, handles those that wait, then stops
 
-**Drains.** The mailbox is drained, not popped: the run loop takes everything that waits, calls
-`receive` for each message in order, then `flush` once. Under light load a drain is one message, and
-no delay is added; under heavy load drains grow by themselves. Work that many messages can share
-(one write per receiver, one statement per drain) belongs in `flush`.
+A sender of only a few of an actor's messages takes a `Recipient` of those.
 
-**One thing at a time.** `receive` and `flush` never overlap. An actor may `tell` itself; asking
-itself would wait for ever, and raises. `receive` awaits nothing slow: what waits for the database
-or the network goes through `context.pipe`, whose result comes back as a signal.
+**Drains.** The run loop takes all messages that wait, calls `receive` for each in order, then calls
+`flush` once. Under light load a drain has one message, and no delay is added; under heavy load the
+drains grow by themselves. `flush` is the place for work that many messages can share: one write per
+receiver, one statement per drain.
 
-**Answers.** A `Request` is answered in `receive` or `flush` of the drain it came in (`reply`,
-`fail`), or put off with `defer`. A `ReiletaError` raised while a request is handled is its answer,
-and no crash. A request left unanswered is a bug, and a crash (`NoReply`). Late answers are dropped.
+**One thing at a time.** `receive`, `flush` and the functions given to `context.run` never overlap.
+An actor may `tell` itself; asking itself raises, because it would wait for ever. `receive` does not
+wait for the database or the network: `context.run` does that beside the actor.
 
-**Crashes.** Any other exception ends this incarnation: the message at fault is answered with
-`ActorCrashed` (or handed to `on_crash`, if it has nobody who waits); requests that wait, and those
-put off, fail with `ActorStopped`; other messages that wait are dropped and counted, but signals are
-kept for the next incarnation, save what the failed one ordered for itself: its timers and pipes end
-with it, and the next sets its own. The last 64 messages are logged: types, ids, ages; never
-contents. Then the spec's policy decides: a fresh incarnation from the spec's factory, behind the
-same `Ref`, after a back-off; or, past the intensity, the end. Siblings notice nothing.
+**Work beside the actor.** `context.run(work, then)` runs `work` in a task of its own. Its outcome
+is queued in the mailbox like a message, and `then(outcome)` is called in the actor, in a drain, in
+the mailbox's order. A `ReiletaError` is an outcome; any other exception crashes the actor.
+`SerialJobs(context)` runs one job at a time, in order. A drain that stops the actor waits for work.
 
-**Starting and stopping.** `await supervisor.start(spec)` returns the `Ref` once `on_start` has
-returned; if the first start fails, its exception is the starter's. `on_stop` runs when the actor
-ends in order (drained, retired, or cancelled when its supervisor's time is up), and is given a
-bounded time; after a crash it does not run. By then the mailbox is closed.
+**Time.** `context.after` sends one message later. `context.deadline` makes a timer that its owner
+sets again and again.
+
+**Answers.** The actor answers a `Request` in `receive` or `flush` of the drain that it came in
+(`reply`, `fail`), or calls `defer` and answers later. If handling a request raises a
+`ReiletaError`, that error is the answer, and the actor goes on. A request left unanswered is a bug:
+the actor crashes with `NoReply`. Late answers are dropped.
+
+**Crashes.** Any other exception ends the incarnation:
+
+- The message at fault is answered with `ActorCrashed` if it is a request; otherwise it goes to
+  `on_crash`.
+- Requests that wait, and deferred ones, fail with `ActorStopped`.
+- Other messages that wait are dropped and counted. Signals are kept for the next incarnation,
+  except what the failed one ordered for itself: its timers and its work end with it.
+- The log gets the last 64 messages: types, ids and ages, never contents.
+
+Then the spec's `Restart` policy decides: after a back-off, the factory makes a fresh incarnation
+behind the same `Ref`; after too many crashes, the actor ends. Its siblings notice nothing.
+
+**Start and stop.** `await supervisor.start(spec)` returns the `Ref` when `on_start` has returned;
+if the first start fails, it raises the exception of `on_start`. `on_stop` runs when the actor ends
+in order: drained, retired, or cancelled because its supervisor's time is up. It has a bounded time,
+and the mailbox is closed by then. It does not run after a crash.
+
+**Shared structures.** A few structures are read outside of the actor that writes them. Everything
+runs in one thread and no reader awaits in the middle of a read, so they need no locks. Each has one
+writer, and its file says that it is shared:
+
+    Directory        actors/directory.py: presence and occupancy; each entry has one writer
+    Sink.seats       actors/delivery/sink.py: a socket's handles; each instance writes its own
+    RecoveryState    actors/instance/recovery.py: outlives an instance's crash; its actor writes it
+    SessionRecovery  actors/session/recovery.py: outlives a session's crash; its actor writes it
 """
 
 from __future__ import annotations
@@ -43,16 +67,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import outcome
 
-from actors.runtime.message import Message
+from actors.runtime.deadline import Deadline
+from actors.runtime.message import Message, WorkDone
 from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer
+from reileta.clock import Clock
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
 class Context(Protocol[M]):
-    """What the runtime does for an actor."""
+    """The runtime's services for one incarnation of an actor."""
 
     @property
     def ref(self) -> Ref[M]:
@@ -60,7 +86,29 @@ class Context(Protocol[M]):
         ...
 
     def after(self, delay_s: float, message: M) -> Timer:
-        """Signals `message` to the actor itself in `delay_s` seconds; a crash takes it back."""
+        """Signals `message` to the actor itself in `delay_s` seconds; a crash cancels it."""
+        ...
+
+    def deadline(self, message: M, clock: Clock) -> Deadline:
+        """A timer to be set again and again, in ms of `clock`; it starts unset.
+
+        It signals `message` to the actor itself. A crash cancels it.
+        """
+        ...
+
+    def run(
+        self,
+        work: Callable[[], Awaitable[T]],
+        then: Callable[[outcome.Outcome[T]], None],
+    ) -> None:
+        """Runs `work` beside the actor, then calls `then(its outcome)` in the actor.
+
+        `then` is called in a drain, in the mailbox's order, as a message is handled: whatever it
+        raises crashes the actor. A `ReiletaError` of the work is an outcome; any other exception
+        crashes the actor. A crash cancels the work and drops a result that still waits; draining
+        waits for both. The work and its result belong to the trace of the message that is being
+        handled now. Nothing bounds how much runs at once: see `SerialJobs`.
+        """
         ...
 
     def pipe(
@@ -68,30 +116,25 @@ class Context(Protocol[M]):
         work: Callable[[], Awaitable[T]],
         then: Callable[[outcome.Outcome[T]], M],
     ) -> None:
-        """Runs `work` beside the actor, and signals `then(its outcome)` to it.
-
-        A `ReiletaError` is an outcome; any other exception crashes the actor. A crash cancels the
-        work, and drops a result that still waits; draining waits for it. The work, and the message
-        that brings its outcome, belong to the trace of the message that is being handled.
-        """
+        """As `run`, but `then` is called beside the actor, and its message is signalled to it."""
         ...
 
     def rest(self, seconds: float) -> None:
-        """Has the next drain wait so long: what comes meanwhile shares one."""
+        """Delays the next drain; messages that come meanwhile share it."""
         ...
 
     def retire(self) -> bool:
-        """Ends the actor after this drain, unless messages wait; whether it will end.
+        """Ends the actor after this drain, unless something waits; returns whether it will end.
 
-        Messages wait in the mailbox, in this drain behind the one that is being handled, and where
-        a pipe is still at work.
+        Messages in the mailbox wait, those in this drain behind the one that is being handled, and
+        results of work that has not ended.
         """
         ...
 
     def sent(self, frames: int, sockets: int) -> None:
-        """Has the log say that so many frames went to so many sockets, for traces looked at.
+        """Logs that so many frames went to so many sockets, if the trace is observed.
 
-        In `receive` that is the message's doing, in `flush` the whole drain's.
+        In `receive` they count for the message, in `flush` for the whole drain.
         """
         ...
 
@@ -100,35 +143,42 @@ class Actor(ABC, Generic[M]):
     """One actor. Subclasses take what they need through their constructor."""
 
     context: Context[M]
-    """Set by the runtime before `on_start`."""
+    """The runtime sets it before `on_start`."""
 
     async def on_start(self) -> None:
-        """Prepares the state. What it raises at the first start is the starter's exception."""
+        """Prepares the state. If the first start raises, the starter gets the exception."""
 
     @abstractmethod
     async def receive(self, message: M) -> None:
         """Handles one message."""
 
+    def work_done(self, done: WorkDone[Any]) -> None:
+        """Handles the outcome of work that `context.run` began: calls its `then`."""
+        done.finish()
+
     async def flush(self) -> None:
-        """Ends a drain: carries out what its messages left to do, once for all of them."""
+        """Ends a drain: does the work that its messages share, once for all of them."""
 
     async def on_stop(self) -> None:
         """Says goodbye, when the actor ends in order."""
 
     def on_crash(self, message: M) -> None:
-        """The last word of a failing incarnation on the message at fault, which nobody asked."""
+        """Handles the message at fault in the failed incarnation, if it is not a request."""
 
     def post_mortem(self, error: Exception) -> Mapping[str, object]:
-        """After `on_crash`: closes what the failed incarnation had open without waiting, and
-        returns what the log's event of the crash is to say besides."""
+        """Closes what the failed incarnation had open, after `on_crash`; must not wait.
+
+        Returns more fields for the crash's log event.
+        """
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A policy: a fresh incarnation, but not `intensity` times within `period_s`.
+    """A restart policy: after `intensity` crashes within `period_s` the actor ends.
 
     Between incarnations it waits `backoff_s`, doubled with each crash within the period.
+    `Restart(intensity=1)` never restarts.
     """
 
     intensity: int = 3
@@ -136,16 +186,12 @@ class Restart:
     backoff_s: float = 0.05
 
 
-TEMPORARY = Restart(intensity=1)
-"""Never restarted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Spec(Generic[M]):
-    """How to start an actor, and to start it again.
+    """How to start an actor, and how to restart it.
 
-    `name` is `kind` or `kind/id`. `gone` is called once, when an actor that had started ended for
-    good, with the error that ended it, or None; it must not wait.
+    `name` is `kind` or `kind/id`. `gone` is called once, when an actor that had started has ended
+    for good, with the error that ended it or None; it must not wait.
     """
 
     name: str

@@ -16,14 +16,16 @@ import structlog
 import trio
 
 from actors.runtime.actor import Actor, Spec
+from actors.runtime.deadline import Deadline
 from actors.runtime.errors import ActorCrashed, ActorStopped, NoReply
 from actors.runtime.failures import CapturedFailure, capture_failure
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Envelope, Mailbox
-from actors.runtime.message import Message, Request
+from actors.runtime.message import Message, Request, WorkDone
 from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer, Timers
 from actors.runtime.trace import NO_TRACE, current
+from reileta.clock import Clock
 from reileta.errors import ReiletaError
 from reileta.observability import log_events
 
@@ -43,22 +45,20 @@ class Cell(Generic[M]):
         self, spec: Spec[M], nursery: trio.Nursery, timers: Timers, instruments: Instruments
     ) -> None:
         self.spec = spec
-        self.mailbox: Mailbox[M] = Mailbox(spec.mailbox_limit)
-        self.ref: Ref[M] = Ref(self)
+        self.mailbox: Mailbox[M] = Mailbox(spec.mailbox_limit, spec.kind, instruments)
         self.stopped = trio.Event()
+        self.ref: Ref[M] = Ref(spec.name, self.mailbox, self.stopped)
         self.scope = trio.CancelScope()
         """Of all its incarnations."""
         self.ending = False
         """Whether it has come to its end in order: whatever `on_stop` raises, it is over."""
-        self.task: trio.lowlevel.Task | None = None
-        """The task that runs it: one that asks its own actor would wait for ever."""
         self.log = structlog.get_logger().bind(actor=spec.name)
         self._nursery = nursery
         self._timers = timers
         self._instruments = instruments
         self._kind = spec.kind
         self._recorder: deque[tuple[type[M], int, int, int, float]] = deque(maxlen=RECORDED)
-        self._pipes: set[trio.CancelScope] = set()
+        self._working: set[trio.CancelScope] = set()
         self._rest_s = 0.0
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
@@ -76,16 +76,34 @@ class Cell(Generic[M]):
     def after(self, delay_s: float, message: M) -> Timer:
         return self._timers.after(delay_s, self._own, message)
 
+    def deadline(self, message: M, clock: Clock) -> Deadline:
+        return Deadline(self._timers, self._own, message, clock)
+
+    def run(
+        self,
+        work: Callable[[], Awaitable[T]],
+        then: Callable[[outcome.Outcome[T]], None],
+    ) -> None:
+        # The cell handles `WorkDone` itself, so it need not be in the actor's union.
+        self._begin(work, lambda result: WorkDone(result, then))
+
     def pipe(
         self,
         work: Callable[[], Awaitable[T]],
         then: Callable[[outcome.Outcome[T]], M],
     ) -> None:
+        self._begin(work, then)
+
+    def _begin(
+        self,
+        work: Callable[[], Awaitable[T]],
+        message: Callable[[outcome.Outcome[T]], Message],
+    ) -> None:
         scope = trio.CancelScope()
         self._nursery.start_soon(
-            self._run_pipe, work, then, scope, self._own, name=f"{self.spec.name} pipe"
+            self._run_work, work, message, scope, self._own, name=f"{self.spec.name} work"
         )
-        self._pipes.add(scope)
+        self._working.add(scope)
         self.mailbox.awaited += 1
 
     def rest(self, seconds: float) -> None:
@@ -115,10 +133,10 @@ class Cell(Generic[M]):
                     drain=len(batch) if flushing else 1,
                 )
 
-    async def _run_pipe(
+    async def _run_work(
         self,
         work: Callable[[], Awaitable[T]],
-        then: Callable[[outcome.Outcome[T]], M],
+        message: Callable[[outcome.Outcome[T]], Message],
         scope: trio.CancelScope,
         own: _Own[M],
     ) -> None:
@@ -132,18 +150,18 @@ class Cell(Generic[M]):
                 except ReiletaError as error:
                     result = outcome.Error(error)
                 if not own.ended:
-                    own.signal(then(result))
+                    own.signal(message(result))
 
         failure: Exception | None = None
         try:
             failure = await capture_failure(run)
         finally:
-            if scope in self._pipes:
-                self._pipes.discard(scope)
+            if scope in self._working:
+                self._working.discard(scope)
                 self.mailbox.awaited -= 1
         if failure is not None:
             if own.ended or self._failure is not None:
-                self.log.error(log_events.HOOK_FAILED, hook="pipe", exc_info=failure)
+                self.log.error(log_events.HOOK_FAILED, hook="work", exc_info=failure)
             else:
                 self._failure = failure
         self.mailbox.poke()
@@ -152,7 +170,7 @@ class Cell(Generic[M]):
 
     async def live(self, started: Callable[[], None]) -> None:
         """One incarnation, from `on_start` until it ends in order, or raises what crashed it."""
-        self.task = trio.lowlevel.current_task()
+        self.mailbox.task = trio.lowlevel.current_task()
         self._own = _Own(self.mailbox)
         self._batch = []
         self._observed = []
@@ -164,7 +182,7 @@ class Cell(Generic[M]):
         started()
         try:
             while True:
-                # A pipe can fail during a drain as well as during the wait for the next one.
+                # Work can fail during a drain as well as during the wait for the next one.
                 self._raise_failure()
                 batch = await self.mailbox.take()
                 self._batch, self._at_fault = batch, -1
@@ -222,6 +240,8 @@ class Cell(Generic[M]):
                     if not message.fail(error):
                         raise
                     error_code = error.code
+            elif isinstance(message, WorkDone):
+                actor.work_done(message)
             else:
                 await receive(message)
             if observed:
@@ -295,6 +315,8 @@ class Cell(Generic[M]):
         )
 
     def _on_crash(self, message: M) -> None:
+        if isinstance(message, WorkDone):
+            return
         assert self._actor is not None
         with CapturedFailure() as hook:
             self._actor.on_crash(message)
@@ -322,10 +344,6 @@ class Cell(Generic[M]):
             if hook.error is not None:
                 self.log.error(log_events.HOOK_FAILED, hook="gone", exc_info=hook.error)
 
-    def refused(self) -> None:
-        """Counts a message that found the mailbox full."""
-        self._instruments.refused(self._kind)
-
     def _close(self) -> None:
         """Takes no more; fails the requests that wait, also those of a drain that was cut short."""
         self._fail(self._batch)
@@ -337,10 +355,10 @@ class Cell(Generic[M]):
         for request in self._deferred:
             request.fail(ActorStopped())
         self._deferred = []
-        for scope in self._pipes:
+        for scope in self._working:
             scope.cancel()
-        self.mailbox.awaited -= len(self._pipes)
-        self._pipes.clear()
+        self.mailbox.awaited -= len(self._working)
+        self._working.clear()
 
     @staticmethod
     def _fail(envelopes: list[Envelope[M]]) -> int:
@@ -363,5 +381,5 @@ class _Own(Generic[M]):
         self._mailbox = mailbox
         self.ended = False
 
-    def signal(self, message: M) -> bool:
+    def signal(self, message: Any) -> bool:
         return not self.ended and self._mailbox.put_signal(message, own=True)

@@ -1,32 +1,46 @@
-"""One timer that is moved whenever the thing it waits for is due at another time."""
+"""A timer with one message that is set again and again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any, Final
 
-from actors.runtime.timers import Timer
+from actors.runtime.timers import Target, Timer, Timers
+from reileta.clock import Clock
+
+LONGEST_S: Final = 3600.0
+"""No timer runs longer. A deadline further ahead fires early, and its owner sets it again; so it
+may lie further ahead than the event loop's clock can count."""
 
 
-class DeadlineTimer:
-    """Set to a time in ms, or to none. `after` makes a timer that fires in so many seconds."""
+class Deadline:
+    """Sends one message at the time that was set last. Made by `Context.deadline`.
 
-    def __init__(self, after: Callable[[float], Timer], now_ms: Callable[[], int]) -> None:
-        self._after = after
-        self._now_ms = now_ms
+    The owner calls `set` as often as it likes, for example in each `flush`: setting the same time
+    again does nothing. The owner calls `fired` when it handles the message.
+    """
+
+    __slots__ = ("_clock", "_due_ms", "_message", "_target", "_timer", "_timers")
+
+    def __init__(self, timers: Timers, target: Target, message: Any, clock: Clock) -> None:
+        self._timers = timers
+        self._target = target
+        self._message = message
+        self._clock = clock
         self._timer: Timer | None = None
-        self._due: int | None = None
+        self._due_ms: int | None = None
 
-    def set(self, due: int | None) -> None:
-        """Rings at that time, or at once if it has passed; None: not at all."""
-        if due == self._due:
+    def set(self, due_ms: int | None) -> None:
+        """Sends the message at that time of the clock, at once if it has passed; None: never."""
+        if due_ms == self._due_ms:
             return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._due = due
-        if due is not None:
-            self._timer = self._after(max(0, due - self._now_ms()) / 1000)
+        self._due_ms = due_ms
+        if due_ms is not None:
+            delay_s = min(LONGEST_S, max(0, due_ms - self._clock.now_ms()) / 1000)
+            self._timer = self._timers.after(delay_s, self._target, self._message)
 
-    def rang(self) -> None:
-        """It has: the next time is set anew, even if it is the same."""
-        self._timer = self._due = None
+    def fired(self) -> None:
+        """The message has arrived: the next `set` starts a timer, even for the same time."""
+        self._timer = self._due_ms = None

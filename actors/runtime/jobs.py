@@ -1,52 +1,89 @@
-"""What an actor writes into the database: one write at a time, in the order of its decisions.
+"""Serial jobs: an actor's work beside it, one job at a time, in order.
 
-Two writes at once would go over two connections, and the older one might come last. Overflow
-policy: a write that somebody asked for is refused (`ensure_room`) once `LIMIT` wait; what the actor
-notes for itself is one write at most.
+Two writes to the database at once would use two connections, and the older write might be done
+last.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import outcome
 
-from reileta.errors import Overloaded
+from reileta.errors import Overloaded, ReiletaError
 
-Work: TypeAlias = Callable[[], Awaitable[object]]
-Then: TypeAlias = Callable[[outcome.Outcome[object]], None]
+T = TypeVar("T")
 
 LIMIT: Final = 64
 
 
-class SerialJobs:
-    """Writes that wait. `begin` has one done beside the actor, who then calls `written`."""
+class RunsWork(Protocol):
+    """The part of an actor's `Context` that jobs need."""
 
-    def __init__(self, begin: Callable[[Work], None]) -> None:
-        self._begin = begin
-        self._waiting: deque[tuple[Work, Then]] = deque()
+    def run(
+        self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
+    ) -> None: ...
+
+
+class _Job(Generic[T]):
+    __slots__ = ("then", "work")
+
+    def __init__(
+        self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
+    ) -> None:
+        self.work = work
+        self.then = then
+
+
+class SerialJobs:
+    """Jobs of one incarnation. Make it in `on_start`, where the actor has its context.
+
+    `limit` counts the jobs that wait and the one that runs. Overflow policy: `ensure_room` refuses
+    at the limit, so that a requester gets `Overloaded`; `add` takes every job, because an actor
+    adds only a bounded number of jobs for itself.
+    """
+
+    def __init__(self, context: RunsWork, limit: int = LIMIT) -> None:
+        self._context = context
+        self._limit = limit
+        self._jobs: deque[_Job[Any]] = deque()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """How many jobs wait or run."""
+        return len(self._jobs)
 
     def ensure_room(self) -> None:
         """Raises:
-        Overloaded: too much waits to be written already.
+        Overloaded: as many jobs as the limit allows wait or run.
         """
-        if len(self._waiting) >= LIMIT:
+        if len(self._jobs) >= self._limit:
             raise Overloaded
 
-    def write(self, work: Work, then: Then) -> None:
-        """Does the work after all that was to be written before; `then` gets its outcome."""
-        self._waiting.append((work, then))
-        if len(self._waiting) == 1:
-            self._begin(work)
+    def add(
+        self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
+    ) -> None:
+        """Runs `work` after all earlier jobs; then calls `then(outcome)` in the actor.
 
-    def written(self, result: outcome.Outcome[object]) -> None:
-        """The write that was begun has this outcome."""
-        _, then = self._waiting.popleft()
-        if self._waiting:
-            self._begin(self._waiting[0][0])
-        then(result)
+        The next job begins before `then` is called, but does nothing until the drain awaits.
+        """
+        self._jobs.append(_Job(work, then))
+        if len(self._jobs) == 1:
+            self._begin()
+
+    def refuse_waiting(self, error: ReiletaError) -> None:
+        """Drops the jobs that have not begun; each gets the error as its outcome, at once."""
+        jobs = list(self._jobs)
+        self._jobs = deque(jobs[:1])
+        for job in jobs[1:]:
+            job.then(outcome.Error(error))
+
+    def _begin(self) -> None:
+        self._context.run(self._jobs[0].work, self._done)
+
+    def _done(self, result: outcome.Outcome[Any]) -> None:
+        job = self._jobs.popleft()
+        if self._jobs:
+            self._begin()
+        job.then(result)

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import trio
 
 from actors.runtime.errors import ActorStopped, MailboxFull
+from actors.runtime.instruments import Instruments, NoInstruments
 from actors.runtime.trace import Span, current, next_message_id
 
 M = TypeVar("M")
@@ -41,14 +42,27 @@ class Envelope(Span, Generic[M]):
 class Mailbox(Generic[M]):
     """Messages that wait for one actor, in the order of sending."""
 
-    __slots__ = ("_closed", "_queue", "_reader", "awaited", "draining", "limit", "refused")
+    __slots__ = (
+        "_closed",
+        "_instruments",
+        "_kind",
+        "_queue",
+        "_reader",
+        "awaited",
+        "draining",
+        "limit",
+        "task",
+    )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, kind: str = "", instruments: Instruments | None = None) -> None:
         self.limit = limit
-        self.refused = 0
         self.draining = False
         self.awaited = 0
-        """Results of the actor's own background work that are still to come."""
+        """How many results of the actor's own background work are still to come."""
+        self.task: trio.lowlevel.Task | None = None
+        """The task that runs the actor. If it asked its own actor, it would wait for ever."""
+        self._kind = kind
+        self._instruments = instruments or NoInstruments()
         self._closed = False
         self._queue: list[Envelope[M]] = []
         self._reader: trio.lowlevel.Task | None = None
@@ -64,13 +78,13 @@ class Mailbox(Generic[M]):
         """Queues the message.
 
         Raises:
-            MailboxFull: `limit` messages wait already.
+            MailboxFull: `limit` messages wait already; the instruments count the refusal.
             ActorStopped: the actor stops or has stopped.
         """
         if self.draining or self._closed:
             raise ActorStopped
         if len(self._queue) >= self.limit:
-            self.refused += 1
+            self._instruments.refused(self._kind)
             raise MailboxFull
         self._queue.append(Envelope(message, False))
         if self._reader is not None:

@@ -1,4 +1,4 @@
-"""Messages, and requests with their one-shot reply.
+"""Messages, requests with their one-shot reply, and results of work.
 
 A message is a frozen dataclass, named in the imperative (`Join`), in a closed union per actor. A
 `Request[R]` carries the slot for its answer; `Ref.ask` waits for it.
@@ -6,6 +6,7 @@ A message is a frozen dataclass, named in the imperative (`Join`), in a closed u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,7 +18,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What an actor is told. Subclasses are frozen dataclasses too."""
+    """A message to an actor. Subclasses are frozen dataclasses too."""
 
 
 class Reply(Generic[R]):
@@ -70,8 +71,8 @@ class Reply(Generic[R]):
 class Request(Message, Generic[R]):
     """A message with an answer of type `R`.
 
-    It must be answered by the end of the drain it came in (with `reply` or `fail`), or be put off
-    with `defer` by a handler that sees to it that somebody answers later.
+    The handler answers it with `reply` or `fail` by the end of the drain that it came in, or calls
+    `defer` and answers it later.
     """
 
     slot: Reply[R] = field(default_factory=Reply, init=False, repr=False, compare=False)
@@ -87,3 +88,15 @@ class Request(Message, Generic[R]):
     def defer(self) -> None:
         """Promises an answer after this drain."""
         self.slot.deferred = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDone(Message, Generic[R]):
+    """The outcome of work that an actor began with `Context.run`. The runtime sends it."""
+
+    result: outcome.Outcome[R]
+    then: Callable[[outcome.Outcome[R]], None]
+
+    def finish(self) -> None:
+        """Calls `then` with the outcome."""
+        self.then(self.result)

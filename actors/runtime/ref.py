@@ -1,42 +1,68 @@
-"""A reference to an actor: all that others hold of it. It stays good through restarts."""
+"""References to actors, which stay good through restarts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from actors.runtime.errors import MailboxFull
+from actors.runtime.mailbox import Mailbox
 from actors.runtime.message import Message, Request
 
-if TYPE_CHECKING:
-    from actors.runtime.cell import Cell
-
 M = TypeVar("M", bound=Message)
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 R = TypeVar("R")
+
+
+class Recipient(Protocol[M_contra]):
+    """An actor as senders of a few of its messages see it. Every `Ref` is one.
+
+    A sender that needs `Recipient[SeatLost]` works with any actor whose union has `SeatLost`, and
+    does not import the rest of that union.
+    """
+
+    @property
+    def name(self) -> str:
+        """The actor's name, for logs."""
+        ...
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no more messages."""
+        ...
+
+    def tell(self, message: M_contra) -> None:
+        """As `Ref.tell`."""
+        ...
+
+    def signal(self, message: M_contra) -> bool:
+        """As `Ref.signal`."""
+        ...
+
+    async def ask(self, request: Request[R]) -> R:
+        """As `Ref.ask`."""
+        ...
 
 
 class Ref(Generic[M]):
     """Where to send messages of the union `M`."""
 
-    __slots__ = ("_cell",)
+    __slots__ = ("_mailbox", "_stopped", "name")
 
-    def __init__(self, cell: Cell[M]) -> None:
-        self._cell = cell
-
-    @property
-    def name(self) -> str:
-        return self._cell.spec.name
+    def __init__(self, name: str, mailbox: Mailbox[M], stopped: trio.Event) -> None:
+        self.name = name
+        self._mailbox = mailbox
+        self._stopped = stopped
 
     @property
     def stopped(self) -> bool:
         """Whether it takes no more messages."""
-        return self._cell.mailbox.closed or self._cell.mailbox.draining
+        return self._mailbox.closed or self._mailbox.draining
 
     @property
     def depth(self) -> int:
         """How many messages wait."""
-        return len(self._cell.mailbox)
+        return len(self._mailbox)
 
     def tell(self, message: M) -> None:
         """Sends a message; never waits.
@@ -45,18 +71,14 @@ class Ref(Generic[M]):
             MailboxFull: too many wait already; nothing was queued.
             ActorStopped: the actor stops or has stopped.
         """
-        try:
-            self._cell.mailbox.put(message)
-        except MailboxFull:
-            self._cell.refused()
-            raise
+        self._mailbox.put(message)
 
     def signal(self, message: M) -> bool:
         """Sends a lifecycle message, which is never refused for want of room; never waits.
 
         False when the actor is gone, and the message with it.
         """
-        return self._cell.mailbox.put_signal(message)
+        return self._mailbox.put_signal(message)
 
     async def ask(self, request: Request[R]) -> R:
         """Sends a request and waits for its answer. Callers bound it with `trio.fail_after`.
@@ -69,24 +91,20 @@ class Ref(Generic[M]):
             ActorStopped: the actor stopped before it handled the request.
             ActorCrashed: it failed while handling the request.
             ReiletaError: what the actor answered.
-            RuntimeError: an actor asks itself, and would wait for ever.
+            RuntimeError: an actor asks itself: it would wait for ever.
         """
-        if self._cell.task is trio.lowlevel.current_task():
+        if self._mailbox.task is trio.lowlevel.current_task():
             raise RuntimeError(f"{self.name} asks itself")
-        try:
-            self._cell.mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
-        except MailboxFull:
-            self._cell.refused()
-            raise
+        self._mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
         return await request.slot.wait()
 
     def drain(self) -> None:
         """Has the actor refuse new messages, finish those that wait, and stop."""
-        self._cell.mailbox.drain()
+        self._mailbox.drain()
 
     async def wait_stopped(self) -> None:
         """Waits until the actor has stopped for good."""
-        await self._cell.stopped.wait()
+        await self._stopped.wait()
 
     def __repr__(self) -> str:
         return f"<Ref {self.name}>"

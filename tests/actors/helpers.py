@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
+import outcome
 import trio
 
 from actors.runtime.actor import Actor, Restart, Spec
@@ -16,6 +18,9 @@ from actors.runtime.message import Message, Request
 from actors.runtime.ref import Ref
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
+from reileta.errors import ReiletaError
+
+T = TypeVar("T")
 
 
 class Boom(Exception):
@@ -182,6 +187,48 @@ async def open_house(
         ) as supervisor:
             yield House(supervisor, timers)
         nursery.cancel_scope.cancel()
+
+
+class Refusals:
+    """Instruments that count what was refused."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def drained(self, kind: str, messages: int, waited_s: float) -> None: ...
+
+    def crashed(self, kind: str, *, restarted: bool) -> None: ...
+
+    def refused(self, kind: str) -> None:
+        self.kinds.append(kind)
+
+
+class HeldWork:
+    """A context whose work is done when a test says so."""
+
+    def __init__(self) -> None:
+        self._begun: deque[
+            tuple[Callable[[], Awaitable[Any]], Callable[[outcome.Outcome[Any]], None]]
+        ] = deque()
+
+    def __len__(self) -> int:
+        """How much was begun and is not done."""
+        return len(self._begun)
+
+    def run(
+        self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
+    ) -> None:
+        self._begun.append((work, then))
+
+    async def finish(self) -> None:
+        """Does what was begun first, and brings back its outcome."""
+        work, then = self._begun.popleft()
+        result: outcome.Outcome[Any]
+        try:
+            result = outcome.Value(await work())
+        except ReiletaError as error:
+            result = outcome.Error(error)
+        then(result)
 
 
 class Outcomes:

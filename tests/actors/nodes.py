@@ -12,6 +12,8 @@ import trio
 import trio.testing
 
 import actors.instance.manager
+import actors.node
+from actors.hub.actor import Listeners
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.instance.actor import InstanceActor
 from actors.instance.messages import (
@@ -266,6 +268,8 @@ class World:
 
     node: Node
     store: FakeStore
+    listeners: Listeners
+    """The hub's subscriptions."""
 
     def room(
         self, id_: str = ROOM, *tags: str, capacity: int = 8, access: str = "avr:public"
@@ -374,6 +378,8 @@ def user_at(number: int) -> str:
 async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[World]:
     """A node for the block, with one room in its database."""
     monkeypatch.setattr(actors.instance.manager, "InstanceActor", OpenInstance)
+    listeners = Listeners()
+    monkeypatch.setattr(actors.node, "Listeners", lambda: listeners)
     store, metrics = FakeStore(), Metrics()
     async with Node.open(
         settings=Settings(**settings),
@@ -384,6 +390,6 @@ async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncI
         address=ADDRESS,
         public_key="",
     ) as node:
-        world = World(node, store)
+        world = World(node, store, listeners)
         world.room()
         yield world

@@ -7,7 +7,7 @@ import logging
 import structlog
 from structlog.testing import capture_logs
 
-from actors.runtime.actor import TEMPORARY
+from actors.runtime.actor import Restart
 from actors.runtime.cell import RECORDED
 from tests.actors.helpers import (
     Do,
@@ -21,7 +21,7 @@ from tests.actors.helpers import (
 async def test_the_flight_recorder_says_what_came_and_nothing_that_was_in_it() -> None:
     secret = "hunter2-not-for-logs"
     async with open_house() as house:
-        ref = await house.start(restart=TEMPORARY)
+        ref = await house.start(restart=Restart(intensity=1))
         with capture_logs() as logs:
             for number in range(100):
                 ref.tell(Note(f"{secret} {number}"))

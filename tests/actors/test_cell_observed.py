@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from structlog.testing import capture_logs
 
-from actors.runtime.actor import TEMPORARY, Restart, Spec
+from actors.runtime.actor import Restart, Spec
 from actors.runtime.trace import Span, bind
 from reileta.errors import NotQueued
 from tests.actors.helpers import (
@@ -93,7 +93,7 @@ async def test_a_crash_s_log_event_says_what_the_actor_adds_after_its_last_word(
     journal = Journal()
     async with open_house() as house:
         ref = await house.supervisor.start(
-            Spec("probe/1", lambda: Witness(journal), restart=TEMPORARY)
+            Spec("probe/1", lambda: Witness(journal), restart=Restart(intensity=1))
         )
         with capture_logs() as logs:
             ref.tell(Do(crash))

@@ -66,7 +66,7 @@ async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
     assert world.leftovers() == {}
     assert world.store.instances.records == {}
     assert world.node.metrics.actor_crashes == 0
-    listeners = world.node.hub._cell._actor._listeners  # type: ignore[union-attr]
+    listeners = world.listeners
     assert (listeners.of, listeners.by_topic, listeners.by_user) == ({}, {}, {})
 
 

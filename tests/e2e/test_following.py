@@ -183,7 +183,7 @@ async def test_a_request_is_followed_by_the_id_in_its_answer(
     assert "HTTP: DELETE /api/instances/" in beginning
     assert beginning.endswith("answered with 200")
     assert f"instance/{instance['id']}: CloseInstance #" in text
-    assert f"instance/{instance['id']}: Written #" in text
+    assert f"instance/{instance['id']}: WorkDone #" in text
     assert " frames to 2 sockets" in text
     refused = reileta("trace", answer.headers["X-Trace-Id"], "--log", server.log)
     assert b"answered with 401" in refused.stdout

@@ -264,7 +264,7 @@ async def test_nothing_is_left_of_a_socket_that_is_gone(
     one.lose()
     await settle()
     await one.subscribe("update-world")  # too late
-    listeners = hub._cell._actor._listeners  # type: ignore[union-attr]
+    listeners = world.listeners
     assert (listeners.of, listeners.by_topic, listeners.by_user) == ({}, {}, {})
     publish(world, "update-world", "w_1")
     await settle()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-import outcome
 import pytest
 
 from actors.instance.moderation_writer import LIMIT, RETRY_S, ModerationWriter
@@ -15,6 +14,7 @@ from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, Re
 from reileta.records import Deed, ModeratorRemoval
 from reileta.records import Instance as Record
 from reileta.store import Store
+from tests.actors.helpers import HeldWork
 
 
 class Writer:
@@ -23,8 +23,8 @@ class Writer:
     def __init__(self) -> None:
         record = Record("i_1", "room", None, None, "w_1", "u_o", 4, frozenset(), 0, 0)
         self.recovery = RecoveryState(record)
-        self.begun: list[Callable[[], Awaitable[object]]] = []
-        self.jobs = SerialJobs(self.begun.append)
+        self.context = HeldWork()
+        self.jobs = SerialJobs(self.context)
         self.written: list[list[Deed]] = []
         self.refused: dict[int, ReiletaError] = {}
         self.away = False
@@ -51,12 +51,7 @@ class Writer:
 
     async def finish(self) -> None:
         """The write that was begun ends."""
-        work = self.begun.pop(0)
-        try:
-            result: outcome.Outcome[object] = outcome.Value(await work())
-        except ReiletaError as error:
-            result = outcome.Error(error)
-        self.jobs.written(result)
+        await self.context.finish()
 
 
 def deed(number: int) -> Deed:
@@ -68,11 +63,11 @@ async def test_what_gathers_goes_together_and_each_is_answered() -> None:
     for number in range(3):
         writer.moderation_writer.do(deed(number))
         writer.settled(f"{number}")
-    assert len(writer.begun) == 1
+    assert len(writer.context) == 1
     await writer.finish()
     assert writer.written == [[deed(0), deed(1), deed(2)]]
     assert writer.answers == [("0", None), ("1", None), ("2", None)]
-    assert (writer.begun, writer.recovery.deeds) == ([], [])
+    assert (len(writer.context), writer.recovery.deeds) == (0, [])
     writer.settled("nothing to wait for")
     assert writer.answers[-1] == ("nothing to wait for", None)
 
@@ -92,7 +87,7 @@ async def test_what_the_database_missed_is_written_later_in_order() -> None:
     assert writer.written == [[deed(0), deed(1)]]
     assert writer.answers[1:] == [("1", None)]
     writer.moderation_writer.begin()  # the retry that was ordered finds nothing
-    assert writer.begun == []
+    assert len(writer.context) == 0
 
 
 async def test_one_that_is_refused_is_dropped_and_its_asker_told() -> None:
@@ -113,8 +108,8 @@ async def test_the_next_incarnation_writes_them_and_answers_nobody() -> None:
     writer = Writer()
     writer.moderation_writer.do(deed(0))
     writer.settled("0")
-    writer.begun.clear()  # it crashed
-    writer.jobs = SerialJobs(writer.begun.append)
+    writer.context = HeldWork()  # it crashed
+    writer.jobs = SerialJobs(writer.context)
     writer.moderation_writer = writer.fresh()
     writer.moderation_writer.resume()
     await writer.finish()

@@ -10,10 +10,11 @@ import trio
 
 from actors.instance.persistence import Persistence
 from actors.instance.recovery import RecoveryState
-from actors.runtime.jobs import LIMIT, SerialJobs, Work
-from reileta.errors import DatabaseUnavailable, Overloaded, ReiletaError
+from actors.runtime.jobs import LIMIT, SerialJobs
+from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.records import Instance, InstanceChanges
 from reileta.store import Store
+from tests.actors.helpers import HeldWork
 from tests.actors.nodes import EPOCH_MS, ROOM, FakeStore
 
 RECORD = Instance(ROOM, "hall", None, None, "w_1", "u_1", 4, frozenset({"avr:public"}), 0, 0)
@@ -25,9 +26,9 @@ class Desk:
     def __init__(self) -> None:
         self.store = FakeStore()
         self.store.instances.records[ROOM] = RECORD
-        self.begun: list[Work] = []
+        self.context = HeldWork()
         self.vanished = 0
-        self.jobs = SerialJobs(self.begun.append)
+        self.jobs = SerialJobs(self.context)
         self.persistence = Persistence(
             RecoveryState(RECORD), cast(Store, self.store), self.jobs, self.count_vanished
         )
@@ -38,13 +39,8 @@ class Desk:
     async def work(self) -> list[str]:
         """Does all that waits; what was written."""
         self.store.instances.writes.clear()
-        while self.begun:
-            result: outcome.Outcome[object]
-            try:
-                result = outcome.Value(await self.begun.pop(0)())
-            except ReiletaError as error:
-                result = outcome.Error(error)
-            self.jobs.written(result)
+        while self.context:
+            await self.context.finish()
         return self.store.instances.writes
 
 

@@ -88,7 +88,7 @@ async def test_an_instance_comes_out_of_its_recording_as_it_was(
     assert replay.refused == 1  # the key that was too long
     assert replay.ended is not None
     assert replay.ended.reason == "stopped"
-    heard = [one for one in kinds(steps) if one not in ("Written", "Act")]
+    heard = [one for one in kinds(steps) if one not in ("WorkDone", "Act")]
     assert heard[:10] == [
         "start",
         *(
@@ -124,7 +124,7 @@ async def test_messages_carry_their_traces_and_sockets(
     assert ids == sorted(ids)
     enters = [one for one in messages if one.kind == "AddMember"]
     assert all(one.cause for one in enters), "the session's message caused it"
-    written = [one for one in messages if one.kind == "Written"]
+    written = [one for one in messages if one.kind == "WorkDone"]
     assert all(isinstance(one, Received) and one.socket is None for one in written)
 
 

@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime.actor import TEMPORARY, Restart, Spec
+from actors.runtime.actor import Restart, Spec
 from actors.runtime.errors import ActorCrashed, ActorStopped
 from reileta.errors import UserNotFound
 from tests.actors.helpers import (
@@ -160,7 +160,7 @@ async def test_a_reileta_error_after_the_answer_is_a_crash() -> None:
 
     journal = Journal()
     async with open_house() as house:
-        ref = await house.start(journal, restart=TEMPORARY)
+        ref = await house.start(journal, restart=Restart(intensity=1))
         assert await ref.ask(Ask(refuse)) == "yes"
         await ref.wait_stopped()
     assert isinstance(journal.gone[0], UserNotFound)
@@ -172,7 +172,7 @@ async def test_a_reileta_error_that_nobody_asked_for_is_a_crash() -> None:
 
     journal = Journal()
     async with open_house() as house:
-        ref = await house.start(journal, restart=TEMPORARY)
+        ref = await house.start(journal, restart=Restart(intensity=1))
         ref.tell(Do(refuse))
         await ref.wait_stopped()
     assert isinstance(journal.gone[0], UserNotFound)

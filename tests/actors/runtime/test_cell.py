@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime.actor import TEMPORARY, Restart
+from actors.runtime.actor import Restart
 from actors.runtime.cell import STOP_GRACE_S
 from actors.runtime.errors import ActorCrashed, ActorStopped
 from tests.actors.helpers import (
@@ -109,7 +109,7 @@ async def test_a_crash_in_flush_fails_what_the_drain_left_unanswered(
 ) -> None:
     journal, outcomes, go = Journal(), Outcomes(nursery), trio.Event()
     async with open_house() as house:
-        ref = await house.start(journal, restart=TEMPORARY)
+        ref = await house.start(journal, restart=Restart(intensity=1))
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         outcomes.ask("answered", lambda: ref.ask(Echo("a")))
@@ -252,7 +252,7 @@ async def test_goodbye_is_said_once_and_never_after_a_crash() -> None:
     orderly, crashed = Journal(), Journal()
     async with open_house() as house:
         await house.start(orderly, name="probe/1")
-        ref = await house.start(crashed, name="probe/2", restart=TEMPORARY)
+        ref = await house.start(crashed, name="probe/2", restart=Restart(intensity=1))
         ref.tell(Do(crash))
         await ref.wait_stopped()
     assert orderly.stops == 1
@@ -315,7 +315,7 @@ async def test_a_hook_that_fails_is_contained(autojump_clock: MockClock, hook: s
         if hook == "on_crash":
             ref = await house.start(journal)
         else:
-            spec = house.spec(Journal(), restart=TEMPORARY)
+            spec = house.spec(Journal(), restart=Restart(intensity=1))
             object.__setattr__(spec, "gone", crash)
             ref = await house.supervisor.start(spec)
         with capture_logs() as logs:

@@ -1,60 +1,108 @@
-"""One timer that is moved."""
+"""A timer that is set again and again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Callable
 
-from actors.runtime.deadline import DeadlineTimer
-from actors.runtime.timers import Timer
+import trio
+from trio.testing import MockClock
 
-
-@dataclass
-class FakeTimer:
-    delay_s: float
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
+from actors.runtime import Deadline
+from tests.actors.helpers import Do, Journal, Note, Probe, crash, open_house
 
 
-@dataclass
-class Bench:
-    """An alarm, and the timers it made."""
+class TrioClock:
+    """Trio's clock, in ms since the test's start."""
 
-    now: int = 1000
-    timers: list[FakeTimer] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._start = trio.current_time()
 
-    def __post_init__(self) -> None:
-        self.alarm = DeadlineTimer(self.after, lambda: self.now)
-
-    def after(self, delay_s: float) -> Timer:
-        self.timers.append(FakeTimer(delay_s))
-        return cast(Timer, self.timers[-1])
+    def now_ms(self) -> int:
+        return round((trio.current_time() - self._start) * 1000)
 
 
-def test_it_rings_when_due_or_at_once() -> None:
-    bench = Bench()
-    bench.alarm.set(3500)
-    assert [timer.delay_s for timer in bench.timers] == [2.5]
-    bench.alarm.set(500)
-    assert [timer.delay_s for timer in bench.timers] == [2.5, 0]
+class Ticking:
+    """What an actor with one deadline does with it."""
+
+    def __init__(self) -> None:
+        self.clock = TrioClock()
+        self.journal = Journal()
+        self.deadlines: list[Deadline] = []
+        self.at: list[int] = []
+
+    def begin(self, probe: Probe) -> None:
+        self.deadlines.append(probe.context.deadline(Do(self.fired), self.clock))
+
+    def fired(self, _: Probe) -> None:
+        self.at.append(self.clock.now_ms())
+        self.deadlines[-1].fired()
+
+    def set(self, *due: int | None) -> Callable[[Probe], None]:
+        def act(_: Probe) -> None:
+            for one in due:
+                self.deadlines[-1].set(one)
+
+        return act
 
 
-def test_moving_it_takes_the_old_timer_back_and_staying_does_nothing() -> None:
-    bench = Bench()
-    bench.alarm.set(2000)
-    bench.alarm.set(2000)
-    assert len(bench.timers) == 1
-    bench.alarm.set(3000)
-    assert [timer.cancelled for timer in bench.timers] == [True, False]
-    bench.alarm.set(None)
-    assert [timer.cancelled for timer in bench.timers] == [True, True]
+async def test_it_fires_when_due_or_at_once(autojump_clock: MockClock) -> None:
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_house() as house:
+        ref = await house.start(ticking.journal)
+        await trio.sleep(1)
+        ref.tell(Do(ticking.set(3500)))
+        await trio.sleep(10)
+        ref.tell(Do(ticking.set(500)))
+        await trio.sleep(10)
+    assert ticking.at == [3500, 11000]
 
 
-def test_after_it_rang_the_same_time_is_set_anew() -> None:
-    bench = Bench()
-    bench.alarm.set(1000)
-    bench.alarm.rang()
-    bench.alarm.set(1000)
-    assert len(bench.timers) == 2
+async def test_only_the_time_set_last_counts(autojump_clock: MockClock) -> None:
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_house() as house:
+        ref = await house.start(ticking.journal)
+        ref.tell(Do(ticking.set(2000, 2000, 3000, 3000)))
+        await trio.sleep(10)
+        ref.tell(Do(ticking.set(12000, None)))
+        await trio.sleep(10)
+        assert len(house.timers) == 0
+    assert ticking.at == [3000]
+
+
+async def test_once_it_fired_the_same_time_can_be_set_again(autojump_clock: MockClock) -> None:
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_house() as house:
+        ref = await house.start(ticking.journal)
+        ref.tell(Do(ticking.set(2000)))
+        await trio.sleep(3)
+        ref.tell(Do(ticking.set(2000)))
+        await trio.sleep(3)
+    assert ticking.at == [2000, 3000]
+
+
+async def test_it_ends_with_its_incarnation(autojump_clock: MockClock) -> None:
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_house() as house:
+        ref = await house.start(ticking.journal)
+        ref.tell(Do(ticking.set(2000)))
+        ref.tell(Do(crash))
+        await trio.sleep(10)
+        ref.tell(Note("alive"))
+    assert ticking.at == []
+    assert ticking.journal.words == ["alive"]
+
+
+async def test_a_deadline_beyond_what_a_clock_counts_fires_early(
+    autojump_clock: MockClock,
+) -> None:
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_house() as house:
+        ref = await house.start(ticking.journal)
+        ref.tell(Do(ticking.set(1 << 53)))
+        await trio.sleep(3601)
+    assert ticking.at == [3_600_000]

@@ -1,49 +1,68 @@
-"""Writes, one at a time and in order."""
+"""Jobs, one at a time and in order."""
 
 from __future__ import annotations
 
 import outcome
 import pytest
 
-from actors.runtime.jobs import LIMIT, SerialJobs, Work
-from reileta.errors import Overloaded
+from actors.runtime import SerialJobs
+from reileta.errors import Overloaded, SessionNotFound
+from tests.actors.helpers import HeldWork
 
 
-async def work() -> str:
-    return "done"
+async def nothing() -> None:
+    """Work that does nothing."""
 
 
-def test_the_next_write_begins_when_the_one_before_has_its_outcome() -> None:
-    begun: list[Work] = []
-    told: list[str] = []
-    jobs = SerialJobs(begun.append)
+async def test_the_next_job_begins_when_the_one_before_is_done() -> None:
+    context, done = HeldWork(), list[str]()
+    jobs = SerialJobs(context)
 
-    async def first() -> None: ...
-    async def second() -> None: ...
+    async def fail() -> None:
+        raise Overloaded
 
-    jobs.write(first, lambda _: told.append("first"))
-    jobs.write(second, lambda _: told.append("second"))
-    assert (begun, told, len(jobs)) == ([first], [], 2)
-    jobs.written(outcome.Error(Overloaded()))
-    assert (begun, told) == ([first, second], ["first"])
-    jobs.written(outcome.Value(None))
-    assert (begun, told, len(jobs)) == ([first, second], ["first", "second"], 0)
-
-
-def test_what_follows_may_write_again() -> None:
-    begun: list[Work] = []
-    jobs = SerialJobs(begun.append)
-    jobs.write(work, lambda _: jobs.write(work, lambda _: None))
-    jobs.written(outcome.Value(None))
-    assert (len(begun), len(jobs)) == (2, 1)
+    jobs.add(fail, lambda result: done.append(type(result).__name__))
+    jobs.add(nothing, lambda result: done.append(type(result).__name__))
+    assert (len(context), len(jobs), done) == (1, 2, [])
+    await context.finish()
+    assert (len(context), len(jobs), done) == (1, 1, ["Error"])
+    await context.finish()
+    assert (len(context), len(jobs), done) == (0, 0, ["Error", "Value"])
 
 
-def test_too_much_is_refused() -> None:
-    jobs = SerialJobs(lambda _: None)
-    for _ in range(LIMIT):
+async def test_a_job_that_is_done_may_add_another() -> None:
+    context = HeldWork()
+    jobs = SerialJobs(context)
+    jobs.add(nothing, lambda _: jobs.add(nothing, lambda _: None))
+    await context.finish()
+    assert (len(context), len(jobs)) == (1, 1)
+
+
+async def test_requests_over_the_limit_are_refused() -> None:
+    context = HeldWork()
+    jobs = SerialJobs(context, limit=2)
+    for _ in range(2):
         jobs.ensure_room()
-        jobs.write(work, lambda _: None)
+        jobs.add(nothing, lambda _: None)
     with pytest.raises(Overloaded):
         jobs.ensure_room()
-    jobs.written(outcome.Value(None))
+    jobs.add(nothing, lambda _: None)  # what the actor adds for itself is taken
+    await context.finish()
+    await context.finish()
     jobs.ensure_room()
+
+
+async def test_jobs_that_have_not_begun_can_be_refused() -> None:
+    context, results = HeldWork(), list[outcome.Outcome[None]]()
+    jobs = SerialJobs(context)
+    jobs.refuse_waiting(SessionNotFound())
+    for _ in range(3):
+        jobs.add(nothing, results.append)
+    jobs.refuse_waiting(SessionNotFound())
+    assert len(jobs) == 1
+    for result in results:
+        with pytest.raises(SessionNotFound):
+            result.unwrap()
+    assert len(results) == 2
+    await context.finish()
+    assert (len(results), len(context), len(jobs)) == (3, 0, 0)

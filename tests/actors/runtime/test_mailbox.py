@@ -7,6 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.mailbox import Envelope, Mailbox
 from actors.runtime.trace import Span, bind
+from tests.actors.helpers import Refusals
 
 
 def words(batch: list[Envelope[str]]) -> list[str]:
@@ -44,12 +45,13 @@ async def test_taking_waits_for_the_first_message(nursery: trio.Nursery) -> None
 
 
 async def test_a_full_mailbox_refuses_and_loses_nothing_else() -> None:
-    mailbox: Mailbox[str] = Mailbox(2)
+    refusals = Refusals()
+    mailbox: Mailbox[str] = Mailbox(2, "probe", refusals)
     mailbox.put("a")
     mailbox.put("b")
     with pytest.raises(MailboxFull):
         mailbox.put("c")
-    assert mailbox.refused == 1
+    assert refusals.kinds == ["probe"]
     assert mailbox.put_signal("s")
     assert words(await mailbox.take()) == ["a", "b", "s"]
     mailbox.put("d")

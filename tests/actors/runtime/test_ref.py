@@ -4,22 +4,19 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.runtime import Recipient
 from actors.runtime.errors import ActorStopped, MailboxFull
-from tests.actors.helpers import Do, Echo, Journal, Note, Outcomes, crash, hang, open_house
-
-
-class Refusals:
-    """Instruments that count what was refused."""
-
-    def __init__(self) -> None:
-        self.kinds: list[str] = []
-
-    def drained(self, kind: str, messages: int, waited_s: float) -> None: ...
-
-    def crashed(self, kind: str, *, restarted: bool) -> None: ...
-
-    def refused(self, kind: str) -> None:
-        self.kinds.append(kind)
+from tests.actors.helpers import (
+    Do,
+    Echo,
+    Journal,
+    Note,
+    Outcomes,
+    Refusals,
+    crash,
+    hang,
+    open_house,
+)
 
 
 async def test_a_full_actor_refuses_tells_and_asks_and_loses_nothing_else(
@@ -105,3 +102,17 @@ async def test_a_ref_shows_its_name_and_nothing_else() -> None:
         ref = await house.start(name="probe/7")
         assert ref.name == "probe/7"
         assert repr(ref) == "<Ref probe/7>"
+
+
+async def test_a_sender_may_take_any_recipient_of_what_it_sends() -> None:
+    journal, other = Journal(), Journal()
+
+    def note(to: Recipient[Note], word: str) -> None:
+        to.tell(Note(word))
+        assert to.signal(Note(f"{word}!"))
+
+    async with open_house() as house:
+        note(await house.start(journal), "a")
+        note(await house.start(other, name="probe/2"), "b")
+        await wait_all_tasks_blocked()
+    assert (journal.words, other.words) == (["a", "a!"], ["b", "b!"])

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime.actor import TEMPORARY, Spec
+from actors.runtime.actor import Restart, Spec
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
@@ -33,7 +33,7 @@ class Keyed:
         self.registry: Registry[str, ProbeMessage] = Registry(house.supervisor)
 
     def spec(self, key: str = "1") -> Spec[ProbeMessage]:
-        return self.house.spec(self.journal, name=f"probe/{key}", restart=TEMPORARY)
+        return self.house.spec(self.journal, name=f"probe/{key}", restart=Restart(intensity=1))
 
     async def get(self, key: str = "1") -> Ref[ProbeMessage]:
         return await self.registry.get(key, lambda: self.spec(key))

@@ -6,7 +6,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime.actor import TEMPORARY, Restart, Spec
+from actors.runtime.actor import Restart, Spec
 from actors.runtime.cell import STOP_GRACE_S
 from actors.runtime.errors import ActorCrashed, ActorStopped
 from actors.runtime.supervisor import Supervisor
@@ -125,7 +125,7 @@ async def test_a_cancelled_start_leaves_nothing(autojump_clock: MockClock) -> No
 async def test_a_sibling_survives(autojump_clock: MockClock) -> None:
     journal, sibling = Journal(), Journal()
     async with open_house() as house:
-        ref = await house.start(journal, restart=TEMPORARY)
+        ref = await house.start(journal, restart=Restart(intensity=1))
         other = await house.start(sibling, name="probe/2")
         with pytest.raises(ActorCrashed):
             await ref.ask(Ask(crash))
@@ -191,7 +191,7 @@ async def test_gone_is_told_once_and_of_what_ended_it(autojump_clock: MockClock)
         ref = await house.start(drained, name="probe/1")
         ref.drain()
         await ref.wait_stopped()
-        ref = await house.start(given_up, name="probe/2", restart=TEMPORARY)
+        ref = await house.start(given_up, name="probe/2", restart=Restart(intensity=1))
         ref.tell(Do(crash))
         await ref.wait_stopped()
         # This one crashed once, long ago; that is not what ended it.

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.runtime.actor import TEMPORARY
+from actors.runtime.actor import Restart
 from actors.runtime.ref import Ref
 from actors.runtime.trace import NO_TRACE, Sampler, Span, add_trace, bind, current
 from tests.actors.helpers import Ask, Do, Journal, Note, Probe, ProbeMessage, crash, open_house
@@ -175,7 +175,7 @@ async def test_a_crash_is_logged_in_the_trace_of_the_message_at_fault(
     structlog.configure(processors=[look])
     try:
         async with open_house() as house:
-            ref = await house.start(restart=TEMPORARY)
+            ref = await house.start(restart=Restart(intensity=1))
             with bind(Span(9)):
                 ref.tell(Do(crash))
             await ref.wait_stopped()

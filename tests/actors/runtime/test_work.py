@@ -1,4 +1,4 @@
-"""What an actor orders for itself: pipes and timers. The contract is `actors/runtime/actor.py`."""
+"""Work beside an actor, and its timers. The contract is in `actors/runtime/actor.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ from tests.actors.helpers import (
 )
 
 
-async def test_a_pipe_brings_its_value_or_its_reileta_error() -> None:
+def never(_: object) -> None:
+    """What is not to be called."""
+    raise AssertionError
+
+
+async def test_work_brings_its_value_or_its_reileta_error() -> None:
     results: list[outcome.Outcome[str]] = []
 
     async def value() -> str:
@@ -35,7 +40,7 @@ async def test_a_pipe_brings_its_value_or_its_reileta_error() -> None:
 
     def begin(probe: Probe) -> None:
         for work in (value, error):
-            probe.context.pipe(work, lambda result: Do(lambda _: results.append(result)))
+            probe.context.run(work, results.append)
 
     async with open_house() as house:
         ref = await house.start()
@@ -50,17 +55,21 @@ async def test_a_pipe_brings_its_value_or_its_reileta_error() -> None:
                 assert isinstance(raised, UserNotFound)
 
 
-async def test_messages_are_handled_while_a_pipe_is_at_work(autojump_clock: MockClock) -> None:
+async def test_messages_are_handled_while_work_is_under_way(autojump_clock: MockClock) -> None:
     journal = Journal()
     async with open_house() as house:
         ref = await house.start(journal)
         ref.tell(
-            Do(lambda probe: probe.context.pipe(lambda: trio.sleep(1), lambda _: Note("piped")))
+            Do(
+                lambda probe: probe.context.run(
+                    lambda: trio.sleep(1), lambda _: journal.words.append("worked")
+                )
+            )
         )
         await wait_all_tasks_blocked()
         assert await ref.ask(Echo("meanwhile")) == "meanwhile"
         await trio.sleep(2)
-    assert journal.words == ["meanwhile", "piped"]
+    assert journal.words == ["meanwhile", "worked"]
 
 
 async def test_after_signals_in_time_and_can_be_taken_back(autojump_clock: MockClock) -> None:
@@ -106,7 +115,7 @@ async def test_a_tick_that_waits_at_a_crash_ends_with_it(autojump_clock: MockClo
     assert journal.words == ["tick of 2"]
 
 
-async def test_a_pipe_ends_with_the_incarnation_that_began_it(autojump_clock: MockClock) -> None:
+async def test_work_ends_with_the_incarnation_that_began_it(autojump_clock: MockClock) -> None:
     journal, cancelled = Journal(), list[bool]()
 
     async def stubborn() -> str:
@@ -119,7 +128,7 @@ async def test_a_pipe_ends_with_the_incarnation_that_began_it(autojump_clock: Mo
         return "stale"
 
     def begin(probe: Probe) -> None:
-        probe.context.pipe(stubborn, lambda result: Note(result.unwrap()))
+        probe.context.run(stubborn, lambda result: journal.words.append(result.unwrap()))
 
     async with open_house() as house:
         ref = await house.start(journal)
@@ -133,7 +142,7 @@ async def test_a_pipe_ends_with_the_incarnation_that_began_it(autojump_clock: Mo
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_pipe_that_fails_crashes_its_actor_at_once(
+async def test_work_that_fails_crashes_its_actor_at_once(
     autojump_clock: MockClock, busy: bool
 ) -> None:
     journal = Journal()
@@ -143,7 +152,7 @@ async def test_a_pipe_that_fails_crashes_its_actor_at_once(
         raise Boom
 
     async def begin(probe: Probe) -> None:
-        probe.context.pipe(fail, lambda _: Note("never"))
+        probe.context.run(fail, never)
         if busy:
             # It fails while the actor does not look.
             await trio.sleep(2)
@@ -157,25 +166,25 @@ async def test_a_pipe_that_fails_crashes_its_actor_at_once(
     assert journal.words == ["anew"]
 
 
-async def test_a_pipe_whose_result_cannot_be_told_crashes_its_actor_alone(
+async def test_work_whose_result_cannot_be_handled_crashes_its_actor_alone(
     autojump_clock: MockClock,
 ) -> None:
     journal, sibling = Journal(), Journal()
 
-    def then(_: object) -> Note:
+    def then(_: object) -> None:
         raise Boom
 
     async with open_house() as house:
         ref = await house.start(journal)
         other = await house.start(sibling, name="probe/2")
-        ref.tell(Do(lambda probe: probe.context.pipe(trio.lowlevel.checkpoint, then)))
+        ref.tell(Do(lambda probe: probe.context.run(trio.lowlevel.checkpoint, then)))
         await trio.sleep(1)
         assert await ref.ask(Echo("anew")) == "anew"
         assert await other.ask(Echo("safe")) == "safe"
     assert (journal.starts, sibling.starts) == (2, 1)
 
 
-async def test_a_pipe_that_fails_while_being_cancelled_hurts_nobody(
+async def test_work_that_fails_while_being_cancelled_hurts_nobody(
     autojump_clock: MockClock,
 ) -> None:
     journal, sibling = Journal(), Journal()
@@ -192,8 +201,8 @@ async def test_a_pipe_that_fails_while_being_cancelled_hurts_nobody(
             nursery.start_soon(trio.sleep_forever)
 
     def begin(probe: Probe) -> None:
-        probe.context.pipe(fail_when_cancelled, lambda _: Note("never"))
-        probe.context.pipe(in_a_nursery, lambda _: Note("never"))
+        probe.context.run(fail_when_cancelled, never)
+        probe.context.run(in_a_nursery, never)
 
     async with open_house() as house:
         ref = await house.start(journal)
@@ -207,7 +216,7 @@ async def test_a_pipe_that_fails_while_being_cancelled_hurts_nobody(
     assert (journal.starts, sibling.starts) == (2, 1)
 
 
-async def test_a_failing_pipe_keeps_the_signals_that_wait(
+async def test_failing_work_keeps_the_signals_that_wait(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     journal, outcomes = Journal(), Outcomes(nursery)
@@ -221,7 +230,7 @@ async def test_a_failing_pipe_keeps_the_signals_that_wait(
             outcomes.ask("a", lambda: ref.ask(Echo("a")))
             raise Boom
 
-        ref.tell(Do(lambda probe: probe.context.pipe(fail, lambda _: Note("never"))))
+        ref.tell(Do(lambda probe: probe.context.run(fail, never)))
         with capture_logs() as logs:
             await trio.sleep(3)
     assert journal.words[:1] == ["signal"]
@@ -232,14 +241,98 @@ async def test_a_failing_pipe_keeps_the_signals_that_wait(
     assert next(entry for entry in logs if entry["event"] == "actor.crashed")["dropped"] == 1
 
 
-async def test_a_hanging_pipe_does_not_hold_up_a_crash(autojump_clock: MockClock) -> None:
+async def test_hanging_work_does_not_hold_up_a_crash(autojump_clock: MockClock) -> None:
     journal = Journal()
     async with open_house() as house:
         ref = await house.start(journal)
-        ref.tell(Do(lambda probe: probe.context.pipe(trio.sleep_forever, lambda _: Note("never"))))
+        ref.tell(Do(lambda probe: probe.context.run(trio.sleep_forever, never)))
         ref.tell(Do(crash))
         await trio.sleep(1)
         ref.drain()
         with trio.fail_after(1):
             await ref.wait_stopped()
     assert journal.starts == 2
+
+
+async def test_results_are_handled_in_the_mailbox_s_order_and_never_beside_a_message(
+    autojump_clock: MockClock,
+) -> None:
+    journal = Journal()
+
+    async def busy(probe: Probe) -> None:
+        probe.context.run(trio.lowlevel.checkpoint, lambda _: journal.words.append("work"))
+        probe.context.ref.tell(Note("told before it was done"))
+        await trio.sleep(1)
+        probe.context.ref.tell(Note("told after it was done"))
+        journal.words.append("busy")
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(busy))
+        await trio.sleep(2)
+    assert journal.words == ["busy", "told before it was done", "work", "told after it was done"]
+    assert journal.drains == [1, 2], "the work's result is part of a drain, and of its flush"
+
+
+async def test_a_result_that_crashes_its_actor_is_no_message_at_fault(
+    autojump_clock: MockClock,
+) -> None:
+    journal = Journal()
+
+    def fail(_: object) -> None:
+        raise Boom
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(lambda probe: probe.context.run(trio.lowlevel.checkpoint, fail)))
+        with capture_logs() as logs:
+            await trio.sleep(1)
+        assert await ref.ask(Echo("anew")) == "anew"
+    assert journal.crashed_on == []
+    [crashed] = [entry for entry in logs if entry["event"] == "actor.crashed"]
+    assert [line.split()[0] for line in crashed["last_messages"]] == ["Do", "WorkDone"]
+
+
+async def test_a_result_that_waits_at_a_crash_ends_with_it(autojump_clock: MockClock) -> None:
+    journal = Journal()
+
+    async def fail_late(probe: Probe) -> None:
+        probe.context.run(trio.lowlevel.checkpoint, never)
+        await trio.sleep(1)
+        raise Boom
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(fail_late))
+        await trio.sleep(5)
+        assert await ref.ask(Echo("anew")) == "anew"
+    assert journal.starts == 2
+
+
+async def test_an_actor_does_not_retire_or_stop_before_its_work_is_done(
+    autojump_clock: MockClock,
+) -> None:
+    journal, retired = Journal(), list[bool]()
+
+    def begin(probe: Probe) -> None:
+        probe.context.run(lambda: trio.sleep(1), lambda _: journal.words.append("worked"))
+        retired.append(probe.context.retire())
+
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(Do(begin))
+        await wait_all_tasks_blocked()
+        ref.drain()
+        await ref.wait_stopped()
+    assert (retired, journal.words) == ([False], ["worked"])
+
+
+async def test_a_pipe_signals_its_message(autojump_clock: MockClock) -> None:
+    journal = Journal()
+    async with open_house() as house:
+        ref = await house.start(journal)
+        ref.tell(
+            Do(lambda probe: probe.context.pipe(lambda: trio.sleep(1), lambda _: Note("piped")))
+        )
+        await trio.sleep(2)
+    assert journal.words == ["piped"]
