@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import trio
 
@@ -13,7 +13,20 @@ if TYPE_CHECKING:
     from actors.runtime.cell import Cell
 
 M = TypeVar("M", bound=Message)
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 R = TypeVar("R")
+
+
+class Recipient(Protocol[M_contra]):
+    """An actor that takes at least the messages of `M_contra`: a `Ref` of a wider union fits.
+
+    An actor that knows another one by some of its messages alone holds it as a `Recipient`; so
+    their packages need not import each other. Errors as for `Ref`.
+    """
+
+    def tell(self, message: M_contra) -> None: ...
+    def signal(self, message: M_contra) -> bool: ...
+    async def ask(self, request: Request[R]) -> R: ...
 
 
 class Ref(Generic[M]):
