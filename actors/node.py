@@ -25,16 +25,7 @@ from actors.hub.messages import HubMessage
 from actors.hub.update_feed import Noun, Record, UpdateFeed
 from actors.instance.config import InstanceConfig, instance_limits
 from actors.instance.manager import InstanceManager
-from actors.instance.messages import (
-    CloseInstance,
-    InstanceMessage,
-    ReassignOwner,
-    SessionEnded,
-    SessionMessage,
-    TokenKilled,
-    UpdateInstance,
-    UserChanged,
-)
+from actors.instance.messages import CloseInstance, InstanceMessage, ReassignOwner, UpdateInstance
 from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService, ModerationRequest, visitor
@@ -46,7 +37,13 @@ from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
 from actors.session.actor import SessionActor
 from actors.session.lease_renewal import LeaseRenewer
-from actors.session.messages import RefreshToken
+from actors.session.messages import (
+    RefreshToken,
+    SessionEnded,
+    SessionMessage,
+    TokenKilled,
+    UserChanged,
+)
 from actors.session.recent_changes import RecentUserChanges
 from actors.session.recovery import (
     SessionConfig,

@@ -11,9 +11,9 @@ from typing import Protocol
 from actors.delivery.sink import Sink
 from actors.hub.messages import HubMessage
 from actors.hub.update_feed import Noun, Record
-from actors.instance.messages import SessionMessage
 from actors.instance_service import InstanceService, ModerationRequest
 from actors.runtime.ref import Ref
+from actors.session.messages import SessionMessage
 from reileta.clock import Clock
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.registry import Inside

@@ -6,18 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from actors.runtime.message import Message
+from actors.runtime.ref import Recipient
+
 if TYPE_CHECKING:
     from actors.delivery.fanout import Piece
-    from actors.instance.messages import InstanceMessage
-    from actors.runtime.ref import Ref
     from reileta.errors import ReiletaError
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceHandle:
-    """A socket's way to speak inside an instance: where to, and as which player."""
+class SendData(Message):
+    """A player sends `instance-data` through one of its sockets.
 
-    instance: Ref[InstanceMessage]
+    `data` is JSON, passed on byte for byte; `state` is the sender's, for the answer.
+    """
+
+    sink: Sink
+    player: str
+    key: str | None
+    at: float | None
+    to: tuple[str, ...] | None
+    data: bytes
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHandle:
+    """A socket's seat in an instance: the instance's actor, and the socket's player."""
+
+    instance: Recipient[SendData]
     player: str
 
 

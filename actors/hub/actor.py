@@ -8,7 +8,7 @@ object goes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
@@ -18,6 +18,7 @@ from actors.hub.messages import (
     AddSocket,
     HubMessage,
     Publish,
+    RefreshObserver,
     RemoveSocket,
     Subscribe,
     Unsubscribe,
@@ -25,9 +26,8 @@ from actors.hub.messages import (
     Viewer,
     intersection,
 )
-from actors.instance.messages import InstanceMessage, RefreshObserver
 from actors.runtime.actor import Actor
-from actors.runtime.ref import Ref
+from actors.runtime.ref import Recipient
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event
@@ -60,7 +60,7 @@ class HubActor(Actor[HubMessage]):
         self,
         listeners: Listeners,
         directory: Directory,
-        instances: Callable[[], dict[str, Ref[InstanceMessage]]],
+        instances: Callable[[], Mapping[str, Recipient[RefreshObserver]]],
     ) -> None:
         self._listeners = listeners
         self._directory = directory

@@ -95,3 +95,10 @@ def intersection(
 
 
 HubMessage: TypeAlias = AddSocket | UpdateViewer | RemoveSocket | Subscribe | Unsubscribe | Publish
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshObserver(Message):
+    """From the hub to an instance: look up in the directory whether a socket observes its data."""
+
+    sink: Sink

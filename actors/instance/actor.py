@@ -20,35 +20,26 @@ import structlog
 import trio
 
 from actors.delivery.fanout import Fanout
-from actors.delivery.sink import InstanceHandle, Sink
+from actors.delivery.sink import InstanceHandle, SendData, Sink
 from actors.directory import Occupancy
+from actors.hub.messages import RefreshObserver
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
 from actors.instance.messages import (
-    AddMember,
     AddModerator,
-    Administers,
     AdmitCandidate,
-    CandidateOffline,
-    CandidateOnline,
     CloseInstance,
     ContinueQueueRound,
     GetBans,
     GetPlayers,
     GetQueue,
     InstanceMessage,
-    MemberSessionEnded,
     Moderate,
     ReassignOwner,
-    RefreshObserver,
     RejectCandidate,
-    RemoveMember,
     RemoveModerator,
     RequestEntry,
     RetryWrites,
-    SeatLost,
-    SendData,
-    SocketLost,
     Tick,
     TransferMaster,
     UpdateInstance,
@@ -63,6 +54,16 @@ from actors.instance.queue_requests import QueueRequests
 from actors.instance.recovery import Member, RecoveryState
 from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
+from actors.membership import (
+    AddMember,
+    Administers,
+    CandidateOffline,
+    CandidateOnline,
+    MemberSessionEnded,
+    RemoveMember,
+    SeatLost,
+    SocketLost,
+)
 from actors.runtime.actor import Actor
 from actors.runtime.jobs import SerialJobs
 from reileta import records

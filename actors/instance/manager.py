@@ -10,12 +10,13 @@ import trio
 from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
-from actors.instance.messages import InstanceMessage, SeatLost
+from actors.instance.messages import InstanceMessage
 from actors.instance.queue_notifier import give_up
 from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
 from actors.instance.recovery import RecoveryState
 from actors.instance.visibility import InstanceVisibility
+from actors.membership import SeatLost
 from actors.runtime.actor import Spec
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry

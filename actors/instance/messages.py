@@ -1,4 +1,4 @@
-"""Everything that the server's actors are told: a closed union for each of them.
+"""The messages of an instance's actor.
 
 `state` is the JSON that a client sent along and gets back with the one answer; None when it wants
 none. A request that a client made on a socket is answered there by the actor itself, because only
@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from actors.delivery.sink import Sink
+from actors.delivery.sink import SendData, Sink
+from actors.hub.messages import RefreshObserver
+from actors.membership import MembershipMessage
 from actors.runtime.message import Message, Request
-from actors.runtime.ref import Ref
-from actors.session.messages import EstateMessage
 from reileta import records
 from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.candidates import Entry
@@ -21,55 +21,6 @@ from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
 Noun = Literal["user", "server", "world", "service", "instance"]
-
-# An instance's -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SendData(Message):
-    """A player's `instance-data`, from one of its sockets. `data` is JSON, byte for byte."""
-
-    sink: Sink
-    player: str
-    key: str | None
-    at: float | None
-    to: tuple[str, ...] | None
-    data: bytes
-    state: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class AddMember(Request[str]):
-    """A session comes in, or back, with a socket; answered with its player's id."""
-
-    visitor: Visitor
-    sink: Sink
-    session: Ref[SessionMessage]
-    state: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveMember(Request[None]):
-    """A session leaves with all its sockets; `sink` is the one that asked."""
-
-    session: str
-    sink: Sink
-    state: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class SocketLost(Message):
-    """One of a session's sockets went."""
-
-    session: str
-    sink: Sink
-
-
-@dataclass(frozen=True, slots=True)
-class MemberSessionEnded(Message):
-    """A session ended: its player is to leave."""
-
-    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,28 +148,6 @@ class ReassignOwner(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Administers(Message):
-    """Whether a user (`UserIDAt`) is an admin of the server may be another than it was."""
-
-    user: str
-    admin: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateOnline(Message):
-    """A candidate (`UserIDAt`) has a socket again."""
-
-    user: str
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateOffline(Message):
-    """A candidate's last socket went."""
-
-    user: str
-
-
-@dataclass(frozen=True, slots=True)
 class ContinueQueueRound(Message):
     """More of those in the queue are to be told of it."""
 
@@ -229,23 +158,13 @@ class RetryWrites(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshObserver(Message):
-    """Whether an admin's socket is to get all data, unseen, may be another; see the directory."""
-
-    sink: Sink
-
-
-@dataclass(frozen=True, slots=True)
 class Tick(Message):
     """The time that the rules named has come."""
 
 
 InstanceMessage: TypeAlias = (
     SendData
-    | AddMember
-    | RemoveMember
-    | SocketLost
-    | MemberSessionEnded
+    | MembershipMessage
     | UpdateInstance
     | CloseInstance
     | RequestEntry
@@ -260,97 +179,8 @@ InstanceMessage: TypeAlias = (
     | AddModerator
     | RemoveModerator
     | ReassignOwner
-    | Administers
-    | CandidateOnline
-    | CandidateOffline
     | ContinueQueueRound
     | RetryWrites
     | RefreshObserver
     | Tick
-)
-
-# A session's -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Attach(Request[None]):
-    """A socket speaks for the session, by the credential whose SHA-256 is `token_hash`.
-
-    It is told who it now is: with an answer to `authenticate`, if it sent a `state`, and an event.
-    """
-
-    sink: Sink
-    token_hash: bytes
-    state: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Detach(Message):
-    """A socket of the session is gone."""
-
-    sink: Sink
-
-
-@dataclass(frozen=True, slots=True)
-class Join(Request[str]):
-    """A socket asks to enter an instance (its id or name); answered with the player's id."""
-
-    sink: Sink
-    instance: str
-    state: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Leave(Request[None]):
-    """A socket asks to leave an instance."""
-
-    sink: Sink
-    instance: str
-    state: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class SeatLost(Message):
-    """That player of the session is no longer inside that instance; another one may be by now."""
-
-    instance: str
-    player: str
-
-
-@dataclass(frozen=True, slots=True)
-class UserChanged(Message):
-    """The session's user is another than it was, or what stands beside it is."""
-
-    user: records.User
-    profile: records.Profile = records.NO_PROFILE
-
-
-@dataclass(frozen=True, slots=True)
-class TokenKilled(Message):
-    """A credential is no longer good: the sockets that came with it are to go."""
-
-    token_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnded(Message):
-    """The session is over: its sockets are to go, its players to leave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idle(Message):
-    """Nobody has been connected for a while."""
-
-
-SessionMessage: TypeAlias = (
-    Attach
-    | Detach
-    | Join
-    | Leave
-    | SeatLost
-    | UserChanged
-    | TokenKilled
-    | SessionEnded
-    | Idle
-    | EstateMessage
 )

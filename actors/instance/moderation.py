@@ -17,7 +17,6 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.instance.messages import (
     AddModerator,
-    Administers,
     CloseInstance,
     GetBans,
     Moderate,
@@ -30,6 +29,7 @@ from actors.instance.moderation_writer import ModerationWriter
 from actors.instance.persistence import Persistence
 from actors.instance.publisher import Publisher
 from actors.instance.recovery import RecoveryState, Then
+from actors.membership import Administers
 from reileta.clock import Clock
 from reileta.errors import InstanceNotFound, NotAllowed, ReiletaError
 from reileta.ids import at, ref

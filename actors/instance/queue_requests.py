@@ -5,8 +5,6 @@ from __future__ import annotations
 from actors.directory import Directory
 from actors.instance.messages import (
     AdmitCandidate,
-    CandidateOffline,
-    CandidateOnline,
     GetPlayers,
     GetQueue,
     QueueSnapshot,
@@ -15,6 +13,7 @@ from actors.instance.messages import (
     WithdrawEntry,
 )
 from actors.instance.queue_notifier import QueueNotifier
+from actors.membership import CandidateOffline, CandidateOnline
 from reileta.clock import Clock
 from reileta.ids import ref
 from reileta.rules.instance.events import Happening

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
-from actors.instance.messages import SessionMessage
-from actors.runtime.ref import Ref
+from actors.membership import SeatLost
+from actors.runtime.ref import Recipient
 from reileta import records
 from reileta.errors import ReiletaError
 from reileta.rules.instance.access import Visitor
@@ -27,7 +27,7 @@ class Member:
 
     visitor: Visitor
     player: Player
-    session: Ref[SessionMessage]
+    session: Recipient[SeatLost]
     sinks: dict[Sink, None] = field(default_factory=dict)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from actors.delivery.fanout import Fanout
-from actors.delivery.sink import Sink
+from actors.delivery.sink import SendData, Sink
 from actors.directory import Directory
 from actors.instance.frames import InstanceFrames
-from actors.instance.messages import SendData
 from actors.instance.recovery import RecoveryState
 from reileta.clock import Clock
 from reileta.errors import Detail, ReiletaError, TooManyRequests

@@ -9,35 +9,37 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from actors.delivery.sink import SendData
 from actors.directory import Directory
+from actors.hub.messages import RefreshObserver
 from actors.instance.messages import (
-    AddMember,
     AddModerator,
-    Administers,
     AdmitCandidate,
-    CandidateOffline,
-    CandidateOnline,
     CloseInstance,
     ContinueQueueRound,
     GetBans,
     GetPlayers,
     GetQueue,
     InstanceMessage,
-    MemberSessionEnded,
     Moderate,
     ReassignOwner,
-    RefreshObserver,
     RejectCandidate,
-    RemoveMember,
     RemoveModerator,
     RequestEntry,
     RetryWrites,
-    SendData,
-    SocketLost,
     Tick,
     TransferMaster,
     UpdateInstance,
     WithdrawEntry,
+)
+from actors.membership import (
+    AddMember,
+    Administers,
+    CandidateOffline,
+    CandidateOnline,
+    MemberSessionEnded,
+    RemoveMember,
+    SocketLost,
 )
 from reileta import records
 from reileta.ids import at, ref

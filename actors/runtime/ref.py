@@ -21,16 +21,6 @@ class Recipient(Protocol[M_contra]):
     does not import the rest of that union.
     """
 
-    @property
-    def name(self) -> str:
-        """The actor's name, for logs."""
-        ...
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it takes no more messages."""
-        ...
-
     def tell(self, message: M_contra) -> None:
         """As `Ref.tell`."""
         ...

@@ -19,36 +19,35 @@ from msgspec import Struct
 
 from actors.delivery.sink import Sink
 from actors.hub.messages import AddSocket, Viewer
-from actors.instance.messages import (
+from actors.membership import (
     AddMember,
-    Attach,
-    Detach,
-    Idle,
-    InstanceMessage,
-    Join,
-    Leave,
+    InstanceRecipient,
     MemberSessionEnded,
     RemoveMember,
     SeatLost,
-    SessionEnded,
-    SessionMessage,
     SocketLost,
-    TokenKilled,
-    UserChanged,
 )
 from actors.runtime.actor import Actor
-from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer
 from actors.session.messages import (
     AcquireResource,
+    Attach,
     DeadlineReached,
     DeleteResource,
+    Detach,
+    Idle,
     JobDone,
+    Join,
     LeaseRevoked,
+    Leave,
     OpenSocket,
     PatchState,
     RefreshToken,
     ReleaseResource,
+    SessionEnded,
+    SessionMessage,
+    TokenKilled,
+    UserChanged,
     WriteResource,
 )
 from actors.session.recovery import (
@@ -312,7 +311,7 @@ class SessionActor(Actor[SessionMessage]):
         return player
 
     async def _enter(
-        self, message: Join, instance_id: str, ref: Ref[InstanceMessage], *, known: bool
+        self, message: Join, instance_id: str, ref: InstanceRecipient, *, known: bool
     ) -> str:
         """Goes in, with the user's friends where they matter. Without a database, who needs none
         comes in all the same."""

@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection
 import structlog
 import trio
 
-from actors.instance.messages import SessionMessage
 from actors.runtime.ref import Ref
-from actors.session.messages import LeaseRevoked
+from actors.session.messages import LeaseRevoked, SessionMessage
 from actors.session.resource_jobs import TEND_S
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable

@@ -1,4 +1,8 @@
-"""What a session is told that concerns its state, its resource and its tokens (S, PROTOCOL §8)."""
+"""The messages of a session's actor.
+
+`state` is the JSON that a client sent with a command and gets back with the answer; None: the
+client wants no answer.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,75 @@ from typing import TypeAlias
 
 import outcome
 
-from actors.delivery.sink import SessionSink
+from actors.delivery.sink import SessionSink, Sink
+from actors.membership import SeatLost
 from actors.runtime.message import Message, Request
 from reileta import records
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Claimant, ResourceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Attach(Request[None]):
+    """A socket of the registry API authenticated with the token whose SHA-256 is `token_hash`.
+
+    The actor answers `authenticate` on the socket if there is a `state`, then sends the event
+    `authenticated`.
+    """
+
+    sink: Sink
+    token_hash: bytes
+    state: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detach(Message):
+    """A socket of the session has closed."""
+
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Request[str]):
+    """A socket asks to enter an instance (its id or name); answered with the player's id."""
+
+    sink: Sink
+    instance: str
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leave(Request[None]):
+    """A socket asks to leave an instance."""
+
+    sink: Sink
+    instance: str
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserChanged(Message):
+    """The session's user or its profile changed."""
+
+    user: records.User
+    profile: records.Profile = records.NO_PROFILE
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKilled(Message):
+    """A token ended: the session closes the sockets that authenticated with it."""
+
+    token_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Message):
+    """The session ended: its sockets close and its players leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle(Message):
+    """The session has been without sockets and players for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +169,22 @@ class JobDone(Message):
 
 
 Errand: TypeAlias = AcquireResource | ReleaseResource | WriteResource | DeleteResource
-"""What is asked of the session's resource: one at a time."""
-EstateMessage: TypeAlias = (
-    OpenSocket | PatchState | Errand | LeaseRevoked | RefreshToken | DeadlineReached | JobDone
+"""Requests about the session's resource, done one at a time."""
+SessionMessage: TypeAlias = (
+    Attach
+    | Detach
+    | Join
+    | Leave
+    | SeatLost
+    | UserChanged
+    | TokenKilled
+    | SessionEnded
+    | Idle
+    | OpenSocket
+    | PatchState
+    | Errand
+    | LeaseRevoked
+    | RefreshToken
+    | DeadlineReached
+    | JobDone
 )

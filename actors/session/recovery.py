@@ -9,11 +9,11 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import HubMessage, Publish, RemoveSocket
 from actors.hub.update_feed import publish_user
-from actors.instance.messages import (
+from actors.membership import (
     Administers,
     CandidateOffline,
     CandidateOnline,
-    InstanceMessage,
+    InstanceRecipient,
     SocketLost,
 )
 from actors.runtime.ref import Ref
@@ -28,7 +28,7 @@ from reileta.rules.instance.access import Visitor
 class JoinedInstance:
     """An instance in which the session has a player: None while its id is not known."""
 
-    instance: Ref[InstanceMessage]
+    instance: InstanceRecipient
     player: str | None = None
 
 
@@ -58,8 +58,8 @@ class SessionConfig:
     directory: Directory
     hub: Ref[HubMessage]
     revoked: RevocationList
-    instance: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]]
-    running: Callable[[str], Ref[InstanceMessage] | None]
+    instance: Callable[[str, Visitor], Awaitable[tuple[str, InstanceRecipient]]]
+    running: Callable[[str], InstanceRecipient | None]
     friends: Callable[[User], Awaitable[frozenset[str]]]
     keeping: LeaseConfig
 

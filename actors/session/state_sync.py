@@ -18,10 +18,16 @@ from typing import Any, Final, assert_never
 import outcome
 
 from actors.delivery.sink import SessionSink, Sink
-from actors.instance.messages import SessionMessage
 from actors.runtime.actor import Context
 from actors.runtime.timers import Timer
-from actors.session.messages import DeadlineReached, Errand, JobDone, OpenSocket, PatchState
+from actors.session.messages import (
+    DeadlineReached,
+    Errand,
+    JobDone,
+    OpenSocket,
+    PatchState,
+    SessionMessage,
+)
 from actors.session.resource_jobs import ExpireLease, Job, LeaseConfig, RenewLease, ResourceJobs
 from reileta import records
 from reileta.errors import CredentialInvalid, Overloaded, ReiletaError, SessionNotFound

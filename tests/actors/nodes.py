@@ -13,21 +13,15 @@ import trio.testing
 
 import actors.instance.manager
 import actors.node
+from actors.delivery.sink import SendData
 from actors.hub.actor import Listeners
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.instance.actor import InstanceActor
-from actors.instance.messages import (
-    Attach,
-    Detach,
-    InstanceMessage,
-    Join,
-    Leave,
-    SendData,
-    SessionMessage,
-)
+from actors.instance.messages import InstanceMessage
 from actors.node import Node
 from actors.runtime.message import Message
 from actors.runtime.ref import Ref
+from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics

@@ -11,10 +11,9 @@ from typing import Any, Final, Literal, cast
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Attach, Detach
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
-from actors.session.messages import OpenSocket, PatchState
+from actors.session.messages import Attach, Detach, OpenSocket, PatchState
 from actors.session.resource_jobs import TEND_S
 from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events

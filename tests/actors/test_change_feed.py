@@ -10,8 +10,8 @@ import trio
 
 from actors.change_feed import POLL_S, ChangeFeed
 from actors.hub.messages import Subscribe
-from actors.instance.messages import Attach, Join
 from actors.node import Node
+from actors.session.messages import Attach, Join
 from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG
 from reileta.rules.instance.access import Principal

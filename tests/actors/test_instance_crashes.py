@@ -8,8 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import AddMember, Join, RemoveMember, SendData
+from actors.delivery.sink import SendData
+from actors.membership import AddMember, RemoveMember
 from actors.runtime.errors import ActorCrashed
+from actors.session.messages import Join
 from reileta.errors import Overloaded
 from reileta.records import Instance
 from reileta.rules.instance.access import Visitor

@@ -8,8 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Attach, Join, Leave, SendData
+from actors.delivery.sink import SendData
 from actors.node import Node
+from actors.session.messages import Attach, Join, Leave
 from reileta.errors import InstanceNotFound, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.records import InstanceChanges, Unset

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from actors.instance.messages import SessionMessage
 from actors.runtime.ref import Ref
+from actors.session.messages import SessionMessage
 from reileta.errors import ReiletaError
 from reileta.protocol.frames import payload_of
 from reileta.rules.instance.access import Principal

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.hub.update_feed import Noun, Record
-from actors.instance.messages import SessionMessage
 from actors.runtime.ref import Ref
+from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.server import ServerView, server_view

@@ -8,11 +8,12 @@ from typing import Final
 import trio
 from msgspec import Raw, Struct
 
+from actors.delivery.sink import SendData
 from actors.hub.messages import Subscribe, Unsubscribe
-from actors.instance.messages import Attach, Detach, Join, Leave, SendData, SessionMessage
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
+from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from api.credentials import Auth
 from api.errors import close_code_of
 from api.node_api import GatewayPort

@@ -14,11 +14,10 @@ import trio
 
 from actors.delivery.fanout import Batch, Piece
 from actors.delivery.sink import InstanceHandle
-from actors.instance.messages import Detach, SessionMessage
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
-from actors.session.messages import OpenSocket, PatchState
+from actors.session.messages import Detach, OpenSocket, PatchState, SessionMessage
 from api.errors import close_code_of
 from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog

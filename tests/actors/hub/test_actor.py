@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from actors.hub.actor import SUBSCRIPTIONS
 from actors.hub.messages import AddSocket, HubMessage, Publish, UpdateViewer, Viewer
-from actors.instance.messages import UserChanged
+from actors.session.messages import UserChanged
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from tests.actors.nodes import ROOM, Client, World, account, settle

@@ -8,6 +8,8 @@ from typing import get_args
 
 import pytest
 
+from actors import membership
+from actors.delivery import sink
 from actors.hub import messages as hub_messages
 from actors.instance import messages
 from actors.runtime.message import Message
@@ -15,7 +17,7 @@ from actors.session import messages as session_messages
 
 UNIONS = {
     "instance": get_args(messages.InstanceMessage),
-    "session": get_args(messages.SessionMessage),
+    "session": get_args(session_messages.SessionMessage),
     "hub": get_args(hub_messages.HubMessage),
 }
 
@@ -23,13 +25,13 @@ UNIONS = {
 def defined() -> set[type[Message]]:
     return {
         one
-        for module in (messages, session_messages, hub_messages)
+        for module in (messages, session_messages, hub_messages, membership, sink)
         for _, one in inspect.getmembers(module, inspect.isclass)
         if issubclass(one, Message) and one.__module__ == module.__name__
     }
 
 
-def test_every_message_is_some_actors_and_one_actors_alone() -> None:
+def test_every_message_belongs_to_exactly_one_actor() -> None:
     listed = [one for union in UNIONS.values() for one in union]
     assert len(listed) == len(set(listed))
     assert set(listed) == defined()

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance import queue_notifier
-from actors.instance.messages import Attach, RequestEntry
+from actors.instance.messages import RequestEntry
+from actors.session.messages import Attach
 from reileta.errors import InstanceFull
 from reileta.records import InstanceChanges
 from tests.actors.nodes import ROOM, Client, World, principal, settle, user_at

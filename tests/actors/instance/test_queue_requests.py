@@ -6,8 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import CandidateOffline, CandidateOnline, RequestEntry
+from actors.instance.messages import RequestEntry
 from actors.instance_service import visitor
+from actors.membership import CandidateOffline, CandidateOnline
 from reileta.errors import InstanceNotFound
 from tests.actors.nodes import ADDRESS, ROOM, World, principal, settle, user_at
 

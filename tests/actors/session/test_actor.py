@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.messages import Attach, Join, SessionMessage, UserChanged
 from actors.instance_service import ModerationRequest
+from actors.session.messages import Attach, Join, SessionMessage, UserChanged
 from reileta.errors import (
     CredentialInvalid,
     InstanceNotFound,

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from actors.instance.messages import Detach
+from actors.session.messages import Detach
 from reileta.store import Store
 from tests.actors.lines import open_node, someone
 from tests.conftest import ManualClock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.instance.messages import Attach, Detach
+from actors.session.messages import Attach, Detach
 from reileta.store import Store
 from tests.actors.lines import open_node, someone, until
 from tests.actors.sinks import FakeSink

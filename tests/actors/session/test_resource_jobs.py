@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from actors.instance.messages import Detach
 from actors.node import Node
-from actors.session.messages import DeleteResource
+from actors.session.messages import DeleteResource, Detach
 from actors.session.resource_jobs import ERRANDS
 from reileta.errors import (
     Overloaded,

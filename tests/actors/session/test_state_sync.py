@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import trio
 
-from actors.instance.messages import Detach
 from actors.node import Node
+from actors.session.messages import Detach
 from reileta.errors import AlreadyConnected, CredentialInvalid
 from reileta.rules.resource.json_values import Json
 from reileta.store import Store

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.instance.messages import Detach
+from actors.session.messages import Detach
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S
 from reileta.rules.instance.access import Principal

@@ -9,9 +9,8 @@ import trio
 from msgspec import Raw
 from trio.testing import MockClock
 
-from actors.instance.messages import Detach
 from actors.runtime.trace import Sampler
-from actors.session.messages import OpenSocket, PatchState
+from actors.session.messages import Detach, OpenSocket, PatchState
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import UserRates
 from api.ws.session.connection import UNANSWERED, SessionConnection

@@ -1,0 +1,101 @@
+"""The messages between sessions and instances.
+
+A session enters and leaves instances, and tells them about its user; an instance tells a session
+when its player is gone. Neither package imports the other: each holds the other's actor as a
+`Recipient` of these messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from actors.delivery.sink import Sink
+from actors.runtime.message import Message, Request
+from actors.runtime.ref import Recipient
+from reileta.rules.instance.access import Visitor
+
+# From a session to an instance -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AddMember(Request[str]):
+    """A session enters the instance with a socket; answered with its player's id.
+
+    A session that is inside already keeps its player. `state` is the client's, for the answer on
+    the socket; None: no such answer.
+    """
+
+    visitor: Visitor
+    sink: Sink
+    session: Recipient[SeatLost]
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember(Request[None]):
+    """A session leaves with all its sockets; `sink` is the one that asked."""
+
+    session: str
+    sink: Sink
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLost(Message):
+    """A socket of a session has closed."""
+
+    session: str
+    sink: Sink
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSessionEnded(Message):
+    """A session ended: its player leaves."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Administers(Message):
+    """A user (`UserIDAt`) may have become an admin of the server, or may have ceased to be one."""
+
+    user: str
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOnline(Message):
+    """A candidate (`UserIDAt`) opened its first socket."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOffline(Message):
+    """A candidate (`UserIDAt`) closed its last socket."""
+
+    user: str
+
+
+MembershipMessage: TypeAlias = (
+    AddMember
+    | RemoveMember
+    | SocketLost
+    | MemberSessionEnded
+    | Administers
+    | CandidateOnline
+    | CandidateOffline
+)
+InstanceRecipient: TypeAlias = Recipient[MembershipMessage]
+"""An instance's actor, as sessions see it."""
+
+# From an instance to a session -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SeatLost(Message):
+    """A player of the session left the instance; the session may have a newer player there."""
+
+    instance: str
+    player: str
