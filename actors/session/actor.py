@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Final, assert_never
 
 import structlog
-import trio
 from msgspec import Struct
 
 from actors.delivery.sink import Sink
@@ -37,6 +36,8 @@ from actors.instance.messages import (
     UserChanged,
 )
 from actors.runtime.actor import Actor
+from actors.runtime.ask import NESTED_ASK_TIMEOUT_S, ask_timeout
+from actors.runtime.errors import AskTimedOut
 from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer
 from actors.session.messages import (
@@ -77,7 +78,6 @@ from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
 from reileta.rules.instance.access import Visitor
 
-ENTER_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
 CREDENTIAL_GONE: Final = 4000
@@ -296,18 +296,17 @@ class SessionActor(Actor[SessionMessage]):
         joined_instances[instance_id] = JoinedInstance(ref)
         seated = instance_id in message.sink.seats
         try:
-            with trio.fail_after(ENTER_TIMEOUT_S):
+            with ask_timeout(NESTED_ASK_TIMEOUT_S):
                 player = await self._enter(message, instance_id, ref, known=before is not None)
-        except (ReiletaError, trio.TooSlowError) as error:
+        except ReiletaError as error:
             if before is None:
                 del joined_instances[instance_id]
             else:
                 joined_instances[instance_id] = before
-            if isinstance(error, ReiletaError):
-                raise
-            if not seated:  # it may come in yet, and must go then: its client is told otherwise
+            if isinstance(error, AskTimedOut) and not seated:
+                # The instance may still add the player, whose client is told that it is not inside.
                 ref.signal(SocketLost(self._id, message.sink))
-            raise Overloaded from None
+            raise
         joined_instances[instance_id] = JoinedInstance(ref, player)
         return player
 
@@ -338,11 +337,8 @@ class SessionActor(Actor[SessionMessage]):
                 place = joined_instances.get(found[0])
         if place is None:
             raise NotInInstance
-        try:
-            with trio.fail_after(ENTER_TIMEOUT_S):
-                await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
-        except trio.TooSlowError:
-            raise Overloaded from None
+        with ask_timeout(NESTED_ASK_TIMEOUT_S):
+            await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
 
     def _seat_lost(self, message: SeatLost) -> None:
         """The news may be older than the session's return as another player."""

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.instance.messages import Attach, Detach, Join, Leave, SendData, SessionMessage
+from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
@@ -53,7 +54,6 @@ TOO_MANY: Final = 1008
 TRY_AGAIN: Final = 1013
 CREDENTIAL_GONE: Final = 4000
 AVR: Final = "avr"
-ASK_TIMEOUT_S: Final = 15.0
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
 _COMMANDS: Final = (
@@ -198,11 +198,8 @@ class RegistryConnection:
         current.set(span)  # another task may have taken it, for others as well
         refused: ReiletaError | None = None
         try:
-            with trio.fail_after(ASK_TIMEOUT_S):
+            with ask_timeout():
                 await self._command(message)
-        except trio.TooSlowError:
-            refused = Overloaded()
-            self._refuse_message(message, refused)
         except ReiletaError as error:
             refused = error
             self._refuse_message(message, error)
