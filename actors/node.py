@@ -63,6 +63,7 @@ from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.views import server
 from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
@@ -72,7 +73,6 @@ from reileta.store.leases import LostLease
 FORGET_S: Final = 10.0
 HUB_MAILBOX: Final = 65_536
 SESSION_MAILBOX: Final = 1024
-OVERLOADED: Final = 1013
 
 _log = structlog.get_logger()
 
@@ -384,7 +384,7 @@ class Node:
                 around = self._session_surroundings
                 last = [release_socket(id_, presence, sink, around) for sink in presence.sockets]
                 for sink in presence.sockets:  # given up: its clients may come back to another
-                    sink.close(OVERLOADED, "the session failed")
+                    sink.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
                 if any(last):
                     self._updates.publish(status_update(presence, around))
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from actors.instance.messages import InstanceMessage
     from actors.runtime.ref import Ref
     from reileta.errors import ReiletaError
+    from reileta.protocol.close_codes import CloseCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Sink(Protocol):
         """Sends one frame, after everything that waits."""
         ...
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: CloseCode, reason: str = "") -> None:
         """Begins to close the connection, after everything that waits."""
         ...
 

@@ -74,14 +74,13 @@ from reileta.errors import (
 )
 from reileta.ids import at, is_instance_name
 from reileta.protocol import commands, events
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
 from reileta.rules.instance.access import Visitor
 
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
-CREDENTIAL_GONE: Final = 4000
-FAILED: Final = 1013
 
 _log = structlog.get_logger()
 
@@ -168,7 +167,7 @@ class SessionActor(Actor[SessionMessage]):
     def post_mortem(self, error: Exception) -> dict[str, object]:
         """What they are owed is lost with the incarnation: they are to come back and look."""
         for line in self._presence.lines:
-            line.close(FAILED, "the session failed")
+            line.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
         return {}
 
     # Sockets -----------------------------------------------------------------------------------
@@ -263,7 +262,7 @@ class SessionActor(Actor[SessionMessage]):
             if chosen(token):
                 if sink not in self._presence.lines:  # which say so themselves
                     sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
-                sink.close(CREDENTIAL_GONE, "the credential is no longer valid")
+                sink.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
                 self._detach(sink)
 
     @property
