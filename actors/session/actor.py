@@ -73,6 +73,7 @@ from reileta.errors import (
     SessionNotFound,
 )
 from reileta.ids import at, is_instance_name
+from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
@@ -367,4 +368,4 @@ class SessionActor(Actor[SessionMessage]):
         try:
             self._around.hub.tell(status_update(self._presence, self._around))
         except Overloaded:
-            _log.warning("hub.full", session=self._id)
+            _log.warning(log_events.HUB_FULL, session=self._id)
