@@ -6,9 +6,10 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, assert_never
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.runtime.actor import Actor, Restart, Spec
 from actors.runtime.instruments import Instruments
@@ -182,6 +183,19 @@ async def open_house(
         ) as supervisor:
             yield House(supervisor, timers)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def full_actor(instruments: Instruments) -> AsyncIterator[Ref[Any]]:
+    """An actor whose mailbox has no room until the block ends."""
+    go = trio.Event()
+    async with open_house(instruments) as house:
+        ref = await house.start(mailbox_limit=1)
+        ref.tell(Do(lambda _: go.wait()))
+        await wait_all_tasks_blocked()
+        ref.tell(Note("the last that there was room for"))
+        yield ref
+        go.set()
 
 
 class Outcomes:
