@@ -93,6 +93,6 @@ class DataRelay:
 
     def _sinks_of(self, player_id: str) -> tuple[Sink, ...]:
         """A player's own sockets."""
-        player = self._rules.players.get(player_id)
+        player = self._rules.seats.players.get(player_id)
         member = None if player is None else self._recovery.seated.get(player.session)
         return () if member is None else tuple(member.sinks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import outcome
 import structlog
@@ -223,9 +223,10 @@ class Cell(Generic[M]):
         debug = self._debug
         for index, envelope in enumerate(batch):
             message = envelope.message
+            kind = type(message)
             self._at_fault = index
             current.set(envelope)
-            record((type(message), envelope.id, envelope.cause, envelope.trace, envelope.at))
+            record((kind, envelope.id, envelope.cause, envelope.trace, envelope.at))
             observed = debug or envelope.sampled
             handed_at = begun
             error_code: int | None = None
@@ -240,8 +241,8 @@ class Cell(Generic[M]):
                     if not message.fail(error):
                         raise
                     error_code = error.code
-            elif isinstance(message, WorkDone):
-                actor.work_done(message)
+            elif kind is WorkDone:
+                actor.work_done(cast("WorkDone[Any]", message))
             else:
                 await receive(message)
             if observed:
