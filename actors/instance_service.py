@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-import trio
+from typing import TypeVar
 
 from actors.delivery.sink import Sink
 from actors.instance.messages import (
@@ -27,18 +25,17 @@ from actors.instance.messages import (
     TransferMaster,
     WithdrawEntry,
 )
+from actors.runtime.ask import ask
 from actors.runtime.message import Request
 from actors.runtime.ref import Ref
 from reileta import records
-from reileta.errors import Overloaded, UserNotFound
+from reileta.errors import UserNotFound
 from reileta.ids import At, at, is_id, is_username
 from reileta.rules.instance.access import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 from reileta.store.users import Users
-
-ASK_TIMEOUT_S: Final = 15.0
 
 R = TypeVar("R")
 
@@ -118,7 +115,7 @@ class InstanceService:
         ref = self._running(instance_id)
         if ref is None:
             return QueueSnapshot(entries=())
-        return await _patiently(ref, GetQueue(None if principal is None else self._by(principal)))
+        return await ask(ref, GetQueue(None if principal is None else self._by(principal)))
 
     async def players(
         self, instance_id: str, principal: Principal | None = None
@@ -127,7 +124,7 @@ class InstanceService:
         ref = self._running(instance_id)
         if ref is None:
             return ()
-        return await _patiently(ref, GetPlayers(None if principal is None else self._by(principal)))
+        return await ask(ref, GetPlayers(None if principal is None else self._by(principal)))
 
     # Hosts -------------------------------------------------------------------------------------
 
@@ -202,7 +199,7 @@ class InstanceService:
 
     async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
         _, ref = await self._live(instance_id, by)
-        return await _patiently(ref, request)
+        return await ask(ref, request)
 
     def _by(self, principal: Principal) -> Visitor:
         return visitor(principal, self._address)
@@ -218,11 +215,3 @@ class InstanceService:
         if user is None:
             raise UserNotFound
         return at(user.id, self._address)
-
-
-async def _patiently(ref: Ref[InstanceMessage], request: Request[R]) -> R:
-    try:
-        with trio.fail_after(ASK_TIMEOUT_S):
-            return await ref.ask(request)
-    except trio.TooSlowError:
-        raise Overloaded from None

@@ -30,6 +30,7 @@ from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService, ModerationRequest, visitor
 from actors.runtime.actor import Spec
+from actors.runtime.ask import ask
 from actors.runtime.instruments import Instruments
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
@@ -56,20 +57,19 @@ from actors.session.resource_jobs import LeaseConfig, session_limits
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.errors import DatabaseUnavailable
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.views import server
 from reileta.rules.instance.access import Principal
 from reileta.settings import Settings
 from reileta.store import ServerInfo, Store
 from reileta.store.leases import LostLease
 
-ASK_TIMEOUT_S: Final = 15.0
 FORGET_S: Final = 10.0
 HUB_MAILBOX: Final = 65_536
 SESSION_MAILBOX: Final = 1024
-OVERLOADED: Final = 1013
 
 _log = structlog.get_logger()
 
@@ -244,18 +244,13 @@ class Node:
         """
         by = visitor(principal, self.address)
         _, ref = await self._instance_manager.live(instance_id, by)
-        with _patience():
-            return await ref.ask(UpdateInstance(by, changes))
-        raise Overloaded
+        return await ask(ref, UpdateInstance(by, changes))
 
     async def close_instance(self, instance_id: str, principal: Principal) -> None:
         """Ends an instance, once that is in the database; everyone inside is told."""
         by = visitor(principal, self.address)
         _, ref = await self._instance_manager.live(instance_id, by)
-        with _patience():
-            await ref.ask(CloseInstance(by))
-            return
-        raise Overloaded
+        await ask(ref, CloseInstance(by))
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         """Tells subscribers with an `update-*` event. Live instances tell of themselves. `among`:
@@ -386,7 +381,7 @@ class Node:
                 around = self._session_surroundings
                 last = [release_socket(id_, presence, sink, around) for sink in presence.sockets]
                 for sink in presence.sockets:  # given up: its clients may come back to another
-                    sink.close(OVERLOADED, "the session failed")
+                    sink.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
                 if any(last):
                     self._updates.publish(status_update(presence, around))
 
@@ -422,7 +417,3 @@ class Node:
             await trio.sleep(FORGET_S)
             self._revoked.forget()
             self._latest.forget()
-
-
-def _patience() -> trio.CancelScope:
-    return trio.move_on_after(ASK_TIMEOUT_S)

@@ -43,6 +43,7 @@ from reileta.errors import (
     Unavailable,
 )
 from reileta.observability.log_events import REQUEST_FAILED
+from reileta.protocol.close_codes import CloseCode
 
 T = TypeVar("T")
 
@@ -69,13 +70,13 @@ STATUSES: Final[dict[type[ReiletaError], int]] = {
     InternalError: 500,
 }
 
-CLOSE_CODES: Final[dict[type[ReiletaError], int]] = {
-    CredentialInvalid: 4000,
-    NotLoggedIn: 4001,
-    TooManyRequests: 1008,
-    PayloadTooLarge: 1009,
-    Overloaded: 1013,
-    InternalError: 1011,
+CLOSE_CODES: Final[dict[type[ReiletaError], CloseCode]] = {
+    CredentialInvalid: CloseCode.CREDENTIAL_GONE,
+    NotLoggedIn: CloseCode.NO_CREDENTIAL,
+    TooManyRequests: CloseCode.POLICY_VIOLATION,
+    PayloadTooLarge: CloseCode.MESSAGE_TOO_BIG,
+    Overloaded: CloseCode.TRY_AGAIN_LATER,
+    InternalError: CloseCode.INTERNAL_ERROR,
 }
 
 
@@ -100,7 +101,7 @@ def status_of(error: type[ReiletaError]) -> int:
     raise TypeError(f"{error!r} is no error of Reileta's")
 
 
-def close_code_of(error: type[ReiletaError]) -> int | None:
+def close_code_of(error: type[ReiletaError]) -> CloseCode | None:
     """The close code of an error that ends a WebSocket; None: it is answered on the socket."""
     for ancestor in error.__mro__:
         if ancestor in CLOSE_CODES:

@@ -3,7 +3,6 @@ nothing is made up."""
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import re
@@ -19,13 +18,14 @@ from actors.hub.actor import SUBSCRIPTIONS
 from actors.instance.config import instance_limits
 from api import rate_limits
 from api.app import ReiletaApp, create_app
-from api.errors import CLOSE_CODES, status_of
+from api.errors import status_of
 from api.http.registry.images import PICTURES
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.message_rate import FRAMES_PER_MESSAGE
 from api.ws.session.routes import session_blueprint
 from reileta.cli_options import flag
-from reileta.protocol import commands, events, session_frames
+from reileta.protocol import commands, events
+from reileta.protocol.close_codes import CloseCode, Meaning
 from reileta.rules.instance.instance import TO_LIMIT
 from reileta.rules.instance.retained import KEY_LIMIT
 from reileta.rules.ratelimit import Rate
@@ -106,25 +106,18 @@ def test_every_event_has_its_section_and_its_row() -> None:
     assert quoted(sections()["Subscriptions"]) >= {*events.GROUPS, "all"}
 
 
-def close_codes() -> set[int]:
-    """Those in the sources of what may close a socket; 1009 and 1002 the protocol's parser says."""
-    frames = vars(session_frames).values()  # the reasons of the session API
-    found = {one for one in frames if type(one) is int and 4000 <= one < 4100}
-    found |= {1002, 1009, *CLOSE_CODES.values()}
-    for folder in ("api", "actors"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Constant) and type(node.value) is int:
-                    number = node.value
-                    if 1000 < number < 1016 or 4000 < number < 4050:
-                        found.add(number)
-    return found | {4000}
-
-
-def test_every_close_code_has_its_row_and_no_other() -> None:
-    titles = [title for title in sections() if title.lower().startswith("close codes")]
-    told = {int(row[0]) for title in titles for row in rows(title) if row[0].isdigit()}
-    assert told == close_codes()
+@pytest.mark.parametrize(
+    ("section", "meanings"),
+    [
+        ("Close codes", {code: code.registry for code in CloseCode}),
+        ("Close codes of the session API", {code: code.session for code in CloseCode}),
+    ],
+)
+def test_every_close_code_has_its_row_and_no_other(
+    section: str, meanings: dict[CloseCode, Meaning | None]
+) -> None:
+    told = [int(row[0]) for row in rows(section) if row[0].isdigit()]
+    assert told == sorted(code for code, meaning in meanings.items() if meaning is not None)
 
 
 def examples() -> list[str]:

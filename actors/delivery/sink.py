@@ -12,6 +12,7 @@ from actors.runtime.ref import Recipient
 if TYPE_CHECKING:
     from actors.delivery.fanout import Piece
     from reileta.errors import ReiletaError
+    from reileta.protocol.close_codes import CloseCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Sink(Protocol):
         """Sends one frame, after everything that waits."""
         ...
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: CloseCode, reason: str = "") -> None:
         """Begins to close the connection, after everything that waits."""
         ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -125,11 +126,9 @@ class UpdateFeed:
         return replace(await self._publication(record), among=news.among)
 
     def publish(self, message: Publish) -> None:
-        """Tells the hub; drops and counts what it has no room for."""
-        try:
+        """Tells the hub; drops what the hub has no room for."""
+        with suppress(Overloaded):  # `Ref.tell` counts what a full mailbox refuses
             self._hub.tell(message)
-        except Overloaded:
-            self._metrics.mailbox_refused += 1
 
     def user(self, user: User, profile: Profile) -> Publish:
         """`update-user`, as each viewer may see the user (PROTOCOL §7)."""

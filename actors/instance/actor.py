@@ -74,6 +74,7 @@ from reileta.errors import (
     Overloaded,
 )
 from reileta.ids import at, new_id
+from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
@@ -161,7 +162,6 @@ class InstanceActor(Actor[InstanceMessage]):
             self._rules,
             hub=around.hub,
             directory=around.directory,
-            metrics=around.metrics,
             address=around.address,
             secure=around.secure,
         )
@@ -400,7 +400,7 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _end(self, closed: Closed) -> None:
         """The instance is over. One that stood empty leaves the database as well."""
-        _log.info("instance.ended", instance=self._id, reason=closed.reason)
+        _log.info(log_events.INSTANCE_ENDED, instance=self._id, reason=closed.reason)
         if closed.reason == "empty" and not self._moderation.closing:
             self._moderation.closing = True
             # Should the database be away, the node's sweep finds it later.

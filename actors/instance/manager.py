@@ -22,6 +22,7 @@ from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.ids import At
+from reileta.observability import log_events
 from reileta.rules.instance.access import Visitor
 from reileta.settings import Settings
 
@@ -116,7 +117,7 @@ class InstanceManager:
                 for record in await self._around.store.instances.abandoned(before):
                     if self._registry.find(record.id) is None:
                         await self._around.store.instances.delete(record.id)
-                        _log.info("instance.ended", instance=record.id, reason="empty")
+                        _log.info(log_events.INSTANCE_ENDED, instance=record.id, reason="empty")
             except DatabaseUnavailable:
-                _log.debug("sweep.postponed")
+                _log.debug(log_events.SWEEP_POSTPONED)
             await trio.sleep(min(SWEEP_S, max(0.05, self._settings.empty_instance_s)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory
@@ -10,7 +11,6 @@ from actors.hub.messages import HubMessage, Publish, Viewer
 from actors.runtime.ref import Ref
 from reileta.errors import Overloaded
 from reileta.ids import at
-from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
 from reileta.protocol.views import registry
@@ -27,7 +27,6 @@ class Publisher:
         *,
         hub: Ref[HubMessage],
         directory: Directory,
-        metrics: Metrics,
         address: str,
         secure: bool,
     ) -> None:
@@ -35,7 +34,6 @@ class Publisher:
         self._id = rules.record.id
         self._hub = hub
         self._directory = directory
-        self._metrics = metrics
         self._address = address
         self._secure = secure
 
@@ -77,7 +75,5 @@ class Publisher:
             shown = audience.admits(at(viewer.user, address), admin=viewer.admin)
             return data() if shown else None
 
-        try:
+        with suppress(Overloaded):  # `Ref.tell` counts what a full mailbox refuses
             self._hub.tell(Publish(event, self._id, render, inside, told))
-        except Overloaded:
-            self._metrics.mailbox_refused += 1

@@ -3,6 +3,7 @@
 ReiletaError
 └── Overloaded 122
     ├── MailboxFull       it has too much to do: nothing was queued
+    ├── AskTimedOut       it did not answer in time; it may still handle the request
     └── ActorStopped      it stopped, or stops: the message was not handled
         └── ActorCrashed  it failed while handling this very message (16)
 NoReply                   a bug: a handler left a request without an answer
@@ -15,6 +16,10 @@ from reileta.errors import Overloaded
 
 class MailboxFull(Overloaded):
     """The actor has as many messages waiting as it may; this one was not queued."""
+
+
+class AskTimedOut(Overloaded):
+    """The actor did not answer in time; it may still handle the request."""
 
 
 class ActorStopped(Overloaded):

@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import Final, assert_never
 
 import structlog
-import trio
 from msgspec import Struct
 
 from actors.delivery.sink import Sink
@@ -28,6 +27,8 @@ from actors.membership import (
     SocketLost,
 )
 from actors.runtime.actor import Actor
+from actors.runtime.ask import NESTED_ASK_TIMEOUT_S, ask_timeout
+from actors.runtime.errors import AskTimedOut
 from actors.runtime.timers import Timer
 from actors.session.messages import (
     AcquireResource,
@@ -71,16 +72,15 @@ from reileta.errors import (
     SessionNotFound,
 )
 from reileta.ids import at, is_instance_name
+from reileta.observability import log_events
 from reileta.protocol import commands, events
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
 from reileta.rules.instance.access import Visitor
 
-ENTER_TIMEOUT_S: Final = 10.0
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
-CREDENTIAL_GONE: Final = 4000
-FAILED: Final = 1013
 
 _log = structlog.get_logger()
 
@@ -167,7 +167,7 @@ class SessionActor(Actor[SessionMessage]):
     def post_mortem(self, error: Exception) -> dict[str, object]:
         """What they are owed is lost with the incarnation: they are to come back and look."""
         for line in self._presence.lines:
-            line.close(FAILED, "the session failed")
+            line.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
         return {}
 
     # Sockets -----------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class SessionActor(Actor[SessionMessage]):
             if chosen(token):
                 if sink not in self._presence.lines:  # which say so themselves
                     sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
-                sink.close(CREDENTIAL_GONE, "the credential is no longer valid")
+                sink.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
                 self._detach(sink)
 
     @property
@@ -295,18 +295,17 @@ class SessionActor(Actor[SessionMessage]):
         joined_instances[instance_id] = JoinedInstance(ref)
         seated = instance_id in message.sink.seats
         try:
-            with trio.fail_after(ENTER_TIMEOUT_S):
+            with ask_timeout(NESTED_ASK_TIMEOUT_S):
                 player = await self._enter(message, instance_id, ref, known=before is not None)
-        except (ReiletaError, trio.TooSlowError) as error:
+        except ReiletaError as error:
             if before is None:
                 del joined_instances[instance_id]
             else:
                 joined_instances[instance_id] = before
-            if isinstance(error, ReiletaError):
-                raise
-            if not seated:  # it may come in yet, and must go then: its client is told otherwise
+            if isinstance(error, AskTimedOut) and not seated:
+                # The instance may still add the player, whose client is told that it is not inside.
                 ref.signal(SocketLost(self._id, message.sink))
-            raise Overloaded from None
+            raise
         joined_instances[instance_id] = JoinedInstance(ref, player)
         return player
 
@@ -337,11 +336,8 @@ class SessionActor(Actor[SessionMessage]):
                 place = joined_instances.get(found[0])
         if place is None:
             raise NotInInstance
-        try:
-            with trio.fail_after(ENTER_TIMEOUT_S):
-                await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
-        except trio.TooSlowError:
-            raise Overloaded from None
+        with ask_timeout(NESTED_ASK_TIMEOUT_S):
+            await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
 
     def _seat_lost(self, message: SeatLost) -> None:
         """The news may be older than the session's return as another player."""
@@ -371,4 +367,4 @@ class SessionActor(Actor[SessionMessage]):
         try:
             self._around.hub.tell(status_update(self._presence, self._around))
         except Overloaded:
-            _log.warning("hub.full", session=self._id)
+            _log.warning(log_events.HUB_FULL, session=self._id)

@@ -16,6 +16,7 @@ from actors.session.messages import LeaseRevoked, SessionMessage
 from actors.session.resource_jobs import TEND_S
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
+from reileta.observability import log_events
 from reileta.rules.session.session import SessionLimits
 from reileta.store import Store
 from reileta.store.leases import LostLease
@@ -55,7 +56,7 @@ class LeaseRenewer:
             try:
                 await self._tend()
             except DatabaseUnavailable:
-                _log.debug("tending.postponed")
+                _log.debug(log_events.LEASES_POSTPONED)
 
     async def _tend(self) -> None:
         until = self._clock.now_ms() + self._limits.away_ms + int(TEND_S * 1000)

@@ -28,13 +28,11 @@ from api.ws.message_rate import UserRates
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
 from reileta.errors import NotImplementedHere
+from reileta.protocol.close_codes import CloseCode
 from reileta.rules.instance.access import Principal
 
 TRANSPORT_EXTENSION: Final = "reileta.wire"
 """The ASGI extension by which the route takes the wire itself over."""
-GOING_AWAY: Final = 1001
-NO_CREDENTIAL: Final = 4001
-OVERLOADED: Final = 1013
 WATCH_S: Final = 1.0
 RETURN_SPREAD_S: Final = 10
 """Clients that a stopping server sends away come back spread over so many seconds."""
@@ -114,9 +112,9 @@ class Gateway:
         try:
             with wire.scope:
                 if self.node.draining:
-                    wire.close(GOING_AWAY, self._come_back())
+                    wire.close(CloseCode.GOING_AWAY, self._come_back())
                 elif wire.over_limit:
-                    wire.close(OVERLOADED, "too many connections")
+                    wire.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
                 elif principal is not None:
                     await connection.greet(principal)
                 await self._read(connection, wire)
@@ -167,7 +165,7 @@ class Gateway:
                 wire.ping()
             if connection.principal is None:
                 if now > wire.opened_at + settings.credential_deadline_s:
-                    wire.close(NO_CREDENTIAL, "no credential")
+                    wire.close(CloseCode.NO_CREDENTIAL, "no credential")
             elif connection.expires_at <= now_ms:
                 connection.expire()
             connection.look(now)
@@ -176,7 +174,7 @@ class Gateway:
         """Sends all clients away (1001), a few at a time, and waits for them to go."""
         with trio.move_on_after(within_s):
             for number, connection in enumerate(tuple(self._connections), 1):
-                connection.wire.close(GOING_AWAY, self._come_back())
+                connection.wire.close(CloseCode.GOING_AWAY, self._come_back())
                 if number % 200 == 0:
                     await trio.lowlevel.checkpoint()
             while self._connections:  # noqa: ASYNC110  # once in a process' life

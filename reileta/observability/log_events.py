@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 # The server's life
-SERVER_STARTING: Final = "server.starting"
 SERVER_READY: Final = "server.ready"
 """It takes connections; `url` says where. Scripts wait for this one."""
 SERVER_DRAINING: Final = "server.draining"
 SERVER_STOPPED: Final = "server.stopped"
-SERVER_FAILED: Final = "server.failed"
 
 # Actors
 ACTOR_STARTED: Final = "actor.started"
@@ -28,6 +26,16 @@ SUPERVISOR_OVERDUE: Final = "supervisor.overdue"
 """Actors that were not done when their supervisor's time was up; they are cancelled."""
 ACTOR_RECEIVED: Final = "actor.received"
 """A message was handled: at debug level, or when its trace is sampled."""
+
+# Instances and sessions
+INSTANCE_ENDED: Final = "instance.ended"
+"""An instance closed; `reason` says why."""
+SWEEP_POSTPONED: Final = "sweep.postponed"
+"""The database was away when empty instances were looked for; it is asked again."""
+LEASES_POSTPONED: Final = "leases.postponed"
+"""The database was away when the leases of sessions were renewed; it is asked again."""
+HUB_FULL: Final = "hub.full"
+"""The hub refused a change of a user's status; subscribers do not learn of it."""
 
 # Recordings
 RECORDING_STARTED: Final = "recording.started"

@@ -14,15 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 from reileta.errors import ReiletaError
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import encode, error_fields, text_frame
 from reileta.rules.resource.json_values import Json, NotJson, Unkept, read
 from reileta.rules.session.shared_state import VALUES_LIMIT
-
-NOT_TEXT: Final = 4001
-NOT_AN_OBJECT: Final = 4002
-FIELD_MISSING: Final = 4003
-FIELD_TYPE: Final = 4004
-FIELD_VALUE: Final = 4005
 
 Status = Literal["ok", "error", "fatal"]
 
@@ -43,7 +38,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 class FrameRefused(Exception):
     """What a client sent is at fault: the socket is to be closed with `code`."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -116,40 +111,44 @@ def parse(payload: bytes | None) -> ClientFrame:
     field that is missing, its type, its value.
     """
     if payload is None:
-        raise FrameRefused(NOT_TEXT, "not a text frame")
+        raise FrameRefused(CloseCode.NOT_TEXT, "not a text frame")
     fields = _object(payload)
     kind = _text(fields, "type")
     _shaped(fields, kind)
     if kind not in ("event", "ack"):
-        raise FrameRefused(FIELD_VALUE, "type must be `event` or `ack`")
+        raise FrameRefused(CloseCode.FIELD_VALUE, "type must be `event` or `ack`")
     id_ = fields["id"]
     if _UUID.fullmatch(id_) is None:
-        raise FrameRefused(FIELD_VALUE, "id must be a UUID")
+        raise FrameRefused(CloseCode.FIELD_VALUE, "id must be a UUID")
     if not _is_time(fields["sent_at"]):
-        raise FrameRefused(FIELD_VALUE, "sent_at must be a time, ISO 8601")
+        raise FrameRefused(CloseCode.FIELD_VALUE, "sent_at must be a time, ISO 8601")
     if kind == "ack":
         return ClientAck(id_)
     if fields["status"] not in _STATUSES:
-        raise FrameRefused(FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
+        raise FrameRefused(CloseCode.FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
     if len(fields["reason"] or "") > _REASON_LIMIT:
-        raise FrameRefused(FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters")
+        raise FrameRefused(
+            CloseCode.FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters"
+        )
     body = fields["payload"]
     if body["kind"] != STATE:
-        raise FrameRefused(FIELD_VALUE, "payload.kind must be `state`")
+        raise FrameRefused(CloseCode.FIELD_VALUE, "payload.kind must be `state`")
     return ClientEvent(id_, body["patch"])
 
 
 def _object(payload: bytes) -> dict[str, Any]:
     if payload.lstrip(b" \t\r\n")[:1] != b"{":
-        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
+        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
     try:
         value = read(payload, values_limit=FRAME_VALUES)
     except NotJson:
-        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object") from None
+        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object") from None
     except Unkept as fault:
-        raise FrameRefused(FIELD_VALUE, f"{fault.path or 'message'} {fault.message}") from None
+        raise FrameRefused(
+            CloseCode.FIELD_VALUE, f"{fault.path or 'message'} {fault.message}"
+        ) from None
     if not isinstance(value, dict):
-        raise FrameRefused(NOT_AN_OBJECT, "not a JSON object")
+        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
     return value
 
 
@@ -158,13 +157,13 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
     names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "reason", "payload")
     for name in names:
         if name not in fields:
-            raise FrameRefused(FIELD_MISSING, f"{name} is missing")
+            raise FrameRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
     body = fields.get("payload")
     if kind == "event" and isinstance(body, dict):
         if "kind" not in body:
-            raise FrameRefused(FIELD_MISSING, "payload.kind is missing")
+            raise FrameRefused(CloseCode.FIELD_MISSING, "payload.kind is missing")
         if body["kind"] == STATE and "patch" not in body:
-            raise FrameRefused(FIELD_MISSING, "payload.patch is missing")
+            raise FrameRefused(CloseCode.FIELD_MISSING, "payload.patch is missing")
     for name in names:
         if name == "payload":
             _typed(body, dict, "payload")
@@ -178,7 +177,7 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
 
 def _text(fields: dict[str, Any], name: str) -> str:
     if name not in fields:
-        raise FrameRefused(FIELD_MISSING, f"{name} is missing")
+        raise FrameRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
     _typed(fields[name], str, name)
     return str(fields[name])
 
@@ -186,7 +185,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 def _typed(value: object, type_: type, name: str) -> None:
     if not isinstance(value, type_):
         said = "a string" if type_ is str else "an object"
-        raise FrameRefused(FIELD_TYPE, f"{name} must be {said}")
+        raise FrameRefused(CloseCode.FIELD_TYPE, f"{name} must be {said}")
 
 
 def _is_time(text: str) -> bool:

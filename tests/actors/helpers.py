@@ -11,6 +11,7 @@ from typing import Any, TypeVar, assert_never
 
 import outcome
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from actors.runtime.actor import Actor, Restart, Spec
 from actors.runtime.instruments import Instruments
@@ -229,6 +230,19 @@ class HeldWork:
         except ReiletaError as error:
             result = outcome.Error(error)
         then(result)
+
+
+@asynccontextmanager
+async def full_actor(instruments: Instruments) -> AsyncIterator[Ref[Any]]:
+    """An actor whose mailbox has no room until the block ends."""
+    go = trio.Event()
+    async with open_house(instruments) as house:
+        ref = await house.start(mailbox_limit=1)
+        ref.tell(Do(lambda _: go.wait()))
+        await wait_all_tasks_blocked()
+        ref.tell(Note("the last that there was room for"))
+        yield ref
+        go.set()
 
 
 class Outcomes:

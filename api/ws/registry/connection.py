@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from actors.delivery.sink import SendData
 from actors.hub.messages import Subscribe, Unsubscribe
+from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
@@ -46,15 +47,11 @@ from reileta.errors import (
 )
 from reileta.ids import At
 from reileta.protocol import commands, events
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
 from reileta.rules.instance.access import FOR_EVER, Principal
 
-INVALID_UTF8: Final = 1007
-TOO_MANY: Final = 1008
-TRY_AGAIN: Final = 1013
-CREDENTIAL_GONE: Final = 4000
 AVR: Final = "avr"
-ASK_TIMEOUT_S: Final = 15.0
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
 _COMMANDS: Final = (
@@ -119,13 +116,13 @@ class RegistryConnection:
         self._node.metrics.messages_in += 1
         span = self._begin()
         if not self._allowance.take(1 if payload is None else weight(len(payload))):
-            self.wire.close(TOO_MANY, "too many messages")
+            self.wire.close(CloseCode.POLICY_VIOLATION, "too many messages")
             return True
         if payload is None:
             self._refuse(None, None, None, MessageInvalid.field("message", "must be text"))
             return True
         if not is_utf8(payload):
-            self.wire.close(INVALID_UTF8, "not UTF-8")
+            self.wire.close(CloseCode.INVALID_DATA, "not UTF-8")
             return True
         try:
             message = parse(payload)
@@ -154,7 +151,7 @@ class RegistryConnection:
         of empty fragments costs the server as much as one of messages."""
         frames, self.wire.overhead = self.wire.overhead, 0
         if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
-            self.wire.close(TOO_MANY, "too many frames")
+            self.wire.close(CloseCode.POLICY_VIOLATION, "too many frames")
 
     def _speak(self, message: ClientMessage) -> None:
         """`instance-data`: straight to the instance."""
@@ -199,15 +196,15 @@ class RegistryConnection:
         current.set(span)  # another task may have taken it, for others as well
         refused: ReiletaError | None = None
         try:
-            with trio.fail_after(ASK_TIMEOUT_S):
+            with ask_timeout():
                 await self._command(message)
-        except trio.TooSlowError:
-            refused = Overloaded()
-            self._refuse_message(message, refused)
         except ReiletaError as error:
             refused = error
             self._refuse_message(message, error)
-            if close_code_of(type(error)) == CREDENTIAL_GONE and self.principal is not None:
+            if (
+                close_code_of(type(error)) is CloseCode.CREDENTIAL_GONE
+                and self.principal is not None
+            ):
                 self.expire()
         if self._log.observes(span):
             code = None if refused is None else refused.code
@@ -259,7 +256,7 @@ class RegistryConnection:
             await self._attach(principal, None)
         except ReiletaError as error:
             self._send(failure(commands.AUTHENTICATE, None, None, error))
-            self.wire.close(close_code_of(type(error)) or TRY_AGAIN, error.message)
+            self.wire.close(close_code_of(type(error)) or CloseCode.TRY_AGAIN_LATER, error.message)
 
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
         for attempt in (1, 2):
@@ -375,7 +372,7 @@ class RegistryConnection:
     def expire(self) -> None:
         """The credential is no longer valid."""
         self._send(event(events.UNAUTHENTICATED, None, EMPTY))
-        self.wire.close(CREDENTIAL_GONE, "the credential is no longer valid")
+        self.wire.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
 
     @property
     def expires_at(self) -> int:

@@ -13,6 +13,7 @@ from api.ws.registry.events import EVENTS
 from api.ws.registry.messages import ClientMessage
 from reileta.errors import CredentialInvalid, CredentialMalformed, Overloaded, TooManyRequests
 from reileta.protocol import events
+from reileta.protocol.close_codes import CloseCode
 
 
 class ServerMessage(Struct):
@@ -33,18 +34,7 @@ class ServerMessage(Struct):
     error: ErrorView | UnsetType = UNSET
 
 
-CLOSES: Final = {
-    "1001": "The server stops; `reason` says in how many seconds to come back.",
-    "1002": "The WebSocket protocol was broken.",
-    "1007": "A text message was not UTF-8.",
-    "1008": "Too many messages, or too large ones, or too many frames that are none.",
-    "1009": "A message was too large.",
-    "1011": "The server failed to begin: come back in a while.",
-    "1013": "Too many connections, or the session could not be served: come back in a while.",
-    "4000": "The credential is no longer valid: log in again.",
-    "4001": "No credential came in time.",
-    "4008": "More waited for the client than is kept, or it did not read: read faster, use keys.",
-}
+CLOSES: Final = {str(code): str(code.registry) for code in CloseCode if code.registry}
 
 REGISTRY_SOCKET: Final = Socket(
     path="/api/ws",

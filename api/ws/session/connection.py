@@ -25,8 +25,8 @@ from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weig
 from api.ws.transport.base import Transport
 from reileta.errors import Overloaded, ReiletaError
 from reileta.protocol import session_frames
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import (
-    FIELD_VALUE,
     ClientAck,
     ClientEvent,
     FrameRefused,
@@ -38,9 +38,6 @@ from reileta.protocol.session_frames import (
 )
 from reileta.rules.instance.access import Principal
 
-TOO_MANY: Final = 1008
-TRY_AGAIN: Final = 1013
-CREDENTIAL_GONE: Final = 4000
 UNANSWERED: Final = 1024
 """Events of a client that may wait for their answer; over it they are too many."""
 
@@ -101,7 +98,7 @@ class SessionConnection:
                 else:
                     break
         except ReiletaError as error:
-            self.close(close_code_of(type(error)) or TRY_AGAIN, error.message)
+            self.close(close_code_of(type(error)) or CloseCode.TRY_AGAIN_LATER, error.message)
 
     def take(self, payload: bytes | None) -> bool:
         """Takes one message. Never waits, never raises."""
@@ -110,7 +107,7 @@ class SessionConnection:
         try:
             # What is beyond one KiB counts whatever it turns out to be, and before it is parsed.
             if not self._allowance.take(weight(len(payload or b"")) - 1):
-                raise FrameRefused(TOO_MANY, "too many messages")
+                raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
             frame = parse(payload)
             if self._log.observes(span):
                 kind = "ack" if isinstance(frame, ClientAck) else "event"
@@ -121,7 +118,7 @@ class SessionConnection:
             elif self._allowance.take():
                 self._change(frame)
             else:
-                raise FrameRefused(TOO_MANY, "too many messages")
+                raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
         except FrameRefused as refused:
             self.close(refused.code, refused.reason)
         return True
@@ -133,16 +130,16 @@ class SessionConnection:
         """Counts frames that were no messages, at a fraction of a message each."""
         frames, self.wire.overhead = self.wire.overhead, 0
         if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
-            self.close(TOO_MANY, "too many frames")
+            self.close(CloseCode.POLICY_VIOLATION, "too many frames")
 
     def look(self, now: float) -> None:
         """Closes the socket of a client that owes an Ack for too long."""
         if self._owed and next(iter(self._owed.values())) <= now:
-            self.close(TOO_MANY, "an event was not acknowledged in time")
+            self.close(CloseCode.POLICY_VIOLATION, "an event was not acknowledged in time")
 
     def expire(self) -> None:
         """The credential is no longer valid."""
-        self.close(CREDENTIAL_GONE, "the credential is no longer valid")
+        self.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
 
     def gone(self) -> None:
         """The socket is gone. Never waits."""
@@ -159,13 +156,15 @@ class SessionConnection:
 
     def _acknowledged(self, ack: ClientAck) -> None:
         if self._owed.pop(ack.id, None) is None:
-            raise FrameRefused(FIELD_VALUE, "id is of no event that waits to be acknowledged")
+            raise FrameRefused(
+                CloseCode.FIELD_VALUE, "id is of no event that waits to be acknowledged"
+            )
 
     def _change(self, event: ClientEvent) -> None:
         if event.id in self._unanswered:
-            raise FrameRefused(FIELD_VALUE, "id is of an event that is not answered yet")
+            raise FrameRefused(CloseCode.FIELD_VALUE, "id is of an event that is not answered yet")
         if len(self._unanswered) >= UNANSWERED:
-            raise FrameRefused(TOO_MANY, "too many events wait for their answer")
+            raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many events wait for their answer")
         self._unanswered.add(event.id)
         if self._session is None:
             self._refuse_now(event.id, Overloaded())
@@ -221,7 +220,7 @@ class SessionConnection:
     def send(self, frame: bytes) -> None:
         self.wire.send(frame)
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: CloseCode, reason: str = "") -> None:
         """Says why with a last event, which needs no Ack, and closes."""
         self.flush()
         payload = {"kind": session_frames.CLOSING, "code": code}

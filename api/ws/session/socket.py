@@ -24,6 +24,7 @@ from reileta.errors import (
     TooManyRequests,
 )
 from reileta.protocol import session_frames
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import Status
 from reileta.protocol.views.session import Iso, SessionView
 
@@ -181,21 +182,7 @@ EVENTS: Final = (
     ),
 )
 
-CLOSES: Final = {
-    "1001": "The server stops; `reason` says in how many seconds to come back.",
-    "1002": "The WebSocket protocol was broken.",
-    "1008": "Too many messages, or too many that wait for their Ack; too many frames that are"
-    " none; an event was not acknowledged in time.",
-    "1009": "A message was too large.",
-    "1013": "Too many connections, or the session could not be served: come back in a while.",
-    "4000": "The token is no longer valid, or the session has ended: log in again.",
-    "4001": "Not a text frame.",
-    "4002": "Not a JSON object.",
-    "4003": "A field is missing.",
-    "4004": "A field's type is wrong.",
-    "4005": "A value is not allowed.",
-    "4008": "More waited for the client than is kept: read faster.",
-}
+CLOSES: Final = {str(code): str(code.session) for code in CloseCode if code.session}
 
 
 def _socket(path: str, whose: str) -> Socket:

@@ -32,6 +32,7 @@ from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.transport.backlog import Backlog
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.observability.metrics import Metrics
+from reileta.protocol.close_codes import CloseCode
 
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
@@ -163,7 +164,7 @@ class Transport(ABC):
         """Sends one frame, after everything that waits."""
         self.write(((Batch((frame,)), 0, len(frame)),))
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: CloseCode, reason: str = "") -> None:
         """Begins the closing handshake, after everything that waits; does nothing if it runs."""
         if self.state is TransportState.OPEN:
             self.state = TransportState.CLOSING
@@ -174,7 +175,7 @@ class Transport(ABC):
     def give_up(self) -> None:
         """Ends the connection of a client that does not read, however often it answers pings."""
         self._drop_backlog()
-        self.close(4008, "too slow")
+        self.close(CloseCode.TOO_SLOW, "too slow")
 
     def cut(self) -> None:
         """Ends the connection at once."""
@@ -224,7 +225,7 @@ class Transport(ABC):
         if not fits and self.state is TransportState.OPEN:
             self._drop_backlog()
             self.close_timeout_s = SLOW_CLOSE_TIMEOUT_S
-            self.close(4008, "too slow")
+            self.close(CloseCode.TOO_SLOW, "too slow")
         elif not fits:
             self.cut()
         if not self._flushing:

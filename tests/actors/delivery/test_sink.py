@@ -6,6 +6,7 @@ import pytest
 
 from actors.delivery.fanout import Batch
 from actors.delivery.sink import Sink
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import event, text_frame
 from tests.actors.sinks import FakeSink, SlowSink
 
@@ -18,8 +19,8 @@ def test_a_sink_has_what_it_was_given_in_order() -> None:
     sink.send(event("d", None, b"{}"))
     assert fake.said() == ["b", "c", "a", "d"]
     assert fake.said() == []
-    sink.close(4000, "gone")
-    sink.close(1000)
+    sink.close(CloseCode.CREDENTIAL_GONE, "gone")
+    sink.close(CloseCode.GOING_AWAY)
     sink.send(text_frame(b"{}"))
     assert (fake.closed, fake.frames) == ((4000, "gone"), [])
 

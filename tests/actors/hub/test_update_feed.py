@@ -16,12 +16,13 @@ import actors.hub.update_feed
 from actors.directory import Directory
 from actors.hub.messages import Publish, UpdateViewer, Viewer
 from actors.hub.update_feed import AGAIN_S, UpdateFeed
-from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.errors import DatabaseUnavailable
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.server import server_view
 from reileta.records import Asset, Image, Profile, Service, User, World
 from reileta.rules.visibility import Audience, of_world
 from reileta.store import ServerInfo
+from tests.actors.helpers import full_actor
 from tests.actors.nodes import ADDRESS, account
 
 
@@ -35,7 +36,6 @@ class Registry:
     course: list[str] = field(default_factory=list)
     """What the hub was told, and signalled."""
     away: bool = False
-    full: bool = False
     tags: tuple[str, ...] = ()
     """Of the world, as the database has it."""
 
@@ -56,8 +56,6 @@ class Registry:
         return of_world(one.owner, one.tags, {"u_friend"})
 
     def tell(self, message: Publish) -> None:
-        if self.full:
-            raise Overloaded
         self.told.append(message)
         self.course.append(f"told of {message.id}")
 
@@ -77,7 +75,9 @@ def world(*tags: str) -> World:
 
 
 @asynccontextmanager
-async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIterator[UpdateFeed]:
+async def telling(
+    registry: Registry, metrics: Metrics | None = None, hub: Any = None
+) -> AsyncIterator[UpdateFeed]:
     def server(identity: ServerInfo) -> Any:
         return server_view(
             id_=identity.id, title=identity.title, description=None, icon=None, created_at=1,
@@ -86,7 +86,7 @@ async def telling(registry: Registry, metrics: Metrics | None = None) -> AsyncIt
 
     updates = UpdateFeed(
         store=cast(Any, registry),
-        hub=cast(Any, registry),
+        hub=cast(Any, registry) if hub is None else hub,
         directory=Directory(Metrics()),
         metrics=metrics or Metrics(),
         address=ADDRESS,
@@ -211,7 +211,10 @@ async def test_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) 
         await trio.testing.wait_all_tasks_blocked()
         assert [message.id for message in registry.told] == [users[1].id, users[2].id]
         assert metrics.mailbox_refused == 1
-        registry.full = True
-        updates.changed("user", users[0])
-        await trio.testing.wait_all_tasks_blocked()
-        assert metrics.mailbox_refused == 2
+
+
+async def test_a_publication_that_a_full_hub_refuses_is_counted_once() -> None:
+    metrics = Metrics()
+    async with full_actor(metrics) as hub, telling(Registry(), metrics, hub) as updates:
+        updates.publish(updates.user(account(1), Profile()))
+    assert metrics.mailbox_refused == 1

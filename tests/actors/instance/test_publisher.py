@@ -10,33 +10,29 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
 from actors.hub.messages import HubMessage, Publish, Viewer
 from actors.instance.publisher import Publisher
-from actors.runtime.errors import MailboxFull
 from actors.runtime.ref import Ref
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.instance import Instance
+from tests.actors.helpers import full_actor
 from tests.actors.sinks import FakeSink
 from tests.reileta.rooms import HOME, filled, room, user, visitor
 
 
 class Hub:
-    """Keeps what it is told, or is full."""
+    """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.told: list[Publish] = []
-        self.full = False
 
     def tell(self, message: Publish) -> None:
-        if self.full:
-            raise MailboxFull
         self.told.append(message)
 
 
-def publisher(rules: Instance, hub: Hub, directory: Directory, metrics: Metrics) -> Publisher:
+def publisher(rules: Instance, hub: Hub | Ref[HubMessage], directory: Directory) -> Publisher:
     return Publisher(
         rules,
         hub=cast(Ref[HubMessage], hub),
         directory=directory,
-        metrics=metrics,
         address=HOME,
         secure=True,
     )
@@ -51,7 +47,7 @@ def test_a_public_instance_is_everybodys_to_see() -> None:
     directory = Directory(metrics)
     sink: Sink = FakeSink()
     directory.occupy(rules.record.id, Occupancy(2, 1, user(1)))
-    one = publisher(rules, hub, directory, metrics)
+    one = publisher(rules, hub, directory)
     one.tell("instance-left", b'{"x":1}', told=(sink,))
     one.update()
     left, update = hub.told
@@ -74,7 +70,7 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
     filled(rules, 0)
     rules.admit(visitor(0), user(1), 1)
     filled(rules, 1, now=2)
-    publisher(rules, hub, Directory(metrics), metrics).update()
+    publisher(rules, hub, Directory(metrics)).update()
     (update,) = hub.told
     assert update.render(viewer(0)) is not None
     assert update.render(viewer(1)) is not None
@@ -82,8 +78,8 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
     assert update.render(viewer(2, admin=True)) is not None
 
 
-def test_what_a_full_hub_refuses_is_counted() -> None:
-    rules, hub, metrics = room(), Hub(), Metrics()
-    hub.full = True
-    publisher(rules, hub, Directory(metrics), metrics).update()
-    assert (hub.told, metrics.mailbox_refused) == ([], 1)
+async def test_a_publication_that_a_full_hub_refuses_is_counted_once() -> None:
+    metrics = Metrics()
+    async with full_actor(metrics) as hub:
+        publisher(room(), hub, Directory(metrics)).update()
+    assert metrics.mailbox_refused == 1

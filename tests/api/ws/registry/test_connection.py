@@ -7,13 +7,14 @@ import trio
 from trio.testing import MockClock
 
 from actors.delivery.sink import InstanceHandle, SendData
+from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, current
 from actors.session.messages import Attach, Detach, Join, Leave
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, UserRates
-from api.ws.registry.connection import ASK_TIMEOUT_S, RegistryConnection
+from api.ws.registry.connection import RegistryConnection
 from api.ws.registry.messages import is_deep
 from reileta.errors import (
     CredentialInvalid,

@@ -20,6 +20,7 @@ from api.ws.session.socket import (
 )
 from reileta.errors import PayloadTooLarge
 from reileta.protocol import session_frames
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import payload_of
 from reileta.protocol.session_frames import (
     ClientAck,
@@ -84,4 +85,4 @@ def test_each_field_that_is_described_must_be_there(message: Any) -> None:
         del (broken["payload"] if message is PatchPayload else broken)[name]
         with pytest.raises(FrameRefused) as refused:
             parse(json.dumps(broken).encode())
-        assert refused.value.code == session_frames.FIELD_MISSING
+        assert refused.value.code == CloseCode.FIELD_MISSING

@@ -18,6 +18,7 @@ from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import Messages, TransportClosed, TransportState, Upgraded
 from api.ws.transport.transports import SocketTransport, StreamTransport
 from reileta.observability.metrics import Metrics
+from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import text_frame
 
 _URI = parse_uri("ws://localhost/")
@@ -163,8 +164,8 @@ async def test_too_slow(nursery: trio.Nursery, pair_of: PairOf) -> None:
 async def test_one_goodbye_and_nothing_after_it(nursery: trio.Nursery, pair_of: PairOf) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
-        pair.wire.close(4000, "é" * 100)
-        pair.wire.close(1001)
+        pair.wire.close(CloseCode.CREDENTIAL_GONE, "é" * 100)
+        pair.wire.close(CloseCode.GOING_AWAY)
         pair.wire.send(text_frame(b"too late"))
         (goodbye,) = await pair.frames(1)
         assert goodbye.opcode is Opcode.CLOSE
@@ -248,7 +249,7 @@ async def test_a_client_that_has_gone_hurts_nobody(nursery: trio.Nursery, pair_o
         await wait_all_tasks_blocked()
     assert pair.wire.scope.cancel_called
     pair.wire.ping()
-    pair.wire.close(1001)
+    pair.wire.close(CloseCode.GOING_AWAY)
     await pair.wire.finish()
     assert metrics.backlog_bytes == 0
 
