@@ -207,6 +207,11 @@ class Node:
                     sessions=sessions,
                     recorder=recorder,
                 )
+                metrics.mailbox_depths = lambda: {
+                    "hub": root.deepest_mailbox,
+                    "instance": second.deepest_mailbox,
+                    "session": third.deepest_mailbox,
+                }
                 nursery.start_soon(node._instance_manager.sweep)
                 nursery.start_soon(node._forget)
                 nursery.start_soon(node._lease_renewer.run)
