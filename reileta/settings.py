@@ -158,6 +158,13 @@ class Settings(BaseSettings):
     """How long a place in the queue is kept whose socket was lost."""
     empty_instance_s: float = Field(default=60, ge=0)
     """How long an instance that is not permanent may stand empty."""
+    retained_keys_per_player: int = Field(default=64, ge=1)
+    """Keyed values that an instance keeps for one player."""
+    retained_bytes_per_player: int = Field(default=64 * KIB, ge=1 * KIB)
+    """How large the kept values of one player, with their keys, may be together."""
+    candidates_per_instance: int = Field(default=4_096, ge=1)
+    """Users that may wait in the queue of one instance, those who are invited or admitted
+    included; a further request is refused (122)."""
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that may wait for one instance before data is refused (122)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -106,8 +106,8 @@ class Metrics:
         self.drains = 0
         self.drain_size = Histogram(SIZES)
         """Messages handled by one drain of a mailbox."""
-        self.mailbox_depth = Histogram(SIZES)
-        """Messages that waited in a mailbox when it was drained."""
+        self.mailbox_depths: Callable[[], Mapping[str, int]] = dict
+        """For each kind of actor, the messages that wait now in the fullest mailbox."""
         self.mailbox_wait = Histogram(SECONDS)
         """Seconds that a message waited in a mailbox."""
         self.mailbox_refused = 0
@@ -169,7 +169,6 @@ class MetricsCollector(Collector):
     )
     _HISTOGRAMS: Final = (
         ("drain_size", "drain_messages", "Messages handled by one drain"),
-        ("mailbox_depth", "mailbox_depth_messages", "Messages that waited at a drain"),
         ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
     )
 
@@ -191,6 +190,14 @@ class MetricsCollector(Collector):
             yield HistogramMetricFamily(
                 f"reileta_{name}", text, buckets=histogram.cumulative(), sum_value=histogram.sum
             )
+        depth = GaugeMetricFamily(
+            "reileta_mailbox_depth_messages",
+            "Messages that wait in the fullest mailbox of a kind of actor",
+            labels=["kind"],
+        )
+        for kind, messages in metrics.mailbox_depths().items():
+            depth.add_metric([kind], messages)
+        yield depth
         yield from self._http()
         yield from self._store()
 
