@@ -1,8 +1,7 @@
-"""Every setting, with its default and unit: the one source of the options of `reileta serve`.
+"""Every setting with its default and unit; `reileta serve` gets its options from here.
 
-Each is an option `--name` of the command line, and a variable `REILETA_NAME` of the environment.
-The command line wins over the environment, which wins over the defaults. A setting's docstring is
-its help text.
+Each setting is an option `--name` and an environment variable `REILETA_NAME`. The command line wins
+over the environment, which wins over the defaults. A setting's docstring is its help text.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ GIB = 1024 * MIB
 
 
 class Settings(BaseSettings):
-    """How one server process is to run."""
+    """The settings of one server process."""
 
     model_config = SettingsConfigDict(
         env_prefix="REILETA_",
@@ -31,7 +30,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    # Where it listens, and what it calls itself
+    # Network
     host: str = "127.0.0.1"
     """The address to listen on; `0.0.0.0` for all IPv4 addresses, `::` for all addresses."""
     port: int = Field(default=3032, ge=0, le=65535)
@@ -43,19 +42,19 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     """The private key of the certificate (PEM), without a passphrase."""
 
-    # Where things are kept
+    # Storage
     data: Path = Path("data")
     """The data folder: the embedded database, the server's key, uploaded files."""
     database: str | None = None
-    """A `postgresql://` URL. By default the server runs an embedded PostgreSQL in the data folder.
-    """
+    """A `postgresql://` URL. By default the server runs an embedded PostgreSQL in the data
+    folder."""
     database_connections: int = Field(default=8, ge=1, le=200)
     """Size of the pool of database connections."""
     read_cache: Literal["auto", "on", "off"] = "auto"
     """Cache database rows until they change. `auto`: on, unless `--database` is set, since other
     servers could then write to the same rows."""
 
-    # What it says
+    # Logs
     log_format: Literal["console", "json"] = "console"
     """`console`: lines for people. `json`: one JSON object per line."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -137,7 +136,7 @@ class Settings(BaseSettings):
     deflate: bool = False
     """Offer permessage-deflate, the compression of WebSocket messages."""
 
-    # Times of a WebSocket
+    # WebSocket timeouts
     credential_deadline_s: float = Field(default=10, gt=0)
     """Seconds a WebSocket has to authenticate; after that it is closed with code 4001."""
     keepalive_interval_s: float = Field(default=20, gt=0)
@@ -163,7 +162,7 @@ class Settings(BaseSettings):
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that can wait for one instance; further data is refused with error 122."""
 
-    # Stopping
+    # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
     """Seconds for an orderly shutdown."""
 
@@ -184,12 +183,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key go together")
+            raise ValueError("--tls-cert and --tls-key must be used together")
         return self
 
     @property
     def remembers_reads(self) -> bool:
-        """Whether rows that were read are remembered (`store/reads.py`)."""
+        """Whether the read cache is on (`store/read_cache.py`)."""
         if self.read_cache == "auto":
             return self.database is None
         return self.read_cache == "on"
