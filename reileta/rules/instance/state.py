@@ -408,5 +408,6 @@ class InstanceState:
         limit = self.limits.seats_per_user
         if 0 < limit <= self.seats.count_of(user):
             raise QuotaReached.field(
-                "instance", f"one user may have at most {limit} seats in it: leave with one first"
+                "instance",
+                f"a user can occupy at most {limit} seats in it: leave with one session first",
             )

@@ -299,7 +299,9 @@ class Session:
         if self.ended:
             raise SessionNotFound
         if self.autopilot:
-            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
+            raise PermissionDenied.field(
+                "session", "belongs to an autopilot, which can't acquire resources"
+            )
         if self.held is not None:
             held = self.held.resource
             raise ResourceHeld.field("resource", f"{held.type}/{held.number}")
