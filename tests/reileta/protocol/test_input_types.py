@@ -113,7 +113,11 @@ def test_what_is_taken(field: str, value: object, kept: object) -> None:
             "1:2",
             "must be 1 to 32 characters of A-Z a-z 0-9 . _ -, and begin with a letter or digit",
         ),
-        ("platform", "../x", "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit"),
+        (
+            "platform",
+            "../x",
+            "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit",
+        ),
         ("password", "1234567", "must be 8 to 256 characters"),
         ("password", "1234567\0", "must not contain NUL or lone surrogates"),
         ("given_password", "", "must be 1 to 256 characters"),
