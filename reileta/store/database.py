@@ -17,7 +17,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -40,6 +40,8 @@ CONNECT_S: Final = 3.0
 """Seconds a statement waits for a free or a new connection."""
 STATEMENT_S: Final = 10.0
 """Seconds a statement can take."""
+CANCEL_S: Final = 1.0
+"""Seconds a cancelled statement can take to end, before its connection is ended."""
 CLOSE_S: Final = 1.0
 """Seconds for an orderly close of a connection."""
 IDLE_S: Final = 300.0
@@ -230,7 +232,12 @@ class Database(Queries):
         started = time.perf_counter()
         try:
             with trio.move_on_after(seconds) as scope:
-                result = await self._loop.run_aio_coroutine(work())
+                try:
+                    result = await self._loop.run_aio_coroutine(work())
+                except trio.Cancelled:
+                    if connection is not None:
+                        await self._stop(connection)
+                    raise
             if scope.cancelled_caught:
                 raise TimeoutError
         except asyncpg.IntegrityConstraintViolationError as error:
@@ -255,6 +262,38 @@ class Database(Queries):
             self.seconds += time.perf_counter() - started
         self._found()
         return result
+
+    async def _stop(self, connection: Connection) -> None:
+        """Waits until a statement that was given up has ended: then its connection can be used.
+
+        asyncpg has sent PostgreSQL a request to cancel it. PostgreSQL ignores a request that comes
+        before it has read the statement, and then runs the statement to its end. Its process is
+        ended in that case. Bounded by twice `CANCEL_S`.
+        """
+        with trio.CancelScope(shield=True):
+            if await self._within_cancel_s(lambda: _answers(connection)):
+                return
+            if not connection.is_closed():
+                pid = connection.get_server_pid()
+                await self._within_cancel_s(lambda: self._end_process(pid))
+        connection.terminate()
+
+    async def _end_process(self, pid: int) -> None:
+        connection = await self._connect()
+        try:
+            await connection.fetchval("SELECT pg_terminate_backend($1)", pid)
+        finally:
+            connection.terminate()
+
+    async def _within_cancel_s(self, work: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+        """Runs asyncio's `work`; False when it fails, or takes longer than `CANCEL_S`."""
+        with trio.move_on_after(CANCEL_S):
+            try:
+                await self._loop.run_aio_coroutine(work())
+            except (*_BROKEN, asyncio.CancelledError):
+                return False
+            return True
+        return False
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -377,6 +416,12 @@ class _Bound(Queries):
         return await self._database.guard(
             lambda: ask(self._connection), self._connection, self._statement_s
         )
+
+
+async def _answers(connection: Connection) -> None:
+    """Returns once the connection answers, whatever became of the transaction on it."""
+    with suppress(asyncpg.InFailedSQLTransactionError):
+        await connection.execute("SELECT 1")
 
 
 def _touched(status: str) -> int:
