@@ -1,1 +1,1 @@
-"""delivery."""
+"""Delivery from actors to client sockets."""

@@ -1,78 +1,21 @@
-"""Fan-out: what one drain of an instance says, built once, written once to each receiver.
+"""Fan-out: the frames of one drain, built once and written once to each receiver.
 
-All frames that everybody is to get are joined into one buffer. A receiver who is to get something
-else (not its own frames; an answer; only what came after it joined) has a list of edits against
-that buffer, so that no receiver costs a copy (DESIGN §3). One order holds for all: the order of the
-calls.
+The frames for everybody are joined in one buffer. A receiver whose frames differ (without its own
+messages, with an answer, only from its join on) has a list of edits against that buffer, so the
+buffer is never copied. All receivers get frames in the order of the calls.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
-from itertools import pairwise
 
+from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import Sink
-from reileta.protocol.frames import deflate
 from reileta.rules.instance.data_rate import DataRate
 
 
-class Batch:
-    """Frames one behind the other in one buffer.
-
-    `ends[n]` is where frame n ends, in bytes. `keys[n]` is what it conflates by, or None: then it
-    is never dropped; `keys` is None when no frame has one. `paces[n]` is that of the player who
-    said it, or None; `paces` is None when no player said any. A `snapshot` is an answer that may be
-    larger than a receiver's backlog limit.
-    """
-
-    __slots__ = ("_deflated", "buffer", "ends", "keys", "paces", "snapshot", "view")
-
-    def __init__(
-        self,
-        frames: Sequence[bytes | memoryview],
-        keys: Sequence[Hashable | None] | None = None,
-        *,
-        paces: Sequence[DataRate | None] | None = None,
-        snapshot: bool = False,
-    ) -> None:
-        self.buffer = b"".join(frames)
-        self.view = memoryview(self.buffer)
-        self.keys = keys
-        self.paces = paces
-        self.snapshot = snapshot
-        self.ends: list[int] = []
-        end = 0
-        for frame in frames:
-            end += len(frame)
-            self.ends.append(end)
-        self._deflated: Batch | None = None
-
-    def __len__(self) -> int:
-        return len(self.buffer)
-
-    def count(self, start: int, end: int) -> int:
-        """How many frames lie between two frame boundaries."""
-        return bisect_right(self.ends, end) - bisect_right(self.ends, start)
-
-    def deflated(self, start: int, end: int) -> Piece:
-        """The same frames compressed: once for all receivers that take them so."""
-        if self._deflated is None:
-            bounds = [0, *self.ends]
-            frames = [deflate(self.view[a:b]) for a, b in pairwise(bounds)]
-            self._deflated = Batch(frames, self.keys, paces=self.paces, snapshot=self.snapshot)
-        bounds = [0, *self._deflated.ends]
-        first = bisect_right(self.ends, start)
-        last = bisect_right(self.ends, end)
-        return (self._deflated, bounds[first], bounds[last])
-
-
-Piece = tuple[Batch, int, int]
-"""Bytes `start` to `end` of a batch; both are frame boundaries."""
-
-
 class Fanout:
-    """The receivers of one instance, and what the drain at hand has for them."""
+    """The receivers of one instance, and the frames of the current drain for them."""
 
     def __init__(self) -> None:
         self._sinks: dict[Sink, None] = {}
@@ -84,7 +27,7 @@ class Fanout:
         self._paced = False
         self._size = 0
         self.gathered = 0
-        """Bytes that players have said since the last flush."""
+        """Bytes of players' data since the last flush."""
         self._edits: dict[Sink, list[tuple[int, int, Batch | None]]] = {}
         self._absent: dict[Sink, int] = {}
         self.reached = 0
@@ -102,10 +45,9 @@ class Fanout:
     def add(
         self, sink: Sink, first: bytes | Sequence[Batch] | None, *, watcher: bool = False
     ) -> None:
-        """From here on the sink gets what all get, and before it its welcome, `first`: a frame
-        or batches.
+        """Makes the sink a receiver from here on; `first`, a frame or batches, goes to it before.
 
-        A watcher gets data alone.
+        A watcher gets players' data only.
         """
         self.remove(sink)
         since = self._absent.pop(sink, 0)
@@ -119,7 +61,7 @@ class Fanout:
         self._edit_in(sink, since, batches)
 
     def remove(self, sink: Sink) -> None:
-        """From here on the sink gets nothing more but what is `private` to it."""
+        """Ends that: from here on the sink gets its `private` frames only."""
         if sink in self._sinks:
             del self._sinks[sink]
             self._watchers.discard(sink)
@@ -134,9 +76,9 @@ class Fanout:
         data: bool = False,
         pace: DataRate | None = None,
     ) -> None:
-        """Everyone gets the frame but those in `without`, and watchers unless it is data.
+        """Sends the frame to all receivers but those in `without`; to watchers only if it is data.
 
-        `pace` is that of the player who said it.
+        `pace` is the data rate of the player who sent it.
         """
         start = self._size
         self._size = end = start + len(frame)
@@ -149,7 +91,7 @@ class Fanout:
             self._paced = True
             self.gathered += len(frame)
         for sink in without:
-            if sink in self._sinks:  # an edit of another would undo that it is absent
+            if sink in self._sinks:  # other sinks get nothing here, and need no edit
                 self._edit(sink, start, end, None)
         if not data and self._watchers:
             for sink in self._watchers:
@@ -163,7 +105,7 @@ class Fanout:
         *,
         pace: DataRate | None = None,
     ) -> None:
-        """The sink alone gets the frame, whether or not it is a receiver of the rest."""
+        """Sends the frame to this sink only, whether or not it is a receiver."""
         keys = None if key is None else (key,)
         paces = None
         if pace is not None:
@@ -176,12 +118,12 @@ class Fanout:
         self._edit(sink, since, self._size, Batch((frame,), keys, paces=paces))
 
     def answer(self, sink: Sink, batches: Sequence[Batch]) -> None:
-        """A receiver alone gets the batches."""
+        """Sends the batches to one receiver only."""
         assert sink in self._sinks
         self._edit_in(sink, self._size, batches)
 
     def flush(self) -> int:
-        """Writes to every receiver, once; returns how many frames went out."""
+        """Writes once to every receiver; returns how many frames were sent."""
         if not self._frames and not self._edits:
             self.reached = 0
             return 0

@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from actors.runtime.message import Message
-from actors.runtime.ref import Recipient
-
-if TYPE_CHECKING:
-    from actors.delivery.fanout import Piece
-    from reileta.errors import ReiletaError
-    from reileta.protocol.close_codes import CloseCode
+from actors.delivery.batch import Piece
+from reileta.errors import ReiletaError
+from reileta.protocol.close_codes import CloseCode
 
 
-@dataclass(frozen=True, slots=True)
-class SendData(Message):
-    """A player sends `instance-data` through one of its sockets.
+class InstanceHandle(Protocol):
+    """A socket's seat in an instance: sends `instance-data` there as the seat's player."""
 
-    `data` is JSON, passed on byte for byte; `state` is the sender's, for the answer.
-    """
+    @property
+    def player(self) -> str:
+        """The player's id."""
+        ...
 
-    sink: Sink
-    player: str
-    key: str | None
-    at: float | None
-    to: tuple[str, ...] | None
-    data: bytes
-    state: bytes | None
+    def send_data(
+        self,
+        sink: Sink,
+        data: bytes,
+        key: str | None,
+        at: float | None,
+        to: tuple[str, ...] | None,
+        state: bytes | None,
+    ) -> None:
+        """Sends a player's data to the instance; never waits.
 
+        Args:
+            sink: the player's socket that the data came from.
+            data: JSON, relayed byte for byte.
+            key: the retained value that the data replaces; None: it is not retained.
+            at: the client's time of the value, by which older data is dropped.
+            to: the ids of the players who receive the data; None: everybody else inside.
+            state: the client's JSON for the answer; None: no answer.
 
-@dataclass(frozen=True, slots=True)
-class InstanceHandle:
-    """A socket's seat in an instance: the instance's actor, and the socket's player."""
-
-    instance: Recipient[SendData]
-    player: str
+        Raises:
+            MailboxFull: the instance has too many messages waiting; nothing was sent.
+            ActorStopped: the instance stops or has stopped.
+        """
+        ...
 
 
 class Sink(Protocol):
-    """Where frames go. Nothing here waits, and nothing raises when the client is gone.
+    """A socket that frames are written to. Nothing here waits or raises when the client is gone.
 
-    `seats` are the socket's seats by instance id; instances put them in and take them out.
+    `seats` holds the socket's handles by instance id. It is shared: each instance's actor writes
+    its own entry, until the actor has ended and the instance manager removes it; the hub and the
+    socket's connection read it.
     """
 
     seats: dict[str, InstanceHandle]
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits for the client to read."""
+        """How many bytes wait for the client to read them."""
         ...
 
     def write(self, pieces: Sequence[Piece]) -> None:
@@ -66,13 +73,13 @@ class Sink(Protocol):
 
 
 class SessionSink(Sink, Protocol):
-    """A socket of the session API, whose frames are Events and Acks (PROTOCOL §8).
+    """A socket of the session API, whose frames are Events and Acks.
 
-    What it is told waits until `flush`, so that a drain is one write.
+    Frames wait until `flush`, so that a drain is one write.
     """
 
     def tell(self, event_id: str, frame: bytes) -> None:
-        """Sends an Event, which the client is to acknowledge in time."""
+        """Sends an Event; the client must acknowledge it in time."""
         ...
 
     def ack(self, event_id: str) -> None:
@@ -80,9 +87,9 @@ class SessionSink(Sink, Protocol):
         ...
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
-        """Says that the client's event was refused, in place of the Ack."""
+        """Answers the client's event with an error instead of an Ack."""
         ...
 
     def flush(self) -> None:
-        """Writes what it was told."""
+        """Writes the frames that wait."""
         ...

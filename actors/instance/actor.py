@@ -1,30 +1,34 @@
-"""An instance as an actor: a shell around `reileta.instance.Instance` that owns seats and fan-out.
+"""An instance as an actor: a shell around the rules of `reileta/rules/instance/instance.py`.
 
-It feeds the rules in the order of its mailbox, and carries out what they return; one drain is one
-write to each socket inside (or a few, if much is said in it). Nothing here waits for the database:
-what must be durable is written beside the actor, and takes effect when it is (so realtime goes on
-when the database does not).
+It passes messages to the rules in the order of its mailbox. The rules return events, and the actor
+applies each in one place (`_apply`): `persistence.py` writes it and `notifications.py` delivers it.
+Its helpers share one object of parts (`parts.py`); they return events and never call the actor.
 
-After a crash, a fresh incarnation seats again those whose sockets are still open (`RecoveryState`),
-under the same player ids, and tells them so with `instance-restored`: what was retained is lost, so
-clients say it anew.
+One drain is one write to each socket inside, or a few if it has much data. Nothing here waits for
+the database: writes run beside the actor, so the instance works while the database is down.
+
+After a crash, a fresh incarnation gives the members whose sockets are still open their seats back,
+with the same player ids (`recovery.py`), and sends them `instance-restored`. Retained values are
+lost, so clients send them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, assert_never
 
+import outcome
 import structlog
 import trio
 
 from actors.delivery.fanout import Fanout
-from actors.delivery.sink import InstanceHandle, SendData, Sink
+from actors.delivery.sink import Sink
 from actors.directory import Occupancy
 from actors.hub.messages import RefreshObserver
 from actors.instance.config import InstanceConfig
-from actors.instance.frames import InstanceFrames
+from actors.instance.members import Members
 from actors.instance.messages import (
     AddModerator,
     AdmitCandidate,
@@ -35,23 +39,24 @@ from actors.instance.messages import (
     GetQueue,
     InstanceMessage,
     Moderate,
+    ModerationMessage,
     ReassignOwner,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
     RetryWrites,
+    SendData,
     Tick,
     TransferMaster,
     UpdateInstance,
     WithdrawEntry,
 )
 from actors.instance.moderation import ModerationRequests
-from actors.instance.moderation_writer import ModerationWriter
-from actors.instance.persistence import Persistence
-from actors.instance.publisher import Publisher
-from actors.instance.queue_notifier import QueueNotifier
-from actors.instance.queue_requests import QueueRequests
-from actors.instance.recovery import Member, RecoveryState
+from actors.instance.notifications import Notifications
+from actors.instance.parts import InstanceParts
+from actors.instance.persistence import Persistence, load
+from actors.instance.queue import Queue
+from actors.instance.recovery import RecoveryState
 from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.membership import (
@@ -61,42 +66,28 @@ from actors.membership import (
     CandidateOnline,
     MemberSessionEnded,
     RemoveMember,
-    SeatLost,
     SocketLost,
 )
-from actors.runtime.actor import Actor
-from actors.runtime.jobs import SerialJobs
+from actors.runtime import Actor
 from reileta import records
-from reileta.errors import (
-    InstanceNotFound,
-    InternalError,
-    NotInInstance,
-    Overloaded,
-)
+from reileta.errors import InstanceNotFound, InternalError
 from reileta.ids import at, new_id
 from reileta.observability import log_events
-from reileta.protocol import commands, events
+from reileta.protocol import commands
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
-from reileta.rules.instance.data_rate import InstanceRates
-from reileta.rules.instance.events import (
-    CandidateChanged,
-    Closed,
-    Happening,
-    Joined,
-    Left,
-    QueueChanged,
-)
+from reileta.rules.instance.events import Closed, Happening
 from reileta.rules.instance.instance import Instance
 
 PACED_FROM_S: Final = 0.000_2
 REST_LIMIT_S: Final = 0.005
-"""A fan-out that took long is followed by a rest as long, and so never takes more than half of the
-time: messages that come meanwhile share the next one, which costs hardly more than one alone."""
+"""A fan-out that took `PACED_FROM_S` or longer is followed by a rest of the same length, at most
+`REST_LIMIT_S`. So fan-outs take at most half of the time, and messages that come meanwhile share
+the next fan-out, which costs hardly more than one message alone."""
 
 PART_BYTES: Final = 64 * 1024
-"""So much data is written before the drain goes on, so that a player whose data waits for others is
-held back before more of it does."""
+"""A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
+others is held back before it sends more."""
 
 _log = structlog.get_logger()
 
@@ -104,183 +95,124 @@ _log = structlog.get_logger()
 class InstanceActor(Actor[InstanceMessage]):
     """One live instance. `recovery` outlives this incarnation."""
 
-    def __init__(self, recovery: RecoveryState, around: InstanceConfig) -> None:
-        self._recovery = recovery
-        self._around = around
-        self._id = recovery.record.id
-        self._dirty = True
+    parts: InstanceParts
+    """Made in `on_start`."""
 
-    # Life --------------------------------------------------------------------------------------
+    def __init__(self, recovery: RecoveryState, config: InstanceConfig) -> None:
+        self._recovery = recovery
+        self._config = config
+        self._id = recovery.record.id
+        self._closing = False  # whether its end is decided
+        self._dirty = True  # whether the directory and watchers of the object are to be updated
+
+    # Start -------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
-        recovery, around = self._recovery, self._around
-        self._jobs = jobs = SerialJobs(self.context)
-        self._persistence = Persistence(
-            recovery, around.store, jobs, lambda: self._moderation.vanish()
-        )
-        self._moderation_writer = ModerationWriter(
-            recovery,
-            around.store,
-            jobs,
-            lambda delay_s: self._later(delay_s, RetryWrites()),
-        )
-        self._deadline = self.context.deadline(Tick(), around.clock)
-        if recovery.fanout is not None:  # what the one before handled, and failed to say
-            around.metrics.deliveries_out += recovery.fanout.flush()
-        exists = await self._persistence.load()
-        self._fanout = recovery.fanout = Fanout()
+        recovery, config = self._recovery, self._config
+        if recovery.fanout is not None:  # frames that a crash left unsent
+            config.metrics.deliveries_out += recovery.fanout.flush()
+        exists = await load(recovery, config.store)
+        fanout = recovery.fanout = Fanout()
         before = recovery.rules
+        rules = self._rules_after(before)
+        self.parts = parts = InstanceParts.make(config, self.context, recovery, rules, fanout)
+        self._relay = DataRelay(parts)
+        self._members = Members(parts, self._relay)
+        self._queue = Queue(parts)
+        self._persistence = Persistence(parts)
+        self._moderation = ModerationRequests(parts, self._persistence)
+        self._notifications = Notifications(parts, self._members, self._queue)
+        self._deadline = self.context.deadline(Tick(), config.clock)
+        self._members.refresh_observers()
+        for session in self._members.restore():
+            self._apply(rules.lost(session, parts.now()))
+        recovery.rules = rules
+        if before is not None:
+            self._apply(rules.resume(before.candidates, before.invited, parts.now()))
+            self._queue.resume()
+            self._persistence.resume()
+        if not exists:
+            self._close()
+        await self.flush()  # the next message may be long in coming
+
+    def _rules_after(self, before: Instance | None) -> Instance:
+        """The rules, from the database at the first start, else from those of before a crash."""
+        recovery, address = self._recovery, self._config.address
         # What was decided before a crash is in force, whether or not it is written by now.
         if before is None:
-            bans = [self._absolute(ban) for ban in recovery.bans]
-            moderators = [at(user, around.address) for user in recovery.moderators]
+            bans = [_with_server(ban, address) for ban in recovery.bans]
+            moderators = [at(user, address) for user in recovery.moderators]
         else:
             bans = list(before.bans.values())
             moderators = list(before.roles.moderators)
-        self._rules = self._make_rules(
+        return self._make_rules(
             recovery.record,
-            owner=at(recovery.record.owner, around.address),
+            owner=at(recovery.record.owner, address),
             bans=bans,
             moderators=moderators,
             mutes=() if before is None else before.moderation.mutes.values(),
-            limits=around.limits,
-            now=self._now(),
+            limits=self._config.limits,
+            now=self._config.clock.now_ms(),
             new_player_id=lambda: new_id("p"),
         )
-        self._encoder = InstanceFrames(self._rules)
-        self._relay = DataRelay(
-            self._rules,
-            recovery,
-            self._fanout,
-            self._encoder,
-            around.directory,
-            around.clock,
-            self._data_rates(),
-            paced=around.paced,
-        )
-        self._publisher = Publisher(
-            self._rules,
-            hub=around.hub,
-            directory=around.directory,
-            address=around.address,
-            secure=around.secure,
-        )
-        self._lines = QueueNotifier(
-            self._rules,
-            recovery,
-            self._fanout,
-            self._publisher,
-            directory=around.directory,
-            address=around.address,
-            later=lambda delay_s: self._later(delay_s, ContinueQueueRound()),
-        )
-        self._relay.heed_watchers()
-        self._restore()
-        self._moderation = ModerationRequests(
-            self._rules,
-            recovery,
-            self._fanout,
-            self._publisher,
-            persistence=self._persistence,
-            moderation_writer=self._moderation_writer,
-            directory=around.directory,
-            clock=around.clock,
-            address=around.address,
-            carry_out=self._carry_out,
-            settle=self._settle,
-        )
-        self._queue_requests = QueueRequests(
-            self._rules, self._lines, around.directory, around.clock, around.address
-        )
-        recovery.rules = self._rules
-        if before is not None:
-            self._carry_out(self._rules.resume(before.candidates, before.invited, self._now()))
-            self._lines.resume()
-            self._moderation_writer.resume()
-        if not exists:
-            self._moderation.vanish()
-        await self.flush()  # for there may be no message for a long time
-
-    def _data_rates(self) -> InstanceRates:
-        """The rates of those inside, which outlive a crash."""
-        rates = self._recovery.rates
-        if rates is None:
-            rates = self._recovery.rates = InstanceRates(self._around.backlog_limit_bytes)
-        return rates
-
-    def _later(self, delay_s: float, message: ContinueQueueRound | RetryWrites) -> None:
-        if delay_s > 0:
-            self.context.after(delay_s, message)
-        else:
-            self.context.ref.signal(message)
 
     def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
-        """The rules, from the arguments of `Room`: where a recording begins."""
+        """The rules, from the arguments of `InstanceState`: a recording begins here."""
         return Instance(record, **rest)
-
-    def _restore(self) -> None:
-        """Seats those inside again, and tells them; each is told of all."""
-        now = self._now()
-        inside = tuple(self._recovery.seated.values())
-        for seated in inside:
-            self._rules.restore(seated.visitor, seated.player, now)
-        for seated in inside:
-            for sink in seated.sinks:
-                sink.seats[self._id] = InstanceHandle(self.context.ref, seated.player.id)
-                self._fanout.add(sink, self._encoder.restored(seated.player))
-        for seated in inside:
-            if not seated.sinks:
-                self._carry_out(self._rules.lost(seated.visitor.session, now))
 
     # Messages ----------------------------------------------------------------------------------
 
     async def receive(self, message: InstanceMessage) -> None:
         if isinstance(message, SendData):  # nearly every message
-            self._relay.speak(message)
-            if self._fanout.gathered > PART_BYTES:
-                self._deliver()
+            self._relay.send(message)
+            if self.parts.fanout.gathered > PART_BYTES:
+                self._write_to_sockets()
             return
-        ensure_visible(self._rules, message)
+        rules, now = self.parts.rules, self.parts.now()
+        ensure_visible(rules, message)
         match message:
             case AddMember():
-                self._enter(message)
-            case RemoveMember():
-                self._exit(message)
+                self._ensure_open()
+                self._apply(self._members.join(message))
+                self._members.welcome(message)
+            case RemoveMember(session, sink):
+                player = self._members.player_of(session)
+                self._apply(rules.leave(session, now), answered=sink)
+                self._members.farewell(message, player)
             case SocketLost():
-                self._socket_lost(message)
-            case MemberSessionEnded():
-                self._carry_out(self._rules.leave(message.session, self._now()))
+                self._apply(self._members.lose_socket(message))
+            case MemberSessionEnded(session):
+                self._apply(rules.leave(session, now))
+            case Administers(user, admin):
+                self._apply(rules.administers(user, admin, now))
+            case CandidateOnline(user) | CandidateOffline(user):
+                self._queue.refresh_presence(user)
             case RequestEntry() | WithdrawEntry() | AdmitCandidate() | RejectCandidate():
-                if self._moderation.closing:
-                    raise InstanceNotFound
-                self._carry_out(self._queue_requests.line_up(message))
-            case CandidateOnline() | CandidateOffline():
-                self._queue_requests.heed(message)
-            case GetQueue() | GetPlayers():
-                self._queue_requests.answer(message)
-            case (
-                UpdateInstance()
-                | CloseInstance()
-                | Moderate()
-                | TransferMaster()
-                | AddModerator()
-                | RemoveModerator()
-                | GetBans()
-            ):
-                self._moderation.obey(message)
+                self._ensure_open()
+                self._apply(self._queue.handle(message))
+            case GetQueue():
+                self._queue.answer(message)
             case ContinueQueueRound():
-                self._lines.on()
+                self._queue.continue_round()
+            case GetPlayers():
+                self._members.list_players(message)
+            case GetBans():
+                self._moderation.list_bans(message)
+            case Moderate() | TransferMaster() | AddModerator() | RemoveModerator():
+                self._moderate(message)
             case ReassignOwner():
-                self._moderation.inherit(message)
-            case Administers():
-                self._moderation.heed_admin(message)
+                self._apply(self._moderation.reassign_owner(message))
+            case UpdateInstance():
+                self._update(message)
+            case CloseInstance():
+                self._close_for(message)
             case RetryWrites():
-                self._moderation_writer.begin()
-            case RefreshObserver():
-                self._relay.heed_watcher(message.sink)
+                self._persistence.write_pending()
+            case RefreshObserver(sink):
+                self._members.refresh_observer(sink)
             case Tick():
                 self._deadline.fired()
-                self._carry_out(self._rules.tick(self._now()))
+                self._apply(rules.tick(now))
             case _:
                 assert_never(message)
 
@@ -290,127 +222,38 @@ class InstanceActor(Actor[InstanceMessage]):
             message.sink.send(error)
 
     async def flush(self) -> None:
-        self._lines.tell()
+        self._queue.notify()
         begun = trio.current_time()
-        self._deliver()
+        self._write_to_sockets()
         took_s = trio.current_time() - begun
         if took_s >= PACED_FROM_S:
             self.context.rest(min(took_s, REST_LIMIT_S))
         if self._dirty:
-            self._settle()
-        self._deadline.set(self._rules.next_deadline())
+            self._publish_state()
+        self._deadline.set(self.parts.rules.next_deadline())
 
-    def _deliver(self) -> None:
-        """Writes to each socket what there is for it so far."""
-        delivered = self._fanout.flush()
-        self._around.metrics.deliveries_out += delivered
-        self.context.sent(delivered, self._fanout.reached)
+    def _write_to_sockets(self) -> None:
+        """Writes the drain's frames so far to each socket."""
+        fanout = self.parts.fanout
+        delivered = fanout.flush()
+        self._config.metrics.deliveries_out += delivered
+        self.context.sent(delivered, fanout.reached)
 
-    def _now(self) -> int:
-        return self._around.clock.now_ms()
+    # Events ------------------------------------------------------------------------------------
 
-    # Coming and going --------------------------------------------------------------------------
-
-    def _enter(self, message: AddMember) -> None:
-        if self._moderation.closing:
-            raise InstanceNotFound
-        sink, visitor = message.sink, message.visitor
-        seated = self._recovery.seated.get(visitor.session)
-        again = seated is not None and sink in seated.sinks
-        if again and sink.waiting_bytes:
-            raise Overloaded
-        player, happenings = self._rules.join(visitor, self._now())
-        if seated is None:
-            seated = self._recovery.seated[visitor.session] = Member(
-                visitor, player, message.session
-            )
-        seated.session = message.session  # it may have been put away, and started anew
-        self._relay.heed_watchers()  # one may have begun before this instance could be told
-        self._carry_out(happenings)
-        welcome = (
-            None if message.state is None else self._encoder.welcome_parts(player, message.state)
-        )
-        seated.sinks[sink] = None
-        sink.seats[self._id] = InstanceHandle(self.context.ref, player.id)
-        if not again:
-            self._fanout.add(sink, welcome)
-        elif welcome is not None:
-            self._fanout.answer(sink, welcome)
-        message.reply(player.id)
-
-    def _exit(self, message: RemoveMember) -> None:
-        seated = self._recovery.seated.get(message.session)
-        if seated is None:
-            raise NotInInstance
-        sink, player = message.sink, seated.player
-        self._carry_out(self._rules.leave(message.session, self._now()), asked=sink)
-        if message.state is not None:
-            self._fanout.private(sink, self._encoder.farewell(player.id, message.state))
-        message.reply(None)
-
-    def _socket_lost(self, message: SocketLost) -> None:
-        sink = message.sink
-        self._fanout.remove(sink)
-        sink.seats.pop(self._id, None)
-        seated = self._recovery.seated.get(message.session)
-        if seated is not None and sink in seated.sinks:
-            del seated.sinks[sink]
-            if not seated.sinks:
-                self._carry_out(self._rules.lost(message.session, self._now()))
-
-    # What follows ------------------------------------------------------------------------------
-
-    def _carry_out(self, happenings: Sequence[Happening], *, asked: Sink | None = None) -> None:
-        """Tells those concerned what happened, in order; `asked` has an answer instead."""
+    def _apply(self, happenings: Sequence[Happening], *, answered: Sink | None = None) -> None:
+        """Writes and delivers each event; `answered` is the socket that gets an answer instead."""
         for happening in happenings:
             self._dirty = True
-            if isinstance(happening, Joined):
-                frame, data = self._encoder.joined(happening.player)
-                self._fanout.broadcast(frame, without=self._recovery.sinks_of((happening.player,)))
-                self._publisher.tell(events.INSTANCE_JOINED, data)
-            elif isinstance(happening, Left):
-                self._stand(happening, asked)
-            elif isinstance(happening, CandidateChanged):
-                self._lines.changed(happening)
-            elif isinstance(happening, QueueChanged):
-                self._lines.moved()
-            elif isinstance(happening, Closed):
+            self._persistence.record(happening)
+            self._notifications.deliver(happening, answered=answered)
+            if isinstance(happening, Closed):
                 self._end(happening)
-            else:
-                self._moderation.tell(happening)
 
-    def _stand(self, left: Left, asked: Sink | None) -> None:
-        player = left.player
-        others, data = self._encoder.left(left)
-        aside = self._encoder.aside(left)
-        self._encoder.forget(player.id)
-        self._relay.forget(player)
-        seated = self._recovery.seated.pop(player.session, None)
-        sinks = () if seated is None else tuple(seated.sinks)
-        for sink in sinks:
-            self._fanout.remove(sink)
-            sink.seats.pop(self._id, None)
-            if sink is not asked:
-                self._fanout.private(sink, aside)
-            self._relay.heed_watcher(sink)
-        self._fanout.broadcast(others)
-        if seated is not None:
-            seated.session.signal(SeatLost(self._id, player.id))
-        self._publisher.tell(events.INSTANCE_LEFT, data, told=sinks)
-
-    def _end(self, closed: Closed) -> None:
-        """The instance is over. One that stood empty leaves the database as well."""
-        _log.info(log_events.INSTANCE_ENDED, instance=self._id, reason=closed.reason)
-        if closed.reason == "empty" and not self._moderation.closing:
-            self._moderation.closing = True
-            # Should the database be away, the node's sweep finds it later.
-            self._persistence.delete(lambda _: None)
-        self.context.ref.drain()
-
-    def _settle(self) -> None:
-        """Puts who is inside where others read it, and tells those who watch the object."""
+    def _publish_state(self) -> None:
+        """Writes who is inside to the directory, and publishes the object to its watchers."""
         self._dirty = False
-        rules, around = self._rules, self._around
+        rules = self.parts.rules
         occupancy = Occupancy(
             rules.connected,
             rules.queued,
@@ -419,11 +262,71 @@ class InstanceActor(Actor[InstanceMessage]):
             by_friends=rules.access in BY_FRIENDS,
             audience=rules.audience.frozen(),
         )
-        around.directory.occupy(self._id, occupancy)
-        if not self._moderation.closing:
-            self._persistence.note(lambda: self._rules.empty_since)
-        self._publisher.update()
+        self.parts.directory.occupy(self._id, occupancy)
+        if not self._closing:
+            self._persistence.note_empty(self._noted)
+        self.parts.publisher.publish_object()
 
-    def _absolute(self, ban: records.Ban) -> records.Ban:
-        here = self._around.address
-        return replace(ban, user=at(ban.user, here), by=at(ban.by, here))
+    def _noted(self, exists: bool) -> None:
+        """A note of `_publish_state` was written, if the record exists."""
+        if exists:
+            self._persistence.note_empty(self._noted)
+        else:
+            self._close()
+
+    # Requests whose effect follows a write -----------------------------------------------------
+
+    def _update(self, message: UpdateInstance) -> None:
+        planned = self.parts.rules.plan(message.by, message.changes)
+        message.defer()
+        self._persistence.update(planned, message.changes, partial(self._updated, message))
+
+    def _updated(self, message: UpdateInstance, result: outcome.Outcome[object]) -> None:
+        self._apply(self._moderation.updated(message, result))
+
+    def _moderate(self, message: ModerationMessage) -> None:
+        decision = self._moderation.decide(message)
+        self._apply(decision.happenings)
+        self._moderation.finish(message, decision)
+
+    # The end -----------------------------------------------------------------------------------
+
+    def _ensure_open(self) -> None:
+        """Raises InstanceNotFound if the end is decided."""
+        if self._closing:
+            raise InstanceNotFound
+
+    def _close_for(self, message: CloseInstance) -> None:
+        self.parts.rules.ensure_governs(message.by)
+        self._ensure_open()
+        self._closing = True
+        message.defer()
+        self._persistence.delete(partial(self._deleted, message))
+
+    def _deleted(self, message: CloseInstance, result: outcome.Outcome[object]) -> None:
+        if isinstance(result, outcome.Error):
+            self._closing = False
+            self._publish_state()  # `note_empty` was left out while it was to be closed
+            message.slot.put(result)
+            return
+        self._apply(self.parts.rules.close(None, self.parts.now()))
+        message.reply(None)
+
+    def _close(self) -> None:
+        """Ends the instance, because the database no longer has its record."""
+        if not self._closing:
+            self._closing = True
+            self._apply(self.parts.rules.close(None, self.parts.now()))
+
+    def _end(self, closed: Closed) -> None:
+        """Stops the actor. An instance that ended because it was empty is deleted too."""
+        _log.info(log_events.INSTANCE_ENDED, instance=self._id, reason=closed.reason)
+        if closed.reason == "empty" and not self._closing:
+            self._closing = True
+            self._persistence.delete()  # if the database is down, the node's sweep finds it later
+        self.context.ref.drain()
+
+
+def _with_server(ban: records.Ban, address: str) -> records.Ban:
+    """The ban with `UserIDAt`s instead of ids."""
+    return replace(ban, user=at(ban.user, address), by=at(ban.by, address))

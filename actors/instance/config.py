@@ -1,4 +1,4 @@
-"""What every instance of a node shares."""
+"""The configuration that all instances of a node share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reileta.store import Store
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """What every instance of a node shares."""
+    """What every instance of a node gets from it."""
 
     store: Store
     clock: Clock
@@ -26,6 +26,6 @@ class InstanceConfig:
     metrics: Metrics
     hub: Ref[HubMessage]
     backlog_limit_bytes: int = 1 << 20
-    """What may wait for one socket."""
+    """How many bytes may wait for one socket."""
     paced: bool = True
-    """Whether players are held back who say more than others can take in."""
+    """Whether players who send more than others can receive are held back."""

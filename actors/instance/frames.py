@@ -1,4 +1,4 @@
-"""What an instance says to sockets: its events and answers as frames (PROTOCOL §7)."""
+"""The frames of an instance: its events and answers, encoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from actors.delivery.fanout import Batch
+from actors.delivery.batch import Batch
 from reileta.protocol import commands, events
 from reileta.protocol.frames import DataFrames, answer, encode, event, fragment, payload_of
 from reileta.rules.instance.events import Left
@@ -15,8 +15,8 @@ from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
 
 SHARED_FROM_BYTES: Final = 64 * 1024
-"""Larger snapshots are sent in parts that are shared: else each client that does not read would
-have a copy of its own kept for it."""
+"""Larger snapshots are sent in parts that are shared. Otherwise the server would keep a copy for
+each client that does not read."""
 _END: Final = b"]}}"
 LAST_PART: Final = Batch([fragment(_END, last=True)], snapshot=True)
 
@@ -25,7 +25,7 @@ Values: TypeAlias = Mapping[str, tuple[float | None, bytes]]
 
 
 class PlayerView(Struct):
-    """A player, to those inside."""
+    """A player, as those inside see it."""
 
     player: str
     user: str
@@ -35,7 +35,7 @@ class PlayerView(Struct):
 
 
 class LeftView(Struct, omit_defaults=True):
-    """A player that is gone; `note` is a moderator's reason, for that player alone."""
+    """A player that has left; `note` is a moderator's reason, for that player only."""
 
     player: str
     user: str
@@ -44,6 +44,8 @@ class LeftView(Struct, omit_defaults=True):
 
 
 class RetainedView(Struct, omit_defaults=True):
+    """A retained value of a player."""
+
     player: str
     key: str
     data: Raw
@@ -68,43 +70,45 @@ class PlaceView(Struct):
 
 
 class InstanceFrames:
-    """The frames of one instance. Players are introduced in the same words until their role
-    changes, so those words are kept."""
+    """The frames of one incarnation of an instance.
+
+    A player's view stays the same until its role changes, so its JSON is kept.
+    """
 
     def __init__(self, rules: Instance) -> None:
         self._rules = rules
         self._id = rules.record.id
-        self._introductions: dict[str, tuple[str, Raw]] = {}
-        self._voices: dict[str, DataFrames] = {}
+        self._player_views: dict[str, tuple[str, Raw]] = {}
+        self._data_frames: dict[str, DataFrames] = {}
         self._parts: dict[str, tuple[Values, bool, Batch]] = {}
 
-    def voice(self, player_id: str) -> DataFrames:
-        """The frames of what a player says."""
-        voice = self._voices.get(player_id)
-        if voice is None:
-            voice = self._voices[player_id] = DataFrames(self._id, player_id)
-        return voice
+    def of_player(self, player_id: str) -> DataFrames:
+        """The frames of a player's data."""
+        frames = self._data_frames.get(player_id)
+        if frames is None:
+            frames = self._data_frames[player_id] = DataFrames(self._id, player_id)
+        return frames
 
     def forget(self, player_id: str) -> None:
-        self._introductions.pop(player_id, None)
-        self._voices.pop(player_id, None)
+        """Drops what is kept for a player that has left."""
+        self._player_views.pop(player_id, None)
+        self._data_frames.pop(player_id, None)
         self._parts.pop(player_id, None)
 
-    def introduction(self, player: Player) -> Raw:
+    def player_view(self, player: Player) -> Raw:
         """The player as others see it, JSON."""
         role = self._rules.role_of(player.user)
-        known = self._introductions.get(player.id)
+        known = self._player_views.get(player.id)
         if known is not None and known[0] == role:
             return known[1]
-        said = Raw(
-            encode(PlayerView(player.id, player.user, player.displayname, role, player.joined_at))
-        )
-        self._introductions[player.id] = (role, said)
-        return said
+        view = PlayerView(player.id, player.user, player.displayname, role, player.joined_at)
+        text = Raw(encode(view))
+        self._player_views[player.id] = (role, text)
+        return text
 
     def joined(self, player: Player) -> tuple[bytes, bytes]:
         """The event for the others, and its data."""
-        data = bytes(self.introduction(player))
+        data = bytes(self.player_view(player))
         return event(events.INSTANCE_JOINED, self._id, data), data
 
     def left(self, left: Left) -> tuple[bytes, bytes]:
@@ -112,25 +116,28 @@ class InstanceFrames:
         data = encode(LeftView(left.player.id, left.player.user, left.reason))
         return event(events.INSTANCE_LEFT, self._id, data), data
 
-    def aside(self, left: Left) -> bytes:
+    def left_of_player(self, left: Left) -> bytes:
         """The event for the player itself."""
         view = LeftView(left.player.id, left.player.user, left.reason, left.note or UNSET)
         return event(events.INSTANCE_LEFT, self._id, encode(view))
 
     def welcome(self, player: Player, state: bytes) -> bytes:
-        """The answer to one who joins: all that it must know."""
+        """The answer to `instance-join`: a snapshot of the instance."""
         return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player))
 
     def welcome_parts(self, player: Player, state: bytes) -> tuple[Batch, ...]:
-        """The same, ready to be sent: a large one in several frames, of which those with the values
-        of a player are shared by all who join until the values change."""
+        """The same, ready to be sent.
+
+        A large one is several frames; a frame with the values of one player is shared by all who
+        join until the values change.
+        """
         if self._rules.values.total_bytes <= SHARED_FROM_BYTES:
             return (Batch([self.welcome(player, state)], snapshot=True),)
         nothing = encode(self._view(player, []))
         whole = payload_of(answer(commands.INSTANCE_JOIN, state, self._id, nothing))
         head = fragment(whole.removesuffix(_END), first=True)
         values = self._rules.values.by_player()
-        parts = [self._part(one, kept, first=not at) for at, (one, kept) in enumerate(values)]
+        parts = [self._part(one, kept, first=not index) for index, (one, kept) in enumerate(values)]
         return (Batch([head], snapshot=True), *parts, LAST_PART)
 
     def _part(self, player_id: str, values: Values, *, first: bool) -> Batch:
@@ -145,17 +152,17 @@ class InstanceFrames:
         return batch
 
     def restored(self, player: Player) -> bytes:
-        """What one who was inside before a crash must know: the same, but as an event."""
+        """The same snapshot as an event, for a player that was inside before a crash."""
         return event(events.INSTANCE_RESTORED, self._id, self._snapshot(player))
 
     @staticmethod
-    def given_up(instance_id: str, player: Player) -> bytes:
-        """What one who was inside is told when the instance failed once too often."""
+    def abandoned(instance_id: str, player: Player) -> bytes:
+        """The event for a player whose instance has failed too often."""
         view = LeftView(player.id, player.user, "closed", "the instance failed")
         return event(events.INSTANCE_LEFT, instance_id, encode(view))
 
     def farewell(self, player_id: str, state: bytes) -> bytes:
-        """The answer to one who leaves."""
+        """The answer to `instance-leave`."""
         place = encode(PlaceView(self._id, player_id))
         return answer(commands.INSTANCE_LEAVE, state, self._id, place)
 
@@ -171,7 +178,7 @@ class InstanceFrames:
             self._id,
             player.id,
             self._rules.role_of(player.user),
-            [self.introduction(one) for one in inside],
+            [self.player_view(one) for one in inside],
             retained,
         )
 

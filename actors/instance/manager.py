@@ -1,4 +1,4 @@
-"""The live instances of a node: found or started on first use, cleaned up after, and swept."""
+"""The manager of a node's instances: finds, starts, cleans up after and sweeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
 from actors.instance.messages import InstanceMessage
-from actors.instance.queue_notifier import give_up
+from actors.instance.queue import notify_abandoned
 from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
 from actors.instance.recovery import RecoveryState
@@ -37,13 +37,13 @@ class InstanceManager:
     def __init__(
         self,
         registry: Registry[str, InstanceMessage],
-        around: InstanceConfig,
+        config: InstanceConfig,
         visibility: InstanceVisibility,
         settings: Settings,
         recorder: RecordingWriter | None,
     ) -> None:
         self._registry = registry
-        self._around = around
+        self._config = config
         self._visibility = visibility
         self._settings = settings
         self._recorder = recorder
@@ -60,13 +60,13 @@ class InstanceManager:
             DatabaseUnavailable: it does not run, and can't be looked up now.
         """
         wanted = At.parse(name) if name else At(name)
-        if not wanted.local_to(self._around.address):
+        if not wanted.local_to(self._config.address):
             raise InstanceNotFound
         ref = self._registry.find(wanted.id)
         if ref is not None and self._visibility.runs_for(wanted.id, who):
             return wanted.id, ref
         # What one may not see is looked up like what is not there, also while the database is away.
-        record = await self._around.store.instances.get(wanted.id)
+        record = await self._config.store.instances.get(wanted.id)
         if record is None or not await self._visibility.admits(record, who):
             raise InstanceNotFound
         recovery = RecoveryState(record)
@@ -86,37 +86,39 @@ class InstanceManager:
 
     def _actor(self, recovery: RecoveryState) -> InstanceActor:
         if self._recorder is None:
-            return InstanceActor(recovery, self._around)
-        return RecordedInstanceActor(recovery, self._around, self._recorder)
+            return InstanceActor(recovery, self._config)
+        return RecordedInstanceActor(recovery, self._config, self._recorder)
 
     def _gone(self, recovery: RecoveryState, error: Exception | None) -> None:
-        """Cleans up after an instance; if it was given up, tells those who were inside."""
+        """Cleans up after an actor that has ended; if it failed too often, tells those inside."""
         id_ = recovery.record.id
-        self._around.directory.occupy(id_, None)
+        self._config.directory.occupy(id_, None)
         if recovery.fanout is not None and error is not None:
-            self._around.metrics.deliveries_out += recovery.fanout.flush()
-        for seated in recovery.seated.values():
-            seated.session.signal(SeatLost(id_, seated.player.id))
-            for sink in seated.sinks:
+            self._config.metrics.deliveries_out += recovery.fanout.flush()
+        for member in recovery.seated.values():
+            member.session.signal(SeatLost(id_, member.player.id))
+            for sink in member.sinks:
                 sink.seats.pop(id_, None)
                 if error is not None:
-                    sink.send(InstanceFrames.given_up(id_, seated.player))
+                    sink.send(InstanceFrames.abandoned(id_, member.player))
         recovery.seated.clear()
         if recovery.rules is not None:
-            give_up(recovery.rules, self._around.directory, self._around.address)
+            notify_abandoned(recovery.rules, self._config.directory, self._config.address)
 
     async def sweep(self) -> None:
-        """Ends instances that stand empty without an actor to see to it (PROTOCOL §6): those whose
-        time came while the server or the database was down, those that nobody ever entered, and
-        those whose actor was given up."""
+        """Deletes empty instances that have no actor, again and again.
+
+        Their time came while the server or the database was down; or nobody ever entered; or their
+        actor failed too often.
+        """
         while True:
             try:
-                now = self._around.clock.now_ms()
-                await self._around.store.instances.all_empty_from(now, but=self._registry.running())
+                now = self._config.clock.now_ms()
+                await self._config.store.instances.all_empty_from(now, but=self._registry.running())
                 before = now - int(self._settings.empty_instance_s * 1000)
-                for record in await self._around.store.instances.abandoned(before):
+                for record in await self._config.store.instances.abandoned(before):
                     if self._registry.find(record.id) is None:
-                        await self._around.store.instances.delete(record.id)
+                        await self._config.store.instances.delete(record.id)
                         _log.info(log_events.INSTANCE_ENDED, instance=record.id, reason="empty")
             except DatabaseUnavailable:
                 _log.debug(log_events.SWEEP_POSTPONED)

@@ -1,16 +1,16 @@
 """The messages of an instance's actor.
 
-`state` is the JSON that a client sent along and gets back with the one answer; None when it wants
-none. A request that a client made on a socket is answered there by the actor itself, because only
-so the answer has its place in the order of what the socket gets.
+`state` is the JSON that a client sent with a command and gets back in its answer; None: the client
+wants no answer. The actor itself answers a command on the client's socket, so that the answer keeps
+its place among the other frames of that socket.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from actors.delivery.sink import SendData, Sink
+from actors.delivery.sink import Sink
 from actors.hub.messages import RefreshObserver
 from actors.membership import MembershipMessage
 from actors.runtime.message import Message, Request
@@ -20,12 +20,28 @@ from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
-Noun = Literal["user", "server", "world", "service", "instance"]
+
+# `eq=False` and not frozen, unlike the others: a frozen dataclass takes four times as long to make,
+# and one of these is made for each `instance-data`.
+@dataclass(eq=False, slots=True)
+class SendData(Message):
+    """A player sends `instance-data` through one of its sockets; see `InstanceHandle.send_data`.
+
+    Nothing changes it once it is sent.
+    """
+
+    sink: Sink
+    player: str
+    key: str | None
+    at: float | None
+    to: tuple[str, ...] | None
+    data: bytes
+    state: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateInstance(Request[records.Instance]):
-    """Title, description, capacity or tags are to be others."""
+    """Changes title, description, capacity or tags; answered with the record after the commit."""
 
     by: Visitor
     changes: records.InstanceChanges
@@ -33,28 +49,28 @@ class UpdateInstance(Request[records.Instance]):
 
 @dataclass(frozen=True, slots=True)
 class CloseInstance(Request[None]):
-    """The instance is to end."""
+    """Ends the instance; answered after the commit."""
 
     by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
 class RequestEntry(Request[Entry]):
-    """A user asks to come in: it wants to be a candidate."""
+    """A user asks for a seat, and so becomes a candidate."""
 
     visitor: Visitor
 
 
 @dataclass(frozen=True, slots=True)
 class WithdrawEntry(Request[None]):
-    """A user takes its candidacy back."""
+    """A user withdraws its candidacy."""
 
     by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitCandidate(Request[Entry]):
-    """Someone invites a user (`UserIDAt`), or admits one that asked."""
+    """Invites a user (`UserIDAt`), or admits a candidate."""
 
     by: Visitor
     user: str
@@ -62,7 +78,7 @@ class AdmitCandidate(Request[Entry]):
 
 @dataclass(frozen=True, slots=True)
 class RejectCandidate(Request[None]):
-    """Someone takes a user's candidacy and invitation back."""
+    """Rejects a candidate (`UserIDAt`), and withdraws its invitation."""
 
     by: Visitor
     user: str
@@ -70,7 +86,11 @@ class RejectCandidate(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """The queue as one may see it: how many wait; the asker's entry; all, for who oversees."""
+    """The queue as its requester may see it.
+
+    `waiting` is the number of candidates in line, `own` the requester's entry; `entries` are all
+    entries, for those who oversee the instance.
+    """
 
     waiting: int = 0
     own: Entry | None = None
@@ -79,31 +99,31 @@ class QueueSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class GetQueue(Request[QueueSnapshot]):
-    """Someone (None: nobody in particular) wants to know the queue."""
+    """Reads the queue; `by` is None for a requester who is not logged in."""
 
     by: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)
 class GetPlayers(Request[tuple[tuple[Player, Role], ...]]):
-    """Someone (None: nobody in particular) wants to know who is inside, longest first."""
+    """Reads the players, longest inside first; `by` is None as in `GetQueue`."""
 
     by: Visitor | None
 
 
 @dataclass(frozen=True, slots=True)
 class GetBans(Request[tuple[records.Ban, ...]]):
-    """Someone who oversees wants to know who is banned."""
+    """Reads the bans in force, the oldest first; for those who oversee the instance."""
 
     by: Visitor
 
 
 @dataclass(frozen=True, slots=True)
 class Moderate(Request[None]):
-    """Someone kicks, bans, … a user (`UserIDAt`) or a player; answered when it is durable. `admin`:
-    the user is known to be an admin of the server.
+    """Kicks, bans, … a user (`UserIDAt`) or a player; answered after the commit.
 
-    If it was asked for on a socket (`sink`), the answer to it goes there as well.
+    `admin` says that the target is an admin of the server, as far as its account is known. A
+    command on a socket (`sink`) is answered there as well.
     """
 
     by: Visitor
@@ -118,7 +138,7 @@ class Moderate(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class TransferMaster(Request[None]):
-    """The owner makes another the master; answered when that is durable."""
+    """The owner makes a user or a player inside the master; answered after the commit."""
 
     by: Visitor
     to: str
@@ -126,7 +146,7 @@ class TransferMaster(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class AddModerator(Request[None]):
-    """The owner names a user moderator; answered when that is durable."""
+    """The owner makes a user a moderator; answered after the commit."""
 
     by: Visitor
     user: str
@@ -134,7 +154,7 @@ class AddModerator(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class RemoveModerator(Request[None]):
-    """The owner dismisses a moderator; answered when that is durable."""
+    """The owner removes a moderator; answered after the commit."""
 
     by: Visitor
     user: str
@@ -142,26 +162,28 @@ class RemoveModerator(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class ReassignOwner(Message):
-    """The owner's account was deleted; the record names this one (its bare id) now."""
+    """The owner's account was deleted; `owner` (a bare id) owns the instance now."""
 
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class ContinueQueueRound(Message):
-    """More of those in the queue are to be told of it."""
+    """Sends the next slice of the queue's notifications; see `queue.py`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryWrites(Message):
-    """What could not be written is to be tried again."""
+    """Tries again to write what the database refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick(Message):
-    """The time that the rules named has come."""
+    """The next deadline of the rules has come."""
 
 
+QueueRequest: TypeAlias = RequestEntry | WithdrawEntry | AdmitCandidate | RejectCandidate
+ModerationMessage: TypeAlias = Moderate | TransferMaster | AddModerator | RemoveModerator
 InstanceMessage: TypeAlias = (
     SendData
     | MembershipMessage

@@ -1,111 +1,233 @@
-"""What of an instance is in the database, and stays there (DESIGN §4).
+"""Reads and writes an instance's rows in the database.
 
-Its writes go through a `SerialJobs`: they take effect in the order of the instance's decisions.
-What fails because the database is away fails alone; the instance goes on.
+One `SerialJobs` does all writes of an instance, in the order of its decisions. A write that fails
+because the database is down fails alone, and the instance keeps running.
+
+**The record.** A change of it, or the end of the instance, takes effect after the commit.
+`note_empty` writes since when the instance is empty, so that the node's sweep finds it after a
+crash.
+
+**Moderation** (bans, moderators, the moderation log) takes effect at once; its requester is
+answered after the commit. Writes that gather during a transaction share the next one, in order.
+If the database is down, the requester gets the error, and the write is tried again until it
+succeeds: so memory and database agree in the end, even if nobody asks again.
+Pending writes outlive a crash in `RecoveryState.deeds`. Overflow policy: `ensure_room` refuses
+requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves, such as the
+end of a ban, are always taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final, TypeAlias, cast
 
 import outcome
 
-from actors.instance.recovery import RecoveryState
-from actors.runtime.jobs import SerialJobs
-from reileta.errors import DatabaseUnavailable, InstanceNotFound
-from reileta.records import UNSET, Instance, InstanceChanges, Unset
+from actors.instance.messages import RetryWrites
+from actors.instance.parts import InstanceParts
+from actors.instance.recovery import PendingWrite, RecoveryState, WhenDurable
+from actors.runtime import SerialJobs
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
+from reileta.ids import ref as user_ref
+from reileta.records import (
+    UNSET,
+    Ban,
+    Deed,
+    Instance,
+    InstanceChanges,
+    LiftBan,
+    ModeratorAddition,
+    ModeratorRemoval,
+    Unset,
+)
+from reileta.rules.instance.events import BannedUser, Happening, RoleChanged, Unbanned
 from reileta.store import Store
+
+MODERATION_LIMIT: Final = 1024
+RETRY_S: Final = 2.0
+"""How long after a failure the pending writes are tried again, unless a new one comes before."""
+
+Then: TypeAlias = Callable[[outcome.Outcome[object]], None]
+
+
+async def load(recovery: RecoveryState, store: Store) -> bool:
+    """Reads record, bans and moderators into the recovery state; returns whether there is a record.
+
+    After a crash the state keeps its last values if the database is down or has no record.
+
+    Raises:
+        InstanceNotFound, DatabaseUnavailable: at the first start.
+    """
+    first = recovery.fanout is None
+    id_ = recovery.record.id
+    try:
+        record = await store.instances.get(id_)
+        if record is None:
+            if first:
+                raise InstanceNotFound
+            return False
+        bans = tuple(await store.bans.of(id_))
+        moderators = tuple(await store.moderators.of(id_))
+    except DatabaseUnavailable:
+        if first:
+            raise
+    else:
+        # A lower capacity may have been written that could no longer take effect.
+        capacity = max(record.capacity, len(recovery.seated))
+        recovery.record = replace(record, capacity=capacity)
+        recovery.bans, recovery.moderators = bans, moderators
+    return True
 
 
 class Persistence:
-    """One incarnation's way to the record. `vanished` is called when it turns out to be gone."""
+    """The writes of one incarnation of an instance."""
 
-    def __init__(
-        self, recovery: RecoveryState, store: Store, jobs: SerialJobs, vanished: Callable[[], None]
-    ) -> None:
-        self._recovery = recovery
-        self._id = recovery.record.id
-        self._store = store
-        self._jobs = jobs
-        self._vanished = vanished
+    def __init__(self, parts: InstanceParts) -> None:
+        self._parts = parts
+        self._id = parts.id
+        self._store = parts.config.store
+        self._jobs = SerialJobs(parts.context)
         self._noted: int | Unset | None = UNSET
         self._noting = False
+        self._pending = parts.recovery.deeds
+        self._writing = False
+        self._batch = 0  # how many of the pending writes the transaction at work has
 
-    async def load(self) -> bool:
-        """Reads the record, its bans and moderators into the roster; whether there is a record.
+    # The record --------------------------------------------------------------------------------
 
-        After a crash, what was last known serves while the database is away, or has none.
+    def update(self, planned: Instance, changes: InstanceChanges, then: Then) -> None:
+        """Writes the fields that change, with the values of `planned`.
 
-        Raises:
-            InstanceNotFound, DatabaseUnavailable: at the first start.
+        The rules may plan another value than the requested one. Raises Overloaded.
         """
-        recovery = self._recovery
-        first = recovery.fanout is None
-        try:
-            record = await self._store.instances.get(self._id)
-            if record is None:
-                if first:
-                    raise InstanceNotFound
-                return False
-            bans = tuple(await self._store.bans.of(self._id))
-            moderators = tuple(await self._store.moderators.of(self._id))
-        except DatabaseUnavailable:
-            if first:
-                raise
-        else:
-            # A lower capacity may have been written down that could not take effect any more.
-            capacity = max(record.capacity, len(recovery.seated))
-            recovery.record = replace(record, capacity=capacity)
-            recovery.bans, recovery.moderators = bans, moderators
-        return True
-
-    def change(
-        self,
-        planned: Instance,
-        changes: InstanceChanges,
-        then: Callable[[outcome.Outcome[object]], None],
-    ) -> None:
-        """Writes what changes as it is planned, for the rules may settle on another value than the
-        one that was asked for."""
         fields = {name: getattr(planned, name) for name in changes.given()}
         self._jobs.ensure_room()
         self._jobs.add(lambda: self._store.instances.update(self._id, **fields), then)
 
-    def restore(self, record: Callable[[], Instance]) -> None:
-        """Writes the record as it is in force, after a change that could not take effect."""
+    def restore(self) -> None:
+        """Writes the record in force, after an update that could not take effect."""
 
         async def write() -> Instance:
-            now = record()
+            record = self._parts.rules.record
             return await self._store.instances.update(
                 self._id,
-                title=now.title,
-                description=now.description,
-                capacity=now.capacity,
-                tags=now.tags,
+                title=record.title,
+                description=record.description,
+                capacity=record.capacity,
+                tags=record.tags,
             )
 
-        self._jobs.add(write, lambda _: None)
+        self._jobs.add(write, _ignore)
 
-    def delete(self, then: Callable[[outcome.Outcome[object]], None]) -> None:
-        self._jobs.add(lambda: self._store.instances.delete(self._id), then)
+    def delete(self, then: Then | None = None) -> None:
+        """Deletes the record."""
+        self._jobs.add(lambda: self._store.instances.delete(self._id), then or _ignore)
 
-    def note(self, empty_since: Callable[[], int | None]) -> None:
-        """Notes since when nobody is inside (ms), or that someone is (None): the newest, one note
-        at a time. A note that fails is made up for by the next one, or by the node's sweep."""
-        since = empty_since()
+    def note_empty(self, then: Callable[[bool], None]) -> None:
+        """Writes since when the instance is empty, or that somebody is inside, if that changed.
+
+        One such write waits or runs at most. `then(exists)` is called after each successful one,
+        with whether the record still exists; the caller notes again. A failed write is repeated
+        with the next change, or made up for by the sweep of the node.
+        """
+        since = self._parts.rules.empty_since
         if self._noting or since == self._noted:
             return
         self._noting = True
 
-        def noted(result: outcome.Outcome[object]) -> None:
+        def noted(result: outcome.Outcome[bool]) -> None:
             self._noting = False
-            if isinstance(result, outcome.Error):
-                return
-            self._noted = since
-            if isinstance(result, outcome.Value) and result.value is False:
-                self._vanished()
-            else:
-                self.note(empty_since)
+            if isinstance(result, outcome.Value):
+                self._noted = since
+                then(result.value)
 
         self._jobs.add(lambda: self._store.instances.occupied(self._id, since), noted)
+
+    # Moderation --------------------------------------------------------------------------------
+
+    def record(self, event: Happening) -> None:
+        """Writes the event, if it is of a kind that is durable."""
+        match event:
+            case BannedUser(ban):
+                self.add(
+                    Ban(
+                        ban.instance_id,
+                        self._ref(ban.user),
+                        ban.until,
+                        ban.reason,
+                        self._ref(ban.by),
+                        ban.created_at,
+                    )
+                )
+            case Unbanned(user):
+                self.add(LiftBan(self._id, self._ref(user)))
+            case RoleChanged(user, by=by):
+                stored = self._ref(user)
+                if user in self._parts.rules.roles.moderators:
+                    now = self._parts.now()
+                    self.add(ModeratorAddition(self._id, stored, self._ref(by), now))
+                else:
+                    self.add(ModeratorRemoval(self._id, stored))
+
+    def ensure_room(self) -> None:
+        """Raises:
+        Overloaded: as many moderation writes are pending as may be.
+        """
+        if len(self._pending) >= MODERATION_LIMIT:
+            raise Overloaded
+
+    def add(self, deed: Deed) -> None:
+        """Writes a decision that is in force already."""
+        self._pending.append(PendingWrite(deed))
+        self.write_pending()
+
+    def when_durable(self, then: WhenDurable) -> None:
+        """Calls `then(None)` once all decisions until now are durable, or `then(why they are not)`
+        after the first attempt."""
+        if self._pending:
+            self._pending[-1].then.append(then)
+        else:
+            then(None)
+
+    def resume(self) -> None:
+        """Writes what was pending at a crash. Its requesters have been answered by the crash."""
+        for pending in self._pending:
+            pending.then.clear()
+        self.write_pending()
+
+    def write_pending(self) -> None:
+        """Starts a transaction with the pending writes, unless one is at work."""
+        if self._pending and not self._writing:
+            self._writing = True
+            self._jobs.add(self._write, self._written)
+
+    async def _write(self) -> dict[int, ReiletaError]:
+        self._batch = len(self._pending)
+        return await self._store.deeds.write([pending.deed for pending in self._pending])
+
+    def _written(self, result: outcome.Outcome[dict[int, ReiletaError]]) -> None:
+        self._writing = False
+        batch = self._pending[: self._batch]
+        if isinstance(result, outcome.Error):
+            error = cast(ReiletaError, result.error)  # the only errors that work can end with
+            for pending in batch:
+                waiting, pending.then = pending.then, []
+                for then in waiting:
+                    then(error)
+            self._parts.context.after(RETRY_S, RetryWrites())
+            return
+        refused = result.unwrap()
+        del self._pending[: self._batch]
+        for index, pending in enumerate(batch):
+            for then in pending.then:
+                then(refused.get(index))
+        self.write_pending()
+
+    def _ref(self, user: str) -> str:
+        """The user as records name it."""
+        return user_ref(user, self._parts.config.address)
+
+
+def _ignore(_: object) -> None:
+    """The outcome does not matter."""

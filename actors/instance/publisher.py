@@ -1,4 +1,4 @@
-"""What an instance says to the hub, for those who subscribed to it and may see it."""
+"""Publishes an instance's events to the hub, for subscribers who may see it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reileta.rules.instance.instance import Instance
 
 
 class Publisher:
-    """One instance's publications. One that finds the hub's mailbox full is dropped, and counted:
-    the next about the same object says all that it said."""
+    """The publications of one instance. If the hub's mailbox is full, a publication is dropped and
+    counted: the next one about the same object has all its content."""
 
     def __init__(
         self,
@@ -37,17 +37,20 @@ class Publisher:
         self._address = address
         self._secure = secure
 
-    def tell(
-        self, event: str, data: bytes, *, told: Iterable[Sink] = (), overseers: bool = False
+    def publish(
+        self, event: str, data: bytes, *, informed: Iterable[Sink] = (), overseers: bool = False
     ) -> None:
-        """Something happened inside. Those inside and those in `told` know it already; with
-        `overseers`, it is for those alone who oversee the instance."""
-        self._publish(
-            event, lambda: data, inside=self._id, told=frozenset(told), overseers=overseers
+        """Publishes an event to subscribers.
+
+        Sockets inside and those in `informed` have it already, and are left out. With `overseers`
+        it goes only to subscribers who oversee the instance.
+        """
+        self._send(
+            event, lambda: data, inside=self._id, informed=frozenset(informed), overseers=overseers
         )
 
-    def update(self) -> None:
-        """The object is another than it was, which those inside are not told by themselves."""
+    def publish_object(self) -> None:
+        """Publishes the instance's object as it is now, to subscribers inside too."""
         record, occupancy = self._rules.record, self._directory.occupancy(self._id)
 
         def data() -> bytes:
@@ -57,15 +60,15 @@ class Publisher:
                 )
             )
 
-        self._publish(events.UPDATE_INSTANCE, data)
+        self._send(events.UPDATE_INSTANCE, data)
 
-    def _publish(
+    def _send(
         self,
         event: str,
         data: Callable[[], bytes],
         *,
         inside: str | None = None,
-        told: frozenset[Sink] = frozenset(),
+        informed: frozenset[Sink] = frozenset(),
         overseers: bool = False,
     ) -> None:
         rules, address = self._rules, self._address
@@ -75,5 +78,5 @@ class Publisher:
             shown = audience.admits(at(viewer.user, address), admin=viewer.admin)
             return data() if shown else None
 
-        with suppress(Overloaded):  # `Ref.tell` counts what a full mailbox refuses
-            self._hub.tell(Publish(event, self._id, render, inside, told))
+        with suppress(Overloaded):  # the mailbox counts what it refuses
+            self._hub.tell(Publish(event, self._id, render, inside, informed))

@@ -1,7 +1,7 @@
-"""An instance that is recorded: its mailbox goes onto a tape, with what the rules are asked.
+"""An instance that records its messages and the calls of its rules on a tape.
 
-Only servers that record use this; `InstanceActor` itself knows nothing of it. A tape begins and
-ends with its incarnation: a crash's file ends with the crash.
+Only servers that record use this; `InstanceActor` does not know of it. A tape begins and ends with
+its incarnation, so the file of a crash ends with the crash.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from reileta.diagnostics.replay import digest
 from reileta.rules.instance.instance import Instance
 
 _SINK: Final = "sink"
-"""What each message with a socket calls it."""
+"""The field for the socket, in each message that has one."""
 
 
 class RecordedInstanceActor(InstanceActor):
     """One live instance, recorded."""
 
     def __init__(
-        self, recovery: RecoveryState, around: InstanceConfig, recorder: RecordingWriter
+        self, recovery: RecoveryState, config: InstanceConfig, recorder: RecordingWriter
     ) -> None:
-        super().__init__(recovery, around)
+        super().__init__(recovery, config)
         self._recorder = recorder
         self._tape: Tape | None = None
         self._sockets: WeakKeyDictionary[Sink, int] = WeakKeyDictionary()
@@ -77,7 +77,7 @@ class RecordedInstanceActor(InstanceActor):
     async def on_stop(self) -> None:
         await super().on_stop()
         if self._tape is not None and not self._tape.over:
-            self._tape.end("stopped", state=digest(self._rules))
+            self._tape.end("stopped", state=digest(self.parts.rules))
 
     def post_mortem(self, error: Exception) -> Mapping[str, object]:
         if self._tape is None:

@@ -1,4 +1,8 @@
-"""Who is inside an instance, kept outside of the actor, so that a crash leaves it behind."""
+"""The state of an instance that outlives a crash of its actor.
+
+It is shared: the instance's actor writes it, and each incarnation begins with it. The instance
+manager reads and clears it once the actor has ended for good.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,13 @@ from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
 
-Then: TypeAlias = Callable[[ReiletaError | None], None]
-"""Is told that something is durable, or why it is not."""
+WhenDurable: TypeAlias = Callable[[ReiletaError | None], None]
+"""Called with None when a write is durable, or with the reason why it is not yet."""
 
 
 @dataclass(slots=True)
 class Member:
-    """A session inside: its player, and the sockets it has there now."""
+    """A session inside: its player, its actor, and its sockets in the instance."""
 
     visitor: Visitor
     player: Player
@@ -32,19 +36,25 @@ class Member:
 
 
 @dataclass(slots=True)
-class PendingWrites:
-    """A deed that is not known to be durable, and who waits for that."""
+class PendingWrite:
+    """A moderation write that is not known to be durable, and the functions to call once it is."""
 
     deed: records.Deed
-    then: list[Then] = field(default_factory=list)
+    then: list[WhenDurable] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class RecoveryState:
-    """What a fresh incarnation of an instance starts from: those inside, by session in the order of
-    joining; what the database last said, should it be away; and of the one before (None: there was
-    none before) what it had yet to say, its rules, its deeds that may not be written yet, and how
-    much its users say."""
+    """The state that a fresh incarnation of an instance starts from.
+
+    Attributes:
+        record, bans, moderators: the last that was read from the database, should it be down.
+        seated: the members by session, in the order of joining.
+        fanout: frames that the previous incarnation had not sent; None before the first.
+        rules: the rules of the previous incarnation; None before the first.
+        deeds: moderation writes that may not be durable.
+        rates: how much data each user sends.
+    """
 
     record: records.Instance
     bans: tuple[records.Ban, ...] = ()
@@ -52,7 +62,7 @@ class RecoveryState:
     seated: dict[str, Member] = field(default_factory=dict)
     fanout: Fanout | None = None
     rules: Instance | None = None
-    deeds: list[PendingWrites] = field(default_factory=list)
+    deeds: list[PendingWrite] = field(default_factory=list)
     rates: InstanceRates | None = None
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:

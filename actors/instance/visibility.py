@@ -1,15 +1,15 @@
-"""Who may see an instance: asked before its actor is, and once more by the actor.
+"""Checks who may see an instance: before its actor is asked, and in the actor.
 
-The rule is `reileta/rules/visibility.py`'s. Before: so that a question about an instance that the
-asker may not see never reaches it, and so can't be answered by how busy it is. By the actor:
-because the instance may have changed while the question waited in its mailbox.
+The rule is in `reileta/rules/visibility.py`. The first check keeps requests about an instance that
+the requester may not see away from its actor; otherwise the time of the answer would show that it
+exists. The second check is needed because the instance may change while a request waits in its
+mailbox.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from actors.delivery.sink import SendData
 from actors.directory import Directory
 from actors.hub.messages import RefreshObserver
 from actors.instance.messages import (
@@ -27,6 +27,7 @@ from actors.instance.messages import (
     RemoveModerator,
     RequestEntry,
     RetryWrites,
+    SendData,
     Tick,
     TransferMaster,
     UpdateInstance,
@@ -51,7 +52,7 @@ from reileta.store import Store
 
 
 class InstanceVisibility:
-    """Who may see the instances of a node, whether or not they run."""
+    """Checks for the instances of a node, whether or not they run."""
 
     def __init__(self, store: Store, directory: Directory, address: str) -> None:
         self._store = store
@@ -59,8 +60,7 @@ class InstanceVisibility:
         self._address = address
 
     async def admits(self, record: records.Instance, who: Visitor | None) -> bool:
-        """Whether one may see the instance of that record. `who` None: somebody who is not logged
-        in.
+        """Whether a visitor may see the instance of that record; None: it is not logged in.
 
         A change of the access is in the record a moment before it is in force; a user inside may be
         refused for that moment. Raises DatabaseUnavailable.
@@ -76,15 +76,15 @@ class InstanceVisibility:
         return ref(user, self._address) in await self._store.moderators.of(record.id)
 
     def runs_for(self, instance_id: str, who: Visitor) -> bool:
-        """Whether an instance lives here, and one may see it."""
+        """Whether the instance runs on this node and the visitor may see it."""
         live = self._directory.live(instance_id)
         return live is not None and live.audience.admits(who.user, admin=who.administers)
 
 
 def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
-    """Judges whether who sent a message may see the instance, before anything else is judged.
+    """Raises InstanceNotFound unless the sender of a message may see the instance.
 
-    Raises InstanceNotFound.
+    It comes before every other check of the message.
     """
     match message:
         case AddMember(visitor=who) | RequestEntry(visitor=who):
@@ -105,7 +105,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
         ):
             rules.ensure_visible(who)
         case SendData() | RemoveMember() | SocketLost() | MemberSessionEnded():
-            pass  # of players, who are or were inside
+            pass  # from players, who are or were inside
         case (
             ReassignOwner()
             | Administers()
@@ -114,8 +114,8 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | ContinueQueueRound()
             | RetryWrites()
         ):
-            pass  # the server's own
+            pass  # from the server
         case RefreshObserver() | Tick():
-            pass  # the server's own
+            pass  # from the server
         case _:
             assert_never(message)

@@ -16,9 +16,10 @@ import trio
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
 class Message:
-    """A message to an actor. Subclasses are frozen dataclasses too."""
+    """A message to an actor. Subclasses are frozen dataclasses with slots."""
+
+    __slots__ = ()
 
 
 class Reply(Generic[R]):

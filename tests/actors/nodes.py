@@ -13,7 +13,6 @@ import trio.testing
 
 import actors.instance.manager
 import actors.node
-from actors.delivery.sink import SendData
 from actors.hub.actor import Listeners
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.instance.actor import InstanceActor
@@ -186,7 +185,8 @@ class OpenInstance(InstanceActor):
     def moderate(self, target: str, type_: str) -> None:
         """As an admin of the server would."""
         by = Visitor("s_admin", f"u_admin@{ADDRESS}", "admin", admin=True)
-        self._carry_out(self._rules.moderate(by, target, type_, "rude", None, self._now()))
+        now = self.parts.now()
+        self._apply(self.parts.rules.moderate(by, target, type_, "rude", None, now))
 
 
 def account(number: int, *, admin: bool = False) -> User:
@@ -240,7 +240,7 @@ class Client:
         instance: str = ROOM,
     ) -> None:
         seat = self.sink.seats[instance]
-        seat.instance.tell(SendData(self.sink, seat.player, key, at, to, data, state))
+        seat.send_data(self.sink, data, key, at, to, state)
 
     def lose(self) -> None:
         """The connection is gone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from actors.delivery.sink import InstanceHandle
 from reileta.protocol.frames import payload_of
 

@@ -8,14 +8,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.sink import SendData
+from actors.delivery.batch import Batch
+from actors.instance.frames import InstanceFrames
 from actors.membership import AddMember, RemoveMember
 from actors.runtime.errors import ActorCrashed
 from actors.session.messages import Join
 from reileta.errors import Overloaded
 from reileta.records import Instance
 from reileta.rules.instance.access import Visitor
-from tests.actors.nodes import ROOM, World, fail, settle, user_at
+from tests.actors.helpers import Boom
+from tests.actors.nodes import ROOM, World, fail, open_world, settle, user_at
 
 OTHER = ROOM[:-1] + "2"
 
@@ -83,8 +85,7 @@ async def test_the_message_at_fault_is_answered_and_so_are_requests(
 ) -> None:
     one = await world.joined(1)
     seat = one.sink.seats[ROOM]
-    bad = SendData(one.sink, seat.player, None, None, None, cast(bytes, None), b"4")
-    seat.instance.tell(bad)
+    seat.send_data(one.sink, cast(bytes, None), None, None, None, b"4")
     await trio.sleep(1)
     assert one.said() == ["data #4 error 16", "restored U1"]
     with pytest.raises(ActorCrashed):
@@ -224,3 +225,26 @@ async def test_a_join_that_crashes_the_instance_leaves_no_place_behind(
 
 def fail_with_arguments(*_: object) -> None:
     fail(None)
+
+
+async def test_a_crash_between_seat_and_socket_restarts_once_without_a_grace(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The master has a seat and no socket yet; without a grace, the restart takes the seat."""
+    welcome_parts = InstanceFrames.welcome_parts
+    failures = iter([Boom()])
+
+    def fail_once(*args: Any) -> tuple[Batch, ...]:
+        for failure in failures:
+            raise failure
+        return welcome_parts(*args)
+
+    monkeypatch.setattr(InstanceFrames, "welcome_parts", fail_once)
+    async with open_world(monkeypatch, seat_grace_s=0) as world:
+        one = await world.connect(1)
+        with pytest.raises(ActorCrashed):
+            await one.join()
+        await trio.sleep(1)
+        assert (world.node.metrics.actor_crashes, world.node.metrics.actor_restarts) == (1, 1)
+        await world.joined(2)
+        assert world.node.occupancy(ROOM).master == user_at(2)

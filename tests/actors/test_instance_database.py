@@ -84,12 +84,12 @@ async def test_changes_take_effect_in_the_order_in_which_they_came(
                 world.node.update_instance, ROOM, OWNER, InstanceChanges(title=title)
             )
             await settle()
-        world.act(lambda actor: order.append(actor._rules.record.title))
+        world.act(lambda actor: order.append(actor.parts.rules.record.title))
         order: list[str | None] = []
         instances.gate.set()
     assert order == [None]
     assert instances.records[ROOM].title == "c"
-    world.act(lambda actor: order.append(actor._rules.record.title))
+    world.act(lambda actor: order.append(actor.parts.rules.record.title))
     await settle()
     assert order == [None, "c"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.sink import SendData
+from actors.instance.parts import InstanceParts
 from actors.node import Node
 from actors.session.messages import Attach, Join, Leave
 from reileta.errors import InstanceNotFound, Overloaded
@@ -85,22 +83,25 @@ async def test_what_lives_in_an_instance_goes_with_the_players(
     world: World, autojump_clock: MockClock
 ) -> None:
     stays = await world.joined(0)
+    inside: list[InstanceParts] = []
+    world.act(lambda actor: inside.append(actor.parts))
+    await settle()
+    (parts,) = inside
+    frames: dict[str, object] = {}
     for number in range(1, 30):
         one = await world.joined(number)
+        player = one.sink.seats[ROOM].player
         one.say(b"1", key="k")
+        await settle()
+        frames[player] = parts.frames.of_player(player)
         await one.leave()
     await settle()
-    stays.sink.take()
-    inside: list[Any] = []
-    world.act(inside.append)
-    await settle()
-    (actor,) = inside
-    assert len(actor._fanout) == len(actor._recovery.seated) == 1
-    assert (actor._fanout._edits, actor._fanout._absent) == ({}, {})
-    assert (len(actor._encoder._introductions), actor._encoder._voices) == (1, {})
-    assert list(actor._rules.retained()) == []
-    assert actor._rules.audible == {stays.sink.seats[ROOM].player}
-    assert len(actor._jobs) == 0
+    assert len(parts.fanout) == len(parts.recovery.seated) == 1
+    assert parts.fanout.flush() == 0
+    assert all(parts.frames.of_player(player) is not kept for player, kept in frames.items())
+    assert list(parts.rules.retained()) == []
+    assert parts.rules.audible == {stays.sink.seats[ROOM].player}
+    assert parts.recovery.deeds == []
 
 
 async def test_a_world_is_told_to_those_who_may_see_it(
@@ -250,9 +251,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
                 await trio.sleep(0.01)
         assert await store.instances.all_empty_from(1, but=[record.id]) == 0
         assert await store.instances.abandoned(2**62) == []
-        sink.seats[record.id].instance.tell(
-            SendData(sink, sink.seats[record.id].player, None, None, None, b"1", b"2")
-        )
+        sink.seats[record.id].send_data(sink, b"1", None, None, None, b"2")
         await session.ask(Leave(sink, record.id, b"3"))
         await node.close_instance(record.id, who)
         assert await store.instances.get("hall") is None

@@ -10,7 +10,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from api.ws.gateway import TRANSPORT_EXTENSION
 from api.ws.transport.base import Messages, Transport
 from reileta.observability.metrics import Metrics

@@ -8,7 +8,6 @@ from typing import Final
 import trio
 from msgspec import Raw, Struct
 
-from actors.delivery.sink import SendData
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
@@ -171,11 +170,8 @@ class RegistryConnection:
                 message, MessageInvalid.field("data", f"is nested deeper than {DATA_DEPTH} levels")
             )
             return
-        speak = SendData(
-            self.wire, seat.player, message.key, message.at, message.to, data, message.wanted
-        )
         try:
-            seat.instance.tell(speak)
+            seat.send_data(self.wire, data, message.key, message.at, message.to, message.wanted)
         except ActorStopped:
             self._refuse_message(message, NotInInstance())
         except Overloaded as error:

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from actors.delivery.fanout import Batch, Piece
+from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Final
 
-from actors.delivery.fanout import Batch, Piece
+from actors.delivery.batch import Batch, Piece
 from reileta.rules.instance.data_rate import DataRate, hold_back_loudest
 
 MAX_VIEWS: Final = 512

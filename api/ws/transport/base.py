@@ -24,7 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State as ProtocolState
 from websockets.server import ServerProtocol
 
-from actors.delivery.fanout import Batch, Piece
+from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle
 from actors.runtime.failures import capture_failure
 from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S

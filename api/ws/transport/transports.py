@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import ProtocolTransport, TransportState, Upgraded
 

@@ -74,7 +74,7 @@ def add_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list
             "moderators", f"exceed the limit of {room.limits.moderators} per instance"
         )
     room.roles.moderators[user] = None
-    return room.settle(now, [RoleChanged(user, room.roles.of(user))])
+    return room.settle(now, [RoleChanged(user, room.roles.of(user), by.user)])
 
 
 def remove_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
@@ -87,7 +87,7 @@ def remove_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> l
     if user not in room.roles.moderators:
         return []
     del room.roles.moderators[user]
-    return room.settle(now, [RoleChanged(user, room.roles.of(user))])
+    return room.settle(now, [RoleChanged(user, room.roles.of(user), by.user)])
 
 
 def moderate(
@@ -140,10 +140,10 @@ def moderate(
                 raise UserNotFound
             ban = Ban(room.record.id, user, until, reason, by.user, now)
             room.moderation.ban(ban)
-            out.append(BannedUser(ban))
+            out.append(BannedUser(ban, room.audience.admits(user)))
             if user in room.roles.moderators:  # or it would moderate from without
                 del room.roles.moderators[user]
-                out.append(RoleChanged(user, "normal"))
+                out.append(RoleChanged(user, "normal", by.user))
             room.expel(user, "banned", reason, out)
         case "unban":
             if room.moderation.bans.pop(user, None) is not None:

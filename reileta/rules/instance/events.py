@@ -48,18 +48,21 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class MasterChanged:
-    """Mastership passed to a user, or to nobody. Concerns those who watch the instance's object
-    (`update-instance`), which everyone inside does."""
+    """Mastership passed from one user to another; None is nobody. Concerns everyone inside, and
+    those who watch the instance's object (`update-instance`)."""
 
     user: str | None
+    before: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """The owner named or dismissed a moderator. Concerns the user, and those who oversee."""
+    """A user became a moderator, or ceased to be one; `by` decided it. Concerns the user, everyone
+    inside, and the store."""
 
     user: str
     role: Role
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,12 @@ class Unmuted:
 class BannedUser:
     """A ban to be written down before it is acknowledged; its `user` and `by` are `UserIDAt`s.
 
-    Concerns the store and those who oversee; the user's players are gone by `Left`s that follow.
+    Concerns the store, those who oversee, and the user if it may know of the instance, or could
+    (`saw_instance`) until now. The user's players are gone by `Left`s that follow.
     """
 
     ban: Ban
+    saw_instance: bool
 
 
 @dataclass(frozen=True, slots=True)

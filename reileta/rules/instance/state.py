@@ -294,8 +294,8 @@ class InstanceState:
             out.append(CandidateChanged(one.user, self.entry_of(one.user), "admitted"))
         self.roles.elect(self.seats.users)
         if self.roles.master != self._told_master:
-            self._told_master = self.roles.master
-            out.append(MasterChanged(self._told_master))
+            before, self._told_master = self._told_master, self.roles.master
+            out.append(MasterChanged(self._told_master, before))
         if self.candidates.version != self._told_queue:
             self._told_queue = self.candidates.version
             out.append(QueueChanged(self.candidates.waiting))

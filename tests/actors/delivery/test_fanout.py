@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.delivery.fanout import Batch, Fanout
+from actors.delivery.batch import Batch
+from actors.delivery.fanout import Fanout
 from reileta.protocol.frames import deflate, payload_of, text_frame
 from tests.actors.sinks import FakeSink, frames_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.delivery.fanout import Batch
+from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import event, text_frame

@@ -51,14 +51,14 @@ def test_a_welcome_holds_all_that_a_player_must_know() -> None:
     }
 
 
-def test_players_are_introduced_anew_when_their_role_is_another() -> None:
+def test_a_player_s_view_is_made_anew_when_its_role_changed() -> None:
     rules = room()
     one, two = filled(rules, 1, 2)
     encoder = InstanceFrames(rules)
-    before = encoder.introduction(two)
-    assert encoder.introduction(two) is before
+    before = encoder.player_view(two)
+    assert encoder.player_view(two) is before
     rules.leave(one.session, 5)
-    assert msgspec.json.decode(encoder.introduction(two))["role"] == "master"
+    assert msgspec.json.decode(encoder.player_view(two))["role"] == "master"
 
 
 def test_a_restored_player_gets_the_same_as_an_event() -> None:
@@ -79,9 +79,9 @@ def test_a_moderators_reason_is_for_the_player_alone() -> None:
     frame, data = encoder.left(left)
     assert read(frame)["data"] == msgspec.json.decode(data)
     assert msgspec.json.decode(data) == {"player": one.id, "user": user(1), "reason": "kicked"}
-    assert read(encoder.aside(left))["data"]["note"] == "rude"
-    assert "note" not in read(encoder.aside(Left(one, "closed")))["data"]
-    assert read(encoder.given_up("i_1", one))["data"]["reason"] == "closed"
+    assert read(encoder.left_of_player(left))["data"]["note"] == "rude"
+    assert "note" not in read(encoder.left_of_player(Left(one, "closed")))["data"]
+    assert read(encoder.abandoned("i_1", one))["data"]["reason"] == "closed"
 
 
 def test_nothing_is_kept_of_one_that_is_gone() -> None:
@@ -90,10 +90,12 @@ def test_nothing_is_kept_of_one_that_is_gone() -> None:
     player, _ = rules.join(visitor(1), 0)
     frame, data = encoder.joined(player)
     assert read(frame)["data"] == msgspec.json.decode(data)
-    assert encoder.voice(player.id) is encoder.voice(player.id)
+    kept = encoder.of_player(player.id), encoder.player_view(player)
+    assert encoder.of_player(player.id) is kept[0]
     encoder.forget(player.id)
     encoder.forget(player.id)
-    assert (encoder._introductions, encoder._voices) == ({}, {})
+    assert encoder.of_player(player.id) is not kept[0]
+    assert encoder.player_view(player) is not kept[1]
     assert read(encoder.farewell(player.id, b"2")) == {
         "state": 2,
         "command": "instance-leave",

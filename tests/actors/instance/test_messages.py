@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from typing import get_args
 
-import pytest
-
 from actors import membership
-from actors.delivery import sink
 from actors.hub import messages as hub_messages
 from actors.instance import messages
 from actors.runtime.message import Message
@@ -25,7 +21,7 @@ UNIONS = {
 def defined() -> set[type[Message]]:
     return {
         one
-        for module in (messages, session_messages, hub_messages, membership, sink)
+        for module in (messages, session_messages, hub_messages, membership)
         for _, one in inspect.getmembers(module, inspect.isclass)
         if issubclass(one, Message) and one.__module__ == module.__name__
     }
@@ -35,13 +31,3 @@ def test_every_message_belongs_to_exactly_one_actor() -> None:
     listed = [one for union in UNIONS.values() for one in union]
     assert len(listed) == len(set(listed))
     assert set(listed) == defined()
-
-
-@pytest.mark.parametrize("message", sorted(defined(), key=str))
-def test_messages_are_frozen(message: type[Message]) -> None:
-    values = {field.name: None for field in dataclasses.fields(message) if field.init}
-    one = message(**values)
-    for name in values:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(one, name, 1)
-    assert not hasattr(one, "__dict__")

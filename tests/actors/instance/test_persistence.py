@@ -1,108 +1,256 @@
-"""What of an instance is written down; with the actor: test_instance_database.py."""
+"""What an instance writes; with its actor: test_instance_database.py."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import outcome
 import pytest
 import trio
 
-from actors.instance.persistence import Persistence
+from actors.delivery.fanout import Fanout
+from actors.directory import Directory
+from actors.hub.messages import HubMessage
+from actors.instance.config import InstanceConfig
+from actors.instance.messages import InstanceMessage, RetryWrites
+from actors.instance.parts import InstanceParts
+from actors.instance.persistence import MODERATION_LIMIT, RETRY_S, Persistence
 from actors.instance.recovery import RecoveryState
-from actors.runtime.jobs import LIMIT, SerialJobs
-from reileta.errors import DatabaseUnavailable, Overloaded
-from reileta.records import Instance, InstanceChanges
+from actors.runtime import Context, Message, Ref
+from actors.runtime.jobs import LIMIT
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
+from reileta.observability.metrics import Metrics
+from reileta.records import Ban, Deed, Instance, InstanceChanges, LiftBan, ModeratorRemoval
+from reileta.rules.instance.events import BannedUser, Joined, Unbanned
 from reileta.store import Store
 from tests.actors.helpers import HeldWork
-from tests.actors.nodes import EPOCH_MS, ROOM, FakeStore
+from tests.actors.nodes import FakeStore, TrioClock
+from tests.reileta.rooms import HOME, filled, room, user, visitor
 
-RECORD = Instance(ROOM, "hall", None, None, "w_1", "u_1", 4, frozenset({"avr:public"}), 0, 0)
 
-
-class Desk:
-    """A keeper whose writes are done when it is told to."""
+class HeldContext(HeldWork):
+    """Its timers never fire."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[tuple[float, Message]] = []
+
+    def after(self, delay_s: float, message: Message) -> None:
+        self.timers.append((delay_s, message))
+
+
+class FakeDeeds:
+    """`store.deeds`, which may refuse some."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self.written: list[list[Deed]] = []
+        self.refused: dict[int, ReiletaError] = {}
+
+    async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
+        await self._store.instances.reach()
+        self.written.append(list(deeds))
+        return self.refused
+
+
+class Harness:
+    """The persistence of an instance, whose work is done when a test says so."""
+
+    def __init__(self) -> None:
+        self.rules = room()
         self.store = FakeStore()
-        self.store.instances.records[ROOM] = RECORD
-        self.context = HeldWork()
-        self.vanished = 0
-        self.jobs = SerialJobs(self.context)
-        self.persistence = Persistence(
-            RecoveryState(RECORD), cast(Store, self.store), self.jobs, self.count_vanished
+        self.store.instances.records["i_1"] = self.rules.record
+        self.deeds = FakeDeeds(self.store)
+        self.store.deeds = self.deeds  # type: ignore[assignment]
+        self.recovery = RecoveryState(self.rules.record)
+        self.answers: list[tuple[str, type[Exception] | None]] = []
+        self.noted: list[bool] = []
+        self.start()
+
+    def start(self) -> None:
+        """A fresh incarnation."""
+        self.context = HeldContext()
+        directory = Directory(Metrics())
+        config = InstanceConfig(
+            store=cast(Store, self.store),
+            clock=TrioClock(),
+            address=HOME,
+            secure=True,
+            limits=self.rules.limits,
+            directory=directory,
+            metrics=Metrics(),
+            hub=cast(Ref[HubMessage], None),
+        )
+        context = cast(Context[InstanceMessage], self.context)
+        parts = InstanceParts.make(config, context, self.recovery, self.rules, Fanout())
+        self.persistence = Persistence(parts)
+
+    def note(self) -> None:
+        """Notes until there is nothing new, as the actor does."""
+
+        def noted(exists: bool) -> None:
+            self.noted.append(exists)
+            if exists:
+                self.note()
+
+        self.persistence.note_empty(noted)
+
+    def when_durable(self, name: str) -> None:
+        self.persistence.when_durable(
+            lambda error: self.answers.append((name, None if error is None else type(error)))
         )
 
-    def count_vanished(self) -> None:
-        self.vanished += 1
-
     async def work(self) -> list[str]:
-        """Does all that waits; what was written."""
+        """Does all work that waits; returns what was written to the record."""
         self.store.instances.writes.clear()
         while self.context:
             await self.context.finish()
         return self.store.instances.writes
 
 
+def deed(number: int) -> Deed:
+    return ModeratorRemoval("i_1", f"u_{number}")
+
+
 async def test_only_the_newest_note_is_written() -> None:
-    instance_service = Desk()
-    since: list[int | None] = [EPOCH_MS]
-    instance_service.persistence.note(lambda: since[-1])
-    for one in (None, EPOCH_MS + 1, None):  # while the first is being written
-        since.append(one)
-        instance_service.persistence.note(lambda: since[-1])
-    assert await instance_service.work() == ["empty", "occupied"]
-    instance_service.persistence.note(lambda: None)
-    assert await instance_service.work() == []  # it is known already
+    harness = Harness()
+    harness.note()
+    (player,) = filled(harness.rules, 1)  # while the first is being written
+    harness.note()
+    harness.rules.leave(player.session, 5)
+    harness.note()
+    filled(harness.rules, 2)
+    harness.note()
+    assert await harness.work() == ["empty", "occupied"]
+    harness.note()
+    assert await harness.work() == []  # it is known already
 
 
 async def test_a_note_that_failed_is_made_up_for_by_the_next() -> None:
-    instance_service = Desk()
-    instance_service.store.instances.away = True
-    instance_service.persistence.note(lambda: None)
-    assert await instance_service.work() == []
-    instance_service.store.instances.away = False
-    instance_service.persistence.note(lambda: None)
-    assert await instance_service.work() == ["occupied"]
+    harness = Harness()
+    harness.store.instances.away = True
+    harness.note()
+    assert await harness.work() == []
+    harness.store.instances.away = False
+    harness.note()
+    assert await harness.work() == ["empty"]
 
 
 async def test_a_note_finds_out_that_the_record_is_gone() -> None:
-    instance_service = Desk()
-    instance_service.store.instances.records.clear()
-    instance_service.persistence.note(lambda: None)
-    await instance_service.work()
-    assert instance_service.vanished == 1
+    harness = Harness()
+    harness.store.instances.records.clear()
+    harness.note()
+    await harness.work()
+    assert harness.noted == [False]
 
 
 async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> None:
-    instance_service = Desk()
+    harness = Harness()
+    record = harness.rules.record
     outcomes: list[outcome.Outcome[object]] = []
     changes = InstanceChanges(title="asked", tags=frozenset())
-    planned = Instance(ROOM, "hall", "planned", None, "w_1", "u_1", 9, RECORD.tags, 0, 0)
-    instance_service.persistence.change(planned, changes, outcomes.append)
-    instance_service.persistence.restore(lambda: RECORD)
-    instance_service.persistence.delete(outcomes.append)
-    assert await instance_service.work() == [
+    planned = Instance("i_1", "room", "planned", None, "w_1", "u_1", 9, record.tags, 0, 0)
+    harness.persistence.update(planned, changes, outcomes.append)
+    harness.persistence.restore()
+    harness.persistence.delete(outcomes.append)
+    assert await harness.work() == [
         "update tags title",
         "update capacity description tags title",
         "delete",
     ]
     written = outcomes[0].unwrap()
     assert isinstance(written, Instance)
-    assert (written.title, written.capacity, written.tags) == ("planned", 4, RECORD.tags)
+    assert (written.title, written.capacity, written.tags) == ("planned", 4, record.tags)
     assert outcomes[1].unwrap() is True
 
 
 async def test_changes_that_can_not_be_written_fail_alone() -> None:
-    instance_service = Desk()
+    harness = Harness()
     outcomes: list[outcome.Outcome[object]] = []
-    instance_service.store.instances.away = True
-    instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
-    await instance_service.work()
+    harness.store.instances.away = True
+    changes = InstanceChanges(title="x")
+    harness.persistence.update(harness.rules.record, changes, outcomes.append)
+    await harness.work()
     with pytest.raises(DatabaseUnavailable):
         outcomes[0].unwrap()
     for _ in range(LIMIT):
-        instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+        harness.persistence.update(harness.rules.record, changes, outcomes.append)
     with pytest.raises(Overloaded):
-        instance_service.persistence.change(RECORD, InstanceChanges(title="x"), outcomes.append)
+        harness.persistence.update(harness.rules.record, changes, outcomes.append)
     await trio.lowlevel.checkpoint()
+
+
+async def test_events_that_last_are_written_with_bare_ids() -> None:
+    harness = Harness()
+    player, _ = harness.rules.join(visitor(1), 0)
+    harness.persistence.record(Joined(player, "master"))
+    harness.persistence.record(BannedUser(Ban("i_1", user(2), 9, "spam", user(0), 5), True))
+    harness.persistence.record(Unbanned(user(2), None))
+    await harness.work()
+    one, two = user(2).partition("@")[0], user(0).partition("@")[0]
+    assert harness.deeds.written == [
+        [Ban("i_1", one, 9, "spam", two, 5), LiftBan("i_1", one)],
+    ]
+
+
+async def test_moderation_that_gathers_goes_together_and_each_is_answered() -> None:
+    harness = Harness()
+    for number in range(3):
+        harness.persistence.add(deed(number))
+        harness.when_durable(f"{number}")
+    assert len(harness.context) == 1
+    await harness.context.finish()
+    assert harness.deeds.written == [[deed(0), deed(1), deed(2)]]
+    assert harness.answers == [("0", None), ("1", None), ("2", None)]
+    assert (len(harness.context), harness.recovery.deeds) == (0, [])
+    harness.when_durable("nothing to wait for")
+    assert harness.answers[-1] == ("nothing to wait for", None)
+
+
+async def test_moderation_that_the_database_missed_is_written_later_in_order() -> None:
+    harness = Harness()
+    harness.store.instances.away = True
+    harness.persistence.add(deed(0))
+    harness.when_durable("0")
+    await harness.context.finish()
+    assert harness.answers == [("0", DatabaseUnavailable)]
+    assert harness.context.timers == [(RETRY_S, RetryWrites())]
+    harness.store.instances.away = False
+    harness.persistence.add(deed(1))  # there is something new: it waits no longer
+    harness.when_durable("1")
+    await harness.context.finish()
+    assert harness.deeds.written == [[deed(0), deed(1)]]
+    assert harness.answers[1:] == [("1", None)]
+    harness.persistence.write_pending()  # the retry that was ordered finds nothing
+    assert len(harness.context) == 0
+
+
+async def test_moderation_that_is_refused_is_dropped_and_its_requester_answered() -> None:
+    harness = Harness()
+    harness.deeds.refused = {0: InstanceNotFound()}
+    for number in range(2):
+        harness.persistence.add(deed(number))
+        harness.when_durable(f"{number}")
+    await harness.context.finish()
+    assert harness.answers == [("0", InstanceNotFound), ("1", None)]
+    assert harness.recovery.deeds == []
+
+
+async def test_the_next_incarnation_writes_what_is_pending_and_answers_nobody() -> None:
+    harness = Harness()
+    harness.persistence.add(deed(0))
+    harness.when_durable("0")
+    harness.start()  # it crashed
+    harness.persistence.resume()
+    await harness.context.finish()
+    assert (harness.deeds.written, harness.answers) == ([[deed(0)]], [])
+
+
+def test_pending_moderation_is_bounded() -> None:
+    harness = Harness()
+    for number in range(MODERATION_LIMIT):
+        harness.persistence.ensure_room()
+        harness.persistence.add(deed(number))
+    with pytest.raises(Overloaded):
+        harness.persistence.ensure_room()

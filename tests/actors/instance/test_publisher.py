@@ -48,8 +48,8 @@ def test_a_public_instance_is_everybodys_to_see() -> None:
     sink: Sink = FakeSink()
     directory.occupy(rules.record.id, Occupancy(2, 1, user(1)))
     one = publisher(rules, hub, directory)
-    one.tell("instance-left", b'{"x":1}', told=(sink,))
-    one.update()
+    one.publish("instance-left", b'{"x":1}', informed=(sink,))
+    one.publish_object()
     left, update = hub.told
     assert (left.event, left.id, left.inside, left.told) == (
         "instance-left",
@@ -70,7 +70,7 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
     filled(rules, 0)
     rules.admit(visitor(0), user(1), 1)
     filled(rules, 1, now=2)
-    publisher(rules, hub, Directory(metrics)).update()
+    publisher(rules, hub, Directory(metrics)).publish_object()
     (update,) = hub.told
     assert update.render(viewer(0)) is not None
     assert update.render(viewer(1)) is not None
@@ -81,5 +81,5 @@ def test_another_is_shown_to_the_owner_to_admins_and_to_those_inside() -> None:
 async def test_a_publication_that_a_full_hub_refuses_is_counted_once() -> None:
     metrics = Metrics()
     async with full_actor(metrics) as hub:
-        publisher(room(), hub, Directory(metrics)).update()
+        publisher(room(), hub, Directory(metrics)).publish_object()
     assert metrics.mailbox_refused == 1

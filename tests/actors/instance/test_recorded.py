@@ -44,7 +44,7 @@ async def recording(
         async def on_stop(self) -> None:
             await super().on_stop()
             if ends is not None:
-                ends.append(state(self._rules))
+                ends.append(state(self.parts.rules))
 
     monkeypatch.setattr(actors.instance.manager, "RecordedInstanceActor", Watched)
     async with open_world(monkeypatch, record=folder, **settings) as world:
@@ -165,10 +165,10 @@ async def test_a_crash_of_the_rules_crashes_the_replay(
         await world.joined(1)
 
         def overfill(instance: OpenInstance) -> None:
-            (seated,) = instance._recovery.seated.values()
+            (seated,) = instance.parts.recovery.seated.values()
             for number in range(100):
                 player = replace(seated.player, id=f"p_{number}", session=f"s_{number}")
-                instance._rules.restore(seated.visitor, player, instance._now())
+                instance.parts.rules.restore(seated.visitor, player, instance.parts.now())
 
         world.act(overfill)
         await trio.sleep(1)
@@ -203,7 +203,7 @@ async def test_nothing_is_recorded_unless_asked_for(
     async with open_world(monkeypatch) as world:
         await world.joined(1)
         kinds: list[type] = []
-        world.act(lambda instance: kinds.append(type(instance._rules)))
+        world.act(lambda instance: kinds.append(type(instance.parts.rules)))
         await settle()
     assert [kind.__name__ for kind in kinds] == ["Instance"]
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ async def test_the_roster_follows_who_is_inside(world: World, autojump_clock: Mo
     again = await world.connect(1)
     await again.join()
     rosters: list[RecoveryState] = []
-    world.act(lambda actor: rosters.append(actor._recovery))
+    world.act(lambda actor: rosters.append(actor.parts.recovery))
     await settle()
     (recovery,) = rosters
     assert recovery.record.id == ROOM

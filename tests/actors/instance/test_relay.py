@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from reileta.rules.instance.data_rate import hold_back_loudest
 from tests.actors.nodes import World, open_world, settle
 from tests.actors.sinks import FakeSink, frames_of

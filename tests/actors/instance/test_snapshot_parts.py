@@ -11,7 +11,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from actors.delivery.fanout import Batch, Fanout, Piece
+from actors.delivery.batch import Batch, Piece
+from actors.delivery.fanout import Fanout
 from actors.instance.frames import SHARED_FROM_BYTES, InstanceFrames
 from api.ws.transport.backlog import Backlog
 from reileta.protocol.frames import payload_of, text_frame

@@ -96,7 +96,7 @@ async def test_a_question_that_waited_is_judged_by_what_is_so_now(
 
     def close_up(one: OpenInstance) -> None:
         by = visitor(principal(0), ADDRESS)
-        one._rules.update(by, PRIVATE, world.node.clock.now_ms())
+        one.parts.rules.update(by, PRIVATE, world.node.clock.now_ms())
 
     world.act(lambda _: release.wait())
     world.act(close_up)

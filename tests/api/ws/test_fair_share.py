@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from api.ws.message_rate import MessageRate, weight
 from api.ws.transport.backlog import Backlog
 from reileta.settings import MIB, Settings
@@ -43,7 +43,7 @@ async def narrow(world: World, bytes_per_s: int) -> Narrow:
     client = await world.connect(9)
     await client.join()
     sink = Narrow(bytes_per_s)
-    world.act(lambda room: room._fanout.add(sink, None))
+    world.act(lambda room: room.parts.fanout.add(sink, None))
     await settle()
     return sink
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from tests.actors.nodes import Client, World, open_world, settle
 from tests.actors.sinks import FakeSink
 from tests.api.ws.test_fair_share import KIB, Narrow, narrow

@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from actors.runtime.errors import ActorStopped
 from api.credentials import Auth, Credential
 from api.node_api import GatewayPort

@@ -50,7 +50,7 @@ def test_each_step_says_what_came_and_what_it_did() -> None:
     assert lines[first + 1].startswith(f'    join(who=Visitor(session="s_1.0", user="{user(1)}"')
     assert lines[first + 2].startswith('        answers Player(id="p_1"')
     assert lines[first + 3].startswith("        Joined(player=Player(")
-    assert lines[first + 4].startswith(f'        MasterChanged(user="{user(1)}")')
+    assert lines[first + 4].startswith(f'        MasterChanged(user="{user(1)}", before=None)')
     assert "#2 +0.013 s AddMember, message 42, socket 2" in lines
     refused = lines.index("#3 +0.014 s AddMember, message 43")
     assert lines[refused + 2].startswith("        raises InstanceFull")

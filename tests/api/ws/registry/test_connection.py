@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.delivery.sink import InstanceHandle, SendData
+from actors.instance.members import Seat
+from actors.instance.messages import SendData
 from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.ref import Ref
@@ -47,7 +48,7 @@ async def served(one: RegistryConnection, payload: bytes) -> None:
 
 
 def seated(wire: FakeWire, actor: FakeSession) -> None:
-    wire.seats[PLACE] = InstanceHandle(cast(Ref[Any], actor), "p_1")
+    wire.seats[PLACE] = Seat(cast(Ref[Any], actor), "p_1")
 
 
 async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None:

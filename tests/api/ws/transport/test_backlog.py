@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.delivery.fanout import Batch
+from actors.delivery.batch import Batch
 from api.ws.transport.backlog import CONFLATE_FROM, MAX_VIEWS, Backlog
 from reileta.protocol.frames import text_frame
 from reileta.rules.instance.data_rate import DataRate

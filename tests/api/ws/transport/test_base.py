@@ -13,7 +13,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from actors.delivery.fanout import Batch
+from actors.delivery.batch import Batch
 from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import Messages, TransportClosed, TransportState, Upgraded
 from api.ws.transport.transports import SocketTransport, StreamTransport

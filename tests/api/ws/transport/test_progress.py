@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair
 from websockets.frames import Opcode
 
-from actors.delivery.fanout import Batch
+from actors.delivery.batch import Batch
 from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S
 from api.ws.gateway import Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S, TransportState, Upgraded

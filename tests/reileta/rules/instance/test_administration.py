@@ -109,7 +109,7 @@ def test_a_ban_ends_presence_seat_and_queue_entry_and_keeps_out() -> None:
     instance.candidate(visitor(4), 5)
     ban = Ban("i_1", user(2), None, "spam", OWNER, 6)
     out = instance.moderate(visitor(0), user(2), "ban", "spam", None, 6)
-    assert out[0] == BannedUser(ban)
+    assert out[0] == BannedUser(ban, saw_instance=True)
     assert gone(out) == [(user(2), "banned")]
     assert instance.bans == {user(2): ban}
     assert states(instance) == [(user(3), "admitted", None), (user(4), "waiting", 1)]
@@ -131,10 +131,20 @@ def test_bans_given_from_the_store_are_in_force_until_they_run_out() -> None:
     instance.join(visitor(1), 100)
 
 
+@pytest.mark.parametrize("moderator", [True, False])
+def test_a_ban_says_whether_its_user_could_see_the_instance(moderator: bool) -> None:
+    instance = room(access="avr:private")
+    if moderator:
+        instance.name_moderator(visitor(0), user(3), 0)
+    out = instance.moderate(visitor(0), user(3), "ban", None, None, 1)
+    assert [each.saw_instance for each in out if isinstance(each, BannedUser)] == [moderator]
+    assert not instance.audience.admits(user(3))
+
+
 def test_a_banned_moderator_is_none_any_more() -> None:
     instance = household()
     out = instance.moderate(visitor(1), user(3), "ban", None, None, 20)
-    assert RoleChanged(user(3), "normal") in out
+    assert RoleChanged(user(3), "normal", by=user(1)) in out
     with pytest.raises(NotInInstance):
         instance.moderate(visitor(3), user(5), "kick", None, None, 21)
 
@@ -197,12 +207,12 @@ def test_what_cannot_be_moderated(target: str, type_: str, error: type[ReiletaEr
 def test_the_owner_hands_mastership_over_until_that_one_leaves() -> None:
     instance = room()
     _, two, three = filled(instance, 1, 2, 3)
-    assert instance.hand_over(visitor(0), three.id, 5) == [MasterChanged(user(3))]
+    assert instance.hand_over(visitor(0), three.id, 5) == [MasterChanged(user(3), user(1))]
     assert instance.role_of(user(3)) == "master"
     assert instance.role_of(user(1)) == "normal"
     instance.leave(two.session, 6)
     assert instance.master == user(3)
-    assert instance.leave(three.session, 7)[-1] == MasterChanged(user(1))
+    assert instance.leave(three.session, 7)[-1] == MasterChanged(user(1), user(3))
     with pytest.raises(PlayerNotFound):
         instance.hand_over(visitor(0), user(3), 8)
     for other in (visitor(1), visitor(9, admin=True)):
@@ -213,7 +223,7 @@ def test_the_owner_hands_mastership_over_until_that_one_leaves() -> None:
 def test_the_owner_names_and_dismisses_moderators() -> None:
     instance = room(moderators=1)
     name = instance.name_moderator
-    assert name(visitor(0), user(1), 0) == [RoleChanged(user(1), "moderator")]
+    assert name(visitor(0), user(1), 0) == [RoleChanged(user(1), "moderator", by=OWNER)]
     assert name(visitor(0), user(1), 0) == []
     with pytest.raises(InstanceInvalid):
         name(visitor(0), user(2), 0)
@@ -223,7 +233,9 @@ def test_the_owner_names_and_dismisses_moderators() -> None:
         name(visitor(0), "nobody", 0)
     with pytest.raises(NotAllowed):
         instance.dismiss_moderator(visitor(1), user(1), 0)
-    assert instance.dismiss_moderator(visitor(0), user(1), 0) == [RoleChanged(user(1), "normal")]
+    assert instance.dismiss_moderator(visitor(0), user(1), 0) == [
+        RoleChanged(user(1), "normal", by=OWNER)
+    ]
     assert instance.dismiss_moderator(visitor(0), user(1), 0) == []
 
 

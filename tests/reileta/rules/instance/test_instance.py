@@ -15,7 +15,7 @@ def test_joining_is_seen_and_the_first_inside_is_the_master() -> None:
     instance = room()
     player, out = instance.join(visitor(1), 5)
     assert (player.id, player.user, player.joined_at) == ("p_1", user(1), 5)
-    assert out == [Joined(player, "master"), MasterChanged(user(1))]
+    assert out == [Joined(player, "master"), MasterChanged(user(1), None)]
     second, out = instance.join(visitor(2), 6)
     assert out == [Joined(second, "normal")]
     third, out = instance.join(visitor(0), 7)
@@ -52,7 +52,7 @@ def test_a_seat_is_free_when_the_grace_is_over() -> None:
     instance.lost(player.session, 100)
     instance.lost(player.session, 5000)  # told twice: the first counts
     out = instance.tick(10_100)
-    assert out == [Left(player, "disconnected"), MasterChanged(None)]
+    assert out == [Left(player, "disconnected"), MasterChanged(None, user(1))]
     again, _ = instance.join(visitor(1), 10_101)
     assert again.id != player.id
 
@@ -80,7 +80,7 @@ def test_the_next_longest_inside_becomes_master() -> None:
     instance.tick(10_005)
     assert instance.master == user(2)
     instance.join(visitor(1), 10_006)
-    assert instance.leave(two.session, 10_007)[-1] == MasterChanged(user(3))
+    assert instance.leave(two.session, 10_007)[-1] == MasterChanged(user(3), user(2))
 
 
 def test_a_master_with_two_sessions_stays_while_one_is_inside() -> None:
@@ -90,7 +90,7 @@ def test_a_master_with_two_sessions_stays_while_one_is_inside() -> None:
     assert instance.role_of(user(1)) == "master"
     assert instance.leave(one.session, 6) == [Left(one, "left")]
     assert instance.master == user(1)
-    assert instance.leave(again.session, 7)[-1] == MasterChanged(user(2))
+    assert instance.leave(again.session, 7)[-1] == MasterChanged(user(2), user(1))
 
 
 def test_an_empty_instance_ends_after_a_while() -> None:

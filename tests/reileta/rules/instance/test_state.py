@@ -80,11 +80,11 @@ def test_who_oversees() -> None:
 def test_the_master_is_told_when_it_is_another() -> None:
     instance = room()
     _, out = instance.join(visitor(1), 0)
-    assert out[-1] == MasterChanged(user(1))
+    assert out[-1] == MasterChanged(user(1), None)
     _, out = instance.join(visitor(2), 1)
     assert not any(isinstance(each, MasterChanged) for each in out)
-    assert instance.leave(visitor(1).session, 2)[-1] == MasterChanged(user(2))
-    assert instance.leave(visitor(2).session, 3)[-1] == MasterChanged(None)
+    assert instance.leave(visitor(1).session, 2)[-1] == MasterChanged(user(2), user(1))
+    assert instance.leave(visitor(2).session, 3)[-1] == MasterChanged(None, user(2))
 
 
 def test_a_closed_instance_is_not_found() -> None:

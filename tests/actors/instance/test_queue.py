@@ -1,4 +1,4 @@
-"""The queue over sockets: who is told what, when, and how often."""
+"""The queue of an instance over sockets: requests, and who is notified, when and how often."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance import queue_notifier
 from actors.instance.messages import RequestEntry
+from actors.instance.queue import SLICE
+from actors.instance_service import visitor
+from actors.membership import CandidateOffline, CandidateOnline
 from actors.session.messages import Attach
-from reileta.errors import InstanceFull
+from reileta.errors import InstanceFull, InstanceNotFound
 from reileta.records import InstanceChanges
-from tests.actors.nodes import ROOM, Client, World, principal, settle, user_at
+from tests.actors.nodes import ADDRESS, ROOM, Client, World, principal, settle, user_at
 
 Frame = dict[str, Any]
 
@@ -244,7 +246,7 @@ async def test_a_long_line_is_told_in_slices_and_admission_overtakes_it(
     world: World, autojump_clock: MockClock
 ) -> None:
     (one,) = await full(world)
-    count = 3 * queue_notifier.SLICE
+    count = 3 * SLICE
     clients = [await waits(world, number) for number in range(10, 10 + count)]
     await trio.sleep(1)
     for client in clients:
@@ -309,3 +311,35 @@ async def test_a_closed_instance_lets_its_candidates_go(
     await settle()
     assert briefly(of_queue(two)) == [(2, "closed", None)]
     assert "candidacies" not in world.leftovers()
+
+
+async def test_news_of_a_socket_that_are_late_change_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.room(capacity=1)
+    await world.joined(1)
+    await world.connect(2)
+    await world.node.instance_service.candidate(ROOM, principal(2))
+    await world.node.instance_service.candidate(ROOM, principal(3))
+    world.instance.signal(CandidateOffline(user_at(2)))  # it has come back meanwhile
+    world.instance.signal(CandidateOnline(user_at(3)))  # it has gone again meanwhile
+    await settle()
+    two = (await world.node.instance_service.queue(ROOM, principal(2))).own
+    three = (await world.node.instance_service.queue(ROOM, principal(3))).own
+    assert two is not None
+    assert three is not None
+    assert two.expires_at is None
+    assert three.expires_at is not None
+
+
+async def test_nobody_lines_up_for_an_instance_that_ends(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await world.joined(1)
+    world.store.instances.gate = gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.node.close_instance, ROOM, principal(0))
+        await settle()
+        with pytest.raises(InstanceNotFound):
+            await world.instance.ask(RequestEntry(visitor(principal(2), ADDRESS)))
+        gate.set()

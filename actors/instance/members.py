@@ -1,0 +1,171 @@
+"""The sessions inside an instance: their seats and sockets, and sockets that observe.
+
+An observer is an admin's socket that gets all players' data without being inside.
+"""
+
+from __future__ import annotations
+
+from actors.delivery.sink import Sink
+from actors.instance.messages import GetPlayers, InstanceMessage, SendData
+from actors.instance.parts import InstanceParts
+from actors.instance.recovery import Member
+from actors.instance.relay import DataRelay
+from actors.membership import AddMember, RemoveMember, SocketLost
+from actors.runtime import Ref
+from reileta.errors import NotInInstance, Overloaded
+from reileta.rules.instance.events import Happening
+from reileta.rules.instance.seats import Player
+
+
+class Seat:
+    """A socket's seat in an instance: the `InstanceHandle` of its player."""
+
+    __slots__ = ("_tell", "player")
+
+    def __init__(self, instance: Ref[InstanceMessage], player: str) -> None:
+        self.player = player
+        self._tell = instance.tell
+
+    def send_data(
+        self,
+        sink: Sink,
+        data: bytes,
+        key: str | None,
+        at: float | None,
+        to: tuple[str, ...] | None,
+        state: bytes | None,
+    ) -> None:
+        self._tell(SendData(sink, self.player, key, at, to, data, state))
+
+
+class Members:
+    """The members of one instance. It is the one place that writes `RecoveryState.seated` and the
+    instance's entries in `Sink.seats`, as long as the actor lives."""
+
+    def __init__(self, parts: InstanceParts, relay: DataRelay) -> None:
+        self._parts = parts
+        self._relay = relay
+
+    # Joining -----------------------------------------------------------------------------------
+
+    def join(self, message: AddMember) -> list[Happening]:
+        """Gives the session a seat, or finds the one it has; `welcome` follows.
+
+        Raises:
+            Overloaded: the socket is inside, and has not read all it was sent.
+            ReiletaError: what the rules refuse, as `Instance.join` does.
+        """
+        seated, sink, visitor = self._parts.recovery.seated, message.sink, message.visitor
+        member = seated.get(visitor.session)
+        if member is not None and sink in member.sinks and sink.waiting_bytes:
+            raise Overloaded
+        player, happenings = self._parts.rules.join(visitor, self._parts.now())
+        if member is None:
+            member = seated[visitor.session] = Member(visitor, player, message.session)
+        # The session's actor may have stopped, and another one started.
+        member.session = message.session
+        self.refresh_observers()  # a socket may have subscribed before this instance ran
+        return happenings
+
+    def welcome(self, message: AddMember) -> None:
+        """Seats the socket, sends it all that it must know, and answers the request.
+
+        The events of the join go out before, so they do not reach a new socket.
+        """
+        fanout, sink = self._parts.fanout, message.sink
+        member = self._parts.recovery.seated[message.visitor.session]
+        snapshot = (
+            None
+            if message.state is None
+            else self._parts.frames.welcome_parts(member.player, message.state)
+        )
+        again = sink in member.sinks
+        self._seat(sink, member)
+        if not again:
+            fanout.add(sink, snapshot)
+        elif snapshot is not None:
+            fanout.answer(sink, snapshot)
+        message.reply(member.player.id)
+
+    def restore(self) -> list[str]:
+        """After a crash, gives all members their seats back and sends each a fresh snapshot.
+
+        Returns the sessions that have no socket now: the rules have to be told.
+        """
+        rules, frames, fanout = self._parts.rules, self._parts.frames, self._parts.fanout
+        members = tuple(self._parts.recovery.seated.values())
+        now = self._parts.now()
+        for member in members:
+            rules.restore(member.visitor, member.player, now)
+        for member in members:
+            for sink in member.sinks:
+                self._seat(sink, member)
+                fanout.add(sink, frames.restored(member.player))
+        return [member.visitor.session for member in members if not member.sinks]
+
+    def _seat(self, sink: Sink, member: Member) -> None:
+        member.sinks[sink] = None
+        sink.seats[self._parts.id] = Seat(self._parts.context.ref, member.player.id)
+
+    # Leaving -----------------------------------------------------------------------------------
+
+    def player_of(self, session: str) -> Player:
+        """The session's player. Raises NotInInstance."""
+        member = self._parts.recovery.seated.get(session)
+        if member is None:
+            raise NotInInstance
+        return member.player
+
+    def farewell(self, message: RemoveMember, player: Player) -> None:
+        """Answers a session that has left, on its socket too if the client wants that."""
+        if message.state is not None:
+            frame = self._parts.frames.farewell(player.id, message.state)
+            self._parts.fanout.private(message.sink, frame)
+        message.reply(None)
+
+    def lose_socket(self, message: SocketLost) -> list[Happening]:
+        """Forgets a socket that has closed; the last one of a session starts its grace."""
+        sink = message.sink
+        self._parts.fanout.remove(sink)
+        sink.seats.pop(self._parts.id, None)
+        member = self._parts.recovery.seated.get(message.session)
+        if member is None or sink not in member.sinks:
+            return []
+        del member.sinks[sink]
+        if member.sinks:
+            return []
+        return self._parts.rules.lost(message.session, self._parts.now())
+
+    def remove(self, player: Player) -> Member | None:
+        """Forgets a player that has left, with its sockets; returns its member, if it had one."""
+        self._parts.frames.forget(player.id)
+        self._relay.forget(player)
+        member = self._parts.recovery.seated.pop(player.session, None)
+        for sink in () if member is None else member.sinks:
+            self._parts.fanout.remove(sink)
+            sink.seats.pop(self._parts.id, None)
+        return member
+
+    # Queries -----------------------------------------------------------------------------------
+
+    def list_players(self, message: GetPlayers) -> None:
+        """Answers with the players and their roles, longest inside first."""
+        rules = self._parts.rules
+        players = rules.players.values()
+        message.reply(tuple((player, rules.role_of(player.user)) for player in players))
+
+    # Observers ---------------------------------------------------------------------------------
+
+    def refresh_observers(self) -> None:
+        """Starts or stops sending data to each observing socket, as the directory says."""
+        for sink in self._parts.directory.watchers(self._parts.id):
+            self.refresh_observer(sink)
+
+    def refresh_observer(self, sink: Sink) -> None:
+        """Starts or stops sending data to a socket that is not inside, as the directory says."""
+        fanout = self._parts.fanout
+        if self._parts.directory.watches(sink, self._parts.id):
+            if sink not in fanout:
+                fanout.add(sink, None, watcher=True)
+        elif fanout.watched_by(sink):
+            fanout.remove(sink)
