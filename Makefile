@@ -57,10 +57,11 @@ format: $(DEVELOP)
 
 # Both locks hold hashes, serve every platform and Python with the same versions, and name no index:
 # pip takes the one it is set to.
+# The first also holds what the examples import, so the environment of `make serve` runs them.
 # The second only adds to the first.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
-	--extra build
+	--extra build --extra examples
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: $(BIN)/python
 	$(PIP) install --quiet uv

@@ -23,7 +23,7 @@ from actors.directory import Directory, Occupancy
 from actors.hub.actor import HubActor, Listeners
 from actors.hub.messages import HubMessage
 from actors.hub.update_feed import Noun, Record, UpdateFeed
-from actors.instance.config import InstanceConfig, instance_limits
+from actors.instance.config import InstanceConfig
 from actors.instance.manager import InstanceManager
 from actors.instance.messages import CloseInstance, InstanceMessage, ReassignOwner, UpdateInstance
 from actors.instance.recording_writer import RecordingWriter, open_recorder
@@ -53,7 +53,7 @@ from actors.session.recovery import (
     release_socket,
     status_update,
 )
-from actors.session.resource_jobs import LeaseConfig, session_limits
+from actors.session.resource_jobs import LeaseConfig
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
@@ -63,6 +63,8 @@ from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.views import server
 from reileta.rules.instance.access import Principal
+from reileta.rules.instance.state import InstanceLimits
+from reileta.rules.session.session import SessionLimits
 from reileta.settings import Settings
 from reileta.store import ServerInfo, Store
 from reileta.store.leases import LostLease
@@ -110,7 +112,7 @@ class Node:
             clock=clock,
             address=address,
             secure=self.secure,
-            limits=instance_limits(settings),
+            limits=InstanceLimits.from_settings(settings),
             directory=directory,
             metrics=metrics,
             hub=hub,
@@ -123,6 +125,7 @@ class Node:
         )
         self._revoked = RevocationList(clock)
         self._latest = RecentUserChanges(clock)
+        limits = SessionLimits.from_settings(settings)
         self._session_surroundings = SessionConfig(
             address=address,
             secure=self.secure,
@@ -132,10 +135,10 @@ class Node:
             instance=self._instance_manager.live,
             running=instances.find,
             friends=self._friends,
-            keeping=LeaseConfig(store, clock, session_limits(settings), settings.ack_timeout_ms),
+            keeping=LeaseConfig(store, clock, limits),
         )
         self._lease_renewer = LeaseRenewer(
-            store, clock, session_limits(settings), self._present, self._sessions.find, self._ended
+            store, clock, limits, self._present, self._sessions.find, self._ended
         )
         self._updates = UpdateFeed(
             store=store,
@@ -204,6 +207,11 @@ class Node:
                     sessions=sessions,
                     recorder=recorder,
                 )
+                metrics.mailbox_depths = lambda: {
+                    "hub": root.deepest_mailbox,
+                    "instance": second.deepest_mailbox,
+                    "session": third.deepest_mailbox,
+                }
                 nursery.start_soon(node._instance_manager.sweep)
                 nursery.start_soon(node._forget)
                 nursery.start_soon(node._lease_renewer.run)

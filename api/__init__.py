@@ -1,1 +1,1 @@
-"""How Reileta is reached: one port for HTTP and WebSocket."""
+"""HTTP and WebSocket APIs of the server, on one port."""

@@ -1,12 +1,12 @@
-"""The Quart-Trio application: every blueprint, and what holds for every request.
+"""The Quart-Trio application: all blueprints, and the steps common to all requests.
 
-A request passes, in this order: a trace is begun; `OPTIONS` and the limit of its address
-(`_before`); its operation (`api/http/endpoint.py`); any exception becomes a refusal in the envelope
-(`_refused`, the one mapper); headers that every answer has, and the metrics.
+The steps of a request: start a trace; answer `OPTIONS` and check the limit of the address
+(`_before`); run the operation (`api/http/endpoint.py`); turn an exception into an error answer
+(`_refused`); add the common headers; count the request in the metrics.
 
-Connections of this server ask by `answer`, which goes to the operation at once; the operations'
-requests pass through no part of Quart there. All else, and what comes through ASGI, goes by
-`handle_request`. Both give the same answers (`tests/api/http/test_dispatch.py`).
+There are two ways in. This server's connections call `answer`, which calls the operation without
+Quart. Requests that are not for an operation, and requests through ASGI, take `handle_request`,
+which goes through Quart. Both give the same answers (`tests/api/http/test_dispatch.py`).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from api.http.registry.assets import asset_routes
 from api.http.registry.auth import auth_routes
 from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
-from api.http.registry.images import picture_routes
+from api.http.registry.images import image_routes
 from api.http.registry.instances import instance_routes
-from api.http.registry.moderation import hosting_routes
+from api.http.registry.moderation import moderation_routes
 from api.http.registry.queue import queue_routes
 from api.http.registry.server import server_routes
 from api.http.registry.services import service_routes
@@ -64,10 +64,10 @@ from reileta.security.passwords import Passwords
 _log = structlog.stdlib.get_logger(__name__)
 
 BODY_TIMEOUT_S: Final = 20
-"""How long a body may take to arrive; then 408."""
+"""Time limit for a body; then the request fails with 408."""
 
 UNMATCHED: Final = "unmatched"
-"""The route that unknown paths are counted as, so that they can't fill the metrics."""
+"""Label of all unknown paths in the metrics, so that clients can't create new labels."""
 
 COMMON_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
@@ -78,13 +78,14 @@ COMMON_HEADERS: Final = (
         "Retry-After, X-Trace-Id, Deprecation, ETag, Content-Range, Content-Disposition",
     ),
 )
-"""On every answer. Any page may ask, but never with a cookie: `*` does not admit credentials."""
+"""Headers of every answer. Pages of any origin may send requests, but without cookies: browsers
+don't send credentials when the allowed origin is `*`."""
 
 DEFAULT_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 )
-"""On answers that do not say otherwise."""
+"""Headers of answers that don't set them themselves."""
 
 _COMMON: Final = encoded(dict(COMMON_HEADERS))
 _DEFAULT: Final = encoded(dict(DEFAULT_HEADERS))
@@ -96,11 +97,11 @@ PREFLIGHT_HEADERS: Final = {
 
 
 SESSION_PATHS: Final = ("/auth/", "/session", "/resource/", "/ws/")
-"""Where the paths of the session API begin."""
+"""Prefixes of the session API's paths."""
 
 
 class _NoSession(SessionInterface):
-    """Quart's own sessions are not used: ours live in the database."""
+    """Turns Quart's sessions off. Reileta's sessions are in the database."""
 
     async def open_session(self, app: Quart, carrier: BaseRequestWebsocket) -> SessionMixin:
         return self.null_session_class()
@@ -112,7 +113,7 @@ class _NoSession(SessionInterface):
 
 
 class ReiletaApp(QuartTrio):
-    """The application. `auth` and `limits` are what WebSocket routes share with HTTP."""
+    """The application. HTTP and WebSocket routes share `auth` and `limits`."""
 
     asgi_http_class = HttpExchange
     request_class = ReceivedRequest
@@ -124,7 +125,7 @@ class ReiletaApp(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.config["BODY_TIMEOUT"] = BODY_TIMEOUT_S
-        # `/api//time` is unknown: an answer in the envelope, not a redirect in HTML.
+        # Answer `/api//time` with 404 in the envelope, instead of a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
         self.auth = Auth(node.store.tokens, node.clock)
@@ -132,19 +133,19 @@ class ReiletaApp(QuartTrio):
         self._sampler = Sampler(node.settings.trace_sample)
         self.answers = AnswerCache()
         self.operations: list[Operation] = []
-        self._directly = Dispatch(self.url_map)
+        self._dispatch = Dispatch(self.url_map)
         self.before_request_funcs[None].append(self._before)
         self.before_websocket_funcs[None].append(self._before_upgrade)
         self.register_error_handler(Exception, self._refuse)
 
     def register_routes(self, routes: Routes) -> None:
-        """Serves the operations of a noun."""
+        """Adds the operations of a noun."""
         self.register_blueprint(routes.blueprint)
-        self._directly.serves.update(routes.serves)
+        self._dispatch.serves.update(routes.serves)
         self.operations += routes.operations
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
-        """Serves one request within a trace of its own, and counts it."""
+        """Serves one request through Quart, traces it and counts it."""
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
             response = await super().handle_request(request)
@@ -158,11 +159,11 @@ class ReiletaApp(QuartTrio):
         return response
 
     async def answer(self, request: Request) -> Answer:
-        """`handle_request` for the connections of this server, without ASGI and Quart between."""
-        found = self._directly.find(request.method, request.path)
-        if found is None:
+        """Serves one request of this server's own connections, without ASGI and Quart."""
+        match = self._dispatch.find(request.method, request.path)
+        if match is None:
             return answer_of(await self.handle_request(request))
-        request.url_rule, serve, args = found
+        request.url_rule, serve, args = match
         request.view_args = dict(args)
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
@@ -174,15 +175,15 @@ class ReiletaApp(QuartTrio):
         return answer
 
     async def _served(self, request: Request, serve: Serve, args: Mapping[str, str]) -> Answer:
-        if not judged_later(request):
+        if not is_session_api(request):
             self.limits.address(address_of(request))
         answer = await serve(request, args)
         return answer if isinstance(answer, Answer) else answer_of(answer)
 
     def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
-        """The answer to what a connection could not make a request of, or has no room for.
+        """The error answer for input that is not a valid request, or for an overloaded server.
 
-        It is traced, counted and limited like any other.
+        It is traced, counted and limited like other requests.
 
         Args:
             line: the envelope's `request`, as far as it is known.
@@ -199,7 +200,7 @@ class ReiletaApp(QuartTrio):
         return answer
 
     def _count(self, request: Request | None, status: int, span: Span, started: float) -> None:
-        """Counts and logs an answer; None: to what is not a request."""
+        """Counts and logs an answer. `request` is None if the input was not a valid request."""
         method = route = UNMATCHED
         if request is not None and request.url_rule is not None:
             method, route = request.method, request.url_rule.rule
@@ -215,19 +216,19 @@ class ReiletaApp(QuartTrio):
         )
 
     async def _before(self) -> Response | None:
-        if not judged_later(request):
+        if not is_session_api(request):
             self.limits.address(address_of(request))
-        refused = request.routing_exception
-        if request.method == "OPTIONS" and isinstance(refused, MethodNotAllowed):
-            return _preflight(refused.valid_methods or ())
+        error = request.routing_exception
+        if request.method == "OPTIONS" and isinstance(error, MethodNotAllowed):
+            return _preflight(error.valid_methods or ())
         return None
 
     async def _before_upgrade(self) -> None:
-        if not judged_later(websocket):
+        if not is_session_api(websocket):
             self.limits.address(address_of(websocket))
 
     async def _refuse(self, exception: Exception) -> Response:
-        """The one mapper of exceptions to responses; those of an upgrade are no different."""
+        """Maps exceptions of requests and upgrades to responses, for Quart."""
         return response_of(
             self._refused(request if has_request_context() else websocket, exception)
         )
@@ -246,54 +247,54 @@ class ReiletaApp(QuartTrio):
 
 
 def _complete(answer: Answer, span: Span) -> None:
-    """Gives an answer the headers that all have."""
+    """Adds the headers that all answers have."""
     headers = answer.headers
     headers += _COMMON
     headers.append((b"x-trace-id", span.trace_id.encode()))
-    given = {name for name, _ in headers}
-    headers += [header for header in _DEFAULT if header[0] not in given]
+    names = {name for name, _ in headers}
+    headers += [header for header in _DEFAULT if header[0] not in names]
 
 
-def judged_later(carrier: BaseRequestWebsocket) -> bool:
-    """Whether it is for the session API, which judges credentials and roles before limits."""
+def is_session_api(carrier: BaseRequestWebsocket) -> bool:
+    """Whether it is for the session API, which checks credentials and roles before rate limits."""
     return carrier.url_rule is not None and carrier.url_rule.rule.startswith(SESSION_PATHS)
 
 
 def _preflight(allowed: Iterable[str]) -> Response:
-    """What a browser asks before it lets a page of another origin ask."""
+    """The answer to a CORS preflight request."""
     methods = ", ".join(sorted({*allowed, "OPTIONS"}))
     headers = {"Allow": methods, "Access-Control-Allow-Methods": methods, **PREFLIGHT_HEADERS}
     return Response(b"", 204, headers)
 
 
 def create_app(node: NodePort, *, passwords: Passwords | None = None) -> ReiletaApp:
-    """The application over a living server. `passwords` None: hashing with the defaults."""
+    """Makes the application of a node. `passwords`: None for a hasher with default parameters."""
     app = ReiletaApp(node)
-    edge = ApiDeps(node, app.auth, app.limits, app.answers)
+    deps = ApiDeps(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
-    places = UploadSlots()
+    slots = UploadSlots()
     nouns = (
-        server_routes(edge),
-        auth_routes(edge, hasher),
-        user_routes(edge, hasher),
-        account_routes(edge, hasher),
-        user_session_routes(edge),
-        home_routes(edge),
-        picture_routes(edge, places),
-        follow_routes(edge),
-        world_routes(edge),
-        asset_routes(edge, places),
-        service_routes(edge),
-        instance_routes(edge),
-        queue_routes(edge),
-        hosting_routes(edge),
-        token_routes(edge, hasher),
-        session_routes(edge),
-        resource_routes(edge),
-        ops_routes(edge),
+        server_routes(deps),
+        auth_routes(deps, hasher),
+        user_routes(deps, hasher),
+        account_routes(deps, hasher),
+        user_session_routes(deps),
+        home_routes(deps),
+        image_routes(deps, slots),
+        follow_routes(deps),
+        world_routes(deps),
+        asset_routes(deps, slots),
+        service_routes(deps),
+        instance_routes(deps),
+        queue_routes(deps),
+        moderation_routes(deps),
+        token_routes(deps, hasher),
+        session_routes(deps),
+        resource_routes(deps),
+        ops_routes(deps),
     )
     for routes in nouns:
         app.register_routes(routes)
-    app.register_blueprint(metrics_blueprint(edge))
+    app.register_blueprint(metrics_blueprint(deps))
     app.register_blueprint(docs_blueprint(app.operations))
     return app

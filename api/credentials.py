@@ -1,4 +1,4 @@
-"""Credentials: where a request carries one, and whose it is (PROTOCOL §§3, 4)."""
+"""Credentials of requests: extracting, authenticating and caching them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ Source = Literal["header", "query", "cookie"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A token as a request carried it.
+    """A token, and the part of the request that it came in.
 
-    `deprecated` marks the query's `authuser`, whose answers say so in a header. A cookie comes by
-    itself, so one that is dead is no error: the request goes on without a credential.
+    Answers to a `deprecated` one (`?authuser`) have a `Deprecation` header. Browsers send cookies
+    by themselves, so an expired cookie is not an error: the request continues without a credential.
     """
 
     token: str
@@ -58,34 +58,35 @@ def credential_of(
     method: str,
     scheme: str,
 ) -> Credential | None:
-    """The credential that a request or an upgrade carries: header before query before cookie.
+    """The credential of a request or an upgrade: from the header, else the query, else the cookie.
 
     Args:
-        method: the HTTP method; `WEBSOCKET` for an upgrade, which a browser lets any page ask for
-            and which is therefore held to the same origin when only a cookie speaks for it. A GET
-            that changes something is given as another method.
-        scheme: `http`, `https`, `ws` or `wss`, to tell the same origin from another.
+        method: the HTTP method, or `WEBSOCKET` for an upgrade. A cookie alone is accepted for
+            reads, and otherwise only from pages of the same origin: any page can make a browser
+            send a request or open a WebSocket. Pass another method for a GET that changes
+            something.
+        scheme: `http`, `https`, `ws` or `wss`, to check the origin.
 
     Raises:
-        CredentialMalformed: there is something that can't be a credential.
-        CredentialInvalid: it is of another kind than its place or the User-Agent says.
+        CredentialMalformed: the text can't be a token.
+        CredentialInvalid: the token's type does not fit the parameter or the User-Agent.
     """
-    given = headers.getlist("Authorization")
-    if given:
-        if len(given) > 1:
-            raise CredentialMalformed.field("Authorization", "is given more than once")
-        token = _of_header(given[0])
+    authorization = headers.getlist("Authorization")
+    if authorization:
+        if len(authorization) > 1:
+            raise CredentialMalformed.field("Authorization", "must be given once")
+        token = _of_header(authorization[0])
         agent = headers.get("User-Agent", "").strip().lower()
         if agent in _KINDS and not token.startswith(_KINDS[agent]):
-            raise CredentialInvalid.field("User-Agent", "says another kind than the token")
+            raise CredentialInvalid.field("User-Agent", "does not match the token's type")
         return Credential(token, "header")
     for name, prefix in _QUERIES.items():
         value = args.get(name)
         if value is not None:
             if _TOKEN.fullmatch(value) is None:
-                raise CredentialMalformed.field(name, "is no token")
+                raise CredentialMalformed.field(name, "is not a valid token")
             if not value.startswith(prefix):
-                raise CredentialInvalid.field(name, "is a token of another kind")
+                raise CredentialInvalid.field(name, f"must start with {prefix}")
             return Credential(value, "query")
     token = cookies.get(COOKIE, "")
     if _TOKEN.fullmatch(token) and (
@@ -96,34 +97,36 @@ def credential_of(
 
 
 def credential_from(carrier: BaseRequestWebsocket, *, changes: bool = False) -> Credential | None:
-    """`credential_of` for a Quart request or websocket. `changes`: it changes something, whatever
-    its method is, so that a cookie alone must come from a page of this server."""
+    """`credential_of` for a Quart request or websocket.
+
+    `changes`: the request changes something although it is a GET, so a cookie alone must come from
+    a page of this server.
+    """
     method = "WEBSOCKET" if carrier.scope["type"] == "websocket" else carrier.method
-    # The query and cookies are parsed only where they count.
-    alone = "Authorization" in carrier.headers
+    # Parse the query and cookies only if they are used.
+    in_header = "Authorization" in carrier.headers
     return credential_of(
         carrier.headers,
-        {} if alone or not carrier.query_string else carrier.args,
-        {} if alone else carrier.cookies,
+        {} if in_header or not carrier.query_string else carrier.args,
+        {} if in_header else carrier.cookies,
         method="POST" if changes and method in ("GET", "HEAD") else method,
         scheme=carrier.scheme,
     )
 
 
 def bearer_from(carrier: BaseRequestWebsocket, *, query: bool = False) -> Credential:
-    """The credential of a request of the session API: `Authorization: Bearer …`, and nothing else
-    (S "Authentication").
+    """The credential of a request of the session API: only `Authorization: Bearer …`.
 
     Args:
-        query: take it from the query, too, where there is no header; for WebSockets, on which a
-            browser's page can set none.
+        query: without a header, take the token from the query. For WebSockets, because pages can't
+            set headers for them.
 
     Raises:
         CredentialMalformed: the header is missing, of another type, or can't be parsed.
         CredentialInvalid: as `credential_of`.
     """
-    given = carrier.headers.get("Authorization")
-    if given is not None and _BEARER.match(given) is None:
+    authorization = carrier.headers.get("Authorization")
+    if authorization is not None and _BEARER.match(authorization) is None:
         raise CredentialMalformed.field("Authorization", "must be `Bearer TOKEN`")
     credential = credential_of(
         carrier.headers, carrier.args if query else {}, {}, method="GET", scheme=carrier.scheme
@@ -138,17 +141,17 @@ def _of_header(value: str) -> str:
     if scheme and scheme.strip().lower() != "bearer":
         raise CredentialMalformed.field("Authorization", "must be `Bearer TOKEN` or `TOKEN`")
     if _TOKEN.fullmatch(token) is None or token.lower() == "bearer":
-        raise CredentialMalformed.field("Authorization", "is no token")
+        raise CredentialMalformed.field("Authorization", "is not a valid token")
     return token
 
 
 def _same_origin(headers: Headers, scheme: str, method: str) -> bool:
-    """Whether a browser says that the page that asks is this server's own.
+    """Whether the browser's headers show that the request comes from a page of this server.
 
-    An `Origin` that is there must be the server's; `null` is none. Browsers leave it out of a GET,
-    where `Sec-Fetch-Site`, which no page can set, says the same. Of these two, none may say
-    otherwise, and one must be there. For an upgrade `Origin` alone counts: browsers always send it,
-    and differ in what else they say.
+    `Origin` must be this server's, if there is one. Browsers omit it in a GET, but send
+    `Sec-Fetch-Site`, which pages can't set either; it must be `same-origin`, if there is one. At
+    least one of the two must be present. For an upgrade only `Origin` counts: browsers always send
+    it then, and differ in the other header.
     """
     origins = headers.getlist("Origin")
     sites = headers.getlist("Sec-Fetch-Site") if method != "WEBSOCKET" else []
@@ -162,7 +165,7 @@ def _same_origin(headers: Headers, scheme: str, method: str) -> bool:
 
 
 def _origin(text: str) -> tuple[str, str, str] | None:
-    """Scheme, host and port of an origin, in one spelling; None for what is no such origin."""
+    """Scheme, host and port of an origin, normalised; None if it is not one of HTTP."""
     match = _ORIGIN.fullmatch(text.strip().lower())
     if match is None:
         return None
@@ -170,11 +173,11 @@ def _origin(text: str) -> tuple[str, str, str] | None:
 
 
 class TokenStore(Protocol):
-    """What authentication asks of the database."""
+    """The queries of authentication."""
 
     async def use(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
-        """The token, its session and its user, alive or not. From a key's first use on, the keys
-        before it are dead."""
+        """The token, its session and its user, valid or not. The first use of a new key revokes the
+        keys before it."""
         ...
 
 
@@ -186,11 +189,11 @@ class _Known:
 
 
 class Auth:
-    """Tells whose a token is, and remembers it for a few seconds.
+    """Authenticates access keys, with a cache.
 
-    At most `size` tokens are remembered, each for at most `ttl_ms`; the one remembered longest
-    goes first. What another process changes (`reileta admin grant`) is seen when that time is over;
-    what this one changes is seen at once, by the `forget_…` methods.
+    The cache holds at most `size` keys, each for at most `ttl_ms`; the oldest is dropped first.
+    Changes by this process take effect at once, by the `forget_…` methods; those by another process
+    (`reileta admin grant`) when the entry expires.
     """
 
     def __init__(
@@ -202,15 +205,15 @@ class Auth:
         self._size = size
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._keys: dict[bytes, set[bytes]] = {}
-        """Those that are remembered, by their token's id."""
-        # Counts what was forgotten: a look-up that was under way meanwhile may not be remembered.
+        """Hashes of cached access keys, by their token's id."""
+        # Counts `forget_…` calls: a query that began before such a call must not be cached.
         self._epoch = 0
 
     async def authenticate_token(self, token: str) -> Principal:
-        """Who a user's access key speaks for.
+        """The principal of a user's access key.
 
-        Raises `CredentialInvalid` for one that is unknown, expired, killed, or of a session that
-        has ended, and for the kinds that belong to servers and to users of other servers.
+        Raises CredentialInvalid if the key is unknown, expired or revoked, if its session has
+        ended, and for keys of servers and of users of other servers.
         """
         if not token.startswith(_USER_TOKEN):
             raise CredentialInvalid
@@ -220,25 +223,29 @@ class Auth:
         if known is not None and now < known.stale_at and now < known.token_expires:
             return known.principal
         epoch = self._epoch
-        found = await self._tokens.use(access_hash)
-        if found is None:
+        row = await self._tokens.use(access_hash)
+        if row is None:
             raise CredentialInvalid
-        row, session, user = found
-        if row.killed_at is not None or session.ended_at is not None or row.access_expires <= now:
+        record, session, user = row
+        if (
+            record.killed_at is not None
+            or session.ended_at is not None
+            or record.access_expires <= now
+        ):
             raise CredentialInvalid
         principal = Principal(
             user,
             session.id,
-            row.id,
-            expires_at=row.access_expires,
-            token_expires=max(row.access_expires, row.refresh_expires),
+            record.id,
+            expires_at=record.access_expires,
+            token_expires=max(record.access_expires, record.refresh_expires),
         )
-        for earlier in self._keys.get(row.id, set()) - {access_hash}:
-            self._drop(earlier)  # this key may have been used for the first time
+        for earlier in self._keys.get(record.id, set()) - {access_hash}:
+            self._drop(earlier)  # the first use of a key revokes the earlier ones
         if epoch == self._epoch:
             self._drop(access_hash)
-            self._known[access_hash] = _Known(principal, row.access_expires, now + self._ttl_ms)
-            self._keys.setdefault(row.id, set()).add(access_hash)
+            self._known[access_hash] = _Known(principal, record.access_expires, now + self._ttl_ms)
+            self._keys.setdefault(record.id, set()).add(access_hash)
             if len(self._known) > self._size:
                 self._drop(next(iter(self._known)))
         return principal
@@ -252,7 +259,7 @@ class Auth:
                 del self._keys[known.principal.token_hash]
 
     async def authenticate(self, credential: Credential | None) -> Principal | None:
-        """Who a credential speaks for; None without one, and for a cookie that is dead."""
+        """The principal of a credential; None without one, and for an invalid cookie."""
         if credential is None:
             return None
         try:
@@ -263,26 +270,26 @@ class Auth:
             raise
 
     def forget_token(self, token: bytes) -> None:
-        """The token of that id was killed."""
+        """Call after the token of that id was revoked."""
         self._epoch += 1
         for key in tuple(self._keys.get(token, ())):
             self._drop(key)
 
     def forget_keys(self, access_hashes: Iterable[bytes]) -> None:
-        """These keys of a token gave way to newer ones."""
+        """Call after these keys of a token were replaced by newer ones."""
         self._epoch += 1
         for key in access_hashes:
             self._drop(key)
 
     def forget_session(self, session_id: str) -> None:
-        """The session has ended."""
+        """Call after the session has ended."""
         self._forget(lambda principal: principal.session_id == session_id)
 
     def forget_user(self, user_id: str) -> None:
-        """The user was changed or deleted."""
+        """Call after the user was changed or deleted."""
         self._forget(lambda principal: principal.user.id == user_id)
 
-    def _forget(self, concerned: Callable[[Principal], bool]) -> None:
+    def _forget(self, matches: Callable[[Principal], bool]) -> None:
         self._epoch += 1
-        for key in [key for key, known in self._known.items() if concerned(known.principal)]:
+        for key in [key for key, known in self._known.items() if matches(known.principal)]:
             self._drop(key)

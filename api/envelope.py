@@ -1,4 +1,4 @@
-"""The envelope that every JSON response of either face comes in (PROTOCOL §2)."""
+"""The JSON envelope of all answers, in both APIs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})
 
 
 class DetailView(Struct):
-    """A field at fault, and what is wrong with it."""
+    """A field that is not valid, and the reason."""
 
     field: Annotated[str, Meta(examples=["capacity"])]
     message: Annotated[str, Meta(examples=["must be 1 to 1024"])]
 
 
 class ErrorView(Struct):
-    """Why a request was refused. `code` is stable, `message` is for people."""
+    """The reason why a request was refused. `code` is stable; `message` is for people."""
 
     code: Annotated[int, Meta(examples=[33])]
     message: Annotated[str, Meta(examples=["Instance invalid input"])]
@@ -30,17 +30,17 @@ class ErrorView(Struct):
 
 
 class RedirectView(Struct):
-    """Where to ask instead."""
+    """The server to send the request to instead."""
 
     secure: bool
     address: Annotated[str, Meta(examples=["play.example.org:3032"])]
 
 
 class Envelope(Struct):
-    """What every response comes in. A key without a value is left out."""
+    """The envelope of every answer. Keys without a value are left out."""
 
     request: Annotated[
-        str, Meta(description="The path and query that was asked for", examples=["/api/time"])
+        str, Meta(description="Path and query of the request", examples=["/api/time"])
     ]
     time: Annotated[int, Meta(description="Milliseconds since 1970 UTC", examples=[1790000000000])]
     message: Annotated[str, Meta(examples=["OK"])]
@@ -53,19 +53,19 @@ _encode = Encoder().encode
 
 
 def success(request: str, time_ms: int, data: object) -> bytes:
-    """The envelope of an answer, as JSON. `data` is a view, or anything else msgspec encodes."""
+    """The envelope of an answer, as JSON. `data` is a view or another value for msgspec."""
     return _encode(Envelope(request, time_ms, "OK", data))
 
 
 def success_at_top(request: str, time_ms: int, fields: Struct) -> bytes:
-    """The envelope of an answer of S's face, as JSON: the fields stand beside `message`."""
-    said = {name: getattr(fields, name) for name in fields.__struct_fields__}
-    given = {name: value for name, value in said.items() if value is not UNSET}
-    return _encode({"request": request, "time": time_ms, "message": "OK", **given})
+    """The envelope of an answer of the session API, as JSON: the fields stand beside `message`."""
+    values = {name: getattr(fields, name) for name in fields.__struct_fields__}
+    present = {name: value for name, value in values.items() if value is not UNSET}
+    return _encode({"request": request, "time": time_ms, "message": "OK", **present})
 
 
 def failure(request: str, time_ms: int, error: ReiletaError) -> bytes:
-    """The envelope of a refusal, as JSON; a `Redirected` carries `redirect` as well."""
+    """The envelope of an error, as JSON. A `Redirected` also has `redirect`."""
     redirect: RedirectView | UnsetType = UNSET
     if isinstance(error, Redirected):
         redirect = RedirectView(error.secure, error.address)
@@ -74,7 +74,7 @@ def failure(request: str, time_ms: int, error: ReiletaError) -> bytes:
 
 
 def error_view(error: ReiletaError) -> ErrorView:
-    """R's `error` object: code, message, and the fields at fault."""
+    """The `error` object: code, message, and the fields that are not valid."""
     details: tuple[DetailView, ...] | UnsetType = UNSET
     if error.details:
         details = tuple(DetailView(_whole(d.field), _whole(d.message)) for d in error.details)
@@ -82,14 +82,14 @@ def error_view(error: ReiletaError) -> ErrorView:
 
 
 def _whole(text: str) -> str:
-    """The text without surrogates that stand alone: keys of a body can hold them, UTF-8 can't."""
+    """Replaces lone surrogates, which a key of a body can contain and UTF-8 can't encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def request_line(raw_path: str, query: str) -> str:
-    """`request` of the envelope: path and query as they were sent, with credentials taken out.
+    """`request` of the envelope: path and query as they were sent, without credentials.
 
-    A query that is out of bounds is left out whole.
+    A query that is too large is left out.
     """
     if not query or not is_query_bounded(query):
         return raw_path
@@ -100,5 +100,5 @@ def request_line(raw_path: str, query: str) -> str:
 
 def _without_secret(pair: str) -> str:
     name, equals, _ = pair.partition("=")
-    # A name can be percent-encoded and still be read as `authuser`.
+    # A percent-encoded name is also read as `authuser`.
     return name + equals if unquote_plus(name) in _SECRET_ARGS else pair

@@ -1,8 +1,7 @@
-"""What each error is outside of the house: its HTTP status, its WebSocket close code, its answer.
+"""HTTP status and WebSocket close code of each error, and the mapping of exceptions.
 
-The one table of statuses and close codes stands here (PROTOCOL §§2, 7); a class that is not in it
-has what its nearest ancestor has. Here too is the one mapper of exceptions to HTTP responses: what
-no handler expected becomes code 16 with a log event, and never a traceback in an answer.
+An error class that is not in a table has the value of its nearest ancestor. An unexpected exception
+is logged and answered with code 16; its traceback is never sent to the client.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ CLOSE_CODES: Final[dict[type[ReiletaError], CloseCode]] = {
 
 
 class WrongMethod(RequestNotFound):
-    """The path is known, the method is not: code 2, as for an unknown path, with status 405."""
+    """The path exists, but not for this method. Code 2, as for an unknown path; status 405."""
 
     message = "Method not allowed"
 
@@ -94,15 +93,15 @@ STATUSES[WrongMethod] = 405
 
 
 def status_of(error: type[ReiletaError]) -> int:
-    """The HTTP status of an error, by its nearest ancestor in the table."""
+    """The HTTP status of an error class. Raises TypeError for other classes."""
     for ancestor in error.__mro__:
         if ancestor in STATUSES:
             return STATUSES[ancestor]
-    raise TypeError(f"{error!r} is no error of Reileta's")
+    raise TypeError(f"{error!r} is not a ReiletaError")
 
 
 def close_code_of(error: type[ReiletaError]) -> CloseCode | None:
-    """The close code of an error that ends a WebSocket; None: it is answered on the socket."""
+    """The close code of an error that closes a WebSocket; None if it is only answered."""
     for ancestor in error.__mro__:
         if ancestor in CLOSE_CODES:
             return CLOSE_CODES[ancestor]
@@ -111,7 +110,7 @@ def close_code_of(error: type[ReiletaError]) -> CloseCode | None:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error as HTTP says it: the error itself, its status, and headers that go with it."""
+    """An error with its HTTP status and headers."""
 
     error: ReiletaError
     status: int
@@ -119,7 +118,7 @@ class Refusal:
 
 
 async def answered(work: Callable[[], Awaitable[T]], refuse: Callable[[Exception], T]) -> T:
-    """What `work` gives, or what `refuse` makes of the exception that came out of it."""
+    """The result of `work`, or of `refuse` if `work` raised an exception."""
     try:
         return await work()
     except Exception as exception:  # noqa: BLE001 - the mapper
@@ -127,9 +126,9 @@ async def answered(work: Callable[[], Awaitable[T]], refuse: Callable[[Exception
 
 
 def refusal_of(exception: Exception, *, route: str) -> Refusal:
-    """What to answer for an exception that came out of a handler or of Quart itself.
+    """The refusal for an exception of a handler or of Quart.
 
-    `route` is the rule that was asked for, for the log; paths and queries can hold credentials.
+    `route` is the matched rule, for the log. The path is not logged: it can contain credentials.
     """
     match exception:
         case ReiletaError():
@@ -143,11 +142,13 @@ def refusal_of(exception: Exception, *, route: str) -> Refusal:
 
 
 def _of_http(exception: HTTPException) -> ReiletaError:
-    """Werkzeug's own refusals (unknown paths, bodies that are too large, …) as errors of ours."""
+    """The ReiletaError for an error of Werkzeug, such as an unknown path or a large body."""
     if isinstance(exception, MethodNotAllowed):
         return WrongMethod(exception.valid_methods or ())
     if isinstance(exception, WebsocketMismatch):
-        return MessageInvalid.field("Upgrade", "is needed for a WebSocket's path, and for no other")
+        return MessageInvalid.field(
+            "Upgrade", "is required for the path of a WebSocket, and not allowed for others"
+        )
     match exception.code:
         case 404:
             return RequestNotFound()

@@ -1,7 +1,6 @@
-"""What the HTTP face sees of the actors and the database: the ports it is plugged into.
+"""The parts of a node that HTTP and WebSocket handlers use, as protocols.
 
-`actors.node.Node` is what stands behind `NodePort` when the server runs. The handlers ask for no
-more than this page, so a test can stand a small fake in its place.
+`actors.node.Node` implements them. Tests use a small fake.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from reileta.store.leases import LostLease
 
 
 class NodePort(Protocol):
-    """The living server, as its HTTP face sees it."""
+    """The running server, as HTTP handlers see it."""
 
     @property
     def store(self) -> Store: ...
@@ -38,7 +37,7 @@ class NodePort(Protocol):
     def metrics(self) -> Metrics: ...
     @property
     def address(self) -> str:
-        """The `ServerAt` that clients know this server by."""
+        """The address that clients know this server by (`ServerAt`)."""
         ...
 
     @property
@@ -50,19 +49,19 @@ class NodePort(Protocol):
 
     @property
     def ready_at(self) -> int | None:
-        """Milliseconds since 1970 UTC at which it began to take connections."""
+        """When it began to accept connections, in milliseconds since 1970 UTC."""
         ...
 
     @property
     def instance_service(self) -> InstanceService:
-        """The way to live instances: queues, who is inside, moderation."""
+        """Requests to live instances: queues, players, moderation."""
         ...
 
     @property
     def draining(self) -> bool: ...
     @property
     def live_version(self) -> int:
-        """Changes with each change of what `occupancy`, `full` and `status` tell."""
+        """A number that grows with each change of `occupancy`, `full` or `status`."""
         ...
 
     def occupancy(self, instance_id: str) -> Inside: ...
@@ -71,64 +70,64 @@ class NodePort(Protocol):
         ...
 
     def status(self, user: User) -> str:
-        """`offline` without an open WebSocket, else what the user set."""
+        """`offline` without an open WebSocket, else the status that the user has set."""
         ...
 
     async def shows(self, instance: Instance, principal: Principal | None) -> bool:
-        """Whether the asker may see an instance, by its id or name."""
+        """Whether the principal may see the instance."""
         ...
 
     async def update_instance(
         self, instance_id: str, principal: Principal, changes: InstanceChanges
     ) -> Instance:
-        """Changes a live instance and tells subscribers; raises `ReiletaError`s."""
+        """Changes an instance and publishes the change. Raises ReiletaErrors."""
         ...
 
     async def close_instance(self, instance_id: str, principal: Principal) -> None:
-        """Everybody inside leaves and the instance is gone; raises `ReiletaError`s."""
+        """Removes all players and closes the instance. Raises ReiletaErrors."""
         ...
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
-        """Tells subscribers with an `update-*` event. `among`: what has changed of a user concerns
-        these users, its friends, itself and admins alone."""
+        """Publishes an `update-*` event to subscribers. `among`: only these users, the user's
+        friends, the user itself and admins get it."""
         ...
 
     async def user_deleted(self, deleted: DeletedUser) -> None:
-        """After the store has deleted it: its sessions' sockets are closed, and what was its own
-        has another owner, also where that is live."""
+        """Call after the store has deleted a user: closes the sockets of its sessions, and changes
+        the owner of its live instances."""
         ...
 
     def server_view(self, identity: ServerInfo) -> ServerView:
-        """The server itself, as it is reached now."""
+        """The view of the server, with its present address."""
         ...
 
     def busy(self, user_id: str) -> frozenset[str]:
-        """The user's sessions that have a WebSocket here."""
+        """Ids of the user's sessions that have a WebSocket on this server."""
         ...
 
     async def end_session(self, session_id: str) -> None:
-        """After the store has ended it: its sockets are closed, its players leave."""
+        """Call after the store has ended a session: closes its sockets, removes its players."""
         ...
 
     def credential_killed(self, access_hash: bytes) -> None:
-        """After the store has killed the token of that id: sockets that came with it are closed."""
+        """Call after the store has killed the token of that id: closes the sockets that used it."""
         ...
 
     def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
-        """A token has new keys, good until then (ms): its sockets stay open as long."""
+        """Call after a token got new keys: its sockets may stay open until `expires` (ms)."""
         ...
 
     def resource_lost(self, lost: LostLease) -> None:
-        """After the store has taken a session's resource: its sockets are told."""
+        """Call after the store has taken a session's resource away: notifies its sockets."""
         ...
 
     async def session(self, principal: Principal) -> Ref[SessionMessage]:
-        """The actor of the asker's session, started if it does not run."""
+        """The actor of the principal's session. Starts it if it is not running."""
         ...
 
 
 class GatewayPort(NodePort, Protocol):
-    """The living server, as its WebSockets see it."""
+    """The running server, as WebSockets see it."""
 
     @property
     def hub(self) -> Ref[HubMessage]: ...
@@ -141,5 +140,5 @@ class GatewayPort(NodePort, Protocol):
         sink: Sink,
         state: bytes | None,
     ) -> None:
-        """Moderates someone; the instance answers on the socket, in order with its data."""
+        """Moderates a user. The instance answers on the socket, in order with its data."""
         ...

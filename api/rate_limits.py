@@ -1,4 +1,4 @@
-"""Rate limits of HTTP: per address, account, token and route (S "Ratelimits"; code 102, 429)."""
+"""HTTP rate limits per address, account, token and route (429, code 102)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reileta.rules.ratelimit import Rate, RateLimiter
 from reileta.settings import KIB
 
 ADDRESS: Final = Rate(per_s=100, burst=400)
-"""Everything from one address: a household, a school or a café can stand behind it."""
+"""All requests from one address, which can be that of a household, a school or a café."""
 ACCOUNT: Final = Rate(per_s=50, burst=200)
 TOKEN: Final = Rate(per_s=30, burst=120)
 
@@ -26,14 +26,14 @@ LOGIN: Final = Rate(per_s=2, burst=40)
 GUESSES: Final = Rate(per_s=0.1, burst=20)
 """Wrong passwords for one name from one address."""
 GUESSES_FROM_AFAR: Final = Rate(per_s=0.5, burst=100)
-"""Wrong passwords for one name from all addresses at which its user is not known."""
+"""Wrong passwords for one name from all addresses that are not known for its user."""
 NAMES: Final = 50_000
-"""Names, and names with an address, of which guesses are remembered for sure."""
+"""Number of names, and of names with an address, whose guesses are counted."""
 
 
 @dataclass(slots=True)
 class Guess:
-    """A password that is tried for a name, from a network. `afar`: its user is not known there."""
+    """An attempt to log in with a name from a network. `afar`: the user is not known there."""
 
     name: str
     network: str
@@ -41,18 +41,18 @@ class Guess:
 
     @property
     def here(self) -> str:
-        """What it is counted as, wherever else it is."""
+        """The key for the counter of name and network."""
         return f"{self.name} {self.network}"
 
 
 BODY_BYTES: Final = 16 * KIB
-"""So much of a JSON body counts as one request more."""
+"""Each full 16 KiB of a JSON body count as one more request of the address."""
 
 
 class HttpRateLimits:
-    """Counts requests, and refuses those that are too many.
+    """Counts requests. All methods raise TooManyRequests if there are too many.
 
-    Memory is bounded by `RateLimiter`'s own bound, for each kind and each route.
+    Each limiter bounds its own memory (`RateLimiter`). There is one per kind and one per route.
     """
 
     def __init__(self, clock: Clock, *, enabled: bool = True) -> None:
@@ -66,11 +66,11 @@ class HttpRateLimits:
         self._routes: dict[str, RateLimiter] = {}
 
     def address(self, ip: str) -> None:
-        """Counts a request of an address. Raises `TooManyRequests`, as do the others."""
+        """Counts a request of an address."""
         self._take(self._addresses, network(ip))
 
     def body(self, ip: str, size: int) -> None:
-        """Counts the bytes of a JSON body of an address, beside the request itself."""
+        """Counts the bytes of a JSON body of an address, in addition to the request."""
         self._take(self._addresses, network(ip), size // BODY_BYTES)
 
     def route(self, route: str, rate: Rate, ip: str) -> None:
@@ -82,21 +82,24 @@ class HttpRateLimits:
             self._take(limiter, network(ip))
 
     def principal(self, principal: Principal) -> None:
-        """Counts a request of an account, and of the token it came with."""
+        """Counts a request of an account, and of the token that was used."""
         if self._enabled:
             self._take(self._accounts, principal.user.id)
             self._take(self._tokens, principal.token_hash.hex())
 
     def guess(self, username: str, ip: str) -> Guess:
-        """Counts a password that is tried for a name, known or not, until it proves right."""
+        """Counts a login attempt for a name, whether the name exists or not.
+
+        Call `no_guess` if the password was right.
+        """
         guess = Guess(username.lower(), network(ip))
         self._take(self._guesses, guess.here)
         return guess
 
     def guess_from_afar(self, guess: Guess) -> None:
-        """Counts it for the name as well, for its user is not known at the address.
+        """Counts the attempt for the name as well, because its user is not known at the address.
 
-        Raises `TooManyRequests`; then it does not count for the address either.
+        If that raises TooManyRequests, the attempt does not count for the address either.
         """
         try:
             self._take(self._guesses_from_afar, guess.name)
@@ -106,7 +109,7 @@ class HttpRateLimits:
         guess.afar = True
 
     def no_guess(self, guess: Guess) -> None:
-        """It was the right password, or was not looked at: it does not count."""
+        """Uncounts an attempt whose password was right or was not checked."""
         self._guesses.give_back(guess.here)
         if guess.afar:
             self._guesses_from_afar.give_back(guess.name)
@@ -119,7 +122,8 @@ class HttpRateLimits:
 
 
 def network(ip: str) -> str:
-    """What an address is counted as: itself, or the /64 of IPv6, which one subscriber has whole."""
+    """The key that an address is counted under: the IPv4 address, or the /64 of IPv6, because one
+    subscriber has a whole /64."""
     if ":" not in ip:
         return ip
     try:

@@ -1,3 +1,3 @@
-"""What Reileta is: identifiers, errors, settings, the pure rules, and the database."""
+"""Reileta: the server's settings, errors, rules, protocol, store and command line."""
 
 __version__ = "0.1.0"

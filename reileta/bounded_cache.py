@@ -1,4 +1,4 @@
-"""A bounded memory of what was worked out, until what it was worked out from changes."""
+"""A bounded cache of computed values, valid until their sources change."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[V]):
-    """Values by key, each of a generation: a number that grows with every change of its sources.
+    """Values by key, each with a generation: a number that grows with every change of its sources.
 
-    A value is given back only while its generation is the current one. Take the generation before
-    you read the sources: a value that was read while they changed then has an old generation, and
-    is never given back.
+    `get` returns a value only while its generation is the current one. Take the generation before
+    you read the sources: if they change while you read, the value is stored with an old generation,
+    and `get` never returns it.
 
-    At most `limit_bytes` are kept, by what `put` is told of sizes; over it, the value that was not
-    asked for longest goes. No value is given back `ttl_s` seconds after it was put.
+    The cache holds at most `limit_bytes`, counted with the sizes passed to `put`; beyond that it
+    evicts the least recently used value. Values expire `ttl_s` seconds after `put`.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class BoundedCache(Generic[V]):
         return len(self._values)
 
     def get(self, key: Hashable, generation: int | None) -> V | None:
-        """The value of that generation; None if there is none, or nobody knows the generation."""
+        """The value of that generation; None if there is none, or if `generation` is None
+        (unknown)."""
         kept = self._values.get(key)
         if kept is None or kept[0] != generation or kept[1] <= self._monotonic():
             return None
@@ -43,7 +44,8 @@ class BoundedCache(Generic[V]):
         return kept[3]
 
     def put(self, key: Hashable, generation: int | None, value: V, size_bytes: int) -> None:
-        """Keeps a value; not one of an unknown generation, nor one larger than an eighth of all."""
+        """Stores a value, unless its generation is unknown or it is larger than an eighth of the
+        cache."""
         before = self._values.pop(key, None)
         if before is not None:
             self.held_bytes -= before[2]

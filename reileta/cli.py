@@ -1,8 +1,8 @@
 """The command line: `reileta serve`, `bots create`, `admin grant` and `revoke`, `trace`, `replay`.
 
-Wrong use is answered with one line on standard error and status 2, a start that fails for a reason
-its operator can put right with one line and status 1. Commands import what they need when they
-run, so that `reileta --version` does not load a server.
+Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
+reason the operator can fix prints one line and exits with status 1. Commands import what they need
+when they run, so that `reileta --version` does not load a server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reileta.settings import Settings
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 _STORE: Final = ("data", "database")
-"""The settings by which a command finds the server's database."""
+"""The settings that a command needs to find the server's database."""
 
 
 def _typer(about: str) -> typer.Typer:
@@ -38,18 +38,18 @@ def _typer(about: str) -> typer.Typer:
 
 
 app: Final = _typer("Reileta, a realtime instance server for social VR.")
-bots: Final = _typer("Accounts for load testers.")
-admin: Final = _typer("Administering a server.")
+bots: Final = _typer("Create accounts for load tests.")
+admin: Final = _typer("Manage the server's administrators.")
 app.add_typer(bots, name="bots")
 app.add_typer(admin, name="admin")
 
 
 class Failed(typer.TyperException):
-    """The command could not do what it was asked; status 1."""
+    """The command failed; exit status 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line, by default the process's own, and returns the exit status."""
+    """Runs the command line (default: the process's own arguments) and returns the exit status."""
     try:
         status = app(
             args=None if arguments is None else [*arguments],
@@ -75,7 +75,7 @@ def _show_version(asked: bool) -> None:
 def _reileta(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Reileta, a realtime instance server for social VR."""
@@ -84,7 +84,7 @@ def _reileta(
 @app.command()
 @cli_options.with_settings()
 def serve(**given: str | None) -> int:
-    """Run the server until it is told to stop (Ctrl-C, or SIGTERM)."""
+    """Run the server until it is stopped (Ctrl-C or SIGTERM)."""
     settings = cli_options.read(given)
 
     def run() -> int:
@@ -100,28 +100,28 @@ def serve(**given: str | None) -> int:
 @cli_options.with_settings(_STORE)
 def create_bots(
     *,
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Number of accounts to create.")],
     tokens: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where their tokens go, a line each (mode 0600).")
+        Path, typer.Option(metavar="FILE", help="File for their tokens, one per line (mode 0600).")
     ],
-    autopilot: Annotated[bool, typer.Option("--autopilot", help="Make them Autopilots.")] = False,
+    autopilot: Annotated[bool, typer.Option("--autopilot", help="Create Autopilots.")] = False,
     **given: str | None,
 ) -> int:
-    """Make accounts that load testers use, with a token each. The server may run meanwhile."""
+    """Create accounts for load tests, with one token each. The server may be running."""
     settings = cli_options.read(given)
     _tool_log()
 
     def run() -> int:
         from reileta.store import admin_commands
 
-        # Opened first, since a file that can't be written is no reason to make accounts; emptied
-        # last, since accounts that can't be made are none to lose older tokens.
+        # The file is opened first: if it can't be written, no account is created. It is truncated
+        # last: if the accounts can't be created, older tokens in it are kept.
         with open(tokens, "w", encoding="ascii", opener=_private) as file:
             made = admin_commands.create_bots(settings, count, autopilot=autopilot)
             if file.seekable():
                 file.truncate()
             file.writelines(f"{token}\n" for token in made)
-        typer.echo(f"{count} bots made; their tokens are in {tokens}", err=True)
+        typer.echo(f"created {count} bots; their tokens are in {tokens}", err=True)
         return 0
 
     return _attempt(settings, run)
@@ -134,7 +134,7 @@ def grant(
     username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
     **given: str | None,
 ) -> int:
-    """Make an account an administrator of the server. The server may run meanwhile."""
+    """Make an account an administrator. The server may be running."""
     settings = cli_options.read(given)
     _tool_log()
 
@@ -142,8 +142,8 @@ def grant(
         from reileta.store import admin_commands
 
         if not admin_commands.grant_admin(settings, username):
-            raise Failed(f"no user is named {username}")
-        typer.echo(f"{username} is an admin now", err=True)
+            raise Failed(f"there is no user named {username}")
+        typer.echo(f"{username} is now an admin", err=True)
         return 0
 
     return _attempt(settings, run)
@@ -156,7 +156,7 @@ def revoke(
     username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
     **given: str | None,
 ) -> int:
-    """Make an account an administrator no longer, at once. The server may run meanwhile."""
+    """Take the administrator role from an account, at once. The server may be running."""
     settings = cli_options.read(given)
     _tool_log()
 
@@ -166,10 +166,10 @@ def revoke(
         try:
             found = admin_commands.revoke_admin(settings, username)
         except UserCannotUpdate:
-            raise Failed("the main admin can't be revoked") from None
+            raise Failed("the main admin always stays an admin") from None
         if not found:
-            raise Failed(f"no user is named {username}")
-        typer.echo(f"{username} is not an admin now", err=True)
+            raise Failed(f"there is no user named {username}")
+        typer.echo(f"{username} is no longer an admin", err=True)
         return 0
 
     return _attempt(settings, run)
@@ -183,12 +183,10 @@ def show_trace(
     ],
     log_file: Annotated[
         Path | None,
-        typer.Option(
-            "--log", metavar="FILE", help="A JSON log; standard input if it is not given."
-        ),
+        typer.Option("--log", metavar="FILE", help="A JSON log file; default: standard input."),
     ] = None,
     as_mermaid: Annotated[
-        bool, typer.Option("--mermaid", help="The source of a sequence diagram for Mermaid.")
+        bool, typer.Option("--mermaid", help="Print the source of a Mermaid sequence diagram.")
     ] = False,
 ) -> int:
     """Draw what one request or frame caused, from the server's log (--log-format json)."""
@@ -198,7 +196,7 @@ def show_trace(
     if wanted is None:
         raise cli_options.WrongUse("TRACE_ID: must be 16 hexadecimal digits")
     if log_file is None and sys.stdin.isatty():
-        raise cli_options.WrongUse("--log: is needed where nothing comes on standard input")
+        raise cli_options.WrongUse("--log: is required unless a log is piped to standard input")
     with _reading(log_file) as log:
         found = trace_reader.find(log, wanted)
     for line in trace_render.remarks(found):
@@ -214,11 +212,14 @@ def show_trace(
 def replay_recording(
     *,
     recording: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What --record wrote.", show_default=False)
+        Path,
+        typer.Argument(metavar="FILE", help="A recording made with --record.", show_default=False),
     ],
-    steps: Annotated[bool, typer.Option("--steps", help="Show what each message did.")] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Show the effect of each message.")
+    ] = False,
 ) -> int:
-    """Play a recording again through the rules, and show what the instance was in the end."""
+    """Replay a recording through the rules and show the instance's final state."""
     from reileta.diagnostics.recording import NotARecording
     from reileta.diagnostics.replay import Replay
     from reileta.diagnostics.replay_report import report
@@ -234,7 +235,8 @@ def replay_recording(
 
 @contextmanager
 def _reading(path: Path | None) -> Iterator[BinaryIO]:
-    """The file, or standard input (None); what is wrong with it becomes one line."""
+    """The file, or standard input for None. An error while opening it becomes a one-line
+    failure."""
     if path is None:
         yield sys.stdin.buffer
         return
@@ -247,7 +249,7 @@ def _reading(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Writes to standard output, whatever its encoding; a reader that has enough is no error."""
+    """Writes to standard output in its encoding; a reader that closes the pipe is not an error."""
     out = sys.stdout
     encoding = out.encoding or "ascii"
     try:
@@ -255,17 +257,18 @@ def _print(lines: Iterable[str]) -> None:
             out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         out.flush()
     except BrokenPipeError:
-        # Python would try to write the rest at its end, and complain.
+        # At exit, Python would try to write the rest and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _tool_log() -> None:
-    """A tool's standard output is its own; only what went wrong is logged."""
+    """A tool prints its result on standard output; only errors are logged."""
     log.configure("console", "error", stream=sys.stderr)
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a file as it is, so that its owner alone may read it, also if it was there before."""
+    """Opens a file without truncating it and lets only its owner read it, even if it existed
+    before."""
     descriptor = os.open(path, flags & ~os.O_TRUNC, 0o600)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.fchmod(descriptor, 0o600)
@@ -273,7 +276,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _attempt(settings: Settings, run: Callable[[], int]) -> int:
-    """Runs it; an error that its operator can put right becomes one line."""
+    """Runs the command; an error that the operator can fix becomes one line."""
     try:
         return run()
     except (
@@ -284,7 +287,7 @@ def _attempt(settings: Settings, run: Callable[[], int]) -> int:
     ) as error:
         if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is None:
             raise KeyboardInterrupt from None
-        said = startup.reason(error, listening_on=f"{settings.host}:{settings.port}")
-        if said is None:
+        message = startup.reason(error, listening_on=f"{settings.host}:{settings.port}")
+        if message is None:
             raise
-        raise Failed(said) from None
+        raise Failed(message) from None

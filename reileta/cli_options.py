@@ -1,7 +1,7 @@
-"""Command-line options made from the settings, so that the two can't drift apart.
+"""Command-line options generated from the settings.
 
-An option `--log-level` is the setting `log_level`, as is the variable `REILETA_LOG_LEVEL`. Options
-are taken as text and judged by the settings' own types, whichever way they came.
+The option `--log-level` and the variable `REILETA_LOG_LEVEL` set `log_level`. Options are passed on
+as text; the settings' own types validate them, as they do environment variables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIX: Final = "REILETA_"
 
 
 class WrongUse(typer.TyperException):
-    """An option or a variable of the environment can't be used as it was given."""
+    """An option or an environment variable has a value that can't be used."""
 
     exit_code = 2
 
@@ -41,9 +41,10 @@ def variable(name: str) -> str:
 def with_settings(
     names: Collection[str] | None = None,
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives a command, which takes `**given`, an option for each setting named; None: for all.
+    """Adds an option for each named setting (None: for all) to a command that takes `**given`.
 
-    The command gets each option's text, or None where it was not given: `read` takes that.
+    The command gets each option's text, or None for an option that was not used; pass them to
+    `read`.
     """
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
@@ -65,22 +66,22 @@ def with_settings(
 
 
 def read(given: Mapping[str, str | None]) -> Settings:
-    """The settings from options, then the environment, then the defaults; WrongUse if one is off.
+    """Settings from options, then the environment, then the defaults. Raises WrongUse.
 
-    The message never quotes a value, since a database's URL holds a password.
+    The message never quotes a value, since a database URL can hold a password.
     """
     try:
         return Settings(**{name: text for name, text in given.items() if text is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        said = [_sentence(one["loc"], one["msg"], given) for one in error.errors()]
-        raise WrongUse("; ".join(said)) from None
+        messages = [_sentence(fault["loc"], fault["msg"], given) for fault in error.errors()]
+        raise WrongUse("; ".join(messages)) from None
 
 
-def _sentence(place: tuple[int | str, ...], message: str, given: Mapping[str, str | None]) -> str:
+def _sentence(path: tuple[int | str, ...], message: str, given: Mapping[str, str | None]) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ")
-    if not place:
+    if not path:
         return message
-    name = str(place[0])
+    name = str(path[0])
     from_environment = given.get(name) is None and variable(name) in os.environ
     return f"{variable(name) if from_environment else flag(name)}: {message}"
 
@@ -89,10 +90,13 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = field.get_default()
     notes = [variable(name)]
     if default is not None:
-        notes.append(f"default {_said(default)}")
-    said = (field.description or "").replace("`", "")
+        notes.append(f"default {_shown(default)}")
+    help_text = (field.description or "").replace("`", "")
     option = typer.Option(
-        flag(name), metavar=_metavar(field), help=f"{said} [{', '.join(notes)}]", show_default=False
+        flag(name),
+        metavar=_metavar(field),
+        help=f"{help_text} [{', '.join(notes)}]",
+        show_default=False,
     )
     return inspect.Parameter(
         name,
@@ -112,7 +116,7 @@ def _metavar(field: FieldInfo) -> str:
     )
 
 
-def _said(default: object) -> str:
+def _shown(default: object) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     return str(default)

@@ -1,4 +1,4 @@
-"""The server's clock: milliseconds since 1970 UTC that never jump, so that leases can use them."""
+"""The server's clock: milliseconds since 1970 UTC that never go backwards."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC; never goes back, whatever is done to the machine's clock."""
+        """Milliseconds since 1970 UTC; never goes back, even if the machine's clock is changed."""
         ...
 
 
 class MonotonicClock:
-    """The machine's wall clock as it stood at the start, carried on by its monotonic clock."""
+    """The machine's wall clock at the start, advanced by its monotonic clock."""
 
     def __init__(self) -> None:
         self._offset_s = time.time() - time.monotonic()

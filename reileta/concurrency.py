@@ -1,4 +1,4 @@
-"""A nursery for what runs beside a context manager's body."""
+"""A nursery for tasks beside a context manager's body."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import trio
 
 @asynccontextmanager
 async def plain_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery out of which a single error comes as it is, not in a group of one.
+    """A nursery that re-raises a single exception as it is, not in a group of one.
 
-    Those who use the context manager need not know that it has a nursery inside: what their body
-    raises reaches them as they raised it.
+    Users of the context manager need not know that it has a nursery: an exception of their body
+    reaches them unchanged.
     """
     failure: BaseException
     try:
@@ -22,5 +22,5 @@ async def plain_nursery() -> AsyncIterator[trio.Nursery]:
         return
     except BaseExceptionGroup as group:
         failure = group.exceptions[0] if len(group.exceptions) == 1 else group
-    # Outside the handler, so that the group does not become the error's context.
+    # Raised outside the handler, so that the group does not become the exception's context.
     raise failure

@@ -1,7 +1,7 @@
-"""Every error that Reileta tells a client about, as one tree.
+"""Every error that clients can get, as one tree.
 
     ReiletaError
-    ├── InvalidInput            the request is at fault; `details` name the fields
+    ├── InvalidInput            the request is wrong; `details` name the fields
     │   ├── UserInvalid 14, SessionInvalid 21, AuthInvalid 22, WorldInvalid 24, AssetInvalid 26
     │   ├── ServerInvalid 29, AssetFileInvalid 32, InstanceInvalid 33, IntegrityInvalid 34
     │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108
@@ -23,15 +23,15 @@
     │                           ResourceHeld 114, ResourceNotAcquired 115, VersionConflict 116,
     │                           AlreadyCandidate 118, QuotaReached 134
     ├── RemoteError             NoResponse 6, NoData 7, BadData 8, BadRedirect 9, MalformedData 11
-    ├── Redirected 10           `address` and `secure` say where to go instead
+    ├── Redirected 10           `address` and `secure` say where to retry
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
     │                           HeadTooLarge 103, MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
         │                       NotImplementedHere 28, InternalError 16
         └── DatabaseUnavailable 122, StorageUnavailable 122
 
-`code` is the number clients know (requirements R and PROTOCOL §2); HTTP statuses and close codes
-stand beside it in one table, `api/errors.py`.
+`code` is the number that clients see (docs/protocol.md#error-codes). HTTP statuses and close codes
+are in one table, `api/errors.py`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ from typing import ClassVar, Self
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What is wrong with one field: its dotted name, and a sentence for a person."""
+    """One wrong field: its dotted name, and a message for a person."""
 
     field: str
     message: str
 
 
 class ReiletaError(Exception):
-    """An answer that says no. `code` and `message` are the class's, `details` the occasion's."""
+    """An error for the client.
+
+    `code` and `message` belong to the class, `details` to the instance.
+    """
 
     code: ClassVar[int] = 16
     message: ClassVar[str] = "Internal error"
@@ -61,12 +64,12 @@ class ReiletaError(Exception):
 
     @classmethod
     def field(cls, field: str, message: str) -> Self:
-        """The error with one field at fault."""
+        """The error with one detail."""
         return cls(Detail(field, message))
 
     @classmethod
     def fields(cls, details: Iterable[Detail]) -> Self:
-        """The error with several fields at fault."""
+        """The error with several details."""
         return cls(*details)
 
     def __str__(self) -> str:
@@ -110,7 +113,7 @@ class Unavailable(ReiletaError):
 
 
 class Redirected(ReiletaError):
-    """The asker is to try again at another address (R's `redirect`)."""
+    """The client must retry at another address."""
 
     code, message = 10, "Retry with new gateway"
 
@@ -121,7 +124,7 @@ class Redirected(ReiletaError):
 
 
 class TooManyRequests(TooMany):
-    """A rate limit was reached; try again in `retry_after_s` seconds."""
+    """A rate limit was reached; retry after `retry_after_s` seconds."""
 
     code, message = 102, "Too many requests"
 
@@ -131,7 +134,7 @@ class TooManyRequests(TooMany):
 
 
 class Overloaded(Unavailable):
-    """The server has more to do than it takes on; try again in `retry_after_s` seconds."""
+    """The server has too much work; retry after `retry_after_s` seconds."""
 
     code, message = 122, "Overloaded"
 
@@ -141,13 +144,13 @@ class Overloaded(Unavailable):
 
 
 class DatabaseUnavailable(Overloaded):
-    """The database can't be reached now; nothing was written."""
+    """The database can't be reached, or does not answer."""
 
     message = "Database unavailable"
 
 
 class StorageUnavailable(Overloaded):
-    """Files can't be written or read now: the disk is full or at fault. Nothing was kept."""
+    """Files can't be written or read: the disk is full or broken. Nothing was stored."""
 
     message = "Storage unavailable"
 
@@ -225,7 +228,7 @@ class ImageInvalid(InvalidInput):
 
 
 class RangeInvalid(InvalidInput):
-    """No byte of what was asked for is in the file, which has `size` bytes."""
+    """The requested range has no byte of the file, which is `size` bytes long."""
 
     code, message = 127, "Range not satisfiable"
 
@@ -399,7 +402,7 @@ class AlreadyCandidate(Conflict):
 
 
 class QuotaReached(Conflict):
-    """The user has as many as it may have; the details name the quota and its value."""
+    """The user owns as many as allowed; the details name the quota and its value."""
 
     code, message = 134, "Quota reached"
 
@@ -429,7 +432,7 @@ class PayloadTooLarge(TooMany):
 
 
 class HeadTooLarge(PayloadTooLarge):
-    """A request's line and headers are too large, or too many."""
+    """A request's line and headers are too large, or there are too many headers."""
 
 
 class MediaTypeUnsupported(TooMany):

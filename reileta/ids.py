@@ -1,4 +1,4 @@
-"""Identifiers and names, as PROTOCOL §1 lays them down. Everything here is pure."""
+"""Identifiers and names (docs/protocol.md#names-and-times). Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 def new_id(kind: Kind) -> str:
-    """A fresh identifier, such as `u_1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed`."""
+    """A new identifier, such as `u_1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed`."""
     return f"{kind}_{uuid.UUID(bytes=secrets.token_bytes(16), version=4)}"
 
 
@@ -49,17 +49,17 @@ def is_instance_name(text: str) -> bool:
 
 
 def is_service_id(text: str) -> bool:
-    """Whether the text can be a service's id: reverse DNS, such as `com.example.voice`."""
+    """Whether the text is a valid service id: reverse DNS, such as `com.example.voice`."""
     return _SERVICE.fullmatch(text) is not None
 
 
 def is_asset_version(text: str) -> bool:
-    """Whether the text can be an asset's version: it stands in `w_…:1.2@server`, too."""
+    """Whether the text is a valid asset version; `w_…:1.2@server` holds one, too."""
     return _VERSION.fullmatch(text) is not None
 
 
 def is_platform(text: str) -> bool:
-    """Whether the text can name what an asset was built for: an engine, or a platform."""
+    """Whether the text is a valid name of an engine or a platform."""
     return _PLATFORM.fullmatch(text) is not None
 
 
@@ -84,19 +84,19 @@ def _is_port(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """`id@server`, taken apart. `server` is None when the text named none."""
+    """`id@server`, parsed. `server` is None if the text has no server."""
 
     id: str
     server: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> At:
-        """Takes `id`, `name`, `id@server`, or a reserved name such as `@me` (also `@me@server`)."""
+        """Parses `id`, `name`, `id@server`, or a reserved name such as `@me` or `@me@server`."""
         head, at, server = text[1:].partition("@")
         return cls(text[:1] + head, server if at else None)
 
     def local_to(self, address: str) -> bool:
-        """Whether this names something of the server at `address`."""
+        """Whether this names an object of the server at `address`."""
         return self.server is None or self.server == address
 
     def __str__(self) -> str:
@@ -104,27 +104,27 @@ class At:
 
 
 def at(id_: str, address: str) -> str:
-    """`id@address`, from a local identifier; one that names its server stays as it is."""
+    """`id@address` for a local identifier; an identifier with a server stays as it is."""
     return id_ if "@" in id_[1:] else f"{id_}@{address}"
 
 
 def base_url(address: str, *, secure: bool) -> str:
-    """Where the server at that address is reached over HTTP."""
+    """The HTTP base URL of the server at that address."""
     return f"http{'s' if secure else ''}://{address}"
 
 
 def ref(text: str, address: str) -> str:
-    """`id@address` as records keep it: without the server, if that is this one."""
+    """The reference as records store it: `id` for an object of this server, else `id@server`."""
     named = At.parse(text)
     return named.id if named.local_to(address) else text
 
 
 def is_user_ref(text: str) -> bool:
-    """Whether the text refers to a user: a bare id of this server's, or a `UserIDAt`."""
+    """Whether the text refers to a user: a bare id of this server, or a `UserIDAt`."""
     return is_id(text, "u") or is_user_at(text)
 
 
 def is_user_at(text: str) -> bool:
-    """Whether the text is a `UserIDAt`: a user's identifier with its server."""
+    """Whether the text is a `UserIDAt`: a user's id with its server."""
     named = At.parse(text)
     return is_id(named.id, "u") and named.server is not None and is_server_address(named.server)

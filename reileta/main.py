@@ -1,6 +1,6 @@
-"""The composition root: settings → store → actors → api → serve, and the order of stopping.
+"""The composition root: settings → store → actors → api → serve, and the shutdown order.
 
-The one module of `reileta` that knows of `actors` and `api`.
+The only module of `reileta` that imports `actors` and `api`.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from reileta.store import Store, open_store
 
 KEY_FILE: Final = "server.key"
 HTTP_GRACE_S: Final = 1.0
-"""What HTTP requests under way are given once all sockets are closed."""
+"""Seconds that running HTTP requests get once all sockets are closed."""
 
 _log = structlog.get_logger()
 
 
 def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
-    """Runs a server until it is told to stop; returns the process' exit status.
+    """Runs a server until it is stopped; returns the exit status of the process.
 
-    `types` are the types of resources, a host's own with them.
+    `types` are the resource types, including a host's own.
 
     Raises:
-        StartupError, OSError, DatabaseUnavailable: it can't start, for its operator to put right.
+        StartupError, OSError, DatabaseUnavailable: it can't start; the operator can fix the reason.
     """
     log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
     tune_collector()
@@ -58,8 +58,10 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
 
 
 def tune_collector() -> None:
-    """Has the collector of cycles look at what lives for long less often: messages on their way
-    are many, and never cyclic, and what was loaded at the start stays until the end."""
+    """Makes the garbage collector look at old objects less often.
+
+    Messages are many and never cyclic, and objects of the startup live until the end.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -77,15 +79,15 @@ async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
 
 
 class Stopping:
-    """What signals do: the first stops the server in order, a second one, or one before it has
-    started, at once."""
+    """Signal handling: the first signal stops the server in order; a second one, or one that comes
+    before the server has started, stops it at once."""
 
     def __init__(self, everything: trio.CancelScope) -> None:
         self.server: Server | None = None
         self._everything = everything
 
     async def heed(self, signals: AsyncIterator[int]) -> None:
-        """Waits for signals, for ever."""
+        """Handles signals, forever."""
         async with trio.open_nursery() as nursery:
             first = True
             async for number in signals:
@@ -98,7 +100,7 @@ class Stopping:
 
 
 class Server:
-    """A server that takes connections at `url`."""
+    """A running server at `url`."""
 
     def __init__(
         self, url: str, node: Node, door: HttpServer, gateway: Gateway, serving: trio.CancelScope
@@ -110,8 +112,10 @@ class Server:
         self._serving = serving
 
     async def stop(self) -> None:
-        """Tells everyone, finishes what is under way, and takes nothing new; bounded in time.
-        Then `serve` puts the actors and the database away, and returns.
+        """Stops in order and in bounded time: closes sockets, finishes requests, accepts nothing
+        new.
+
+        `serve` then stops the actors, closes the database, and returns.
         """
         self.node.draining = True
         self.door.stop_accepting()
@@ -128,9 +132,9 @@ async def serve(
     timeouts: Timeouts | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until `Server.stop`; started with the server, once it takes connections.
+    """Serves until `Server.stop`; started with the server, once it accepts connections.
 
-    `timeouts` are those of HTTP connections; None: as the settings say.
+    `timeouts` are those of HTTP connections; None: those of the settings.
     """
     listeners, port = await open_listeners(settings)
     try:
@@ -197,13 +201,13 @@ async def _faces(
 
 
 async def _first_start(store: Store, passwords: Passwords) -> None:
-    """Makes the accounts that every server has, and shows the admin's password this once."""
+    """Creates the accounts that every server has, and shows the admin's password once."""
     password = await store.users.ensure_system_accounts(passwords.hash)
     if password is not None:
-        # To the terminal, not to the log: logs are kept and read by others (PROTOCOL §4).
+        # To the terminal, not to the log: logs are stored, and other people read them.
         sys.stderr.write(
-            f"\n  An administrator was made.  username: admin  password: {password}\n"
-            "  It is shown this once; keep it.\n\n"
+            f"\n  An administrator account was created.  username: admin  password: {password}\n"
+            "  The password is shown only this once; keep it.\n\n"
         )
         sys.stderr.flush()
 

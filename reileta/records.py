@@ -1,7 +1,7 @@
-"""What the database keeps, as values. Times are integer milliseconds since 1970 UTC.
+"""Rows of the database as immutable values. Times are integer milliseconds since 1970 UTC.
 
-`UserRef`s (`owner`, `by`, …) are `UserIDAt`s only for users of other servers; a user of this server
-stands with its bare id, so that the server's address can change.
+A user reference (`owner`, `by`, …) is a `UserIDAt` only for users of other servers. Users of this
+server are stored as bare ids, so that the server's address can change.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from reileta.rules.resource.json_values import Json
 
 ADMIN_TAG: Final = "avr:admin"
-"""The tag of a user that administers the server; only admins give it."""
+"""The tag of a server administrator; only admins can set it."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list: `items` from `offset` on, of `total` in all."""
+    """One page of a list: `items` from `offset` on, of `total` items."""
 
     items: tuple[T, ...]
     total: int
@@ -31,7 +31,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account (R `User`, S `User`). `number` is S's integer id."""
+    """An account. `number` is its integer id in the session API."""
 
     id: str
     number: int
@@ -53,7 +53,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A context of a user's activity that outlives tokens and connections (S `Session`)."""
+    """A user's activity that outlives tokens and connections."""
 
     id: str
     user_id: str
@@ -63,7 +63,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A credential as it is kept: the keys' SHA-256 alone (PROTOCOL §3)."""
+    """A credential as it is stored: only the SHA-256 of its keys."""
 
     access_hash: bytes
     refresh_hash: bytes | None
@@ -74,19 +74,20 @@ class Token:
     refresh_expires: int
     killed_at: int | None
     first_hash: bytes | None = None
-    """The `access_hash` that it was first issued with, if these are not its first keys."""
+    """The `access_hash` of the first keys, if the token was refreshed since."""
     unused: bool = False
-    """Whether these are its newest keys, which nobody has used: those before are good, too."""
+    """Whether nobody has used its newest keys yet: then the keys before them are still valid, too.
+    """
 
     @property
     def id(self) -> bytes:
-        """What stays when its keys are made anew: the first `access_hash`."""
+        """Stays the same when the token is refreshed: the first `access_hash`."""
         return self.first_hash or self.access_hash
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A world (PROTOCOL §5). `number` is S's integer id."""
+    """A world. `number` is its integer id in the session API."""
 
     id: str
     number: int
@@ -101,9 +102,10 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance as it outlives the process (PROTOCOL §6); who is inside is not kept.
+    """An instance as it is stored; the players inside are not.
 
-    `world` is `w_…`, with `:version` when one was asked for and `@server` when it is another's.
+    `world` is `w_…`, with `:version` if one was requested and `@server` if the world is on another
+    server.
     """
 
     id: str
@@ -120,7 +122,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """Who may not enter an instance, until when (None: for good), why and by whose word."""
+    """A user who may not enter an instance until `until` (None: forever)."""
 
     instance_id: str
     user: str
@@ -132,9 +134,9 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class Moderation:
-    """What somebody did to another in an instance, as its log keeps it (PROTOCOL §6).
+    """An entry of an instance's moderation log.
 
-    `type` is a measure (`kick`, `ban`, …) or a change of roles (`moderator`, `unmoderator`,
+    `type` is a moderation type (`kick`, `ban`, …) or a change of roles (`moderator`, `unmoderator`,
     `master`); `owner` is the instance's owner at that time. `user` and `by` are `UserIDAt`s.
     """
 
@@ -150,7 +152,7 @@ class Moderation:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """That one user follows another, and since when. Two that follow each other are friends."""
+    """One user follows another, since `following_at`. Two who follow each other are friends."""
 
     follower: str
     followed: str
@@ -159,14 +161,14 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What of a user stands beside its record.
+    """Facts about a user outside of its row.
 
-    `following` are references, the first one first; `friends` are those of them who follow back,
+    `following` are references, the earliest first; `friends` are those of them who follow back,
     with the time since which the user follows each.
     """
 
     pictures: frozenset[str] = frozenset()
-    """`thumbnail`, `banner`: those that there are."""
+    """Which of `thumbnail` and `banner` exist."""
     following: tuple[str, ...] = ()
     friends: Mapping[str, int] = field(default_factory=dict)
 
@@ -176,7 +178,7 @@ NO_PROFILE: Final = Profile()
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """An addition of someone's to the server, known by a reverse-DNS id (PROTOCOL §5)."""
+    """A third party's addition to the server, with a reverse-DNS id."""
 
     id: str
     title: str
@@ -190,9 +192,9 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A build of a world (PROTOCOL §5): empty, somewhere else (`url`), or a file that is kept here.
+    """A build of a world: empty, at another place (`url`), or a file stored here.
 
-    `hash` is the file's SHA-256 in hex, `size` its bytes.
+    `hash` is the file's SHA-256 in hex, `size` its length in bytes.
     """
 
     id: str
@@ -213,7 +215,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture of a user or a world: where its PNG lies, and how many pixels it has."""
+    """A picture of a user or a world: the hash of its PNG file, and its size in pixels."""
 
     hash: str
     width: int
@@ -223,9 +225,9 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Something that sessions acquire, read and write (S `Resource`). `number` is S's integer id.
+    """An object that sessions acquire, read and write. `number` is its integer id.
 
-    `owner` is the id of a user of this server, `shares` are those of others who may use it too.
+    `owner` is the id of a user of this server; `shares` are the ids of other users who may use it.
     """
 
     number: int
@@ -241,10 +243,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who has a resource: a session, of a user, or nobody (None).
+    """Which session holds a resource, and of which user; None: nobody.
 
-    `fence` grows with each acquisition, and guards what is written; `until` (ms) is how long the
-    session keeps it without a WebSocket.
+    `fence` grows with each acquisition, and writes with an older one are rejected; `until` (ms) is
+    how long the session keeps the resource without a WebSocket.
     """
 
     fence: int = 0
@@ -255,7 +257,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a session has acquired, and the fencing number with which it may write."""
+    """The resource that a session holds, and the fencing number for its writes."""
 
     resource: Resource
     fence: int
@@ -264,22 +266,22 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class DeletedUser:
-    """An account that was deleted, and what hung on it: ids, for whoever is to be told."""
+    """A deleted account, and the ids of the objects that belonged to it."""
 
     user: User
     sessions: tuple[str, ...]
-    """Those that were alive; they ended with it."""
+    """Its live sessions, which ended with it."""
     worlds: tuple[str, ...]
-    """These, the instances and the services are the server's own account's now."""
+    """Its worlds; these, the instances and the services now belong to the server's own account."""
     instances: tuple[str, ...]
     services: tuple[str, ...]
     files: frozenset[str]
-    """The hashes of its pictures: files to be released."""
+    """The hashes of its pictures, which are files to release."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiftBan:
-    """A ban that is to be struck off."""
+    """Removes a ban."""
 
     instance_id: str
     user: str
@@ -287,7 +289,7 @@ class LiftBan:
 
 @dataclass(frozen=True, slots=True)
 class ModeratorAddition:
-    """A moderator that is named."""
+    """Adds a moderator."""
 
     instance_id: str
     user: str
@@ -297,18 +299,18 @@ class ModeratorAddition:
 
 @dataclass(frozen=True, slots=True)
 class ModeratorRemoval:
-    """A moderator that is none any more."""
+    """Removes a moderator."""
 
     instance_id: str
     user: str
 
 
 Deed: TypeAlias = Ban | LiftBan | ModeratorAddition | ModeratorRemoval | Moderation
-"""What hosts do that outlives the process. Done twice, it is the same."""
+"""A moderation change to store. Writing one twice has the same effect as writing it once."""
 
 
 class Unset(Enum):
-    """The type of `UNSET`, which says that a change leaves a field as it is; None empties it."""
+    """The type of `UNSET`: a change leaves the field as it is, whereas None clears it."""
 
     UNSET = "unset"
 
@@ -318,7 +320,7 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class InstanceChanges:
-    """What `POST /api/instances/:id` is to change (PROTOCOL §6)."""
+    """The changes of `POST /api/instances/:id`."""
 
     title: str | Unset | None = UNSET
     description: str | Unset | None = UNSET
@@ -326,6 +328,6 @@ class InstanceChanges:
     tags: frozenset[str] | Unset = UNSET
 
     def given(self) -> dict[str, Any]:
-        """The fields that change, with their new values."""
+        """The changed fields with their new values."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if value is not UNSET}

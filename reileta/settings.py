@@ -1,8 +1,7 @@
-"""Every setting, with its default and unit: the one source of the options of `reileta serve`.
+"""Every setting with its default and unit; `reileta serve` gets its options from here.
 
-Each is an option `--name` of the command line, and a variable `REILETA_NAME` of the environment.
-The command line wins over the environment, which wins over the defaults. A setting's docstring is
-its help text.
+Each setting is an option `--name` and an environment variable `REILETA_NAME`. The command line wins
+over the environment, which wins over the defaults. A setting's docstring is its help text.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ GIB = 1024 * MIB
 
 
 class Settings(BaseSettings):
-    """How one server process is to run."""
+    """The settings of one server process."""
 
     model_config = SettingsConfigDict(
         env_prefix="REILETA_",
@@ -31,139 +30,148 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    # Where it listens, and what it calls itself
+    # Network
     host: str = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` for all of IPv4, `::` for all."""
+    """The address to listen on; `0.0.0.0` for all IPv4 addresses, `::` for all addresses."""
     port: int = Field(default=3032, ge=0, le=65535)
-    """The port to listen on; 0 lets the system choose one."""
+    """The port to listen on; with 0 the system chooses one."""
     address: str | None = None
-    """The `ServerAt` that clients know this server by; without it, its host and port."""
+    """The server's public address, `host` or `host:port`; by default `--host` and `--port`."""
     tls_cert: Path | None = None
-    """The certificate chain, PEM; with it, the port speaks TLS."""
+    """The TLS certificate chain (PEM). If set, the port speaks only TLS."""
     tls_key: Path | None = None
-    """The private key of the certificate, PEM, without a passphrase."""
+    """The private key of the certificate (PEM), without a passphrase."""
 
-    # Where things are kept
+    # Storage
     data: Path = Path("data")
-    """The data folder: the embedded database, keys, files."""
+    """The data folder: the embedded database, the server's key, uploaded files."""
     database: str | None = None
-    """`postgresql://…`; without it, an embedded PostgreSQL in the data folder."""
+    """A `postgresql://` URL. By default the server runs an embedded PostgreSQL in the data
+    folder."""
     database_connections: int = Field(default=8, ge=1, le=200)
-    """Connections to the database that are kept at once."""
+    """Size of the pool of database connections."""
     read_cache: Literal["auto", "on", "off"] = "auto"
-    """Whether rows are remembered until they change; `auto`: unless there is a `--database`, which
-    other servers could write to."""
+    """Cache database rows until they change. `auto`: on, unless `--database` is set, since other
+    servers could then write to the same rows."""
 
-    # What it says
+    # Logs
     log_format: Literal["console", "json"] = "console"
-    """Lines for people, or JSON for machines."""
+    """`console`: lines for people. `json`: one JSON object per line."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is logged."""
+    """The lowest level that is logged."""
     trace_sample: float = Field(default=0.0, ge=0, le=1)
-    """The share of traces whose every message is logged, whatever the level."""
+    """The share of traces (0 to 1) whose messages are all logged, at any log level."""
     record: Path | None = None
-    """A folder in which each instance's mailbox is recorded, for `reileta replay`."""
+    """A folder for recordings of each instance's messages, which `reileta replay` reads."""
     record_limit_bytes: int = Field(default=1024 * MIB, ge=1 * MIB)
-    """What the recordings in that folder may come to; over it, recording stops."""
+    """Total size of the recordings in that folder. When it is reached, recording stops."""
     title: str = "Reileta"
-    """What the server is called until an admin names it."""
+    """The server's name until an admin changes it."""
 
     # Accounts
     registration: Literal["open", "closed"] = "open"
-    """Whether anyone can make an account."""
+    """`open`: anyone can create an account. `closed`: only admins can."""
     login_lifetime_s: int = Field(default=7 * 24 * 3600, ge=1)
-    """How long a token of R's face lives."""
+    """Lifetime of a token from `/api/auth/login`, in seconds."""
     access_lifetime_s: int = Field(default=15 * 60, ge=1)
-    """How long an access key of the session API lives."""
+    """Lifetime of an access key of the session API, in seconds."""
     refresh_lifetime_s: int = Field(default=60 * 60, ge=1)
-    """How long a refresh key of the session API lives."""
+    """Lifetime of a refresh key of the session API, in seconds."""
     tokens_per_user: int = Field(default=32, ge=1)
-    """Live tokens of one user; over it, the oldest goes."""
+    """Valid tokens per user. A new token beyond that revokes the oldest."""
     sessions_per_user: int = Field(default=64, ge=1)
-    """Live sessions of one user; over it, the one that was idle longest ends."""
+    """Live sessions per user. A new session beyond that ends the one that was idle longest."""
 
     # Limits
     rate_limits: Literal["on", "off"] = "on"
-    """`off` lifts the limits of HTTP, of messages a second and of seats per user, never those of
-    size."""
+    """`off` lifts the rate limits of HTTP and WebSockets, the limit of connections per address and
+    that of seats per user, but no size limit."""
     body_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
-    """How large a JSON body over HTTP may be."""
+    """Largest JSON body of an HTTP request."""
     file_limit_bytes: int = Field(default=512 * MIB, ge=1 * MIB)
-    """How large a world asset's file may be."""
+    """Largest file of a world asset."""
     user_files_bytes: int = Field(default=10 * GIB, ge=0)
-    """What the files of all worlds of one user may come to."""
+    """Total size of the asset files of all worlds of one user."""
     follows_per_user: int = Field(default=5_000, ge=1)
-    """How many others one user may follow."""
+    """Users that one user can follow."""
     worlds_per_user: int = Field(default=500, ge=0)
-    """How many worlds one user may own."""
+    """Worlds that one user can own."""
     assets_per_world: int = Field(default=100, ge=1)
-    """How many assets one world may have."""
+    """Assets per world."""
     services_per_user: int = Field(default=100, ge=0)
-    """How many services one user may own."""
+    """Services that one user can own."""
     instances_per_user: int = Field(default=100, ge=0)
-    """How many instances of one user may exist at once."""
+    """Instances that one user can own at the same time."""
     documents_per_user: int = Field(default=1_000, ge=0)
-    """How many documents (and resources of a host's own types) one user may own."""
+    """Documents, and resources of a host's own types, that one user can own."""
     user_documents_bytes: int = Field(default=16 * MIB, ge=0)
-    """What the documents of one user may come to."""
+    """Total size of the documents of one user."""
     seats_per_user: int = Field(default=4, ge=0)
-    """Seats that the sessions of one user may have in one instance; 0, or `--rate-limits off`,
+    """Seats that the sessions of one user can occupy in one instance; 0, or `--rate-limits off`,
     lifts the limit."""
     shares_per_resource: int = Field(default=500, ge=0)
-    """With how many users one resource may be shared."""
+    """Users that one resource can be shared with."""
     moderations_per_user: int = Field(default=10_000, ge=1)
-    """Entries in the log of moderation for the instances of one owner; over it, the oldest goes."""
+    """Entries in the moderation log of the instances of one owner. A new entry beyond that deletes
+    the oldest."""
     message_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
-    """How large a message on a WebSocket may be."""
+    """Largest message on a WebSocket."""
     messages_per_s: float = Field(default=120, gt=0)
-    """Messages a second that one WebSocket may send, in the long run; one over 1 KiB counts once
-    for each KiB that it begins."""
+    """Messages per second that one WebSocket can send on average. A message over 1 KiB counts once
+    per started KiB."""
     messages_burst: int = Field(default=240, ge=1)
-    """Messages that one WebSocket may send at once."""
+    """Messages that one WebSocket can send at once."""
     backlog_limit_bytes: int = Field(default=1 * MIB, ge=64 * KIB)
-    """What may wait for one WebSocket that can't keep up; over it, close code 4008. At half of it,
-    the users who fill it are held back."""
+    """Bytes that can wait for one slow WebSocket; beyond that it is closed with code 4008. From
+    half of it on, the users who send most of these bytes are slowed down."""
     connections: int = Field(default=10_000, ge=1)
-    """Open connections at once; further ones are refused with 503 or 1013."""
+    """Open connections at the same time. Further connections are refused with 503 or 1013."""
     connections_per_address: int = Field(default=256, ge=0)
-    """Open connections of one address (a /64 of IPv6); further ones are refused with 429. 0, or
-    `--rate-limits off`, lifts the limit: do so if a proxy stands in front."""
+    """Open connections per address (per /64 network for IPv6). Further connections are refused with
+    429. 0, or `--rate-limits off`, lifts the limit: do this behind a proxy."""
     http_idle_s: float = Field(default=75, gt=0)
-    """How long an HTTP connection may be idle before it is closed."""
+    """Seconds after which an idle HTTP connection is closed."""
     http2: bool = True
-    """HTTP/2 for clients that offer it: over TLS, and over plain TCP with prior knowledge."""
+    """Offer HTTP/2: over TLS, and over plain TCP with prior knowledge."""
     deflate: bool = False
-    """permessage-deflate, for clients that offer it."""
+    """Offer permessage-deflate, the compression of WebSocket messages."""
 
-    # Times of a WebSocket
+    # WebSocket timeouts
     credential_deadline_s: float = Field(default=10, gt=0)
-    """How long a WebSocket may stay without a credential; then close code 4001."""
+    """Seconds a WebSocket has to authenticate; after that it is closed with code 4001."""
     keepalive_interval_s: float = Field(default=20, gt=0)
-    """How often a WebSocket is pinged."""
+    """Seconds between the pings of a WebSocket."""
     keepalive_timeout_s: float = Field(default=20, gt=0)
-    """How long a WebSocket may take to answer a ping."""
+    """Seconds a WebSocket has to answer a ping."""
 
     # Sessions
     away_s: float = Field(default=60, gt=0)
-    """How long a session without a WebSocket keeps the resource that it has."""
+    """Seconds a session without a WebSocket keeps its resource."""
     ack_timeout_ms: int = Field(default=10_000, ge=100)
-    """How long a client of the session API may take to acknowledge an event, in milliseconds."""
+    """Milliseconds a client of the session API has to acknowledge an event."""
 
     # Instances
     seat_grace_s: float = Field(default=10, ge=0)
-    """How long the seat of a player is kept whose socket was lost."""
+    """Seconds a player's seat is kept after its WebSocket was lost."""
     hold_s: float = Field(default=30, gt=0)
-    """How long a seat is held for an admitted candidate."""
+    """Seconds a seat is held for an admitted candidate."""
     queue_grace_s: float = Field(default=60, ge=0)
-    """How long a place in the queue is kept whose socket was lost."""
+    """Seconds a candidate keeps its position in the queue after its WebSocket was lost."""
     empty_instance_s: float = Field(default=60, ge=0)
-    """How long an instance that is not permanent may stand empty."""
+    """Seconds after which an empty instance closes, unless it is permanent."""
+    retained_keys_per_player: int = Field(default=64, ge=1)
+    """Keyed values that an instance retains per player."""
+    retained_bytes_per_player: int = Field(default=64 * KIB, ge=1 * KIB)
+    """Total size of the retained values of one player, with their keys."""
+    candidates_per_instance: int = Field(default=4_096, ge=1)
+    """Candidates per instance: users in the queue, invited or admitted. A further request is
+    refused with error 122."""
     mailbox_limit: int = Field(default=65_536, ge=16)
-    """Messages that may wait for one instance before data is refused (122)."""
+    """Messages that can wait for one instance; further data is refused with error 122."""
 
-    # Stopping
+    # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
-    """How long the server gives itself to stop in order."""
+    """Seconds for an orderly shutdown."""
 
     @field_validator("address")
     @classmethod
@@ -182,12 +190,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key go together")
+            raise ValueError("--tls-cert and --tls-key must be used together")
         return self
 
     @property
     def remembers_reads(self) -> bool:
-        """Whether rows that were read are remembered (`store/reads.py`)."""
+        """Whether the read cache is on (`store/read_cache.py`)."""
         if self.read_cache == "auto":
             return self.database is None
         return self.read_cache == "on"

@@ -1,4 +1,4 @@
-"""Why a server can't start, in one sentence for whoever runs it."""
+"""Startup errors in one sentence for the operator, and limits of the process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from reileta.errors import DatabaseUnavailable
 
 
 class StartupError(Exception):
-    """The server can't start; the text says why and, where one can know it, what to do.
+    """The server can't start; the text says why and, if possible, how to fix it.
 
-    Whatever is made ready at the start raises it for what its operator can put right: a folder that
-    is in use, a database of a newer version, a key that can't be read.
+    Startup code raises it for problems that the operator can fix: a folder that is in use, a
+    database of a newer version, a key that can't be read.
     """
 
 
 _NETWORK: Final = {
-    errno.EADDRINUSE: "is in use already",
-    errno.EADDRNOTAVAIL: "is no address of this machine",
-    errno.EACCES: "may not be listened on by this user",
+    errno.EADDRINUSE: "is already in use",
+    errno.EADDRNOTAVAIL: "is not an address of this machine",
+    errno.EACCES: "needs more permissions than this account has",
 }
 _FILES: Final = frozenset(
     {
@@ -37,10 +37,10 @@ _FILES: Final = frozenset(
 
 
 def reason(error: BaseException, *, listening_on: str) -> str | None:
-    """The sentence for an error that ended a start, or None when it is a defect of ours.
+    """The sentence for an error that ended a start, or None for a defect of the server.
 
-    Looks into exception groups, because nurseries wrap what their tasks raise. `listening_on` is
-    the `host:port` that was asked for, since the system's own errors don't name it.
+    Exception groups are searched, because nurseries wrap the errors of their tasks. `listening_on`
+    is the `host:port` of the settings, since the system's own errors don't name it.
     """
     leaves = list(_leaves(error))
     for leaf in leaves:
@@ -48,9 +48,9 @@ def reason(error: BaseException, *, listening_on: str) -> str | None:
             return str(leaf)
     for leaf in leaves:
         if isinstance(leaf, DatabaseUnavailable):
-            return "the database can't be reached: check --database and that PostgreSQL runs"
+            return "can't reach the database: check --database, and that PostgreSQL is running"
         if isinstance(leaf, socket.gaierror):
-            return f"{listening_on} can't be listened on: no such host"
+            return f"can't listen on {listening_on}: no such host"
         if isinstance(leaf, OSError):
             number = _errno(leaf)
             if leaf.filename is not None and number in _FILES:
@@ -61,7 +61,7 @@ def reason(error: BaseException, *, listening_on: str) -> str | None:
 
 
 def check_tls(cert: Path | None, key: Path | None) -> None:
-    """Reads the certificate and its key as the server will; raises StartupError if it can't."""
+    """Reads the certificate and its key as the server will. Raises StartupError."""
     if cert is None or key is None:
         return
     for path in (cert, key):
@@ -71,11 +71,11 @@ def check_tls(cert: Path | None, key: Path | None) -> None:
             raise StartupError(f"can't read {path}: {error.strerror}") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A passphrase would be asked for on the terminal, and a server has no one to ask.
+        # Without this, OpenSSL would ask for a passphrase on the terminal.
         context.load_cert_chain(cert, key, password="")
     except (ssl.SSLError, OSError, ValueError) as error:
         raise StartupError(
-            f"{cert} and {key} are no certificate and its unencrypted key, both PEM"
+            f"{cert} and {key} must be a PEM certificate and its matching, unencrypted PEM key"
         ) from error
 
 
@@ -88,7 +88,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _errno(error: OSError) -> int:
-    """The error's number, also where trio has put the system's own error behind a general one."""
+    """The error's number, also where trio raises a general error from the system's own."""
     if error.errno is not None:
         return error.errno
     cause = error.__cause__
@@ -100,19 +100,19 @@ def _errno(error: OSError) -> int:
 
 
 RESERVED_DESCRIPTORS: Final = 256
-"""Of the process's descriptors, those that are not for connections: the database, files, logs."""
+"""File descriptors that are not available to connections: for the database, files, logs."""
 
 
 def raise_descriptor_limit() -> None:
-    """Lets the process open as many files and connections as the system allows it to."""
+    """Raises the process's limit of open files to the highest that the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # some systems allow less than they say
+        with suppress(ValueError, OSError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def connections_that_fit(wanted: int) -> int:
-    """How many connections the process's descriptors allow: `wanted`, or fewer."""
+    """The number of connections that the process's descriptors allow, at most `wanted`."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted

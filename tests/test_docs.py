@@ -15,7 +15,6 @@ from quart_trio import QuartTrio
 import api.errors as statuses
 import reileta.errors as errors
 from actors.hub.actor import SUBSCRIPTIONS
-from actors.instance.config import instance_limits
 from api import rate_limits
 from api.app import ReiletaApp, create_app
 from api.errors import status_of
@@ -28,6 +27,7 @@ from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode, Meaning
 from reileta.rules.instance.instance import TO_LIMIT
 from reileta.rules.instance.retained import KEY_LIMIT
+from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.ratelimit import Rate
 from reileta.settings import Settings
 from reileta.store import Store
@@ -219,10 +219,8 @@ def test_settings_that_are_named_exist_with_their_defaults() -> None:
 
 def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
     told = {row[0]: row[1] for row in rows("Limits")}
-    inside = instance_limits(Settings())
-    kept = f"{inside.retained_keys} keys and {inside.retained_bytes // 1024} KiB a player, "
-    kept += f"{inside.retained_total_bytes // 1024**2} MiB an instance"
-    assert told["retained values"] == kept
+    total = InstanceLimits().retained_total_bytes // 1024**2
+    assert told["retained values of all players of an instance"] == f"{total} MiB"
     assert told["subscriptions of a socket"] == str(SUBSCRIPTIONS)
     assert told["players in `to`"] == str(TO_LIMIT)
     (overhead,) = (text for what, text in told.items() if what.startswith("frames that are no"))

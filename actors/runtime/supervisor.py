@@ -84,6 +84,11 @@ class Supervisor:
         """The children that run now."""
         return tuple(cell.ref for cell in self._cells.values())
 
+    @property
+    def deepest_mailbox(self) -> int:
+        """How many messages wait for the child for which most wait."""
+        return max((len(cell.mailbox) for cell in self._cells.values()), default=0)
+
     async def start(self, spec: Spec[M]) -> Ref[M]:
         """Starts an actor, and returns once it is ready.
 

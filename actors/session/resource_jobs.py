@@ -36,17 +36,11 @@ from reileta.errors import (
 from reileta.protocol.views.session import held_view
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.session.session import Happening, Session, SessionLimits
-from reileta.settings import Settings
 from reileta.store import Store
 
 ERRANDS: Final = 64
 TEND_S: Final = 20.0
 """How often a node says which sessions have a WebSocket at it."""
-
-
-def session_limits(settings: Settings) -> SessionLimits:
-    """The rules' bounds, as the settings have them."""
-    return SessionLimits(away_ms=int(settings.away_s * 1000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,6 @@ class LeaseConfig:
     store: Store
     clock: Clock
     limits: SessionLimits
-    ack_timeout_ms: int
 
     def until(self, *, present: bool) -> int:
         """Until when a session keeps its resource from now on."""

@@ -117,7 +117,7 @@ class StateSync:
                 rules.id, self._owner.user(), rules.state, self._shown(rules.held)
             ),
             "version": rules.version,
-            "ack_timeout_ms": self._around.ack_timeout_ms,
+            "ack_timeout_ms": self._around.limits.ack_timeout_ms,
         }
         self._tell([line], hello)
         message.reply(None)

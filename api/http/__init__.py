@@ -1,1 +1,1 @@
-"""The endpoints of `/api`, one file per noun (PROTOCOL §§1-6)."""
+"""HTTP endpoints of both APIs, and the code that they share."""

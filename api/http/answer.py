@@ -1,4 +1,4 @@
-"""The application's answer to an HTTP request, as a connection sends it."""
+"""HTTP answers, as a connection sends them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 Streamed = ResponseBody
-"""A body that is read while it is sent, and closed when that ends, however it ends: an async
-context manager that gives an async iterator of bytes."""
+"""A body that is read while it is sent: an async context manager whose value is an async iterator
+of bytes. It is closed in any case, also when sending fails."""
 EncodedHeaders = Iterable[tuple[bytes, bytes]]
-"""Names in lower case, and values, as they are sent."""
+"""Pairs of name (lower case) and value, as they are sent."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -27,9 +27,9 @@ class Answer:
 
     Attributes:
         status: the status code.
-        headers: names in lower case, and values. They never hold a line break. `content-length` is
-            among them when the length is known; `connection` and `transfer-encoding` never are.
-        body: the whole body, or one to stream. A connection sends none of it for `HEAD`.
+        headers: pairs of name (lower case) and value, without line breaks. They include
+            `content-length` if the length is known; never `connection` or `transfer-encoding`.
+        body: the whole body, or a body to stream. A connection does not send it for `HEAD`.
         close: whether the connection must end after this answer.
     """
 
@@ -49,7 +49,7 @@ def answer_of(response: Response | WerkzeugResponse) -> Answer:
 
 
 def json_answer(body: bytes, status: int = 200, headers: EncodedHeaders = ()) -> Answer:
-    """An answer whose body is JSON, with headers of its own."""
+    """An answer with a JSON body and additional headers."""
     return Answer(status, [_JSON, (b"content-length", b"%d" % len(body)), *headers], body)
 
 
@@ -59,7 +59,7 @@ def encoded(headers: Mapping[str, str]) -> EncodedHeaders:
 
 
 def response_of(answer: Answer) -> Response:
-    """An `Answer` with a whole body as Quart's response, for what asks through ASGI."""
+    """An `Answer` with a whole body as Quart's response, for requests through ASGI."""
     assert isinstance(answer.body, bytes)
     response = Response(answer.body, answer.status)
     response.headers = Headers([(name.decode(), value.decode()) for name, value in answer.headers])

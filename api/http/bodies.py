@@ -1,12 +1,11 @@
-"""Request bodies: whole and small, or streamed; never more in memory than somebody asked for.
+"""Request bodies with backpressure: read whole, or streamed in chunks.
 
-Quart's own body takes in whatever the client sends, as fast as it comes. Here what feeds it waits
-for `room`, and with it the client: until a handler says what it wants, some of the body is held;
-then all of it up to the limit of JSON bodies (`await body`), or one chunk after the other
-(`chunks`).
+Quart's own body buffers everything that the client sends. Here the client has to wait: until a
+handler reads the body, at most `HELD_BYTES` are buffered. A handler reads the whole body up to the
+limit of JSON bodies (`await body`), or one chunk at a time (`chunks`).
 
-A connection of ours feeds a body as its handler asks for it (`receive_with`); an ASGI server, as
-the tests' client is, from a task beside the handler.
+This server's connections fetch data when the handler asks for it (`receive_with`). An ASGI server,
+such as the client of the tests, pushes data from a task beside the handler, and waits for `room`.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from reileta.errors import PayloadTooLarge, RequestTimedOut
 from reileta.settings import KIB
 
 HELD_BYTES: Final = 128 * KIB
-"""How much of a streamed body waits for its handler; one read of the socket can be on top."""
+"""Bytes of a body that wait for their handler. One read of the socket can come on top."""
 PACE_BYTES: Final = 64 * KIB
 PACE_S: Final = 20.0
-"""So many bytes of a streamed body must come while it is waited for so long, or it is given up: a
-client that sends a byte now and then would hold its place for ever."""
+"""A client must send `PACE_BYTES` of a streamed body per `PACE_S` seconds of waiting; otherwise the
+request fails with 408. Else a client that sends a byte now and then could hold its slot forever."""
 
 
 class ReceivedBody(TrioBody):
-    """The body of one request. `whole` says that all of it has come."""
+    """The body of one request. `whole` is set when all of it has been received."""
 
     def __init__(self, expected_length: int | None, max_length: int | None) -> None:
-        # Quart's own constructor makes events that are not used here. Ours are made when they are
-        # waited for: most requests have no body.
+        # Quart's constructor makes events that are not used here. The events of this class are made
+        # when something waits for them: most requests have no body.
         self._data = bytearray()
         self.expected_bytes = expected_length
-        """`Content-Length`, None for a body that does not say how long it is."""
+        """`Content-Length`; None if the request has none."""
         self.whole = False
-        """The client has sent all."""
+        """The client has sent the whole body."""
         self._limit_bytes = max_length
         self._wanted: Literal["unknown", "whole", "chunks"] = "unknown"
         self._arrived: trio.Event | None = None
@@ -52,36 +51,36 @@ class ReceivedBody(TrioBody):
         self._receive: Callable[[], Awaitable[None]] | None = None
 
     def receive_with(self, receive: Callable[[], Awaitable[None]]) -> None:
-        """Has the reader itself fetch what comes: `receive` waits for the client, and calls
-        `append` and `set_complete`. Without it, another task does so, and is held by `room`."""
+        """Makes the reader fetch data itself. `receive` waits for the client, and calls `append`
+        and `set_complete`. Without it, another task calls these, and waits in `room`."""
         self._receive = receive
 
-    # What feeds it -----------------------------------------------------------------------------
+    # Writer's side -----------------------------------------------------------------------------
 
     def append(self, data: bytes) -> None:
         if data:
             self._data += data
-            _tell(self._arrived)
+            _set(self._arrived)
 
     def set_complete(self) -> None:
         self.whole = True
-        _tell(self._arrived)
+        _set(self._arrived)
 
     @property
     def held_bytes(self) -> int:
-        """How much of it is here: all, once it was awaited."""
+        """Number of buffered bytes; the whole body, once it was awaited."""
         return len(self._data)
 
     async def room(self) -> None:
-        """Returns when more may come."""
+        """Returns when more data may be appended."""
         while self._wanted in ("unknown", "chunks") and len(self._data) >= HELD_BYTES:
             self._taken = trio.Event()
             await self._taken.wait()
 
-    # What reads it -----------------------------------------------------------------------------
+    # Reader's side -----------------------------------------------------------------------------
 
     def allow(self, limit_bytes: int) -> None:
-        """Has the body as a whole be as large as that, whatever the setting says."""
+        """Sets the limit of the whole body, in place of the setting's."""
         self._limit_bytes = limit_bytes
 
     def __await__(self) -> Generator[Any, None, bytes]:
@@ -98,9 +97,9 @@ class ReceivedBody(TrioBody):
             await self.more()
 
     def chunks(self, limit_bytes: int) -> Chunks:
-        """What the client sends, as it comes.
+        """The body as it arrives.
 
-        Raises PayloadTooLarge, at once if the client says how much it sends.
+        Raises PayloadTooLarge: at once if `Content-Length` is too large, else while iterating.
         """
         self._want("chunks")
         if (self.expected_bytes or 0) > limit_bytes:
@@ -108,13 +107,13 @@ class ReceivedBody(TrioBody):
         return Chunks(self, limit_bytes)
 
     def take(self) -> bytearray:
-        """What has come and was not taken yet; it may be nothing."""
+        """Takes everything that is buffered, which may be nothing."""
         chunk, self._data = self._data, bytearray()
-        _tell(self._taken)
+        _set(self._taken)
         return chunk
 
     async def more(self) -> None:
-        """Returns when something has come, or the end."""
+        """Returns when more data or the end has arrived."""
         if self._receive is not None:
             await self._receive()
             return
@@ -123,10 +122,10 @@ class ReceivedBody(TrioBody):
 
     def _want(self, wanted: Literal["whole", "chunks"]) -> None:
         self._wanted = wanted
-        _tell(self._taken)
+        _set(self._taken)
 
 
-def _tell(event: trio.Event | None) -> None:
+def _set(event: trio.Event | None) -> None:
     if event is not None:
         event.set()
 
@@ -134,7 +133,7 @@ def _tell(event: trio.Event | None) -> None:
 class Chunks:
     """The chunks of one body, at most `limit_bytes` in all.
 
-    Iterating raises PayloadTooLarge, and RequestTimedOut when the client does not keep the pace.
+    Iterating raises PayloadTooLarge, and RequestTimedOut if the client is too slow.
     """
 
     def __init__(self, body: ReceivedBody, limit_bytes: int) -> None:
@@ -162,10 +161,10 @@ class Chunks:
 
     async def _wait(self) -> None:
         began_s = trio.current_time()
-        with trio.move_on_after(PACE_S - self._waited_s) as patience:
+        with trio.move_on_after(PACE_S - self._waited_s) as timeout:
             await self._body.more()
         self._waited_s += trio.current_time() - began_s
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             raise RequestTimedOut
 
 
@@ -174,11 +173,11 @@ def _too_large(limit_bytes: int) -> PayloadTooLarge:
 
 
 class ReceivedUpgrade(BoundedHeaders, TrioWebsocket):
-    """An upgrade to a WebSocket, of whose head no more is read than needed."""
+    """An upgrade to WebSocket, with bounded parsing of its headers."""
 
 
 class ReceivedRequest(BoundedHeaders, TrioRequest):
-    """A request with a `ReceivedBody`, of whose head no more is read than needed."""
+    """A request with a `ReceivedBody` and bounded parsing of its headers."""
 
     body: ReceivedBody
     body_class: type[TrioBody] = ReceivedBody
@@ -198,8 +197,8 @@ class ReceivedRequest(BoundedHeaders, TrioRequest):
         body_timeout: int | None = None,
         send_push_promise: Callable[[str, Headers], Awaitable[None]],
     ) -> None:
-        # What the constructors of Werkzeug's, Quart's and Quart-Trio's classes do, but that they
-        # look through all headers for three that hardly any request has.
+        # The constructors of Werkzeug, Quart and Quart-Trio do the same, but search all headers for
+        # three that hardly any request has.
         self.method = method.upper()
         self.scheme = scheme
         self.server = scope.get("server")
@@ -222,7 +221,7 @@ class ReceivedRequest(BoundedHeaders, TrioRequest):
 
 
 class HttpExchange(TrioASGIHTTPConnection):
-    """One request and its answer, at the request's own pace."""
+    """One request through ASGI. Waits for the body's `room` before it receives more."""
 
     async def handle_messages(  # type: ignore[override]
         self, nursery: trio.Nursery, request: ReceivedRequest, receive: ASGIReceiveCallable

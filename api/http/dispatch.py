@@ -1,4 +1,4 @@
-"""The operation that a request's path means, found without Quart: it is remembered by path."""
+"""Dispatch from method and path to an operation, without Quart."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from werkzeug.routing import Map, RequestRedirect
 from api.http.endpoint import Serve
 
 PATHS: Final = 4096
-"""How many paths are remembered."""
+"""Number of paths whose match is cached."""
 PATH_LENGTH: Final = 256
-"""Longer paths are matched each time."""
+"""Matches of longer paths are not cached."""
 
-Found: TypeAlias = tuple[QuartRule, Serve, Mapping[str, str]]
-"""The rule, what serves it, and the variable parts of the path."""
+Match: TypeAlias = tuple[QuartRule, Serve, Mapping[str, str]]
+"""The rule, the function that serves it, and the variable parts of the path."""
 
 
 class Dispatch:
-    """Finds operations by method and path, by the rules of Quart's own map. `serves` are those that
-    can be served without Quart, by endpoint."""
+    """Finds operations by method and path, with the rules of Quart's own map. `serves` holds the
+    operations that can be served without Quart, by endpoint name."""
 
     def __init__(self, rules: Map) -> None:
         self.serves: dict[str, Serve] = {}
         self._rules = rules
-        self._remembered = lru_cache(maxsize=PATHS)(self._match)
+        self._cached_match = lru_cache(maxsize=PATHS)(self._match)
 
-    def find(self, method: str, path: str) -> Found | None:
-        """None for what Quart has to answer: other endpoints, unknown paths, other methods."""
+    def find(self, method: str, path: str) -> Match | None:
+        """The operation; None if Quart must answer: other endpoints, unknown paths, wrong
+        methods."""
         if len(path) > PATH_LENGTH:
             return self._match(method, path)
-        return self._remembered(method, path)
+        return self._cached_match(method, path)
 
-    def _match(self, method: str, path: str) -> Found | None:
+    def _match(self, method: str, path: str) -> Match | None:
         try:
             rule, args = self._rules.bind("").match(path, method, return_rule=True, websocket=False)
         except (HTTPException, RequestRedirect):

@@ -1,7 +1,8 @@
-"""Files as answers: conditional, in parts, and never as something a browser would run.
+"""File downloads: conditional requests, ranges, safe headers.
 
-A file is known by its hash, which is its entity tag. What comes out is an attachment or a picture,
-with a type of ours, `nosniff`, and a policy that lets it do nothing.
+A file's entity tag is its hash. Files are sent as an attachment or an image, with a content type
+that the server chooses, `nosniff`, and a Content-Security-Policy that forbids everything, so that
+no browser runs them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ NAME_LENGTH: Final = 100
 
 
 def safe_name(text: str, extension: str) -> str:
-    """A file name that means the same everywhere: ASCII letters, digits, `.`, `_`, `-`, and an
-    extension of ours at the end, whatever the text has there."""
+    """A portable file name: ASCII letters, digits, `.`, `_`, `-`, and the given extension."""
     name = _UNSAFE.sub("-", text).strip("-.")[:NAME_LENGTH].strip("-.")
     return f"{name or 'file'}{extension}"
 
@@ -40,17 +40,17 @@ async def download(
     filename: str | None = None,
     ranges: bool = False,
 ) -> Response:
-    """The file, or a part of it, or that the asker has it already.
+    """Answers with the file (200), a part of it (206), or 304 if the client has it already.
 
     Args:
         kind: the content type.
-        private: whether others may not see it, so that no cache may share it.
-        filename: what to save it as; without, it is shown.
-        ranges: whether `Range` is heeded.
+        private: whether the file is private, so that shared caches must not store it.
+        filename: the name to save it as; None: the browser displays the file.
+        ranges: whether `Range` is supported.
 
     Raises:
-        RangeInvalid: no byte of the range is in the file.
-        FileNotUploaded, StorageUnavailable: it is not there, or can't be read.
+        RangeInvalid: the range does not overlap the file.
+        FileNotUploaded, StorageUnavailable: the file is missing, or can't be read.
     """
     headers = {
         "ETag": quote_etag(hash_),
@@ -80,34 +80,34 @@ async def download(
         content_type=kind,
     )
     response.headers["Content-Length"] = str(end - start)
-    # However long it takes: the connection hangs up on a client that does not read.
+    # No time limit here: the connection closes if the client does not read.
     response.timeout = None
     return response
 
 
 def _is_known(request: Request, hash_: str) -> bool:
-    """Whether the asker has the file. A list of tags can be long: it is not taken apart."""
+    """Whether the client has the file. The list of tags can be long, so it is not parsed."""
     tags = ",".join(request.headers.getlist("If-None-Match"))
     return tags.strip() == "*" or quote_etag(hash_) in tags
 
 
 def _part(request: Request, hash_: str, size: int) -> tuple[int, int] | None:
-    """Start and end of the one range that is asked for; None for the whole file.
+    """Start and end of the requested range; None for the whole file.
 
-    Several ranges, other units and nonsense ask for the whole file (RFC 9110, 14.2), as does a
-    range of another version (`If-Range`), and a `HEAD`, for which ranges mean nothing.
+    The whole file is sent for several ranges, other units and invalid ranges (RFC 9110, 14.2), for
+    a range of another version (`If-Range`), and for `HEAD`.
     """
-    asked = request.headers.getlist("Range")
-    wanted = one_range(asked[0]) if len(asked) == 1 and request.method == "GET" else None
-    if wanted is None:
+    headers = request.headers.getlist("Range")
+    range_ = one_range(headers[0]) if len(headers) == 1 and request.method == "GET" else None
+    if range_ is None:
         return None
     unchanged = request.headers.get("If-Range")
     if unchanged is not None and unchanged != quote_etag(hash_):
         return None
-    first, last = wanted
+    first, last = range_
     if first is None:
         if last and not size:
-            return None  # all of nothing
+            return None  # the end of an empty file is the whole file
         start, end = (max(size - last, 0), size) if last else (size, size)
     else:
         start, end = first, size if last is None else min(last + 1, size)
@@ -117,7 +117,7 @@ def _part(request: Request, hash_: str, size: int) -> tuple[int, int] | None:
 
 
 class _FileBody(ResponseBody):
-    """The bytes of a file, open while they are sent."""
+    """The bytes of a file, which is open while they are sent."""
 
     def __init__(self, files: FileStore, hash_: str, start: int, end: int) -> None:
         self._opened = files.open(hash_, start, end)

@@ -1,11 +1,11 @@
-"""Operations: one declaration of an endpoint, from which come its route, its checks and its docs.
+"""Endpoint declarations: route, checks and documentation of an HTTP operation.
 
-A noun's file makes a `Routes` and declares each endpoint on it with what it takes and gives. The
-same pydantic model checks the input and describes it in `/openapi.json`; the same msgspec struct
-encodes the answer and describes it there. So the two can't drift apart.
+The file of a noun makes a `Routes`, and declares each endpoint on it with its input (`takes`) and
+its answer (`gives`). The pydantic model of the input also describes it in `/openapi.json`, and so
+does the msgspec struct of the answer. So the code and its documentation can't differ.
 
-A handler parses nothing and encodes nothing: it gets a `RequestContext` and the checked input, and
-returns a view (or a `Reply`, to add headers). It raises `ReiletaError`s.
+A handler parses and encodes nothing: it gets a `RequestContext` (`call`) and the checked input
+(`params`), and returns a view, or a `Reply` to add headers. It raises `ReiletaError`s.
 """
 
 from __future__ import annotations
@@ -44,83 +44,103 @@ from reileta.rules.resource.json_values import VALUES_LIMIT, decode
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
 Method = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
-Face = Literal["registry", "session"]
-"""Whose manners an operation has: R's, or S's. S's answers stand beside `message`, its credentials
-are headers, and it judges credentials and roles before anything else (S "Common Endpoint
-Behaviour")."""
+Api = Literal["registry", "session"]
+"""The API that an operation belongs to. In the session API, the fields of an answer stand beside
+`message` instead of in `data`, credentials are accepted in the `Authorization` header only, and
+credentials and roles are checked before rate limits."""
 Only = Literal["client", "autopilot", "admin"]
-"""The only users that an operation is for; it needs a credential then (S, 403)."""
+"""The kind of users that may call an operation; others get 403. Such an operation needs a
+credential."""
 Serve = Callable[[Request, Mapping[str, str]], Awaitable[Answer | Response]]
-"""What answers the requests of one operation, given the variable parts of the path."""
+"""Serves the requests of one operation. The mapping holds the variable parts of the path."""
 Need = Literal["none", "optional", "required"]
-"""Whether an operation looks at credentials: never; when one is sent; always (else code 3)."""
+"""Whether an operation needs a credential: `none` ignores it, `optional` checks it if there is one,
+`required` refuses requests without one (code 3)."""
 
 BODY_VALUES: Final = VALUES_LIMIT + 64
-"""Values in a body: those of a document, and what stands around it."""
+"""Limit of JSON values in a body: those of a document, and 64 around it."""
 DEPRECATION: Final = "@1767225600"
-"""Since when `?authuser` is deprecated, as RFC 9745 writes it."""
+"""Value of the `Deprecation` header: since when `?authuser` is deprecated (RFC 9745)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiDeps:
-    """What every handler is built with."""
+    """Dependencies of every endpoint."""
 
     node: NodePort
     auth: Auth
     limits: HttpRateLimits
     answers: AnswerCache = field(default_factory=AnswerCache)
 
+    async def session_ended(self, session_id: str) -> None:
+        """Call after the store has ended a session: its tokens stop working at once, its sockets
+        are closed and its players leave."""
+        self.auth.forget_session(session_id)
+        await self.node.end_session(session_id)
+
+    def token_revoked(self, token: bytes) -> None:
+        """Call after the store has killed the token of that id: its keys stop working at once, and
+        the sockets that used it are closed."""
+        self.auth.forget_token(token)
+        self.node.credential_killed(token)
+
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request, as a handler sees it. `args` are the variable parts of the path."""
+    """One request, as a handler sees it.
+
+    Attributes:
+        principal: who sent the request; None without a credential.
+        args: the variable parts of the path.
+        ip: the address of the client.
+    """
 
     request: Request
     principal: Principal | None
     args: Mapping[str, str]
     ip: str
     authenticate: Callable[[], Awaitable[Principal | None]] | None = field(default=None, repr=False)
-    """Authenticates the request's credential, and checks the users that the operation is for."""
+    """Authenticates the request's credential again, and checks `Operation.only`."""
 
     async def renew(self) -> None:
-        """Authenticates the asker anew, after something that took its time.
+        """Authenticates the caller again, after work that can take long.
 
-        A client decides how long its body takes, and hashing can wait in line. Meanwhile a session
-        can end, and an admin can lose its role. So whatever waits for the client or for a hash
-        renews the call before it goes on: JSON bodies (`Routes`), files (`uploads.receive`),
-        passwords (`PasswordCheck`). Afterwards `principal` and `user` are what they are now, and
-        the handler judges by these what the asker may do. Costs no query while nothing changed.
+        A slow client can send its body for hours, and hashing can wait in a queue. In the meantime
+        a session can end, and an admin can lose its role. So code that waits for the client or for
+        a hash calls this before it continues: JSON bodies (`Routes`), files (`uploads.receive`),
+        passwords (`PasswordCheck`). Then `principal` and `user` are up to date, and the handler
+        checks permissions with them. It needs no query while nothing changed.
 
-        Raises CredentialInvalid when the token or its session has ended, and PermissionDenied when
-        the operation is no longer for this user.
+        Raises CredentialInvalid if the token or its session has ended, and PermissionDenied if the
+        user may not call the operation any more.
         """
         if self.principal is None or self.authenticate is None:
             return
         self.principal = await self.authenticate()
         if self.principal is None:
-            raise CredentialInvalid  # a cookie that was good when the request came
+            raise CredentialInvalid  # a cookie that was valid when the request arrived
 
     @property
     def user(self) -> User | None:
-        """Who asks, if anybody."""
+        """The user who sent the request, if it has a credential."""
         return None if self.principal is None else self.principal.user
 
     @property
     def by(self) -> Principal:
-        """Who asks. Raises `NotLoggedIn`."""
+        """The principal who sent the request. Raises NotLoggedIn if there is none."""
         if self.principal is None:
             raise NotLoggedIn
         return self.principal
 
     @property
     def admin(self) -> bool:
-        """Whether an admin of this server asks."""
+        """Whether an admin of this server sent the request."""
         return self.principal is not None and self.principal.user.admin and not self.principal.guest
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body that is a file, not JSON: as it is, or as the field `file` of a multipart form."""
+    """A request body that is a file: the body itself, or the field `file` of a multipart form."""
 
     kind: str
     """The content type of the file itself, for the documentation."""
@@ -129,16 +149,16 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An answer that is a file: the handler gives the `Response` itself."""
+    """An answer that is a file. The handler returns the `Response` itself."""
 
     kind: str
     ranges: bool = False
-    """Whether a part of it can be asked for."""
+    """Whether `Range` is supported."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """An answer with headers of its own."""
+    """An answer with additional headers."""
 
     data: object
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +166,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An endpoint, as its documentation describes it. `path` is in Werkzeug's notation."""
+    """The declaration of an endpoint. `path` is in Werkzeug's notation."""
 
     method: Method
     path: str
@@ -162,22 +182,22 @@ class Operation:
     errors: tuple[type[ReiletaError], ...] = ()
     uploads: Upload | None = None
     only: Only | None = None
-    face: Face = "registry"
+    api: Api = "registry"
     body_limit_bytes: int | None = None
-    shows: Cached | None = None
+    cached: Cached | None = None
 
     body: bool | None = None
 
     @property
     def takes_body(self) -> bool:
-        """Whether the input is a JSON body; else it is the query."""
+        """Whether the input is a JSON body. If not, it is the query."""
         if self.takes is None:
             return False
         return self.method in ("PUT", "POST", "PATCH") if self.body is None else self.body
 
 
 class Options(TypedDict, total=False):
-    """What a declaration may say of an endpoint beside what all must; see `Routes.add`."""
+    """The optional parts of a declaration; see `Routes.add`."""
 
     need: Need
     errors: tuple[type[ReiletaError], ...]
@@ -185,28 +205,33 @@ class Options(TypedDict, total=False):
     uploads: Upload | None
     only: Only | None
     body_limit_bytes: int | None
-    shows: Cached | None
+    cached: Cached | None
     body: bool | None
 
 
 class Routes:
-    """The endpoints of one noun: a Quart blueprint, and the operations that it serves."""
+    """The endpoints of one noun: a Quart blueprint and its operations.
+
+    Args:
+        noun: the tag of the endpoints in `/openapi.json`.
+        invalid: the error for input that is not valid.
+    """
 
     def __init__(
         self,
         noun: str,
-        edge: ApiDeps,
+        deps: ApiDeps,
         *,
         invalid: type[InvalidInput] = AuthInvalid,
-        face: Face = "registry",
+        api: Api = "registry",
     ) -> None:
-        self._face = face
+        self._api = api
         self.blueprint = Blueprint(noun, __name__)
         self.operations: list[Operation] = []
         self.serves: dict[str, Serve] = {}
-        """What serves each of them, by the endpoint's name at Quart."""
+        """The functions that serve the operations, by Quart's endpoint name."""
         self._noun = noun
-        self._edge = edge
+        self._deps = deps
         self._invalid = invalid
 
     @overload
@@ -249,21 +274,23 @@ class Routes:
         takes: type[Input] | None = None,
         **options: Unpack[Options],
     ) -> Callable[[Callable[..., Awaitable[object]]], Callable[..., Awaitable[object]]]:
-        """Declares an endpoint; the decorated handler's docstring is its description.
+        """Declares an endpoint. The handler's docstring becomes its description in the docs.
 
         Args:
-            gives: the type of the answer's `data`: a view, a number, a list of views; a tuple of
-                types for one of them; a `Download`.
-            takes: the input, from the body for PUT and POST, from the query otherwise.
-            errors: what the handler itself refuses with; those that every endpoint shares
-                (credentials, limits, input, outages) are added by the documentation.
-            rate: of this route, per address; by default `READ` or `WRITE`. uploads: the file that
-            the body is, which the handler reads itself (`api/http/uploads.py`). only: the users it
-            is for; others get 403. body_limit_bytes: how large its body may be; None: as large as
-            the settings say. body: whether the input is the body; None: of PUT, POST and PATCH it
-            is. shows: for a read that changes nothing: what its answer is made of.
-            Answers then have an
-                entity tag, and are remembered until that changes.
+            gives: the type of the answer's `data`: a view, a number or a list of views; a tuple of
+                types if it is one of several; a `Download`.
+            takes: the model of the input, which is the body of PUT, POST and PATCH, and the query
+                of other methods.
+            need: whether the endpoint needs a credential; by default it is optional.
+            errors: the errors that the handler raises. The documentation adds those of every
+                endpoint (credentials, limits, input, outages).
+            rate: rate limit of this route, per address; by default `READ` or `WRITE`.
+            uploads: the file in the body, which the handler reads itself (`api/http/uploads.py`).
+            only: the kind of users that may call it; others get 403.
+            body_limit_bytes: limit of the body; None: as in the settings.
+            body: whether the input is the body; None: as the method says.
+            cached: for reads: the tables that the answer is made of. The answer then has an entity
+                tag, and is cached until one of these changes.
         """
         options.setdefault("rate", READ if method == "GET" else WRITE)
 
@@ -278,11 +305,11 @@ class Routes:
                 takes=takes,
                 invalid=self._invalid,
                 gives=gives,
-                face=self._face,
+                api=self._api,
                 **options,
             )
             self.operations.append(operation)
-            serve = _serve(operation, handler, self._edge)
+            serve = _serve(operation, handler, self._deps)
             self.serves[f"{self._noun}.{operation.name}"] = serve
             self.blueprint.add_url_rule(
                 path,
@@ -296,39 +323,39 @@ class Routes:
 
 
 def _view(serve: Serve) -> Callable[..., Awaitable[Response]]:
-    """The function that Quart calls."""
+    """The view function for Quart."""
 
     async def view(**args: str) -> Response:
-        # The proxy is followed once: it costs a context variable each time.
+        # Resolve the proxy once: each use of it reads a context variable.
         answer = await serve(request._get_current_object(), args)  # type: ignore[attr-defined]
         return answer if isinstance(answer, Response) else response_of(answer)
 
     return view
 
 
-def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge: ApiDeps) -> Serve:
-    """The operation itself: limits, credential, input, handler, envelope."""
-    node, auth, limits, answers = edge.node, edge.auth, edge.limits, edge.answers
+def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps: ApiDeps) -> Serve:
+    """The function that serves an operation: limits, credential, input, handler, envelope."""
+    node, auth, limits, answers = deps.node, deps.auth, deps.limits, deps.answers
     route = f"{operation.method} {operation.path}"
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
-    need, rate, only, face = operation.need, operation.rate, operation.only, operation.face
-    shows = operation.shows
-    enveloped: Any = success_at_top if face == "session" else success
+    need, rate, only, api = operation.need, operation.rate, operation.only, operation.api
+    cached = operation.cached
+    enveloped: Any = success_at_top if api == "session" else success
 
     async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
         ip = address_of(current)
-        if face == "registry":
+        if api == "registry":
             limits.route(route, rate, ip)
         principal = credential = None
         if need != "none":
-            credential = bearer_from(current) if face == "session" else credential_from(current)
+            credential = bearer_from(current) if api == "session" else credential_from(current)
             if credential is not None:
                 principal = await authenticated(credential)
             if principal is None and need == "required":
                 raise NotLoggedIn
             if principal is None and only is not None:
                 raise NotLoggedIn
-        if face == "session":
+        if api == "session":
             limits.address(ip)
             limits.route(route, rate, ip)
         if principal is not None:
@@ -338,9 +365,11 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         deprecated = credential is not None and credential.deprecated
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
         call = RequestContext(current, principal, args, ip, partial(authenticated, credential))
-        if shows is not None:
+        if cached is not None:
             key = key_of(operation.name, principal, current.query_string, args)
-            data = await answers.data(key, shows.generation(node), call.user, lambda: handled(call))
+            data = await answers.data(
+                key, cached.generation(node), call.user, lambda: handled(call)
+            )
             headers += data.headers(private=need != "none")
             if data.is_known(current.headers.get("If-None-Match")):
                 return Answer(304, headers, b"")
@@ -366,19 +395,19 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], edge
         if takes is None:
             return await handler(call)
         if takes_body:
-            given = await body_of(call.request, invalid)
+            fields = await body_of(call.request, invalid)
             if isinstance(call.request.body, ReceivedBody):
                 limits.body(call.ip, call.request.body.held_bytes)
-            await call.renew()  # the client may have taken its time
+            await call.renew()  # the body may have taken long
         else:
-            given = {**call.request.args.to_dict()}  # of a key that is given twice, the first
-        return await handler(call, check(takes, given, invalid))
+            fields = {**call.request.args.to_dict()}  # the first value of each key
+        return await handler(call, check(takes, fields, invalid))
 
     return serve
 
 
 def ensure_only(principal: Principal | None, only: Only) -> None:
-    """Raises NotLoggedIn, and PermissionDenied for users that something is not for."""
+    """Raises NotLoggedIn without a principal, and PermissionDenied if it is not of that kind."""
     if principal is None:
         raise NotLoggedIn
     meets = {
@@ -391,32 +420,31 @@ def ensure_only(principal: Principal | None, only: Only) -> None:
 
 
 def address_of(current: BaseRequestWebsocket) -> str:
-    """The address that the connection comes from; a header could be forged."""
+    """The address of the connection. Headers are ignored, because clients can forge them."""
     client = current.scope.get("client")
     return client[0] if client else "local"
 
 
 def line_of(current: BaseRequestWebsocket) -> str:
-    """The envelope's `request`."""
+    """The field `request` of the envelope."""
     raw_path = current.scope.get("raw_path")
     path = raw_path.decode("ascii", "replace") if raw_path else current.path
     return request_line(path, current.query_string.decode("ascii", "replace"))
 
 
 async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str, object]:
-    """The JSON object in a request's body.
+    """The JSON object in a request's body; an empty object if there is no body.
 
-    Raises `MediaTypeUnsupported` for a body that says to be something else, and `invalid` and
-    `PayloadTooLarge` for what is no JSON object that can be kept as it is (`jsonvalues.decode`).
-    (Quart refuses a body over the limit before this sees it.)
+    Raises MediaTypeUnsupported for another content type, `invalid` if the body is not a JSON object
+    that can be stored unchanged (`json_values.decode`), and PayloadTooLarge.
     """
     kind = current.mimetype
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise MediaTypeUnsupported.field("Content-Type", "must be application/json")
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
     if not body and (not kind or current.method == "DELETE"):
-        return {}  # who has nothing to say need not say so; some clients always name the type
-    given = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
-    if not isinstance(given, dict):
+        return {}  # some clients send a content type without a body
+    value = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
+    if not isinstance(value, dict):
         raise invalid.field("body", "must be a JSON object")
-    return given
+    return value

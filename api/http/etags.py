@@ -1,9 +1,9 @@
-"""Entity tags of answers, 304, and answers that are encoded once for all who may share them.
+"""Entity tags and a cache of encoded answers.
 
-An operation that only shows what the database and the live instances have says so (`Cached`). Its
-`data` is encoded once, and remembered until a table that it is of, an occupancy or somebody's
-presence changes; what one user was shown is given to no other. Its entity tag is of `data` alone,
-and so is weak: `request` and `time` of the envelope stand beside it.
+An operation that only reads the database and live instances is declared with `Cached`. Its `data`
+is encoded once, and cached until one of its tables, an occupancy or a user's presence changes.
+Entries are per user. The entity tag is the hash of `data`. It is weak, because `request` and `time`
+in the envelope differ in every answer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from reileta.store import Store
 from reileta.store.read_cache import TTL_S
 
 LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""What all remembered answers may come to."""
+"""Limit of the cache."""
 _ENTRY_BYTES: Final = 512
-"""About what an entry takes beside its data."""
+"""Estimated overhead of an entry."""
 
 _SHARED: Final = ((b"cache-control", b"no-cache"),)
 _PRIVATE: Final = (
@@ -38,7 +38,7 @@ _encode = Encoder().encode
 
 
 class Live(Protocol):
-    """What of the living server decides whether an answer is still what it was."""
+    """The parts of the server that tell whether a cached answer is up to date."""
 
     @property
     def store(self) -> Store: ...
@@ -48,16 +48,18 @@ class Live(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """What the answer of an operation is made of, beside the path, the query and who asks.
+    """The sources of an operation's answer, apart from path, query and caller.
 
-    `tables` of the database; `live`: also occupancies, or who is connected.
+    Attributes:
+        tables: tables of the database.
+        live: whether it also shows occupancies of instances or the presence of users.
     """
 
     tables: tuple[str, ...]
     live: bool = False
 
     def generation(self, node: Live) -> int | None:
-        """A number that grows when any of it changes; None while nobody can tell."""
+        """A number that grows when one of the sources changes; None while it is unknown."""
         generation = node.store.database.generation(self.tables)
         if generation is None or not self.live:
             return generation
@@ -66,7 +68,7 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The `data` of an answer, encoded; `tag` is its entity tag, `user` whom it was made for."""
+    """The encoded `data` of an answer, its entity tag, and the user it was made for."""
 
     raw: Raw
     tag: str
@@ -74,24 +76,24 @@ class Data:
 
     @classmethod
     def of(cls, body: bytes, user: User | None = None) -> Data:
-        """What is encoded already, with its tag."""
+        """Computes the tag of an encoded body."""
         return cls(Raw(body), blake2b(body, digest_size=12).hexdigest(), user)
 
     def headers(self, *, private: bool) -> list[tuple[bytes, bytes]]:
-        """The entity tag, and who may keep the answer: nobody without asking again (`no-cache`),
-        and what is for one asker (`private`), no cache that several share."""
+        """The headers for caches: the entity tag, `no-cache` (ask again before each use), and
+        `private` for answers that depend on the caller."""
         return [(b"etag", b'W/"%b"' % self.tag.encode()), *(_PRIVATE if private else _SHARED)]
 
     def is_known(self, if_none_match: str | None) -> bool:
-        """Whether `If-None-Match` names the tag: the asker has the answer, so 304 is enough."""
+        """Whether `If-None-Match` contains the tag: the client has this answer (304)."""
         return if_none_match is not None and parse_etags(if_none_match).contains_weak(self.tag)
 
 
 class AnswerCache:
-    """The encoded data that is remembered."""
+    """Cache of encoded answers. At most `LIMIT_BYTES`; drops the least recently used entries."""
 
     def __init__(self) -> None:
-        self._kept: BoundedCache[Data] = BoundedCache(LIMIT_BYTES, TTL_S)
+        self._cache: BoundedCache[Data] = BoundedCache(LIMIT_BYTES, TTL_S)
 
     async def data(
         self,
@@ -100,24 +102,23 @@ class AnswerCache:
         user: User | None,
         make: Callable[[], Awaitable[object]],
     ) -> Data:
-        """The data for those who ask with that key: as it was made for the same user, of the same
-        generation, or made now.
+        """The cached data of that key, generation and user; made anew if there is none.
 
-        The key holds whom it is for (`key_of`). The user is compared as well, for a user that
-        changed can for a moment be known as it was before.
+        The key contains the user's id (`key_of`). The user is compared as well, because an outdated
+        record of a changed user can be in use for a moment.
         """
-        data = self._kept.get(key, generation)
+        data = self._cache.get(key, generation)
         if data is None or (data.user is not user and data.user != user):
             body = _encode(await make())
             data = Data.of(body, user)
-            self._kept.put(key, generation, data, len(body) + _ENTRY_BYTES)
+            self._cache.put(key, generation, data, len(body) + _ENTRY_BYTES)
         return data
 
 
 def key_of(
     operation: str, principal: Principal | None, query: bytes, args: Mapping[str, str]
 ) -> tuple[Hashable, ...]:
-    """What decides about an operation's answer at one moment, who asks included. Of the query, in
-    which there can be a token, it holds the digest."""
+    """The cache key of an answer: operation, caller, query and path. Contains the digest of the
+    query, because a query can contain a token."""
     viewer = None if principal is None else (principal.user.id, principal.guest)
     return (operation, viewer, blake2b(query).digest() if query else b"", *args.values())

@@ -1,7 +1,7 @@
-"""What is read of a request's head, in time that no client can make long.
+"""Bounded parsing of query, cookies and other request headers.
 
-Each header is looked at no further than anything sensible needs. The parsers of the framework are
-linear, but slow: a head of 16 KiB can keep one busy for 20 ms.
+Each header has a limit, because the framework's parsers are slow: a head of 16 KiB can take them
+20 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RANGE_LENGTH: Final = 256
 DISPOSITION_PARAMETERS: Final = 8
 
 SESSION_COOKIE: Final = "_suid"
-"""The one cookie that is looked at."""
+"""The only cookie that is read."""
 
 _COOKIE: Final = re.compile(rf'(?:^|;)[ \t]*+{SESSION_COOKIE}[ \t]*+=[ \t]*+"?+([^;" \t]*+)')
 _PARAMETER: Final = re.compile(
@@ -33,19 +33,19 @@ _RANGE: Final = re.compile(r"([0-9]*+)-([0-9]*+)")
 
 
 class BoundedHeaders(BaseRequestWebsocket):
-    """What a request and an upgrade share: their query, cookies and content type."""
+    """Query, cookies and content type of a request or upgrade."""
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
-        """The query. Raises MessageInvalid for one that is out of bounds."""
+        """The query. Raises MessageInvalid if it is too large."""
         ensure_query(self.query_string)
         return super().args
 
     @cached_property
     def cookies(self) -> ImmutableMultiDict[str, str]:
-        """The session's cookie, if there is one; others are not ours."""
-        found = _COOKIE.search(";".join(self.headers.getlist("Cookie")))
-        return ImmutableMultiDict([] if found is None else [(SESSION_COOKIE, found[1])])
+        """The session's cookie, if there is one. Other cookies are ignored."""
+        match = _COOKIE.search(";".join(self.headers.getlist("Cookie")))
+        return ImmutableMultiDict([] if match is None else [(SESSION_COOKIE, match[1])])
 
     def _parse_content_type(self) -> None:
         if len(self.headers.get("Content-Type", "")) > CONTENT_TYPE_LENGTH:
@@ -56,13 +56,13 @@ class BoundedHeaders(BaseRequestWebsocket):
 
 
 def is_query_bounded(query: bytes | str) -> bool:
-    """Whether a query has no more bytes and fields than any endpoint needs."""
+    """Whether a query is within `QUERY_BYTES` and `QUERY_FIELDS`."""
     ampersands = query.count(b"&") if isinstance(query, bytes) else query.count("&")
     return len(query) <= QUERY_BYTES and ampersands < QUERY_FIELDS
 
 
 def ensure_query(query: bytes) -> None:
-    """Raises MessageInvalid for a query that is out of bounds."""
+    """Raises MessageInvalid if the query is too large."""
     if not is_query_bounded(query):
         raise MessageInvalid.field(
             "query", f"must be at most {QUERY_BYTES} bytes and {QUERY_FIELDS} fields"
@@ -70,18 +70,18 @@ def ensure_query(query: bytes) -> None:
 
 
 def one_range(header: str) -> tuple[int | None, int | None] | None:
-    """First and last byte of the one range that a `Range` header asks for (RFC 9110, 14.1.2).
+    """First and last byte of the range in a `Range` header (RFC 9110, 14.1.2).
 
-    Without a first, the last is how many bytes of the end are asked for. None for several ranges,
-    other units, and what is not valid: whoever serves the file may ignore all of these.
+    If the first is None, the last is a number of bytes from the end. Returns None for several
+    ranges, other units and invalid ranges, all of which a server may ignore.
     """
     unit, equals, ranges = header.strip().partition("=")
     if unit.lower() != "bytes" or not equals or len(ranges) > RANGE_LENGTH:
         return None
-    one = _RANGE.fullmatch(ranges.strip(" \t,"))  # a list may have empty members
-    if one is None or not (one[1] or one[2]):
+    match = _RANGE.fullmatch(ranges.strip(" \t,"))  # a list may have empty members
+    if match is None or not (match[1] or match[2]):
         return None
-    first, last = (int(text) if text else None for text in one.groups())
+    first, last = (int(text) if text else None for text in match.groups())
     if first is not None and last is not None and last < first:
         return None
     return first, last
@@ -90,17 +90,17 @@ def one_range(header: str) -> tuple[int | None, int | None] | None:
 def parameter_of(header: bytes, name: bytes) -> bytes | None:
     """A parameter of a header such as `Content-Disposition: form-data; name="file"`.
 
-    Looks at the first few parameters alone.
+    Only the first `DISPOSITION_PARAMETERS` parameters are searched.
     """
     position = header.find(b";")
     for _ in range(DISPOSITION_PARAMETERS):
-        found = None if position < 0 else _PARAMETER.match(header, position)
-        if found is None:
+        match = None if position < 0 else _PARAMETER.match(header, position)
+        if match is None:
             return None
-        if found[1].lower() == name:
-            value = found[2].strip()
+        if match[1].lower() == name:
+            value = match[2].strip()
             if value[:1] == b'"':
                 value = re.sub(rb"\\(.)", rb"\1", value[1:-1], flags=re.DOTALL)
             return value
-        position = found.end()
+        position = match.end()
     return None

@@ -1,4 +1,4 @@
-"""For those who run the server: `/metrics`, `/healthz`, `/readyz`."""
+"""Operations endpoints: `/metrics`, `/healthz` and `/readyz`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from reileta.observability.metrics import CONTENT_TYPE, Exposition
 from reileta.protocol.views.server import HealthView
 
 
-def ops_routes(edge: ApiDeps) -> Routes:
-    """Whether the server lives, and whether it takes work."""
-    node = edge.node
-    routes = Routes("operations", edge, invalid=ServerInvalid)
+def ops_routes(deps: ApiDeps) -> Routes:
+    """Declares the liveness and readiness endpoints."""
+    node = deps.node
+    routes = Routes("operations", deps, invalid=ServerInvalid)
 
     @routes.add("GET", "/healthz", summary="Is it alive?", gives=HealthView, need="none")
     async def healthz(call: RequestContext) -> HealthView:
-        """Answers as long as the process serves; asks nothing of the database."""
+        """Liveness: answers as long as the process serves requests. Does not use the database."""
         return HealthView(status="alive")
 
     @routes.add("GET", "/readyz", summary="Is it ready?", gives=HealthView, need="none")
     async def readyz(call: RequestContext) -> HealthView:
-        """Ready to take work: the database answers, and the server is not draining (else 503)."""
+        """Readiness: the database answers and the server is not shutting down. If not, 503."""
         if node.draining:
             raise Overloaded(Detail("server", "is draining"), retry_after_s=5)
         if not await node.store.database.ping():
@@ -32,10 +32,10 @@ def ops_routes(edge: ApiDeps) -> Routes:
     return routes
 
 
-def metrics_blueprint(edge: ApiDeps) -> Blueprint:
-    """`/metrics` in Prometheus' text format: the one answer for machines that is no JSON."""
+def metrics_blueprint(deps: ApiDeps) -> Blueprint:
+    """`/metrics` in the text format of Prometheus, without an envelope."""
     blueprint = Blueprint("metrics", __name__)
-    exposition = Exposition(edge.node.metrics, edge.node.store.database)
+    exposition = Exposition(deps.node.metrics, deps.node.store.database)
 
     @blueprint.get("/metrics")
     async def metrics() -> Response:

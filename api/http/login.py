@@ -1,4 +1,8 @@
-"""Logging in, on either face: the proof, the session to go on with, the token (PROTOCOL §4)."""
+"""Login for both APIs: password, session, tokens, refresh, logout.
+
+The registry API (`/api/auth/…`) and the session API (`/auth/…`) differ in the lifetimes of their
+tokens and in the form of their answers. Everything else is here.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,28 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+import structlog
 from pydantic import Field
 
 from api.http.endpoint import ApiDeps
 from api.http.password_check import PasswordCheck
-from reileta.errors import SessionNotFound
+from reileta.errors import CredentialInvalid, SessionNotFound
 from reileta.ids import is_id
+from reileta.observability import log_events
 from reileta.protocol.input_types import GivenPassword, Input, Reference
 from reileta.records import Session, Token, User
+from reileta.rules.instance.access import Principal
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest, new_token
 from reileta.security.passwords import Passwords
+from reileta.store.tokens import Theft
 
 T = TypeVar("T")
-Answering: TypeAlias = Callable[[User, Session, str | None], Awaitable[T]]
-"""Answers with a token of a user's session, made by `LoginService.issue`; it gets the proof for
-that.
-"""
+MakeAnswer: TypeAlias = Callable[[User, Session, str | None], Awaitable[T]]
+"""Issues a token of the session (`LoginService.issue`) and makes the answer from it. The last
+argument is the hash that the password was checked against; None if no password was checked."""
+
+_log = structlog.get_logger()
 
 
 class Login(Input):
@@ -32,69 +41,80 @@ class Login(Input):
     password: GivenPassword = Field(repr=False)
     session_id: Reference | None = Field(
         default=None,
-        description="A session of the user's to go on with; a new one opens if it is not alive.",
+        description="A session of the user to continue. If it has ended, a new one is opened.",
         examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token that was just issued, and its keys, which are known to nobody else yet."""
+    """A token that was just issued, and its keys. The database holds only their hashes."""
 
     token: Token
     access: str = field(repr=False)
     refresh: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RefreshedToken(NewToken):
+    """A token with new keys, its session and its user."""
+
+    session: Session
+    user: User
+
+
 class LoginService:
-    """Logs users in, and issues the tokens that they then speak with."""
+    """Logs users in, and issues, refreshes and revokes their tokens.
 
-    def __init__(self, edge: ApiDeps, passwords: Passwords) -> None:
-        self._node, self._auth = edge.node, edge.auth
-        self._sessions = edge.node.store.sessions
-        self._tokens = edge.node.store.tokens
-        self._tokens_per_user = edge.node.settings.tokens_per_user
-        self.proofs = PasswordCheck(edge, passwords)
+    Args:
+        lifetimes: how long the keys of its tokens are valid.
+    """
 
-    async def log_in(self, given: Login, ip: str, answer: Answering[T]) -> T:
-        """Proves who it is, and answers from the session to go on with, or from a new one.
+    def __init__(self, deps: ApiDeps, passwords: Passwords, lifetimes: Lifetimes) -> None:
+        self._deps, self._node = deps, deps.node
+        self._sessions = deps.node.store.sessions
+        self._tokens = deps.node.store.tokens
+        self._tokens_per_user = deps.node.settings.tokens_per_user
+        self._lifetimes = lifetimes
+        self.password_check = PasswordCheck(deps, passwords)
+
+    async def log_in(self, login: Login, ip: str, answer: MakeAnswer[T]) -> T:
+        """Checks the password, and answers for the session to continue or for a new one.
 
         Args:
             ip: the address that the request comes from.
-            answer: issues a token of the session, if the password is still the one whose hash it
-                gets. It is asked again, with a new session, when it raises SessionNotFound: the
-                one before was ended in between.
+            answer: called again, with a new session, if it raises SessionNotFound because the
+                session ended in the meantime.
 
         Raises:
-            LoginInvalid: no such user, no password, or not this one.
+            LoginInvalid: unknown user, no password, or a wrong one.
             TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
-        user, proof = await self.proofs.by_name(given.username, given.password, ip)
-        session = await self._alive(user, given.session_id) or await self.open(user)
+        user, hash_ = await self.password_check.by_name(login.username, login.password, ip)
+        session = await self._own_session(user, login.session_id) or await self.open(user)
         try:
-            answered = await answer(user, session, proof)
+            result = await answer(user, session, hash_)
         except SessionNotFound:
-            answered = await answer(user, await self.open(user), proof)
-        await self.proofs.logged_in(user, ip)
-        return answered
+            result = await answer(user, await self.open(user), hash_)
+        await self.password_check.logged_in(user, ip)
+        return result
 
-    async def register(self, user: User, ip: str, answer: Answering[T]) -> T:
-        """Logs in someone who has just registered from that address."""
-        answered = await answer(user, await self.open(user), None)
-        await self.proofs.logged_in(user, ip)
-        return answered
+    async def register(self, user: User, ip: str, answer: MakeAnswer[T]) -> T:
+        """Logs in a user that has just registered from that address."""
+        result = await answer(user, await self.open(user), None)
+        await self.password_check.logged_in(user, ip)
+        return result
 
     async def open(self, user: User) -> Session:
-        """A new session. Over the quota, the user's session that was idle longest ends."""
+        """Opens a session. If the user has too many, the one that was idle longest ends."""
         opened = await self._sessions.make_room_and_open(user.id, busy=self._node.busy(user.id))
         for session_id in opened.ended:
-            self._auth.forget_session(session_id)
-            await self._node.end_session(session_id)
+            await self._deps.session_ended(session_id)
         return opened.session
 
-    async def _alive(self, user: User, session_id: str | None) -> Session | None:
-        """The session of that id, if it is the user's own and has not ended."""
+    async def _own_session(self, user: User, session_id: str | None) -> Session | None:
+        """The session of that id, if it belongs to the user and has not ended."""
         if session_id is None or not is_id(session_id, "s"):
             return None
         session = await self._sessions.get(session_id)
@@ -102,16 +122,18 @@ class LoginService:
             return None
         return session
 
-    async def issue(
-        self, user: User, session: Session, lifetimes: Lifetimes, proof: str | None
-    ) -> NewToken:
-        """A new token of the session. The user's oldest over the limit die at once.
+    async def issue(self, user: User, session: Session, hash_: str | None) -> NewToken:
+        """Issues a token of the session. If the user has too many, the oldest are revoked.
 
-        Raises SessionNotFound if the session is not the user's or has ended, and LoginInvalid if
-        the password was changed since it was proven against the hash `proof`.
+        Args:
+            hash_: the password hash that was checked; None if none was.
+
+        Raises:
+            SessionNotFound: the session does not belong to the user, or has ended.
+            LoginInvalid: the user's password hash has changed since it was checked.
         """
         access, refresh = new_token("ua"), new_token("ur")
-        pair = lifetimes.pair(digest(access), digest(refresh), self._node.clock.now_ms())
+        pair = self._lifetimes.pair(digest(access), digest(refresh), self._node.clock.now_ms())
         token = await self._tokens.issue(
             session_id=session.id,
             user_id=user.id,
@@ -120,14 +142,45 @@ class LoginService:
             access_expires=pair.access_expires,
             refresh_expires=pair.refresh_expires,
             limit=self._tokens_per_user,
-            proof=proof,
+            proof=hash_,
         )
         for evicted in token.evicted:
-            self.killed(evicted)
+            self._deps.token_revoked(evicted)
         return NewToken(token, access, refresh)
 
-    def killed(self, token: bytes) -> None:
-        """After the store has killed the token of that id: no one is let in by it any more, and
-        the sockets that came with it are closed."""
-        self._auth.forget_token(token)
-        self._node.credential_killed(token)
+    async def refresh(self, refresh_key: str) -> RefreshedToken:
+        """Gives a token new keys. Its lifetimes start again.
+
+        Raises CredentialInvalid for a key that is unknown, expired, revoked or already used. The
+        use of an old key means that a key was stolen, so the token is revoked.
+        """
+        access, refresh = new_token("ua"), new_token("ur")
+        refreshed = await self._tokens.rotate(
+            digest(refresh_key),
+            access_hash=digest(access),
+            new_refresh_hash=digest(refresh),
+            lifetimes=self._lifetimes,
+        )
+        if refreshed is None:
+            raise CredentialInvalid
+        if isinstance(refreshed, Theft):
+            _log.warning(
+                log_events.TOKEN_REUSED, session=refreshed.session_id, user=refreshed.user_id
+            )
+            self._deps.token_revoked(refreshed.token)
+            raise CredentialInvalid
+        token, session = refreshed.token, refreshed.session
+        self._deps.auth.forget_keys(refreshed.superseded)
+        self._node.refreshed(session.id, token.id, token.refresh_expires)
+        await self._sessions.seen([session.id])
+        return RefreshedToken(token, access, refresh, session, refreshed.user)
+
+    async def log_out(self, principal: Principal) -> None:
+        """Revokes the token that was used. Its session stays open."""
+        await self._tokens.kill(principal.token_hash, self._node.clock.now_ms())
+        self._deps.token_revoked(principal.token_hash)
+
+    async def end_session(self, principal: Principal) -> None:
+        """Ends the session that was used: its tokens, its sockets and its players."""
+        await self._sessions.end(principal.session_id)
+        await self._deps.session_ended(principal.session_id)

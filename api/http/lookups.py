@@ -1,4 +1,7 @@
-"""What an `:id` in a path or a query means: `id`, `name`, `id@server`, `@me` (PROTOCOL §1)."""
+"""Lookups of users, worlds and instances by the references that clients send.
+
+A reference is an id, a name, either with `@server`, or `@me`, `@server`, `@admin` for users.
+"""
 
 from __future__ import annotations
 
@@ -25,57 +28,57 @@ from reileta.store.database import Queries
 from reileta.store.worlds import Worlds
 
 NOBODY: Final = ""
-"""An owner that no record has, so that a search for it finds nothing."""
+"""An owner id that no record has, so that a search with it returns nothing."""
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
 def local(node: NodePort, call: RequestContext, text: str) -> str:
-    """The id or name of something of this server.
+    """The id or name in a reference to an object of this server.
 
-    Raises `ServerNotFound` when the suffix or `?server` name another server.
+    Raises ServerNotFound if the suffix or `?server` names another server.
     """
-    own_server(node, call)
+    ensure_own_server(node, call)
     target = At.parse(text)
     if not target.local_to(node.address):
         raise ServerNotFound
     return target.id
 
 
-def own_server(node: NodePort, call: RequestContext) -> None:
-    """Raises `ServerNotFound` when `?server` names another server."""
+def ensure_own_server(node: NodePort, call: RequestContext) -> None:
+    """Raises ServerNotFound if `?server` names another server."""
     server = call.request.args.get("server")
     if server is not None and server != node.address:
         raise ServerNotFound
 
 
 async def find_user(node: NodePort, call: RequestContext, text: str) -> User:
-    """The user that a reference means.
+    """The user of a reference.
 
     Raises:
-        ServerNotFound: it is of another server.
-        NotLoggedIn: it is `@me`, and nobody is logged in.
-        UserNotFound: there is none.
+        ServerNotFound: it names another server.
+        NotLoggedIn: it is `@me`, and the request has no credential.
+        UserNotFound: there is no such user.
     """
-    ref = local(node, call, text)
-    if ref == "@me":
+    id_ = local(node, call, text)
+    if id_ == "@me":
         return call.by.user
     users = node.store.users
-    if ref == "@server":
+    if id_ == "@server":
         return await users.server_account()
-    if ref == "@admin":
+    if id_ == "@admin":
         return await users.main_admin()
     user = None
-    if is_id(ref, "u") or is_username(ref):
-        user = await users.find(ref)
+    if is_id(id_, "u") or is_username(id_):
+        user = await users.find(id_)
     if user is None:
         raise UserNotFound
     return user
 
 
 async def find_owner(node: NodePort, call: RequestContext, text: str | None) -> str | None:
-    """The owner that a filter means, as records keep it: `NOBODY` when there can be none.
+    """The owner id of a filter, as records store it; `NOBODY` if there is no such user.
 
-    None without a filter. Raises `NotLoggedIn` for `@me` of nobody.
+    None without a filter. Raises NotLoggedIn for `@me` without a credential.
     """
     if text is None:
         return None
@@ -91,9 +94,9 @@ async def find_owner(node: NodePort, call: RequestContext, text: str | None) -> 
 
 
 def world_ref(node: NodePort, text: str) -> str | None:
-    """A `WorldIDAt` as records keep it: without this server's own address.
+    """A `WorldIDAt` as records store it: without this server's own address.
 
-    None for what is no `w_…`, `w_…:version` or either with `@server`.
+    None if it is not `w_…` or `w_…:version`, optionally with `@server`.
     """
     target = At.parse(text)
     id_, colon, version = target.id.partition(":")
@@ -103,12 +106,12 @@ def world_ref(node: NodePort, text: str) -> str | None:
 
 
 async def find_world(node: NodePort, call: RequestContext, text: str) -> World:
-    """The world that a reference means, if the asker may see it (`reileta/rules/visibility.py`).
+    """The world of a reference, if the caller may see it (`reileta/rules/visibility.py`).
 
-    Raises `ServerNotFound`, and `WorldNotFound` also for one that the asker may not see.
+    Raises ServerNotFound, and WorldNotFound also if the caller may not see it.
     """
-    ref = local(node, call, text)
-    world = await node.store.worlds.get(ref) if is_id(ref, "w") else None
+    id_ = local(node, call, text)
+    world = await node.store.worlds.get(id_) if is_id(id_, "w") else None
     if world is None:
         raise WorldNotFound
     audience = await node.store.worlds.audience(world)
@@ -118,7 +121,7 @@ async def find_world(node: NodePort, call: RequestContext, text: str) -> World:
 
 
 async def own_world(node: NodePort, call: RequestContext, text: str) -> World:
-    """The world that a reference means, if the asker may change it: its owner, and admins.
+    """The world of a reference, if the caller may change it: its owner and admins.
 
     Raises as `find_world`, and PermissionDenied.
     """
@@ -128,13 +131,16 @@ async def own_world(node: NodePort, call: RequestContext, text: str) -> World:
 
 
 def ensure_owner(call: RequestContext, world: World) -> None:
-    """Raises PermissionDenied for all but the world's owner and admins."""
+    """Raises PermissionDenied unless the caller is the world's owner or an admin."""
     if not call.admin and world.owner != call.by.user.id:
         raise PermissionDenied
 
 
 async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> None:
-    """Raises what `unheld` raises, as it is now: before work that would be done in vain."""
+    """Checks the same as `unheld` without a transaction, before expensive work such as an upload.
+
+    Raises ResourceTaken and WorldNotFound.
+    """
     try:
         resource = await node.store.resources.get(ResourceKey(WORLD, world.number))
     except ResourceNotFound:
@@ -144,35 +150,35 @@ async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> N
 
 @asynccontextmanager
 async def unheld(node: NodePort, call: RequestContext, world: World) -> AsyncIterator[Queries]:
-    """A transaction for a change of the world or of what belongs to it, in which no other session
-    has acquired it, nor can. The asker and the world are judged as they are now, for what
-    came before may have taken its time.
+    """A transaction that changes the world or its assets, while no other session holds it.
 
-    Raises ResourceTaken, WorldNotFound if it was deleted meanwhile, PermissionDenied if the asker
-    may not change it any more, and what `RequestContext.renew` raises.
+    Nobody can acquire the world during the transaction. The caller's permission is checked again,
+    because an upload may have taken long since the first check.
+
+    Raises ResourceTaken, WorldNotFound if the world was deleted, PermissionDenied if the caller may
+    not change it any more, and the errors of `RequestContext.renew`.
     """
     await call.renew()
-    name = ResourceKey(WORLD, world.number)
+    key = ResourceKey(WORLD, world.number)
     try:
-        async with node.store.leases.unheld(name, call.by.session_id) as queries:
-            now = await Worlds(queries, node.clock).get(world.id)
-            if now is None:
+        async with node.store.leases.unheld(key, call.by.session_id) as queries:
+            current = await Worlds(queries, node.clock).get(world.id)
+            if current is None:
                 raise WorldNotFound
-            ensure_owner(call, now)
+            ensure_owner(call, current)
             yield queries
     except ResourceNotFound:
         raise WorldNotFound from None
 
 
 async def find_instance(node: NodePort, call: RequestContext, text: str) -> Instance:
-    """The instance that an id or name means, if the asker may see it
-    (`reileta/rules/visibility.py`).
+    """The instance of an id or name, if the caller may see it (`reileta/rules/visibility.py`).
 
-    Raises `ServerNotFound`, and `InstanceNotFound` also for one that the asker may not see.
+    Raises ServerNotFound, and InstanceNotFound also if the caller may not see it.
     """
-    ref = local(node, call, text)
-    known = is_id(ref, "i") or is_instance_name(ref)
-    instance = await node.store.instances.get(ref) if known else None
+    id_ = local(node, call, text)
+    valid = is_id(id_, "i") or is_instance_name(id_)
+    instance = await node.store.instances.get(id_) if valid else None
     if instance is None or not await node.shows(instance, call.principal):
         raise InstanceNotFound
     return instance

@@ -1,4 +1,4 @@
-"""Lists: the query that pages through them, and the answer (PROTOCOL §2)."""
+"""Pagination: the query of a list, and its answer."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ V = TypeVar("V")
 
 
 class Paging(Input):
-    """Which part of a list."""
+    """Which page of a list to return."""
 
     limit: Limit = DEFAULT_PAGE
     offset: Offset = 0
-    server: Reference | None = Field(default=None, description="The server whose objects to list.")
-
-
-class Search(Paging):
-    """Which part of a list, of what matches."""
-
-    query: Reference | None = Field(
-        default=None,
-        description="What names, titles or descriptions hold, without regard to case.",
+    server: Reference | None = Field(
+        default=None, description="Must be the address of this server."
     )
 
 
-def part(paging: Paging, everything: Sequence[T]) -> Page[T]:
-    """The part that was asked for, of a list that is there whole."""
-    some = tuple(everything[paging.offset : paging.offset + paging.limit])
-    return Page(some, len(everything), paging.limit, paging.offset)
+class Search(Paging):
+    """Which page of the matches to return."""
+
+    query: Reference | None = Field(
+        default=None,
+        description="Text to find in names, titles and descriptions. Case is ignored.",
+    )
 
 
-def listed(page: Page[T], view: Callable[[T], V]) -> ListView[V]:
-    """The page as its answer."""
-    return shown(page, tuple(view(item) for item in page.items))
+def page_of(paging: Paging, everything: Sequence[T]) -> Page[T]:
+    """The requested page of a complete list."""
+    items = tuple(everything[paging.offset : paging.offset + paging.limit])
+    return Page(items, len(everything), paging.limit, paging.offset)
 
 
-def shown(page: Page[T], views: tuple[V, ...]) -> ListView[V]:
-    """The page as its answer, with the views of all that is on it."""
+def list_view(page: Page[T], view: Callable[[T], V]) -> ListView[V]:
+    """The answer for a page. `view` makes the view of one item."""
+    return list_of(page, tuple(view(item) for item in page.items))
+
+
+def list_of(page: Page[T], views: tuple[V, ...]) -> ListView[V]:
+    """The answer for a page, from the views of its items."""
     return ListView(items=views, total=page.total, limit=page.limit, offset=page.offset)
 
 
-def empty(paging: Paging) -> ListView[V]:
-    """The answer when nothing can match."""
+def empty_list(paging: Paging) -> ListView[V]:
+    """The answer if nothing can match."""
     return ListView(items=(), total=0, limit=paging.limit, offset=paging.offset)

@@ -1,12 +1,12 @@
-"""Passwords that are to prove who asks, and how often one may be wrong (PROTOCOL §§3, 4).
+"""Password checks with limits on guessing.
 
-Guesses are counted by name and address. A user that has logged in from an address before has a
-share of its own there: a stranger who guesses elsewhere can't lock it out. At all other addresses
-together, guesses for one name are bounded as well, however many addresses a stranger has. The
-counts are in memory: a restart gives a stranger one more burst, and no more. The known addresses
-are in the database: a restart locks nobody out.
+Wrong passwords are counted per name and address. They are also counted per name over all addresses
+from which the user has not logged in before. So an attacker with many addresses is limited, and
+can't lock a user out at an address that the user has used before. The counts are in memory: a
+restart gives an attacker one more burst. The known addresses are in the database.
 
-A name that nobody has costs as much time as one that somebody has, and is counted as much.
+Unknown names take as much time as known ones and are counted in the same way, so that an attacker
+can't find out which names exist.
 """
 
 from __future__ import annotations
@@ -26,32 +26,31 @@ _NOBODY: Final = "u_nobody"
 class PasswordCheck:
     """Checks the passwords of this server's users."""
 
-    def __init__(self, edge: ApiDeps, passwords: Passwords) -> None:
-        self._limits = edge.limits
-        self._users, self._networks = edge.node.store.users, edge.node.store.networks
+    def __init__(self, deps: ApiDeps, passwords: Passwords) -> None:
+        self._limits = deps.limits
+        self._users, self._networks = deps.node.store.users, deps.node.store.networks
         self._passwords = passwords
 
     async def by_name(self, username: str, password: str, ip: str) -> tuple[User, str]:
-        """The user of that name, whose password it is, and the hash that it was checked against.
+        """The user of that name and password, and the hash that it was checked against.
 
         Raises:
-            LoginInvalid: no such user, no password, or not this one.
-            TooManyRequests: too many were tried for the name.
+            LoginInvalid: unknown user, no password, or a wrong one.
+            TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
         guess = self._limits.guess(username, ip)
-        found = await self._users.credentials(username) if is_username(username) else None
-        user, hash_ = (None, None) if found is None else found
+        row = await self._users.credentials(username) if is_username(username) else None
+        user, hash_ = (None, None) if row is None else row
         await self._check(guess, user, hash_, password)
         if user is None or hash_ is None:
             raise LoginInvalid
         return user, hash_
 
     async def of_asker(self, call: RequestContext, password: str) -> None:
-        """Proves that the asker, who has a credential of its user, knows the password, too.
+        """Checks that the authenticated caller also knows its user's password.
 
-        The call is renewed afterwards (`RequestContext.renew`). Raises what `by_name` raises, and
-        what that does.
+        The call is renewed afterwards. Raises the errors of `by_name` and `RequestContext.renew`.
         """
         user = call.by.user
         guess = self._limits.guess(user.username, call.ip)
@@ -59,12 +58,12 @@ class PasswordCheck:
         await self._check(guess, user, hash_, password)
         await call.renew()
         if await self._hash_of(call.by.user) != hash_:
-            raise LoginInvalid  # another password by now
+            raise LoginInvalid  # the password changed in the meantime
 
     async def hashed(self, call: RequestContext, password: str) -> str:
         """The hash of a new password. The call is renewed afterwards.
 
-        Raises Overloaded, and what `RequestContext.renew` raises.
+        Raises Overloaded, and the errors of `RequestContext.renew`.
         """
         where = network(call.ip)
         known = call.user is not None and await self._networks.known(call.user.id, where)
@@ -73,14 +72,14 @@ class PasswordCheck:
         return hash_
 
     async def _hash_of(self, user: User) -> str | None:
-        """The hash of a user's password; None without one, and if the user has another name now."""
-        found = await self._users.credentials(user.username)
-        return found[1] if found is not None and found[0].id == user.id else None
+        """The hash of a user's password; None if it has none, or if it was renamed meanwhile."""
+        row = await self._users.credentials(user.username)
+        return row[1] if row is not None and row[0].id == user.id else None
 
     async def _check(
         self, guess: Guess, user: User | None, hash_: str | None, password: str
     ) -> None:
-        """Raises LoginInvalid unless it is the password that was hashed."""
+        """Raises LoginInvalid unless the password matches the hash."""
         user_id = _NOBODY if user is None else user.id
         known = await self._networks.known(user_id, guess.network)
         if not known:
@@ -95,5 +94,5 @@ class PasswordCheck:
         self._limits.no_guess(guess)
 
     async def logged_in(self, user: User, ip: str) -> None:
-        """The user has logged in from there, and is known there from now on."""
+        """Call after a login: remembers the address as known for the user."""
         await self._networks.add(user.id, network(ip))

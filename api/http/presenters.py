@@ -1,4 +1,4 @@
-"""Users and worlds as the asker may see them, with what of them is in other tables."""
+"""Views of users and worlds, as the caller may see them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reileta.records import User, World
 
 AnyUserView: TypeAlias = UserView | UserMeView | UserFriendView
 ANY_USER = (UserView, UserMeView, UserFriendView)
-"""What a user can look like, for the documentation."""
+"""All views of a user, for the documentation."""
 
 
 async def show_users(
     node: NodePort, call: RequestContext, users: Sequence[User]
 ) -> tuple[AnyUserView, ...]:
-    """The users, in two statements however many they are."""
+    """Views of users. Takes two to four queries for any number of users."""
     me, admin = None if call.user is None else call.user.id, call.admin
     ids = [user.id for user in users]
     private = ids if admin else [id_ for id_ in ids if id_ == me]
@@ -50,18 +50,18 @@ async def show_users(
 
 
 async def show_user(node: NodePort, call: RequestContext, user: User) -> AnyUserView:
-    """One user."""
+    """The view of one user."""
     return (await show_users(node, call, [user]))[0]
 
 
 async def show_me(node: NodePort, user: User) -> UserMeView:
-    """A user to itself."""
+    """The view that a user has of itself."""
     profile = await node.store.profiles.of(user.id)
     return user_me_view(user, node.status(user), node.address, secure=node.secure, profile=profile)
 
 
 async def show_worlds(node: NodePort, worlds: Sequence[World]) -> tuple[WorldView, ...]:
-    """The worlds, in two statements however many they are. Who may see them is settled before."""
+    """Views of worlds, in two queries. The caller's permission must be checked before."""
     ids = [world.id for world in worlds]
     assets = await node.store.assets.of_many(ids)
     images = await node.store.images.of_many(ids)
@@ -78,5 +78,5 @@ async def show_worlds(node: NodePort, worlds: Sequence[World]) -> tuple[WorldVie
 
 
 async def show_world(node: NodePort, world: World) -> WorldView:
-    """One world."""
+    """The view of one world."""
     return (await show_worlds(node, [world]))[0]

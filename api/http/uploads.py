@@ -1,9 +1,8 @@
-"""Files that come in as a request's body: as they are, or as the field `file` of a form.
+"""File uploads: a file as the request's body, or as the field `file` of a form.
 
-Nothing here is held in memory but what is being looked at. Forms are taken apart by
-`python-multipart`, which streams, holds no more than a line of a part's head, and bounds these.
-(Werkzeug's decoder, which is here anyway, adds a byte to a file when the form happens to be cut
-right behind the boundary that ends it.)
+Files are streamed. `python-multipart` parses forms: it streams, and buffers at most one bounded
+header line. (Werkzeug's decoder adds a byte to a file if a chunk ends right behind the boundary
+that ends the file.)
 """
 
 from __future__ import annotations
@@ -28,33 +27,34 @@ from reileta.settings import KIB
 
 FIELD: Final = "file"
 FORM_BYTES: Final = 64 * KIB
-"""What a form may have beside its file: heads, boundaries, other fields."""
+"""Limit of a form without its file: headers, boundaries, other fields."""
 FORM_PARTS: Final = 16
 AT_ONCE: Final = 256
-"""Files that come in at once; each holds about a MiB."""
+"""Uploads at once; each takes about 1 MiB of memory."""
 AT_ONCE_EACH: Final = 32
-"""Files of one user that come in at once."""
+"""Uploads at once per user."""
 AT_ONCE_EACH_ADDRESS: Final = 64
-"""Files from one address that come in at once."""
+"""Uploads at once per address."""
 FREE_FOR_USER: Final = 8
 FREE_FOR_ADDRESS: Final = 4
-"""A user has at most one eighth of the places that are free, an address at most one quarter: the
-fewer are free, the fewer more those get who have many."""
+"""A user gets another slot only while its slots times 8 are fewer than the free ones; an address,
+its slots times 4. So the limits shrink as slots become scarce."""
 RETRY_AFTER_S: Final = 5.0
 
 _quiet = logging.getLogger("reileta.forms")
 _quiet.setLevel(logging.CRITICAL)
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 _RAW: Final = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
-"""What clients call a body that they say nothing about: curl has the last of these by default."""
+"""Content types that clients send without knowing the type of the file: the last is curl's
+default."""
 
 
 class UploadSlots:
-    """How many files come in now: in all, of each user, and from each address. Over the limits,
-    askers are sent away, for every one of them holds memory and time.
+    """Limits uploads at once: in all, per user and per address. Over the limits, uploads are
+    refused.
 
-    The limits of users and addresses shrink as places get scarce: a few users can't take all of
-    them, and one that has none yet gets one as long as there is any.
+    The limits per user and address shrink as slots become scarce. So a few users can't take all
+    slots, and a user without an upload gets a slot as long as one is free.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class UploadSlots:
         self._networks: Counter[str] = Counter()
 
     @contextmanager
-    def place(self, user_id: str, ip: str) -> Iterator[None]:
-        """A place for one file. Raises Overloaded."""
-        where = network(ip)
-        if not self._has_place(user_id, where):
+    def slot(self, user_id: str, ip: str) -> Iterator[None]:
+        """A slot for one upload. Raises Overloaded if there is none."""
+        address = network(ip)
+        if not self._has_slot(user_id, address):
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
-        counted = ((self._users, user_id), (self._networks, where))
+        counted = ((self._users, user_id), (self._networks, address))
         for counter, key in counted:
             counter[key] += 1
         try:
@@ -87,9 +87,9 @@ class UploadSlots:
                 if not counter[key]:
                     del counter[key]
 
-    def _has_place(self, user_id: str, where: str) -> bool:
+    def _has_slot(self, user_id: str, address: str) -> bool:
         free = self._at_once - self._users.total()
-        of_user, of_network = self._users[user_id], self._networks[where]
+        of_user, of_network = self._users[user_id], self._networks[address]
         return (
             of_user < self._each
             and of_network < self._each_address
@@ -98,41 +98,41 @@ class UploadSlots:
         )
 
 
-Sink: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
-"""Where the bytes of a file go, as they come."""
+WriteChunk: TypeAlias = Callable[[bytes | bytearray | memoryview], Awaitable[None]]
+"""Called with each chunk of a file as it arrives."""
 
 
 async def receive(
     call: RequestContext,
-    sink: Sink,
+    write: WriteChunk,
     limit_bytes: int,
     invalid: type[InvalidInput],
     *,
     kind: str | None = None,
 ) -> None:
-    """Takes in the file that a request brings, of at most so many bytes.
+    """Receives the file of a request, of at most `limit_bytes`.
 
-    The client may take hours. So the call is renewed afterwards (`RequestContext.renew`): the
-    handler judges what the asker may do before, and again with what follows.
+    An upload can take hours. So the call is renewed afterwards (`RequestContext.renew`): the
+    handler must check permissions before this, and again afterwards.
 
     Args:
-        kind: the content type that the file must have, if it says one; None: any.
-        invalid: the error for a form that is none, or has no file.
+        write: receives each chunk of the file. Its errors pass through.
+        kind: the content type that the file must have, if the request names one; None: any.
+        invalid: the error for an invalid form, or one without a file.
 
     Raises:
-        MediaTypeUnsupported: the body is compressed, or says to be something else.
+        MediaTypeUnsupported: the body is compressed, or has another content type.
         PayloadTooLarge, RequestTimedOut: as `ReceivedBody.chunks`.
         InvalidInput: `invalid`.
-        CredentialInvalid: the asker's session or token has ended meanwhile.
-        And what `sink` raises.
+        CredentialInvalid: the caller's session or token has ended during the upload.
     """
-    await _receive(call.request, sink, limit_bytes, invalid, kind)
+    await _receive(call.request, write, limit_bytes, invalid, kind)
     await call.renew()
 
 
 async def _receive(
     request: Request,
-    sink: Sink,
+    write: WriteChunk,
     limit_bytes: int,
     invalid: type[InvalidInput],
     kind: str | None,
@@ -141,54 +141,56 @@ async def _receive(
     assert isinstance(body, ReceivedBody)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise MediaTypeUnsupported.field("Content-Encoding", "must be identity")
-    said = request.mimetype
-    if said == "multipart/form-data":
+    content_type = request.mimetype
+    if content_type == "multipart/form-data":
         boundary = _boundary(request, invalid)
-        await _receive_form(body.chunks(limit_bytes + FORM_BYTES), boundary, sink, invalid)
-    elif said.startswith("multipart/") or (kind is not None and said not in _RAW | {kind}):
+        await _receive_form(body.chunks(limit_bytes + FORM_BYTES), boundary, write, invalid)
+    elif content_type.startswith("multipart/") or (
+        kind is not None and content_type not in _RAW | {kind}
+    ):
         raise MediaTypeUnsupported.field(
             "Content-Type", f"must be {kind or 'the type of the file'} or multipart/form-data"
         )
     else:
         async for chunk in body.chunks(limit_bytes):
-            await sink(chunk)
+            await write(chunk)
 
 
 async def receive_whole(
     call: RequestContext, limit_bytes: int, invalid: type[InvalidInput], *, kind: str
 ) -> bytes:
-    """As `receive`, for a file that is small enough to be held."""
+    """As `receive`, for a file that fits into memory. Returns the file."""
     data = bytearray()
 
-    async def keep(chunk: bytes | bytearray | memoryview) -> None:
+    async def append(chunk: bytes | bytearray | memoryview) -> None:
         data.extend(chunk)
         if len(data) > limit_bytes:
             raise PayloadTooLarge.field(FIELD, f"must be at most {limit_bytes} bytes")
 
-    await receive(call, keep, limit_bytes, invalid, kind=kind)
+    await receive(call, append, limit_bytes, invalid, kind=kind)
     return bytes(data)
 
 
 def _boundary(request: Request, invalid: type[InvalidInput]) -> bytes:
     boundary = request.mimetype_params.get("boundary", "")
     if _BOUNDARY.fullmatch(boundary) is None:
-        raise invalid.field("Content-Type", "must name a boundary, of 1 to 70 characters")
+        raise invalid.field("Content-Type", "must have a boundary of 1 to 70 characters")
     return boundary.encode("ascii")
 
 
 async def _receive_form(
-    chunks: Chunks, boundary: bytes, sink: Sink, invalid: type[InvalidInput]
+    chunks: Chunks, boundary: bytes, write: WriteChunk, invalid: type[InvalidInput]
 ) -> None:
-    """Takes in the file of a form. Raises `invalid`, also for one that ends before its end."""
+    """Receives the file of a form. Raises `invalid`, also for an incomplete form."""
     form = _Form(boundary, invalid)
     async for chunk in chunks:
-        for data in form.take(bytes(chunk)):
-            await sink(data)
+        for data in form.feed(bytes(chunk)):
+            await write(data)
     form.end()
 
 
 class _Form:
-    """Goes through a form's parts, and gives what is in the one that is the file."""
+    """Parser of a form that returns the data of the field `file`."""
 
     def __init__(self, boundary: bytes, invalid: type[InvalidInput]) -> None:
         self._invalid = invalid
@@ -212,8 +214,8 @@ class _Form:
         )
         self._parser.logger = _quiet
 
-    def take(self, data: bytes) -> list[memoryview]:
-        """What of the file is in the next bytes of the form."""
+    def feed(self, data: bytes) -> list[memoryview]:
+        """The parts of the file in the next bytes of the form."""
         self._data = []
         try:
             self._parser.write(data)
@@ -222,7 +224,7 @@ class _Form:
         return self._data
 
     def end(self) -> None:
-        """There are no more bytes."""
+        """Call at the end of the body. Raises `invalid` if the form is incomplete."""
         if not self._over:
             raise self._broken()
         if not self._seen:
@@ -238,7 +240,7 @@ class _Form:
         disposes = self._name.lower() == b"content-disposition"
         if disposes and parameter_of(bytes(self._value), b"name") == FIELD.encode():
             if self._seen:
-                raise self._invalid.field(FIELD, "is given more than once")
+                raise self._invalid.field(FIELD, "must be given once")
             self._inside = self._seen = True
         self._name.clear()
         self._value.clear()
@@ -251,4 +253,4 @@ class _Form:
         self._over = True
 
     def _broken(self) -> InvalidInput:
-        return self._invalid.field("body", "is no whole multipart form")
+        return self._invalid.field("body", "is not a complete multipart form")

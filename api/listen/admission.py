@@ -1,4 +1,4 @@
-"""Who gets a connection: so many in all, and so many from one address."""
+"""Limits on open connections, in all and per address."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Final
 from api.rate_limits import network
 
 REFUSALS: Final = 64
-"""Connections that are told why they are refused, at once; more are closed without a word."""
+"""Connections at once that get an answer with the reason of their refusal. Others are closed
+without one."""
 REFUSALS_PER_ADDRESS: Final = 4
 
 
 class Verdict(enum.Enum):
-    """What becomes of a new connection."""
+    """The decision about a new connection."""
 
     ADMITTED = enum.auto()
     FULL = enum.auto()
-    """The server has as many as it takes. The client is told to come back."""
+    """The server is full. Requests are answered with 503 and `Retry-After`."""
     OVER_SHARE = enum.auto()
-    """Its address has as many as one may have. The client is told so."""
+    """Its address has too many connections. Requests are answered with 429."""
     DROPPED = enum.auto()
-    """It is closed at once: too many are being told already."""
+    """Closed at once, because too many refused connections are open already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place that a connection takes until it is given back with `Admission.leave`."""
+    """The slot of a connection. Give it back with `Admission.leave`."""
 
     verdict: Verdict
     network: str
@@ -38,8 +39,8 @@ class Admission:
     """Counts the open connections.
 
     Args:
-        total: how many may be open at once.
-        per_address: how many of those from one address, or one /64 of IPv6; None for any number.
+        total: limit of open connections.
+        per_address: limit per address, or per /64 of IPv6; None for no limit.
     """
 
     def __init__(self, total: int, per_address: int | None) -> None:
@@ -48,15 +49,15 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self.admitted = 0
-        """Connections that were admitted and are open."""
+        """Number of open connections that were admitted."""
         self._refusals = 0
 
     def __len__(self) -> int:
-        """How many connections hold a place, refused ones with them."""
+        """Number of connections with a slot, including refused ones."""
         return self.admitted + self._refusals
 
     def enter(self, address: str) -> Slot:
-        """Gives a new connection its place."""
+        """Gives a new connection a slot, and decides whether it is admitted."""
         key = network(address)
         if self._per_address is not None and self._open[key] >= self._per_address:
             return self._refuse(Verdict.OVER_SHARE, key)
@@ -74,7 +75,7 @@ class Admission:
         return Slot(verdict, key)
 
     def leave(self, slot: Slot) -> None:
-        """Takes the place back. Once for each `enter`."""
+        """Gives the slot back. Call it once for each `enter`."""
         match slot.verdict:
             case Verdict.ADMITTED:
                 self.admitted -= 1

@@ -1,4 +1,4 @@
-"""The bytes of a connection, plain or TLS, and when its client has gone."""
+"""Byte streams of connections, plain or TLS, and hang-up detection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from api.listen.timeouts import PROGRESS_BYTES, Deadline, Timeouts
 from reileta.settings import KIB
 
 RECEIVE_BYTES: Final = 64 * KIB
-"""Read at a time, at most."""
+"""Limit of one read."""
 RECORD_BYTES: Final = 16 * KIB
-"""Read at a time below TLS: what one record holds."""
+"""Limit of one read below TLS: the data of one record."""
 SPARE_RECORD_BYTES: Final = 64 * KIB
 RECORD_RATIO: Final = 32
-"""A record of one byte has 23. More than this, and the spare bytes, is a flood of empty ones."""
+"""Bytes of TLS per byte of data, beyond `SPARE_RECORD_BYTES`. A record of one byte has 23 bytes, so
+a higher ratio is a flood of empty records."""
 GOODBYE_S: Final = 1.0
-"""How long the `close_notify` of TLS may take to be sent."""
+"""Time limit for sending the `close_notify` of TLS."""
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -31,10 +32,10 @@ class ClientGone(Exception):
 
 
 class ByteStream(ABC):
-    """One connection's bytes. One task reads and, at the same time, one may write.
+    """The bytes of a connection. One task may read while another one writes.
 
-    `deadline` is set while `send` waits for the client to read; whoever waits for `receive` sets
-    it to what the wait is worth.
+    `send` sets `deadline` while it waits for the client to read. The caller of `receive` sets it
+    while it waits for the client to send.
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
@@ -47,7 +48,7 @@ class ByteStream(ABC):
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """What has come; empty at the end, whether the client closed or the connection broke."""
+        """The next data; empty when the client has closed or the connection broke."""
 
     @abstractmethod
     async def send(self, data: bytes) -> None:
@@ -58,21 +59,21 @@ class ByteStream(ABC):
 
     @abstractmethod
     async def end(self) -> None:
-        """Says that nothing more will be sent. The client may still be sending."""
+        """Closes this side for sending. The client may still send."""
 
     @abstractmethod
     async def finish(self) -> None:
-        """Closes the connection as its protocol says."""
+        """Closes the connection cleanly; with TLS, sends `close_notify`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Closes the connection at once; once more does nothing."""
+        """Closes the connection at once. Calling it again does nothing."""
 
 
 class PlainStream(ByteStream):
-    """A TCP connection, straight on its non-blocking socket.
+    """A TCP connection, directly on its non-blocking socket.
 
-    Trio's socket object would try, wait and check for cancellation on every call.
+    Trio's socket object costs more: each of its calls checks for cancellation.
     """
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
@@ -90,7 +91,7 @@ class PlainStream(ByteStream):
             return await self._receive_later()
         except OSError:
             return b""
-        # A client that always has something there must not keep the others waiting.
+        # A client that always has data ready must not keep other tasks waiting.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
@@ -145,7 +146,7 @@ class PlainStream(ByteStream):
             self.socket.close()
 
     def release(self) -> socket.socket:
-        """Gives the socket up, for another owner; this stream is over."""
+        """Hands the socket over to a new owner. This stream is closed afterwards."""
         owned, self.socket = self.socket, _CLOSED
         return owned
 
@@ -155,17 +156,17 @@ _CLOSED.close()
 
 
 class TlsTransport(trio.abc.Stream):
-    """The TCP connection below TLS, of which as much is read at a time as one record holds, and no
-    more than its data is worth.
+    """The TCP connection below TLS, which bounds records without data.
 
-    Records that carry no data (key updates, empty ones) are taken apart within one read of the TLS
-    stream, however many of them there are.
+    The TLS stream processes any number of records without data (key updates, empty ones) within
+    one read. So this class takes a turn for each record, and breaks the connection if its records
+    carry too little data (`RECORD_RATIO`).
     """
 
     def __init__(self, stream: trio.SocketStream, take_turn: Callable[[], Awaitable[None]]) -> None:
         self.socket = stream.socket
         self.data_bytes = 0
-        """What came out of the records, as their owner counts it."""
+        """Bytes of data in the records so far. `TlsData` counts them."""
         self._stream = stream
         self._take_turn = take_turn
         self._record_bytes = 0
@@ -179,17 +180,17 @@ class TlsTransport(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self.socket.fileno() < 0:
             raise trio.ClosedResourceError
-        # The turn first: a reader that is cancelled while it waits for it must lose nothing.
+        # Take the turn before reading: a reader that is cancelled in between must not lose data.
         await trio.lowlevel.wait_readable(self.socket)
         await self._take_turn()
         data = await self._stream.receive_some(RECORD_BYTES)
         self._record_bytes += len(data)
         if self._record_bytes > SPARE_RECORD_BYTES + RECORD_RATIO * self.data_bytes:
-            raise trio.BrokenResourceError("more of TLS than it carries")
+            raise trio.BrokenResourceError("too many TLS records without data")
         return data
 
     async def send_eof(self) -> None:
-        """Ends this side of the connection below TLS."""
+        """Closes this side of the TCP connection for sending."""
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
@@ -197,7 +198,7 @@ class TlsTransport(trio.abc.Stream):
 
 
 class TlsData(trio.abc.Stream):
-    """What TLS carries, counted for its `TlsTransport`."""
+    """The data of a TLS stream, counted for its `TlsTransport`."""
 
     def __init__(self, tls: trio.SSLStream[TlsTransport]) -> None:
         self._tls = tls
@@ -224,7 +225,7 @@ class TlsStream(ByteStream):
         super().__init__(timeouts)
         self.stream = stream
         self.data = TlsData(stream)
-        """For another owner of the connection."""
+        """The stream for the next owner of the connection."""
 
     @property
     def speaks_http2(self) -> bool:
@@ -251,8 +252,8 @@ class TlsStream(ByteStream):
         self.deadline.clear()
 
     async def end(self) -> None:
-        # TLS itself can't close one side alone; where the connection's end is a part of an answer's
-        # meaning, clients of HTTPS take that of TCP.
+        # TLS can't close one side. Where the end of the connection ends an answer, HTTPS clients
+        # accept the end of TCP.
         with suppress(*_BROKEN, trio.BusyResourceError):
             await self.stream.transport_stream.send_eof()
 
@@ -265,40 +266,40 @@ class TlsStream(ByteStream):
 
 
 class HangupWatch:
-    """Tells connections that their clients closed or vanished, while nobody reads from them.
+    """Detects that clients have hung up, also while nothing reads from their connections.
 
-    A handler works while its connection's task waits for it, so nobody would notice. One epoll for
-    all connections, edge-triggered, costs a connection two system calls in its whole life.
+    Nothing reads while a handler works. One edge-triggered epoll for all connections costs each
+    connection two system calls in all.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._tell: dict[int, Callable[[bool], None]] = {}
+        self._callbacks: dict[int, Callable[[bool], None]] = {}
 
     def __len__(self) -> int:
-        return len(self._tell)
+        return len(self._callbacks)
 
-    def add(self, descriptor: int, tell: Callable[[bool], None]) -> None:
-        """Calls `tell` once the client has closed its side (False), or the connection is broken
-        (True)."""
-        self._tell[descriptor] = tell
+    def add(self, descriptor: int, callback: Callable[[bool], None]) -> None:
+        """Calls `callback` with False when the client has closed its side, and with True when the
+        connection is broken."""
+        self._callbacks[descriptor] = callback
         self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLET)
 
     def remove(self, descriptor: int) -> None:
-        """Forgets the connection. Called before the descriptor is closed."""
-        if self._tell.pop(descriptor, None) is not None and not self._epoll.closed:
+        """Stops watching the connection. Call it before the descriptor is closed."""
+        if self._callbacks.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
         """Watches until cancelled."""
-        tell: Callable[[bool], None] | None
+        callback: Callable[[bool], None] | None
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for descriptor, events in self._epoll.poll(0):
-                    tell = self._tell.get(descriptor)
-                    if tell is not None:
-                        tell(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
-                tell = None  # its connection may end while this waits
+                    callback = self._callbacks.get(descriptor)
+                    if callback is not None:
+                        callback(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
+                callback = None  # don't keep the connection alive while this waits
         finally:
             self._epoll.close()

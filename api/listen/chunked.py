@@ -1,7 +1,7 @@
-"""Chunked bodies (RFC 9112, 7.1), as strictly as the RFC writes them.
+"""Strict decoder of chunked bodies (RFC 9112, 7.1).
 
-The parser of heads could do this as well, but does not say where a body ends: and behind it the
-next request begins.
+httptools, which parses request heads, could decode them, but does not tell where a body ends and
+the next request begins.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ from api.listen.request_head import HEAD_LIMIT_BYTES
 _NAME: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*" % (_NAME, _NAME, _QUOTED))
-"""A size and its extensions, without the white space that the RFC would have a recipient take."""
+"""A size and its extensions. White space, which the RFC lets recipients accept, is refused."""
 _LINE_LIMIT: Final = 512
-"""A chunk's size and extensions."""
+"""Bytes of a chunk's size and extensions."""
 _OVERHEAD_BYTES: Final = 64 * 1024
-"""Sizes and extensions may come to so much more than the data."""
+"""Limit of sizes and extensions beyond the bytes of data."""
 CHUNK_COST_BYTES: Final = 32
-"""What each chunk counts as, beside its line: small ones cost us more than they cost the client."""
+"""Overhead counted for each chunk, in addition to its line: small chunks cost the server more than
+the client."""
 CHUNKS_AT_ONCE: Final = 256
-"""Chunks that are taken before others get a turn."""
+"""Chunks that are decoded before other connections get a turn."""
 
 
 class ChunkedError(Exception):
-    """The body is not chunked as RFC 9112 says."""
+    """The body is not chunked correctly."""
 
 
 class ChunkedDecoder:
-    """Takes a chunked body apart, in as many pieces as it comes in. `done` at its end."""
+    """Decodes a chunked body piece by piece. `done` is set at its end."""
 
     def __init__(self) -> None:
         self.done = False
         self.paused = False
-        """`feed` stopped to let others have a turn, and can go on with what is in the buffer."""
+        """`feed` stopped to let others have a turn, and can continue with the buffered data."""
         self._left = 0
-        """Bytes of the present chunk that are still to come."""
+        """Missing bytes of the present chunk."""
         self._after_data = False
-        """The line break behind a chunk's data is next."""
+        """The line break after a chunk's data comes next."""
         self._trailers = False
         self._data_bytes = 0
         self._overhead_bytes = 0
         self._trailer_bytes = 0
 
     def feed(self, buffer: bytearray) -> list[bytes]:
-        """Takes what it can from the buffer's beginning; what lies behind the body stays there.
+        """Decodes and removes data from the buffer's beginning. Data behind the body stays there.
 
         Raises ChunkedError.
         """
@@ -91,7 +92,7 @@ class ChunkedDecoder:
         return data
 
     def _line(self, buffer: bytearray, at: int) -> bytes | None:
-        """The next line without its end; None until it has all come."""
+        """The next line without its end; None if it is incomplete."""
         limit = HEAD_LIMIT_BYTES if self._trailers else _LINE_LIMIT
         end = buffer.find(b"\n", at, at + limit + 2)
         if end < 0:
@@ -103,14 +104,14 @@ class ChunkedDecoder:
         return bytes(buffer[at : end - 1])
 
     def _size(self, line: bytes) -> None:
-        found = _SIZE.fullmatch(line)
-        if found is None:
+        match = _SIZE.fullmatch(line)
+        if match is None:
             raise ChunkedError("a chunk must begin with its size")
-        self._left = int(found[1], 16)
+        self._left = int(match[1], 16)
         self._trailers = not self._left
 
     def _trailer(self, line: bytes) -> None:
-        """Trailers are read and dropped."""
+        """Checks and drops a trailer."""
         if not line:
             self.done = True
             return

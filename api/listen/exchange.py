@@ -1,4 +1,4 @@
-"""One request and its answer, between a connection of any protocol and the application."""
+"""The interface between connections of any HTTP version and the application."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETRY_AFTER_S: Final = 1.0
 
 
 class App(Protocol):
-    """What a connection needs of the application."""
+    """The application, as connections see it."""
 
     config: Any
 
@@ -33,29 +33,29 @@ class App(Protocol):
         ...
 
     def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
-        """The answer to what is not a request that `answer` could take."""
+        """The answer to input that is not a valid request, or that is refused unseen."""
         ...
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application; connections call it for an upgrade to WebSocket alone."""
+        """The ASGI application. Connections call it only for upgrades to WebSocket."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end, and how it was let in."""
+    """The client of a connection, and how it was admitted."""
 
     address: str
     port: int
     server: tuple[str, int]
-    """This server's own address and port, as the client reached it."""
+    """Address and port of this server, as the client reached it."""
     verdict: Verdict = Verdict.ADMITTED
     network: str = ""
-    """What its address is counted as (`api.limits.network`)."""
+    """The key that its address is counted under (`api.rate_limits.network`)."""
 
     @property
     def refusal(self) -> ReiletaError | None:
-        """Why its requests are refused; None when they are not."""
+        """The reason why its requests are refused; None if they are not."""
         match self.verdict:
             case Verdict.FULL | Verdict.DROPPED:
                 return Overloaded(retry_after_s=RETRY_AFTER_S)
@@ -67,7 +67,7 @@ class Peer:
 
 @dataclass(slots=True)
 class Listening:
-    """What all connections of a listening port share."""
+    """The objects that all connections of a listening port share."""
 
     app: App
     settings: Settings
@@ -75,11 +75,10 @@ class Listening:
     turns: Turns = field(default_factory=Turns)
     unsent: Unsent = field(default_factory=Unsent)
     stopping: bool = False
-    """No further requests are taken; those under way are answered."""
+    """The server stops: requests in progress are answered, no further ones are accepted."""
 
     def affordable(self, answer: Answer, peer: Peer, head: RequestHead | None) -> Answer:
-        """The answer; or a refusal, if it would have to wait beyond what may wait for its client's
-        address."""
+        """The answer; or a refusal if too many unsent answers wait for the client's address."""
         if self.unsent.may_send(peer.network, answer.body):
             return answer
         line = "" if head is None else request_line_of(head.target)
@@ -91,14 +90,14 @@ class Listening:
 
 
 class HttpConnection(Protocol):
-    """A connection that speaks HTTP, as its server sees it."""
+    """A connection that speaks HTTP, as the server sees it."""
 
     scope: trio.CancelScope
-    """Cancelled to end it, whatever any of its tasks waits for."""
+    """Cancel it to end the connection and all of its tasks."""
 
     @property
     def expires_at(self) -> float:
-        """When it is given up (Trio's seconds)."""
+        """When the connection is closed for inactivity (Trio's clock, in seconds)."""
         ...
 
     def hung_up(self, broken: bool) -> None:
@@ -106,12 +105,12 @@ class HttpConnection(Protocol):
         ...
 
     def drain(self) -> None:
-        """Has it end once the requests under way are answered."""
+        """Makes it end when the requests in progress are answered."""
         ...
 
 
 def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedRequest:
-    """The application's request. Its body is to be fed."""
+    """Makes the application's request. The caller must feed its body."""
     config = listening.app.config
     scheme = listening.scheme
     raw = head.path
@@ -143,14 +142,14 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
 
 
 class ReceivedHeaders(Headers):
-    """Headers that were checked while they were parsed, and need not be again."""
+    """Headers that were checked by the parser, and are not checked again."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._list = pairs
 
 
 def headers_of(head: RequestHead, peer: Peer) -> Headers:
-    """The headers as Quart names them."""
+    """The headers with names as in Quart."""
     pairs = [("Remote-Addr", peer.address)]
     pairs += [(_title(name), value.decode("latin-1")) for name, value in head.headers]
     return ReceivedHeaders(pairs)
@@ -163,4 +162,4 @@ def _title(name: bytes) -> str:
 
 
 async def _no_push(path: str, headers: Headers) -> None:
-    """Server push is not offered."""
+    """Does nothing: server push is not supported."""

@@ -1,9 +1,8 @@
-"""The frames of HTTP/2 as they come in: whole ones, and no more of them than is fair.
+"""Reader of HTTP/2 frames that limits their size and rate.
 
-`h2` looks at a frame once all of it is there, whatever its length says, and decodes a header block
-once its last fragment has come. Settings, pings, resets, priorities and empty data cost this side
-more than they cost the client, and the protocol puts no bound on them. So each frame's header is
-looked at here first.
+`h2` buffers a frame of any length until it is complete, and a header block until its last fragment.
+Settings, pings, resets, priorities and empty data cost the server more than the client, and the
+protocol does not limit them. So this reader checks the header of each frame before h2 gets it.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ from api.listen.request_head import HEAD_LIMIT_BYTES
 from reileta.settings import KIB
 
 BURST: Final = 500
-"""Frames at once."""
+"""Frames that a client may send at once."""
 PER_S: Final = 50
-"""Frames a second, in the long run, beside those that were credited."""
+"""Frames per second in the long run, in addition to the credit."""
 BANK: Final = 4096
-"""Frames of credit that are kept: for what a client has yet to say of the data that is on its way
-to it, which is as much as its window holds."""
+"""Limit of the credit: window updates for all data that can be on its way to a client."""
 FULL_BYTES: Final = 512
-"""A frame of data of this size or more is counted by flow control alone."""
+"""Data frames of this size or more are not counted, because flow control limits them."""
 FRAME_LIMIT_BYTES: Final = 16 * KIB
-"""Of a frame's payload: the default of SETTINGS_MAX_FRAME_SIZE, which this side does not change."""
+"""Limit of a frame's payload: the default of SETTINGS_MAX_FRAME_SIZE."""
 SETTINGS_LIMIT: Final = 32
 """Settings in one frame; the protocol knows seven."""
 TABLE_UPDATES: Final = 2
-"""Changes of the decoder's table at the beginning of a header block (RFC 7541, 4.2)."""
+"""Table size updates at the beginning of a header block (RFC 7541, 4.2)."""
 _HEADER_BYTES: Final = 9
 _SETTING_BYTES: Final = 6
 _END_HEADERS: Final = 0x4
@@ -41,7 +39,7 @@ _PRIORITY: Final = 0x20
 
 
 class FrameType(enum.IntEnum):
-    """RFC 9113, 6."""
+    """Frame types (RFC 9113, 6)."""
 
     DATA = 0
     HEADERS = 1
@@ -56,11 +54,11 @@ class FrameType(enum.IntEnum):
 
 
 _IGNORED: Final = frozenset({FrameType.PRIORITY})
-"""Read and dropped, as are those of unknown types."""
+"""Types that are read and dropped, like unknown ones."""
 
 
 class FrameRefused(Exception):
-    """The connection is to end with `code`."""
+    """The connection must end with `code`."""
 
     def __init__(self, code: ErrorCodes) -> None:
         super().__init__(code)
@@ -69,8 +67,8 @@ class FrameRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A whole frame. `data` is its header and payload; `ends_headers` says that a request's headers
-    are complete with it."""
+    """A complete frame. `data` is its header and payload; `ends_headers` means that it completes
+    the headers of a request."""
 
     type: int
     data: bytes
@@ -78,9 +76,9 @@ class Frame:
 
 
 class FrameReader:
-    """Cuts what comes in into frames, from behind the preface on, and counts them.
+    """Checks the preface, splits the data behind it into frames, and counts them.
 
-    It holds one frame that is not complete, at most.
+    It buffers at most one incomplete frame.
     """
 
     __slots__ = ("_at", "_block_bytes", "_block_open", "_buffer", "_counted", "_preface", "_spent")
@@ -88,27 +86,27 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._preface = len(PREFACE)
-        """Bytes of the preface that are still to come."""
+        """Missing bytes of the preface."""
         self._counted = False
-        """The frame at the buffer's beginning was looked at, and is not complete."""
+        """The incomplete frame at the buffer's beginning was checked and counted."""
         self._block_open = False
         self._block_bytes = 0
         self._spent = 0.0
         self._at = 0.0
 
     def allow(self, frames: int) -> None:
-        """Credits so many frames."""
+        """Adds credit for that number of frames."""
         self._spent = max(-float(BANK), self._spent - frames)
 
     def feed(self, data: bytes) -> None:
-        """Takes what came in. All whole frames are to be taken out before more is fed."""
+        """Adds received data. Call `next` until it returns None before you feed more."""
         self._buffer += data
 
     def next(self, now: float) -> Frame | None:
-        """The next whole frame that means something; None when more must come.
+        """The next complete frame; None if more data is needed. Ignored types are skipped.
 
         Args:
-            now: seconds.
+            now: the present time in seconds, of any clock.
 
         Raises FrameRefused.
         """
@@ -123,7 +121,7 @@ class FrameReader:
             size = int.from_bytes(buffer[:3], "big")
             kind, flags = buffer[3], buffer[4]
             if not self._counted:
-                self._look(kind, flags, size, now)
+                self._check(kind, flags, size, now)
                 self._counted = True
             if len(buffer) < _HEADER_BYTES + size:
                 return None
@@ -140,8 +138,8 @@ class FrameReader:
             return Frame(kind, data, ends_headers)
         return None
 
-    def _look(self, kind: int, flags: int, size: int, now: float) -> None:
-        """Judges a frame by its header."""
+    def _check(self, kind: int, flags: int, size: int, now: float) -> None:
+        """Checks and counts a frame by its header. Raises FrameRefused."""
         if size > FRAME_LIMIT_BYTES:
             raise FrameRefused(ErrorCodes.FRAME_SIZE_ERROR)
         if self._block_open != (kind == FrameType.CONTINUATION):
@@ -165,8 +163,10 @@ class FrameReader:
 
 
 def _table_updates(frame: bytes, flags: int) -> int:
-    """How many changes of the decoder's table a header block begins with: each costs the decoder as
-    much as a header, and counts as none. Counts no further than one over the limit."""
+    """Number of table size updates at the beginning of a header block, up to one over the limit.
+
+    Each costs the decoder as much as a header, but is not counted as one.
+    """
     at = _HEADER_BYTES + bool(flags & _PADDED) + (5 if flags & _PRIORITY else 0)
     updates = 0
     while at < len(frame) and frame[at] & 0xE0 == 0x20 and updates <= TABLE_UPDATES:

@@ -1,8 +1,8 @@
-"""A connection that speaks HTTP/1.1 or HTTP/1.0, and its upgrade to WebSocket.
+"""HTTP/1.1 and HTTP/1.0 connections.
 
-One task owns the connection. It reads a head, has the application answer, writes the answer, and
-reads the next head; a body is read by the handler itself, when it asks for more. So nothing is
-read that nobody waits for, and cancelling `scope` ends everything, whatever it waits for.
+One task owns the connection. It reads a head, calls the application, writes the answer, and reads
+the next head. The handler reads the body itself when it needs more. So nothing is read ahead, and
+cancelling `scope` ends everything.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from reileta.errors import MessageInvalid, Overloaded, ReiletaError
 from reileta.settings import KIB, MIB
 
 LEFT_OVER_BYTES: Final = 64 * KIB
-"""The rest of a body that nobody read is waited for if it is at most so long; otherwise the
-connection ends after the answer."""
+"""If the handler did not read the whole body, a rest of at most this length is received and
+dropped. If the rest is longer, the connection ends after the answer."""
 COUNTED_BYTES: Final = 16 * KIB
-"""A smaller answer is not counted among what waits for clients: a connection has one at a time."""
+"""Smaller answers are not counted in `Unsent`: a connection has one at a time."""
 LEFT_OVER_S: Final = 0.5
 LINGER_BYTES: Final = 8 * MIB
-"""What a client may still send to a connection that ends, before it is reset."""
+"""Bytes that a client may still send to a connection that ends, before it is reset."""
 BLANK_LINES: Final = 8
-"""Passed over before a request (RFC 9112, 2.2)."""
+"""Blank lines that are skipped before a request (RFC 9112, 2.2)."""
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -42,16 +42,16 @@ _STATUS_LINES: Final = {
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client that knows to speak HTTP/2 begins with."""
+"""The first bytes of a client that speaks HTTP/2."""
 
 
 class Http1Connection:
-    """One connection. `run` serves it to its end, or up to an upgrade."""
+    """One connection. `run` serves it until it ends or is upgraded."""
 
     def __init__(self, listening: Listening, stream: ByteStream, peer: Peer) -> None:
         self.scope = trio.CancelScope()
         self.buffer = bytearray()
-        """What has come and was not taken yet."""
+        """Received data that was not parsed yet."""
         self._listening = listening
         self._timeouts = listening.timeouts
         self._stream = stream
@@ -59,35 +59,35 @@ class Http1Connection:
         self._peer = peer
         self._answering = False
         self._handling = False
-        """The application is at work on the answer."""
+        """The application is working on the answer."""
         self._hung_up = False
         self._first = True
-        # The body of the request under way
+        # The body of the present request
         self._to_come = 0
         self._chunks: ChunkedDecoder | None = None
         self._body: ReceivedBody | None = None
         self._starved = False
-        """The buffer holds the beginning of a line, and more must come."""
+        """The buffer holds an incomplete line, so more data is needed."""
         self._paced_bytes = 0
         self._waited_s = 0.0
         self._continue = False
         self._broken = False
 
-    # What the server asks ----------------------------------------------------------------------
+    # Called by the server ----------------------------------------------------------------------
 
     @property
     def expires_at(self) -> float:
-        """When the connection is given up (Trio's seconds)."""
+        """When the connection is closed for inactivity (Trio's clock, in seconds)."""
         return self._deadline.at
 
     def drain(self) -> None:
-        """Ends it now, or after the answer under way. `Listening.stopping` is set by then."""
+        """Ends it now, or after the present answer. Set `Listening.stopping` before."""
         if not self._answering:
             self.scope.cancel()
 
     def hung_up(self, broken: bool) -> None:
-        """The client has closed its side, or the connection is broken: a handler is given a
-        moment to answer a client that still reads."""
+        """The client has closed its side, or the connection is broken (`broken`). If the client may
+        still read, the handler gets a short time to answer."""
         self._hung_up = True
         if self._answering:
             if broken:
@@ -95,15 +95,15 @@ class Http1Connection:
             elif self._handling:
                 self._deadline.limit(self._timeouts.half_closed_s)
 
-    # Its life ----------------------------------------------------------------------------------
+    # Main loop ---------------------------------------------------------------------------------
 
     async def run(self) -> RequestHead | None:
-        """Serves requests until the connection ends (None), or one asks for an upgrade to
-        WebSocket, or is the preface of HTTP/2 (`version` is `2`); that one is returned."""
+        """Serves requests until the connection ends, and returns None. Returns the head of a
+        request for an upgrade to WebSocket, or of the preface of HTTP/2 (`version` is `2`)."""
         try:
             return await self._run()
         finally:
-            self._body = None  # which refers to this connection
+            self._body = None  # break the reference cycle
 
     async def _run(self) -> RequestHead | None:
         self._deadline.set(self._timeouts.head_s)
@@ -140,7 +140,7 @@ class Http1Connection:
         buffer = self.buffer
         parser: HeadParser | None = None
         fed = blank = 0
-        begun = self._first  # its time is the connection's, from the beginning
+        begun = self._first  # the time for the first head runs from the connection's beginning
         if buffer and not begun:
             self._deadline.set(self._timeouts.head_s)
             begun = True
@@ -180,7 +180,7 @@ class Http1Connection:
         return self._first and self._listening.settings.http2
 
     async def _exchange(self, head: RequestHead) -> bool:
-        """Answers one request; whether the connection serves a further one."""
+        """Answers one request. Returns whether the connection can serve another one."""
         self._deadline.clear()
         self._first = False
         self._answering = self._handling = True
@@ -212,7 +212,7 @@ class Http1Connection:
         return keep_alive
 
     async def _refuse(self, error: ReiletaError, target: str) -> None:
-        """Answers what is not a request, or one that is refused before it is looked at."""
+        """Answers input that is not a valid request, or a request that is refused unseen."""
         self._deadline.clear()
         line = request_line_of(target)
         answer = self._listening.app.refuse(error, line, self._peer.address)
@@ -222,8 +222,8 @@ class Http1Connection:
             return
 
     async def _linger(self) -> None:
-        """Lets the client read the answer: closing at once, with something of the client's unread,
-        would reset the connection, and the answer would be lost."""
+        """Waits until the client has read the answer. Closing a socket with unread data resets the
+        connection, and the answer would be lost."""
         discarded = len(self.buffer)
         self.buffer.clear()
         self._deadline.clear()
@@ -253,7 +253,8 @@ class Http1Connection:
     async def _receive_body(self) -> None:
         """Waits for more of the body, for the handler that reads it.
 
-        Raises MessageInvalid when it is not valid; a client that has gone cancels the handler.
+        Raises MessageInvalid if the body is not valid. If the client has gone, this cancels the
+        handler.
         """
         if self._starved or not self.buffer:
             data = await self._more_of_body()
@@ -267,7 +268,7 @@ class Http1Connection:
         self._take_body()
 
     async def _more_of_body(self) -> bytes:
-        """What comes next; empty when the client has gone. It must make progress."""
+        """The next data; empty when the client has gone. The client must make progress."""
         if self._continue:
             self._continue = False
             try:
@@ -287,7 +288,7 @@ class Http1Connection:
         return data
 
     def _take_body(self) -> None:
-        """Passes on what of the buffer belongs to the body."""
+        """Moves the buffered data of the body from the buffer to the body."""
         body = self._body
         assert body is not None
         if self._chunks is not None:
@@ -309,7 +310,8 @@ class Http1Connection:
             body.set_complete()
 
     async def _left_over(self) -> bool:
-        """Whether the rest of a body that nobody read has come; a short one is waited for."""
+        """Receives and drops the unread rest of a body, if it is short. Returns whether the whole
+        body has been received."""
         body = self._body
         if body is None or self._broken or self._continue:
             return False
@@ -328,7 +330,7 @@ class Http1Connection:
     # Answers -----------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
-        """Writes an answer; whether the connection may go on. Raises ClientGone."""
+        """Writes an answer. Returns whether the connection stays open. Raises ClientGone."""
         network, unsent = self._peer.network, self._listening.unsent
         status, body = answer.status, answer.body
         bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
@@ -381,12 +383,12 @@ class Http1Connection:
         if chunked:
             await self._stream.send(b"0\r\n\r\n")
         elif length is not None and sent != length:
-            raise ClientGone  # all that can be said of an answer that is not what it promised
+            raise ClientGone  # the body has the wrong length: only closing tells the client
         return keep_alive
 
 
 class _Date:
-    """The value of the `Date` header, made once a second."""
+    """The value of the `Date` header, cached for a second."""
 
     def __init__(self) -> None:
         self._second = 0

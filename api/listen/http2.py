@@ -1,13 +1,13 @@
-"""A connection that speaks HTTP/2, on the sans-I/O `h2`, with bounds that h2 leaves to its user.
+"""HTTP/2 connections, on the sans-I/O library `h2`.
 
-A connection has three kinds of tasks, all in one nursery under `scope`: one reads, one writes, and
-one answers each request. Nothing of a body is held beyond the windows of flow control: a client
-that sends is told of room when its handler has taken what came, and an answer is read from its file
-as the client makes room for it. Frames that carry nothing are counted, and cost a client that sends
-too many its connection.
+A connection has three kinds of tasks, in one nursery under `scope`: one reads, one writes, and one
+answers each request. Flow control bounds memory: a client gets room to send when the handler has
+taken its data, and the body of an answer is read from its file as the client makes room. This
+module adds the limits that h2 leaves to its user. A client that sends too many frames without data
+loses its connection.
 
-WebSockets over HTTP/2 (RFC 8441) are not offered, and neither are server push and the upgrade from
-HTTP/1.1 (`h2c`).
+WebSockets over HTTP/2 (RFC 8441), server push and the upgrade from HTTP/1.1 (`h2c`) are not
+supported.
 """
 
 from __future__ import annotations
@@ -48,34 +48,34 @@ from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.settings import KIB
 
 STREAMS: Final = 100
-"""Requests of one connection at once, as clients are told; many take as many for granted."""
+"""Concurrent requests of a connection, as announced. Many clients assume at least 100."""
 STREAMS_TAKEN: Final = 200
-"""Those that are taken: one whose answer has been sent counts here for a moment longer than with
-its client. One more is refused, and may be sent anew."""
+"""Concurrent requests that are accepted. A finished request counts here a moment longer than at the
+client. Further requests are refused, and the client may send them again."""
 STREAMS_LIMIT: Final = 1_000
-"""Requests at once that end the connection."""
+"""Number of concurrent requests at which the connection is closed."""
 STREAM_WINDOW_BYTES: Final = 128 * KIB
-"""What a client may send of one body before its handler has taken it."""
+"""Bytes of one body that a client may send before the handler has taken them."""
 CONNECTION_WINDOW_BYTES: Final = 512 * KIB
 """The same for all bodies of a connection together."""
 _DEFAULT_WINDOW_BYTES: Final = 65_535
 _ENTRY_BYTES: Final = 32
-"""What RFC 9113, 6.5.2 adds to each header's size."""
+"""Bytes that RFC 9113, 6.5.2 adds to each header's size."""
 FRAMES_A_STEP: Final = 16
-"""Frames that carry no request and are taken in one step."""
+"""Frames, other than requests, that are processed per turn."""
 TABLE_BYTES: Final = 4 * KIB
-"""Of the table by which answers' headers are compressed, whatever a client would allow: it is
-searched from one end to the other."""
+"""Limit of the table that compresses the headers of answers, even if the client allows more: the
+library searches the whole table."""
 SMALL_BYTES: Final = 256
-"""Room for less than this, and not for the rest, is not worth a frame."""
+"""If the window is smaller than this, and than the rest of the data, no frame is sent."""
 CHUNK_BYTES: Final = 16 * KIB
 ANSWER_CREDIT: Final = 4
-"""Frames that a client may send for each request that was answered: of the request itself, and what
-its libraries say of windows and settings meanwhile."""
+"""Frames that a client may send for each answered request: the request itself, window updates and
+settings."""
 DATA_CREDIT: Final = 2
-"""The same for each frame of data that it was sent: most clients make room with two frames each.
-Frames so small that `FrameReader` would count them give none, or a client that makes room for
-single bytes could send as many as it liked."""
+"""Frames that a client may send for each data frame it receives: most clients send two window
+updates. Data frames that are smaller than `FULL_BYTES` give no credit, so that a client with tiny
+windows can't earn any number of frames."""
 
 _log = structlog.get_logger()
 
@@ -105,33 +105,33 @@ class Stream:
         self.body: ReceivedBody | None = None
         self.expects_continue = False
         self.held_bytes = 0
-        """Bytes of the body whose room the client has not been given back."""
+        """Bytes of the body that were not acknowledged for flow control yet."""
         self.arrived = trio.Event()
-        """More of the body has come."""
+        """Set when more of the body has arrived."""
         self.arrived_bytes = 0
         self.waited_s = 0.0
-        """Seconds that the handler has waited for `PROGRESS_BYTES` of it."""
+        """Seconds that the handler has waited for the next `PROGRESS_BYTES` of the body."""
         self.room = trio.Event()
-        """The client has made room for more of the answer."""
+        """Set when the client has made room for more of the answer."""
         self.paced_bytes = 0
         self.give_up_at = math.inf
-        """When the client must have read `PROGRESS_BYTES` (Trio's seconds)."""
+        """When the client must have read `PROGRESS_BYTES` (Trio's clock, in seconds)."""
 
 
 class Http2Connection:
     """One connection. `run` serves it to its end.
 
     Args:
-        early: what was read of it already.
+        early: data that was already read from it.
     """
 
     def __init__(
-        self, listening: Listening, transport: ByteStream, peer: Peer, early: bytes
+        self, listening: Listening, byte_stream: ByteStream, peer: Peer, early: bytes
     ) -> None:
         self.scope = trio.CancelScope()
         self._listening = listening
         self._timeouts = listening.timeouts
-        self._transport = transport
+        self._byte_stream = byte_stream
         self._peer = peer
         self._early = early
         self._deadline = Deadline()
@@ -140,50 +140,50 @@ class Http2Connection:
         self._dirty = trio.Event()
         self._written = trio.Event()
         self._ending = trio.Event()
-        """Nothing more is done; what there is to say is written, and then the connection ends."""
+        """The connection ends once the frames in h2's buffer are written."""
         self._reading = trio.CancelScope()
         self._read_over = trio.Event()
         self._leaving = False
-        """The client has said goodbye, and begins no more requests."""
+        """The client has sent GOAWAY, and begins no more requests."""
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.local_settings = _settings(STREAMS)
-        # What is over the limit is refused with 431; what is far over it ends the connection.
+        # Headers over the limit are refused with 431; far over it, h2 ends the connection.
         self._h2.decoder.max_header_list_size = 4 * HEAD_LIMIT_BYTES
 
-    # What the server asks ----------------------------------------------------------------------
+    # Called by the server ----------------------------------------------------------------------
 
     @property
     def expires_at(self) -> float:
-        """When the connection is given up (Trio's seconds)."""
-        return min(self._deadline.at, self._transport.deadline.at)
+        """When the connection is closed for inactivity (Trio's clock, in seconds)."""
+        return min(self._deadline.at, self._byte_stream.deadline.at)
 
     def hung_up(self, broken: bool) -> None:
-        """The reader finds out by itself, except while it waits to write."""
+        """The client has hung up. The reader notices it itself, except while it waits to write."""
         if broken:
             self.scope.cancel()
 
     def drain(self) -> None:
-        """Ends the connection once the requests under way are answered."""
+        """Ends the connection when the requests in progress are answered."""
         if not self._streams:
             self._end(ErrorCodes.NO_ERROR)
 
-    # Its life ----------------------------------------------------------------------------------
+    # Main loop ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serves requests until the connection ends. The transport is closed by its owner."""
+        """Serves requests until the connection ends. Its owner closes the byte stream."""
         try:
             await self._run()
         finally:
-            # h2 is full of references to itself: the collector of cycles would find them much later
-            # than a client can make new ones.
+            # h2 has reference cycles. Clients can make connections faster than the garbage
+            # collector finds these.
             vars(self._h2).clear()
 
     async def _run(self) -> None:
         self._deadline.set(self._timeouts.head_s)
         self._h2.initiate_connection()
-        # h2 would end the connection of a client that begins more requests than it was told that it
-        # may, or before it was told: `_begin` refuses these alone.
+        # h2 would end a connection with more requests than announced, also before the client has
+        # seen the announcement. `_begin` refuses only the requests.
         self._h2.local_settings = _settings(STREAMS_LIMIT)
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _DEFAULT_WINDOW_BYTES)
         async with trio.open_nursery() as tasks:
@@ -195,24 +195,24 @@ class Http2Connection:
                 stream.scope.cancel()
             with trio.move_on_after(self._timeouts.linger_s):
                 await self._flush()
-                await self._flush()  # the first may have waited for what was being written
+                await self._flush()  # the first flush may have waited for an earlier write
                 await self._linger()
             tasks.cancel_scope.cancel()
 
     def _end(self, code: ErrorCodes) -> None:
-        """Says goodbye, and ends the connection."""
-        with suppress(h2.exceptions.ProtocolError):  # it was said already
+        """Sends GOAWAY, and ends the connection."""
+        with suppress(h2.exceptions.ProtocolError):  # it was sent already
             self._h2.close_connection(code)
         self._ending.set()
 
     async def _linger(self) -> None:
-        """Lets the client read the goodbye: closing at once, with something of the client's unread,
-        would reset the connection, and the goodbye would be lost."""
+        """Waits until the client has read GOAWAY. Closing a socket with unread data resets the
+        connection, and GOAWAY would be lost."""
         self._reading.cancel()
         await self._read_over.wait()
-        await self._transport.end()
+        await self._byte_stream.end()
         discarded = 0
-        while discarded < LINGER_BYTES and (data := await self._transport.receive()):
+        while discarded < LINGER_BYTES and (data := await self._byte_stream.receive()):
             discarded += len(data)
             await trio.lowlevel.checkpoint()
 
@@ -226,9 +226,9 @@ class Http2Connection:
     async def _read_all(self, tasks: trio.Nursery) -> None:
         data, self._early = self._early, b""
         if not data:
-            data = await self._transport.receive()
+            data = await self._byte_stream.receive()
         take = self._listening.turns.take
-        self._h2.receive_data(PREFACE)  # which `FrameReader` looks for
+        self._h2.receive_data(PREFACE)  # `FrameReader` has checked and removed it
         taken = 0
         while data:
             self._frames.feed(data)
@@ -241,11 +241,11 @@ class Http2Connection:
             await self._flush()
             if self._ending.is_set():
                 return
-            data = await self._transport.receive()
+            data = await self._byte_stream.receive()
         self.scope.cancel()
 
     def _next_frame(self) -> Frame | None:
-        """The next frame, if it is there and may be."""
+        """The next complete frame; None if there is none, or if the connection ends."""
         if self._ending.is_set():
             return None
         try:
@@ -256,7 +256,7 @@ class Http2Connection:
 
     def _take_frame(self, frame: Frame, tasks: trio.Nursery) -> None:
         if frame.type == FrameType.GOAWAY:
-            # h2 would not let the requests under way be answered.
+            # h2 would not let the requests in progress be answered.
             self._leaving = True
             if not self._streams:
                 self._end(ErrorCodes.NO_ERROR)
@@ -264,7 +264,7 @@ class Http2Connection:
         try:
             events = self._h2.receive_data(frame.data)
         except h2.exceptions.ProtocolError:
-            self._ending.set()  # h2 has put the goodbye in place
+            self._ending.set()  # h2 has queued GOAWAY
             return
         for event in events:
             self._handle(event, tasks)
@@ -347,15 +347,15 @@ class Http2Connection:
     # Writing -----------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        """Writes what h2 has to say. The only task that does, so that a request which is cancelled
-        never leaves a frame half written."""
+        """Writes the data that h2 has queued. Only this task writes, so that a cancelled request
+        never leaves an incomplete frame."""
         while True:
             await self._dirty.wait()
             self._dirty = trio.Event()
             data = self._h2.data_to_send()
             if data:
                 try:
-                    await self._transport.send(data)
+                    await self._byte_stream.send(data)
                 except ClientGone:
                     self.scope.cancel()
             written, self._written = self._written, trio.Event()
@@ -363,7 +363,7 @@ class Http2Connection:
             await trio.lowlevel.checkpoint()
 
     async def _flush(self) -> None:
-        """Has what is to be said written, and waits for room: for the client to read."""
+        """Waits until the queued data is written, and so until the client has made room."""
         written = self._written
         self._dirty.set()
         await written.wait()
@@ -374,22 +374,22 @@ class Http2Connection:
         try:
             self._h2.reset_stream(id_, code)
         except h2.exceptions.ProtocolError:
-            return  # it has ended by itself, or with the connection
+            return  # the stream or the connection has ended
         self._dirty.set()
 
     # One request -------------------------------------------------------------------------------
 
     async def _serve(self, stream: Stream, answer: Callable[[], Awaitable[Answer]]) -> None:
-        """Answers one request. Its failure is its own, as is its end."""
+        """Answers one request. If it fails, only its stream is reset."""
 
         async def work() -> None:
             turns = self._listening.turns
             await turns.take(self._peer.network)
             with turns.charged(self._peer.network):
-                made = await answer()
-            # The answer that can't be afforded is not to be held while its refusal waits.
-            made = self._listening.affordable(made, self._peer, stream.head)
-            await self._send(stream, made)
+                result = await answer()
+            # Reuse the variable, so that a refused answer is freed while the refusal waits.
+            result = self._listening.affordable(result, self._peer, stream.head)
+            await self._send(stream, result)
 
         with stream.scope:
             failure = await capture_failure(work)
@@ -398,11 +398,11 @@ class Http2Connection:
                     _log.error(CONNECTION_FAILED, exc_info=failure)
                 self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
         if stream.scope.cancelled_caught:
-            self._reset(stream.id, ErrorCodes.CANCEL)  # unless the client has done so
+            self._reset(stream.id, ErrorCodes.CANCEL)  # does nothing if the client has reset it
         self._finish(stream)
 
     def _finish(self, stream: Stream) -> None:
-        """The request is answered, or reset."""
+        """Cleans up after a request that was answered or reset."""
         del self._streams[stream.id]
         if stream.held_bytes:
             self._acknowledge(stream)
@@ -415,8 +415,8 @@ class Http2Connection:
                 self._deadline.set(self._timeouts.idle_s)
 
     async def _receive_body(self, stream: Stream) -> None:
-        """Waits for more of a body, for the handler that reads it: all that came has been taken,
-        so that the client may send more."""
+        """Waits for more of a body, for the handler that reads it. The handler has taken all data
+        so far, so the client gets room to send more."""
         stream.arrived = trio.Event()
         if stream.expects_continue:
             stream.expects_continue = False
@@ -426,18 +426,18 @@ class Http2Connection:
             self._acknowledge(stream)
             await self._flush()
         began_s = trio.current_time()
-        with trio.move_on_after(self._timeouts.progress_s - stream.waited_s) as patience:
+        with trio.move_on_after(self._timeouts.progress_s - stream.waited_s) as timeout:
             await stream.arrived.wait()
         stream.waited_s += trio.current_time() - began_s
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             stream.scope.cancel()
             await trio.lowlevel.checkpoint()
 
     def _acknowledge(self, stream: Stream) -> None:
-        """Gives the client back the room that the body took."""
+        """Acknowledges the taken data of the body, so that the client gets room to send more."""
         held, stream.held_bytes = stream.held_bytes, 0
         if self._ending.is_set():
-            return  # nothing is said after the goodbye
+            return  # nothing is sent after GOAWAY
         with suppress(h2.exceptions.ProtocolError):  # the stream has ended
             self._h2.acknowledge_received_data(held, stream.id)
 
@@ -472,15 +472,18 @@ class Http2Connection:
                         sent += len(part)
                         await self._send_data(stream, part, last=False)
             if length is not None and sent != length:
-                raise ClientGone  # all that can be said of an answer that is not what it promised
+                raise ClientGone  # the body has the wrong length: only a reset tells the client
             self._h2.end_stream(stream.id)
             await self._flush()
         if stream.body is not None and not stream.body.whole:
             await self._drop_body(stream, stream.body)
 
     async def _drop_body(self, stream: Stream, body: ReceivedBody) -> None:
-        """Tells a client that its answer needs no more of the body (RFC 9113, 8.1); but first takes
-        what is on its way, since many clients forget an answer for a reset that comes with it."""
+        """Tells the client to stop sending a body that the answer did not need (RFC 9113, 8.1).
+
+        First receives and drops data that is on its way, because many clients drop an answer that
+        is followed by a reset at once.
+        """
         dropped = 0
         with trio.move_on_after(self._timeouts.linger_s):
             while not (body.whole or stream.expects_continue) and dropped < LINGER_BYTES:
@@ -490,8 +493,8 @@ class Http2Connection:
             self._reset(stream.id, ErrorCodes.NO_ERROR)
 
     async def _send_data(self, stream: Stream, data: bytes, *, last: bool) -> None:
-        """Sends data as the client makes room for it. Raises ClientGone when it makes too little:
-        less than `PROGRESS_BYTES`, or what is left, in `Timeouts.progress_s`."""
+        """Sends data as the client makes room for it. Raises ClientGone if the client is too slow:
+        if it reads less than `PROGRESS_BYTES`, or the rest, in `Timeouts.progress_s`."""
         with self._listening.unsent.holding(self._peer.network, len(data)):
             await self._send_as_there_is_room(stream, data, last=last)
 
@@ -516,15 +519,15 @@ class Http2Connection:
         if stream.give_up_at == math.inf:
             stream.give_up_at = trio.current_time() + self._timeouts.progress_s
         stream.room = trio.Event()
-        with trio.move_on_at(stream.give_up_at) as patience:
+        with trio.move_on_at(stream.give_up_at) as timeout:
             await stream.room.wait()
-        if patience.cancelled_caught:
+        if timeout.cancelled_caught:
             raise ClientGone
         await self._listening.turns.take(self._peer.network)
 
 
 def _settings(streams: int) -> h2.settings.Settings:
-    """This side's settings."""
+    """The server's settings, with that number of concurrent streams."""
     return h2.settings.Settings(
         client=False,
         initial_values={
@@ -541,7 +544,7 @@ async def _at_once(refuse: Callable[[], Answer]) -> Answer:
 
 
 def _head(headers: Headers) -> RequestHead:
-    """The head, from pseudo-headers and headers. Raises BadRequest."""
+    """Makes the head from pseudo-headers and headers. Raises BadRequest."""
     pseudo: dict[bytes, bytes] = {}
     plain: Headers = []
     size = sum(len(name) + len(value) + _ENTRY_BYTES for name, value in headers)

@@ -1,7 +1,7 @@
-"""The head of a request: what every connection makes of it, and what it refuses.
+"""Parsing and checking of request heads, for all HTTP versions.
 
-HTTP/1.1 and HTTP/2 and upgrades to WebSocket all pass through `checked`, so that one request means
-the same over each of them.
+HTTP/1.1, HTTP/2 and upgrades to WebSocket all use `checked`, so that a request means the same over
+each of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from reileta.errors import HeadTooLarge, MessageInvalid, NotImplementedHere, Rei
 from reileta.settings import KIB
 
 HEAD_LIMIT_BYTES: Final = 16 * KIB
-"""A request's line and headers."""
+"""Limit of the request line and all headers."""
 LINE_LIMIT_BYTES: Final = 8 * KIB
-"""The target of a request, or one header: what reads it need not be linear in its length."""
+"""Limit of the request target and of each header, because some code that reads them may take more
+than linear time."""
 HEADER_LIMIT: Final = 100
-"""Headers of a request."""
+"""Number of headers of a request."""
 
 Headers = list[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
+"""Pairs of name (lower case) and value."""
 
 _LABEL: Final = rb"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST: Final = re.compile(
@@ -44,9 +45,9 @@ _SPACE: Final = b" \t"
 
 
 class BadRequest(Exception):
-    """A request that is not HTTP, or not one that means the same to everybody.
+    """A request that is not valid HTTP, or that other parsers could read differently.
 
-    The connection ends after the answer, since nobody knows where the next request begins.
+    The connection ends after the answer, because the next request's beginning is unknown.
     """
 
     def __init__(self, error: ReiletaError, target: str = "") -> None:
@@ -57,15 +58,15 @@ class BadRequest(Exception):
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head, checked.
+    """The checked head of a request.
 
     Attributes:
         path: as it was sent, percent-encoded; it begins with one `/`.
-        query: what stands behind the `?`, without it.
+        query: the text after the `?`.
         version: `1.0`, `1.1` or `2`.
-        content_length: bytes of the body; None when it does not say, or there is none.
+        content_length: bytes of the body; None without that header.
         chunked: the body comes in chunks.
-        keep_alive: the connection may serve a further request.
+        keep_alive: the connection may serve another request.
         expects_continue: the client waits for `100 Continue` before it sends the body.
         websocket: it asks for an upgrade to WebSocket.
     """
@@ -89,7 +90,7 @@ class RequestHead:
 
 
 def request_line_of(target: str) -> str:
-    """Path and query as the envelope shows them: without credentials."""
+    """Path and query for the envelope, without credentials."""
     path, _, query = target.partition("?")
     return request_line(path, query)
 
@@ -97,11 +98,11 @@ def request_line_of(target: str) -> str:
 def checked(
     method: bytes, target: bytes, version: str, headers: Headers, *, authority: bytes | None = None
 ) -> RequestHead:
-    """The head, if every part of it is valid.
+    """Checks every part of a head.
 
     Args:
         version: `1.0`, `1.1` or `2`.
-        authority: `:authority` of HTTP/2, which stands for `Host`.
+        authority: `:authority` of HTTP/2, which replaces `Host`.
 
     Raises BadRequest.
     """
@@ -160,7 +161,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
                 connection.update(token.strip(_SPACE) for token in value.lower().split(b","))
             case b"content-length":
                 if head.content_length is not None:
-                    raise _bad("Content-Length", "is given more than once")
+                    raise _bad("Content-Length", "must be given once")
                 value = value.strip(_SPACE)
                 if not value.isdigit() or len(value) > 18:
                     raise _bad("Content-Length", "must be a number of bytes")
@@ -188,7 +189,7 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
     elif b"keep-alive" in connection:
         head.keep_alive = True
     if head.chunked and head.content_length is not None:
-        raise _bad("Content-Length", "must not stand beside Transfer-Encoding")
+        raise _bad("Content-Length", "must not be combined with Transfer-Encoding")
     _check_host(head, hosts, authority)
     _check_upgrade(head, upgrades)
     if settings and not (len(settings) == 1 and _are_settings(settings[0])):
@@ -196,10 +197,10 @@ def _check_headers(head: RequestHead, authority: bytes | None) -> None:
 
 
 def _check_host(head: RequestHead, hosts: Iterable[bytes], authority: bytes | None) -> None:
-    """One host for each request: two could mean one thing to a proxy and another to us."""
+    """Ensures that a request has one host: a proxy and this server could use different ones."""
     known = list(hosts)
     if len(known) > 1:
-        raise _bad("Host", "is given more than once")
+        raise _bad("Host", "must be given once")
     for host in known:
         _check_authority(host, "Host")
     if authority is not None:
@@ -229,7 +230,7 @@ def _check_upgrade(head: RequestHead, upgrades: list[bytes]) -> None:
     if head.version != "1.1":
         raise _bad("Upgrade", "needs HTTP/1.1")
     if len(upgrades) > 1:
-        raise _bad("Upgrade", "is given more than once")
+        raise _bad("Upgrade", "must be given once")
     if upgrades[0].strip(_SPACE).lower() == b"websocket" and head.method == "GET":
         if head.content_length or head.chunked:
             raise _bad("Upgrade", "must not have a body")
@@ -250,7 +251,7 @@ def _bad(field: str, message: str) -> BadRequest:
 
 
 class HeadParser:
-    """Parses the head of one HTTP/1 request, in as many pieces as it comes in."""
+    """Parses the head of one HTTP/1 request, piece by piece."""
 
     __slots__ = ("_headers", "_parser", "_size", "_url")
 
@@ -261,16 +262,18 @@ class HeadParser:
         self._size = 0
 
     def on_url(self, url: bytes) -> None:
-        """For httptools."""
+        """Called by httptools."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """For httptools."""
+        """Called by httptools."""
         self._headers.append((name.lower(), value))
 
     def feed(self, data: bytes) -> None:
-        """Takes a piece, nothing of which lies behind the head. Raises BadRequest as soon as what
-        has come can't be the head of a request."""
+        """Parses a piece of the head. The piece must not contain data behind the head.
+
+        Raises BadRequest as soon as the data can't be a valid head.
+        """
         self._size += len(data)
         try:
             self._parser.feed_data(data)
@@ -284,7 +287,7 @@ class HeadParser:
             )
 
     def head(self, line: bytes) -> RequestHead:
-        """The head, once all of it has been fed. `line` is its first line. Raises BadRequest."""
+        """The head, after all of it was fed. `line` is its first line. Raises BadRequest."""
         parts = line.split(b" ")
         if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise _bad("request", "must begin with a method, a path and HTTP/1.1")

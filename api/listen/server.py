@@ -1,10 +1,10 @@
 """The listening port: plain or TLS, HTTP/1.1, HTTP/2 and WebSocket.
 
-Every connection is owned by one task, which takes a place (`Admission`) and gives it back when it
-ends, however it ends. While it speaks HTTP, one cancel scope holds all that is done for it; that
-scope is cancelled by its deadline, by the client's going, or when the server stops.
+One task owns each connection. It takes a slot (`Admission`), and always gives it back at the end.
+While the connection speaks HTTP, all of its work runs in one cancel scope, which is cancelled at a
+deadline, when the client hangs up, and when the server stops.
 
-A WebSocket is served by our own wires alone, on whichever request of a connection it begins.
+Any request of a connection can upgrade it to WebSocket. Then a `Transport` serves it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from reileta.startup import connections_that_fit
 
 BACKLOG: Final = 1024
 SEND_BUFFER: Final = 256 * KIB
-"""What the system buffers for a WebSocket: enough for bursts, and little enough that what a slow
-client is sent is not long out of date when it reads it."""
+"""The system's send buffer of a WebSocket: large enough for bursts, and small enough that a slow
+client does not read data that is long out of date."""
 _DEFLATE: Final = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True, client_max_window_bits=12
 )
@@ -60,7 +60,7 @@ _quiet.setLevel(logging.ERROR)
 
 
 async def open_listeners(settings: Settings) -> tuple[list[trio.SocketListener], int]:
-    """The listening sockets, and their port. Raises OSError when the address can't be had."""
+    """The listening sockets and their port. Raises OSError if the address is not available."""
     listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
     return listeners, listeners[0].socket.getsockname()[1]
 
@@ -70,17 +70,18 @@ class HttpServer:
 
     Args:
         app: answers requests, and accepts upgrades.
-        timeouts: how long connections wait; by default as the settings say.
+        timeouts: time limits of connections; by default from the settings.
     """
 
     def __init__(
         self, app: App, settings: Settings, metrics: Metrics, timeouts: Timeouts | None = None
     ) -> None:
-        chosen = Timeouts(idle_s=settings.http_idle_s) if timeouts is None else timeouts
-        self._listening = Listening(app, settings, chosen)
+        if timeouts is None:
+            timeouts = Timeouts(idle_s=settings.http_idle_s)
+        self._listening = Listening(app, settings, timeouts)
         self._settings = settings
         self._metrics = metrics
-        self._timeouts = chosen
+        self._timeouts = timeouts
         limited = settings.rate_limits == "on" and settings.connections_per_address > 0
         total = connections_that_fit(settings.connections)
         if total < settings.connections:
@@ -89,20 +90,20 @@ class HttpServer:
         self._tls = _tls_context(settings)
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
-        self._pump = EpollReader()
+        self._epoll_reader = EpollReader()
         self._hangups = HangupWatch()
         self._connections: set[HttpConnection] = set()
 
     @property
     def http_connections(self) -> int:
-        """Connections that speak HTTP now; WebSockets are not among them."""
+        """Number of connections that speak HTTP, without WebSockets."""
         return len(self._connections)
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
-        """Serves what comes in until cancelled. `stop_accepting` leaves open connections open."""
+        """Accepts and serves connections until cancelled."""
         async with trio.open_nursery() as connections:
             self._nursery = connections
-            connections.start_soon(self._pump.run)
+            connections.start_soon(self._epoll_reader.run)
             connections.start_soon(self._hangups.run)
             connections.start_soon(self._watch_deadlines)
             connections.start_soon(self._listening.turns.run)
@@ -113,11 +114,11 @@ class HttpServer:
             await trio.sleep_forever()
 
     def stop_accepting(self) -> None:
-        """Takes no more connections; those that are open go on."""
+        """Accepts no more connections. Open connections stay open."""
         self._accepting.cancel()
 
     async def finish_requests(self) -> None:
-        """Has idle HTTP connections closed, and waits for requests under way."""
+        """Closes idle HTTP connections, and waits for requests in progress."""
         self._listening.stopping = True
         for connection in tuple(self._connections):
             connection.drain()
@@ -125,7 +126,7 @@ class HttpServer:
             await trio.sleep(0.02)
 
     async def _watch_deadlines(self) -> None:
-        """Gives up connections whose clients keep them waiting."""
+        """Closes connections at their deadlines."""
         connection: HttpConnection | None
         while True:
             await trio.sleep(self._timeouts.tick_s)
@@ -133,22 +134,22 @@ class HttpServer:
             for connection in tuple(self._connections):
                 if connection.expires_at <= now:
                     connection.scope.cancel()
-            connection = None  # it may end while this sleeps
+            connection = None  # don't keep it alive while this sleeps
 
     # One connection ----------------------------------------------------------------------------
 
     async def _contained(self, stream: trio.SocketStream) -> None:
-        """One connection, whose failure is its own."""
+        """Serves one connection. An exception ends only this connection."""
         failure = await capture_failure(partial(self._connection, stream))
         if failure is not None:
             _log.error(CONNECTION_FAILED, exc_info=failure)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
-        """One connection, from its first byte to its last."""
+        """Serves one connection from its first byte to its last."""
         try:
             host, port = stream.socket.getpeername()[:2]
             own = stream.socket.getsockname()[:2]
-        except OSError:  # it has gone already
+        except OSError:  # the client has gone already
             stream.socket.close()
             return
         slot = self.admission.enter(host)
@@ -161,99 +162,96 @@ class HttpServer:
         finally:
             self.admission.leave(slot)
 
-    async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
-        transport: ByteStream
+    async def _serve(self, socket_stream: trio.SocketStream, peer: Peer) -> None:
+        stream: ByteStream
         if self._tls is None:
-            transport = PlainStream(_raw(stream), self._timeouts)
+            stream = PlainStream(_raw(socket_stream), self._timeouts)
         else:
-            transport = TlsStream(
-                self._secured(stream, self._tls, peer),
-                self._timeouts,
-            )
+            stream = TlsStream(self._tls_stream(socket_stream, self._tls, peer), self._timeouts)
         early = b""
         serve: Serve | None = None
         protocol: ServerProtocol | None = None
         try:
-            found = await self._http(transport, peer)
-            if found is None:
+            upgrading = await self._http(stream, peer)
+            if upgrading is None:
                 return
-            head, early = found
+            head, early = upgrading
             deflate = [_DEFLATE] if self._settings.deflate else []
             protocol = ServerProtocol(
                 extensions=deflate, max_size=self._settings.message_limit_bytes, logger=_quiet
             )
-            upgrade = Upgrade(self._listening, transport, peer, protocol)
-            with self._watched(upgrade, transport):
+            upgrade = Upgrade(self._listening, stream, peer, protocol)
+            with self._watched(upgrade, stream):
                 await upgrade.run(head)
             serve = upgrade.claimed
-            del head, found, upgrade
+            del head, upgrading, upgrade
         finally:
             if serve is None:
-                transport.close()
+                stream.close()
         if serve is None:
             return
         assert protocol is not None
-        wire = self._wire(transport, protocol, peer, early)
-        del transport, protocol, peer, early
-        # Connections last: what only the upgrade needed is not kept meanwhile.
-        await serve(wire)
+        transport = self._transport(stream, protocol, peer, early)
+        # Connections live long: free the objects that only the upgrade needed.
+        del stream, protocol, peer, early
+        await serve(transport)
 
-    async def _http(self, transport: ByteStream, peer: Peer) -> tuple[RequestHead, bytes] | None:
+    async def _http(self, stream: ByteStream, peer: Peer) -> tuple[RequestHead, bytes] | None:
         """Serves a connection while it speaks HTTP. Returns the head of a request for an upgrade
-        to WebSocket, and what came behind it; None at the connection's end."""
-        if isinstance(transport, TlsStream) and not await self._handshake(transport, peer):
+        to WebSocket and the data behind it; None at the end of the connection."""
+        if isinstance(stream, TlsStream) and not await self._handshake(stream, peer):
             return None
-        if isinstance(transport, TlsStream) and transport.speaks_http2:
-            await self._http2(transport, peer, b"")
+        if isinstance(stream, TlsStream) and stream.speaks_http2:
+            await self._http2(stream, peer, b"")
             return None
-        connection = Http1Connection(self._listening, transport, peer)
-        head = await self._run(connection, transport)
+        connection = Http1Connection(self._listening, stream, peer)
+        head = await self._run(connection, stream)
         if head is not None and head.websocket:
             return head, bytes(connection.buffer)
         if head is not None:
-            await self._http2(transport, peer, bytes(connection.buffer))
+            await self._http2(stream, peer, bytes(connection.buffer))
         else:
-            await transport.finish()
+            await stream.finish()
         return None
 
-    async def _http2(self, transport: ByteStream, peer: Peer, early: bytes) -> None:
-        """Serves a connection that speaks HTTP/2 to its end. Making one costs a few steps."""
+    async def _http2(self, stream: ByteStream, peer: Peer, early: bytes) -> None:
+        """Serves an HTTP/2 connection to its end. Setting it up costs several turns."""
         await self._listening.turns.take(peer.network, SHARE)
-        await self._run(Http2Connection(self._listening, transport, peer, early), transport)
-        await transport.finish()
+        await self._run(Http2Connection(self._listening, stream, peer, early), stream)
+        await stream.finish()
 
-    def _secured(
+    def _tls_stream(
         self, stream: trio.SocketStream, context: ssl.SSLContext, peer: Peer
     ) -> trio.SSLStream[TlsTransport]:
-        """TLS over a connection, which takes a turn for each piece that it reads."""
+        """TLS over a connection. It takes a turn for each record that it reads."""
         transport = TlsTransport(stream, partial(self._listening.turns.take, peer.network))
         return trio.SSLStream(transport, context, server_side=True, https_compatible=True)
 
-    async def _handshake(self, transport: TlsStream, peer: Peer) -> bool:
-        """Whether the client can speak TLS, in time."""
+    async def _handshake(self, stream: TlsStream, peer: Peer) -> bool:
+        """Does the TLS handshake. Returns whether it succeeded in time."""
         try:
             with trio.fail_after(self._timeouts.handshake_s):
-                # The costly step comes with the client's first bytes.
-                await trio.lowlevel.wait_readable(transport.stream.transport_stream.socket)
+                # The expensive step begins with the client's first bytes.
+                await trio.lowlevel.wait_readable(stream.stream.transport_stream.socket)
                 await self._listening.turns.take(peer.network, SHARE)
-                await transport.stream.do_handshake()
+                await stream.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False
         return True
 
     async def _run(
-        self, connection: Http1Connection | Http2Connection, transport: ByteStream
+        self, connection: Http1Connection | Http2Connection, stream: ByteStream
     ) -> RequestHead | None:
-        """Runs a connection under its deadlines, until it ends or asks for something else."""
+        """Runs a connection under its deadlines, until it ends or changes its protocol."""
         head: RequestHead | None = None
-        with self._watched(connection, transport):
+        with self._watched(connection, stream):
             head = await connection.run()
         return head  # noqa: RET504 - None where its scope was cancelled
 
     @contextmanager
-    def _watched(self, connection: HttpConnection, transport: ByteStream) -> Iterator[None]:
-        """Ends what is done for a connection at its deadline, or when its client has gone."""
-        descriptor = transport.fileno()
+    def _watched(self, connection: HttpConnection, stream: ByteStream) -> Iterator[None]:
+        """Cancels a connection's work at its deadline, or when the client hangs up."""
+        descriptor = stream.fileno()
         self._connections.add(connection)
         self._hangups.add(descriptor, connection.hung_up)
         try:
@@ -263,10 +261,10 @@ class HttpServer:
             self._hangups.remove(descriptor)
             self._connections.discard(connection)
 
-    def _wire(
-        self, transport: ByteStream, protocol: ServerProtocol, peer: Peer, early: bytes
+    def _transport(
+        self, stream: ByteStream, protocol: ServerProtocol, peer: Peer, early: bytes
     ) -> Transport:
-        """The fastest wire for that connection; `early` was read of it already."""
+        """The fastest transport for that connection. `early` is data that was already read."""
         assert self._nursery is not None
         upgraded = Upgraded(
             protocol,
@@ -278,19 +276,19 @@ class HttpServer:
             over_limit=peer.verdict is Verdict.FULL,
             take_turn=partial(self._listening.turns.take, peer.network),
         )
-        if isinstance(transport, TlsStream):
-            transport.stream.transport_stream.socket.setsockopt(
+        if isinstance(stream, TlsStream):
+            stream.stream.transport_stream.socket.setsockopt(
                 trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, SEND_BUFFER
             )
-            return StreamTransport(transport.data, upgraded)
-        assert isinstance(transport, PlainStream)
-        sock = transport.release()
+            return StreamTransport(stream.data, upgraded)
+        assert isinstance(stream, PlainStream)
+        sock = stream.release()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        return EpollTransport(self._pump, sock, upgraded)
+        return EpollTransport(self._epoll_reader, sock, upgraded)
 
 
 def _raw(stream: trio.SocketStream) -> socket.socket:
-    """The socket itself, of which the stream knows nothing any more."""
+    """Detaches the socket from its stream."""
     return socket.socket(fileno=stream.socket.detach())
 
 

@@ -1,4 +1,4 @@
-"""How long a connection waits for its client, and what watches over that."""
+"""Time limits of connections."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from reileta.settings import KIB
 PROGRESS_BYTES: Final = 64 * KIB
 """A client that sends or reads less than this in `Timeouts.progress_s` makes no progress."""
 PROGRESS_S: Final = 60.0
-"""A client has so many seconds for them."""
+"""Seconds that a client has for `PROGRESS_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a connection waits, in seconds.
+    """How long a connection waits for its client, in seconds.
 
     Attributes:
         handshake_s: for the whole TLS handshake.
-        head_s: for a request's head, from its first byte (the first head: from the connection's
-            beginning), and for the preface and settings of HTTP/2.
+        head_s: for the head of a request, from its first byte (the first head: from the beginning
+            of the connection), and for the preface and settings of HTTP/2.
         idle_s: for the next request of a connection that is kept alive.
-        progress_s: for `PROGRESS_BYTES`, or the rest, of a body to arrive or of an answer to be
-            read.
+        progress_s: for the client to send or read `PROGRESS_BYTES`, or the rest, of a body.
         half_closed_s: for the answer to a client that has closed its own side.
-        linger_s: for the client to close, after an answer that ends the connection.
-        tick_s: how often deadlines are looked at.
+        linger_s: for the client to close the connection after the last answer.
+        tick_s: interval at which deadlines are checked.
     """
 
     handshake_s: float = 10
@@ -42,10 +41,10 @@ class Timeouts:
 
 
 class Deadline:
-    """The moment (Trio's seconds) at which a connection is given up; far off while it is not set.
+    """When a connection is closed for inactivity (Trio's clock, in seconds); infinite if not set.
 
-    Setting it costs nothing but a clock's reading: one task looks at the deadlines of all
-    connections every `Timeouts.tick_s`, in place of a cancel scope for each wait.
+    Setting it is cheap: one task checks the deadlines of all connections every `Timeouts.tick_s`,
+    instead of a cancel scope for each wait.
     """
 
     __slots__ = ("_latest", "at")
@@ -55,18 +54,18 @@ class Deadline:
         self._latest = math.inf
 
     def set(self, seconds: float) -> None:
-        """The connection is given up in so many seconds, unless this is set or cleared again."""
+        """Closes the connection in that many seconds, unless this is set or cleared again."""
         self.at = min(trio.current_time() + seconds, self._latest)
 
     def clear(self) -> None:
-        """The connection waits for the server, and not for its client."""
+        """The connection no longer waits for its client."""
         self.at = self._latest
 
     def limit(self, seconds: float) -> None:
-        """No later deadline counts from here on."""
+        """Caps all deadlines from now on, until `unlimit`."""
         self._latest = min(trio.current_time() + seconds, self._latest)
         self.at = min(self.at, self._latest)
 
     def unlimit(self) -> None:
-        """Takes `limit` back."""
+        """Removes the cap of `limit`."""
         self._latest = math.inf

@@ -1,10 +1,9 @@
-"""Turns: one address can't keep the others waiting, however many connections it has.
+"""Fair shares of the event loop between client addresses.
 
-Each connection with something to do takes a step on the event loop before anybody gets a second
-one. So an address with 250 busy connections would make all others wait for 250 steps. Here the
-steps of an address are counted in each round of the loop; those over its share wait for the next
-rounds, in the order in which they came. An address that is alone loses nothing: rounds follow each
-other at once.
+In each round of the event loop, every busy connection takes a step. So an address with 250 busy
+connections would make each other connection wait for 250 steps. This module counts the steps of an
+address in each round. Steps over its share wait for the next rounds, first come, first served. If
+only one address is busy, it loses nothing, because rounds follow each other at once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import trio
 SHARE: Final = 4
 """Steps of one address in a round."""
 STEP_S: Final = 0.0005
-"""Seconds that a step takes, or it counts as several."""
+"""Duration of a step. Longer work counts as several steps."""
 
 
 class _Rounds(trio.abc.Instrument):
@@ -36,23 +35,23 @@ class _Rounds(trio.abc.Instrument):
 class Turns:
     """Hands out steps. `run` is its task; without it, nothing is counted.
 
-    The waiting lines are bounded by the connections and streams that may be open.
+    Bound of the queues: the number of connections and streams that may be open.
     """
 
     def __init__(self) -> None:
         self._rounds = _Rounds()
         self._round = -1
-        """The round that `_taken` is of."""
+        """The round that `_taken` belongs to."""
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, deque[tuple[trio.lowlevel.Task, int]]] = {}
         self._wanted = trio.Event()
 
     async def take(self, key: str, steps: int = 1) -> None:
-        """Returns when the address may take so many steps; at once, when its share allows.
+        """Waits until the address may take that many steps.
 
         Args:
             key: the address, or its network.
-            steps: what the work weighs, at most `SHARE`.
+            steps: the cost of the work, at most `SHARE`.
         """
         if self._round != self._rounds.count:
             self._round = self._rounds.count
@@ -74,19 +73,19 @@ class Turns:
                 self._taken[key] = self._taken.get(key, 0) + steps
 
     async def _wait(self, key: str, steps: int) -> None:
-        line = self._waiting.setdefault(key, deque())
+        queue = self._waiting.setdefault(key, deque())
         entry = (trio.lowlevel.current_task(), steps)
-        line.append(entry)
+        queue.append(entry)
         self._wanted.set()
 
         def abandon(_: object) -> trio.lowlevel.Abort:
-            line.remove(entry)
+            queue.remove(entry)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abandon)
 
     async def run(self) -> None:
-        """Counts the rounds, and calls up those that wait. Until cancelled."""
+        """Counts the rounds and wakes waiting tasks, until cancelled."""
         trio.lowlevel.add_instrument(self._rounds)
         try:
             while True:
@@ -96,18 +95,18 @@ class Turns:
                     self._round = self._rounds.count
                     self._taken.clear()
                     for key in tuple(self._waiting):
-                        self._call_up(key)
+                        self._wake(key)
                 self._wanted = trio.Event()
         finally:
             trio.lowlevel.remove_instrument(self._rounds)
 
-    def _call_up(self, key: str) -> None:
-        line = self._waiting[key]
+    def _wake(self, key: str) -> None:
+        queue = self._waiting[key]
         taken = 0
-        while line and taken + line[0][1] <= SHARE:
-            task, steps = line.popleft()
+        while queue and taken + queue[0][1] <= SHARE:
+            task, steps = queue.popleft()
             taken += steps
             trio.lowlevel.reschedule(task)
         self._taken[key] = taken
-        if not line:
+        if not queue:
             del self._waiting[key]

@@ -1,7 +1,7 @@
-"""What waits for clients to read it: bounded for each address, and in all.
+"""Limits on unsent answers, per address and in all.
 
-An answer that its client does not read is held in memory, or keeps a file open. A client could ask
-for as many as it may have requests at once, and read none of them.
+An answer that the client does not read takes memory or keeps a file open. Without limits, a client
+could send many requests at once and read none of the answers.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from api.listen.byte_stream import ClientGone
 from reileta.settings import MIB
 
 ADDRESS_BYTES: Final = 16 * MIB
-"""Bytes of answers that may wait for one address. What goes beyond ends its request."""
+"""Unsent bytes of answers per address. An answer that exceeds it is refused."""
 TOTAL_BYTES: Final = 192 * MIB
 """The same for all addresses together."""
 ADDRESS_STREAMS: Final = 64
-"""Answers that are read from a file while they are sent, to one address at once."""
+"""Answers per address that are read from a file while they are sent."""
 
 
 class Unsent:
-    """Counts what waits. `key` is the address, or its network."""
+    """Counts unsent answers. `key` is the address, or its network."""
 
     def __init__(self) -> None:
         self.bytes = 0
-        """Bytes that wait now."""
+        """Unsent bytes now."""
         self._bytes: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
 
     @contextmanager
     def holding(self, key: str, size: int) -> Iterator[None]:
-        """Counts so many bytes while they are sent. Raises ClientGone when that is too much."""
+        """Counts bytes while they are sent. Raises ClientGone if that exceeds a limit."""
         if not self.fits(key, size):
             raise ClientGone
         self._bytes[key] += size
@@ -48,15 +48,15 @@ class Unsent:
                 del self._bytes[key]
 
     def fits(self, key: str, size: int) -> bool:
-        """Whether so many bytes more may wait."""
+        """Whether that many more bytes may wait."""
         return self._bytes[key] + size <= ADDRESS_BYTES and self.bytes + size <= TOTAL_BYTES
 
     def has_room(self, key: str) -> bool:
-        """Whether a further answer for the address should be made at all."""
+        """Whether the address may get another answer at all."""
         return self._bytes[key] < ADDRESS_BYTES and self.bytes < TOTAL_BYTES
 
     def may_send(self, key: str, body: bytes | Streamed) -> bool:
-        """Whether one more answer may be sent, or be read from a file while it is sent."""
+        """Whether this answer may be sent within the limits."""
         if isinstance(body, bytes):
             return self.fits(key, len(body))
         return self._streams[key] < ADDRESS_STREAMS

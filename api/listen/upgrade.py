@@ -1,4 +1,4 @@
-"""An upgrade to WebSocket: the handshake, and the ASGI conversation with the route."""
+"""Upgrades to WebSocket: the handshake, and the ASGI exchange with the route."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _OWN: Final = frozenset(
         b"upgrade",
     }
 )
-"""The headers that the handshake itself looks at."""
+"""The headers that the handshake reads."""
 
 
 class Upgrade:
-    """One upgrade. Quart sees an ASGI `websocket` scope with an extension through which the route
-    takes the wire over; once it did, nothing of Quart's stays behind in memory.
+    """One upgrade. Quart sees an ASGI `websocket` scope with an extension by which the route claims
+    the connection. Afterwards, no object of Quart stays in memory.
 
-    It ends when its client goes, whatever the route waits for; unless that has taken the wire over,
-    which then finds out by itself.
+    The upgrade ends when the client hangs up. If the route has claimed the connection, the
+    connection's transport notices that instead.
     """
 
     def __init__(
@@ -66,20 +66,21 @@ class Upgrade:
         self._serve: Serve | None = None
 
     def claim(self, serve: Serve) -> None:
-        """The route's side of the extension: who serves the wire after the upgrade."""
+        """Called by the route: `serve` serves the transport after the upgrade."""
         self._serve = serve
         self._deadline.clear()
 
     @property
     def claimed(self) -> Serve | None:
-        """What is to serve the wire; None if the upgrade was refused, or its client has gone."""
+        """The function that serves the transport; None if the upgrade was refused, or the client
+        has gone."""
         return self._serve
 
-    # What the server asks ----------------------------------------------------------------------
+    # Called by the server ----------------------------------------------------------------------
 
     @property
     def expires_at(self) -> float:
-        """When it is given up (Trio's seconds)."""
+        """When it is cancelled (Trio's clock, in seconds)."""
         return self._deadline.at
 
     def hung_up(self, broken: bool) -> None:
@@ -92,19 +93,19 @@ class Upgrade:
             self._deadline.set(self._listening.timeouts.half_closed_s)
 
     def drain(self) -> None:
-        """It is under way, and goes on to its end."""
+        """Does nothing: an upgrade in progress is completed."""
 
-    # Its life ----------------------------------------------------------------------------------
+    # Handshake ---------------------------------------------------------------------------------
 
     async def run(self, head: RequestHead) -> None:
         """Answers the upgrade, in `scope`."""
         protocol = self._protocol
-        # The protocol parses for itself; it gets what `head` holds, without what it bounds in
-        # ways of its own.
+        # The library parses the request again, so give it only the headers that it needs. It has
+        # limits of its own for the others.
         lines = [b"%b %b HTTP/1.1" % (head.method.encode(), head.path)]
         lines += [b"%b: %b" % pair for pair in head.headers if pair[0] in _OWN]
         protocol.receive_data(b"\r\n".join([*lines, b"", b""]))
-        requests = [one for one in protocol.events_received() if isinstance(one, Request)]
+        requests = [event for event in protocol.events_received() if isinstance(event, Request)]
         if not requests:
             await self._reject(head, 400)
             return
@@ -116,9 +117,9 @@ class Upgrade:
         await self._listening.app(self._scope(head), self._receive, self._answer)
 
     async def _reject(self, head: RequestHead, status: int) -> None:
-        """Refuses an upgrade that is not made as RFC 6455, 4.2.1 says, in the envelope."""
-        wrong = self._protocol.handshake_exc
-        field = wrong.name if isinstance(wrong, InvalidHeader) else "Upgrade"
+        """Refuses an invalid upgrade (RFC 6455, 4.2.1), with an answer in the envelope."""
+        exception = self._protocol.handshake_exc
+        field = exception.name if isinstance(exception, InvalidHeader) else "Upgrade"
         error = MessageInvalid.field(field, "is missing or not valid for an upgrade to WebSocket")
         line = request_line(head.path.decode(), head.query.decode())
         answer = self._listening.app.refuse(error, line, self._peer.address)
@@ -177,7 +178,7 @@ class Upgrade:
                 self._status, self._body = 403, b""
                 await self._refuse()
             case _:
-                pass  # the route returned; the wire is the gateway's now
+                pass  # the route returned after it claimed the connection
 
     async def _refuse(self) -> None:
         skipped = (b"content-length", b"connection")
@@ -187,7 +188,6 @@ class Upgrade:
         await self._send([b"\r\n".join(lines) + self._body])
 
     async def _send(self, parts: Sequence[bytes]) -> None:
-        # A client that has gone meanwhile is found out by whoever reads its wire: what the route
-        # claimed is served in any case.
+        # If the client has gone, the transport notices it: a claimed connection is served anyway.
         with suppress(ClientGone), trio.move_on_after(self._listening.timeouts.progress_s):
             await self._stream.send(b"".join(parts))

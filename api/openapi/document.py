@@ -198,7 +198,7 @@ def _security(operation: Operation) -> list[Json]:
     if operation.need == "none":
         return []
     ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
-    if operation.face == "session":
+    if operation.api == "session":
         ways = ways[:1]
     return ways if operation.need == "required" else [{}, *ways]
 
@@ -251,7 +251,7 @@ def _header_parameters(operation: Operation) -> Iterable[Json]:
     heeded: dict[str, str] = {}
     if isinstance(operation.gives, Download):
         heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
-    elif operation.shows is not None:
+    elif operation.cached is not None:
         heeded = _CONDITIONS
     for name, description in heeded.items():
         yield {
@@ -278,7 +278,7 @@ def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
             refusals[status_of(error)].append(error)
     data = {"type": "object", "properties": {"data": answer}, "required": ["data"]}
     example = example_of(answer, schemas)
-    at_top = operation.face == "session"
+    at_top = operation.api == "session"
     success = {
         "description": "OK",
         "headers": _HEADERS,
@@ -292,7 +292,7 @@ def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
         },
     }
     responses: Json = {"200": success}
-    if operation.shows is not None:
+    if operation.cached is not None:
         success["headers"] = {**_HEADERS, **_WEAK}
         responses["304"] = {**_UNCHANGED, "headers": {**_HEADERS, **_WEAK}}
     if isinstance(operation.gives, Download):
@@ -332,7 +332,7 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
         yield operation.invalid
     if operation.need != "none":
         yield from (CredentialMalformed, CredentialInvalid)
-    if operation.need == "required" and operation.face == "registry":
+    if operation.need == "required" and operation.api == "registry":
         yield NotLoggedIn
     if operation.only is not None:
         yield PermissionDenied

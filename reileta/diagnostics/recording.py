@@ -144,10 +144,10 @@ class Reader:
         line = file.readline(_MAGIC_LIMIT)
         match = _MAGIC.fullmatch(line)
         if match is None:
-            raise NotARecording("this is no recording of Reileta")
+            raise NotARecording("this is not a recording of Reileta")
         if int(match[1]) != VERSION:
             raise NotARecording(
-                f"its format is of version {int(match[1])}; this Reileta reads version {VERSION}"
+                f"its format has version {int(match[1])}; this Reileta reads version {VERSION}"
             )
         self._at = len(line)
 
@@ -159,15 +159,15 @@ class Reader:
             length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
             body = self._file.read(length) if 0 < length <= RECORD_LIMIT else b""
             if len(head) < _HEAD.size or (len(body) < length <= RECORD_LIMIT):
-                self.damage = f"the last record is cut, at byte {self._at}"
+                self.damage = f"the last record is truncated, at byte {self._at}"
                 return
             if not body or zlib.crc32(body) != checksum:
-                self.damage = f"it is damaged, from byte {self._at} on"
+                self.damage = f"it is damaged from byte {self._at} on"
                 return
             try:
                 record = _decoder.decode(body)
             except (msgspec.DecodeError, ValueError, RecursionError):
-                self.damage = f"it is damaged, from byte {self._at} on"
+                self.damage = f"it is damaged from byte {self._at} on"
                 return
             self._at += _HEAD.size + length
             yield record

@@ -63,7 +63,7 @@ class Replay:
         self._records = iter(self._reader)
         first = next(self._records, None)
         if not isinstance(first, Opened):
-            raise NotARecording("it has no beginning")
+            raise NotARecording("its first record is missing")
         self.opened = first
         self.rules: Instance | None = None
         self.ended: Ended | None = None
@@ -117,13 +117,13 @@ class Replay:
     def _call(self, called: Called) -> Played:
         call = CALLS.get(called.rule)
         if call is None:
-            return _lost(called, "there is no such rule in this version")
+            return _lost(called, "this version has no such rule")
         try:
             arguments = call.unpacked(called.args, called.kwargs)
         except (TypeError, msgspec.ValidationError) as error:
-            return _lost(called, f"its arguments do not fit this version: {error}")
+            return _lost(called, f"its arguments do not match this version: {error}")
         if (called.rule == OPENING) != (self.rules is None):
-            return _lost(called, "it is out of its order")
+            return _lost(called, "it is out of order")
         self._ids = list(called.ids)
         answer: Any = None
         with _Kept() as kept:
@@ -134,14 +134,16 @@ class Replay:
         raised = None if kept.error is None else type(kept.error).__name__
         differs: list[str] = []
         if raised != called.raised:
-            differs.append(f"it {_ended(called.raised)} then, and {_ended(raised)} now")
+            differs.append(
+                f"it {_ended(called.raised)} in the recording and {_ended(raised)} in the replay"
+            )
         if self._ids:
-            differs.append("it made fewer players than then")
+            differs.append("it made fewer players than in the recording")
         return Played(called.rule, arguments, answer, kept.error, "; ".join(differs) or None)
 
     def _new_player_id(self) -> str:
         if not self._ids:
-            raise LookupError("a player came in who did not when this was recorded")
+            raise LookupError("the replay made a player that the recording does not have")
         return self._ids.pop(0)
 
 
@@ -151,7 +153,7 @@ def _lost(called: Called, why: str) -> Played:
 
 
 def _ended(raised: str | None) -> str:
-    return "did" if raised is None else f"raised {raised}"
+    return "succeeded" if raised is None else f"raised {raised}"
 
 
 class _Kept:

@@ -17,31 +17,31 @@ from reileta.rules.instance.events import Happening
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Instance, Spoken
 
 _REASONS: dict[Reason, str] = {
-    "stopped": "the instance stopped in order",
+    "stopped": "the instance stopped normally",
     "crashed": "the instance crashed",
-    "overflow": "the recording was given up, because the disk was too slow; the instance went on",
-    "limit": "the recording was given up, because the folder was full; the instance went on",
-    "unrecordable": "the recording was given up at a call that could not be written down",
+    "overflow": "the recording stopped, because the disk was too slow; the instance continued",
+    "limit": "the recording stopped, because the folder was full; the instance continued",
+    "unrecordable": "the recording stopped at a call that could not be recorded",
 }
 
 
 def report(replay: Replay, *, steps: bool = False) -> Iterator[str]:
     """The lines of the whole replay, which is played on the way; `steps` has each message told."""
     opened = replay.opened
-    yield f"{opened.instance}, from {_time(opened.at)} on, recorded by reileta {opened.reileta}"
+    yield f"{opened.instance}, from {_time(opened.at)}, recorded by reileta {opened.reileta}"
     for step in replay.steps():
         if steps:
             yield ""
             yield from _step(step, opened.at)
     yield ""
     yield (
-        f"{_count(replay.messages, 'message')}, {_count(replay.calls, 'call')} of the rules,"
+        f"{_count(replay.messages, 'message')}, {_count(replay.calls, 'call')} of rules,"
         f" {replay.refused} of them refused"
     )
     yield from _end(replay)
     yield ""
     if replay.rules is None:
-        yield "the recording ends before there was an instance"
+        yield "the recording ends before the instance was created"
     else:
         yield from _state(replay.rules)
 
@@ -79,7 +79,7 @@ def _step(step: Step, begin_ms: int) -> Iterator[str]:
     for played in step.calls:
         yield from _played(played)
     if not step.calls:
-        yield "    asks nothing of the rules"
+        yield "    calls no rule"
 
 
 def _played(played: Played) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _spoken(spoken: Spoken) -> str:
     if spoken == TO_ALL:
         return "goes to everyone else"
     if spoken == DROPPED:
-        return "is dropped: what is kept is newer"
+        return "is dropped: the retained value is newer"
     return f"goes to {stable_repr(spoken.to)}"
 
 
@@ -131,22 +131,22 @@ def _end(replay: Replay) -> Iterator[str]:
             said += f" ({stable_repr(ended.error)[1:-1]})"
         yield f"{_since(ended.at, replay.opened.at)}: {said}"
     elif damage is None:
-        yield "the recording breaks off: the server runs still, or was killed"
+        yield "the recording has no end: the server is still running, or was killed"
     if damage is not None:
-        yield f"the file can't be read to its end: {damage}"
+        yield f"the rest of the file can't be read: {damage}"
     match replay.as_recorded:
         case True:
-            yield "the replay came out as it did then"
+            yield "the replay matches the recording"
         case None:
-            yield "every call came out as it did then; the state at the end was not recorded"
+            yield "every call matches the recording; the final state was not recorded"
         case False if replay.differing:
-            yield f"the replay differs in {_count(replay.differing, 'call')}: see --steps"
+            yield f"{_count(replay.differing, 'call')} did not match the recording: see --steps"
         case False:
-            yield "the replay differs: the calls agree, but the state at the end does not"
+            yield "every call matches the recording, but the final state does not"
 
 
 def _state(rules: Instance) -> Iterator[str]:
-    yield "the instance at the end"
+    yield "final state of the instance"
     for name, value in state(rules).items():
         if isinstance(value, list):
             yield f"    {name}: {len(value)}"

@@ -254,7 +254,7 @@ def _root(edge: list[Event], messages: list[Step], others: list[Event]) -> Step:
         return Step("HTTP", " ".join(filter(None, said)), begins, took_us=request.number("us"))
     first = next((by_name[name] for name in _SOCKET_EDGE if name in by_name), None)
     if first is None:
-        return Step("server", "a beginning that was not logged", begins)
+        return Step("server", "unlogged start", begins)
     served = by_name.get(log_events.SOCKET_SERVED)
     what = first.text("command") or first.name
     size = first.number("bytes")

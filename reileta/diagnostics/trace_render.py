@@ -69,7 +69,7 @@ def _frames(sent: tuple[int, int, int]) -> str:
     frames, sockets, drain = sent
     said = f"{frames} frame{'' if frames == 1 else 's'}"
     said += f" to {sockets} socket{'' if sockets == 1 else 's'}"
-    return said if drain == 1 else f"{said}, with {drain - 1} other messages' in one write"
+    return said if drain == 1 else f"{said}, with those of {drain - 1} other messages in one write"
 
 
 def _ascii(text: str) -> str:
@@ -116,11 +116,11 @@ def _arrow(cause: Step, step: Step, names: dict[str, str]) -> str:
 def remarks(found: Found) -> Iterator[str]:
     """What is to be said of a log that could not be read whole."""
     if found.foreign:
-        yield f"{found.foreign} of {found.lines} lines are no JSON, and were passed over"
+        yield f"{found.foreign} of {found.lines} lines are not JSON; skipped"
     if found.cut:
-        yield "the last line is cut off, and was passed over"
+        yield "the last line is truncated; skipped"
     if found.left_off:
-        yield f"{found.left_off} events were left off: there are too many"
+        yield f"{found.left_off} events are not shown: there are too many"
 
 
 def nothing(found: Found, trace: str) -> str:
@@ -128,10 +128,10 @@ def nothing(found: Found, trace: str) -> str:
     if not found.lines:
         return "the log is empty"
     if found.foreign == found.lines:
-        return "this is no JSON log: serve with --log-format json"
+        return "this is not a JSON log: run the server with --log-format json"
     return (
-        f"no event of trace {trace} in {found.lines} lines: traces are logged at --log-level debug,"
-        " or as many as --trace-sample says"
+        f"no event of trace {trace} in {found.lines} lines: traces are only logged at --log-level"
+        " debug, or if --trace-sample selects them"
     )
 
 

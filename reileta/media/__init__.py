@@ -1,1 +1,1 @@
-"""media."""
+"""Pictures and files."""

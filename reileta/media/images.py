@@ -1,12 +1,12 @@
-"""Pictures that users send, made anew so that nothing hides in them (PROTOCOL §5).
+"""Pictures that users upload, re-encoded so that they hide no data.
 
-Only PNG is taken. Before anything is decoded, the file's chunks are walked: what the header claims
-must be within bounds, each chunk must be whole, and of all kinds only those that make the picture
-itself are kept: no text, no colour profile, no animation, nothing after the end. What remains goes
-through Pillow, and what comes out was written by Pillow alone.
+Only PNG is accepted. Before anything is decoded, the file's chunks are checked: the size in the
+header must be within limits, and each chunk must be complete. Only the chunks that make up the
+picture are kept: no text, no color profile, no animation, nothing after the end. Pillow decodes the
+rest and writes a new PNG.
 
-Decoding takes 4 bytes a pixel, some 64 MiB for the largest picture, and up to seconds of a core: it
-happens in a worker thread, one at a time for two cores.
+Decoding takes 4 bytes per pixel, 64 MiB for the largest picture, and up to seconds of a core. It
+runs in worker threads, one per two cores.
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ from reileta.errors import ImageInvalid, Overloaded
 from reileta.settings import MIB
 
 LIMIT_BYTES: Final = 2 * MIB
-"""How large a picture may be as it is sent."""
+"""Largest upload of a picture."""
 LIMIT_SIDE: Final = 4096
-"""How many pixels a side may have."""
+"""Largest width and height in pixels."""
 LIMIT_CHUNKS: Final = 8192
-"""Of how many chunks a picture may be: each costs a step of ours. Writers make one for 8 KiB."""
+"""Most chunks of a picture, since each takes time. Encoders usually write one per 8 KiB."""
 WAITING_LIMIT: Final = 16
-"""How many pictures may wait for a thread. Over it, askers are sent away (122)."""
+"""Pictures that may wait for a thread; beyond that, requests are refused with error 122."""
 RETRY_AFTER_S: Final = 2.0
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _KEPT: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-# Depth of a channel in bits, by the type of colour (PNG, 11.2.1).
+# Bits per channel, by color type (PNG specification, 11.2.1).
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG that is ours: its bytes, its pixels, and the SHA-256 of the bytes in hex."""
+    """A PNG written by the server: its bytes, its size in pixels, and the SHA-256 of the bytes in
+    hex."""
 
     png: bytes
     width: int
@@ -54,20 +55,20 @@ class Picture:
 
 
 class Pictures:
-    """Makes pictures anew.
+    """Re-encodes pictures.
 
-    A picture that is being made is finished when its asker is cancelled: the limiter would lose
-    count.
+    A picture in work is finished even if its caller is cancelled: otherwise the limiter would lose
+    count of the threads.
     """
 
     def __init__(self, *, threads: int | None = None) -> None:
         self._limiter = trio.CapacityLimiter(threads or max((os.cpu_count() or 1) // 2, 1))
 
     async def renew(self, data: bytes, *, field: str = "image") -> Picture:
-        """The picture in `data`, a PNG, written anew.
+        """Re-encodes the picture in `data`, a PNG.
 
-        Raises ImageInvalid, which names the field, for what is no PNG, broken, or over a limit, and
-        Overloaded when too many wait.
+        Raises ImageInvalid, which names the field, if it is not a PNG, is broken or exceeds a
+        limit; Overloaded if too many requests wait.
         """
         if self._limiter.statistics().tasks_waiting >= WAITING_LIMIT:
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
@@ -77,7 +78,7 @@ class Pictures:
 
 
 def renewed(data: bytes, *, field: str = "image") -> Picture:
-    """As `Pictures.renew`, in the thread that calls. Raises ImageInvalid."""
+    """Like `Pictures.renew`, in the calling thread. Raises ImageInvalid."""
     try:
         essence = _essence(data)
         image = _plain(_decoded(essence))
@@ -90,11 +91,11 @@ def renewed(data: bytes, *, field: str = "image") -> Picture:
 
 
 class _Unfit(Exception):
-    """What is wrong with a picture, as the end of a sentence."""
+    """The reason why a picture is refused, as the end of a sentence."""
 
 
 def _essence(data: bytes) -> bytes:
-    """The PNG with nothing but the picture in it. Raises _Unfit."""
+    """The PNG with only the chunks that make up the picture. Raises _Unfit."""
     if len(data) > LIMIT_BYTES:
         raise _Unfit(f"must be at most {LIMIT_BYTES} bytes")
     if not data.startswith(_SIGNATURE):
@@ -102,7 +103,7 @@ def _essence(data: bytes) -> bytes:
     parts = [_SIGNATURE]
     for number, (kind, chunk) in enumerate(_chunks(data)):
         if (number == 0) != (kind == b"IHDR"):
-            raise _Unfit("is no whole PNG")
+            raise _Unfit("is not a complete PNG")
         if number == 0:
             _check_header(chunk)
         if kind in _KEPT:
@@ -111,37 +112,37 @@ def _essence(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk up to the end of the picture: its kind, and all its bytes. Raises _Unfit."""
+    """Each chunk up to the picture's end: its type, and all its bytes. Raises _Unfit."""
     at = len(_SIGNATURE)
     for _ in range(LIMIT_CHUNKS):
         head = data[at : at + 8]
         if len(head) < 8:
-            raise _Unfit("is cut off")
+            raise _Unfit("is truncated")
         length, kind = struct.unpack(">I4s", head)
         end = at + 12 + length
         if end > len(data):
-            raise _Unfit("is cut off")
+            raise _Unfit("is truncated")
         chunk = data[at:end]
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
-            raise _Unfit("is harmed: a checksum is wrong")
+            raise _Unfit("is corrupt: checksum mismatch")
         yield kind, chunk
         if kind == b"IEND":
             return
         at = end
-    raise _Unfit(f"must be of at most {LIMIT_CHUNKS} chunks")
+    raise _Unfit(f"must have at most {LIMIT_CHUNKS} chunks")
 
 
 def _check_header(chunk: bytes) -> None:
-    """Raises _Unfit for a header that no picture of ours can have, before it costs anything."""
+    """Checks the header before anything expensive happens. Raises _Unfit."""
     if len(chunk) != 12 + 13:
-        raise _Unfit("is no whole PNG")
+        raise _Unfit("is not a complete PNG")
     width, height, depth, colour, compression, filtering, interlace = struct.unpack(
         ">IIBBBBB", chunk[8:-4]
     )
     if not (1 <= width <= LIMIT_SIDE and 1 <= height <= LIMIT_SIDE):
         raise _Unfit(f"must have 1 to {LIMIT_SIDE} pixels a side")
     if depth not in _DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
-        raise _Unfit("is no whole PNG")
+        raise _Unfit("is not a complete PNG")
 
 
 def _decoded(essence: bytes) -> ImageFile.ImageFile:
@@ -149,14 +150,14 @@ def _decoded(essence: bytes) -> ImageFile.ImageFile:
         image = PngImagePlugin.PngImageFile(BytesIO(essence))
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
-        raise _Unfit("is no whole PNG") from error
+        raise _Unfit("is not a complete PNG") from error
     return image
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The picture in a form that holds its pixels and nothing else, in 8 bits a channel."""
+    """The picture with 8 bits per channel and no metadata."""
     if image.mode.startswith("I"):
-        # 16 bits of grey: Pillow's own conversion would cut off instead of scaling.
+        # 16-bit grayscale: Pillow's own conversion would clip instead of scale.
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if "transparency" in image.info:
         image = image.convert("RGBA")

@@ -1,15 +1,15 @@
-"""The log: one event a line on standard output, readable or JSON, and never a secret in it.
+"""The log: one event per line on standard output, console or JSON.
 
-`configure` is called once, before anything logs. Everyone else takes a logger from structlog, binds
-its ids once and names events by the constants of `reileta.logevents`:
+`configure` is called once, before anything logs. Other code takes a logger from structlog, binds
+its ids once and names events by the constants of `log_events`:
 
     log = structlog.get_logger().bind(instance=instance_id)
-    log.info(logevents.ACTOR_STARTED, trace=trace)
+    log.info(log_events.ACTOR_STARTED, trace=trace)
 
-In JSON, `time` (ISO 8601, UTC), `level`, `event` and, where there is one, `trace` come first; an
-exception is a structure under `exception`, without the values of local variables. What libraries
-say through `logging` comes the same way as `library.said`, from level info on: below that some of
-them quote what passes through them.
+In JSON, `time` (ISO 8601, UTC), `level`, `event` and, if there is one, `trace` come first; an
+exception is a structure under `exception`, without the values of local variables. Records of the
+standard library's `logging` are logged as `library.said`, from level info on: below that, some
+libraries log data that passes through them. Secrets are masked (`redact.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Level = Literal["debug", "info", "warning", "error"]
 
 _FIRST: Final = ("time", "level", "event", "trace")
 _CHATTY: Final = ("httpx", "httpcore", "hypercorn.access")
-"""Libraries that log every request, whose query may hold a credential: warnings only."""
+"""Libraries that log every request, and a query can hold a credential: warnings only."""
 
-# Escapes what moves a terminal's cursor or begins a line, so that input can't forge log lines.
+# Escapes control characters and line separators, so that input can't forge log lines.
 _CONTROL: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
@@ -51,9 +51,9 @@ def configure(
 ) -> None:
     """Sets up structlog and the standard library's logging for this process.
 
-    `stream` is standard output when None. `colors` None means: if the stream is a terminal.
-    `extra` processors may add to events; redaction comes after them.
-    Calling it again replaces what was set up, for loggers that have not logged yet.
+    `stream` defaults to standard output, `colors` to whether the stream is a terminal. `extra`
+    processors can add keys to events; redaction runs after them. A second call replaces the set-up
+    for loggers that have not logged yet.
     """
     out = sys.stdout if stream is None else stream
     colored = out.isatty() if colors is None else colors
@@ -126,7 +126,7 @@ def _to_json(event: Mapping[str, object], **_unused: object) -> str:
     try:
         return msgspec.json.encode(event).decode()
     except (OverflowError, UnicodeEncodeError):
-        # An integer past 64 bits, or half a surrogate pair: the standard library escapes those.
+        # msgspec can't encode integers over 64 bits or lone surrogates; `json` escapes them.
         return json.dumps(event)
 
 
@@ -144,7 +144,7 @@ class _Lines:
             self._stream.write(message.encode("ascii", "backslashreplace").decode() + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            # A closed pipe or file: there is nowhere left to say so.
+            # The pipe or file was closed, so the error can't be logged either.
             return
 
     debug = info = warning = warn = error = err = critical = fatal = exception = log = msg
@@ -159,7 +159,7 @@ class _LinesFactory:
 
 
 class _ToStructlog(logging.Handler):
-    """Hands records of the standard library's logging to structlog."""
+    """Passes records of the standard library's logging to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = min(record.levelno // 10 * 10, logging.CRITICAL)

@@ -1,14 +1,14 @@
-"""What the server counts, as plain attributes that the hot paths add to.
+"""The server's counters, as plain attributes that hot paths increment.
 
-Adding to an attribute costs tens of nanoseconds where a metrics library's own counter costs a lock
-and a look-up; so the library (prometheus-client) only reads, when somebody asks for `/metrics`.
+Incrementing an attribute takes tens of nanoseconds; a metrics library's own counter takes a lock
+and a lookup. So prometheus-client only reads the attributes, on each request of `/metrics`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -31,7 +31,7 @@ SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class Histogram:
-    """How often values fell into each bucket; `bounds` are the buckets' upper bounds, inclusive."""
+    """Counts of values per bucket; `bounds` are the buckets' upper bounds, inclusive."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -49,7 +49,7 @@ class Histogram:
         return sum(self.counts)
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Prometheus' buckets: (upper bound, how many values were not above it)."""
+        """Prometheus buckets: (upper bound, how many values were at most that)."""
         total = 0
         buckets: list[tuple[str, float]] = []
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
@@ -59,7 +59,7 @@ class Histogram:
 
 
 class HttpKey(NamedTuple):
-    """What HTTP requests are counted by. `route` is the rule (`/api/users/<id>`), not the path."""
+    """The labels of a counted HTTP request. `route` is the rule (`/api/users/<id>`)."""
 
     method: str
     route: str
@@ -67,7 +67,7 @@ class HttpKey(NamedTuple):
 
 
 class DatabaseCounters(Protocol):
-    """What the database counts about itself."""
+    """The database's own counters."""
 
     @property
     def statements(self) -> int: ...
@@ -80,7 +80,7 @@ class DatabaseCounters(Protocol):
 
 
 class Metrics:
-    """The counters of one server process. Whoever does a thing adds to its attribute."""
+    """The counters of one server process. The code that does the work increments them."""
 
     def __init__(self) -> None:
         # WebSockets
@@ -92,22 +92,22 @@ class Metrics:
         self.bytes_in = 0
         self.bytes_out = 0
         self.backlog_bytes = 0
-        """Bytes that wait now for sockets which can't keep up."""
+        """Bytes that wait now for slow sockets."""
         self.conflated = 0
-        """Waiting values that a newer one of the same key replaced."""
+        """Waiting values that were replaced by a newer value of the same key."""
         self.too_slow = 0
         """Sockets closed with 4008."""
 
         # Actors
         self.instances = 0
-        """Instances that live in this process now."""
+        """Instances that run in this process now."""
         self.players = 0
         """Players inside them now."""
         self.drains = 0
         self.drain_size = Histogram(SIZES)
         """Messages handled by one drain of a mailbox."""
-        self.mailbox_depth = Histogram(SIZES)
-        """Messages that waited in a mailbox when it was drained."""
+        self.mailbox_depths: Callable[[], Mapping[str, int]] = dict
+        """For each kind of actor, the messages that wait now in the fullest mailbox."""
         self.mailbox_wait = Histogram(SECONDS)
         """Seconds that a message waited in a mailbox."""
         self.mailbox_refused = 0
@@ -129,23 +129,23 @@ class Metrics:
         self.http_seconds[method, route].observe(seconds)
 
     def drained(self, kind: str, messages: int, waited_s: float) -> None:
-        """An actor of that kind handled so many messages; the oldest had waited so long."""
+        """An actor of that kind handled so many messages; the oldest had waited `waited_s`."""
         self.drains += 1
         self.drain_size.observe(messages)
         self.mailbox_wait.observe(waited_s)
 
     def crashed(self, kind: str, *, restarted: bool) -> None:
-        """An actor of that kind crashed, and was or was not started again."""
+        """An actor of that kind crashed; `restarted` tells whether it was restarted."""
         self.actor_crashes += 1
         self.actor_restarts += restarted
 
     def refused(self, kind: str) -> None:
-        """A message found the mailbox of such an actor full."""
+        """The mailbox of an actor of that kind was full, so a message was refused."""
         self.mailbox_refused += 1
 
 
 class MetricsCollector(Collector):
-    """Turns the counters into Prometheus' metrics, at the moment somebody asks."""
+    """Converts the counters to Prometheus metrics, on request."""
 
     _GAUGES: Final = (
         ("connections", "Open WebSockets"),
@@ -169,7 +169,6 @@ class MetricsCollector(Collector):
     )
     _HISTOGRAMS: Final = (
         ("drain_size", "drain_messages", "Messages handled by one drain"),
-        ("mailbox_depth", "mailbox_depth_messages", "Messages that waited at a drain"),
         ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
     )
 
@@ -191,6 +190,14 @@ class MetricsCollector(Collector):
             yield HistogramMetricFamily(
                 f"reileta_{name}", text, buckets=histogram.cumulative(), sum_value=histogram.sum
             )
+        depth = GaugeMetricFamily(
+            "reileta_mailbox_depth_messages",
+            "Messages that wait in the fullest mailbox of a kind of actor",
+            labels=["kind"],
+        )
+        for kind, messages in metrics.mailbox_depths().items():
+            depth.add_metric([kind], messages)
+        yield depth
         yield from self._http()
         yield from self._store()
 
@@ -228,7 +235,7 @@ class MetricsCollector(Collector):
 
 
 class Exposition:
-    """What `/metrics` answers: the server's counters, and the process's memory, CPU and files."""
+    """The content of `/metrics`: the server's counters, and the process's memory, CPU and files."""
 
     def __init__(self, metrics: Metrics, database: DatabaseCounters) -> None:
         self._registry = CollectorRegistry()
@@ -236,5 +243,5 @@ class Exposition:
         ProcessCollector(registry=self._registry)
 
     def render(self) -> bytes:
-        """The metrics in Prometheus' text format (`CONTENT_TYPE`)."""
+        """The metrics in the text format of Prometheus (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)

@@ -1,8 +1,8 @@
-"""Takes secrets out of what is about to be logged: the last line of defence, not the first.
+"""Masks secrets in log events: the last line of defence, not the first.
 
-Code that logs names what it logs and so leaves secrets out. What slips through in an exception's
-text, a library's message or a carelessly named key is masked here (PROTOCOL §3: no token, password
-or e-mail address ever reaches a log). Everything here is pure.
+Code that logs names the values it logs and so leaves secrets out. A token, password or e-mail
+address can still be in an exception's text, a library's message or under a badly named key; here it
+is masked. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 MASK: Final = "***"
 
 _DEPTH: Final = 12
-"""How deep values are looked into; deeper ones are masked as the text they print as."""
+"""Nesting depth up to which values are searched; deeper ones are masked as text."""
 
 _SECRET: Final = re.compile(
     r"authorization|auth(user|server)|cookies?|credentials?|emails?|integrityuser|nonce|passphrase"
@@ -30,7 +30,7 @@ _ASSIGNED: Final = re.compile(
     re.IGNORECASE,
 )
 _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]*:)[^\s@/]+@")
-# What pydantic and PostgreSQL quote of the input that they refuse
+# Input that pydantic and PostgreSQL quote in their errors
 _PYDANTIC_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 _POSTGRES_ROW: Final = re.compile(r"(Failing row contains |\)=)\(.*\)")
 _ADDRESS: Final = re.compile(
@@ -46,9 +46,9 @@ def secret_key(key: str) -> bool:
 
 
 def text(value: str) -> str:
-    """The text with everything masked that looks like a token, a password or an e-mail address.
+    """The text with all tokens, passwords and e-mail addresses masked.
 
-    `u_…@server` and the like stay, which read like e-mail addresses and are none.
+    References such as `u_…@server`, which look like e-mail addresses, are kept.
     """
     if "_" in value:
         value = _TOKEN.sub(rf"\1_{MASK}", value)
@@ -70,7 +70,7 @@ def _mask_address(match: re.Match[str]) -> str:
 
 
 def value(item: object, *, depth: int = _DEPTH) -> object:
-    """The value, masked within: containers are rebuilt, and what is no plain value becomes text."""
+    """The value with secrets masked: containers are rebuilt, and unknown types become text."""
     if item is None or isinstance(item, bool | int | float):
         return item
     if isinstance(item, str):

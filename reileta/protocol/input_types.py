@@ -60,7 +60,7 @@ I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
 
 def _fault(message: str) -> PydanticCustomError:
-    return PydanticCustomError("reileta", "{said}", {"said": message})
+    return PydanticCustomError("reileta", "{message}", {"message": message})
 
 
 def is_clean(text: str, *, lines: bool = False) -> bool:
@@ -100,7 +100,7 @@ def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
         if not low <= len(value) <= high:
             raise _fault(size)
         if not is_clean(value, lines=lines):
-            raise _fault("must not hold control characters")
+            raise _fault("must not contain control characters")
         return value
 
     return check
@@ -118,9 +118,9 @@ def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonS
     )
 
 
-def _checked(is_one: Callable[[str], bool], otherwise: str) -> AfterValidator:
+def _checked(is_valid: Callable[[str], bool], otherwise: str) -> AfterValidator:
     def check(value: str) -> str:
-        if not is_one(value):
+        if not is_valid(value):
             raise _fault(otherwise)
         return value
 
@@ -139,7 +139,7 @@ def _https_url(value: str) -> str:
     if not named:
         raise _fault("must be an https URL with a host")
     if "@" in urlsplit(value).netloc:
-        raise _fault("must not hold a username or password")
+        raise _fault("must not contain a username or password")
     return value
 
 
@@ -147,7 +147,7 @@ def _password(value: str) -> str:
     if not 8 <= len(value) <= 256:
         raise _fault("must be 8 to 256 characters")
     if not is_storable(value):
-        raise _fault("must not hold NUL or surrogate characters")
+        raise _fault("must not contain NUL or lone surrogates")
     return value
 
 
@@ -204,9 +204,9 @@ def _flag(value: object) -> object:
 def _tags(value: object) -> object:
     """A list as a tuple: strict models take JSON's lists for lists alone."""
     if not isinstance(value, list | tuple):
-        raise _fault("must be a list of strings")
+        raise _fault("must be an array of strings")
     if len(value) > MAX_TAGS:
-        raise _fault(f"must be at most {MAX_TAGS} tags")
+        raise _fault(f"must have at most {MAX_TAGS} tags")
     return tuple(value)
 
 
@@ -214,7 +214,7 @@ def _storable(value: str) -> str:
     if len(value) > 256:
         raise _fault("must be at most 256 characters")
     if not is_storable(value):
-        raise _fault("must not hold NUL or surrogate characters")
+        raise _fault("must not contain NUL or lone surrogates")
     return value
 
 
@@ -227,7 +227,7 @@ Username = Annotated[
 ]
 InstanceName = Annotated[
     str,
-    _checked(is_instance_name, "must be 3 to 32 of a-z 0-9 . _ -"),
+    _checked(is_instance_name, "must be 3 to 32 characters of a-z 0-9 . _ -"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
     ),
@@ -248,7 +248,8 @@ ServiceId = Annotated[
 AssetVersion = Annotated[
     str,
     _checked(
-        is_asset_version, "must be 1 to 32 of A-Z a-z 0-9 . _ -, and begin with a letter or digit"
+        is_asset_version,
+        "must be 1 to 32 characters of A-Z a-z 0-9 . _ -, and begin with a letter or digit",
     ),
     WithJsonSchema(
         {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", "examples": ["1.2"]}
@@ -256,7 +257,9 @@ AssetVersion = Annotated[
 ]
 Platform = Annotated[
     str,
-    _checked(is_platform, "must be 1 to 32 of a-z 0-9 . _ -, and begin with a letter or digit"),
+    _checked(
+        is_platform, "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit"
+    ),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
     ),
@@ -360,10 +363,10 @@ def check(model: type[I], given: object, error: type[InvalidInput]) -> I:
 _MESSAGES: Final = {
     "missing": "is required",
     "string_type": "must be a string",
-    "string_unicode": "must not hold NUL or surrogate characters",
+    "string_unicode": "must not contain NUL or lone surrogates",
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
-    "list_type": "must be a list",
+    "list_type": "must be an array",
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
@@ -373,5 +376,5 @@ _MESSAGES: Final = {
 def _detail(fault: ErrorDetails) -> Detail:
     field = ".".join(str(part) for part in fault["loc"]) or "body"
     if fault["type"] == "reileta":
-        return Detail(field, str(fault["ctx"]["said"]))
+        return Detail(field, str(fault["ctx"]["message"]))
     return Detail(field, _MESSAGES.get(fault["type"], "is not valid"))

@@ -73,16 +73,16 @@ class TagVocabulary:
         tags = frozenset(asked)
         unknown = sorted(tags - self.known)
         if unknown:
-            raise TagUnknown(*(Detail("tags", f"{tag[:64]!r} is not known") for tag in unknown[:8]))
+            raise TagUnknown(*(Detail("tags", f"{tag[:64]!r} is unknown") for tag in unknown[:8]))
         for group in self.groups:
             chosen = [tag for tag in group if tag in tags]
             if len(chosen) > 1:
-                raise self.invalid.field("tags", f"{' and '.join(chosen)} exclude each other")
+                raise self.invalid.field("tags", f"must not hold both {' and '.join(chosen)}")
             if not chosen:
                 tags = tags.union(tag for tag in self.defaults if tag in group)
         reserved = sorted((tags ^ frozenset(before)) & self.admin_only)
         if reserved and not admin:
-            raise PermissionDenied.field("tags", f"{reserved[0]} is the admins' to set")
+            raise PermissionDenied.field("tags", f"only admins can set {reserved[0]}")
         return tags
 
 

@@ -1,1 +1,1 @@
-"""security."""
+"""Passwords, tokens and the server's key."""

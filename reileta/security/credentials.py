@@ -1,4 +1,4 @@
-"""Tokens: how they are made, and what the database keeps of them (PROTOCOL §3)."""
+"""Tokens: how they are made, and their hashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 from typing import Final, Literal, get_args
 
 TokenKind = Literal["ua", "sa", "ia", "ur"]
-"""a user's access key, another server's, another server's user's, and a refresh key"""
+"""An access key of a user, of another server, of another server's user; and a refresh key."""
 
 KINDS: Final[tuple[TokenKind, ...]] = get_args(TokenKind)
 TOKEN_BYTES: Final = 32
@@ -15,18 +15,18 @@ TOKEN_BYTES: Final = 32
 
 
 def new_token(kind: TokenKind) -> str:
-    """A fresh token, such as `ua_` and 43 characters of base64url. Never log it."""
+    """A new token: `ua_` and 43 characters of base64url, for example. Never log it."""
     return f"{kind}_{secrets.token_urlsafe(TOKEN_BYTES)}"
 
 
 def kind_of(token: str) -> TokenKind | None:
-    """Whose token it says it is, by its first letters; None if it can be no token at all."""
+    """The kind of the token, by its prefix; None if the text can't be a token."""
     return next((kind for kind in KINDS if token.startswith(f"{kind}_")), None)
 
 
 def digest(token: str) -> bytes:
-    """The token's SHA-256, 32 bytes: all that the database knows of it.
+    """The SHA-256 of the token, 32 bytes; the database stores nothing else of it.
 
-    Takes any text, since it is asked about whatever a client sends; lone surrogates included.
+    Accepts any text, including lone surrogates, since it is called with whatever a client sends.
     """
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

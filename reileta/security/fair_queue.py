@@ -1,4 +1,4 @@
-"""A bounded queue that serves networks in turn, however much each of them asks for."""
+"""A bounded queue that is fair between networks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Entries of many networks, each of which has a line of its own; the lines take turns.
+    """Entries in one queue per network; `pop` takes from the networks in turn.
 
     The queue holds at most `limit` entries, and at most `share` of one network. A full queue still
-    takes an entry of a network that has fewer than others: the last entry of the longest line goes.
+    accepts an entry of a network that has fewer entries than others: it drops the last entry of the
+    network that has most.
     """
 
     def __init__(self, *, limit: int, share: int, retry_after_s: float) -> None:
@@ -28,9 +29,9 @@ class FairQueue(Generic[T]):
         return self._length
 
     def push(self, network: str, entry: T) -> T | None:
-        """Adds an entry. Returns the one of another network that had to go for it, if any.
+        """Adds an entry. Returns the entry of another network that was dropped for it, if any.
 
-        Raises Overloaded when there is no place for it.
+        Raises Overloaded if there is no room for it.
         """
         line = self._lines.get(network, ())
         displaced = None
@@ -38,7 +39,8 @@ class FairQueue(Generic[T]):
             raise Overloaded(retry_after_s=self._retry_after_s)
         if self._length >= self._limit:
             longest = max(self._lines, key=lambda one: len(self._lines[one]), default=network)
-            # With only one more than the newcomer has, the two would displace each other for ever.
+            # If it had only one entry more than the newcomer, the two would displace each other
+            # forever.
             if len(self._lines.get(longest, ())) < len(line) + 2:
                 raise Overloaded(retry_after_s=self._retry_after_s)
             displaced = self._lines[longest].pop()
@@ -48,9 +50,9 @@ class FairQueue(Generic[T]):
         return displaced
 
     def pop(self) -> T:
-        """The next entry: the oldest of the network whose turn it is.
+        """Removes and returns the oldest entry of the network whose turn it is.
 
-        Raises KeyError when there is none.
+        Raises KeyError if the queue is empty.
         """
         network, line = self._lines.popitem(last=False)
         entry = line.popleft()
@@ -60,7 +62,7 @@ class FairQueue(Generic[T]):
         return entry
 
     def remove(self, network: str, entry: T) -> None:
-        """Takes an entry out that has not had its turn. Raises ValueError if it is not there."""
+        """Removes an entry that was not popped yet. Raises ValueError if it is not there."""
         line = self._lines.get(network)
         if line is None:
             raise ValueError(entry)

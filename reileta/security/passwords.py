@@ -1,8 +1,8 @@
-"""Passwords: argon2id, in worker threads, no more at once than there are cores.
+"""Hashes passwords with argon2id in worker threads, at most one per core.
 
-Those who wait for a core stand in two queues (`FairQueue`), which take turns: one for networks from
-which their user has logged in before, one for all others. So strangers can't keep the users of the
-server out, however many they are, and in each queue networks take turns as well.
+Requests wait for a core in two queues (`FairQueue`) that take turns: one for networks from which
+their user has logged in before, one for all others. So a flood of strangers can't lock out the
+server's users. Within each queue, networks take turns as well.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from reileta.security.fair_queue import FairQueue
 R = TypeVar("R")
 
 WAITING_LIMIT: Final = 256
-"""Hashes of strangers that may wait for a core. Over it, askers are sent away (122): they'd time
-out."""
+"""Hashes of strangers that may wait for a core; beyond that, requests are refused with error 122,
+since they would time out."""
 KNOWN_LIMIT: Final = 256
-"""Hashes that may wait of those who are known at their network."""
+"""Hashes that may wait for users at a network they have logged in from before."""
 NETWORK_LIMIT: Final = 64
-"""Hashes of one network that may wait in one of the queues."""
+"""Hashes of one network that may wait in each queue."""
 RETRY_AFTER_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """From where a hash is asked for. `known`: its user has logged in from there before."""
+    """Where a request for a hash comes from. `known`: its user has logged in from there before."""
 
     network: str = ""
     known: bool = False
 
 
 SERVER: Final = Requester()
-"""The server itself, as it starts."""
+"""The server itself, during startup."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One who waits for a core; `turn` is over when it has one, or is displaced."""
+    """A request that waits for a core; `turn` is set when it gets one, or is displaced."""
 
     turn: trio.Event = field(default_factory=trio.Event)
     has_core: bool = False
@@ -64,30 +64,30 @@ def default_hasher() -> PasswordHasher:
 class Passwords:
     """Hashes and checks passwords.
 
-    A hash that runs is not abandoned when its asker is cancelled: its core would be given away
-    while it is in use.
+    A running hash is not abandoned when its caller is cancelled: otherwise its core would be given
+    away while it is in use.
     """
 
     def __init__(self, hasher: PasswordHasher | None = None, *, cores: int | None = None) -> None:
         self._hasher = default_hasher() if hasher is None else hasher
         self._free = cores or os.cpu_count() or 1
-        # Cores are counted here: this limiter only keeps the threads apart from other work's.
+        # Cores are counted in `_free`; this limiter only keeps these threads apart from other work.
         self._threads = trio.CapacityLimiter(self._free)
         self._strangers = _queue(WAITING_LIMIT)
         self._known = _queue(KNOWN_LIMIT)
         self._known_next = True
-        # What an unknown account's password is checked against, so that it costs the same.
+        # A password for an unknown account is checked against this, so that it takes the same time.
         self._nobody = self._hasher.hash(secrets.token_bytes(16))
 
     async def hash(self, password: str, by: Requester = SERVER) -> str:
-        """The password's hash, salt and parameters included. Raises Overloaded."""
+        """Hashes the password; the result includes salt and parameters. Raises Overloaded."""
         return await self._in_thread(partial(self._hasher.hash, _bytes(password)), by)
 
     async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
-        """Whether the password is the one that was hashed. Raises Overloaded.
+        """Whether the password matches the hash. Raises Overloaded.
 
-        `hash_` is None for an account that doesn't exist or has no password: the answer is no, at
-        the same cost.
+        `hash_` is None for an account that doesn't exist or has no password: the result is False,
+        in the same time.
         """
         stored = self._nobody if hash_ is None else hash_
         right = await self._in_thread(partial(self._check, stored, _bytes(password)), by)
@@ -108,7 +108,7 @@ class Passwords:
             self._give_cores()
 
     async def _take_core(self, by: Requester) -> None:
-        """Returns when a core is the asker's. Raises Overloaded."""
+        """Returns once the caller has a core. Raises Overloaded."""
         if self._free and not self._known and not self._strangers:
             self._free -= 1
             return
@@ -130,7 +130,7 @@ class Passwords:
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
 
     def _give_cores(self) -> None:
-        """Gives the free cores to those whose turn it is: of the known and the others by turns."""
+        """Gives free cores to waiting requests, alternating between the two queues."""
         while self._free and (self._known or self._strangers):
             known = bool(self._known) and (self._known_next or not self._strangers)
             self._known_next = not known
@@ -145,5 +145,5 @@ def _queue(limit: int) -> FairQueue[_Waiting]:
 
 
 def _bytes(password: str) -> bytes:
-    """Any text is a password; lone surrogates, which JSON can carry, are no error."""
+    """UTF-8 bytes of any text, including lone surrogates, which JSON can carry."""
     return password.encode("utf-8", "surrogatepass")

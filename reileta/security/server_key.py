@@ -1,4 +1,4 @@
-"""The server's own key: Ed25519, made at the first start and kept (PROTOCOL §9)."""
+"""The server's Ed25519 key, created at the first start."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _OWNER_ONLY: Final = 0o600
 
 
 class ServerKey:
-    """Signs in the server's name. The private half never leaves this object."""
+    """Signs as the server. The private key never leaves this object."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public_base64url: Final = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-        """The public half: 32 bytes as 43 characters of base64url, without padding."""
+        """The public key: 32 bytes as 43 characters of base64url, without padding."""
 
     def sign(self, data: bytes) -> bytes:
         """The signature of the data, 64 bytes."""
@@ -38,10 +38,10 @@ class ServerKey:
 
 
 def load_or_create(path: Path) -> ServerKey:
-    """The key in that file (PKCS #8, PEM), which is made, for its owner alone, if it isn't there.
+    """Loads the key from that file (PKCS #8, PEM); creates the file, readable for its owner only.
 
-    Raises StartupError if it can't be read, written, or is no Ed25519 key: a new key in its place
-    would make this server a stranger to all others, so that is left to its operator.
+    Raises StartupError if it can't be read or written, or is not an Ed25519 key. A new key in its
+    place would make this server a stranger to all others, so the operator has to decide.
     """
     try:
         try:
@@ -62,12 +62,12 @@ def _load(path: Path) -> ServerKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         private = None
     if not isinstance(private, Ed25519PrivateKey):
-        raise StartupError(f"{path} holds no unencrypted Ed25519 key: restore it from a backup")
+        raise StartupError(f"{path} is not an unencrypted Ed25519 key: restore it from a backup")
     return ServerKey(private)
 
 
 def _create(path: Path) -> None:
-    """Writes a fresh key as a whole or not at all; a key that is there already stays."""
+    """Writes a new key atomically; an existing key stays."""
     pem = Ed25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -80,7 +80,7 @@ def _create(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         try:
-            # A link, not a rename: of two processes that start at once, the first one's key stays.
+            # A link, not a rename: if two processes start at once, the key of the first one stays.
             os.link(draft, path)
         except FileExistsError:
             return

@@ -1,4 +1,4 @@
-"""The database: one class per noun over PostgreSQL, and how it is opened (DESIGN §4)."""
+"""The database: one class per table over PostgreSQL, and how it is opened."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from reileta.store.users import Users
 from reileta.store.worlds import Worlds
 
 FILES_FOLDER: Final = "files"
-"""Where in the data folder the files are."""
+"""The folder of uploaded files, in the data folder."""
 
 __all__ = ["Database", "Queries", "ServerInfo", "Store", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """All that is kept. Its methods raise DatabaseUnavailable while the database is away."""
+    """All stored data. Methods raise DatabaseUnavailable while the database is down."""
 
     database: Database
     users: Users
@@ -66,13 +66,13 @@ class Store:
     images: Images
     blobs: Blobs
     files: FileStore
-    """The files themselves; `blobs` says which are wanted."""
+    """The files themselves; `blobs` knows which of them are referenced."""
     states: SessionStates
     resources: Resources
     leases: Leases
     networks: Networks
     changes: ChangeFeed
-    """What other processes change, once its `begin` was called."""
+    """Changes by other processes, once its `begin` was called."""
 
 
 @asynccontextmanager
@@ -84,13 +84,13 @@ async def open_store(
     files: FileStore | None = None,
     types: ResourceTypes = BUILT_IN,
 ) -> AsyncIterator[Store]:
-    """The store that the settings name, at this version's schema, closed again after the body.
+    """Opens the store of the settings, with this version's schema; closes it after the body.
 
-    Without `settings.database`, an embedded PostgreSQL runs meanwhile; `shared` is for commands,
-    which use a running server's. Without `files`, these lie in the data folder, where nothing is
-    made or swept until it is asked for. `types` are the types of resources, a host's own with them.
-    Raises StartupError. Brings its own asyncio loop: what the store is asked may come from any task
-    of this Trio run.
+    Without `settings.database`, an embedded PostgreSQL runs during the body; `shared` is for
+    commands, which use the PostgreSQL of a running server. `files` defaults to the data folder,
+    where nothing is created or deleted until a method needs it. `types` are the resource types,
+    including a host's own. Raises StartupError. It runs an asyncio loop of its own, so that any
+    task of this Trio run can use the store.
     """
     async with AsyncExitStack() as stack:
         url = settings.database

@@ -1,4 +1,4 @@
-"""What the command line does to the database by itself, whether the server runs or not."""
+"""Database work of the command line; works with or without a running server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reileta.store import bulk_accounts, open_store
 
 
 def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> list[str]:
-    """Makes `count` bot accounts and returns a token of each; see `bots.create`."""
+    """Creates `count` bot accounts and returns a token for each; see `bulk_accounts.create`."""
 
     async def run() -> list[str]:
         clock = MonotonicClock()
@@ -24,7 +24,7 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
 
 
 def revoke_admin(settings: Settings, username: str) -> bool:
-    """Makes the user of that name an administrator no longer; False if there is none.
+    """Takes the administrator role from the user of that name; False if there is no such user.
 
     Raises UserCannotUpdate for the main admin.
     """
@@ -41,7 +41,7 @@ def revoke_admin(settings: Settings, username: str) -> bool:
 
 
 def grant_admin(settings: Settings, username: str) -> bool:
-    """Makes the user of that name an administrator; False if there is none."""
+    """Makes the user of that name an administrator; False if there is no such user."""
 
     async def run() -> bool:
         async with open_store(settings, MonotonicClock(), shared=True) as store:

@@ -1,4 +1,4 @@
-"""Assets: the builds of a world, and which file each is (PROTOCOL §5)."""
+"""Assets: the builds of a world, and the file of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reileta.store.quotas import DEFAULT, Quotas, ensure_below
 
 
 class AssetUpdate(TypedDict, total=False):
-    """What of an asset can change; what is left out stays."""
+    """The fields of an asset that can change; a missing one stays."""
 
     version: str
     engine: str
@@ -40,7 +40,7 @@ class Assets:
         user_files_bytes: int,
         quotas: Quotas = DEFAULT,
     ) -> None:
-        """`user_files_bytes` is what the files of all worlds of one owner may come to."""
+        """`user_files_bytes` limits the files of all worlds of one owner together."""
         self._queries = queries
         self._clock = clock
         self._blobs = blobs
@@ -48,7 +48,7 @@ class Assets:
         self._quotas = quotas
 
     def within(self, queries: Queries) -> Assets:
-        """The same, within another's transaction."""
+        """The same within the transaction of `queries`."""
         return Assets(
             queries,
             self._clock,
@@ -60,14 +60,15 @@ class Assets:
     async def create(
         self, *, world_id: str, version: str, engine: str, platform: str, url: str | None = None
     ) -> Asset:
-        """A new asset, empty unless it has a `url`.
+        """Creates an asset, empty unless it has a `url`.
 
         Raises AssetExists if the world has one of that version, engine and platform, WorldNotFound,
-        and QuotaReached if it has as many as it may.
+        and QuotaReached if the world has as many assets as allowed.
         """
         try:
             async with self._queries.transaction() as transaction:
-                # One at a time for a world, so that those at once can't pass the quota together.
+                # The lock serializes creations per world, so that parallel ones can't exceed the
+                # quota.
                 await transaction.fetch(
                     "SELECT FROM worlds WHERE id = $1 FOR NO KEY UPDATE", world_id
                 )
@@ -92,7 +93,7 @@ class Assets:
         return asset(row)
 
     async def get(self, world_id: str, id_: str) -> Asset | None:
-        """The asset of that id, if it is that world's."""
+        """The asset of that id, if it belongs to that world."""
         row = await self._queries.recall_one(
             "SELECT * FROM assets WHERE id = $1 AND world_id = $2", id_, world_id
         )
@@ -114,10 +115,10 @@ class Assets:
         return found
 
     async def update(self, id_: str, **changes: Unpack[AssetUpdate]) -> Asset:
-        """The asset with the changes.
+        """Changes the asset and returns it.
 
-        Raises AssetNotFound, AssetExists if the world has another of that version, engine and
-        platform, and FileExists for a `url` of what has a file.
+        Raises AssetNotFound, AssetExists if the world has another asset of that version, engine and
+        platform, and FileExists for a `url` of an asset that has a file.
         """
         sets, values = assignments(changes, AssetUpdate.__annotations__)
         unfilled = "AND hash IS NULL" if changes.get("url") is not None else ""
@@ -136,7 +137,7 @@ class Assets:
         return asset(row)
 
     async def delete(self, id_: str) -> frozenset[str]:
-        """Deletes the asset. Returns the hash of its file, if it has one, to be released.
+        """Deletes the asset. Returns the hash of its file, if it has one, to release it.
 
         Raises AssetNotFound.
         """
@@ -146,15 +147,15 @@ class Assets:
         return hashes([row])
 
     async def room(self, owner: str) -> int:
-        """How many bytes of files the owner's worlds can still take. It can be gone in a moment."""
+        """Bytes of files that the owner's worlds can still add. Can be outdated at once."""
         return max(self._user_files_bytes - await _used(self._queries, owner), 0)
 
     async def fill(self, id_: str, hash_: str, size: int) -> Asset:
-        """Makes a file that was put in place the asset's, for good. Of those at once, one does.
+        """Sets the asset's file, which must be stored already. Of parallel calls, one succeeds.
 
-        Raises AssetNotFound, FileExists if it has one already or is somewhere else, PayloadTooLarge
-        if the owner's files would come to too much, AssetFileInvalid for an empty file, and
-        StorageUnavailable if the file was collected meanwhile.
+        Raises AssetNotFound, FileExists if the asset has a file or a `url`, PayloadTooLarge if the
+        owner's files would exceed the limit, AssetFileInvalid for an empty file, and
+        StorageUnavailable if the file was deleted meanwhile.
         """
         if size < 1:
             raise AssetFileInvalid.field("file", "is empty")
@@ -165,7 +166,8 @@ class Assets:
             )
             if owner is None:
                 raise AssetNotFound
-            # One fill at a time for an owner. A row there may be none: of another server's user.
+            # The lock serializes fills per owner. It is not a row lock, since a user of another
+            # server has no row here.
             await transaction.fetch(
                 "SELECT pg_advisory_xact_lock(hashtextextended('files of ' || $1, 0))", owner
             )
@@ -182,12 +184,12 @@ class Assets:
                 raise await self._refused(transaction, id_)
             if await _used(transaction, owner) > self._user_files_bytes:
                 raise PayloadTooLarge.field(
-                    "file", f"the files of one user may come to {self._user_files_bytes} bytes"
+                    "file", f"exceeds the limit of {self._user_files_bytes} bytes of files per user"
                 )
         return asset(row)
 
     async def _refused(self, queries: Queries, id_: str) -> AssetNotFound | FileExists:
-        """Why an asset was not changed: it isn't there, or it isn't empty."""
+        """Why the asset was not changed: it does not exist, or it is not empty."""
         row = await queries.fetch_one("SELECT 1 FROM assets WHERE id = $1", id_)
         return AssetNotFound() if row is None else FileExists()
 
@@ -203,14 +205,14 @@ async def _used(queries: Queries, owner: str) -> int:
 
 
 def _meant(error: ConstraintBroken) -> Exception:
-    """What a broken constraint of `assets` means."""
+    """The error for a violated constraint of `assets`."""
     if error.constraint == "assets_build":
-        return AssetExists.field("version", "is there for that engine and platform")
+        return AssetExists.field("version", "already exists for that engine and platform")
     return WorldNotFound() if error.constraint == "assets_world" else error
 
 
 def asset(row: Row) -> Asset:
-    """The asset in a row with the columns of `assets`."""
+    """The asset of a row of `assets`."""
     return Asset(
         id=row["id"],
         world_id=row["world_id"],

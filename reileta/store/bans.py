@@ -1,4 +1,4 @@
-"""Bans: who may not enter an instance. They outlive restarts (PROTOCOL §6)."""
+"""Bans: which users may not enter an instance. They survive restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Bans:
         self._queries = queries
 
     async def of(self, instance_id: str) -> list[Ban]:
-        """All bans of the instance, oldest first, those that have run out too."""
+        """All bans of the instance, oldest first, including expired ones."""
         rows = await self._queries.fetch(
             "SELECT * FROM bans WHERE instance_id = $1 ORDER BY created_at, user_ref", instance_id
         )
@@ -29,7 +29,7 @@ class Bans:
         ]
 
     async def put(self, ban: Ban) -> None:
-        """Keeps the ban, in place of the user's earlier one. Raises InstanceNotFound."""
+        """Stores the ban and replaces an earlier one of the user. Raises InstanceNotFound."""
         try:
             await self._queries.execute(
                 "INSERT INTO bans (instance_id, user_ref, until, reason, by_ref, created_at) "
@@ -48,7 +48,7 @@ class Bans:
             raise InstanceNotFound from error
 
     async def remove(self, instance_id: str, user: str) -> bool:
-        """Lifts the ban; whether there was one."""
+        """Removes the ban; whether there was one."""
         return (
             await self._queries.execute(
                 "DELETE FROM bans WHERE instance_id = $1 AND user_ref = $2", instance_id, user

@@ -1,20 +1,38 @@
-"""Which files are wanted: the database's side of `reileta/files` (PROTOCOL §5).
+"""References to stored files: which files are needed, and which to delete.
 
-A file lies in a `FileStore`; a row of `blobs` stands for it; assets and images reference the row.
-Two rules keep a file that is referenced from being lost, whatever happens at the same time or ends
-in the middle:
+A file is in a `FileStore`, named by the hash of its content, and has a row in `blobs`. Assets and
+images reference that row by a foreign key. Only this module deletes files.
 
-- Whoever references a file, and whoever removes one, holds the lock of its row meanwhile. Under the
-  lock, a reference is made only to a file that is there, and a file is removed only if nothing
-  references it, before its row's deletion is committed. A crash in between leaves a row without a
-  file, that nothing references: harmless, and mended by the next upload of that content.
-- An upload puts its file in place before it asks for a reference, and asks for it before its body
-  ends (`Upload.commit`): until then the file store removes the file for nobody.
+Guarantee: if a committed asset or image references a hash, the file of that hash is stored. To see
+why, follow the two procedures. Both lock the row of the hash (U2, D1) until their transaction ends.
+So for one hash, U2 to U5 and D1 to D4 never overlap, also not between servers on one database.
 
-Whoever takes a reference away, or gets none for what it put in place, releases the file afterwards
-(`releasing`): if it was the last, the file goes at once, so that nobody has more on the disk than
-is counted. What a crash or an outage keeps from being released is found later: `adopt` makes a row
-for a file without one, and `collect` removes what nothing has referenced for a while (`before_ms`).
+To reference a file after an upload:
+
+  U1. `Upload.commit` stores the file durably and claims it: `FileStore.remove` in this process
+      refuses to delete it until the upload's body ends. After a crash, the file has no reference:
+      `adopt` and `collect` delete it later.
+  U2. `hold` inserts or updates the row, which locks it; it waits for a deletion in D1 to D4.
+  U3. `hold` checks that the file is stored. Another process, which does not see the claim, may have
+      deleted it after U1: then StorageUnavailable is raised, and the client must upload again.
+  U4. The caller inserts the reference in the same transaction.
+  U5. COMMIT. A crash or abort before it undoes U2 and U4: the file has no reference, as after U1.
+      If the answer is lost, the reference may exist or not; releasing the file is safe (D2).
+
+To delete a file that nothing references (`release`, `collect`):
+
+  D1. Lock the row: `release` inserts it if there is none, `collect` deletes it (D2). This waits for
+      an upload in U2 to U5. After that wait, `collect` sees the new `touched_at`, and stops.
+  D2. DELETE the row. The foreign keys see every committed reference, also one that was committed
+      during the wait in D1: then the statement fails, and the file stays.
+  D3. `FileStore.remove` deletes the file. It refuses if an upload claims the file (U1) or, for
+      `collect`, if the file was stored again lately: then ROLLBACK keeps the row.
+  D4. COMMIT. After a crash between D3 and D4 there is a row without a file. Nothing references it
+      (D2), and nothing can until an upload stores the file again (U1, U3).
+
+A caller that removes a reference, or gets none for an upload, releases the file (`releasing`), so
+that a user never has more on the disk than the quota counts. If a crash or an outage prevents that,
+`adopt` creates a row for the file, and `collect` deletes it after a while (`before_ms`).
 """
 
 from __future__ import annotations
@@ -33,9 +51,9 @@ from reileta.observability import log_events
 from reileta.store.database import ConstraintBroken, Queries, Row
 
 RELEASE_S: Final = 5.0
-"""How long a request waits for what it released to be removed; the rest is collected later."""
+"""Seconds a request waits for `release`; `collect` deletes the rest later."""
 _AT_ONCE: Final = 1000
-"""Files that are looked at in one statement."""
+"""Files per statement."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -47,9 +65,9 @@ class Blobs:
         self._files = files
 
     async def hold(self, transaction: Queries, hash_: str, size: int) -> None:
-        """Lets the transaction reference a file that was put in place; locks it until its end.
+        """Locks a stored file's row, so that the transaction can reference it (U2 and U3).
 
-        Raises StorageUnavailable if the file is gone again: it has to be uploaded anew.
+        Raises StorageUnavailable if the file is gone: it must be uploaded again.
         """
         await transaction.execute(
             "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, $2, $3, $3) "
@@ -63,11 +81,10 @@ class Blobs:
 
     @asynccontextmanager
     async def releasing(self) -> AsyncIterator[set[str]]:
-        """A set for the body to put hashes in: they are released when it has ended, however it did,
-        also when it is being cancelled.
+        """A set to which the body adds hashes; they are released when it ends, in any way.
 
-        The body's transaction is to end within it, and so is an upload. Nothing is raised: what
-        can't be removed within `RELEASE_S` is collected later.
+        The body must contain the whole transaction and the whole upload. Raises nothing: files that
+        can't be released within `RELEASE_S` are collected later.
         """
         hashes: set[str] = set()
         try:
@@ -80,14 +97,16 @@ class Blobs:
                     _log.debug(log_events.FILES_POSTPONED)
 
     async def release(self, hashes: Collection[str]) -> int:
-        """Removes at once those of the files that nothing references, be there a row or not; how
-        many. What an upload has put in place whose body goes on stays: that upload will see to it.
+        """Deletes those of the files that nothing references, with or without a row; returns how
+        many.
 
-        Raises DatabaseUnavailable, StorageUnavailable; what it removed until then stays removed.
+        A file that an upload claims stays, and that upload releases it. Raises DatabaseUnavailable,
+        StorageUnavailable; files deleted before that stay deleted.
         """
         if not hashes:
             return 0
-        # Looks first without a lock: what is wanted elsewhere, as is usual, costs this alone.
+        # First a look without a lock: a file that is still referenced, the usual case, costs only
+        # this.
         rows = await self._queries.fetch(
             "SELECT hash FROM unnest($1::text[]) AS it (hash) "
             "WHERE NOT EXISTS (SELECT FROM assets WHERE assets.hash = it.hash) "
@@ -100,7 +119,7 @@ class Blobs:
         return released
 
     async def adopt(self) -> int:
-        """Makes a row for each file that has none; how many these were."""
+        """Creates a row for each file without one; returns how many."""
         adopted = 0
         after = ""
         while found := await self._files.listed(after, _AT_ONCE):
@@ -116,9 +135,9 @@ class Blobs:
         return adopted
 
     async def collect(self, before_ms: int) -> int:
-        """Removes the files that nothing references and nobody has touched since; how many.
+        """Deletes unreferenced files that were not touched since `before_ms`; returns how many.
 
-        Raises StorageUnavailable; what it removed until then stays removed.
+        Raises StorageUnavailable; files deleted before that stay deleted.
         """
         collected = 0
         after = ""
@@ -139,14 +158,14 @@ class Blobs:
     async def _release(self, hash_: str) -> bool:
         try:
             async with self._queries.transaction() as transaction:
-                # The lock, also of a file that has no row yet: it never outlives the transaction.
+                # D1. A row inserted here never outlives the transaction.
                 await transaction.execute(
                     "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, 0, $2, $2) "
                     "ON CONFLICT (hash) DO UPDATE SET touched_at = blobs.touched_at",
                     hash_,
                     self._clock.now_ms(),
                 )
-                # Under the lock, the foreign keys look again.
+                # D2
                 await transaction.execute("DELETE FROM blobs WHERE hash = $1", hash_)
                 if not await self._files.remove(hash_, placed_before_ms=None):
                     raise _Fresh
@@ -157,8 +176,8 @@ class Blobs:
     async def _collect(self, hash_: str, before_ms: int) -> bool:
         try:
             async with self._queries.transaction() as transaction:
-                # Looks again, under the lock. The foreign keys look a third time: they alone see
-                # what was committed while the lock was waited for.
+                # D1 and D2: the condition is evaluated again under the lock, and the foreign keys
+                # also see references that were committed during the wait for the lock.
                 deleted = await transaction.execute(
                     "DELETE FROM blobs WHERE hash = $1 AND touched_at < $2", hash_, before_ms
                 )
@@ -172,9 +191,9 @@ class Blobs:
 
 
 def hashes(rows: Collection[Row]) -> frozenset[str]:
-    """The hashes in rows with a column `hash`, which may be null."""
+    """The hashes in rows with a nullable column `hash`."""
     return frozenset(row["hash"] for row in rows if row["hash"] is not None)
 
 
 class _Fresh(Exception):
-    """The file was put in place again, or lately: its row stays as it was."""
+    """The file is claimed or was stored again lately: its row stays as it was."""

@@ -1,4 +1,4 @@
-"""Accounts for load testers, many at once: a statement for a thousand, not a call for each."""
+"""Accounts for load tests, created thousands at a time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from reileta.security import credentials
 from reileta.store.database import Database
 
 LIFETIME_MS: Final = 365 * 24 * 3600 * 1000
-"""How long a bot's token lives: load testers keep their token files."""
+"""Lifetime of a bot's token; load testers keep their token files."""
 
 _AT_ONCE: Final = 5_000
-"""Accounts in a statement, so that each stays far below what a statement may take."""
+"""Accounts per statement, so that each stays far below the statement timeout."""
 
-# Foreign keys are checked when the whole statement is done, so its parts may come in any order.
+# Foreign keys are checked at the end of the statement, so its parts can be in any order.
 _MAKE: Final = """
     WITH bots AS (
         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
@@ -37,11 +37,11 @@ _MAKE: Final = """
 async def create(
     database: Database, *, count: int, now_ms: int, autopilot: bool = False
 ) -> list[str]:
-    """Makes `count` accounts without a password, each with a session; returns a token of each.
+    """Creates `count` accounts without a password, each with a session; returns a token for each.
 
-    They are named `bot_<random>_<n>`, so that runs don't meet, and are clients like people's, so
-    that they load what people load, unless they are to be Autopilots. Raises DatabaseUnavailable;
-    what it made until then stays.
+    They are named `bot_<random>_<n>`, so that runs don't collide. They are ordinary users, so that
+    they load the same code, unless `autopilot` is set. Raises DatabaseUnavailable; accounts created
+    until then stay.
     """
     batch = secrets.token_hex(5)
     tokens: list[str] = []

@@ -1,12 +1,12 @@
-"""The change feed: what other processes changed in the database, for a server to act on.
+"""The change feed: changes by other processes that a server must act on.
 
-Triggers write a row for each user, session, token and instance of which a server remembers
-something, with the process that changed it. A server asks for the rows of others since it last
-asked (`ChangeFeed.next`). A transaction that began earlier can end later, so "since" is a snapshot
-of the database's and not a number: a row can come within two answers, and is given out once.
+Triggers write a row for each change of a user, session, token or instance, with the process that
+made it. A server reads the rows of others since its last call (`ChangeFeed.next`). A transaction
+that began earlier can commit later, so "since" is a database snapshot and not a number: a row can
+be in two results, but is returned once.
 
-Nothing is lost over an outage of the database, for the rows are in the transactions themselves.
-They are kept for `KEPT_S`; a server that could not ask for longer is told so (`Changed.gap`).
+An outage of the database loses nothing, since the rows belong to the transactions themselves. Rows
+are kept for `KEPT_S`; a server that could not read for longer gets `Changed.gap`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import trio
 from reileta.store.database import Database, Row
 
 KEPT_S: Final = 3600
-"""How long a row is kept."""
+"""Seconds for which a row is kept."""
 SWEEP_S: Final = 300.0
-"""How often a server sweeps older ones out."""
+"""Seconds between deletions of older rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Ids of users that were changed, of sessions and tokens that ended, and of instances that have
-    another owner. Of a user that was deleted, its sessions are told. `gap`: there may be others,
-    for it was not asked for too long."""
+    """Ids of changed users, ended sessions and tokens, and instances with a new owner.
+
+    A deleted user is reported by its sessions. `gap`: changes may be missing, because the last call
+    was too long ago.
+    """
 
     users: frozenset[str] = frozenset()
     sessions: frozenset[str] = frozenset()
@@ -47,28 +49,28 @@ class Changed:
 
 
 class ChangeFeed:
-    """One reader of the change feed, from the time of `begin` on."""
+    """One reader of the change feed, from `begin` on."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._mark = "0"
-        """Transactions below this were seen, whole."""
+        """All transactions below this were read completely."""
         self._given: set[int] = set()
-        """The numbers of rows that were given out and are not below the mark."""
+        """The numbers of rows that were returned and are not below the mark."""
         self._asked_at = 0.0
         self._swept_at = 0.0
 
     async def begin(self) -> None:
-        """Begins: what is changed from now on will be told. Raises DatabaseUnavailable."""
+        """Starts: `next` returns changes from now on. Raises DatabaseUnavailable."""
         self._mark = await self._database.value(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
         )
         self._asked_at = self._swept_at = trio.current_time()
-        rows = await self._rows()  # those are done: whoever begins knows nothing older
+        rows = await self._rows()  # ignored: nothing older was read by this process
         self._given = {row["number"] for row in rows if row["number"] is not None}
 
     async def next(self) -> Changed:
-        """What others have changed since the last time. Raises DatabaseUnavailable."""
+        """Changes by other processes since the last call. Raises DatabaseUnavailable."""
         asked_at = trio.current_time()
         rows = await self._rows()
         gap = asked_at - self._asked_at > KEPT_S / 2
@@ -95,7 +97,7 @@ class ChangeFeed:
         )
 
     async def _rows(self) -> list[Row]:
-        """The rows from the mark on, with the mark for the next time; one row at least."""
+        """The rows from the mark on, with the next mark; at least one row."""
         return await self._database.fetch(
             "SELECT now.mark, changes.number, changes.kind, changes.id "
             "FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark) AS now "

@@ -1,12 +1,12 @@
-"""PostgreSQL on Trio: the one file that knows asyncpg and trio-asyncio (DESIGN §4).
+"""PostgreSQL on Trio: the only module that knows asyncpg and trio-asyncio.
 
-`Queries` is what can be asked, whether of the `Database` (each statement by itself, on a connection
-of the pool) or within a transaction. Everything is parameterised. Whatever goes wrong with the
-connection is `DatabaseUnavailable`; a broken constraint is `ConstraintBroken`; text that PostgreSQL
-can't hold is `InvalidInput`, decided here for everything that is stored or searched.
+`Queries` has the operations, for single statements (`Database`, each on a connection of the pool)
+and within a transaction. All statements have parameters. Every failure of a connection is
+`DatabaseUnavailable`; a violated constraint is `ConstraintBroken`; text that PostgreSQL can't store
+is `InvalidInput`.
 
-The connections belong to an asyncio loop of their own (`asyncio_loop`), which goes on while the
-server is being cancelled, so that what is under way can be finished or rolled back.
+The connections belong to an asyncio loop of their own (`asyncio_loop`), which keeps running while
+the server is being cancelled, so that running statements can finish or be rolled back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -37,13 +37,15 @@ Connection: TypeAlias = "asyncpg.Connection[Row]"
 T = TypeVar("T")
 
 CONNECT_S: Final = 3.0
-"""How long a statement waits for a free connection, or for a new one to be made."""
+"""Seconds a statement waits for a free or a new connection."""
 STATEMENT_S: Final = 10.0
-"""How long a statement may take."""
+"""Seconds a statement can take."""
+CANCEL_S: Final = 1.0
+"""Seconds a cancelled statement can take to end, before its connection is ended."""
 CLOSE_S: Final = 1.0
-"""How long a connection may take to be closed in order."""
+"""Seconds for an orderly close of a connection."""
 IDLE_S: Final = 300.0
-"""How long a connection may stand idle; what stands between may have forgotten it then."""
+"""Seconds a connection can be idle; a firewall in between may have dropped it after that."""
 RETRY_AFTER_S: Final = 1.0
 
 _LOST: Final = (
@@ -51,23 +53,23 @@ _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
-    asyncpg.InternalClientError,  # cut off in the middle of an answer
+    asyncpg.InternalClientError,  # the connection broke during an answer
 )
 _TRY_AGAIN: Final = (
-    asyncpg.TransactionRollbackError,  # a deadlock, a serialisation failure
+    asyncpg.TransactionRollbackError,  # a deadlock, a serialization failure
     asyncpg.ReadOnlySQLTransactionError,  # it became a standby
 )
 _BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Loop(Protocol):
-    """The asyncio loop, as far as it is used here."""
+    """The operations of the asyncio loop that are used here."""
 
     async def run_aio_coroutine(self, coro: Coroutine[Any, Any, T]) -> T: ...
 
 
 class ConstraintBroken(Exception):
-    """A statement would have broken the constraint of that name; nothing was written."""
+    """A statement would have violated the constraint of that name; nothing was written."""
 
     def __init__(self, constraint: str) -> None:
         super().__init__(constraint)
@@ -75,9 +77,10 @@ class ConstraintBroken(Exception):
 
 
 class Queries(ABC):
-    """What can be asked of the database or within a transaction.
+    """Operations on the database or within a transaction.
 
-    Each raises DatabaseUnavailable, ConstraintBroken, or InvalidInput for text it can't hold.
+    Each raises DatabaseUnavailable, ConstraintBroken, or InvalidInput for text that can't be
+    stored.
     """
 
     @abstractmethod
@@ -85,19 +88,23 @@ class Queries(ABC):
         """All rows."""
 
     async def recall(self, sql: str, *args: object) -> list[Row]:
-        """As `fetch`, of a statement that only reads. The database gives rows that it remembers, as
-        long as none of their tables has changed; within a transaction they are always read."""
+        """Like `fetch`, for a statement that only reads.
+
+        The database returns cached rows as long as none of their tables has changed; a transaction
+        always reads.
+        """
         return await self.fetch(sql, *args)
 
     @abstractmethod
     async def execute(self, sql: str, *args: object) -> int:
-        """How many rows it touched. Without arguments, `sql` may hold several statements."""
+        """Returns the number of affected rows. Without arguments, `sql` can hold several
+        statements."""
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[Queries]:
-        """All of it or nothing; a transaction within a transaction is a savepoint.
+        """All of the body's statements or none; a nested transaction is a savepoint.
 
-        A transaction is one connection: it takes one statement at a time, from one task.
+        A transaction uses one connection: one statement at a time, from one task.
         """
 
     async def fetch_one(self, sql: str, *args: object) -> Row | None:
@@ -106,18 +113,18 @@ class Queries(ABC):
         return rows[0] if rows else None
 
     async def recall_one(self, sql: str, *args: object) -> Row | None:
-        """As `fetch_one`, by `recall`."""
+        """Like `fetch_one`, with `recall`."""
         rows = await self.recall(sql, *args)
         return rows[0] if rows else None
 
     async def value(self, sql: str, *args: object) -> Any:
-        """The first row's first column; None if there is no row."""
+        """The first column of the first row; None if there is no row."""
         row = await self.fetch_one(sql, *args)
         return None if row is None else row[0]
 
 
 class _Busy(Exception):
-    """All connections are at work: the server asks too much, but nothing is lost."""
+    """All connections are in use: the load is too high, but the database is up."""
 
 
 class _Closed(Exception):
@@ -125,40 +132,40 @@ class _Closed(Exception):
 
 
 class Database(Queries):
-    """Up to so many connections, made when they are needed, and made anew after an outage.
+    """A pool of connections, opened on demand and reopened after an outage.
 
-    The pool is our own, and lives on Trio's side: a statement is one trip to the asyncio loop and
-    back, where asyncpg's pool would make several of it, at more than twice the cost.
+    The pool is our own and lives on Trio's side: a statement takes one trip to the asyncio loop and
+    back. asyncpg's pool would take several, at more than twice the cost.
     """
 
     def __init__(self, loop: Loop, url: str, *, connections: int, remember: bool = False) -> None:
-        """`url` is `postgresql://…`. It connects to nothing yet.
+        """`url` is `postgresql://…`. Connects on first use.
 
-        `remember` has `recall` remember rows: right where no other server writes to it.
+        `remember` lets `recall` cache rows; only correct if no other server writes to the database.
         """
         self.reads: ReadCache[Row] = ReadCache(enabled=remember)
         self._loop = loop
         self._url = url
         self.name = f"reileta {secrets.token_hex(4)}"
-        """The connections' `application_name`, this object's own: by it, the change feed tells what
-        others did (store/changes.py)."""
+        """The connections' `application_name`, unique per object: by it, the change feed ignores
+        this process's own changes (store/change_feed.py)."""
         self._slots = trio.Semaphore(connections, max_value=connections)
         self._idle: list[tuple[Connection, float]] = []
-        """Connections that nobody uses, the last used one last, and since when."""
+        """Idle connections, the last used one last, and since when each is idle."""
         self._closed = False
         self._log = structlog.get_logger()
         self._outage = False
         self.available = False
         """Whether the last statement reached the database."""
         self.statements = 0
-        """How many times it was asked."""
+        """Statements run."""
         self.errors = 0
-        """How many of these failed for want of a database."""
+        """Statements that failed because the database was unavailable."""
         self.seconds = 0.0
-        """How long all of these took together, without waiting for a connection."""
+        """Seconds spent in statements, without the wait for a connection."""
 
     async def close(self) -> None:
-        """Closes what is idle now and the rest when it is released. Nothing can be asked then."""
+        """Closes idle connections now, and the others when they are released. Later calls fail."""
         self._closed = True
         idle, self._idle = self._idle, []
 
@@ -173,7 +180,7 @@ class Database(Queries):
             await self._loop.run_aio_coroutine(closed())
 
     def generation(self, tables: Iterable[str]) -> int | None:
-        """`ReadCache.generation`; None also while the database is away."""
+        """`ReadCache.generation`; also None while the database is down."""
         return self.reads.generation(tables) if self.available else None
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
@@ -190,13 +197,13 @@ class Database(Queries):
         return _touched(await self._alone(sql, lambda it: it.execute(sql, *args)))
 
     async def _alone(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-        """A statement that is no part of a transaction."""
+        """Runs a statement outside of a transaction."""
         async with self._connected() as connection:
             with self.reads.writing(written_by(sql)):
                 return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
 
     async def ping(self) -> bool:
-        """Whether the database gives a sign of life."""
+        """Whether the database answers."""
         try:
             await self.fetch("SELECT 1")
         except DatabaseUnavailable:
@@ -210,7 +217,7 @@ class Database(Queries):
 
     @asynccontextmanager
     async def connection(self, *, statement_s: float = STATEMENT_S) -> AsyncIterator[Queries]:
-        """One connection for several statements, each of which may take so many seconds."""
+        """One connection for several statements, each with that timeout."""
         async with self._connected() as connection:
             yield _Bound(self, connection, statement_s)
 
@@ -220,28 +227,33 @@ class Database(Queries):
         connection: Connection | None,
         seconds: float,
     ) -> T:
-        """Runs asyncio's `work`, bounded: counts it, times it, and says what its failure means."""
+        """Runs asyncio's `work` with a timeout; counts it, times it, and translates its errors."""
         self.statements += 1
         started = time.perf_counter()
         try:
             with trio.move_on_after(seconds) as scope:
-                result = await self._loop.run_aio_coroutine(work())
+                try:
+                    result = await self._loop.run_aio_coroutine(work())
+                except trio.Cancelled:
+                    if connection is not None:
+                        await self._stop(connection)
+                    raise
             if scope.cancelled_caught:
                 raise TimeoutError
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
             raise ConstraintBroken(error.constraint_name or "") from error
         except (*_TRY_AGAIN, asyncio.CancelledError) as error:
-            # asyncio's cancellation, where Trio knows of none, is the loop being closed.
+            # asyncio was cancelled and Trio was not: the loop is being closed.
             raise self._unavailable() from error
         except _LOST as error:
-            # It may look open for a moment longer, or hang for good.
+            # The connection may look open for a moment longer, or hang forever.
             if connection is not None:
                 connection.terminate()
             self._lost(error)
             raise self._unavailable() from error
         except asyncpg.InterfaceError as error:
-            # asyncpg says so of a broken connection and of wrong use; the latter is a defect.
+            # asyncpg raises this for a broken connection and for wrong use; the latter is a defect.
             if connection is not None and not connection.is_closed():
                 raise
             self._lost(error)
@@ -251,9 +263,41 @@ class Database(Queries):
         self._found()
         return result
 
+    async def _stop(self, connection: Connection) -> None:
+        """Waits until a statement that was given up has ended: then its connection can be used.
+
+        asyncpg has sent PostgreSQL a request to cancel it. PostgreSQL ignores a request that comes
+        before it has read the statement, and then runs the statement to its end. Its process is
+        ended in that case. Bounded by twice `CANCEL_S`.
+        """
+        with trio.CancelScope(shield=True):
+            if await self._within_cancel_s(lambda: _answers(connection)):
+                return
+            if not connection.is_closed():
+                pid = connection.get_server_pid()
+                await self._within_cancel_s(lambda: self._end_process(pid))
+        connection.terminate()
+
+    async def _end_process(self, pid: int) -> None:
+        connection = await self._connect()
+        try:
+            await connection.fetchval("SELECT pg_terminate_backend($1)", pid)
+        finally:
+            connection.terminate()
+
+    async def _within_cancel_s(self, work: Callable[[], Coroutine[Any, Any, object]]) -> bool:
+        """Runs asyncio's `work`; False when it fails, or takes longer than `CANCEL_S`."""
+        with trio.move_on_after(CANCEL_S):
+            try:
+                await self._loop.run_aio_coroutine(work())
+            except (*_BROKEN, asyncio.CancelledError):
+                return False
+            return True
+        return False
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
-        """A connection that is the body's alone."""
+        """A connection for the body alone."""
         with trio.move_on_after(CONNECT_S) as scope:
             await self._slots.acquire()
         if scope.cancelled_caught:
@@ -294,10 +338,10 @@ class Database(Queries):
                 server_settings={"application_name": self.name},
             )
         except ValueError:
-            # asyncpg reads the URL only now. Its own words may hold the password.
-            raise StartupError("--database is no URL of a PostgreSQL database") from None
+            # asyncpg parses the URL only now. Its own message can contain the password.
+            raise StartupError("--database must be a postgresql:// URL") from None
         except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-            # Whatever PostgreSQL has against a new connection, there is none.
+            # For any reason, PostgreSQL refused the connection.
             raise ConnectionError(str(error)) from error
 
     def _unavailable(self) -> DatabaseUnavailable:
@@ -318,7 +362,7 @@ class Database(Queries):
 
 
 class _Bound(Queries):
-    """Statements on one connection, within a transaction or not."""
+    """Statements on one connection, inside or outside of a transaction."""
 
     def __init__(self, database: Database, connection: Connection, statement_s: float) -> None:
         self._database = database
@@ -326,7 +370,7 @@ class _Bound(Queries):
         self._statement_s = statement_s
         self._depth = 0
         self._written: frozenset[str] = frozenset()
-        """The tables that the transaction has written to so far."""
+        """Tables that the transaction has written to so far."""
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         check_storable(args)
@@ -362,7 +406,7 @@ class _Bound(Queries):
                 await self._end(end)
 
     async def _end(self, sql: str) -> None:
-        """Not to be cancelled: once COMMIT is sent, only its answer tells what has happened."""
+        """Can't be cancelled: once COMMIT is sent, only its answer tells whether it succeeded."""
         if self._connection.is_closed() and sql.startswith("ROLLBACK"):
             return
         with trio.CancelScope(shield=True):
@@ -374,17 +418,23 @@ class _Bound(Queries):
         )
 
 
+async def _answers(connection: Connection) -> None:
+    """Returns once the connection answers, whatever became of the transaction on it."""
+    with suppress(asyncpg.InFailedSQLTransactionError):
+        await connection.execute("SELECT 1")
+
+
 def _touched(status: str) -> int:
-    """The rows that a command's status tells of: 3 in `UPDATE 3`, none in `CREATE TABLE`."""
+    """The number of rows in a command's status: 3 for `UPDATE 3`, 0 for `CREATE TABLE`."""
     last = status.rpartition(" ")[2]
     return int(last) if last.isdigit() else 0
 
 
 class _Apart:
-    """The loop, on which nothing runs in the context of who asked.
+    """The loop, with tasks that don't run in the caller's context.
 
-    A connection keeps the context that it was made in, and the cache of its statements that of
-    whoever asked each of them first: they would hold requests, with all that belongs to them.
+    A connection keeps the context in which it was opened, and its statement cache that of each
+    statement's first caller: these would keep requests alive, with all their data.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -405,8 +455,8 @@ class _Apart:
 async def asyncio_loop() -> AsyncIterator[Loop]:
     """An asyncio loop that runs beside the body, until the body has ended.
 
-    It runs in a task of its own, shielded: a body that is being cancelled can still finish what it
-    has asked, and an error of the body comes out as it is, in no group.
+    It runs in a shielded task of its own: a cancelled body can still finish its statements, and an
+    exception of the body is raised unchanged, not in a group.
     """
     stop = trio.CancelScope(shield=True)
 

@@ -1,6 +1,6 @@
-"""Follows, and the friendships that two of them make (PROTOCOL §4).
+"""Follows, and the friendships of users who follow each other.
 
-A user is the bare id of one of this server's, or the `UserIDAt` of another server's: `u_…@host`.
+A user is the bare id of a user of this server, or the `UserIDAt` of another server's: `u_…@host`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ _MUTUAL = (
 
 class Follows:
     def __init__(self, queries: Queries, clock: Clock, *, limit: int) -> None:
-        """`limit` is how many one user may follow."""
+        """`limit` is the number of users that one user can follow."""
         self._queries = queries
         self._clock = clock
         self._limit = limit
 
     async def put(self, user: str, other: str) -> Follow:
-        """Has the user follow the other from now on.
+        """Makes the user follow the other, from now on.
 
-        Raises UserNotFound if one of the two is this server's and does not exist, AlreadyFollowing,
-        and UserInvalid for oneself, for what is no reference to a user, and over the limit.
+        Raises UserNotFound if one of the two belongs to this server and does not exist,
+        AlreadyFollowing, and UserInvalid for oneself, for a text that is not a user reference, and
+        over the limit.
         """
         if user == other or not is_user_ref(user) or not is_user_ref(other):
             raise UserInvalid.field("other", "must be another user")
         async with self._queries.transaction() as transaction:
-            # Locked, so that neither is deleted meanwhile and none follows more than the limit.
+            # The locks keep both users from being deleted meanwhile, and parallel calls below the
+            # limit.
             await _held(transaction, user, "FOR NO KEY UPDATE")
             await _held(transaction, other, "FOR KEY SHARE")
             count = await transaction.value(
@@ -53,11 +55,13 @@ class Follows:
             if row is None:
                 raise AlreadyFollowing
             if count >= self._limit:
-                raise UserInvalid.field("other", f"at most {self._limit} users can be followed")
+                raise UserInvalid.field(
+                    "other", f"exceeds the limit of {self._limit} followed users"
+                )
         return follow(row)
 
     async def remove(self, user: str, other: str) -> bool:
-        """Has the user follow the other no longer; whether it did."""
+        """Makes the user stop following the other; whether it did follow."""
         return (
             await self._queries.execute(
                 "DELETE FROM follows WHERE follower = $1 AND followed = $2", user, other
@@ -66,14 +70,14 @@ class Follows:
         )
 
     async def of(self, user: str) -> list[Follow]:
-        """Whom the user follows, the first one first. No more than the limit."""
+        """Users that the user follows, earliest first. At most `limit`."""
         rows = await self._queries.recall(
             "SELECT * FROM follows WHERE follower = $1 ORDER BY following_at, followed", user
         )
         return [follow(row) for row in rows]
 
     async def followers(self, user: str, *, limit: int, offset: int) -> Page[Follow]:
-        """Those who follow the user, the first one first. There can be any number of them."""
+        """Users who follow the user, earliest first. Their number is unlimited."""
         where = Where()
         where.add("followed = {}", user)
         return await page(
@@ -87,12 +91,12 @@ class Follows:
         )
 
     async def friends(self, user: str) -> frozenset[str]:
-        """Those whom the user follows and who follow the user."""
+        """Users that the user follows and who follow the user."""
         rows = await self._queries.recall(f"SELECT mine.followed {_MUTUAL}", user)
         return frozenset(row["followed"] for row in rows)
 
     async def among(self, user: str, others: Collection[str]) -> dict[str, Follow]:
-        """Which of the others are the user's friends, with the user's own follow of each."""
+        """Those of the others who are the user's friends, with the user's own follow of each."""
         if not others:
             return {}
         rows = await self._queries.recall(
@@ -114,7 +118,7 @@ async def _held(queries: Queries, user: str, lock: str) -> None:
 
 
 def follow(row: Row) -> Follow:
-    """The follow in a row with the columns of `follows`."""
+    """The follow of a row of `follows`."""
     return Follow(
         follower=row["follower"], followed=row["followed"], following_at=row["following_at"]
     )

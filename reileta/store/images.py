@@ -1,6 +1,6 @@
-"""Pictures: the thumbnails and banners of users, the thumbnails of worlds (PROTOCOL §5).
+"""Pictures: thumbnails and banners of users, thumbnails of worlds.
 
-The PNGs themselves are files; here stands which.
+The PNGs are files (`blobs.py`); the table has their hashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _OWNERS: Final = {
     "user_id": ("users", UserNotFound),
     "world_id": ("worlds", WorldNotFound),
 }
-"""Whose picture it is, by the column that says so: the table, and the error for nobody's."""
+"""The owner of a picture, by the column that names it: its table, and the error if it does not
+exist."""
 
 
 class Images:
@@ -30,21 +31,22 @@ class Images:
         self._blobs = blobs
 
     def within(self, queries: Queries) -> Images:
-        """The same, within another's transaction."""
+        """The same within the transaction of `queries`."""
         return Images(queries, self._clock, self._blobs)
 
     async def put(
         self, of: str, kind: ImageKind, *, hash_: str, size: int, width: int, height: int
     ) -> tuple[Image, frozenset[str]]:
-        """Makes a file that was put in place the picture of a user or a world, by its id.
+        """Sets the picture of a user or a world, by its id. The file must be stored already.
 
-        It takes the place of the one before, whose hash comes with it, to be released. Raises
-        UserNotFound, WorldNotFound, and StorageUnavailable if the file is gone again.
+        Also returns the hash of the picture that it replaces, to release it. Raises UserNotFound,
+        WorldNotFound, and StorageUnavailable if the file is gone.
         """
         column = _column(of)
         table, missing = _OWNERS[column]
         async with self._queries.transaction() as transaction:
-            # One picture at a time for an owner: so each knows which it took the place of.
+            # The lock serializes pictures per owner, so that each call knows which picture it
+            # replaced.
             if not await transaction.fetch(
                 f"SELECT FROM {table} WHERE id = $1 FOR NO KEY UPDATE",
                 of,
@@ -78,7 +80,7 @@ class Images:
         return None if row is None else image(row)
 
     async def remove(self, of: str, kind: ImageKind) -> frozenset[str]:
-        """Takes the picture away. Returns its file's hash, to be released.
+        """Removes the picture. Returns the hash of its file, to release it.
 
         Raises FileNotUploaded if there is none.
         """
@@ -92,7 +94,7 @@ class Images:
         return hashes(rows)
 
     async def of_many(self, ids: Collection[str]) -> dict[tuple[str, str], Image]:
-        """The pictures of these users and worlds, by whose they are and their kind."""
+        """The pictures of these users and worlds, by owner and kind."""
         if not ids:
             return {}
         rows = await self._queries.recall(
@@ -108,7 +110,7 @@ def _column(of: str) -> str:
 
 
 def image(row: Row) -> Image:
-    """The picture in a row with the columns of `images`."""
+    """The picture of a row of `images`."""
     return Image(
         hash=row["hash"],
         width=row["width"],

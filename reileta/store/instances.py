@@ -1,4 +1,4 @@
-"""Instances, as far as they outlive the process (PROTOCOL §6)."""
+"""Instances as they are stored; the players inside are not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reileta.store.quotas import DEFAULT, Quotas
 
 
 class InstanceUpdate(TypedDict, total=False):
-    """What of an instance can change; what is left out stays."""
+    """The fields of an instance that can change; a missing one stays."""
 
     name: str
     title: str | None
@@ -44,7 +44,7 @@ class Instances:
         capacity: int,
         tags: frozenset[str],
     ) -> Instance:
-        """A new instance, which stands empty from now on.
+        """Creates an instance, which is empty from now on.
 
         Raises InstanceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
         """
@@ -70,7 +70,7 @@ class Instances:
         return instance(row)
 
     async def get(self, ref: str) -> Instance | None:
-        """The instance of that id or name; no name looks like an id."""
+        """The instance of that id or name; a name never looks like an id."""
         row = await (
             self._queries.recall_one("SELECT * FROM instances WHERE id = $1", ref)
             if is_id(ref, "i")
@@ -93,9 +93,9 @@ class Instances:
     ) -> Page[Instance]:
         """Instances whose name, title or description contains the query, newest first.
 
-        `world` with a version asks for that one, without for instances of any version; `exclude`
-        are ids to leave out. What is not public shows to its owner, when that is the viewer, and
-        to admins alone, and counts for nobody else.
+        `world` with a version matches only that version, without one it matches any; `exclude` are
+        ids to leave out. An instance that is not public is only listed and counted for its owner,
+        if that is the viewer, and for admins.
         """
         where = Where()
         where.contains(query)
@@ -119,7 +119,8 @@ class Instances:
         )
 
     async def update(self, id_: str, **changes: Unpack[InstanceUpdate]) -> Instance:
-        """The instance with the changes. Raises InstanceNotFound, or InstanceExists for a name."""
+        """Changes the instance and returns it. Raises InstanceNotFound, or InstanceExists for a
+        name."""
         sets, values = assignments(changes, InstanceUpdate.__annotations__)
         try:
             row = await self._queries.fetch_one(
@@ -138,13 +139,13 @@ class Instances:
         return instance(row)
 
     async def delete(self, id_: str) -> bool:
-        """Deletes the instance and its bans; whether there was one."""
+        """Deletes the instance and its bans; whether it existed."""
         return await self._queries.execute("DELETE FROM instances WHERE id = $1", id_) > 0
 
     async def occupied(self, id_: str, since_ms: int | None) -> bool:
-        """Notes since when the instance has stood empty; None: someone is inside.
+        """Stores since when the instance has been empty; None: it is not empty.
 
-        Returns whether there is such an instance.
+        Returns whether the instance exists.
         """
         return (
             await self._queries.execute(
@@ -154,7 +155,7 @@ class Instances:
         )
 
     async def abandoned(self, before_ms: int) -> list[Instance]:
-        """Those that are not permanent and have stood empty since before then, longest first."""
+        """Instances that are not permanent and have been empty since before then, longest first."""
         rows = await self._queries.fetch(
             "SELECT * FROM instances WHERE empty_since < $1 AND 'avr:permanent' <> ALL(tags) "
             "ORDER BY empty_since, issued",
@@ -163,9 +164,9 @@ class Instances:
         return [instance(row) for row in rows]
 
     async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
-        """Notes that nobody is inside anywhere but in those; how many had been left with someone.
+        """Marks all instances but those as empty; returns how many were not marked so before.
 
-        Those that stood empty before keep their time.
+        Instances that were empty already keep their time.
         """
         return await self._queries.execute(
             "UPDATE instances SET empty_since = $1 "
@@ -176,7 +177,7 @@ class Instances:
 
 
 def instance(row: Row) -> Instance:
-    """The instance in a row with the columns of `instances`."""
+    """The instance of a row of `instances`."""
     return Instance(
         id=row["id"],
         name=row["name"],

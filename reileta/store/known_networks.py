@@ -1,8 +1,8 @@
-"""The networks at which users are known: from which they have logged in before.
+"""Networks from which users have logged in before.
 
-A stranger who guesses a user's password elsewhere can't lock the user out at these
-(`api/http/password_check.py`). They outlive a restart, and are forgotten after a while. Only their
-SHA-256 is kept.
+A stranger who guesses a user's password elsewhere can't lock the user out at these networks
+(`api/http/password_check.py`). They survive restarts and expire after a while. Only their SHA-256
+is stored.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from reileta.security.credentials import digest
 from reileta.store.database import ConstraintBroken, Queries
 
 KEPT: Final = 32
-"""Networks of one user; over it, the one that was used longest ago goes."""
+"""Networks per user; beyond that, the least recently used one is deleted."""
 KEPT_MS: Final = 90 * 24 * 3600 * 1000
-"""How long after its last use a network is known."""
+"""Time after the last use for which a network is known."""
 
 
 class Networks:
@@ -25,7 +25,7 @@ class Networks:
         self._clock = clock
 
     async def known(self, user_id: str, network: str) -> bool:
-        """Whether the user has logged in from there, not too long ago."""
+        """Whether the user has logged in from that network, within `KEPT_MS`."""
         row = await self._queries.fetch_one(
             "SELECT 1 FROM known_networks WHERE user_id = $1 AND network = $2 AND used_at > $3",
             user_id,
@@ -35,11 +35,11 @@ class Networks:
         return row is not None
 
     async def add(self, user_id: str, network: str) -> None:
-        """The user has logged in from there. For a user that is gone, nothing is kept."""
+        """The user has logged in from that network. Does nothing for a deleted user."""
         now = self._clock.now_ms()
         try:
             async with self._queries.transaction() as transaction:
-                # One at a time for a user, so that no two sweep the same rows.
+                # The lock serializes calls per user, so that no two of them delete the same rows.
                 await transaction.fetch(
                     "SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
                 )

@@ -1,8 +1,8 @@
-"""Leases: who has which resource (S, PROTOCOL §8).
+"""Leases: which session holds which resource.
 
-Each is carried out by the rules of `reileta/rules/resource/resource.py` in one transaction, in
-which the row of the lease is locked: so a resource never has two holders and a session never two
-resources, however many servers are on one database; the table's own constraints say so, too.
+Each method applies the rules of `reileta/rules/resource/resource.py` in one transaction, with the
+row of the lease locked. So a resource never has two holders and a session never holds two
+resources, also with several servers on one database. Constraints of the table enforce this, too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ __all__ = ["Leases", "LostLease"]
 
 class Leases(ResourceTable):
     async def acquire(self, name: ResourceKey, who: Claimant, *, until: int) -> Held:
-        """`Resource.acquire`, in the database: until then (ms) the session keeps it without a
-        WebSocket. Raises ResourceNotFound, SessionNotFound, and what that raises."""
+        """`Resource.acquire` in the database; without a WebSocket the session keeps it until
+        `until` (ms).
+
+        Raises ResourceNotFound, SessionNotFound, and the errors of `Resource.acquire`.
+        """
         async with self.queries.transaction() as transaction:
-            # The session's row is its turn: it acquires one thing at a time, and does not end
+            # The lock on the session's row: it acquires one resource at a time, and does not end
             # meanwhile.
             alive = await transaction.fetch_one(
                 "SELECT 1 FROM sessions WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE",
@@ -41,7 +44,7 @@ class Leases(ResourceTable):
         return Held(after.record, after.lease.fence, until)
 
     async def release(self, name: ResourceKey, who: Claimant) -> LostLease | None:
-        """`Resource.release`, in the database; None if nobody had it.
+        """`Resource.release` in the database; None if nobody held it.
 
         Raises ResourceNotFound and ResourceTaken.
         """
@@ -54,7 +57,7 @@ class Leases(ResourceTable):
         return LostLease(who.session, name, before.lease.fence)
 
     async def of_session(self, session_id: str) -> Held | None:
-        """What the session has."""
+        """The resource that the session holds."""
         mine = await self.queries.fetch_one(
             "SELECT type, number FROM leases WHERE session_id = $1", session_id
         )
@@ -62,24 +65,24 @@ class Leases(ResourceTable):
             return None
         try:
             found = await self.find(self.queries, ResourceKey(mine["type"], mine["number"]))
-        except (ResourceNotFound, ResourceTypeUnknown):  # deleted now; or a type of before
+        except (ResourceNotFound, ResourceTypeUnknown):  # deleted now, or of an unknown type
             return None
         if found.lease.session != session_id:
             return None
         return Held(found.record, found.lease.fence, found.lease.until)
 
     async def keep(self, session_id: str, *, until: int) -> bool:
-        """The session keeps what it has until then (ms) without a WebSocket; whether it has any."""
+        """Extends the session's lease to `until` (ms); whether it has one."""
         kept = await self.queries.execute(
             "UPDATE leases SET until = $2 WHERE session_id = $1", session_id, until
         )
         return kept > 0
 
     async def lose(self, session_id: str) -> LostLease | int | None:
-        """The session has been away: takes its resource, if its time is over.
+        """Takes the resource of a session that has been away, if its lease has expired.
 
-        Else, until when it keeps it (ms), for some server says that it is there. None if it has
-        none.
+        Otherwise returns the lease's end (ms): another server has renewed it. None if the session
+        has no lease.
         """
         now = self.clock.now_ms()
         async with self.queries.transaction() as transaction:
@@ -95,10 +98,10 @@ class Leases(ResourceTable):
         return LostLease(session_id, ResourceKey(row["type"], row["number"]), row["fence"])
 
     async def tend(self, present: Collection[str], *, until: int) -> list[LostLease]:
-        """The sessions that have a WebSocket here keep what they have until then (ms); then
-        whatever is overdue, of whatever server's, is taken.
+        """Extends the leases of the sessions with a WebSocket here to `until` (ms), then takes
+        every expired lease, also those of other servers' sessions.
 
-        In this order, so that an outage of the database costs nobody a resource who is there.
+        In this order, so that an outage of the database costs no connected session its resource.
         """
         async with self.queries.transaction() as transaction:
             await transaction.execute(
@@ -125,9 +128,9 @@ class Leases(ResourceTable):
 
     @asynccontextmanager
     async def unheld(self, name: ResourceKey, session_id: str | None) -> AsyncIterator[Queries]:
-        """A transaction in which nobody but the session can have the resource.
+        """A transaction in which no other session can hold the resource.
 
-        For changes that come by another way, such as R's face: they go into these queries.
+        For changes by another API, such as the registry API: run them with the yielded queries.
         Raises ResourceNotFound and ResourceTaken.
         """
         async with self.queries.transaction() as transaction:

@@ -1,7 +1,7 @@
-"""Brings a database to this version's schema, or says why it can't.
+"""Migrates a database to this version's schema.
 
 Each file `migrations/NNNN_name.sql` is applied once, in a transaction of its own, in the order of
-the numbers. An advisory lock lets one process at a time do it; others wait, and find it done.
+the numbers. An advisory lock lets one process at a time do it; others wait and find nothing to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reileta.store.database import Database, Queries
 OLDEST_POSTGRESQL: Final = 14
 
 MIGRATION_S: Final = 600.0
-"""How long one migration may take, or another process's migrations be waited for."""
+"""Seconds for one migration, and for the wait for another process's migrations."""
 
 _LOCK: Final = 0x7265696C  # "reil"
 _FILE: Final = re.compile(r"(?P<version>\d{4})_[a-z0-9_]+\.sql")
@@ -37,7 +37,7 @@ class Migration:
 
 
 def known_migrations() -> list[Migration]:
-    """The migrations that this version brings, in order."""
+    """The migrations of this version, in order."""
     found = []
     for file in resources.files("reileta.store.migrations").iterdir():
         match = _FILE.fullmatch(file.name)
@@ -47,10 +47,10 @@ def known_migrations() -> list[Migration]:
 
 
 async def migrate(database: Database, clock: Clock, known: list[Migration]) -> int:
-    """Applies what is missing of the known migrations; returns the schema's version.
+    """Applies the migrations that are missing; returns the schema's version.
 
-    Raises StartupError if PostgreSQL can't be reached or is too old, or if the database was
-    written by a newer version of Reileta, which is left untouched.
+    Raises StartupError if PostgreSQL can't be reached or is too old, or if a newer version of
+    Reileta wrote the database, which is then left unchanged.
     """
     try:
         async with database.connection(statement_s=MIGRATION_S) as queries:
@@ -67,7 +67,7 @@ async def migrate(database: Database, clock: Clock, known: list[Migration]) -> i
                 with trio.CancelScope(shield=True):
                     await queries.fetch("SELECT pg_advisory_unlock($1)", _LOCK)
     except DatabaseUnavailable as error:
-        raise StartupError(f"the database can't be used: {_said(error)}") from error
+        raise StartupError(f"can't use the database: {_reason(error)}") from error
 
 
 async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
@@ -79,8 +79,8 @@ async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
     newest = known[-1].version if known else 0
     if version > newest:
         raise StartupError(
-            f"the database was written by a newer Reileta (its schema is {version}, "
-            f"this one knows up to {newest}): run that version or restore a backup"
+            f"the database was written by a newer version of Reileta (schema {version}, this "
+            f"version knows {newest}): run that version or restore a backup"
         )
     log = structlog.get_logger()
     for migration in known:
@@ -98,7 +98,8 @@ async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
     return newest
 
 
-def _said(error: DatabaseUnavailable) -> str:
-    """PostgreSQL's or the system's words, which name addresses and accounts but no password."""
+def _reason(error: DatabaseUnavailable) -> str:
+    """The message of PostgreSQL or the system; it can contain addresses and accounts but no
+    password."""
     cause = error.__cause__
     return str(cause).strip() or type(cause).__name__

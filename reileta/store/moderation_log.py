@@ -1,4 +1,4 @@
-"""The log of moderation: who did what to whom, when and why. It outlives the instance."""
+"""The moderation log: who moderated whom, when and why. It outlives the instance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ModerationLog:
         self._quotas = quotas
 
     async def trim(self, owners: Collection[str]) -> None:
-        """Keeps the newest entries of each owner, as many as there may be."""
+        """Deletes the oldest entries of each owner beyond the limit."""
         for owner in sorted(owners):
             newest_over = await self._queries.value(
                 "SELECT number FROM moderations WHERE owner = $1 "
@@ -30,8 +30,7 @@ class ModerationLog:
                 )
 
     async def note(self, moderation: Moderation) -> None:
-        """Writes one down, once: a write that is repeated because its end was not known says the
-        same again."""
+        """Adds an entry. Adding it again, because the first result was lost, changes nothing."""
         await self._queries.execute(
             "INSERT INTO moderations "
             "(instance_id, owner, type, user_ref, by_ref, reason, until, created_at) "
@@ -49,8 +48,7 @@ class ModerationLog:
     async def of(
         self, instance_id: str, *, owner: str | None, limit: int, offset: int
     ) -> Page[Moderation]:
-        """Those of an instance, the newest first; with `owner`, only what was done while that one
-        owned it."""
+        """Entries of an instance, newest first; with `owner`, only those from that owner's time."""
         where = Where()
         where.add("instance_id = {}", instance_id)
         if owner is not None:

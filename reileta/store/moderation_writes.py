@@ -1,4 +1,4 @@
-"""What hosts did, written down in one transaction and in order (PROTOCOL §6, "Moderation")."""
+"""Writes moderation changes in one transaction, in order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ModerationWrites:
         self._quotas = quotas
 
     async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
-        """Writes all down; returns what was said against some of them, by their place.
+        """Writes all changes; returns the errors of those that failed, by their index.
 
-        One that can't be written, as its instance is gone, takes none of the others along.
+        A change that fails because its instance is gone does not affect the others.
 
         Raises:
-            DatabaseUnavailable: now nobody can say what was written; writing it again is safe.
+            DatabaseUnavailable: some changes may be written; writing all again is safe.
         """
         try:
             await self._write(deeds)

@@ -1,4 +1,4 @@
-"""Moderators: whom an instance's owner named. They stay named over restarts (PROTOCOL §6)."""
+"""Moderators: users appointed by an instance's owner. They survive restarts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Moderators:
         self._queries = queries
 
     async def of(self, instance_id: str) -> list[str]:
-        """The instance's moderators as they were put, in the order of their naming."""
+        """The instance's moderators as references, in the order of their appointment."""
         rows = await self._queries.recall(
             "SELECT user_ref FROM moderators WHERE instance_id = $1 ORDER BY issued", instance_id
         )
         return [row["user_ref"] for row in rows]
 
     async def put(self, instance_id: str, user: str, *, by: str, now_ms: int) -> None:
-        """Names one; one that is named already keeps its place. Raises InstanceNotFound."""
+        """Adds a moderator; an existing one keeps its position. Raises InstanceNotFound."""
         try:
             await self._queries.execute(
                 "INSERT INTO moderators (instance_id, user_ref, by_ref, created_at) "
@@ -32,7 +32,7 @@ class Moderators:
             raise InstanceNotFound from error
 
     async def remove(self, instance_id: str, user: str) -> bool:
-        """Dismisses one; whether it was named."""
+        """Removes a moderator; whether there was one."""
         return (
             await self._queries.execute(
                 "DELETE FROM moderators WHERE instance_id = $1 AND user_ref = $2",

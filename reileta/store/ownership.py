@@ -1,8 +1,9 @@
-"""Owners: users that something belongs to, who must not be deleted while it comes to them.
+"""Prevents a race between creating an object and deleting its owner.
 
-`owner` is a reference to a user, without a foreign key, for it can name another server's. So what
-makes something for a user of this server locks the user's row: a deletion that has begun is waited
-for, and one that begins later finds what was made, and hands it over.
+`owner` is a reference to a user, without a foreign key, since it can name a user of another server.
+So a transaction that creates an object for a user of this server locks the user's row (FOR NO
+KEY UPDATE). It waits for a deletion that has begun; a deletion that begins later finds the
+new object and transfers it to the server's own account.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from reileta.store.database import Queries
 
 
 def is_local(owner: str) -> bool:
-    """Whether a user of this server is meant, so that there must be one."""
+    """Whether the reference is to a user of this server, who must exist."""
     return is_id(owner, "u")
 
 
 async def lock_owner(transaction: Queries, owner: str) -> bool:
-    """Locks the owner's row until the transaction's end; whether quotas bind the owner.
+    """Locks the owner's row until the transaction's end; returns whether quotas apply to the owner.
 
-    A user of another server has no row, and is locked by name. Raises UserNotFound.
+    A user of another server has no row; an advisory lock on its name is used. Raises UserNotFound.
     """
     if not is_local(owner):
         await transaction.fetch(

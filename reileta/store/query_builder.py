@@ -1,4 +1,4 @@
-"""Pieces of SQL that several nouns need."""
+"""SQL fragments that several tables need."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ T = TypeVar("T")
 _TRIGRAM: Final = re.compile(r"[^\W_]{3}")
 _PLAIN: Final = '(haystack COLLATE "C")'
 _FAR: Final = 1000
-"""From here on, a page of a search is far down the list."""
+"""From this offset on, a page is far down the list."""
 _WILD: Final = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_"})
 
 
 def containing(query: str | None) -> str | None:
-    """The LIKE pattern for texts that contain the query, letter for letter; None asks for all."""
+    """The LIKE pattern for texts that contain the query literally; None matches all."""
     return f"%{query.translate(_WILD)}%" if query else None
 
 
 def tag_list(tags: Collection[str]) -> list[str]:
-    """Tags as they are stored: each once, sorted."""
+    """Tags as they are stored: sorted, without duplicates."""
     return sorted(set(tags))
 
 
 def assignments(
     changes: Mapping[str, object], columns: Collection[str]
 ) -> tuple[str, list[object]]:
-    """`SET`'s list for the changes, from parameter $1 on, and its parameters.
+    """The list of `SET` for the changes, with parameters from $1 on, and these parameters.
 
-    `columns` are those that may change; anything else is a defect of the caller (ValueError), so
-    that no text from outside ever becomes a column's name.
+    `columns` are the allowed columns. Another name raises ValueError, a defect of the caller, so
+    that no external text becomes a column name.
     """
     unknown = changes.keys() - set(columns)
     if unknown:
@@ -50,37 +50,37 @@ def assignments(
 class Where:
     """The conditions of a search, and their parameters.
 
-    Only what was asked for becomes a condition: the planner then knows which index serves it, where
-    "this filter, unless it is null" would hide that from it.
+    Only filters that are used become conditions. A condition such as "or the filter is null" would
+    hide from the planner which index it can use.
     """
 
     def __init__(self) -> None:
         self.args: list[object] = []
         self.conditions: list[str] = []
         self.searches = False
-        """Whether it looks for text, so that each row may cost much to decide."""
+        """Whether it searches text, so that checking each row can be slow."""
         self.indexed = True
         """Whether an index can find that text."""
 
     def add(self, condition: str, *args: object) -> None:
-        """A condition that must hold; each `{}` in it stands for the next of the arguments."""
+        """Adds a condition; each `{}` in it stands for the next argument."""
         first = len(self.args) + 1
         self.args += args
         self.conditions.append(condition.format(*(f"${first + n}" for n in range(len(args)))))
 
     def contains(self, query: str | None) -> None:
-        """Whose `haystack` contains the query, whatever its letters' case; None asks for all."""
+        """Adds: `haystack` contains the query, ignoring case; None matches all."""
         pattern = containing(query)
         if pattern is None or query is None:
             return
         self.searches = True
-        # Less than three letters in a row are no trigram: the index would be read from end to end
-        # to no avail. In another collation than its own, the planner does not think of it.
+        # A trigram needs three letters: for a shorter text, PostgreSQL would read the whole index.
+        # In another collation than the index's, the planner does not use it.
         self.indexed = _TRIGRAM.search(query) is not None
         self.add(f"{'haystack' if self.indexed else _PLAIN} LIKE lower({{}})", pattern)
 
     def tagged(self, tag: str | None) -> None:
-        """With that tag; None asks for all."""
+        """Adds: has that tag; None matches all."""
         if tag is not None:
             self.add("tags @> {}::text[]", [tag])
 
@@ -99,13 +99,13 @@ async def page(
     limit: int,
     offset: int,
 ) -> Page[T]:
-    """One page of the table's rows that the conditions hold for, and how many these are in all.
+    """One page of the rows that match the conditions, and how many match in total.
 
-    `order` are columns that no two rows have equal, so that there is one order, and pages don't
-    overlap. It is one statement, and so one state of the table. What an index decides alone is
-    cheaper asked twice: once for the page, which stops when it is full, and once to count. A search
-    that must look at every row does so once, for both answers, and so does one for a page far down
-    the list. Whole rows are read for the page alone.
+    `order` must be unique, so that pages don't overlap. The page and the count come from one
+    statement and so from one state of the table. If an index decides alone, it is faster to ask it
+    twice: once for the page, which stops when it is full, and once to count. A search that must
+    check every row does so once, for both; so does one for a page far down the list. Complete rows
+    are read for the page only.
     """
     once = where.searches and (not where.indexed or offset > _FAR)
     last = len(where.args)
@@ -121,8 +121,8 @@ async def page(
     )
     args = (*where.args, max(limit, 0), max(offset, 0))
     if where.searches:
-        # Planned for this very text: the index for what is rare, a scan for what is everywhere.
-        # PostgreSQL would soon settle for one plan for all.
+        # Planned for this text: the index for a rare text, a scan for a frequent one. A prepared
+        # statement would soon use one plan for all.
         async with queries.transaction() as transaction:
             await transaction.execute("SET LOCAL plan_cache_mode = force_custom_plan")
             rows = await transaction.fetch(sql, *args)

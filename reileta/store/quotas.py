@@ -1,9 +1,9 @@
-"""Quotas: how many rows one user may own, and what they may weigh.
+"""Quotas: how many rows one user can own, and their total size.
 
-Whatever makes rows for a user locks the user's row first, then counts, then inserts, in one
-transaction: so requests in parallel can't pass a quota together. What a user gives away or deletes
-counts no more. Admins and the accounts of the server itself have no quota, for they inherit what
-deleted users leave behind; nobody is refused what is handed over.
+A transaction that creates a row for a user locks the user's row first, then counts, then inserts:
+so parallel requests can't exceed a quota together. Objects that the user transfers or deletes no
+longer count. Admins and the server's own accounts have no quota, since they inherit the objects of
+deleted users; a transfer is never refused.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Owned = Literal["worlds", "services", "instances"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """The bounds; the defaults are those of the settings.
+    """The limits; the defaults are those of the settings.
 
     Attributes:
         worlds, services, instances, documents: rows of one owner.
-        documents_bytes: what the titles and data of one owner's documents may weigh together.
-        assets: those of one world.
+        documents_bytes: size of the titles and data of one owner's documents.
+        assets: assets of one world.
         shares: users with whom one resource is shared.
-        moderations: entries of the log of moderation that are kept for one owner.
+        moderations: entries of the moderation log for one owner.
         sessions: live sessions of one user.
     """
 
@@ -45,7 +45,7 @@ class Quotas:
 
     @classmethod
     def of(cls, settings: Settings) -> Quotas:
-        """The quotas that the settings name."""
+        """The quotas of the settings."""
         return cls(
             worlds=settings.worlds_per_user,
             services=settings.services_per_user,
@@ -59,9 +59,10 @@ class Quotas:
         )
 
     async def ensure_room(self, transaction: Queries, table: Owned, owner: str) -> None:
-        """The owner may have one more row in that table, until the transaction's end.
+        """Raises QuotaReached if the owner can't have one more row in that table.
 
-        Raises QuotaReached, and UserNotFound for a user of this server that is gone.
+        The result holds until the transaction's end. Raises UserNotFound for a deleted user of this
+        server.
         """
         if await lock_owner(transaction, owner):
             limit: int = getattr(self, table)
@@ -72,7 +73,7 @@ class Quotas:
             ensure_below(table, count, limit)
 
     async def ensure_room_for_document(self, transaction: Queries, owner: str) -> None:
-        """As `ensure_room`, for a document; what it weighs is judged once it is written."""
+        """Like `ensure_room`, for a document; its size is checked once it is written."""
         if await lock_owner(transaction, owner):
             count = await transaction.value(
                 "SELECT count(*) FROM resources WHERE owner = $1", owner
@@ -80,9 +81,9 @@ class Quotas:
             ensure_below("documents", count, self.documents)
 
     async def ensure_weight(self, transaction: Queries, owner: str) -> None:
-        """The owner's documents, with what was just written, weigh no more than they may.
+        """Raises QuotaReached if the owner's documents, including the new one, are too large.
 
-        The owner's row must have been locked before it was written. Raises QuotaReached.
+        The owner's row must have been locked before the write.
         """
         if await lock_owner(transaction, owner):
             weight = await transaction.value(
@@ -91,7 +92,7 @@ class Quotas:
             if weight > self.documents_bytes:
                 raise QuotaReached.field(
                     "documents",
-                    f"the documents of one user may come to {self.documents_bytes} bytes: "
+                    f"exceed the limit of {self.documents_bytes} bytes per user: "
                     "delete or shorten one",
                 )
 
@@ -100,6 +101,6 @@ DEFAULT: Final = Quotas()
 
 
 def ensure_below(what: str, count: int, limit: int) -> None:
-    """Raises QuotaReached unless one more of those things keeps within the limit."""
+    """Raises QuotaReached if there are `limit` already."""
     if count >= limit:
-        raise QuotaReached.field(what, f"there may be at most {limit} {what}: delete one first")
+        raise QuotaReached.field(what, f"the limit of {limit} is reached: delete one first")

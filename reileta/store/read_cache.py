@@ -1,13 +1,14 @@
-"""Reads of the database that are remembered until a table of theirs is written to.
+"""A cache of database rows, valid until one of their tables is written.
 
-All statements of a process pass through `postgres.py`, which tells `ReadCache` of each write once
-it is committed and before its caller goes on. So what one client is told was changed is what every
-request after it reads.
+All statements of a process pass through `database.py`, which reports each write to `ReadCache` once
+it is committed and before its caller continues. So a request that starts after the answer to a
+change always reads the new values.
 
-Of other processes' writes, `forget` tells: the change feed calls it for those to users, sessions,
-tokens and owners (`store/changes.py`). Others are not seen. Therefore `ReadCache` remembers by
-itself only over the embedded database, which one server has; commands (`reileta admin grant`) use
-it too, and what they change is read after `TTL_S` at the latest.
+Writes of other processes are reported by `forget`, which the change feed calls for changes of
+users, sessions, tokens and owners (`store/change_feed.py`). Other changes are not noticed.
+Therefore the cache is on by default only for the embedded database, which has one server. Commands
+(`reileta admin grant`) use that database, too; their changes are visible after `TTL_S` at the
+latest.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from reileta.errors import DatabaseUnavailable
 R = TypeVar("R", bound=Iterable[Any])  # a row
 
 TTL_S: Final = 1.0
-"""How long rows are remembered: what another process changes is read after that."""
+"""Seconds for which rows are cached; changes by another process are visible after that."""
 UNSETTLED_S: Final = 0.5
-"""How long nothing is remembered after a write was cut off: it may be committed a moment later."""
+"""Seconds without caching after a write was interrupted, since it may be committed a moment
+later."""
 LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""What all remembered rows may come to."""
+"""Total size of the cached rows."""
 
 TABLES: Final = frozenset(
     {
@@ -43,7 +45,7 @@ TABLES: Final = frozenset(
 )
 """All tables."""
 _BESIDE: Final = {"sessions": "leases"}
-"""Tables whose triggers write to another one when a row is updated."""
+"""Tables whose triggers write to another table when a row is updated."""
 
 _WORD: Final = re.compile(r"\w+")
 _READS: Final = re.compile(r"\s*(SELECT|WITH|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b", re.I)
@@ -55,16 +57,16 @@ _ALL: Final = re.compile(
 
 @lru_cache(maxsize=1024)
 def read_by(sql: str) -> frozenset[str]:
-    """The tables that a statement may read: all whose name is in it."""
+    """The tables that a statement can read: all whose name occurs in it."""
     return TABLES.intersection(_WORD.findall(sql.lower()))
 
 
 @lru_cache(maxsize=1024)
 def written_by(sql: str) -> frozenset[str]:
-    """The tables that a statement may write.
+    """The tables that a statement can write.
 
-    A DELETE may delete from other tables as well (`ON DELETE CASCADE`, triggers), and of an unknown
-    kind of statement nothing is known: these count as writes to all.
+    A DELETE can delete from other tables as well (`ON DELETE CASCADE`, triggers), and an unknown
+    kind of statement can do anything: these count as writes to all tables.
     """
     written = TABLES.intersection(table.lower() for table in _WRITES.findall(sql))
     if _ALL.search(sql) or not (written or _READS.match(sql)):
@@ -73,7 +75,7 @@ def written_by(sql: str) -> frozenset[str]:
 
 
 class ReadCache(Generic[R]):
-    """The generations of the tables, and the rows that were read of them."""
+    """The generations of the tables, and the rows read from them."""
 
     def __init__(self, *, enabled: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._enabled = enabled
@@ -85,7 +87,7 @@ class ReadCache(Generic[R]):
     def generation(self, tables: Iterable[str]) -> int | None:
         """A number that grows with each write to one of the tables.
 
-        None while nothing may be remembered.
+        None while nothing may be cached.
         """
         if not self._enabled or self._monotonic() < self._unsettled_until_s:
             return None
@@ -93,18 +95,18 @@ class ReadCache(Generic[R]):
         return sum([generations[table] for table in tables])
 
     def forget(self) -> None:
-        """Others have written, to whatever tables: nothing that was read before is given back."""
+        """Another process has written to unknown tables: all cached rows become invalid."""
         for table in self._generations:
             self._generations[table] += 1
 
     @contextmanager
     def writing(self, tables: frozenset[str]) -> Iterator[None]:
-        """For the statement, or the COMMIT, that writes to the tables: they have changed when the
-        block ends, however it ends."""
+        """A block around a statement or COMMIT that writes to the tables: they count as changed
+        when the block ends, in any way."""
         try:
             yield
         except (trio.Cancelled, DatabaseUnavailable):
-            # It may be committed all the same, and later than now.
+            # It may be committed all the same, and after the block.
             if tables:
                 self._unsettled_until_s = self._monotonic() + UNSETTLED_S
             raise
@@ -115,7 +117,7 @@ class ReadCache(Generic[R]):
     async def rows(
         self, sql: str, args: Sequence[object], read: Callable[[], Awaitable[list[R]]]
     ) -> list[R]:
-        """The statement's rows, from memory or else as `read` reads them. Not to be changed."""
+        """The statement's rows, from the cache or from `read`. Don't change them."""
         tables = read_by(sql)
         if not tables:
             return await read()
@@ -129,7 +131,7 @@ class ReadCache(Generic[R]):
 
 
 def _size(values: Iterable[object]) -> int:
-    """About how many bytes the values take, and what they hold if they are lists."""
+    """The approximate size of the values, including the contents of lists."""
     return 100 + sum(
         _size(value) if isinstance(value, list | tuple) else sys.getsizeof(value)
         for value in values

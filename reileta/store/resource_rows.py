@@ -1,7 +1,7 @@
-"""Where resources stand: how one is found and locked, and its lease written down.
+"""Rows of resources: finding and locking them, and writing leases.
 
-Each type but `world` stands in the table `resources`, worlds in their own. Locks are taken in one
-order: a user, its session, a lease, a resource.
+Resources of type `world` are in the table `worlds`, all others in `resources`. Locks are taken in
+one order: user, session, lease, resource.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reileta.store.database import Queries, Row
 
 @dataclass(frozen=True, slots=True)
 class LostLease:
-    """A session has a resource no more."""
+    """A session no longer has a resource."""
 
     session_id: str
     name: ResourceKey
@@ -37,9 +37,9 @@ _FOUND: Final = (
 
 
 class ResourceTable:
-    """What `Resources` and `Leases` are made of.
+    """Common queries of `Resources` and `Leases`.
 
-    `types` are those that there are; a name that is none raises ResourceTypeUnknown.
+    `types` are the known types; another name raises ResourceTypeUnknown.
     """
 
     def __init__(self, queries: Queries, clock: Clock, types: ResourceTypes) -> None:
@@ -58,7 +58,7 @@ class ResourceTable:
         return Resource(record(name.type, row, frozenset(row["shares"])), lease, kind)
 
     async def locked(self, transaction: Queries, name: ResourceKey) -> Resource:
-        """The resource, whose lease nobody else changes or relies on until the transaction's end.
+        """The resource, with its lease locked until the transaction's end.
 
         Raises ResourceNotFound.
         """
@@ -74,7 +74,7 @@ class ResourceTable:
         )
         if row is None:
             raise ResourceNotFound
-        # A statement of its own, so that it sees what whoever had the lock before has done.
+        # A separate statement, so that it sees the changes of the lock's previous holder.
         return await self.find(transaction, name)
 
     async def lease(self, transaction: Queries, number: int, lease: Lease) -> None:
@@ -88,12 +88,12 @@ class ResourceTable:
 
 
 def table(type_: str) -> str:
-    """The table that resources of a type stand in."""
+    """The table for resources of a type."""
     return "worlds" if type_ == WORLD else "resources"
 
 
 def world_columns(data: Json) -> dict[str, Any]:
-    """A world's columns in its data, which its type has checked."""
+    """A world's columns from its data, which its type has checked."""
     assert isinstance(data, dict)
     return {
         "description": data["description"],
@@ -103,7 +103,7 @@ def world_columns(data: Json) -> dict[str, Any]:
 
 
 def record(type_: str, row: Row, shares: frozenset[str]) -> Record:
-    """The resource in a row of its table."""
+    """The resource of a row of its table."""
     data: Json
     if type_ == WORLD:
         data = {

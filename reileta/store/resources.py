@@ -1,9 +1,8 @@
-"""Resources: what sessions acquire, read and write (S `Resource`, PROTOCOL §8).
+"""Resources: objects that sessions acquire, read and write.
 
-The rules are those of `reileta/rules/resource/resource.py`: within a transaction, the resource is
-read as it is, with the row of its lease locked, and what a rule makes of it is written. So a
-fencing number guards every write, also between servers on one database, and none of them needs to
-know of the others.
+The rules are in `reileta/rules/resource/resource.py`: a transaction reads the resource with its
+lease locked, applies a rule, and writes the result. So a fencing number guards every write, also
+between servers on one database, without communication between them.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class Resources(ResourceTable):
         self.quotas: Final = quotas
 
     async def create(self, type_: str, who: Claimant, content: Content) -> Record:
-        """A new resource of the user's own.
+        """Creates a resource of the user.
 
-        Raises InvalidInput and PayloadTooLarge as the type's `check` does, UserNotFound, and
+        Raises InvalidInput and PayloadTooLarge like the type's `check`, UserNotFound, and
         QuotaReached.
         """
         content = self.types.of(type_).check(content, admin=who.admin, before=None)
@@ -63,15 +62,15 @@ class Resources(ResourceTable):
         return record(type_, row, frozenset())
 
     async def get(self, name: ResourceKey) -> Resource:
-        """The resource as it stands, with its lease. Raises ResourceNotFound."""
+        """The resource with its lease. Raises ResourceNotFound."""
         return await self.find(self.queries, name)
 
     async def search(
         self, type_: str, who: Claimant, *, query: str | None, limit: int, offset: int
     ) -> Page[Record]:
-        """Those that the user may see, by number: its own, those shared with it, public ones.
+        """Resources that the user can see, by number: its own, shared and public ones.
 
-        An admin may see all.
+        An admin can see all.
         """
         kind = self.types.of(type_)
         where = Where()
@@ -101,13 +100,15 @@ class Resources(ResourceTable):
         patch: dict[str, Json],
         if_version: int | None,
     ) -> Record:
-        """`Resource.write`, in the database.
+        """`Resource.write` in the database.
 
-        Raises ResourceNotFound, what that raises, and QuotaReached if a document grew too much.
+        Raises ResourceNotFound, the errors of `Resource.write`, and QuotaReached if a document grew
+        too large.
         """
         async with self.queries.transaction() as transaction:
             if name.type != WORLD:
-                # Before the lease, in the order of locks: who writes a document may make it grow.
+                # Locked before the lease, in the order of locks: a write can make the document
+                # larger.
                 await transaction.fetch(
                     "SELECT 1 FROM users WHERE id = "
                     "(SELECT owner FROM resources WHERE number = $1) FOR NO KEY UPDATE",
@@ -142,9 +143,9 @@ class Resources(ResourceTable):
     async def delete(
         self, name: ResourceKey, who: Claimant, *, fence: int | None, if_version: int | None
     ) -> Record:
-        """Deletes it, with its lease and shares; returns what it was.
+        """Deletes the resource, with its lease and shares; returns it as it was.
 
-        Raises ResourceNotFound, and what `Resource.ensure_deletable` raises.
+        Raises ResourceNotFound, and the errors of `Resource.ensure_deletable`.
         """
         async with self.queries.transaction() as transaction:
             found = await self.locked(transaction, name)
@@ -156,8 +157,10 @@ class Resources(ResourceTable):
         return found.record
 
     async def share(self, name: ResourceKey, who: Claimant, user_id: str) -> Record:
-        """Lets another user use it, too. Raises ResourceNotFound, PermissionDenied, UserNotFound,
-        and QuotaReached."""
+        """Lets another user use the resource.
+
+        Raises ResourceNotFound, PermissionDenied, UserNotFound, and QuotaReached.
+        """
         async with self.queries.transaction() as transaction:
             user = await transaction.fetch_one(
                 "SELECT 1 FROM users WHERE id = $1 FOR KEY SHARE", user_id
@@ -173,17 +176,17 @@ class Resources(ResourceTable):
                 name.number,
                 user_id,
             )
-            if added:  # the lease's row is locked: no other is added meanwhile
+            if added:  # the lease's row is locked: no other share is added meanwhile
                 ensure_below("shares", count, self.quotas.shares)
         return shared.record
 
     async def unshare(
         self, name: ResourceKey, who: Claimant, user_id: str
     ) -> tuple[Record | None, LostLease | None]:
-        """Takes that back.
+        """Revokes a share.
 
-        Returns the resource (None if the asker may not see it afterwards), and what the user has
-        lost by it. Raises ResourceNotFound and PermissionDenied.
+        Returns the resource (None if the caller can't see it afterwards), and the lease that the
+        user lost by it. Raises ResourceNotFound and PermissionDenied.
         """
         async with self.queries.transaction() as transaction:
             before = await self.locked(transaction, name)
@@ -202,5 +205,5 @@ class Resources(ResourceTable):
 
 
 def _weight(record: Record) -> int:
-    """What counts of a document for its owner's quota, in bytes."""
+    """The bytes of a document that count for its owner's quota."""
     return len(record.title.encode()) + len(encode(record.data).encode())

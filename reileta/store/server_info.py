@@ -1,4 +1,4 @@
-"""Who this server is: what R's `Server` object says of it, as far as it is kept."""
+"""The server's own record: id, title and description."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reileta.store.query_builder import assignments
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The server as its operator named it. `id` is a UUID, made at the first start and kept."""
+    """The server as its operator named it. `id` is a UUID from the first start."""
 
     id: str
     title: str
@@ -24,7 +24,7 @@ class ServerInfo:
 
 
 class ServerInfoUpdate(TypedDict, total=False):
-    """What of it can change; what is left out stays."""
+    """The fields that can change; a missing one stays."""
 
     title: str
     description: str | None
@@ -32,7 +32,7 @@ class ServerInfoUpdate(TypedDict, total=False):
 
 
 class ServerInfos:
-    """The one identity of a database."""
+    """The single row of the server's record."""
 
     def __init__(self, queries: Queries, clock: Clock, title: str) -> None:
         self._queries = queries
@@ -40,7 +40,7 @@ class ServerInfos:
         self._title = title
 
     async def get(self) -> ServerInfo:
-        """The server's identity, which is made, with the setting's title, if there is none yet."""
+        """The server's record; created with the setting's title if there is none."""
         row = await self._queries.recall_one("SELECT * FROM server")
         if row is None:
             await self._queries.execute(
@@ -55,7 +55,7 @@ class ServerInfos:
         return _identity(row)
 
     async def update(self, **changes: Unpack[ServerInfoUpdate]) -> ServerInfo:
-        """The identity with the changes."""
+        """Changes the record and returns it."""
         await self.get()
         sets, values = assignments(changes, ServerInfoUpdate.__annotations__)
         row = await self._queries.fetch_one(

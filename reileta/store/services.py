@@ -1,4 +1,4 @@
-"""Services: additions to the server, for clients and other servers (PROTOCOL §5)."""
+"""Services: third parties' additions to the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reileta.store.quotas import DEFAULT, Quotas
 
 
 class ServiceUpdate(TypedDict, total=False):
-    """What of a service can change; what is left out stays."""
+    """The fields of a service that can change; a missing one stays."""
 
     title: str
     description: str | None
@@ -38,7 +38,7 @@ class Services:
         owner: str,
         tags: frozenset[str],
     ) -> Service:
-        """A new service.
+        """Creates a service.
 
         Raises ServiceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
         """
@@ -85,7 +85,7 @@ class Services:
         )
 
     async def update(self, id_: str, **changes: Unpack[ServiceUpdate]) -> Service:
-        """The service with the changes. Raises ServiceNotFound."""
+        """Changes the service and returns it. Raises ServiceNotFound."""
         sets, values = assignments(changes, ServiceUpdate.__annotations__)
         row = await self._queries.fetch_one(
             f"UPDATE services SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of ServiceUpdate
@@ -99,12 +99,12 @@ class Services:
         return service(row)
 
     async def delete(self, id_: str) -> bool:
-        """Whether there was one."""
+        """Deletes the service; whether it existed."""
         return await self._queries.execute("DELETE FROM services WHERE id = $1", id_) > 0
 
 
 def service(row: Row) -> Service:
-    """The service in a row with the columns of `services`."""
+    """The service of a row of `services`."""
     return Service(
         id=row["id"],
         title=row["title"],

@@ -1,4 +1,4 @@
-"""The states of sessions: one JSON object each, and its version (S `State`, PROTOCOL §8)."""
+"""The states of sessions: one JSON object each, and its version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class SessionStates:
         self._queries = queries
 
     async def load(self, session_id: str) -> tuple[dict[str, Json], int]:
-        """A session's state and its version. Raises SessionNotFound if it is not alive."""
+        """A session's state and its version. Raises SessionNotFound if it has ended."""
         row = await self._queries.fetch_one(
             "SELECT state, version FROM sessions WHERE id = $1 AND ended_at IS NULL", session_id
         )
@@ -22,14 +22,14 @@ class SessionStates:
         return state, row["version"]
 
     async def apply(self, session_id: str, *, base: int, version: int, text: str) -> bool:
-        """Writes the state with all the changes of one drain, in one statement.
+        """Writes the state with all changes of one drain, in one statement.
 
-        `text` is its JSON, `base` the version that the changes were put on top of, `version` the
-        one that they make. False, and nothing is written, if the state is not of `base` any more:
-        another server has written, or an earlier incarnation of the writer; or if the session is
-        not alive. Who is told so loads it anew.
+        `text` is its JSON, `base` the version that the changes started from, `version` the new
+        version. Returns False and writes nothing if the stored version is not `base`, because
+        another server or an earlier incarnation of the actor has written, or if the session has
+        ended. The caller must then load the state again.
 
-        Should the answer be lost (DatabaseUnavailable), it may have been written all the same.
+        If DatabaseUnavailable is raised, the state may have been written.
         """
         if not base < version:
             raise ValueError("versions grow")

@@ -1,4 +1,4 @@
-"""Sessions: contexts of a user's activity that outlive tokens and connections (S `Session`)."""
+"""Sessions: a user's activity that outlives tokens and connections."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from reileta.store.quotas import DEFAULT, Quotas
 from reileta.store.tokens import EXPIRES
 
 BIRTH_MS: Final = 60_000
-"""How long a session may be without a token after it was opened."""
+"""Time for which a new session can be without a token."""
 ENDED_KEPT: Final = 32
-"""How many of a user's sessions that have ended are kept; the next one opened sweeps out others."""
+"""Ended sessions that are kept per user; opening another one deletes the rest."""
 SEEN_EVERY_MS: Final = 3_600_000
-"""How exactly it is known when a session was last in use."""
+"""Resolution of `last_seen`."""
 
-# The state stays where it is: it can be large, and states.py reads it.
+# The state is not read here: it can be large, and `session_states.py` reads it.
 _COLUMNS: Final = "id, user_id, created_at, ended_at"
 
 # $2: now, $3: opened before
@@ -35,11 +35,11 @@ _FORSAKEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session that was just opened."""
+    """A new session."""
 
     session: Session
     ended: tuple[str, ...]
-    """The ids of the sessions that had to end for it, whose sockets are to be closed."""
+    """The ids of sessions that were ended for it; their sockets must be closed."""
 
 
 class Sessions:
@@ -49,20 +49,21 @@ class Sessions:
         self._quotas = quotas
 
     async def open(self, user_id: str) -> Session:
-        """`make_room_and_open`, where nobody has a socket that would have to be told."""
+        """`make_room_and_open`, for a user without sockets."""
         return (await self.make_room_and_open(user_id)).session
 
     async def make_room_and_open(self, user_id: str, *, busy: Collection[str] = ()) -> Opened:
-        """A new session of that user. Over the quota, the one that was idle longest ends.
+        """Opens a session for the user. Over the quota, it ends the session that was idle longest.
 
         Args:
-            busy: the ids of those that have a WebSocket, which end last.
+            busy: the ids of sessions with a WebSocket, which are ended last.
 
         Raises UserNotFound.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            # The lock of whoever adds to a user's sessions: two at once can't pass the quota.
+            # The lock of every transaction that adds a session: parallel ones can't exceed the
+            # quota.
             if not await transaction.fetch(
                 "SELECT 1 FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
             ):
@@ -82,7 +83,7 @@ class Sessions:
                 user_id,
                 ENDED_KEPT,
             )
-            if gone:  # a DELETE has all that is remembered of other tables read again
+            if gone:  # a DELETE invalidates the cached rows of all tables
                 await transaction.execute(
                     "DELETE FROM sessions WHERE id = ANY($1)", [one["id"] for one in gone]
                 )
@@ -97,7 +98,7 @@ class Sessions:
         return Opened(session(row), tuple(one["id"] for one in over))
 
     async def seen(self, ids: Collection[str]) -> None:
-        """These sessions are in use. It is written down once in `SEEN_EVERY_MS`."""
+        """These sessions are in use. Stored once per `SEEN_EVERY_MS`."""
         now = self._clock.now_ms()
         await self._queries.execute(
             "WITH mine AS (SELECT id FROM sessions WHERE id = ANY($1) AND last_seen <= $3 "
@@ -109,7 +110,7 @@ class Sessions:
         )
 
     async def get(self, id_: str) -> Session | None:
-        """The session of that id, alive or ended."""
+        """The session of that id, live or ended."""
         row = await self._queries.fetch_one(
             f"SELECT {_COLUMNS} FROM sessions WHERE id = $1",  # noqa: S608 - columns of ours
             id_,
@@ -117,7 +118,7 @@ class Sessions:
         return None if row is None else session(row)
 
     async def of_user(self, user_id: str, *, limit: int, offset: int) -> Page[Session]:
-        """The user's sessions that are alive, newest first."""
+        """The user's live sessions, newest first."""
         where = Where()
         where.add("user_id = {}", user_id)
         where.add("ended_at IS NULL")
@@ -133,19 +134,19 @@ class Sessions:
         )
 
     async def end(self, id_: str) -> bool:
-        """Ends the session, with its tokens, state and resource, at once; whether it was alive."""
+        """Ends the session, with its tokens, state and resource, at once; whether it was live."""
         async with self._queries.transaction() as transaction:
             await _lock_user(transaction, id_)
             return await self._end(transaction, id_)
 
     async def expire(self, id_: str) -> bool:
-        """Ends the session if none of its tokens is alive; whether it did (PROTOCOL §8).
+        """Ends the session if it has no valid token; whether it did.
 
         A session gets its first token a moment after it was opened, so a new one has `BIRTH_MS`.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            # Whoever issues a token has the same lock, and none can be added behind this look.
+            # The lock of every transaction that issues a token: none can be added after this check.
             await _lock_user(transaction, id_)
             forsaken = await transaction.fetch(
                 f"SELECT 1 FROM sessions WHERE id = $1 AND {_FORSAKEN}",  # noqa: S608
@@ -156,7 +157,7 @@ class Sessions:
             return bool(forsaken) and await self._end(transaction, id_)
 
     async def expire_all(self, *, limit: int = 100) -> list[str]:
-        """Ends up to `limit` sessions that have no token that is alive; returns their ids."""
+        """Ends up to `limit` sessions without a valid token; returns their ids."""
         now = self._clock.now_ms()
         rows = await self._queries.fetch(
             f"SELECT id FROM sessions WHERE {_FORSAKEN} "  # noqa: S608
@@ -169,7 +170,7 @@ class Sessions:
 
     async def _end(self, transaction: Queries, id_: str) -> bool:
         now = self._clock.now_ms()
-        # Its state and its resource go by the database's own rules, however a session ends.
+        # Triggers of the database delete its state and lease, however a session ends.
         ended = await transaction.execute(
             "UPDATE sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL", id_, now
         )
@@ -182,7 +183,7 @@ class Sessions:
 
 
 async def _lock_user(transaction: Queries, session_id: str) -> None:
-    """Takes the lock that whoever changes the user's tokens takes first; see tokens.py."""
+    """Takes the lock that every change of the user's tokens takes first; see tokens.py."""
     await transaction.fetch(
         "SELECT 1 FROM users WHERE id = (SELECT user_id FROM sessions WHERE id = $1) "
         "FOR NO KEY UPDATE",
@@ -191,7 +192,7 @@ async def _lock_user(transaction: Queries, session_id: str) -> None:
 
 
 def session(row: Row) -> Session:
-    """The session in a row with the columns of `sessions`."""
+    """The session of a row of `sessions`."""
     return Session(
         id=row["id"],
         user_id=row["user_id"],

@@ -1,4 +1,4 @@
-"""What PostgreSQL can't hold, found before it is asked."""
+"""Checks for values that PostgreSQL can't store."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _BIGINT: Final = range(-(2**63), 2**63)
 
 
 def check_storable(args: Iterable[object]) -> None:
-    """Raises InvalidInput for what PostgreSQL can't hold: NUL, lone surrogates, huge numbers."""
+    """Raises InvalidInput for NUL, lone surrogates, and integers over 64 bits."""
     for arg in args:
         if isinstance(arg, str):
             if "\x00" in arg or not _is_unicode(arg):
-                raise InvalidInput.field("text", "must not hold NUL or half a surrogate pair")
+                raise InvalidInput.field("text", "must not contain NUL or lone surrogates")
         elif isinstance(arg, int):
             if arg not in _BIGINT:
-                raise InvalidInput.field("number", "must fit into 64 bits")
+                raise InvalidInput.field("number", "must be a 64-bit integer")
         elif isinstance(arg, (list, tuple)):
             check_storable(arg)
 

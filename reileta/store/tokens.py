@@ -1,9 +1,8 @@
-"""Tokens: credentials of a session, of which only hashes are kept (PROTOCOL §§3, 4).
+"""Tokens: credentials of a session, stored as hashes only.
 
-Whatever adds to a user's tokens or ends several of them locks the user's row first: so two logins
-at once can't both count the tokens before the other's is there, and no deadlock can come of it.
-What makes the keys of one token anew locks that token's row alone;
-`reileta/rules/session/tokens.py` says what becomes of it.
+A transaction that adds a token of a user, or ends several of them, locks the user's row first: so
+parallel logins can't exceed the limit together, and there is no deadlock. A refresh locks only the
+row of its token; its rules are in `reileta/rules/session/tokens.py`.
 """
 
 from __future__ import annotations
@@ -19,35 +18,35 @@ from reileta.store.database import Queries, Row
 from reileta.store.users import user
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
-"""How long a token that is good for nothing more is kept. The next one issued sweeps it out."""
+"""Time for which an invalid token is kept. The next issued token deletes older ones."""
 DEAD_KEPT: Final = 64
-"""How many of a user's tokens that are good for nothing more are kept."""
+"""Invalid tokens that are kept per user."""
 SPENT_KEPT: Final = 256
-"""How many spent refresh keys of a token are kept. Using an older one is refused, and no more."""
+"""Spent refresh keys that are kept per token. An older one is refused, without further effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued(Token):
-    """A token that was just issued."""
+    """A new token."""
 
     evicted: tuple[bytes, ...]
-    """The `id`s of the tokens that had to go for it, whose sockets are to be closed."""
+    """The `id`s of tokens that were revoked for it; their sockets must be closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """A token with keys made anew, its session and its user."""
+    """A token with new keys, its session and its user."""
 
     token: Token
     session: Session
     user: User
     superseded: tuple[bytes, ...]
-    """The `access_hash`es of its earlier keys that are good no longer."""
+    """The `access_hash`es of its earlier keys that are no longer valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Theft:
-    """Someone used a spent refresh key: the token, by its `id`, was killed. To be logged."""
+    """A spent refresh key was used: the token with that `id` was revoked. Must be logged."""
 
     token: bytes
     session_id: str
@@ -57,7 +56,7 @@ class Theft:
 EXPIRES: Final = (
     "greatest(access_expires, refresh_expires, prior_access_expires, prior_refresh_expires)"
 )
-"""When no key of a token is good any more."""
+"""The time at which no key of a token is valid any more."""
 
 _COLUMNS: Final = (
     "tokens.issued, tokens.access_hash, tokens.refresh_hash, tokens.session_id, tokens.user_id, "
@@ -84,15 +83,16 @@ class Tokens:
         limit: int,
         proof: str | None = None,
     ) -> Issued:
-        """A new token; the user's oldest live ones over `limit` die in the same transaction.
+        """Issues a token; revokes the user's oldest valid tokens over `limit` in the same
+        transaction.
 
-        Expiries are milliseconds since 1970; a token lives until the later of the two.
+        Expiry times are milliseconds since 1970; a token is valid until the later of the two.
 
         Args:
-            proof: the hash of the password that was proven; None: something else was.
+            proof: the hash of the password that was checked; None: no password was checked.
 
         Raises SessionNotFound if the session is not the user's or has ended, and LoginInvalid if
-        the password is another than was proven.
+        the password is no longer the one of `proof`.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
@@ -101,7 +101,7 @@ class Tokens:
             )
             if proof is not None and locked is not None and locked["password_hash"] != proof:
                 raise LoginInvalid
-            # A statement of its own, so that it sees what whoever had the lock before has done.
+            # A separate statement, so that it sees the changes of the lock's previous holder.
             alive = await transaction.fetch_one(
                 "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2 AND ended_at IS NULL",
                 session_id,
@@ -153,10 +153,10 @@ class Tokens:
         return _issued(row, tuple(gone["id"] for gone in evicted))
 
     async def by_access(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
-        """The token, its session and its user, alive or not: the caller judges.
+        """The token, its session and its user, valid or not: the caller must check.
 
-        While nobody has used a token's newest keys, those before find it, too, and the token is
-        shown with the keys that were asked for.
+        Until a token's newest keys are used, the keys before them find it, too. The token is
+        returned with the keys that were looked up.
         """
         row = await self._queries.fetch_one(
             f"SELECT users.*, {_COLUMNS}, "  # noqa: S608 - columns of ours
@@ -177,8 +177,10 @@ class Tokens:
         return _token(row, access_hash), session, user(row)
 
     async def use(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
-        """`by_access`, for someone who comes with the key: from its first use on, the keys before
-        it are dead. An answer is up to date; whether the token is alive, the caller judges."""
+        """Like `by_access`, and marks the key as used: from now on, the keys before it are invalid.
+
+        The result is up to date; the caller must check whether the token is valid.
+        """
         found = await self.by_access(access_hash)
         if found is None or not found[0].unused:
             return found
@@ -186,7 +188,8 @@ class Tokens:
         return await self.by_access(access_hash)
 
     async def first_used(self, access_hash: bytes) -> bool:
-        """A token's newest keys were used: those before die; whether they had not been yet."""
+        """Marks a token's newest keys as used: earlier ones become invalid; whether this was the
+        first use."""
         async with self._queries.transaction() as transaction:
             row = await transaction.fetch_one(
                 f"SELECT {_COLUMNS} FROM tokens WHERE access_hash = $1 "  # noqa: S608
@@ -207,16 +210,16 @@ class Tokens:
         new_refresh_hash: bytes,
         lifetimes: Lifetimes,
     ) -> Refreshed | Theft | None:
-        """Makes a token's keys anew for someone who comes with a refresh key (S, PROTOCOL §4).
+        """Makes new keys for the token of a refresh key.
 
-        Of two that come with the same key at once, each gets keys, and those of the later are the
-        token's: one pair is good, as if the first answer had been lost. None for a key that is
-        unknown, expired or a dead token's; a `Theft` has killed the token.
+        If two requests use the same key at once, each gets keys, but only those of the later one
+        are valid, as if the first answer had been lost. None for a key that is unknown, expired, or
+        of a revoked token; for a spent key the token is revoked, and a `Theft` is returned.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            # A key goes from current to prior to spent, and each look is at what is newer than the
-            # one before: a key that moves meanwhile is found all the same.
+            # A key moves from current to prior to spent. Each lookup covers a newer place than the
+            # one before, so a key that moves meanwhile is still found.
             row = await transaction.fetch_one(
                 f"SELECT {_COLUMNS} FROM tokens WHERE refresh_hash = $1 "  # noqa: S608
                 "OR prior_refresh_hash = $1 FOR UPDATE",
@@ -249,7 +252,7 @@ class Tokens:
         return Refreshed(*found, superseded=tuple(key for key in had if key not in kept))
 
     async def of_session(self, session_id: str) -> list[Token]:
-        """The session's tokens that are alive, oldest first, with their newest keys."""
+        """The session's valid tokens, oldest first, with their newest keys."""
         rows = await self._queries.fetch(
             f"SELECT {_COLUMNS} FROM tokens WHERE session_id = $1 AND killed_at IS NULL "  # noqa: S608
             f"AND {EXPIRES} > $2 ORDER BY issued",
@@ -259,7 +262,7 @@ class Tokens:
         return [_token(row, row["access_hash"]) for row in rows]
 
     async def _keep(self, transaction: Queries, number: int, before: Chain, after: Chain) -> None:
-        """Writes down what became of a token whose row is locked."""
+        """Writes the changes of a token whose row is locked."""
         now, prior = self._clock.now_ms(), after.previous
         await transaction.execute(
             "UPDATE tokens SET first_hash = coalesce(first_hash, access_hash), "
@@ -297,7 +300,7 @@ class Tokens:
             )
 
     async def kill(self, access_hash: bytes, now_ms: int) -> bool:
-        """Ends the token of that access key or `id`; whether it had not been ended before."""
+        """Revokes the token of that access key or `id`; whether it was not revoked before."""
         killed = await self._queries.execute(
             "UPDATE tokens SET killed_at = $2 WHERE killed_at IS NULL "
             "AND (access_hash = $1 OR prior_access_hash = $1 OR first_hash = $1)",
@@ -308,7 +311,7 @@ class Tokens:
 
 
 def _id(row: Row) -> bytes:
-    """What stays when a token's keys are made anew."""
+    """Stays the same when a token is refreshed."""
     return bytes(row["first_hash"] or row["access_hash"])
 
 
@@ -328,7 +331,7 @@ def _chain(row: Row, spent: tuple[Spent, ...] = ()) -> Chain:
 
 
 def _token(row: Row, access_hash: bytes) -> Token:
-    """The token, with the pair of keys that `access_hash` is of."""
+    """The token, with the pair of keys that `access_hash` belongs to."""
     chain = _chain(row)
     pair = chain.pair_of(access_hash) or chain.current
     return Token(

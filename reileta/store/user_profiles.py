@@ -1,4 +1,4 @@
-"""What of a user stands beside its row: pictures, whom it follows, who of them follows back."""
+"""A user's pictures, follows and friends, read together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UserProfiles:
         self._queries = queries
 
     async def of(self, user_id: str) -> Profile:
-        """The user's profile, in one statement; an empty one for a user that there isn't."""
+        """The user's profile, in one statement; an empty one for an unknown user."""
         row = await self._queries.recall_one(
             f"SELECT {_PICTURES}, {_FOLLOWING}, {_FRIENDS} FROM (VALUES ($1::text)) AS one (id)",  # noqa: S608 - the texts above
             user_id,
@@ -40,8 +40,10 @@ class UserProfiles:
         )
 
     async def many(self, user_ids: Collection[str], *, whole: bool = False) -> dict[str, Profile]:
-        """The profile of each of the users: pictures, and if `whole`, whom they follow. No friends:
-        these concern each user alone."""
+        """The profiles of several users: pictures, and if `whole`, the users they follow.
+
+        Without friends, which concern only the user itself.
+        """
         if not user_ids:
             return {}
         following = _FOLLOWING if whole else "'{}'::text[] AS following"

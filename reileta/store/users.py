@@ -1,4 +1,4 @@
-"""Users: the accounts of this server (PROTOCOL §4)."""
+"""Users: the accounts of this server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADMIN_PASSWORD_BYTES: Final = 18
 
 
 class UserUpdate(TypedDict, total=False):
-    """What of a user can change; what is left out stays."""
+    """The fields of a user that can change; a missing one stays."""
 
     username: str
     displayname: str
@@ -40,8 +40,8 @@ class UserUpdate(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What ended with a password: sessions by their ids, and of the one that was kept, tokens by
-    their `id`s."""
+    """Credentials that ended with a password: session ids, and the `id`s of tokens of the session
+    that was kept."""
 
     sessions: tuple[str, ...]
     tokens: tuple[bytes, ...]
@@ -62,7 +62,7 @@ class Users:
         tags: frozenset[str] = frozenset(),
         autopilot: bool = False,
     ) -> User:
-        """Raises AuthInvalid if the username is taken, whatever its letters' case."""
+        """Creates a user. Raises AuthInvalid if the username is taken, ignoring case."""
         row = await self._insert(
             None, username, displayname, password_hash, email, tags, autopilot=autopilot
         )
@@ -74,7 +74,7 @@ class Users:
         return _user(await self._queries.recall_one("SELECT * FROM users WHERE id = $1", id_))
 
     async def by_name(self, name: str) -> User | None:
-        """The user of that username, whatever its letters' case."""
+        """The user of that username, ignoring case."""
         return _user(
             await self._queries.recall_one(
                 "SELECT * FROM users WHERE lower(username) = lower($1)", name
@@ -82,11 +82,11 @@ class Users:
         )
 
     async def find(self, ref: str) -> User | None:
-        """The user of that id or username; no username looks like an id."""
+        """The user of that id or username; a username never looks like an id."""
         return await (self.by_id(ref) if is_id(ref, "u") else self.by_name(ref))
 
     async def credentials(self, username: str) -> tuple[User, str] | None:
-        """The user and the password's hash; None for an unknown user and one without a password."""
+        """The user and its password hash; None for an unknown user or one without a password."""
         row = await self._queries.fetch_one(
             "SELECT * FROM users WHERE lower(username) = lower($1) AND password_hash IS NOT NULL",
             username,
@@ -102,14 +102,15 @@ class Users:
         )
 
     async def many(self, ids: Collection[str]) -> dict[str, User]:
-        """Those of the users that exist, by id."""
+        """The existing ones of these users, by id."""
         if not ids:
             return {}
         rows = await self._queries.recall("SELECT * FROM users WHERE id = ANY($1)", list(ids))
         return {row["id"]: user(row) for row in rows}
 
     async def update(self, id_: str, **changes: Unpack[UserUpdate]) -> User:
-        """The user with the changes. Raises UserNotFound, and UserInvalid for a taken username."""
+        """Changes the user and returns it. Raises UserNotFound, and UserInvalid for a taken
+        username."""
         sets, values = assignments(changes, UserUpdate.__annotations__)
         try:
             row = await self._queries.fetch_one(
@@ -133,15 +134,15 @@ class Users:
         keep: str | None,
         keep_token: bytes | None = None,
     ) -> Revoked:
-        """Gives the user another password, and ends the sessions but the one to keep, at once.
+        """Changes the user's password, and ends its sessions at once, except for the one to keep.
 
-        Of that session, all tokens but `keep_token` (its `id`) die; None: none of them does.
+        Of that session, all tokens but `keep_token` (its `id`) are revoked; None: no token is.
 
         Raises UserNotFound.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
-            # The row is the lock that whoever changes the user's tokens takes first; see tokens.py.
+            # The lock that every change of the user's tokens takes first; see tokens.py.
             changed = await transaction.execute(
                 "UPDATE users SET password_hash = $2, updated_at = $3 WHERE id = $1",
                 id_,
@@ -173,11 +174,11 @@ class Users:
         )
 
     async def delete(self, id_: str) -> DeletedUser:
-        """Deletes an account and what is private of it, and hands the rest over, at once.
+        """Deletes an account and its private data, and transfers its objects, at once.
 
-        E-mail, password, sessions, tokens, pictures, and follows both ways go; worlds, instances
-        and services become the server's own account's. Raises UserNotFound, and UserCannotDelete
-        for the two accounts of the server itself.
+        E-mail address, password, sessions, tokens, pictures, and follows in both directions are
+        deleted. Worlds, instances and services are transferred to the server's own account. Raises
+        UserNotFound, and UserCannotDelete for the two accounts of the server itself.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
@@ -199,7 +200,7 @@ class Users:
             sessions = await transaction.fetch(
                 "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL", id_
             )
-            # In one order, so that two who follow each other can be deleted at once.
+            # In one order, so that two users who follow each other can be deleted at the same time.
             await transaction.execute(
                 "WITH gone AS (SELECT follower, followed FROM follows "
                 "WHERE follower = $1 OR followed = $1 ORDER BY follower, followed FOR UPDATE) "
@@ -210,7 +211,7 @@ class Users:
             pictures = await transaction.fetch(
                 "DELETE FROM images WHERE user_id = $1 RETURNING hash", id_
             )
-            # Sessions and tokens hang on the row.
+            # Sessions and tokens are deleted by foreign keys.
             await transaction.execute("DELETE FROM users WHERE id = $1", id_)
         return DeletedUser(
             user=gone,
@@ -220,7 +221,7 @@ class Users:
         )
 
     async def grant(self, ref: str, tag: str) -> User:
-        """Gives the user of that id or username a tag, once. Raises UserNotFound."""
+        """Adds a tag to the user of that id or username. Raises UserNotFound."""
         row = await self._queries.fetch_one(
             "UPDATE users SET updated_at = $3, "
             "tags = CASE WHEN $2 = ANY(tags) THEN tags ELSE array_append(tags, $2) END "
@@ -232,7 +233,7 @@ class Users:
         return _found(row)
 
     async def revoke(self, ref: str, tag: str) -> User:
-        """Takes a tag from the user of that id or username.
+        """Removes a tag from the user of that id or username.
 
         Raises UserNotFound, and UserCannotUpdate for the main admin.
         """
@@ -259,11 +260,11 @@ class Users:
     async def ensure_system_accounts(
         self, hash_password: Callable[[str], Awaitable[str]]
     ) -> str | None:
-        """Makes `@server` and `@admin` if they aren't there yet.
+        """Creates `@server` and `@admin` if they don't exist.
 
-        Returns the admin's password if the admin was made now: to be shown once, on the terminal,
-        and never logged. Both are made at once or neither is. Raises AuthInvalid if a user has
-        taken their names before.
+        Returns the admin's password if the admin was created: show it once, on the terminal, and
+        never log it. Both accounts are created or neither is. Raises AuthInvalid if users have
+        these names.
         """
         made = await self._queries.value("SELECT count(*) FROM users WHERE system IS NOT NULL")
         if made == 2:
@@ -280,11 +281,11 @@ class Users:
     async def _ensure(
         self, name: str, displayname: str, hash_: str | None, tags: frozenset[str]
     ) -> bool:
-        """Whether the system account was made now, and not by another process."""
+        """Whether this process has created the system account."""
         if await self._insert(name, name, displayname, hash_, None, tags) is not None:
             return True
         if await self._queries.fetch_one("SELECT 1 FROM users WHERE system = $1", name) is None:
-            raise AuthInvalid.field("username", f"{name} is taken by a user")
+            raise AuthInvalid.field("username", f"{name} belongs to a user")
         return False
 
     async def _insert(
@@ -318,7 +319,7 @@ class Users:
 
 
 def user(row: Row) -> User:
-    """The user in a row with the columns of `users`."""
+    """The user of a row of `users`."""
     return User(
         id=row["id"],
         number=row["number"],

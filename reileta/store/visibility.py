@@ -1,6 +1,6 @@
-"""The rule of `reileta/rules/visibility.py` as conditions of searches: who finds what in lists.
+"""The rules of `reileta/rules/visibility.py` as SQL conditions of searches.
 
-The tests compare each condition with the rule.
+Tests compare each condition with its rule.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ _SHARED = "number IN (SELECT number FROM shares WHERE user_id = {})"
 
 
 def worlds(where: Where, viewer: str | None, *, admin: bool) -> None:
-    """Worlds that the viewer may see: `visibility.of_world`. `viewer` None: nobody is logged in."""
+    """Worlds that the viewer can see: `visibility.of_world`. `viewer` None: nobody is logged in."""
     if not admin:
         where.add(f"('avr:private' <> ALL(tags) OR owner = {{}} OR {_SHARED})", viewer, viewer)
 
 
 def owned(where: Where, viewer: str | None, *, admin: bool) -> None:
-    """Resources that the viewer may use: `visibility.of_owned`."""
+    """Resources that the viewer can use: `visibility.of_owned`."""
     if not admin:
         where.add(f"(owner = {{}} OR {_SHARED})", viewer, viewer)
 
 
 def instances(where: Where, viewer: str | None, *, admin: bool) -> None:
-    """Instances that the viewer finds in lists: `visibility.instance_news`. The database does not
-    know who is inside."""
+    """Instances that are listed for the viewer: `visibility.instance_news`. The database does not
+    know the players inside."""
     if not admin:
         where.add("('avr:public' = ANY(tags) OR owner = {})", viewer)

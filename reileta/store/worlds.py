@@ -1,4 +1,4 @@
-"""Worlds (PROTOCOL §5)."""
+"""Worlds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reileta.store.quotas import DEFAULT, Quotas
 
 
 class WorldUpdate(TypedDict, total=False):
-    """What of a world can change; what is left out stays."""
+    """The fields of a world that can change; a missing one stays."""
 
     title: str
     description: str | None
@@ -43,10 +43,10 @@ class Worlds:
         tags: frozenset[str],
         id: str | None = None,  # noqa: A002 - the record's name for it
     ) -> World:
-        """A new world.
+        """Creates a world.
 
-        Raises WorldExists if it was given an id that is taken, UserNotFound if its owner was
-        deleted meanwhile, and QuotaReached.
+        Raises WorldExists for an id that is taken, UserNotFound if its owner was deleted meanwhile,
+        and QuotaReached.
         """
         async with self._queries.transaction() as transaction:
             await self._quotas.ensure_room(transaction, "worlds", owner)
@@ -71,12 +71,12 @@ class Worlds:
         return None if row is None else world(row)
 
     async def by_number(self, number: int) -> World | None:
-        """The world of that number, S's id of it."""
+        """The world with that number, its id in the session API."""
         row = await self._queries.recall_one("SELECT * FROM worlds WHERE number = $1", number)
         return None if row is None else world(row)
 
     async def audience(self, world: World) -> Audience:
-        """Who may see the world. Asks the database only about private ones."""
+        """The users who can see the world. Queries the database only for private worlds."""
         shares: frozenset[str] = frozenset()
         if visibility.is_private(world.tags):
             rows = await self._queries.recall(
@@ -98,8 +98,8 @@ class Worlds:
     ) -> Page[World]:
         """Worlds whose title or description contains the query, newest first.
 
-        Private ones show to their owner, to users they are shared with and to admins alone, and
-        count for nobody else.
+        A private world is only listed and counted for its owner, users it is shared with, and
+        admins.
         """
         where = Where()
         where.contains(query)
@@ -119,7 +119,7 @@ class Worlds:
         )
 
     async def update(self, id_: str, **changes: Unpack[WorldUpdate]) -> World:
-        """The world with the changes. Raises WorldNotFound."""
+        """Changes the world and returns it. Raises WorldNotFound."""
         sets, values = assignments(changes, WorldUpdate.__annotations__)
         row = await self._queries.fetch_one(
             f"UPDATE worlds SET {sets}{',' if sets else ''} updated_at = ${len(values) + 1} "  # noqa: S608 - columns of WorldUpdate
@@ -135,10 +135,10 @@ class Worlds:
     async def delete(self, id_: str) -> frozenset[str]:
         """Deletes the world, its assets and its picture.
 
-        Returns the hashes of their files, to be released. Raises WorldNotFound.
+        Returns the hashes of their files, to release them. Raises WorldNotFound.
         """
         async with self._queries.transaction() as transaction:
-            # The lock keeps assets and pictures from coming in between.
+            # The lock keeps assets and pictures from being added meanwhile.
             if not await transaction.fetch("SELECT FROM worlds WHERE id = $1 FOR UPDATE", id_):
                 raise WorldNotFound
             gone = [
@@ -154,7 +154,7 @@ class Worlds:
 
 
 def world(row: Row) -> World:
-    """The world in a row with the columns of `worlds`."""
+    """The world of a row of `worlds`."""
     return World(
         id=row["id"],
         number=row["number"],

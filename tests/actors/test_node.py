@@ -30,6 +30,16 @@ from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
+async def test_the_depth_of_mailboxes_is_measured(world: World, autojump_clock: MockClock) -> None:
+    world.room()
+    one = await world.joined(1)
+    for _ in range(3):
+        one.session.tell(Join(one.sink, ROOM, None))
+    assert world.node.metrics.mailbox_depths() == {"hub": 0, "instance": 0, "session": 3}
+    await settle()
+    assert world.node.metrics.mailbox_depths()["session"] == 0
+
+
 async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
     world: World, autojump_clock: MockClock
 ) -> None:

@@ -213,7 +213,7 @@ async def test_an_instance_replays_as_it_was_and_its_file_holds_no_token(
     assert (replayed.returncode, replayed.stderr) == (0, b"")
     text = replayed.stdout.decode()
     assert "the instance stopped in order" in text
-    assert "the replay came out as it did then" in text
+    assert "the replay matches the recording" in text
     assert 'key="pos", at=10000000000000000000000000' in text
     assert reileta("replay", path, "--steps").stdout == replayed.stdout
 
@@ -233,12 +233,12 @@ async def test_what_a_killed_server_recorded_can_be_replayed(
     (path,) = folder.iterdir()
     text = reileta("replay", path, "--steps").stdout.decode()
     assert text.count(" SendData, message ") == 50
-    assert "the recording breaks off: the server runs still, or was killed" in text
+    assert "the recording has no end: the server is still running, or was killed" in text
     assert "    players: 2" in text
     path.write_bytes(path.read_bytes()[:-3])
     cut = reileta("replay", path, "--steps")
     assert cut.returncode == 0
-    assert b"the last record is cut, at byte " in cut.stdout
+    assert b"the last record is truncated, at byte " in cut.stdout
     assert cut.stdout.count(b" SendData, message ") == 50
 
 

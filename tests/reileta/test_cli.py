@@ -92,7 +92,7 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve", "--port", "many"], "--port: should be a valid integer"),
         (["serve", "now"], "unexpected extra argument"),
         (["serve", "--rate-limits", "perhaps"], "--rate-limits: should be 'on' or 'off'"),
-        (["serve", "--tls-key", "k.pem"], "--tls-cert and --tls-key go together"),
+        (["serve", "--tls-key", "k.pem"], "--tls-cert and --tls-key must be used together"),
         (["serve", "--database", "sqlite:///x"], "--database: must begin with postgresql://"),
         (["bots", "create", "--tokens", "t"], "Missing option '--count'"),
         (["bots", "create", "--count", "0", "--tokens", "t"], "'--count'"),
@@ -134,7 +134,7 @@ def test_serve_runs_the_server_with_the_settings_and_returns_its_status(
     [
         (StartupError("the data folder is in use"), "the data folder is in use"),
         (ExceptionGroup("n", [StartupError("newer schema")]), "newer schema"),
-        (OSError(errno.EADDRINUSE, "x"), "127.0.0.1:3032 is in use already"),
+        (OSError(errno.EADDRINUSE, "x"), "127.0.0.1:3032 is already in use"),
     ],
 )
 def test_a_start_that_fails_gets_one_line_and_status_1(
@@ -238,7 +238,7 @@ def test_granting_to_nobody_is_status_1(
 ) -> None:
     vars(tools)[f"{command}_admin"] = lambda _settings, _username: False
     assert cli.main(["admin", command, "nobody"]) == 1
-    assert capsys.readouterr().err == "reileta: no user is named nobody\n"
+    assert capsys.readouterr().err == "reileta: there is no user named nobody\n"
 
 
 def test_the_main_admin_stays_one(
@@ -249,7 +249,7 @@ def test_the_main_admin_stays_one(
 
     vars(tools)["revoke_admin"] = refuse
     assert cli.main(["admin", "revoke", "admin"]) == 1
-    assert capsys.readouterr().err == "reileta: the main admin can't be revoked\n"
+    assert capsys.readouterr().err == "reileta: the main admin always stays an admin\n"
 
 
 @pytest.mark.parametrize(

@@ -70,5 +70,7 @@ def test_all_that_is_wrong_is_said_at_once_and_no_value_is_quoted() -> None:
 
 
 def test_what_two_options_do_to_each_other_is_said_of_both() -> None:
-    with pytest.raises(cli_options.WrongUse, match=r"^--tls-cert and --tls-key go together$"):
+    with pytest.raises(
+        cli_options.WrongUse, match=r"^--tls-cert and --tls-key must be used together$"
+    ):
         cli_options.read({"tls_cert": "cert.pem"})

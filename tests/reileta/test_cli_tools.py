@@ -90,8 +90,8 @@ def test_what_could_not_be_read_is_said_beside_the_tree(
     said = capsys.readouterr()
     assert "Join #41" in said.out
     assert said.err == (
-        "reileta: 1 of 8 lines are no JSON, and were passed over\n"
-        "reileta: the last line is cut off, and was passed over\n"
+        "reileta: 1 of 8 lines are not JSON; skipped\n"
+        "reileta: the last line is truncated; skipped\n"
     )
 
 
@@ -111,7 +111,7 @@ def test_files_that_can_t_be_read(
 def test_a_replay_and_its_steps(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reileta("replay", recording) == 0
     short = capsys.readouterr().out
-    assert "the replay came out as it did then\n" in short
+    assert "the replay matches the recording\n" in short
     assert "#1" not in short
     assert reileta("replay", recording, "--steps") == 0
     steps = capsys.readouterr().out
@@ -123,9 +123,9 @@ def test_a_replay_and_its_steps(recording: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"{}", "this is no recording of Reileta"),
-        (b"reileta recording 9\n", "its format is of version 9; this Reileta reads version 1"),
-        (MAGIC, "it has no beginning"),
+        (b"{}", "this is not a recording of Reileta"),
+        (b"reileta recording 9\n", "its format has version 9; this Reileta reads version 1"),
+        (MAGIC, "its first record is missing"),
     ],
 )
 def test_what_is_no_recording(

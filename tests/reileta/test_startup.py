@@ -31,7 +31,7 @@ def test_a_startup_error_speaks_for_itself_from_within_any_group() -> None:
 
 
 def test_a_database_that_is_away_is_said_to_be() -> None:
-    assert "database can't be reached" in (said(DatabaseUnavailable()) or "")
+    assert "can't reach the database" in (said(DatabaseUnavailable()) or "")
 
 
 @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES])
@@ -46,7 +46,7 @@ async def test_a_port_in_use_is_recognised_as_trio_reports_it() -> None:
         port = holder.getsockname()[1]
         with pytest.raises(OSError) as caught:
             await trio.open_tcp_listeners(port, host="127.0.0.1")
-    assert said(caught.value) == f"{HERE} is in use already"
+    assert said(caught.value) == f"{HERE} is already in use"
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:
@@ -81,7 +81,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_files_that_are_no_certificate_are_refused(tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_text("junk")
-    with pytest.raises(StartupError, match="no certificate"):
+    with pytest.raises(StartupError, match="must be a PEM certificate"):
         startup.check_tls(junk, junk)
 
 
@@ -89,7 +89,7 @@ def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     cert, _ = _pair(tmp_path)
     _, key = _pair(tmp_path / "other")
-    with pytest.raises(StartupError, match="no certificate"):
+    with pytest.raises(StartupError, match="must be a PEM certificate"):
         startup.check_tls(cert, key)
 
 

@@ -1,1 +1,1 @@
-"""registry."""
+"""Endpoints of the registry API (`/api/…`), one file per noun."""

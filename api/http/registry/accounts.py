@@ -1,11 +1,11 @@
-"""`POST /api/users`: accounts that admins make, autopilots too (S "Autopilot", PROTOCOL §4)."""
+"""Endpoint that creates accounts: `POST /api/users`, for admins."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.http.lookups import own_server
+from api.http.lookups import ensure_own_server
 from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.rate_limits import LOGIN
@@ -15,27 +15,25 @@ from reileta.security.passwords import Passwords
 
 
 class AccountCreate(Input):
-    """A new account. It can log in once it has a password, which admins can give it later too."""
+    """A new account. It can log in once it has a password; an admin can set one later."""
 
     username: Username
     password: Password | None = Field(default=None, repr=False)
-    displayname: DisplayName | None = Field(
-        default=None, description="The username when not given."
-    )
+    displayname: DisplayName | None = Field(default=None, description="Default: the username.")
     email: Email | None = Field(default=None, repr=False)
-    autopilot: Flag = Field(default=False, description="Whether it is an Autopilot's.")
+    autopilot: Flag = Field(default=False, description="Whether an Autopilot uses this account.")
 
 
-def account_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
-    """The endpoint by which admins make accounts."""
-    node = edge.node
-    proofs = PasswordCheck(edge, passwords)
-    routes = Routes("accounts", edge, invalid=UserInvalid)
+def account_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
+    """Declares the endpoint."""
+    node = deps.node
+    password_check = PasswordCheck(deps, passwords)
+    routes = Routes("accounts", deps, invalid=UserInvalid)
 
     @routes.add(
         "POST",
         "/api/users",
-        summary="Make an account",
+        summary="Create an account",
         takes=AccountCreate,
         gives=ANY_USER,
         need="required",
@@ -43,16 +41,18 @@ def account_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         errors=(AuthInvalid, ServerNotFound),
         rate=LOGIN,
     )
-    async def create_account(call: RequestContext, given: AccountCreate) -> AnyUserView:
-        """Makes an account, whether or not registration is open."""
-        own_server(node, call)
-        hash_ = None if given.password is None else await proofs.hashed(call, given.password)
+    async def create_account(call: RequestContext, params: AccountCreate) -> AnyUserView:
+        """Creates an account, even if registration is closed. Admins only."""
+        ensure_own_server(node, call)
+        hash_ = (
+            None if params.password is None else await password_check.hashed(call, params.password)
+        )
         user = await node.store.users.create(
-            username=given.username,
-            displayname=given.displayname or given.username,
+            username=params.username,
+            displayname=params.displayname or params.username,
             password_hash=hash_,
-            email=given.email,
-            autopilot=given.autopilot,
+            email=params.email,
+            autopilot=params.autopilot,
         )
         node.changed("user", user)
         return await show_user(node, call, user)

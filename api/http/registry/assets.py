@@ -1,7 +1,6 @@
-"""`/api/worlds/:id/assets`: the builds of a world, and their files (PROTOCOL §5).
+"""Asset endpoints: `/api/worlds/:id/assets`, the builds of a world and their files.
 
-A file streams: from the socket to the disk, and back, with no more of it in memory than a block at
-each place where it waits.
+Files are streamed between the socket and the disk. Only a few blocks are in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from api.http.downloads import download, safe_name
 from api.http.endpoint import ApiDeps, Download, RequestContext, Routes, Upload
 from api.http.etags import Cached
 from api.http.lookups import ensure_unheld, find_world, own_world, unheld
-from api.http.pagination import Paging, listed, part
+from api.http.pagination import Paging, list_view, page_of
 from api.http.uploads import UploadSlots, receive
 from reileta.errors import (
     AssetExists,
@@ -42,35 +41,35 @@ from reileta.rules.visibility import is_private
 BINARY: Final = "application/octet-stream"
 _WORLD: Final = (WorldNotFound, ServerNotFound)
 _ASSET: Final = (*_WORLD, AssetNotFound)
-_SHOWN: Final = Cached(("assets", "worlds", "shares"))
+_CACHED: Final = Cached(("assets", "worlds", "shares"))
 
 
 class AssetCreate(Input):
-    """A new build, empty unless it is somewhere else."""
+    """A new build. It has no file until one is uploaded, unless it has a `url`."""
 
     version: AssetVersion
     engine: Platform = Field(examples=["unity"])
     platform: Platform
     url: HttpsUrl | None = Field(
-        default=None, description="Where the file is, if it is not to be uploaded here."
+        default=None, description="Address of the file, if it is not uploaded to this server."
     )
 
 
 class AssetUpdate(Input):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change. Fields that are left out keep their values."""
 
     version: AssetVersion = Field(default_factory=str)
     engine: Platform = Field(default_factory=str, examples=["unity"])
     platform: Platform = Field(default_factory=str)
-    url: HttpsUrl | None = Field(default=None, description="null takes it away again.")
+    url: HttpsUrl | None = Field(default=None, description="null removes it.")
 
 
-def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
-    """The endpoints of assets and of their files."""
-    node = edge.node
+def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
+    """Declares the endpoints of assets and of their files."""
+    node = deps.node
     assets, files, settings = node.store.assets, node.store.files, node.settings
     blobs = node.store.blobs
-    routes = Routes("assets", edge, invalid=AssetInvalid)
+    routes = Routes("assets", deps, invalid=AssetInvalid)
 
     def view(asset: Asset) -> AssetView:
         return asset_view(asset, node.address, secure=node.secure)
@@ -83,7 +82,8 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         return asset
 
     async def own_asset(call: RequestContext) -> tuple[World, Asset]:
-        """The world and asset of the path, if the asker may change them."""
+        """The world and asset of the path. Raises PermissionDenied unless the caller may change
+        them."""
         world = await own_world(node, call, call.args["ref"])
         return world, await asset_of(call, world)
 
@@ -94,12 +94,12 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         takes=Paging,
         gives=ListView[AssetView],
         errors=_WORLD,
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_assets(call: RequestContext, given: Paging) -> ListView[AssetView]:
-        """The world's assets, the oldest first."""
+    async def get_assets(call: RequestContext, params: Paging) -> ListView[AssetView]:
+        """Lists the world's assets, oldest first."""
         world = await find_world(node, call, call.args["ref"])
-        return listed(part(given, await assets.of(world.id)), view)
+        return list_view(page_of(params, await assets.of(world.id)), view)
 
     @routes.add(
         "PUT",
@@ -110,17 +110,17 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         need="required",
         errors=(*_WORLD, PermissionDenied, ResourceTaken, AssetExists, QuotaReached),
     )
-    async def create_asset(call: RequestContext, given: AssetCreate) -> AssetView:
-        """Makes an asset; its file comes afterwards, unless it has a `url`. A world has one for
-        each version, engine and platform."""
+    async def create_asset(call: RequestContext, params: AssetCreate) -> AssetView:
+        """Creates an asset. Upload its file afterwards, unless it has a `url`. A world has at most
+        one asset per version, engine and platform."""
         world = await own_world(node, call, call.args["ref"])
         async with unheld(node, call, world) as queries:
             asset = await assets.within(queries).create(
                 world_id=world.id,
-                version=given.version,
-                engine=given.engine,
-                platform=given.platform,
-                url=given.url,
+                version=params.version,
+                engine=params.engine,
+                platform=params.platform,
+                url=params.url,
             )
         node.changed("world", world)
         return view(asset)
@@ -131,10 +131,10 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         summary="Get an asset",
         gives=AssetView,
         errors=_ASSET,
-        shows=_SHOWN,
+        cached=_CACHED,
     )
     async def get_asset(call: RequestContext) -> AssetView:
-        """One asset of the world."""
+        """Returns one asset of the world."""
         world = await find_world(node, call, call.args["ref"])
         return view(await asset_of(call, world))
 
@@ -147,10 +147,10 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         need="required",
         errors=(*_ASSET, PermissionDenied, ResourceTaken, AssetExists, FileExists),
     )
-    async def update_asset(call: RequestContext, given: AssetUpdate) -> AssetView:
-        """Changes what is given. An asset with a file here can't be somewhere else as well."""
+    async def update_asset(call: RequestContext, params: AssetUpdate) -> AssetView:
+        """Changes the given fields. An asset with an uploaded file can't have a `url`."""
         world, asset = await own_asset(call)
-        changes: dict[str, Any] = given.given()
+        changes: dict[str, Any] = params.given()
         if changes:
             async with unheld(node, call, world) as queries:
                 asset = await assets.within(queries).update(asset.id, **changes)
@@ -166,7 +166,7 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         errors=(*_ASSET, PermissionDenied, ResourceTaken),
     )
     async def delete_asset(call: RequestContext) -> NothingView:
-        """Deletes the asset, and its file if nothing else is of it."""
+        """Deletes the asset. Its file is deleted too, unless another asset uses the same file."""
         world, asset = await own_asset(call)
         async with blobs.releasing() as loose:
             async with unheld(node, call, world) as queries:
@@ -182,8 +182,8 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         errors=(*_ASSET, FileNotUploaded, RangeInvalid),
     )
     async def get_file(call: RequestContext) -> Response:
-        """The file, or a part of it with `Range`. What is somewhere else is at the asset's `url`,
-        and not here: code 46."""
+        """Returns the file, or a part of it with `Range`. An asset without an uploaded file is
+        refused with code 46; its file may be at its `url`."""
         world = await find_world(node, call, call.args["ref"])
         asset = await asset_of(call, world)
         if asset.hash is None:
@@ -208,12 +208,12 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         errors=(*_ASSET, PermissionDenied, ResourceTaken, FileExists, AssetFileInvalid, Overloaded),
         uploads=Upload(
             BINARY,
-            "Any file, as it is, or as the field `file` of a form. It fills the asset for good.",
+            "Any file: as the body itself, or as the field `file` of a form. It can't be replaced.",
         ),
     )
     async def upload_file(call: RequestContext) -> AssetView:
-        """Fills an empty asset, once. The file streams to the disk and is hashed on the way; one
-        that is broken off, comes too slowly or is too large leaves nothing."""
+        """Uploads the file of an empty asset, once. An upload that is interrupted, too slow or too
+        large leaves nothing behind."""
         world, asset = await own_asset(call)
         await ensure_unheld(node, call, world)
         if not asset.empty:
@@ -221,8 +221,8 @@ def asset_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         room = await assets.room(world.owner)
         limit = min(settings.file_limit_bytes, room)
         if limit < 1:
-            raise PayloadTooLarge.field("file", "the files of one user may come to no more")
-        with places.place(call.by.user.id, call.ip):
+            raise PayloadTooLarge.field("file", "exceeds the storage quota of the world's owner")
+        with slots.slot(call.by.user.id, call.ip):
             async with blobs.releasing() as loose, files.upload(limit) as upload:
                 await receive(call, upload.write, limit, AssetFileInvalid)
                 if upload.size < 1:

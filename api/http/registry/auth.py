@@ -1,4 +1,4 @@
-"""`/api/auth/…`: register, log in, log out (PROTOCOL §4)."""
+"""Authentication endpoints of the registry API: `/api/auth/…`."""
 
 from __future__ import annotations
 
@@ -34,36 +34,34 @@ class Register(Input):
     displayname: DisplayName | None = Field(
         default=None,
         validation_alias=AliasChoices("displayname", "display"),
-        description="The username when not given. `display` is another name of this field.",
+        description="Default: the username. `display` is accepted as another name of this field.",
     )
     email: Email | None = Field(default=None, repr=False)
 
 
-def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
-    """The endpoints that make and end tokens and sessions."""
-    node, auth = edge.node, edge.auth
-    users, sessions, tokens = node.store.users, node.store.sessions, node.store.tokens
-    settings = node.settings
+def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
+    """Declares the endpoints that open and end sessions and tokens."""
+    node, users, settings = deps.node, deps.node.store.users, deps.node.settings
     lifetimes = Lifetimes(settings.login_lifetime_s * 1000, settings.login_lifetime_s * 1000)
-    logins = LoginService(edge, passwords)
-    routes = Routes("auth", edge, invalid=AuthInvalid)
+    logins = LoginService(deps, passwords, lifetimes)
+    routes = Routes("auth", deps, invalid=AuthInvalid)
 
-    async def logged_in(user: User, session: Session, proof: str | None) -> Reply:
-        """Issues a token of the session, and answers with it in the body and as a cookie."""
-        made = await logins.issue(user, session, lifetimes, proof)
+    async def login_reply(user: User, session: Session, hash_: str | None) -> Reply:
+        """Issues a token of the session, and answers with it in the body and in a cookie."""
+        issued = await logins.issue(user, session, hash_)
         view = LoginView(
             id=session.id,
-            token=made.access,
-            refresh=made.refresh,
-            access_expires=made.token.access_expires,
-            refresh_expires=made.token.refresh_expires,
+            token=issued.access,
+            refresh=issued.refresh,
+            access_expires=issued.token.access_expires,
+            refresh_expires=issued.token.refresh_expires,
             created_at=session.created_at,
             user=await show_me(node, user),
         )
-        return Reply(view, cookie(made.access, settings.login_lifetime_s))
+        return Reply(view, cookie(issued.access, settings.login_lifetime_s))
 
     def cookie(value: str, max_age_s: int) -> Mapping[str, str]:
-        crumb = dump_cookie(
+        header = dump_cookie(
             COOKIE,
             value,
             max_age=max_age_s,
@@ -72,7 +70,7 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
             httponly=True,
             samesite="Lax",
         )
-        return {"Set-Cookie": crumb}
+        return {"Set-Cookie": header}
 
     @routes.add(
         "POST",
@@ -84,17 +82,18 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         errors=(ServiceDisabled,),
         rate=LOGIN,
     )
-    async def register(call: RequestContext, given: Register) -> Reply:
-        """Makes an account and logs it in: a session, and a token in the body and as a cookie."""
+    async def register(call: RequestContext, params: Register) -> Reply:
+        """Creates an account and logs it in. The new session's token is in the body and in a
+        cookie."""
         if settings.registration == "closed":
             raise ServiceDisabled.field("registration", "is closed on this server")
         user = await users.create(
-            username=given.username,
-            displayname=given.displayname or given.username,
-            password_hash=await logins.proofs.hashed(call, given.password),
-            email=given.email,
+            username=params.username,
+            displayname=params.displayname or params.username,
+            password_hash=await logins.password_check.hashed(call, params.password),
+            email=params.email,
         )
-        return await logins.register(user, call.ip, logged_in)
+        return await logins.register(user, call.ip, login_reply)
 
     @routes.add(
         "POST",
@@ -106,9 +105,9 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def login(call: RequestContext, given: Login) -> Reply:
-        """Exchanges a username and password for a token, in the body and as a cookie."""
-        return await logins.log_in(given, call.ip, logged_in)
+    async def login(call: RequestContext, params: Login) -> Reply:
+        """Exchanges a username and password for a token. It is in the body and in a cookie."""
+        return await logins.log_in(params, call.ip, login_reply)
 
     @routes.add(
         "GET",
@@ -119,13 +118,12 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         errors=(CredentialInvalid,),
     )
     async def logout(call: RequestContext) -> Reply:
-        """Kills the token in use. Its session, and that session's other tokens, live on. A cookie
-        alone counts from a page of this server only, for any page can have a browser ask this."""
+        """Revokes the token that was used. Its session and the session's other tokens stay valid.
+        A cookie is accepted only from a page of this server, because any page can make a browser
+        send this request."""
         if credential_from(call.request, changes=True) is None:
             raise NotLoggedIn
-        access_hash = call.by.token_hash
-        await tokens.kill(access_hash, node.clock.now_ms())
-        logins.killed(access_hash)
+        await logins.log_out(call.by)
         return Reply(NothingView(), cookie("", 0))
 
     @routes.add(
@@ -137,11 +135,9 @@ def auth_routes(edge: ApiDeps, passwords: Passwords) -> Routes:
         errors=(CredentialInvalid,),
     )
     async def end_session(call: RequestContext) -> Reply:
-        """Ends the whole session: all its tokens, its WebSockets (4000), its players."""
-        session_id = call.by.session_id
-        await sessions.end(session_id)
-        auth.forget_session(session_id)
-        await node.end_session(session_id)
+        """Ends the session: revokes its tokens, closes its WebSockets (4000) and removes its
+        players."""
+        await logins.end_session(call.by)
         return Reply(NothingView(), cookie("", 0))
 
     return routes

@@ -1,13 +1,13 @@
-"""`/api/users/:id/follows` and `/followers`: who follows whom (PROTOCOL §4)."""
+"""Follow endpoints: `/api/users/:id/follows` and `/api/users/:id/followers`."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import find_user
-from api.http.pagination import Paging, listed, part
+from api.http.pagination import Paging, list_view, page_of
 from reileta.errors import (
     AlreadyFollowing,
     NotLoggedIn,
@@ -22,50 +22,52 @@ from reileta.protocol.views.registry import FollowView, ListView, NothingView, f
 from reileta.records import Follow, Page, User
 
 _ERRORS = (UserNotFound, ServerNotFound, NotLoggedIn)
-_SHOWN: Final = Cached(("users", "follows"))
+_CACHED: Final = Cached(("users", "follows"))
 
 
-def follow_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that make and show follows."""
-    node = edge.node
+def follow_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that create, list and delete follows."""
+    node = deps.node
     follows = node.store.follows
-    routes = Routes("follows", edge, invalid=UserInvalid)
+    routes = Routes("follows", deps, invalid=UserInvalid)
 
-    async def own(
+    async def own_user(
         call: RequestContext, error: type[UserCannotFetch] | type[UserCannotUpdate]
     ) -> User:
-        """The user of the path, who asks itself or has an admin ask."""
+        """The user of the path. Raises `error` unless the caller is that user or an admin."""
         user = await find_user(node, call, call.args["ref"])
         if user.id != call.by.user.id and not call.admin:
             raise error
         return user
 
-    async def other(call: RequestContext) -> str:
-        """Who is followed: a user of this server, or the `UserIDAt` of another's."""
+    async def followed_id(call: RequestContext) -> str:
+        """The id of the followed user; for users of other servers, `UserIDAt`."""
         text = call.args["other"]
         if is_user_at(text) and not At.parse(text).local_to(node.address):
             return text
         return (await find_user(node, call, text)).id
 
-    async def tell(user: User, followed: str) -> None:
-        """The user follows others than before; and the other may be a friend now, or no more.
+    async def publish(user: User, followed: str) -> None:
+        """Publishes the change of a follow, which can begin or end a friendship.
 
-        Both at once, so that neither is shown to the other as it was before.
+        Both users are published together, so that neither sees an outdated view of the other.
         """
         friend = await node.store.users.by_id(followed)
         node.changed("user", user, frozenset({followed}))
         if friend is not None:
             node.changed("user", friend, frozenset({user.id}))
 
-    async def shown(user: User, page: Page[Follow], whom: str) -> ListView[FollowView]:
-        others = [getattr(one, whom) for one in page.items]
-        friends = await follows.among(user.id, others)
-        return listed(
+    async def follow_list(
+        user: User, page: Page[Follow], other: Literal["followed", "follower"]
+    ) -> ListView[FollowView]:
+        """The page as views of the other user of each follow."""
+        friends = await follows.among(user.id, [getattr(follow, other) for follow in page.items])
+        return list_view(
             page,
-            lambda one: follow_view(
-                getattr(one, whom),
-                one.following_at,
-                friend=getattr(one, whom) in friends,
+            lambda follow: follow_view(
+                getattr(follow, other),
+                follow.following_at,
+                friend=getattr(follow, other) in friends,
                 address=node.address,
             ),
         )
@@ -79,44 +81,48 @@ def follow_routes(edge: ApiDeps) -> Routes:
         errors=(*_ERRORS, AlreadyFollowing, UserCannotUpdate, UserInvalid),
     )
     async def follow_user(call: RequestContext) -> FollowView:
-        """Follows another, of this server or (as `u_…@server`) of another one. Two who follow each
-        other are friends. The user itself and admins may."""
-        user = await own(call, UserCannotUpdate)
-        made = await follows.put(user.id, await other(call))
-        await tell(user, made.followed)
-        friend = await follows.is_friend(user.id, made.followed)
-        return follow_view(made.followed, made.following_at, friend=friend, address=node.address)
+        """Follows a user of this server, or of another one (`u_…@server`). Two users who follow
+        each other are friends. The user itself and admins may do this."""
+        user = await own_user(call, UserCannotUpdate)
+        follow = await follows.put(user.id, await followed_id(call))
+        await publish(user, follow.followed)
+        friend = await follows.is_friend(user.id, follow.followed)
+        return follow_view(
+            follow.followed, follow.following_at, friend=friend, address=node.address
+        )
 
     @routes.add(
         "DELETE",
         "/api/users/<ref>/follows/<other>",
-        summary="Follow a user no more",
+        summary="Unfollow a user",
         gives=NothingView,
         need="required",
         errors=(*_ERRORS, UserCannotUpdate),
     )
     async def unfollow_user(call: RequestContext) -> NothingView:
-        """Follows another no more; to follow nobody of that name is no error."""
-        user = await own(call, UserCannotUpdate)
-        followed = await other(call)
+        """Unfollows a user. It is not an error if the user was not followed. The user itself and
+        admins may do this."""
+        user = await own_user(call, UserCannotUpdate)
+        followed = await followed_id(call)
         if await follows.remove(user.id, followed):
-            await tell(user, followed)
+            await publish(user, followed)
         return NothingView()
 
     @routes.add(
         "GET",
         "/api/users/<ref>/follows",
-        summary="List whom a user follows",
+        summary="List a user's follows",
         takes=Paging,
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_follows(call: RequestContext, given: Paging) -> ListView[FollowView]:
-        """Whom the user follows, the first one first, for the user itself and admins."""
-        user = await own(call, UserCannotFetch)
-        return await shown(user, part(given, await follows.of(user.id)), "followed")
+    async def get_follows(call: RequestContext, params: Paging) -> ListView[FollowView]:
+        """Lists the users that this user follows, oldest follow first. For the user itself and
+        admins."""
+        user = await own_user(call, UserCannotFetch)
+        return await follow_list(user, page_of(params, await follows.of(user.id)), "followed")
 
     @routes.add(
         "GET",
@@ -126,12 +132,13 @@ def follow_routes(edge: ApiDeps) -> Routes:
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_followers(call: RequestContext, given: Paging) -> ListView[FollowView]:
-        """Who follows the user, the first one first, for the user itself and admins."""
-        user = await own(call, UserCannotFetch)
-        page = await follows.followers(user.id, limit=given.limit, offset=given.offset)
-        return await shown(user, page, "follower")
+    async def get_followers(call: RequestContext, params: Paging) -> ListView[FollowView]:
+        """Lists the users that follow this user, oldest follow first. For the user itself and
+        admins."""
+        user = await own_user(call, UserCannotFetch)
+        page = await follows.followers(user.id, limit=params.limit, offset=params.offset)
+        return await follow_list(user, page, "follower")
 
     return routes

@@ -1,4 +1,4 @@
-"""`/api/users/:id/home`: the world that a user calls its home (PROTOCOL §4)."""
+"""Home endpoints: `/api/users/:id/home`, the home world of a user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import find_user, find_world, own_server, world_ref
+from api.http.lookups import ensure_own_server, find_user, find_world, world_ref
 from api.http.registry.users import ensure_may_change, may_change
 from reileta.errors import (
     AssetNotFound,
@@ -26,7 +26,7 @@ from reileta.records import User
 
 
 class HomeInput(Input):
-    """A world, with a version of its assets or without."""
+    """A world, with or without a version of its assets."""
 
     world: Reference = Field(
         description="`w_…`, `w_…:version`, and either with `@server`.",
@@ -35,14 +35,15 @@ class HomeInput(Input):
     )
 
 
-def home_routes(edge: ApiDeps) -> Routes:
-    """The endpoints of homes: for the user itself and admins."""
-    node, auth = edge.node, edge.auth
-    routes = Routes("homes", edge, invalid=UserInvalid)
+def home_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints of homes, for the user itself and admins."""
+    node, auth = deps.node, deps.auth
+    routes = Routes("homes", deps, invalid=UserInvalid)
 
-    async def ensure_there(call: RequestContext, ref: str) -> None:
-        """Raises WorldNotFound, AssetNotFound if a world of this server has not that version."""
-        target = At.parse(ref)
+    async def ensure_exists(call: RequestContext, world_id: str) -> None:
+        """Raises WorldNotFound or AssetNotFound if a world of this server, or that version of it,
+        does not exist. Worlds of other servers are not checked."""
+        target = At.parse(world_id)
         if target.server is not None:
             return
         id_, _, version = target.id.partition(":")
@@ -52,7 +53,7 @@ def home_routes(edge: ApiDeps) -> Routes:
             if version not in {asset.version for asset in assets}:
                 raise AssetNotFound
 
-    async def settled(user: User, home: str | None) -> None:
+    async def change_home(user: User, home: str | None) -> None:
         user = await node.store.users.update(user.id, home=home)
         auth.forget_user(user.id)
         node.changed("user", user)
@@ -64,10 +65,10 @@ def home_routes(edge: ApiDeps) -> Routes:
         gives=HomeView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotFetch, HomeNotFound),
-        shows=Cached(("users",)),
+        cached=Cached(("users",)),
     )
     async def get_home(call: RequestContext) -> HomeView:
-        """The user's home, for the user itself and admins."""
+        """Returns the user's home. For the user itself and admins."""
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
             raise UserCannotFetch
@@ -84,34 +85,35 @@ def home_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotUpdate, WorldNotFound, AssetNotFound),
     )
-    async def set_home(call: RequestContext, given: HomeInput) -> HomeView:
-        """Makes a world of this or another server the user's home."""
+    async def set_home(call: RequestContext, params: HomeInput) -> HomeView:
+        """Sets the user's home to a world of this or another server. The user itself and admins
+        may do this."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
-        home = world_ref(node, given.world)
+        home = world_ref(node, params.world)
         server = None if home is None else At.parse(home).server
         if home is None or (server is not None and not is_server_address(server)):
-            raise UserInvalid.field("world", "must be w_…, with :version or @server if need be")
-        own_server(node, call)
-        await ensure_there(call, home)
-        await settled(user, home)
+            raise UserInvalid.field("world", "must be w_…, optionally with :version or @server")
+        ensure_own_server(node, call)
+        await ensure_exists(call, home)
+        await change_home(user, home)
         return HomeView(world=at(home, node.address))
 
     @routes.add(
         "DELETE",
         "/api/users/<ref>/home",
-        summary="Take a user's home away",
+        summary="Remove a user's home",
         gives=NothingView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotUpdate, HomeNotFound),
     )
     async def delete_home(call: RequestContext) -> NothingView:
-        """The user has no home any more."""
+        """Removes the user's home. The user itself and admins may do this."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
         if user.home is None:
             raise HomeNotFound
-        await settled(user, None)
+        await change_home(user, None)
         return NothingView()
 
     return routes

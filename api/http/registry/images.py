@@ -1,6 +1,7 @@
-"""Thumbnails and banners of users, thumbnails of worlds: PNG in, PNG out (PROTOCOL §5).
+"""Image endpoints: thumbnails and banners of users, thumbnails of worlds.
 
-What comes in is made anew, so nothing that was hidden in it comes out (`reileta/media/images.py`).
+Uploaded PNGs are decoded and encoded again, so that data hidden in them is not served to others
+(`reileta/media/images.py`).
 """
 
 from __future__ import annotations
@@ -40,44 +41,46 @@ from reileta.store.images import ImageKind
 
 PNG: Final = "image/png"
 PICTURES: Final = Rate(per_s=1, burst=20)
-"""Pictures that one address sends: each costs up to seconds of a core."""
+"""Image uploads per address: each can take a core some seconds."""
 
 _UPLOAD: Final = Upload(
     PNG,
-    f"A PNG of at most {LIMIT_BYTES} bytes and {LIMIT_SIDE} pixels a side: as it is, or as the"
-    " field `file` of a form.",
+    f"A PNG of at most {LIMIT_BYTES} bytes and {LIMIT_SIDE} pixels a side: as the body itself, or"
+    " as the field `file` of a form.",
 )
 _USER_ERRORS: Final = (UserNotFound, ServerNotFound)
 _WORLD_ERRORS: Final = (WorldNotFound, ServerNotFound)
 _KINDS: Final[tuple[ImageKind, ...]] = ("thumbnail", "banner")
 
 
-def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
-    """The endpoints of pictures."""
-    node = edge.node
+def image_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
+    """Declares the endpoints of images."""
+    node = deps.node
     images, files, blobs = node.store.images, node.store.files, node.store.blobs
     pictures = Pictures()
-    routes = Routes("pictures", edge, invalid=ImageInvalid)
+    routes = Routes("images", deps, invalid=ImageInvalid)
 
-    async def sent(call: RequestContext, of: str, kind: ImageKind, *, private: bool) -> Response:
-        """The picture of a user or world as an answer. Raises FileNotUploaded for none."""
+    async def image_response(
+        call: RequestContext, of: str, kind: ImageKind, *, private: bool
+    ) -> Response:
+        """The image of the user or world `of`. Raises FileNotUploaded if there is none."""
         image = await images.get(of, kind)
         if image is None:
             raise FileNotUploaded
         return await download(call.request, files, image.hash, kind=PNG, private=private)
 
     @asynccontextmanager
-    async def changing(call: RequestContext, user: User) -> AsyncIterator[Queries]:
-        """Queries for a change of a user, by someone who still may change it."""
+    async def user_change(call: RequestContext, user: User) -> AsyncIterator[Queries]:
+        """Queries that change a user. Checks again that the caller may change it."""
         await call.renew()
         ensure_may_change(call, user)
         yield node.store.database
 
-    async def received(
+    async def store_image(
         call: RequestContext, of: str, kind: ImageKind, within: AbstractAsyncContextManager[Queries]
     ) -> None:
-        """Takes the picture in the request's body, and puts it in place within those queries."""
-        with places.place(call.by.user.id, call.ip):
+        """Receives the image in the request's body, and stores it with the queries of `within`."""
+        with slots.slot(call.by.user.id, call.ip):
             data = await receive_whole(call, LIMIT_BYTES, ImageInvalid, kind=PNG)
             picture = await pictures.renew(data, field=kind)
             async with blobs.releasing() as loose, files.upload(len(picture.png)) as upload:
@@ -96,18 +99,18 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
                     loose.update(replaced)
                 loose.remove(stored.hash)
 
-    def user_picture(kind: ImageKind) -> None:
-        """Declares the three endpoints of one kind of picture of users."""
+    def declare_user_image(kind: ImageKind) -> None:
+        """Declares the three endpoints of one kind of user image."""
         path = f"/api/users/<ref>/{kind}"
 
         async def get(call: RequestContext) -> Response:
             user = await find_user(node, call, call.args["ref"])
-            return await sent(call, user.id, kind, private=False)
+            return await image_response(call, user.id, kind, private=False)
 
         async def post(call: RequestContext) -> AnyUserView:
             user = await find_user(node, call, call.args["ref"])
             ensure_may_change(call, user)
-            await received(call, user.id, kind, changing(call, user))
+            await store_image(call, user.id, kind, user_change(call, user))
             node.changed("user", user)
             return await show_user(node, call, user)
 
@@ -134,10 +137,12 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         errors: tuple[type[ReiletaError], ...] = _USER_ERRORS if user else _WORLD_ERRORS
         refused: tuple[type[ReiletaError], ...]
         refused = (UserCannotUpdate,) if user else (PermissionDenied, ResourceTaken)
-        get.__name__, get.__doc__ = f"get_{name}", "The PNG. Where there is none, 404 and code 46."
+        get.__name__ = f"get_{name}"
+        get.__doc__ = "Returns the PNG. If there is none, it is refused with code 46."
         post.__name__ = f"set_{name}"
-        post.__doc__ = "It is decoded and written anew; it takes the place of the one before."
-        delete.__name__, delete.__doc__ = f"delete_{name}", "Where there is none, code 46."
+        post.__doc__ = "Replaces the image. The server decodes the PNG and encodes it again."
+        delete.__name__ = f"delete_{name}"
+        delete.__doc__ = "Removes the image. If there is none, it is refused with code 46."
         routes.add(
             "GET",
             path,
@@ -158,22 +163,22 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         routes.add(
             "DELETE",
             path,
-            summary=f"Take {what} away",
+            summary=f"Remove {what}",
             gives=NothingView,
             need="required",
             errors=(*errors, *refused, FileNotUploaded),
         )(delete)
 
-    def world_thumbnail() -> None:
+    def declare_world_thumbnail() -> None:
         async def get(call: RequestContext) -> Response:
             world = await find_world(node, call, call.args["ref"])
             private = is_private(world.tags)
-            return await sent(call, world.id, "thumbnail", private=private)
+            return await image_response(call, world.id, "thumbnail", private=private)
 
         async def post(call: RequestContext) -> WorldView:
             world = await own_world(node, call, call.args["ref"])
             await ensure_unheld(node, call, world)
-            await received(call, world.id, "thumbnail", unheld(node, call, world))
+            await store_image(call, world.id, "thumbnail", unheld(node, call, world))
             node.changed("world", world)
             return await show_world(node, world)
 
@@ -196,6 +201,6 @@ def picture_routes(edge: ApiDeps, places: UploadSlots) -> Routes:
         )
 
     for kind in _KINDS:
-        user_picture(kind)
-    world_thumbnail()
+        declare_user_image(kind)
+    declare_world_thumbnail()
     return routes

@@ -1,4 +1,4 @@
-"""`/api/instances`: where players meet (PROTOCOL §6)."""
+"""Instance endpoints: `/api/instances`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import find_instance, find_owner, find_world, own_server, world_ref
-from api.http.pagination import Search, empty, listed
+from api.http.lookups import ensure_own_server, find_instance, find_owner, find_world, world_ref
+from api.http.pagination import Search, empty_list, list_view
 from reileta.errors import (
     InstanceExists,
     InstanceInvalid,
@@ -37,50 +37,50 @@ from reileta.records import Instance, InstanceChanges
 from reileta.rules.tags import INSTANCE_TAGS
 
 _NAME_ATTEMPTS: Final = 4
-_SHOWN: Final = Cached(("instances", "moderators", "users"), live=True)
+_CACHED: Final = Cached(("instances", "moderators", "users"), live=True)
 
 
 class InstanceCreate(Input):
-    """A new instance, the asker's own."""
+    """A new instance. The caller becomes its owner."""
 
     world: Reference = Field(
-        description="`w_…`, with `:version` and `@server` if wanted.",
+        description="`w_…`, optionally with `:version` and `@server`.",
         examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c"],
         json_schema_extra=WORLD_REF,
     )
     name: InstanceName | None = Field(
-        default=None, description="Unique on this server; made by the server when not given."
+        default=None, description="Unique on this server. Default: a generated name."
     )
     title: Title | None = None
     description: Description | None = None
     capacity: Capacity | None = Field(
-        default=None, description="Seats; the world's capacity when not given."
+        default=None, description="Number of seats. Default: the world's capacity."
     )
     tags: TagList = Field(
         default=(),
-        description="Access, and what else.",
+        description="Access and properties.",
         examples=[["avr:public"]],
         json_schema_extra=INSTANCE_TAGS.schema(),
     )
 
 
 class InstanceUpdate(Input):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change. Fields that are left out keep their values."""
 
-    title: Title | None = Field(default=None, description="null empties it.")
-    description: Description | None = Field(default=None, description="null empties it.")
+    title: Title | None = Field(default=None, description="null removes it.")
+    description: Description | None = Field(default=None, description="null removes it.")
     capacity: Capacity = Field(
-        default_factory=int, description="Never below the number of players inside."
+        default_factory=int, description="At least the number of players inside."
     )
     tags: TagList = Field(
         default=(),
-        description="All tags: they replace the old ones.",
+        description="The complete new list of tags.",
         json_schema_extra=INSTANCE_TAGS.schema(),
     )
 
 
 class InstanceSearch(Search):
-    """Which instances."""
+    """Which instances to list."""
 
     world: Reference | None = Field(default=None, description="`WorldIDAt`.")
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
@@ -88,11 +88,11 @@ class InstanceSearch(Search):
     free: Flag = Field(default=False, description="Only those with a free seat.")
 
 
-def instance_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that open, read, change and close instances."""
-    node = edge.node
+def instance_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that open, read, change and close instances."""
+    node = deps.node
     instances = node.store.instances
-    routes = Routes("instances", edge, invalid=InstanceInvalid)
+    routes = Routes("instances", deps, invalid=InstanceInvalid)
 
     def view(instance: Instance) -> InstanceView:
         inside = node.occupancy(instance.id)
@@ -105,29 +105,29 @@ def instance_routes(edge: ApiDeps) -> Routes:
         takes=InstanceSearch,
         gives=ListView[InstanceView],
         errors=(ServerNotFound,),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_instances(call: RequestContext, given: InstanceSearch) -> ListView[InstanceView]:
-        """Public instances, and the asker's own; admins see all."""
-        own_server(node, call)
-        owner = await find_owner(node, call, given.owner)
+    async def get_instances(call: RequestContext, params: InstanceSearch) -> ListView[InstanceView]:
+        """Lists public instances and the caller's own. Admins see all."""
+        ensure_own_server(node, call)
+        owner = await find_owner(node, call, params.owner)
         world = None
-        if given.world is not None:
-            world = world_ref(node, given.world)
+        if params.world is not None:
+            world = world_ref(node, params.world)
             if world is None:
-                return empty(given)
+                return empty_list(params)
         page = await instances.search(
-            query=given.query,
+            query=params.query,
             world=world,
             owner=owner,
-            tag=given.tag,
-            exclude=node.full() if given.free else (),
+            tag=params.tag,
+            exclude=node.full() if params.free else (),
             viewer=None if call.user is None else call.user.id,
             admin=call.admin,
-            limit=given.limit,
-            offset=given.offset,
+            limit=params.limit,
+            offset=params.offset,
         )
-        return listed(page, view)
+        return list_view(page, view)
 
     @routes.add(
         "PUT",
@@ -145,38 +145,38 @@ def instance_routes(edge: ApiDeps) -> Routes:
             QuotaReached,
         ),
     )
-    async def create_instance(call: RequestContext, given: InstanceCreate) -> InstanceView:
-        """Opens an instance of a world that the asker can see. It is the asker's own."""
-        own_server(node, call)
-        reference = world_ref(node, given.world)
+    async def create_instance(call: RequestContext, params: InstanceCreate) -> InstanceView:
+        """Opens an instance of a world that the caller can see. The caller becomes its owner."""
+        ensure_own_server(node, call)
+        reference = world_ref(node, params.world)
         if reference is None:
             raise InstanceInvalid.field("world", "must be w_…, w_…:version or w_…:version@server")
         if "@" in reference:
-            raise ServerNotFound.field("world", "is of another server")
+            raise ServerNotFound.field("world", "must be a world of this server")
         world = await find_world(node, call, reference.partition(":")[0])
-        tags = INSTANCE_TAGS.settle(given.tags, admin=call.admin)
-        wanted: dict[str, Any] = {
-            "title": given.title,
-            "description": given.description or None,
+        tags = INSTANCE_TAGS.settle(params.tags, admin=call.admin)
+        fields: dict[str, Any] = {
+            "title": params.title,
+            "description": params.description or None,
             "world": reference,
             "owner": call.by.user.id,
-            "capacity": world.capacity if given.capacity is None else given.capacity,
+            "capacity": world.capacity if params.capacity is None else params.capacity,
             "tags": tags,
         }
-        instance = await named(given.name, wanted)
+        instance = await create_named(params.name, fields)
         node.changed("instance", instance)
         return view(instance)
 
-    async def named(name: str | None, wanted: dict[str, Any]) -> Instance:
-        """Stores the instance under the name given, or under one that is free."""
+    async def create_named(name: str | None, fields: dict[str, Any]) -> Instance:
+        """Stores the instance under that name, or under a generated one if it is None."""
         if name is not None:
-            return await instances.create(name=name, **wanted)
+            return await instances.create(name=name, **fields)
         for _ in range(_NAME_ATTEMPTS - 1):
             try:
-                return await instances.create(name=made_name(), **wanted)
+                return await instances.create(name=generated_name(), **fields)
             except InstanceExists:
                 continue
-        return await instances.create(name=made_name(), **wanted)
+        return await instances.create(name=generated_name(), **fields)
 
     @routes.add(
         "GET",
@@ -184,11 +184,11 @@ def instance_routes(edge: ApiDeps) -> Routes:
         summary="Get an instance",
         gives=InstanceView,
         errors=(InstanceNotFound, ServerNotFound),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
     async def get_instance(call: RequestContext) -> InstanceView:
-        """An instance by its id or name; a private one shows to its owner, its moderators, users
-        inside and admins alone."""
+        """Returns an instance by its id or name. Only its owner, its moderators, users inside and
+        admins can see a private instance."""
         return view(await find_instance(node, call, call.args["ref"]))
 
     @routes.add(
@@ -200,14 +200,15 @@ def instance_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(InstanceNotFound, ServerNotFound, PermissionDenied, TagUnknown),
     )
-    async def update_instance(call: RequestContext, given: InstanceUpdate) -> InstanceView:
-        """Changes what is given, while players are inside too; its owner and admins may."""
+    async def update_instance(call: RequestContext, params: InstanceUpdate) -> InstanceView:
+        """Changes the given fields, also while players are inside. The owner and admins may do
+        this."""
         instance = await find_instance(node, call, call.args["ref"])
-        changes: dict[str, Any] = given.given()
+        changes: dict[str, Any] = params.given()
         if "description" in changes:
-            changes["description"] = given.description or None
+            changes["description"] = params.description or None
         if "tags" in changes:
-            changes["tags"] = frozenset(given.tags)
+            changes["tags"] = frozenset(params.tags)
         return view(await node.update_instance(instance.id, call.by, InstanceChanges(**changes)))
 
     @routes.add(
@@ -219,7 +220,8 @@ def instance_routes(edge: ApiDeps) -> Routes:
         errors=(InstanceNotFound, ServerNotFound, PermissionDenied),
     )
     async def close_instance(call: RequestContext) -> NothingView:
-        """Everyone inside gets `instance-left` with reason `closed`; its owner and admins may."""
+        """Closes the instance. Everyone inside gets `instance-left` with reason `closed`. The owner
+        and admins may do this."""
         instance = await find_instance(node, call, call.args["ref"])
         await node.close_instance(instance.id, call.by)
         return NothingView()
@@ -227,6 +229,6 @@ def instance_routes(edge: ApiDeps) -> Routes:
     return routes
 
 
-def made_name() -> str:
-    """A name for an instance that was given none, such as `i-5f0c9a3b7e`."""
+def generated_name() -> str:
+    """A random name for an instance, such as `i-5f0c9a3b7e`."""
     return f"i-{secrets.token_hex(5)}"

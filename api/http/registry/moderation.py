@@ -1,4 +1,4 @@
-"""`/api/instances/:id/moderate` and what else hosts do: bans, moderators, the log (PROTOCOL §6)."""
+"""Moderation endpoints of an instance: bans, moderators, master, moderation log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from actors.instance_service import ModerationRequest
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance, local
-from api.http.pagination import Paging, listed, part
+from api.http.pagination import Paging, list_view, page_of
 from reileta.errors import (
     InstanceNotFound,
     ModerationInvalid,
@@ -79,10 +79,10 @@ def measure_of(given: ModerateInput) -> ModerationRequest:
     )
 
 
-def hosting_routes(edge: ApiDeps) -> Routes:
-    """The endpoints of those who run an instance."""
-    node = edge.node
-    routes = Routes("hosting", edge, invalid=ModerationInvalid)
+def moderation_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that moderate an instance."""
+    node = deps.node
+    routes = Routes("moderation", deps, invalid=ModerationInvalid)
 
     @routes.add(
         "POST",
@@ -104,61 +104,62 @@ def hosting_routes(edge: ApiDeps) -> Routes:
     @routes.add(
         "GET",
         "/api/instances/<ref>/bans",
-        summary="List who is banned",
+        summary="List bans",
         takes=Paging,
         gives=ListView[BanView],
         need="required",
         errors=(*_WHERE, NotAllowed),
     )
     async def get_bans(call: RequestContext, given: Paging) -> ListView[BanView]:
-        """Bans in force, the oldest first, for the owner, admins, the master and moderators."""
+        """Lists the bans in force, oldest first. For the owner, the master, moderators and
+        admins."""
         instance = await find_instance(node, call, call.args["ref"])
         bans = await node.instance_service.bans(instance.id, call.by)
-        return listed(part(given, bans), lambda ban: ban_view(ban, node.address))
+        return list_view(page_of(given, bans), lambda ban: ban_view(ban, node.address))
 
     @routes.add(
         "GET",
         "/api/instances/<ref>/moderations",
-        summary="List who did what to whom",
+        summary="List moderation actions",
         takes=Paging,
         gives=ListView[ModerationView],
         need="required",
         errors=(*_WHERE, PermissionDenied),
     )
     async def get_moderations(call: RequestContext, given: Paging) -> ListView[ModerationView]:
-        """The log of moderation, the newest first, for the owner and admins; by the instance's id
-        also when it is closed."""
-        ref = local(node, call, call.args["ref"])
+        """Lists the moderation log, newest first. For the owner and admins. The log of a closed
+        instance is available by the instance's id."""
+        id_ = local(node, call, call.args["ref"])
         owner: str | None = None
         try:
-            instance = await find_instance(node, call, ref)
+            instance = await find_instance(node, call, id_)
         except InstanceNotFound:
-            if not is_id(ref, "i"):
+            if not is_id(id_, "i"):
                 raise
-            # Who owned it then may read on; to all others, there is no such instance.
+            # Only its former owner and admins may know that the instance existed.
             owner = None if call.admin else call.by.user.id
         else:
-            ref = instance.id
+            id_ = instance.id
             if instance.owner != call.by.user.id and not call.admin:
                 raise PermissionDenied
         page = await node.store.moderations.of(
-            ref, owner=owner, limit=given.limit, offset=given.offset
+            id_, owner=owner, limit=given.limit, offset=given.offset
         )
         if owner is not None and not page.total:
             raise InstanceNotFound
-        return listed(page, lambda one: moderation_view(one, node.address))
+        return list_view(page, lambda moderation: moderation_view(moderation, node.address))
 
     @routes.add(
         "POST",
         "/api/instances/<ref>/master",
-        summary="Hand mastership over",
+        summary="Transfer mastership",
         takes=MasterInput,
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
     async def hand_over(call: RequestContext, given: MasterInput) -> NothingView:
-        """Makes someone inside the master, until it leaves; the owner may."""
+        """Makes a user inside the master until it leaves. The owner may do this."""
         instance = await find_instance(node, call, call.args["ref"])
         await node.instance_service.hand_over(instance.id, call.by, given.user)
         return NothingView()
@@ -166,13 +167,14 @@ def hosting_routes(edge: ApiDeps) -> Routes:
     @routes.add(
         "PUT",
         "/api/instances/<ref>/moderators/<user>",
-        summary="Name a moderator",
+        summary="Add a moderator",
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
     async def name_moderator(call: RequestContext) -> NothingView:
-        """Names a moderator, inside or not; it stays one until dismissed. The owner may."""
+        """Makes a user a moderator, whether it is inside or not, until it is removed. The owner may
+        do this."""
         instance = await find_instance(node, call, call.args["ref"])
         await node.instance_service.name_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
@@ -180,13 +182,14 @@ def hosting_routes(edge: ApiDeps) -> Routes:
     @routes.add(
         "DELETE",
         "/api/instances/<ref>/moderators/<user>",
-        summary="Dismiss a moderator",
+        summary="Remove a moderator",
         gives=NothingView,
         need="required",
         errors=(*_WHERE, UserNotFound, NotAllowed),
     )
     async def dismiss_moderator(call: RequestContext) -> NothingView:
-        """Dismisses a moderator; one that is none is no error. The owner may."""
+        """Removes a moderator. It is not an error if the user is not a moderator. The owner may do
+        this."""
         instance = await find_instance(node, call, call.args["ref"])
         await node.instance_service.dismiss_moderator(instance.id, call.by, call.args["user"])
         return NothingView()

@@ -1,4 +1,4 @@
-"""`/api/instances/:id/queue`, `/candidate`, `/players`: coming in when it is full (PROTOCOL §6)."""
+"""Queue endpoints of an instance: `/queue`, `/candidate` and `/players`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance
-from api.http.pagination import Paging, listed, part
+from api.http.pagination import Paging, list_view, page_of
 from reileta.errors import (
     AlreadyCandidate,
     AlreadyConnected,
@@ -29,26 +29,26 @@ from reileta.protocol.views.instance import (
 )
 from reileta.protocol.views.registry import ListView, NothingView, known
 
-_USER = "Another user, by id, `id@server` or username; without it, the asker."
+_USER = "Another user, by id, `id@server` or username. Default: the caller."
 
 
 class CandidateInput(Input):
-    """Who wants to come in."""
+    """The user who wants a seat."""
 
     user: Reference | None = Field(default=None, description=_USER, examples=["ada"])
 
 
 class CandidateQuery(Input):
-    """Whose candidacy."""
+    """The user whose entry is removed."""
 
     user: Reference | None = Field(default=None, description=_USER)
     server: Reference | None = Field(default=None, description="The instance's server.")
 
 
-def queue_routes(edge: ApiDeps) -> Routes:
-    """The endpoints of those who want to come in."""
-    node = edge.node
-    routes = Routes("queue", edge, invalid=InstanceInvalid)
+def queue_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints of the queue."""
+    node = deps.node
+    routes = Routes("queue", deps, invalid=InstanceInvalid)
 
     @routes.add(
         "GET",
@@ -58,9 +58,9 @@ def queue_routes(edge: ApiDeps) -> Routes:
         gives=QueueView,
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_queue(call: RequestContext, given: Paging) -> QueueView:
-        """How many wait, and the asker's own entry; for the owner, the master, moderators and
-        admins all entries as well."""
+    async def get_queue(call: RequestContext, params: Paging) -> QueueView:
+        """Returns how many users wait, and the caller's own entry. The owner, the master,
+        moderators and admins also get all entries."""
         instance = await find_instance(node, call, call.args["ref"])
         queue = await node.instance_service.queue(instance.id, call.principal)
         view = QueueView(
@@ -68,15 +68,15 @@ def queue_routes(edge: ApiDeps) -> Routes:
             entry=known(None if queue.own is None else entry_view(queue.own)),
         )
         if queue.entries is not None:
-            page = part(given, queue.entries)
-            view.items = tuple(entry_view(one) for one in page.items)
+            page = page_of(params, queue.entries)
+            view.items = tuple(entry_view(entry) for entry in page.items)
             view.total, view.limit, view.offset = page.total, page.limit, page.offset
         return view
 
     @routes.add(
         "POST",
         "/api/instances/<ref>/candidate",
-        summary="Become a candidate, or admit another",
+        summary="Become a candidate, or admit a user",
         takes=CandidateInput,
         gives=EntryView,
         need="required",
@@ -91,45 +91,47 @@ def queue_routes(edge: ApiDeps) -> Routes:
             Overloaded,
         ),
     )
-    async def become_candidate(call: RequestContext, given: CandidateInput) -> EntryView:
-        """Asks for a seat: the entry is `admitted` (one is held for a while; `instance-join` takes
-        it), `waiting` (in line), or `pending` (it needs an invitation). With `user`, invites that
-        one, whether it asked or not; who may depends on the instance's access."""
+    async def become_candidate(call: RequestContext, params: CandidateInput) -> EntryView:
+        """Requests a seat. The entry is `admitted` (a seat is reserved for a short time and
+        `instance-join` takes it), `waiting` (in the queue) or `pending` (it needs an invitation).
+        With `user`, invites that user, whether it requested a seat or not. The instance's access
+        tag decides who may invite."""
         instance = await find_instance(node, call, call.args["ref"])
-        if given.user is None:
+        if params.user is None:
             return entry_view(await node.instance_service.candidate(instance.id, call.by))
-        return entry_view(await node.instance_service.admit(instance.id, call.by, given.user))
+        return entry_view(await node.instance_service.admit(instance.id, call.by, params.user))
 
     @routes.add(
         "DELETE",
         "/api/instances/<ref>/candidate",
-        summary="Withdraw, or refuse another",
+        summary="Withdraw, or refuse a user",
         takes=CandidateQuery,
         gives=NothingView,
         need="required",
         errors=(InstanceNotFound, ServerNotFound, UserNotFound, NotQueued, NotAllowed),
     )
-    async def withdraw_candidate(call: RequestContext, given: CandidateQuery) -> NothingView:
-        """Takes the asker's entry back; with `user`, that one's entry and invitation."""
+    async def withdraw_candidate(call: RequestContext, params: CandidateQuery) -> NothingView:
+        """Removes the caller's entry. With `user`, removes that user's entry and invitation."""
         instance = await find_instance(node, call, call.args["ref"])
-        if given.user is None:
+        if params.user is None:
             await node.instance_service.withdraw(instance.id, call.by)
         else:
-            await node.instance_service.refuse(instance.id, call.by, given.user)
+            await node.instance_service.refuse(instance.id, call.by, params.user)
         return NothingView()
 
     @routes.add(
         "GET",
         "/api/instances/<ref>/players",
-        summary="List who is inside",
+        summary="List the players of an instance",
         takes=Paging,
         gives=ListView[PlayerInsideView],
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_players(call: RequestContext, given: Paging) -> ListView[PlayerInsideView]:
-        """Players with their roles, longest inside first, for all who may see the instance."""
+    async def get_players(call: RequestContext, params: Paging) -> ListView[PlayerInsideView]:
+        """Lists players with their roles, in the order in which they joined. For everyone who may
+        see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
         players = await node.instance_service.players(instance.id, call.principal)
-        return listed(part(given, players), lambda inside: player_view(*inside))
+        return list_view(page_of(params, players), lambda inside: player_view(*inside))
 
     return routes

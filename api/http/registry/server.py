@@ -1,4 +1,4 @@
-"""`/api/server`, `/api/time`, `/.well-known/avr` (PROTOCOL §9)."""
+"""Server endpoints: `/api/server`, `/api/time` and `/.well-known/avr`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import own_server
+from api.http.lookups import ensure_own_server
 from reileta import __version__
 from reileta.errors import ServerInvalid, ServerNotFound
 from reileta.protocol.input_types import Description, HttpsUrl, Input, Title
@@ -17,21 +17,21 @@ from reileta.protocol.views.server import DiscoveryView, ServerView
 
 
 class ServerUpdate(Input):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change. Fields that are left out keep their values."""
 
     title: Title = Field(default_factory=str, examples=["Harbour"])
-    description: Description | None = Field(default=None, description="null empties it.")
+    description: Description | None = Field(default=None, description="null removes it.")
     icon: HttpsUrl | None = Field(
         default=None,
-        description="Where its icon is; null takes it away.",
+        description="Address of the icon. null removes it.",
         examples=["https://example.org/icon.png"],
     )
 
 
-def server_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that tell of the server itself, and let admins change that."""
-    node = edge.node
-    routes = Routes("server", edge, invalid=ServerInvalid)
+def server_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that describe the server, and let admins change its description."""
+    node = deps.node
+    routes = Routes("server", deps, invalid=ServerInvalid)
 
     @routes.add(
         "GET",
@@ -40,11 +40,11 @@ def server_routes(edge: ApiDeps) -> Routes:
         gives=ServerView,
         need="none",
         errors=(ServerNotFound,),
-        shows=Cached(("server",)),
+        cached=Cached(("server",)),
     )
     async def get_server(call: RequestContext) -> ServerView:
-        """What the server is called, where it is reached, and its public key."""
-        own_server(node, call)
+        """Returns the server's title, address and public key."""
+        ensure_own_server(node, call)
         return node.server_view(await node.store.identity.get())
 
     @routes.add(
@@ -57,12 +57,12 @@ def server_routes(edge: ApiDeps) -> Routes:
         only="admin",
         errors=(ServerNotFound,),
     )
-    async def update_server(call: RequestContext, given: ServerUpdate) -> ServerView:
-        """Changes what the server says of itself; admins may."""
-        own_server(node, call)
-        changes: dict[str, Any] = given.given()
+    async def update_server(call: RequestContext, params: ServerUpdate) -> ServerView:
+        """Changes the server's description. Admins only."""
+        ensure_own_server(node, call)
+        changes: dict[str, Any] = params.given()
         if "description" in changes:
-            changes["description"] = given.description or None
+            changes["description"] = params.description or None
         identity = await node.store.identity.get()
         if changes:
             identity = await node.store.identity.update(**changes)
@@ -71,7 +71,7 @@ def server_routes(edge: ApiDeps) -> Routes:
 
     @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
     async def get_time(call: RequestContext) -> int:
-        """The milliseconds since 1970 UTC on the server's clock."""
+        """Returns the server's clock, in milliseconds since 1970 UTC."""
         return node.clock.now_ms()
 
     @routes.add(
@@ -80,10 +80,11 @@ def server_routes(edge: ApiDeps) -> Routes:
         summary="Discover the server",
         gives=DiscoveryView,
         need="none",
-        shows=Cached(()),
+        cached=Cached(()),
     )
     async def get_discovery(call: RequestContext) -> DiscoveryView:
-        """What another server or a gateway needs to know first."""
+        """Returns the address, public key and version of the server, for other servers and
+        gateways."""
         return DiscoveryView(
             address=node.address,
             secure=node.secure,

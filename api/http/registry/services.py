@@ -1,4 +1,4 @@
-"""`/api/services`: additions to the server, for clients and other servers (PROTOCOL §5)."""
+"""Service endpoints: `/api/services`, the directory of additional services."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import find_owner, local, own_server
-from api.http.pagination import Search, listed
+from api.http.lookups import ensure_own_server, find_owner, local
+from api.http.pagination import Search, list_view
 from reileta.errors import (
     PermissionDenied,
     QuotaReached,
@@ -34,57 +34,57 @@ from reileta.protocol.views.registry import ListView, NothingView, ServiceView, 
 from reileta.records import Service
 from reileta.rules.tags import SERVICE_TAGS
 
-_SHOWN: Final = Cached(("services", "users"))
+_CACHED: Final = Cached(("services", "users"))
 
 
 class ServiceCreate(Input):
-    """A new service, the asker's own."""
+    """A new service. The caller becomes its owner."""
 
-    id: ServiceId = Field(description="Reverse DNS; unique, and chosen for good.")
+    id: ServiceId = Field(description="Reverse DNS name. Unique; it can't be changed.")
     title: Title = Field(examples=["Voice"])
     description: Description | None = None
-    url: HttpsUrl | None = Field(default=None, description="Where it is reached.")
+    url: HttpsUrl | None = Field(default=None, description="Address of the service.")
     tags: TagList = Field(default=(), examples=[[]], json_schema_extra=SERVICE_TAGS.schema())
 
 
 class ServiceUpdate(Input):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change. Fields that are left out keep their values."""
 
     title: Title = Field(default_factory=str, examples=["Voice"])
-    description: Description | None = Field(default=None, description="null empties it.")
-    url: HttpsUrl | None = Field(default=None, description="null empties it.")
+    description: Description | None = Field(default=None, description="null removes it.")
+    url: HttpsUrl | None = Field(default=None, description="null removes it.")
     tags: TagList = Field(
         default=(),
-        description="All tags: they replace the old ones.",
+        description="The complete new list of tags.",
         json_schema_extra=SERVICE_TAGS.schema(),
     )
 
 
 class ServiceSearch(Search):
-    """Which services."""
+    """Which services to list."""
 
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
     tag: Reference | None = Field(default=None, examples=["avr:official"])
 
 
-def service_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that make, read, change and delete services."""
-    node = edge.node
+def service_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that create, read, change and delete services."""
+    node = deps.node
     services = node.store.services
-    routes = Routes("services", edge, invalid=ServiceInvalid)
+    routes = Routes("services", deps, invalid=ServiceInvalid)
 
     def view(service: Service) -> ServiceView:
         return service_view(service, node.address)
 
     async def find_service(call: RequestContext) -> Service:
-        ref = local(node, call, call.args["ref"])
-        service = await services.get(ref) if is_service_id(ref) else None
+        id_ = local(node, call, call.args["ref"])
+        service = await services.get(id_) if is_service_id(id_) else None
         if service is None:
             raise ServiceNotFound
         return service
 
     async def own_service(call: RequestContext) -> Service:
-        """The service of the path, if the asker may change it."""
+        """The service of the path. Raises PermissionDenied unless the caller may change it."""
         service = await find_service(call)
         if not call.admin and service.owner != call.by.user.id:
             raise PermissionDenied
@@ -97,19 +97,19 @@ def service_routes(edge: ApiDeps) -> Routes:
         takes=ServiceSearch,
         gives=ListView[ServiceView],
         errors=(ServerNotFound,),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_services(call: RequestContext, given: ServiceSearch) -> ListView[ServiceView]:
-        """Services whose id, title or description holds `query`, newest first."""
-        own_server(node, call)
+    async def get_services(call: RequestContext, params: ServiceSearch) -> ListView[ServiceView]:
+        """Lists services whose id, title or description contains `query`, newest first."""
+        ensure_own_server(node, call)
         page = await services.search(
-            query=given.query,
-            owner=await find_owner(node, call, given.owner),
-            tag=given.tag,
-            limit=given.limit,
-            offset=given.offset,
+            query=params.query,
+            owner=await find_owner(node, call, params.owner),
+            tag=params.tag,
+            limit=params.limit,
+            offset=params.offset,
         )
-        return listed(page, view)
+        return list_view(page, view)
 
     @routes.add(
         "PUT",
@@ -127,16 +127,16 @@ def service_routes(edge: ApiDeps) -> Routes:
             QuotaReached,
         ),
     )
-    async def create_service(call: RequestContext, given: ServiceCreate) -> ServiceView:
-        """Makes a service that belongs to the asker."""
-        own_server(node, call)
+    async def create_service(call: RequestContext, params: ServiceCreate) -> ServiceView:
+        """Creates a service. The caller becomes its owner."""
+        ensure_own_server(node, call)
         service = await services.create(
-            id=given.id,
-            title=given.title,
-            description=given.description or None,
-            url=given.url,
+            id=params.id,
+            title=params.title,
+            description=params.description or None,
+            url=params.url,
             owner=call.by.user.id,
-            tags=SERVICE_TAGS.settle(given.tags, admin=call.admin),
+            tags=SERVICE_TAGS.settle(params.tags, admin=call.admin),
         )
         node.changed("service", service)
         return view(service)
@@ -147,10 +147,10 @@ def service_routes(edge: ApiDeps) -> Routes:
         summary="Get a service",
         gives=ServiceView,
         errors=(ServiceNotFound, ServerNotFound),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
     async def get_service(call: RequestContext) -> ServiceView:
-        """A service, by its id."""
+        """Returns a service by its id."""
         return view(await find_service(call))
 
     @routes.add(
@@ -162,14 +162,16 @@ def service_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(ServiceNotFound, ServerNotFound, PermissionDenied, TagUnknown),
     )
-    async def update_service(call: RequestContext, given: ServiceUpdate) -> ServiceView:
-        """Changes what is given; its owner and admins may."""
+    async def update_service(call: RequestContext, params: ServiceUpdate) -> ServiceView:
+        """Changes the given fields. The owner and admins may do this."""
         service = await own_service(call)
-        changes: dict[str, Any] = given.given()
+        changes: dict[str, Any] = params.given()
         if "description" in changes:
-            changes["description"] = given.description or None
+            changes["description"] = params.description or None
         if "tags" in changes:
-            changes["tags"] = SERVICE_TAGS.settle(given.tags, admin=call.admin, before=service.tags)
+            changes["tags"] = SERVICE_TAGS.settle(
+                params.tags, admin=call.admin, before=service.tags
+            )
         if changes:
             service = await services.update(service.id, **changes)
             node.changed("service", service)
@@ -184,7 +186,7 @@ def service_routes(edge: ApiDeps) -> Routes:
         errors=(ServiceNotFound, ServerNotFound, PermissionDenied),
     )
     async def delete_service(call: RequestContext) -> NothingView:
-        """Deletes a service; its owner and admins may."""
+        """Deletes a service. The owner and admins may do this."""
         service = await own_service(call)
         if not await services.delete(service.id):
             raise ServiceNotFound

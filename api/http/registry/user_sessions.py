@@ -1,10 +1,10 @@
-"""`/api/users/:id/sessions`: a user's sessions, seen and ended by itself and by admins."""
+"""Endpoints that list and end a user's sessions: `/api/users/:id/sessions`."""
 
 from __future__ import annotations
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.http.lookups import find_user, own_server
-from api.http.pagination import Paging, listed
+from api.http.lookups import ensure_own_server, find_user
+from api.http.pagination import Paging, list_view
 from api.http.registry.users import may_change
 from reileta.errors import (
     PermissionDenied,
@@ -19,14 +19,15 @@ from reileta.protocol.views.session import SessionEntry
 from reileta.records import Session, User
 
 
-def user_session_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that list and end a user's sessions."""
-    node, auth = edge.node, edge.auth
+def user_session_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints, for the user itself and admins."""
+    node = deps.node
     sessions = node.store.sessions
-    routes = Routes("user-sessions", edge, invalid=SessionInvalid)
+    routes = Routes("user-sessions", deps, invalid=SessionInvalid)
 
-    async def whose(call: RequestContext) -> User:
-        own_server(node, call)
+    async def own_user(call: RequestContext) -> User:
+        """The user of the path. Raises PermissionDenied unless the caller is it or an admin."""
+        ensure_own_server(node, call)
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
             raise PermissionDenied
@@ -41,15 +42,15 @@ def user_session_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound, PermissionDenied),
     )
-    async def get_user_sessions(call: RequestContext, given: Paging) -> ListView[SessionEntry]:
-        """The user's sessions that are alive, newest first; itself and admins see them."""
-        user = await whose(call)
-        page = await sessions.of_user(user.id, limit=given.limit, offset=given.offset)
+    async def get_user_sessions(call: RequestContext, params: Paging) -> ListView[SessionEntry]:
+        """Lists the user's open sessions, newest first. For the user itself and admins."""
+        user = await own_user(call)
+        page = await sessions.of_user(user.id, limit=params.limit, offset=params.offset)
 
-        def view(one: Session) -> SessionEntry:
-            return SessionEntry(one.id, one.created_at, one.id == call.by.session_id)
+        def view(session: Session) -> SessionEntry:
+            return SessionEntry(session.id, session.created_at, session.id == call.by.session_id)
 
-        return listed(page, view)
+        return list_view(page, view)
 
     @routes.add(
         "DELETE",
@@ -60,15 +61,14 @@ def user_session_routes(edge: ApiDeps) -> Routes:
         errors=(UserNotFound, ServerNotFound, PermissionDenied, SessionNotFound),
     )
     async def end_user_session(call: RequestContext) -> NothingView:
-        """Ends a session with all that hangs on it, as logging out of it does; the user itself and
-        admins may."""
-        user = await whose(call)
+        """Ends a session: revokes its tokens, closes its WebSockets (4000) and removes its players.
+        The user itself and admins may do this."""
+        user = await own_user(call)
         id_ = call.args["session"]
         session = await sessions.get(id_) if is_id(id_, "s") else None
         if session is None or session.user_id != user.id or not await sessions.end(id_):
             raise SessionNotFound
-        auth.forget_session(id_)
-        await node.end_session(id_)
+        await deps.session_ended(id_)
         return NothingView()
 
     return routes

@@ -1,4 +1,4 @@
-"""`/api/worlds`: what instances are opened of (PROTOCOL §5)."""
+"""World endpoints: `/api/worlds`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import find_owner, find_world, own_server, own_world, unheld
-from api.http.pagination import Search, shown
+from api.http.lookups import ensure_own_server, find_owner, find_world, own_world, unheld
+from api.http.pagination import Search, list_of
 from api.http.presenters import show_world, show_worlds
 from reileta.errors import (
     PermissionDenied,
@@ -26,16 +26,16 @@ from reileta.rules.tags import WORLD_TAGS
 from reileta.store.worlds import Worlds
 
 DEFAULT_CAPACITY: Final = 32
-_SHOWN: Final = Cached(("worlds", "shares", "users", "assets", "images"))
+_CACHED: Final = Cached(("worlds", "shares", "users", "assets", "images"))
 
 
 class WorldCreate(Input):
-    """A new world, the asker's own."""
+    """A new world. The caller becomes its owner."""
 
     title: Title
     description: Description | None = None
     capacity: Capacity = Field(
-        default=DEFAULT_CAPACITY, description="Seats of an instance that does not say otherwise."
+        default=DEFAULT_CAPACITY, description="Default number of seats of its instances."
     )
     tags: TagList = Field(
         default=(), examples=[["avr:public", "avr:release"]], json_schema_extra=WORLD_TAGS.schema()
@@ -43,30 +43,30 @@ class WorldCreate(Input):
 
 
 class WorldUpdate(Input):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change. Fields that are left out keep their values."""
 
     title: Title = Field(default_factory=str)
-    description: Description | None = Field(default=None, description="null empties it.")
+    description: Description | None = Field(default=None, description="null removes it.")
     capacity: Capacity = Field(default_factory=int)
     tags: TagList = Field(
         default=(),
-        description="All tags: they replace the old ones.",
+        description="The complete new list of tags.",
         json_schema_extra=WORLD_TAGS.schema(),
     )
 
 
 class WorldSearch(Search):
-    """Which worlds."""
+    """Which worlds to list."""
 
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
     tag: Reference | None = Field(default=None, examples=["avr:release"])
 
 
-def world_routes(edge: ApiDeps) -> Routes:
-    """The endpoints that make, read, change and delete worlds."""
-    node = edge.node
+def world_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints that create, read, change and delete worlds."""
+    node = deps.node
     worlds = node.store.worlds
-    routes = Routes("worlds", edge, invalid=WorldInvalid)
+    routes = Routes("worlds", deps, invalid=WorldInvalid)
 
     @routes.add(
         "GET",
@@ -75,22 +75,22 @@ def world_routes(edge: ApiDeps) -> Routes:
         takes=WorldSearch,
         gives=ListView[WorldView],
         errors=(ServerNotFound,),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
-    async def get_worlds(call: RequestContext, given: WorldSearch) -> ListView[WorldView]:
-        """Worlds, newest first; private ones show to their owner, to users they are shared with
-        and to admins alone."""
-        own_server(node, call)
+    async def get_worlds(call: RequestContext, params: WorldSearch) -> ListView[WorldView]:
+        """Lists worlds, newest first. Only the owner, users it is shared with and admins can see a
+        private world."""
+        ensure_own_server(node, call)
         page = await worlds.search(
-            query=given.query,
-            owner=await find_owner(node, call, given.owner),
-            tag=given.tag,
+            query=params.query,
+            owner=await find_owner(node, call, params.owner),
+            tag=params.tag,
             viewer=None if call.user is None else call.user.id,
             admin=call.admin,
-            limit=given.limit,
-            offset=given.offset,
+            limit=params.limit,
+            offset=params.offset,
         )
-        return shown(page, await show_worlds(node, page.items))
+        return list_of(page, await show_worlds(node, page.items))
 
     @routes.add(
         "PUT",
@@ -101,15 +101,15 @@ def world_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(ServerNotFound, TagUnknown, PermissionDenied, QuotaReached),
     )
-    async def create_world(call: RequestContext, given: WorldCreate) -> WorldView:
-        """Makes a world that belongs to the asker."""
-        own_server(node, call)
+    async def create_world(call: RequestContext, params: WorldCreate) -> WorldView:
+        """Creates a world. The caller becomes its owner."""
+        ensure_own_server(node, call)
         world = await worlds.create(
-            title=given.title,
-            description=given.description or None,
-            capacity=given.capacity,
+            title=params.title,
+            description=params.description or None,
+            capacity=params.capacity,
             owner=call.by.user.id,
-            tags=WORLD_TAGS.settle(given.tags, admin=call.admin),
+            tags=WORLD_TAGS.settle(params.tags, admin=call.admin),
         )
         node.changed("world", world)
         return await show_world(node, world)
@@ -120,11 +120,11 @@ def world_routes(edge: ApiDeps) -> Routes:
         summary="Get a world",
         gives=WorldView,
         errors=(WorldNotFound, ServerNotFound),
-        shows=_SHOWN,
+        cached=_CACHED,
     )
     async def get_world(call: RequestContext) -> WorldView:
-        """A world; a private one shows to its owner, to users it is shared with and to admins
-        alone."""
+        """Returns a world. Only the owner, users it is shared with and admins can see a private
+        world."""
         return await show_world(node, await find_world(node, call, call.args["ref"]))
 
     @routes.add(
@@ -136,15 +136,15 @@ def world_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(WorldNotFound, ServerNotFound, PermissionDenied, TagUnknown, ResourceTaken),
     )
-    async def update_world(call: RequestContext, given: WorldUpdate) -> WorldView:
-        """Changes what is given; its owner and admins may, but while another session has acquired
-        it."""
+    async def update_world(call: RequestContext, params: WorldUpdate) -> WorldView:
+        """Changes the given fields. The owner and admins may do this, unless another session has
+        acquired the world."""
         world = await own_world(node, call, call.args["ref"])
-        changes: dict[str, Any] = given.given()
+        changes: dict[str, Any] = params.given()
         if "description" in changes:
-            changes["description"] = given.description or None
+            changes["description"] = params.description or None
         if "tags" in changes:
-            changes["tags"] = WORLD_TAGS.settle(given.tags, admin=call.admin, before=world.tags)
+            changes["tags"] = WORLD_TAGS.settle(params.tags, admin=call.admin, before=world.tags)
         if changes:
             async with unheld(node, call, world) as queries:
                 world = await Worlds(queries, node.clock).update(world.id, **changes)
@@ -160,7 +160,7 @@ def world_routes(edge: ApiDeps) -> Routes:
         errors=(WorldNotFound, ServerNotFound, PermissionDenied, ResourceTaken),
     )
     async def delete_world(call: RequestContext) -> NothingView:
-        """Deletes a world; its owner and admins may. Instances that are open stay open."""
+        """Deletes a world. Its open instances stay open. The owner and admins may do this."""
         world = await own_world(node, call, call.args["ref"])
         async with node.store.blobs.releasing() as loose, unheld(node, call, world) as queries:
             loose.update(await Worlds(queries, node.clock).delete(world.id))

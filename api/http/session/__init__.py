@@ -1,1 +1,1 @@
-"""session."""
+"""Endpoints of the session API: `/auth`, `/session` and `/resource`."""

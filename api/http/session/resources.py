@@ -1,7 +1,7 @@
-"""`/resource/…`: what sessions acquire, release, read and write (S, PROTOCOL §8).
+"""Resource endpoints of the session API: `/resource/…`.
 
-What changes who has a resource, or what it holds, goes through the session's actor, one errand at a
-time; looking does not.
+Acquiring, releasing, writing and deleting go through the session's actor, one job at a time.
+Reading asks the database directly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
 from actors.session.messages import AcquireResource, DeleteResource, ReleaseResource, WriteResource
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.http.lookups import find_user, own_server
+from api.http.lookups import ensure_own_server, find_user
 from api.http.pagination import Search
 from reileta.errors import (
     PayloadTooLarge,
@@ -44,38 +44,39 @@ from reileta.settings import KIB
 T = TypeVar("T")
 
 BODY_LIMIT_BYTES: Final = DATA_LIMIT_BYTES + 4 * KIB
-"""The data as large as it may be, and what stands around it."""
+"""The largest data, and 4 KiB for the JSON around it."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _VERSION: Final = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 _UNKNOWN: Final = (ResourceTypeUnknown, ResourceInvalid, ResourceNotFound)
-"""What the path of a resource can be refused with."""
+"""Errors of every path that names a resource."""
 _EXAMPLE: Final = {"id": 17, "type": "document", "title": "Front door", "version": 1}
 
 AnyResource = Annotated[dict[str, Any], Meta(extra_json_schema={"examples": [_EXAMPLE]})]
 
 
 class ResourceCreate(Input):
-    """A new resource, the asker's own."""
+    """A new resource. The caller becomes its owner."""
 
     title: Title
-    data: Any = Field(default=None, description="Any JSON that the type takes, up to 256 KiB.")
+    data: Any = Field(default=None, description="Any JSON that the type accepts, up to 256 KiB.")
 
 
 class ResourcePatch(Input):
-    """A JSON merge patch (RFC 7396) of title and data; what is left out stays as it is."""
+    """A JSON merge patch (RFC 7396) of title and data. Fields that are left out keep their
+    values."""
 
     title: Title = Field(default_factory=str)
-    data: Any = Field(default=None, description="Objects are merged, null takes a member out.")
+    data: Any = Field(default=None, description="Objects are merged; null removes a member.")
 
 
 class Share(Input):
-    """With whom."""
+    """The user to share with."""
 
     user: Reference = Field(examples=["ada"])
 
 
 class ResourceAnswer(Struct):
-    """A resource, or null where there is none any more."""
+    """A resource; null if there is none any more."""
 
     resource: AnyResource | None
 
@@ -89,42 +90,42 @@ class ResourcesAnswer(Struct):
     offset: int
 
 
-def resource_routes(edge: ApiDeps) -> Routes:
-    """The endpoints of resources."""
-    node = edge.node
+def resource_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoints of resources."""
+    node = deps.node
     resources, users = node.store.resources, node.store.users
     types = resources.types
-    routes = Routes("resources", edge, invalid=ResourceInvalid, face="session")
+    routes = Routes("resources", deps, invalid=ResourceInvalid, api="session")
 
-    def who(call: RequestContext) -> Claimant:
+    def claimant(call: RequestContext) -> Claimant:
         by = call.by
         return Claimant(by.session_id, by.user.id, call.admin, by.user.autopilot)
 
-    def named(call: RequestContext) -> ResourceKey:
+    def key_of(call: RequestContext) -> ResourceKey:
         text = call.args["number"]
         if _NUMBER.fullmatch(text) is None:
             raise ResourceInvalid.field("id", "must be an integer")
         return ResourceKey(types.of(call.args["type"]).name, int(text))
 
     def version(call: RequestContext) -> int | None:
-        given = call.request.headers.get("If-Match")
-        if given is None or given.strip() == "*":
+        if_match = call.request.headers.get("If-Match")
+        if if_match is None or if_match.strip() == "*":
             return None
-        match = _VERSION.fullmatch(given.strip())
+        match = _VERSION.fullmatch(if_match.strip())
         if match is None:
             raise ResourceInvalid.field("If-Match", 'must be a version, such as "3"')
         return int(match[1])
 
-    async def seen(record: Resource) -> dict[str, Any]:
+    async def full_view(record: Resource) -> dict[str, Any]:
         owner = await users.by_id(record.owner)
         return resource_view(record, types.of(record.type), owner)
 
-    async def previewed(record: Resource) -> dict[str, Any]:
+    async def preview(record: Resource) -> dict[str, Any]:
         owner = await users.by_id(record.owner)
         return preview_view(record, types.of(record.type), owner)
 
-    async def errand(call: RequestContext, make: Callable[[], Request[T]]) -> T:
-        """Asks the session's actor; one that is just being put away is started again."""
+    async def ask_session(call: RequestContext, make: Callable[[], Request[T]]) -> T:
+        """Asks the session's actor. Starts it again if it stops at that moment."""
         session = await node.session(call.by)
         try:
             return await session.ask(make())
@@ -132,8 +133,8 @@ def resource_routes(edge: ApiDeps) -> Routes:
             session = await node.session(call.by)
             return await session.ask(make())
 
-    async def told(record: Resource) -> None:
-        """A world is R's as well: whoever watches it hears of the change."""
+    async def publish_world(record: Resource) -> None:
+        """Publishes the change of a world to subscribers of the registry API, too."""
         if record.type == WORLD:
             world = await node.store.worlds.by_number(record.number)
             if world is not None:
@@ -155,12 +156,14 @@ def resource_routes(edge: ApiDeps) -> Routes:
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
-    async def create_resource(call: RequestContext, given: ResourceCreate) -> ResourceAnswer:
-        """Makes a resource that belongs to the asker. Nobody has acquired it."""
+    async def create_resource(call: RequestContext, params: ResourceCreate) -> ResourceAnswer:
+        """Creates a resource. The caller becomes its owner. No session has acquired it yet."""
         kind = types.of(call.args["type"])
-        record = await resources.create(kind.name, who(call), Content(given.title, given.data))
-        await told(record)
-        return ResourceAnswer(await seen(record))
+        record = await resources.create(
+            kind.name, claimant(call), Content(params.title, params.data)
+        )
+        await publish_world(record)
+        return ResourceAnswer(await full_view(record))
 
     @routes.add(
         "GET",
@@ -171,23 +174,24 @@ def resource_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(ResourceTypeUnknown, ResourceInvalid, ServerNotFound),
     )
-    async def list_resources(call: RequestContext, given: Search) -> ResourcesAnswer:
-        """Previews of those that the asker may see: its own, those shared with it, and public
-        ones; an admin sees all."""
+    async def list_resources(call: RequestContext, params: Search) -> ResourcesAnswer:
+        """Lists previews of the resources that the caller may see: its own, those shared with it,
+        and public ones. Admins see all."""
         kind = types.of(call.args["type"])
-        own_server(node, call)
+        ensure_own_server(node, call)
         page = await resources.search(
             kind.name,
-            who(call),
-            query=given.query,
-            limit=given.limit,
-            offset=given.offset,
+            claimant(call),
+            query=params.query,
+            limit=params.limit,
+            offset=params.offset,
         )
-        owners = await users.many({one.owner for one in page.items})
-        shown = tuple(
-            preview_view(one, types.of(one.type), owners.get(one.owner)) for one in page.items
+        owners = await users.many({record.owner for record in page.items})
+        previews = tuple(
+            preview_view(record, types.of(record.type), owners.get(record.owner))
+            for record in page.items
         )
-        return ResourcesAnswer(shown, page.total, page.limit, page.offset)
+        return ResourcesAnswer(previews, page.total, page.limit, page.offset)
 
     @routes.add(
         "POST",
@@ -199,10 +203,11 @@ def resource_routes(edge: ApiDeps) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, ResourceTaken, SessionNotFound),
     )
     async def acquire_resource(call: RequestContext) -> ResourceAnswer:
-        """The session gets the resource, if it has none and no other session has it."""
-        name = named(call)
-        held = await errand(call, lambda: AcquireResource(name, who(call)))
-        return ResourceAnswer(await seen(held.resource))
+        """Acquires the resource for the caller's session, if the session holds none and no other
+        session holds this one."""
+        key = key_of(call)
+        held = await ask_session(call, lambda: AcquireResource(key, claimant(call)))
+        return ResourceAnswer(await full_view(held.resource))
 
     @routes.add(
         "POST",
@@ -214,9 +219,9 @@ def resource_routes(edge: ApiDeps) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken),
     )
     async def release_resource(call: RequestContext) -> ResourceAnswer:
-        """The session has the resource no more; when nobody had it, nothing happens."""
-        name = named(call)
-        await errand(call, lambda: ReleaseResource(name, who(call)))
+        """Releases the resource. If no session holds it, nothing happens."""
+        key = key_of(call)
+        await ask_session(call, lambda: ReleaseResource(key, claimant(call)))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -228,10 +233,11 @@ def resource_routes(edge: ApiDeps) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied),
     )
     async def preview_resource(call: RequestContext) -> ResourceAnswer:
-        """What may be seen of it without having acquired it, also while another session has it."""
-        found = await resources.get(named(call))
-        found.ensure_visible(who(call))
-        return ResourceAnswer(await previewed(found.record))
+        """Returns the part that can be seen without acquiring the resource, even while another
+        session holds it."""
+        resource = await resources.get(key_of(call))
+        resource.ensure_visible(claimant(call))
+        return ResourceAnswer(await preview(resource.record))
 
     @routes.add(
         "GET",
@@ -243,11 +249,11 @@ def resource_routes(edge: ApiDeps) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired),
     )
     async def view_resource(call: RequestContext) -> ResourceAnswer:
-        """All of it, for the session that has acquired it."""
-        found = await resources.get(named(call))
-        found.ensure_may(who(call))
-        found.ensure_held(who(call), found.lease.fence)
-        return ResourceAnswer(await seen(found.record))
+        """Returns the whole resource, for the session that has acquired it."""
+        resource = await resources.get(key_of(call))
+        resource.ensure_may(claimant(call))
+        resource.ensure_held(claimant(call), resource.lease.fence)
+        return ResourceAnswer(await full_view(resource.record))
 
     @routes.add(
         "PATCH",
@@ -268,14 +274,16 @@ def resource_routes(edge: ApiDeps) -> Routes:
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
     )
-    async def write_resource(call: RequestContext, given: ResourcePatch) -> ResourceAnswer:
-        """Changes title and data by a JSON merge patch, for the session that has acquired it;
-        with `If-Match: "version"`, if it is of that version still."""
-        name, if_version = named(call), version(call)
-        patch = given.given()
-        record = await errand(call, lambda: WriteResource(name, who(call), patch, if_version))
-        await told(record)
-        return ResourceAnswer(await seen(record))
+    async def write_resource(call: RequestContext, params: ResourcePatch) -> ResourceAnswer:
+        """Changes title and data with a JSON merge patch, for the session that has acquired the
+        resource. `If-Match: "version"` refuses the change if the version is a different one."""
+        key, if_version = key_of(call), version(call)
+        patch = params.given()
+        record = await ask_session(
+            call, lambda: WriteResource(key, claimant(call), patch, if_version)
+        )
+        await publish_world(record)
+        return ResourceAnswer(await full_view(record))
 
     @routes.add(
         "DELETE",
@@ -287,9 +295,10 @@ def resource_routes(edge: ApiDeps) -> Routes:
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken, ResourceNotAcquired, VersionConflict),
     )
     async def delete_resource(call: RequestContext) -> ResourceAnswer:
-        """Deletes it, for the session that has acquired it; its owner and admins may."""
-        name, if_version = named(call), version(call)
-        await errand(call, lambda: DeleteResource(name, who(call), if_version))
+        """Deletes the resource. The caller's session must have acquired it, and the caller must be
+        its owner or an admin."""
+        key, if_version = key_of(call), version(call)
+        await ask_session(call, lambda: DeleteResource(key, claimant(call), if_version))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -301,28 +310,29 @@ def resource_routes(edge: ApiDeps) -> Routes:
         need="required",
         errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound, QuotaReached),
     )
-    async def share_resource(call: RequestContext, given: Share) -> ResourceAnswer:
-        """Lets another user acquire it, too; its owner and admins may."""
-        user = await find_user(node, call, given.user)
-        record = await resources.share(named(call), who(call), user.id)
-        return ResourceAnswer(await previewed(record))
+    async def share_resource(call: RequestContext, params: Share) -> ResourceAnswer:
+        """Lets another user acquire the resource, too. The owner and admins may do this."""
+        user = await find_user(node, call, params.user)
+        record = await resources.share(key_of(call), claimant(call), user.id)
+        return ResourceAnswer(await preview(record))
 
     @routes.add(
         "POST",
         "/resource/<type>/<number>/unshare",
-        summary="Share a resource no more",
+        summary="Stop sharing a resource",
         takes=Share,
         gives=ResourceAnswer,
         need="required",
         errors=(*_UNKNOWN, PermissionDenied, UserNotFound, ServerNotFound),
     )
-    async def unshare_resource(call: RequestContext, given: Share) -> ResourceAnswer:
-        """Takes that back; a session of the user's that has it loses it. The user itself may.
-        The answer is null if the asker may not see the resource afterwards."""
-        user = await find_user(node, call, given.user)
-        record, lost = await resources.unshare(named(call), who(call), user.id)
+    async def unshare_resource(call: RequestContext, params: Share) -> ResourceAnswer:
+        """Ends the sharing with a user. If a session of that user holds the resource, it loses it.
+        The owner, admins and the user itself may do this. `resource` is null if the caller can't
+        see the resource any more."""
+        user = await find_user(node, call, params.user)
+        record, lost = await resources.unshare(key_of(call), claimant(call), user.id)
         if lost is not None:
             node.resource_lost(lost)
-        return ResourceAnswer(None if record is None else await previewed(record))
+        return ResourceAnswer(None if record is None else await preview(record))
 
     return routes

@@ -1,4 +1,4 @@
-"""`/session`: the asker's own session, as S shows it (PROTOCOL §8)."""
+"""Session endpoint of the session API: `GET /session`, the caller's own session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ class SessionAnswer(Struct):
 
 
 async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
-    """A session as the database has it: what was acknowledged is there. Raises SessionNotFound."""
+    """A session as the database has it, which includes every acknowledged change.
+
+    Raises SessionNotFound.
+    """
     store = node.store
     state, _ = await store.states.load(id_)
     held = await store.leases.of_session(id_)
@@ -29,21 +32,21 @@ async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
     return session_view(id_, user, state, held_view(held, kind, owner, user))
 
 
-def session_routes(edge: ApiDeps) -> Routes:
-    """The endpoint that shows the asker its session."""
-    node = edge.node
-    routes = Routes("sessions", edge, invalid=SessionInvalid, face="session")
+def session_routes(deps: ApiDeps) -> Routes:
+    """Declares the endpoint."""
+    node = deps.node
+    routes = Routes("sessions", deps, invalid=SessionInvalid, api="session")
 
     @routes.add(
         "GET",
         "/session",
-        summary="Get one's own session",
+        summary="Get the own session",
         gives=SessionAnswer,
         need="required",
         errors=(SessionNotFound,),
     )
     async def get_session(call: RequestContext) -> SessionAnswer:
-        """The session that asks, with its state and its resource."""
+        """Returns the caller's session, with its state and its resource."""
         return SessionAnswer(await show_session(node, call.by.session_id, call.by.user))
 
     return routes

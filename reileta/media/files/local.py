@@ -1,13 +1,13 @@
-"""Files in a folder: `content/ab/ab12…` for what is in place, `incoming/…` for what is on its way.
+"""Files in a folder: `content/ab/ab12…` for stored files, `incoming/…` for uploads.
 
-A file is written in `incoming`, on the same file system as its place, and renamed into it when it
-is whole and on the disk: so no name ever stands for half a file. Whoever writes a file holds a lock
-on it, which ends with the process however that ends: so a sweep knows what nobody will finish.
+An upload writes to `incoming`, on the same file system, and renames the file once it is complete
+and on the disk: so no name ever stands for a partial file. The uploading process holds a lock on
+the file, which ends with the process: so a sweep can tell which uploads nobody will finish.
 
-Hashing, writing and reading happen in worker threads, half a MiB at a time: hashlib and the system
-release the interpreter meanwhile, so the event loop goes on, and a hop to a thread costs little
-beside what it does. Each upload holds one block; writing, waiting for the disk and reading have a
-limiter each, so that none keeps another from going on, nor the server's other threads.
+Hashing, writing and reading run in worker threads, 512 KiB at a time. hashlib and the system
+release the interpreter lock meanwhile, so the event loop goes on, and a switch of threads takes
+little time compared with that work. Each upload holds one block. Writing, syncing and reading each
+have a limiter of their own, so that they don't block each other or the server's other threads.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from reileta.media.files import FileStore, Reader, Stored, Upload, is_hash
 R = TypeVar("R")
 
 BLOCK_BYTES: Final = 512 * 1024
-"""What is hashed and written at a time, and what an upload holds in memory."""
+"""Bytes hashed and written at a time; also what an upload holds in memory."""
 CHUNK_BYTES: Final = 256 * 1024
-"""What is read at a time."""
+"""Bytes read at a time."""
 SYNCING_THREADS: Final = 4
-"""Files that are brought onto the disk at a time: that waits for the disk and takes no core."""
+"""Files synced to the disk at a time; a sync waits for the disk and uses no core."""
 
 
 class LocalFiles(FileStore):
-    """Files in a folder of this machine, made when the first file comes, for its account alone."""
+    """Files in a local folder, created with the first file, accessible only to its owner."""
 
     def __init__(self, folder: Path, *, cores: int | None = None) -> None:
-        """`cores` is how many threads may hash and write at a time, and how many read.
+        """`cores` limits the threads that hash and write, and those that read.
 
-        With more of them than there are cores, the event loop would have to wait for one.
+        With more threads than cores, the event loop would have to wait for a core.
         """
         threads = max(cores or os.cpu_count() or 1, 2)
         self._folder = folder
@@ -54,10 +54,11 @@ class LocalFiles(FileStore):
         self._writers = trio.CapacityLimiter(threads)
         self._readers = trio.CapacityLimiter(threads)
         self._syncers = trio.CapacityLimiter(SYNCING_THREADS)
-        # Between looking at a file and removing it, nobody may put it in place anew.
+        # Between looking at a file and removing it, no upload may store it again.
         self._placing = threading.Lock()
         self._claimed: Counter[str] = Counter()
-        """How many uploads put that file in place whose bodies have not ended; under the lock."""
+        """Per hash, the number of uploads that stored it and whose bodies have not ended; under the
+        lock."""
 
     @asynccontextmanager
     async def upload(self, limit_bytes: int) -> AsyncIterator[Upload]:
@@ -98,7 +99,7 @@ class LocalFiles(FileStore):
         return await in_thread(self._writers, self._sweep)
 
     def _path(self, hash_: str) -> Path:
-        """Where that content lies. What is no hash names no file, whatever path it spells."""
+        """The file's path. A text that is not a hash names no file, even if it is a valid path."""
         if not is_hash(hash_):
             raise FileNotUploaded
         return self._content / hash_[:2] / hash_
@@ -115,7 +116,7 @@ class LocalFiles(FileStore):
             except OSError:
                 os.close(fd)
                 raise
-            os.close(fd)  # a sweep saw it before it was locked
+            os.close(fd)  # a sweep saw the file before it was locked
 
     def _make(self, *folders: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -123,7 +124,7 @@ class LocalFiles(FileStore):
             folder.mkdir(exist_ok=True, mode=0o700)
 
     def _place(self, path: Path, hash_: str) -> Path:
-        """Renames a file to what it is; the upload has a claim on it until `_leave`."""
+        """Renames a file to its hash; the upload claims it until `_leave`."""
         place = self._path(hash_)
         folder = place.parent
         if not folder.is_dir():
@@ -131,7 +132,8 @@ class LocalFiles(FileStore):
             _sync_folder(self._content)
             _sync_folder(self._folder)
         with self._placing:
-            # Over an equal file, if there is one: that makes it whole if the disk had harmed it.
+            # Replaces an equal file, if there is one: this repairs a file that the disk has
+            # damaged.
             path.rename(place)
             self._claimed[hash_] += 1
         return place
@@ -185,7 +187,7 @@ class LocalFiles(FileStore):
 
 
 class _LocalUpload(Upload):
-    """One file in `incoming`. Its methods are one task's, one after the other."""
+    """One file in `incoming`. Only one task uses it, one call at a time."""
 
     def __init__(
         self,
@@ -209,9 +211,9 @@ class _LocalUpload(Upload):
         self._block = bytearray(BLOCK_BYTES)
         self._filled = 0
         self._whole = True
-        """Whether all bytes that were given are in the file or in the block."""
+        """Whether all bytes passed to `write` are in the file or in the block."""
         self._placed: str | None = None
-        """The hash under which the file is in its place."""
+        """The hash under which the file is stored."""
 
     @property
     def size(self) -> int:
@@ -242,7 +244,7 @@ class _LocalUpload(Upload):
         return await in_thread(self._syncers, self._finish)
 
     def close(self) -> None:
-        """Discards the file, or ends the claim on it where it is in its place."""
+        """Discards the file, or ends the claim on it if it is stored."""
         try:
             if self._placed is None:
                 self._path.unlink(missing_ok=True)
@@ -252,7 +254,7 @@ class _LocalUpload(Upload):
             os.close(self._fd)
 
     async def _append(self, data: memoryview) -> None:
-        # A write that is cancelled before it has begun leaves a hole: then there is no commit.
+        # A write that is cancelled before it starts leaves a gap; `commit` is refused then.
         self._whole = False
         await in_thread(self._writers, partial(self._put, data))
         self._whole = True
@@ -287,15 +289,15 @@ class _LocalReader(Reader):
             raise StopAsyncIteration
         data = await in_thread(self._limiter, partial(os.pread, self._fd, wanted, self._at))
         if not data:
-            raise StorageUnavailable  # shorter than it was: never ours, but not to loop over
+            raise StorageUnavailable  # the file shrank: never by us, but don't loop over it
         self._at += len(data)
         return data
 
 
 async def in_thread(limiter: trio.CapacityLimiter, work: Callable[[], R]) -> R:
-    """What `work` returns, from a worker thread. Raises StorageUnavailable for what a disk says.
+    """The result of `work` in a worker thread. Raises StorageUnavailable for an OSError.
 
-    A thread that works is waited for, even by who is being cancelled: it holds the file.
+    A cancelled caller still waits for the thread, since it uses the file.
     """
     try:
         return await trio.to_thread.run_sync(work, limiter=limiter)
@@ -311,7 +313,7 @@ def _open(path: Path) -> int:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder, in order; nothing if there is none."""
+    """The names in a folder, sorted; empty if it doesn't exist."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -319,7 +321,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the disk know the folder's names."""
+    """Syncs the folder's entries to the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -71,7 +71,7 @@ def add_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list
         return []
     if len(room.roles.moderators) >= room.limits.moderators:
         raise InstanceInvalid.field(
-            "moderators", f"no more than {room.limits.moderators} moderators"
+            "moderators", f"exceed the limit of {room.limits.moderators} per instance"
         )
     room.roles.moderators[user] = None
     return room.settle(now, [RoleChanged(user, room.roles.of(user), by.user)])
@@ -183,7 +183,7 @@ def plan(room: InstanceState, by: Visitor, changes: InstanceChanges) -> Record:
         raise InstanceInvalid.field("capacity", f"must be 1 to {CAPACITY_LIMIT}")
     if capacity < before.capacity and capacity < room.taken:
         raise InstanceInvalid.field(
-            "capacity", f"must be at least {room.taken}, the seats that are taken"
+            "capacity", f"must be at least {room.taken}, the number of occupied seats"
         )
     return replace(
         before,

@@ -76,15 +76,17 @@ class RetainedValues:
         else:
             size = self._bytes.get(player, 0) + len(key) + len(data)
             if values is not None and len(values) >= self._keys_limit:
-                raise MessageInvalid.field("key", f"no more than {self._keys_limit} keys a player")
+                raise MessageInvalid.field(
+                    "key", f"exceeds the limit of {self._keys_limit} keys per player"
+                )
         if size > self._bytes_limit:
             raise MessageInvalid.field(
-                "data", f"no more than {self._bytes_limit} bytes are kept for a player"
+                "data", f"exceeds the limit of {self._bytes_limit} retained bytes per player"
             )
         total = self._total + size - self._bytes.get(player, 0)
         if total > self._total_limit and total > self._total:
             raise MessageInvalid.field(
-                "data", f"no more than {self._total_limit} bytes are kept for an instance"
+                "data", f"exceeds the limit of {self._total_limit} retained bytes per instance"
             )
         self._total = total
         if values is None:

@@ -38,12 +38,12 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Measur
         if len(reason) > REASON_LIMIT:
             raise ModerationInvalid.field("reason", f"must be at most {REASON_LIMIT} characters")
         if not is_clean(reason, lines=True):
-            raise ModerationInvalid.field("reason", "must not hold control characters")
+            raise ModerationInvalid.field("reason", "must not contain control characters")
     if until is not None:
         if type_ not in ("ban", "mute"):
-            raise ModerationInvalid.field("until", "goes with ban and mute alone")
+            raise ModerationInvalid.field("until", "is only allowed for ban and mute")
         if until <= now:
-            raise ModerationInvalid.field("until", "must lie in the future")
+            raise ModerationInvalid.field("until", "must be in the future")
     return type_
 
 
@@ -85,7 +85,9 @@ class Sanctions:
         ModerationInvalid: there are too many bans already.
         """
         if ban.user not in self.bans and len(self.bans) >= self._bans_limit:
-            raise ModerationInvalid.field("type", f"no more than {self._bans_limit} bans")
+            raise ModerationInvalid.field(
+                "type", f"exceeds the limit of {self._bans_limit} bans per instance"
+            )
         self.bans[ban.user] = ban
 
     def mute(self, mute: Mute) -> None:
@@ -93,7 +95,9 @@ class Sanctions:
         ModerationInvalid: there are too many mutes already.
         """
         if mute.user not in self.mutes and len(self.mutes) >= self._mutes_limit:
-            raise ModerationInvalid.field("type", f"no more than {self._mutes_limit} mutes")
+            raise ModerationInvalid.field(
+                "type", f"exceeds the limit of {self._mutes_limit} mutes per instance"
+            )
         self.mutes[mute.user] = mute
 
     @property

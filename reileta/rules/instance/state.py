@@ -28,6 +28,7 @@ from reileta.rules.instance.roles import Role, Roles
 from reileta.rules.instance.sanctions import Mute, Sanctions
 from reileta.rules.instance.seats import Player, Seats
 from reileta.rules.visibility import Audience
+from reileta.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,29 @@ class InstanceLimits:
     hold_ms: int = 30_000
     queue_grace_ms: int = 60_000
     empty_ms: int = 60_000
-    retained_keys: int = 256
-    retained_bytes: int = 256 * 1024
+    retained_keys: int = 64
+    retained_bytes: int = 64 * 1024
     retained_total_bytes: int = 8 * 1024 * 1024
-    candidates: int = 1024
+    candidates: int = 4096
     invitations: int = 4096
     moderators: int = 64
     bans: int = 4096
     mutes: int = 4096
     seats_per_user: int = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> InstanceLimits:
+        """The limits that the server's settings name; the others are the defaults."""
+        return cls(
+            grace_ms=int(settings.seat_grace_s * 1000),
+            hold_ms=int(settings.hold_s * 1000),
+            queue_grace_ms=int(settings.queue_grace_s * 1000),
+            empty_ms=int(settings.empty_instance_s * 1000),
+            retained_keys=settings.retained_keys_per_player,
+            retained_bytes=settings.retained_bytes_per_player,
+            candidates=settings.candidates_per_instance,
+            seats_per_user=settings.seats_per_user if settings.rate_limits == "on" else 0,
+        )
 
 
 class InstanceState:
@@ -393,5 +408,6 @@ class InstanceState:
         limit = self.limits.seats_per_user
         if 0 < limit <= self.seats.count_of(user):
             raise QuotaReached.field(
-                "instance", f"one user may have at most {limit} seats in it: leave with one first"
+                "instance",
+                f"a user can occupy at most {limit} seats in it: leave with one session first",
             )

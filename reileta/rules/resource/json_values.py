@@ -136,7 +136,7 @@ def _ensure_bounded(text: bytes, values_limit: int) -> None:
         return
     bones = _bones(text)
     if many and _values_in(bones) > values_limit:
-        raise Unkept("", f"must hold at most {values_limit} values", too_large=True)
+        raise Unkept("", f"must have at most {values_limit} values", too_large=True)
     if _lies_deeper(bones, DEPTH_LIMIT):
         raise Unkept("", _NESTED)
 
@@ -165,7 +165,7 @@ def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
         raise NotJson from None
     if _repeats_names(text, value):
         _name_fault(text)
-        raise Unkept("", "must not give a name twice")
+        raise Unkept("", "must not repeat a name")
     if _has_odd_numbers(text):
         _ensure_numbers(text)
     return value
@@ -280,8 +280,8 @@ def _has_other_values(value: object) -> bool:
 
 # What a decoder does not say ---------------------------------------------------------------------
 
-_VANISHES: Final = "must be 0, or larger than a 64-bit float takes for 0"
-_LOSSY: Final = "must have no more digits than a 64-bit float holds, or neither . nor exponent"
+_VANISHES: Final = "must be 0, or large enough not to become 0 as a 64-bit float"
+_LOSSY: Final = "must not have more digits than a 64-bit float holds, unless it is an integer"
 _INFINITE: Final = "must be within the range of a 64-bit float"
 
 
@@ -394,12 +394,12 @@ def _name_fault(text: bytes) -> None:
             if name_next:
                 path[-1] = said
             if not said.isascii() and _is_halved(said):
-                raise Unkept(_dotted(path), "must not hold half of a surrogate pair")
+                raise Unkept(_dotted(path), "must not contain a lone surrogate")
             if name_next:
                 known = names[-1]
                 assert known is not None
                 if said in known:
-                    raise Unkept(_dotted(path), "must not be given twice")
+                    raise Unkept(_dotted(path), "must not be repeated")
                 known.add(said)
         else:
             fault = _number_fault(token.decode(errors="replace"))

@@ -90,7 +90,9 @@ class Resource:
         if not self.may(who):
             raise PermissionDenied
         if who.autopilot:
-            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
+            raise PermissionDenied.field(
+                "session", "belongs to an autopilot, which can't acquire resources"
+            )
 
     def _governs(self, who: Claimant) -> bool:
         return who.admin or who.user == self.record.owner

@@ -38,6 +38,7 @@ from reileta.rules.session.shared_state import (
     StateChanged,
     StateEvent,
 )
+from reileta.settings import Settings
 
 __all__ = [
     "AbsenceTimedOut",
@@ -67,11 +68,18 @@ class SessionLimits:
         away_ms: how long it keeps its resource without a WebSocket.
         state_bytes: how large its state may be, as canonical JSON.
         waiting: patches that may wait for the database; over it they are refused.
+        ack_timeout_ms: how long a client may take to acknowledge an event.
     """
 
     away_ms: int = 60_000
     state_bytes: int = 64 * 1024
     waiting: int = 1024
+    ack_timeout_ms: int = 10_000
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SessionLimits:
+        """The limits that the server's settings name; the others are the defaults."""
+        return cls(away_ms=int(settings.away_s * 1000), ack_timeout_ms=settings.ack_timeout_ms)
 
 
 # What happened
@@ -291,7 +299,9 @@ class Session:
         if self.ended:
             raise SessionNotFound
         if self.autopilot:
-            raise PermissionDenied.field("session", "is an autopilot's, which acquire nothing")
+            raise PermissionDenied.field(
+                "session", "belongs to an autopilot, which can't acquire resources"
+            )
         if self.held is not None:
             held = self.held.resource
             raise ResourceHeld.field("resource", f"{held.type}/{held.number}")

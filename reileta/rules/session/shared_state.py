@@ -181,7 +181,7 @@ class LiveState:
         if size > limit and growth.size > 0:
             raise PayloadTooLarge.field("state", f"must be at most {limit} bytes")
         if values > VALUES_LIMIT and growth.values > 0:
-            raise PayloadTooLarge.field("state", f"must hold at most {VALUES_LIMIT} values")
+            raise PayloadTooLarge.field("state", f"must have at most {VALUES_LIMIT} values")
         waiting.state, waiting.size, waiting.values = state, size, values
         waiting.changes.append(change)
 

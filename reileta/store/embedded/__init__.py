@@ -1,1 +1,1 @@
-"""embedded."""
+"""The embedded PostgreSQL."""

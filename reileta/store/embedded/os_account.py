@@ -1,8 +1,8 @@
-"""Under which account of the system PostgreSQL runs, which refuses to run as root.
+"""The system account that runs PostgreSQL, which refuses to run as root.
 
-Started by root, it runs as an unprivileged account, which must be able to reach the data folder and
-PostgreSQL's own files. So folders on the way that are closed to others are opened for passing
-through (`o+x`), no further: their names stay hidden and what lies in them stays as it is.
+If the server runs as root, PostgreSQL runs as an unprivileged account, which must be able to reach
+the data folder and PostgreSQL's own files. So folders on the way get the permission to pass through
+(`o+x`), but not to list them; the permissions of their contents don't change.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ from typing import Final
 from reileta.startup import StartupError
 
 ACCOUNTS: Final = ("postgres", "embedded_postgres")
-"""Accounts that will do, in this order; the last one is made if there is none.
+"""Accounts to use, in this order; the last one is created if none exists.
 
-Not `nobody`: whatever else runs as nobody could reach the database.
+Not `nobody`: other programs that run as nobody could reach the database.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of the system, for `subprocess`."""
+    """A system account, for `subprocess`."""
 
     uid: int
     gid: int
 
     def own(self, path: Path) -> None:
-        """Makes the path the account's own."""
+        """Makes the account the owner of the path."""
         os.chown(path, self.uid, self.gid)
 
 
 def account_for(cluster: Path) -> Account | None:
-    """The account to run PostgreSQL as, or None for the one this process runs as.
+    """The account to run PostgreSQL as, or None for the account of this process.
 
-    A folder that an earlier start has made decides. Raises StartupError if root has no account to
-    run it as.
+    An existing cluster's owner is used. Raises StartupError if root finds no account.
     """
     if os.geteuid() != 0:
         return None
@@ -57,7 +56,8 @@ def account_for(cluster: Path) -> Account | None:
 
 
 def open_way_to(path: Path) -> list[Path]:
-    """Lets other accounts pass through the folders above the path; those that were closed."""
+    """Lets other accounts pass through the folders above the path; returns the folders it
+    changed."""
     opened = []
     for folder in path.parents:
         mode = stat.S_IMODE(folder.stat().st_mode)
@@ -68,7 +68,7 @@ def open_way_to(path: Path) -> list[Path]:
 
 
 def open_tree(root: Path) -> None:
-    """Lets other accounts read what is below: PostgreSQL's programs, libraries, and tables."""
+    """Lets other accounts read all files below: PostgreSQL's programs, libraries and tables."""
     for folder, _, files in os.walk(root):
         _allow(Path(folder), stat.S_IROTH | stat.S_IXOTH)
         for name in files:
@@ -101,6 +101,6 @@ def _make(name: str) -> Account:
         return _account(name)
     except KeyError:
         raise StartupError(
-            "PostgreSQL does not run as root, and no account for it could be made: start Reileta "
-            "as another user, or give --database"
+            "PostgreSQL does not run as root, and creating an account for it failed: start Reileta "
+            "as another user, or use --database"
         ) from None

@@ -1,14 +1,13 @@
-"""The PostgreSQL that the server runs by itself: who may start it, and that it stays up.
+"""Runs the embedded PostgreSQL, for one server and its commands.
 
-Three locks in the data folder, which the system takes back from a process that is killed:
+Three locks in the data folder, which the system releases when a process dies:
 
-    server.lock     held by the server while it runs: two servers on one folder are refused
-    postgres.lock   held by whoever runs PostgreSQL: the server, or a command that found none
-    serving.lock    held by the server while its PostgreSQL is there for commands to use
+    server.lock     held by the server while it runs: a second server on the folder is refused
+    postgres.lock   held by the process that runs PostgreSQL: the server, or a command without one
+    serving.lock    held by the server while commands can use its PostgreSQL
 
-A command (`shared`) uses the PostgreSQL of a server that runs. If none does, it starts PostgreSQL
-for itself and stops it again; others, who may be commands too or a server that starts, wait for
-that (DESIGN §4).
+A command (`shared`) uses the PostgreSQL of a running server. If there is none, it starts PostgreSQL
+and stops it again; other commands, or a server that starts, wait for that.
 """
 
 from __future__ import annotations
@@ -31,28 +30,28 @@ from reileta.startup import StartupError
 from reileta.store.embedded.cluster import Cluster
 
 RESTART_S: Final = 1.0
-"""How long the watchdog waits before it starts a server that died, and between attempts."""
+"""Seconds before a PostgreSQL that died is restarted, and between attempts."""
 TURN_S: Final = 30.0
-"""How long a command's use of PostgreSQL is waited for."""
+"""Seconds to wait for a command that uses PostgreSQL."""
 WATCH_S: Final = 0.25
-"""How often a server is looked at where the system can't tell of its end."""
+"""Seconds between checks where the system can't report the end of a process."""
 POLL_S: Final = 0.05
 
 
 class FolderLock:
-    """An exclusive lock on a file, for as long as this process lives or until it is given back."""
+    """An exclusive lock on a file, held until it is released or this process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: int | None = None
 
     def take(self) -> bool:
-        """Whether it could be taken now."""
+        """Takes the lock if it is free; whether it did."""
         self._handle = self._lock(fcntl.LOCK_EX)
         return self._handle is not None
 
     def held(self) -> bool:
-        """Whether anyone holds it. Those who ask don't take each other for holders."""
+        """Whether any process holds it. Processes that check don't see each other as holders."""
         handle = self._lock(fcntl.LOCK_SH)
         if handle is not None:
             os.close(handle)
@@ -77,9 +76,9 @@ class FolderLock:
 async def open_embedded(
     data: Path, *, shared: bool = False, cluster: Cluster | None = None
 ) -> AsyncIterator[str]:
-    """The URL of the data folder's PostgreSQL, which runs, and is started again, during the body.
+    """The URL of the data folder's PostgreSQL, which runs, and is restarted, during the body.
 
-    `shared` is for commands. Raises StartupError if it can't be started, or if a server has the
+    `shared` is for commands. Raises StartupError if it can't be started, or if a server uses the
     folder already.
     """
     try:
@@ -93,20 +92,20 @@ async def open_embedded(
 
 @asynccontextmanager
 async def _owned(data: Path, cluster: Cluster) -> AsyncIterator[None]:
-    """For the server: PostgreSQL is its own, and commands may use it."""
+    """For the server: it runs PostgreSQL, and commands can use it."""
     server, serving = FolderLock(data / "server.lock"), FolderLock(data / "serving.lock")
     postgres = FolderLock(data / "postgres.lock")
     if not server.take():
         raise StartupError(f"another server uses the data folder {data}")
     try:
-        await _take(postgres, f"another command uses the data folder {data}, and does not end")
+        await _take(postgres, f"another command uses the data folder {data} and does not end")
         async with _running(cluster):
-            # A command that asks who holds it holds it for an instant.
+            # A command that checks the lock holds it for an instant.
             await _take(serving, f"another process holds {data / 'serving.lock'}")
             try:
                 yield
             finally:
-                serving.give_back()  # before it stops: a command must not begin to use it then
+                serving.give_back()  # before PostgreSQL stops: no command must start using it then
     finally:
         for lock in (postgres, server):
             lock.give_back()
@@ -114,7 +113,7 @@ async def _owned(data: Path, cluster: Cluster) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _used(data: Path, cluster: Cluster) -> AsyncIterator[None]:
-    """For a command: the server's PostgreSQL, or its own while there is no server."""
+    """For a command: the server's PostgreSQL, or its own if there is no server."""
     serving, postgres = FolderLock(data / "serving.lock"), FolderLock(data / "postgres.lock")
     deadline = time.monotonic() + TURN_S
     while time.monotonic() < deadline:
@@ -130,7 +129,7 @@ async def _used(data: Path, cluster: Cluster) -> AsyncIterator[None]:
                 postgres.give_back()
             return
         await trio.sleep(POLL_S)
-    raise StartupError(f"the database in {data} is in use, and does not answer")
+    raise StartupError(f"the database in {data} is in use and does not answer")
 
 
 async def _take(lock: FolderLock, otherwise: str) -> None:
@@ -143,7 +142,7 @@ async def _take(lock: FolderLock, otherwise: str) -> None:
 
 @asynccontextmanager
 async def _running(cluster: Cluster) -> AsyncIterator[None]:
-    """PostgreSQL, started for the body, watched during it, and stopped after it."""
+    """Starts PostgreSQL for the body, watches it, and stops it afterwards."""
     log = structlog.get_logger()
     await trio.to_thread.run_sync(cluster.start)
     try:
@@ -159,7 +158,7 @@ async def _running(cluster: Cluster) -> AsyncIterator[None]:
 
 
 async def _watch(cluster: Cluster) -> None:
-    """Starts PostgreSQL again whenever it dies; the pool of connections finds it by itself."""
+    """Restarts PostgreSQL whenever it dies; the connection pool reconnects by itself."""
     log = structlog.get_logger()
     while True:
         status = await _ended(cluster)
@@ -169,7 +168,7 @@ async def _watch(cluster: Cluster) -> None:
             try:
                 await trio.to_thread.run_sync(cluster.start)
             except StartupError as error:
-                # Its other processes may not have noticed yet that it died.
+                # Its child processes may not have noticed yet that it died.
                 log.warning(log_events.DATABASE_DIED, reason=str(error))
             else:
                 log.info(log_events.DATABASE_STARTED, folder=str(cluster.folder))
@@ -177,7 +176,7 @@ async def _watch(cluster: Cluster) -> None:
 
 
 async def _ended(cluster: Cluster) -> int:
-    """Waits for the server's end; its exit status, negative for a signal."""
+    """Waits until the server ends; its exit status, negative for a signal."""
     while (status := cluster.status()) is None:
         if sys.platform != "linux":
             await trio.sleep(WATCH_S)

@@ -37,6 +37,19 @@ async def test_started_means_ready() -> None:
         assert [ref.name for ref in house.supervisor.refs] == ["probe/1"]
 
 
+async def test_the_deepest_mailbox_is_that_of_the_child_with_most_messages() -> None:
+    go = trio.Event()
+    async with open_house() as house:
+        assert house.supervisor.deepest_mailbox == 0
+        idle, busy = await house.start(), await house.start(name="probe/2")
+        busy.tell(Do(lambda _: go.wait()))
+        await wait_all_tasks_blocked()
+        for ref in (idle, busy, busy):
+            ref.tell(Note("waits"))
+        assert house.supervisor.deepest_mailbox == 2
+        go.set()
+
+
 async def _write_later(probe: Probe, word: str) -> None:
     for _ in range(3):
         await trio.lowlevel.checkpoint()

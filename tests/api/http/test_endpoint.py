@@ -21,13 +21,13 @@ class Named(Input):
 
 
 @pytest.fixture
-def edge(app: ReiletaApp, node: FakeNode) -> ApiDeps:
+def deps(app: ReiletaApp, node: FakeNode) -> ApiDeps:
     return ApiDeps(node, app.auth, app.limits)
 
 
 @pytest.fixture
-def served(edge: ApiDeps) -> tuple[QuartTrio, Routes]:
-    routes = Routes("things", edge, invalid=WorldInvalid)
+def served(deps: ApiDeps) -> tuple[QuartTrio, Routes]:
+    routes = Routes("things", deps, invalid=WorldInvalid)
 
     @routes.add("GET", "/things", summary="List", takes=Named, gives=str, need="none")
     async def get_things(call: RequestContext, given: Named) -> str:

@@ -39,7 +39,7 @@ async def store(database_url: str, clock: ManualClock, tmp_path: Path) -> AsyncI
 @pytest.fixture
 def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
     app = create_app(node, passwords=passwords)
-    app.answers._kept._ttl_s = HOUR_S
+    app.answers._cache._ttl_s = HOUR_S
     return app
 
 
@@ -176,7 +176,7 @@ async def test_who_may_see_an_instance_is_never_out_of_date(
     living_app: ReiletaApp, node: FakeNode
 ) -> None:
     """Moderators see a private instance, whether or not it lives."""
-    living_app.answers._kept._ttl_s = HOUR_S
+    living_app.answers._cache._ttl_s = HOUR_S
     ada, bob = await registered(living_app, "ada"), await registered(living_app, "bob")
     world = (await ada.put("/api/worlds", {"title": "Harbour"})).data["id"]
     made = await ada.put("/api/instances", {"world": world, "tags": ["avr:private"]})
@@ -227,7 +227,7 @@ async def test_an_answer_that_began_before_a_change_is_given_to_nobody_after_it(
     read, go_on = trio.Event(), trio.Event()
     routes = Routes("things", ApiDeps(node, app.auth, app.limits))
 
-    @routes.add("GET", "/things", summary="Late", gives=str, shows=Cached(("users",)))
+    @routes.add("GET", "/things", summary="Late", gives=str, cached=Cached(("users",)))
     async def late(call: RequestContext) -> str:
         found = await node.store.users.by_id(ada.me["id"])
         assert found is not None
@@ -251,12 +251,12 @@ async def test_an_answer_that_began_before_a_change_is_given_to_nobody_after_it(
 
 
 async def test_what_an_operation_shows_are_tables(app: ReiletaApp) -> None:
-    shown = [one for one in app.operations if one.shows is not None]
+    shown = [one for one in app.operations if one.cached is not None]
     assert len(shown) >= 14
     for operation in shown:
         assert operation.method == "GET"
-        assert operation.shows is not None
-        assert set(operation.shows.tables) <= TABLES
+        assert operation.cached is not None
+        assert set(operation.cached.tables) <= TABLES
 
 
 async def test_no_operation_reads_a_table_that_it_does_not_name(
@@ -279,7 +279,7 @@ async def test_no_operation_reads_a_table_that_it_does_not_name(
 
     monkeypatch.setattr(database, "_alone", spied)
     for operation in app.operations:
-        if operation.shows is None:
+        if operation.cached is None:
             continue
         noun = operation.path.split("/")[2]
         path = operation.path.replace("<ref>", refs.get(noun, "")).replace("<asset>", asset)
@@ -293,7 +293,7 @@ async def test_no_operation_reads_a_table_that_it_does_not_name(
                 read.clear()
                 status, _ = await get(app, path + query, who.token)
                 assert status in (200, 403), path
-                assert read <= set(operation.shows.tables), operation.path
+                assert read <= set(operation.cached.tables), operation.path
 
 
 async def test_what_one_was_shown_is_given_to_no_other(
@@ -403,7 +403,7 @@ async def test_no_shared_cache_may_keep_what_depends_on_a_credential(app: Reilet
         path = re.sub("<[^>]+>", "@admin", operation.path)
         answer = await ask(app, "directly", request(app, operation.method, path))
         said = answer.header("Cache-Control")
-        if answer.status == 200 and operation.shows is not None:
+        if answer.status == 200 and operation.cached is not None:
             assert said == ("no-cache" if operation.need == "none" else "private, no-cache"), path
         else:
             assert said == "no-store", path
@@ -423,11 +423,11 @@ async def test_a_query_that_holds_a_token_is_not_kept_as_it_is(
     app: ReiletaApp, ada: Client
 ) -> None:
     await get(app, f"/api/users/ada?authuser={ada.token}", None)
-    assert len(app.answers._kept) > 0
-    assert str(ada.token) not in repr(app.answers._kept._values)
+    assert len(app.answers._cache) > 0
+    assert str(ada.token) not in repr(app.answers._cache._values)
 
 
-async def test_a_large_answer_is_not_kept() -> None:
+async def test_a_large_answer_is_not_cache() -> None:
     answers = AnswerCache()
 
     async def make() -> str:

@@ -1,4 +1,4 @@
-"""Logging in: the proof, the session to go on with, the token; the faces' tests say the rest."""
+"""Login for both APIs; the tests of their endpoints show the rest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TOKENS = 2
 
 
 @pytest.fixture
-def edge(node: FakeNode) -> ApiDeps:
+def deps(node: FakeNode) -> ApiDeps:
     node.settings = node.settings.model_copy(update={"tokens_per_user": TOKENS})
     return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture
-def logins(edge: ApiDeps, passwords: Passwords) -> LoginService:
-    return LoginService(edge, passwords)
+def logins(deps: ApiDeps, passwords: Passwords) -> LoginService:
+    return LoginService(deps, passwords, LIFETIMES)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_a_session_that_is_ended_in_between_gives_way_to_a_new_one(
         if not asked:
             await node.store.sessions.end(session.id)
         asked.append(session.id)
-        return await logins.issue(user, session, LIFETIMES, proof)
+        return await logins.issue(user, session, proof)
 
     made = await logins.log_in(login(session.id), IP, too_late)
     assert asked == [session.id, made.token.session_id]
@@ -139,17 +139,17 @@ async def test_who_has_logged_in_or_registered_there_is_known_there(
 
 
 async def test_over_the_quota_of_sessions_one_ends_at_once(
-    logins: LoginService, edge: ApiDeps, node: FakeNode, ada: User
+    logins: LoginService, deps: ApiDeps, node: FakeNode, ada: User
 ) -> None:
     first = await logins.log_in(login(), IP, session_of)
-    made = await logins.issue(ada, first[1], LIFETIMES, None)
-    await edge.auth.authenticate_token(made.access)  # and it is remembered
+    made = await logins.issue(ada, first[1], None)
+    await deps.auth.authenticate_token(made.access)  # and it is remembered
     for _ in range(node.settings.sessions_per_user):
         node.clock.advance(1)
         await logins.log_in(login(), IP, session_of)
     assert node.ended == [first[1].id]
     with pytest.raises(CredentialInvalid):
-        await edge.auth.authenticate_token(made.access)
+        await deps.auth.authenticate_token(made.access)
 
 
 async def test_a_password_that_is_changed_while_it_is_proven_proves_nothing(
@@ -157,7 +157,7 @@ async def test_a_password_that_is_changed_while_it_is_proven_proves_nothing(
 ) -> None:
     async def meanwhile(user: User, session: Session, proof: str | None) -> NewToken:
         await node.store.users.change_password(ada.id, await passwords.hash("new"), keep=session.id)
-        return await logins.issue(user, session, LIFETIMES, proof)
+        return await logins.issue(user, session, proof)
 
     with pytest.raises(LoginInvalid):
         await logins.log_in(login(), IP, meanwhile)
@@ -167,7 +167,7 @@ async def test_a_token_lives_as_long_as_is_said(
     logins: LoginService, node: FakeNode, ada: User
 ) -> None:
     session = await node.store.sessions.open(ada.id)
-    made = await logins.issue(ada, session, LIFETIMES, None)
+    made = await logins.issue(ada, session, None)
     now = node.clock.now_ms()
     assert (made.token.access_expires, made.token.refresh_expires) == (now + 1_000, now + 2_000)
     found = await node.store.tokens.by_access(digest(made.access))
@@ -178,13 +178,13 @@ async def test_a_token_lives_as_long_as_is_said(
 
 
 async def test_the_tokens_over_the_limit_are_good_for_nothing_at_once(
-    logins: LoginService, edge: ApiDeps, node: FakeNode, ada: User
+    logins: LoginService, deps: ApiDeps, node: FakeNode, ada: User
 ) -> None:
     session = await node.store.sessions.open(ada.id)
-    first = await logins.issue(ada, session, LIFETIMES, None)
-    await edge.auth.authenticate_token(first.access)  # and it is remembered
+    first = await logins.issue(ada, session, None)
+    await deps.auth.authenticate_token(first.access)  # and it is remembered
     for _ in range(TOKENS):
-        await logins.issue(ada, session, LIFETIMES, None)
+        await logins.issue(ada, session, None)
     assert node.killed == [first.token.id]
     with pytest.raises(CredentialInvalid):
-        await edge.auth.authenticate_token(first.access)
+        await deps.auth.authenticate_token(first.access)

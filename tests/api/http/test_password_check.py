@@ -21,13 +21,13 @@ WRONG = "not the password"
 
 
 @pytest.fixture
-def edge(node: FakeNode) -> ApiDeps:
+def deps(node: FakeNode) -> ApiDeps:
     return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture
-def proofs(edge: ApiDeps, passwords: Passwords) -> PasswordCheck:
-    return PasswordCheck(edge, passwords)
+def password_check(deps: ApiDeps, passwords: Passwords) -> PasswordCheck:
+    return PasswordCheck(deps, passwords)
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def asker(user: User, ip: str) -> RequestContext:
     return RequestContext(None, Principal(user, "s_x", b"t"), {}, ip)  # type: ignore[arg-type]
 
 
-async def guessed(proofs: PasswordCheck, name: str, *ips: str) -> int:
+async def guessed(password_check: PasswordCheck, name: str, *ips: str) -> int:
     """Guesses once from each address; how many were looked at."""
     looked_at = 0
     for ip in ips:
         try:
-            await proofs.by_name(name, WRONG, ip)
+            await password_check.by_name(name, WRONG, ip)
         except LoginInvalid:
             looked_at += 1
         except TooManyRequests:
@@ -60,60 +60,62 @@ def everywhere(number: int) -> list[str]:
 
 
 async def test_a_right_password_gives_the_user_and_the_hash_it_was_checked_against(
-    proofs: PasswordCheck, node: FakeNode, ada: User
+    password_check: PasswordCheck, node: FakeNode, ada: User
 ) -> None:
-    assert await proofs.by_name("ADA", PASSWORD, HOME) == await node.store.users.credentials("ada")
-    await proofs.of_asker(asker(ada, HOME), PASSWORD)
+    assert await password_check.by_name(
+        "ADA", PASSWORD, HOME
+    ) == await node.store.users.credentials("ada")
+    await password_check.of_asker(asker(ada, HOME), PASSWORD)
 
 
 async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
-    proofs: PasswordCheck, ada: User
+    password_check: PasswordCheck, ada: User
 ) -> None:
-    await proofs.logged_in(ada, HOME)
-    await proofs.logged_in(ada, OFFICE)
-    await guessed(proofs, "ada", *everywhere(GUESSES_FROM_AFAR.burst + 50))
+    await password_check.logged_in(ada, HOME)
+    await password_check.logged_in(ada, OFFICE)
+    await guessed(password_check, "ada", *everywhere(GUESSES_FROM_AFAR.burst + 50))
     with pytest.raises(TooManyRequests):  # the name is used up where ada is not known
-        await proofs.by_name("ada", PASSWORD, "192.0.2.1")
+        await password_check.by_name("ada", PASSWORD, "192.0.2.1")
     for ip in (HOME, OFFICE, "2001:db8:1:2:ffff::"):
-        await proofs.by_name("ada", PASSWORD, ip)
-        await proofs.of_asker(asker(ada, ip), PASSWORD)
+        await password_check.by_name("ada", PASSWORD, ip)
+        await password_check.of_asker(asker(ada, ip), PASSWORD)
 
 
 async def test_one_stranger_locks_nobody_out_anywhere_else(
-    proofs: PasswordCheck, ada: User
+    password_check: PasswordCheck, ada: User
 ) -> None:
-    assert await guessed(proofs, "ada", *["192.0.2.1"] * 50) == GUESSES.burst
-    await proofs.by_name("ada", PASSWORD, "192.0.2.2")
+    assert await guessed(password_check, "ada", *["192.0.2.1"] * 50) == GUESSES.burst
+    await password_check.by_name("ada", PASSWORD, "192.0.2.2")
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
 async def test_guesses_from_everywhere_are_bounded_whether_or_not_there_is_such_a_user(
-    proofs: PasswordCheck, node: FakeNode, ada: User, name: str
+    password_check: PasswordCheck, node: FakeNode, ada: User, name: str
 ) -> None:
     many = everywhere(2 * GUESSES_FROM_AFAR.burst)
-    assert await guessed(proofs, name, *many) == GUESSES_FROM_AFAR.burst
+    assert await guessed(password_check, name, *many) == GUESSES_FROM_AFAR.burst
     node.clock.advance(10_000)
-    assert await guessed(proofs, name, *many) == 10 * GUESSES_FROM_AFAR.per_s
+    assert await guessed(password_check, name, *many) == 10 * GUESSES_FROM_AFAR.per_s
 
 
 async def test_guesses_where_the_user_is_known_are_bounded_too(
-    proofs: PasswordCheck, ada: User
+    password_check: PasswordCheck, ada: User
 ) -> None:
-    await proofs.logged_in(ada, HOME)
-    assert await guessed(proofs, "ada", *[HOME] * 50) == GUESSES.burst
+    await password_check.logged_in(ada, HOME)
+    assert await guessed(password_check, "ada", *[HOME] * 50) == GUESSES.burst
     with pytest.raises(TooManyRequests):
-        await proofs.of_asker(asker(ada, HOME), PASSWORD)
+        await password_check.of_asker(asker(ada, HOME), PASSWORD)
 
 
-async def test_right_passwords_are_no_guesses(proofs: PasswordCheck, ada: User) -> None:
+async def test_right_passwords_are_no_guesses(password_check: PasswordCheck, ada: User) -> None:
     for _ in range(GUESSES_FROM_AFAR.burst + 1):
-        await proofs.by_name("ada", PASSWORD, HOME)
+        await password_check.by_name("ada", PASSWORD, HOME)
 
 
 async def test_a_restart_locks_nobody_out(
-    proofs: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
+    password_check: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
-    await proofs.logged_in(ada, HOME)
+    await password_check.logged_in(ada, HOME)
     again = PasswordCheck(
         ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock)), passwords
     )
@@ -121,19 +123,19 @@ async def test_a_restart_locks_nobody_out(
     await again.by_name("ada", PASSWORD, HOME)
 
 
-async def test_what_was_not_looked_at_was_no_guess(edge: ApiDeps, ada: User) -> None:
+async def test_what_was_not_looked_at_was_no_guess(deps: ApiDeps, ada: User) -> None:
     class Busy(Passwords):
         async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
             raise Overloaded
 
-    proofs = PasswordCheck(edge, Busy())
+    password_check = PasswordCheck(deps, Busy())
     for _ in range(GUESSES.burst + 1):
         with pytest.raises(Overloaded):
-            await proofs.by_name("ada", PASSWORD, HOME)
+            await password_check.by_name("ada", PASSWORD, HOME)
 
 
 async def test_hashes_are_queued_by_where_they_come_from(
-    edge: ApiDeps, node: FakeNode, ada: User
+    deps: ApiDeps, node: FakeNode, ada: User
 ) -> None:
     asked: list[Requester] = []
 
@@ -146,30 +148,30 @@ async def test_hashes_are_queued_by_where_they_come_from(
             asked.append(by)
             return True
 
-    proofs = PasswordCheck(edge, Recording())
+    password_check = PasswordCheck(deps, Recording())
     await node.store.networks.add(ada.id, network(HOME))
     office = network(OFFICE)
     for ip, where in ((HOME, Requester(HOME, known=True)), (OFFICE, Requester(office))):
-        await proofs.by_name("ada", PASSWORD, ip)
-        await proofs.of_asker(asker(ada, ip), PASSWORD)
-        await proofs.hashed(asker(ada, ip), PASSWORD)
+        await password_check.by_name("ada", PASSWORD, ip)
+        await password_check.of_asker(asker(ada, ip), PASSWORD)
+        await password_check.hashed(asker(ada, ip), PASSWORD)
         assert asked == [where] * 3
         asked.clear()
     with pytest.raises(LoginInvalid):
-        await proofs.by_name("nobody", PASSWORD, HOME)
-    await proofs.hashed(RequestContext(None, None, {}, HOME), PASSWORD)  # type: ignore[arg-type]
+        await password_check.by_name("nobody", PASSWORD, HOME)
+    await password_check.hashed(RequestContext(None, None, {}, HOME), PASSWORD)  # type: ignore[arg-type]
     assert asked == [Requester(HOME)] * 2
 
 
 async def test_a_user_that_has_another_name_by_now_is_not_taken_for_its_successor(
-    proofs: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
+    password_check: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
     await node.store.users.update(ada.id, username="lovelace")
     await node.store.users.create(
         username="ada", displayname="Eve", password_hash=await passwords.hash("eve's"), email=None
     )
     with pytest.raises(LoginInvalid):
-        await proofs.of_asker(asker(ada, HOME), "eve's")
+        await password_check.of_asker(asker(ada, HOME), "eve's")
 
 
 @pytest.mark.parametrize("path", ["/api/auth/login", "/auth/login"])

@@ -27,8 +27,8 @@ UNKNOWN = {"Authorization": "Bearer ua_" + "x" * 43}
 @pytest.fixture
 def operations(app: ReiletaApp, node: FakeNode, passwords: Passwords) -> tuple[Operation, ...]:
     """Every endpoint of S but its WebSockets."""
-    edge = ApiDeps(node, app.auth, app.limits)
-    nouns = (token_routes(edge, passwords), session_routes(edge), resource_routes(edge))
+    deps = ApiDeps(node, app.auth, app.limits)
+    nouns = (token_routes(deps, passwords), session_routes(deps), resource_routes(deps))
     declared = tuple(one for routes in nouns for one in routes.operations)
     served = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith(SESSION_PATHS)}
     assert {one.path for one in declared} == served

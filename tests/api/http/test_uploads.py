@@ -1,4 +1,4 @@
-"""Files out of bodies: forms cut at every byte, and places for so many. See also test_assets."""
+"""Files out of bodies: forms cut at every byte, and slots for so many. See also test_assets."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ async def test_a_form_has_room_beside_its_file_and_no_more() -> None:
 
 
 def taken(
-    places: UploadSlots, stack: ExitStack, users: Iterable[str], ips: Iterable[str] = ("::1",)
+    slots: UploadSlots, stack: ExitStack, users: Iterable[str], ips: Iterable[str] = ("::1",)
 ) -> int:
-    """All the places that these users get at these addresses, asking by turns; how many."""
+    """All the slots that these users get at these addresses, asking by turns; how many."""
     askers = list(product(users, ips))
     before = 0
     got = -1
@@ -110,7 +110,7 @@ def taken(
         before, got = max(got, 0), max(got, 0)
         for user, ip in askers:
             with suppress(Overloaded):
-                stack.enter_context(places.place(user, ip))
+                stack.enter_context(slots.slot(user, ip))
                 got += 1
     return got
 
@@ -124,13 +124,13 @@ def addresses(number: int) -> list[str]:
 
 
 def test_places_are_taken_and_given_back() -> None:
-    places = UploadSlots()
+    slots = UploadSlots()
     for _ in range(2):
         with ExitStack() as stack:
-            assert taken(places, stack, ["ada"]) == AT_ONCE // (FREE_FOR_USER + 1) + 1
+            assert taken(slots, stack, ["ada"]) == AT_ONCE // (FREE_FOR_USER + 1) + 1
             with pytest.raises(Overloaded):
-                stack.enter_context(places.place("ada", "::2"))
-        with pytest.raises(KeyError), places.place("eve", "::1"):
+                stack.enter_context(slots.slot("ada", "::2"))
+        with pytest.raises(KeyError), slots.slot("eve", "::1"):
             raise KeyError
 
 
@@ -144,20 +144,20 @@ def test_no_user_and_no_address_has_more_than_its_share() -> None:
 
 @pytest.mark.parametrize(("users", "ips"), [(8, 1), (8, 8), (100, 1), (20, 20), (40, 5), (5, 40)])
 def test_those_who_take_all_they_can_leave_places_for_others(users: int, ips: int) -> None:
-    places = UploadSlots()
+    slots = UploadSlots()
     with ExitStack() as stack:
-        taken(places, stack, names(users), addresses(ips))
+        taken(slots, stack, names(users), addresses(ips))
         for one in range(8):
-            stack.enter_context(places.place(f"newcomer {one}", f"203.0.113.{one}"))
+            stack.enter_context(slots.slot(f"newcomer {one}", f"203.0.113.{one}"))
 
 
 def test_all_places_are_never_more_than_there_are() -> None:
     with ExitStack() as stack:
         everyone = zip(names(250), addresses(250), strict=True)
-        places = UploadSlots(at_once=16)
+        slots = UploadSlots(at_once=16)
         got = 0
         for user, ip in everyone:
             with suppress(Overloaded):
-                stack.enter_context(places.place(user, ip))
+                stack.enter_context(slots.slot(user, ip))
                 got += 1
         assert got == 16

@@ -236,7 +236,7 @@ async def test_who_waits_for_100_continue_and_goes_is_no_failure() -> None:
         async with Raw.to(port) as client:
             await client.send(post(b"", b"Expect: 100-continue", length=3))
             await settled(lambda: app.under_way == 1)
-            server._hangups.remove(next(iter(server._hangups._tell)))
+            server._hangups.remove(next(iter(server._hangups._callbacks)))
             abandon(client)
         go_on.set()
         await settled(lambda: not len(server.admission))

@@ -173,7 +173,7 @@ async def test_reads_say_which_headers_they_heed(app: ReiletaApp, document: Json
     assert heeded.pop("/api/worlds/{ref}/thumbnail") == ["If-None-Match"]
     assert heeded.pop("/api/users/{ref}/thumbnail") == ["If-None-Match"]
     assert heeded.pop("/api/users/{ref}/banner") == ["If-None-Match"]
-    tagged = {PARAMETER.sub(r"{\1}", one.path) for one in app.operations if one.shows is not None}
+    tagged = {PARAMETER.sub(r"{\1}", one.path) for one in app.operations if one.cached is not None}
     assert {path for path, headers in heeded.items() if headers} == tagged
     for path in tagged:
         assert heeded[path] == ["If-None-Match"]

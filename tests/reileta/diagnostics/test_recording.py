@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_is_read_up_to_its_last_whole_record(size: int) -> N
     assert len(records) == sum(end <= size for end in whole) - 1
     assert (damage is None) == (size in whole)
     if damage is not None:
-        assert damage.startswith("the last record is cut, at byte ")
+        assert damage.startswith("the last record is truncated, at byte ")
         assert int(damage.split()[-1]) in whole
 
 
@@ -76,23 +76,23 @@ def test_a_byte_that_changed_is_noticed(place: int, change: int) -> None:
 def test_a_length_that_no_record_has_is_damage(length: int) -> None:
     records, damage = read(MAGIC + length.to_bytes(4, "little") + bytes(1000))
     assert records == []
-    assert damage == f"it is damaged, from byte {len(MAGIC)} on"
+    assert damage == f"it is damaged from byte {len(MAGIC)} on"
 
 
 def test_a_record_of_an_unknown_kind_is_damage() -> None:
     body = b"\x91\xa4what"
     data = len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little") + body
-    assert read(MAGIC + data) == ([], f"it is damaged, from byte {len(MAGIC)} on")
+    assert read(MAGIC + data) == ([], f"it is damaged from byte {len(MAGIC)} on")
 
 
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"reileta recording", b"\x00" * 100_000])
 def test_what_is_no_recording_is_refused(data: bytes) -> None:
-    with pytest.raises(NotARecording, match="this is no recording"):
+    with pytest.raises(NotARecording, match="this is not a recording"):
         Reader(io.BytesIO(data))
 
 
 def test_another_version_is_refused_by_its_number() -> None:
-    with pytest.raises(NotARecording, match="of version 2; this Reileta reads version 1"):
+    with pytest.raises(NotARecording, match="has version 2; this Reileta reads version 1"):
         Reader(io.BytesIO(b"reileta recording 2\n" + DATA[len(MAGIC) :]))
 
 

@@ -184,7 +184,7 @@ def test_two_processes_say_the_same_whatever_order_their_sets_have() -> None:
         for seed in (1, 2, 3)
     }
     assert len(said) == 1
-    assert b"the replay came out as it did then" in said.pop()
+    assert b"the replay matches the recording" in said.pop()
 
 
 def test_a_crash_of_the_rules_happens_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,16 +215,16 @@ def test_what_comes_out_otherwise_is_told() -> None:
     calls = [call for step in replay.steps() for call in step.calls]
     differs = [call.differs for call in calls]
     assert differs[:2] == [None, None]
-    assert differs[2] == "it did then, and raised InstanceFull now"
+    assert differs[2] == "it succeeded in the recording and raised InstanceFull in the replay"
     assert isinstance(calls[3].error, InstanceFull)
     assert differs[3] is None
-    assert differs[4] == "it made fewer players than then"
-    assert differs[5] == "it did then, and raised LookupError now"
-    assert differs[6] == "there is no such rule in this version"
+    assert differs[4] == "it made fewer players than in the recording"
+    assert differs[5] == "it succeeded in the recording and raised LookupError in the replay"
+    assert differs[6] == "this version has no such rule"
     assert calls[6].arguments == {"#0": 1, "how": "well"}
     assert differs[7] is not None
     assert differs[8] is not None
-    assert differs[7].startswith("its arguments do not fit this version")
+    assert differs[7].startswith("its arguments do not match this version")
     assert differs[9] is not None
     assert replay.differing == 7
     assert replay.as_recorded is False

@@ -12,7 +12,7 @@ from reileta.errors import ReiletaError
 from tests.reileta.recordings import BEGAN, Memory, taped
 from tests.reileta.rooms import user, visitor
 
-BEGIN = "i_1, from 2026-09-21T14:13:20.000Z on, recorded by reileta 0.1.0"
+BEGIN = "i_1, from 2026-09-21T14:13:20.000Z, recorded by reileta 0.1.0"
 
 
 def told(tape: Memory, *, steps: bool = True) -> list[str]:
@@ -59,9 +59,7 @@ def test_each_step_says_what_came_and_what_it_did() -> None:
     assert lines[spoken + 2] == "        goes to everyone else"
     assert lines[spoken + 4] == "        is dropped: what is kept is newer"
     assert lines[spoken + 6] == '        goes to ["p_2"]'
-    assert lines[lines.index("#5 +0.021 s Watch, message 45") + 1] == (
-        "    asks nothing of the rules"
-    )
+    assert lines[lines.index("#5 +0.021 s Watch, message 45") + 1] == ("    calls no rule")
 
 
 def test_without_steps_only_the_end_is_told() -> None:
@@ -69,12 +67,12 @@ def test_without_steps_only_the_end_is_told() -> None:
     assert lines[:6] == [
         BEGIN,
         "",
-        "5 messages, 7 calls of the rules, 1 of them refused",
+        "5 messages, 7 calls of rules, 1 of them refused",
         "+1.000 s: the instance stopped in order",
-        "the replay came out as it did then",
+        "the replay matches the recording",
         "",
     ]
-    assert lines[6] == "the instance at the end"
+    assert lines[6] == "final state of the instance"
     assert "    players: 2" in lines
     assert "    retained: 1" in lines
     assert f'    master: "{user(1)}"' in lines
@@ -87,7 +85,7 @@ def test_without_steps_only_the_end_is_told() -> None:
         ("crashed", "the instance crashed (Boom)"),
         ("overflow", "because the disk was too slow"),
         ("limit", "because the folder was full"),
-        ("unrecordable", "at a call that could not be written down"),
+        ("unrecordable", "at a call that could not be recorded"),
     ],
 )
 def test_how_a_recording_ends_is_told(reason: Reason, said: str) -> None:
@@ -96,13 +94,13 @@ def test_how_a_recording_ends_is_told(reason: Reason, said: str) -> None:
     tape.end(reason, error="Boom" if reason == "crashed" else None)
     lines = told(tape, steps=False)
     assert said in lines[3]
-    assert lines[4] == "every call came out as it did then; the state at the end was not recorded"
+    assert lines[4] == "every call matches the recording; the final state was not recorded"
 
 
 def test_a_recording_that_breaks_off_is_told() -> None:
     tape = Memory()
     taped(tape)
-    assert "the recording breaks off: the server runs still, or was killed" in told(tape)
+    assert "the recording has no end: the server is still running, or was killed" in told(tape)
     tape.data += b"\x01\x02"
     (line,) = (one for one in told(tape) if one.startswith("the file can't be read"))
     assert "the last record is cut" in line
@@ -113,19 +111,20 @@ def test_a_replay_that_differs_says_so() -> None:
     taped(tape)
     tape.called("tick", (BEGAN,), {}, (), "InstanceFull")
     lines = told(tape)
-    assert "        differs from the recording: it raised InstanceFull then, and did now" in lines
-    assert "the replay differs in 1 call: see --steps" in lines
+    difference = "it raised InstanceFull in the recording and succeeded in the replay"
+    assert f"        differs from the recording: {difference}" in lines
+    assert "1 call did not match the recording: see --steps" in lines
     other = Memory()
     taped(other)
     other.end(state=b"")
-    assert "the replay differs: the calls agree, but the state at the end does not" in told(other)
+    assert "every call matches the recording, but the final state does not" in told(other)
 
 
 def test_a_recording_without_an_instance() -> None:
     data = MAGIC + encode(Opened("i_1", 10**18, "0.1.0"))
     lines = list(report(Replay(io.BytesIO(data))))
-    assert lines[0] == "i_1, from 1000000000000000000 ms on, recorded by reileta 0.1.0"
-    assert lines[-1] == "the recording ends before there was an instance"
+    assert lines[0] == "i_1, from 1000000000000000000 ms, recorded by reileta 0.1.0"
+    assert lines[-1] == "the recording ends before the instance was created"
 
 
 def test_what_players_wrote_can_forge_no_line() -> None:

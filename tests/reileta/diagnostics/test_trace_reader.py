@@ -95,7 +95,7 @@ def test_a_request_is_where_its_trace_begins() -> None:
 
 def test_a_trace_without_its_beginning_still_has_a_tree() -> None:
     root = tree(find(log(received(7, "hub", "Publish", 500, cause=3)), TRACE).events)
-    assert shape(root) == ("server a beginning that was not logged", ["hub Publish"])
+    assert shape(root) == ("server unlogged start", ["hub Publish"])
     assert root.begins_us == root.caused[0].sent_us
 
 
@@ -118,7 +118,7 @@ def test_other_events_stand_with_their_message_or_at_the_beginning() -> None:
         line("frames.sent", 300, socket=4, frames=1, sockets=1),
     ]
     assert shape(tree(find(log(*lines), TRACE).events)) == (
-        "server a beginning that was not logged",
+        "server unlogged start",
         [
             "server library.said",
             ("instance/i_1 Tick", ["server instance.ended"]),

@@ -74,7 +74,9 @@ def test_frames_of_a_shared_write_say_so() -> None:
         received(5, "instance/i_1", "SendData", 200),
         line("frames.sent", 210, message=5, actor="instance/i_1", frames=1, sockets=1, drain=7),
     ]
-    assert drawn(*lines)[5].endswith("1 frame to 1 socket, with 6 other messages' in one write")
+    assert drawn(*lines)[5].endswith(
+        "1 frame to 1 socket, with those of 6 other messages in one write"
+    )
 
 
 def test_branches_go_on_beside_what_they_cause() -> None:
@@ -115,7 +117,10 @@ def test_a_chain_of_any_length_is_drawn() -> None:
     ("found", "said"),
     [
         (Found(), "the log is empty"),
-        (Found(lines=5, foreign=5), "this is no JSON log: serve with --log-format json"),
+        (
+            Found(lines=5, foreign=5),
+            "this is not a JSON log: run the server with --log-format json",
+        ),
         (Found(lines=5, foreign=1), f"no event of trace {TRACE} in 5 lines: "),
     ],
 )
@@ -126,7 +131,7 @@ def test_why_there_is_nothing(found: Found, said: str) -> None:
 def test_what_was_not_read_is_remarked() -> None:
     assert list(remarks(Found(lines=5))) == []
     assert list(remarks(Found(lines=5, foreign=2, cut=True, left_off=3))) == [
-        "2 of 5 lines are no JSON, and were passed over",
-        "the last line is cut off, and was passed over",
-        "3 events were left off: there are too many",
+        "2 of 5 lines are not JSON; skipped",
+        "the last line is truncated; skipped",
+        "3 events are not shown: there are too many",
     ]

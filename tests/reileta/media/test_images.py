@@ -185,19 +185,19 @@ def test_a_file_over_the_limit_is_refused() -> None:
 
 def test_a_file_of_too_many_chunks_is_refused() -> None:
     data = SIGNATURE + header() + chunk(b"tEXt") * LIMIT_CHUNKS + PIXELS + chunk(b"IEND")
-    assert refusal(data) == f"must be of at most {LIMIT_CHUNKS} chunks"
+    assert refusal(data) == f"must have at most {LIMIT_CHUNKS} chunks"
 
 
 @pytest.mark.parametrize("size", range(len(SIGNATURE), len(SMALL)))
 def test_a_file_that_is_cut_off_is_refused(size: int) -> None:
-    assert refusal(SMALL[:size]) == "is cut off"
+    assert refusal(SMALL[:size]) == "is truncated"
 
 
 def test_a_file_whose_pixels_are_cut_off_is_refused() -> None:
     whole = zlib.compress(b"\x00" + bytes(range(200)) + b"\x00" + bytes(range(200)), level=0)
     data = SIGNATURE + header(200, 2) + chunk(b"IDAT", whole[:250]) + chunk(b"IEND")
-    assert refusal(data) == "is no whole PNG"
-    assert refusal(SIGNATURE + header() + chunk(b"IEND")) == "is no whole PNG"
+    assert refusal(data) == "is not a complete PNG"
+    assert refusal(SIGNATURE + header() + chunk(b"IEND")) == "is not a complete PNG"
 
 
 @pytest.mark.parametrize(
@@ -215,17 +215,17 @@ def test_a_file_whose_pixels_are_cut_off_is_refused() -> None:
     ],
 )
 def test_what_is_no_whole_png_is_refused(data: bytes) -> None:
-    assert refusal(SIGNATURE + data + chunk(b"IEND")) == "is no whole PNG"
+    assert refusal(SIGNATURE + data + chunk(b"IEND")) == "is not a complete PNG"
 
 
 def test_a_wrong_checksum_is_refused() -> None:
     at = SMALL.index(b"IDAT") + 6
     data = SMALL[:at] + bytes([SMALL[at] ^ 1]) + SMALL[at + 1 :]
-    assert refusal(data) == "is harmed: a checksum is wrong"
+    assert refusal(data) == "is corrupt: checksum mismatch"
 
 
 def test_a_chunk_longer_than_the_file_is_refused() -> None:
-    assert refusal(SIGNATURE + header() + b"\xff\xff\xff\xffIDAT" + bytes(40)) == "is cut off"
+    assert refusal(SIGNATURE + header() + b"\xff\xff\xff\xffIDAT" + bytes(40)) == "is truncated"
 
 
 @given(data=st.data())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from reileta import __version__
 from reileta.observability.metrics import Exposition, Histogram, Metrics
+from tests.test_house import ROOT
 
 
 @dataclass
@@ -50,13 +52,19 @@ def test_every_plain_counter_is_shown() -> None:
 def test_histograms_are_shown() -> None:
     metrics = Metrics()
     metrics.drain_size.observe(3)
-    metrics.mailbox_depth.observe(1)
     metrics.mailbox_wait.observe(0.002)
     shown = samples(metrics)
     assert shown["reileta_drain_messages_bucket", (("le", "4.0"),)] == 1
     assert shown["reileta_drain_messages_bucket", (("le", "2.0"),)] == 0
-    assert shown["reileta_mailbox_depth_messages_count", ()] == 1
     assert shown["reileta_mailbox_wait_seconds_sum", ()] == 0.002
+
+
+def test_the_depth_of_mailboxes_is_that_of_the_moment_somebody_asks() -> None:
+    metrics, depths = Metrics(), {"hub": 3}
+    metrics.mailbox_depths = lambda: depths
+    assert samples(metrics)["reileta_mailbox_depth_messages", (("kind", "hub"),)] == 3
+    depths["hub"] = 0
+    assert samples(metrics)["reileta_mailbox_depth_messages", (("kind", "hub"),)] == 0
 
 
 def test_http_is_counted_by_route_and_status() -> None:
@@ -79,3 +87,11 @@ def test_the_database_and_the_process_are_shown() -> None:
     assert shown["reileta_database_available", ()] == 1
     assert shown["reileta_info", (("version", __version__),)] == 1
     assert shown["process_resident_memory_bytes", ()] > 0
+
+
+def test_the_metrics_that_the_docs_alert_on_are_exported() -> None:
+    metrics = Metrics()
+    metrics.mailbox_depths = lambda: {"hub": 0}
+    named = set(re.findall(r"reileta_\w+(?=[\[ `{])", (ROOT / "docs/operating.md").read_text()))
+    assert "reileta_mailbox_depth_messages" in named
+    assert named - {name for name, _ in samples(metrics)} == set()

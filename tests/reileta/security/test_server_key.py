@@ -69,7 +69,7 @@ def test_a_file_that_holds_no_such_key_is_left_alone(tmp_path: Path) -> None:
     )
     for content in (b"", b"rubbish", other):
         path.write_bytes(content)
-        with pytest.raises(StartupError, match="no unencrypted Ed25519 key"):
+        with pytest.raises(StartupError, match="not an unencrypted Ed25519 key"):
             load_or_create(path)
         assert path.read_bytes() == content
 

@@ -5,6 +5,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from reileta.startup import StartupError
 from reileta.store import Store, open_store
 from reileta.store.database import ConstraintBroken, Database, Queries, asyncio_loop
 from tests.conftest import ManualClock
+from tests.reileta.store.late_statements import late_statements
 
 
 @pytest.fixture
@@ -29,6 +31,15 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def ids(queries: Queries) -> list[int]:
     return [row["id"] for row in await queries.fetch("SELECT id FROM notes ORDER BY id")]
+
+
+async def sleeping(database: Database) -> bool:
+    """Whether a connection runs `pg_sleep`."""
+    running = await database.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' "
+        "AND state = 'active' AND datname = current_database()"
+    )
+    return bool(running)
 
 
 async def cut_all(database: Database) -> int:
@@ -133,21 +144,39 @@ async def test_a_cancelled_statement_is_stopped_and_harms_nobody(database: Datab
     for work in (sleep, sleep_in_transaction, sleep, sleep):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(work)
-            while not await database.value(
-                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' "
-                "AND state = 'active' AND datname = current_database()"
-            ):
+            while not await sleeping(database):
                 pass
             nursery.cancel_scope.cancel()
         async with database.transaction() as first, database.transaction() as second:
             assert await first.value("SELECT 1") == await second.value("SELECT 1")
-    assert (
-        await database.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' "
-            "AND state = 'active' AND datname = current_database()"
-        )
-        == 0
-    )
+    assert not await sleeping(database)
+
+
+async def test_a_statement_that_is_cancelled_before_the_server_has_read_it_is_stopped(
+    database: Database, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.database.CANCEL_S", 0.1)
+    sleep = "SELECT pg_sleep($1)"
+    async with late_statements(database_url, tmp_path) as (way, url), asyncio_loop() as loop:
+        late = Database(loop, url, connections=1)
+        await late.fetch(sleep, 0.0)  # later it is sent in one piece
+        way.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(late.fetch, sleep, 60.0)
+            await way.held.wait()
+            nursery.cancel_scope.cancel()
+        assert await late.value("SELECT 1") == 1
+        await late.close()
+    while await sleeping(database):
+        pass
+
+
+async def test_a_statement_that_takes_too_long_is_stopped(database: Database) -> None:
+    async with database.connection(statement_s=0.05) as connection:
+        with pytest.raises(DatabaseUnavailable):
+            await connection.fetch("SELECT pg_sleep(60)")
+    while await sleeping(database):
+        pass
 
 
 async def test_cancelling_at_any_moment_loses_no_connection(database: Database) -> None:

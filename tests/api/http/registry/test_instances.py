@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.http.registry.instances import made_name
+from api.http.registry.instances import generated_name
 from reileta.ids import is_instance_name
 from tests.api.clients import Client, Json
 from tests.api.fakes import ADDRESS, FakeNode, FakeOccupancy
@@ -71,17 +71,17 @@ async def test_a_made_name_that_is_taken_is_made_again(
     ada: Client, world: Json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(["first-name", "first-name", "first-name", "second-name"])
-    monkeypatch.setattr("api.http.registry.instances.made_name", lambda: next(names))
+    monkeypatch.setattr("api.http.registry.instances.generated_name", lambda: next(names))
     assert (await opened(ada, world))["name"] == "first-name"
     assert (await opened(ada, world))["name"] == "second-name"
-    monkeypatch.setattr("api.http.registry.instances.made_name", lambda: "first-name")
+    monkeypatch.setattr("api.http.registry.instances.generated_name", lambda: "first-name")
     answer = await ada.put("/api/instances", {"world": world["id"]})
     assert (answer.status, answer.code) == (409, 47)
 
 
 def test_made_names_are_names() -> None:
-    assert is_instance_name(made_name())
-    assert made_name() != made_name()
+    assert is_instance_name(generated_name())
+    assert generated_name() != generated_name()
 
 
 async def test_a_taken_name_is_a_conflict(ada: Client, world: Json) -> None:

@@ -187,7 +187,7 @@ async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nur
     for patch, reason in (
         ('{"a":[1,1e400]}', "payload.patch.a.1 must be within the range of a 64-bit float"),
         ('{"a":{"b":1,"b":1}}', "payload.patch.a.b must not be given twice"),
-        ('{"a":"\\ud800"}', "payload.patch.a must not hold half of a surrogate pair"),
+        ('{"a":"\\ud800"}', "payload.patch.a must not contain a lone surrogate"),
     ):
         talk = Talk(nursery)
         await talk.line.greet(principal())

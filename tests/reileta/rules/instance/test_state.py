@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from reileta.errors import InstanceNotFound
 from reileta.rules.instance.events import CandidateChanged, MasterChanged, QueueChanged
+from reileta.rules.instance.state import InstanceLimits
+from reileta.settings import Settings
 from tests.reileta.rooms import filled, room, states, user, visitor
 
 
@@ -104,3 +106,28 @@ def test_a_closed_instance_is_not_found() -> None:
     assert instance.next_deadline() is None
     assert instance.ended(0)
     assert instance.tick(10**9) == []
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    limits = InstanceLimits.from_settings(
+        Settings(
+            seat_grace_s=1.5,
+            hold_s=2,
+            queue_grace_s=3,
+            empty_instance_s=4,
+            retained_keys_per_player=5,
+            retained_bytes_per_player=6000,
+            candidates_per_instance=7,
+            seats_per_user=8,
+        )
+    )
+    assert (limits.grace_ms, limits.hold_ms) == (1500, 2000)
+    assert (limits.queue_grace_ms, limits.empty_ms) == (3000, 4000)
+    assert (limits.retained_keys, limits.retained_bytes, limits.candidates) == (5, 6000, 7)
+    assert limits.seats_per_user == 8
+
+
+def test_the_settings_defaults_are_the_rules_defaults() -> None:
+    off = InstanceLimits.from_settings(Settings(rate_limits="off"))
+    assert off == InstanceLimits(seats_per_user=0)
+    assert InstanceLimits.from_settings(Settings()) == InstanceLimits(seats_per_user=4)

@@ -29,6 +29,7 @@ from reileta.rules.session.session import (
     StateChanged,
     StateEvent,
 )
+from reileta.settings import Settings
 
 HELD = Held(Resource(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60)
 TOKEN, OTHER = b"one", b"two"
@@ -237,3 +238,9 @@ def test_a_resource_that_another_server_keeps_is_asked_for_later() -> None:
     assert one.next_deadline() == 100
     assert one.held == replace(HELD, until=100)
     assert one.tick(100) == [AbsenceTimedOut(replace(HELD, until=100))]
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    assert SessionLimits.from_settings(Settings()) == SessionLimits()
+    limits = SessionLimits.from_settings(Settings(away_s=1.5, ack_timeout_ms=200))
+    assert (limits.away_ms, limits.ack_timeout_ms) == (1500, 200)

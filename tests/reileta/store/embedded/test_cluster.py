@@ -107,7 +107,7 @@ def test_a_long_path_has_its_socket_elsewhere(data_folder: Path) -> None:
 def test_a_socket_folder_that_is_anothers_is_refused(cluster: Cluster, data_folder: Path) -> None:
     (data_folder / "elsewhere").mkdir()
     cluster.socket_folder.symlink_to(data_folder / "elsewhere")
-    with pytest.raises(StartupError, match="belongs to somebody else"):
+    with pytest.raises(StartupError, match="belongs to another account"):
         cluster.start()
 
 
@@ -201,7 +201,7 @@ def test_a_folder_with_something_else_in_it_is_refused_unharmed(
 ) -> None:
     (data_folder / "postgres").mkdir()
     (data_folder / "postgres" / "thesis.txt").write_text("mine")
-    with pytest.raises(StartupError, match="is no PostgreSQL cluster"):
+    with pytest.raises(StartupError, match="not a PostgreSQL cluster"):
         cluster.start()
     assert (data_folder / "postgres" / "thesis.txt").read_text() == "mine"
 
