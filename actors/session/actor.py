@@ -30,6 +30,7 @@ from actors.runtime.actor import Actor
 from actors.runtime.ask import NESTED_ASK_TIMEOUT_S, ask_timeout
 from actors.runtime.errors import AskTimedOut
 from actors.runtime.timers import Timer
+from actors.session.config import SessionDeps
 from actors.session.messages import (
     AcquireResource,
     Attach,
@@ -51,15 +52,13 @@ from actors.session.messages import (
     UserChanged,
     WriteResource,
 )
-from actors.session.recovery import (
-    JoinedInstance,
-    SessionConfig,
-    SessionRecovery,
+from actors.session.presence import (
     notify_candidacies,
-    release_socket,
-    status_update,
-    tell_rank,
+    notify_joined_of_admin,
+    publish_status,
+    socket_closed,
 )
+from actors.session.recovery import JoinedInstance, SessionRecovery
 from actors.session.state_sync import SessionCallbacks, StateSync
 from reileta.errors import (
     CredentialInvalid,
@@ -67,12 +66,10 @@ from reileta.errors import (
     InstanceNotFound,
     NotAllowed,
     NotInInstance,
-    Overloaded,
     ReiletaError,
     SessionNotFound,
 )
 from reileta.ids import at, is_instance_name
-from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
@@ -95,19 +92,19 @@ class IdentityView(Struct):
 class SessionActor(Actor[SessionMessage]):
     """One session, of which at least one socket is open, or was a moment ago."""
 
-    def __init__(self, id_: str, presence: SessionRecovery, around: SessionConfig) -> None:
+    def __init__(self, id_: str, recovery: SessionRecovery, deps: SessionDeps) -> None:
         self._id = id_
-        self._presence = presence
-        self._around = around
+        self._recovery = recovery
+        self._deps = deps
         self._idle: Timer | None = None
         self._opening: set[Sink] = set()
 
     async def on_start(self) -> None:
         self._state_sync = StateSync(
             SessionCallbacks(
-                self._id, lambda: self._presence.user, self._players, self._hang_up, self._over
+                self._id, lambda: self._recovery.user, self._players, self._hang_up, self._over
             ),
-            self._around.keeping,
+            self._deps,
             self.context,
         )
         self._rest_if_idle()  # who had it started may be gone before it said anything
@@ -142,14 +139,14 @@ class SessionActor(Actor[SessionMessage]):
             case SeatLost():
                 self._seat_lost(message)
             case UserChanged():
-                ranked = self._presence.user.admin != message.user.admin
-                self._presence.user = message.user
-                self._presence.profile = message.profile
+                ranked = self._recovery.user.admin != message.user.admin
+                self._recovery.user = message.user
+                self._recovery.profile = message.profile
                 if ranked:
-                    tell_rank(self._presence, self._around)
+                    notify_joined_of_admin(self._recovery, self._deps)
                 viewer = self._viewer()
                 for sink in self._players():
-                    self._around.hub.signal(AddSocket(sink, viewer))
+                    self._deps.hub.signal(AddSocket(sink, viewer))
             case TokenKilled():
                 self._state_sync.kill(message.token_hash)
                 self._close_sockets(lambda token: token == message.token_hash)
@@ -166,7 +163,7 @@ class SessionActor(Actor[SessionMessage]):
 
     def post_mortem(self, error: Exception) -> dict[str, object]:
         """What they are owed is lost with the incarnation: they are to come back and look."""
-        for line in self._presence.lines:
+        for line in self._recovery.session_sockets:
             line.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
         return {}
 
@@ -184,62 +181,62 @@ class SessionActor(Actor[SessionMessage]):
             self._ensure_good(message.token_hash)
 
         def opened() -> None:
-            self._presence.lines.add(line)
+            self._recovery.session_sockets.add(line)
             self._welcome(line, message.token_hash)
 
         self._state_sync.open(message, ensure_wanted, opened)
 
     def _ensure_good(self, token: bytes) -> None:
         """Raises CredentialInvalid if the token or the session has ended."""
-        if token in self._around.revoked or self._id in self._around.revoked:
+        if token in self._deps.revocations or self._id in self._deps.revocations:
             raise CredentialInvalid
 
     def _welcome(self, sink: Sink, token: bytes) -> None:
         """A new socket counts from here on."""
-        self._presence.sockets[sink] = token
-        if self._around.directory.opened(self._presence.user.id, sink):
-            self._publish()
-            notify_candidacies(self._presence.user, self._around, present=True)
+        self._recovery.sockets[sink] = token
+        if self._deps.directory.opened(self._recovery.user.id, sink):
+            publish_status(self._id, self._recovery, self._deps)
+            notify_candidacies(self._recovery.user, self._deps, online=True)
 
     def _players(self) -> dict[Sink, bytes]:
         """The sockets of `/api/ws`, with their tokens."""
-        lines = self._presence.lines
-        return {sink: one for sink, one in self._presence.sockets.items() if sink not in lines}
+        lines = self._recovery.session_sockets
+        return {sink: one for sink, one in self._recovery.sockets.items() if sink not in lines}
 
     def _hang_up(self, token: bytes) -> None:
         self._close_sockets(lambda one: one == token)
 
     def _over(self) -> None:
         """The store says that the session has ended."""
-        self._around.revoked.add(self._id)
+        self._deps.revocations.add(self._id)
         self._end()
 
     def _attach(self, message: Attach) -> None:
         self._ensure_good(message.token_hash)
-        sockets = self._presence.sockets
+        sockets = self._recovery.sockets
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:
-            first = self._around.directory.opened(self._presence.user.id, message.sink)
+            first = self._deps.directory.opened(self._recovery.user.id, message.sink)
             self._introduce(message)
-            self._around.hub.signal(AddSocket(message.sink, self._viewer()))
+            self._deps.hub.signal(AddSocket(message.sink, self._viewer()))
             self._state_sync.came(message.sink, message.token_hash)
             if first:
-                self._publish()
-                notify_candidacies(self._presence.user, self._around, present=True)
+                publish_status(self._id, self._recovery, self._deps)
+                notify_candidacies(self._recovery.user, self._deps, online=True)
         else:
             self._introduce(message)
         message.reply(None)
 
     def _introduce(self, message: Attach) -> None:
         """Tells a socket whom it speaks for, before it is told anything else."""
-        user = self._presence.user
+        user = self._recovery.user
         view = registry.user_me_view(
             user,
             user.status,
-            self._around.address,
-            secure=self._around.secure,
-            profile=self._presence.profile,
+            self._deps.address,
+            secure=self._deps.secure,
+            profile=self._recovery.profile,
         )
         identity = encode(IdentityView(view, self._id))
         if message.state is not None:
@@ -249,25 +246,25 @@ class SessionActor(Actor[SessionMessage]):
 
     def _detach(self, sink: Sink) -> None:
         self._opening.discard(sink)
-        self._presence.lines.discard(sink)
+        self._recovery.session_sockets.discard(sink)
         self._state_sync.gone(sink)
-        if self._presence.sockets.pop(sink, None) is None:
+        if self._recovery.sockets.pop(sink, None) is None:
             return
-        if release_socket(self._id, self._presence, sink, self._around):
-            self._publish()
+        if socket_closed(self._id, self._recovery, sink, self._deps):
+            publish_status(self._id, self._recovery, self._deps)
         self._rest_if_idle()
 
     def _close_sockets(self, chosen: Callable[[bytes], bool]) -> None:
-        for sink, token in list(self._presence.sockets.items()):
+        for sink, token in list(self._recovery.sockets.items()):
             if chosen(token):
-                if sink not in self._presence.lines:  # which say so themselves
+                if sink not in self._recovery.session_sockets:  # which say so themselves
                     sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
                 sink.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
                 self._detach(sink)
 
     @property
     def _busy(self) -> bool:
-        return bool(self._presence.sockets or self._presence.joined_instances)
+        return bool(self._recovery.sockets or self._recovery.joined_instances)
 
     def _rest_if_idle(self) -> None:
         if not self._busy:
@@ -278,18 +275,18 @@ class SessionActor(Actor[SessionMessage]):
     def _end(self) -> None:
         self._state_sync.end()
         self._close_sockets(lambda _: True)
-        for place in self._presence.joined_instances.values():
+        for place in self._recovery.joined_instances.values():
             place.instance.signal(MemberSessionEnded(self._id))
-        self._presence.joined_instances.clear()
+        self._recovery.joined_instances.clear()
         self.context.ref.drain()
 
     # Players -----------------------------------------------------------------------------------
 
     async def _join(self, message: Join) -> str:
-        if message.sink not in self._presence.sockets:
+        if message.sink not in self._recovery.sockets:
             raise NotInInstance  # the socket went while this waited
-        instance_id, ref = await self._around.instance(message.instance, self._visitor())
-        joined_instances = self._presence.joined_instances
+        instance_id, ref = await self._deps.instances.live(message.instance, self._visitor())
+        joined_instances = self._recovery.joined_instances
         before = joined_instances.get(instance_id)
         # Before it is asked: should this crash, the player may be there all the same.
         joined_instances[instance_id] = JoinedInstance(ref)
@@ -316,9 +313,9 @@ class SessionActor(Actor[SessionMessage]):
         comes in all the same."""
         friends: frozenset[str] = frozenset()
         away: DatabaseUnavailable | None = None
-        if not known and self._around.directory.occupancy(instance_id).by_friends:
+        if not known and self._deps.directory.occupancy(instance_id).by_friends:
             try:
-                friends = await self._around.friends(self._presence.user)
+                friends = await self._deps.friends(self._recovery.user)
             except DatabaseUnavailable as error:
                 away = error
         visitor = self._visitor(friends)
@@ -328,11 +325,11 @@ class SessionActor(Actor[SessionMessage]):
             raise away or NotAllowed from None
 
     async def _leave(self, message: Leave) -> None:
-        joined_instances = self._presence.joined_instances
+        joined_instances = self._recovery.joined_instances
         place = joined_instances.get(message.instance)
         if place is None and is_instance_name(message.instance):
             with suppress(InstanceNotFound):
-                found = await self._around.instance(message.instance, self._visitor())
+                found = await self._deps.instances.live(message.instance, self._visitor())
                 place = joined_instances.get(found[0])
         if place is None:
             raise NotInInstance
@@ -341,16 +338,16 @@ class SessionActor(Actor[SessionMessage]):
 
     def _seat_lost(self, message: SeatLost) -> None:
         """The news may be older than the session's return as another player."""
-        place = self._presence.joined_instances.get(message.instance)
+        place = self._recovery.joined_instances.get(message.instance)
         if place is not None and place.player in (None, message.player):
-            del self._presence.joined_instances[message.instance]
+            del self._recovery.joined_instances[message.instance]
             self._rest_if_idle()
 
     def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
-        user = self._presence.user
+        user = self._recovery.user
         return Visitor(
             session=self._id,
-            user=at(user.id, self._around.address),
+            user=at(user.id, self._deps.address),
             displayname=user.displayname,
             admin=user.admin,
             friends=friends,
@@ -359,12 +356,5 @@ class SessionActor(Actor[SessionMessage]):
     # Presence ----------------------------------------------------------------------------------
 
     def _viewer(self) -> Viewer:
-        user = self._presence.user
-        return Viewer(user.id, user.admin, self._presence.profile.friends)
-
-    def _publish(self) -> None:
-        """Tells those who watch the user that its status is another."""
-        try:
-            self._around.hub.tell(status_update(self._presence, self._around))
-        except Overloaded:
-            _log.warning(log_events.HUB_FULL, session=self._id)
+        user = self._recovery.user
+        return Viewer(user.id, user.admin, self._recovery.profile.friends)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias, assert_never
 
 import outcome
 
+from actors.session.config import SessionDeps
 from actors.session.messages import (
     AcquireResource,
     DeleteResource,
@@ -22,7 +23,6 @@ from actors.session.messages import (
     WriteResource,
 )
 from reileta import records
-from reileta.clock import Clock
 from reileta.errors import (
     DatabaseUnavailable,
     Overloaded,
@@ -35,26 +35,9 @@ from reileta.errors import (
 )
 from reileta.protocol.views.session import held_view
 from reileta.rules.resource.resource import ResourceKey
-from reileta.rules.session.session import Happening, Session, SessionLimits
-from reileta.store import Store
+from reileta.rules.session.session import Happening, Session
 
 ERRANDS: Final = 64
-TEND_S: Final = 20.0
-"""How often a node says which sessions have a WebSocket at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseConfig:
-    """What the estates of a node share."""
-
-    store: Store
-    clock: Clock
-    limits: SessionLimits
-
-    def until(self, *, present: bool) -> int:
-        """Until when a session keeps its resource from now on."""
-        more = int(TEND_S * 1000) if present else 0
-        return self.clock.now_ms() + self.limits.away_ms + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +80,13 @@ class ResourceJobs:
     def __init__(
         self,
         rules: Session,
-        around: LeaseConfig,
+        deps: SessionDeps,
         pipe: Pipe,
         happened: Callable[[list[Happening]], None],
         owner: records.User | None,
     ) -> None:
         self._loaded = rules
-        self._around = around
+        self._deps = deps
         self._pipe = pipe
         self._happened = happened
         self._owner = owner
@@ -131,7 +114,7 @@ class ResourceJobs:
         """The resource that the session has, as its user may see it."""
         if held is None:
             return None
-        kind = self._around.store.resources.types.of(held.resource.type)
+        kind = self._deps.store.resources.types.of(held.resource.type)
         return held_view(held, kind, self._owner, user)
 
     def enqueue(self, job: Job) -> None:
@@ -148,7 +131,7 @@ class ResourceJobs:
 
     async def _carry_out(self, job: Job) -> _Done:
         """Does a job in the database; beside the actor, which does none other meanwhile."""
-        rules, store = self._loaded, self._around.store
+        rules, store = self._loaded, self._deps.store
         held, looked = rules.held, self._unsure
         if looked:
             held = await store.leases.of_session(rules.id)
@@ -176,10 +159,10 @@ class ResourceJobs:
         return _Done(answer, owner, looked, held, error)
 
     async def _ask_store(self, job: Job, held: records.Held | None) -> object:
-        rules, store = self._loaded, self._around.store
+        rules, store = self._loaded, self._deps.store
         match job:
             case AcquireResource(name=name, who=who):
-                until = self._around.until(present=rules.present)
+                until = self._deps.lease_until(present=rules.present)
                 return await store.leases.acquire(name, who, until=until)
             case ReleaseResource(name=name, who=who):
                 return await store.leases.release(name, who)
@@ -196,7 +179,9 @@ class ResourceJobs:
                     name, who, fence=_fence(held, name), if_version=job.if_version
                 )
             case RenewLease(present=present):
-                return await store.leases.keep(rules.id, until=self._around.until(present=present))
+                return await store.leases.keep(
+                    rules.id, until=self._deps.lease_until(present=present)
+                )
             case ExpireLease():
                 return await store.leases.lose(rules.id)
             case _:
@@ -269,7 +254,7 @@ class ResourceJobs:
             self._drop(rules, ResourceKey("", rules.held.resource.number))
 
     def _now(self) -> int:
-        return self._around.clock.now_ms()
+        return self._deps.clock.now_ms()
 
 
 def _same(one: records.Held, other: records.Held) -> bool:

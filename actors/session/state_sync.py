@@ -20,6 +20,7 @@ import outcome
 from actors.delivery.sink import SessionSink, Sink
 from actors.runtime.actor import Context
 from actors.runtime.timers import Timer
+from actors.session.config import SessionDeps
 from actors.session.messages import (
     DeadlineReached,
     Errand,
@@ -28,7 +29,7 @@ from actors.session.messages import (
     PatchState,
     SessionMessage,
 )
-from actors.session.resource_jobs import ExpireLease, Job, LeaseConfig, RenewLease, ResourceJobs
+from actors.session.resource_jobs import ExpireLease, Job, RenewLease, ResourceJobs
 from reileta import records
 from reileta.errors import CredentialInvalid, Overloaded, ReiletaError, SessionNotFound
 from reileta.protocol import session_frames
@@ -70,10 +71,10 @@ class StateSync:
     """One session's, for one incarnation of its actor."""
 
     def __init__(
-        self, owner: SessionCallbacks, around: LeaseConfig, context: Context[SessionMessage]
+        self, owner: SessionCallbacks, deps: SessionDeps, context: Context[SessionMessage]
     ) -> None:
         self._owner = owner
-        self._around = around
+        self._deps = deps
         self._context = context
         self._rules: Session | None = None
         self._waiting: list[tuple[Callable[[], None], Callable[[ReiletaError], object]]] | None
@@ -117,7 +118,7 @@ class StateSync:
                 rules.id, self._owner.user(), rules.state, self._shown(rules.held)
             ),
             "version": rules.version,
-            "ack_timeout_ms": self._around.limits.ack_timeout_ms,
+            "ack_timeout_ms": self._deps.limits.ack_timeout_ms,
         }
         self._tell([line], hello)
         message.reply(None)
@@ -187,7 +188,7 @@ class StateSync:
         save = None if rules.ended else rules.save()
         if save is not None:
             work = partial(
-                self._around.store.states.apply,
+                self._deps.store.states.apply,
                 rules.id,
                 base=save.base,
                 version=save.version,
@@ -210,7 +211,7 @@ class StateSync:
         if written:
             self._changed(rules.saved())
         else:
-            self._pipe(partial(self._around.store.states.load, rules.id), self._reloaded)
+            self._pipe(partial(self._deps.store.states.load, rules.id), self._reloaded)
 
     def _reloaded(self, result: outcome.Outcome[Any]) -> None:
         rules = self._loaded
@@ -294,7 +295,7 @@ class StateSync:
                 case AbsenceTimedOut():
                     self._enqueue(ExpireLease())
                 case AllTokensExpired():
-                    work = partial(self._around.store.sessions.expire, self._loaded.id)
+                    work = partial(self._deps.store.sessions.expire, self._loaded.id)
                     self._pipe(work, self._expired)
                 case Ended():
                     pass
@@ -346,7 +347,7 @@ class StateSync:
             self._pipe(self._load, self._load_done)
 
     async def _load(self) -> tuple[Session, records.User | None]:
-        store, id_ = self._around.store, self._owner.id
+        store, id_ = self._deps.store, self._owner.id
         state, version = await store.states.load(id_)
         held = await store.leases.of_session(id_)
         tokens = await store.tokens.of_session(id_)
@@ -358,7 +359,7 @@ class StateSync:
             version=version,
             held=held,
             tokens={token.id: max(token.access_expires, token.refresh_expires) for token in tokens},
-            limits=self._around.limits,
+            limits=self._deps.limits,
             now=self._now(),
         )
         return rules, owner
@@ -372,7 +373,7 @@ class StateSync:
                 refuse(error)
             return
         self._rules = rules
-        self._resource_jobs = ResourceJobs(rules, self._around, self._pipe, self._happened, owner)
+        self._resource_jobs = ResourceJobs(rules, self._deps, self._pipe, self._happened, owner)
         for sink, token in self._owner.others().items():
             self.came(sink, token)
         for act, _ in waiting:
@@ -386,4 +387,4 @@ class StateSync:
         self._context.pipe(work, lambda result: JobDone(result, then))
 
     def _now(self) -> int:
-        return self._around.clock.now_ms()
+        return self._deps.clock.now_ms()

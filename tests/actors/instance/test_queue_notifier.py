@@ -97,7 +97,9 @@ async def test_a_seat_that_comes_free_is_held_for_the_first_in_line(
             assert of_queue(two) == []
             await trio.sleep(0.2)
         case _:
-            await world.node.update_instance(ROOM, principal(0), InstanceChanges(capacity=2))
+            await world.node.instance_service.update(
+                ROOM, principal(0), InstanceChanges(capacity=2)
+            )
     await settle()
     told = briefly(of_queue(two))
     assert told == [(2, "admitted", "admitted"), (1, "admitted", None)]
@@ -195,16 +197,16 @@ async def test_a_place_in_line_outlives_the_last_socket_for_a_minute(
     spare = await world.connect(2, 1)
     two.lose()
     await trio.sleep(61)
-    assert world.node.occupancy(ROOM).queued == 2  # it has another socket
+    assert world.node.directory.occupancy(ROOM).queued == 2  # it has another socket
     spare.lose()
     await trio.sleep(59)
     back = await world.connect(2, 2)
-    assert world.node.occupancy(ROOM).queued == 2
+    assert world.node.directory.occupancy(ROOM).queued == 2
     back.lose()
     await settle()
     of_queue(three)
     await trio.sleep(60.1)
-    assert world.node.occupancy(ROOM).queued == 1
+    assert world.node.directory.occupancy(ROOM).queued == 1
     assert briefly(of_queue(three)) == [(1, "waiting", 1)]
 
 
@@ -232,7 +234,7 @@ async def test_a_socket_that_comes_back_is_told_where_it_stands(
     two.lose()
     await settle()
     who = principal(2)
-    session = await world.node.session(who)
+    session = await world.node.sessions.live(who)
     sink = type(two.sink)("back")
     await session.ask(Attach(sink, who.token_hash))
     await settle()
@@ -305,7 +307,7 @@ async def test_a_closed_instance_lets_its_candidates_go(
     two = await waits(world, 2)
     await settle()
     of_queue(two)
-    await world.node.close_instance(ROOM, principal(0))
+    await world.node.instance_service.close(ROOM, principal(0))
     await settle()
     assert briefly(of_queue(two)) == [(2, "closed", None)]
     assert "candidacies" not in world.leftovers()

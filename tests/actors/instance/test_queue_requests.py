@@ -7,7 +7,6 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance.messages import RequestEntry
-from actors.instance_service import visitor
 from actors.membership import CandidateOffline, CandidateOnline
 from reileta.errors import InstanceNotFound
 from tests.actors.nodes import ADDRESS, ROOM, World, principal, settle, user_at
@@ -38,8 +37,8 @@ async def test_nobody_lines_up_for_an_instance_that_ends(
     await world.joined(1)
     world.store.instances.gate = gate = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.node.close_instance, ROOM, principal(0))
+        nursery.start_soon(world.node.instance_service.close, ROOM, principal(0))
         await settle()
         with pytest.raises(InstanceNotFound):
-            await world.instance.ask(RequestEntry(visitor(principal(2), ADDRESS)))
+            await world.instance.ask(RequestEntry(principal(2).as_visitor(ADDRESS)))
         gate.set()
