@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from actors.node import Node
+from actors.session.actor import RESOURCE_REQUESTS
 from actors.session.messages import DeleteResource, Detach
-from actors.session.resource_jobs import ERRANDS
 from reileta.errors import (
     Overloaded,
     PermissionDenied,
@@ -153,7 +153,7 @@ async def test_too_many_errands_are_refused(node: Node) -> None:
             refused += 1
 
     async with trio.open_nursery() as nursery:
-        for _ in range(2 * ERRANDS):
+        for _ in range(2 * RESOURCE_REQUESTS):
             nursery.start_soon(write)
-    assert 0 < refused < 2 * ERRANDS
+    assert 0 < refused < 2 * RESOURCE_REQUESTS
     await until(lambda: True)
