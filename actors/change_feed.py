@@ -12,14 +12,12 @@ connection is down, and connection poolers don't pass it on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
 import trio
 
-from actors.hub.update_feed import Noun, Record
-from actors.session.recovery import SessionRecovery
+from actors.node import Node
 from reileta.errors import DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.store import Store
@@ -38,23 +36,10 @@ class Known(Protocol):
     def forget_token(self, token: bytes, /) -> None: ...
 
 
-class Living(Protocol):
-    """The node, as far as it is told here (`actors.node.Node`)."""
-
-    def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None: ...
-    async def end_session(self, session_id: str) -> None: ...
-    def credential_killed(self, access_hash: bytes) -> None: ...
-    async def inherited(self, instance_id: str, heir: str) -> None: ...
-    @property
-    def presences(self) -> Mapping[str, SessionRecovery]:
-        """The sessions that are connected, or were a moment ago."""
-        ...
-
-
 class ChangeFeed:
     """`run` is a task of the server; `store.changes` has begun before anyone is let in."""
 
-    def __init__(self, store: Store, node: Living, known: Known) -> None:
+    def __init__(self, store: Store, node: Node, known: Known) -> None:
         self._store = store
         self._node = node
         self._known = known
@@ -84,10 +69,10 @@ class ChangeFeed:
             self._known.forget_user(user_id)
         for session_id in changed.sessions:
             self._known.forget_session(session_id)
-            await self._node.end_session(session_id)
+            self._node.sessions.end(session_id)
         for token in changed.tokens:
             self._known.forget_token(token)
-            self._node.credential_killed(token)
+            self._node.sessions.end_token(token)
         if changed.gap:
             changed |= await self._missed()
         for user in (await self._store.users.many(changed.users)).values():
@@ -95,17 +80,17 @@ class ChangeFeed:
         for instance_id in changed.instances:
             record = await self._store.instances.get(instance_id)
             if record is not None:
-                await self._node.inherited(instance_id, record.owner)
+                await self._node.owner_changed(instance_id, record.owner)
 
     async def _missed(self) -> Changed:
         """Everything that is known here could be another by now: looks at all of it."""
-        presences = dict(self._node.presences)
-        for session_id, presence in presences.items():
+        recoveries = dict(self._node.sessions.recoveries)
+        for session_id, recovery in recoveries.items():
             session = await self._store.sessions.get(session_id)
             if session is None or session.ended_at is not None:
-                await self._node.end_session(session_id)
+                self._node.sessions.end(session_id)
                 continue
             alive = {one.id for one in await self._store.tokens.of_session(session_id)}
-            for token in set(presence.sockets.values()) - alive:
-                self._node.credential_killed(token)
-        return Changed(users=frozenset(one.user.id for one in presences.values()))
+            for token in set(recovery.sockets.values()) - alive:
+                self._node.sessions.end_token(token)
+        return Changed(users=frozenset(one.user.id for one in recoveries.values()))

@@ -5,29 +5,30 @@ A user is meant by its id, `id@server` or username; a player by its id.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from actors.delivery.sink import Sink
+from actors.instance.manager import InstanceManager
 from actors.instance.messages import (
     AddModerator,
     AdmitCandidate,
+    CloseInstance,
     GetBans,
     GetPlayers,
     GetQueue,
-    InstanceMessage,
     Moderate,
     QueueSnapshot,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
     TransferMaster,
+    UpdateInstance,
     WithdrawEntry,
 )
 from actors.runtime.ask import ask
 from actors.runtime.message import Request
-from actors.runtime.ref import Ref
+from actors.session.manager import SessionManager
 from reileta import records
 from reileta.errors import UserNotFound
 from reileta.ids import At, at, is_id, is_username
@@ -50,49 +51,42 @@ class ModerationRequest:
     until: int | None = None
 
 
-def visitor(principal: Principal, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
-    """The asker, as instances know it."""
-    return Visitor(
-        session=principal.session_id,
-        user=at(principal.user.id, address),
-        displayname=principal.user.displayname,
-        admin=principal.user.admin,
-        guest=principal.guest,
-        friends=friends,
-    )
-
-
 class InstanceService:
-    """The way to the instances of a node: `live` finds one, or starts it; `present` is the user of
-    an id if it is connected.
+    """Requests to the instances of a node, on behalf of a principal.
 
-    Everything raises what the rules say against it, and `Overloaded` when an answer takes too long.
+    Each raises the error that the rules answer with, `InstanceNotFound` if the principal may not
+    see the instance, and `Overloaded` if the answer takes too long.
     """
 
     def __init__(
-        self,
-        *,
-        live: Callable[[str, Visitor], Awaitable[tuple[str, Ref[InstanceMessage]]]],
-        running: Callable[[str], Ref[InstanceMessage] | None],
-        users: Users,
-        present: Callable[[str], records.User | None],
-        friends: Callable[[records.User], Awaitable[frozenset[str]]],
-        address: str,
+        self, instances: InstanceManager, sessions: SessionManager, users: Users, address: str
     ) -> None:
-        self._live = live
-        self._running = running
+        self._instances = instances
+        self._sessions = sessions
         self._users = users
-        self._present = present
-        self._friends = friends
         self._address = address
+
+    # The instance ------------------------------------------------------------------------------
+
+    async def update(
+        self, instance_id: str, principal: Principal, changes: records.InstanceChanges
+    ) -> records.Instance:
+        """Changes title, description, capacity or tags; returns the record after the commit."""
+        by = self._by(principal)
+        return await self._ask(instance_id, by, UpdateInstance(by, changes))
+
+    async def close(self, instance_id: str, principal: Principal) -> None:
+        """Ends the instance after the commit; everyone inside is told."""
+        by = self._by(principal)
+        await self._ask(instance_id, by, CloseInstance(by))
 
     # The queue ---------------------------------------------------------------------------------
 
     async def candidate(self, instance_id: str, principal: Principal) -> Entry:
         """The asker wants to come in."""
         # Its friends always: the access may become one for which they matter.
-        friends = await self._friends(principal.user)
-        by = visitor(principal, self._address, friends)
+        friends = await self._sessions.friends(principal.user)
+        by = principal.as_visitor(self._address, friends)
         return await self._ask(instance_id, by, RequestEntry(by))
 
     async def withdraw(self, instance_id: str, principal: Principal) -> None:
@@ -112,7 +106,7 @@ class InstanceService:
 
     async def queue(self, instance_id: str, principal: Principal | None) -> QueueSnapshot:
         """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
-        ref = self._running(instance_id)
+        ref = self._instances.running(instance_id)
         if ref is None:
             return QueueSnapshot(entries=())
         return await ask(ref, GetQueue(None if principal is None else self._by(principal)))
@@ -121,7 +115,7 @@ class InstanceService:
         self, instance_id: str, principal: Principal | None = None
     ) -> tuple[tuple[Player, Role], ...]:
         """Who is inside, longest first. `principal` None: somebody who is not logged in."""
-        ref = self._running(instance_id)
+        ref = self._instances.running(instance_id)
         if ref is None:
             return ()
         return await ask(ref, GetPlayers(None if principal is None else self._by(principal)))
@@ -145,8 +139,11 @@ class InstanceService:
         """Moderates someone. It has taken effect, and is durable.
 
         Asked for on a socket, its answer goes there too, in order with all else that it is told.
+        The principal's user counts as it is now, since the socket may have been open for long.
         Raises UserNotFound for a user of this server that does not exist.
         """
+        if sink is not None:
+            principal = self._sessions.current(principal)
         target, admin = measure.target, False
         if not is_id(target, "p"):
             target = await self._user(target)
@@ -170,7 +167,7 @@ class InstanceService:
         named = At.parse(user)
         if not named.local_to(self._address):
             return False
-        found = self._present(
+        found = self._sessions.user(
             named.id
         )  # who is there is put out at once, whatever the database does
         if found is None:
@@ -198,11 +195,11 @@ class InstanceService:
     # How ---------------------------------------------------------------------------------------
 
     async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
-        _, ref = await self._live(instance_id, by)
+        _, ref = await self._instances.live(instance_id, by)
         return await ask(ref, request)
 
     def _by(self, principal: Principal) -> Visitor:
-        return visitor(principal, self._address)
+        return principal.as_visitor(self._address)
 
     async def _user(self, text: str) -> str:
         """The `UserIDAt` of a user. An id needs no database."""

@@ -8,7 +8,7 @@ when its player is gone. Neither package imports the other: each holds the other
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from actors.delivery.sink import Sink
 from actors.runtime.message import Message, Request
@@ -89,6 +89,24 @@ MembershipMessage: TypeAlias = (
 )
 InstanceRecipient: TypeAlias = Recipient[MembershipMessage]
 """An instance's actor, as sessions see it."""
+
+
+class Instances(Protocol):
+    """The instances of a node, as sessions see them (`actors.instance.manager.InstanceManager`)."""
+
+    def running(self, instance_id: str) -> InstanceRecipient | None:
+        """The instance's actor, if it runs and takes messages."""
+        ...
+
+    async def live(self, name: str, who: Visitor) -> tuple[str, InstanceRecipient]:
+        """An instance's id and actor, by id, name or `id@server`; started if it does not run.
+
+        Raises:
+            InstanceNotFound: it does not exist, or `who` may not see it.
+            DatabaseUnavailable: it does not run, and can't be looked up now.
+        """
+        ...
+
 
 # From an instance to a session -------------------------------------------------------------------
 

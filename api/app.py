@@ -26,6 +26,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from actors.node import Node
 from actors.runtime.trace import Sampler, Span, bind
 from api.credentials import Auth
 from api.envelope import failure
@@ -54,7 +55,6 @@ from api.http.session.resources import resource_routes
 from api.http.session.session import session_routes
 from api.http.session.tokens import token_routes
 from api.http.uploads import UploadSlots
-from api.node_api import NodePort
 from api.openapi.page import docs_blueprint
 from api.rate_limits import HttpRateLimits
 from reileta.errors import ReiletaError, TooManyRequests
@@ -119,7 +119,7 @@ class ReiletaApp(QuartTrio):
     request_class = ReceivedRequest
     websocket_class = ReceivedUpgrade
 
-    def __init__(self, node: NodePort) -> None:
+    def __init__(self, node: Node) -> None:
         super().__init__(__name__, static_folder=None)
         self.session_interface = _NoSession()  # type: ignore[assignment]
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
@@ -267,7 +267,7 @@ def _preflight(allowed: Iterable[str]) -> Response:
     return Response(b"", 204, headers)
 
 
-def create_app(node: NodePort, *, passwords: Passwords | None = None) -> ReiletaApp:
+def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
     """Makes the application of a node. `passwords`: None for a hasher with default parameters."""
     app = ReiletaApp(node)
     deps = ApiDeps(node, app.auth, app.limits, app.answers)

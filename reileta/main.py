@@ -180,7 +180,7 @@ async def _serve_on(
             nursery.start_soon(gateway.watch)
             nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
             nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
-            node.ready_at = clock.now_ms()
+            node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{_address(settings.host, port)}"
             _log.info(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__

@@ -8,9 +8,9 @@ object goes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory
@@ -53,6 +53,12 @@ class Listeners:
     by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
 
 
+class RunningInstances(Protocol):
+    """The instances of a node that run (a `Registry` of them)."""
+
+    def running(self) -> Mapping[str, Recipient[RefreshObserver]]: ...
+
+
 class HubActor(Actor[HubMessage]):
     """The subscriptions of a node's sockets. `instances` are those that run now."""
 
@@ -60,7 +66,7 @@ class HubActor(Actor[HubMessage]):
         self,
         listeners: Listeners,
         directory: Directory,
-        instances: Callable[[], Mapping[str, Recipient[RefreshObserver]]],
+        instances: RunningInstances,
     ) -> None:
         self._listeners = listeners
         self._directory = directory
@@ -197,6 +203,6 @@ class HubActor(Actor[HubMessage]):
 
     def _tell_instances(self, sink: Sink, target: str | None) -> None:
         """Has those that run heed the directory; they send their data themselves, in its order."""
-        for id_, ref in self._instances().items():
+        for id_, ref in self._instances.running().items():
             if target in (None, id_):
                 ref.signal(RefreshObserver(sink))

@@ -11,22 +11,22 @@ dropped and counted.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage, Publish, UpdateViewer, Viewer, intersection
 from actors.runtime.ref import Ref
+from actors.server import LiveServer
 from reileta import records
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
-from reileta.protocol.views import registry, server
+from reileta.protocol.views import registry
 from reileta.records import Profile, User
 from reileta.rules import visibility
 from reileta.rules.instance.access import access_of
@@ -50,9 +50,14 @@ class _News:
     among: frozenset[str] | None = None
 
 
+class UserListener(Protocol):
+    """Hears of each changed user before the hub does (`actors.session.manager.SessionManager`)."""
+
+    def user_changed(self, user: User, profile: Profile) -> None: ...
+
+
 class UpdateFeed:
-    """The publications of one node. `profiled` is told of each user that changed, with its profile,
-    before the hub is."""
+    """Publishes changed records of one node."""
 
     def __init__(
         self,
@@ -61,19 +66,17 @@ class UpdateFeed:
         hub: Ref[HubMessage],
         directory: Directory,
         metrics: Metrics,
-        address: str,
-        secure: bool,
-        server: Callable[[ServerInfo], server.ServerView],
-        profiled: Callable[[User, Profile], None],
+        server: LiveServer,
+        users: UserListener,
     ) -> None:
         self._store = store
         self._hub = hub
         self._directory = directory
         self._metrics = metrics
-        self._address = address
-        self._secure = secure
+        self._address = server.address
+        self._secure = server.secure
         self._server = server
-        self._profiled = profiled
+        self._users = users
         self._waiting: dict[tuple[Noun, str], _News] = {}
         self._news = trio.Event()
 
@@ -114,7 +117,7 @@ class UpdateFeed:
                     continue
                 for message in messages:
                     if message is not None:
-                        self.publish(message)
+                        self._publish(message)
 
     async def _message(self, noun: Noun, id_: str, news: _News) -> Publish | None:
         record = news.record
@@ -125,16 +128,10 @@ class UpdateFeed:
             return None
         return replace(await self._publication(record), among=news.among)
 
-    def publish(self, message: Publish) -> None:
+    def _publish(self, message: Publish) -> None:
         """Tells the hub; drops what the hub has no room for."""
         with suppress(Overloaded):  # `Ref.tell` counts what a full mailbox refuses
             self._hub.tell(message)
-
-    def user(self, user: User, profile: Profile) -> Publish:
-        """`update-user`, as each viewer may see the user (PROTOCOL §7)."""
-        return publish_user(
-            user, profile, self._directory, address=self._address, secure=self._secure
-        )
 
     async def _look_up(self, noun: Noun, id_: str) -> Record | None:
         if noun == "world":
@@ -147,10 +144,16 @@ class UpdateFeed:
         match record:
             case User():
                 profile = await self._store.profiles.of(record.id)
-                self._profiled(record, profile)
+                self._users.user_changed(record, profile)
                 # Before it can see anything as it was allowed to until now.
                 self._hub.signal(UpdateViewer(Viewer(record.id, record.admin, profile.friends)))
-                return self.user(record, profile)
+                return publish_user(
+                    record,
+                    profile,
+                    self._directory,
+                    address=self._address,
+                    secure=self._secure,
+                )
             case records.World():
                 return await self._world(record)
             case records.Service():
@@ -159,7 +162,7 @@ class UpdateFeed:
             case records.Instance():
                 return self._instance(record)
             case _:
-                data = encode(self._server(record))
+                data = encode(self._server.view(record))
                 return Publish(events.UPDATE_SERVER, record.id, lambda _: data)
 
     async def _world(self, world: records.World) -> Publish:
@@ -200,7 +203,7 @@ def publish_user(
         return encode(
             registry.user_view(
                 user,
-                user.status if directory.connected(user.id) else "offline",
+                directory.status(user),
                 address,
                 secure=secure,
                 viewer=viewer.user,

@@ -20,10 +20,11 @@ from actors.membership import SeatLost
 from actors.runtime.actor import Spec
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
+from reileta import records
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.ids import At
 from reileta.observability import log_events
-from reileta.rules.instance.access import Visitor
+from reileta.rules.instance.access import Principal, Visitor
 from reileta.settings import Settings
 
 SWEEP_S: Final = 10.0
@@ -47,6 +48,19 @@ class InstanceManager:
         self._visibility = visibility
         self._settings = settings
         self._recorder = recorder
+
+    def __len__(self) -> int:
+        return len(self._registry.running())
+
+    async def shows(self, record: records.Instance, principal: Principal | None) -> bool:
+        """Whether the principal (None: not logged in) may see the instance of that record.
+
+        Raises:
+            DatabaseUnavailable: the database is needed to decide, and down.
+        """
+        address = self._config.address
+        who = None if principal is None else principal.as_visitor(address)
+        return await self._visibility.admits(record, who)
 
     def running(self, instance_id: str) -> Ref[InstanceMessage] | None:
         """The instance's actor, if it runs and takes messages."""

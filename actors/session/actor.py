@@ -1,19 +1,22 @@
-"""A session as an actor: its sockets, its players and its estate (S "Session", PROTOCOL §4).
+"""The session actor: its sockets, its players, its state and its resource.
 
-Both faces' sockets are here: those of `/api/ws`, and those of the session API, its lines.
+It has sockets of both APIs: of the registry API (`/api/ws`) and of the session API (`/ws/…`). The
+rules decide (`reileta/rules/session/session.py`), the helpers return what happened, and `_apply`
+does what follows from it.
 
-It outlives its connections: a socket that comes back within the grace finds its player where it
-was. When nobody has been connected for a while the actor is put away; what is durable of a session
-is in the database.
+A session outlives its connections: a socket that comes back within the grace period finds its
+player where it was. After `IDLE_S` without sockets and players the actor ends; its durable state is
+in the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, assert_never
+from functools import partial
+from typing import Final, TypeAlias, assert_never
 
-import structlog
+import outcome
 from msgspec import Struct
 
 from actors.delivery.sink import Sink
@@ -29,7 +32,9 @@ from actors.membership import (
 from actors.runtime.actor import Actor
 from actors.runtime.ask import NESTED_ASK_TIMEOUT_S, ask_timeout
 from actors.runtime.errors import AskTimedOut
+from actors.runtime.jobs import SerialJobs
 from actors.runtime.timers import Timer
+from actors.session.config import SessionDeps
 from actors.session.messages import (
     AcquireResource,
     Attach,
@@ -37,7 +42,6 @@ from actors.session.messages import (
     DeleteResource,
     Detach,
     Idle,
-    JobDone,
     Join,
     LeaseRevoked,
     Leave,
@@ -45,22 +49,24 @@ from actors.session.messages import (
     PatchState,
     RefreshToken,
     ReleaseResource,
+    ResourceRequest,
     SessionEnded,
     SessionMessage,
     TokenKilled,
     UserChanged,
     WriteResource,
 )
-from actors.session.recovery import (
-    JoinedInstance,
-    SessionConfig,
-    SessionRecovery,
+from actors.session.parts import SessionParts
+from actors.session.presence import (
     notify_candidacies,
-    release_socket,
-    status_update,
-    tell_rank,
+    notify_joined_of_admin,
+    publish_status,
+    socket_closed,
 )
-from actors.session.state_sync import SessionCallbacks, StateSync
+from actors.session.recovery import JoinedInstance, SessionRecovery
+from actors.session.resource_jobs import ExpireLease, Job, JobResult, RenewLease, ResourceJobs
+from actors.session.state_sync import StateSync
+from reileta import records
 from reileta.errors import (
     CredentialInvalid,
     DatabaseUnavailable,
@@ -72,45 +78,62 @@ from reileta.errors import (
     SessionNotFound,
 )
 from reileta.ids import at, is_instance_name
-from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
 from reileta.rules.instance.access import Visitor
+from reileta.rules.resource.json_values import Json
+from reileta.rules.session.session import (
+    AbsenceTimedOut,
+    AllTokensExpired,
+    Ended,
+    Happening,
+    ResourceChanged,
+    Session,
+    SocketClosed,
+)
+from reileta.rules.session.shared_state import PatchRefused, StateChanged
 
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
+RESOURCE_REQUESTS: Final = 64
+"""Requests about the resource that may wait for the one under way; over it, `Overloaded`."""
+WAITING_LIMIT: Final = 64
+"""Messages that may wait until the rules are loaded; over it, `Overloaded`."""
 
-_log = structlog.get_logger()
+_NeedsRules: TypeAlias = OpenSocket | ResourceRequest
+_Loaded: TypeAlias = tuple[Session, records.User | None]
+"""The rules, and the owner of the resource that the session has."""
 
 
 class IdentityView(Struct):
-    """Who a socket speaks for."""
+    """The user and the session that a socket authenticated as."""
 
     user: registry.UserMeView
     session: str
 
 
 class SessionActor(Actor[SessionMessage]):
-    """One session, of which at least one socket is open, or was a moment ago."""
+    """One session that has an open socket, or had one a moment ago."""
 
-    def __init__(self, id_: str, presence: SessionRecovery, around: SessionConfig) -> None:
+    def __init__(self, id_: str, recovery: SessionRecovery, deps: SessionDeps) -> None:
         self._id = id_
-        self._presence = presence
-        self._around = around
-        self._idle: Timer | None = None
-        self._opening: set[Sink] = set()
+        self._recovery = recovery
+        self._deps = deps
 
     async def on_start(self) -> None:
-        self._state_sync = StateSync(
-            SessionCallbacks(
-                self._id, lambda: self._presence.user, self._players, self._hang_up, self._over
-            ),
-            self._around.keeping,
-            self.context,
-        )
-        self._rest_if_idle()  # who had it started may be gone before it said anything
+        self._parts = SessionParts(self._id, self._recovery, self._deps)
+        self._state = StateSync(self._parts)
+        self._resource = ResourceJobs(self._parts)
+        self._jobs = SerialJobs(self.context, limit=RESOURCE_REQUESTS + 1)
+        self._deadline = self.context.deadline(DeadlineReached(), self._deps.clock)
+        self._idle: Timer | None = None
+        self._opening: set[Sink] = set()
+        """Sockets of the session API that have asked to be opened, until they close."""
+        self._waiting: list[_NeedsRules] = []
+        """Messages that wait until the rules are loaded; empty if they are not being loaded."""
+        self._rest_if_idle()  # the socket that started it may be gone before it sends a message
 
     async def receive(self, message: SessionMessage) -> None:
         match message:
@@ -119,19 +142,23 @@ class SessionActor(Actor[SessionMessage]):
             case Detach():
                 self._detach(message.sink)
             case OpenSocket():
-                self._open(message)
+                self._ensure_valid(message.token_hash)
+                self._opening.add(message.sink)
+                self._when_loaded(message)
             case PatchState():
-                self._state_sync.patch(message)
+                self._state.patch(message)
             case AcquireResource() | ReleaseResource() | WriteResource() | DeleteResource():
-                self._state_sync.run(message)
+                self._when_loaded(message)
             case LeaseRevoked(number=number, fence=fence):
-                self._state_sync.taken(number, fence)
+                if self._parts.rules is not None:
+                    self._apply(self._parts.rules.dropped(number, fence))
             case RefreshToken(token_hash=token, expires=expires):
-                self._state_sync.admit(token, expires)
+                if self._parts.rules is not None:
+                    self._parts.rules.admit(token, expires)
             case DeadlineReached():
-                self._state_sync.due()
-            case JobDone(result=result, then=then):
-                then(result)
+                self._deadline.fired()
+                if self._parts.rules is not None:
+                    self._apply(self._parts.rules.tick(self._parts.now()))
             case Join():
                 # The session's next message must find it inside, so this waits. Instances only
                 # ever signal sessions, so the two can't wait for each other.
@@ -142,104 +169,78 @@ class SessionActor(Actor[SessionMessage]):
             case SeatLost():
                 self._seat_lost(message)
             case UserChanged():
-                ranked = self._presence.user.admin != message.user.admin
-                self._presence.user = message.user
-                self._presence.profile = message.profile
-                if ranked:
-                    tell_rank(self._presence, self._around)
-                viewer = self._viewer()
-                for sink in self._players():
-                    self._around.hub.signal(AddSocket(sink, viewer))
-            case TokenKilled():
-                self._state_sync.kill(message.token_hash)
-                self._close_sockets(lambda token: token == message.token_hash)
+                self._change_user(message)
+            case TokenKilled(token_hash=token):
+                if self._parts.rules is not None:
+                    self._apply(self._parts.rules.kill(token, self._parts.now()))
+                self._close_sockets(token)
             case SessionEnded():
                 self._end()
             case Idle():
                 if not self._busy and not self.context.retire():
-                    self._rest_if_idle()  # something waits; should it come to nothing, later
+                    self._rest_if_idle()  # a message waits; it may change nothing
             case _:
                 assert_never(message)
 
     async def flush(self) -> None:
-        self._state_sync.flush()
+        rules = self._parts.rules
+        if rules is None:
+            return
+        save = None if rules.ended else rules.save()
+        if save is not None:
+            work = partial(
+                self._deps.store.states.apply,
+                rules.id,
+                base=save.base,
+                version=save.version,
+                text=save.text,
+            )
+            self.context.run(work, self._saved)
+        self._state.flush()
+        self._deadline.set(rules.next_deadline())
 
     def post_mortem(self, error: Exception) -> dict[str, object]:
-        """What they are owed is lost with the incarnation: they are to come back and look."""
-        for line in self._presence.lines:
-            line.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
+        """Closes the sockets of the session API: a crash loses the events that they have not got.
+
+        Their clients connect again, and get the session in a fresh `hello`.
+        """
+        for sink in self._recovery.session_sockets:
+            sink.close(CloseCode.TRY_AGAIN_LATER, "the session failed")
         return {}
 
     # Sockets -----------------------------------------------------------------------------------
 
-    def _open(self, message: OpenSocket) -> None:
-        self._ensure_good(message.token_hash)
-        line = message.line
-        self._opening.add(line)
-
-        def ensure_wanted() -> None:
-            """While it waited for the rules, its socket may have gone, or its token died."""
-            if line not in self._opening:
-                raise SessionNotFound
-            self._ensure_good(message.token_hash)
-
-        def opened() -> None:
-            self._presence.lines.add(line)
-            self._welcome(line, message.token_hash)
-
-        self._state_sync.open(message, ensure_wanted, opened)
-
-    def _ensure_good(self, token: bytes) -> None:
-        """Raises CredentialInvalid if the token or the session has ended."""
-        if token in self._around.revoked or self._id in self._around.revoked:
+    def _ensure_valid(self, token: bytes) -> None:
+        """Raises CredentialInvalid if the token or the session has just ended."""
+        if token in self._deps.revocations or self._id in self._deps.revocations:
             raise CredentialInvalid
 
-    def _welcome(self, sink: Sink, token: bytes) -> None:
-        """A new socket counts from here on."""
-        self._presence.sockets[sink] = token
-        if self._around.directory.opened(self._presence.user.id, sink):
-            self._publish()
-            notify_candidacies(self._presence.user, self._around, present=True)
-
-    def _players(self) -> dict[Sink, bytes]:
-        """The sockets of `/api/ws`, with their tokens."""
-        lines = self._presence.lines
-        return {sink: one for sink, one in self._presence.sockets.items() if sink not in lines}
-
-    def _hang_up(self, token: bytes) -> None:
-        self._close_sockets(lambda one: one == token)
-
-    def _over(self) -> None:
-        """The store says that the session has ended."""
-        self._around.revoked.add(self._id)
-        self._end()
-
     def _attach(self, message: Attach) -> None:
-        self._ensure_good(message.token_hash)
-        sockets = self._presence.sockets
+        """Adds a socket of the registry API, or changes the token of one."""
+        self._ensure_valid(message.token_hash)
+        sockets = self._recovery.sockets
         known = message.sink in sockets
         sockets[message.sink] = message.token_hash
         if not known:
-            first = self._around.directory.opened(self._presence.user.id, message.sink)
+            first = self._deps.directory.opened(self._recovery.user.id, message.sink)
             self._introduce(message)
-            self._around.hub.signal(AddSocket(message.sink, self._viewer()))
-            self._state_sync.came(message.sink, message.token_hash)
+            self._deps.hub.signal(AddSocket(message.sink, self._viewer()))
+            self._connect_registry_socket(message.sink, message.token_hash)
             if first:
-                self._publish()
-                notify_candidacies(self._presence.user, self._around, present=True)
+                self._come_online()
         else:
             self._introduce(message)
         message.reply(None)
 
     def _introduce(self, message: Attach) -> None:
-        """Tells a socket whom it speaks for, before it is told anything else."""
-        user = self._presence.user
+        """Sends a socket its identity, before anything else."""
+        user = self._recovery.user
         view = registry.user_me_view(
             user,
             user.status,
-            self._around.address,
-            secure=self._around.secure,
-            profile=self._presence.profile,
+            self._deps.address,
+            secure=self._deps.secure,
+            profile=self._recovery.profile,
         )
         identity = encode(IdentityView(view, self._id))
         if message.state is not None:
@@ -247,124 +248,312 @@ class SessionActor(Actor[SessionMessage]):
         message.sink.send(event(events.AUTHENTICATED, None, identity))
         self.context.sent(1 if message.state is None else 2, 1)
 
-    def _detach(self, sink: Sink) -> None:
-        self._opening.discard(sink)
-        self._presence.lines.discard(sink)
-        self._state_sync.gone(sink)
-        if self._presence.sockets.pop(sink, None) is None:
+    def _connect_registry_socket(self, sink: Sink, token: bytes) -> None:
+        if self._state.connect_registry_socket(sink, token):
+            self._renew_lease(present=True)
+
+    def _open(self, message: OpenSocket) -> None:
+        """Adds a socket of the session API, and greets it."""
+        sink, token = message.sink, message.token_hash
+        try:
+            # The socket may have closed, or its token ended, while the rules were loaded.
+            if sink not in self._opening:
+                raise SessionNotFound
+            self._ensure_valid(token)
+            first = self._state.connect_session_socket(sink, token, message.expires)
+        except ReiletaError as error:
+            message.fail(error)
             return
-        if release_socket(self._id, self._presence, sink, self._around):
-            self._publish()
+        if first:
+            self._renew_lease(present=True)
+        self._recovery.session_sockets.add(sink)
+        self._recovery.sockets[sink] = token
+        if self._deps.directory.opened(self._recovery.user.id, sink):
+            self._come_online()
+        self._state.send_hello(sink, self._resource.view(self._parts.loaded.held))
+        message.reply(None)
+
+    def _registry_sockets(self) -> dict[Sink, bytes]:
+        """The sockets of the registry API, with their tokens."""
+        session_sockets = self._recovery.session_sockets
+        sockets = self._recovery.sockets.items()
+        return {sink: token for sink, token in sockets if sink not in session_sockets}
+
+    def _detach(self, sink: Sink) -> None:
+        """Removes a socket of either API."""
+        self._opening.discard(sink)
+        self._recovery.session_sockets.discard(sink)
+        if self._state.disconnect(sink):
+            self._renew_lease(present=False)
+        if self._recovery.sockets.pop(sink, None) is None:
+            return
+        if socket_closed(self._id, self._recovery, sink, self._deps):
+            publish_status(self._id, self._recovery, self._deps)
         self._rest_if_idle()
 
-    def _close_sockets(self, chosen: Callable[[bytes], bool]) -> None:
-        for sink, token in list(self._presence.sockets.items()):
-            if chosen(token):
-                if sink not in self._presence.lines:  # which say so themselves
+    def _close_sockets(self, token: bytes | None = None) -> None:
+        """Closes the sockets that authenticated with the token; None: all."""
+        for sink, other in list(self._recovery.sockets.items()):
+            if token in (None, other):
+                if sink not in self._recovery.session_sockets:  # their close code says it
                     sink.send(event(events.UNAUTHENTICATED, None, EMPTY))
                 sink.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
                 self._detach(sink)
 
+    # The user ----------------------------------------------------------------------------------
+
+    def _change_user(self, message: UserChanged) -> None:
+        admin_changed = self._recovery.user.admin != message.user.admin
+        self._recovery.user = message.user
+        self._recovery.profile = message.profile
+        if admin_changed:
+            notify_joined_of_admin(self._recovery, self._deps)
+        viewer = self._viewer()
+        for sink in self._registry_sockets():
+            self._deps.hub.signal(AddSocket(sink, viewer))
+
+    def _come_online(self) -> None:
+        """The user has its first socket."""
+        publish_status(self._id, self._recovery, self._deps)
+        notify_candidacies(self._recovery.user, self._deps, online=True)
+
+    def _viewer(self) -> Viewer:
+        user = self._recovery.user
+        return Viewer(user.id, user.admin, self._recovery.profile.friends)
+
+    def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
+        user = self._recovery.user
+        return Visitor(
+            session=self._id,
+            user=at(user.id, self._deps.address),
+            displayname=user.displayname,
+            admin=user.admin,
+            friends=friends,
+        )
+
+    # The end -----------------------------------------------------------------------------------
+
     @property
     def _busy(self) -> bool:
-        return bool(self._presence.sockets or self._presence.joined_instances)
+        return bool(self._recovery.sockets or self._recovery.joined_instances)
 
     def _rest_if_idle(self) -> None:
+        """Starts the time after which an idle session ends."""
         if not self._busy:
             if self._idle is not None:
                 self._idle.cancel()
             self._idle = self.context.after(IDLE_S, Idle())
 
     def _end(self) -> None:
-        self._state_sync.end()
-        self._close_sockets(lambda _: True)
-        for place in self._presence.joined_instances.values():
-            place.instance.signal(MemberSessionEnded(self._id))
-        self._presence.joined_instances.clear()
+        """The session has ended in the database."""
+        if self._parts.rules is not None:
+            self._apply(self._parts.rules.end())
+        self._jobs.refuse_waiting(SessionNotFound())
+        self._close_sockets()
+        for joined in self._recovery.joined_instances.values():
+            joined.instance.signal(MemberSessionEnded(self._id))
+        self._recovery.joined_instances.clear()
         self.context.ref.drain()
+
+    def _found_ended(self) -> None:
+        """The database says that the session has ended."""
+        self._deps.revocations.add(self._id)
+        self._end()
+
+    # Rules, loaded when first needed -----------------------------------------------------------
+
+    def _when_loaded(self, message: _NeedsRules) -> None:
+        """Handles a message, once the rules are loaded. Raises Overloaded."""
+        if self._parts.rules is not None:
+            message.defer()
+            self._handle_loaded(message)
+        elif not self._waiting:
+            message.defer()
+            self._waiting = [message]
+            self.context.run(self._load, self._load_done)
+        elif len(self._waiting) >= WAITING_LIMIT:
+            raise Overloaded
+        else:
+            message.defer()
+            self._waiting.append(message)
+
+    def _handle_loaded(self, message: _NeedsRules) -> None:
+        if isinstance(message, OpenSocket):
+            self._open(message)
+            return
+        try:
+            self._jobs.ensure_room()
+        except Overloaded as error:
+            message.fail(error)
+            return
+        self._add_job(message)
+
+    async def _load(self) -> _Loaded:
+        store, id_ = self._deps.store, self._id
+        state, version = await store.states.load(id_)
+        held = await store.leases.of_session(id_)
+        tokens = await store.tokens.of_session(id_)
+        owner = None if held is None else await store.users.by_id(held.resource.owner)
+        rules = Session(
+            id_,
+            autopilot=self._recovery.user.autopilot,
+            state=state,
+            version=version,
+            held=held,
+            tokens={token.id: max(token.access_expires, token.refresh_expires) for token in tokens},
+            limits=self._deps.limits,
+            now=self._parts.now(),
+        )
+        return rules, owner
+
+    def _load_done(self, result: outcome.Outcome[_Loaded]) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            rules, owner = result.unwrap()
+        except ReiletaError as error:
+            for message in waiting:
+                message.fail(error)
+            return
+        self._parts.rules = rules
+        self._resource.set_owner(owner)
+        for sink, token in self._registry_sockets().items():
+            self._connect_registry_socket(sink, token)
+        for message in waiting:
+            self._handle_loaded(message)
+
+    # Events of the rules -----------------------------------------------------------------------
+
+    def _apply(self, happenings: Sequence[Happening]) -> None:
+        """Does what follows from events of the rules, in order."""
+        for happening in happenings:
+            match happening:
+                case StateChanged() | PatchRefused():
+                    self._state.send_change(happening)
+                case ResourceChanged(held=held):
+                    self._state.send_resource(self._resource.view(held))
+                case SocketClosed(token=token):
+                    self._state.flush()  # refusals go out before the close
+                    self._close_sockets(token)
+                case AbsenceTimedOut():
+                    self._add_job(ExpireLease())
+                case AllTokensExpired():
+                    self.context.run(
+                        partial(self._deps.store.sessions.expire, self._id), self._expired
+                    )
+                case Ended():
+                    pass
+                case _:
+                    assert_never(happening)
+
+    def _expired(self, result: outcome.Outcome[bool]) -> None:
+        """Ends the session if the store has ended it; otherwise the rules ask again later."""
+        if isinstance(result, outcome.Value) and result.value:
+            self._found_ended()
+
+    # Writes ------------------------------------------------------------------------------------
+
+    def _saved(self, result: outcome.Outcome[bool]) -> None:
+        """The state is in the database; or another version is (False), which is loaded now."""
+        rules = self._parts.loaded
+        if rules.ended:
+            return
+        try:
+            written = result.unwrap()
+        except ReiletaError as error:
+            self._apply(rules.abandon(error))
+            return
+        if written:
+            self._apply(rules.saved())
+        else:
+            self.context.run(partial(self._deps.store.states.load, rules.id), self._reloaded)
+
+    def _reloaded(self, result: outcome.Outcome[tuple[dict[str, Json], int]]) -> None:
+        rules = self._parts.loaded
+        if rules.ended:
+            return
+        try:
+            state, version = result.unwrap()
+        except SessionNotFound:
+            self._found_ended()
+        except ReiletaError as error:
+            self._apply(rules.abandon(error))
+        else:
+            self._apply(rules.stale(state, version))
+
+    def _renew_lease(self, *, present: bool) -> None:
+        if self._parts.loaded.held is not None:
+            self._add_job(RenewLease(present))
+
+    def _add_job(self, job: Job) -> None:
+        self._jobs.add(partial(self._resource.do, job), partial(self._job_done, job))
+
+    def _job_done(self, job: Job, result: outcome.Outcome[JobResult]) -> None:
+        self._apply(self._resource.finish(job, result))
 
     # Players -----------------------------------------------------------------------------------
 
     async def _join(self, message: Join) -> str:
-        if message.sink not in self._presence.sockets:
-            raise NotInInstance  # the socket went while this waited
-        instance_id, ref = await self._around.instance(message.instance, self._visitor())
-        joined_instances = self._presence.joined_instances
-        before = joined_instances.get(instance_id)
-        # Before it is asked: should this crash, the player may be there all the same.
-        joined_instances[instance_id] = JoinedInstance(ref)
+        if message.sink not in self._recovery.sockets:
+            raise NotInInstance  # the socket closed while the message waited
+        instance_id, instance = await self._deps.instances.live(message.instance, self._visitor())
+        joined_instances = self._recovery.joined_instances
+        joined = joined_instances.get(instance_id)
+        # Recorded before it asks: if this actor crashes, the player may be inside all the same.
+        joined_instances[instance_id] = JoinedInstance(instance)
         seated = instance_id in message.sink.seats
         try:
             with ask_timeout(NESTED_ASK_TIMEOUT_S):
-                player = await self._enter(message, instance_id, ref, known=before is not None)
+                player = await self._add_member(
+                    message, instance_id, instance, known=joined is not None
+                )
         except ReiletaError as error:
-            if before is None:
+            if joined is None:
                 del joined_instances[instance_id]
             else:
-                joined_instances[instance_id] = before
+                joined_instances[instance_id] = joined
             if isinstance(error, AskTimedOut) and not seated:
                 # The instance may still add the player, whose client is told that it is not inside.
-                ref.signal(SocketLost(self._id, message.sink))
+                instance.signal(SocketLost(self._id, message.sink))
             raise
-        joined_instances[instance_id] = JoinedInstance(ref, player)
+        joined_instances[instance_id] = JoinedInstance(instance, player)
         return player
 
-    async def _enter(
-        self, message: Join, instance_id: str, ref: InstanceRecipient, *, known: bool
+    async def _add_member(
+        self, message: Join, instance_id: str, instance: InstanceRecipient, *, known: bool
     ) -> str:
-        """Goes in, with the user's friends where they matter. Without a database, who needs none
-        comes in all the same."""
+        """Enters the instance, with the user's friends if its access depends on them.
+
+        If the database is down, those may enter who need no friends for it.
+        """
         friends: frozenset[str] = frozenset()
-        away: DatabaseUnavailable | None = None
-        if not known and self._around.directory.occupancy(instance_id).by_friends:
+        unavailable: DatabaseUnavailable | None = None
+        if not known and self._deps.directory.occupancy(instance_id).by_friends:
             try:
-                friends = await self._around.friends(self._presence.user)
+                friends = await self._deps.friends(self._recovery.user)
             except DatabaseUnavailable as error:
-                away = error
+                unavailable = error
         visitor = self._visitor(friends)
+        request = AddMember(visitor, message.sink, self.context.ref, message.state)
         try:
-            return await ref.ask(AddMember(visitor, message.sink, self.context.ref, message.state))
+            return await instance.ask(request)
         except NotAllowed:
-            raise away or NotAllowed from None
+            raise unavailable or NotAllowed from None
 
     async def _leave(self, message: Leave) -> None:
-        joined_instances = self._presence.joined_instances
-        place = joined_instances.get(message.instance)
-        if place is None and is_instance_name(message.instance):
+        joined_instances = self._recovery.joined_instances
+        joined = joined_instances.get(message.instance)
+        if joined is None and is_instance_name(message.instance):
             with suppress(InstanceNotFound):
-                found = await self._around.instance(message.instance, self._visitor())
-                place = joined_instances.get(found[0])
-        if place is None:
+                id_, _ = await self._deps.instances.live(message.instance, self._visitor())
+                joined = joined_instances.get(id_)
+        if joined is None:
             raise NotInInstance
         with ask_timeout(NESTED_ASK_TIMEOUT_S):
-            await place.instance.ask(RemoveMember(self._id, message.sink, message.state))
+            await joined.instance.ask(RemoveMember(self._id, message.sink, message.state))
 
     def _seat_lost(self, message: SeatLost) -> None:
-        """The news may be older than the session's return as another player."""
-        place = self._presence.joined_instances.get(message.instance)
-        if place is not None and place.player in (None, message.player):
-            del self._presence.joined_instances[message.instance]
+        """Forgets a player, unless the session has come back as another one since."""
+        joined = self._recovery.joined_instances.get(message.instance)
+        if joined is not None and joined.player in (None, message.player):
+            del self._recovery.joined_instances[message.instance]
             self._rest_if_idle()
-
-    def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
-        user = self._presence.user
-        return Visitor(
-            session=self._id,
-            user=at(user.id, self._around.address),
-            displayname=user.displayname,
-            admin=user.admin,
-            friends=friends,
-        )
-
-    # Presence ----------------------------------------------------------------------------------
-
-    def _viewer(self) -> Viewer:
-        user = self._presence.user
-        return Viewer(user.id, user.admin, self._presence.profile.friends)
-
-    def _publish(self) -> None:
-        """Tells those who watch the user that its status is another."""
-        try:
-            self._around.hub.tell(status_update(self._presence, self._around))
-        except Overloaded:
-            _log.warning(log_events.HUB_FULL, session=self._id)

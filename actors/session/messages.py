@@ -6,11 +6,8 @@ client wants no answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
-
-import outcome
 
 from actors.delivery.sink import SessionSink, Sink
 from actors.membership import SeatLost
@@ -85,28 +82,28 @@ class Idle(Message):
 
 @dataclass(frozen=True, slots=True)
 class OpenSocket(Request[None]):
-    """A WebSocket of the session API speaks for the session; it is greeted with `hello`.
+    """A socket of the session API authenticated; the session greets it with `hello`.
 
-    `token_hash` is its token's id, good until `expires` (ms).
+    `token_hash` is the id of its token, which is valid until `expires` (ms).
     """
 
-    line: SessionSink
+    sink: SessionSink
     token_hash: bytes
     expires: int
 
 
 @dataclass(frozen=True, slots=True)
 class PatchState(Message):
-    """A socket changes the state; `event_id` is acknowledged, or refused."""
+    """A socket changes the state; the session acknowledges or refuses `event_id`."""
 
-    line: SessionSink
+    sink: SessionSink
     event_id: str
     patch: dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
 class AcquireResource(Request[records.Held]):
-    """The session is to have a resource."""
+    """The session acquires a resource."""
 
     name: ResourceKey
     who: Claimant
@@ -114,7 +111,7 @@ class AcquireResource(Request[records.Held]):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseResource(Request[None]):
-    """The session is to have a resource no more; of what nobody has, nothing happens."""
+    """The session releases a resource; if no session has it, nothing happens."""
 
     name: ResourceKey
     who: Claimant
@@ -122,7 +119,10 @@ class ReleaseResource(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class WriteResource(Request[records.Resource]):
-    """The session's resource is changed by a merge patch, if it is of `if_version`."""
+    """Changes the session's resource by a merge patch.
+
+    `if_version`: only if the resource has that version.
+    """
 
     name: ResourceKey
     who: Claimant
@@ -132,7 +132,7 @@ class WriteResource(Request[records.Resource]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteResource(Request[records.Resource]):
-    """The session's resource is deleted, if it is of `if_version`."""
+    """Deletes the session's resource; `if_version`: only if it has that version."""
 
     name: ResourceKey
     who: Claimant
@@ -149,7 +149,7 @@ class LeaseRevoked(Message):
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken(Message):
-    """A token of the session has keys that are good until then (ms)."""
+    """A token of the session got new keys, valid until `expires` (ms)."""
 
     token_hash: bytes
     expires: int
@@ -157,18 +157,10 @@ class RefreshToken(Message):
 
 @dataclass(frozen=True, slots=True)
 class DeadlineReached(Message):
-    """The time that the session's rules named has come."""
+    """The deadline of the session's rules has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobDone(Message):
-    """What the database was asked has an outcome, which is for `then`."""
-
-    result: outcome.Outcome[object]
-    then: Callable[[outcome.Outcome[object]], None]
-
-
-Errand: TypeAlias = AcquireResource | ReleaseResource | WriteResource | DeleteResource
+ResourceRequest: TypeAlias = AcquireResource | ReleaseResource | WriteResource | DeleteResource
 """Requests about the session's resource, done one at a time."""
 SessionMessage: TypeAlias = (
     Attach
@@ -182,9 +174,8 @@ SessionMessage: TypeAlias = (
     | Idle
     | OpenSocket
     | PatchState
-    | Errand
+    | ResourceRequest
     | LeaseRevoked
     | RefreshToken
     | DeadlineReached
-    | JobDone
 )

@@ -1,156 +1,100 @@
-"""What is asked of a session's resource: one errand at a time, between its rules and the store.
+"""Jobs on a session's resource: what each asks the database, and what follows from its outcome.
 
-Overflow policy: over `ERRANDS` that wait are refused to whoever asks; the session's own (that it
-came, went, or has been away) are at most a few, and never refused.
+The actor runs one job at a time (`SerialJobs`). `do` runs beside the actor; `finish` runs in it,
+and returns what the rules make of the outcome.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import outcome
 
 from actors.session.messages import (
     AcquireResource,
     DeleteResource,
-    Errand,
     ReleaseResource,
+    ResourceRequest,
     WriteResource,
 )
+from actors.session.parts import SessionParts
 from reileta import records
-from reileta.clock import Clock
 from reileta.errors import (
     DatabaseUnavailable,
-    Overloaded,
     PermissionDenied,
     ReiletaError,
     ResourceNotAcquired,
     ResourceNotFound,
     ResourceTaken,
-    SessionNotFound,
 )
 from reileta.protocol.views.session import held_view
 from reileta.rules.resource.resource import ResourceKey
-from reileta.rules.session.session import Happening, Session, SessionLimits
-from reileta.store import Store
-
-ERRANDS: Final = 64
-TEND_S: Final = 20.0
-"""How often a node says which sessions have a WebSocket at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseConfig:
-    """What the estates of a node share."""
-
-    store: Store
-    clock: Clock
-    limits: SessionLimits
-
-    def until(self, *, present: bool) -> int:
-        """Until when a session keeps its resource from now on."""
-        more = int(TEND_S * 1000) if present else 0
-        return self.clock.now_ms() + self.limits.away_ms + more
+from reileta.rules.session.session import Happening
 
 
 @dataclass(frozen=True, slots=True)
 class RenewLease:
-    """The session came, or went: until when it keeps its resource."""
+    """The session got its first socket or lost its last one: sets its lease's end."""
 
     present: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireLease:
-    """The session has been away for too long."""
+    """The session has been without a socket for too long: takes its resource."""
 
 
-Job: TypeAlias = Errand | RenewLease | ExpireLease
-
-
-class Pipe(Protocol):
-    """Has the database asked something beside the actor."""
-
-    def __call__(
-        self, work: Callable[[], Awaitable[Any]], then: Callable[[outcome.Outcome[Any]], None], /
-    ) -> None: ...
+Job: TypeAlias = ResourceRequest | RenewLease | ExpireLease
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What became of a job. `looked`: whether `held` says what the session has now."""
+class JobResult:
+    """The outcome of a job that reached the database.
+
+    `answer` or `error`: the store's. `checked`: `held` is the resource that the session has now.
+    `owner`: the user who owns the resource concerned; None: there is none, or it is not needed.
+    """
 
     answer: object
     owner: records.User | None
-    looked: bool
+    checked: bool
     held: records.Held | None
     error: ReiletaError | None = None
 
 
 class ResourceJobs:
-    """Those of one session. `happened` hears what the rules say to what came of them."""
+    """The jobs of one session."""
 
-    def __init__(
-        self,
-        rules: Session,
-        around: LeaseConfig,
-        pipe: Pipe,
-        happened: Callable[[list[Happening]], None],
-        owner: records.User | None,
-    ) -> None:
-        self._loaded = rules
-        self._around = around
-        self._pipe = pipe
-        self._happened = happened
-        self._owner = owner
-        """Of the resource that the session has, or had last."""
-        self._jobs: deque[Job] = deque()
-        self._working = False
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._owner: records.User | None = None
+        """The owner of the resource that the session has, or had last."""
         self._unsure = False
-        """Whether what the session has may be another than the rules know."""
+        """Whether the session may have another resource than the rules know."""
 
-    def run(self, errand: Errand) -> None:
-        """Takes an errand, which is answered when it is done. Raises Overloaded."""
-        if len(self._jobs) >= ERRANDS:
-            raise Overloaded
-        errand.defer()
-        self.enqueue(errand)
+    def set_owner(self, owner: records.User | None) -> None:
+        """Sets the owner of the resource that the session has."""
+        self._owner = owner
 
-    def end(self) -> None:
-        """The session is over: errands that wait are refused."""
-        for one in self._jobs:
-            if not isinstance(one, (RenewLease, ExpireLease)):
-                one.fail(SessionNotFound())
-        self._jobs.clear()
-
-    def shown(self, held: records.Held | None, user: records.User) -> dict[str, Any] | None:
+    def view(self, held: records.Held | None) -> dict[str, Any] | None:
         """The resource that the session has, as its user may see it."""
         if held is None:
             return None
-        kind = self._around.store.resources.types.of(held.resource.type)
-        return held_view(held, kind, self._owner, user)
+        type_ = self._parts.deps.store.resources.types.of(held.resource.type)
+        return held_view(held, type_, self._owner, self._parts.user)
 
-    def enqueue(self, job: Job) -> None:
-        """Does it, after those that wait."""
-        self._jobs.append(job)
-        self._work()
+    # Beside the actor --------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        if self._working or not self._jobs:
-            return
-        self._working = True
-        job = self._jobs.popleft()
-        self._pipe(partial(self._carry_out, job), partial(self._carried_out, job))
+    async def do(self, job: Job) -> JobResult:
+        """Does a job in the database.
 
-    async def _carry_out(self, job: Job) -> _Done:
-        """Does a job in the database; beside the actor, which does none other meanwhile."""
-        rules, store = self._loaded, self._around.store
-        held, looked = rules.held, self._unsure
-        if looked:
+        Raises:
+            DatabaseUnavailable: the database is down; it may have done the job all the same.
+        """
+        rules, store = self._parts.loaded, self._parts.deps.store
+        held, checked = rules.held, self._unsure
+        if checked:
             held = await store.leases.of_session(rules.id)
         answer: object = None
         error: ReiletaError | None = None
@@ -158,87 +102,100 @@ class ResourceJobs:
             answer = await self._ask_store(job, held)
         except DatabaseUnavailable:
             raise
-        except ReiletaError as refused:
-            error = refused
-            if isinstance(refused, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
-                # It may have lost what it had, at another server.
-                found = await store.leases.of_session(rules.id)
-                if found is None or not _same(found, rules.held):
-                    held, looked = found, True
-        number = None
+        except ReiletaError as refusal:
+            error = refusal
+            if isinstance(refusal, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
+                # The session may have lost its resource at another server.
+                lease = await store.leases.of_session(rules.id)
+                if lease is None or not _same_acquisition(lease, rules.held):
+                    held, checked = lease, True
+        owner_id = None
         if isinstance(answer, records.Held):
-            number = answer.resource.owner
+            owner_id = answer.resource.owner
         elif isinstance(answer, records.Resource) and not isinstance(job, DeleteResource):
-            number = answer.owner
-        elif looked and held is not None:
-            number = held.resource.owner
-        owner = None if number is None else await store.users.by_id(number)
-        return _Done(answer, owner, looked, held, error)
+            owner_id = answer.owner
+        elif checked and held is not None:
+            owner_id = held.resource.owner
+        owner = None if owner_id is None else await store.users.by_id(owner_id)
+        return JobResult(answer, owner, checked, held, error)
 
     async def _ask_store(self, job: Job, held: records.Held | None) -> object:
-        rules, store = self._loaded, self._around.store
+        rules, deps = self._parts.loaded, self._parts.deps
+        store = deps.store
         match job:
-            case AcquireResource(name=name, who=who):
-                until = self._around.until(present=rules.present)
-                return await store.leases.acquire(name, who, until=until)
-            case ReleaseResource(name=name, who=who):
-                return await store.leases.release(name, who)
-            case WriteResource(name=name, who=who):
+            case AcquireResource(name=key, who=who):
+                until = deps.lease_until(present=rules.present)
+                return await store.leases.acquire(key, who, until=until)
+            case ReleaseResource(name=key, who=who):
+                return await store.leases.release(key, who)
+            case WriteResource(name=key, who=who):
                 return await store.resources.write(
-                    name,
+                    key,
                     who,
-                    fence=_fence(held, name),
+                    fence=_fence(held, key),
                     patch=job.patch,
                     if_version=job.if_version,
                 )
-            case DeleteResource(name=name, who=who):
+            case DeleteResource(name=key, who=who):
                 return await store.resources.delete(
-                    name, who, fence=_fence(held, name), if_version=job.if_version
+                    key, who, fence=_fence(held, key), if_version=job.if_version
                 )
             case RenewLease(present=present):
-                return await store.leases.keep(rules.id, until=self._around.until(present=present))
+                until = deps.lease_until(present=present)
+                return await store.leases.keep(rules.id, until=until)
             case ExpireLease():
                 return await store.leases.lose(rules.id)
             case _:
                 assert_never(job)
 
-    def _carried_out(self, job: Job, result: outcome.Outcome[Any]) -> None:
-        self._working = False
-        rules = self._loaded
+    # In the actor ------------------------------------------------------------------------------
+
+    def finish(self, job: Job, result: outcome.Outcome[JobResult]) -> list[Happening]:
+        """Answers the job's request, if it is one; returns what happened to the session."""
         try:
-            done: _Done = result.unwrap()
-        except ReiletaError as error:  # it may have been done all the same
-            self._unsure = True
+            done = result.unwrap()
+        except ReiletaError as error:
+            self._unsure = True  # the database may have done the job all the same
             if not isinstance(job, (RenewLease, ExpireLease)):
                 job.fail(error)
+            return []
+        self._unsure = False
+        if done.owner is not None:
+            self._owner = done.owner
+        events = self._check(done.held) if done.checked else []
+        if done.error is None:
+            events += self._succeed(job, done.answer)
         else:
-            self._unsure = False
-            if done.owner is not None:
-                self._owner = done.owner
-            if done.looked:
-                self._looked(rules, done.held)
-            if done.error is None:
-                self._done(rules, job, done.answer)
-            else:
-                self._refused(rules, job, done.error)
-        self._work()
+            events += self._refuse(job, done.error)
+        return events
 
-    def _done(self, rules: Session, job: Job, answer: Any) -> None:
+    def _check(self, held: records.Held | None) -> list[Happening]:
+        """The database says which resource the session has."""
+        rules = self._parts.loaded
+        if held is not None:
+            return rules.took(held, self._parts.now())
+        if rules.held is not None:
+            return self._drop(ResourceKey("", rules.held.resource.number))
+        return []
+
+    def _succeed(self, job: Job, answer: Any) -> list[Happening]:
+        rules, now = self._parts.loaded, self._parts.now()
+        events: list[Happening] = []
         match job:
             case AcquireResource():
-                self._happened(rules.took(answer, self._now()))
+                events = rules.took(answer, now)
                 job.reply(answer)
             case ReleaseResource():
                 if answer is not None:
-                    self._happened(rules.dropped(answer.name.number, answer.fence))
+                    events = rules.dropped(answer.name.number, answer.fence)
                 job.reply(None)
             case WriteResource():
                 if rules.held is not None and rules.held.resource.number == answer.number:
                     held = records.Held(answer, rules.held.fence, rules.held.until)
-                    self._happened(rules.took(held, self._now()))
+                    events = rules.took(held, now)
                 job.reply(answer)
             case DeleteResource():
-                self._drop(rules, job.name)
+                events = self._drop(job.name)
                 job.reply(answer)
             case RenewLease():
                 pass
@@ -246,39 +203,34 @@ class ResourceJobs:
                 if isinstance(answer, int):
                     rules.kept_until(answer)
                 elif rules.held is not None:
-                    self._drop(rules, ResourceKey("", rules.held.resource.number))
+                    events = self._drop(ResourceKey("", rules.held.resource.number))
             case _:
                 assert_never(job)
+        return events
 
-    def _refused(self, rules: Session, job: Job, error: ReiletaError) -> None:
+    def _refuse(self, job: Job, error: ReiletaError) -> list[Happening]:
         if isinstance(job, (RenewLease, ExpireLease)):
-            return
+            return []
+        events: list[Happening] = []
         if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
-            self._drop(rules, job.name)  # what it thought that it had
+            events = self._drop(job.name)  # the rules were out of date
         job.fail(error)
+        return events
 
-    def _drop(self, rules: Session, name: ResourceKey) -> None:
+    def _drop(self, key: ResourceKey) -> list[Happening]:
+        rules = self._parts.loaded
         held = rules.held
-        if held is not None and held.resource.number == name.number:
-            self._happened(rules.dropped(name.number, held.fence))
-
-    def _looked(self, rules: Session, held: records.Held | None) -> None:
-        if held is not None:
-            self._happened(rules.took(held, self._now()))
-        elif rules.held is not None:
-            self._drop(rules, ResourceKey("", rules.held.resource.number))
-
-    def _now(self) -> int:
-        return self._around.clock.now_ms()
+        if held is None or held.resource.number != key.number:
+            return []
+        return rules.dropped(key.number, held.fence)
 
 
-def _same(one: records.Held, other: records.Held) -> bool:
-    """Whether both are of one acquisition."""
+def _same_acquisition(one: records.Held, other: records.Held) -> bool:
     return (one.resource.number, one.fence) == (other.resource.number, other.fence)
 
 
-def _fence(held: records.Held | None, name: ResourceKey) -> int | None:
-    """The fencing number by which the session has that resource."""
-    if held is None or held.resource.number != name.number:
+def _fence(held: records.Held | None, key: ResourceKey) -> int | None:
+    """The fencing token with which the session has that resource; None: it does not have it."""
+    if held is None or held.resource.number != key.number:
         return None
     return held.fence

@@ -19,12 +19,12 @@ from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
+from actors.node import Node
 from api.credentials import Auth, Credential, bearer_from, credential_from
 from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
 from api.http.etags import AnswerCache, Cached, key_of
-from api.node_api import NodePort
 from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
@@ -67,7 +67,7 @@ DEPRECATION: Final = "@1767225600"
 class ApiDeps:
     """Dependencies of every endpoint."""
 
-    node: NodePort
+    node: Node
     auth: Auth
     limits: HttpRateLimits
     answers: AnswerCache = field(default_factory=AnswerCache)
@@ -76,13 +76,13 @@ class ApiDeps:
         """Call after the store has ended a session: its tokens stop working at once, its sockets
         are closed and its players leave."""
         self.auth.forget_session(session_id)
-        await self.node.end_session(session_id)
+        self.node.sessions.end(session_id)
 
     def token_revoked(self, token: bytes) -> None:
         """Call after the store has killed the token of that id: its keys stop working at once, and
         the sockets that used it are closed."""
         self.auth.forget_token(token)
-        self.node.credential_killed(token)
+        self.node.sessions.end_token(token)
 
 
 @dataclass(slots=True)

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Raw
 from msgspec.json import Encoder
 from werkzeug.http import parse_etags
 
+from actors.node import Node
 from reileta.bounded_cache import BoundedCache
 from reileta.records import User
 from reileta.rules.instance.access import Principal
-from reileta.store import Store
 from reileta.store.read_cache import TTL_S
 
 LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -37,15 +37,6 @@ _PRIVATE: Final = (
 _encode = Encoder().encode
 
 
-class Live(Protocol):
-    """The parts of the server that tell whether a cached answer is up to date."""
-
-    @property
-    def store(self) -> Store: ...
-    @property
-    def live_version(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Cached:
     """The sources of an operation's answer, apart from path, query and caller.
@@ -58,12 +49,12 @@ class Cached:
     tables: tuple[str, ...]
     live: bool = False
 
-    def generation(self, node: Live) -> int | None:
+    def generation(self, node: Node) -> int | None:
         """A number that grows when one of the sources changes; None while it is unknown."""
         generation = node.store.database.generation(self.tables)
         if generation is None or not self.live:
             return generation
-        return generation + node.live_version
+        return generation + node.directory.version
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,9 @@ class LoginService:
 
     async def open(self, user: User) -> Session:
         """Opens a session. If the user has too many, the one that was idle longest ends."""
-        opened = await self._sessions.make_room_and_open(user.id, busy=self._node.busy(user.id))
+        opened = await self._sessions.make_room_and_open(
+            user.id, busy=self._node.sessions.connected_of(user.id)
+        )
         for session_id in opened.ended:
             await self._deps.session_ended(session_id)
         return opened.session
@@ -171,7 +173,7 @@ class LoginService:
             raise CredentialInvalid
         token, session = refreshed.token, refreshed.session
         self._deps.auth.forget_keys(refreshed.superseded)
-        self._node.refreshed(session.id, token.id, token.refresh_expires)
+        self._node.sessions.refresh_token(session.id, token.id, token.refresh_expires)
         await self._sessions.seen([session.id])
         return RefreshedToken(token, access, refresh, session, refreshed.user)
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from actors.node import Node
 from api.http.endpoint import RequestContext
-from api.node_api import NodePort
 from reileta.errors import (
     InstanceNotFound,
     PermissionDenied,
@@ -32,7 +32,7 @@ NOBODY: Final = ""
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
-def local(node: NodePort, call: RequestContext, text: str) -> str:
+def local(node: Node, call: RequestContext, text: str) -> str:
     """The id or name in a reference to an object of this server.
 
     Raises ServerNotFound if the suffix or `?server` names another server.
@@ -44,14 +44,14 @@ def local(node: NodePort, call: RequestContext, text: str) -> str:
     return target.id
 
 
-def ensure_own_server(node: NodePort, call: RequestContext) -> None:
+def ensure_own_server(node: Node, call: RequestContext) -> None:
     """Raises ServerNotFound if `?server` names another server."""
     server = call.request.args.get("server")
     if server is not None and server != node.address:
         raise ServerNotFound
 
 
-async def find_user(node: NodePort, call: RequestContext, text: str) -> User:
+async def find_user(node: Node, call: RequestContext, text: str) -> User:
     """The user of a reference.
 
     Raises:
@@ -75,7 +75,7 @@ async def find_user(node: NodePort, call: RequestContext, text: str) -> User:
     return user
 
 
-async def find_owner(node: NodePort, call: RequestContext, text: str | None) -> str | None:
+async def find_owner(node: Node, call: RequestContext, text: str | None) -> str | None:
     """The owner id of a filter, as records store it; `NOBODY` if there is no such user.
 
     None without a filter. Raises NotLoggedIn for `@me` without a credential.
@@ -93,7 +93,7 @@ async def find_owner(node: NodePort, call: RequestContext, text: str | None) -> 
         return NOBODY
 
 
-def world_ref(node: NodePort, text: str) -> str | None:
+def world_ref(node: Node, text: str) -> str | None:
     """A `WorldIDAt` as records store it: without this server's own address.
 
     None if it is not `w_…` or `w_…:version`, optionally with `@server`.
@@ -105,7 +105,7 @@ def world_ref(node: NodePort, text: str) -> str | None:
     return target.id if target.local_to(node.address) else str(target)
 
 
-async def find_world(node: NodePort, call: RequestContext, text: str) -> World:
+async def find_world(node: Node, call: RequestContext, text: str) -> World:
     """The world of a reference, if the caller may see it (`reileta/rules/visibility.py`).
 
     Raises ServerNotFound, and WorldNotFound also if the caller may not see it.
@@ -120,7 +120,7 @@ async def find_world(node: NodePort, call: RequestContext, text: str) -> World:
     return world
 
 
-async def own_world(node: NodePort, call: RequestContext, text: str) -> World:
+async def own_world(node: Node, call: RequestContext, text: str) -> World:
     """The world of a reference, if the caller may change it: its owner and admins.
 
     Raises as `find_world`, and PermissionDenied.
@@ -136,7 +136,7 @@ def ensure_owner(call: RequestContext, world: World) -> None:
         raise PermissionDenied
 
 
-async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> None:
+async def ensure_unheld(node: Node, call: RequestContext, world: World) -> None:
     """Checks the same as `unheld` without a transaction, before expensive work such as an upload.
 
     Raises ResourceTaken and WorldNotFound.
@@ -149,7 +149,7 @@ async def ensure_unheld(node: NodePort, call: RequestContext, world: World) -> N
 
 
 @asynccontextmanager
-async def unheld(node: NodePort, call: RequestContext, world: World) -> AsyncIterator[Queries]:
+async def unheld(node: Node, call: RequestContext, world: World) -> AsyncIterator[Queries]:
     """A transaction that changes the world or its assets, while no other session holds it.
 
     Nobody can acquire the world during the transaction. The caller's permission is checked again,
@@ -171,7 +171,7 @@ async def unheld(node: NodePort, call: RequestContext, world: World) -> AsyncIte
         raise WorldNotFound from None
 
 
-async def find_instance(node: NodePort, call: RequestContext, text: str) -> Instance:
+async def find_instance(node: Node, call: RequestContext, text: str) -> Instance:
     """The instance of an id or name, if the caller may see it (`reileta/rules/visibility.py`).
 
     Raises ServerNotFound, and InstanceNotFound also if the caller may not see it.
@@ -179,6 +179,6 @@ async def find_instance(node: NodePort, call: RequestContext, text: str) -> Inst
     id_ = local(node, call, text)
     valid = is_id(id_, "i") or is_instance_name(id_)
     instance = await node.store.instances.get(id_) if valid else None
-    if instance is None or not await node.shows(instance, call.principal):
+    if instance is None or not await node.instances.shows(instance, call.principal):
         raise InstanceNotFound
     return instance

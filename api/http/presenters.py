@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from actors.node import Node
 from api.http.endpoint import RequestContext
-from api.node_api import NodePort
 from reileta.protocol.views.registry import (
     UserFriendView,
     UserMeView,
@@ -24,7 +24,7 @@ ANY_USER = (UserView, UserMeView, UserFriendView)
 
 
 async def show_users(
-    node: NodePort, call: RequestContext, users: Sequence[User]
+    node: Node, call: RequestContext, users: Sequence[User]
 ) -> tuple[AnyUserView, ...]:
     """Views of users. Takes two to four queries for any number of users."""
     me, admin = None if call.user is None else call.user.id, call.admin
@@ -37,7 +37,7 @@ async def show_users(
     return tuple(
         user_view(
             user,
-            node.status(user),
+            node.directory.status(user),
             node.address,
             secure=node.secure,
             viewer=me,
@@ -49,18 +49,20 @@ async def show_users(
     )
 
 
-async def show_user(node: NodePort, call: RequestContext, user: User) -> AnyUserView:
+async def show_user(node: Node, call: RequestContext, user: User) -> AnyUserView:
     """The view of one user."""
     return (await show_users(node, call, [user]))[0]
 
 
-async def show_me(node: NodePort, user: User) -> UserMeView:
+async def show_me(node: Node, user: User) -> UserMeView:
     """The view that a user has of itself."""
     profile = await node.store.profiles.of(user.id)
-    return user_me_view(user, node.status(user), node.address, secure=node.secure, profile=profile)
+    return user_me_view(
+        user, node.directory.status(user), node.address, secure=node.secure, profile=profile
+    )
 
 
-async def show_worlds(node: NodePort, worlds: Sequence[World]) -> tuple[WorldView, ...]:
+async def show_worlds(node: Node, worlds: Sequence[World]) -> tuple[WorldView, ...]:
     """Views of worlds, in two queries. The caller's permission must be checked before."""
     ids = [world.id for world in worlds]
     assets = await node.store.assets.of_many(ids)
@@ -77,6 +79,6 @@ async def show_worlds(node: NodePort, worlds: Sequence[World]) -> tuple[WorldVie
     )
 
 
-async def show_world(node: NodePort, world: World) -> WorldView:
+async def show_world(node: Node, world: World) -> WorldView:
     """The view of one world."""
     return (await show_worlds(node, [world]))[0]

@@ -19,10 +19,10 @@ import trio.lowlevel
 from quart import Blueprint, websocket
 from werkzeug.datastructures import Headers
 
+from actors.node import Node
 from actors.runtime.trace import Sampler
 from api.credentials import Auth, credential_from
 from api.http.endpoint import DEPRECATION
-from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog, debugging
 from api.ws.message_rate import UserRates
 from api.ws.registry.connection import RegistryConnection
@@ -77,7 +77,7 @@ class ClientConnection(Protocol):
 class Gateway:
     """The open sockets, of `/api/ws` and of the session API. `watch` is its task."""
 
-    def __init__(self, node: GatewayPort, auth: Auth) -> None:
+    def __init__(self, node: Node, auth: Auth) -> None:
         self.node = node
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)

@@ -73,22 +73,24 @@ class Someone:
     async def open(self, line: FakeLine | None = None) -> FakeLine:
         """A line of it, greeted."""
         line = line or FakeLine()
-        ref = await self.node.session(self.principal)
+        ref = await self.node.sessions.live(self.principal)
         await ref.ask(OpenSocket(line, self.principal.token_hash, self.principal.token_expires))
         return line
 
     async def patch(self, line: FakeLine, event_id: str, **patch: Any) -> None:
-        (await self.node.session(self.principal)).tell(PatchState(line, event_id, patch))
+        (await self.node.sessions.live(self.principal)).tell(PatchState(line, event_id, patch))
 
     async def acquire(self, name: ResourceKey) -> int:
-        ref = await self.node.session(self.principal)
+        ref = await self.node.sessions.live(self.principal)
         return (await ref.ask(AcquireResource(name, self.claimant))).fence
 
     async def release(self, name: ResourceKey) -> None:
-        await (await self.node.session(self.principal)).ask(ReleaseResource(name, self.claimant))
+        await (await self.node.sessions.live(self.principal)).ask(
+            ReleaseResource(name, self.claimant)
+        )
 
     async def write(self, name: ResourceKey, **patch: Any) -> Resource:
-        ref = await self.node.session(self.principal)
+        ref = await self.node.sessions.live(self.principal)
         return await ref.ask(WriteResource(name, self.claimant, patch, None))
 
     async def document(self) -> ResourceKey:

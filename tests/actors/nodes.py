@@ -296,7 +296,7 @@ class World:
     ) -> Client:
         """A socket, attached; what it was greeted with is taken."""
         who = principal(number, session, admin=admin, token=token)
-        ref = await self.node.session(who)
+        ref = await self.node.sessions.live(who)
         sink = sink or FakeSink(f"{number}.{session}")
         await ref.ask(Attach(sink, who.token_hash))
         await settle()
@@ -323,7 +323,7 @@ class World:
         return self.instance_of(ROOM)
 
     def instance_of(self, id_: str) -> Ref[InstanceMessage]:
-        ref = self.node._instance_manager.running(id_)
+        ref = self.node.instances.running(id_)
         assert ref is not None
         return ref
 
@@ -335,20 +335,11 @@ class World:
         """Has the instance fail."""
         self.act(fail)
 
-    def leftovers(self) -> dict[str, object]:
-        """All tables of the node that are not empty."""
-        tables = {
-            "instances": self.node._instance_manager._registry.running(),
-            "sessions": self.node._sessions.running(),
-            "presences": self.node._presences,
-            "revoked": len(self.node._revoked),
-            "occupancies": self.node._directory.occupancies,
-            "watchers": self.node._directory._watchers,
-            "sockets": self.node._directory._sockets,
-            "candidacies": self.node._directory._candidacies,
-            "players": self.node.metrics.players,
-        }
-        return {name: table for name, table in tables.items() if table}
+    def leftovers(self) -> dict[str, int]:
+        """The sizes of the node's tables that are not empty."""
+        counts = self.node.debug_counts()
+        del counts["recent changes"]  # forgotten by and by
+        return {name: count for name, count in counts.items() if count}
 
 
 class Boom(Exception):

@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
+from actors.session.config import RENEW_S
 from actors.session.messages import Attach, Detach, OpenSocket, PatchState
-from actors.session.resource_jobs import TEND_S
 from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events
 from reileta.rules.instance.access import Principal
@@ -135,7 +135,7 @@ class Play:
         principal, node = client.principal, self.nodes[client.node].node
         try:
             for last in (False, True):
-                client.ref = await node.session(principal)
+                client.ref = await node.sessions.live(principal)
                 try:
                     if client.face == "line":
                         await client.ref.ask(
@@ -245,7 +245,7 @@ class Play:
         if self.clients:
             node, principal = self._of(which, elsewhere)
             await self._store.tokens.kill(principal.token_hash, self._clock.now_ms())
-            self.nodes[node].node.credential_killed(principal.token_hash)
+            self.nodes[node].node.sessions.end_token(principal.token_hash)
             self._revoke(node, lambda one: one.token_hash == principal.token_hash)
 
     async def end(self, which: int, elsewhere: bool) -> None:
@@ -253,7 +253,7 @@ class Play:
         if self.clients:
             node, principal = self._of(which, elsewhere)
             await self._store.sessions.end(principal.session_id)
-            await self.nodes[node].node.end_session(principal.session_id)
+            self.nodes[node].node.sessions.end(principal.session_id)
             self._revoke(node, lambda one: one.session_id == principal.session_id)
 
     def _of(self, which: int, elsewhere: bool) -> tuple[int, Principal]:
@@ -271,7 +271,7 @@ class Play:
         """The actor of a client's session fails."""
         if self.clients:
             node, principal = self._of(which, elsewhere)
-            ref = self.nodes[node].node._sessions.find(principal.session_id)
+            ref = self.nodes[node].node.sessions.find(principal.session_id)
             if ref is not None:
                 with suppress(Overloaded):
                     ref.tell(cast(Any, "no message"))
@@ -373,7 +373,7 @@ class Play:
     async def finish(self) -> None:
         """Who is there keeps its resource; who is away for too long loses it, and is forgotten."""
         await self.rest()
-        await self.wait(TEND_S + STEP_S)  # the database was away, maybe, for all who are there
+        await self.wait(RENEW_S + STEP_S)  # the database was away, maybe, for all who are there
         there = {one.principal.session_id for one in self.clients}
         held = {number: one for number, one in self.witness.leases.items() if one[0] in there}
         await self.wait(AWAY_S + STEP_S)
@@ -383,10 +383,11 @@ class Play:
             self.witness.expect(kept, "who is there keeps its resource")
         while self.clients:
             self._gone(self.clients[0])
-        await self.wait(AWAY_S + 3 * TEND_S)
+        await self.wait(AWAY_S + 3 * RENEW_S)
         for holder, _ in self.witness.leases.values():
             self.witness.expect(holder is None, "who is away for too long loses its resource")
         for running in self.nodes:
             node = running.node
-            left = [node._sessions.running(), node._presences, node._directory._sockets]
+            counts = node.debug_counts()
+            left = [counts[name] for name in ("sessions", "recoveries", "sockets")]
             self.witness.expect(not any(left), f"nothing is left behind: {left}")

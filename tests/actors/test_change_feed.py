@@ -74,14 +74,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def attached(node: Node, who: Principal) -> FakeSink:
     sink = FakeSink()
-    session = await node.session(who)
+    session = await node.sessions.live(who)
     await session.ask(Attach(sink, who.token_hash))
     sink.take()
     return sink
 
 
 def is_admin(node: Node, one: Someone) -> bool:
-    return node.presences[one.principal.session_id].user.admin
+    return node.sessions.recoveries[one.principal.session_id].user.admin
 
 
 async def test_a_grant_and_its_revocation_reach_open_sessions(
@@ -111,7 +111,7 @@ async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_a
     watching = await someone(node, user=admin.id)
     await attached(node, watching.principal)
     await feed.look()
-    await until(lambda: len(node._latest) > 0)
+    await until(lambda: node.debug_counts()["recent changes"] > 0)
     await attached(node, before)
     assert not is_admin(node, ada)
 
@@ -143,7 +143,7 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
     )  # fmt: skip
     sinks = [await attached(node, one.principal) for one in (ada, bob)]
     for one, sink in zip((ada, bob), sinks, strict=True):
-        await (await node.session(one.principal)).ask(Join(sink, "hall", None))
+        await (await node.sessions.live(one.principal)).ask(Join(sink, "hall", None))
     await node.hub.ask(Subscribe(sinks[1], frozenset({"update-instance"}), hall.id))
     await other.users.delete(ada.principal.user.id)
     await feed.look()

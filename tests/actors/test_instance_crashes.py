@@ -44,7 +44,7 @@ async def test_players_stay_with_their_ids_and_are_told_of_all(
     one.say(b"2")
     await settle()
     assert (two.said(), three.said()) == (["data 2"], ["data 2"])
-    assert world.node.occupancy(ROOM).connected == 3
+    assert world.node.directory.occupancy(ROOM).connected == 3
 
 
 async def test_siblings_notice_nothing(world: World, autojump_clock: MockClock) -> None:
@@ -104,9 +104,9 @@ async def test_the_third_crash_in_ten_seconds_is_the_end(
     last = two.sink.take()[-1]
     assert last["data"]["note"] == "the instance failed"
     assert (one.sink.seats, two.sink.seats) == ({}, {})
-    assert world.node.occupancy(ROOM).connected == world.node.metrics.players == 0
+    assert world.node.directory.occupancy(ROOM).connected == world.node.metrics.players == 0
     # The sessions know it as well: they hold on to nothing, and may come again.
-    assert world.node._presences["s_1.0"].joined_instances == {}
+    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
     assert await one.join() != player
     await settle()
     assert one.said() == ["join #1 U1"]
@@ -192,7 +192,7 @@ async def test_more_inside_than_the_database_says_is_no_second_crash(
     world.crash()
     await trio.sleep(1)
     assert (one.said(), two.said()) == (["restored U1+U2"],) * 2
-    assert world.node.full() == {ROOM}
+    assert world.node.directory.full() == {ROOM}
 
 
 async def test_an_empty_instance_ends_after_a_crash_as_well(
@@ -216,9 +216,9 @@ async def test_a_join_that_crashes_the_instance_leaves_no_place_behind(
         with pytest.raises(Overloaded):
             await two.join()
     await trio.sleep(1)
-    assert ROOM not in world.node._presences["s_2.0"].joined_instances
+    assert ROOM not in world.node.sessions.recoveries["s_2.0"].joined_instances
     await trio.sleep(15)
-    assert world.node.occupancy(ROOM).connected == 1
+    assert world.node.directory.occupancy(ROOM).connected == 1
     assert one.said()[-1] == "left disconnected"
     await two.session.ask(Join(two.sink, ROOM, b"1"))
 
@@ -247,4 +247,4 @@ async def test_a_crash_between_seat_and_socket_restarts_once_without_a_grace(
         await trio.sleep(1)
         assert (world.node.metrics.actor_crashes, world.node.metrics.actor_restarts) == (1, 1)
         await world.joined(2)
-        assert world.node.occupancy(ROOM).master == user_at(2)
+        assert world.node.directory.occupancy(ROOM).master == user_at(2)

@@ -23,7 +23,7 @@ async def test_a_change_is_written_and_told(world: World, autojump_clock: MockCl
     watcher = await world.connect(9)
     await watcher.subscribe("update-instance")
     changes = InstanceChanges(title="New", tags=frozenset())
-    record = await world.node.update_instance(ROOM, OWNER, changes)
+    record = await world.node.instance_service.update(ROOM, OWNER, changes)
     await settle()
     assert record.title == "New"
     stored = world.store.instances.records[ROOM]
@@ -32,7 +32,7 @@ async def test_a_change_is_written_and_told(world: World, autojump_clock: MockCl
     (update,) = watcher.sink.take()
     assert (update["data"]["title"], update["data"]["connected"]) == ("New", 1)
     with pytest.raises(PermissionDenied):
-        await world.node.update_instance(ROOM, principal(1), changes)
+        await world.node.instance_service.update(ROOM, principal(1), changes)
     assert one.said() == []
 
 
@@ -41,12 +41,12 @@ async def test_more_capacity_while_full_lets_more_in(
 ) -> None:
     world.room(capacity=2)
     await world.crowd(1, 2)
-    assert world.node.full() == {ROOM}
+    assert world.node.directory.full() == {ROOM}
     with pytest.raises(InstanceInvalid):
-        await world.node.update_instance(ROOM, OWNER, InstanceChanges(capacity=1))
-    await world.node.update_instance(ROOM, OWNER, InstanceChanges(capacity=3))
+        await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(capacity=1))
+    await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(capacity=3))
     await world.joined(3)
-    assert world.node.occupancy(ROOM).connected == 3
+    assert world.node.directory.occupancy(ROOM).connected == 3
 
 
 async def test_a_change_that_comes_too_late_is_taken_back(
@@ -60,7 +60,7 @@ async def test_a_change_that_comes_too_late_is_taken_back(
 
         async def change() -> None:
             with pytest.raises(InstanceInvalid):
-                await world.node.update_instance(ROOM, OWNER, InstanceChanges(capacity=1))
+                await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(capacity=1))
 
         nursery.start_soon(change)
         await settle()
@@ -81,7 +81,7 @@ async def test_changes_take_effect_in_the_order_in_which_they_came(
         instances.gate = trio.Event()
         for title in "abc":
             nursery.start_soon(
-                world.node.update_instance, ROOM, OWNER, InstanceChanges(title=title)
+                world.node.instance_service.update, ROOM, OWNER, InstanceChanges(title=title)
             )
             await settle()
         world.act(lambda actor: order.append(actor.parts.rules.record.title))
@@ -100,27 +100,27 @@ async def test_without_the_database_nothing_changes_and_the_instance_goes_on(
     one, two = await world.crowd(1, 2)
     world.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await world.node.update_instance(ROOM, OWNER, InstanceChanges(title="New"))
+        await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(title="New"))
     with pytest.raises(DatabaseUnavailable):
-        await world.node.close_instance(ROOM, OWNER)
+        await world.node.instance_service.close(ROOM, OWNER)
     one.say(b"1")
     await settle()
     assert two.said() == ["data 1"]
     three = await world.joined(3)
     await three.leave()
     world.store.instances.away = False
-    await world.node.update_instance(ROOM, OWNER, InstanceChanges(title="New"))
+    await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(title="New"))
     assert world.store.instances.records[ROOM].title == "New"
     await world.joined(4)
-    await world.node.close_instance(ROOM, OWNER)
+    await world.node.instance_service.close(ROOM, OWNER)
     assert world.store.instances.records == {}
 
 
 async def test_closing_tells_everyone_inside(world: World, autojump_clock: MockClock) -> None:
     one, two = await world.crowd(1, 2)
     with pytest.raises(PermissionDenied):
-        await world.node.close_instance(ROOM, principal(1))
-    await world.node.close_instance(ROOM, OWNER)
+        await world.node.instance_service.close(ROOM, principal(1))
+    await world.node.instance_service.close(ROOM, OWNER)
     await settle()
     assert one.said() == ["left closed"]
     assert two.said() == ["left closed", "left closed"]
@@ -128,7 +128,7 @@ async def test_closing_tells_everyone_inside(world: World, autojump_clock: MockC
     assert world.node.metrics.instances == world.node.metrics.players == 0
     with pytest.raises(InstanceNotFound):
         await one.join()
-    assert world.node._presences["s_1.0"].joined_instances == {}
+    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
 
 
 async def test_closing_and_changing_at_once_ends_in_order(
@@ -140,13 +140,13 @@ async def test_closing_and_changing_at_once_ends_in_order(
 
     async def change() -> None:
         try:
-            await world.node.update_instance(ROOM, OWNER, InstanceChanges(title="x"))
+            await world.node.instance_service.update(ROOM, OWNER, InstanceChanges(title="x"))
         except InstanceNotFound as error:
             failed.append(type(error))
 
     async with trio.open_nursery() as nursery:
         instances.gate = trio.Event()
-        nursery.start_soon(world.node.close_instance, ROOM, OWNER)
+        nursery.start_soon(world.node.instance_service.close, ROOM, OWNER)
         await settle()
         nursery.start_soon(change)
         await settle()
@@ -198,7 +198,7 @@ async def test_a_join_at_the_moment_of_the_end_finds_nothing_or_an_instance(
         await settle()
         gate.set()
     await settle()
-    assert world.leftovers().keys() <= {"sessions", "presences", "sockets"}
+    assert world.leftovers().keys() <= {"sessions", "recoveries", "sockets"}
 
 
 async def expect_not_found(world: World) -> None:

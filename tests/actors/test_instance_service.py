@@ -7,13 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance.messages import QueueSnapshot
-from actors.instance_service import visitor
 from reileta.errors import AlreadyConnected, NotQueued, Overloaded, UserNotFound
 from tests.actors.nodes import ADDRESS, ROOM, World, account, principal, settle, user_at
 
 
 def test_an_asker_as_instances_know_it() -> None:
-    who = visitor(principal(1, admin=True), ADDRESS, frozenset({user_at(2)}))
+    who = principal(1, admin=True).as_visitor(ADDRESS, frozenset({user_at(2)}))
     assert (who.session, who.user, who.displayname) == ("s_1.0", user_at(1), "U1")
     assert who.administers
     assert who.friends == {user_at(2)}

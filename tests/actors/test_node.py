@@ -58,7 +58,7 @@ async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
                     await client.leave()
                     client.lose()
                 case 1:
-                    await world.node.end_session(client.principal.session_id)
+                    world.node.sessions.end(client.principal.session_id)
                     await trio.sleep(70)
                 case 2:
                     client.lose()
@@ -134,7 +134,7 @@ async def test_instances_elsewhere_or_nowhere_are_not_found(
         with pytest.raises(InstanceNotFound):
             await one.join(name)
     with pytest.raises(InstanceNotFound):
-        await world.node.close_instance("nowhere", principal(0))
+        await world.node.instance_service.close("nowhere", principal(0))
     await one.join(f"{ROOM}@{ADDRESS}")
     assert world.leftovers().keys() & {"instances"}
 
@@ -146,7 +146,7 @@ async def test_many_who_join_first_start_one_instance(
     async with trio.open_nursery() as nursery:
         for number, client in enumerate(clients):
             nursery.start_soon(client.join, ROOM if number % 2 else "room-001")
-    assert world.node.occupancy(ROOM).connected == 8
+    assert world.node.directory.occupancy(ROOM).connected == 8
     assert world.node.metrics.instances == 1
 
 
@@ -156,9 +156,9 @@ async def test_an_answer_that_does_not_come_is_overload(
     await world.joined(1)
     world.act(lambda _: trio.sleep(40))
     with pytest.raises(Overloaded):
-        await world.node.update_instance(ROOM, principal(0), InstanceChanges(title="x"))
+        await world.node.instance_service.update(ROOM, principal(0), InstanceChanges(title="x"))
     with pytest.raises(Overloaded):
-        await world.node.close_instance(ROOM, principal(0))
+        await world.node.instance_service.close(ROOM, principal(0))
 
 
 async def test_a_full_mailbox_is_the_speakers_to_hear_of(
@@ -234,11 +234,11 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         public_key="",
     ) as node:
         who, sink = Principal(owner, opened.id, b"token"), FakeSink()
-        session = await node.session(who)
+        session = await node.sessions.live(who)
         await session.ask(Attach(sink, who.token_hash))
         await session.ask(Join(sink, "hall", b"1"))
         changes = InstanceChanges(title="The hall", tags=frozenset())
-        changed = await node.update_instance(record.id, who, changes)
+        changed = await node.instance_service.update(record.id, who, changes)
         stored = await store.instances.get("hall")
         assert stored is not None
         assert (stored.title, stored.tags) == (changed.title, changed.tags)
@@ -253,7 +253,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         assert await store.instances.abandoned(2**62) == []
         sink.seats[record.id].send_data(sink, b"1", None, None, None, b"2")
         await session.ask(Leave(sink, record.id, b"3"))
-        await node.close_instance(record.id, who)
+        await node.instance_service.close(record.id, who)
         assert await store.instances.get("hall") is None
     assert [word for word in sink.said() if "#" in word] == ["join #1 Ada", "data #2", "leave #3"]
     assert metrics.actor_crashes == 0

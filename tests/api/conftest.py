@@ -48,7 +48,7 @@ def passwords() -> Passwords:
 
 @pytest.fixture
 def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
-    return create_app(node, passwords=passwords)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 @pytest.fixture

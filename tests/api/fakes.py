@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from actors.hub.update_feed import Noun, Record
+from actors.node import Node
 from actors.runtime.ref import Ref
+from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.metrics import Metrics
-from reileta.protocol.views.server import ServerView, server_view
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
 from reileta.rules.instance.access import Principal, access_of
 from reileta.rules.tags import INSTANCE_TAGS
 from reileta.rules.visibility import of_instance
 from reileta.settings import Settings
-from reileta.store import ServerInfo, Store
+from reileta.store import Store
 from reileta.store.leases import LostLease
 from tests.conftest import ManualClock
 
@@ -32,7 +33,10 @@ class FakeOccupancy:
 
 @dataclass
 class FakeNode:
-    """`api.ports.NodePort`; what it was told stands in its lists."""
+    """A `Node` without actors, which is its own directory, instances, sessions and updates.
+
+    Calls stand in its lists.
+    """
 
     store: Store
     clock: ManualClock
@@ -43,7 +47,6 @@ class FakeNode:
     public_key: str = "c2VydmVyLWtleQ"
     ready_at: int | None = 1_790_000_000_000
     draining: bool = False
-    instance_service: Any = None
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()
     online: dict[str, str] = field(default_factory=dict)
@@ -54,11 +57,24 @@ class FakeNode:
     lost: list[LostLease] = field(default_factory=list)
     deleted: list[DeletedUser] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.instance_service: Any = self
+
+    directory = instances = sessions = updates = property(lambda self: self)
+
+    def as_node(self) -> Node:
+        """The fake, for handlers, which take a node."""
+        return cast(Node, self)
+
+    @property
+    def server(self) -> LiveServer:
+        return LiveServer(self.address, self.secure, self.public_key, self.ready_at)
+
     def occupancy(self, instance_id: str) -> FakeOccupancy:
         return self.inside.get(instance_id, FakeOccupancy())
 
     @property
-    def live_version(self) -> int:
+    def version(self) -> int:
         return hash((tuple(self.inside.items()), self.filled, tuple(self.online.items())))
 
     def full(self) -> frozenset[str]:
@@ -76,7 +92,7 @@ class FakeNode:
             return audience.admits(None)
         return audience.admits(principal.user.id, admin=principal.user.admin)
 
-    async def update_instance(
+    async def update(
         self, instance_id: str, principal: Principal, changes: InstanceChanges
     ) -> Instance:
         instance = await self._own(instance_id, principal)
@@ -93,7 +109,7 @@ class FakeNode:
         self.changed("instance", instance)
         return instance
 
-    async def close_instance(self, instance_id: str, principal: Principal) -> None:
+    async def close(self, instance_id: str, principal: Principal) -> None:
         instance = await self._own(instance_id, principal)
         await self.store.instances.delete(instance.id)
 
@@ -108,37 +124,23 @@ class FakeNode:
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         self.told.append((noun, record.id))
 
-    def server_view(self, identity: ServerInfo) -> ServerView:
-        return server_view(
-            id_=identity.id,
-            title=identity.title,
-            description=identity.description,
-            icon=identity.icon,
-            created_at=identity.created_at,
-            updated_at=identity.updated_at,
-            address=self.address,
-            secure=self.secure,
-            public_key=self.public_key,
-            ready_at=self.ready_at,
-        )
-
     async def user_deleted(self, deleted: DeletedUser) -> None:
         self.deleted.append(deleted)
 
-    def busy(self, user_id: str) -> frozenset[str]:
+    def connected_of(self, user_id: str) -> frozenset[str]:
         return frozenset()
 
-    async def end_session(self, session_id: str) -> None:
+    def end(self, session_id: str) -> None:
         self.ended.append(session_id)
 
-    def credential_killed(self, access_hash: bytes) -> None:
-        self.killed.append(access_hash)
+    def end_token(self, token_hash: bytes) -> None:
+        self.killed.append(token_hash)
 
-    def refreshed(self, session_id: str, token: bytes, expires: int) -> None:
+    def refresh_token(self, session_id: str, token: bytes, expires: int) -> None:
         self.admitted.append((session_id, token, expires))
 
-    def resource_lost(self, lost: LostLease) -> None:
+    def lease_lost(self, lost: LostLease) -> None:
         self.lost.append(lost)
 
-    async def session(self, principal: Principal) -> Ref[SessionMessage]:
+    async def live(self, principal: Principal) -> Ref[SessionMessage]:
         raise AssertionError("nobody asks a session's actor here")

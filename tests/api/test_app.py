@@ -246,7 +246,7 @@ async def test_without_the_database_it_says_when_to_come_back(
 @pytest.fixture
 def limited(node: FakeNode, passwords: Passwords) -> ReiletaApp:
     node.settings = node.settings.model_copy(update={"rate_limits": "on"})
-    return create_app(node, passwords=passwords)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 async def test_a_route_is_limited_for_each_address(limited: ReiletaApp, node: FakeNode) -> None:

@@ -47,7 +47,7 @@ async def test_4000_when_the_token_is_killed(database_url: str) -> None:
             node = house.server.node
             killed = digest(ada.token)
             assert await house.store.tokens.kill(killed, node.clock.now_ms())
-            node.credential_killed(killed)
+            node.sessions.end_token(killed)
             code, reason = await gone.closed()
             assert code == 4000
             assert reason
@@ -65,7 +65,7 @@ async def test_4000_when_the_session_ends(database_url: str) -> None:
                 await one.join(place.id)
                 await other.event("instance-joined")
                 await house.store.sessions.end(ada.session)
-                await house.server.node.end_session(ada.session)
+                house.server.node.sessions.end(ada.session)
                 assert (await one.closed())[0] == 4000
                 assert (await two.closed())[0] == 4000
                 left = await other.event("instance-left")
@@ -219,7 +219,7 @@ async def test_a_client_that_vanishes_keeps_its_seat_for_the_grace(database_url:
                     trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
             await until(lambda: len(house.gateway) == 1)
-            assert house.server.node.occupancy(place.id).connected == 2
+            assert house.server.node.directory.occupancy(place.id).connected == 2
             async with connected(house, ada) as back:
                 assert (await back.join(place.id))["player"] == first
             left = await other.event("instance-left")

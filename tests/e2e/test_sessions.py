@@ -114,7 +114,7 @@ async def test_the_end_of_the_session_closes_with_4000(database_url: str) -> Non
         async with line(house, ada.token) as socket:
             await get(socket)
             await house.store.sessions.end(ada.session)
-            await house.server.node.end_session(ada.session)
+            house.server.node.sessions.end(ada.session)
             assert (await get(socket))["payload"] == {"kind": "closing", "code": 4000}
             with pytest.raises(ConnectionClosed) as closed:
                 await get(socket)

@@ -29,7 +29,7 @@ async def test_started_means_ready(database_url: str, tmp_path: Path) -> None:
             port = int(server.url.rpartition(":")[2])
             assert server.url == f"http://127.0.0.1:{port}"
             assert server.node.address == f"127.0.0.1:{port}"
-            assert server.node.ready_at is not None
+            assert server.node.server.ready_at is not None
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
                 await client.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
                 with trio.fail_after(5):

@@ -95,7 +95,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
     routes = Routes("instances", deps, invalid=InstanceInvalid)
 
     def view(instance: Instance) -> InstanceView:
-        inside = node.occupancy(instance.id)
+        inside = node.directory.occupancy(instance.id)
         return instance_view(instance, inside, address=node.address, secure=node.secure)
 
     @routes.add(
@@ -121,7 +121,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             world=world,
             owner=owner,
             tag=params.tag,
-            exclude=node.full() if params.free else (),
+            exclude=node.directory.full() if params.free else (),
             viewer=None if call.user is None else call.user.id,
             admin=call.admin,
             limit=params.limit,
@@ -209,7 +209,9 @@ def instance_routes(deps: ApiDeps) -> Routes:
             changes["description"] = params.description or None
         if "tags" in changes:
             changes["tags"] = frozenset(params.tags)
-        return view(await node.update_instance(instance.id, call.by, InstanceChanges(**changes)))
+        return view(
+            await node.instance_service.update(instance.id, call.by, InstanceChanges(**changes))
+        )
 
     @routes.add(
         "DELETE",
@@ -223,7 +225,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         """Closes the instance. Everyone inside gets `instance-left` with reason `closed`. The owner
         and admins may do this."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.close_instance(instance.id, call.by)
+        await node.instance_service.close(instance.id, call.by)
         return NothingView()
 
     return routes

@@ -45,7 +45,7 @@ def server_routes(deps: ApiDeps) -> Routes:
     async def get_server(call: RequestContext) -> ServerView:
         """Returns the server's title, address and public key."""
         ensure_own_server(node, call)
-        return node.server_view(await node.store.identity.get())
+        return node.server.view(await node.store.identity.get())
 
     @routes.add(
         "POST",
@@ -67,7 +67,7 @@ def server_routes(deps: ApiDeps) -> Routes:
         if changes:
             identity = await node.store.identity.update(**changes)
             node.changed("server", identity)
-        return node.server_view(identity)
+        return node.server.view(identity)
 
     @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
     async def get_time(call: RequestContext) -> int:
@@ -88,7 +88,7 @@ def server_routes(deps: ApiDeps) -> Routes:
         return DiscoveryView(
             address=node.address,
             secure=node.secure,
-            public_key=node.public_key,
+            public_key=node.server.public_key,
             version=__version__,
         )
 

@@ -126,11 +126,11 @@ def resource_routes(deps: ApiDeps) -> Routes:
 
     async def ask_session(call: RequestContext, make: Callable[[], Request[T]]) -> T:
         """Asks the session's actor. Starts it again if it stops at that moment."""
-        session = await node.session(call.by)
+        session = await node.sessions.live(call.by)
         try:
             return await session.ask(make())
         except ActorStopped:
-            session = await node.session(call.by)
+            session = await node.sessions.live(call.by)
             return await session.ask(make())
 
     async def publish_world(record: Resource) -> None:
@@ -332,7 +332,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         user = await find_user(node, call, params.user)
         record, lost = await resources.unshare(key_of(call), claimant(call), user.id)
         if lost is not None:
-            node.resource_lost(lost)
+            node.sessions.lease_lost(lost)
         return ResourceAnswer(None if record is None else await preview(record))
 
     return routes

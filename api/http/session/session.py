@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from actors.node import Node
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.node_api import NodePort
 from reileta.errors import SessionInvalid, SessionNotFound
 from reileta.protocol.views.session import SessionView, held_view, session_view
 from reileta.records import User
@@ -17,7 +17,7 @@ class SessionAnswer(Struct):
     session: SessionView
 
 
-async def show_session(node: NodePort, id_: str, user: User) -> SessionView:
+async def show_session(node: Node, id_: str, user: User) -> SessionView:
     """A session as the database has it, which includes every acknowledged change.
 
     Raises SessionNotFound.

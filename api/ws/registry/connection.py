@@ -9,6 +9,7 @@ import trio
 from msgspec import Raw, Struct
 
 from actors.hub.messages import Subscribe, Unsubscribe
+from actors.node import Node
 from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
@@ -16,7 +17,6 @@ from actors.runtime.trace import Sampler, Span, current
 from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from api.credentials import Auth
 from api.errors import close_code_of
-from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.registry.messages import (
@@ -89,7 +89,7 @@ class RegistryConnection:
 
     def __init__(
         self,
-        node: GatewayPort,
+        node: Node,
         auth: Auth,
         sampler: Sampler,
         wire: Transport,
@@ -256,7 +256,7 @@ class RegistryConnection:
 
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
         for attempt in (1, 2):
-            session = await self._node.session(principal)
+            session = await self._node.sessions.live(principal)
             # Before it is asked: should this be cancelled, `gone` detaches all the same.
             self._session = session
             try:
@@ -309,12 +309,12 @@ class RegistryConnection:
         if message.subgroup in (None, "", AVR):
             raise MessageInvalid.field("subgroup", "must be the instance's id")
         data = parse_data(message.data, ModerateData)
-        await self._node.moderate(
+        await self._node.instance_service.moderate(
             self._local(message.subgroup or ""),
             principal,
             data.measure(),
-            self.wire,
-            message.wanted,
+            sink=self.wire,
+            state=message.wanted,
         )
 
     def _place(self, message: ClientMessage) -> str:

@@ -14,12 +14,12 @@ import trio
 
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle
+from actors.node import Node
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.trace import Sampler, Span, current
 from actors.session.messages import Detach, OpenSocket, PatchState, SessionMessage
 from api.errors import close_code_of
-from api.node_api import GatewayPort
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport
@@ -47,7 +47,7 @@ class SessionConnection:
 
     def __init__(
         self,
-        node: GatewayPort,
+        node: Node,
         sampler: Sampler,
         wire: Transport,
         log: ConnectionLog,
@@ -87,7 +87,7 @@ class SessionConnection:
         """Has the session take the socket, which greets it with `hello`."""
         try:
             for attempt in (1, 2):
-                session = self._session = await self._node.session(principal)
+                session = self._session = await self._node.sessions.live(principal)
                 try:
                     await session.ask(
                         OpenSocket(self, principal.token_hash, principal.token_expires)

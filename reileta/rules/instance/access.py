@@ -20,6 +20,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from reileta.ids import at
 from reileta.records import User
 
 AccessTag = Literal[
@@ -64,6 +65,17 @@ class Principal:
     guest: bool = False
     expires_at: int = FOR_EVER
     token_expires: int = FOR_EVER
+
+    def as_visitor(self, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
+        """The principal as instances see it; `address` is this server's, `friends` `UserIDAt`s."""
+        return Visitor(
+            session=self.session_id,
+            user=at(self.user.id, address),
+            displayname=self.user.displayname,
+            admin=self.user.admin,
+            guest=self.guest,
+            friends=friends,
+        )
 
 
 @dataclass(frozen=True, slots=True)

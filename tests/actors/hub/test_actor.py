@@ -154,7 +154,7 @@ async def test_admins_may_watch_data_unseen(
     await two.leave()
     await settle()
     assert admin.said() == ["data 1"]
-    assert world.node.occupancy(ROOM).connected == 1
+    assert world.node.directory.occupancy(ROOM).connected == 1
     await admin.unsubscribe(events.INSTANCE_DATA, target=target)
     one.say(b"3")
     await settle()

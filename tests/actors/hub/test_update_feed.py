@@ -16,9 +16,9 @@ import actors.hub.update_feed
 from actors.directory import Directory
 from actors.hub.messages import Publish, UpdateViewer, Viewer
 from actors.hub.update_feed import AGAIN_S, UpdateFeed
+from actors.server import LiveServer
 from reileta.errors import DatabaseUnavailable
 from reileta.observability.metrics import Metrics
-from reileta.protocol.views.server import server_view
 from reileta.records import Asset, Image, Profile, Service, User, World
 from reileta.rules.visibility import Audience, of_world
 from reileta.store import ServerInfo
@@ -62,6 +62,9 @@ class Registry:
     def signal(self, message: UpdateViewer) -> None:
         self.course.append(f"revised {message.viewer.user} {sorted(message.viewer.friends)}")
 
+    def user_changed(self, user: User, profile: Profile) -> None:
+        self.profiled.append(user.id)
+
     def heard(self, viewer: Viewer, number: int = -1) -> Any:
         data = self.told[number].render(viewer)
         return None if data is None else json.loads(data)
@@ -78,21 +81,13 @@ def world(*tags: str) -> World:
 async def telling(
     registry: Registry, metrics: Metrics | None = None, hub: Any = None
 ) -> AsyncIterator[UpdateFeed]:
-    def server(identity: ServerInfo) -> Any:
-        return server_view(
-            id_=identity.id, title=identity.title, description=None, icon=None, created_at=1,
-            updated_at=1, address=ADDRESS, secure=False, public_key="", ready_at=None,
-        )  # fmt: skip
-
     updates = UpdateFeed(
         store=cast(Any, registry),
         hub=cast(Any, registry) if hub is None else hub,
         directory=Directory(Metrics()),
         metrics=metrics or Metrics(),
-        address=ADDRESS,
-        secure=False,
-        server=server,
-        profiled=lambda user, _: registry.profiled.append(user.id),
+        server=LiveServer(ADDRESS, secure=False, public_key=""),
+        users=registry,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(updates.run)
@@ -216,5 +211,6 @@ async def test_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_publication_that_a_full_hub_refuses_is_counted_once() -> None:
     metrics = Metrics()
     async with full_actor(metrics) as hub, telling(Registry(), metrics, hub) as updates:
-        updates.publish(updates.user(account(1), Profile()))
+        updates.changed("user", account(1))
+        await trio.testing.wait_all_tasks_blocked()
     assert metrics.mailbox_refused == 1

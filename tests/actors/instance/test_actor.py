@@ -168,7 +168,7 @@ async def test_coming_back_within_the_grace_is_seen_by_nobody(
     player = one.sink.seats[ROOM].player
     one.lose()
     await trio.sleep(9)
-    assert world.node.occupancy(ROOM).connected == 2
+    assert world.node.directory.occupancy(ROOM).connected == 2
     again = await world.connect(1)
     assert await again.join() == player
     await trio.sleep(60)
@@ -202,7 +202,7 @@ async def test_many_who_join_at_once_never_exceed_the_capacity(
             await clients[number].join()
         except InstanceFull:
             full += 1
-        assert world.node.occupancy(ROOM).connected <= 5
+        assert world.node.directory.occupancy(ROOM).connected <= 5
 
     async with trio.open_nursery() as nursery:
         for number in range(30):
@@ -210,11 +210,11 @@ async def test_many_who_join_at_once_never_exceed_the_capacity(
     await settle()
     assert full == 25
     assert sum(ROOM in client.sink.seats for client in clients) == 5
-    assert world.node.full() == {ROOM}
+    assert world.node.directory.full() == {ROOM}
     inside = next(client for client in clients if ROOM in client.sink.seats)
     await inside.leave()
     await settle()
-    assert world.node.full() == frozenset()
+    assert world.node.directory.full() == frozenset()
 
 
 async def test_a_message_can_be_for_some_alone(world: World, autojump_clock: MockClock) -> None:
@@ -352,7 +352,7 @@ async def test_the_longest_inside_is_the_master_and_updates_say_so(
     (update,) = watcher.sink.take()
     assert (update["command"], update["subgroup"]) == ("update-instance", ROOM)
     assert (update["data"]["connected"], update["data"]["master"]) == (1, user_at(2))
-    assert world.node.occupancy(ROOM).master == user_at(2)
+    assert world.node.directory.occupancy(ROOM).master == user_at(2)
 
 
 async def test_one_inside_may_ask_for_all_again_unless_it_is_slow(

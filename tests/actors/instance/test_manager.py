@@ -13,7 +13,7 @@ from tests.actors.nodes import ADDRESS, ROOM, World, user_at
 async def test_an_instance_is_started_once_however_it_is_called(
     world: World, autojump_clock: MockClock
 ) -> None:
-    places = world.node._instance_manager
+    places = world.node.instances
     assert places.running(ROOM) is None
     one = Visitor("s_1", user_at(1), "U1")
     found = [await places.live(name, one) for name in (ROOM, f"{ROOM}@{ADDRESS}")]
@@ -27,4 +27,4 @@ async def test_what_is_not_there_or_anothers(
     world: World, autojump_clock: MockClock, name: str
 ) -> None:
     with pytest.raises(InstanceNotFound):
-        await world.node._instance_manager.live(name, Visitor("s_1", user_at(1), "U1"))
+        await world.node.instances.live(name, Visitor("s_1", user_at(1), "U1"))

@@ -283,7 +283,7 @@ async def test_who_may_not_is_refused(world: World, autojump_clock: MockClock) -
     await world.node.instance_service.moderate(
         ROOM, principal(7, admin=True), ModerationRequest(user_at(1), "kick")
     )
-    assert world.node.occupancy(ROOM).connected == 2
+    assert world.node.directory.occupancy(ROOM).connected == 2
 
 
 async def test_an_order_on_a_socket_is_answered_there(
@@ -291,7 +291,9 @@ async def test_an_order_on_a_socket_is_answered_there(
 ) -> None:
     one, two = await world.crowd(1, 2)
     measure = ModerationRequest(user_at(2), "kick", "rude")
-    await world.node.moderate(ROOM, one.principal, measure, one.sink, b"9")
+    await world.node.instance_service.moderate(
+        ROOM, one.principal, measure, sink=one.sink, state=b"9"
+    )
     await settle()
     frames = one.sink.take()
     answers = [frame for frame in frames if "state" in frame]

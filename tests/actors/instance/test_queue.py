@@ -10,7 +10,6 @@ from trio.testing import MockClock
 
 from actors.instance.messages import RequestEntry
 from actors.instance.queue import SLICE
-from actors.instance_service import visitor
 from actors.membership import CandidateOffline, CandidateOnline
 from actors.session.messages import Attach
 from reileta.errors import InstanceFull, InstanceNotFound
@@ -99,7 +98,9 @@ async def test_a_seat_that_comes_free_is_held_for_the_first_in_line(
             assert of_queue(two) == []
             await trio.sleep(0.2)
         case _:
-            await world.node.update_instance(ROOM, principal(0), InstanceChanges(capacity=2))
+            await world.node.instance_service.update(
+                ROOM, principal(0), InstanceChanges(capacity=2)
+            )
     await settle()
     told = briefly(of_queue(two))
     assert told == [(2, "admitted", "admitted"), (1, "admitted", None)]
@@ -197,16 +198,16 @@ async def test_a_place_in_line_outlives_the_last_socket_for_a_minute(
     spare = await world.connect(2, 1)
     two.lose()
     await trio.sleep(61)
-    assert world.node.occupancy(ROOM).queued == 2  # it has another socket
+    assert world.node.directory.occupancy(ROOM).queued == 2  # it has another socket
     spare.lose()
     await trio.sleep(59)
     back = await world.connect(2, 2)
-    assert world.node.occupancy(ROOM).queued == 2
+    assert world.node.directory.occupancy(ROOM).queued == 2
     back.lose()
     await settle()
     of_queue(three)
     await trio.sleep(60.1)
-    assert world.node.occupancy(ROOM).queued == 1
+    assert world.node.directory.occupancy(ROOM).queued == 1
     assert briefly(of_queue(three)) == [(1, "waiting", 1)]
 
 
@@ -234,7 +235,7 @@ async def test_a_socket_that_comes_back_is_told_where_it_stands(
     two.lose()
     await settle()
     who = principal(2)
-    session = await world.node.session(who)
+    session = await world.node.sessions.live(who)
     sink = type(two.sink)("back")
     await session.ask(Attach(sink, who.token_hash))
     await settle()
@@ -307,7 +308,7 @@ async def test_a_closed_instance_lets_its_candidates_go(
     two = await waits(world, 2)
     await settle()
     of_queue(two)
-    await world.node.close_instance(ROOM, principal(0))
+    await world.node.instance_service.close(ROOM, principal(0))
     await settle()
     assert briefly(of_queue(two)) == [(2, "closed", None)]
     assert "candidacies" not in world.leftovers()
@@ -338,8 +339,8 @@ async def test_nobody_lines_up_for_an_instance_that_ends(
     await world.joined(1)
     world.store.instances.gate = gate = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.node.close_instance, ROOM, principal(0))
+        nursery.start_soon(world.node.instance_service.close, ROOM, principal(0))
         await settle()
         with pytest.raises(InstanceNotFound):
-            await world.instance.ask(RequestEntry(visitor(principal(2), ADDRESS)))
+            await world.instance.ask(RequestEntry(principal(2).as_visitor(ADDRESS)))
         gate.set()

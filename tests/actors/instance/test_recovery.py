@@ -43,4 +43,4 @@ async def test_a_session_that_was_started_anew_is_the_one_to_be_told(
     await again.join()
     await again.leave()
     await settle()
-    assert world.node._presences["s_1.0"].joined_instances == {}
+    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance.messages import GetPlayers
-from actors.instance_service import InstanceService, ModerationRequest, visitor
+from actors.instance_service import InstanceService, ModerationRequest
 from reileta.errors import (
     DatabaseUnavailable,
     InstanceNotFound,
@@ -95,7 +95,7 @@ async def test_a_question_that_waited_is_judged_by_what_is_so_now(
     release = trio.Event()
 
     def close_up(one: OpenInstance) -> None:
-        by = visitor(principal(0), ADDRESS)
+        by = principal(0).as_visitor(ADDRESS)
         one.parts.rules.update(by, PRIVATE, world.node.clock.now_ms())
 
     world.act(lambda _: release.wait())
@@ -118,21 +118,26 @@ async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
     instance_service, node = world.node.instance_service, world.node
     inside, banned = await world.crowd(1, 2)
     await instance_service.name_moderator(ROOM, principal(0), user_at(4))
-    record = await node.update_instance(ROOM, principal(0), PRIVATE)
+    record = await node.instance_service.update(ROOM, principal(0), PRIVATE)
     await settle()
 
     async def seers() -> set[int]:
-        return {number for number in range(6) if await node.shows(record, principal(number))}
+        return {
+            number for number in range(6) if await node.instances.shows(record, principal(number))
+        }
 
     assert await seers() == {0, 1, 2, 4}
-    assert await node.shows(record, principal(5, admin=True))
-    assert not await node.shows(record, None)
+    assert await node.instances.shows(record, principal(5, admin=True))
+    assert not await node.instances.shows(record, None)
     for number in (1, 2, 4):
         assert (
             type(await refusal(instance_service.hand_over(ROOM, principal(number), user_at(1))))
             is NotAllowed
         )
-        assert type(await refusal(node.close_instance(ROOM, principal(number)))) is PermissionDenied
+        assert (
+            type(await refusal(node.instance_service.close(ROOM, principal(number))))
+            is PermissionDenied
+        )
     await instance_service.moderate(ROOM, principal(4), ModerationRequest(user_at(2), "ban"))
     await inside.leave()
     await instance_service.dismiss_moderator(ROOM, principal(0), user_at(4))
@@ -148,7 +153,10 @@ async def test_moderators_of_one_that_rests_are_those_in_the_database(
 ) -> None:
     record = world.room(access="avr:private")
     world.store.hosting.moderators[ROOM] = [account(4).id]
-    assert [await world.node.shows(record, principal(one)) for one in (3, 4)] == [False, True]
+    assert [await world.node.instances.shows(record, principal(one)) for one in (3, 4)] == [
+        False,
+        True,
+    ]
     assert await world.node.instance_service.bans(ROOM, principal(4)) == ()
 
 
@@ -169,7 +177,7 @@ async def test_who_is_put_out_of_a_private_instance_is_told(
     world: World, autojump_clock: MockClock
 ) -> None:
     inside = await world.joined(3)
-    await world.node.update_instance(ROOM, principal(0), PRIVATE)
+    await world.node.instance_service.update(ROOM, principal(0), PRIVATE)
     await settle()
     inside.sink.take()
     await world.node.instance_service.moderate(
@@ -185,8 +193,8 @@ async def test_the_actor_judges_also_what_comes_to_it_directly(
 ) -> None:
     world.room(access="avr:private")
     await world.joined(0)
-    players = await world.instance.ask(GetPlayers(visitor(principal(0), ADDRESS)))
+    players = await world.instance.ask(GetPlayers(principal(0).as_visitor(ADDRESS)))
     assert [player.user for player, _ in players] == [at(account(0).id, ADDRESS)]
-    for nobody in (None, visitor(principal(3), ADDRESS)):
+    for nobody in (None, principal(3).as_visitor(ADDRESS)):
         with pytest.raises(InstanceNotFound):
             await world.instance.ask(GetPlayers(nobody))

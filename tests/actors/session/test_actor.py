@@ -23,7 +23,7 @@ from tests.actors.sinks import FakeSink
 
 async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock: MockClock) -> None:
     who = principal(1)
-    session, sink = await world.node.session(who), FakeSink()
+    session, sink = await world.node.sessions.live(who), FakeSink()
     await session.ask(Attach(sink, who.token_hash, b'"a"'))
     await settle()
     answer, event, update = sink.take()
@@ -37,10 +37,10 @@ async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock:
     await settle()
     assert sink.said() == ["authenticated"]  # the same socket is no second one
     session.signal(cast(SessionMessage, UserChanged(account(1))))
-    world.node.credential_killed(who.token_hash)
+    world.node.sessions.end_token(who.token_hash)
     await settle()
     assert sink.closed is None
-    world.node.credential_killed(b"another token")
+    world.node.sessions.end_token(b"another token")
     await settle()
     assert sink.closed == (4000, "the credential is no longer valid")
 
@@ -51,20 +51,20 @@ async def test_others_are_told_when_the_first_socket_comes_and_the_last_goes(
     watcher, stranger = await world.connect(9, admin=True), await world.connect(8)
     for each in (watcher, stranger):
         await each.subscribe("update-user", target=account(1).id)
-    assert world.node.status(account(1)) == "offline"
+    assert world.node.directory.status(account(1)) == "offline"
     one = await world.connect(1)
     assert watcher.said() == ["update-user U1"]
     two = await world.connect(1, session=1)
-    assert world.node.status(account(1)) == "online"
+    assert world.node.directory.status(account(1)) == "online"
     one.lose()
     one.lose()  # said twice, it counts once
     await settle()
     assert watcher.said() == []
-    assert world.node.status(account(1)) == "online"
+    assert world.node.directory.status(account(1)) == "online"
     two.lose()
     await settle()
     assert watcher.said() == ["update-user U1"]
-    assert world.node.status(account(1)) == "offline"
+    assert world.node.directory.status(account(1)) == "offline"
     assert stranger.said() == [], "who may not see the status learns nothing of it"
 
 
@@ -76,13 +76,13 @@ async def test_a_killed_token_closes_its_own_sockets_alone(
     await other.join()
     await settle()
     one.sink.take()
-    world.node.credential_killed(one.principal.token_hash)
+    world.node.sessions.end_token(one.principal.token_hash)
     await settle()
     assert one.said() == ["unauthenticated"]
     assert one.sink.closed == (4000, "the credential is no longer valid")
     assert other.sink.closed is None
     await trio.sleep(60)
-    assert world.node.occupancy(ROOM).connected == 1  # by the socket that is left
+    assert world.node.directory.occupancy(ROOM).connected == 1  # by the socket that is left
 
 
 async def test_the_end_of_a_session_closes_its_sockets_and_its_players_leave(
@@ -90,14 +90,14 @@ async def test_the_end_of_a_session_closes_its_sockets_and_its_players_leave(
 ) -> None:
     one, other = await world.crowd(1, 2)
     two = await world.connect(1)
-    await world.node.end_session("s_1.0")
+    world.node.sessions.end("s_1.0")
     await settle()
     for client in (one, two):
         assert client.said() == ["unauthenticated"]
         assert client.sink.closed == (4000, "the credential is no longer valid")
     assert other.said() == ["left left"]  # at once, without a grace
     assert one.session.stopped
-    assert world.node.status(account(1)) == "offline"
+    assert world.node.directory.status(account(1)) == "offline"
 
 
 async def test_one_in_its_grace_leaves_with_its_session(
@@ -106,7 +106,7 @@ async def test_one_in_its_grace_leaves_with_its_session(
     one, other = await world.crowd(1, 2)
     one.lose()
     await settle()
-    await world.node.end_session("s_1.0")
+    world.node.sessions.end("s_1.0")
     await settle()
     assert other.said() == ["left left"]
 
@@ -115,15 +115,15 @@ async def test_who_is_attached_after_the_end_is_refused(
     world: World, autojump_clock: MockClock
 ) -> None:
     first, second = principal(1), principal(2)  # authenticated a moment ago
-    await world.node.end_session(first.session_id)
-    world.node.credential_killed(second.token_hash)
+    world.node.sessions.end(first.session_id)
+    world.node.sessions.end_token(second.token_hash)
     for who in (first, second):
-        session = await world.node.session(who)
+        session = await world.node.sessions.live(who)
         with pytest.raises(CredentialInvalid):
             await session.ask(Attach(FakeSink(), who.token_hash))
     await world.connect(2, token=1)  # another token of that session is as good as before
     await trio.sleep(200)
-    assert world.leftovers().keys() == {"sessions", "presences", "sockets"}
+    assert world.leftovers().keys() == {"sessions", "recoveries", "sockets"}
 
 
 async def test_an_idle_session_is_put_away_and_starts_anew(
@@ -132,7 +132,9 @@ async def test_an_idle_session_is_put_away_and_starts_anew(
     one = await world.joined(1)
     one.lose()
     await trio.sleep(39)
-    assert "s_1.0" in world.node._presences  # its player had a grace of 10 s, and then it rested
+    assert (
+        "s_1.0" in world.node.sessions.recoveries
+    )  # its player had a grace of 10 s, and then it rested
     await trio.sleep(2)
     assert one.session.stopped
     assert world.leftovers().keys() <= {"instances", "occupancies"}
@@ -145,7 +147,7 @@ async def test_an_idle_session_is_put_away_and_starts_anew(
 async def test_a_session_that_nobody_attached_to_is_put_away(
     world: World, autojump_clock: MockClock
 ) -> None:
-    session = await world.node.session(principal(1))
+    session = await world.node.sessions.live(principal(1))
     await trio.sleep(31)
     assert session.stopped
     assert world.leftovers() == {}
@@ -178,9 +180,9 @@ async def test_a_socket_that_goes_while_its_join_is_under_way_leaves_no_seat(
         nursery.cancel_scope.cancel()
     instances.gate.set()
     await settle()
-    assert world.node.occupancy(other).connected == 1
+    assert world.node.directory.occupancy(other).connected == 1
     await trio.sleep(11)
-    assert world.node.occupancy(other).connected == 0
+    assert world.node.directory.occupancy(other).connected == 0
     assert one.sink.seats == {}
     with pytest.raises(NotInInstance):  # and one that comes after it is no join at all
         await one.join()
@@ -202,12 +204,12 @@ async def test_news_of_a_lost_seat_that_are_older_than_the_return_change_nothing
     await settle()
     assert one.said() == ["left kicked", "join #1 U2+U1"]
     player = one.sink.seats[ROOM].player
-    place = world.node._presences["s_1.0"].joined_instances[ROOM]
+    place = world.node.sessions.recoveries["s_1.0"].joined_instances[ROOM]
     assert place.player == player
     one.lose()
     await trio.sleep(11)
     assert other.said() == ["left kicked", "joined U1", "left disconnected"]
-    assert world.node.occupancy(ROOM).connected == 1
+    assert world.node.directory.occupancy(ROOM).connected == 1
 
 
 async def test_an_instance_is_left_by_its_name_too(world: World, autojump_clock: MockClock) -> None:
@@ -232,7 +234,9 @@ async def test_leaving_and_coming_back_by_two_sockets_at_once(
             await trio.lowlevel.checkpoint()
             nursery.start_soon(two.join)
         await settle()
-        assert ROOM in world.node._presences["s_1.0"].joined_instances or not two.sink.seats
+        assert (
+            ROOM in world.node.sessions.recoveries["s_1.0"].joined_instances or not two.sink.seats
+        )
         one, two = (two, one) if two.sink.seats else (one, two)
         if not one.sink.seats:
             await one.join()
@@ -276,7 +280,7 @@ async def test_a_join_that_took_too_long_is_taken_back(
         await one.join()
     await trio.sleep(2)
     assert one.sink.seats == {}
-    assert world.node._presences["s_1.0"].joined_instances == {}
+    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
     await trio.sleep(10)
     assert other.said() == ["joined U1", "left disconnected"]
 
@@ -289,8 +293,8 @@ async def test_a_leave_that_takes_too_long_is_refused(
     with pytest.raises(Overloaded):
         await one.leave()
     await trio.sleep(2)
-    assert world.node.occupancy(ROOM).connected == 0
-    assert world.node._presences["s_1.0"].joined_instances == {}
+    assert world.node.directory.occupancy(ROOM).connected == 0
+    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
 
 
 class Boom(Exception):
@@ -328,7 +332,7 @@ async def test_a_session_that_is_given_up_lets_everything_go(
         one.session.tell(cast(SessionMessage, None))
         await trio.sleep(1)
     assert one.sink.closed == (1013, "the session failed")
-    assert world.node.status(account(1)) == "offline"
+    assert world.node.directory.status(account(1)) == "offline"
     one.lose()  # nobody hears that any more
     again = await world.connect(1)
     assert again.session is not one.session
@@ -354,7 +358,7 @@ async def test_a_full_mailbox_is_the_senders_to_hear_of(
     await settle()
     one.lose()  # which is never refused
     await trio.sleep(11)
-    assert world.node.occupancy(ROOM).connected == 0
+    assert world.node.directory.occupancy(ROOM).connected == 0
 
 
 async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
@@ -370,8 +374,8 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     roles = [told["data"] for told in watcher.sink.take() if told["command"] == "instance-role"]
     assert roles == [{"user": user_at(1), "role": "normal"}]
     with pytest.raises(NotAllowed):
-        await world.node.moderate(
-            ROOM, one.principal, ModerationRequest(user_at(2), "kick"), one.sink, None
+        await world.node.instance_service.moderate(
+            ROOM, one.principal, ModerationRequest(user_at(2), "kick"), sink=one.sink
         )
     await one.leave()
     watcher.say(b"1")
@@ -381,8 +385,8 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     await settle()
     again = await world.joined(1, session=1)
     assert again.principal.user == account(1)  # as it was authenticated, before
-    await world.node.moderate(
-        ROOM, again.principal, ModerationRequest(user_at(2), "kick"), again.sink, None
+    await world.node.instance_service.moderate(
+        ROOM, again.principal, ModerationRequest(user_at(2), "kick"), sink=again.sink
     )
 
 

@@ -25,7 +25,7 @@ async def test_a_session_without_a_socket_loses_its_resource_after_its_time(
         await ada.acquire(there)
         other = await bob.open()
         await bob.acquire(gone)
-        (await node.session(bob.principal)).signal(Detach(other))
+        (await node.sessions.live(bob.principal)).signal(Detach(other))
         with trio.fail_after(8):
             while await store.leases.of_session(bob.principal.session_id) is not None:
                 clock.advance(50)

@@ -6,5 +6,5 @@ from actors.runtime.message import Request
 from actors.session import messages
 
 
-def test_errands_are_answered() -> None:
-    assert all(issubclass(one, Request) for one in get_args(messages.Errand))
+def test_requests_about_the_resource_are_answered() -> None:
+    assert all(issubclass(one, Request) for one in get_args(messages.ResourceRequest))

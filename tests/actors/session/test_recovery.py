@@ -12,27 +12,27 @@ from tests.conftest import ManualClock
 async def test_one_session_has_sockets_of_both_faces(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
         ada = await someone(node)
-        ref = await node.session(ada.principal)
+        ref = await node.sessions.live(ada.principal)
         player = FakeSink("player")
         await ref.ask(Attach(player, ada.principal.token_hash))
         line = await ada.open()
         assert [one["kind"] for one in line.payloads()] == ["hello"]  # nothing of R's
         ref.signal(Detach(player))
         await until(lambda: ref.depth == 0)
-        assert node.status(ada.principal.user) == "online"
+        assert node.directory.status(ada.principal.user) == "online"
         ref.signal(Detach(line))
-        await until(lambda: node.status(ada.principal.user) == "offline")
+        await until(lambda: node.directory.status(ada.principal.user) == "offline")
 
 
 async def test_a_player_keeps_the_sessions_resource(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
         ada = await someone(node)
-        ref = await node.session(ada.principal)
+        ref = await node.sessions.live(ada.principal)
         player = FakeSink("player")
         name = await ada.document()
         await ada.acquire(name)
         await ref.ask(Attach(player, ada.principal.token_hash))
-        assert ada.principal.session_id in node._present()
-        node.credential_killed(ada.principal.token_hash)
+        assert ada.principal.session_id in node.sessions.connected()
+        node.sessions.end_token(ada.principal.token_hash)
         await until(lambda: player.closed is not None)
-        assert node._present() == []
+        assert node.sessions.connected() == []

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from actors.node import Node
+from actors.session.actor import RESOURCE_REQUESTS
 from actors.session.messages import DeleteResource, Detach
-from actors.session.resource_jobs import ERRANDS
 from reileta.errors import (
     Overloaded,
     PermissionDenied,
@@ -108,7 +108,9 @@ async def test_a_refused_deletion_costs_nobody_what_it_has(node: Node) -> None:
     await bob.acquire(name)
     line.take()
     with pytest.raises(PermissionDenied):
-        await (await node.session(bob.principal)).ask(DeleteResource(name, bob.claimant, None))
+        await (await node.sessions.live(bob.principal)).ask(
+            DeleteResource(name, bob.claimant, None)
+        )
     assert line.payloads() == []
     await bob.write(name, data=1)
 
@@ -131,7 +133,7 @@ async def test_a_session_keeps_it_longer_with_a_socket_than_without(
     with trio.fail_after(8):
         while await until_of() != 80_000:
             await trio.sleep(0.002)
-    (await node.session(ada.principal)).signal(Detach(line))
+    (await node.sessions.live(ada.principal)).signal(Detach(line))
     with trio.fail_after(8):
         while await until_of() != 60_000:
             await trio.sleep(0.002)
@@ -151,7 +153,7 @@ async def test_too_many_errands_are_refused(node: Node) -> None:
             refused += 1
 
     async with trio.open_nursery() as nursery:
-        for _ in range(2 * ERRANDS):
+        for _ in range(2 * RESOURCE_REQUESTS):
             nursery.start_soon(write)
-    assert 0 < refused < 2 * ERRANDS
+    assert 0 < refused < 2 * RESOURCE_REQUESTS
     await until(lambda: True)

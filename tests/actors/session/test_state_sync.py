@@ -31,7 +31,7 @@ async def test_a_line_is_greeted_with_the_session(node: Node) -> None:
     assert hello["session"]["id"] == ada.principal.session_id
     assert (hello["version"], hello["session"]["state"]) == (0, {})
     assert hello["ack_timeout_ms"] == 10_000
-    assert node.status(ada.principal.user) == "online"
+    assert node.directory.status(ada.principal.user) == "online"
 
 
 async def test_an_ack_means_that_the_change_is_in_the_database(node: Node) -> None:
@@ -65,7 +65,7 @@ async def test_the_state_is_recovered_after_the_actors_crash(node: Node) -> None
     line = await ada.open()
     await ada.patch(line, "one", x=1)
     await until(lambda: line.acks)
-    ref = await node.session(ada.principal)
+    ref = await node.sessions.live(ada.principal)
     ref.tell("no message")  # type: ignore[arg-type]
     await until(lambda: line.closed is not None)
     assert line.closed == (1013, "the session failed")
@@ -102,7 +102,7 @@ async def test_one_line_per_token(node: Node) -> None:
     line = await ada.open()
     with pytest.raises(AlreadyConnected):
         await ada.open()
-    (await node.session(ada.principal)).signal(Detach(line))
+    (await node.sessions.live(ada.principal)).signal(Detach(line))
     await ada.open()
 
 
@@ -110,7 +110,7 @@ async def test_a_killed_token_closes_its_line_alone(node: Node) -> None:
     ada = await someone(node)
     twin = await sibling(ada)
     one, two = await ada.open(), await twin.open()
-    node.credential_killed(ada.principal.token_hash)
+    node.sessions.end_token(ada.principal.token_hash)
     await until(lambda: one.closed is not None)
     assert one.closed == (4000, "the credential is no longer valid")
     assert two.closed is None
@@ -141,7 +141,7 @@ async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
         nursery.start_soon(opened)
         await loading.wait()
         await node.store.tokens.kill(ada.principal.token_hash, node.clock.now_ms())
-        node.credential_killed(ada.principal.token_hash)
+        node.sessions.end_token(ada.principal.token_hash)
         go_on.set()
     assert line.payloads() == []
 
@@ -161,7 +161,7 @@ async def test_the_end_of_the_session_closes_its_lines(node: Node) -> None:
     ada = await someone(node)
     line = await ada.open()
     await node.store.sessions.end(ada.principal.session_id)
-    await node.end_session(ada.principal.session_id)
+    node.sessions.end(ada.principal.session_id)
     await until(lambda: line.closed is not None)
     assert line.closed == (4000, "the credential is no longer valid")
-    assert node.status(ada.principal.user) == "offline"
+    assert node.directory.status(ada.principal.user) == "offline"

@@ -150,7 +150,7 @@ async def test_what_is_asked_directly_is_counted_logged_and_traced_alike(app: Re
 @pytest.mark.parametrize("way", WAYS)
 async def test_limits_hold_either_way(node: FakeNode, passwords: Passwords, way: Way) -> None:
     node = replace(node, settings=Settings(rate_limits="on"))
-    app = create_app(node, passwords=passwords)
+    app = create_app(node.as_node(), passwords=passwords)
     for _ in range(READ.burst):
         answer = await ask(app, way, request(app, "GET", "/api/time"))
         assert answer.status == 200
@@ -223,7 +223,7 @@ async def stack(databases: Databases, data: Path) -> AsyncIterator[ReiletaApp]:
             return "none"
 
         await store.users.ensure_system_accounts(unhashed)
-        yield create_app(FakeNode(store, clock))
+        yield create_app(FakeNode(store, clock).as_node())
     databases.drop(name)
 
 

@@ -22,7 +22,7 @@ class Named(Input):
 
 @pytest.fixture
 def deps(app: ReiletaApp, node: FakeNode) -> ApiDeps:
-    return ApiDeps(node, app.auth, app.limits)
+    return ApiDeps(node.as_node(), app.auth, app.limits)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ async def store(database_url: str, clock: ManualClock, tmp_path: Path) -> AsyncI
 
 @pytest.fixture
 def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
-    app = create_app(node, passwords=passwords)
+    app = create_app(node.as_node(), passwords=passwords)
     app.answers._cache._ttl_s = HOUR_S
     return app
 
@@ -51,7 +51,7 @@ async def plain(
     settings = Settings(database=database_url, data=tmp_path)
     async with open_store(settings, node.clock) as store:
         twin = FakeNode(store, node.clock, inside=node.inside, online=node.online)
-        app = create_app(twin, passwords=passwords)
+        app = create_app(twin.as_node(), passwords=passwords)
         app.auth._ttl_ms = 0
         yield app
 
@@ -225,7 +225,7 @@ async def test_an_answer_that_began_before_a_change_is_given_to_nobody_after_it(
 ) -> None:
     """The reader has its rows already when the change is made, and answers after that."""
     read, go_on = trio.Event(), trio.Event()
-    routes = Routes("things", ApiDeps(node, app.auth, app.limits))
+    routes = Routes("things", ApiDeps(node.as_node(), app.auth, app.limits))
 
     @routes.add("GET", "/things", summary="Late", gives=str, cached=Cached(("users",)))
     async def late(call: RequestContext) -> str:

@@ -25,7 +25,7 @@ TOKENS = 2
 @pytest.fixture
 def deps(node: FakeNode) -> ApiDeps:
     node.settings = node.settings.model_copy(update={"tokens_per_user": TOKENS})
-    return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
+    return ApiDeps(node.as_node(), Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture

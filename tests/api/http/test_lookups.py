@@ -29,4 +29,4 @@ WORLD = "w_00000000-0000-4000-8000-000000000000"
     ],
 )
 async def test_a_world_as_records_keep_it(node: FakeNode, text: str, kept: str | None) -> None:
-    assert world_ref(node, text) == kept
+    assert world_ref(node.as_node(), text) == kept

@@ -22,7 +22,7 @@ WRONG = "not the password"
 
 @pytest.fixture
 def deps(node: FakeNode) -> ApiDeps:
-    return ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
+    return ApiDeps(node.as_node(), Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock))
 
 
 @pytest.fixture
@@ -116,9 +116,8 @@ async def test_a_restart_locks_nobody_out(
     password_check: PasswordCheck, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
     await password_check.logged_in(ada, HOME)
-    again = PasswordCheck(
-        ApiDeps(node, Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock)), passwords
-    )
+    auth, limits = Auth(node.store.tokens, node.clock), HttpRateLimits(node.clock)
+    again = PasswordCheck(ApiDeps(node.as_node(), auth, limits), passwords)
     await guessed(again, "ada", *everywhere(GUESSES_FROM_AFAR.burst + 1))
     await again.by_name("ada", PASSWORD, HOME)
 
@@ -179,7 +178,7 @@ async def test_both_faces_count_together(
     node: FakeNode, passwords: Passwords, ada: User, path: str
 ) -> None:
     node.settings = node.settings.model_copy(update={"rate_limits": "on"})
-    app: ReiletaApp = create_app(node, passwords=passwords)
+    app: ReiletaApp = create_app(node.as_node(), passwords=passwords)
     other = {"/api/auth/login": "/auth/login", "/auth/login": "/api/auth/login"}[path]
 
     async def log_in(path: str, password: str, ip: str) -> int:

@@ -27,7 +27,7 @@ UNKNOWN = {"Authorization": "Bearer ua_" + "x" * 43}
 @pytest.fixture
 def operations(app: ReiletaApp, node: FakeNode, passwords: Passwords) -> tuple[Operation, ...]:
     """Every endpoint of S but its WebSockets."""
-    deps = ApiDeps(node, app.auth, app.limits)
+    deps = ApiDeps(node.as_node(), app.auth, app.limits)
     nouns = (token_routes(deps, passwords), session_routes(deps), resource_routes(deps))
     declared = tuple(one for routes in nouns for one in routes.operations)
     served = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.startswith(SESSION_PATHS)}
@@ -46,7 +46,7 @@ def guarded(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
 @pytest.fixture
 def limited(node: FakeNode, passwords: Passwords) -> ReiletaApp:
     node.settings = Settings()
-    return create_app(node, passwords=passwords)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 def bad(operation: Operation) -> str:

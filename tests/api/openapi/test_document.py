@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, cast
+from typing import Any
 
 import jsonschema_rs
 import pytest
 import trio
 
 from api.app import ReiletaApp
-from api.node_api import GatewayPort
 from api.openapi.links import PARAMETER
 from api.ws.gateway import Gateway, gateway_blueprint
 from reileta.protocol import commands, events
@@ -200,7 +199,7 @@ async def test_every_command_and_event_is_in_it_with_a_schema(document: Json) ->
 async def test_every_websocket_is_in_it_and_none_is_among_the_paths(
     document: Json, lines: ReiletaApp, nursery: trio.Nursery
 ) -> None:
-    gateway = Gateway(cast(GatewayPort, lines.node), lines.auth)
+    gateway = Gateway(lines.node, lines.auth)
     lines.register_blueprint(gateway_blueprint(gateway))
     served = {rule.rule for rule in lines.url_map.iter_rules() if rule.websocket}
     assert set(document["x-websockets"]) == served

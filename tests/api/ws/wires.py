@@ -10,9 +10,9 @@ import msgspec
 import trio
 
 from actors.delivery.batch import Piece
+from actors.node import Node
 from actors.runtime.errors import ActorStopped
 from api.credentials import Auth, Credential
-from api.node_api import GatewayPort
 from api.ws.transport.base import Messages, Transport, TransportClosed
 from reileta.errors import CredentialInvalid
 from reileta.observability.metrics import Metrics
@@ -114,7 +114,7 @@ class FakeSession:
 
 @dataclass
 class FakeNode:
-    """`api.ports.GatewayPort`, as far as sockets need it."""
+    """A `Node` as far as sockets need one."""
 
     settings: Settings = field(default_factory=Settings)
     metrics: Metrics = field(default_factory=Metrics)
@@ -126,15 +126,19 @@ class FakeNode:
     stopped_sessions: int = 0
     """So many times the session turns out to have stopped."""
 
-    async def session(self, principal: Principal) -> FakeSession:
+    @property
+    def sessions(self) -> FakeNode:
+        return self
+
+    async def live(self, principal: Principal) -> FakeSession:
         if self.stopped_sessions:
             self.stopped_sessions -= 1
             return FakeSession(ActorStopped())
         return self.actor
 
 
-def port(node: FakeNode) -> GatewayPort:
-    return cast(GatewayPort, node)
+def port(node: FakeNode) -> Node:
+    return cast(Node, node)
 
 
 class FakeAuth:

@@ -366,7 +366,7 @@ async def test_a_users_files_come_to_so_much(small: Store, clock: ManualClock) -
     from api.app import create_app
 
     await small.users.ensure_system_accounts(_unhashed)
-    app: ReiletaApp = create_app(FakeNode(small, clock))
+    app: ReiletaApp = create_app(FakeNode(small, clock).as_node())
     eve = await registered(app, "eve")
     assets = f"/api/worlds/{await a_world(eve)}/assets"
     paths = []

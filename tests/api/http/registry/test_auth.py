@@ -122,7 +122,7 @@ async def test_every_field_at_fault_is_named(
 
 async def test_registration_can_be_closed(node: FakeNode, passwords: Passwords) -> None:
     node.settings = node.settings.model_copy(update={"registration": "closed"})
-    app = create_app(node, passwords=passwords)
+    app = create_app(node.as_node(), passwords=passwords)
     answer = await Client(app).post("/api/auth/register", NEW)
     assert (answer.status, answer.code) == (503, 1)
 
@@ -178,7 +178,7 @@ async def test_an_unknown_name_costs_a_verification_too(
             asked.append(hash_)
             return False
 
-    app = create_app(node, passwords=Counting())
+    app = create_app(node.as_node(), passwords=Counting())
     for name in ("nobody", "not a name"):
         await Client(app).post("/api/auth/login", {"username": name, "password": "x"})
     assert asked == [None, None]
@@ -264,7 +264,7 @@ async def test_the_oldest_token_over_the_limit_dies_at_once(
     node: FakeNode, passwords: Passwords
 ) -> None:
     node.settings = node.settings.model_copy(update={"tokens_per_user": 2})
-    app = create_app(node, passwords=passwords)
+    app = create_app(node.as_node(), passwords=passwords)
     first = await registered(app, "ada")
     assert (await first.get("/api/users/@me")).status == 200
     for _ in range(2):

@@ -350,7 +350,7 @@ async def test_wrong_current_passwords_are_guesses(
     node: FakeNode, passwords: Passwords, ada: Client
 ) -> None:
     node.settings = node.settings.model_copy(update={"rate_limits": "on"})
-    client = Client(create_app(node, passwords=passwords), ada.token)
+    client = Client(create_app(node.as_node(), passwords=passwords), ada.token)
     wrong = {"password": "another one altogether", "current_password": "not the password"}
     codes = [(await client.post("/api/users/@me", wrong)).code for _ in range(GUESSES.burst + 1)]
     assert codes == [23] * GUESSES.burst + [102]

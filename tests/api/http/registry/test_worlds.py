@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from actors.node import Node
 from api.http.endpoint import RequestContext
 from api.http.lookups import own_world
-from api.node_api import NodePort
 from reileta.records import World
 from tests.api.clients import Client, Json
 from tests.api.fakes import ADDRESS, FakeNode
@@ -211,7 +211,7 @@ async def test_worlds_of_other_servers_are_not_found_yet(ada: Client) -> None:
 async def test_a_world_that_is_deleted_while_it_is_changed_is_not_found(
     ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def found_and_gone(node: NodePort, call: RequestContext, text: str) -> World:
+    async def found_and_gone(node: Node, call: RequestContext, text: str) -> World:
         world = await own_world(node, call, text)
         await node.store.worlds.delete(world.id)
         return world

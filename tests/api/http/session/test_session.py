@@ -38,7 +38,7 @@ async def test_one_user_logged_in_through_either_face_is_one_and_the_same(
 @pytest.fixture
 def limited(node: FakeNode, passwords: Passwords) -> ReiletaApp:
     node.settings = Settings()
-    return create_app(node, passwords=passwords)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 async def test_rules_are_listed_in_descending_order_of_precedence(

@@ -66,7 +66,7 @@ async def test_a_line_asks_its_session_to_take_it(talk: Talk) -> None:
     await talk.line.greet(principal())
     (opened,) = talk.node.actor.told
     assert isinstance(opened, OpenSocket)
-    assert opened.line is talk.line
+    assert opened.sink is talk.line
     talk.line.gone()
     assert talk.node.actor.told[-1] == Detach(talk.line)
 

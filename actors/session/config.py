@@ -1,0 +1,45 @@
+"""The dependencies that all sessions of a node share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from actors.directory import Directory
+from actors.hub.messages import HubMessage
+from actors.membership import Instances
+from actors.runtime.ref import Ref
+from actors.session.revocations import RevocationList
+from reileta.clock import Clock
+from reileta.ids import at
+from reileta.records import User
+from reileta.rules.session.session import SessionLimits
+from reileta.store import Store
+
+RENEW_S: Final = 20.0
+"""How often a node tells the database which sessions have a WebSocket here."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDeps:
+    """What the sessions of a node need from it. `address` is the node's `ServerAt`."""
+
+    store: Store
+    clock: Clock
+    address: str
+    secure: bool
+    directory: Directory
+    hub: Ref[HubMessage]
+    instances: Instances
+    revocations: RevocationList
+    limits: SessionLimits
+
+    def lease_until(self, *, present: bool) -> int:
+        """The time (ms) until which a session keeps its resource, counted from now."""
+        renewal_ms = int(RENEW_S * 1000) if present else 0
+        return self.clock.now_ms() + self.limits.away_ms + renewal_ms
+
+    async def friends(self, user: User) -> frozenset[str]:
+        """The user's friends, as `UserIDAt`s. Raises DatabaseUnavailable."""
+        friends = await self.store.follows.friends(user.id)
+        return frozenset(at(friend, self.address) for friend in friends)
