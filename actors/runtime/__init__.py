@@ -1,6 +1,7 @@
 """The generic actor runtime; `actor.py` has the contract."""
 
 from actors.runtime.actor import Actor, Context, Restart, Spec
+from actors.runtime.ask import ask, ask_timeout
 from actors.runtime.deadline import Deadline
 from actors.runtime.errors import ActorCrashed, ActorStopped, MailboxFull
 from actors.runtime.instruments import Instruments, NoInstruments
@@ -31,4 +32,6 @@ __all__ = [
     "Supervisor",
     "Timer",
     "Timers",
+    "ask",
+    "ask_timeout",
 ]

@@ -111,14 +111,6 @@ class Context(Protocol[M]):
         """
         ...
 
-    def pipe(
-        self,
-        work: Callable[[], Awaitable[T]],
-        then: Callable[[outcome.Outcome[T]], M],
-    ) -> None:
-        """As `run`, but `then` is called beside the actor, and its message is signalled to it."""
-        ...
-
     def rest(self, seconds: float) -> None:
         """Delays the next drain; messages that come meanwhile share it."""
         ...

@@ -1,7 +1,6 @@
-"""One actor's place in the runtime: its mailbox, its incarnations, its last messages.
+"""The cell of an actor: its mailbox, its incarnations and its last messages.
 
-The contract stands in `actors/runtime/actor.py`; who decides about restarts, in
-`actors/runtime/supervisor.py`.
+The contract is in `actors/runtime/actor.py`; `actors/runtime/supervisor.py` decides about restarts.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 RECORDED: Final = 64
-"""Messages that the flight recorder keeps."""
+"""How many of its last messages an actor keeps, for the log of a crash."""
 STOP_GRACE_S: Final = 2.0
-"""What `on_stop` is given, also when the actor is being cancelled."""
+"""The time that `on_stop` has, also when the actor is being cancelled."""
 
 
 class Cell(Generic[M]):
@@ -49,9 +48,9 @@ class Cell(Generic[M]):
         self.stopped = trio.Event()
         self.ref: Ref[M] = Ref(spec.name, self.mailbox, self.stopped)
         self.scope = trio.CancelScope()
-        """Of all its incarnations."""
+        """The scope of all its incarnations."""
         self.ending = False
-        """Whether it has come to its end in order: whatever `on_stop` raises, it is over."""
+        """Whether it is ending in order: it is not restarted, even if `on_stop` raises."""
         self.log = structlog.get_logger().bind(actor=spec.name)
         self._nursery = nursery
         self._timers = timers
@@ -63,9 +62,10 @@ class Cell(Generic[M]):
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
         self._observed: list[Envelope[M]] = []
-        """Those of the drain, up to the one at hand, whose traces are looked at."""
+        """The messages of the drain so far whose traces are logged."""
         self._at_fault = -1
-        """Which one of the drain is being handled: -1 before the first, its length in `flush`."""
+        """The index of the message that is being handled: -1 before the first, the length of the
+        drain in `flush`."""
         self._failure: Exception | None = None
         self._actor: Actor[M] | None = None
         self._own = _Own(self.mailbox)
@@ -84,24 +84,9 @@ class Cell(Generic[M]):
         work: Callable[[], Awaitable[T]],
         then: Callable[[outcome.Outcome[T]], None],
     ) -> None:
-        # The cell handles `WorkDone` itself, so it need not be in the actor's union.
-        self._begin(work, lambda result: WorkDone(result, then))
-
-    def pipe(
-        self,
-        work: Callable[[], Awaitable[T]],
-        then: Callable[[outcome.Outcome[T]], M],
-    ) -> None:
-        self._begin(work, then)
-
-    def _begin(
-        self,
-        work: Callable[[], Awaitable[T]],
-        message: Callable[[outcome.Outcome[T]], Message],
-    ) -> None:
         scope = trio.CancelScope()
         self._nursery.start_soon(
-            self._run_work, work, message, scope, self._own, name=f"{self.spec.name} work"
+            self._run_work, work, then, scope, self._own, name=f"{self.spec.name} work"
         )
         self._working.add(scope)
         self.mailbox.awaited += 1
@@ -136,13 +121,13 @@ class Cell(Generic[M]):
     async def _run_work(
         self,
         work: Callable[[], Awaitable[T]],
-        message: Callable[[outcome.Outcome[T]], Message],
+        then: Callable[[outcome.Outcome[T]], None],
         scope: trio.CancelScope,
         own: _Own[M],
     ) -> None:
         async def run() -> None:
-            # The scope inside of what is contained: what fails while the work is being cancelled
-            # is the work's failure too, and not the supervisor's.
+            # The scope is inside of `capture_failure`: what fails while the work is being cancelled
+            # is a failure of the work, and not of the supervisor.
             with scope:
                 result: outcome.Outcome[T]
                 try:
@@ -150,7 +135,7 @@ class Cell(Generic[M]):
                 except ReiletaError as error:
                     result = outcome.Error(error)
                 if not own.ended:
-                    own.signal(message(result))
+                    own.signal(WorkDone(result, then))
 
         failure: Exception | None = None
         try:
@@ -169,7 +154,7 @@ class Cell(Generic[M]):
     # An incarnation ----------------------------------------------------------------------------
 
     async def live(self, started: Callable[[], None]) -> None:
-        """One incarnation, from `on_start` until it ends in order, or raises what crashed it."""
+        """Runs one incarnation until it ends in order; raises the exception that crashes it."""
         self.mailbox.task = trio.lowlevel.current_task()
         self._own = _Own(self.mailbox)
         self._batch = []
@@ -194,7 +179,7 @@ class Cell(Generic[M]):
                         await trio.sleep(rest_s)
                 elif self.mailbox.draining and not self.mailbox.awaited:
                     break
-                # An idle actor holds on to nothing that it was sent.
+                # So that an idle actor keeps no message alive.
                 del batch
         except (trio.Cancelled, BaseExceptionGroup) as ending:
             # A handler's own nursery wraps the cancellation in a group.
@@ -284,7 +269,7 @@ class Cell(Generic[M]):
     # The end of an incarnation -----------------------------------------------------------------
 
     def crashed(self, error: Exception) -> None:
-        """Answers everyone who waits for the failed incarnation, and writes down what it did."""
+        """Answers all requests of the failed incarnation, and logs its last messages."""
         batch, fault = self._batch, self._at_fault
         self._batch = []
         dropped = 0
@@ -334,7 +319,7 @@ class Cell(Generic[M]):
         return besides
 
     def end(self, error: Exception | None, *, started: bool) -> None:
-        """Ends the cell for good; nobody is left waiting."""
+        """Ends the cell for good; no request is left waiting."""
         self._close()
         self._abandon()
         self._actor = None
@@ -346,7 +331,7 @@ class Cell(Generic[M]):
                 self.log.error(log_events.HOOK_FAILED, hook="gone", exc_info=hook.error)
 
     def _close(self) -> None:
-        """Takes no more; fails the requests that wait, also those of a drain that was cut short."""
+        """Closes the mailbox; fails all requests that wait, in an interrupted drain too."""
         self._fail(self._batch)
         self._batch = []
         self._fail(self.mailbox.close())
@@ -363,7 +348,7 @@ class Cell(Generic[M]):
 
     @staticmethod
     def _fail(envelopes: list[Envelope[M]]) -> int:
-        """Fails the requests; returns how many other messages (no signals) are lost."""
+        """Fails the requests; returns how many other messages, except signals, are lost."""
         lost = 0
         for envelope in envelopes:
             if isinstance(envelope.message, Request):
@@ -374,7 +359,7 @@ class Cell(Generic[M]):
 
 
 class _Own(Generic[M]):
-    """What an incarnation orders for itself comes back through this, and never to a later one."""
+    """Where the timers and the work of one incarnation send to; later ones never get it."""
 
     __slots__ = ("_mailbox", "ended")
 

@@ -1,4 +1,4 @@
-"""What can go wrong with an actor, as its callers see it.
+"""The errors of the actor runtime, as callers of actors see them.
 
 ReiletaError
 └── Overloaded 122

@@ -1,6 +1,6 @@
-"""Where an actor's failure stops: the one place in the runtime that catches every exception.
+"""Captures failures: the one place in the runtime that catches every `Exception`.
 
-Cancellation, and whatever else ends the process, passes through.
+Cancellation, and everything else that ends the process, passes through.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class CapturedFailure:
         if isinstance(error, BaseExceptionGroup):
             failed, passing = error.split(Exception)
             if failed is not None and passing is not None:
-                # The work failed while it was being cancelled. The cancellation goes on its way;
-                # the failure must not go with it, to the nursery that all siblings share.
+                # The work failed while it was being cancelled. The cancellation goes on; the
+                # failure must not reach the nursery that all siblings share.
                 structlog.get_logger().error(
                     log_events.HOOK_FAILED, hook="cancelled work", exc_info=failed
                 )
@@ -46,11 +46,11 @@ class CapturedFailure:
 
 
 async def capture_failure(work: Callable[[], Awaitable[None]]) -> Exception | None:
-    """Runs the work, and returns what it raised."""
+    """Runs the work, and returns the exception that it raised, or None."""
     with CapturedFailure() as captured:
         await work()
-    # What failed would refer to itself by its traceback and this frame, and live on, with all that
-    # its frames held, until the collector of cycles comes by.
+    # Without this, the exception would refer to itself through its traceback and this frame, and
+    # keep all its frames alive until the collector of cycles runs.
     try:
         return captured.error
     finally:

@@ -1,4 +1,4 @@
-"""What the runtime tells those who watch it."""
+"""The counters that the runtime reports to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Instruments(Protocol):
     """Counters of the actor runtime; `kind` is an actor's name up to its slash."""
 
     def drained(self, kind: str, messages: int, waited_s: float) -> None:
-        """A drain ended; its oldest message had waited so long."""
+        """A drain of so many messages ended; the oldest had waited `waited_s`."""
         ...
 
     def crashed(self, kind: str, *, restarted: bool) -> None: ...
@@ -20,7 +20,7 @@ class Instruments(Protocol):
 
 
 class NoInstruments:
-    """Nobody watches."""
+    """Counts nothing."""
 
     def drained(self, kind: str, messages: int, waited_s: float) -> None: ...
 

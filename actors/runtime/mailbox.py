@@ -1,8 +1,8 @@
-"""A mailbox: bounded, drained whole by its one reader.
+"""Mailboxes: bounded queues of messages, each with one reader that takes all at once.
 
-Overflow policy: `put` refuses with `MailboxFull` once `limit` messages wait, and the sender decides
-what becomes of its message. `put_signal` always takes the message: signals are lifecycle (leave,
-lost, tick), of which there is one per socket, child or timer, so their number is bounded by those.
+Overflow policy: `put` raises `MailboxFull` while `limit` messages wait, and the sender decides what
+to do with its message. `put_signal` always takes the message: there is one signal for each socket,
+child, timer or job, so their number is bounded.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ M = TypeVar("M")
 
 
 class Envelope(Span, Generic[M]):
-    """A message on its way, with its id, its trace, what caused it, and when it was sent.
+    """A message in a mailbox, with its id, its trace, its cause, and the time it was sent.
 
-    `at` is in seconds of Trio's clock. A `signal` outlives a crash; one that the incarnation
-    ordered for itself (`own`: its timers, its pipes) ends with it.
+    `at` is in seconds of Trio's clock. A `signal` outlives a crash, unless it is the incarnation's
+    `own`: from its timers or its work.
     """
 
     __slots__ = ("at", "cause", "message", "own", "signal")
@@ -40,7 +40,7 @@ class Envelope(Span, Generic[M]):
 
 
 class Mailbox(Generic[M]):
-    """Messages that wait for one actor, in the order of sending."""
+    """The messages that wait for one actor, in the order of sending."""
 
     __slots__ = (
         "_closed",
@@ -93,7 +93,7 @@ class Mailbox(Generic[M]):
     def put_signal(self, message: M, own: bool = False) -> bool:
         """Queues a lifecycle message, whatever waits; False when the actor is gone.
 
-        `own` ones are what the incarnation ordered for itself, and end with it.
+        An `own` one ends with the incarnation that it is from.
         """
         if self._closed:
             return False
@@ -103,36 +103,36 @@ class Mailbox(Generic[M]):
         return True
 
     def drain(self) -> None:
-        """Refuses new messages; those that wait, and results awaited, are still handled."""
+        """Refuses new messages; those that wait and results of work are still handled."""
         self.draining = True
         self.poke()
 
     def poke(self) -> None:
-        """Has the reader look again, whether or not there is anything."""
+        """Wakes the reader, even if nothing waits."""
         if self._reader is not None:
             self._wake()
 
     def close(self) -> list[Envelope[M]]:
-        """Takes no more, not even signals; returns what was left."""
+        """Refuses everything from now on, signals too; returns what waited."""
         self._closed = True
         left, self._queue = self._queue, []
         return left
 
     def keep_signals(self) -> list[Envelope[M]]:
-        """Keeps the signals that wait, for the next incarnation; returns the other messages."""
+        """Drops all but the signals for the next incarnation; returns the messages dropped."""
         waiting = self._queue
-        self._queue = [one for one in waiting if one.signal and not one.own]
-        return [one for one in waiting if not one.signal]
+        self._queue = [envelope for envelope in waiting if envelope.signal and not envelope.own]
+        return [envelope for envelope in waiting if not envelope.signal]
 
     def requeue(self, envelopes: list[Envelope[M]]) -> None:
-        """Puts signals of a drain that failed back, before those that came since."""
+        """Puts signals of a failed drain back, before those that came since."""
         self._queue[:0] = envelopes
 
     async def take(self) -> list[Envelope[M]]:
-        """Everything that waits, as soon as there is anything; may be empty when `draining`.
+        """Waits until a message is there, and takes all; the result may be empty if `draining`.
 
-        A checkpoint always, so that those who send get their turn: what they sent meanwhile
-        comes along in the same drain.
+        This is always a checkpoint, so that senders get their turn: what they send meanwhile is
+        part of the same drain.
         """
         if self._queue or (self.draining and not self.awaited):
             await trio.lowlevel.checkpoint()

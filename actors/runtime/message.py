@@ -25,7 +25,7 @@ class Message:
 class Reply(Generic[R]):
     """The slot for one answer. The first answer counts; a later one is dropped.
 
-    One task waits, at most once. Its cancellation leaves the slot behind, and with it the answer.
+    At most one task waits, once. If it is cancelled, the answer is dropped.
     """
 
     __slots__ = ("_outcome", "_task", "deferred")
@@ -40,7 +40,7 @@ class Reply(Generic[R]):
         return self._outcome is not None
 
     def put(self, answer: outcome.Outcome[R]) -> bool:
-        """Puts the answer in; False when there is one already."""
+        """Puts the answer in; returns False if there is one already."""
         if self._outcome is not None:
             return False
         self._outcome = answer
@@ -50,9 +50,9 @@ class Reply(Generic[R]):
         return True
 
     async def wait(self) -> R:
-        """Waits for the answer and returns it, or raises the error it is.
+        """Waits for the answer; returns it, or raises it if it is an error.
 
-        This is a checkpoint, whether or not the answer is there.
+        This is a checkpoint, even if the answer is there.
         """
         if self._outcome is not None:
             await trio.lowlevel.checkpoint()
@@ -79,15 +79,15 @@ class Request(Message, Generic[R]):
     slot: Reply[R] = field(default_factory=Reply, init=False, repr=False, compare=False)
 
     def reply(self, answer: R) -> bool:
-        """Answers the asker; False when the answer came late and was dropped."""
+        """Answers the request; returns False if it was answered before."""
         return self.slot.put(outcome.Value(answer))
 
     def fail(self, error: Exception) -> bool:
-        """Raises the error at the asker; False when it came late and was dropped."""
+        """Answers with an error, which `ask` raises; returns False if it was answered before."""
         return self.slot.put(outcome.Error(error))
 
     def defer(self) -> None:
-        """Promises an answer after this drain."""
+        """Allows the answer to come after this drain."""
         self.slot.deferred = True
 
 

@@ -66,21 +66,21 @@ class Ref(Generic[M]):
     def signal(self, message: M) -> bool:
         """Sends a lifecycle message, which is never refused for want of room; never waits.
 
-        False when the actor is gone, and the message with it.
+        Returns False if the actor is gone; the message is lost.
         """
         return self._mailbox.put_signal(message)
 
     async def ask(self, request: Request[R]) -> R:
         """Sends a request and waits for its answer. Callers bound it with `trio.fail_after`.
 
-        The asker's cancellation leaves the actor unharmed: it handles the request all the same,
-        and its answer is dropped.
+        If the caller is cancelled, the actor handles the request all the same, and the answer is
+        dropped.
 
         Raises:
             MailboxFull: too many wait already; nothing was queued.
             ActorStopped: the actor stopped before it handled the request.
             ActorCrashed: it failed while handling the request.
-            ReiletaError: what the actor answered.
+            ReiletaError: the error that the actor answered with.
             RuntimeError: an actor asks itself: it would wait for ever.
         """
         if self._mailbox.task is trio.lowlevel.current_task():
@@ -89,7 +89,7 @@ class Ref(Generic[M]):
         return await request.slot.wait()
 
     def drain(self) -> None:
-        """Has the actor refuse new messages, finish those that wait, and stop."""
+        """Stops the actor: it refuses new messages and handles those that wait first."""
         self._mailbox.drain()
 
     async def wait_stopped(self) -> None:

@@ -1,4 +1,4 @@
-"""A registry: the one actor for each key, started on first use."""
+"""Registries: one actor for each key, started on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=Message)
 
 
 class _Start(Generic[M]):
-    """A start under way, and those who wait for it."""
+    """A start under way, for all who wait for it."""
 
     __slots__ = ("done", "failure", "ref")
 
@@ -31,7 +31,7 @@ class _Start(Generic[M]):
 
 
 class Registry(Generic[K, M]):
-    """Actors of one sort by key. However many ask at the same time, each is started once."""
+    """Actors of one kind by key. Each is started once, however many ask for it at a time."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -51,13 +51,13 @@ class Registry(Generic[K, M]):
         return None if ref is None or ref.stopped else ref
 
     async def get(self, key: K, spec: Callable[[], Spec[M]]) -> Ref[M]:
-        """The actor for the key; started from `spec()` if it does not run.
+        """The actor for the key; starts it from `spec()` if it does not run.
 
-        One that is stopping is waited for, and a fresh one started. A caller that is cancelled
-        does not disturb a start that others wait for.
+        If one is stopping, this waits until it has, and starts a fresh one. A start goes on if one
+        of its callers is cancelled.
 
         Raises:
-            Exception: what its start raised; the next caller tries again.
+            Exception: the exception of its `on_start`; the next caller tries again.
             ActorStopped: the supervisor is stopping.
         """
         while True:

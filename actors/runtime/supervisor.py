@@ -1,8 +1,8 @@
-"""Supervisors: who starts actors, decides what follows a crash, and stops them in order.
+"""Supervisors: they start actors, decide what follows a crash, and stop actors in order.
 
-Supervisors nest as the blocks in which they are opened do: the inner one stops first. A child's
-crash stays where it happened (see `actors/runtime/actor.py`); only the process's own end, or a bug
-of the runtime itself, passes a supervisor.
+Supervisors nest like the blocks in which they are opened: the inner one stops first. A child's
+crash does not leave its supervisor (see `actors/runtime/actor.py`); only the end of the process, or
+a bug of the runtime itself, does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=Message)
 
 
 class Supervisor:
-    """Starts and watches actors of one sort. Made by `Supervisor.open`."""
+    """Starts and watches actors of one kind. Made by `Supervisor.open`."""
 
     def __init__(
         self, name: str, nursery: trio.Nursery, timers: Timers, instruments: Instruments
@@ -55,7 +55,7 @@ class Supervisor:
     ) -> AsyncIterator[Supervisor]:
         """A supervisor for the block. At its end the children are drained, within `shutdown_s`.
 
-        What the block raises comes out as it is, not as a group.
+        An exception of the block is raised as it is, not in a group.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -93,7 +93,7 @@ class Supervisor:
         """Starts an actor, and returns once it is ready.
 
         Raises:
-            Exception: what its `on_start` raised; nothing is left running.
+            Exception: the exception of its `on_start`; nothing is left running.
             ActorStopped: the supervisor is stopping.
             ValueError: a child of that name runs already.
         """
@@ -109,7 +109,7 @@ class Supervisor:
         return cell.ref
 
     async def stop(self, within_s: float) -> None:
-        """Drains all children at once; those that are not done in time are cancelled."""
+        """Drains all children at once; cancels those that have not ended in time."""
         self._stopping = True
         for cell in list(self._cells.values()):
             cell.mailbox.drain()
@@ -122,7 +122,7 @@ class Supervisor:
 
     def _cancel(self) -> None:
         self._stopping = True
-        # One by one: a start that is under way runs in its starter's nursery, not in this one.
+        # One by one: a child that is starting runs in its starter's nursery, not in this one.
         for cell in self._cells.values():
             cell.scope.cancel()
 
@@ -133,8 +133,8 @@ class Supervisor:
     async def _supervise(
         self, cell: Cell[M], *, task_status: trio.TaskStatus[Exception | None]
     ) -> None:
-        # The trace of the request that asked for the start, and what the log binds for it, are not
-        # the actor's.
+        # The actor does not belong to the trace of the request that started it, nor to the log
+        # context of that request.
         current.set(NO_TRACE)
         structlog.contextvars.clear_contextvars()
         error: Exception | None = None
@@ -165,7 +165,7 @@ class Supervisor:
             task_status.started(error or ActorStopped())
 
     async def _restarts(self, cell: Cell[M], error: Exception, crashes: list[float]) -> bool:
-        """Cleans up after a crash and waits out the back-off; whether there is a next time."""
+        """Cleans up after a crash and waits for the back-off; returns whether to restart."""
         policy: Restart = cell.spec.restart
         now = trio.current_time()
         crashes[:] = [*(at for at in crashes if at > now - policy.period_s), now]
@@ -183,7 +183,7 @@ class Supervisor:
 
 
 def _raise_alone(error: BaseException) -> NoReturn:
-    """Raises what was in a group on its own, with the context that it had."""
+    """Raises an exception from a group alone, with its original context."""
     context = error.__context__
     try:
         raise error

@@ -1,7 +1,7 @@
-"""Timers, which only ever put a message into a mailbox.
+"""Timers: each puts one message into a mailbox.
 
-All timers of a node share one task and one heap. Overflow policy: none is needed; an actor that
-sets timers owns a bounded number of them (one per purpose).
+All timers of a node share one task and one heap. There is no overflow policy: each actor has a
+bounded number of timers, one per purpose.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from actors.runtime.trace import NO_TRACE, bind
 
 
 class Target(Protocol):
-    """Who is signalled: a `Ref`, or one incarnation of an actor."""
+    """The receiver of a timer's message: a `Ref`, or one incarnation of an actor."""
 
     def signal(self, message: Any, /) -> bool: ...
 
 
 class Timer:
-    """A message to be sent once. `cancel` takes it back."""
+    """A message that is sent once, at `deadline` (seconds of Trio's clock), unless cancelled."""
 
     __slots__ = ("_message", "_target", "deadline")
 
@@ -60,7 +60,7 @@ class Timers:
 
     def after(self, delay_s: float, target: Target, message: Any) -> Timer:
         """Signals `message` to `target` in `delay_s` seconds."""
-        # Here rather than where they fire: the first one due may be a day away.
+        # Here and not in `_fire_due`: the first timer may be due in a day.
         if len(self._heap) > self._prune_at:
             self._prune()
         timer = Timer(trio.current_time() + delay_s, target, message)
@@ -70,7 +70,7 @@ class Timers:
         return timer
 
     async def run(self) -> None:
-        """Sends what is due, for ever."""
+        """Sends the messages that are due, until cancelled."""
         with bind(NO_TRACE):
             while True:
                 self._fire_due()
@@ -85,7 +85,7 @@ class Timers:
             heapq.heappop(self._heap)[2].fire()
 
     def _prune(self) -> None:
-        """Lets go of cancelled timers; at twice as many as were left, it is time again."""
+        """Drops cancelled timers; the next time is when twice as many as were left are there."""
         self._heap = [entry for entry in self._heap if entry[2].pending]
         heapq.heapify(self._heap)
         self._prune_at = max(1024, 2 * len(self._heap))

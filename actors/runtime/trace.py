@@ -1,8 +1,8 @@
-"""Traces: what caused what, from the HTTP request or WebSocket frame inwards.
+"""Traces: the chain of messages that an HTTP request or a WebSocket frame causes.
 
-A trace begins at the edge (`begin`) and is carried by every message sent while it is the current
-one; each message adds its own id and the id of the message that caused it. The current span is a
-context variable, so nothing passes it around.
+A trace begins at the edge (`Sampler.begin`). Each message carries the trace that was current when
+it was sent, its own id, and the id of the message that caused it. The current span is a context
+variable, so no function passes it on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ next_message_id = itertools.count(1).__next__
 class Span:
     """A place in a trace: its id (64 random bits), and the message that is being handled.
 
-    `id` is 0 at the edge, where no message has been sent yet. `sampled` traces are logged message
-    by message whatever the log level.
+    `id` is 0 at the edge, where no message has been sent yet. Each message of a `sampled` trace is
+    logged at level info.
     """
 
     __slots__ = ("id", "sampled", "trace")
@@ -39,7 +39,7 @@ class Span:
 
 
 NO_TRACE: Final = Span(0)
-"""What runs outside of every trace: timers, start and stop."""
+"""The span of everything outside of traces: timers, start and stop."""
 
 current: ContextVar[Span] = ContextVar("reileta.trace", default=NO_TRACE)
 

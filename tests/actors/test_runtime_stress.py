@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import outcome
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -89,9 +90,12 @@ class Storm:
                 await trio.sleep(self.chance.random() / 10)
                 if failing:
                     raise Boom
-                return "piped"
+                return "worked"
 
-            probe.context.pipe(work, lambda result: Do(lambda _: request.reply(result.unwrap())))
+            def then(result: outcome.Outcome[str]) -> None:
+                request.reply(result.unwrap())
+
+            probe.context.run(work, then)
 
         def unanswered(_: Probe, __: Ask) -> None:
             return None
@@ -203,6 +207,6 @@ def test_the_storms_together_saw_everything() -> None:
         for seed in range(100, 108):
             trio.run(run, seed, clock=MockClock(autojump_threshold=0))
     assert set(seen) >= {
-        "echo", "flushed", "slow", "piped", "cancelled",
+        "echo", "flushed", "slow", "worked", "cancelled",
         "UserNotFound", "ActorStopped", "ActorCrashed", "MailboxFull", "Boom",
     }  # fmt: skip

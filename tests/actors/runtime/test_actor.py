@@ -1,5 +1,5 @@
 """The contract of `actors/runtime/actor.py`, as an actor's author relies on it: drains, answers,
-pipes.
+work.
 """
 
 from __future__ import annotations
@@ -97,12 +97,13 @@ async def test_an_actor_that_asks_itself_is_told_so() -> None:
     assert journal.words == []
 
 
-async def test_an_actor_may_ask_itself_from_a_pipe() -> None:
+async def test_an_actor_may_ask_itself_from_its_work() -> None:
     journal = Journal()
 
     def begin(probe: Probe) -> None:
-        probe.context.pipe(
-            lambda: probe.context.ref.ask(Echo("a")), lambda result: Note(f"got {result.unwrap()}")
+        probe.context.run(
+            lambda: probe.context.ref.ask(Echo("a")),
+            lambda result: journal.words.append(f"got {result.unwrap()}"),
         )
 
     async with open_house() as house:
@@ -191,12 +192,16 @@ async def test_a_request_without_an_answer_is_a_crash(autojump_clock: MockClock)
     assert type(crashed["exc_info"]).__name__ == "NoReply"
 
 
-async def test_draining_finishes_the_backlog_and_awaited_pipes(autojump_clock: MockClock) -> None:
+async def test_draining_finishes_the_backlog_and_work(autojump_clock: MockClock) -> None:
     journal = Journal()
     async with open_house() as house:
         ref = await house.start(journal)
         ref.tell(
-            Do(lambda probe: probe.context.pipe(lambda: trio.sleep(2), lambda _: Note("piped")))
+            Do(
+                lambda probe: probe.context.run(
+                    lambda: trio.sleep(2), lambda _: journal.words.append("worked")
+                )
+            )
         )
         ref.tell(Note("waits"))
         ref.drain()
@@ -209,7 +214,7 @@ async def test_draining_finishes_the_backlog_and_awaited_pipes(autojump_clock: M
         assert ref.signal(Note("signal"))
         await ref.wait_stopped()
         assert not ref.signal(Note("too late"))
-    assert journal.words == ["waits", "signal", "piped"]
+    assert journal.words == ["waits", "signal", "worked"]
     assert (journal.starts, journal.stops) == (1, 1)
     assert journal.gone == [None]
 
@@ -278,20 +283,20 @@ async def test_no_retiring_while_messages_wait_wherever_they_wait() -> None:
     assert journal.words == ["in the same drain", "in the mailbox", "alive"]
 
 
-async def test_no_retiring_while_a_pipe_is_at_work(autojump_clock: MockClock) -> None:
+async def test_no_retiring_while_work_is_under_way(autojump_clock: MockClock) -> None:
     journal, retired = Journal(), list[bool]()
 
-    def pipe_then_retire(probe: Probe) -> None:
-        probe.context.pipe(lambda: trio.sleep(1), lambda _: Note("piped"))
+    def begin_then_retire(probe: Probe) -> None:
+        probe.context.run(lambda: trio.sleep(1), lambda _: journal.words.append("worked"))
         retired.append(probe.context.retire())
 
     async with open_house() as house:
         ref = await house.start(journal)
-        ref.tell(Do(pipe_then_retire))
+        ref.tell(Do(begin_then_retire))
         await wait_all_tasks_blocked()
         assert not ref.stopped
     assert retired == [False]
-    assert journal.words == ["piped"]
+    assert journal.words == ["worked"]
 
 
 async def test_retiring_in_flush_and_in_on_start() -> None:

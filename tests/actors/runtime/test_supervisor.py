@@ -63,7 +63,7 @@ async def test_a_failing_first_start_is_the_starters_exception_and_leaves_nothin
 
     def fail(probe: Probe) -> None:
         refs.append(probe.context.ref)
-        probe.context.pipe(trio.sleep_forever, lambda _: Note("never"))
+        probe.context.run(trio.sleep_forever, lambda _: None)
         raise error
 
     journal.on_start = fail
@@ -247,7 +247,7 @@ async def test_the_end_of_the_block_drains_all_children(autojump_clock: MockCloc
     assert [journal.stops for journal in journals] == [1] * 5
 
 
-HANGING = ["receive", "flush", "on_stop", "pipe", "everything"]
+HANGING = ["receive", "flush", "on_stop", "work", "everything"]
 
 
 @pytest.mark.parametrize("where", HANGING)
@@ -261,10 +261,8 @@ async def test_shutdown_ends_in_time_whatever_hangs(autojump_clock: MockClock, w
         async with open_house(shutdown_s=3) as house:
             other = await house.start(sibling, name="probe/2")
             ref = await house.start(journal)
-            if where in ("pipe", "everything"):
-                ref.tell(
-                    Do(lambda probe: probe.context.pipe(trio.sleep_forever, lambda _: Note("-")))
-                )
+            if where in ("work", "everything"):
+                ref.tell(Do(lambda probe: probe.context.run(trio.sleep_forever, lambda _: None)))
             ref.tell(Do(hang) if where in ("receive", "everything") else Note("a"))
             await wait_all_tasks_blocked()
             other.tell(Note("backlog"))

@@ -88,7 +88,7 @@ async def test_a_trace_goes_through_ask_and_leaves_the_asker_its_own() -> None:
     assert [span.trace for span in seen] == [9]
 
 
-async def test_work_in_a_pipe_and_its_result_keep_the_trace() -> None:
+async def test_work_and_its_result_keep_the_trace() -> None:
     seen: list[Span] = []
     async with open_house() as house:
         ref = await house.start()
@@ -99,13 +99,13 @@ async def test_work_in_a_pipe_and_its_result_keep_the_trace() -> None:
 
         def begin(probe: Probe) -> None:
             seen.append(current.get())
-            probe.context.pipe(work, lambda _: here(seen))
+            probe.context.run(work, lambda _: seen.append(current.get()))
 
         with bind(Span(9)):
             ref.tell(Do(begin))
         await wait_all_tasks_blocked()
-    begun, piped, result = seen
-    assert [begun.trace, piped.trace, result.trace] == [9, 9, 9]
+    begun, working, result = seen
+    assert [begun.trace, working.trace, result.trace] == [9, 9, 9]
     assert result.cause == begun.id  # type: ignore[attr-defined]
 
 

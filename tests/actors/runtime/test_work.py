@@ -325,14 +325,3 @@ async def test_an_actor_does_not_retire_or_stop_before_its_work_is_done(
         ref.drain()
         await ref.wait_stopped()
     assert (retired, journal.words) == ([False], ["worked"])
-
-
-async def test_a_pipe_signals_its_message(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
-        ref.tell(
-            Do(lambda probe: probe.context.pipe(lambda: trio.sleep(1), lambda _: Note("piped")))
-        )
-        await trio.sleep(2)
-    assert journal.words == ["piped"]
