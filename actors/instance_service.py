@@ -1,6 +1,6 @@
-"""What the faces ask of live instances: their queues, who is inside, and moderation (PROTOCOL §6).
+"""Requests of the APIs to live instances: queue, players, moderation.
 
-A user is meant by its id, `id@server` or username; a player by its id.
+A user is named by its id, `id@server` or username; a player by its id.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ModerationRequest:
-    """What a moderator wants: see `reileta/rules/instance/sanctions.py`."""
+    """A moderation of a user or a player; see `reileta/rules/instance/sanctions.py`."""
 
     target: str
     type: str
@@ -76,36 +76,36 @@ class InstanceService:
         return await self._ask(instance_id, by, UpdateInstance(by, changes))
 
     async def close(self, instance_id: str, principal: Principal) -> None:
-        """Ends the instance after the commit; everyone inside is told."""
+        """Ends the instance after the commit; everybody inside is notified."""
         by = self._by(principal)
         await self._ask(instance_id, by, CloseInstance(by))
 
     # The queue ---------------------------------------------------------------------------------
 
     async def candidate(self, instance_id: str, principal: Principal) -> Entry:
-        """The asker wants to come in."""
-        # Its friends always: the access may become one for which they matter.
+        """Asks for a seat: the principal becomes a candidate."""
+        # The friends are needed even if they do not matter now: the access may change later.
         friends = await self._sessions.friends(principal.user)
         by = principal.as_visitor(self._address, friends)
         return await self._ask(instance_id, by, RequestEntry(by))
 
     async def withdraw(self, instance_id: str, principal: Principal) -> None:
-        """The asker takes its candidacy back."""
+        """Withdraws the principal's candidacy."""
         by = self._by(principal)
         await self._ask(instance_id, by, WithdrawEntry(by))
 
     async def admit(self, instance_id: str, principal: Principal, user: str) -> Entry:
-        """The asker invites a user, or admits it."""
+        """Invites a user, or admits a candidate."""
         by = self._by(principal)
         return await self._ask(instance_id, by, AdmitCandidate(by, await self._user(user)))
 
     async def refuse(self, instance_id: str, principal: Principal, user: str) -> None:
-        """The asker takes a user's candidacy and invitation back."""
+        """Rejects a candidate, and withdraws its invitation."""
         by = self._by(principal)
         await self._ask(instance_id, by, RejectCandidate(by, await self._user(user)))
 
     async def queue(self, instance_id: str, principal: Principal | None) -> QueueSnapshot:
-        """The queue, as the asker may see it. Where nobody is inside, nobody waits."""
+        """The queue, as the principal may see it. An instance that does not run has none."""
         ref = self._instances.running(instance_id)
         if ref is None:
             return QueueSnapshot(entries=())
@@ -114,7 +114,7 @@ class InstanceService:
     async def players(
         self, instance_id: str, principal: Principal | None = None
     ) -> tuple[tuple[Player, Role], ...]:
-        """Who is inside, longest first. `principal` None: somebody who is not logged in."""
+        """The players, longest inside first; a principal of None is not logged in."""
         ref = self._instances.running(instance_id)
         if ref is None:
             return ()
@@ -123,7 +123,7 @@ class InstanceService:
     # Hosts -------------------------------------------------------------------------------------
 
     async def bans(self, instance_id: str, principal: Principal) -> tuple[records.Ban, ...]:
-        """The bans in force, for those who oversee."""
+        """The bans in force, for those who oversee the instance."""
         by = self._by(principal)
         return await self._ask(instance_id, by, GetBans(by))
 
@@ -136,11 +136,11 @@ class InstanceService:
         sink: Sink | None = None,
         state: bytes | None = None,
     ) -> None:
-        """Moderates someone. It has taken effect, and is durable.
+        """Moderates a user or a player; returns after the commit.
 
-        Asked for on a socket, its answer goes there too, in order with all else that it is told.
-        The principal's user counts as it is now, since the socket may have been open for long.
-        Raises UserNotFound for a user of this server that does not exist.
+        A command on a socket (`sink`) is answered there too, in order with the other frames. The
+        principal's user counts as it is now, since the socket may have been open for long. Raises
+        UserNotFound for a user of this server that does not exist.
         """
         if sink is not None:
             principal = self._sessions.current(principal)
@@ -167,32 +167,29 @@ class InstanceService:
         named = At.parse(user)
         if not named.local_to(self._address):
             return False
-        found = self._sessions.user(
-            named.id
-        )  # who is there is put out at once, whatever the database does
-        if found is None:
-            found = await self._users.by_id(named.id)
-        if found is None:
+        # A connected user can be moderated while the database is down.
+        user_record = self._sessions.user(named.id) or await self._users.by_id(named.id)
+        if user_record is None:
             raise UserNotFound
-        return found.admin
+        return user_record.admin
 
     async def hand_over(self, instance_id: str, principal: Principal, to: str) -> None:
-        """The owner makes another (a user or a player inside) the master."""
+        """Makes a user or a player inside the master; for the owner."""
         target = to if is_id(to, "p") else await self._user(to)
         by = self._by(principal)
         await self._ask(instance_id, by, TransferMaster(by, target))
 
     async def name_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
-        """The owner names a moderator."""
+        """Makes a user a moderator; for the owner."""
         by = self._by(principal)
         await self._ask(instance_id, by, AddModerator(by, await self._user(user)))
 
     async def dismiss_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
-        """The owner dismisses a moderator."""
+        """Removes a moderator; for the owner."""
         by = self._by(principal)
         await self._ask(instance_id, by, RemoveModerator(by, await self._user(user)))
 
-    # How ---------------------------------------------------------------------------------------
+    # Helpers -----------------------------------------------------------------------------------
 
     async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
         _, ref = await self._instances.live(instance_id, by)
@@ -202,7 +199,7 @@ class InstanceService:
         return principal.as_visitor(self._address)
 
     async def _user(self, text: str) -> str:
-        """The `UserIDAt` of a user. An id needs no database."""
+        """The `UserIDAt` of a user; only a username needs the database. Raises UserNotFound."""
         named = At.parse(text) if text else At(text)
         if is_id(named.id, "u"):
             return at(str(named), self._address)

@@ -1,1 +1,1 @@
-"""instance."""
+"""The instance actor and its parts; `actor.py` is where to begin."""

@@ -138,7 +138,7 @@ class InstanceActor(Actor[InstanceMessage]):
     def _rules_after(self, before: Instance | None) -> Instance:
         """The rules, from the database at the first start, else from those of before a crash."""
         recovery, address = self._recovery, self._config.address
-        # What was decided before a crash is in force, whether or not it is written by now.
+        # Decisions from before a crash are in force, even if they are not written yet.
         if before is None:
             bans = [_with_server(ban, address) for ban in recovery.bans]
             moderators = [at(user, address) for user in recovery.moderators]

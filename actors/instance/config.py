@@ -15,7 +15,7 @@ from reileta.store import Store
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """What every instance of a node gets from it."""
+    """The dependencies and limits of an instance."""
 
     store: Store
     clock: Clock

@@ -70,7 +70,7 @@ class InstanceManager:
         """An instance by id, name or `id@server`, started if it does not run.
 
         Raises:
-            InstanceNotFound: there is none, `who` may not see it, or it is another server's.
+            InstanceNotFound: no such instance, `who` may not see it, or it is of another server.
             DatabaseUnavailable: it does not run, and can't be looked up now.
         """
         wanted = At.parse(name) if name else At(name)
@@ -79,7 +79,7 @@ class InstanceManager:
         ref = self._registry.find(wanted.id)
         if ref is not None and self._visibility.runs_for(wanted.id, who):
             return wanted.id, ref
-        # What one may not see is looked up like what is not there, also while the database is away.
+        # An instance that `who` may not see takes the same path as one that does not exist.
         record = await self._config.store.instances.get(wanted.id)
         if record is None or not await self._visibility.admits(record, who):
             raise InstanceNotFound

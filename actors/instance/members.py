@@ -90,7 +90,7 @@ class Members:
     def restore(self) -> list[str]:
         """After a crash, gives all members their seats back and sends each a fresh snapshot.
 
-        Returns the sessions that have no socket now: the rules have to be told.
+        Returns the sessions that have no socket now, for `Instance.lost`.
         """
         rules, frames, fanout = self._parts.rules, self._parts.frames, self._parts.fanout
         members = tuple(self._parts.recovery.seated.values())

@@ -31,7 +31,7 @@ from reileta.rules.instance.events import Happening
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows from a moderation request: events, and an entry for the moderation log.
+    """The result of a moderation request: events, and an entry for the moderation log.
 
     There is neither if the request changes nothing; it may still have to become durable.
     """

@@ -5,8 +5,8 @@ events.
 
 **Notifications** are collected in a drain and sent at its end:
 
-- `instance-candidate` tells what became of one candidate: at once, the newest for each.
-- `instance-queue` tells each candidate its place in line. Most changes move everybody up, so it
+- `instance-candidate` has one candidate's entry: the newest for each, at once.
+- `instance-queue` has a candidate's place in line. Most changes move everybody up, so it
   goes out in rounds: at most `SLICE` users in one drain, and the rest in later drains, so that a
   long queue never delays urgent messages. Users who were not notified for longest come first. Each
   gets the state at its turn. The next round of a long queue waits for a while. In a socket's

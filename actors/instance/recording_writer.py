@@ -1,10 +1,10 @@
-"""Recordings on their way to the disk: a tape for each incarnation, and the one who writes them.
+"""Writes recordings to the disk: a tape for each incarnation, and one writer for all tapes.
 
-A tape takes records without waiting and keeps them as bytes; a few times a second the recorder has
-a worker thread append what all tapes have gathered to their files. Overflow policy: a tape holds at
-most `WAITING_LIMIT` bytes that are not on the disk yet. When a disk is too slow for that, and when
-the folder holds as much as it may, the recording ends, with a record and a log event that say so,
-and the instance goes on without. Nothing here ever slows an instance down, or fails it.
+A tape takes records without waiting and keeps them as bytes. Several times a second, a worker
+thread appends the bytes of all tapes to their files. Overflow policy: a tape keeps at most
+`WAITING_LIMIT` bytes. If the disk is too slow for that, or the folder is full, the recording ends
+with a record and a log event that say so, and the instance keeps running. Nothing here slows an
+instance down or fails it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from reileta.settings import Settings
 WAITING_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of one tape that may wait for the disk."""
 WRITE_EVERY_S: Final = 0.05
-"""How long records gather before they are written: what a `kill -9` loses at most, if the disk
-keeps up."""
+"""How long records gather before they are written. A `kill -9` loses no more, if the disk keeps
+up."""
 CLOSE_S: Final = 2.0
-"""What the recorder is given to write the rest when the server stops."""
+"""How long the writer has for the rest when the server stops."""
 SUFFIX: Final = ".recording"
 
 _log = structlog.get_logger()
@@ -78,18 +78,18 @@ class Tape:
             self._put(Called(rule, args, kwargs, ids, raised))
 
     def end(self, reason: Reason, error: str | None = None, state: bytes | None = None) -> None:
-        """The last record, unless there was one already."""
+        """Puts the last record on the tape, unless it has one."""
         if self.over:
             return
         self.over = True
         self._gathered += encode(Ended(self._clock.now_ms(), reason, error, state))
         self._recorder.gathered(self)
 
-    def give_up(self, reason: Reason, said: str | None = None) -> None:
-        """Ends the recording alone; the instance goes on."""
+    def give_up(self, reason: Reason, error: str | None = None) -> None:
+        """Ends the recording; the instance keeps running."""
         if not self.over:
             self.end(reason)
-            self._warn(reason, said)
+            self._warn(reason, error)
 
     def _put(self, record: Record) -> None:
         try:
@@ -105,30 +105,30 @@ class Tape:
             self._gathered += data
             self._recorder.gathered(self)
 
-    # What the recorder does with it ------------------------------------------------------------
+    # For the writer ----------------------------------------------------------------------------
 
     def take(self) -> bytes:
-        """What is to be appended to the file now; `written` follows."""
+        """The bytes to append to the file now; `written` follows."""
         data = bytes(self._gathered)
         self._gathered.clear()
         self._writing = len(data)
         return data
 
     def written(self, error: OSError | None) -> None:
-        """What was taken is in the file, or will never be."""
+        """The bytes that were taken are in the file, or (with an error) never will be."""
         self._writing = 0
         if error is not None:
             self.over = True
             self._gathered.clear()
             self._warn("disk", error.strerror)
 
-    def _warn(self, reason: str, said: str | None) -> None:
+    def _warn(self, reason: str, error: str | None) -> None:
         _log.warning(
             log_events.RECORDING_STOPPED,
             instance=self._instance,
             recording=str(self.path),
             reason=reason,
-            error=said,
+            error=error,
         )
 
 
@@ -152,12 +152,12 @@ class RecordingWriter:
     async def open(
         cls, folder: Path, limit_bytes: int, clock: Clock
     ) -> AsyncIterator[RecordingWriter]:
-        """A recorder for the block, at whose end the rest is written, in time.
+        """A writer for the block. At its end the rest is written, within `CLOSE_S`.
 
-        `limit_bytes` is what all recordings in the folder may come to, older ones among them.
+        `limit_bytes` bounds all recordings in the folder together, older ones too.
 
         Raises:
-            OSError: the folder can't be used.
+            OSError: the folder cannot be used.
         """
         _prepare(folder)
         recorder = cls(folder, limit_bytes, clock)
@@ -181,20 +181,20 @@ class RecordingWriter:
         return tape
 
     def room_for(self, size: int) -> bool:
-        """Whether the folder may hold that much more, which then counts as held."""
+        """Whether the folder may hold so many bytes more; then they are counted."""
         if self._total + size > self._limit:
             return False
         self._total += size
         return True
 
     def gathered(self, tape: Tape) -> None:
-        """There is something to write."""
+        """The tape has bytes to write."""
         if tape not in self._waiting:
             self._waiting[tape] = None
             self._wake.set()
 
     async def _run(self) -> None:
-        # Shielded: a write that was begun must end before the next one to the same file.
+        # Shielded: a write must end before the next one to the same file begins.
         with self._scope:
             while not self._closing.is_set():
                 await self._wake.wait()
@@ -208,15 +208,15 @@ class RecordingWriter:
     async def _write(self) -> None:
         tapes, self._waiting = list(self._waiting), {}
         batch = [(tape.path, tape.take()) for tape in tapes]
-        # Abandoned only when the server's time to stop is up.
+        # It is abandoned only when the server's time to stop is up.
         outcomes = await trio.to_thread.run_sync(_append_all, batch, abandon_on_cancel=True)
         for tape, error in zip(tapes, outcomes, strict=True):
             tape.written(error)
 
 
 def _prepare(folder: Path) -> None:
-    """Makes the folder, for its owner alone. One that was there already and holds other things too,
-    such as `/tmp`, stays open to whom it was; the recordings in it are private all the same."""
+    """Makes the folder, for its owner only. An existing folder with other files in it, such as
+    `/tmp`, keeps its permissions; the recordings in it are private all the same."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = folder.stat()
     if now.st_mode & 0o077 and now.st_uid == os.geteuid() and _is_ours(folder):
@@ -226,13 +226,13 @@ def _prepare(folder: Path) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether there is nothing in the folder but recordings."""
+    """Whether the folder contains only recordings."""
     return all(one.suffix == SUFFIX for one in folder.iterdir())
 
 
 @asynccontextmanager
 async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[RecordingWriter | None]:
-    """The recorder that the settings ask for, or None."""
+    """The writer that the settings ask for, or None."""
     if settings.record is None:
         yield None
     else:
@@ -243,7 +243,7 @@ async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[Recor
 
 
 def _append_all(batch: list[tuple[Path, bytes]]) -> list[OSError | None]:
-    """Appends to each file; what went wrong with each."""
+    """Appends to each file; returns the error of each, or None."""
     return [_append(path, data) for path, data in batch]
 
 
@@ -259,5 +259,5 @@ def _append(path: Path, data: bytes) -> OSError | None:
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a file that its owner alone may read."""
+    """Opens a file that only its owner may read."""
     return os.open(path, flags, 0o600)
