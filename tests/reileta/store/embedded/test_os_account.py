@@ -44,7 +44,7 @@ def test_root_without_any_account_is_told_what_to_do(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os_account, "ACCOUNTS", ("no-such-account",))
     monkeypatch.setattr("shutil.which", lambda name, path: None)
-    with pytest.raises(StartupError, match="start Reileta as another user, or give --database"):
+    with pytest.raises(StartupError, match="start Reileta as another user, or use --database"):
         account_for(tmp_path / "new")
 
 
