@@ -57,8 +57,8 @@ class MasterChanged:
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """A user became a moderator, or ceased to be one; `by` decided it. Recipients: the user, everyone
-    inside, and the store."""
+    """A user became a moderator, or stopped being one; `by` decided it. Recipients: the user,
+    everyone inside, and the store."""
 
     user: str
     role: Role
