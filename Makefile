@@ -1,13 +1,13 @@
-# Everything here sets up what it needs, with nothing but Python 3.11 or newer, pip, make and git.
+# Every target sets up what it needs. Requires only Python 3.11 or newer, pip, make and git.
 #
 #   make serve     run the server            (ARGS="--port 4000" passes options on)
-#   make install   set up .venv/ alone; the command is then .venv/bin/reileta
+#   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
-#   make bench     measure this server beside its peers
-#   make format    put the sources into shape
-#   make lock      choose the versions of all dependencies anew
-#   make clean     take away what make has made, but never data/
+#   make bench     run the benchmarks of this server and its peers
+#   make format    format the sources
+#   make lock      choose new versions of all dependencies
+#   make clean     remove everything that make has created, but never data/
 
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
@@ -21,7 +21,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-# The environment is made once, and again when a lock or the project's own metadata changes.
+# The environment is created once, and updated when a lock or the project's metadata changes.
 USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
@@ -55,10 +55,9 @@ format: $(DEVELOP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Both locks hold hashes, serve every platform and Python with the same versions, and name no index:
-# pip takes the one it is set to.
-# The first also holds what the examples import, so the environment of `make serve` runs them.
-# The second only adds to the first.
+# Both locks contain hashes, have the same versions for every platform and Python, and name no
+# package index: pip uses the configured one. The first also holds what the examples import, so the
+# environment of `make serve` runs them. The second only adds to the first.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
 	--extra build --extra examples
@@ -73,16 +72,16 @@ clean:
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# A Python without ensurepip (Debian's python3 without python3-venv) makes the environment without
-# a pip of its own; the pip that stands beside that Python then installs into it.
+# A Python without ensurepip (Debian's python3 without python3-venv) creates the environment without
+# pip; then the pip of that Python installs into it.
 $(BIN)/python:
-	@[ -n "$(PYTHON)" ] || { echo "Reileta needs Python 3.11 or newer, and found none:" \
-		"install it, or name it with 'make PYTHON=/path/to/python3.11 …'" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Reileta needs Python 3.11 or newer, but none was found:" \
+		"install it, or pass it with 'make PYTHON=/path/to/python3.11 …'" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
 
 PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip" \
 	|| echo "$(PYTHON) -m pip --python $(BIN)/python") --disable-pip-version-check
-# setuptools warns about every editable install, which is what is wanted here.
+# setuptools warns about every editable install, which is intended here.
 INSTALL = PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
 $(USE): requirements.lock $(PROJECT) | $(BIN)/python

@@ -1,5 +1,5 @@
-"""How fast Reileta is, one file per question, with its peers beside it.
+"""Benchmarks of Reileta and of its peers, one file per question.
 
-`python -m benchmarks.run` (`make bench`) starts the servers and asks all questions; each question
-is a command of its own too (`python -m benchmarks.rooms --url …`) for a server elsewhere.
+`python -m benchmarks.run` (`make bench`) starts the servers and runs all benchmarks. Each benchmark
+is also a command of its own (`python -m benchmarks.rooms --url …`), for a server elsewhere.
 """

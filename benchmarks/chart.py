@@ -1,4 +1,4 @@
-"""The picture of a run: latency against players, and what each server sustains."""
+"""Chart of a run: latency by players, and the highest rate of each server."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def points(report: Report) -> dict[str, list[tuple[int, float]]]:
 
 
 def overloaded(report: Report) -> dict[str, list[int]]:
-    """The players at which a server no longer kept up with what was sent."""
-    found: dict[str, list[int]] = {}
+    """By server, the numbers of players at which it did not sustain the rate."""
+    players: dict[str, list[int]] = {}
     for run in report.rooms:
         if run.result is not None and not run.result.sustained:
-            found.setdefault(run.server, []).append(run.players)
-    return found
+            players.setdefault(run.server, []).append(run.players)
+    return players
 
 
 def bars(report: Report) -> list[tuple[str, float, str]]:
-    """(server, deliveries a second, label), the most first."""
+    """(server, deliveries per second, label), highest first."""
     rows = sorted(report.sustained, key=lambda row: -row.per_s)
     return [
         (row.server, row.per_s, f"{'≥ ' if row.at_least else ''}{thousands(row.per_s)}")
@@ -50,7 +50,7 @@ def bars(report: Report) -> list[tuple[str, float, str]]:
 
 
 def near(one: tuple[int, float], other: tuple[int, float]) -> bool:
-    """Whether labels at two points would lie on each other: then one goes a line lower."""
+    """Whether labels at two points would overlap. Then the second goes a line lower."""
     return one[0] == other[0] and abs(math.log10(one[1] / other[1])) < 0.15
 
 
@@ -62,13 +62,13 @@ def thousands(value: float) -> str:
 
 
 def draw(report: Report) -> Figure:
-    """The figure; without data for a panel, it says so."""
+    """Draws the figure. A panel without data says so."""
     figure = Figure(figsize=(12, 5.2), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _latency(left, report)
     _sustained(right, report)
     figure.suptitle(
-        "One room: every player sends 20 messages of 150 bytes a second to all others",
+        "One room: every player sends 20 messages of 150 bytes per second to all others",
         fontsize=13,
         fontweight="bold",
     )
@@ -87,9 +87,9 @@ def save(report: Report, path: Path) -> None:
 
 def _latency(axes: Axes, report: Report) -> None:
     lines = points(report)
-    axes.set_title("How late messages arrive (lower is better)", fontsize=11)
+    axes.set_title("Message latency (lower is better)", fontsize=11)
     axes.set_xlabel("players in the room")
-    axes.set_ylabel("99 of 100 messages arrive within (ms, log scale)")
+    axes.set_ylabel("p99 latency (ms, log scale)")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axes.grid(visible=True, which="major", axis="y", color="#e9ecef")
@@ -127,7 +127,7 @@ def _latency(axes: Axes, report: Report) -> None:
 
 def _sustained(axes: Axes, report: Report) -> None:
     rows = bars(report)
-    axes.set_title("Most deliveries a second it keeps up with", fontsize=11)
+    axes.set_title("Highest sustained rate (deliveries per second)", fontsize=11)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.set_xticks([])
     if not rows:

@@ -1,4 +1,4 @@
-"""Opening WebSockets, many at a time, over raw sockets: connect, upgrade, greet."""
+"""Opens many WebSockets over raw sockets: connect, upgrade, greet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from benchmarks.errors import BenchmarkError, ConnectionLost
 from benchmarks.frames import CLOSE, PING, PONG, FrameReader, client_frame, close_code
 
 BATCH: Final = 64
-"""Connections that are opened at once: well below any server's accept backlog."""
+"""Connections that are opened at once: far below any server's accept backlog."""
 
 PORTS_PER_ADDRESS: Final = 20_000
-"""Connections from one source address; the system has some 28,000 ports to give for each."""
+"""Connections from one source address. The system has about 28,000 ports for each."""
 
 _PATIENCE_S: Final = 30.0
 _KEY: Final = base64.b64encode(b"reileta-bench-16").decode()
@@ -33,7 +33,7 @@ _ACCEPT: Final = base64.b64encode(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a server is: taken from `ws://host:port` or `wss://host:port`."""
+    """The address of a server, from `ws://host:port` or `wss://host:port`."""
 
     host: str
     port: int
@@ -41,14 +41,14 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """Raises BenchmarkError for anything but a ws, wss, http or https URL with a host."""
+        """Raises BenchmarkError unless it is a ws, wss, http or https URL with a host."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise BenchmarkError(f"{url!r} is no URL: {error}") from None
+            raise BenchmarkError(f"{url!r} is not a URL: {error}") from None
         if parts.scheme not in ("ws", "wss", "http", "https") or not host:
-            raise BenchmarkError(f"{url!r} is no WebSocket URL, such as ws://127.0.0.1:3032")
+            raise BenchmarkError(f"{url!r} must be a WebSocket URL, such as ws://127.0.0.1:3032")
         secure = parts.scheme in ("wss", "https")
         return cls(host, port or (443 if secure else 80), secure)
 
@@ -99,7 +99,7 @@ class Client:
         self.sock.sendall(client_frame(text))
 
     def receive(self) -> bytes:
-        """The next text message. Raises ConnectionLost when there will be none."""
+        """The next text message. Raises ConnectionLost if the connection ends before."""
         while not self._inbox:
             try:
                 data = self.sock.recv(1 << 16)
@@ -111,7 +111,7 @@ class Client:
         return self._inbox.popleft()
 
     def take(self, data: bytes) -> None:
-        """Bytes of the stream: messages go to the inbox, pings are answered."""
+        """Parses received bytes: messages go to the inbox, pings are answered."""
         for frame in self.frames.feed(data):
             if frame.opcode == PING:
                 self.sock.sendall(client_frame(frame.data, PONG))
@@ -129,21 +129,21 @@ class Dialect(Protocol):
     """How to talk to one kind of server."""
 
     def path(self, number: int) -> str:
-        """What the upgrade of connection `number` asks for."""
+        """The path that connection `number` requests in its upgrade."""
         ...
 
     def headers(self, number: int) -> dict[str, str]: ...
 
     def greeting(self, number: int) -> bytes | None:
-        """What to send once the socket is open; None: nothing."""
+        """The message to send when the socket is open; None for no message."""
         ...
 
     def greeted(self, number: int, message: bytes) -> bool:
-        """Whether this message ends the greeting. Raises BenchmarkError when it refuses."""
+        """Whether this message ends the greeting. Raises BenchmarkError if it is a refusal."""
         ...
 
     def message(self, number: int, payload: bytes) -> bytes:
-        """What connection `number` sends for the others to get `payload`."""
+        """The message by which connection `number` sends `payload` to the others."""
         ...
 
 
@@ -155,7 +155,7 @@ def open_all(
     *,
     greet: bool = True,
 ) -> list[Client]:
-    """Opens a WebSocket for each number, in order. Raises BenchmarkError; then none stays open."""
+    """Opens a WebSocket for each number, in order. If it raises BenchmarkError, none stays open."""
     clients: list[Client] = []
     try:
         for batch in _batches(numbers, BATCH):
@@ -192,7 +192,7 @@ def upgrade(client: Client, target: Target, path: str, headers: dict[str, str]) 
 
 
 def upgraded(client: Client) -> None:
-    """Reads the answer to the upgrade. Raises BenchmarkError when it is not 101."""
+    """Reads the answer to the upgrade. Raises BenchmarkError if its status is not 101."""
     answer = bytearray()
     while (end := answer.find(b"\r\n\r\n")) == -1:
         try:

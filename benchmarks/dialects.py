@@ -1,4 +1,4 @@
-"""How to talk to each server: Reileta's protocol (PROTOCOL §7) in full, and the peers'."""
+"""How to talk to each server: Reileta's WebSocket protocol, and those of the peers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Problem(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """What Reileta sends on a WebSocket."""
+    """A message of Reileta on a WebSocket."""
 
     command: str = ""
     state: str | int | None = None
@@ -45,11 +45,11 @@ _MESSAGES: Final = msgspec.json.Decoder(Message)
 
 
 def decode(message: bytes) -> Message:
-    """Raises BenchmarkError for what is no message of Reileta's."""
+    """Raises BenchmarkError if it is not a message of Reileta."""
     try:
         return _MESSAGES.decode(message)
     except msgspec.DecodeError as error:
-        raise BenchmarkError(f"the server sent what is no message: {error}") from error
+        raise BenchmarkError(f"the server sent an invalid message: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Reileta:
     instances: Sequence[str] = ()
     group: int = 1
     key: str | None = None
-    """The `key` that data is sent with; None: without one."""
+    """The `key` that data is sent with; None for data without a key."""
 
     def path(self, number: int) -> str:
         return "/api/ws"
@@ -90,7 +90,7 @@ class Reileta:
 
 @dataclass(frozen=True)
 class Plain:
-    """The `ws` and Bun peers: the path is the room, and a message is relayed as it is."""
+    """The `ws` and Bun peers: the path is the room, and messages are relayed unchanged."""
 
     group: int
 
@@ -112,7 +112,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class SocketIo:
-    """Socket.IO's protocol 5 over Engine.IO 4, WebSocket alone."""
+    """Socket.IO's protocol 5 over Engine.IO 4, with WebSocket only."""
 
     group: int
 
@@ -137,7 +137,7 @@ def choose(
 ) -> Dialect:
     """The dialect of that name, with rooms of `group` players each.
 
-    For Reileta it makes the instances (over HTTP, as the first bot) unless one is named.
+    For Reileta it creates the instances (over HTTP, as the first bot) unless one is given.
     """
     if name == "plain":
         return Plain(group)
@@ -149,13 +149,13 @@ def choose(
         raise BenchmarkError(f"{players} players need {players} tokens; the file has {len(tokens)}")
     rooms = -(-players // group)
     if instance is not None and rooms > 1:
-        raise BenchmarkError("one named instance is one room")
-    found = [instance] if instance else make_instances(target, tokens[0], rooms, max(group, 2))
-    return Reileta(tokens, found, group)
+        raise BenchmarkError("a named instance is one room: use --group 0")
+    ids = [instance] if instance else make_instances(target, tokens[0], rooms, max(group, 2))
+    return Reileta(tokens, ids, group)
 
 
 def read_tokens(path: Path | None) -> list[str]:
-    """A token a line, as `reileta bots create` writes them; none without a file."""
+    """Reads a token per line, as `reileta bots create` writes them; none without a file."""
     if path is None:
         return []
     try:
@@ -163,7 +163,7 @@ def read_tokens(path: Path | None) -> list[str]:
     except OSError as error:
         raise BenchmarkError(f"cannot read the tokens: {error}") from error
     if not tokens:
-        raise BenchmarkError(f"{path} holds no token")
+        raise BenchmarkError(f"{path} contains no token")
     return tokens
 
 
@@ -178,7 +178,7 @@ def join(instance: str) -> bytes:
 
 
 def is_join_answer(message: bytes) -> bool:
-    """Raises BenchmarkError when the join was refused."""
+    """Raises BenchmarkError if the join was refused."""
     answer = decode(message)
     if answer.error is not None:
         raise BenchmarkError(f"the join was refused: {answer.error.code} {answer.error.message}")
@@ -186,9 +186,9 @@ def is_join_answer(message: bytes) -> bool:
 
 
 def make_instances(target: Target, token: str, count: int, capacity: int) -> list[str]:
-    """A world, and `count` public instances of it, owned by the token's bot; their ids.
+    """Creates a world and `count` public instances of it, and returns their ids.
 
-    Raises BenchmarkError when the server refuses.
+    The bot of the token owns them. Raises BenchmarkError if the server refuses.
     """
     with httpx.Client(base_url=target.http, headers=authorization(token), timeout=30) as http:
         world = _put(http, "/api/worlds", {"title": "Benchmark", "capacity": capacity})

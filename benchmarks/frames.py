@@ -1,7 +1,7 @@
-"""WebSocket frames by hand (RFC 6455): what the load generator's hot path needs, and no more.
+"""WebSocket frames (RFC 6455), only as far as the load generator needs them.
 
-A message to send is built and masked once per connection; sending it patches the 19 digits of the
-time it was due, masked, into place. Everything here is pure.
+A message is built and masked once per connection. To send it, the 19 digits of its due time are
+written into it, masked. Everything here is pure.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ PING: Final = 9
 PONG: Final = 10
 
 MASK: Final = b"\x5a\xc3\x3c\xa5"
-"""One mask for all frames: it must not be zero, as servers may skip the unmasking of zeros."""
+"""One mask for all frames. It must not be zero, because servers may skip the unmasking of zeros."""
 
 MARKER: Final = b"~<~~<<~<<~~<~<<~~<~<"
-"""Stands once in every payload. Its two characters occur nowhere else in what the servers send,
-nor do others with the same low 6 bits, so that `bytes.count` skips over almost everything."""
+"""Marks the end of every payload. Its two characters occur nowhere else in what servers send, and
+neither do characters with the same low 6 bits. So `bytes.count` can skip almost everything.
+"""
 
 STAMP_DIGITS: Final = 19
 _STAMP_ZERO: Final = b"0" * STAMP_DIGITS
@@ -32,7 +33,7 @@ STAMP_BEFORE_MARKER: Final = STAMP_DIGITS + len(_BETWEEN)
 def payload(sender: int, size: int) -> bytes:
     """A JSON object of `size` bytes: padding, the sender, the time it was due, the marker.
 
-    Raises ValueError when `size` is too small for them.
+    Raises ValueError if `size` is too small for them.
     """
     tail = b'","s":"%06d","t":"%b%b%b"}' % (sender, _STAMP_ZERO, _BETWEEN, MARKER)
     head = b'{"x":"'
@@ -62,7 +63,7 @@ def client_frame(data: bytes, opcode: int = TEXT) -> bytes:
 
 
 class Template:
-    """A message that is built once and sent often, each time with the time it was due."""
+    """A message that is built once and sent often, each time with another due time."""
 
     def __init__(self, data: bytes) -> None:
         """`data`: the unmasked message around a `payload`. Raises ValueError without a marker."""
@@ -75,7 +76,7 @@ class Template:
         self.last_ns = 0
 
     def stamped(self, due_ns: int) -> bytearray:
-        """The frame with that time in it: always the same bytearray."""
+        """The frame with that time in it. Returns the same bytearray each time."""
         digits = int.from_bytes(b"%019d" % due_ns)
         self.frame[self._place] = (digits ^ self._key).to_bytes(STAMP_DIGITS)
         self.last_ns = due_ns
@@ -89,13 +90,13 @@ class Frame:
 
 
 class FrameReader:
-    """Takes a server's frames apart: for set-up, answers and checks, not for the hot path."""
+    """Splits a server's data into frames. For set-up, answers and checks, not for the hot path."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """All frames that are complete now; the rest waits for more bytes."""
+        """All frames that are complete now. Incomplete data waits for more."""
         buffer = self._buffer
         buffer += data
         frames: list[Frame] = []
@@ -115,5 +116,5 @@ class FrameReader:
 
 
 def close_code(data: bytes) -> int | None:
-    """The code of a close frame's payload; None when it carries none."""
+    """The close code in a close frame's payload; None if it has none."""
     return int.from_bytes(data[:2]) if len(data) >= 2 else None

@@ -1,8 +1,8 @@
-"""HTTP requests a second over connections that are kept alive.
+"""HTTP requests per second over keep-alive connections.
 
     python -m benchmarks.http --url ws://host:3032 --tokens bots.txt
 
-A closed loop: each connection asks again as soon as it has its answer.
+A closed loop: each connection sends its next request as soon as it has the answer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PathResult(msgspec.Struct, frozen=True):
     statuses: dict[str, int]
     server_cpu_ms_each: float | None
     generator_cpu: float
-    """Of the load's core; near 1, the load was the limit and not the server."""
+    """The generator's share of its core. Near 1, the generator was the limit and not the server."""
 
 
 class HttpResult(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class HttpResult(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Asker:
-    """One connection, with one request under way."""
+    """One connection with one request in progress."""
 
     sock: socket.socket
     request: bytes
@@ -74,7 +74,7 @@ def answer_status(received: bytes) -> int | None:
 
 
 def request(target: Target, path: str, token: str | None) -> bytes:
-    """One GET with a bot's token, if there is one."""
+    """A GET request, with a bot's token if there is one."""
     headers = {"Host": target.authority, "Accept": "application/json"}
     if token is not None:
         headers |= authorization(token)
@@ -91,7 +91,7 @@ def measure(
     pid: int | None,
     progress: worker.Share,
 ) -> PathResult:
-    """Asks for one path as fast as answers come."""
+    """Requests one path as fast as answers arrive."""
     askers: dict[int, Asker] = {}
     epoll = select.epoll()
     statuses: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def measure(
                 asker = askers[fd]
                 data = asker.sock.recv(1 << 16)
                 if not data:
-                    raise BenchmarkError("the server closed a connection that was to stay open")
+                    raise BenchmarkError("the server closed a keep-alive connection")
                 received = asker.received + data
                 status = answer_status(received)
                 if status is None:
@@ -152,21 +152,21 @@ def measure(
 def main(
     url: worker.Url,
     tokens: worker.Tokens = None,
-    path: Annotated[list[str] | None, typer.Option(help="Paths to ask for.")] = None,
+    path: Annotated[list[str] | None, typer.Option(help="Paths to request.")] = None,
     connections: Annotated[int, typer.Option(min=1)] = 32,
     seconds: worker.Seconds = 5,
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """Requests a second over keep-alive connections."""
+    """Requests per second over keep-alive connections."""
 
     def job(progress: worker.Share) -> HttpResult:
         target, known, paths = Target.parse(url), read_tokens(tokens), path or list(PATHS)
         results = []
-        for number, one in enumerate(paths):
+        for number, requested in enumerate(paths):
             share = worker.part(progress, number / len(paths), (number + 1) / len(paths))
-            results.append(measure(target, one, known, connections, seconds, pid, share))
+            results.append(measure(target, requested, known, connections, seconds, pid, share))
         return HttpResult(connections, seconds, results)
 
     worker.work(f"HTTP over {connections} connections", job, as_json=json, core=core)

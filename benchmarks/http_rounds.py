@@ -1,10 +1,10 @@
-"""HTTP requests a second of this version and of others, in alternating rounds of one run.
+"""HTTP requests per second of this version and of others, in alternating rounds of one run.
 
     python -m benchmarks.http_rounds --against ../other-checkout [--rounds 7] [--seconds 4]
 
 `--against` is a checkout of another version with its own `.venv` (`make install` there). All
-servers run at once on one core, their PostgreSQLs with them, and one at a time is asked: so what
-else the machine does meets all alike. Medians of the rounds, and the ratios of each round.
+servers run at once on one core, with their PostgreSQLs, and one at a time gets requests. So other
+work of the machine affects all alike. Shows medians of the rounds, and the ratios of each round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.servers import HTTP_KINDS, REILETA, Running, Servers, install_pe
 
 BOTS: Final = 32
 _LIMIT: Final = 0.9
-"""Of the load's core: with more, the load may have been the limit."""
+"""The generator's share of its core above which it may have been the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Contender:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One server on one path: a result for each round."""
+    """One server on one path: a result per round."""
 
     path: str
     server: str
@@ -57,55 +57,57 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def per_s(self) -> float:
         """The median of its rounds."""
-        return statistics.median(one.requests_per_s for one in self.rounds)
+        return statistics.median(result.requests_per_s for result in self.rounds)
 
     @property
     def generator_cpu(self) -> float:
-        return max(one.generator_cpu for one in self.rounds)
+        return max(result.generator_cpu for result in self.rounds)
 
     def times(self, other: Row) -> float:
-        """The median of the ratios to another's, round by round."""
+        """The median of the ratios to another row, round by round."""
         pairs = zip(self.rounds, other.rounds, strict=True)
         return statistics.median(mine.requests_per_s / its.requests_per_s for mine, its in pairs)
 
 
 @dataclass(slots=True)
 class Rounds:
-    """The rounds, one after the other; each begins with another server than the one before."""
+    """The rounds, one after the other. Each begins with a different server."""
 
     ask: Callable[[Contender, str], PathResult]
-    found: dict[tuple[str, str], list[PathResult]] = field(default_factory=dict)
+    results: dict[tuple[str, str], list[PathResult]] = field(default_factory=dict)
 
     def run(self, contenders: Sequence[Contender], rounds: int) -> list[Row]:
-        """All rounds; rows by path, in the order of the contenders."""
-        paths = list(dict.fromkeys(path for one in contenders for path in one.paths))
+        """Runs all rounds. Returns rows by path, in the order of the contenders."""
+        paths = list(dict.fromkeys(path for contender in contenders for path in contender.paths))
         for number in range(rounds):
             shift = number % len(contenders)
             for path in paths:
-                for one in (*contenders[shift:], *contenders[:shift]):
-                    if path in one.paths:
-                        self.found.setdefault((path, one.title), []).append(self.ask(one, path))
+                for contender in (*contenders[shift:], *contenders[:shift]):
+                    if path in contender.paths:
+                        self.results.setdefault((path, contender.title), []).append(
+                            self.ask(contender, path)
+                        )
         return [
-            Row(path, one.title, self.found[path, one.title])
+            Row(path, contender.title, self.results[path, contender.title])
             for path in paths
-            for one in contenders
-            if path in one.paths
+            for contender in contenders
+            if path in contender.paths
         ]
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The medians, and how this version (the first of each path) stands to the others.
+    """The medians, and the ratio of this version (the first of each path) to the others.
 
-    `CPU µs` is the server process's own for each request, without its PostgreSQL's.
+    `CPU µs` is the CPU time of the server process per request, without its PostgreSQL.
     """
-    shown = Table("path", "server", "requests/s", "this / it", "CPU µs", "p99 ms", "load's CPU")
+    table_ = Table("path", "server", "requests/s", "this / it", "CPU µs", "p99 ms", "load's CPU")
     ours: dict[str, Row] = {}
     for row in rows:
         first = ours.setdefault(row.path, row)
-        p99s = [one.latency.p99_ms for one in row.rounds if one.latency is not None]
-        cpus = [one.server_cpu_ms_each for one in row.rounds if one.server_cpu_ms_each]
+        p99s = [result.latency.p99_ms for result in row.rounds if result.latency is not None]
+        cpus = [result.server_cpu_ms_each for result in row.rounds if result.server_cpu_ms_each]
         mark = " !" if row.generator_cpu > _LIMIT else ""
-        shown.add_row(
+        table_.add_row(
             row.path,
             row.server,
             f"{row.per_s:,.0f}",
@@ -114,14 +116,14 @@ def table(rows: Sequence[Row]) -> Table:
             f"{statistics.median(p99s):.1f}" if p99s else "-",
             f"{row.generator_cpu:.0%}{mark}",
         )
-    return shown
+    return table_
 
 
 @contextmanager
 def contenders(
     folder: Path, against: Sequence[Path], peers: bool, core: int | None, console: Console
 ) -> Iterator[list[Contender]]:
-    """The servers, started: this version first."""
+    """Starts the servers, this version first."""
     with ExitStack() as stack:
         versions = []
         for number, checkout in enumerate((None, *against)):
@@ -133,12 +135,12 @@ def contenders(
             if problem is not None:
                 raise BenchmarkError(problem)
             versions.append((checkout, servers))
-        found = []
+        started: list[Contender] = []
         for checkout, servers in versions:
             servers.make_bots(BOTS)
             running = stack.enter_context(servers.run(REILETA))
             title = "this version" if checkout is None else str(checkout)
-            found.append(Contender(title, running, PATHS, read_tokens(servers.tokens)))
+            started.append(Contender(title, running, PATHS, read_tokens(servers.tokens)))
         servers = Servers(folder, core)
         for kind in HTTP_KINDS if peers else ():
             problem = None if kind is REILETA else servers.missing(kind)
@@ -146,35 +148,35 @@ def contenders(
                 console.print(f"[yellow]not measured: {kind.title}: {problem}[/]")
             elif kind is not REILETA:
                 running = stack.enter_context(servers.run(kind))
-                found.append(Contender(kind.title, running, (HTTP_PATH,), ()))
-        yield found
+                started.append(Contender(kind.title, running, (HTTP_PATH,), ()))
+        yield started
 
 
 def main(
     against: Annotated[
-        list[Path] | None, typer.Option(help="A checkout of another version; again for more.")
+        list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Of each measurement.")] = 4,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Duration of a measurement.")] = 4,
     connections: Annotated[int, typer.Option(min=1)] = 32,
     peers: Annotated[bool, typer.Option(help="Measure Express and FastAPI too.")] = True,
-    output: Annotated[Path | None, typer.Option(help="A file for all results, JSON.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file for all results.")] = None,
 ) -> None:
-    """Requests a second of several versions, in alternating rounds."""
+    """Requests per second of several versions, in alternating rounds."""
     console = Console() if Console().is_terminal else Console(width=140)
     lift_file_limit()
     pair = cores()
     if peers and (problem := install_peers()) is not None:
         console.print(f"[yellow]{problem}[/]")
 
-    def ask(one: Contender, path: str) -> PathResult:
-        target = Target.parse(one.running.url)
-        pid = one.running.pid
-        return measure(target, path, one.tokens, connections, seconds, pid, lambda _: None)
+    def ask(contender: Contender, path: str) -> PathResult:
+        target = Target.parse(contender.running.url)
+        pid = contender.running.pid
+        return measure(target, path, contender.tokens, connections, seconds, pid, lambda _: None)
 
     with tempfile.TemporaryDirectory(prefix="reileta-bench-") as made:
         folder = Path(made)
-        folder.chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
+        folder.chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
         try:
             core = pair[0] if pair else None
             with contenders(folder, against or (), peers, core, console) as there:

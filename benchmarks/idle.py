@@ -1,4 +1,4 @@
-"""What an idle authenticated connection costs in memory.
+"""Memory of idle authenticated connections.
 
 python -m benchmarks.idle --url ws://host:3032 --tokens bots.txt --connections 5000 --pid PID
 """
@@ -20,16 +20,16 @@ from benchmarks.errors import BenchmarkError, ConnectionLost
 from benchmarks.machine import Usage, usage
 
 _WARM: int = 50
-"""Connections opened and closed first, so that what the server loads once is not counted."""
+"""Connections that are opened and closed first, so that one-time costs are not counted."""
 _AT_ONCE: int = 500
-"""Connections opened before the earlier ones are looked after again."""
+"""After so many new connections, pings on the earlier ones are answered."""
 _CHECKED: int = 20
-"""Connections that are asked for a pong at the end: they must be alive and authenticated."""
+"""Connections that must answer a `ping` at the end: they must be open and authenticated."""
 
 
 class IdleResult(msgspec.Struct, frozen=True):
-    """`bytes_each` is the growth of the server's resident memory over the connections; `…_all`
-    counts its children (PostgreSQL) too. None without the server's pid."""
+    """`bytes_each` is the growth of the server's resident memory per connection; `…_all` includes
+    its child processes (PostgreSQL). None without the server's pid."""
 
     connections: int
     users: int
@@ -50,7 +50,7 @@ def measure(
     pid: int | None,
     progress: worker.Share,
 ) -> IdleResult:
-    """Opens the connections, waits until the server is quiet, and looks at its memory."""
+    """Opens the connections, waits until the server is quiet, and measures its memory."""
     dialect = Reileta(tokens)
     for client in open_all(target, dialect, range(min(_WARM, connections))):
         client.close()
@@ -89,9 +89,9 @@ def measure(
 
 
 def tend(clients: Sequence[Client], seconds: float) -> None:
-    """Answers the server's pings for so long; at least, those that are there already.
+    """Answers the server's pings for that long, and at least those that have arrived.
 
-    Raises ConnectionLost when the server closes a connection.
+    Raises ConnectionLost if the server closes a connection.
     """
     by_fd = {client.sock.fileno(): client for client in clients}
     deadline = time.monotonic() + seconds
@@ -110,12 +110,12 @@ def tend(clients: Sequence[Client], seconds: float) -> None:
 
 
 def check_alive(client: Client) -> None:
-    """A `ping` command must be answered. Raises BenchmarkError."""
+    """Sends a `ping` command and expects its answer. Raises BenchmarkError."""
     client.send(b'{"state":"alive","command":"ping","data":{"time":1}}')
     while True:
         answer = decode(client.receive())
         if answer.error is not None:
-            raise BenchmarkError(f"an idle connection is of no use: {answer.error.message}")
+            raise BenchmarkError(f"an idle connection does not work: {answer.error.message}")
         if answer.state == "alive":
             return
 
@@ -134,12 +134,12 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens,
     connections: Annotated[int, typer.Option(min=1)] = 5000,
-    settle: Annotated[float, typer.Option(min=0, help="Seconds of quiet before a look.")] = 3,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds of quiet before measuring.")] = 3,
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """Memory of each idle authenticated connection."""
+    """Memory per idle authenticated connection."""
 
     def job(progress: worker.Share) -> IdleResult:
         known = read_tokens(tokens)

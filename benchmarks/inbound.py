@@ -1,4 +1,4 @@
-"""Messages in: many small rooms, so that taking messages in is the work, and not fan-out.
+"""Inbound messages: many small rooms, so that receiving is the work, and not fan-out.
 
 python -m benchmarks.inbound --url ws://host:3032 --tokens bots.txt
 """
@@ -21,17 +21,17 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens = None,
     players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 200,
-    group: Annotated[int, typer.Option(min=2, help="Players a room.")] = 2,
-    first: Annotated[float, typer.Option(help="The first rate: messages a second in all.")] = 8000,
-    limit: Annotated[float, typer.Option(help="The highest rate to try, in all.")] = 60_000,
-    probes: Annotated[int, typer.Option(min=1, help="Runs at most.")] = PROBES,
+    group: Annotated[int, typer.Option(min=2, help="Players per room.")] = 2,
+    first: Annotated[float, typer.Option(help="First rate to try: messages/s in all.")] = 8000,
+    limit: Annotated[float, typer.Option(help="Highest rate to try, in all.")] = 60_000,
+    probes: Annotated[int, typer.Option(min=1, help="Limit of runs.")] = PROBES,
     seconds: worker.Seconds = 3,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """The highest rate of messages that a server takes in."""
+    """The highest rate of messages that a server can receive."""
 
     def job(progress: worker.Share) -> SustainedResult:
         target = Target.parse(url)

@@ -1,10 +1,10 @@
-"""A join storm: everybody joins one instance at once.
+"""A join storm: all players join one instance at once.
 
     python -m benchmarks.joins --url ws://host:3032 --tokens bots.txt --players 1000
 
-All sockets are open and authenticated when the clock starts. What arrives is kept and only counted
-until the clock stops; then every message is read, and each joiner must have been told of all that
-joined before it (in its answer) and after it (by `instance-joined`).
+All sockets are open and authenticated when the clock starts. While it runs, messages are only
+stored and counted. Afterwards all are read: each player must know all that joined before it (from
+its answer) and all that joined after it (from `instance-joined`).
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ class _Answer(msgspec.Struct):
 
 
 class JoinsResult(msgspec.Struct, frozen=True):
-    """`complete` says that every joiner knows all others, each told once."""
+    """`complete`: every player knows all others, and learned of each of them once."""
 
     players: int
     seconds: float
     """From the first join sent to the last answer received."""
     seconds_until_all_know: float
-    """Until every joiner has been told of every other."""
+    """Until every player knows every other one."""
     events: int
     complete: bool
     told_of_all_before: int
-    """Joiners whose answer listed everyone who had joined before them."""
+    """Players whose answer listed all players that had joined before."""
     received_bytes: int
     server_cpu_s: float | None
 
 
 @dataclass(slots=True)
 class Joiner:
-    """One socket, and everything it has received."""
+    """One socket and all its received data."""
 
     client: Client
     received: bytearray = field(default_factory=bytearray)
@@ -66,7 +66,7 @@ class Joiner:
     answered: bool = False
 
     def take(self, data: bytes) -> int:
-        """Keeps the bytes; how many `instance-joined` ended in them."""
+        """Stores the bytes. Returns how many `instance-joined` ended in them."""
         seen = len(self.received)
         self.received += data
         count = self.received.count(_JOINED, max(0, seen - len(_JOINED) + 1))
@@ -78,7 +78,7 @@ class Joiner:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one joiner was told: the players in its answer, and those that came later."""
+    """What one player learned: the players in its answer, and those that joined later."""
 
     player: str
     listed: frozenset[str]
@@ -86,7 +86,7 @@ class Told:
 
 
 def storm(joiners: Sequence[Joiner], instance: str, progress: worker.Share) -> tuple[float, float]:
-    """Everybody joins; seconds until the last answer, and until the last `instance-joined`."""
+    """All players join. Returns the seconds to the last answer and the last `instance-joined`."""
     by_fd = {joiner.client.sock.fileno(): joiner for joiner in joiners}
     epoll = select.epoll()
     for joiner in joiners:
@@ -124,7 +124,7 @@ def storm(joiners: Sequence[Joiner], instance: str, progress: worker.Share) -> t
 
 
 def read(joiner: Joiner) -> Told:
-    """Reads all that a joiner received. Raises BenchmarkError when its join was refused."""
+    """Parses the data of one player. Raises BenchmarkError if its join was refused."""
     answer: _Answer | None = None
     later: list[str] = []
     for frame in FrameReader().feed(joiner.received):
@@ -145,29 +145,29 @@ def read(joiner: Joiner) -> Told:
 
 
 def complete(told: Mapping[str, Told]) -> bool:
-    """Whether each knows all, and was told of each of the others exactly once."""
+    """Whether each player knows all, and learned of each of the others exactly once."""
     everybody = frozenset(told)
     return all(
-        one.listed | set(one.later) | {one.player} == everybody
-        and len(set(one.later)) == len(one.later)
-        and not (one.listed - {one.player}) & set(one.later)
-        for one in told.values()
+        joined.listed | set(joined.later) | {joined.player} == everybody
+        and len(set(joined.later)) == len(joined.later)
+        and not (joined.listed - {joined.player}) & set(joined.later)
+        for joined in told.values()
     )
 
 
 def told_of_all_before(told: Mapping[str, Told]) -> int:
-    """How many answers listed all that had joined before.
+    """How many answers listed all players that had joined before.
 
-    Of two joiners, one came first: the other's answer must list it, or else its own lists the
-    other. So an answer is whole if everyone it leaves out was listed as a newcomer or lists it.
+    Of two players, one joined first: either the other's answer lists it, or its own answer lists
+    the other. So an answer is complete if each player that it leaves out joined later or lists it.
     """
     return sum(
         all(
-            other in one.listed or one.player in told[other].listed
+            other in joined.listed or joined.player in told[other].listed
             for other in told
-            if other != one.player
+            if other != joined.player
         )
-        for one in told.values()
+        for joined in told.values()
     )
 
 
@@ -179,7 +179,7 @@ def measure(
     pid: int | None,
     progress: worker.Share,
 ) -> JoinsResult:
-    """Opens the sockets, lets the storm loose, and reads what everybody was told."""
+    """Opens the sockets, runs the storm, and reads all messages."""
     if len(tokens) < players:
         raise BenchmarkError(f"{players} players need {players} tokens; there are {len(tokens)}")
     if instance is None:
@@ -190,7 +190,7 @@ def measure(
         before = usage(pid)
         seconds, all_know = storm(joiners, instance, worker.part(progress, 0.5, 0.9))
         after = usage(pid)
-        told = {one.player: one for one in map(read, joiners)}
+        told = {joined.player: joined for joined in map(read, joiners)}
         progress(1.0)
     finally:
         for client in clients:
@@ -211,12 +211,12 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens,
     players: Annotated[int, typer.Option(min=2, max=1024)] = 1000,
-    instance: Annotated[str | None, typer.Option(help="Join this, not a new one.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Join this instance.")] = None,
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """How long a storm of joins into one instance takes."""
+    """Duration of a storm of joins into one instance."""
 
     def job(progress: worker.Share) -> JoinsResult:
         known = read_tokens(tokens)

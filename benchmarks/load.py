@@ -1,9 +1,9 @@
 """The load generator: one thread, epoll, open-loop pacing.
 
 Message j is due at start + j / (players · rate), from each player in turn, whatever the server
-does. Latency counts from when a message was due, not from when the generator got round to it, so
-neither a slow server nor a slow generator can hide a delay (no coordinated omission). How late the
-generator was, and how much CPU it used, is part of the result: it must not be the bottleneck.
+does. Latency counts from the due time, not from the time of sending. So neither a slow server nor a
+slow generator can hide a delay (no coordinated omission). The result includes how late the
+generator was and how much CPU it used, because it must not be the bottleneck.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from benchmarks.tally import Stream, Tally, closing_code, latencies_between
 
 _NS: Final = 1_000_000_000
 _SAMPLES_PER_S: Final = 20_000
-"""At most about so many deliveries are parsed: sampling costs the generator a microsecond each."""
+"""Limit of parsed deliveries: each sample costs the generator a microsecond."""
 _SAMPLE_EVERY: Final = 53
 _LATE_MS: Final = 5.0
 _TICK_NS: Final = 100 * NS_PER_MS
 _REST_NS: Final = 500_000
-"""Reads come in rounds, no closer together than this: a system call for each of a million
-deliveries would make the generator the bottleneck. It adds up to 0.5 ms to every server's latency.
+"""Shortest interval between reads: a system call for each of a million deliveries would make the
+generator the bottleneck. It adds up to 0.5 ms to every server's latency.
 """
 _NEVER: Final = 1 << 62
 _SELECT_LIMIT: Final = 1024
 _PENDING_LIMIT_BYTES: Final = 1 << 20
-"""What may wait for a server that does not read; over it, a message counts as sent and lost."""
+"""Bytes that may wait for a server that does not read. Further messages count as sent and lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rate` in messages a second and player; each `…_s` in seconds."""
+    """`rate` in messages per second and player; each `…_s` in seconds."""
 
     rate: float
     seconds: float
@@ -52,24 +52,24 @@ class Plan:
     drain_s: float = 2.0
     server_pid: int | None = None
     actions: Sequence[tuple[float, Callable[[], None]]] = ()
-    """Called at that many seconds after the warm-up began, in order."""
+    """Callbacks and the seconds after the beginning of the warm-up at which they run, in order."""
 
 
 @dataclass(slots=True)
 class Player:
-    """One connection that sends `template` and counts what it gets."""
+    """One connection that sends `template` and counts received data."""
 
     client: Client
     template: Template
     audience: int
-    """How many others are to get each of its messages."""
+    """Number of players that should get each of its messages."""
     stream: Stream = field(default_factory=lambda: Stream(until_sample=1))
     pending: bytearray = field(default_factory=bytearray)
     lost: bool = False
 
 
 class LoadResult(msgspec.Struct, frozen=True):
-    """What one run showed. `share` is delivered / expected, after the drain."""
+    """The result of one run. `share` is delivered / expected, after the drain."""
 
     players: int
     rate: float
@@ -83,17 +83,17 @@ class LoadResult(msgspec.Struct, frozen=True):
     received_bytes_per_s: float
     latency: Latency | None
     late_p99_ms: float
-    """How late the generator itself sent: included in the latency."""
+    """How late the generator itself sent; included in the latency."""
     generator_cpu: float
-    """The generator's share of its core, while measuring."""
+    """The generator's share of its core while measuring."""
     lost_connections: int
     close_codes: dict[str, int]
     server_cpu: float | None
-    """Cores that the server used, its children not counted, while measuring."""
+    """Cores that the server used while measuring, without child processes."""
     cpu_s_per_million: float | None
     """The server's CPU seconds per million deliveries."""
     rss_bytes: int | None
-    """The server's memory at the end of the measurement, its children not counted."""
+    """The server's memory at the end of the measurement, without child processes."""
     rss_bytes_all: int | None
 
     @property
@@ -110,7 +110,7 @@ class LoadResult(msgspec.Struct, frozen=True):
 
     @property
     def disturbed(self) -> bool:
-        """The load was late though it had little to do: others used the machine meanwhile."""
+        """The generator was late although it had little to do: other programs used the machine."""
         return self.late_p99_ms > _LATE_MS and self.generator_cpu < 0.8
 
 
@@ -124,7 +124,7 @@ class _Mark:
 
 
 class Load:
-    """One run over players that are already in their rooms."""
+    """One run with players that are already in their rooms."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Load:
         progress: Callable[[float], None] = lambda share: None,
         others: Mapping[int, Callable[[], None]] | None = None,
     ) -> None:
-        """`others` are further file descriptors, with what to call when one is readable."""
+        """`others`: further file descriptors, with the callback for when one is readable."""
         self._players = players
         self._plan = plan
         self._progress = progress
@@ -162,7 +162,7 @@ class Load:
         for fd in self._others:
             self.epoll.register(fd, select.EPOLLIN)
         gc.collect()
-        gc.disable()  # a collection would be a pause that looks like the server's
+        gc.disable()  # a collection's pause would look like latency of the server
         try:
             before, after = self._loop()
         finally:
@@ -229,10 +229,10 @@ class Load:
         return before or final, final
 
     def _wait(self, wait_ns: int) -> None:
-        """Until something can be read, or something is due.
+        """Waits until a socket is readable or a message is due.
 
-        epoll_wait rounds up to whole milliseconds, which would be seen as latency; select does
-        not, and it can wait for an epoll, if the epoll is among the first 1,024 files.
+        epoll_wait rounds up to whole milliseconds, which would be seen as latency. select does not,
+        and it can wait for an epoll whose descriptor is below 1,024.
         """
         if wait_ns <= 0:
             return
@@ -242,7 +242,7 @@ class Load:
             time.sleep(min(wait_ns, NS_PER_MS) / _NS)
 
     def _send_due(self, now_ns: int) -> None:
-        """Sends all that is due by now: usually one message."""
+        """Sends all messages that are due by now: usually one."""
         players = self._players
         while self._due_ns <= now_ns:
             due = self._due_ns

@@ -1,4 +1,4 @@
-"""What the machine says of a process: CPU and memory; cores to pin to; limits to lift."""
+"""Measurements of processes, CPU pinning and file limits of the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """One server at one moment. `…_all` includes its children (Reileta's own PostgreSQL)."""
+    """CPU and memory of a server at one moment. `…_all` includes child processes (PostgreSQL)."""
 
     cpu_s: float
     cpu_s_all: float
@@ -23,7 +23,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def usage(pid: int | None) -> Usage | None:
-    """Of a process of this machine; None when no pid is known, or the process is gone."""
+    """The usage of a process on this machine; None without a pid, or if the process has ended."""
     if pid is None:
         return None
     try:
@@ -47,14 +47,14 @@ def _one(process: psutil.Process) -> tuple[float, int]:
 
 
 def cores() -> tuple[int, int] | None:
-    """The server's core and the load's; None when this process may use one core alone."""
+    """Cores for the server and for the load; None if this process may use only one core."""
     allowed = sorted(os.sched_getaffinity(0))
     return (allowed[0], allowed[1]) if len(allowed) > 1 else None
 
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """What is started in here inherits that core; afterwards this process is free again."""
+    """Processes started in this context run on that core."""
     before = os.sched_getaffinity(0)
     try:
         if core is not None:
@@ -65,14 +65,14 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def lift_file_limit() -> int:
-    """Lets this process, and those it starts, open as many files as the system allows."""
+    """Lets this process and its children open as many files as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def describe() -> str:
-    """One line on the machine, for the report."""
+    """A line about the machine, for the report."""
     model = ""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

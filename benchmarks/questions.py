@@ -1,4 +1,4 @@
-"""The questions of `make bench`: which servers, which runs, and what goes into the report.
+"""The benchmarks of `make bench`: servers, runs, and what goes into the report.
 
 Each run is a process of its own (`python -m benchmarks.<file> --json`), on the load's core.
 """
@@ -29,9 +29,9 @@ from benchmarks.sustained import PROBES, SustainedResult
 
 ROOT: Final = Path(__file__).parent.parent
 RATE: Final = 20.0
-"""Messages a second of each player."""
+"""Messages per second of each player."""
 GIVE_UP: Final = 0.9
-"""A server that delivers less is not measured with more players."""
+"""A server that delivers a smaller share is not measured with more players."""
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 
@@ -66,12 +66,12 @@ class Scale:
 
     @property
     def bots(self) -> int:
-        """Accounts that all runs together need."""
+        """Number of accounts that the runs need."""
         return max(self.idle, self.joins, self.candidates, *self.players)
 
 
 class Asker:
-    """Runs the questions' processes against servers that it starts."""
+    """Runs the processes of the benchmarks against servers that it starts."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Asker:
             return self._call(kind, running, file, result, options)
 
     def note(self, what: str, error: BenchmarkError) -> None:
-        """A run failed; the question goes on without it."""
+        """A run failed. The benchmark continues without it."""
         self.report.failed[what] = str(error)
         self._screen.say(f"[red]{what}: {error}[/]")
 
@@ -125,32 +125,32 @@ class Asker:
         if file in ("rooms", "sustained", "inbound"):
             command += ["--protocol", kind.protocol]
         for name, value in options.items():
-            said = value if isinstance(value, str) else f"{value:g}"
-            command += [f"--{name.replace('_', '-')}", said]
+            text = value if isinstance(value, str) else f"{value:g}"
+            command += [f"--{name.replace('_', '-')}", text]
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
             assert process.stdout is not None
-            found: Result | None = None
+            outcome: Result | None = None
             try:
-                for text in process.stdout:
-                    line = msgspec.json.decode(text, type=Line)
+                for output in process.stdout:
+                    line = msgspec.json.decode(output, type=Line)
                     if line.progress is not None:
                         self._screen.share(line.progress)
                     if line.result:
-                        found = msgspec.json.decode(line.result, type=result)
+                        outcome = msgspec.json.decode(line.result, type=result)
             finally:
-                if process.poll() is None and found is None:
+                if process.poll() is None and outcome is None:
                     process.terminate()
                 process.wait()
-            if found is None:
+            if outcome is None:
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip()
-                raise BenchmarkError(f"{file} ended without a result: {said[-1500:]}")
-        return found
+                output_text = errors.read().decode(errors="replace").strip()
+                raise BenchmarkError(f"{file} ended without a result: {output_text[-1500:]}")
+        return outcome
 
 
 def rooms(asker: Asker) -> None:
-    """One room with more and more players; then, the most that each server sustains."""
+    """One room with more and more players; then, the highest rate that each server sustains."""
     given_up: set[str] = set()
     for players in asker.scale.players:
         for kind in asker.kinds:
@@ -159,7 +159,7 @@ def rooms(asker: Asker) -> None:
                 continue
             what = f"{players} players"
             try:
-                found = asker.ask(
+                outcome = asker.ask(
                     kind, "rooms", what, LoadResult,
                     players=players, rate=RATE, seconds=asker.scale.seconds,
                 )  # fmt: skip
@@ -167,8 +167,8 @@ def rooms(asker: Asker) -> None:
                 asker.note(f"{kind.title}, {what}", error)
                 given_up.add(kind.title)
                 continue
-            asker.report.rooms.append(RoomRun(kind.title, players, found))
-            if found.share < GIVE_UP:
+            asker.report.rooms.append(RoomRun(kind.title, players, outcome))
+            if outcome.share < GIVE_UP:
                 given_up.add(kind.title)
     for kind in asker.kinds:
         try:
@@ -178,7 +178,8 @@ def rooms(asker: Asker) -> None:
 
 
 def _most(asker: Asker, kind: Kind) -> Sustained:
-    """Searches at the most players the server held, and takes the best of all its runs."""
+    """Searches at the largest number of players that the server sustained. Takes the best of all
+    its runs."""
     held = [
         run.result
         for run in asker.report.rooms
@@ -204,25 +205,25 @@ def _most(asker: Asker, kind: Kind) -> Sustained:
 
 
 def inbound(asker: Asker) -> None:
-    """Messages in, many rooms of two, all servers."""
+    """Inbound messages, in many rooms of two, on all servers."""
     for kind in asker.kinds:
         try:
-            found = asker.ask(
+            outcome = asker.ask(
                 kind, "inbound", "messages in", SustainedResult,
                 seconds=asker.scale.probe_s, probes=asker.scale.probes,
             )  # fmt: skip
         except BenchmarkError as error:
             asker.note(f"{kind.title}, messages in", error)
             continue
-        best = found.best
+        best = outcome.best
         asker.report.inbound.append(
             Sustained(
                 server=kind.title,
                 per_s=best.messages_per_s if best else 0.0,
-                at_least=found.at_limit,
+                at_least=outcome.at_limit,
                 players=best.players if best else 0,
                 rate=best.rate if best else 0.0,
-                search=found,
+                search=outcome,
             )
         )
 
@@ -242,24 +243,24 @@ def joins(asker: Asker) -> None:
 
 
 def queue(asker: Asker) -> None:
-    """A long line for a full instance."""
+    """A long queue for a full instance."""
     count = asker.scale.candidates
     what = f"{count:,} candidates for 50 seats"
     asker.report.queue = asker.ask(REILETA, "queue", what, QueueResult, candidates=count)
 
 
 def http(asker: Asker) -> None:
-    """Requests a second; of the peers, on the one path that all have."""
+    """HTTP requests per second; of the peers, on the one path that all have."""
     for kind in asker.http_kinds:
         options: dict[str, float | str] = {} if kind is REILETA else {"path": HTTP_PATH}
         try:
-            found = asker.ask(
+            outcome = asker.ask(
                 kind, "http", "HTTP requests", HttpResult, seconds=asker.scale.probe_s, **options
             )
         except BenchmarkError as error:
             asker.note(f"{kind.title}, HTTP requests", error)
             continue
-        asker.report.http.append(HttpRun(kind.title, found))
+        asker.report.http.append(HttpRun(kind.title, outcome))
 
 
 def slow(asker: Asker) -> None:

@@ -1,12 +1,11 @@
-"""A full instance with a long queue, and seats that turn over.
+"""A full instance with a long queue, and seats that become free at a steady rate.
 
     python -m benchmarks.queue --url ws://host:3032 --tokens bots.txt --candidates 2000 --seats 50
 
-Everyone becomes a candidate over HTTP, in turn; the first take the seats that are held for them.
-Then those inside leave, the longest inside first, at a steady rate, and each one that is admitted
-joins at once, until nobody waits. Measured is the time from sending `instance-leave` to receiving
-the `admitted` that follows from it: the n-th seat that comes free is for the n-th in line, and any
-other order is counted.
+All players become candidates over HTTP, in turn. The first ones take the reserved seats. Then
+players leave at a steady rate, those inside longest first, and each admitted player joins at once,
+until the queue is empty. The latency is from sending `instance-leave` to receiving the `admitted`
+that follows from it: the n-th free seat is for the n-th in the queue. Another order is counted.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _LEAVE: Final = b'{"command":"instance-leave","data":{"instance":"%b"}}'
 
 
 class QueueResult(msgspec.Struct, frozen=True):
-    """`latency` is from a free seat to `admitted`; None when nobody was promoted."""
+    """`latency` is from a free seat to `admitted`; None if nobody was promoted."""
 
     candidates: int
     seats: int
@@ -53,10 +52,10 @@ class QueueResult(msgspec.Struct, frozen=True):
     promotions_per_s: float
     latency: Latency | None
     in_order: bool
-    """Whether seats went to those in line in the order in which they had asked."""
+    """Whether the seats went to the players in the order of their requests."""
     all_entered: bool
     told_their_position: int
-    """Those in line who were told of their position before they were admitted."""
+    """Players that learned their position before they were admitted."""
     queue_events: int
     server_cpu_s: float | None
 
@@ -73,7 +72,7 @@ class _Told(msgspec.Struct):
 
 @dataclass(slots=True)
 class Candidate:
-    """One socket, and how far it has come."""
+    """One socket and its state."""
 
     client: Client
     place: int
@@ -84,10 +83,10 @@ class Candidate:
 
 
 class Turnover:
-    """The seats of one instance turning over, in one thread."""
+    """The seats of one instance that change players, in one thread."""
 
-    def __init__(self, some: Sequence[Candidate], instance: str) -> None:
-        self._by_fd = {one.client.sock.fileno(): one for one in some}
+    def __init__(self, candidates: Sequence[Candidate], instance: str) -> None:
+        self._by_fd = {candidate.client.sock.fileno(): candidate for candidate in candidates}
         self._name = instance.encode()
         self._join = client_frame(join(instance))
         self._leave = client_frame(_LEAVE % instance.encode())
@@ -96,14 +95,14 @@ class Turnover:
         self.waited_ns: list[int] = []
         self.admissions: list[int] = []
         self._epoll = select.epoll()
-        for one in some:
-            one.client.sock.setblocking(False)
-            self._epoll.register(one.client.sock, select.EPOLLIN)
+        for candidate in candidates:
+            candidate.client.sock.setblocking(False)
+            self._epoll.register(candidate.client.sock, select.EPOLLIN)
 
     def run(self, promotions: int, rate: float, progress: worker.Share) -> float:
-        """Turns `promotions` seats over, `rate` a second; returns the seconds it took.
+        """Frees `promotions` seats, `rate` per second. Returns the seconds that it took.
 
-        Raises BenchmarkError when it comes to a stand.
+        Raises BenchmarkError if nothing happens any more.
         """
         began = moved = time.monotonic()
         left = 0
@@ -121,68 +120,68 @@ class Turnover:
         finally:
             seconds = time.monotonic() - began
         deadline = time.monotonic() + _PATIENCE_S
-        while not all(one.inside for one in self._by_fd.values() if one.admitted):
+        while not all(candidate.inside for candidate in self._by_fd.values() if candidate.admitted):
             if time.monotonic() > deadline:
                 break
             self._take(0.05)
         return seconds
 
     def fill(self, seats: int) -> None:
-        """Takes the seats that are held from the beginning. Raises BenchmarkError in time."""
+        """Takes the seats that are reserved at first. Raises BenchmarkError after a while."""
         deadline = time.monotonic() + _PATIENCE_S
         while len(self._inside) < seats:
             if time.monotonic() > deadline:
-                raise BenchmarkError(f"only {len(self._inside)} of {seats} came in")
+                raise BenchmarkError(f"only {len(self._inside)} of {seats} players joined")
             self._take(0.05)
         self.waited_ns.clear()
         self.admissions.clear()
 
     def read(self) -> None:
-        """Reads what has come: nobody may look as if it were gone."""
+        """Reads all received data, so that no socket seems to be dead."""
         self._take(0)
 
     def close(self) -> None:
         self._epoll.close()
 
     def _let_go(self) -> None:
-        one = self._inside.popleft()
+        candidate = self._inside.popleft()
         self._freed.append(time.monotonic_ns())
-        one.client.sock.send(self._leave)
+        candidate.client.sock.send(self._leave)
 
     def _take(self, wait_s: float) -> int:
-        """Reads what has come; how many were admitted by it."""
+        """Reads received data. Returns how many were admitted by it."""
         before = len(self.admissions)
         for fd, _ in self._epoll.poll(wait_s, 256):
-            one = self._by_fd[fd]
-            data = one.client.sock.recv(1 << 16)
+            candidate = self._by_fd[fd]
+            data = candidate.client.sock.recv(1 << 16)
             now = time.monotonic_ns()
             if not data:
                 raise BenchmarkError("the server hung up")
-            for payload in _texts(one.client, data):
-                self._heed(one, payload, now)
+            for payload in _texts(candidate.client, data):
+                self._handle(candidate, payload, now)
         return len(self.admissions) - before
 
-    def _heed(self, one: Candidate, payload: bytes, now_ns: int) -> None:
+    def _handle(self, candidate: Candidate, payload: bytes, now_ns: int) -> None:
         head = payload[:128]
         if self._name not in head and _CANDIDATE[:10] in head:
-            return  # of an instance of an earlier run, for which the bot still waits
+            return  # of an instance of an earlier run, in whose queue the bot still is
         if _QUEUE in head:
-            one.told += not one.admitted
+            candidate.told += not candidate.admitted
         elif _CANDIDATE in head:
-            told = msgspec.json.decode(decode(payload).data, type=_Told)
-            if told.entry is None:
+            message = msgspec.json.decode(decode(payload).data, type=_Told)
+            if message.entry is None:
                 return
-            if told.entry.state == "waiting":
-                one.waits = True
-            elif told.entry.state == "admitted" and not one.admitted:
-                one.admitted = True
-                self.admissions.append(one.place)
+            if message.entry.state == "waiting":
+                candidate.waits = True
+            elif message.entry.state == "admitted" and not candidate.admitted:
+                candidate.admitted = True
+                self.admissions.append(candidate.place)
                 if self._freed:
                     self.waited_ns.append(now_ns - self._freed.popleft())
-                one.client.sock.send(self._join)
+                candidate.client.sock.send(self._join)
         elif is_join_answer(payload):
-            one.inside = True
-            self._inside.append(one)
+            candidate.inside = True
+            self._inside.append(candidate)
 
 
 def _texts(client: Client, data: bytes) -> Iterator[bytes]:
@@ -200,9 +199,9 @@ def ask(
     meanwhile: Callable[[], object],
     progress: worker.Share,
 ) -> None:
-    """Everyone becomes a candidate, in turn; `meanwhile` reads what the sockets are told.
+    """All players become candidates, in turn. `meanwhile` reads from the sockets.
 
-    Raises BenchmarkError when one is refused.
+    Raises BenchmarkError if one is refused.
     """
     path = f"/api/instances/{instance}/candidate"
     with httpx.Client(base_url=target.http, timeout=_PATIENCE_S) as http:
@@ -222,13 +221,13 @@ def measure(
     pid: int | None,
     progress: worker.Share,
 ) -> QueueResult:
-    """Fills the instance and its queue, and turns the seats over until nobody waits."""
+    """Fills the instance and its queue, and frees seats until the queue is empty."""
     instance = make_instances(target, tokens[0], 1, seats)[0]
     count = len(tokens)
     clients = open_all(target, Reileta(tokens), range(count), worker.part(progress, 0, 0.2))
     try:
-        some = [Candidate(client, place) for place, client in enumerate(clients)]
-        turnover = Turnover(some, instance)
+        candidates = [Candidate(client, place) for place, client in enumerate(clients)]
+        turnover = Turnover(candidates, instance)
         read = turnover.read
         ask(target, tokens[:seats], instance, read, worker.part(progress, 0.2, 0.25))
         turnover.fill(seats)
@@ -249,9 +248,9 @@ def measure(
         promotions_per_s=len(line) / seconds,
         latency=Latency.of(turnover.waited_ns),
         in_order=line == sorted(line),
-        all_entered=all(one.inside for one in some),
-        told_their_position=sum(one.told > 0 for one in some[seats:]),
-        queue_events=sum(one.told for one in some),
+        all_entered=all(candidate.inside for candidate in candidates),
+        told_their_position=sum(candidate.told > 0 for candidate in candidates[seats:]),
+        queue_events=sum(candidate.told for candidate in candidates),
         server_cpu_s=after.cpu_s - before.cpu_s if before and after else None,
     )
 
@@ -261,12 +260,12 @@ def main(
     tokens: worker.Tokens,
     candidates: Annotated[int, typer.Option(min=2, max=4096)] = 2000,
     seats: Annotated[int, typer.Option(min=1, max=1024)] = 50,
-    rate: Annotated[float, typer.Option(min=1, help="Seats that come free a second.")] = 100,
+    rate: Annotated[float, typer.Option(min=1, help="Seats freed per second.")] = 100,
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """How soon a seat that comes free is the next one's, with a long line behind it."""
+    """How soon a free seat goes to the next player of a long queue."""
 
     def job(progress: worker.Share) -> QueueResult:
         known = read_tokens(tokens)

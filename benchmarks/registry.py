@@ -1,10 +1,9 @@
-"""Lists and searches where there is much to list: 100,000 users and 10,000 worlds.
+"""Lists and searches in a large registry: 100,000 users and 10,000 worlds.
 
     python -m benchmarks.registry [--users 100000] [--worlds 10000] [--seconds 2]
 
-Starts a server of its own over a database that it fills first, and asks one thing after the other
-over one connection: pages at the beginning and in the middle, names that are there and that are
-not, words that few have and that many have.
+Starts a server of its own on a database that it fills first. Over one connection, it requests pages
+at the beginning and in the middle, names that exist and that don't, and rare and frequent words.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ FROM generate_series(1, $1::integer) AS n
 
 
 async def fill(store: Store, users: int, worlds: int) -> None:
-    """So many users and worlds, in a few statements, with up-to-date statistics."""
-    step = 10_000  # a statement has ten seconds
+    """Inserts users and worlds in a few statements, and updates the statistics."""
+    step = 10_000  # a statement has a time limit of ten seconds
     for first in range(0, users, step):
         count = min(step, users - first)
         shifted = _USERS.replace("generate_series(1", f"generate_series({first + 1}").replace(
@@ -87,7 +86,7 @@ async def fill(store: Store, users: int, worlds: int) -> None:
 
 
 def questions(users: int, worlds: int) -> dict[str, Callable[[random.Random], str]]:
-    """What is asked: a path, made anew each time."""
+    """A request: a path, made anew each time."""
     return {
         "users, the first page": lambda _: "/api/users",
         "users, a page in the middle": lambda dice: f"/api/users?offset={dice.randrange(users)}",
@@ -109,7 +108,7 @@ def questions(users: int, worlds: int) -> dict[str, Callable[[random.Random], st
 
 
 def ask(running: Running, path: Callable[[random.Random], str], seconds: float) -> Asked:
-    """Asks one kind of thing for so long."""
+    """Sends one kind of request for that long."""
     dice, found, latency_ns = random.Random(SEED), 0, array("q")
     connection = http.client.HTTPConnection(running.url.split("/")[2], timeout=60)
     end = time.monotonic() + seconds
@@ -163,7 +162,7 @@ def main(
 
     def job(progress: worker.Share) -> RegistryResult:
         with tempfile.TemporaryDirectory(prefix="reileta-bench-") as place:
-            Path(place).chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
+            Path(place).chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
             return measure(Path(place), users, worlds, seconds, progress)
 
     worker.work(f"{users} users and {worlds} worlds", job, as_json=json)

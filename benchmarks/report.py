@@ -1,4 +1,4 @@
-"""What one run of all questions found: its JSON, its tables, and how it stands to what is asked."""
+"""Results of a run of all benchmarks: JSON, tables, and comparison with the targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HTTP_PATH = "/api/time"
 
 
 class RoomRun(msgspec.Struct, frozen=True):
-    """One server with so many players in one room; `result` is None where it was given up."""
+    """One server with that many players in one room. `result` is None if it was given up."""
 
     server: str
     players: int
@@ -33,7 +33,7 @@ class RoomRun(msgspec.Struct, frozen=True):
 
 
 class Sustained(msgspec.Struct, frozen=True):
-    """The most that a server held: deliveries or messages a second, and how it was found."""
+    """The highest rate that a server sustained, in deliveries or messages per second."""
 
     server: str
     per_s: float
@@ -45,14 +45,14 @@ class Sustained(msgspec.Struct, frozen=True):
 
 
 class HttpRun(msgspec.Struct, frozen=True):
-    """Requests a second of one server."""
+    """Requests per second of one server."""
 
     server: str
     result: HttpResult
 
 
 class Report(msgspec.Struct):
-    """A run of `benchmarks.run`. Lists are empty, and values None, for what was not asked."""
+    """A run of `benchmarks.run`. Lists are empty, and values None, for what was not measured."""
 
     when: str
     machine: str
@@ -75,7 +75,7 @@ class Report(msgspec.Struct):
         return next((run.result for run in found), None)
 
     def requests_per_s(self, server: str, path: str) -> float | None:
-        """What a server answered of one path."""
+        """The result of a server on one path."""
         found = (
             one.requests_per_s
             for run in self.http
@@ -86,7 +86,7 @@ class Report(msgspec.Struct):
         return next(found, None)
 
     def load_results(self) -> Iterator[LoadResult]:
-        """Every run of the load generator, the probes of searches included."""
+        """Every run of the load generator, including the probes of searches."""
         yield from (run.result for run in self.rooms if run.result is not None)
         for row in (*self.sustained, *self.inbound):
             if row.search is not None:
@@ -95,7 +95,7 @@ class Report(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that Reileta must show; `good` is None where it was not measured."""
+    """A target of Reileta and the measured value."""
 
     what: str
     target: str
@@ -104,7 +104,7 @@ class Check:
 
 
 def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
-    """The figures that are asked for, as far as they were measured."""
+    """The targets, as far as they were measured."""
     for players, limit_ms in ((300, 15.0), (400, None)):
         run = report.room(us, players)
         if run is None:
@@ -167,7 +167,7 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
 
 
 def tables(report: Report) -> Iterator[Table]:
-    """All that was found, for a terminal."""
+    """All results, as tables for a terminal."""
     if report.rooms:
         yield _rooms(report)
     if report.sustained:

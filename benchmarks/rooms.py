@@ -1,4 +1,4 @@
-"""One room (or many): every player sends, every other player in its room gets it.
+"""Rooms: every player sends, and every other player in its room receives.
 
 python -m benchmarks.rooms --url ws://host:3032 --tokens bots.txt --players 300 --rate 20
 """
@@ -23,7 +23,7 @@ PAYLOAD_BYTES = 150
 
 @dataclass(frozen=True)
 class Rooms:
-    """`players` in rooms of `group` each; the last room takes the rest."""
+    """`players` in rooms of `group` each. The last room may be smaller."""
 
     target: Target
     dialect: Dialect
@@ -32,7 +32,7 @@ class Rooms:
     payload_bytes: int = PAYLOAD_BYTES
 
     def audience(self, number: int) -> int:
-        """How many others share the room of that player."""
+        """Number of other players in that player's room."""
         first = number - number % self.group
         return min(self.group, self.players - first) - 1
 
@@ -62,19 +62,19 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens = None,
     players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 100,
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second of each.")] = 20,
-    group: Annotated[int, typer.Option(min=0, help="Players a room; 0: all in one.")] = 0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages/s per player.")] = 20,
+    group: Annotated[int, typer.Option(min=0, help="Players per room; 0: one room.")] = 0,
     seconds: worker.Seconds = 10,
     warm_up: Annotated[float, typer.Option(min=0, help="Seconds before measuring.")] = 1,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds to wait for the last ones.")] = 2,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds to wait for late messages.")] = 2,
     payload_bytes: Annotated[int, typer.Option(help="Bytes of a payload.")] = PAYLOAD_BYTES,
-    instance: Annotated[str | None, typer.Option(help="Join this, not a new one.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Join this instance.")] = None,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """Delivered share, deliveries a second, latency, CPU and memory for players in a room."""
+    """Delivered share, deliveries per second, latency, CPU and memory for players in a room."""
 
     def job(progress: worker.Share) -> LoadResult:
         target = Target.parse(url)

@@ -1,4 +1,4 @@
-"""`make bench`: starts the servers, asks all questions side by side, reports.
+"""`make bench`: starts the servers, runs all benchmarks, prints and saves the report.
 
     python -m benchmarks.run [--quick] [--only rooms,idle] [--seconds 10]
 
@@ -25,28 +25,28 @@ from benchmarks.servers import HTTP_KINDS, KINDS, REILETA, Servers, install_peer
 
 RESULTS: Final = Path(__file__).parent / "results" / "latest"
 _WIDTH: Final = 140
-"""Columns where there is no terminal to ask: in a file, a table must not be cut."""
+"""Width of the output if it is not a terminal: wide enough that no table is cut."""
 
 
 def chosen(only: str | None) -> list[str]:
-    """The questions that are asked for, in their order. Raises BenchmarkError for unknown ones."""
+    """The chosen benchmarks, in order. Raises BenchmarkError for unknown ones."""
     if only is None:
         return list(QUESTIONS)
     names = [name.strip() for name in only.split(",") if name.strip()]
     unknown = [name for name in names if name not in QUESTIONS]
     if unknown or not names:
-        said = ", ".join(unknown) or "nothing"
-        raise BenchmarkError(f"unknown question: {said} (there are {', '.join(QUESTIONS)})")
+        text = ", ".join(unknown) or "nothing"
+        raise BenchmarkError(f"unknown benchmark: {text} (there are {', '.join(QUESTIONS)})")
     return [name for name in QUESTIONS if name in names]
 
 
 def run(names: list[str], scale: Scale, peers: bool, console: Console) -> report.Report:
-    """Asks the questions; a question that fails is in the report, and the others go on."""
+    """Runs the benchmarks. A failure goes into the report, and the others continue."""
     lift_file_limit()
     pair = cores()
     install_problem = install_peers() if peers else None
     with tempfile.TemporaryDirectory(prefix="reileta-bench-") as folder:
-        Path(folder).chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
+        Path(folder).chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
         servers = Servers(Path(folder), pair[0] if pair else None)
         wanted = dict.fromkeys((*KINDS, *HTTP_KINDS) if peers else (REILETA,))
         problems = {kind: servers.missing(kind) for kind in wanted}
@@ -77,13 +77,13 @@ def run(names: list[str], scale: Scale, peers: bool, console: Console) -> report
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="Short runs: to see that all works.")] = False,
-    only: Annotated[str | None, typer.Option(help=f"Of {','.join(QUESTIONS)}.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=1, help="Of each run in a room.")] = None,
+    quick: Annotated[bool, typer.Option(help="Short runs, for a first test.")] = False,
+    only: Annotated[str | None, typer.Option(help=f"Some of {','.join(QUESTIONS)}.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Duration of a run.")] = None,
     peers: Annotated[bool, typer.Option(help="Measure the peers too.")] = True,
-    output: Annotated[Path, typer.Option(help="Where the JSON and the chart go.")] = RESULTS,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = RESULTS,
 ) -> None:
-    """How fast Reileta is here, and its peers beside it."""
+    """How fast Reileta is here, beside its peers."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)

@@ -1,4 +1,4 @@
-"""What a person sees while the questions are asked: one bar for all, one for the run under way."""
+"""Progress of a run on the terminal: one bar for all, one for the present run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class Screen:
-    """Two progress bars; on no terminal, a line for each run."""
+    """Two progress bars; without a terminal, a line per run."""
 
     def __init__(self, console: Console, questions: int) -> None:
         self._console = console
@@ -39,7 +39,7 @@ class Screen:
         self._bars.stop()
 
     def question(self, name: str) -> None:
-        """The next question begins."""
+        """The next benchmark begins."""
         self._bars.update(self._all, description=f"[bold]{name}", completed=self._asked)
         self._asked += 1
 
@@ -50,9 +50,9 @@ class Screen:
             self._console.print(what, highlight=False)
 
     def share(self, done: float) -> None:
-        """How far the run is, 0 to 1."""
+        """Progress of the present run, 0 to 1."""
         self._bars.update(self._one, completed=done)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self._console.print(text, highlight=False)

@@ -1,4 +1,4 @@
-"""Starting and stopping the servers that are measured: Reileta, and the peers beside it."""
+"""Starting and stopping of the measured servers: Reileta and its peers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STOP_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A server that can be measured. `protocol` is the dialect it speaks."""
+    """A server that can be measured. `protocol` is its dialect."""
 
     name: str
     title: str
@@ -41,13 +41,13 @@ KINDS: Final = (REILETA, WS, SOCKETIO, BUN)
 FASTAPI: Final = Kind("fastapi", "FastAPI", "http")
 EXPRESS: Final = Kind("express", "Express", "http")
 HTTP_KINDS: Final = (REILETA, FASTAPI, EXPRESS)
-"""Those that answer `/api/time`; FastAPI runs on uvicorn with uvloop and httptools."""
+"""The servers that answer `/api/time`. FastAPI runs on uvicorn with uvloop and httptools."""
 _PACKAGES: Final = {WS: "ws", SOCKETIO: "socket.io", EXPRESS: "express"}
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that takes connections."""
+    """A server that accepts connections."""
 
     url: str
     pid: int
@@ -66,7 +66,7 @@ class Servers:
         self.tokens = folder / "tokens"
 
     def missing(self, kind: Kind) -> str | None:
-        """Why a server can't be measured here; None when it can."""
+        """The reason why a server can't be measured here; None if it can."""
         if kind is REILETA:
             return None if self._reileta.exists() else f"{self._reileta} is not installed"
         if kind is BUN:
@@ -84,15 +84,15 @@ class Servers:
         return None
 
     def make_bots(self, count: int) -> None:
-        """Bot accounts in Reileta's data folder; their tokens in `tokens`, one a line."""
+        """Creates bot accounts in Reileta's data folder, and writes their tokens to `tokens`."""
         command = ["bots", "create", "--count", str(count), "--tokens", str(self.tokens)]
         self._call([str(self._reileta), *command, "--data", str(self._data)])
 
     @contextmanager
     def run(self, kind: Kind) -> Iterator[Running]:
-        """The server, started and taking connections; stopped at the end.
+        """Starts the server, waits until it accepts connections, and stops it at the end.
 
-        Raises BenchmarkError with the end of its output when it does not start.
+        Raises BenchmarkError with the end of its output if it does not start.
         """
         output = self._folder / f"{kind.name}.log"
         with output.open("wb") as sink, pinned(self._core):
@@ -132,7 +132,7 @@ class Servers:
 
 
 def install_peers() -> str | None:
-    """Installs the peers' packages once; why that failed, or None."""
+    """Installs the peers' packages once. Returns why that failed, or None."""
     if (PEERS / "node_modules").is_dir():
         return None
     npm = shutil.which("npm")
@@ -155,7 +155,7 @@ def _bun() -> Path | None:
 
 
 def ready_url(line: str) -> str | None:
-    """The URL in a server's line that says it takes connections; None for any other line."""
+    """The URL in a server's line that it accepts connections; None for other lines."""
     words = line.split()
     if len(words) == 2 and words[0] == "ready":
         return f"ws://127.0.0.1:{words[1]}"

@@ -1,11 +1,11 @@
-"""One slow reader among many fast ones: does anybody else notice, and what does it still get?
+"""One slow reader among many fast ones: are the others affected, and what does it receive?
 
     python -m benchmarks.slow --url ws://host:3032 --tokens bots.txt --pid PID
 
-Two runs. With keyed data, the slow reader stops reading and goes on again by turns: the fast ones'
-p99 is compared between the two in one run, and when it reads again it must get the newest value of
-every key. With unkeyed data it does not read at all until the end: then it must get every message,
-or have been closed with 4008. The server's memory is watched all the while.
+Two runs. With keyed data, the slow reader alternately stops and continues reading: the p99 of the
+fast readers is compared between both phases, and when it reads again it must get the newest value
+of every key. With unkeyed data it does not read until the end: then it must get every message, or
+have been closed with 4008. The server's memory is measured all the time.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from benchmarks.stats import NS_PER_MS, percentile
 from benchmarks.tally import latencies_between
 
 _RECEIVE_BUFFER_BYTES: Final = 64 * 1024
-"""Small, so that the reader is slow in the server's eyes too, and not in its own kernel's."""
+"""Small, so that the reader is slow for the server, and not only for its own kernel."""
 _SETTLE_S: Final = 0.5
-"""The begin of each turn is left out: a reader that goes on again first gets its backlog."""
+"""The beginning of each phase is left out: a reader that continues gets its backlog first."""
 _QUIET_S: Final = 1.5
 _PATIENCE_S: Final = 60.0
 """A reader that stopped for half a minute may wait as long for the next packet: its kernel dropped
-what it had no room for, and the sender's tries again grow rarer and rarer."""
+packets for which it had no room, and the sender retries at growing intervals.
+"""
 TOO_SLOW: Final = 4008
 
 
@@ -51,10 +52,10 @@ class SlowResult(msgspec.Struct, frozen=True):
     """p99 with the slow reader / without it."""
     keys: int
     keys_newest: int
-    """Keys of which the slow reader has the newest value; all of them, or it lost something."""
+    """Keys of which the slow reader has the newest value. It must be all of them."""
     keyed_sent: int
     keyed_received: int
-    """What the slow reader got of it: fewer, as older values were conflated."""
+    """Messages that the slow reader received: fewer, because older values were conflated."""
     keyed_in_order: bool
     unkeyed_sent: int
     unkeyed_received: int
@@ -67,7 +68,7 @@ class SlowResult(msgspec.Struct, frozen=True):
 
 
 class SlowReader:
-    """A receiver that can stop reading; keeps all it got."""
+    """A receiver that can stop reading. Stores all received data."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -93,8 +94,8 @@ class SlowReader:
         self.reading = True
 
     def finish(self, whole: Callable[[Reading], bool]) -> None:
-        """Reads what still comes: until the socket is closed, or it is quiet and what came is
-        whole, or there is no hope left."""
+        """Reads the rest: until the socket is closed, or it is quiet and all data is complete, or
+        it takes too long."""
         deadline = time.monotonic() + _PATIENCE_S
         while not self.gone and time.monotonic() < deadline:
             if select.select([self.fd], [], [], _QUIET_S)[0]:
@@ -119,7 +120,7 @@ class SlowReader:
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What the slow reader got: the due times of each sender's messages, in order; the close."""
+    """Data that the slow reader received: due times of each sender's messages, and the close."""
 
     stamps: dict[int, list[int]]
     close: int | None
@@ -137,7 +138,7 @@ class Reading(msgspec.Struct, frozen=True):
         )
 
     def newest(self, last: Mapping[int, int]) -> int:
-        """Of how many senders the last message got here."""
+        """Number of senders whose last message was received."""
         return sum(self.stamps.get(sender, [0])[-1] == stamp for sender, stamp in last.items())
 
 
@@ -152,7 +153,7 @@ class _Data(msgspec.Struct):
 
 
 def read(frames: Iterable[Frame]) -> Reading:
-    """What the slow reader's frames say."""
+    """Parses the slow reader's frames."""
     stamps: dict[int, list[int]] = defaultdict(list)
     close: int | None = None
     for frame in frames:
@@ -168,7 +169,7 @@ def read(frames: Iterable[Frame]) -> Reading:
 
 
 def outcome(reading: Reading, sent: int, *, gone: bool) -> str:
-    """What became of the unkeyed messages."""
+    """The outcome of the unkeyed messages."""
     if reading.close == TOO_SLOW:
         return f"closed {TOO_SLOW}"
     if reading.close is not None:
@@ -225,7 +226,7 @@ class Scene:
         sent, last = result.expected // (len(self.players) - 1), self.last_sent()
 
         def whole(reading: Reading) -> bool:
-            """All came that can still come."""
+            """Receives everything that can still arrive."""
             if reading.close is not None or reading.count >= sent:
                 return True
             return self._keyed and reading.newest(last) == len(last)
@@ -242,7 +243,7 @@ class Scene:
 
 
 def turns(rounds: int, turn_s: float, warm_up_s: float) -> list[tuple[float, float, bool]]:
-    """(begin, end, slow) of each turn, in seconds after the start: fast first, then by turns."""
+    """(begin, end, slow) of each phase, in seconds after the start: alternating, fast first."""
     return [
         (warm_up_s + number * turn_s, warm_up_s + (number + 1) * turn_s, number % 2 == 1)
         for number in range(2 * rounds)
@@ -250,7 +251,7 @@ def turns(rounds: int, turn_s: float, warm_up_s: float) -> list[tuple[float, flo
 
 
 def pooled_p99_ms(load: Load, spans: Iterable[tuple[float, float]]) -> float:
-    """The p99 over all deliveries due in those spans, in milliseconds."""
+    """The p99 over all deliveries due in those phases, in milliseconds."""
     pooled: list[int] = []
     for begin, end in spans:
         first = load.begin_ns + int((begin + _SETTLE_S) * 1e9)
@@ -333,14 +334,14 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens,
     players: Annotated[int, typer.Option(min=2, help="Fast players.")] = 100,
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second of each.")] = 20,
-    turn: Annotated[float, typer.Option(min=1, help="Seconds of each turn.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns without, and with.")] = 3,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages/s per player.")] = 20,
+    turn: Annotated[float, typer.Option(min=1, help="Seconds of each phase.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Phases of each kind.")] = 3,
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """What one slow reader does to the others, and what it still gets."""
+    """How one slow reader affects the others, and what it receives."""
 
     def job(progress: worker.Share) -> SlowResult:
         known = read_tokens(tokens)

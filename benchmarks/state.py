@@ -1,10 +1,9 @@
-"""Two sockets of one session change its state: how long is it from a patch to its Ack?
+"""Two sockets of one session change its state: the time from a patch to its Ack.
 
     python -m benchmarks.state [--rate 200] [--seconds 10]
 
-Each socket sends so many patches a second, to a server with its own, durable, embedded database on
-the same core, from another. At the end both sockets and the database must have the same state and
-version.
+Each socket sends that many patches per second to a server with its own durable embedded database on
+another core. At the end both sockets and the database must have the same state and version.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ PASSWORD = "correct horse battery staple"
 
 @dataclass
 class Socket:
-    """One of the two, with the state as it knows it."""
+    """One of the two sockets, with its copy of the state."""
 
     name: str
     wire: WebSocketConnection
@@ -43,7 +42,7 @@ class Socket:
     took_ns: list[int] = field(default_factory=list)
 
     async def send(self, rate: float, seconds: float) -> None:
-        """Patches, one every so often."""
+        """Sends patches at a steady rate."""
         began = trio.current_time()
         for number in range(int(rate * seconds)):
             await trio.sleep_until(began + number / rate)
@@ -53,7 +52,7 @@ class Socket:
             await self.wire.send_message(json.dumps(message))
 
     async def read(self) -> None:
-        """Takes what comes, and acknowledges it."""
+        """Receives messages and acknowledges them."""
         while True:
             message = json.loads(await self.wire.get_message())
             if message["type"] == "ack":
@@ -72,7 +71,7 @@ class Socket:
 
 
 async def measure(data: Path, rate: float, seconds: float) -> int:
-    """Runs it, prints what it showed, and returns the exit status."""
+    """Runs the benchmark, prints the result, and returns the exit status."""
     pair = cores()
     server = Server(data, core=pair[0] if pair else None)
     await server.start()
@@ -111,7 +110,11 @@ async def measure(data: Path, rate: float, seconds: float) -> int:
     figures = {f"p{int(share * 100)}": percentile(took, share) / 1e6 for share in (0.5, 0.99)}
     said = ", ".join(f"{name} {ms:.1f} ms" for name, ms in figures.items())
     print(f"{len(took)} of {total} patches acknowledged: {said}, longest {took[-1] / 1e6:.1f} ms")
-    print("both sockets and the database agree" if same else "THEY DO NOT AGREE")
+    print(
+        "both sockets and the database have the same state"
+        if same
+        else "THE SOCKETS AND THE DATABASE DIFFER"
+    )
     return 0 if same and len(took) == total else 1
 
 

@@ -1,4 +1,4 @@
-"""What a run says of its latencies. Everything here is pure."""
+"""Latency statistics of a run. Everything here is pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NS_PER_MS = 1_000_000
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """From the moment a message was due to be sent to its receiver's `recv`, in milliseconds."""
+    """From the due time of a message to its receiver's `recv`, in milliseconds."""
 
     samples: int
     p50_ms: float
@@ -20,7 +20,7 @@ class Latency(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, values_ns: Iterable[int]) -> Latency | None:
-        """None without a single sample: no figure is better than a made-up one."""
+        """None without a sample, because there is no figure to show."""
         ordered = sorted(values_ns)
         if not ordered:
             return None
@@ -46,7 +46,7 @@ def next_prime(least: int) -> int:
     """The smallest prime from `least` on.
 
     Every prime-th delivery is sampled, so that sampling never falls into step with the senders,
-    who take turns in a fixed order.
+    which take turns in a fixed order.
     """
     number = max(2, least)
     while any(number % divisor == 0 for divisor in range(2, math.isqrt(number) + 1)):

@@ -1,9 +1,9 @@
-"""The highest rate that a server sustains, found by going up and down in short runs.
+"""The highest rate that a server sustains, found by short runs at different rates.
 
     python -m benchmarks.sustained --url ws://host:3032 --tokens bots.txt --players 100
 
-A rate is sustained when at least 99.9% is delivered, the p99 stays below 1 s, and deliveries keep
-pace with what is sent (a queue that grows all the time is not sustained, however short the run).
+A rate is sustained if at least 99.9% is delivered, the p99 stays below 1 s, and deliveries keep
+pace with sending. (With a queue that grows all the time, a rate is not sustained.)
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from benchmarks.load import LoadResult, Plan
 from benchmarks.rooms import PAYLOAD_BYTES, Rooms
 
 PRECISION: Final = 1.06
-"""The search ends when the lowest rate that failed is so close to the highest that held."""
+"""The search ends when the lowest rate that failed is this close to the highest that held."""
 _GROWTH: Final = 1.6
 PROBES: Final = 12
-"""Runs that a search may take."""
+"""Limit of runs of a search."""
 _REST_S: Final = 0.5
 
 
 class SustainedResult(msgspec.Struct, frozen=True):
-    """`best` is the run at the highest rate that held; None when not even the lowest did."""
+    """`best` is the run at the highest rate that held; None if not even the lowest held."""
 
     best: LoadResult | None
     at_limit: bool
@@ -42,7 +42,7 @@ class SustainedResult(msgspec.Struct, frozen=True):
 def highest(
     holds: Callable[[float], bool], first: float, limit: float, probes: int = PROBES
 ) -> float | None:
-    """The highest rate up to `limit` that holds, from `first` up or down; None if none does.
+    """The highest rate up to `limit` that holds, starting at `first`; None if none does.
 
     Raises ValueError unless 0 < first <= limit.
     """
@@ -70,7 +70,7 @@ def highest(
 def search(
     rooms: Rooms, plan: Plan, first: float, limit: float, probes: int, progress: worker.Share
 ) -> SustainedResult:
-    """Probes rates a player, each over fresh connections."""
+    """Probes rates per player, each over fresh connections."""
     runs: list[LoadResult] = []
 
     def holds(rate: float) -> bool:
@@ -96,17 +96,17 @@ def main(
     url: worker.Url,
     tokens: worker.Tokens = None,
     players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 100,
-    group: Annotated[int, typer.Option(min=0, help="Players a room; 0: all in one.")] = 0,
-    first: Annotated[float, typer.Option(help="The first rate: messages a second of each.")] = 20,
-    limit: Annotated[float, typer.Option(help="The highest rate to try.")] = 400,
-    probes: Annotated[int, typer.Option(min=1, help="Runs at most.")] = PROBES,
+    group: Annotated[int, typer.Option(min=0, help="Players per room; 0: one room.")] = 0,
+    first: Annotated[float, typer.Option(help="First rate: messages/s per player.")] = 20,
+    limit: Annotated[float, typer.Option(help="Highest rate to try.")] = 400,
+    probes: Annotated[int, typer.Option(min=1, help="Limit of runs.")] = PROBES,
     seconds: worker.Seconds = 4,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
     core: worker.Core = None,
     json: worker.Json = False,
 ) -> None:
-    """The highest rate a server sustains with so many players."""
+    """The highest rate that a server sustains with that many players."""
 
     def job(progress: worker.Share) -> SustainedResult:
         target, size = Target.parse(url), group or players

@@ -1,6 +1,6 @@
-"""Counting deliveries in bulk: `bytes.count` over what was received, and 1 in n taken as a sample.
+"""Bulk counting of deliveries with `bytes.count`, and sampling of 1 in n.
 
-Pure but for the clock's value, which the caller passes in.
+Pure except for the clock's value, which the caller passes in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 from benchmarks.frames import CLOSE, MARKER, PING, STAMP_BEFORE_MARKER, STAMP_DIGITS
 
 CARRY: Final = 160
-"""Bytes kept of what came before: a marker or a control frame (127 bytes at most) that is cut in
-two between reads is found when its last byte arrives, and so counted exactly once."""
+"""Bytes kept of earlier data: a marker or a control frame (127 bytes at most) that is split between
+two reads is found when its last byte arrives, and so counted exactly once."""
 
 _PING: Final = bytes([0x80 | PING])
 _CLOSE: Final = bytes([0x80 | CLOSE])
@@ -21,7 +21,7 @@ _CLOSE: Final = bytes([0x80 | CLOSE])
 
 @dataclass(slots=True)
 class Stream:
-    """What the tally remembers of one connection."""
+    """The state of one connection."""
 
     until_sample: int
     tail: bytearray = field(default_factory=lambda: bytearray(CARRY))
@@ -30,9 +30,9 @@ class Stream:
 
 
 class Tally:
-    """Counts the markers of all connections; they share one buffer, so that it stays in the cache.
+    """Counts the markers of all connections, which share one buffer, so that it stays in the cache.
 
-    Read into `space`, then call `arrived` with the connection's stream and the count of bytes.
+    Read into `space`, then call `arrived` with the connection's stream and the number of bytes.
     """
 
     def __init__(self, *, sample_every: int, size: int = 1 << 18) -> None:
@@ -43,10 +43,10 @@ class Tally:
         self.due_ns = array("q")
         self.latency_ns = array("q")
         self._stride = 0
-        """Bytes from one marker to the next, seen where two stood together: a first guess."""
+        """Bytes from one marker to the next, as last seen: a first guess."""
 
     def stream(self, number: int = 0) -> Stream:
-        """A new connection's state; `number` spreads the streams' first samples."""
+        """The state of a new connection. `number` spreads the streams' first samples."""
         return Stream(until_sample=1 + number % self.sample_every)
 
     def arrived(self, stream: Stream, size: int, now_ns: int) -> None:
@@ -67,7 +67,8 @@ class Tally:
         stream.tail = buffer[size:end]
 
     def _sample(self, nth: int, begin: int, end: int, count: int, now_ns: int) -> int:
-        """Takes the nth delivery of this read and every `sample_every`th after; what is left."""
+        """Takes the nth delivery of this read and every `sample_every`th after it. Returns what is
+        left."""
         buffer = self._buffer
         at, position = 1, buffer.find(MARKER, begin, end)
         while nth <= count:
@@ -87,8 +88,9 @@ class Tally:
         return nth - count
 
     def ping(self, size: int) -> bytes | None:
-        """The payload of a ping that ended in the `size` bytes just read, to be called after
-        `arrived`. A length's byte can look like one: a pong too many hurts nobody.
+        """The payload of a ping that ended in the `size` bytes just read; call it after `arrived`.
+
+        A length byte can look like a ping. Then there is one pong too many, which is harmless.
         """
         buffer = self._buffer
         end = CARRY + size
@@ -103,7 +105,7 @@ class Tally:
 
 
 def closing_code(tail: bytes | bytearray) -> int | None:
-    """The close code that a stream ended with, from its last bytes; None when there was none."""
+    """The close code that a stream ended with, from its last bytes; None if there was none."""
     at = tail.rfind(_CLOSE)
     if at == -1 or at + 4 > len(tail) or at + 2 + tail[at + 1] != len(tail):
         return None

@@ -1,11 +1,11 @@
-"""Files up and down: many at once, one that is large, and what the server's other clients feel.
+"""File uploads and downloads: many at once, a large one, and the latency of other clients.
 
     python -m benchmarks.uploads [--files 20] [--mib 64] [--large-mib 1024] [--folder DIR]
 
-Starts a server of its own, with its data in `--folder`. First so many files at once, while a socket
-pings: all hashes must be right. Beside it stands what the machine itself needs to write as many
-bytes with `dd` onto the same disk and to read them with `sha256sum`. Then one large file, up and
-down: how much memory the server has above what it had before.
+Starts a server of its own, with its data in `--folder`. First it uploads that many files at once
+while a socket pings: all hashes must be right. For comparison, it measures how long the machine
+needs to write as many bytes with `dd` onto the same disk and to read them with `sha256sum`. Then it
+uploads and downloads one large file, and measures the additional memory of the server.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CHUNK: Final = 1 * MIB
 
 
 class UploadsResult(msgspec.Struct, frozen=True):
-    """`…_s` in seconds, `…_mib` in MiB; memory is above what the server had when it was idle."""
+    """`…_s` in seconds, `…_mib` in MiB. Memory is in addition to that of the idle server."""
 
     files: int
     file_mib: int
@@ -60,7 +60,7 @@ class UploadsResult(msgspec.Struct, frozen=True):
 
 
 class Site:
-    """The server's HTTP face, with a world to put assets into."""
+    """A client of the server's registry API, with a world to add assets to."""
 
     def __init__(self, running: Running, token: str) -> None:
         self.authority = running.url.split("/")[2]
@@ -83,7 +83,7 @@ class Site:
         return http.client.HTTPConnection(self.authority, timeout=600)
 
     def upload(self, path: str, head: bytes, rest: memoryview, times: int = 1) -> str:
-        """Sends `head` and then `rest` so many times; the hash that the server found."""
+        """Sends `head`, then `rest` that many times. Returns the hash that the server computed."""
         connection = self.connect()
         connection.putrequest("POST", path)
         connection.putheader("Authorization", self.token)
@@ -96,7 +96,7 @@ class Site:
         return str(_data(connection)["hash"])
 
     def download(self, path: str) -> int:
-        """Bytes that came."""
+        """Downloads a file. Returns the number of bytes."""
         connection = self.connect()
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -119,7 +119,7 @@ def _data(connection: http.client.HTTPConnection) -> dict[str, Any]:
 
 @contextmanager
 def memory_above_idle(pid: int) -> Iterator[list[float]]:
-    """The most of memory, in MiB, that the server has above what it has now; known at the end."""
+    """The highest additional memory of the server, in MiB; known at the end."""
     before, most, over = usage(pid), [0.0], threading.Event()
     idle = 0 if before is None else before.rss_bytes
 
@@ -139,7 +139,7 @@ def memory_above_idle(pid: int) -> Iterator[list[float]]:
 
 
 def _ping(url: str, token: str, over: Event, latencies: Any) -> None:
-    """Pings every so often; a process of its own, which nothing here makes wait."""
+    """Pings at a steady rate, from a process of its own that nothing here can delay."""
     found = []
     with connect(f"{url}/api/ws", additional_headers={"Authorization": token}) as socket:
         number = 0
@@ -156,7 +156,7 @@ def _ping(url: str, token: str, over: Event, latencies: Any) -> None:
 
 @contextmanager
 def pinging(url: str, token: str) -> Iterator[list[Latency | None]]:
-    """How long answers to `ping` take meanwhile; known at the end."""
+    """Latency of answers to `ping` in the meantime; known at the end."""
     context = multiprocessing.get_context("spawn")
     over, latencies = context.Event(), context.Queue()
     process = context.Process(target=_ping, args=(url, token, over, latencies))
@@ -171,7 +171,7 @@ def pinging(url: str, token: str) -> Iterator[list[Latency | None]]:
 
 
 def by_hand(folder: Path, content: Path, files: int) -> float:
-    """Seconds that `dd` needs to write the file so many times, with a `sha256sum` beside it."""
+    """Seconds that `dd` needs to write the file that many times, with a `sha256sum` beside it."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder) as place:
         target = f"{place}/written"
@@ -230,7 +230,7 @@ def measure(
             size = site.download(path)
             down_s = time.monotonic() - began
         if size != times * len(large):
-            raise BenchmarkError(f"{size} bytes came down of {times * len(large)}")
+            raise BenchmarkError(f"received {size} bytes of {times * len(large)}")
     return UploadsResult(
         files=files,
         file_mib=mib,
@@ -250,17 +250,17 @@ def measure(
 
 
 def main(
-    files: Annotated[int, typer.Option(min=1, max=32, help="Files at once.")] = 20,
-    mib: Annotated[int, typer.Option(min=16, help="MiB of each.")] = 64,
-    large_mib: Annotated[int, typer.Option(min=16, help="MiB of the large one.")] = 1024,
-    folder: Annotated[Path | None, typer.Option(help="Where to put it all.")] = None,
+    files: Annotated[int, typer.Option(min=1, max=32, help="Number of files at once.")] = 20,
+    mib: Annotated[int, typer.Option(min=16, help="Size of each file, in MiB.")] = 64,
+    large_mib: Annotated[int, typer.Option(min=16, help="Size of the large file.")] = 1024,
+    folder: Annotated[Path | None, typer.Option(help="Folder for all data.")] = None,
     json: worker.Json = False,
 ) -> None:
     """Uploads at once and one large file, against a server that is started for it."""
 
     def job(progress: worker.Share) -> UploadsResult:
         with tempfile.TemporaryDirectory(prefix="reileta-bench-", dir=folder) as place:
-            Path(place).chmod(0o755)  # the embedded PostgreSQL's own user must reach its data
+            Path(place).chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
             return measure(Path(place), files, mib, large_mib, progress)
 
     worker.work(f"{files} uploads of {mib} MiB", job, as_json=json)

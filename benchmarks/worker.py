@@ -1,6 +1,6 @@
-"""What every question's command line shares: its options, its progress, its last line.
+"""The shared command line of benchmarks: options, progress, result.
 
-For a person, a progress bar and a table. For `benchmarks.run` (`--json`), one JSON object a line
+For a person, a progress bar and a table. For `benchmarks.run` (`--json`), one JSON object per line
 on standard output: `{"progress": 0.5}` while it runs, and `{"result": {…}}` at the end.
 """
 
@@ -25,21 +25,21 @@ from benchmarks.machine import lift_file_limit
 
 Url = Annotated[str, typer.Option(help="The server, such as ws://127.0.0.1:3032.")]
 Tokens = Annotated[
-    Path | None, typer.Option(help="A token a line, from `reileta bots create --tokens FILE`.")
+    Path | None, typer.Option(help="File with a token per line, from `reileta bots create`.")
 ]
 Pid = Annotated[
-    int | None, typer.Option(help="The server's process on this machine: its CPU and memory.")
+    int | None, typer.Option(help="Process id of the server, to measure its CPU and memory.")
 ]
 Core = Annotated[int | None, typer.Option(help="Pin the load to this core.")]
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON lines.")]
-Seconds = Annotated[float, typer.Option(min=0.5, help="How long to measure.")]
+Seconds = Annotated[float, typer.Option(min=0.5, help="Duration of the measurement.")]
 Protocol = Annotated[str, typer.Option(help="reileta, plain (ws, Bun) or socketio.")]
 
 _WIDTH = 120
-"""Columns where there is no terminal to ask."""
+"""Width of the output if it is not a terminal."""
 
 Share = Callable[[float], None]
-"""Told the share of the work that is done, 0 to 1."""
+"""Called with the share of the work that is done, 0 to 1."""
 
 Result = TypeVar("Result", bound=msgspec.Struct)
 
@@ -47,7 +47,7 @@ Result = TypeVar("Result", bound=msgspec.Struct)
 def work(
     title: str, job: Callable[[Share], Result], *, as_json: bool = False, core: int | None = None
 ) -> Result:
-    """Runs the job in this process, shows how far it is, and prints its result.
+    """Runs the job in this process, shows its progress, and prints its result.
 
     A BenchmarkError becomes one line on standard error and exit status 1.
     """
@@ -76,14 +76,14 @@ def work(
 
 
 def part(progress: Share, begin: float, end: float) -> Share:
-    """The progress of a part of the work, as progress of the whole."""
+    """Maps the progress of a part of the work to the progress of the whole."""
     return lambda share: progress(begin + share * (end - begin))
 
 
 def throttled(
     progress: Share, clock: Callable[[], float] = time.monotonic, gap_s: float = 0.1
 ) -> Share:
-    """The same, but told no more often than that; the end is always told."""
+    """The same, but called no more often than that. The end is always reported."""
     last = -gap_s
 
     def told(share: float) -> None:
@@ -101,7 +101,7 @@ def _json_progress(share: float) -> None:
 
 
 def tables(title: str, values: Mapping[str, Any]) -> list[Table]:
-    """The figures as a person reads them; a list of objects is a table of its own."""
+    """The figures for a person. A list of objects is a table of its own."""
     first, others = Table("what", "value", title=title), []
     for name, value in flatten(values).items():
         if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
@@ -132,7 +132,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A figure as a person reads it."""
+    """A figure for a person."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):

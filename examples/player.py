@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/player.py ann --instance NAME
 
-The account is made when its name is free. `examples/two_players.py` makes an instance and shows
-two of these players meeting; any WebSocket client can do what stands here.
+If the account does not exist, it is created. `examples/two_players.py` opens an instance and shows
+two of these players meeting. Any WebSocket client can do the same.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import trio
 import trio_websocket
 
 SERVER = "http://127.0.0.1:3032"
-PASSWORD = "only an example"  # noqa: S105 - a player of an example has nothing to lose
+PASSWORD = "only an example"  # noqa: S105 - not a secret: the account of an example
 
 
 class Refused(Exception):
-    """The server's answer was an error; the text is what it said."""
+    """The server refused a request. The text is its error message."""
 
 
 async def call(http: httpx.AsyncClient, method: str, path: str, **body: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ async def call(http: httpx.AsyncClient, method: str, path: str, **body: Any) -> 
 
 
 async def log_in(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> str:
-    """Logs in, or makes the account when the name is free; returns the token."""
+    """Logs in; creates the account if that fails. Returns the token."""
     account = {"username": username, "password": password}
     try:
         session = await call(http, "POST", "/api/auth/login", **account)
@@ -54,7 +54,7 @@ async def log_in(http: httpx.AsyncClient, username: str, password: str = PASSWOR
 
 
 class Player:
-    """One WebSocket to the server, and the instance that it is in."""
+    """One WebSocket to the server, and the instance that it has joined."""
 
     def __init__(self, socket: trio_websocket.WebSocketConnection) -> None:
         self._socket = socket
@@ -66,28 +66,30 @@ class Player:
     @classmethod
     @asynccontextmanager
     async def connected(cls, server: str, token: str) -> AsyncIterator[Player]:
-        """Opens the socket; the credential goes with the upgrade."""
+        """Opens the socket. The token is in a header of the upgrade."""
         url = server.replace("http", "ws", 1) + "/api/ws"
         credential = [(b"Authorization", f"Bearer {token}".encode())]
         async with trio_websocket.open_websocket_url(url, extra_headers=credential) as socket:
             yield cls(socket)
 
     async def join(self, instance: str) -> dict[str, Any]:
-        """Joins, and returns who is inside and the values that are retained for those who join."""
+        """Joins. Returns the players inside and the retained values."""
         joined = await self.request("instance-join", data={"instance": instance})
         self.instance, self.id = joined["instance"], joined["player"]
         return joined
 
     async def send(self, data: Any) -> None:
-        """Sends to all others inside, and waits for no answer."""
+        """Sends data to all others inside, without waiting for an answer."""
         await self._send(command="instance-data", subgroup=self.instance, data=data)
 
     async def keep(self, key: str, data: Any) -> None:
-        """Sends to all others inside; the key's newest value is kept for those who join later."""
+        """Sends data to all others inside. The server keeps the key's newest value for players that
+        join later."""
         await self.request("instance-data", subgroup=self.instance, key=key, data=data)
 
     async def request(self, command: str, **fields: Any) -> dict[str, Any]:
-        """Asks, and returns the answer's `data`: it is the message that has the same `state`."""
+        """Sends a command. Returns the `data` of its answer, which is the message with the same
+        `state`."""
         state = next(self._states)
         await self._send(state=state, command=command, **fields)
         while (message := await self._next()).get("state") != state:
@@ -98,7 +100,7 @@ class Player:
         return data
 
     async def receive(self) -> dict[str, Any]:
-        """The next event; those that came before an answer come first."""
+        """The next event. Events that arrived before an answer come first."""
         return self._early.popleft() if self._early else await self._next()
 
     async def _next(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Player:
 
 
 async def typed() -> AsyncIterator[str]:
-    """What is typed, a line each; to wait for it holds up no end of the program."""
+    """The typed lines. Reads in a thread, which does not keep the program from ending."""
     rest = b""
     while chunk := await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -123,7 +125,7 @@ async def typed() -> AsyncIterator[str]:
 async def end_when_told(
     scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Ends what runs in the scope at Ctrl-C: in order, and not in the middle of a line of code."""
+    """Cancels the scope at Ctrl-C, so that the program ends in an orderly way."""
     with trio.open_signal_receiver(signal.SIGINT) as told:
         task_status.started()
         async for _ in told:
@@ -152,11 +154,11 @@ async def _main(options: argparse.Namespace) -> None:
 
 
 def run(main: Any, *arguments: Any) -> None:
-    """Runs it; what a user of an example can put right is said in one line."""
+    """Runs `main`. Errors that the user can fix are shown in one line."""
     try:
         trio.run(main, *arguments)
     except* httpx.ConnectError:
-        sys.exit(f"no server answers there: start one with `make serve` (it is {SERVER})")
+        sys.exit(f"no server answers: start one with `make serve` (address: {SERVER})")
     except* Refused as refused:
         sys.exit(f"refused: {_first(refused)}")
     except* trio_websocket.ConnectionClosed as closed:

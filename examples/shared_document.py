@@ -1,11 +1,11 @@
-"""Edits a document together from two terminals, and goes on when the server was restarted.
+"""Edits a document together in two terminals, and continues after a restart of the server.
 
     .venv/bin/python examples/shared_document.py ann
     .venv/bin/python examples/shared_document.py ann --session s_…
 
-The first prints the session that the second joins: one session, one state, which all its sockets
-share. Type `name value` to set a line of the document, `name` alone to take it out. What is typed
-while the server is away is kept, and sent when it is back.
+The first prints its session, and the second joins that session: all sockets of a session share its
+state. Type `name value` to set a line of the document, `name` alone to remove it. Lines that you
+type while the server is down are kept, and sent when it is back.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from player import PASSWORD, SERVER, Refused, end_when_told, run, typed
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
-"""Close codes after which the same would only happen again: what was sent is at fault."""
+"""Close codes after which another try would fail in the same way, because of what was sent."""
 HELP = "Type `name value` to set a line, `name` alone to take it out; Ctrl-D ends."
 LEAVE_S = 30.0
-"""How long the end waits for what is not saved yet."""
+"""Time limit at the end for lines that are not saved yet."""
 Json = dict[str, Any]
 
 
@@ -63,7 +63,7 @@ class Login:
         self._good_s = 0.0
 
     async def log_in(self) -> None:
-        """Takes a token of the session, or of a new one; makes the account if its name is free."""
+        """Gets a token of the session, or of a new one; creates the account if that fails."""
         given = {**self._account, "session_id": self.session}
         try:
             answer = await self._ask("/auth/login", given)
@@ -75,15 +75,15 @@ class Login:
             answer = await self._ask("/auth/login", given)
         opened = answer["token"]["session"]["id"]
         if self.session not in (None, opened):
-            raise Refused(f"{self.session} is no session of {self._account['username']}'s any more")
+            raise Refused(f"{self.session} is not an open session of {self._account['username']}")
         self.session = opened
         self._take(answer)
 
     async def stay_good(self) -> None:
-        """Has the token made anew in time: the session would end with it, and the state, too."""
+        """Refreshes the token in time. Without a token, the session and its state would end."""
         while True:
             await trio.sleep(self._good_s / 2)
-            with suppress(Refused, *GONE):  # the next connection, or the next time, will do
+            with suppress(Refused, *GONE):  # the next connection, or the next try, will do it
                 self._take(await self._ask("/auth/refresh", {"refresh": self._refresh}))
 
     def _take(self, answer: Json) -> None:
@@ -96,7 +96,7 @@ class Login:
         async with httpx.AsyncClient(base_url=self.server) as http:
             response = await http.post(path, json=body)
         if response.status_code == 429 or response.is_server_error:
-            response.raise_for_status()  # it is to be asked again later
+            response.raise_for_status()  # try again later
         answer: Json = response.json()
         if "error" in answer:
             raise Refused(answer["message"])
@@ -113,29 +113,29 @@ class Document:
         self._socket: trio_websocket.WebSocketConnection | None = None
         self._state: Json = {}
         self._typed: Json = {}
-        """Lines that are still to be sent; None takes one out."""
+        """Lines that must still be sent; None removes one."""
         self._sent: Json = {}
-        """Lines that are in the event `_event`, of which there is no Ack yet."""
+        """Lines in the event `_event`, which has no Ack yet."""
         self._event = ""
 
     async def edit(self, name: str, value: str | None) -> None:
-        """Sets a line or takes it out, now or when the server is back."""
+        """Sets or removes a line, now or when the server is back."""
         self._typed[name] = value
         self.saved = trio.Event()
         await self._send()
 
     async def _send(self) -> None:
-        """Sends what was typed since, once what was sent before is acknowledged."""
+        """Sends the lines typed since the last event, once that has its Ack."""
         if self._socket is None or self._sent or not self._typed:
             return
         self._sent, self._typed, self._event = self._typed, {}, str(uuid.uuid4())
         payload = {"kind": "state", "patch": {"document": self._sent}}
         text = message("event", self._event, status="ok", reason=None, payload=payload)
-        with suppress(trio_websocket.ConnectionClosed):  # then it is sent again by and by
+        with suppress(trio_websocket.ConnectionClosed):  # it is sent again after the next connect
             await self._socket.send_message(text)
 
     async def stay_connected(self) -> None:
-        """Connects, and connects again whenever the connection is lost."""
+        """Connects, and again whenever the connection is lost."""
         wait_s = 0.2
         while True:
             try:
@@ -150,14 +150,14 @@ class Document:
             wait_s = min(2 * wait_s, 5.0)
 
     async def _connect(self) -> None:
-        """Opens a socket with the token that there is, and talks until it ends."""
+        """Opens a socket with the present token, and talks until it ends."""
         url = self._login.server.replace("http", "ws", 1) + "/ws/user"
         credential = [(b"Authorization", f"Bearer {self._login.access}".encode())]
         try:
             async with trio_websocket.open_websocket_url(url, extra_headers=credential) as socket:
                 await self._talk(socket)
         except trio_websocket.ConnectionRejected as rejected:
-            if rejected.status_code == 401:  # the token is good no more; the session may be
+            if rejected.status_code == 401:  # the token is not valid any more; the session may be
                 await self._login.log_in()
             elif rejected.status_code not in (409, 429) and rejected.status_code < 500:
                 raise Refused(json.loads(rejected.body or b"{}").get("message")) from None
@@ -181,7 +181,7 @@ class Document:
                     self._state = payload["session"]["state"]
                     print(f"session {payload['session']['id']}", flush=True)
                     self._show()
-                    # Whether these were saved is not known: a patch twice is as good as once.
+                    # Unknown whether these were saved. Sending a patch twice is harmless.
                     self._typed, self._sent = {**self._sent, **self._typed}, {}
                     await self._send()
                 case "state":
@@ -192,7 +192,7 @@ class Document:
                     await self._settled()
 
     async def _settled(self) -> None:
-        """It is known what became of what was sent."""
+        """Call when it is known whether the event was saved."""
         self._sent, self._event = {}, ""
         if not self._typed:
             self.saved.set()
@@ -224,7 +224,7 @@ async def _main(options: argparse.Namespace) -> None:
             saved = True
         nursery.cancel_scope.cancel()
     if not saved:
-        sys.exit("what was typed last is not saved")
+        sys.exit("the last lines are not saved")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two players meet: makes a world and an instance, has Ann and Bob join it, and lets them talk.
+"""Two players meet: creates a world and an instance, Ann and Bob join it, and they talk.
 
 .venv/bin/python examples/two_players.py [--server http://127.0.0.1:3032]
 """

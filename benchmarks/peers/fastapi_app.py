@@ -13,7 +13,7 @@ app = FastAPI()
 
 
 class Envelope(BaseModel):
-    """What the answer comes in."""
+    """The envelope of an answer."""
 
     request: str
     time: int
@@ -23,13 +23,13 @@ class Envelope(BaseModel):
 
 @app.get("/api/time")
 async def get_time(request: Request) -> Envelope:
-    """The milliseconds since 1970 UTC."""
+    """The time in milliseconds since 1970 UTC."""
     now_ms = int(time.time() * 1000)
     return Envelope(request=request.url.path, time=now_ms, message="OK", data=now_ms)
 
 
 def main() -> None:
-    """Serves on a port of the system's choice, until it is told to stop."""
+    """Serves on a port that the system chooses, until it is terminated."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))

@@ -1,1 +1,1 @@
-"""diagnostics."""
+"""Tools that read logs and recordings."""

@@ -1,21 +1,21 @@
-"""The file that one incarnation of an instance is recorded in: what it was told, in order.
+r"""The file format of a recording: the messages and rule calls of an instance actor.
 
-    file    = "reileta recording 1\\n" record*
+    file    = "reileta recording 1\n" record*
     record  = length, CRC-32 (both of the body; unsigned, 4 bytes, little-endian), body
     body    = a MessagePack array, which begins with the record's kind
 
-The first record is `Opened`. Then, for each message of the mailbox, a `Received`, and behind it a
-`Called` for each call of the rules that the message led to, with its arguments (times among them)
-and the player ids that it made. So the file holds all that the rules of `reileta.rules.instance`
-need to do the same again (`reileta/diagnostics/replay.py`). The last record is `Ended`, if there
-was time for it.
+A file holds one incarnation of the actor. The first record is `Opened`. Each message of the mailbox
+adds a `Received`, followed by a `Called` for each call of a rule that it caused, with the arguments
+(including times) and the player ids that the call made. So the file holds all input of the rules in
+`reileta.rules.instance` (`reileta/diagnostics/replay.py`). The last record is `Ended`, unless the
+process was killed.
 
-It is only ever appended to, so that what a killed process leaves behind can be read up to the last
-whole record. A reader knows its own version of the format and no other; fields may be added at the
-end of a record without a new version.
+Records are only appended, so the file of a killed process can be read up to its last complete
+record. A reader only reads its own version of the format; fields can be added at the end of a
+record without a new version.
 
-What it holds: ids, display names, roles, moderators' reasons, and what players sent. What it never
-holds: tokens, passwords, e-mail addresses; none of them reaches an instance.
+A recording contains ids, display names, roles, moderators' reasons, and the data that players sent.
+It never contains tokens, passwords or e-mail addresses, since none of them reaches an instance.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from msgspec import Struct
 VERSION: Final = 1
 MAGIC: Final = b"reileta recording %d\n" % VERSION
 RECORD_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of one body; a length beyond it is damage."""
+"""Largest body in bytes; a greater length means that the file is damaged."""
 
 _MAGIC: Final = re.compile(rb"reileta recording (\d{1,9})\n")
 _MAGIC_LIMIT: Final = 64
 _HEAD: Final = struct.Struct("<II")
 _BIG_INTEGER: Final = 1
-"""The MessagePack extension for integers past 64 bits, as decimal digits."""
+"""The MessagePack extension for integers over 64 bits, as decimal digits."""
 
 Reason: TypeAlias = Literal["stopped", "crashed", "overflow", "limit", "unrecordable"]
-"""Why a recording ends: the instance did, in order or not; or only the recording did, because the
-disk was too slow, the folder was full, or a call could not be written down."""
+"""Why a recording ends: the actor stopped or crashed; or only the recording stopped, because the
+disk was too slow, the folder was full, or a call could not be recorded."""
 
 
 class Opened(Struct, frozen=True, array_like=True, tag="opened"):
-    """The beginning: of which instance, when (ms), by which version of Reileta."""
+    """The first record: the instance, the time (ms), and the version of Reileta."""
 
     instance: str
     at: int
@@ -54,9 +54,9 @@ class Opened(Struct, frozen=True, array_like=True, tag="opened"):
 
 
 class Received(Struct, frozen=True, array_like=True, tag="received"):
-    """A message was taken from the mailbox. `id`, `cause` and `trace` are those of the log.
+    """A message was taken from the mailbox. `id`, `cause` and `trace` are the ones of the log.
 
-    `socket` tells the sockets of one recording apart: they count from 1.
+    `socket` distinguishes the sockets of one recording; they count from 1.
     """
 
     at: int
@@ -68,7 +68,7 @@ class Received(Struct, frozen=True, array_like=True, tag="received"):
 
 
 class Called(Struct, frozen=True, array_like=True, tag="called"):
-    """A rule was called. `ids` are the player ids that it made; `raised`, the error's class."""
+    """A rule was called. `ids` are the player ids that it made; `raised` is the error's class."""
 
     rule: str
     args: Sequence[Any]
@@ -78,7 +78,7 @@ class Called(Struct, frozen=True, array_like=True, tag="called"):
 
 
 class Ended(Struct, frozen=True, array_like=True, tag="ended"):
-    """The end. `state` is `reileta.replay.digest` of the rules' state, where it was known."""
+    """The last record. `state` is `replay.digest` of the rules' state, if it was known."""
 
     at: int
     reason: Reason
@@ -90,7 +90,7 @@ Record: TypeAlias = Opened | Received | Called | Ended
 
 
 class NotARecording(Exception):
-    """The file is none, or of a version of the format that this Reileta does not know."""
+    """The file is not a recording, or has a format version that this Reileta can't read."""
 
 
 def _hook(code: int, data: memoryview) -> int:
@@ -104,10 +104,10 @@ _decoder: Final = msgspec.msgpack.Decoder(Record, ext_hook=_hook)
 
 
 def encode(record: Record) -> bytes:
-    """A record as it stands in the file.
+    """The bytes of a record in the file.
 
     Raises:
-        TypeError, ValueError, OverflowError: it holds what can't be written down.
+        TypeError, ValueError, OverflowError: it holds a value that can't be encoded.
     """
     try:
         body = _encoder.encode(record)
@@ -120,7 +120,7 @@ _KEPT: Final = (bytes, bytearray, memoryview)
 
 
 def _with_big_integers(value: Any) -> Any:
-    """The same with integers as extensions where MessagePack has no room for them."""
+    """The same value with extensions for integers that don't fit into MessagePack."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return msgspec.msgpack.Ext(_BIG_INTEGER, str(value).encode())
     if isinstance(value, dict):
@@ -131,11 +131,10 @@ def _with_big_integers(value: Any) -> Any:
 
 
 class Reader:
-    """Reads a recording, a record at a time. Iterate it once.
+    """Reads a recording, record by record. Iterate it once.
 
-    Raises NotARecording when made from what is none. Afterwards `damage` says why the reading
-    ended before the end of the file (the last record is cut, as a killed process leaves it), or
-    is None.
+    The constructor raises NotARecording. After the iteration, `damage` says why it ended before the
+    end of the file (a killed process leaves a truncated last record), or is None.
     """
 
     def __init__(self, file: BinaryIO) -> None:

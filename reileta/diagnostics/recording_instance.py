@@ -1,7 +1,7 @@
-"""The rules of an instance with a tape that runs along: each call goes onto it, as it ended.
+"""An instance that records each call of its rules.
 
-`RecordingInstance` is an `Instance`; only its rules are wrapped, those methods that change it. What
-can be asked of it costs what it always does, and an instance without a tape pays nothing at all.
+`RecordingInstance` is an `Instance` whose changing methods are wrapped. Its queries cost nothing
+more, and an instance without recording has no overhead at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reileta.rules.instance.candidates import Candidate, Candidates, State
 from reileta.rules.instance.instance import Instance
 
 OPENING: Final = "__init__"
-"""The rule by which an instance is made."""
+"""The rule that creates an instance."""
 
 RULES: Final = (
     "absent",
@@ -49,7 +49,7 @@ RULES: Final = (
 
 
 class Tape(Protocol):
-    """Where calls go. `called` must not raise."""
+    """The receiver of the calls. `called` must not raise."""
 
     def called(
         self,
@@ -59,7 +59,7 @@ class Tape(Protocol):
         ids: Sequence[str],
         raised: str | None,
     ) -> None:
-        """A rule was called, and is done; see `reileta.recording.Called`."""
+        """A rule call has ended; see `reileta.diagnostics.recording.Called`."""
         ...
 
 
@@ -84,7 +84,7 @@ def _unpack_changes(given: dict[str, Any]) -> InstanceChanges:
 
 
 class Call:
-    """How the arguments of one rule are written down, and read again."""
+    """Encodes and decodes the arguments of one rule."""
 
     def __init__(self, rule: str) -> None:
         self.rule = rule
@@ -113,13 +113,13 @@ class Call:
         elif origin is not None and _class(origin) is Iterable:
             hint = GenericAlias(tuple, (inner[0], ...))
             self._packers[name] = tuple
-        elif float in (hint, *inner):  # a number that came as an integer stays one
+        elif float in (hint, *inner):  # an integer stays one
             hint = int | hint
         self._types[name] = hint
 
     @property
     def mutable(self) -> bool:
-        """Whether arguments must be written down before the call, which could change them."""
+        """Whether arguments must be encoded before the call, which could change them."""
         return bool(self._packers)
 
     def packed(
@@ -134,10 +134,10 @@ class Call:
         return (), named
 
     def unpacked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name, from what a recording holds.
+        """The arguments by name, from a recording.
 
         Raises:
-            TypeError, msgspec.ValidationError: they don't fit this version's rule.
+            TypeError, msgspec.ValidationError: they don't match this version's rule.
         """
         bound = self.signature.bind_partial(None, *args, **kwargs).arguments
         named: dict[str, Any] = {}
@@ -158,7 +158,7 @@ CALLS: Final = {rule: Call(rule) for rule in (OPENING, *RULES)}
 
 
 class RecordingInstance(Instance):
-    """An instance whose rules go onto a tape; the arguments are those of `Room`."""
+    """An instance whose rules are recorded; the arguments are those of `InstanceState`."""
 
     def __init__(self, tape: Tape, *args: Any, **kwargs: Any) -> None:
         self._tape = tape
@@ -181,7 +181,7 @@ def _taped(call: Call) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def taped(self: RecordingInstance, *args: Any, **kwargs: Any) -> Any:
-        if self._within:  # a rule of a rule
+        if self._within:  # a rule that another rule calls
             return function(self, *args, **kwargs)
         packed = call.packed(args, kwargs) if mutable else (args, kwargs)
         raised: str | None = None

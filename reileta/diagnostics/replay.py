@@ -1,8 +1,8 @@
-"""A recording played again, through the rules that it was made with, to the same end.
+"""Replays a recording: makes each recorded call of a rule again.
 
-Nothing here knows of actors, sockets or the present time: each call that was recorded is made
-again, in its order, with the times and player ids of then. So a replay shows what an instance was
-at any moment, and what crashed the rules crashes them again.
+There are no actors, no sockets and no clock: each call is made again in order, with the recorded
+times and player ids. So a replay shows the state of an instance at any moment, and a call that
+crashed the rules crashes them again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from reileta.rules.instance.instance import Instance
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One call of a rule, made again.
+    """One replayed call of a rule.
 
-    Exactly one of `answer` and `error` says how it ended. `differs` says what is not as it was
-    recorded, which happens when the rules are not those of the recording's version.
+    Either `answer` or `error` is its result. `differs` describes a difference from the recording,
+    which happens if the rules have changed since.
     """
 
     rule: str
@@ -38,7 +38,7 @@ class Played:
 
 @dataclass(slots=True)
 class Step:
-    """One message (None: before the first), and the calls of the rules that it led to."""
+    """One message (None: before the first), and the calls of rules that it caused."""
 
     number: int
     message: Received | None
@@ -46,16 +46,16 @@ class Step:
 
 
 class Replay:
-    """One replay of a recording: iterate `steps` once, then look at the rest.
+    """The replay of a recording: iterate `steps` once, then read the attributes.
 
     Attributes:
-        opened: how the recording begins.
-        rules: the instance as it is now; None when the recording ends before it was made.
-        ended: how the recording ends; None when it was cut off.
+        opened: the first record.
+        rules: the current instance; None if the recording ends before it was created.
+        ended: the last record; None if it is missing.
         messages, calls, refused: how many there were; `refused` are calls that raised.
-        differing: calls that did not end as they did when they were recorded.
+        differing: calls whose result differs from the recording.
 
-    Raises NotARecording when made from what is none.
+    The constructor raises NotARecording.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -77,7 +77,8 @@ class Replay:
 
     @property
     def as_recorded(self) -> bool | None:
-        """Whether all came out as it did then; None: so far, but the end state was not recorded."""
+        """Whether the replay matches the recording; None: so far, but the final state was not
+        recorded."""
         if self.differing:
             return False
         if self.ended is None or self.ended.state is None or self.rules is None:
@@ -85,7 +86,7 @@ class Replay:
         return self.ended.state == digest(self.rules)
 
     def steps(self) -> Iterator[Step]:
-        """Each message with what it did, as soon as that is known."""
+        """Each message with its calls, one at a time."""
         step = Step(0, None)
         for record in self._records:
             if isinstance(record, Called):
@@ -101,7 +102,7 @@ class Replay:
             yield step
 
     def run(self) -> None:
-        """Plays it to its end."""
+        """Replays the whole recording."""
         for _ in self.steps():
             pass
 
@@ -157,7 +158,7 @@ def _ended(raised: str | None) -> str:
 
 
 class _Kept:
-    """A block whose exception is kept: a crash of the rules is a part of the replay."""
+    """A block that keeps its exception: a crash of the rules is part of the replay."""
 
     error: Exception | None = None
 
@@ -176,11 +177,12 @@ class _Kept:
         return False
 
 
-# What is to be seen of an instance ----------------------------------------------------------------
+# The state of an instance
+# --------------------------------------------------------------------------
 
 
 def state(rules: Instance) -> dict[str, Any]:
-    """All that decides what an instance does next, as plain values, in a fixed order."""
+    """The complete state of an instance, as plain values in a fixed order."""
     moderation = rules.moderation
     return {
         "record": rules.record,
@@ -209,5 +211,5 @@ def state(rules: Instance) -> dict[str, Any]:
 
 
 def digest(rules: Instance) -> bytes:
-    """The SHA-256 of the state, by which two are told apart."""
+    """The SHA-256 of the state, for comparison."""
     return hashlib.sha256(stable_repr(state(rules), whole=True).encode()).digest()

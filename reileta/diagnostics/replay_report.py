@@ -1,6 +1,6 @@
-"""A replay as text: what each message did, and what the instance was in the end.
+"""A replay as text: the effect of each message, and the final state.
 
-The text depends on the recording alone, so two replays of one file are equal byte for byte.
+The text depends only on the recording, so two replays of one file are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REASONS: dict[Reason, str] = {
 
 
 def report(replay: Replay, *, steps: bool = False) -> Iterator[str]:
-    """The lines of the whole replay, which is played on the way; `steps` has each message told."""
+    """The lines of the report; replays the recording meanwhile. `steps` adds each message."""
     opened = replay.opened
     yield f"{opened.instance}, from {_time(opened.at)}, recorded by reileta {opened.reileta}"
     for step in replay.steps():

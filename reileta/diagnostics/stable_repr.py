@@ -1,6 +1,6 @@
-"""Values as text that is the same each time, and that no terminal or pipe stumbles over.
+"""Values as reproducible one-line text that is safe for terminals.
 
-Sets are sorted, control characters escaped, and payloads shown by their size and beginning.
+Sets are sorted, control characters are escaped, and payloads are shown by size and beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTROL: Final = {
 
 
 def stable_repr(value: Any, *, whole: bool = False) -> str:
-    """The value in one line. With `whole`, payloads stand for themselves by their SHA-256."""
+    """The value as one line. With `whole`, a payload is represented by its SHA-256."""
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, bytes):
@@ -46,7 +46,7 @@ def stable_repr(value: Any, *, whole: bool = False) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text in quotation marks, without characters that move a cursor or begin a line."""
+    """The text in quotation marks, with control characters and line separators escaped."""
     return json.dumps(text, ensure_ascii=False).translate(_CONTROL)
 
 

@@ -1,9 +1,8 @@
-"""One trace out of a log: what a request or a frame caused, as a tree of messages.
+"""Reads one trace from a log, as a tree of messages.
 
-The server's JSON log names, with each message that an actor handled, the trace it belongs to and
-the message that caused it (`actors/runtime/trace.py`). From lines of such a log this makes the tree
-again. It is strict in nothing: a log may have other programs' lines in it, end in the middle of
-one, or lack what was logged below its level.
+The server's JSON log has, for each message that an actor handled, the trace and the message that
+caused it (`actors/runtime/trace.py`). This module rebuilds the tree from such lines. It tolerates
+lines of other programs, a truncated last line, and missing events below the log level.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import msgspec
 from reileta.observability import log_events
 
 LINE_LIMIT: Final = 1024 * 1024
-"""Bytes of a line; longer ones are passed over."""
+"""Largest line in bytes; longer ones are skipped."""
 EVENTS_LIMIT: Final = 100_000
-"""Events of one trace that are kept."""
+"""Largest number of events of one trace."""
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{16}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,18 +31,18 @@ _SOCKET_EDGE: Final = (
     log_events.SOCKET_SERVED,
 )
 _EDGE: Final = frozenset({*_SOCKET_EDGE, log_events.REQUEST_SERVED})
-"""Events of the place where a trace begins."""
+"""Events of the place where a trace starts."""
 
 
 def trace_id(text: str) -> str | None:
-    """The id as logs have it, from what someone typed or copied; None: it is none."""
+    """The id as it is in logs, from user input; None if it is not valid."""
     wanted = text.strip().lower()
     return wanted if _TRACE_ID.fullmatch(wanted) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A line of the log. `at_us`: microseconds since 1970 UTC, when it was written."""
+    """A line of the log. `at_us` is when it was written, in microseconds since 1970 UTC."""
 
     at_us: int
     name: str
@@ -60,13 +59,13 @@ class Event:
 
 @dataclass(slots=True)
 class Found:
-    """What reading a log found, and what it could not read.
+    """The events of a trace in a log, and statistics of the log.
 
     Attributes:
-        lines: how many there were, blank ones aside.
-        foreign: lines that are no JSON object, or too long.
-        cut: whether the last line stops in the middle, as a log does that is being written.
-        left_off: events past `EVENTS_LIMIT`.
+        lines: all lines except blank ones.
+        foreign: lines that are not a JSON object, or too long.
+        cut: whether the last line is truncated, because the log is still being written.
+        left_off: events beyond `EVENTS_LIMIT`.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -77,7 +76,7 @@ class Found:
 
 
 def find(log: BinaryIO, trace: str) -> Found:
-    """The events of a trace in a log, which may be of any size."""
+    """The events of a trace in a log of any size."""
     found = Found()
     wanted = trace.encode()
     for line, whole in _lines(log):
@@ -94,7 +93,7 @@ def find(log: BinaryIO, trace: str) -> Found:
                 found.foreign += 1
             else:
                 found.cut = True
-        elif wanted in text:  # only those few are taken apart
+        elif wanted in text:  # only these few are parsed
             event = _event(text, trace, found)
             if event is None:
                 continue
@@ -106,7 +105,7 @@ def find(log: BinaryIO, trace: str) -> Found:
 
 
 def _lines(log: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
-    """Each line, or None for one that is too long, and whether its end is there."""
+    """Each line, or None for one that is too long, and whether it ends with a line feed."""
     while line := log.readline(LINE_LIMIT):
         if len(line) < LINE_LIMIT or line.endswith(b"\n"):
             yield line, line.endswith(b"\n")
@@ -140,14 +139,14 @@ def _event(text: bytes, trace: str, found: Found) -> Event | None:
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """Something that happened in a trace, and what it caused, in the order of the beginnings.
+    """A step of a trace, and the steps it caused, ordered by start.
 
     Attributes:
         place: where: `socket 3`, `HTTP`, an actor's name.
         what: the message's type, or the event.
-        message: the message's id; None: it is none.
-        begins_us: since 1970 UTC: when a message was handed to its actor.
-        took_us: how long handling it took; None for what has no length.
+        message: the message's id; None if it is not a message.
+        begins_us: microseconds since 1970 UTC: when an actor started on the message.
+        took_us: how long handling it took; None if it has no duration.
         waited_us: how long a message waited before that; None for others.
         sent: for frames: how many, to how many sockets, and of how many messages in one write.
         error: the code of a refusal.
@@ -165,7 +164,7 @@ class Step:
 
     @property
     def sent_us(self) -> int:
-        """When a message was sent, as far as the log tells."""
+        """When a message was sent, as far as the log shows."""
         return self.begins_us - (self.waited_us or 0)
 
     @property
@@ -174,7 +173,7 @@ class Step:
 
 
 def tree(events: Iterable[Event]) -> Step:
-    """The trace's beginning, with all that it caused. There must be an event at least."""
+    """The root of the trace, with all steps below it. Needs at least one event."""
     edge: list[Event] = []
     messages: dict[int, tuple[Step, int]] = {}
     others: list[Event] = []
@@ -192,7 +191,7 @@ def tree(events: Iterable[Event]) -> Step:
             messages[id_] = (Step(_actor(event), f"message {id_}", event.at_us, id_), 0)
     root = _root(edge, [step for step, _ in messages.values()], others)
     for id_, (step, cause) in messages.items():
-        # Ids grow, so what is caused by a later message is another process' and no circle is made.
+        # Ids grow, so a cause with a greater id is from another process. This also excludes cycles.
         parent = messages[cause][0] if cause < id_ and cause in messages else root
         parent.caused.append(step)
     for event in others:
@@ -239,7 +238,7 @@ def _socket(event: Event) -> str | None:
 
 
 def _root(edge: list[Event], messages: list[Step], others: list[Event]) -> Step:
-    """Where the trace begins: a frame, a request, or, where the log does not tell, its first."""
+    """The start of the trace: a frame, a request or, if it was not logged, the earliest time."""
     begins = min(
         [event.at_us - (event.number("us") or 0) for event in edge]
         + [step.sent_us for step in messages]

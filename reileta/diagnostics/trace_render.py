@@ -1,6 +1,6 @@
-"""A trace as text: a tree for a terminal or a pipe, and a sequence diagram for Mermaid.
+"""A trace as text: a tree for terminals, or a Mermaid sequence diagram.
 
-All of it is ASCII, so that nothing on its way has to know an encoding.
+The output is ASCII, so that it survives any encoding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def draw(root: Step, trace: str) -> Iterator[str]:
-    """The tree: when each step began, counted from the trace's beginning, and how long it took."""
+    """The tree: when each step started, relative to the trace's start, and how long it took."""
     steps = list(_walk(root))
     ends = max(step.ends_us for step, _ in steps)
     begins = f"{_EPOCH + timedelta(microseconds=root.begins_us):%Y-%m-%dT%H:%M:%S.%fZ}"
@@ -35,7 +35,7 @@ def draw(root: Step, trace: str) -> Iterator[str]:
 
 
 def _walk(root: Step) -> Iterator[tuple[Step, str]]:
-    """Each step with the branches before it, the causing before the caused; of any depth."""
+    """Each step with its branch prefix, causes before effects; of any depth."""
     waiting: list[tuple[Step, str, str]] = [(root, "", "")]
     while waiting:
         step, branch, below = waiting.pop()
@@ -77,12 +77,12 @@ def _ascii(text: str) -> str:
 
 
 def mermaid(root: Step) -> Iterator[str]:
-    """The same as the source of a Mermaid sequence diagram; ids are cut to where they differ."""
+    """A Mermaid sequence diagram; ids are shortened."""
     names: dict[str, str] = {}
     arrows: list[tuple[int, str]] = []
     waiting = [(root, one) for one in root.caused]
     names[root.place] = "p0"
-    for cause, step in waiting:  # which grows meanwhile
+    for cause, step in waiting:  # the list grows meanwhile
         waiting.extend((step, one) for one in step.caused)
         arrows.append((step.sent_us, _arrow(cause, step, names)))
     arrows.sort(key=lambda each: each[0])
@@ -114,7 +114,7 @@ def _arrow(cause: Step, step: Step, names: dict[str, str]) -> str:
 
 
 def remarks(found: Found) -> Iterator[str]:
-    """What is to be said of a log that could not be read whole."""
+    """Remarks on a log that could not be read completely."""
     if found.foreign:
         yield f"{found.foreign} of {found.lines} lines are not JSON; skipped"
     if found.cut:
@@ -124,7 +124,7 @@ def remarks(found: Found) -> Iterator[str]:
 
 
 def nothing(found: Found, trace: str) -> str:
-    """Why there may be nothing to draw, and what to do."""
+    """Why there is nothing to draw, and what to do."""
     if not found.lines:
         return "the log is empty"
     if found.foreign == found.lines:
@@ -144,5 +144,6 @@ def _short(place: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what means something to Mermaid: `;` ends a statement, `#` begins an entity."""
+    """Without characters that are special in Mermaid: `;` ends a statement, `#` starts an
+    entity."""
     return _STRANGE.sub("?", text)

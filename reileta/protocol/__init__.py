@@ -1,1 +1,1 @@
-"""protocol."""
+"""The protocol: commands, events, frames, input types and views. Pure."""

@@ -1,7 +1,7 @@
-"""Building blocks of input models: types that check at the edge and document themselves.
+"""Validated types for input models, with their JSON schemas.
 
-Nothing is coerced: `"5"` is no number and `1` is no boolean. Every message is a sentence's end that
-reads well after the field's name: `capacity: must be 1 to 1024`.
+Nothing is coerced: `"5"` is not a number and `1` is not a boolean. Each error message completes a
+sentence after the field's name: `capacity: must be 1 to 1024`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 50
 MAX_TAGS: Final = 32
 
-# Marks that turn the direction of the text around them: with these, a name can pass for another.
+# Marks that change the text direction: with these, one name can look like another.
 _BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
 _URL: Final = re.compile(patterns.URL)
@@ -45,14 +45,15 @@ _EMAIL: Final = re.compile(patterns.EMAIL)
 
 
 class Input(BaseModel):
-    """What a client sends. Unknown fields are ignored, so that newer clients can talk to us."""
+    """Input from a client. Unknown fields are ignored, so that newer clients work with older
+    servers."""
 
     model_config = ConfigDict(
         strict=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
     )
 
     def given(self) -> dict[str, Any]:
-        """The fields that were sent, so that one that was left out differs from null."""
+        """The fields that were sent; a missing field differs from null."""
         return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
 
 
@@ -64,10 +65,10 @@ def _fault(message: str) -> PydanticCustomError:
 
 
 def is_clean(text: str, *, lines: bool = False) -> bool:
-    """Whether every character may stand in a name or title; with `lines`, tabs and newlines too.
+    """Whether all characters are allowed in a name or title; with `lines`, also tabs and newlines.
 
-    Refused: control characters (NUL is one, which PostgreSQL can't hold), surrogates that stand
-    alone (which UTF-8 can't), separators of lines, and marks that turn the text's direction.
+    Not allowed: control characters (PostgreSQL can't store NUL), lone surrogates (UTF-8 can't
+    encode them), line separators, and marks that change the text direction.
     """
     if text.isprintable():  # nearly every text is
         return True
@@ -80,7 +81,7 @@ def is_clean(text: str, *, lines: bool = False) -> bool:
 
 
 def is_storable(text: str) -> bool:
-    """Whether the database can hold the text: no NUL, no surrogates that stand alone."""
+    """Whether the database can store the text: without NUL and lone surrogates."""
     if "\0" in text:
         return False
     try:
@@ -128,7 +129,8 @@ def _checked(is_valid: Callable[[str], bool], otherwise: str) -> AfterValidator:
 
 
 def _https_url(value: str) -> str:
-    # What a browser would repair, a URL must not hold: it would not mean to it what it says here.
+    # A URL must not contain characters that a browser would repair: the browser would use another
+    # URL.
     if len(value) > 2048 or _URL.fullmatch(value) is None:
         raise _fault("must be an https URL of at most 2048 ASCII characters")
     try:
@@ -178,7 +180,8 @@ def _whole_schema(low: int, high: int, **more: Any) -> WithJsonSchema:
 
 
 def _digits(value: object) -> object:
-    """A query's digits as a number; `int` alone would take `1_0`, ` 5` and digits of any script."""
+    """The number of a query string's digits; `int` alone would accept `1_0`, ` 5` and other
+    scripts."""
     if isinstance(value, str):
         if _DIGITS.fullmatch(value) is None:
             raise _fault("must be a whole number")
@@ -187,7 +190,7 @@ def _digits(value: object) -> object:
 
 
 def _integral(value: object) -> object:
-    """A number without a fraction, as JSON Schema means it: some languages write 8 as 8.0."""
+    """Accepts 8.0 as the integer 8, like JSON Schema: some languages encode it so."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -202,7 +205,7 @@ def _flag(value: object) -> object:
 
 
 def _tags(value: object) -> object:
-    """A list as a tuple: strict models take JSON's lists for lists alone."""
+    """A list as a tuple: strict models don't convert JSON arrays."""
     if not isinstance(value, list | tuple):
         raise _fault("must be an array of strings")
     if len(value) > MAX_TAGS:
@@ -264,7 +267,7 @@ Platform = Annotated[
         {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
     ),
 ]
-"""An engine, or a platform, that an asset was built for."""
+"""The name of an engine or a platform that an asset was built for."""
 HttpsUrl = Annotated[
     str,
     AfterValidator(_https_url),
@@ -287,7 +290,7 @@ GivenPassword = Annotated[
     AfterValidator(_password_given),
     _text_schema(1, 256, "correct horse battery staple", pattern=patterns.STORABLE),
 ]
-"""A password that only has to match: a wrong one is a wrong login, not a wrong field."""
+"""A password for a login: an invalid one is a wrong login, not a wrong field."""
 DisplayName = Annotated[
     str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
 ]
@@ -337,25 +340,25 @@ Reference = Annotated[
     AfterValidator(_storable),
     WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{patterns.STORABLE}$"}),
 ]
-"""An id, a name or a search text: looked up, so anything the database can be asked for."""
+"""An id, a name or a search text: any text that the database can look up."""
 
 TagList = Annotated[
     tuple[str, ...],
     BeforeValidator(_tags),
     WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MAX_TAGS}),
 ]
-"""Tags as they were sent; which there are, and who may set them, `reileta/rules/tags.py` says."""
+"""Tags as they were sent; `reileta/rules/tags.py` checks them."""
 
 
 def check(model: type[I], given: object, error: type[InvalidInput]) -> I:
-    """The model made of what a client sent.
+    """The model for a client's input.
 
-    Raises `error` with a detail for every field at fault, named by its dotted path.
+    Raises `error` with a detail for every wrong field, named by its dotted path.
     """
     try:
         return model.model_validate(given)
     except ValidationError as invalid:
-        # The input itself stays out: it can hold a password.
+        # The input itself stays out: it can contain a password.
         faults = invalid.errors(include_url=False, include_input=False)
         raise error.fields(_detail(fault) for fault in faults) from None
 

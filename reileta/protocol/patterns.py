@@ -1,5 +1,7 @@
-"""Regular expressions that say what a text must look like, in what Python and JSON Schema share:
-`reileta/protocol/input_types.py` checks by them, or `/openapi.json` tells by them what is checked.
+"""Regular expressions for input, valid in Python and JSON Schema.
+
+`reileta/protocol/input_types.py` validates with them, or `/openapi.json` documents with them what
+Python code validates.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from typing import Final
 from pydantic import JsonValue
 
 LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-"""A part of a host's name."""
+"""A part of a host name."""
 _PORT: Final = (
     r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5])))"
 )
@@ -19,9 +21,9 @@ URL: Final = (
     rf"(:({_PORT}))?([/?#][!#-;=?-\[\]_a-z~%]*)?"
 )
 DOCUMENTED_URL: Final = URL.replace(_BRACKETS, "")
-"""Without IPv6 addresses: an expression can't say which text is one."""
+"""Without IPv6 addresses, which a regular expression can't validate."""
 
-# Control characters, separators of lines, and marks that turn the direction of the text.
+# Control characters, line separators, and marks that change the text direction.
 _UNCLEAN: Final = r"\u007f-\u009f\u2028-\u202e\u2066-\u2069"
 _CLEAN: Final = rf"[^\u0000-\u001f{_UNCLEAN}]"
 EMAIL: Final = (
@@ -37,4 +39,4 @@ WORLD_REF: Final[dict[str, JsonValue]] = {
     "pattern": rf"^w_{_UUID}(:[A-Za-z0-9][A-Za-z0-9._-]{{0,31}})?"
     rf"(@{LABEL}(\.{LABEL}){{0,2}}(:({_PORT}))?)?$"
 }
-"""What the documentation says of a `Reference` that is a `WorldIDAt`, or one with a version."""
+"""The documented patterns of a `Reference` that is a `WorldIDAt`, with or without a version."""

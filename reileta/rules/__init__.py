@@ -1,1 +1,1 @@
-"""rules."""
+"""Pure rules: values in, results and events out."""

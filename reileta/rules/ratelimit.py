@@ -1,8 +1,8 @@
-"""Rate limits as pure rules: the generic cell rate algorithm, one number of state per key.
+"""Rate limits: the generic cell rate algorithm, with one number per key.
 
-A limit lets `burst` requests through at once and `per_s` a second in the long run. All that is kept
-of a key is the moment at which its allowance will be whole again, so a key that is quiet for
-`burst / per_s` seconds needs no memory at all.
+A limit allows `burst` requests at once and `per_s` per second on average. The only state of a key
+is the time at which its allowance is full again, so a key that is idle for `burst / per_s` seconds
+needs no memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`burst` requests at once, `per_s` a second in the long run."""
+    """`burst` requests at once, `per_s` per second on average."""
 
     per_s: float
     burst: int
@@ -23,11 +23,11 @@ class Rate:
 
 
 class RateLimiter:
-    """One `Rate`, counted for each key by itself.
+    """One `Rate`, counted separately for each key.
 
-    At most `2 * keys` keys are remembered, in two generations: a full young generation becomes the
-    old one, and what the old one held is forgotten. A key is forgotten before it is whole again
-    only when more than `keys` others have asked since it last did.
+    At most `2 * keys` keys are stored, in two generations: a full young generation becomes the old
+    one, and the previous old one is dropped. A key is dropped before its allowance is full again
+    only if more than `keys` other keys were used since its last use.
     """
 
     def __init__(self, rate: Rate, keys: int = 20_000) -> None:
@@ -40,21 +40,21 @@ class RateLimiter:
         self._old: dict[str, float] = {}
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """The number of stored keys."""
         return len(self._young) + len(self._old)
 
     def take(self, key: str, now_s: float, cost: int = 1) -> float:
-        """Lets a request of the key through, which counts as `cost`, if there is room for it.
+        """Counts a request of the key, which costs `cost`, if the limit allows it.
 
-        Returns 0.0 when the request may pass, else the seconds after which one will. A refused
-        request costs the key nothing. `now_s` is any clock that doesn't go back.
+        Returns 0.0 if the request may pass, else the seconds after which it will. A refused request
+        costs nothing. `now_s` is any clock that doesn't go back.
         """
         whole_at = self._young.get(key)
         if whole_at is None:
             whole_at = self._old.get(key, 0.0)
         next_whole = max(whole_at, now_s) + cost * self._cost_s
         wait_s = next_whole - self._tolerance_s - now_s
-        # Sums of seconds since 1970 are good to a quarter of a microsecond, no more.
+        # Sums of seconds since 1970 are only precise to a quarter of a microsecond.
         if wait_s > 1e-6:
             return wait_s
         if key not in self._young:
@@ -65,7 +65,7 @@ class RateLimiter:
         return 0.0
 
     def give_back(self, key: str) -> None:
-        """Undoes one `take` of the key, which turned out not to count."""
+        """Undoes one `take` of the key that should not count."""
         for kept in (self._young, self._old):
             if key in kept:
                 kept[key] -= self._cost_s

@@ -1,6 +1,6 @@
-"""The tags that users, worlds and instances carry, and who may set them (PROTOCOL §§5, 6).
+"""Tags of users, worlds and instances, and who may set them.
 
-A vocabulary is closed: a tag outside it is `TagUnknown`. The tags of one group exclude each other.
+A vocabulary is closed: any other tag is `TagUnknown`. Tags of one group exclude each other.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from reileta.records import ADMIN_TAG
 from reileta.rules.instance.access import ACCESS_TAGS, PUBLIC
 
 PERMANENT: Final = "avr:permanent"
-"""An instance that does not end when it stands empty."""
+"""An instance that does not close when it is empty."""
 OFFICIAL: Final = "avr:official"
 
 
 @dataclass(frozen=True, slots=True)
 class TagVocabulary:
-    """Which tags one kind of object may have.
+    """The tags that one kind of object can have.
 
     Attributes:
         groups: tags of which an object has at most one each.
-        others: tags that go with any.
+        others: tags that can be combined freely.
         defaults: added when the object has no tag of the default's group.
-        admin_only: tags that admins alone add and take away.
+        admin_only: tags that only admins can add and remove.
         invalid: the error for two tags of one group.
     """
 
@@ -51,7 +51,8 @@ class TagVocabulary:
         return self.others.union(*self.groups)
 
     def schema(self) -> dict[str, Any]:
-        """What of this JSON Schema can say: which there are, and which exclude each other."""
+        """The part of this that JSON Schema can express: known tags, and tags that exclude each
+        other."""
         clashes = [
             {"allOf": [{"contains": {"const": tag}} for tag in pair]}
             for group in self.groups
@@ -63,12 +64,12 @@ class TagVocabulary:
     def settle(
         self, asked: Iterable[str], *, admin: bool, before: Iterable[str] = ()
     ) -> frozenset[str]:
-        """The tags that an object gets when `asked` for; `before` is what it has now.
+        """The tags of an object after a request for `asked`; `before` are its current tags.
 
         Raises:
-            TagUnknown: one is in no vocabulary of this kind of object.
-            PermissionDenied: someone who is no admin would add or remove a tag of the admins'.
-            InvalidInput: (the kind's own) two exclude each other.
+            TagUnknown: the vocabulary does not have one of them.
+            PermissionDenied: a user who is not an admin would add or remove an admins' tag.
+            InvalidInput: (the kind's own) two tags exclude each other.
         """
         tags = frozenset(asked)
         unknown = sorted(tags - self.known)

@@ -1,23 +1,19 @@
-"""Who may see a thing: the one rule for worlds, instances and resources.
+"""Visibility: who may see a world, an instance or a resource.
 
-Each thing has an audience. A thing is judged by its audience before anything else is: permission,
-state, version, capacity and holder come later. To a user outside the audience, the answer is the
-same as for a thing that does not exist. After a change, the audience is judged again before the
-thing is shown.
+Each object has an audience, which is checked before anything else: permission, state, version,
+capacity and holder come later. A user outside the audience gets the same answer as for an object
+that does not exist. After a change, the audience is checked again before the object is shown.
 
-| thing | audience, beside the server's admins |
-|---|---|
-| public world | everyone |
-| private world | its owner, and users it is shared with |
-| instance that is not private | everyone who has its id or name |
-| private instance | its owner, its moderators, and users inside (the master is one of them) |
-| document | its owner, and users it is shared with |
+| object | audience, besides the server's admins | |---|---| | public world | everyone | | private
+world | its owner, and users it is shared with | | instance that is not private | everyone who has
+its id or name | | private instance | its owner, its moderators, and users inside (the master is one
+of them) | | document | its owner, and users it is shared with |
 
-Lists and events name things unasked, so they are narrower: `instance_news`. The same rules stand as
-SQL in `reileta/store/visibility.py`.
+Lists and events show objects unasked, so their audience is smaller: `instance_news`.
+`reileta/store/visibility.py` has the same rules in SQL.
 
-An invitation or a friend gives no sight of a private instance, because it gives no entry. A banned
-user sees an instance that is not private, and is told of the ban.
+An invitation or a friend does not make a private instance visible, because it does not let the user
+in. A banned user sees an instance that is not private, and gets the error about the ban.
 """
 
 from __future__ import annotations
@@ -31,18 +27,18 @@ from reileta.rules.instance.access import PRIVATE, PUBLIC, AccessTag
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The users who may see a thing. `circles` are sets of users; None means everyone.
+    """The users who may see an object. `circles` are sets of users; None means everyone.
 
-    All users stand in one form: either all as bare ids, or all as `UserIDAt`s.
+    All users have one form: either bare ids, or `UserIDAt`s.
     """
 
     circles: tuple[Collection[str], ...] | None
 
     def admits(self, user: str | None, *, admin: bool = False) -> bool:
-        """Whether a user may see the thing.
+        """Whether a user may see the object.
 
         Args:
-            user: who looks; None for somebody who is not logged in.
+            user: the viewer; None: nobody is logged in.
             admin: whether the user is an admin of this server (a guest never is).
         """
         if self.circles is None or admin:
@@ -50,7 +46,7 @@ class Audience:
         return user is not None and any(user in circle for circle in self.circles)
 
     def frozen(self) -> Audience:
-        """The same users for good, also when the circles change."""
+        """The same users as a copy that does not change with the circles."""
         if self.circles is None:
             return self
         return Audience((frozenset().union(*self.circles),))
@@ -65,20 +61,19 @@ def is_private(tags: Container[str]) -> bool:
 
 
 def of_world(owner: str, tags: Container[str], shares: Collection[str]) -> Audience:
-    """Who may see a world. `shares` are the users it is shared with; they matter if it is
-    private."""
+    """Who may see a world. `shares` are the users it is shared with; only used if it is private."""
     return of_owned(owner, shares) if is_private(tags) else EVERYONE
 
 
 def of_owned(owner: str, shares: Collection[str]) -> Audience:
-    """Who may see, or use, a thing that is its owner's."""
+    """Who may see, or use, an object that belongs to its owner."""
     return Audience(((owner,), shares))
 
 
 def of_instance(
     access: AccessTag, *, owner: str, moderators: Collection[str], inside: Collection[str]
 ) -> Audience:
-    """Who may see an instance by its id or name. `moderators` and `inside` matter if it is
+    """Who may see an instance by its id or name. `moderators` and `inside` are only used if it is
     private."""
     if access != PRIVATE:
         return EVERYONE
@@ -86,10 +81,10 @@ def of_instance(
 
 
 def instance_news(access: AccessTag, *, owner: str, inside: Collection[str]) -> Audience:
-    """Who finds an instance in lists and hears of it in events."""
+    """Who finds an instance in lists and gets its events."""
     return EVERYONE if access == PUBLIC else Audience(((owner,), inside))
 
 
 def instance_oversight(*, owner: str, master: str | None, moderators: Collection[str]) -> Audience:
-    """Who sees all of an instance's queue and moderation."""
+    """Who sees the whole queue and moderation of an instance."""
     return Audience(((owner, *moderators) if master is None else (owner, master, *moderators),))

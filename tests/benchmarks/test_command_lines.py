@@ -29,7 +29,7 @@ def test_a_url_that_is_none(main: Callable[..., None], tmp_path: Path) -> None:
     tokens.write_text("ua_1\n")
     status, said = invoke(main, "--url", "nowhere", "--tokens", str(tokens))
     assert status == 1
-    assert "error: 'nowhere' is no WebSocket URL" in said
+    assert "error: 'nowhere' must be a WebSocket URL" in said
 
 
 @pytest.mark.parametrize("main", ALL, ids=lambda main: main.__module__)
@@ -56,7 +56,7 @@ def test_a_payload_too_small() -> None:
 def test_an_unknown_question() -> None:
     status, said = invoke(run.main, "--only", "rooms,weather")
     assert status == 1
-    assert "unknown question: weather (there are rooms, " in said
+    assert "unknown benchmark: weather (there are rooms, " in said
 
 
 def test_questions_are_asked_in_their_order() -> None:

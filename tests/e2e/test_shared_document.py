@@ -199,7 +199,7 @@ async def test_what_was_typed_last_is_saved_before_the_end(data_folder: Path) ->
             assert await kept(served, session) == {"number": "999"}
         async with terminal("ann", "--server", served.url, "--session", "s_none") as other:
             assert await other.ended() == 1
-            assert other.errors == "refused: s_none is no session of ann's any more\n"
+            assert other.errors == "refused: s_none is not an open session of ann\n"
         async with terminal("ann", "--server", served.url, "--password", "no such word") as other:
             assert await other.ended() == 1
             assert other.errors == "refused: Auth invalid login\n"

@@ -6,16 +6,18 @@ from __future__ import annotations
 import signal
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 import trio
 from h2.errors import ErrorCodes
 
+from api import rate_limits
+from reileta.rules.ratelimit import Rate
 from tests.api.listen.h2client import H2Client
 from tests.e2e.clients import PATIENCE_S, Answer, Raw, until
 from tests.e2e.servers import House, running
@@ -26,26 +28,56 @@ QUIET = ("Traceback", "request.failed", "connection.failed")
 """What no client may bring about in the log."""
 
 
-@asynccontextmanager
-async def house_of(
-    database_url: str, certificate: tuple[Path, Path] | None, **changes: Any
-) -> AsyncIterator[House]:
-    cert, key = certificate or (None, None)
-    async with running(database_url, tls_cert=cert, tls_key=key, **changes) as house:
-        yield house
-
-
 def quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for word in QUIET:
-        assert word not in said.out + said.err
+        assert word not in output.out + output.err
+
+
+@dataclass(frozen=True)
+class Port:
+    """How to reach the server: plain or TLS."""
+
+    database_url: str
+    server: tuple[Path, Path] | tuple[None, None] = (None, None)
+    """Certificate and key."""
+    client: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def house(self) -> AsyncIterator[House]:
+        """A server without rate limits. At its end, all of its connections end."""
+        cert, key = self.server
+        async with running(
+            self.database_url, tls_cert=cert, tls_key=key, rate_limits="off"
+        ) as house:
+            yield house
+            await until(lambda: not len(house.server.door.admission))
+
+    async def for_each(
+        self, cases: Iterable[Case], check: Callable[[House, Raw, Case], Awaitable[None]]
+    ) -> None:
+        """Checks each case on a connection of its own to one server."""
+        async with self.house() as house:
+            for case in cases:
+                async with Raw.connected(house, tls=self.client) as client:
+                    await check(house, client, case)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def port(
+    request: pytest.FixtureRequest,
+    database_url: str,
+    certificate: tuple[Path, Path],
+    trusting: ssl.SSLContext,
+) -> Port:
+    if request.param == "plain":
+        return Port(database_url)
+    return Port(database_url, certificate, trusting)
 
 
 async def refused(client: Raw, case: Case) -> None:
     """The case is refused in the envelope, what follows it is never answered, and the connection
     ends."""
-    with suppress(trio.BrokenResourceError):
-        await client.send(case.sent + SMUGGLED)
     answer = await client.answer()
     assert answer.status in case.statuses, (case.name, answer)
     assert answer.code, case.name
@@ -55,26 +87,23 @@ async def refused(client: Raw, case: Case) -> None:
 
 
 @pytest.mark.parametrize("later", [False, True])
-@pytest.mark.parametrize("tls", [False, True])
 async def test_what_is_not_http_is_refused_in_the_envelope(
-    database_url: str,
-    certificate: tuple[Path, Path],
-    trusting: ssl.SSLContext,
-    capsys: pytest.CaptureFixture[str],
-    later: bool,
-    tls: bool,
+    port: Port, capsys: pytest.CaptureFixture[str], later: bool
 ) -> None:
-    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
-        counted = 0
-        for case in REFUSED:
-            async with Raw.connected(house, tls=trusting if tls else None) as client:
-                if later:
-                    await client.send(get())
-                    assert (await client.answer()).status == 200
-                await refused(client, case)
-            counted += 1 + later
-            assert sum(house.metrics.http_requests.values()) == counted, case.name
-        await until(lambda: not len(house.server.door.admission))
+    counted = 0
+
+    async def check(house: House, client: Raw, case: Case) -> None:
+        nonlocal counted
+        if later:
+            await client.send(get())
+            assert (await client.answer()).status == 200
+        with suppress(trio.BrokenResourceError):
+            await client.send(case.sent + SMUGGLED)
+        await refused(client, case)
+        counted += 1 + later
+        assert sum(house.metrics.http_requests.values()) == counted, case.name
+
+    await port.for_each(REFUSED, check)
     quiet(capsys)
 
 
@@ -82,47 +111,42 @@ async def test_what_is_not_http_is_refused_in_the_envelope(
 async def test_what_is_not_http_is_refused_in_any_pieces(
     database_url: str, capsys: pytest.CaptureFixture[str], later: bool
 ) -> None:
-    async with running(database_url, rate_limits="off") as house:
-        for case in REFUSED:
-            if len(case.sent) > 400:
-                continue
-            async with Raw.connected(house) as client:
-                client.stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
-                with suppress(trio.BrokenResourceError):
-                    for byte in (get() if later else b"") + case.sent + SMUGGLED:
-                        await client.send(bytes([byte]))
-                if later:
-                    assert (await client.answer()).status == 200
-                answer = await client.answer()
-                assert answer.status in case.statuses, (case.name, answer)
-                assert await client.ended() == b"", case.name
+    async def check(house: House, client: Raw, case: Case) -> None:
+        client.stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
+        with suppress(trio.BrokenResourceError):
+            for byte in (get() if later else b"") + case.sent + SMUGGLED:
+                await client.send(bytes([byte]))
+        if later:
+            assert (await client.answer()).status == 200
+        await refused(client, case)
+
+    short = [case for case in REFUSED if len(case.sent) <= 400]
+    await Port(database_url).for_each(short, check)
     quiet(capsys)
 
 
-@pytest.mark.parametrize("tls", [False, True])
 async def test_what_is_http_is_answered_and_so_is_what_follows(
-    database_url: str,
-    certificate: tuple[Path, Path],
-    trusting: ssl.SSLContext,
-    capsys: pytest.CaptureFixture[str],
-    tls: bool,
+    port: Port, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
-        for case in ACCEPTED:
-            async with Raw.connected(house, tls=trusting if tls else None) as client:
-                for _ in range(2):
-                    await client.send(case.sent + SMUGGLED + get(path=b"/healthz"))
-                    answer = await client.answer()
-                    assert answer.status in case.statuses, (case.name, answer)
-                    assert (await client.answer()).status == 404, case.name
-                    assert (await client.answer()).status == 200, case.name
+    async def check(house: House, client: Raw, case: Case) -> None:
+        for _ in range(2):
+            await client.send(case.sent + SMUGGLED + get(path=b"/healthz"))
+            answer = await client.answer()
+            assert answer.status in case.statuses, (case.name, answer)
+            assert (await client.answer()).status == 404, case.name
+            assert (await client.answer()).status == 200, case.name
+
+    await port.for_each(ACCEPTED, check)
     quiet(capsys)
 
 
-async def test_limits_apply_to_what_is_not_http(database_url: str) -> None:
+async def test_limits_apply_to_what_is_not_http(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "ADDRESS", Rate(per_s=0.01, burst=20))
     async with running(database_url) as house:
         statuses = []
-        for _ in range(700):
+        for _ in range(40):
             async with Raw.connected(house) as client:
                 await client.send(b"hello\r\n\r\n")
                 answer = await client.answer()
@@ -218,18 +242,12 @@ ALSO_FINE = {"no scheme", "no authority", "te"}
 
 
 @pytest.mark.parametrize("later", [False, True])
-@pytest.mark.parametrize("tls", [False, True])
 async def test_http_2_refuses_the_stream_or_ends_the_connection(
-    database_url: str,
-    certificate: tuple[Path, Path],
-    trusting: ssl.SSLContext,
-    capsys: pytest.CaptureFixture[str],
-    later: bool,
-    tls: bool,
+    port: Port, capsys: pytest.CaptureFixture[str], later: bool
 ) -> None:
-    async with house_of(database_url, certificate if tls else None, rate_limits="off") as house:
+    async with port.house() as house:
         for name, headers in HEADS.items():
-            async with H2Client.to(house.port, tls=trusting if tls else None) as client:
+            async with H2Client.to(house.port, tls=port.client) as client:
                 if later:
                     assert (await client.ask(PLAIN)).status == 200
                 reply = await client.ask(headers)
@@ -246,7 +264,6 @@ async def test_http_2_refuses_the_stream_or_ends_the_connection(
                 else:
                     goodbye = client.goodbye
                     assert reply.reset or goodbye not in (None, ErrorCodes.NO_ERROR), name
-        await until(lambda: not len(house.server.door.admission))
     quiet(capsys)
 
 

@@ -1,1 +1,1 @@
-"""views."""
+"""The JSON objects that clients receive."""

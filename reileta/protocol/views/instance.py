@@ -1,8 +1,7 @@
-"""What goes on around an instance, as clients see it (PROTOCOL §6): who is inside, who waits, who
-was banned, who did what to whom.
+"""JSON objects about a live instance: players, queue, bans, moderation log.
 
-HTTP responses and events carry the same views. The classes make schemas of `/openapi.json`, so
-their docstrings and notes are read by users.
+HTTP responses and events use the same views. `/openapi.json` generates schemas from these classes,
+so users read their docstrings and descriptions.
 """
 
 from __future__ import annotations
@@ -22,23 +21,25 @@ PlayerId = Annotated[str, Meta(examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09
 
 
 class EntryView(Struct, kw_only=True):
-    """A candidate's entry: what it has, since when, and until when."""
+    """A candidate's entry: its state, position and times."""
 
     user: UserAt
     state: Annotated[str, Meta(description="admitted, waiting or pending", examples=["waiting"])]
-    position: Annotated[int, Meta(description="In line, from 1", examples=[3])] | UnsetType = UNSET
+    position: Annotated[int, Meta(description="In the queue, from 1", examples=[3])] | UnsetType = (
+        UNSET
+    )
     since: Millis
     expires_at: Millis | UnsetType = UNSET
 
 
 class QueueView(Struct, kw_only=True):
-    """An instance's queue: how many stand in line, and the asker's own entry.
+    """An instance's queue: how many candidates wait, and the requester's own entry.
 
-    `items` are all candidates (the admitted, the line in its order, the pending), page by page,
-    for the owner, the master, moderators and admins alone; `total` says how many there are.
+    `items` are all candidates (admitted, waiting in order, pending), page by page, only for the
+    owner, the master, moderators and admins; `total` is their number.
     """
 
-    queued: Annotated[int, Meta(description="How many wait in line", ge=0, examples=[17])]
+    queued: Annotated[int, Meta(description="Number of waiting candidates", ge=0, examples=[17])]
     entry: EntryView | UnsetType = UNSET
     items: tuple[EntryView, ...] | UnsetType = UNSET
     total: int | UnsetType = UNSET
@@ -57,7 +58,7 @@ class PlayerInsideView(Struct, kw_only=True):
 
 
 class BanView(Struct, kw_only=True):
-    """Who may not enter, until when (without `until`: for good), why and by whose word."""
+    """A banned user, until when (without `until`: forever), why and by whom."""
 
     user: UserAt
     until: Millis | UnsetType = UNSET
@@ -67,12 +68,12 @@ class BanView(Struct, kw_only=True):
 
 
 class ModerationView(Struct, kw_only=True):
-    """What somebody did to another."""
+    """An entry of the moderation log."""
 
     type: Annotated[
         str,
         Meta(
-            description="A measure, or `moderator`, `unmoderator`, `master`: a change of roles",
+            description="A moderation type, or a role change: `moderator`, `unmoderator`, `master`",
             examples=["ban"],
         ),
     ]
@@ -84,7 +85,7 @@ class ModerationView(Struct, kw_only=True):
 
 
 class ModeratedView(Struct, kw_only=True, omit_defaults=True):
-    """The event `instance-moderated`; `by` is left out when a time ran out."""
+    """The event `instance-moderated`; without `by` if a ban or mute expired."""
 
     type: str
     user: str
@@ -101,7 +102,7 @@ class RoleView(Struct):
 
 
 class CandidateView(Struct):
-    """The event `instance-candidate`: why a candidate's entry is new, another, or gone (null)."""
+    """The event `instance-candidate`: a candidate's entry is new, changed or removed (null)."""
 
     user: str
     reason: str
@@ -109,7 +110,7 @@ class CandidateView(Struct):
 
 
 class StandingView(Struct, omit_defaults=True):
-    """The event `instance-queue`: one's own entry, or all of them for who oversees."""
+    """The event `instance-queue`: the user's own entry, or all entries for overseers."""
 
     queued: int
     entry: EntryView | UnsetType = UNSET
@@ -128,7 +129,7 @@ def entry_view(entry: Entry) -> EntryView:
 
 
 def player_view(player: Player, role: Role) -> PlayerInsideView:
-    """The player with its role of now."""
+    """The player with its current role."""
     return PlayerInsideView(
         player=player.id,
         user=player.user,
@@ -139,7 +140,7 @@ def player_view(player: Player, role: Role) -> PlayerInsideView:
 
 
 def ban_view(ban: Ban, address: str) -> BanView:
-    """The ban, with absolute users."""
+    """The ban, with absolute user references."""
     return BanView(
         user=at(ban.user, address),
         until=known(ban.until),
@@ -150,7 +151,7 @@ def ban_view(ban: Ban, address: str) -> BanView:
 
 
 def moderation_view(one: Moderation, address: str) -> ModerationView:
-    """What was done, with absolute users."""
+    """The entry, with absolute user references."""
     return ModerationView(
         type=one.type,
         user=at(one.user, address),

@@ -1,8 +1,8 @@
-"""R's objects as clients see them ("Objects" in R, PROTOCOL §§4-6, 9), made from the records.
+"""JSON objects of the registry API (docs/protocol.md#objects), made from records.
 
-HTTP responses and `update-*` events carry the same views. A field without a value is left out
-(`UNSET`); a field whose value can be null says so in its type. The classes make the response
-schemas of `/openapi.json`, so their docstrings and notes are read by users.
+HTTP responses and `update-*` events use the same views. A field without a value is left out
+(`UNSET`); the type of a field says whether it can be null. `/openapi.json` generates schemas from
+these classes, so users read their docstrings and descriptions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Millis = Annotated[
 ]
 Tags = Annotated[tuple[str, ...], Meta(examples=[["avr:public"]])]
 UserTags = Annotated[tuple[str, ...], Meta(examples=[[]], description="`avr:admin` for an admin")]
-Secure = Annotated[bool, Meta(examples=[True], description="Whether `address` speaks TLS")]
+Secure = Annotated[bool, Meta(examples=[True], description="Whether `address` uses TLS")]
 PublicKey = Annotated[
     str,
     Meta(
@@ -49,7 +49,7 @@ Status = Literal["online", "offline", "away", "busy"]
 PictureUrl = Annotated[
     str,
     Meta(
-        description="Where its PNG is",
+        description="URL of its PNG",
         examples=["https://play.example.org:3032/api/users/u_7f8c2c61/thumbnail"],
     ),
 ]
@@ -71,9 +71,9 @@ class UserView(Struct, kw_only=True):
 
 
 class UserFriendView(UserView, kw_only=True):
-    """A user, as a friend sees it: one who follows it, and whom it follows."""
+    """A user, as a friend sees it. Friends follow each other."""
 
-    isFriend: Literal[True] = True  # noqa: N815 - R's name for it
+    isFriend: Literal[True] = True  # noqa: N815 - the protocol's name
     following_at: Annotated[
         int,
         Meta(ge=0, description="Since when the friend follows the user", examples=[1790000000000]),
@@ -91,21 +91,21 @@ class UserMeView(UserView, kw_only=True):
 
 
 class HomeView(Struct, kw_only=True):
-    """The world that a user calls its home, with the version of its assets if one is set."""
+    """A user's home world, with a version of its assets if one is set."""
 
     world: WorldAt
 
 
 class FollowView(Struct, kw_only=True):
-    """That one follows another: the other side, and since when."""
+    """A follow: the other user, and since when."""
 
     user: UserAt
     following_at: Millis
-    isFriend: Annotated[bool, Meta(description="Whether both follow")]  # noqa: N815 - R's name
+    isFriend: Annotated[bool, Meta(description="Whether they follow each other")]  # noqa: N815
 
 
 class WorldView(Struct, kw_only=True):
-    """A world that instances can be opened of."""
+    """A world, of which instances can be opened."""
 
     id: WorldId
     title: Annotated[str, Meta(examples=["Harbour at dusk"])]
@@ -127,18 +127,18 @@ class AssetView(Struct, kw_only=True):
     version: Annotated[str, Meta(examples=["1.2"])]
     engine: Annotated[str, Meta(examples=["unity"])]
     platform: Annotated[str, Meta(examples=["windows"])]
-    url: Annotated[str, Meta(description="Where its file is, here or elsewhere")] | UnsetType = (
-        UNSET
-    )
+    url: (
+        Annotated[str, Meta(description="URL of its file, on this or another server")] | UnsetType
+    ) = UNSET
     hash: Annotated[str, Meta(description="SHA-256 of the file, in hex")] | UnsetType = UNSET
     size: Annotated[int, Meta(description="Bytes of the file", ge=0)] | UnsetType = UNSET
-    empty: Annotated[bool, Meta(description="Whether it has neither a file nor a `url` yet")]
+    empty: Annotated[bool, Meta(description="Whether it has no file and no `url` yet")]
     created_at: Millis
     updated_at: Millis
 
 
 class ServiceView(Struct, kw_only=True):
-    """An addition to the server: something that clients and other servers can use."""
+    """An addition to the server that clients and other servers can use."""
 
     id: ServiceId
     title: Annotated[str, Meta(examples=["Voice"])]
@@ -161,14 +161,16 @@ class InstanceView(Struct, kw_only=True):
     world: WorldAt
     owner: UserAt
     master: UserAt | None
-    """Who has been inside longest, or was handed it; null while nobody is inside."""
+    """The user who has been inside longest, or to whom the role was transferred; null while
+    empty."""
     capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)]
     connected: Annotated[int, Meta(description="Players inside", examples=[3], ge=0)]
-    queued: Annotated[int, Meta(description="Candidates that wait", examples=[0], ge=0)]
+    queued: Annotated[int, Meta(description="Waiting candidates", examples=[0], ge=0)]
     tags: Tags
     server: Address
     address: Annotated[
-        str, Meta(description="Where to join it", examples=["play.example.org:3032"])
+        str,
+        Meta(description="Address of the server to join it on", examples=["play.example.org:3032"]),
     ]
     secure: Secure
     created_at: Millis
@@ -176,7 +178,7 @@ class InstanceView(Struct, kw_only=True):
 
 
 class LoginView(Struct, kw_only=True):
-    """A session, and a token that speaks for it."""
+    """A session, and a token for it."""
 
     id: SessionId
     token: Annotated[str, Meta(examples=["ua_5uqk0CZ1m0…"])]
@@ -188,11 +190,11 @@ class LoginView(Struct, kw_only=True):
 
 
 class NothingView(Struct, kw_only=True):
-    """It is done; there is nothing to say about it."""
+    """The request succeeded; there is no further information."""
 
 
 class ListView(Struct, Generic[V], kw_only=True):
-    """One page of a list: `items` from `offset` on, of `total` in all."""
+    """One page of a list: `items` from `offset` on, of `total` items."""
 
     items: tuple[V, ...]
     total: Annotated[int, Meta(ge=0)]
@@ -201,7 +203,7 @@ class ListView(Struct, Generic[V], kw_only=True):
 
 
 def known(value: T | None) -> T | UnsetType:
-    """The value, or UNSET for None: the field is left out."""
+    """The value, or UNSET for None, so that the field is left out."""
     return UNSET if value is None else value
 
 
@@ -216,13 +218,13 @@ def user_view(
     friend_since: int | None = None,
     profile: Profile = NO_PROFILE,
 ) -> UserView | UserMeView | UserFriendView:
-    """The user as somebody may see it: `UserMe` for itself and admins, `UserFriend` for a friend.
+    """The user for a viewer: `UserMe` for the user itself and admins, `UserFriend` for a friend.
 
     Args:
-        viewer: the id of who looks; None for nobody in particular.
-        admin: whether an admin of this server looks.
+        viewer: the viewer's id; None for an unspecified viewer.
+        admin: whether the viewer is an admin of this server.
         friend_since: since when the viewer follows the user, if they are friends.
-        profile: the user's; of it, others than itself and admins see pictures alone.
+        profile: the user's profile; others than the user and admins only see its pictures.
     """
     if admin or viewer == user.id:
         return user_me_view(user, status, address, secure=secure, profile=profile)
@@ -272,7 +274,7 @@ def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[st
 
 
 def _status(text: str) -> Status:
-    """What the database has is one of these; should it not be, nobody is told of it."""
+    """The stored status; an invalid one is not shown."""
     return text if text in get_args(Status) else "offline"  # type: ignore[return-value]
 
 
@@ -284,7 +286,7 @@ def world_view(
     assets: Sequence[Asset] = (),
     pictured: bool = False,
 ) -> WorldView:
-    """The world, with an absolute owner; `pictured` says whether it has a thumbnail."""
+    """The world, with an absolute owner; `pictured`: whether it has a thumbnail."""
     thumbnail = f"{base_url(address, secure=secure)}/api/worlds/{world.id}/thumbnail"
     return WorldView(
         id=world.id,
@@ -302,7 +304,7 @@ def world_view(
 
 
 def asset_view(asset: Asset, address: str, *, secure: bool) -> AssetView:
-    """The asset; a file that is here is at an URL of this server."""
+    """The asset; a file that is stored here gets a URL of this server."""
     url = asset.url
     if asset.hash is not None:
         here = base_url(address, secure=secure)
@@ -337,7 +339,7 @@ def service_view(service: Service, address: str) -> ServiceView:
 
 
 class Inside(Protocol):
-    """Who is in an instance now, in numbers; `master` is a `UserIDAt` or a bare id."""
+    """The occupancy of an instance, in numbers; `master` is a `UserIDAt` or a bare id."""
 
     @property
     def connected(self) -> int: ...
@@ -350,7 +352,7 @@ class Inside(Protocol):
 def instance_view(
     instance: Instance, inside: Inside, *, address: str, secure: bool
 ) -> InstanceView:
-    """The instance with who is inside it now."""
+    """The instance with its current occupancy."""
     master = inside.master
     return InstanceView(
         id=instance.id,

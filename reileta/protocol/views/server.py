@@ -1,6 +1,4 @@
-"""The server's own objects as clients see them (R "Server", PROTOCOL §9); see
-reileta/protocol/views/registry.py.
-"""
+"""JSON objects about the server itself."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from reileta.protocol.views.registry import Address, Millis, PublicKey, Secure, 
 
 
 class Gateways(Struct, kw_only=True):
-    """Where the server's two faces are reached."""
+    """The addresses of the server's HTTP and WebSocket APIs."""
 
     http: Annotated[str, Meta(examples=["https://play.example.org:3032"])]
     ws: Annotated[str, Meta(examples=["wss://play.example.org:3032/api/ws"])]
@@ -26,7 +24,7 @@ class ServerView(Struct, kw_only=True):
     id: Annotated[str, Meta(examples=["5d0c6a1e-8f3b-4f0e-9a57-6f1b2c3d4e5f"])]
     title: Annotated[str, Meta(examples=["Reileta"])]
     description: str | UnsetType = UNSET
-    icon: Annotated[str, Meta(description="Where its icon is")] | UnsetType = UNSET
+    icon: Annotated[str, Meta(description="URL of its icon")] | UnsetType = UNSET
     address: Address
     secure: Secure
     version: Annotated[str, Meta(examples=["0.1.0"])]
@@ -38,7 +36,7 @@ class ServerView(Struct, kw_only=True):
 
 
 class DiscoveryView(Struct, kw_only=True):
-    """What another server needs to know first."""
+    """The first information that another server needs."""
 
     address: Address
     secure: Secure
@@ -47,7 +45,7 @@ class DiscoveryView(Struct, kw_only=True):
 
 
 class HealthView(Struct, kw_only=True):
-    """How the server is."""
+    """The health of the server."""
 
     status: Annotated[Literal["alive", "ready"], Meta(examples=["ready"])]
 
@@ -65,7 +63,7 @@ def server_view(
     public_key: str,
     ready_at: int | None,
 ) -> ServerView:
-    """The server itself, and where to reach it."""
+    """The server's own object, with its addresses."""
     return ServerView(
         id=id_,
         title=title,

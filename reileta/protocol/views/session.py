@@ -1,6 +1,6 @@
-"""S's objects, as its endpoints and WebSockets show them (S "Models", PROTOCOL §8).
+"""JSON objects of the session API.
 
-Times are ISO 8601. Unlike R's, a field that S says can be None is there, and null.
+Times are ISO 8601. Unlike in the registry API, a field that can be null is always there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Iso = Annotated[str, Meta(examples=["2026-09-21T14:13:20.000000+0000"])]
 
 
 class AccountView(Struct):
-    """S's `User`."""
+    """A user in the session API."""
 
     id: Annotated[int, Meta(examples=[7])]
     username: Annotated[str, Meta(examples=["ada"])]
@@ -29,7 +29,7 @@ class AccountView(Struct):
 
 
 class SessionView(Struct):
-    """S's `Session`."""
+    """A session in the session API."""
 
     id: Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
     user: AccountView
@@ -38,7 +38,7 @@ class SessionView(Struct):
 
 
 class TokenView(Struct):
-    """S's `Token`. `refresh` is left out where nobody but its owner knows it."""
+    """A token in the session API. `refresh` is only there for its owner."""
 
     access: str
     access_expires: Iso
@@ -49,16 +49,16 @@ class TokenView(Struct):
 
 
 class SessionEntry(Struct):
-    """A session in a list of its user's."""
+    """A session in a user's list."""
 
     id: str
     created_at: int
     current: bool
-    """Whether it is the one that asks."""
+    """Whether it is the session of the request."""
 
 
 def account_view(user: records.User, *, private: bool = True) -> AccountView:
-    """S's `User`; without `private`, its e-mail address is null."""
+    """The user; without `private`, its e-mail address is null."""
     return AccountView(
         id=user.number,
         username=user.username,
@@ -72,7 +72,7 @@ def account_view(user: records.User, *, private: bool = True) -> AccountView:
 def resource_view(
     record: records.Resource, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
-    """S's `Resource` as the session sees it that has it, with what its type adds."""
+    """A resource for the session that holds it, with the fields of its type."""
     return _dressed(kind.view(record), record, owner)
 
 
@@ -82,8 +82,10 @@ def held_view(
     owner: records.User | None,
     user: records.User,
 ) -> dict[str, Any] | None:
-    """The resource that a session has, as it sees it. None if it has none, or if its user may no
-    longer acquire it, such as one who was an admin."""
+    """The resource that a session holds.
+
+    None if it has none, or if its user may no longer acquire it, such as a former admin.
+    """
     if held is None or kind is None:
         return None
     who = Claimant("", user.id, user.admin, user.autopilot)
@@ -95,7 +97,7 @@ def held_view(
 def preview_view(
     record: records.Resource, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
-    """S's `Resource` as all may see it."""
+    """A resource for everyone who can see it."""
     return _dressed(kind.preview(record), record, owner)
 
 
@@ -116,14 +118,14 @@ def session_view(
     state: dict[str, Any],
     resource: dict[str, Any] | None,
 ) -> SessionView:
-    """S's `Session`."""
+    """The session."""
     return SessionView(id_, account_view(user), state, resource)
 
 
 def token_view(
     token: records.Token, session: SessionView, access: str, refresh: str | UnsetType = UNSET
 ) -> TokenView:
-    """S's `Token`, with the keys that only its owner knows."""
+    """The token, with the keys that only its owner knows."""
     return TokenView(
         access=access,
         access_expires=iso(token.access_expires),

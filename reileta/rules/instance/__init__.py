@@ -1,1 +1,1 @@
-"""instance."""
+"""The rules of a live instance."""

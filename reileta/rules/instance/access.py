@@ -1,17 +1,14 @@
-"""Who asks, and who may enter an instance by its access tag (PROTOCOL §6, "Access").
+"""Access to an instance: who may enter by its access tag.
 
-| tag | may join, beside the owner and the server's admins |
-|---|---|
-| `avr:public` | anyone |
-| `avr:friends_plus` | friends of anyone inside; friends of the owner (as with `friends_only`) |
-| `avr:friends_only` | friends of the owner or master |
-| `avr:invite_plus` | those invited by anyone inside, the owner or the master |
-| `avr:invite_only` | those invited by the owner or master |
-| `avr:private` | nobody |
+| tag | may join, besides the owner and the server's admins | |---|---| | `avr:public` | anyone | |
+`avr:friends_plus` | friends of anyone inside; friends of the owner (as with `friends_only`) | |
+`avr:friends_only` | friends of the owner or master | | `avr:invite_plus` | users invited by anyone
+inside, the owner or the master | | `avr:invite_only` | users invited by the owner or master | |
+`avr:private` | nobody |
 
-A `plus` is never narrower than the word without it, so a friend of the owner may open an empty
-`friends_plus` instance. Bans are judged apart, in `reileta/rules/instance/sanctions.py`; a friend
-who is banned stays out.
+A `plus` tag always includes the tag without it, so a friend of the owner can open an empty
+`friends_plus` instance. Bans are checked separately, in `reileta/rules/instance/sanctions.py`; a
+banned friend stays out.
 """
 
 from __future__ import annotations
@@ -47,16 +44,16 @@ BY_FRIENDS: Final = frozenset({FRIENDS_PLUS, FRIENDS_ONLY})
 
 
 FOR_EVER: Final = 2**63 - 1
-"""A time, in ms, that does not come."""
+"""A time in ms that never comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
+    """The sender of an HTTP request or owner of a WebSocket, from its credential.
 
-    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its
-    first access key. The key it came with is good until `expires_at` (ms), and some key of the
-    token until `token_expires`. `guest` marks a user of another server.
+    `token_hash` is the token's id, which stays the same when its keys are refreshed: the SHA-256 of
+    its first access key. The key of this request is valid until `expires_at` (ms), and some key of
+    the token until `token_expires`. `guest` marks a user of another server.
     """
 
     user: User
@@ -80,10 +77,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks something of an instance, as its session knows it.
+    """A user who uses an instance, from the user's session.
 
-    `user` and `friends` are `UserIDAt`s, always with their server; a friend is one who follows and
-    is followed. `guest` is a user of another server, who is never an admin whatever `admin` says.
+    `user` and `friends` are `UserIDAt`s, always with their server; friends follow each other. A
+    `guest` is a user of another server, and never an admin, whatever `admin` is.
     """
 
     session: str
@@ -95,15 +92,15 @@ class Visitor:
 
     @property
     def administers(self) -> bool:
-        """Whether this is an admin of the server."""
+        """Whether the user is an admin of the server."""
         return self.admin and not self.guest
 
 
 def access_of(tags: Iterable[str]) -> AccessTag:
-    """The access tag among an instance's tags; the narrowest when there is none or several.
+    """The access tag among an instance's tags; the strictest if there is none or several.
 
-    Stored tags always have exactly one (`reileta/rules/tags.py`); should a row be wrong, its
-    instance is closed to strangers rather than open to them.
+    Stored tags always have exactly one (`reileta/rules/tags.py`). If a row is wrong, its instance
+    is closed to strangers rather than open to them.
     """
     found: AccessTag = PRIVATE
     count = 0
@@ -125,12 +122,12 @@ def may_enter(
     inside: Iterable[str],
     invited: Literal["by-leader", "by-member"] | None,
 ) -> bool:
-    """Whether the access tag lets a user in. Says nothing about seats and bans.
+    """Whether the access tag lets a user in, regardless of seats and bans.
 
     Args:
         user: `UserIDAt`, as are `friends`, `owner`, `master` and `inside`.
-        inside: the users inside now (those in their grace included).
-        invited: by the owner, the master or an admin (`by-leader`), by another who was inside
+        inside: the users inside now, including those in their grace period.
+        invited: by the owner, the master or an admin (`by-leader`), by another user inside
             (`by-member`), or not at all.
     """
     if admin or user == owner:
@@ -159,7 +156,7 @@ def may_invite(
     master: str | None,
     inside: Container[str],
 ) -> bool:
-    """Whether a user may invite and admit candidates: nobody where no invitation is asked for."""
+    """Whether a user may invite and admit candidates; nobody may if the tag needs no invitation."""
     if access not in BY_INVITATION:
         return False
     if admin or user in (owner, master):

@@ -1,6 +1,6 @@
-"""What owner, admins, master and moderators do with an instance and those inside (PROTOCOL §6).
+"""Administration and moderation: actions of owner, admins, master and moderators.
 
-Functions of a `InstanceState`, which `Instance` offers as its methods.
+Functions of an `InstanceState`, which `Instance` offers as its methods.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CAPACITY_LIMIT: Final = 1024
 
 
 def transfer_master(room: InstanceState, by: Visitor, to: str, now: int) -> list[Happening]:
-    """The owner makes someone inside (a user or a player) the master.
+    """The owner makes a user or player inside the master.
 
     Raises:
         NotAllowed: `by` is not the owner.
-        PlayerNotFound: that one is not inside.
+        PlayerNotFound: the target is not inside.
     """
     _ensure_owner(room, by)
     user = _target_user(room, to)
@@ -57,12 +57,12 @@ def transfer_master(room: InstanceState, by: Visitor, to: str, now: int) -> list
 
 
 def add_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
-    """The owner names a moderator, inside or not; it stays one until dismissed.
+    """The owner appoints a moderator, inside or not, until the owner removes it.
 
     Raises:
         NotAllowed: `by` is not the owner.
-        UserNotFound: `user` is no `UserIDAt`.
-        InstanceInvalid: there are too many.
+        UserNotFound: `user` is not a `UserIDAt`.
+        InstanceInvalid: there are too many moderators.
     """
     _ensure_owner(room, by)
     if not is_user_at(user):
@@ -78,7 +78,7 @@ def add_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list
 
 
 def remove_moderator(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
-    """The owner dismisses a moderator; one that is none is no error.
+    """The owner removes a moderator; a user who is not a moderator is not an error.
 
     Raises:
         NotAllowed: `by` is not the owner.
@@ -101,21 +101,22 @@ def moderate(
     *,
     admin: bool,
 ) -> list[Happening]:
-    """Kicks, bans, unbans, mutes, unmutes or warns a user, given as such or as a player. `admin`:
-    the server says that it is one, be it inside or not.
+    """Kicks, bans, unbans, mutes, unmutes or warns a user, by user or player id.
 
-    It concerns the user with all its sessions. A kick also ends its candidacy and invitation,
-    but leaves it free to join again where anyone may; a ban ends them and keeps it out (server
-    admins excepted), inside or not at the time. Unban and unmute of one that is neither are no
-    errors.
+    `admin`: the server knows that the target is an admin, whether it is inside or not.
+
+    The action applies to the user with all its sessions. A kick also ends its candidacy and
+    invitation, but the user can join again if the access allows it. A ban ends them and keeps the
+    user out (except for server admins), whether it is inside or not. Unban and unmute of a user who
+    is neither are not errors.
 
     Raises:
-        InstanceNotFound: it is closed.
-        ModerationInvalid: type, reason or `until` is wrong, or there are too many of them.
+        InstanceNotFound: the instance is closed.
+        ModerationInvalid: type, reason or `until` is wrong, or there are too many bans or mutes.
         NotInInstance: `by` is not inside, nor owner, admin or moderator.
-        NotAllowed: the target is not below `by`.
-        PlayerNotFound: nobody is inside to be kicked, muted or warned, or no such player.
-        UserNotFound: one to be banned is no `UserIDAt`.
+        NotAllowed: the target's role is not lower than that of `by`.
+        PlayerNotFound: a user to kick, mute or warn is not inside, or there is no such player.
+        UserNotFound: a user to ban is not a `UserIDAt`.
     """
     room.ensure_open()
     measure = sanctions.check(type_, reason, until, now)
@@ -141,7 +142,7 @@ def moderate(
             ban = Ban(room.record.id, user, until, reason, by.user, now)
             room.moderation.ban(ban)
             out.append(BannedUser(ban, room.audience.admits(user)))
-            if user in room.roles.moderators:  # or it would moderate from without
+            if user in room.roles.moderators:  # otherwise it could moderate from outside
                 del room.roles.moderators[user]
                 out.append(RoleChanged(user, "normal", by.user))
             room.expel(user, "banned", reason, out)
@@ -169,11 +170,11 @@ def plan(room: InstanceState, by: Visitor, changes: InstanceChanges) -> Record:
     """The record as `update` would make it now; changes nothing.
 
     Raises:
-        InstanceNotFound: it is closed.
-        PermissionDenied: `by` may not, or may not set one of the tags.
-        InstanceInvalid: the capacity is out of bounds or below the seats taken; tags exclude
+        InstanceNotFound: the instance is closed.
+        PermissionDenied: `by` may not change it, or may not set one of the tags.
+        InstanceInvalid: the capacity is out of range or below the occupied seats; tags exclude
             each other.
-        TagUnknown: a tag is not known.
+        TagUnknown: a tag is unknown.
     """
     room.ensure_open()
     ensure_governs(room, by)
@@ -199,10 +200,10 @@ def plan(room: InstanceState, by: Visitor, changes: InstanceChanges) -> Record:
 def update(
     room: InstanceState, by: Visitor, changes: InstanceChanges, now: int
 ) -> tuple[Record, list[Happening]]:
-    """The owner or an admin changes the record. More capacity lets those in line in at once.
+    """The owner or an admin changes the record. More capacity admits waiting candidates at once.
 
-    When the access becomes another, candidates whom it no longer lets in wait for an
-    invitation, if it knows any, or are refused; players stay. Raises what `plan` raises.
+    If the access tag changes, candidates who may no longer enter wait for an invitation, if the new
+    tag has invitations, or are refused; players stay. Raises the errors of `plan`.
     """
     before = room.record
     record = plan(room, by, changes)
@@ -219,8 +220,11 @@ def update(
 def reassign_owner(
     room: InstanceState, owner: str, owner_at: str, now: int
 ) -> tuple[Record, list[Happening]]:
-    """The owner's account was deleted: the instance is another's now, as the record keeps it and
-    as a `UserIDAt`. Candidates that came in by their friendship with the former owner wait."""
+    """The owner's account was deleted: the instance gets a new owner.
+
+    `owner` is the reference for the record, `owner_at` a `UserIDAt`. Candidates who were admitted
+    as friends of the former owner wait.
+    """
     room.roles.moderators.pop(owner_at, None)
     room.roles.owner = owner_at
     room.record = replace(room.record, owner=owner, updated_at=now)
@@ -230,10 +234,10 @@ def reassign_owner(
 
 
 def administers(room: InstanceState, user: str, admin: bool, now: int) -> list[Happening]:
-    """The server says whether a user is an admin, which may be news to the instance.
+    """The server reports whether a user is an admin, which may be a change.
 
-    Inside, its role is another. Who is an admin no longer stays inside, unless a ban waits for it;
-    a candidate is judged anew.
+    Inside, the user's role changes. A user who is no longer an admin stays inside, unless it is
+    banned; a candidate is checked again.
     """
     if room.closed:
         return []
@@ -254,9 +258,9 @@ def administers(room: InstanceState, user: str, admin: bool, now: int) -> list[H
 
 
 def close(room: InstanceState, by: Visitor | None) -> list[Happening]:
-    """Ends the instance: by its owner or an admin, or by the server itself (None).
+    """The owner, an admin, or the server itself (None) closes the instance.
 
-    Closing it again is no error.
+    Closing it again is not an error.
 
     Raises:
         PermissionDenied: `by` may not.
@@ -267,7 +271,7 @@ def close(room: InstanceState, by: Visitor | None) -> list[Happening]:
 
 
 def _target_user(room: InstanceState, target: str) -> str:
-    """The user that a target means, which is a user or a player inside."""
+    """The user of a target, which is a user id or the id of a player inside."""
     player = room.seats.players.get(target)
     if player is not None:
         return player.user

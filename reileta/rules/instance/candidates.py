@@ -1,7 +1,7 @@
-"""Those who want to come in: candidates and their queue (PROTOCOL §6, "Candidates and queue").
+"""Candidates: users who want to enter an instance, and their queue.
 
-A candidate is a user, and is in one of three places: `admitted` (a seat is held for it), `waiting`
-(in line, first come, first served), or `pending` (it needs an invitation).
+A candidate is a user in one of three states: `admitted` (a seat is held for it), `waiting` (in the
+queue, first come, first served), or `pending` (it needs an invitation).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ State = Literal["admitted", "waiting", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A candidate as others see it (PROTOCOL §6): `position` counts from 1, times are ms."""
+    """A candidate as clients see it: `position` counts from 1, times are ms."""
 
     user: str
     state: State
@@ -26,12 +26,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is kept of a candidate; `friends` and `admin` serve when the access tag changes.
+    """A candidate; `friends` and `admin` are needed when the access tag changes.
 
     Attributes:
-        absent_until: when it is forgotten for want of a socket, ms; None while it has one. Without
-            force while a seat is held.
-        held_until: when its held seat is given up, ms; None while none is held.
+        absent_until: when it is removed for lack of a socket, ms; None while it has one. Ignored
+            while a seat is held.
+        held_until: when its held seat is released, ms; None while none is held.
     """
 
     user: str
@@ -47,7 +47,7 @@ class Candidate:
 
 
 class Candidates:
-    """The candidates of one instance. Who may be put where is `Instance`'s to decide."""
+    """The candidates of one instance. `Instance` decides their states."""
 
     def __init__(self) -> None:
         self._in: Final[dict[State, dict[str, Candidate]]] = {
@@ -56,14 +56,15 @@ class Candidates:
             "pending": {},
         }
         self.version = 0
-        """Counts the changes, so that a caller can tell whether the queue is as it last said."""
+        """Counts changes, so that a caller can tell whether the queue has changed since it last
+        looked."""
 
     def __len__(self) -> int:
         return sum(map(len, self._in.values()))
 
     @property
     def held(self) -> int:
-        """The seats held for admitted candidates."""
+        """Number of seats held for admitted candidates."""
         return len(self._in["admitted"])
 
     def state_of(self, user: str) -> State | None:
@@ -80,13 +81,13 @@ class Candidates:
         return next(iter(self._in["waiting"].values()), None)
 
     def put(self, state: State, candidate: Candidate) -> None:
-        """Puts a candidate at the end of a state's line, out of any other."""
+        """Moves a candidate to the end of a state's list."""
         self.remove(candidate.user)
         self._in[state][candidate.user] = candidate
         self.version += 1
 
     def remove(self, user: str) -> State | None:
-        """Takes a candidate out; the state it was in, or None."""
+        """Removes a candidate; returns the state it was in, or None."""
         for state, some in self._in.items():
             if some.pop(user, None) is not None:
                 self.version += 1
@@ -94,13 +95,14 @@ class Candidates:
         return None
 
     def absent(self, user: str, until: int | None) -> None:
-        """Notes that a candidate has no socket, and is forgotten then; or (None) that it has."""
+        """A candidate has no socket and is removed at `until`; None: it has a socket."""
         for some in self._in.values():
             if user in some:
                 some[user] = replace(some[user], absent_until=until)
 
     def administers(self, user: str, *, admin: bool) -> bool:
-        """Notes what the server says now of a candidate; whether that is news."""
+        """Stores whether a candidate is an admin of the server; returns whether that is a
+        change."""
         for some in self._in.values():
             one = some.get(user)
             if one is not None and one.admin != admin:
@@ -109,7 +111,7 @@ class Candidates:
         return False
 
     def overdue(self, now: int) -> list[str]:
-        """The users whose time has come, the earliest first."""
+        """The users whose time is over, the earliest first."""
         due = [
             (one.expires_at, one.user)
             for one in self.all()
@@ -119,16 +121,16 @@ class Candidates:
         return [user for _, user in due]
 
     def positions(self) -> dict[str, int]:
-        """Everyone in line with its position, in the order of the line."""
+        """Each waiting user and its position, in the order of the queue."""
         return {user: place for place, user in enumerate(self._in["waiting"], 1)}
 
     def users(self) -> Iterator[str]:
-        """All users: the admitted, the line in its order, the pending."""
+        """All users: admitted, waiting in order, pending."""
         for some in self._in.values():
             yield from some
 
     def each(self) -> Iterator[tuple[State, Candidate]]:
-        """All with their states, in the same order."""
+        """All candidates with their states, in the same order."""
         for state, some in self._in.items():
             for one in some.values():
                 yield state, one
@@ -138,7 +140,7 @@ class Candidates:
             yield from some.values()
 
     def entries(self) -> tuple[Entry, ...]:
-        """All: the admitted, the line in its order, then those who need an invitation."""
+        """The entries of all: admitted, waiting in order, pending."""
         return tuple(
             _entry(one, state, place if state == "waiting" else None)
             for state, some in self._in.items()
@@ -153,7 +155,7 @@ class Candidates:
         return None
 
     def entry(self, user: str, positions: Mapping[str, int]) -> Entry | None:
-        """`entry_of` for many users: `positions` are those of now."""
+        """`entry_of` for many users: `positions` are the current ones."""
         for state, some in self._in.items():
             one = some.get(user)
             if one is not None:
@@ -162,7 +164,7 @@ class Candidates:
 
     def _place(self, user: str) -> int:
         line = self._in["waiting"]
-        if next(reversed(line)) == user:  # who has just come
+        if next(reversed(line)) == user:  # the newest
             return len(line)
         return 1 + next(place for place, other in enumerate(line) if other == user)
 

@@ -1,17 +1,19 @@
-"""How much a user may say while those who hear it can't keep up.
+"""Limits a user's data while receivers can't keep up.
 
-Usually there is no bound here: how often a client may send is its connection's matter. When so much
+Usually there is no limit here: the connection limits how often a client sends. When so much data
 waits for a receiver that it may soon be closed as too slow, there are two steps:
 
-- The users with the largest share of what waits are held back.
-- If it grows on, everybody inside is held back, for many who say little each fill it as well.
+- The users with the largest share of the waiting data are held back.
+- If it still grows, everybody inside is held back, since many users who send little can fill it,
+  too.
 
-Whoever is held back may say no more than a fair rate, which any connection can take, for ten
-seconds; whatever is beyond is refused. So a user who says much costs itself, and not those who have
-less bandwidth. In the second step, all inside together may say at once no more than what still
-fits. A receiver that can't take the fair rates either is too slow itself.
+A user who is held back may send no more than a fair rate, which any connection can take, for ten
+seconds; more is refused. So a user who sends much pays for it, and not those with less bandwidth.
+In the second step, all users together may send at once no more than what still fits. A receiver
+that can't take the fair rates either is itself too slow.
 
-It is kept by user and not by player, and outlives a leave: leaving and coming back gains nothing.
+The rate is per user and not per player, and outlives a leave: leaving and joining again gains
+nothing.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ from collections.abc import Iterable
 from typing import Final
 
 HOLD_MS: Final = 10_000
-"""How long a user is held back, from the last time that too much of what it said waited."""
+"""How long a user is held back, from the last time that too much of its data waited."""
 FAIR_BYTES_PER_S: Final = 32 * 1024
 FAIR_BURST_BYTES: Final = 64 * 1024
 LEAST_BURST_BYTES: Final = 2 * 1024
-"""What each may say at once when all are held back, however many they are."""
+"""Least burst of one user when all are held back, however many they are."""
 MESSAGE_LEAST_BYTES: Final = 256
-"""A smaller message counts as that: its frame has a head as well."""
+"""A smaller message counts as this many bytes, since its frame has a header, too."""
 ALL_BURSTS_SHARE: Final = 3 / 16
-"""What all may say at once when all are held back, of what may wait for a receiver."""
+"""Burst of all users together when all are held back, as a share of a receiver's backlog limit."""
 GONE_LIMIT: Final = 1024
-"""Users that have left of whom it is known how much they said; over it, the first is forgotten."""
+"""Users who left and whose rate is still remembered; beyond that, the oldest is forgotten."""
 
 
 class DataRate:
-    """One user's in one instance. `held` says whether `allows` is to be asked at all."""
+    """The rate of one user in one instance. Call `allows` only if `held` is set."""
 
     __slots__ = ("_counted_at", "_instance", "_left", "_pressed", "_until", "held")
 
@@ -48,21 +50,21 @@ class DataRate:
         self._counted_at = 0
 
     def hold_back(self) -> None:
-        """Too much of what the user said waits for somebody."""
+        """Too much of the user's data waits for a receiver."""
         self.held = self._pressed = True
 
     def hold_all_back(self) -> None:
-        """So much waits for somebody that all in the user's instance are held back."""
+        """So much data waits for a receiver that all users in the instance are held back."""
         if self._instance is not None:
             self._instance.hold_back()
 
     def allows(
         self, size: int, now: int, *, burst: int = FAIR_BURST_BYTES, all_until: int = 0
     ) -> bool:
-        """Whether the user may say so many bytes now (ms); then they are counted.
+        """Whether the user may send that many bytes now (ms); if so, they are counted.
 
-        `burst` is what it may say at once, in bytes. `all_until` is how long all are held back, in
-        ms; not after now, if they are not.
+        `burst` is the number of bytes it may send at once. `all_until` is the time (ms) until which
+        all are held back; not later than now if they are not.
         """
         size = max(size, MESSAGE_LEAST_BYTES)
         until = all_until
@@ -71,7 +73,7 @@ class DataRate:
             until = now + HOLD_MS
         if until > now:
             if self._until <= now:
-                # A second's worth: who says no more than is fair is never refused.
+                # One second's worth: a user who sends no more than the fair rate is never refused.
                 self._left, self._counted_at = float(FAIR_BYTES_PER_S), now
             self._until = max(self._until, until)
         elif self._until <= now:
@@ -86,12 +88,12 @@ class DataRate:
 
 
 class InstanceRates:
-    """The rates of all users of one instance. `held` says whether all are held back.
+    """The rates of all users of one instance. `held` is set while all are held back.
 
-    Bounded: users who left are forgotten after `HOLD_MS`, and over `GONE_LIMIT` of them the first.
+    Bounded: users who left are forgotten after `HOLD_MS`, and beyond `GONE_LIMIT` the oldest.
 
     Args:
-        limit_bytes: what may wait for one receiver.
+        limit_bytes: the backlog limit of one receiver.
     """
 
     __slots__ = ("_bursts_bytes", "_gone", "_pressed", "_rates", "_until", "held")
@@ -105,11 +107,11 @@ class InstanceRates:
         self._gone: OrderedDict[str, int] = OrderedDict()  # until when it is remembered, ms
 
     def __len__(self) -> int:
-        """How many users are known."""
+        """The number of users with a rate."""
         return len(self._rates)
 
     def of(self, user: str) -> DataRate:
-        """The rate of a user that is inside, the same as before if it left a moment ago."""
+        """The rate of a user who enters; the same as before if it left a moment ago."""
         self._gone.pop(user, None)
         rate = self._rates.get(user)
         if rate is None:
@@ -127,11 +129,11 @@ class InstanceRates:
             del self._gone[first], self._rates[first]
 
     def hold_back(self) -> None:
-        """So much waits for somebody that all are held back."""
+        """So much data waits for a receiver that all users are held back."""
         self.held = self._pressed = True
 
     def allows(self, rate: DataRate, size: int, now: int, users: int) -> bool:
-        """Whether a user may say so many bytes now (ms), with so many users inside."""
+        """Whether a user may send that many bytes now (ms), with that many users inside."""
         if self._pressed:
             self._pressed = False
             self._until = now + HOLD_MS
@@ -140,7 +142,7 @@ class InstanceRates:
         return rate.allows(size, now, burst=self.burst(users), all_until=self._until)
 
     def burst(self, users: int) -> int:
-        """What one of so many users may say at once, in bytes."""
+        """The number of bytes that one of so many users may send at once."""
         if not self.held:
             return FAIR_BURST_BYTES
         each = self._bursts_bytes // max(users, 1)
@@ -148,9 +150,9 @@ class InstanceRates:
 
 
 def hold_back_loudest(shares: Iterable[tuple[DataRate, int]]) -> None:
-    """Holds those back who have at least an equal share of what waits for somebody.
+    """Holds back the users who have at least an equal share of a receiver's waiting data.
 
-    `shares` are (rate, bytes); a user may come several times.
+    `shares` are (rate, bytes); a user can occur several times.
     """
     waiting: dict[DataRate, int] = {}
     for pace, size in shares:

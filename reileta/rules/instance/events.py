@@ -1,9 +1,8 @@
-"""What happened inside an instance: past-tense values that the rules return, in their order.
+"""Events of an instance: past-tense values that the rules return, in order.
 
-`Instance`'s methods return lists of these; the actor carries each to those concerned, as its
-docstring says. They say nothing of sockets: a user's or a player's sockets are the actor's to find.
-"Those who oversee" are the owner, the server's admins, the master and the moderators inside
-(`Instance.overseers`).
+`Instance`'s methods return lists of these; the actor notifies the recipients that each docstring
+names. Events don't mention sockets: the actor finds the sockets of a user or player. "Overseers"
+are the owner, the server's admins, the master and the moderators inside (`Instance.overseers`).
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
 Departure = Literal["left", "disconnected", "kicked", "banned", "closed"]
-"""Why a player is gone: it said so, its grace ran out, it was moderated, the instance is over."""
+"""Why a player left: by itself, after its grace period, by moderation, or because the instance
+closed."""
 
 Course = Literal[
     "asked", "admitted", "joined", "withdrawn", "refused", "expired", "kicked", "banned", "closed"
 ]
-"""Why a candidate's entry is new, another, or gone."""
+"""Why a candidate's entry is new, changed or removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A player came inside. Concerns everyone else inside; the player itself has its answer."""
+    """A player joined. Recipients: everyone else inside; the player itself gets an answer."""
 
     player: Player
     role: Role
@@ -35,10 +35,10 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A player is gone and its seat is free.
+    """A player left and its seat is free.
 
-    Concerns everyone still inside and, unless it went by itself, the player's own session. `note`
-    is a moderator's reason, for the player alone.
+    Recipients: everyone still inside and, unless it left by itself, the player's own session.
+    `note` is a moderator's reason, for the player only.
     """
 
     player: Player
@@ -48,8 +48,8 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class MasterChanged:
-    """Mastership passed from one user to another; None is nobody. Concerns everyone inside, and
-    those who watch the instance's object (`update-instance`)."""
+    """Mastership passed from one user to another; None is nobody. Recipients: everyone inside, and
+    subscribers of the instance (`update-instance`)."""
 
     user: str | None
     before: str | None
@@ -57,8 +57,8 @@ class MasterChanged:
 
 @dataclass(frozen=True, slots=True)
 class RoleChanged:
-    """A user became a moderator, or ceased to be one; `by` decided it. Concerns the user, everyone
-    inside, and the store."""
+    """A user became a moderator, or stopped being one; `by` decided it. Recipients: the user,
+    everyone inside, and the store."""
 
     user: str
     role: Role
@@ -67,8 +67,8 @@ class RoleChanged:
 
 @dataclass(frozen=True, slots=True)
 class AdminChanged:
-    """A user inside became an admin of the server, or is one no longer, and has another role by it.
-    Concerns those whom `RoleChanged` concerns; there is nothing to write down."""
+    """A user inside became an admin of the server, or is no longer one, so its role changed.
+    Recipients: as for `RoleChanged`; nothing is stored."""
 
     user: str
     role: Role
@@ -76,8 +76,8 @@ class AdminChanged:
 
 @dataclass(frozen=True, slots=True)
 class CandidateChanged:
-    """A candidate's entry is new, another, or gone (None). Concerns the candidate and those who
-    oversee; a new `pending` entry concerns also all who may admit it (`Instance.may_invite`)."""
+    """A candidate's entry is new, changed or removed (None). Recipients: the candidate and the
+    overseers; for a new `pending` entry also all who may admit it (`Instance.may_invite`)."""
 
     user: str
     entry: Entry | None
@@ -86,11 +86,11 @@ class CandidateChanged:
 
 @dataclass(frozen=True, slots=True)
 class QueueChanged:
-    """The queue is another; `waiting` stand in line now. At most one a call.
+    """The queue changed; `waiting` candidates are in it now. At most one per call.
 
-    Concerns each candidate in it, who is told its own entry and the number alone, and those who
-    oversee, who are told all. It carries no entries, because most changes move everyone up: who
-    tells of it asks for them (`Instance.entries`) once for many changes.
+    Recipients: each candidate in it, who gets its own entry and the number, and the overseers, who
+    get all entries. The event has no entries, since most changes move everyone up: the actor reads
+    them (`Instance.entries`) once for many changes.
     """
 
     waiting: int
@@ -98,7 +98,7 @@ class QueueChanged:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """A user inside was warned. Concerns that user alone."""
+    """A user inside was warned. Recipient: that user."""
 
     user: str
     reason: str | None
@@ -107,7 +107,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Muted:
-    """What a user sends is dropped from now on. Concerns that user and those who oversee."""
+    """The user's data is dropped from now on. Recipients: that user and the overseers."""
 
     user: str
     until: int | None
@@ -117,7 +117,7 @@ class Muted:
 
 @dataclass(frozen=True, slots=True)
 class Unmuted:
-    """A user is heard again; `by` is None when its time ran out. Concerns as `Muted` does."""
+    """A mute ended; `by` is None if it expired. Recipients: as for `Muted`."""
 
     user: str
     by: str | None
@@ -125,9 +125,9 @@ class Unmuted:
 
 @dataclass(frozen=True, slots=True)
 class BannedUser:
-    """A ban to be written down before it is acknowledged; its `user` and `by` are `UserIDAt`s.
+    """A user was banned; `user` and `by` are `UserIDAt`s.
 
-    Concerns the store, those who oversee, and the user if it may know of the instance, or could
+    Recipients: the store, the overseers, and the user if it may know of the instance, or could
     (`saw_instance`) until now. The user's players are gone by `Left`s that follow.
     """
 
@@ -137,7 +137,7 @@ class BannedUser:
 
 @dataclass(frozen=True, slots=True)
 class Unbanned:
-    """A ban to be struck off; `by` is None when its time ran out. Concerns as `BannedUser` does."""
+    """A ban ended; `by` is None if it expired. Recipients: as for `BannedUser`."""
 
     user: str
     by: str | None
@@ -145,16 +145,17 @@ class Unbanned:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """Title, description, capacity or tags are others. Concerns those who watch the object."""
+    """Title, description, capacity or tags changed. Recipients: subscribers of the instance."""
 
     record: Instance
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The instance is over, for good: `closed` by someone, or `empty` for too long.
+    """The instance is closed for good: by a user or the server (`closed`), or because it was empty.
 
-    Concerns the store and those who watch the object. Everyone inside is gone before, by `Left`.
+    Recipients: the store and the subscribers of the instance. Everyone inside has left before, by
+    `Left`.
     """
 
     reason: Literal["closed", "empty"]

@@ -1,15 +1,14 @@
-"""The rules of one live instance: who is inside, who comes next, who may do what (PROTOCOL §§6, 7).
+"""The rules of one live instance: players, queue, moderation.
 
-`Instance` is pure. It is told what happens, with the time, changes itself, and returns what
-happened (`reileta/rules/instance/events.py`) for its caller to carry out; the same calls with the
-same times and player ids give the same state and the same happenings. A call that raises has
-changed nothing.
+`Instance` is pure. Its methods take an event with the time, change the state, and return events
+(`reileta/rules/instance/events.py`) for the caller to carry out. The same calls with the same times
+and player ids give the same state and the same events. A call that raises has changed nothing.
 
-Time passes in `tick` alone: the caller calls `tick(now)` whenever `next_deadline() <= now`, before
-anything else. A lease that ran out is still good until then, so being late is never unjust: whoever
-comes back after its grace, but before anyone was told that it left, has its seat.
+Expiry takes effect only in `tick`: the caller calls `tick(now)` whenever `next_deadline() <= now`,
+before anything else. A player that returns after its grace period but before the next `tick` keeps
+its seat: nobody had been told that it left.
 
-All users are `UserIDAt`s, also in the bans that come in and go out.
+All users are `UserIDAt`s, also in bans.
 """
 
 from __future__ import annotations
@@ -41,12 +40,13 @@ __all__ = [
 ]
 
 TO_LIMIT: Final = 64
-"""Players that one message may be addressed to."""
+"""Players that one message can be addressed to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """Where a message goes: to everyone else inside (None) or to those players; or nowhere."""
+    """The receivers of a message: everyone else inside (None), these players, or nobody
+    (`dropped`)."""
 
     to: tuple[str, ...] | None
     dropped: bool
@@ -57,20 +57,19 @@ DROPPED: Final = Spoken((), True)
 
 
 class Instance(InstanceState):
-    """One instance; the module's text says how it is to be used, and `InstanceState` how it is
-    made.
-    """
+    """One live instance. The module's docstring explains its use, and `InstanceState` its
+    constructor."""
 
     def join(self, who: Visitor, now: int) -> tuple[Player, list[Happening]]:
-        """A session comes inside, or comes back to the player that it has there.
+        """A session joins, or comes back to the player that it already has inside.
 
-        A seat that is held for the user is taken by the first of its sessions. Nobody joins past
-        those who wait, since a seat that comes free is held for the first of them at once.
+        The first session of a user takes the seat that is held for it. Nobody passes waiting
+        candidates, since a seat that becomes free is held for the first of them at once.
 
         Raises:
-            InstanceNotFound: it is closed.
-            Banned: the user is, and is neither the owner nor an admin.
-            NotAllowed: its access does not let the user in.
+            InstanceNotFound: the instance is closed.
+            Banned: the user is banned, and neither the owner nor an admin.
+            NotAllowed: the access does not let the user in.
             QuotaReached: the user has as many seats here as one user may have.
             InstanceFull: no seat is free.
         """
@@ -96,8 +95,9 @@ class Instance(InstanceState):
         return player, self.settle(now, out)
 
     def restore(self, who: Visitor, player: Player, now: int) -> None:
-        """Puts a player back that was inside before a crash, in the order of joining. Nothing
-        happens by it: to those inside, it never left. A seat must be free.
+        """Restores a player that was inside before a crash; call it in the order of joining.
+
+        There are no events: for the others, it never left. A seat must be free.
         """
         assert self.free > 0, "restored past the capacity"
         self.sit(who, player, now)
@@ -105,9 +105,9 @@ class Instance(InstanceState):
         self.settle(now, [])
 
     def lost(self, session: str, now: int) -> list[Happening]:
-        """The last socket of a session went: its player has its grace to come back.
+        """A session lost its last socket: its player keeps the seat for the grace period.
 
-        A session that is not inside is no error, nor is being told twice: the first loss counts.
+        A session that is not inside is not an error. If called twice, the first time counts.
         """
         if self.limits.grace_ms <= 0:
             return self.leave(session, now, "disconnected")
@@ -116,7 +116,7 @@ class Instance(InstanceState):
         return []
 
     def leave(self, session: str, now: int, reason: Departure = "left") -> list[Happening]:
-        """A session goes, and its seat is free; one that is not inside is no error."""
+        """A session leaves, and its seat is free; a session that is not inside is not an error."""
         player = self.seats.of_session(session)
         if player is None:
             return []
@@ -133,15 +133,15 @@ class Instance(InstanceState):
         data: bytes,
         now: int,
     ) -> Spoken:
-        """One message of a player: who gets it (PROTOCOL §7, "Data fan-out").
+        """The receivers of a player's message (docs/protocol.md#data-inside-an-instance).
 
-        With `key` and without `to` it is retained. Those in `to` who are not inside are passed
-        over, for they may have left a moment ago.
+        With `key` and without `to` the message is retained. Receivers in `to` who are not inside
+        are ignored, since they may have left a moment ago.
 
         Raises:
             NotInInstance: the player is not inside.
             NotAllowed: its user is muted.
-            MessageInvalid: `key` or `to` is out of bounds, or too much would be retained.
+            MessageInvalid: `key` or `to` is out of range, or too much data would be retained.
         """
         if key is None and to is None and player_id in self.audible:  # nearly every message
             return TO_ALL
@@ -165,8 +165,8 @@ class Instance(InstanceState):
         return Spoken(tuple(one for one in dict.fromkeys(to) if one in inside), False)
 
     def tick(self, now: int) -> list[Happening]:
-        """Does everything whose time has come: graces, held seats, places of those gone, bans and
-        mutes, and the end of an instance that stood empty."""
+        """Handles everything that has expired: grace periods, held seats, absent candidates, bans,
+        mutes, and the instance itself if it has been empty for too long."""
         if self.closed:
             return []
         out: list[Happening] = []
@@ -187,21 +187,21 @@ class Instance(InstanceState):
     def candidate(
         self, who: Visitor, now: int, *, online: bool = True
     ) -> tuple[Entry, list[Happening]]:
-        """`candidacy.ask`: a user asks to come in; `online` says whether it has a socket."""
+        """`queueing.request_entry`: a user asks to enter; `online`: it has a socket."""
         return queueing.request_entry(self, who, now, online=online)
 
     def withdraw(self, user: str, now: int) -> list[Happening]:
-        """`candidacy.withdraw`: a user takes its entry back."""
+        """`queueing.withdraw_entry`: a user withdraws its request."""
         return queueing.withdraw_entry(self, user, now)
 
     def admit(
         self, by: Visitor, user: str, now: int, *, online: bool = False
     ) -> tuple[Entry, list[Happening]]:
-        """`candidacy.admit`: someone invites a user, or admits one that is pending."""
+        """`queueing.admit_candidate`: a user invites another, or admits a pending candidate."""
         return queueing.admit_candidate(self, by, user, now, online=online)
 
     def refuse(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`candidacy.refuse`: someone takes another's entry and invitation back."""
+        """`queueing.reject_candidate`: a user removes another's entry and invitation."""
         return queueing.reject_candidate(self, by, user, now)
 
     def resume(
@@ -210,31 +210,31 @@ class Instance(InstanceState):
         invited: Mapping[str, Literal["by-leader", "by-member"]],
         now: int,
     ) -> list[Happening]:
-        """`candidacy.resume`: the candidates of before a crash are there again."""
+        """`queueing.resume`: restores the candidates from before a crash."""
         return queueing.resume(self, before, invited, now)
 
     def present(self, user: str) -> None:
-        """A user has a socket (again): what it waits for, it keeps. Call it for any user."""
+        """A user has a socket again, so a candidate keeps its place. Can be called for any user."""
         self.candidates.absent(user, None)
         self.reschedule()
 
     def absent(self, user: str, now: int) -> None:
-        """A user's last socket went: its place in line outlives that by `queue_grace_ms`."""
+        """A user has no socket any more: its place in the queue is kept for `queue_grace_ms`."""
         self.candidates.absent(user, now + self.limits.queue_grace_ms)
         self.reschedule()
 
     # Roles, moderation, the instance itself: see reileta/rules/instance/administration.py
 
     def hand_over(self, by: Visitor, to: str, now: int) -> list[Happening]:
-        """`governance.hand_over`: the owner makes someone inside the master."""
+        """`administration.transfer_master`: the owner makes someone inside the master."""
         return administration.transfer_master(self, by, to, now)
 
     def name_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`governance.name_moderator`: the owner names a moderator, inside or not."""
+        """`administration.add_moderator`: the owner appoints a moderator, inside or not."""
         return administration.add_moderator(self, by, user, now)
 
     def dismiss_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`governance.dismiss_moderator`: the owner takes that back."""
+        """`administration.remove_moderator`: the owner removes a moderator."""
         return administration.remove_moderator(self, by, user, now)
 
     def moderate(
@@ -248,31 +248,31 @@ class Instance(InstanceState):
         *,
         admin: bool = False,
     ) -> list[Happening]:
-        """`governance.moderate`: kick, ban, unban, mute, unmute or warn a user or a player."""
+        """`administration.moderate`: kick, ban, unban, mute, unmute or warn a user or a player."""
         return administration.moderate(self, by, target, type_, reason, until, now, admin=admin)
 
     def ensure_governs(self, by: Visitor) -> None:
-        """`governance.ensure_governs`: only the owner and admins may change and close it."""
+        """`administration.ensure_governs`: only the owner and admins may change and close it."""
         administration.ensure_governs(self, by)
 
     def plan(self, by: Visitor, changes: InstanceChanges) -> Record:
-        """`governance.plan`: what `update` would make of the record."""
+        """`administration.plan`: the record as `update` would make it."""
         return administration.plan(self, by, changes)
 
     def update(
         self, by: Visitor, changes: InstanceChanges, now: int
     ) -> tuple[Record, list[Happening]]:
-        """`governance.update`: the owner or an admin changes the record."""
+        """`administration.update`: the owner or an admin changes the record."""
         return administration.update(self, by, changes, now)
 
     def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
-        """`governance.inherit`: the owner's account was deleted, and another owns it."""
+        """`administration.reassign_owner`: the owner's account was deleted."""
         return administration.reassign_owner(self, owner, owner_at, now)
 
     def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
-        """`governance.administers`: whether a user is an admin of the server, from now on."""
+        """`administration.administers`: whether a user is an admin of the server, from now on."""
         return administration.administers(self, user, admin, now)
 
     def close(self, by: Visitor | None, now: int) -> list[Happening]:
-        """`governance.close`: the owner, an admin or the server (None) ends it."""
+        """`administration.close`: the owner, an admin or the server (None) closes it."""
         return administration.close(self, by)

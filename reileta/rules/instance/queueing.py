@@ -1,6 +1,6 @@
-"""How users ask to come in, are admitted, and are refused (PROTOCOL §6, "Candidates and queue").
+"""Queueing: how users request entry, are admitted, and are rejected.
 
-Functions of a `InstanceState`, which `Instance` offers as its methods.
+Functions of an `InstanceState`, which `Instance` offers as its methods.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from reileta.rules.instance.state import InstanceState
 def request_entry(
     room: InstanceState, who: Visitor, now: int, *, online: bool
 ) -> tuple[Entry, list[Happening]]:
-    """A user asks to come in, and is admitted, put in line, or left to wait for an invitation.
+    """A user requests entry: it is admitted, waits in the queue, or waits for an invitation.
 
-    Without a socket (`online` false) it is forgotten after `queue_grace_ms` unless one comes.
+    Without a socket (`online` false) it is removed after `queue_grace_ms` unless it gets one.
 
     Raises:
-        InstanceNotFound, Banned: as `join` does.
+        InstanceNotFound, Banned: as for `join`.
         AlreadyConnected: a session of the user is inside.
-        AlreadyCandidate: it has an entry.
-        NotAllowed: its access lets the user neither in nor ask for an invitation.
+        AlreadyCandidate: the user has an entry.
+        NotAllowed: the user may neither enter nor wait for an invitation.
         Overloaded: there are too many candidates.
     """
     room.ensure_open()
@@ -65,7 +65,7 @@ def request_entry(
 
 
 def withdraw_entry(room: InstanceState, user: str, now: int) -> list[Happening]:
-    """A user takes its entry back.
+    """A user withdraws its entry.
 
     Raises:
         NotQueued: it has none.
@@ -80,17 +80,18 @@ def withdraw_entry(room: InstanceState, user: str, now: int) -> list[Happening]:
 def admit_candidate(
     room: InstanceState, by: Visitor, user: str, now: int, *, online: bool
 ) -> tuple[Entry, list[Happening]]:
-    """Invites a user, whether it asked (`pending`) or not, and gives it a seat or a place in
-    line. One that has either keeps what it has: nobody is put before others. One that never asked
-    and has no socket (`online` false) is forgotten in line as any other.
+    """Invites a user, `pending` or without an entry, and gives it a seat or a place in the queue.
 
-    The invitation stays good after the entry is gone, so that the user can come back, until it
-    is refused, kicked or banned.
+    A user who has either keeps it: nobody moves ahead of others. A user without an entry and
+    without a socket (`online` false) is removed from the queue like any other.
+
+    The invitation outlives the entry, so that the user can come back, until it is rejected, kicked
+    or banned.
 
     Raises:
-        InstanceNotFound: it is closed.
-        NotAllowed: `by` may not invite, or this instance takes no invitations.
-        UserNotFound: `user` is no `UserIDAt`.
+        InstanceNotFound: the instance is closed.
+        NotAllowed: `by` may not invite, or the access tag has no invitations.
+        UserNotFound: `user` is not a `UserIDAt`.
         Banned, AlreadyConnected: `user` is banned, or inside.
         Overloaded: there are too many candidates or invitations.
     """
@@ -122,9 +123,9 @@ def admit_candidate(
 
 
 def reject_candidate(room: InstanceState, by: Visitor, user: str, now: int) -> list[Happening]:
-    """Takes a candidate out, and its invitation back. One who asks for itself withdraws.
+    """Removes another user's entry and invitation; on one's own entry, it withdraws.
 
-    Those who oversee may refuse anyone; those who may invite, a pending one.
+    Overseers may reject anyone; users who may invite, a pending candidate.
 
     Raises:
         NotAllowed: `by` may not.
@@ -150,8 +151,10 @@ def resume(
     invited: Mapping[str, Literal["by-leader", "by-member"]],
     now: int,
 ) -> list[Happening]:
-    """Puts back the candidates of an incarnation that crashed, and its invitations, once those
-    inside are seated again. Who held a seat that is no longer free comes first in line."""
+    """Restores the candidates and invitations of a crashed actor, after its players were restored.
+
+    Candidates whose held seat is no longer free are the first in the queue.
+    """
     room.invited.update(invited)
     for state, one in before.each():
         if one.user in room.seats.users:
@@ -166,7 +169,7 @@ def resume(
 def reconsider(
     room: InstanceState, now: int, out: list[Happening], *, user: str | None = None
 ) -> None:
-    """Judges the candidates anew, after the access became another; or one of them alone."""
+    """Checks all candidates again after the access tag changed, or only `user`."""
     by_invitation = room.access in access.BY_INVITATION
     for one in tuple(room.candidates.all()):
         if user is not None and one.user != user:

@@ -1,4 +1,4 @@
-"""The newest value of each (player, key), kept for those who join later (PROTOCOL §7)."""
+"""Retained values: the newest of each (player, key), for players who join later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from reileta.errors import MessageInvalid
 
 KEY_LIMIT: Final = 64
-"""Characters of a key."""
+"""Largest number of characters in a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,11 @@ class Retained:
 
 
 class RetainedValues:
-    """Keyed values of those inside, bounded for each player by number and by bytes, and by bytes
-    for all together: each who joins is sent them all."""
+    """Retained values of the players inside.
+
+    Bounded per player in number and bytes, and in bytes for all together, since each player who
+    joins gets all of them.
+    """
 
     def __init__(
         self, *, keys_limit: int, bytes_limit: int, total_limit: int = 8 * 1024 * 1024
@@ -33,8 +36,8 @@ class RetainedValues:
         self._bytes_limit = bytes_limit
         self._total_limit = total_limit
         self._total = 0
-        # By player, then by key; tuples, because making a dataclass for each message costs more
-        # than all the rest.
+        # By player, then by key. Tuples, because creating a dataclass per message costs more than
+        # all the rest.
         self._values: dict[str, dict[str, tuple[float | None, bytes]]] = {}
         self._bytes: dict[str, int] = {}  # by player: keys in characters, and data
 
@@ -45,7 +48,7 @@ class RetainedValues:
 
     @property
     def total_bytes(self) -> int:
-        """What all weigh together: keys in characters, and data."""
+        """The size of all values: keys in characters, and data in bytes."""
         return self._total
 
     def by_player(self) -> Iterable[tuple[str, Mapping[str, tuple[float | None, bytes]]]]:
@@ -53,9 +56,9 @@ class RetainedValues:
         return self._values.items()
 
     def rolls_back(self, player: str, key: str, at: float | None) -> bool:
-        """Whether a value is older than the one that is kept, by its sender's own reckoning.
+        """Whether a value is older than the retained one, by the sender's `at`.
 
-        Values without `at` are never older, and one that is kept without `at` is never newer.
+        A value without `at` is never older, and a retained one without `at` is never newer.
         """
         if at is None or player not in self._values:
             return False
@@ -63,11 +66,11 @@ class RetainedValues:
         return before is not None and before[0] is not None and at < before[0]
 
     def keep(self, player: str, key: str, at: float | None, data: bytes) -> None:
-        """Keeps a value in place of the one before.
+        """Stores a value and replaces the previous one.
 
         Raises:
-            MessageInvalid: the player would have too many keys, or too many bytes in all, or all
-                players together too many bytes.
+            MessageInvalid: the player would have too many keys or bytes, or all players
+                together too many bytes.
         """
         values = self._values.get(player)
         before = None if values is None else values.get(key)
@@ -95,6 +98,6 @@ class RetainedValues:
         self._bytes[player] = size
 
     def forget(self, player: str) -> None:
-        """Drops the values of a player that left."""
+        """Deletes the values of a player who left."""
         self._values.pop(player, None)
         self._total -= self._bytes.pop(player, 0)

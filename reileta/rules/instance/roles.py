@@ -1,4 +1,4 @@
-"""Who is what inside an instance, and who may moderate whom (PROTOCOL §6, "Roles")."""
+"""Roles inside an instance, and who may moderate whom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from reileta.rules.instance.access import Visitor
 
 Role = Literal["owner", "admin", "master", "moderator", "normal"]
-"""From the highest down: each may moderate those below, and nobody of its own rank."""
+"""From the highest down: each may moderate lower roles, and none may moderate its own."""
 
 _RANK: Final[dict[str, int]] = {role: -at for at, role in enumerate(get_args(Role))}
 
@@ -21,9 +21,9 @@ def outranks(role: Role, other: Role) -> bool:
 class Roles:
     """The roles of one instance, by user: all sessions of a user share its role.
 
-    The master is the user that has been inside longest without a break, unless the owner handed
-    mastership over; then it is that user, until it leaves. A user in its grace is still inside, so
-    a short loss of the socket costs nobody the mastership.
+    The master is the user who has been inside longest without a break. If the owner transfers the
+    role, it is that user, until it leaves. A user in its grace period is still inside, so a short
+    loss of the socket does not end the role.
 
     Users are `UserIDAt`s.
     """
@@ -31,38 +31,41 @@ class Roles:
     def __init__(self, owner: str, moderators: Iterable[str] = ()) -> None:
         self.owner = owner
         self.master: str | None = None
-        self.moderators: dict[str, None] = dict.fromkeys(moderators)  # in the order of their naming
+        self.moderators: dict[str, None] = dict.fromkeys(moderators)  # in order of appointment
         self._admins: set[str] = set()
 
     def entered(self, who: Visitor) -> None:
-        """Notes what the server says of a user that comes inside."""
+        """A user enters; stores whether it is an admin of the server."""
         self.administers(who.user, admin=who.administers)
 
     def administers(self, user: str, *, admin: bool) -> None:
-        """Notes what the server says now of a user that is inside."""
+        """Stores whether a user inside is now an admin of the server."""
         if admin:
             self._admins.add(user)
         else:
             self._admins.discard(user)
 
     def went(self, user: str) -> None:
-        """Forgets a user whose last player is gone; a moderator stays named."""
+        """The last player of a user left; a moderator stays appointed."""
         self._admins.discard(user)
         if self.master == user:
             self.master = None
 
     def elect(self, inside: Iterable[str]) -> None:
-        """Fills the mastership, if nobody has it, from the users inside, longest first."""
+        """If there is no master, makes the user who has been inside longest the master."""
         if self.master is None:
             self.master = next(iter(inside), None)
 
     def of(self, user: str) -> Role:
-        """The highest role of a user; one of whom nothing is known is `normal`."""
+        """The highest role of a user; `normal` for an unknown user."""
         return self._of(user, admin=user in self._admins)
 
     def of_visitor(self, who: Visitor) -> Role:
-        """The highest role of one who asks, inside or not. Whether it is an admin is what the
-        server says now: it may have become one, or be one no more, since it came inside."""
+        """The highest role of a visitor, inside or not.
+
+        Whether it is an admin comes from the visitor itself, since this may have changed since it
+        entered.
+        """
         return self._of(who.user, admin=who.administers)
 
     def _of(self, user: str, *, admin: bool) -> Role:

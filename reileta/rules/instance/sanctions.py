@@ -1,7 +1,7 @@
-"""Bans, mutes and what a moderator may ask for (PROTOCOL §6, "Moderation").
+"""Bans and mutes of an instance, and checks of moderation input.
 
-Both are by user. Bans are the store's too and outlive restarts; mutes last as long as the instance
-lives in this process, also over leaving and joining again. Users are `UserIDAt`s.
+Both are per user. Bans are stored and survive restarts; mutes last as long as the instance runs in
+this process, also when the user leaves and joins again. Users are `UserIDAt`s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Measure = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
 
 _MEASURES: Final = frozenset(get_args(Measure))
 REASON_LIMIT: Final = 500
-"""Characters of a reason."""
+"""Largest number of characters in a reason."""
 
 
 def is_moderation_type(text: str) -> TypeGuard[Measure]:
@@ -26,11 +26,11 @@ def is_moderation_type(text: str) -> TypeGuard[Measure]:
 
 
 def check(type_: str, reason: str | None, until: int | None, now: int) -> Measure:
-    """The measure that is asked for.
+    """Checks a moderation request and returns its type.
 
     Raises:
-        ModerationInvalid: the type is unknown, the reason too long, or `until` is past or of no
-            meaning for the type (bans and mutes alone run out).
+        ModerationInvalid: the type is unknown, the reason is too long, or `until` is in the past or
+            not allowed for the type (only bans and mutes expire).
     """
     if not is_moderation_type(type_):
         raise ModerationInvalid.field("type", f"must be one of {', '.join(get_args(Measure))}")
@@ -49,7 +49,7 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Measur
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """Who is not heard, until when (None: until unmuted)."""
+    """A muted user; until when (None: until unmuted)."""
 
     user: str
     until: int | None
@@ -72,7 +72,7 @@ class Sanctions:
         self._mutes_limit = mutes_limit
 
     def banned(self, user: str, now: int) -> Ban | None:
-        """The ban in force on a user."""
+        """The user's ban, if one is in force."""
         ban = self.bans.get(user)
         return ban if ban is not None and (ban.until is None or now < ban.until) else None
 
@@ -81,8 +81,10 @@ class Sanctions:
         return mute is not None and (mute.until is None or now < mute.until)
 
     def ban(self, ban: Ban) -> None:
-        """Raises:
-        ModerationInvalid: there are too many bans already.
+        """Adds or replaces a ban.
+
+        Raises:
+            ModerationInvalid: there are too many bans.
         """
         if ban.user not in self.bans and len(self.bans) >= self._bans_limit:
             raise ModerationInvalid.field(
@@ -91,8 +93,10 @@ class Sanctions:
         self.bans[ban.user] = ban
 
     def mute(self, mute: Mute) -> None:
-        """Raises:
-        ModerationInvalid: there are too many mutes already.
+        """Adds or replaces a mute.
+
+        Raises:
+            ModerationInvalid: there are too many mutes.
         """
         if mute.user not in self.mutes and len(self.mutes) >= self._mutes_limit:
             raise ModerationInvalid.field(
@@ -110,7 +114,8 @@ class Sanctions:
                 yield mute.until
 
     def lapse(self, now: int) -> tuple[list[str], list[str]]:
-        """Strikes off what has run out: the users no longer banned, and no longer muted."""
+        """Removes expired bans and mutes; returns the users no longer banned, and no longer
+        muted."""
         bans = [
             user for user, ban in self.bans.items() if ban.until is not None and ban.until <= now
         ]

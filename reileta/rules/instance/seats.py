@@ -1,8 +1,7 @@
-"""The seats that players have: a seat is a lease (PROTOCOL §6, "Seats").
+"""The players' seats: a seat is a lease.
 
-A seat belongs to a session, not to a user: two sessions of one user are two players. The seats that
-are held for admitted candidates stand in `reileta/rules/instance/candidates.py`; `Instance` adds
-the two up.
+A seat belongs to a session, not to a user: two sessions of one user are two players. Seats held for
+admitted candidates are in `reileta/rules/instance/candidates.py`; `Instance` adds up both.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ class Player:
 
 
 class Seats:
-    """Who sits: players inside, and those in their grace after the loss of their socket."""
+    """Occupied seats: players inside, including those in their grace period after losing their
+    socket."""
 
     def __init__(self) -> None:
         self._players: dict[str, Player] = {}  # by player id, longest inside first
         self._sessions: dict[str, Player] = {}
-        self._users: dict[str, int] = {}  # sessions inside of each user, longest inside first
+        self._users: dict[str, int] = {}  # sessions inside per user, longest inside first
         self._grace: dict[str, int] = {}  # by session: when its seat is lost, ms
         self.players: Mapping[str, Player] = MappingProxyType(self._players)
 
@@ -38,7 +38,7 @@ class Seats:
 
     @property
     def users(self) -> KeysView[str]:
-        """The users inside; who has been inside longest without a break stands first."""
+        """The users inside; the one who has been inside longest without a break is first."""
         return self._users.keys()
 
     @property
@@ -55,7 +55,7 @@ class Seats:
         return [player for player in self._players.values() if player.user == user]
 
     def count_of(self, user: str) -> int:
-        """How many players a user has, those in their grace included."""
+        """The number of a user's players, including those in their grace period."""
         return self._users.get(user, 0)
 
     def in_grace(self, session: str) -> bool:
@@ -67,7 +67,7 @@ class Seats:
         self._users[player.user] = self._users.get(player.user, 0) + 1
 
     def lose(self, session: str, until: int) -> None:
-        """Its last socket went; the first loss counts, until it is `regained`."""
+        """A session lost its last socket; the first time counts, until it is `regained`."""
         if session in self._sessions:
             self._grace.setdefault(session, until)
 
@@ -75,7 +75,7 @@ class Seats:
         self._grace.pop(session, None)
 
     def stand(self, player: Player) -> bool:
-        """Frees a player's seat; whether its user has no other player left."""
+        """Frees a player's seat; returns whether its user has no other player left."""
         del self._players[player.id]
         del self._sessions[player.session]
         self._grace.pop(player.session, None)
@@ -87,7 +87,7 @@ class Seats:
         return not left
 
     def overdue(self, now: int) -> list[Player]:
-        """Those whose grace is over, the earliest first."""
+        """The players whose grace period is over, the earliest first."""
         due = [(until, session) for session, until in self._grace.items() if until <= now]
         due.sort(key=lambda each: each[0])
         return [self._sessions[session] for _, session in due]

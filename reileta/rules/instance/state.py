@@ -1,4 +1,4 @@
-"""What an instance consists of, and the steps from which its rules are made (PROTOCOL §6)."""
+"""The state of an instance, and the steps that its rules share."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from reileta.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class InstanceLimits:
-    """The times and bounds of an instance: ms, bytes and counts.
+    """Times and limits of an instance: ms, bytes and counts.
 
     Attributes:
-        grace_ms: how long a player's seat outlives its last socket; 0: not at all.
+        grace_ms: how long a player keeps its seat without a socket; 0: not at all.
         hold_ms: how long a seat is held for an admitted candidate.
-        queue_grace_ms: how long a candidate that waits outlives the loss of its socket.
-        empty_ms: how long an instance that is not permanent may stand empty.
-        retained_keys: keyed values that are kept for a player.
-        retained_bytes: what those values and their keys may weigh together.
-        retained_total_bytes: what those of all players may weigh together.
+        queue_grace_ms: how long a waiting candidate is kept without a socket.
+        empty_ms: how long an instance that is not permanent can be empty.
+        retained_keys: retained values per player.
+        retained_bytes: size of one player's retained values with their keys.
+        retained_total_bytes: the same for all players together.
         candidates: entries of all three states together.
-        invitations: users invited in the instance's life.
-        moderators, bans, mutes: how many there may be of each.
-        seats_per_user: seats of one user's sessions, held ones included; 0: any number.
+        invitations: users invited during the instance's life.
+        moderators, bans, mutes: the largest number of each.
+        seats_per_user: seats of one user's sessions, including held ones; 0: any number.
     """
 
     grace_ms: int = 10_000
@@ -79,18 +79,18 @@ class InstanceLimits:
 
 
 class InstanceState:
-    """The state of one instance, what can be asked of it, and the steps that all rules share.
+    """The state of one instance, queries on it, and the steps that all rules share.
 
-    `Instance` adds the rules; `reileta/rules/instance/queueing.py` and
-    `reileta/rules/instance/administration.py` hold some of them as functions of a `InstanceState`.
-    A rule first checks everything and raises, then changes, and ends with `settle`.
+    `Instance` adds the rules; some of them are functions of an `InstanceState` in
+    `reileta/rules/instance/queueing.py` and `reileta/rules/instance/administration.py`. A rule
+    first checks everything and raises, then changes the state, and ends with `settle`.
 
     Args:
-        record: what outlives the process.
+        record: the stored record.
         owner: the owner as a `UserIDAt`.
-        bans, moderators: those in the store, with `UserIDAt`s.
-        mutes: those that a crash left behind.
-        now: ms; an instance stands empty from here on.
+        bans, moderators: the stored ones, with `UserIDAt`s.
+        mutes: those from before a crash.
+        now: ms; the instance is empty from here on.
         new_player_id: makes a `p_…` for each player.
     """
 
@@ -110,7 +110,8 @@ class InstanceState:
         self.limits: Final = limits
         self.closed = False
         self.empty_since: int | None = now
-        """Since when nobody is inside and no seat is held, ms; None while one is taken."""
+        """Since when nobody is inside and no seat is held, ms; None while a seat is occupied or
+        held."""
         self.new_player_id = new_player_id
         self.seats = Seats()
         self.roles = Roles(owner, moderators)
@@ -124,7 +125,7 @@ class InstanceState:
         )
         self.audible: set[str] = set()  # players inside that are not muted
         self._told_master: str | None = None
-        self._told_queue = 0  # version of the candidates that was last told
+        self._told_queue = 0  # version of the candidates at the last QueueChanged
         self._due: int | None = None
         self._due_known = False
 
@@ -134,7 +135,7 @@ class InstanceState:
 
     @property
     def master(self) -> str | None:
-        """The user that is the master; None when nobody is inside."""
+        """The user who is the master; None when nobody is inside."""
         return self.roles.master
 
     @property
@@ -147,7 +148,7 @@ class InstanceState:
 
     @property
     def players(self) -> Mapping[str, Player]:
-        """All inside by player id, those in their grace included; longest inside first."""
+        """All players inside by id, including those in their grace period; longest inside first."""
         return self.seats.players
 
     @property
@@ -156,12 +157,12 @@ class InstanceState:
 
     @property
     def queued(self) -> int:
-        """How many wait in line."""
+        """The number of waiting candidates."""
         return self.candidates.waiting
 
     @property
     def taken(self) -> int:
-        """Seats taken: by players, and for admitted candidates."""
+        """Occupied seats: of players, and held for admitted candidates."""
         return len(self.seats) + self.candidates.held
 
     @property
@@ -170,7 +171,7 @@ class InstanceState:
 
     @property
     def bans(self) -> Mapping[str, Ban]:
-        """By user; those that ran out are among them until the next `tick`."""
+        """Bans by user; expired ones stay until the next `tick`."""
         return self.moderation.bans
 
     def player_of(self, session: str) -> Player | None:
@@ -184,33 +185,33 @@ class InstanceState:
         return self.seats.in_grace(session)
 
     def role_of(self, user: str) -> Role:
-        """The role of a user; `normal` for one that is not inside and has no other."""
+        """The role of a user; `normal` for a user who is not inside and has no other role."""
         return self.roles.of(user)
 
     def muted(self, user: str, now: int) -> bool:
         return self.moderation.muted(user, now)
 
     def retained(self) -> Iterable[Retained]:
-        """The keyed values of those inside, for one that joins."""
+        """The retained values of the players inside, for a player who joins."""
         return self.values
 
     def entries(self) -> tuple[Entry, ...]:
-        """All candidates: the admitted, the line in its order, the pending."""
+        """The entries of all candidates: admitted, waiting in order, pending."""
         return self.candidates.entries()
 
     def entry_of(self, user: str) -> Entry | None:
         return self.candidates.entry_of(user)
 
     def oversees(self, who: Visitor) -> bool:
-        """Whether one may see all of the queue: owner, admins, master, moderators."""
+        """Whether a visitor may see the whole queue: owner, admins, master, moderators."""
         return self.roles.of_visitor(who) != "normal"
 
     def overseers(self) -> list[Player]:
-        """The players inside whose users oversee."""
+        """The players inside whose users are overseers."""
         return [one for one in self.players.values() if self.roles.of(one.user) != "normal"]
 
     def may_invite(self, user: str, *, admin: bool = False) -> bool:
-        """Whether a user may invite, and admit those who are pending."""
+        """Whether a user may invite, and admit pending candidates."""
         return access.may_invite(
             self.access,
             user=user,
@@ -222,7 +223,7 @@ class InstanceState:
 
     @property
     def audience(self) -> Audience:
-        """Who may see it, at any moment: it follows what changes."""
+        """The users who may see the instance; changes with the state."""
         return visibility.of_instance(
             self.access,
             owner=self.owner,
@@ -232,34 +233,33 @@ class InstanceState:
 
     @property
     def news_audience(self) -> Audience:
-        """Who hears of it in events unasked."""
+        """The users who find it in lists and get its events."""
         return visibility.instance_news(self.access, owner=self.owner, inside=self.seats.users)
 
     @property
     def oversight(self) -> Audience:
-        """Who sees all of its queue and moderation."""
+        """The users who see its whole queue and moderation."""
         return visibility.instance_oversight(
             owner=self.owner, master=self.master, moderators=self.roles.moderators
         )
 
     def ensure_visible(self, who: Visitor | None) -> None:
-        """What every question needs, before anything else is judged. `who` None: somebody who is
-        not logged in.
+        """Must be called before any other check. `who` None: nobody is logged in.
 
         Raises:
-            InstanceNotFound: one may not see it.
+            InstanceNotFound: the visitor may not see the instance.
         """
         user, admin = (None, False) if who is None else (who.user, who.administers)
         if not self.audience.admits(user, admin=admin):
             raise InstanceNotFound
 
     def ended(self, now: int) -> bool:
-        """Whether it is over: closed, or not permanent and empty for `empty_ms`."""
+        """Whether the instance is over: closed, or not permanent and empty for `empty_ms`."""
         until = self._empty_until()
         return self.closed or (until is not None and until <= now)
 
     def next_deadline(self) -> int | None:
-        """When `tick` must next be called, ms; None: when something else happened."""
+        """When `tick` must be called next, ms; None: not before something else happens."""
         if not self._due_known:
             self._due = self._next_due()
             self._due_known = True
@@ -283,12 +283,15 @@ class InstanceState:
     # The steps of the rules
 
     def reschedule(self) -> None:
-        """Some deadline may be another than it was."""
+        """A deadline may have changed."""
         self._due_known = False
 
     def settle(self, now: int, out: list[Happening]) -> list[Happening]:
-        """What follows from any change: a freed seat is held for the next in line, someone is the
-        master, those concerned know the queue. Ends every call that changes something."""
+        """Applies the consequences of a change and appends their events. Every rule ends with it.
+
+        A free seat is held for the first waiting candidate, a master is elected, and changes of
+        master and queue become events.
+        """
         while self.free > 0 and (one := self.candidates.first_waiting()) is not None:
             self._hold(one, now)
             out.append(CandidateChanged(one.user, self.entry_of(one.user), "admitted"))
@@ -307,8 +310,10 @@ class InstanceState:
         return out
 
     def may_enter(self, user: str, friends: frozenset[str], admin: bool) -> bool:
-        """Whether the access lets a user in; seats and bans are judged apart. Who is inside with
-        one session may be there with another."""
+        """Whether the access lets a user in, regardless of seats and bans.
+
+        A user who is inside with one session may enter with another.
+        """
         return user in self.seats.users or access.may_enter(
             self.access,
             user=user,
@@ -321,7 +326,7 @@ class InstanceState:
         )
 
     def sit(self, who: Visitor, player: Player, now: int) -> None:
-        """Gives a player a seat that is free."""
+        """Gives a free seat to a player."""
         self.seats.sit(player)
         self.roles.entered(who)
         self.roles.elect(self.seats.users)
@@ -331,7 +336,7 @@ class InstanceState:
     def stand(
         self, player: Player, reason: Departure, note: str | None, out: list[Happening]
     ) -> None:
-        """Takes a player's seat, and all that is kept for it."""
+        """Takes a player's seat, and deletes its data."""
         if self.seats.stand(player):
             self.roles.went(player.user)
         self.audible.discard(player.id)
@@ -339,7 +344,7 @@ class InstanceState:
         out.append(Left(player, reason, note))
 
     def place(self, one: Candidate, why: Course, now: int, out: list[Happening]) -> None:
-        """Gives a candidate that may enter a seat, or else the end of the line."""
+        """Gives a candidate who may enter a seat, or else the last place in the queue."""
         if self.free > 0 and not self.candidates.waiting:
             self._hold(one, now)
         else:
@@ -351,7 +356,7 @@ class InstanceState:
         self.candidates.put("admitted", replace(one, held_until=until))
 
     def drop_candidate(self, user: str, why: Course, out: list[Happening]) -> None:
-        """Takes a user's entry out, if it has one."""
+        """Removes a user's entry, if it has one."""
         if self.candidates.remove(user) is not None:
             out.append(CandidateChanged(user, None, why))
 
@@ -362,14 +367,14 @@ class InstanceState:
         note: str | None,
         out: list[Happening],
     ) -> None:
-        """Ends a user's presence, candidacy and invitation."""
+        """Removes a user's players, candidacy and invitation."""
         self.invited.pop(user, None)
         self.drop_candidate(user, reason, out)
         for player in self.seats.of_user(user):
             self.stand(player, reason, note, out)
 
     def end(self, reason: Literal["closed", "empty"]) -> list[Happening]:
-        """Ends the instance, with everyone's presence and candidacy."""
+        """Closes the instance, and removes all players and candidates."""
         out: list[Happening] = []
         for one in tuple(self.candidates.all()):
             self.drop_candidate(one.user, "closed", out)
@@ -381,14 +386,17 @@ class InstanceState:
         return out
 
     def ensure_open(self) -> None:
-        """Raises:
-        InstanceNotFound: it is closed.
+        """Checks that the instance is open.
+
+        Raises:
+            InstanceNotFound: it is closed.
         """
         if self.closed:
             raise InstanceNotFound
 
     def ensure_not_banned(self, who: Visitor, now: int) -> None:
-        """Bans bind neither the owner nor the server's admins.
+        """Checks that the visitor is not banned. Bans don't apply to the owner and the server's
+        admins.
 
         Raises:
             Banned: a ban is in force.
@@ -399,11 +407,13 @@ class InstanceState:
             raise Banned
 
     def ensure_seat_of_user(self, user: str) -> None:
-        """Whether one more session of a user may take a seat. A seat that is held for the user is
-        counted when it is taken, for nobody who has one is inside.
+        """Checks that one more session of a user may occupy a seat.
+
+        A seat held for the user counts once it is occupied, since nobody with a held seat is
+        inside.
 
         Raises:
-            QuotaReached: it has as many seats here as one user may have.
+            QuotaReached: the user has as many seats here as one user may have.
         """
         limit = self.limits.seats_per_user
         if 0 < limit <= self.seats.count_of(user):

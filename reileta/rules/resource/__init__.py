@@ -1,1 +1,1 @@
-"""resource."""
+"""The rules of resources and their JSON."""

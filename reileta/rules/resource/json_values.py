@@ -1,16 +1,16 @@
-"""JSON that clients give us to keep: request bodies, states, documents (S `State`, PROTOCOL §8).
+"""Decodes JSON from clients: request bodies, states, documents.
 
-There is one decoder for all of it, over HTTP and on sockets. It returns what was sent, or refuses
-it and names the field: it never changes a value. What that means:
+There is one decoder for HTTP and sockets. It returns the value as it was sent, or refuses it and
+names the field; it never changes a value:
 
-- A whole number (without fraction and exponent) is exact. Any other is a 64-bit float.
+- An integer (without fraction and exponent) is exact. Any other number is a 64-bit float.
 - A number beyond the range of a 64-bit float, or one that would become 0, is refused. So is one
   with more digits than a float holds, unless they are the nearest float's own (`_loses_digits`).
-- A name that is given twice in one object, and half of a surrogate pair, are refused.
+- A repeated name in one object, and a lone surrogate, are refused.
 - Nesting and the number of values are bounded. Both are counted before anything is decoded, in
-  time that grows with the bytes alone.
+  time that grows only with the number of bytes.
 
-What is kept has one text: the canonical one, with sorted names and no spaces.
+A stored value has one text: the canonical one, with sorted names and no spaces.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reileta.errors import Detail, InvalidInput, MessageInvalid, PayloadTooLarge
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 DEPTH_LIMIT: Final = 64
-"""Arrays and objects within one another, the outermost included."""
+"""Nesting depth of arrays and objects, including the outermost."""
 VALUES_LIMIT: Final = 10_000
 """Values in one body or document: scalars, arrays and objects, at any depth."""
 
@@ -45,21 +45,23 @@ _SPACES: Final = b" \t\r\n"
 
 _TINY: Final = re.compile(rb"[eE]-0*+(?:29[0-9]|[3-9][0-9]{2}|[0-9]{4})")
 _ZEROS: Final = b"0" * 32
-"""Without so many in a row, nothing with an exponent from -289 on is too small for a float."""
+"""Without that many zeros in a row, a number with an exponent from -289 on is not too small for a
+float."""
 _FLOAT_DIGITS: Final = 17
-"""With so many significant digits any float is told from all others; no program writes more but of
-the float's own."""
+"""That many significant digits identify any float; programs only write more if they are the float's
+own."""
 _EXACT_DIGITS: Final = 15
-"""So many significant digits survive in any float."""
+"""That many significant digits survive in any float."""
 _MOST_DIGITS: Final = 767
-"""The most significant digits that a float has, written out."""
+"""The most significant digits of a float, written out in full."""
 _MANY: Final = b"0" * (_EXACT_DIGITS + 1)
 _MORE_DIGITS: Final = re.compile(
     rb"(?<![0-9.])[0.]*+[1-9]"
     rb"(?:[0-9]{17}|(?=[0-9]*\.)[0-9.]{18}|[0-9.]{15,}+[eE]\+?[0-9]|[0-9]{15,}+\.)"
 )
-"""The beginning of any number that `_loses_digits` may be true of: one with more than 17 digits, or
-16 and an exponent that is not negative, or 16 before the point. Few floats of programs have it."""
+"""The start of any number for which `_loses_digits` may be true: one with more than 17 digits,
+or 16 and an exponent that is not negative, or 16 before the point. Programs rarely write such
+floats."""
 _MANY_DIGITS: Final = re.compile(rb"-?[0-9.]{16,}+(?:[eE][-+]?[0-9]++)?")
 _LONG: Final = b"0" * 309
 """As many digits as the largest float has."""
@@ -69,7 +71,7 @@ _TOKEN: Final = re.compile(
     rb'[ \t\r\n]*([{}\[\],:]|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^ \t\r\n{}\[\],:"]++)', re.DOTALL
 )
 _NAMED_TOKENS: Final = 2_000
-"""So far a text is searched for the place of its fault; one further on has no path."""
+"""The number of tokens searched for the place of an error; a later one has no path."""
 _PATH_LENGTH: Final = 256
 
 
@@ -78,8 +80,8 @@ class NotJson(ValueError):
 
 
 class Unkept(ValueError):
-    """The text is JSON that can't be kept: `path` says where (dotted; empty: all of it), `message`
-    why."""
+    """The text is JSON that can't be stored: `path` is the place (dotted; empty: all of it),
+    `message` the reason."""
 
     def __init__(self, path: str, message: str, *, too_large: bool = False) -> None:
         super().__init__(f"{path}: {message}" if path else message)
@@ -88,24 +90,24 @@ class Unkept(ValueError):
         self.too_large = too_large
 
 
-# Looking at a text without decoding it -----------------------------------------------------------
+# Checking a text without decoding it -------------------------------------------------------------
 
 
 def _bones(text: bytes) -> bytes:
-    """The text with a mark in the place of each string."""
+    """The text with a mark in place of each string."""
     if b'\\"' in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"s".join(text.split(b'"')[::2])
 
 
 def values_within(text: bytes) -> int:
-    """How many values there are in JSON: scalars, arrays and objects, at any depth."""
+    """The number of values in JSON: scalars, arrays and objects, at any depth."""
     return _values_in(_bones(text))
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
-    """Whether arrays and objects in JSON lie deeper within one another than that."""
-    # Nearly nothing has so many brackets, and counting them is cheaper than following them.
+    """Whether arrays and objects in JSON are nested deeper than that."""
+    # Hardly any text has that many brackets, and counting them is faster than following them.
     return text.count(b"[") + text.count(b"{") > limit and _lies_deeper(_bones(text), limit)
 
 
@@ -119,16 +121,16 @@ def _lies_deeper(bones: bytes, limit: int) -> bool:
     brackets = bones.translate(_TO_SQUARE, _NO_BRACKETS)
     if brackets.count(b"[") <= limit:
         return False
-    rest = brackets.replace(b"[]", b"")  # the innermost: often all but the outermost few
+    rest = brackets.replace(b"[]", b"")  # the innermost pairs: often all but a few outermost ones
     if rest.count(b"[") < limit:
         return False
     return max(accumulate(array("b", rest.translate(_STEPS))), default=0) >= limit
 
 
 def _ensure_bounded(text: bytes, values_limit: int) -> None:
-    """Raises Unkept for a text with too many values, or nested too deep.
+    """Raises Unkept for a text with too many values, or nested too deeply.
 
-    Of a text that is not JSON it judges as much as a decoder would take.
+    For a text that is not JSON, it checks as much as a decoder would read.
     """
     opened = text.count(b"[") + text.count(b"{")
     many = text.count(b",") + opened >= values_limit
@@ -145,15 +147,15 @@ def _ensure_bounded(text: bytes, values_limit: int) -> None:
 
 
 def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
-    """The value of a JSON text that comes from outside.
+    """The value of a JSON text from outside.
 
     Raises:
-        NotJson: it is not.
-        Unkept: it is, but can't be kept as it is.
+        NotJson: the text is not JSON.
+        Unkept: it is JSON, but can't be stored unchanged.
     """
     _ensure_bounded(text, values_limit)
     try:
-        text.decode()  # msgspec takes what it skips on trust
+        text.decode()  # msgspec does not check strings that it skips
         value: Json = _decoder.decode(text)
     except UnicodeDecodeError:
         raise NotJson from None
@@ -179,13 +181,13 @@ def decode(
     field: str = "body",
     error: type[InvalidInput] = MessageInvalid,
 ) -> Json:
-    """`read`, with errors for a client, at `field` or at the path within it.
+    """Like `read`, with errors for a client, at `field` or a path within it.
 
-    The fields of a `body` are named without it.
+    Paths in a `body` don't have `field` as a prefix.
 
     Raises:
-        PayloadTooLarge: it is longer than `limit_bytes`, as UTF-8, or has too many values.
-        InvalidInput: (`error`) it is not JSON, or can't be kept.
+        PayloadTooLarge: the text is longer than `limit_bytes` in UTF-8, or has too many values.
+        InvalidInput: (`error`) it is not JSON, or can't be stored.
     """
     try:
         text = raw.encode() if isinstance(raw, str) else raw
@@ -205,17 +207,17 @@ def decode(
 
 
 def encode(value: Json) -> str:
-    """The canonical text of a value that `decode` made, or that was made of such."""
+    """The canonical text of a value from `decode`, or made of such values."""
     return _encoder.encode(value).decode()
 
 
 def text_of(value: Json) -> bytes:
-    """The text of such a value, as long as the canonical one; the order of names is any."""
+    """The text of such a value, as long as the canonical one, with names in any order."""
     return _unsorted.encode(value)
 
 
 def load(text: str) -> Any:
-    """The value of a text that `encode` made."""
+    """The value of a text from `encode`."""
     return _decoder.decode(text)
 
 
@@ -227,9 +229,9 @@ def refuse_if_unstorable(
     values_limit: int = VALUES_LIMIT,
     error: type[InvalidInput] = MessageInvalid,
 ) -> Json:
-    """What will be kept of a value that `decode` made or that code has made.
+    """The value as it will be stored, from `decode` or from code.
 
-    Raises what `decode` does; what JSON has no word for, such as NaN, is not JSON.
+    Raises the errors of `decode`; a value that JSON does not have, such as NaN, is not JSON.
     """
     try:
         text = _unsorted.encode(value)
@@ -240,15 +242,15 @@ def refuse_if_unstorable(
     settled = decode(
         text, limit_bytes=limit_bytes, values_limit=values_limit, field=field, error=error
     )
-    # Equal but for tuples and the like: only then is it worth looking at each value.
+    # If they are equal except for tuples and the like, each value is checked.
     if settled != value and _has_other_values(value):
         raise error.field(field, "must be JSON")
     return settled
 
 
 def same(one: Json, other: Json) -> bool:
-    """Whether two values are the same JSON: 1, 1.0 and true are three, which Python takes for
-    one."""
+    """Whether two values are the same JSON: 1, 1.0 and true differ, although Python says they are
+    equal."""
     if one is other:
         return True
     if type(one) is not type(other) or one != other:
@@ -261,7 +263,7 @@ def same(one: Json, other: Json) -> bool:
 
 
 def _has_other_values(value: object) -> bool:
-    """Whether there is a NaN, an infinity, or a name that is not text: what is encoded as
+    """Whether it contains NaN, an infinity, or a name that is not text: these would be encoded as
     something else."""
     waiting = [value]
     while waiting:
@@ -278,7 +280,7 @@ def _has_other_values(value: object) -> bool:
     return False
 
 
-# What a decoder does not say ---------------------------------------------------------------------
+# Checks that a decoder does not make --------------------------------------------------------------
 
 _VANISHES: Final = "must be 0, or large enough not to become 0 as a 64-bit float"
 _LOSSY: Final = "must not have more digits than a 64-bit float holds, unless it is an integer"
@@ -286,8 +288,8 @@ _INFINITE: Final = "must be within the range of a 64-bit float"
 
 
 def _repeats_names(text: bytes, value: Json) -> bool:
-    """Whether a name is given twice in one object: then the value has fewer names than the text,
-    and so its own text has fewer colons."""
+    """Whether an object repeats a name: then the value has fewer names than the text, and so its
+    encoding has fewer colons."""
     if text.count(b":") < 2:
         return False
     again = _unsorted.encode(value)
@@ -297,7 +299,7 @@ def _repeats_names(text: bytes, value: Json) -> bool:
 
 
 def _has_odd_numbers(text: bytes) -> bool:
-    """Whether there may be numbers that the decoder takes, but that can't be kept."""
+    """Whether there may be numbers that the decoder accepts, but that can't be stored."""
     if (b"e-" in text or b"E-" in text) and _TINY.search(text) is not None:
         return True
     digits = text.translate(_TO_ZEROS)
@@ -312,7 +314,7 @@ def _has_odd_numbers(text: bytes) -> bool:
 
 
 def _ensure_numbers(text: bytes) -> None:
-    """Raises Unkept for a number that can't be kept."""
+    """Raises Unkept for a number that can't be stored."""
     faults: list[str] = []
 
     def number(said: str) -> int:
@@ -328,14 +330,14 @@ def _ensure_numbers(text: bytes) -> None:
 
 
 def _loses_digits(number: bytes) -> bool:
-    """Whether a finite number with a fraction or an exponent is not what its float shows.
+    """Whether a finite number with a fraction or an exponent differs from what its float shows.
 
-    With up to 17 significant digits, a fraction is taken for its nearest float: that is what every
-    program means by it (0.1 is no float either). A whole number, and one with more digits, must be
-    what the float is when it is written with as many digits: else something is lost.
+    With up to 17 significant digits, a fraction stands for its nearest float: that is what every
+    program means by it (0.1 is not a float either). An integer, and a number with more digits, must
+    be equal to the float written with as many digits: otherwise something is lost.
     """
     if number.isdigit() or (number[:1] == b"-" and number[1:].isdigit()):
-        return False  # a whole number is exact
+        return False  # an integer is exact
     mantissa, _, exponent = number.lower().lstrip(b"-").partition(b"e")
     whole, _, fraction = mantissa.partition(b".")
     given = (whole + fraction).lstrip(b"0").rstrip(b"0")
@@ -355,10 +357,10 @@ def _is_not_zero(number: str) -> bool:
 
 
 def _name_fault(text: bytes) -> None:
-    """Raises Unkept with the place of the first value that can't be kept, if it finds one."""
+    """Raises Unkept with the place of the first value that can't be stored, if it finds one."""
     path: list[str | int] = []
     names: list[set[str] | None] = []
-    """Of each object around: the names so far; None for an array."""
+    """For each open object: the names so far; None for an array."""
     name_next = False
     end = 0
     for _ in range(_NAMED_TOKENS):

@@ -1,7 +1,7 @@
-"""JSON merge patches (RFC 7396), with which states and documents are changed (PROTOCOL §8).
+"""JSON merge patches (RFC 7396), for states and documents.
 
-Ours, because the libraries there are for it have not been kept, and it is a page of the RFC.
-Nothing given is changed; what stays the same is shared between the value before and after.
+Our own code, because the existing libraries are unmaintained, and it is one page of the RFC. The
+arguments don't change; unchanged parts are shared between the old and the new value.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from reileta.rules.resource.json_values import Json, same, text_of, values_withi
 
 
 def apply(target: Json, patch: Json) -> Json:
-    """The target with the patch: null takes a member out, an object is merged, the rest replaces.
+    """Applies the patch: null removes a member, an object is merged, anything else replaces.
 
-    The result is nested no deeper than the deeper of the two.
+    The result is not nested deeper than the deeper argument.
     """
     if not isinstance(patch, dict):
         return patch
@@ -23,7 +23,8 @@ def apply(target: Json, patch: Json) -> Json:
 
 
 def apply_object(target: dict[str, Json], patch: dict[str, Json]) -> dict[str, Json]:
-    """`apply` for two objects, which make an object. As text it is no longer than both together."""
+    """`apply` for two objects. The result's text is not longer than both arguments' texts
+    together."""
     merged = dict(target)
     for name, value in patch.items():
         if value is None:
@@ -36,12 +37,12 @@ def apply_object(target: dict[str, Json], patch: dict[str, Json]) -> dict[str, J
 
 
 _MEMBER: Final = 2
-"""Bytes of a member beside its name and value: a colon and a comma."""
+"""Bytes of a member besides its name and value: a colon and a comma."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """By how much a value has grown: bytes of its text, and values in it."""
+    """How much a value has grown: bytes of its text, and values in it."""
 
     size: int = 0
     values: int = 0
@@ -50,10 +51,10 @@ class Growth:
 def apply_measured(
     target: dict[str, Json], patch: dict[str, Json]
 ) -> tuple[dict[str, Json], Growth]:
-    """`apply_object`, and by how much the object grows.
+    """Like `apply_object`; also returns how much the object grows.
 
-    Only members that change are looked at, so the work grows with the patch and with what it takes
-    the place of, not with the target.
+    Only changed members are visited, so the work grows with the patch and the values it replaces,
+    not with the target.
     """
     merged = dict(target)
     size = values = 0
@@ -77,7 +78,7 @@ def apply_measured(
         elif there:
             del merged[name]
         size += (_MEMBER + len(text_of(name))) * ((name in merged) - there)
-    # Commas stand between members: one fewer than there are.
+    # Commas separate members: there is one fewer.
     size += (not merged) - (not target)
     return merged, Growth(size, values)
 
@@ -88,10 +89,10 @@ def _weigh(value: Json) -> Growth:
 
 
 def diff(before: dict[str, Json], after: dict[str, Json]) -> dict[str, Json]:
-    """The smallest patch of members that makes `before` into `after`; lists are replaced whole.
+    """The smallest patch that turns `before` into `after`; arrays are replaced as a whole.
 
-    No patch can make a member null: in `after` none may be, but within lists. What patches have
-    made of an empty object, as every state is, has none.
+    A patch can't set a member to null, so `after` must not contain null, except in arrays. States
+    fulfil this, since they start empty and only patches change them.
     """
     patch: dict[str, Json] = {name: None for name in before if name not in after}
     for name, value in after.items():

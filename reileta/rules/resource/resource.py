@@ -1,13 +1,13 @@
-"""The rules of one resource: who has it, who may, and what a write needs (S, PROTOCOL §8).
+"""The rules of one resource: its lease, permissions and writes.
 
-"A Session must acquire a Resource before modifying it": each session has up to one resource, each
-resource is had by up to one session. Having one is a lease with a fencing number that grows with
-each acquisition: whoever was declared gone still has the old number, and can write nothing.
+A session must acquire a resource before it can modify it. A session can hold at most one resource,
+and a resource is held by at most one session. Holding is a lease with a fencing number that
+increases with every acquisition: a write with an outdated number is rejected.
 
-`Resource` is a value. Each rule takes what happens, raises, or returns the resource as it is then;
-`reileta/store/resources.py` carries a rule out within one transaction, with the row of the lease
-locked, so that what holds here holds between servers too. A lease is lost by a rule alone, never by
-time: one whose `until` is past is still good until somebody says `lapse`.
+`Resource` is a value. Each rule raises, or returns the changed resource;
+`reileta/store/resources.py` applies a rule in one transaction, with the row of the lease locked, so
+that the rules also hold between servers. A lease is lost only by a rule, never by time alone: after
+its `until`, it is still valid until someone calls `lapse`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from reileta.rules.resource.types import Content, ResourceType
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who asks: a session, and its user by id."""
+    """A user who uses a resource, with the session."""
 
     session: str
     user: str
@@ -43,7 +43,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class ResourceKey:
-    """How a resource is named in a path: `document/17`."""
+    """The name of a resource in a path: `document/17`."""
 
     type: str
     number: int
@@ -54,37 +54,39 @@ class ResourceKey:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource as it stands: what it holds, and who has it."""
+    """A resource: its record and its lease."""
 
     record: Record
     lease: Lease
     type: ResourceType
 
-    # Who may
+    # Permissions
 
     def may(self, who: Claimant) -> bool:
-        """Whether one may acquire it: its owner, admins, and those whom it is shared with."""
+        """Whether the user may acquire it: its owner, admins, and users it is shared with."""
         users = visibility.of_owned(self.record.owner, self.record.shares)
         return users.admits(who.user, admin=who.admin)
 
     def visible_to(self, who: Claimant) -> bool:
-        """Whether one may see a preview."""
+        """Whether the user may see a preview."""
         return self.may(who) or (self.type.shows(self.record) and not self.type.hides(self.record))
 
     def ensure_visible(self, who: Claimant) -> None:
-        """What every question about it needs, before anything else is judged.
+        """Must be called before any other check.
 
         Raises:
-            ResourceNotFound: one may not see it, and it is hidden from those who may not.
-            PermissionDenied: one may not see it.
+            ResourceNotFound: the user may not see it, and the type hides it.
+            PermissionDenied: the user may not see it.
         """
         if not self.visible_to(who):
             raise ResourceNotFound if self.type.hides(self.record) else PermissionDenied
 
     def ensure_may(self, who: Claimant) -> None:
-        """Raises:
-        ResourceNotFound: it is hidden from those who may not.
-        PermissionDenied: one may not; Autopilots may acquire nothing.
+        """Checks that the session may acquire it.
+
+        Raises:
+            ResourceNotFound: the user may not, and the type hides it.
+            PermissionDenied: the user may not; autopilots may not acquire resources.
         """
         self.ensure_visible(who)
         if not self.may(who):
@@ -100,15 +102,15 @@ class Resource:
     # The lease
 
     def held_by(self, who: Claimant, fence: int) -> bool:
-        """Whether the session has it, by that acquisition."""
+        """Whether the session holds it, by that acquisition."""
         return self.lease.session == who.session and self.lease.fence == fence
 
     def ensure_held(self, who: Claimant, fence: int | None) -> None:
-        """What viewing and writing need.
+        """Checks what viewing and writing need.
 
         Raises:
-            ResourceTaken: another session has it.
-            ResourceNotAcquired: the session has it not, or by another acquisition than that.
+            ResourceTaken: another session holds it.
+            ResourceNotAcquired: the session does not hold it, or by another acquisition.
         """
         if self.lease.session not in (None, who.session):
             raise self._taken()
@@ -116,22 +118,22 @@ class Resource:
             raise ResourceNotAcquired
 
     def ensure_unheld(self, session: str | None) -> None:
-        """What a change needs that comes by another way, such as R's face: that no one else has
-        it.
+        """Checks that no other session holds it, for a change by another API, such as the registry
+        API.
 
         Raises:
-            ResourceTaken: another session has it.
+            ResourceTaken: another session holds it.
         """
         if self.lease.session not in (None, session):
             raise self._taken()
 
     def acquire(self, who: Claimant, has: ResourceKey | None, until: int) -> Resource:
-        """The session gets it; `has` is what it has already.
+        """The session acquires it; `has` is the resource that it holds already.
 
         Raises:
-            ResourceNotFound, PermissionDenied: `ensure_may`.
-            ResourceHeld: the session has a resource, be it this.
-            ResourceTaken: another session has it.
+            ResourceNotFound, PermissionDenied: from `ensure_may`.
+            ResourceHeld: the session holds a resource, possibly this one.
+            ResourceTaken: another session holds it.
         """
         self.ensure_may(who)
         if has is not None:
@@ -143,12 +145,13 @@ class Resource:
         )
 
     def release(self, who: Claimant) -> Resource:
-        """The session gives it back. What nobody has stays so. A session that has it can always
-        give it back, even if its user may no longer acquire it.
+        """The session releases it. If nobody holds it, nothing changes.
+
+        The holder can always release it, even if its user may no longer acquire it.
 
         Raises:
-            ResourceNotFound, PermissionDenied: `ensure_may`.
-            ResourceTaken: another session has it.
+            ResourceNotFound, PermissionDenied: from `ensure_may`.
+            ResourceTaken: another session holds it.
         """
         if self.lease.session != who.session:
             self.ensure_may(who)
@@ -156,13 +159,13 @@ class Resource:
         return self._free()
 
     def keep(self, session: str, until: int) -> Resource:
-        """The session, if it has it, keeps it until then without a WebSocket."""
+        """The session, if it holds the resource, keeps it until then without a WebSocket."""
         if self.lease.session != session:
             return self
         return self._leased(replace(self.lease, until=until))
 
     def lapse(self, now: int) -> Resource:
-        """Whoever has it loses it, if its time without a WebSocket is over."""
+        """The holder loses it if its time without a WebSocket is over."""
         return self._free() if self.lease.until <= now else self
 
     def _free(self) -> Resource:
@@ -175,7 +178,7 @@ class Resource:
         session, user = self.lease.session or "", self.lease.user or ""
         return ResourceTaken(Detail("session", session), Detail("user", user))
 
-    # What it holds
+    # Content
 
     def write(
         self,
@@ -185,13 +188,13 @@ class Resource:
         if_version: int | None,
         now: int,
     ) -> Resource:
-        """The session changes title and data by a merge patch; other members are passed over.
+        """The session changes title and data by a merge patch; other members are ignored.
 
         Raises:
-            ResourceNotFound, PermissionDenied: `ensure_may`.
-            ResourceTaken, ResourceNotAcquired: `ensure_held`.
-            VersionConflict: it is not of `if_version`.
-            InvalidInput, PayloadTooLarge: as the type's `check`.
+            ResourceNotFound, PermissionDenied: from `ensure_may`.
+            ResourceTaken, ResourceNotAcquired: from `ensure_held`.
+            VersionConflict: its version is not `if_version`.
+            InvalidInput, PayloadTooLarge: from the type's `check`.
         """
         self.ensure_may(who)
         self.ensure_held(who, fence)
@@ -215,13 +218,13 @@ class Resource:
         return replace(self, record=record)
 
     def ensure_deletable(self, who: Claimant, fence: int | None, if_version: int | None) -> None:
-        """What deleting needs: the acquisition, and to be the owner or an admin.
+        """Checks a deletion: the session must hold it, and the user be its owner or an admin.
 
         Raises:
-            ResourceNotFound: `ensure_may`.
-            PermissionDenied: `ensure_may`, or it is only shared with the user.
-            ResourceTaken, ResourceNotAcquired: `ensure_held`.
-            VersionConflict: it is not of `if_version`.
+            ResourceNotFound: from `ensure_may`.
+            PermissionDenied: from `ensure_may`, or it is only shared with the user.
+            ResourceTaken, ResourceNotAcquired: from `ensure_held`.
+            VersionConflict: its version is not `if_version`.
         """
         self.ensure_may(who)
         if not self._governs(who):
@@ -234,20 +237,21 @@ class Resource:
             raise VersionConflict.field("version", f"is {self.record.version}")
 
     def share(self, who: Claimant, user: str) -> Resource:
-        """The owner or an admin lets another user use it too.
+        """The owner or an admin lets another user use it.
 
         Raises:
-            ResourceNotFound, PermissionDenied: one is neither.
+            ResourceNotFound, PermissionDenied: the user is neither.
         """
         self._ensure_governs(who)
         return replace(self, record=replace(self.record, shares=self.record.shares | {user}))
 
     def unshare(self, who: Claimant, user: str, *, admin: bool) -> Resource:
-        """The owner or an admin takes that back, or the user itself does. If the user's session
-        has it, it loses it, unless the user is an admin.
+        """The owner, an admin, or the other user itself revokes the share.
+
+        If that user's session holds the resource, it loses it, unless the user is an admin.
 
         Raises:
-            ResourceNotFound, PermissionDenied: one is none of these, or may not see it.
+            ResourceNotFound, PermissionDenied: the caller is none of these, or may not see it.
         """
         self.ensure_visible(who)
         if who.user != user:

@@ -1,16 +1,15 @@
-"""The types of resources (PROTOCOL §8): what each holds, and who may see it.
+"""Resource types: the content of each, and who may see it.
 
-A host adds a type of its own by subclassing `ResourceType` and handing
-`BUILT_IN.extended(MyType())` to `reileta.main.run`. Its rows are then kept like documents, with all
-of leases, fencing, versions and shares:
+A host adds its own type by subclassing `ResourceType` and passing `BUILT_IN.extended(MyType())` to
+`reileta.main.run`. Its rows are stored like documents, with leases, fencing, versions and shares:
 
     class Playlist(ResourceType):
         name = "playlist"
 
         def check(self, content, *, admin, before):
             songs = content.data
-            if not isinstance(songs, list) or not all(isinstance(one, str) for one in songs):
-                raise self.invalid.field("data", "must be a list of strings")
+            if not isinstance(songs, list) or not all(isinstance(song, str) for song in songs):
+                raise self.invalid.field("data", "must be an array of strings")
             return super().check(content, admin=admin, before=before)
 """
 
@@ -31,7 +30,7 @@ from reileta.rules.resource.json_values import Json, refuse_if_unstorable
 from reileta.rules.tags import WORLD_TAGS
 
 DATA_LIMIT_BYTES: Final = 256 * 1024
-"""How large a resource's `data` may be, as canonical JSON."""
+"""Largest `data` of a resource, as canonical JSON."""
 DEFAULT_CAPACITY: Final = 32
 DOCUMENT: Final = "document"
 WORLD: Final = "world"
@@ -41,7 +40,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What of a resource its users write."""
+    """The part of a resource that users write."""
 
     title: str
     data: Json = None
@@ -52,21 +51,22 @@ class _Titled(Input):
 
 
 class ResourceType:
-    """A type; subclasses say what differs from a document."""
+    """A resource type; subclasses override where they differ from a document."""
 
     name: ClassVar[str]
-    """1 to 32 of a-z, 0-9 and _, the first a letter; it stands in paths and in the database."""
+    """1 to 32 of a-z, 0-9 and _, starting with a letter; used in paths and in the database."""
     invalid: ClassVar[type[InvalidInput]] = ResourceInvalid
-    """What bad content raises."""
+    """The error for invalid content."""
     public: ClassVar[bool] = False
-    """Whether all show in lists and previews to those, too, who may not acquire them."""
+    """Whether users who may not acquire a resource see it in lists and previews."""
     limit_bytes: ClassVar[int] = DATA_LIMIT_BYTES
 
     def check(self, content: Content, *, admin: bool, before: Content | None) -> Content:
-        """The content as it is to be kept; `before` is what it was, None for a new resource.
+        """Checks the content and returns it as it will be stored; `before` is None for a new
+        resource.
 
-        Called with whatever a client sends, before it is written. Raises `invalid`, or
-        PayloadTooLarge for data over `limit_bytes`.
+        Called with unchecked input. Raises `invalid`, or PayloadTooLarge for data over
+        `limit_bytes`.
         """
         titled = check(_Titled, {"title": content.title}, self.invalid)
         data = refuse_if_unstorable(
@@ -75,15 +75,15 @@ class ResourceType:
         return Content(titled.title, data)
 
     def shows(self, resource: Resource) -> bool:
-        """Whether this one shows to those who may not acquire it."""
+        """Whether users who may not acquire this resource can see it."""
         return self.public
 
     def hides(self, resource: Resource) -> bool:
-        """Whether those who may not acquire it are told that there is none."""
+        """Whether users who may not acquire this resource get "not found"."""
         return False
 
     def preview(self, resource: Resource) -> dict[str, Json]:
-        """What readers see of it while they don't have it; `owner` comes to that."""
+        """The content for readers who don't hold it; `owner` is added."""
         return {
             "id": resource.number,
             "type": resource.type,
@@ -92,12 +92,12 @@ class ResourceType:
         }
 
     def view(self, resource: Resource) -> dict[str, Json]:
-        """What the session sees that has it."""
+        """The content for the session that holds it."""
         return {**self.preview(resource), "data": resource.data}
 
 
 class Document(ResourceType):
-    """Any JSON under a title."""
+    """Any JSON with a title."""
 
     name = DOCUMENT
 
@@ -111,7 +111,7 @@ class _WorldData(Input):
 class World(ResourceType):
     """A world of the registry by its number; `data` is `{description, capacity, tags}`.
 
-    It is the same world that R's face shows: kept in its own table, under R's rules.
+    It is the same world as in the registry API: in its own table, with the registry's rules.
     """
 
     name = WORLD
@@ -151,7 +151,7 @@ class ResourceTypes(Mapping[str, ResourceType]):
     """The types that a server knows, by name."""
 
     def __init__(self, *types: ResourceType) -> None:
-        """Raises ValueError for a name that can't be one, or stands twice."""
+        """Raises ValueError for an invalid or repeated name."""
         self._types: dict[str, ResourceType] = {}
         for one in types:
             if _NAME.fullmatch(one.name) is None or one.name in self._types:
@@ -159,7 +159,7 @@ class ResourceTypes(Mapping[str, ResourceType]):
             self._types[one.name] = one
 
     def extended(self, *types: ResourceType) -> ResourceTypes:
-        """These, and more. Raises ValueError."""
+        """These types and more. Raises ValueError."""
         return ResourceTypes(*self._types.values(), *types)
 
     def of(self, name: str) -> ResourceType:

@@ -1,1 +1,1 @@
-"""session."""
+"""The rules of a session, its state and its tokens."""

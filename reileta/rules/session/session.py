@@ -1,16 +1,17 @@
-"""The rules of one session: its sockets and tokens, its state, the resource it has (S `Session`).
+"""The rules of one session: sockets, tokens, state, and its resource.
 
-`Session` is pure, as `reileta/rules/instance/instance.py` is: it is told what happens, with the
-time, changes itself, and returns what happened for its caller to carry out. A call that raises has
-changed nothing. Time passes in `tick` alone, which the caller calls when `next_deadline() <= now`.
+`Session` is pure, like `reileta/rules/instance/instance.py`: its methods take an event with the
+time, change the session, and return events for the caller to carry out. A call that raises has
+changed nothing. Expiry takes effect only in `tick`, which the caller calls when `next_deadline() <=
+now`.
 
-**The state** is the database's, and changes as `reileta/rules/session/shared_state.py` says: `save`
-hands over what waits, and only `saved` acknowledges it and tells the other sockets.
+**The state** is stored in the database and changes as in `reileta/rules/session/shared_state.py`:
+`save` returns the pending changes, and only `saved` acknowledges them and notifies other sockets.
 
-**The resource** is the database's, too: `took` and `dropped` say what became of it there. When the
-session has been without a WebSocket for `away_ms`, `AbsenceTimedOut` asks the store to take the
-resource (`resources.lose`); when no token that is known here is good any more, `AllTokensExpired`
-asks it to end the session (`sessions.expire`). Both are questions: another server may know better.
+**The resource** is stored in the database, too: `took` and `dropped` report its changes there. When
+the session has been without a WebSocket for `away_ms`, `AbsenceTimedOut` asks the store to take the
+resource (`resources.lose`); when no known token is valid any more, `AllTokensExpired` asks it to
+end the session (`sessions.expire`). The store decides, since another server may know better.
 """
 
 from __future__ import annotations
@@ -57,17 +58,17 @@ __all__ = [
 ]
 
 Why = Literal["killed", "expired", "ended"]
-"""Why a socket is closed: its token was killed or ran out, or the session is over."""
+"""Why a socket is closed: its token was revoked or expired, or the session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds of a session.
+    """Limits of a session.
 
     Attributes:
         away_ms: how long it keeps its resource without a WebSocket.
-        state_bytes: how large its state may be, as canonical JSON.
-        waiting: patches that may wait for the database; over it they are refused.
+        state_bytes: the largest state, as canonical JSON.
+        waiting: patches that can wait for the database; further ones are refused.
         ack_timeout_ms: how long a client may take to acknowledge an event.
     """
 
@@ -78,23 +79,23 @@ class SessionLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SessionLimits:
-        """The limits that the server's settings name; the others are the defaults."""
+        """The limits of the settings; the others are the defaults."""
         return cls(away_ms=int(settings.away_s * 1000), ack_timeout_ms=settings.ack_timeout_ms)
 
 
-# What happened
+# Events
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceChanged:
-    """The session has got a resource, or another version of it, or none. Concerns all sockets."""
+    """The session's resource is new, changed, or gone. Recipients: all sockets."""
 
     held: Held | None
 
 
 @dataclass(frozen=True, slots=True)
 class SocketClosed:
-    """A socket is to be closed (4000); the session has forgotten it."""
+    """A socket must be closed (4000); the session has removed it."""
 
     socket: str
     token: bytes
@@ -103,19 +104,19 @@ class SocketClosed:
 
 @dataclass(frozen=True, slots=True)
 class AbsenceTimedOut:
-    """The session has had no WebSocket for `away_ms`. Concerns the store: `resources.lose`."""
+    """The session had no WebSocket for `away_ms`. Recipient: the store, `resources.lose`."""
 
     held: Held
 
 
 @dataclass(frozen=True, slots=True)
 class AllTokensExpired:
-    """No token that is known here is good any more. Concerns the store: `sessions.expire`."""
+    """No known token is valid any more. Recipient: the store, `sessions.expire`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The session is over, for good."""
+    """The session has ended for good."""
 
 
 Happening: TypeAlias = (
@@ -136,12 +137,12 @@ class _Socket:
 
 
 class Session:
-    """One session; the module's text says how it is to be used.
+    """One session; the module's docstring explains its use.
 
     Args:
         autopilot: whether its user is one; then its state is always `{}`, and it has no resource.
-        state, version, held: as the database has them.
-        tokens: those that are good, by their stable id, and until when (ms).
+        state, version, held: from the database.
+        tokens: the valid ones, by their stable id, with their expiry (ms).
         now: ms; it has no socket from here on.
     """
 
@@ -166,7 +167,7 @@ class Session:
         self._sockets: dict[str, _Socket] = {}
         self._away_until: int | None = now + limits.away_ms
         self._forsaken_at = now + limits.away_ms
-        """When to ask (again) whether it is forsaken, while no token of it is known to be good."""
+        """When to check (again) whether it should end, while it has no valid known token."""
         self._live = LiveState(
             state, version, limit_bytes=limits.state_bytes, waiting_limit=limits.waiting
         )
@@ -177,7 +178,7 @@ class Session:
 
     @property
     def sockets(self) -> tuple[str, ...]:
-        """Those that are open, in the order in which they came."""
+        """The open sockets, in the order of their connection."""
         return tuple(self._sockets)
 
     @property
@@ -187,28 +188,28 @@ class Session:
 
     @property
     def state(self) -> State:
-        """As the database has it."""
+        """The state in the database."""
         return self._live.state
 
     @property
     def version(self) -> int:
-        """Of the state, as the database has it."""
+        """The version of the state in the database."""
         return self._live.version
 
     @property
     def unsaved(self) -> int:
-        """Changes that are not in the database yet."""
+        """The number of changes that are not in the database yet."""
         return self._live.unsaved
 
     # Tokens and sockets
 
     def admit(self, token: bytes, expires: int) -> None:
-        """A token of it was issued, or refreshed: it is good until then."""
+        """A token was issued or refreshed: it is valid until `expires`."""
         if not self.ended:
             self._tokens[token] = expires
 
     def kill(self, token: bytes, now: int) -> list[Happening]:
-        """A token is good no longer: its sockets are closed. One that is not known is no error."""
+        """A token was revoked: its sockets are closed. An unknown token is not an error."""
         out: list[Happening] = []
         if token in self._tokens:
             self._drop_token(token, "killed", now, out)
@@ -216,13 +217,14 @@ class Session:
         return out
 
     def connect(self, socket: str, token: bytes, now: int, *, exclusive: bool) -> None:
-        """A WebSocket of that token is open. The session is present, and keeps its resource.
+        """A WebSocket with that token was opened. The session is present, and keeps its resource.
 
-        Of S's WebSockets (`exclusive`) there is one per token; of R's, any number beside it.
+        There is one session-API WebSocket (`exclusive`) per token, and any number of registry-API
+        ones.
 
         Raises:
-            SessionNotFound: it has ended.
-            CredentialInvalid: the token is none of its, or good no longer.
+            SessionNotFound: the session has ended.
+            CredentialInvalid: the token is not the session's, or no longer valid.
             AlreadyConnected: the token has such a WebSocket.
         """
         if self.ended:
@@ -237,7 +239,7 @@ class Session:
         self._away_until = None
 
     def disconnect(self, socket: str, now: int) -> None:
-        """A WebSocket is gone. One that is not known is no error."""
+        """A WebSocket was closed. An unknown one is not an error."""
         if self._sockets.pop(socket, None) is not None and not self._sockets:
             self._away_until = now + self.limits.away_ms
 
@@ -250,18 +252,18 @@ class Session:
 
     def _ask_if_forsaken(self, now: int, out: list[Happening]) -> None:
         if not self._tokens and self._forsaken_at <= now:
-            self._forsaken_at = now + self.limits.away_ms  # should the store not answer
+            self._forsaken_at = now + self.limits.away_ms  # in case the store does not answer
             out.append(AllTokensExpired())
 
     # State
 
     def change(self, patch: State, by: str | None, ref: object) -> None:
-        """A socket (None: something else, such as an HTTP request) changes the state.
+        """A socket (None: for example an HTTP request) changes the state.
 
         Raises:
-            SessionNotFound: it has ended.
-            PermissionDenied: it is an autopilot's.
-            PayloadTooLarge: the state would be.
+            SessionNotFound: the session has ended.
+            PermissionDenied: it belongs to an autopilot.
+            PayloadTooLarge: the state would be too large.
             Overloaded: too many changes wait for the database.
         """
         if self.ended:
@@ -271,15 +273,15 @@ class Session:
         self._live.change(StateEvent(patch, by, ref))
 
     def save(self) -> Save | None:
-        """`LiveState.save`: what is to be written now."""
+        """`LiveState.save`: the state to write now."""
         return self._live.save()
 
     def saved(self) -> list[StateChange]:
-        """`LiveState.saved`: what `save` returned is in the database."""
+        """`LiveState.saved`: the result of `save` is in the database."""
         return self._live.saved()
 
     def stale(self, state: State, version: int) -> list[StateChange]:
-        """`LiveState.stale`: it is not, because the database has another version: this."""
+        """`LiveState.stale`: it is not, because the database has this other version."""
         return self._live.stale(state, version)
 
     def abandon(self, error: ReiletaError) -> list[StateChange]:
@@ -289,12 +291,12 @@ class Session:
     # The resource
 
     def ensure_may_acquire(self) -> None:
-        """What can be said before the database is asked, which has the last word.
+        """Checks what is known without the database, which has the last word.
 
         Raises:
-            SessionNotFound: it has ended.
-            PermissionDenied: it is an autopilot's.
-            ResourceHeld: it has a resource.
+            SessionNotFound: the session has ended.
+            PermissionDenied: it belongs to an autopilot.
+            ResourceHeld: it holds a resource.
         """
         if self.ended:
             raise SessionNotFound
@@ -307,10 +309,10 @@ class Session:
             raise ResourceHeld.field("resource", f"{held.type}/{held.number}")
 
     def took(self, held: Held, now: int) -> list[Happening]:
-        """The database says that it has this, or that what it has was changed.
+        """The database reports that the session holds this resource, or that the resource has
+        changed.
 
-        What is said of the same resource by an earlier acquisition, or in an earlier version, is
-        old news.
+        A report of an earlier acquisition or an earlier version is ignored.
         """
         mine = self.held
         if self.ended or (
@@ -325,9 +327,9 @@ class Session:
         return [ResourceChanged(held)]
 
     def dropped(self, number: int, fence: int) -> list[Happening]:
-        """It has that resource no more: it was released, lost, deleted, or is no longer shared.
+        """The session no longer holds that resource: it was released, lost, deleted, or unshared.
 
-        What is said of another acquisition than its present one is old news.
+        A report of another acquisition than the current one is ignored.
         """
         held = self.held
         if held is None or (held.resource.number, held.fence) != (number, fence):
@@ -336,16 +338,16 @@ class Session:
         return [ResourceChanged(None)]
 
     def kept_until(self, until: int) -> None:
-        """The database would not take its resource: another server's sockets keep it until then."""
+        """The database kept the lease: another server's sockets have extended it until then."""
         if self._away_until is not None:
             self._away_until = until
         if self.held is not None:
             self.held = replace(self.held, until=until)
 
-    # Time, and the end
+    # Time and end
 
     def next_deadline(self) -> int | None:
-        """When `tick` must next be called, ms; None: when something else happened."""
+        """When `tick` must be called next, ms; None: not before something else happens."""
         if self.ended:
             return None
         dues = list(self._tokens.values()) or [self._forsaken_at]
@@ -354,8 +356,8 @@ class Session:
         return min(dues, default=None)
 
     def tick(self, now: int) -> list[Happening]:
-        """Does everything whose time has come: tokens that ran out, and the resource of one that
-        has been away for too long."""
+        """Handles everything that has expired: tokens, and the lease of a session that has been
+        away."""
         out: list[Happening] = []
         if self.ended:
             return out
@@ -364,12 +366,13 @@ class Session:
         self._ask_if_forsaken(now, out)
         away = self._away_until
         if self.held is not None and away is not None and away <= now:
-            self._away_until = now + self.limits.away_ms  # should the store not answer
+            self._away_until = now + self.limits.away_ms  # in case the store does not answer
             out.append(AbsenceTimedOut(self.held))
         return out
 
     def end(self) -> list[Happening]:
-        """It has ended in the database: its sockets are closed, its state and resource are gone."""
+        """The session has ended in the database: its sockets close, its state and resource are
+        gone."""
         if self.ended:
             return []
         self.ended = True

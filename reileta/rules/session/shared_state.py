@@ -1,16 +1,16 @@
-"""A session's state between its sockets and the database (S `State`, PROTOCOL §8).
+"""A session's state, shared by its sockets and stored in the database.
 
-The state is the database's. A patch is taken in (`change`), and waits; `save` hands over all
-that wait, to be written in one statement, and no other until it is known what became of that. Only
-`saved` makes them the state, acknowledges them, and tells the other sockets. Then nothing was told
-that a crash could take back, and every socket has the same versions in the same order:
+A patch first waits (`change`). `save` returns all waiting patches, to be written in one statement,
+and nothing more until the result is known. Only `saved` makes them the state, acknowledges them,
+and notifies the other sockets. So no socket is told something that a crash could undo, and every
+socket sees the same versions in the same order:
 
-    change, change → save → (states.apply) → saved     StateChanged for each: acknowledge, and tell
-                                           → stale     someone else has written: theirs is told, and
-                                                       what waits is put on top of it, to be saved
-                                           → abandon   it can't be known: PatchRefused for each
+    change, change → save → (states.apply) → saved     StateChanged for each: acknowledge, notify
+                                           → stale     another writer was first: its state is
+                                                       sent, and waiting patches apply on top
+                                           → abandon   the result is unknown: PatchRefused for each
 
-A patch that was abandoned may have been written all the same; the next `save` is stale then.
+An abandoned patch may have been written; then the next `save` is stale.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VALUES_LIMIT: Final = 4_000
 
 @dataclass(frozen=True, slots=True)
 class StateEvent:
-    """A patch that a socket sent; `ref` is whatever its caller knows it by (an event's id)."""
+    """A patch from a socket; `ref` is the caller's reference to it (an event's id)."""
 
     patch: State
     by: str | None
@@ -39,7 +39,7 @@ class StateEvent:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """What one drain writes: the state with all its changes, on top of the version `base`."""
+    """The write of one drain: the state with all its changes, on top of the version `base`."""
 
     base: int
     version: int
@@ -51,8 +51,9 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """A change is in the database. Concerns all sockets: `change.by` has its Ack, the others the
-    patch. Without `change`, someone else's changes were found there, which all are told."""
+    """A change is in the database. Recipients: all sockets; `change.by` gets its acknowledgement,
+    the others the patch. Without `change`, another writer's changes were found there, for all
+    sockets."""
 
     version: int
     patch: State
@@ -61,7 +62,7 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class PatchRefused:
-    """A change that waited is not made after all. Concerns the socket that sent it."""
+    """A waiting change was dropped. Recipient: the socket that sent it."""
 
     change: StateEvent
     error: ReiletaError
@@ -72,30 +73,30 @@ StateChange: TypeAlias = StateChanged | PatchRefused
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is not in the database yet: what is under way there, and what came since."""
+    """Changes that are not in the database yet: those being written, and those after them."""
 
     saving: Save | None = None
     changes: list[StateEvent] = field(default_factory=list)
     state: State = field(default_factory=dict)
-    """The state with all of these."""
+    """The state with all of these applied."""
     size: int = 2
     """Bytes of its text."""
     values: int = 1
-    """How many there are in it, itself included."""
+    """The number of values in it, including itself."""
 
 
 class LiveState:
-    """One session's state; the module's text says how it is to be used.
+    """One session's state; the module's docstring explains its use.
 
     Args:
-        state, version: as the database has them.
-        limit_bytes: how large the state may be, as canonical JSON.
-        waiting_limit: changes that may wait for the database; over it they are refused.
+        state, version: from the database.
+        limit_bytes: the largest state, as canonical JSON.
+        waiting_limit: changes that can wait for the database; further ones are refused.
     """
 
     def __init__(self, state: State, version: int, *, limit_bytes: int, waiting_limit: int) -> None:
         self.state = state
-        """As the database has it."""
+        """The state in the database."""
         self.version = version
         self._limit_bytes: Final = limit_bytes
         self._waiting_limit: Final = waiting_limit
@@ -104,15 +105,15 @@ class LiveState:
 
     @property
     def unsaved(self) -> int:
-        """Changes that are not in the database yet."""
+        """The number of changes that are not in the database yet."""
         saving = self._waiting.saving
         return len(self._waiting.changes) + (0 if saving is None else len(saving.changes))
 
     def change(self, change: StateEvent) -> None:
-        """A change comes in, and waits.
+        """Adds a change to the waiting ones.
 
         Raises:
-            PayloadTooLarge: the state would be.
+            PayloadTooLarge: the state would be too large.
             Overloaded: too many changes wait for the database.
         """
         if self.unsaved >= self._waiting_limit:
@@ -120,7 +121,7 @@ class LiveState:
         self._put(change)
 
     def save(self) -> Save | None:
-        """What is to be written now; None while something is, and if nothing waits."""
+        """The state to write now; None while a write is in progress, or if nothing waits."""
         waiting = self._waiting
         if waiting.saving is not None or not waiting.changes:
             return None
@@ -132,7 +133,7 @@ class LiveState:
         return waiting.saving
 
     def saved(self) -> list[StateChange]:
-        """What `save` returned is in the database."""
+        """The result of `save` is in the database."""
         saving, self._waiting.saving = self._waiting.saving, None
         assert saving is not None, "nothing was being saved"
         self.state, self.version = saving.state, saving.version
@@ -142,9 +143,9 @@ class LiveState:
         ]
 
     def stale(self, state: State, version: int) -> list[StateChange]:
-        """What `save` returned is not written, because the database has another version: this.
+        """The result of `save` was not written, because the database has this other version.
 
-        All that waits is put on top of it, in its order, and is to be saved again.
+        All waiting changes are applied on top of it, in order, and must be saved again.
         """
         out: list[StateChange] = []
         if version != self.version:
@@ -160,7 +161,8 @@ class LiveState:
         return out
 
     def abandon(self, error: ReiletaError) -> list[StateChange]:
-        """The database can't be reached: nothing waits any more, and nothing is acknowledged."""
+        """The database can't be reached: all waiting changes are dropped without
+        acknowledgement."""
         out: list[StateChange] = [PatchRefused(one, error) for one in self._take()]
         self._rebase()
         return out
@@ -174,7 +176,7 @@ class LiveState:
         self._waiting = _Waiting(state=self.state, size=len(text), values=values_within(text))
 
     def _put(self, change: StateEvent) -> None:
-        """Raises PayloadTooLarge, and has changed nothing then."""
+        """Applies a change. Raises PayloadTooLarge, and then changes nothing."""
         waiting, limit = self._waiting, self._limit_bytes
         state, growth = apply_measured(waiting.state, change.patch)
         size, values = waiting.size + growth.size, waiting.values + growth.values
@@ -186,6 +188,6 @@ class LiveState:
         waiting.changes.append(change)
 
     def clear(self, error: ReiletaError) -> list[StateChange]:
-        """The session is over: the state is empty, and nothing waits any more."""
+        """The session has ended: the state is empty, and waiting changes are dropped."""
         self.state = {}
         return self.abandon(error)

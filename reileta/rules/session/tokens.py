@@ -1,16 +1,16 @@
-"""The life of a Token: two keys, of which refreshing makes new ones (S `Token`, PROTOCOL §4).
+"""The life of a token: a chain of key pairs, extended by each refresh.
 
-A token is a chain of pairs, an access and a refresh key each, of which the newest is the current
-one. Refreshing makes a new pair, whose lifetimes begin anew (sliding). Whoever refreshed may never
-get the answer, so the pair before lives on until the new one is first used, and can refresh again:
-then the pair that nobody has used gives way to another.
+A pair is an access key and a refresh key; the newest pair is the current one. A refresh makes a new
+pair, whose lifetimes start now (sliding expiry). The answer with the new pair can get lost, so the
+previous pair stays valid until the new one is first used, and can refresh again: then the unused
+pair is replaced by another.
 
-So a refresh key is *spent* once a newer pair was used, or once it gave way. Nobody who plays fair
-has a spent key and uses it: it was stolen, or its successor was. That kills the token, and with it
-whatever either of the two has (the theft signal). A spent key is remembered until it would have
-expired; after that it is refused as any other.
+A refresh key is *spent* once a newer pair was used, or once its pair was replaced. An honest client
+never uses a spent key: either it or its successor was stolen. So this revokes the token, and with
+it the keys of both parties. A spent key is remembered until it would have expired; after that, it
+is refused like any unknown key.
 
-Everything here is a value; times are ms. `reileta/store/tokens.py` keeps them.
+Everything here is a value; times are ms. `reileta/store/tokens.py` stores them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An access and a refresh key, as the SHA-256 of each, and until when each is good."""
+    """An access and a refresh key, each as its SHA-256 with its expiry."""
 
     access_hash: bytes
     refresh_hash: bytes | None
@@ -30,13 +30,13 @@ class Pair:
 
     @property
     def expires(self) -> int:
-        """When neither is good any more."""
+        """When both keys have expired."""
         return max(self.access_expires, self.refresh_expires)
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long keys live from the moment when they are made."""
+    """Lifetimes of new keys."""
 
     access_ms: int
     refresh_ms: int
@@ -48,7 +48,7 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """A refresh key that kills the token when it is used, and until when it is remembered."""
+    """A refresh key whose use revokes the token, and until when it is remembered."""
 
     refresh_hash: bytes
     expires: int
@@ -63,9 +63,9 @@ class Chain:
 
     Attributes:
         current: the newest pair.
-        previous: the pair before, while nobody has used the newest.
-        spent: refresh keys that were used up; at least those that are asked about.
-        killed_at: since when no key of it is good.
+        previous: the pair before it, until the newest is first used.
+        spent: used refresh keys; at least those that matter for the call.
+        killed_at: when it was revoked.
     """
 
     current: Pair
@@ -74,36 +74,36 @@ class Chain:
     killed_at: int | None = None
 
     def alive(self, now: int) -> bool:
-        """Whether any key of it is good: what is not alive counts for no limit."""
+        """Whether any key is valid; a token without one counts for no limit."""
         pairs = (self.current,) if self.previous is None else (self.current, self.previous)
         return self.killed_at is None and any(pair.expires > now for pair in pairs)
 
     def accepts(self, access_hash: bytes, now: int) -> bool:
-        """Whether an access key is good."""
+        """Whether an access key is valid."""
         pair = self.pair_of(access_hash)
         return self.killed_at is None and pair is not None and pair.access_expires > now
 
     def pair_of(self, access_hash: bytes) -> Pair | None:
-        """The pair that an access key is of, good or not, if it has not been replaced."""
+        """The pair of an access key, valid or not, if it has not been replaced."""
         for pair in (self.current, self.previous):
             if pair is not None and pair.access_hash == access_hash:
                 return pair
         return None
 
     def used(self) -> Chain:
-        """Its current pair was used: the one before dies."""
+        """The current pair was used: the previous one becomes invalid."""
         if self.previous is None or self.killed_at is not None:
             return self
         return replace(self, previous=None, spent=self._spent_with(self.previous))
 
     def killed(self, now: int) -> Chain:
-        """Ended, for good; the first time counts."""
+        """The token is revoked for good; the first time counts."""
         return self if self.killed_at is not None else replace(self, killed_at=now)
 
     def refreshed(self, refresh_hash: bytes, new: Pair, now: int) -> Chain | Refusal:
-        """What becomes of it when someone comes with a refresh key and is to get the pair `new`.
+        """The result of a refresh with that key, for which `new` is the new pair.
 
-        A result that is `killed_at` now is a theft signal. A refusal changes nothing.
+        A result with `killed_at` equal to now means theft. A refusal changes nothing.
         """
         if self.killed_at is not None:
             return "killed"

@@ -283,7 +283,9 @@ class Cluster:
         folder.chmod(0o700)
 
     def _open_ways(self) -> None:
-        opened = open_way_to(self.folder) + open_way_to(self._programs / "postgres")
+        assert self._account is not None
+        opened = open_way_to(self.folder, self._account)
+        opened += open_way_to(self._programs / "postgres", self._account)
         if not (self._programs / "postgres").stat().st_mode & stat.S_IXOTH:
             open_tree(self._programs.parent)
         if opened:

@@ -1,8 +1,9 @@
-"""The system account that runs PostgreSQL, which refuses to run as root.
+"""The system account that the embedded PostgreSQL runs as.
 
-If the server runs as root, PostgreSQL runs as an unprivileged account, which must be able to reach
-the data folder and PostgreSQL's own files. So folders on the way get the permission to pass through
-(`o+x`), but not to list them; the permissions of their contents don't change.
+PostgreSQL refuses to run as root. If Reileta runs as root, PostgreSQL runs as an unprivileged
+account, which must be able to reach its data folder and its own programs. A folder above these that
+the account can't pass gets `o+x` (`u+x` or `g+x` if it belongs to the account): others can pass
+through it, but can't list it. No other folder is changed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+from reileta.observability import log_events
 from reileta.startup import StartupError
 
 ACCOUNTS: Final = ("postgres", "embedded_postgres")
-"""Accounts to use, in this order; the last one is created if none exists.
+"""Accounts to use, in this order. If none exists, the last one is created.
 
-Not `nobody`: other programs that run as nobody could reach the database.
+Not `nobody`, because every other program that runs as nobody could reach the database.
 """
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,19 @@ class Account:
         """Makes the account the owner of the path."""
         os.chown(path, self.uid, self.gid)
 
+    def pass_bit(self, folder: Path) -> int:
+        """The bit of the folder's mode that decides whether the account can pass through it."""
+        entry = folder.stat()
+        if entry.st_uid == self.uid:
+            return stat.S_IXUSR
+        return stat.S_IXGRP if entry.st_gid == self.gid else stat.S_IXOTH
+
 
 def account_for(cluster: Path) -> Account | None:
-    """The account to run PostgreSQL as, or None for the account of this process.
+    """The account to run PostgreSQL as; None for the account of this process.
 
-    An existing cluster's owner is used. Raises StartupError if root finds no account.
+    The owner of an existing cluster runs it again. Raises StartupError if there is no account that
+    root could use.
     """
     if os.geteuid() != 0:
         return None
@@ -55,20 +69,22 @@ def account_for(cluster: Path) -> Account | None:
     return _make(ACCOUNTS[-1])
 
 
-def open_way_to(path: Path) -> list[Path]:
-    """Lets other accounts pass through the folders above the path; returns the folders it
-    changed."""
+def open_way_to(path: Path, account: Account) -> list[Path]:
+    """Lets the account pass through the folders above the path.
+
+    Changes only the folders that it can't pass, by one bit of their modes, and returns these.
+    """
     opened = []
     for folder in path.parents:
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
+        bit, mode = account.pass_bit(folder), stat.S_IMODE(folder.stat().st_mode)
+        if not mode & bit:
+            folder.chmod(mode | bit)
             opened.append(folder)
     return opened
 
 
 def open_tree(root: Path) -> None:
-    """Lets other accounts read all files below: PostgreSQL's programs, libraries and tables."""
+    """Lets other accounts read a folder and its contents: PostgreSQL's programs and libraries."""
     for folder, _, files in os.walk(root):
         _allow(Path(folder), stat.S_IROTH | stat.S_IXOTH)
         for name in files:
@@ -98,9 +114,11 @@ def _make(name: str) -> Account:
             capture_output=True,
         )
     try:
-        return _account(name)
+        account = _account(name)
     except KeyError:
         raise StartupError(
-            "PostgreSQL does not run as root, and creating an account for it failed: start Reileta "
-            "as another user, or use --database"
+            "PostgreSQL can't run as root, and no account for it could be created: start Reileta "
+            "as another user, or set --database"
         ) from None
+    _log.warning(log_events.DATABASE_ACCOUNT_CREATED, account=name)
+    return account

@@ -1,8 +1,8 @@
--- The foundation: who there is, what there is, and who may not enter.
+-- Users, sessions, tokens, worlds, instances and bans.
 -- Times are milliseconds since 1970 UTC. A reference to a user is text without a foreign key where
--- it may name a user of another server (owner, user_ref, by_ref).
+-- it can be a user of another server (owner, user_ref, by_ref).
 
--- S's integer ids: stable numbers, unique over users, worlds and every resource to come.
+-- Integer ids of the session API: stable, and unique over users, worlds and all resources.
 CREATE SEQUENCE numbers AS bigint;
 
 CREATE TABLE server (
@@ -17,7 +17,7 @@ CREATE TABLE server (
 CREATE TABLE users (
     id            text PRIMARY KEY,
     number        bigint NOT NULL UNIQUE DEFAULT nextval('numbers'),
-    -- The two accounts of the server itself; a name can change, so they are known by this.
+    -- Marks the server's own two accounts, since their names can change.
     system        text UNIQUE CHECK (system IN ('server', 'admin')),
     username      text NOT NULL,
     displayname   text NOT NULL,
@@ -50,7 +50,7 @@ CREATE INDEX sessions_by_user ON sessions (user_id);
 CREATE TABLE tokens (
     access_hash     bytea PRIMARY KEY,
     refresh_hash    bytea UNIQUE,
-    -- In which order they were issued: milliseconds alone can be equal.
+    -- The order in which they were issued: two can have equal milliseconds.
     issued          bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     session_id      text NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     user_id         text NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -85,7 +85,7 @@ CREATE TABLE instances (
     title       text,
     description text,
     world       text NOT NULL,
-    -- The world without the version that was asked for: `w_…:1.2@server` is of `w_…@server`.
+    -- The world without its version: `w_…@server` for `w_…:1.2@server`.
     world_base  text NOT NULL GENERATED ALWAYS AS (
         regexp_replace(world, '^([^:@]*):[^@]*', '\1')
     ) STORED,

@@ -1,8 +1,8 @@
--- The registry: who follows whom, services, what worlds are made of, pictures, and their files.
+-- Follows, services, assets of worlds, pictures, and their files.
 -- Times are milliseconds since 1970 UTC. A reference to a user is the bare id of a user of this
 -- server, or the UserIDAt of another server's.
 
--- Where the server's icon is: an https URL.
+-- The https URL of the server's icon.
 ALTER TABLE server ADD COLUMN icon text;
 
 -- Both sides are references, so that a friend can be of another server. Two rows, one each way,
@@ -32,10 +32,9 @@ CREATE TABLE services (
 );
 CREATE INDEX services_by_owner ON services (owner);
 
--- Files, by the SHA-256 of their content, in hex. A row is what may be referenced, and its lock is
--- what whoever references a file and whoever removes one must hold (store/blobs.py). What no row
--- references is collected once it was touched long enough ago; the foreign keys below hold that
--- nothing else is.
+-- Files, by the SHA-256 of their content, in hex. A transaction that references a file or deletes
+-- one must hold the lock of its row (store/blobs.py). A file that no row references is deleted some
+-- time after it was last touched; the foreign keys below prevent the deletion of other files.
 CREATE TABLE blobs (
     hash       text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
     size       bigint NOT NULL CHECK (size >= 0),
@@ -50,7 +49,7 @@ CREATE TABLE assets (
     version    text NOT NULL,
     engine     text NOT NULL,
     platform   text NOT NULL,
-    -- Empty, or somewhere else, or here.
+    -- Empty, at another place (url), or stored here (hash, size).
     url        text,
     hash       text REFERENCES blobs (hash),
     size       bigint,
@@ -76,7 +75,7 @@ CREATE UNIQUE INDEX images_of_user ON images (user_id, kind) WHERE user_id IS NO
 CREATE UNIQUE INDEX images_of_world ON images (world_id, kind) WHERE world_id IS NOT NULL;
 CREATE INDEX images_by_hash ON images (hash);
 
--- Lists narrow by tag: an array index finds the rare ones.
+-- Lists filter by tag: an array index finds rare tags.
 CREATE INDEX users_tags ON users USING gin (tags);
 CREATE INDEX worlds_tags ON worlds USING gin (tags);
 CREATE INDEX instances_tags ON instances USING gin (tags);

@@ -1,4 +1,4 @@
--- Hosting: who moderates an instance, and who did what to whom.
+-- Moderators of instances, and the moderation log.
 
 CREATE TABLE moderators (
     instance_id text NOT NULL
@@ -10,8 +10,8 @@ CREATE TABLE moderators (
     PRIMARY KEY (instance_id, user_ref)
 );
 
--- What was done outlives the instance in which it was done: hence no foreign key, and the owner
--- beside it, who may still read it.
+-- An entry outlives its instance: so there is no foreign key, and the entry names the owner, who may
+-- still read it.
 CREATE TABLE moderations (
     number      bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     instance_id text NOT NULL,

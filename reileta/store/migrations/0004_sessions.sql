@@ -1,15 +1,14 @@
--- The session API: states, the chains of keys of tokens, resources, and who has them.
+-- The session API: states, key chains of tokens, resources, and leases.
 -- Times are milliseconds since 1970 UTC.
 
--- What clients give is kept letter for letter, which jsonb does not: it refuses \u0000, and writes
--- 1e300 out.
+-- Text, since jsonb would change what clients send: it refuses \u0000, and writes 1e300 out in full.
 ALTER TABLE sessions ALTER COLUMN state DROP DEFAULT;
 ALTER TABLE sessions ALTER COLUMN state TYPE json USING state::json;
 ALTER TABLE sessions ALTER COLUMN state SET DEFAULT '{}';
 CREATE INDEX sessions_alive ON sessions (created_at) WHERE ended_at IS NULL;
 
--- However a session ends, its state is gone, and no writer of before is up to date; see below for
--- its resource.
+-- However a session ends, its state is deleted and its version changes, so that earlier writers
+-- fail; see below for its resource.
 CREATE FUNCTION clear_state() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.state := '{}';
@@ -21,8 +20,8 @@ CREATE TRIGGER sessions_ending BEFORE UPDATE OF ended_at ON sessions
     FOR EACH ROW WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL)
     EXECUTE FUNCTION clear_state();
 
--- A token is known by the hash of its first access key (null: it still has that), has the keys of
--- its own columns, and those before until these are first used.
+-- A token is identified by the hash of its first access key (null: still the current one). Its keys
+-- are those of its own columns, and the ones before them until these are first used.
 ALTER TABLE tokens
     ADD COLUMN first_hash            bytea UNIQUE,
     ADD COLUMN prior_access_hash     bytea UNIQUE,
@@ -34,7 +33,7 @@ ALTER TABLE tokens
         num_nulls(prior_access_hash, prior_access_expires, prior_refresh_expires) IN (0, 3)
     );
 
--- Refresh keys that were used up: using one again kills its token.
+-- Spent refresh keys: using one again revokes its token.
 CREATE TABLE spent_refreshes (
     refresh_hash bytea PRIMARY KEY,
     token        bigint NOT NULL REFERENCES tokens (issued) ON DELETE CASCADE,
@@ -42,8 +41,8 @@ CREATE TABLE spent_refreshes (
 );
 CREATE INDEX spent_refreshes_by_token ON spent_refreshes (token);
 
--- Resources of all types but worlds, which have their own table. They are private to their owner,
--- and go with it.
+-- Resources of all types except worlds, which have their own table. They are private to their owner,
+-- and are deleted with it.
 CREATE TABLE resources (
     number     bigint PRIMARY KEY DEFAULT nextval('numbers'),
     type       text NOT NULL CHECK (type <> 'world'),
@@ -58,7 +57,7 @@ CREATE TABLE resources (
 CREATE INDEX resources_by_owner ON resources (owner);
 CREATE INDEX resources_by_type ON resources (type, number);
 
--- A world's version grows whoever changes it, through either face.
+-- A world's version grows with each change, through the registry API or the session API.
 ALTER TABLE worlds ADD COLUMN version bigint NOT NULL DEFAULT 1;
 CREATE FUNCTION count_version() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -69,9 +68,9 @@ $$;
 CREATE TRIGGER worlds_version BEFORE UPDATE ON worlds
     FOR EACH ROW EXECUTE FUNCTION count_version();
 
--- Who has what: a resource (or world) is had by one session, for it has one row; a session has one
--- resource, for it stands in one row. The row is made when it is first needed, and stays for its
--- fence, which only grows. It is the lock of whoever changes the resource.
+-- Leases: a resource (or world) has one row, so at most one session holds it; a session is in at
+-- most one row, so it holds at most one resource. The row is created when it is first needed and
+-- stays, since its fence must only grow. A transaction that changes the resource locks it.
 CREATE TABLE leases (
     number     bigint PRIMARY KEY,
     type       text NOT NULL,
@@ -98,7 +97,7 @@ CREATE TABLE shares (
 );
 CREATE INDEX shares_by_user ON shares (user_id);
 
--- However a resource goes, what hung on its number goes too. Numbers are never given out again.
+-- However a resource is deleted, the rows with its number are deleted. Numbers are never reused.
 CREATE FUNCTION forget_number() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM leases WHERE number = OLD.number;

@@ -1,6 +1,6 @@
--- Accounts: quotas, the networks a user is known at, and what changed for other processes.
+-- Quotas, known networks of users, and the change feed.
 
--- What a document weighs, so that a user's documents can be summed up without reading them.
+-- The size of a document, so that a user's documents can be summed up without reading them.
 ALTER TABLE resources ADD COLUMN bytes bigint NOT NULL DEFAULT 0;
 UPDATE resources SET bytes = octet_length(title) + octet_length(data::text);
 CREATE FUNCTION weigh_resource() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -14,10 +14,10 @@ CREATE TRIGGER resources_bytes BEFORE INSERT OR UPDATE OF title, data ON resourc
 DROP INDEX resources_by_owner;
 CREATE INDEX resources_by_owner ON resources (owner) INCLUDE (bytes);
 
--- In which order sessions were opened: milliseconds alone can be equal.
+-- The order in which sessions were opened: two can have equal milliseconds.
 ALTER TABLE sessions ADD COLUMN issued bigint NOT NULL GENERATED ALWAYS AS IDENTITY;
 
--- The log of moderation keeps the newest entries of each owner.
+-- The moderation log keeps the newest entries of each owner.
 CREATE INDEX moderations_by_owner ON moderations (owner, number);
 
 -- The networks from which a user has logged in, as SHA-256: guesses from elsewhere can't lock the
@@ -30,8 +30,8 @@ CREATE TABLE known_networks (
     PRIMARY KEY (user_id, network)
 );
 
--- The change feed: servers poll it for what other processes changed (store/changes.py). A row's
--- origin is the connection's application_name, which each process chooses for itself.
+-- The change feed: servers poll it for changes by other processes (store/change_feed.py). A row's
+-- origin is the connection's application_name, which is different for each process.
 CREATE TABLE changes (
     number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     kind   text NOT NULL CHECK (kind IN ('user', 'session', 'token', 'instance')),
@@ -59,7 +59,7 @@ END
 $$;
 CREATE TRIGGER users_changed AFTER UPDATE ON users
     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION note_change('user');
--- Nothing names a user that is gone; its sessions, which go with it, are told of.
+-- A deleted user has no row of its own; its sessions, which are deleted with it, have one each.
 CREATE FUNCTION forget_changes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM changes WHERE id = OLD.id;

@@ -240,7 +240,7 @@ def test_an_end_state_of_other_rules_is_noticed() -> None:
 
 def test_a_recording_without_a_beginning_is_refused() -> None:
     for data in (MAGIC, MAGIC + encode(Called("tick", (1,), {}, (), None))):
-        with pytest.raises(NotARecording, match="no beginning"):
+        with pytest.raises(NotARecording, match="first record is missing"):
             Replay(io.BytesIO(data))
 
 

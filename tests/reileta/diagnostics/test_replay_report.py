@@ -57,7 +57,7 @@ def test_each_step_says_what_came_and_what_it_did() -> None:
     spoken = lines.index("#4 +0.020 s SendData, message 44, socket 1")
     assert 'data=<7 bytes "{\\"x\\":1}">' in lines[spoken + 1]
     assert lines[spoken + 2] == "        goes to everyone else"
-    assert lines[spoken + 4] == "        is dropped: what is kept is newer"
+    assert lines[spoken + 4] == "        is dropped: the retained value is newer"
     assert lines[spoken + 6] == '        goes to ["p_2"]'
     assert lines[lines.index("#5 +0.021 s Watch, message 45") + 1] == ("    calls no rule")
 
@@ -68,7 +68,7 @@ def test_without_steps_only_the_end_is_told() -> None:
         BEGIN,
         "",
         "5 messages, 7 calls of rules, 1 of them refused",
-        "+1.000 s: the instance stopped in order",
+        "+1.000 s: the instance stopped normally",
         "the replay matches the recording",
         "",
     ]
@@ -102,7 +102,7 @@ def test_a_recording_that_breaks_off_is_told() -> None:
     taped(tape)
     assert "the recording has no end: the server is still running, or was killed" in told(tape)
     tape.data += b"\x01\x02"
-    (line,) = (one for one in told(tape) if one.startswith("the file can't be read"))
+    (line,) = (one for one in told(tape) if one.startswith("the rest of the file can't be read"))
     assert "the last record is cut" in line
 
 

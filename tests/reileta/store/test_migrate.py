@@ -75,7 +75,7 @@ async def test_a_database_of_a_newer_version_is_left_alone(
     store: Store, database_url: str, clock: ManualClock
 ) -> None:
     await store.database.execute("INSERT INTO schema_migrations VALUES (9999, 'later', 0)")
-    with pytest.raises(StartupError, match=r"newer Reileta.*9999"):
+    with pytest.raises(StartupError, match=r"newer version of Reileta.*9999"):
         async with open_store(Settings(database=database_url), clock):
             pytest.fail("it can't be opened")
     assert (await applied(store))[-1] == 9999

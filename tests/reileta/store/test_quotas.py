@@ -120,7 +120,7 @@ async def test_many_at_once_do_not_pass_a_quota_and_the_error_names_it(
     assert len(refused) == 4
     (detail,) = refused[0].details
     assert detail.field == field
-    assert f"at most {LIMIT} " in detail.message
+    assert f"limit of {LIMIT} " in detail.message
     await make(store, bob, 9)  # whose quota is its own
 
 

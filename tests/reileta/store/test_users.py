@@ -204,7 +204,7 @@ async def test_of_servers_that_start_at_once_one_makes_the_accounts(store: Store
 
 async def test_a_taken_name_of_the_system_is_said(store: Store) -> None:
     await make(store, "Admin")
-    with pytest.raises(AuthInvalid, match="admin is taken"):
+    with pytest.raises(AuthInvalid, match="admin belongs to"):
         await store.users.ensure_system_accounts(hashing([]))
     with pytest.raises(UserNotFound):
         await store.users.server_account()

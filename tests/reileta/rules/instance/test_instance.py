@@ -202,7 +202,7 @@ def test_one_user_has_so_many_seats_and_no_more() -> None:
     first, _ = instance.join(visitor(1, session=0), 0)
     instance.join(visitor(1, session=1), 1)
     before = list(instance.players)
-    with pytest.raises(QuotaReached, match="instance: one user may have at most 2 seats"):
+    with pytest.raises(QuotaReached, match="instance: a user can occupy at most 2 seats"):
         instance.join(visitor(1, session=2), 2)
     assert list(instance.players) == before
     instance.lost(first.session, 3)  # a seat in its grace is still the user's

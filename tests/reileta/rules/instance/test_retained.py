@@ -69,7 +69,7 @@ def test_all_players_together_have_a_limit_too() -> None:
     values = RetainedValues(keys_limit=4, bytes_limit=10, total_limit=15)
     values.keep("p_1", "a", None, b"123456789")
     values.keep("p_2", "a", None, b"1234")
-    with pytest.raises(MessageInvalid, match="for an instance"):
+    with pytest.raises(MessageInvalid, match="per instance"):
         values.keep("p_3", "a", None, b"")
     with pytest.raises(MessageInvalid):
         values.keep("p_2", "a", None, b"12345")

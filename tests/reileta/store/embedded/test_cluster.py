@@ -240,5 +240,5 @@ def test_stopping_what_does_not_run_is_nothing(cluster: Cluster) -> None:
 
 def test_without_the_wheel_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(StartupError, match="install it, or give --database"):
+    with pytest.raises(StartupError, match="install it, or use --database"):
         programs()

@@ -153,7 +153,7 @@ async def test_a_command_that_never_ends_is_not_waited_for(
     with pytest.raises(StartupError, match="another command uses the data folder"):
         async with server(data_folder):
             pytest.fail("it is in use")
-    with pytest.raises(StartupError, match="is in use, and does not answer"):
+    with pytest.raises(StartupError, match="is in use and does not answer"):
         async with command(data_folder):
             pytest.fail("it is in use")
     held.give_back()
