@@ -23,7 +23,6 @@ from actors.hub.messages import (
     Subscribe,
     Unsubscribe,
     UpdateViewer,
-    Viewer,
     intersection,
 )
 from actors.runtime.actor import Actor
@@ -31,6 +30,7 @@ from actors.runtime.ref import Recipient
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event
+from reileta.rules.identity import Viewer
 
 SUBSCRIPTIONS: Final = 512
 """Subscriptions that a socket may have: events times targets."""

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from actors.delivery.sink import Sink
 from actors.runtime.message import Message, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who looks at an object through a socket; `friends` with the time since which it follows
-    each."""
-
-    user: str
-    admin: bool
-    friends: Mapping[str, int] = field(default_factory=dict)
+from reileta.rules.identity import Viewer
 
 
 @dataclass(frozen=True, slots=True)

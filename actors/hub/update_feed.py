@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import trio
 
 from actors.directory import Directory
-from actors.hub.messages import HubMessage, Publish, UpdateViewer, Viewer, intersection
+from actors.hub.messages import HubMessage, Publish, UpdateViewer, intersection
 from actors.runtime.ref import Ref
 from actors.server import LiveServer
 from reileta import records
@@ -29,6 +29,7 @@ from reileta.protocol.frames import encode
 from reileta.protocol.views import registry
 from reileta.records import Profile, User
 from reileta.rules import visibility
+from reileta.rules.identity import Viewer
 from reileta.rules.instance.access import access_of
 from reileta.store import ServerInfo, Store
 
@@ -146,7 +147,7 @@ class UpdateFeed:
                 profile = await self._store.profiles.of(record.id)
                 self._users.user_changed(record, profile)
                 # Before it can see anything as it was allowed to until now.
-                self._hub.signal(UpdateViewer(Viewer(record.id, record.admin, profile.friends)))
+                self._hub.signal(UpdateViewer(Viewer.of(record, profile)))
                 return publish_user(
                     record,
                     profile,

@@ -38,7 +38,7 @@ from reileta.protocol.frames import answer, encode, event
 from reileta.protocol.views.instance import ModeratedView, RoleView
 from reileta.protocol.views.registry import known
 from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from reileta.rules.instance.events import (
     AdminChanged,
     BannedUser,

@@ -14,7 +14,7 @@ from actors.node import Node
 from actors.session.messages import Attach, Join
 from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, Changed

@@ -14,7 +14,7 @@ from actors.runtime.errors import ActorCrashed
 from actors.session.messages import Join
 from reileta.errors import Overloaded
 from reileta.records import Instance
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from tests.actors.nodes import ROOM, World, fail, settle, user_at
 
 OTHER = ROOM[:-1] + "2"

@@ -1,4 +1,4 @@
-"""Who asks, and who may enter an instance by its access tag (PROTOCOL §6, "Access").
+"""Who may enter an instance by its access tag (PROTOCOL §6, "Access").
 
 | tag | may join, beside the owner and the server's admins |
 |---|---|
@@ -17,11 +17,7 @@ who is banned stays out.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from typing import Final, Literal, get_args
-
-from reileta.ids import at
-from reileta.records import User
 
 AccessTag = Literal[
     "avr:public",
@@ -44,59 +40,6 @@ BY_INVITATION: Final = frozenset({INVITE_PLUS, INVITE_ONLY})
 """The access tags under which a candidate may wait for an invitation."""
 BY_FRIENDS: Final = frozenset({FRIENDS_PLUS, FRIENDS_ONLY})
 """The access tags for which a visitor's friends matter."""
-
-
-FOR_EVER: Final = 2**63 - 1
-"""A time, in ms, that does not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who sent an HTTP request or opened a WebSocket, as its credential says (PROTOCOL §3).
-
-    `token_hash` is the token's id, which stays when its keys are made anew: the SHA-256 of its
-    first access key. The key it came with is good until `expires_at` (ms), and some key of the
-    token until `token_expires`. `guest` marks a user of another server.
-    """
-
-    user: User
-    session_id: str
-    token_hash: bytes
-    guest: bool = False
-    expires_at: int = FOR_EVER
-    token_expires: int = FOR_EVER
-
-    def as_visitor(self, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
-        """The principal as instances see it; `address` is this server's, `friends` `UserIDAt`s."""
-        return Visitor(
-            session=self.session_id,
-            user=at(self.user.id, address),
-            displayname=self.user.displayname,
-            admin=self.user.admin,
-            guest=self.guest,
-            friends=friends,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """Who asks something of an instance, as its session knows it.
-
-    `user` and `friends` are `UserIDAt`s, always with their server; a friend is one who follows and
-    is followed. `guest` is a user of another server, who is never an admin whatever `admin` says.
-    """
-
-    session: str
-    user: str
-    displayname: str
-    admin: bool = False
-    guest: bool = False
-    friends: frozenset[str] = frozenset()
-
-    @property
-    def administers(self) -> bool:
-        """Whether this is an admin of the server."""
-        return self.admin and not self.guest
 
 
 def access_of(tags: Iterable[str]) -> AccessTag:

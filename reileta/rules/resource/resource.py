@@ -26,19 +26,10 @@ from reileta.errors import (
 from reileta.records import Lease
 from reileta.records import Resource as Record
 from reileta.rules import visibility
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.rules.resource.types import Content, ResourceType
-
-
-@dataclass(frozen=True, slots=True)
-class Claimant:
-    """Who asks: a session, and its user by id."""
-
-    session: str
-    user: str
-    admin: bool = False
-    autopilot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

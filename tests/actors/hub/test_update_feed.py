@@ -14,12 +14,13 @@ import trio.testing
 
 import actors.hub.update_feed
 from actors.directory import Directory
-from actors.hub.messages import Publish, UpdateViewer, Viewer
+from actors.hub.messages import Publish, UpdateViewer
 from actors.hub.update_feed import AGAIN_S, UpdateFeed
 from actors.server import LiveServer
 from reileta.errors import DatabaseUnavailable
 from reileta.observability.metrics import Metrics
 from reileta.records import Asset, Image, Profile, Service, User, World
+from reileta.rules.identity import Viewer
 from reileta.rules.visibility import Audience, of_world
 from reileta.store import ServerInfo
 from tests.actors.helpers import full_actor
