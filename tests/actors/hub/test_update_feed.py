@@ -173,8 +173,8 @@ async def test_services_the_server_and_what_moved() -> None:
     async with telling(registry) as updates:
         updates.changed("service", Service("a.b", "Voice", None, None, "u_1", frozenset(), 1, 2))
         updates.changed("server", ServerInfo("x", "Harbour", None, None, 1, 1))
-        updates.moved("world", "w_1")
-        updates.moved("service", "gone.meanwhile")
+        updates.changed_id("world", "w_1")
+        updates.changed_id("service", "gone.meanwhile")
         await trio.testing.wait_all_tasks_blocked()
     assert [message.event for message in registry.told] == [
         "update-service", "update-server", "update-world",
