@@ -1,13 +1,13 @@
-"""The change feed of a node: what other processes changed, brought to those whom it concerns.
+"""The change feed: applies what other processes changed in the database.
 
-`reileta admin grant` and `revoke`, another server on the same database, or its operator by hand:
-all write to the database alone. A node asks it every `POLL_S` for what others changed, and does
-what it does for changes of its own: whoever is remembered as authenticated is looked up again,
-sessions hear what their users are now, and sockets of what has ended are closed. While the
-database is away it asks on; what changed meanwhile comes afterwards.
+`reileta admin grant` and `revoke`, other servers on the same database and its operator write to the
+database only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of
+its own: it forgets cached credentials, notifies sessions of changed users, and closes the sockets
+of sessions and tokens that ended. If the database is down, it asks again later and gets the changes
+then.
 
-The database is polled, and not listened to, for a listener can miss what is said while its
-connection is down, and connection poolers don't pass it on.
+It polls the database instead of listening to it, because a listener misses notifications while its
+connection is down, and connection poolers do not pass them on.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ POLL_S: Final = 0.5
 _log = structlog.get_logger()
 
 
-class Known(Protocol):
-    """What is remembered of those who were authenticated (`api.auth.Auth`)."""
+class CredentialCache(Protocol):
+    """Authenticated users, sessions and tokens that are remembered (`api.credentials.Auth`)."""
 
     def forget_user(self, user_id: str, /) -> None: ...
     def forget_session(self, session_id: str, /) -> None: ...
@@ -37,44 +37,45 @@ class Known(Protocol):
 
 
 class ChangeFeed:
-    """`run` is a task of the server; `store.changes` has begun before anyone is let in."""
+    """`run` is a task of the server. `store.changes` begins before the server takes connections."""
 
-    def __init__(self, store: Store, node: Node, known: Known) -> None:
+    def __init__(self, store: Store, node: Node, credentials: CredentialCache) -> None:
         self._store = store
         self._node = node
-        self._known = known
+        self._credentials = credentials
         self._pending = Changed()
 
     async def run(self) -> None:
-        """Heeds what others change, until cancelled."""
+        """Applies changes until cancelled."""
         while True:
             await trio.sleep(POLL_S)
             try:
-                await self.look()
+                await self.poll()
             except DatabaseUnavailable:
                 _log.debug(log_events.CHANGES_POSTPONED)
 
-    async def look(self) -> None:
-        """Heeds what others have changed since the last time.
+    async def poll(self) -> None:
+        """Applies what others have changed since the last poll.
 
-        Raises DatabaseUnavailable; what it knew of by then is heeded the next time.
+        Raises:
+            DatabaseUnavailable: the next poll applies the changes that it knew of by then.
         """
         self._pending |= await self._store.changes.next()
-        await self._heed(self._pending)
+        await self._apply(self._pending)
         self._pending = Changed()
 
-    async def _heed(self, changed: Changed) -> None:
-        """Does what follows. May be done again, if the database went away in the middle."""
+    async def _apply(self, changed: Changed) -> None:
+        """Applies changes; applying one twice does no harm."""
         for user_id in changed.users:
-            self._known.forget_user(user_id)
+            self._credentials.forget_user(user_id)
         for session_id in changed.sessions:
-            self._known.forget_session(session_id)
+            self._credentials.forget_session(session_id)
             self._node.sessions.end(session_id)
         for token in changed.tokens:
-            self._known.forget_token(token)
+            self._credentials.forget_token(token)
             self._node.sessions.end_token(token)
         if changed.gap:
-            changed |= await self._missed()
+            changed |= await self._check_all()
         for user in (await self._store.users.many(changed.users)).values():
             self._node.changed("user", user)
         for instance_id in changed.instances:
@@ -82,15 +83,18 @@ class ChangeFeed:
             if record is not None:
                 await self._node.owner_changed(instance_id, record.owner)
 
-    async def _missed(self) -> Changed:
-        """Everything that is known here could be another by now: looks at all of it."""
+    async def _check_all(self) -> Changed:
+        """Ends what has ended of all that is here; returns the users, who may have changed.
+
+        The feed does not reach back far enough to tell.
+        """
         recoveries = dict(self._node.sessions.recoveries)
         for session_id, recovery in recoveries.items():
             session = await self._store.sessions.get(session_id)
             if session is None or session.ended_at is not None:
                 self._node.sessions.end(session_id)
                 continue
-            alive = {one.id for one in await self._store.tokens.of_session(session_id)}
-            for token in set(recovery.sockets.values()) - alive:
+            valid = {token.id for token in await self._store.tokens.of_session(session_id)}
+            for token in set(recovery.sockets.values()) - valid:
                 self._node.sessions.end_token(token)
-        return Changed(users=frozenset(one.user.id for one in recoveries.values()))
+        return Changed(users=frozenset(recovery.user.id for recovery in recoveries.values()))

@@ -1,13 +1,17 @@
-"""Files that nobody wants: what uploads left behind, and what nothing refers to any more.
+"""Garbage-collects files of uploads.
 
-Requests release what they leave behind (`reileta/store/blobs.py`). What slipped through, by a crash
-or an outage, goes here: what ended in the middle with an earlier process is swept out at the start;
-what was put in place but is not written down is adopted, then and now and then; and over and over,
-what nothing refers to is collected. A file is spared for a while after it was put in place or
-referred to last, so what another process has just taken in is not taken for what nobody wants.
+Requests release the files that they leave behind (`reileta/store/blobs.py`). A crash or an outage
+can leave others, which end here:
 
-With 100,000 files, a look for what nothing refers to takes PostgreSQL 0.2 s, along three indexes;
-one for what is not written down takes 3 s in small steps, 2 s of a core: so it is the rarer.
+- at the start: deletes partial uploads of an earlier process;
+- at the start and every 30 minutes: creates a row for each complete file without one;
+- every 2 minutes: deletes files that no row references.
+
+A file is spared for 2 minutes after it was stored or last referenced, so that another process's
+fresh upload is not deleted.
+
+With 100,000 files, PostgreSQL takes 0.2 s to find those without references, along three indexes.
+Finding files without a row takes 3 s in small steps, 2 s of a core, and so it is done less often.
 """
 
 from __future__ import annotations
@@ -28,13 +32,13 @@ SPARED_MS: Final = 2 * 60 * 1000
 EVERY_S: Final = 2 * 60.0
 ADOPTED_EVERY_S: Final = 30 * 60.0
 AGAIN_S: Final = 60.0
-"""When to try again what the database or the disk was not there for."""
+"""When to try again if the database or the disk failed."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class FileCollector:
-    """Keeps one store's files in order."""
+    """Collects the files of one store. `run` is a task of the server."""
 
     def __init__(self, files: FileStore, blobs: Blobs, clock: Clock) -> None:
         self._files = files
@@ -44,7 +48,7 @@ class FileCollector:
         self._adopts_at = -math.inf
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Collects until cancelled."""
         while True:
             try:
                 await self._round()

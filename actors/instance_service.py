@@ -32,7 +32,7 @@ from actors.session.manager import SessionManager
 from reileta import records
 from reileta.errors import UserNotFound
 from reileta.ids import At, at, is_id, is_username
-from reileta.rules.instance.access import Principal, Visitor
+from reileta.rules.identity import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 from actors.delivery.sink import Sink
 from actors.runtime.message import Message, Request
 from actors.runtime.ref import Recipient
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 
 # From a session to an instance -------------------------------------------------------------------
 

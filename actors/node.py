@@ -208,9 +208,9 @@ class Node:
             for instance_id in deleted.instances:
                 await self.owner_changed(instance_id, owner)
         for world_id in deleted.worlds:
-            self.updates.moved("world", world_id)
+            self.updates.changed_id("world", world_id)
         for service_id in deleted.services:
-            self.updates.moved("service", service_id)
+            self.updates.changed_id("service", service_id)
         for recovery in list(self.sessions.recoveries.values()):
             if deleted.user.id in recovery.profile.following:
                 self.updates.changed("user", recovery.user, frozenset())

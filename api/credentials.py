@@ -15,7 +15,7 @@ from api.http.headers import SESSION_COOKIE
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, CredentialMalformed
 from reileta.records import Session, Token, User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.security.credentials import digest
 
 COOKIE: Final = SESSION_COOKIE

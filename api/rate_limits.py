@@ -8,7 +8,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import TooManyRequests
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.ratelimit import Rate, RateLimiter
 from reileta.settings import KIB
 

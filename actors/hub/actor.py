@@ -1,9 +1,8 @@
-"""The hub: who wants to hear of what, and the one place that tells them (R "Event Subscriptions").
+"""The hub actor: subscriptions of sockets, and the publications that they get.
 
 Data inside instances does not pass here; it goes from an instance to its sockets. Overflow policy:
-a publication that finds the mailbox full is dropped and counted by its sender, for the next one
-about the same object says all that it said. Within a drain, only the newest `update-*` of each
-object goes out.
+a publication that a full mailbox refuses is dropped and counted; the next one about the same object
+has the whole object again. Within a drain, only the newest `update-*` of each object is sent.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from actors.hub.messages import (
     Subscribe,
     Unsubscribe,
     UpdateViewer,
-    Viewer,
-    intersection,
+    combined_audience,
 )
 from actors.runtime.actor import Actor
 from actors.runtime.ref import Recipient
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event
+from reileta.rules.identity import Viewer
 
 SUBSCRIPTIONS: Final = 512
-"""Subscriptions that a socket may have: events times targets."""
+"""How many subscriptions a socket may have: events times targets."""
 
 
 @dataclass(slots=True)
 class Listener:
-    """A socket, for whom it is, and what it subscribed to: (event, target or None for all)."""
+    """A socket's viewer and its subscriptions: (event, target); target None: all objects."""
 
     viewer: Viewer
     topics: set[tuple[str, str | None]] = field(default_factory=set)
@@ -46,7 +45,7 @@ class Listener:
 
 @dataclass(slots=True)
 class Listeners:
-    """The subscriptions of a node; they outlive a crash of the hub."""
+    """The subscriptions of a node; they survive a crash of the hub."""
 
     of: dict[Sink, Listener] = field(default_factory=dict)
     by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
@@ -60,7 +59,7 @@ class RunningInstances(Protocol):
 
 
 class HubActor(Actor[HubMessage]):
-    """The subscriptions of a node's sockets. `instances` are those that run now."""
+    """The hub of a node. `instances` hear of changed observers of their data."""
 
     def __init__(
         self,
@@ -76,12 +75,12 @@ class HubActor(Actor[HubMessage]):
     async def receive(self, message: HubMessage) -> None:
         match message:
             case AddSocket(sink=sink, viewer=viewer):
-                self._listen(sink, viewer)
+                self._set_viewer(sink, viewer)
             case UpdateViewer(viewer=viewer):
                 for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
-                    self._listen(sink, viewer)
+                    self._set_viewer(sink, viewer)
             case RemoveSocket(sink=sink):
-                self._forget(sink)
+                self._remove_socket(sink)
             case Subscribe():
                 self._subscribe(message)
                 message.reply(None)
@@ -93,25 +92,25 @@ class HubActor(Actor[HubMessage]):
                 message.reply(None)
             case Publish():
                 if message.event.startswith("update-"):
-                    before = self._updates.pop((message.event, message.id), message)
-                    among = intersection(before.among, message.among)
+                    earlier = self._updates.pop((message.event, message.id), message)
+                    among = combined_audience(earlier.among, message.among)
                     self._updates[message.event, message.id] = replace(message, among=among)
                 else:
-                    told = self._publish(message)
-                    self.context.sent(told, told)
+                    sent = self._publish(message)
+                    self.context.sent(sent, sent)
             case _:
                 assert_never(message)
 
     async def flush(self) -> None:
         updates, self._updates = self._updates, {}
-        told = sum(map(self._publish, updates.values()))
-        self.context.sent(told, told)
+        sent = sum(map(self._publish, updates.values()))
+        self.context.sent(sent, sent)
 
     # Publications ------------------------------------------------------------------------------
 
     def _publish(self, message: Publish) -> int:
-        """Tells those concerned; returns how many there were."""
-        told = 0
+        """Sends the event to its receivers; returns to how many sockets."""
+        sent = 0
         rendered: dict[bytes, bytes] = {}
         for sink in self._receivers(message):
             listener = self._listeners.of.get(sink)
@@ -128,25 +127,25 @@ class HubActor(Actor[HubMessage]):
             if frame is None:
                 frame = rendered[data] = event(message.event, message.id, data)
             sink.send(frame)
-            told += 1
-        return told
+            sent += 1
+        return sent
 
     def _receivers(self, message: Publish) -> Iterator[Sink]:
-        """Those subscribed to all such events or this object's; a user's own, to its own."""
+        """The sockets subscribed to all such events or to this object, and a user's own."""
         by_topic = self._listeners.by_topic
         everything = by_topic.get((message.event, None), {})
-        this = by_topic.get((message.event, message.id), {})
+        object_ = by_topic.get((message.event, message.id), {})
         own: dict[Sink, None] = {}
         if message.event == events.UPDATE_USER:
             own = self._listeners.by_user.get(message.id, {})
-        if not this and not own:
+        if not object_ and not own:
             return iter(tuple(everything))
-        return iter(dict.fromkeys((*everything, *this, *own)))
+        return iter(dict.fromkeys((*everything, *object_, *own)))
 
     # Subscriptions -----------------------------------------------------------------------------
 
-    def _listen(self, sink: Sink, viewer: Viewer) -> None:
-        """A socket is there, or the one for whom it is may see more or less than before."""
+    def _set_viewer(self, sink: Sink, viewer: Viewer) -> None:
+        """Adds a socket, or changes what its user may see."""
         listener = self._listeners.of.get(sink)
         if listener is None:
             self._listeners.of[sink] = Listener(viewer)
@@ -161,12 +160,12 @@ class HubActor(Actor[HubMessage]):
     def _subscribe(self, message: Subscribe) -> None:
         listener = self._listeners.of.get(message.sink)
         if listener is None:
-            return  # it went meanwhile
+            return  # the socket has closed meanwhile
         names = message.events
         if events.INSTANCE_DATA in names and not listener.viewer.admin:
             if len(names) == 1:
                 raise PermissionDenied
-            names -= {events.INSTANCE_DATA}  # of a group, everyone gets what it may have
+            names -= {events.INSTANCE_DATA}  # the rest of the group is allowed
         topics = {(name, message.target) for name in names} - listener.topics
         if len(listener.topics) + len(topics) > SUBSCRIPTIONS:
             raise EventUnknown.field("target", f"no more than {SUBSCRIPTIONS} subscriptions")
@@ -175,7 +174,7 @@ class HubActor(Actor[HubMessage]):
             self._listeners.by_topic.setdefault(topic, {})[message.sink] = None
             if topic[0] == events.INSTANCE_DATA:
                 self._directory.watch(message.sink, message.target)
-                self._tell_instances(message.sink, message.target)
+                self._refresh_observer(message.sink, message.target)
 
     def _drop(self, sink: Sink, listener: Listener, topic: tuple[str, str | None]) -> None:
         if topic not in listener.topics:
@@ -187,9 +186,9 @@ class HubActor(Actor[HubMessage]):
             del self._listeners.by_topic[topic]
         if topic[0] == events.INSTANCE_DATA:
             self._directory.unwatch(sink, topic[1])
-            self._tell_instances(sink, topic[1])
+            self._refresh_observer(sink, topic[1])
 
-    def _forget(self, sink: Sink) -> None:
+    def _remove_socket(self, sink: Sink) -> None:
         listener = self._listeners.of.get(sink)
         if listener is None:
             return
@@ -201,8 +200,11 @@ class HubActor(Actor[HubMessage]):
         if not sinks:
             del self._listeners.by_user[listener.viewer.user]
 
-    def _tell_instances(self, sink: Sink, target: str | None) -> None:
-        """Has those that run heed the directory; they send their data themselves, in its order."""
+    def _refresh_observer(self, sink: Sink, target: str | None) -> None:
+        """Has the instances concerned look the observer up in the directory.
+
+        They send their data to it themselves, in order.
+        """
         for id_, ref in self._instances.running().items():
             if target in (None, id_):
                 ref.signal(RefreshObserver(sink))

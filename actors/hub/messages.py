@@ -1,28 +1,19 @@
-"""What the hub is told: who listens to what, and what there is to hear."""
+"""The messages to the hub, and from the hub to instances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from actors.delivery.sink import Sink
 from actors.runtime.message import Message, Request
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who looks at an object through a socket; `friends` with the time since which it follows
-    each."""
-
-    user: str
-    admin: bool
-    friends: Mapping[str, int] = field(default_factory=dict)
+from reileta.rules.identity import Viewer
 
 
 @dataclass(frozen=True, slots=True)
 class AddSocket(Message):
-    """A socket is there, and for whom."""
+    """A socket opened, or its user changed."""
 
     sink: Sink
     viewer: Viewer
@@ -30,21 +21,21 @@ class AddSocket(Message):
 
 @dataclass(frozen=True, slots=True)
 class UpdateViewer(Message):
-    """A user sees more or less than before, through whatever sockets it has."""
+    """A user may see more or less than before, through all its sockets."""
 
     viewer: Viewer
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveSocket(Message):
-    """A socket is gone, with its subscriptions."""
+    """A socket closed; its subscriptions end."""
 
     sink: Sink
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribe(Request[None]):
-    """A socket wants events, of one object (its id) or of all."""
+    """A socket subscribes to events of one object (`target`: its id) or of all (None)."""
 
     sink: Sink
     events: frozenset[str]
@@ -53,6 +44,8 @@ class Subscribe(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe(Request[None]):
+    """A socket ends subscriptions."""
+
     sink: Sink
     events: frozenset[str]
     target: str | None
@@ -60,13 +53,14 @@ class Unsubscribe(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class Publish(Message):
-    """Something happened to an object.
+    """An event about an object.
 
-    `render` gives its JSON as a viewer may see it, None when it may not. Those who have a seat in
-    `inside`, or are in `told`, are told by that instance itself.
-
-    Of a user: `among` says that nothing has changed but what the user itself, admins and its
-    friends see, and who else is to be told. Others would learn by the event that something had.
+    `render` returns its JSON as a viewer may see it; None: the viewer may not see it.
+    `inside`, `told`: the instance itself sends the event to the sockets that have a seat in
+    `inside`, and to those in `told`.
+    `among`: a change of a user concerns only these users, its friends, itself and admins. Other
+    viewers see no difference, and must not learn from an event that something changed. None: the
+    change concerns all viewers.
     """
 
     event: str
@@ -77,7 +71,7 @@ class Publish(Message):
     among: frozenset[str] | None = None
 
     def concerns(self, viewer: Viewer) -> bool:
-        """Whether the viewer is one of `among`."""
+        """Whether `among` includes the viewer."""
         return (
             self.among is None
             or viewer.admin
@@ -87,10 +81,10 @@ class Publish(Message):
         )
 
 
-def intersection(
+def combined_audience(
     among: frozenset[str] | None, other: frozenset[str] | None
 ) -> frozenset[str] | None:
-    """`Publish.among` for two things that have changed."""
+    """`Publish.among` for two changes of one object."""
     return None if among is None or other is None else among | other
 
 

@@ -1,9 +1,11 @@
-"""`update-*` events of the registry: users, worlds, services, the server, instances that rest.
+"""The feed of `update-*` events about users, worlds, services, the server and idle instances.
 
-An event carries the whole object, and some of that is in other tables: a user's pictures and whom
-it follows, a world's assets. So whoever changed something says so and goes on, and one task reads
-what else there is to say, and tells the hub: one object after the other, in the order of their
-first change. What several users may see of each other by now is known before any of them is told.
+An event carries the whole object, parts of which are in other tables: a user's images and the users
+that it follows, a world's assets. So the code that changed an object only calls `changed`, and one
+task loads the rest and publishes it, object by object, in the order of their first change. All
+users of a batch are loaded, and their viewers updated, before the first event is published, so that
+no event is rendered with outdated permissions. Live instances publish their own events.
+
 Overflow policy: one entry for each object, the newest; over `WAITING` objects, the oldest is
 dropped and counted.
 """
@@ -18,7 +20,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import trio
 
 from actors.directory import Directory
-from actors.hub.messages import HubMessage, Publish, UpdateViewer, Viewer, intersection
+from actors.hub.messages import HubMessage, Publish, UpdateViewer, combined_audience
 from actors.runtime.ref import Ref
 from actors.server import LiveServer
 from reileta import records
@@ -29,6 +31,7 @@ from reileta.protocol.frames import encode
 from reileta.protocol.views import registry
 from reileta.records import Profile, User
 from reileta.rules import visibility
+from reileta.rules.identity import Viewer
 from reileta.rules.instance.access import access_of
 from reileta.store import ServerInfo, Store
 
@@ -37,14 +40,14 @@ Record: TypeAlias = User | records.World | records.Instance | records.Service | 
 
 WAITING: Final = 65_536
 AT_ONCE: Final = 64
-"""Objects that are read before the first of them is told of."""
+"""How many objects are loaded before the first of them is published."""
 AGAIN_S: Final = 1.0
-"""How long it waits for a database that is away."""
+"""How long it waits when the database is down."""
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
-    """What is to be told of an object: as it is (None: to be looked up), and whom it concerns."""
+class _Change:
+    """A changed object (None: still to be loaded), and the users whom it concerns."""
 
     record: Record | None
     among: frozenset[str] | None = None
@@ -77,41 +80,41 @@ class UpdateFeed:
         self._secure = server.secure
         self._server = server
         self._users = users
-        self._waiting: dict[tuple[Noun, str], _News] = {}
-        self._news = trio.Event()
+        self._waiting: dict[tuple[Noun, str], _Change] = {}
+        self._wake = trio.Event()
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
-        """The object is another than it was: subscribers are to be told; of a user, maybe only
-        those whom it concerns (see `Publish`)."""
-        self._add(noun, record.id, _News(record, among))
+        """Publishes an object that changed; `among` as in `Publish`."""
+        self._add(noun, record.id, _Change(record, among))
 
-    def moved(self, noun: Literal["world", "service"], id_: str) -> None:
-        """As `changed`, for one that was changed with many others."""
-        self._add(noun, id_, _News(None))
+    def changed_id(self, noun: Literal["world", "service"], id_: str) -> None:
+        """As `changed`, for an object that is still to be loaded."""
+        self._add(noun, id_, _Change(None))
 
-    def _add(self, noun: Noun, id_: str, news: _News) -> None:
-        before = self._waiting.get((noun, id_), news)
-        self._waiting[noun, id_] = replace(news, among=intersection(before.among, news.among))
+    def _add(self, noun: Noun, id_: str, change: _Change) -> None:
+        earlier = self._waiting.get((noun, id_), change)
+        among = combined_audience(earlier.among, change.among)
+        self._waiting[noun, id_] = replace(change, among=among)
         if len(self._waiting) > WAITING:
             del self._waiting[next(iter(self._waiting))]
             self._metrics.mailbox_refused += 1
-        self._news.set()
+        self._wake.set()
 
     async def run(self) -> None:
-        """Tells of what changed, until cancelled."""
+        """Publishes changes until cancelled."""
         while True:
-            await self._news.wait()
-            self._news = trio.Event()
+            await self._wake.wait()
+            self._wake = trio.Event()
             while self._waiting:
-                some = list(itertools.islice(self._waiting.items(), AT_ONCE))
-                for key, _ in some:
+                batch = list(itertools.islice(self._waiting.items(), AT_ONCE))
+                for key, _ in batch:
                     del self._waiting[key]
                 try:
-                    messages = [await self._message(*key, news) for key, news in some]
+                    messages = [await self._message(*key, change) for key, change in batch]
                 except DatabaseUnavailable:
-                    for key, news in some:
-                        newer = self._waiting.get(key, news)
-                        among = intersection(news.among, newer.among)
+                    for key, change in batch:
+                        newer = self._waiting.get(key, change)
+                        among = combined_audience(change.among, newer.among)
                         self._waiting[key] = replace(newer, among=among)
                     await trio.sleep(AGAIN_S)
                     continue
@@ -119,17 +122,17 @@ class UpdateFeed:
                     if message is not None:
                         self._publish(message)
 
-    async def _message(self, noun: Noun, id_: str, news: _News) -> Publish | None:
-        record = news.record
+    async def _message(self, noun: Noun, id_: str, change: _Change) -> Publish | None:
+        record = change.record
         if noun in ("world", "instance") or record is None:
-            # As it is now: it may have become private since, and the news waited.
+            # Loaded now: it may have become private while the change waited.
             record = await self._look_up(noun, id_)
         if record is None:
             return None
-        return replace(await self._publication(record), among=news.among)
+        return replace(await self._publication(record), among=change.among)
 
     def _publish(self, message: Publish) -> None:
-        """Tells the hub; drops what the hub has no room for."""
+        """Sends it to the hub; a full hub drops it."""
         with suppress(Overloaded):  # `Ref.tell` counts what a full mailbox refuses
             self._hub.tell(message)
 
@@ -146,7 +149,7 @@ class UpdateFeed:
                 profile = await self._store.profiles.of(record.id)
                 self._users.user_changed(record, profile)
                 # Before it can see anything as it was allowed to until now.
-                self._hub.signal(UpdateViewer(Viewer(record.id, record.admin, profile.friends)))
+                self._hub.signal(UpdateViewer(Viewer.of(record, profile)))
                 return publish_user(
                     record,
                     profile,
@@ -181,7 +184,7 @@ class UpdateFeed:
         return Publish(events.UPDATE_WORLD, world.id, render)
 
     def _instance(self, record: records.Instance) -> Publish:
-        """One that rests: live ones tell of themselves."""
+        """The event about an idle instance; live ones publish their own."""
         occupancy = self._directory.occupancy(record.id)
         data = encode(
             registry.instance_view(record, occupancy, address=self._address, secure=self._secure)

@@ -24,7 +24,7 @@ from reileta import records
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.ids import At
 from reileta.observability import log_events
-from reileta.rules.instance.access import Principal, Visitor
+from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 
 SWEEP_S: Final = 10.0

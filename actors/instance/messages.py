@@ -15,7 +15,7 @@ from actors.hub.messages import RefreshObserver
 from actors.membership import MembershipMessage
 from actors.runtime.message import Message, Request
 from reileta import records
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player

@@ -7,13 +7,14 @@ from contextlib import suppress
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory
-from actors.hub.messages import HubMessage, Publish, Viewer
+from actors.hub.messages import HubMessage, Publish
 from actors.runtime.ref import Ref
 from reileta.errors import Overloaded
 from reileta.ids import at
 from reileta.protocol import events
 from reileta.protocol.frames import encode
 from reileta.protocol.views import registry
+from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance
 
 

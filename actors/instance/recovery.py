@@ -16,7 +16,7 @@ from actors.membership import SeatLost
 from actors.runtime.ref import Recipient
 from reileta import records
 from reileta.errors import ReiletaError
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player

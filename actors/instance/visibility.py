@@ -45,7 +45,8 @@ from actors.membership import (
 from reileta import records
 from reileta.ids import at, ref
 from reileta.rules import visibility
-from reileta.rules.instance.access import Visitor, access_of
+from reileta.rules.identity import Visitor
+from reileta.rules.instance.access import access_of
 from reileta.rules.instance.instance import Instance
 from reileta.rules.visibility import EVERYONE
 from reileta.store import Store

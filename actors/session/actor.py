@@ -20,7 +20,7 @@ import outcome
 from msgspec import Struct
 
 from actors.delivery.sink import Sink
-from actors.hub.messages import AddSocket, Viewer
+from actors.hub.messages import AddSocket
 from actors.membership import (
     AddMember,
     InstanceRecipient,
@@ -77,12 +77,12 @@ from reileta.errors import (
     ReiletaError,
     SessionNotFound,
 )
-from reileta.ids import at, is_instance_name
+from reileta.ids import is_instance_name
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Viewer, Visitor
 from reileta.rules.resource.json_values import Json
 from reileta.rules.session.session import (
     AbsenceTimedOut,
@@ -318,18 +318,10 @@ class SessionActor(Actor[SessionMessage]):
         notify_candidacies(self._recovery.user, self._deps, online=True)
 
     def _viewer(self) -> Viewer:
-        user = self._recovery.user
-        return Viewer(user.id, user.admin, self._recovery.profile.friends)
+        return Viewer.of(self._recovery.user, self._recovery.profile)
 
     def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
-        user = self._recovery.user
-        return Visitor(
-            session=self._id,
-            user=at(user.id, self._deps.address),
-            displayname=user.displayname,
-            admin=user.admin,
-            friends=friends,
-        )
+        return Visitor.of(self._recovery.user, self._id, self._deps.address, friends=friends)
 
     # The end -----------------------------------------------------------------------------------
 

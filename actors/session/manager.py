@@ -28,7 +28,7 @@ from actors.session.recovery import SessionRecovery
 from reileta import records
 from reileta.errors import DatabaseUnavailable
 from reileta.protocol.close_codes import CloseCode
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.store.leases import LostLease
 
 FORGET_S: Final = 10.0

@@ -13,8 +13,9 @@ from actors.delivery.sink import SessionSink, Sink
 from actors.membership import SeatLost
 from actors.runtime.message import Message, Request
 from reileta import records
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.resource.resource import ResourceKey
 
 
 @dataclass(frozen=True, slots=True)

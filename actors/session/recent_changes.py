@@ -1,8 +1,8 @@
-"""Users that were changed a moment ago, as they are now.
+"""Users that changed a moment ago.
 
-Who was authenticated before a change, and has its session started after it, would have the user as
-it was, and whoever is told of changes is not there yet. So changed users are remembered for longer
-than a start can be under way.
+Closes a race: a request may authenticate just before its user changes, and start its session just
+after. A change only reaches sessions that run already, so changed users are remembered for 60 s and
+looked up when a session starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REMEMBERED_MS: Final = 60_000
 
 
 class RecentUserChanges:
-    """Users by their ids. Bounded by what can be changed in a minute."""
+    """Changed users by id. Bounded by how many users can change in a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -26,17 +26,17 @@ class RecentUserChanges:
         return len(self._users)
 
     def add(self, user: User) -> None:
-        """The user has just been changed, to this."""
+        """Remembers a user that has just changed."""
         self._users.pop(user.id, None)
         self._users[user.id] = user, self._clock.now_ms() + REMEMBERED_MS
 
     def of(self, user: User) -> User:
-        """The user as it was changed last, or as it is given, if that is newer."""
+        """The newer of this user and the remembered one."""
         changed = self._users.get(user.id)
         return changed[0] if changed and changed[0].updated_at >= user.updated_at else user
 
     def forget(self) -> None:
-        """Lets go of what was changed long enough ago; the oldest stand first."""
+        """Forgets old changes; the oldest come first."""
         now = self._clock.now_ms()
         for id_, (_, until) in tuple(self._users.items()):
             if until > now:

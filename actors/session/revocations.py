@@ -1,8 +1,8 @@
-"""Credentials and sessions that ended a moment ago.
+"""Tokens and sessions that ended a moment ago.
 
-Who is authenticated before the end, and attached after it, would have a socket that nobody closes:
-the end is told to the sockets that are there. So what ended is remembered for longer than an attach
-can be under way.
+Closes a race: a client may authenticate just before its token is revoked, and attach its socket
+just after. Revocation only closes sockets that are attached already, so revoked ids are remembered
+for 60 s and checked when a socket attaches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REMEMBERED_MS: Final = 60_000
 
 
 class RevocationList:
-    """Hashes of credentials, and session ids. Bounded by what can be ended in a minute."""
+    """Token hashes and session ids. Bounded by how many can end in a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,18 +24,18 @@ class RevocationList:
     def __len__(self) -> int:
         return len(self._until)
 
-    def __contains__(self, one: bytes | str) -> bool:
-        return one in self._until
+    def __contains__(self, id_: bytes | str) -> bool:
+        return id_ in self._until
 
-    def add(self, one: bytes | str) -> None:
-        """It has just ended."""
-        self._until.pop(one, None)
-        self._until[one] = self._clock.now_ms() + REMEMBERED_MS
+    def add(self, id_: bytes | str) -> None:
+        """Remembers a token or session that has just ended."""
+        self._until.pop(id_, None)
+        self._until[id_] = self._clock.now_ms() + REMEMBERED_MS
 
     def forget(self) -> None:
-        """Lets go of what nobody can come with any more; the oldest stand first."""
+        """Forgets old revocations; the oldest come first."""
         now = self._clock.now_ms()
-        for one, until in tuple(self._until.items()):
+        for id_, until in tuple(self._until.items()):
             if until > now:
                 break
-            del self._until[one]
+            del self._until[id_]

@@ -15,7 +15,7 @@ from reileta.errors import CredentialInvalid, ReiletaError
 from reileta.protocol import session_frames
 from reileta.protocol.session_frames import event_frame, new_event_id
 from reileta.protocol.views.session import session_view
-from reileta.rules.instance.access import FOR_EVER
+from reileta.rules.identity import FOR_EVER
 from reileta.rules.session.shared_state import PatchRefused, StateChange, StateChanged
 
 

@@ -37,7 +37,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, check
 from reileta.records import User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.ratelimit import Rate
 from reileta.rules.resource.json_values import VALUES_LIMIT, decode
 
@@ -135,7 +135,7 @@ class RequestContext:
     @property
     def admin(self) -> bool:
         """Whether an admin of this server sent the request."""
-        return self.principal is not None and self.principal.user.admin and not self.principal.guest
+        return self.principal is not None and self.principal.administers
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +413,7 @@ def ensure_only(principal: Principal | None, only: Only) -> None:
     meets = {
         "client": not principal.user.autopilot,
         "autopilot": principal.user.autopilot,
-        "admin": principal.user.admin and not principal.guest,
+        "admin": principal.administers,
     }
     if not meets[only]:
         raise PermissionDenied

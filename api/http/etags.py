@@ -20,7 +20,7 @@ from werkzeug.http import parse_etags
 from actors.node import Node
 from reileta.bounded_cache import BoundedCache
 from reileta.records import User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.store.read_cache import TTL_S
 
 LIMIT_BYTES: Final = 16 * 1024 * 1024

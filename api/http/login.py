@@ -20,7 +20,7 @@ from reileta.ids import is_id
 from reileta.observability import log_events
 from reileta.protocol.input_types import GivenPassword, Input, Reference
 from reileta.records import Session, Token, User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest, new_token
 from reileta.security.passwords import Passwords

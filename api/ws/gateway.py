@@ -29,7 +29,7 @@ from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
 from reileta.errors import NotImplementedHere
 from reileta.protocol.close_codes import CloseCode
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 
 TRANSPORT_EXTENSION: Final = "reileta.wire"
 """The ASGI extension by which the route takes the wire itself over."""

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
 from reileta.records import Held, Lease
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.resource import ResourceKey
 from reileta.store.database import Queries
 from reileta.store.resource_rows import LostLease, ResourceTable
 

@@ -13,8 +13,9 @@ from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
 from reileta.records import ADMIN_TAG, Page
 from reileta.records import Resource as Record
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json, encode
-from reileta.rules.resource.resource import Claimant, Resource, ResourceKey
+from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import WORLD, Content, ResourceTypes
 from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries

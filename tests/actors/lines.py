@@ -21,8 +21,8 @@ from actors.session.messages import (
 from reileta.errors import ReiletaError
 from reileta.observability.metrics import Metrics
 from reileta.records import Resource
-from reileta.rules.instance.access import Principal
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.identity import Claimant, Principal
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import Content
 from reileta.settings import Settings
 from reileta.store import Store

@@ -26,7 +26,7 @@ from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.records import Ban, Deed, User
 from reileta.records import Instance as InstanceRecord
-from reileta.rules.instance.access import Principal, Visitor
+from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry, FakeWorlds

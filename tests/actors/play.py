@@ -17,7 +17,7 @@ from actors.session.config import RENEW_S
 from actors.session.messages import Attach, Detach, OpenSocket, PatchState
 from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.resource.json_values import Json, same
 from reileta.rules.resource.resource import ResourceKey
 from reileta.settings import Settings

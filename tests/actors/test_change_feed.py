@@ -14,7 +14,7 @@ from actors.node import Node
 from actors.session.messages import Attach, Join
 from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, Changed
@@ -90,12 +90,12 @@ async def test_a_grant_and_its_revocation_reach_open_sessions(
     ada = await someone(node)
     sink = await attached(node, ada.principal)
     await other.users.grant(ada.principal.user.id, ADMIN_TAG)
-    await feed.look()
+    await feed.poll()
     assert known.users == [ada.principal.user.id]
     await until(lambda: is_admin(node, ada))
     await until(lambda: any("update-user" in word for word in sink.said()))
     await other.users.revoke(ada.principal.user.id, ADMIN_TAG)
-    await feed.look()
+    await feed.poll()
     await until(lambda: not is_admin(node, ada))
 
 
@@ -110,7 +110,7 @@ async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_a
     await other.users.revoke(admin.id, ADMIN_TAG)
     watching = await someone(node, user=admin.id)
     await attached(node, watching.principal)
-    await feed.look()
+    await feed.poll()
     await until(lambda: node.debug_counts()["recent changes"] > 0)
     await attached(node, before)
     assert not is_admin(node, ada)
@@ -123,7 +123,7 @@ async def test_what_ends_elsewhere_closes_its_sockets_here(
     line, sink = await ada.open(), await attached(node, bob.principal)
     await other.tokens.kill(ada.principal.token_hash, clock.now_ms())
     await other.sessions.end(bob.principal.session_id)
-    await feed.look()
+    await feed.poll()
     await until(lambda: line.closed is not None and sink.closed is not None)
     assert known.sessions == [bob.principal.session_id]
     assert ada.principal.token_hash in known.tokens
@@ -146,7 +146,7 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
         await (await node.sessions.live(one.principal)).ask(Join(sink, "hall", None))
     await node.hub.ask(Subscribe(sinks[1], frozenset({"update-instance"}), hall.id))
     await other.users.delete(ada.principal.user.id)
-    await feed.look()
+    await feed.poll()
     await until(lambda: sinks[0].closed is not None)
     heir = (await store.users.server_account()).id
     owned = f'"owner":"{heir}@'.encode()
@@ -166,9 +166,9 @@ async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
 
     monkeypatch.setattr(type(store.users), "many", away)
     with pytest.raises(DatabaseUnavailable):
-        await feed.look()
+        await feed.poll()
     monkeypatch.setattr(type(store.users), "many", there)
-    await feed.look()
+    await feed.poll()
     await until(lambda: is_admin(node, ada))
 
 
@@ -181,14 +181,14 @@ async def test_after_a_long_outage_all_that_is_here_is_looked_at(
     await store.users.grant(ada.principal.user.id, ADMIN_TAG)
     await store.sessions.end(bob.principal.session_id)
     await store.tokens.kill(eve.principal.token_hash, clock.now_ms())
-    await feed.look()
+    await feed.poll()
     assert not any(sink.closed for sink in sinks)
 
     async def missed() -> Changed:
         return Changed(gap=True)
 
     monkeypatch.setattr(store.changes, "next", missed)
-    await feed.look()
+    await feed.poll()
     await until(lambda: is_admin(node, ada))
     await until(lambda: sinks[1].closed is not None and sinks[2].closed is not None)
     assert sinks[0].closed is None

@@ -15,7 +15,7 @@ from actors.runtime.errors import ActorCrashed
 from actors.session.messages import Join
 from reileta.errors import Overloaded
 from reileta.records import Instance
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from tests.actors.helpers import Boom
 from tests.actors.nodes import ROOM, World, fail, open_world, settle, user_at
 

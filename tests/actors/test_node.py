@@ -13,7 +13,7 @@ from reileta.errors import InstanceNotFound, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.records import InstanceChanges, Unset
 from reileta.records import World as WorldRecord
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.nodes import (

@@ -16,7 +16,7 @@ from actors.runtime.ref import Ref
 from actors.session.messages import SessionMessage
 from reileta.errors import ReiletaError
 from reileta.protocol.frames import payload_of
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.resource.json_values import Json, same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.store import Store

@@ -13,7 +13,8 @@ from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.metrics import Metrics
 from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
-from reileta.rules.instance.access import Principal, access_of
+from reileta.rules.identity import Principal
+from reileta.rules.instance.access import access_of
 from reileta.rules.tags import INSTANCE_TAGS
 from reileta.rules.visibility import of_instance
 from reileta.settings import Settings

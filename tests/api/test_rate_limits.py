@@ -16,7 +16,7 @@ from api.rate_limits import (
     network,
 )
 from reileta.errors import TooManyRequests
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.ratelimit import Rate
 from tests.api.test_credentials import USER
 from tests.conftest import ManualClock

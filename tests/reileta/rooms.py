@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from reileta import records
+from reileta.rules.identity import Visitor
 from reileta.rules.instance import events
-from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.events import Happening
 from reileta.rules.instance.instance import Instance, InstanceLimits
 from reileta.rules.instance.seats import Player

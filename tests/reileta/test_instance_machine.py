@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reileta.errors import ReiletaError
 from reileta.records import UNSET, InstanceChanges, Unset
-from reileta.rules.instance.access import ACCESS_TAGS, Visitor
+from reileta.rules.identity import Visitor
+from reileta.rules.instance.access import ACCESS_TAGS
 from reileta.rules.instance.events import (
     BannedUser,
     CandidateChanged,

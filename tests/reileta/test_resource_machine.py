@@ -11,7 +11,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from reileta.errors import ReiletaError, ResourceHeld, ResourceNotAcquired, ResourceTaken
 from reileta.records import Held
-from reileta.rules.resource.resource import Claimant
+from reileta.rules.identity import Claimant
 from tests.reileta.ground import LIMITS, MACHINE, Servers, numbers, servers, sessions
 
 

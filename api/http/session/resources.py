@@ -37,7 +37,7 @@ from reileta.errors import (
 from reileta.protocol.input_types import Input, Reference, Title
 from reileta.protocol.views.session import preview_view, resource_view
 from reileta.records import Resource
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DATA_LIMIT_BYTES, WORLD, Content
 from reileta.settings import KIB
 
@@ -96,10 +96,6 @@ def resource_routes(deps: ApiDeps) -> Routes:
     resources, users = node.store.resources, node.store.users
     types = resources.types
     routes = Routes("resources", deps, invalid=ResourceInvalid, api="session")
-
-    def claimant(call: RequestContext) -> Claimant:
-        by = call.by
-        return Claimant(by.session_id, by.user.id, call.admin, by.user.autopilot)
 
     def key_of(call: RequestContext) -> ResourceKey:
         text = call.args["number"]
@@ -160,7 +156,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         """Creates a resource. The caller becomes its owner. No session has acquired it yet."""
         kind = types.of(call.args["type"])
         record = await resources.create(
-            kind.name, claimant(call), Content(params.title, params.data)
+            kind.name, call.by.as_claimant(), Content(params.title, params.data)
         )
         await publish_world(record)
         return ResourceAnswer(await full_view(record))
@@ -181,7 +177,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         ensure_own_server(node, call)
         page = await resources.search(
             kind.name,
-            claimant(call),
+            call.by.as_claimant(),
             query=params.query,
             limit=params.limit,
             offset=params.offset,
@@ -206,7 +202,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         """Acquires the resource for the caller's session, if the session holds none and no other
         session holds this one."""
         key = key_of(call)
-        held = await ask_session(call, lambda: AcquireResource(key, claimant(call)))
+        held = await ask_session(call, lambda: AcquireResource(key, call.by.as_claimant()))
         return ResourceAnswer(await full_view(held.resource))
 
     @routes.add(
@@ -221,7 +217,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def release_resource(call: RequestContext) -> ResourceAnswer:
         """Releases the resource. If no session holds it, nothing happens."""
         key = key_of(call)
-        await ask_session(call, lambda: ReleaseResource(key, claimant(call)))
+        await ask_session(call, lambda: ReleaseResource(key, call.by.as_claimant()))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -236,7 +232,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         """Returns the part that can be seen without acquiring the resource, even while another
         session holds it."""
         resource = await resources.get(key_of(call))
-        resource.ensure_visible(claimant(call))
+        resource.ensure_visible(call.by.as_claimant())
         return ResourceAnswer(await preview(resource.record))
 
     @routes.add(
@@ -251,8 +247,8 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def view_resource(call: RequestContext) -> ResourceAnswer:
         """Returns the whole resource, for the session that has acquired it."""
         resource = await resources.get(key_of(call))
-        resource.ensure_may(claimant(call))
-        resource.ensure_held(claimant(call), resource.lease.fence)
+        resource.ensure_may(call.by.as_claimant())
+        resource.ensure_held(call.by.as_claimant(), resource.lease.fence)
         return ResourceAnswer(await full_view(resource.record))
 
     @routes.add(
@@ -280,7 +276,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         key, if_version = key_of(call), version(call)
         patch = params.given()
         record = await ask_session(
-            call, lambda: WriteResource(key, claimant(call), patch, if_version)
+            call, lambda: WriteResource(key, call.by.as_claimant(), patch, if_version)
         )
         await publish_world(record)
         return ResourceAnswer(await full_view(record))
@@ -298,7 +294,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         """Deletes the resource. The caller's session must have acquired it, and the caller must be
         its owner or an admin."""
         key, if_version = key_of(call), version(call)
-        await ask_session(call, lambda: DeleteResource(key, claimant(call), if_version))
+        await ask_session(call, lambda: DeleteResource(key, call.by.as_claimant(), if_version))
         return ResourceAnswer(None)
 
     @routes.add(
@@ -313,7 +309,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def share_resource(call: RequestContext, params: Share) -> ResourceAnswer:
         """Lets another user acquire the resource, too. The owner and admins may do this."""
         user = await find_user(node, call, params.user)
-        record = await resources.share(key_of(call), claimant(call), user.id)
+        record = await resources.share(key_of(call), call.by.as_claimant(), user.id)
         return ResourceAnswer(await preview(record))
 
     @routes.add(
@@ -330,7 +326,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         The owner, admins and the user itself may do this. `resource` is null if the caller can't
         see the resource any more."""
         user = await find_user(node, call, params.user)
-        record, lost = await resources.unshare(key_of(call), claimant(call), user.id)
+        record, lost = await resources.unshare(key_of(call), call.by.as_claimant(), user.id)
         if lost is not None:
             node.sessions.lease_lost(lost)
         return ResourceAnswer(None if record is None else await preview(record))

@@ -48,7 +48,7 @@ from reileta.ids import At
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
-from reileta.rules.instance.access import FOR_EVER, Principal
+from reileta.rules.identity import FOR_EVER, Principal
 
 AVR: Final = "avr"
 ADDRESS_LIMIT: Final = 512

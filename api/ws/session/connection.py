@@ -36,7 +36,7 @@ from reileta.protocol.session_frames import (
     parse,
     refusal_frame,
 )
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 
 UNANSWERED: Final = 1024
 """Events of a client that may wait for their answer; over it they are too many."""

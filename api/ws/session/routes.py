@@ -16,7 +16,7 @@ from api.ws.gateway import Gateway, accept
 from api.ws.session.connection import SessionConnection
 from api.ws.transport.base import Transport
 from reileta.errors import AlreadyConnected, CredentialInvalid
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 
 
 class SessionSockets:

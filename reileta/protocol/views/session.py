@@ -11,7 +11,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import records
 from reileta.protocol.session_frames import iso
-from reileta.rules.resource.resource import Claimant, Resource
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.resource import Resource
 from reileta.rules.resource.types import ResourceType
 
 Iso = Annotated[str, Meta(examples=["2026-09-21T14:13:20.000000+0000"])]
@@ -88,7 +89,7 @@ def held_view(
     """
     if held is None or kind is None:
         return None
-    who = Claimant("", user.id, user.admin, user.autopilot)
+    who = Claimant.of(user)
     if not Resource(held.resource, records.Lease(), kind).may(who):
         return None
     return resource_view(held.resource, kind, owner)

@@ -14,11 +14,7 @@ banned friend stays out.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from typing import Final, Literal, get_args
-
-from reileta.ids import at
-from reileta.records import User
 
 AccessTag = Literal[
     "avr:public",
@@ -41,59 +37,6 @@ BY_INVITATION: Final = frozenset({INVITE_PLUS, INVITE_ONLY})
 """The access tags under which a candidate may wait for an invitation."""
 BY_FRIENDS: Final = frozenset({FRIENDS_PLUS, FRIENDS_ONLY})
 """The access tags for which a visitor's friends matter."""
-
-
-FOR_EVER: Final = 2**63 - 1
-"""A time in ms that never comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The sender of an HTTP request or owner of a WebSocket, from its credential.
-
-    `token_hash` is the token's id, which stays the same when its keys are refreshed: the SHA-256 of
-    its first access key. The key of this request is valid until `expires_at` (ms), and some key of
-    the token until `token_expires`. `guest` marks a user of another server.
-    """
-
-    user: User
-    session_id: str
-    token_hash: bytes
-    guest: bool = False
-    expires_at: int = FOR_EVER
-    token_expires: int = FOR_EVER
-
-    def as_visitor(self, address: str, friends: frozenset[str] = frozenset()) -> Visitor:
-        """The principal as instances see it; `address` is this server's, `friends` `UserIDAt`s."""
-        return Visitor(
-            session=self.session_id,
-            user=at(self.user.id, address),
-            displayname=self.user.displayname,
-            admin=self.user.admin,
-            guest=self.guest,
-            friends=friends,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """A user who uses an instance, from the user's session.
-
-    `user` and `friends` are `UserIDAt`s, always with their server; friends follow each other. A
-    `guest` is a user of another server, and never an admin, whatever `admin` is.
-    """
-
-    session: str
-    user: str
-    displayname: str
-    admin: bool = False
-    guest: bool = False
-    friends: frozenset[str] = frozenset()
-
-    @property
-    def administers(self) -> bool:
-        """Whether the user is an admin of the server."""
-        return self.admin and not self.guest
 
 
 def access_of(tags: Iterable[str]) -> AccessTag:

@@ -20,8 +20,8 @@ from reileta.ids import is_user_at
 from reileta.records import UNSET, Ban, InstanceChanges
 from reileta.records import Instance as Record
 from reileta.rules import tags
+from reileta.rules.identity import Visitor
 from reileta.rules.instance import access, sanctions
-from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.events import (
     AdminChanged,
     BannedUser,

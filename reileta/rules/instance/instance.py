@@ -20,8 +20,8 @@ from typing import Final, Literal
 from reileta.errors import InstanceFull, MessageInvalid, NotAllowed, NotInInstance
 from reileta.records import Instance as Record
 from reileta.records import InstanceChanges
+from reileta.rules.identity import Visitor
 from reileta.rules.instance import administration, queueing
-from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.candidates import Candidates, Entry
 from reileta.rules.instance.events import Departure, Happening, Joined, Unbanned, Unmuted
 from reileta.rules.instance.retained import KEY_LIMIT

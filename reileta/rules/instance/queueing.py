@@ -19,8 +19,8 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import is_user_at
+from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
-from reileta.rules.instance.access import Visitor
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
 from reileta.rules.instance.events import CandidateChanged, Happening
 from reileta.rules.instance.state import InstanceState

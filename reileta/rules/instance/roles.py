@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 
 Role = Literal["owner", "admin", "master", "moderator", "normal"]
 """From the highest down: each may moderate lower roles, and none may moderate its own."""

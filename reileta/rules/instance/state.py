@@ -10,8 +10,9 @@ from reileta.errors import Banned, InstanceNotFound, QuotaReached
 from reileta.records import Ban
 from reileta.records import Instance as Record
 from reileta.rules import tags, visibility
+from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
-from reileta.rules.instance.access import AccessTag, Visitor
+from reileta.rules.instance.access import AccessTag
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
 from reileta.rules.instance.events import (
     CandidateChanged,

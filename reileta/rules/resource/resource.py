@@ -26,19 +26,10 @@ from reileta.errors import (
 from reileta.records import Lease
 from reileta.records import Resource as Record
 from reileta.rules import visibility
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.rules.resource.types import Content, ResourceType
-
-
-@dataclass(frozen=True, slots=True)
-class Claimant:
-    """A user who uses a resource, with the session."""
-
-    session: str
-    user: str
-    admin: bool = False
-    autopilot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from actors.hub.actor import SUBSCRIPTIONS
-from actors.hub.messages import AddSocket, HubMessage, Publish, UpdateViewer, Viewer
+from actors.hub.messages import AddSocket, HubMessage, Publish, UpdateViewer
 from actors.session.messages import UserChanged
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
+from reileta.rules.identity import Viewer
 from tests.actors.nodes import ROOM, Client, World, account, settle
 
 OTHER = ROOM[:-1] + "2"

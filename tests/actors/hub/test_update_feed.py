@@ -14,12 +14,13 @@ import trio.testing
 
 import actors.hub.update_feed
 from actors.directory import Directory
-from actors.hub.messages import Publish, UpdateViewer, Viewer
+from actors.hub.messages import Publish, UpdateViewer
 from actors.hub.update_feed import AGAIN_S, UpdateFeed
 from actors.server import LiveServer
 from reileta.errors import DatabaseUnavailable
 from reileta.observability.metrics import Metrics
 from reileta.records import Asset, Image, Profile, Service, User, World
+from reileta.rules.identity import Viewer
 from reileta.rules.visibility import Audience, of_world
 from reileta.store import ServerInfo
 from tests.actors.helpers import full_actor
@@ -172,8 +173,8 @@ async def test_services_the_server_and_what_moved() -> None:
     async with telling(registry) as updates:
         updates.changed("service", Service("a.b", "Voice", None, None, "u_1", frozenset(), 1, 2))
         updates.changed("server", ServerInfo("x", "Harbour", None, None, 1, 1))
-        updates.moved("world", "w_1")
-        updates.moved("service", "gone.meanwhile")
+        updates.changed_id("world", "w_1")
+        updates.changed_id("service", "gone.meanwhile")
         await trio.testing.wait_all_tasks_blocked()
     assert [message.event for message in registry.told] == [
         "update-service", "update-server", "update-world",

@@ -6,7 +6,7 @@ import pytest
 from trio.testing import MockClock
 
 from reileta.errors import InstanceNotFound
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 from tests.actors.nodes import ADDRESS, ROOM, World, user_at
 
 

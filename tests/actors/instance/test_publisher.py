@@ -8,10 +8,11 @@ import msgspec
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
-from actors.hub.messages import HubMessage, Publish, Viewer
+from actors.hub.messages import HubMessage, Publish
 from actors.instance.publisher import Publisher
 from actors.runtime.ref import Ref
 from reileta.observability.metrics import Metrics
+from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance
 from tests.actors.helpers import full_actor
 from tests.actors.sinks import FakeSink

@@ -19,7 +19,7 @@ from reileta.errors import (
 )
 from reileta.ids import at
 from reileta.records import InstanceChanges
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from tests.actors.nodes import (
     ADDRESS,
     ROOM,

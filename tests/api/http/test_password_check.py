@@ -11,7 +11,7 @@ from api.http.password_check import PasswordCheck
 from api.rate_limits import GUESSES, GUESSES_FROM_AFAR, HttpRateLimits, network
 from reileta.errors import LoginInvalid, Overloaded, TooManyRequests
 from reileta.records import User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.security.passwords import SERVER, Passwords, Requester
 from tests.api.clients import PASSWORD, Client
 from tests.api.fakes import FakeNode

@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.session.messages import Detach
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, auth, port, principal
 

@@ -18,7 +18,7 @@ from reileta.errors import CredentialInvalid
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of
 from reileta.records import User
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from tests.actors.sinks import frames_of
 

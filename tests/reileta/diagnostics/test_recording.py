@@ -20,7 +20,7 @@ from reileta.diagnostics.recording import (
     Record,
     encode,
 )
-from reileta.rules.instance.access import Visitor
+from reileta.rules.identity import Visitor
 
 RECORDS: list[Record] = [
     Opened("i_1", 5, "0.1.0"),

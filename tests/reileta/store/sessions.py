@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from reileta.records import Resource, Session, User
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, Content
 from reileta.store import Store
 

@@ -18,7 +18,8 @@ from reileta.errors import (
     WorldInvalid,
 )
 from reileta.records import ADMIN_TAG
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD, Content
 from reileta.store import Store
 from tests.conftest import ManualClock

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import BUILT_IN, Content, Document
 from reileta.settings import Settings
 from reileta.store import open_store

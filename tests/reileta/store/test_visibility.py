@@ -6,8 +6,9 @@ import pytest
 
 from reileta.records import Instance, Page, World
 from reileta.rules import visibility
+from reileta.rules.identity import Claimant
 from reileta.rules.instance.access import ACCESS_TAGS, access_of
-from reileta.rules.resource.resource import Claimant, ResourceKey
+from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, WORLD
 from reileta.rules.visibility import Audience
 from reileta.store import Store

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from actors.instance.messages import QueueSnapshot
-from reileta.rules.instance.access import Principal
+from reileta.rules.identity import Principal
 from reileta.rules.instance.candidates import Entry
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode

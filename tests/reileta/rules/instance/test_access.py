@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reileta.errors import Banned, NotAllowed
-from reileta.rules.instance.access import (
-    ACCESS_TAGS,
-    AccessTag,
-    Visitor,
-    access_of,
-    may_enter,
-    may_invite,
-)
+from reileta.rules.identity import Visitor
+from reileta.rules.instance.access import ACCESS_TAGS, AccessTag, access_of, may_enter, may_invite
 from reileta.rules.instance.instance import Instance
 from tests.reileta.rooms import OWNER, room, user, visitor
 

@@ -20,8 +20,9 @@ from reileta.errors import (
 )
 from reileta.records import Lease
 from reileta.records import Resource as Record
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
-from reileta.rules.resource.resource import Claimant, Resource, ResourceKey
+from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import BUILT_IN
 
 OWNER = Claimant("s_owner", "u_owner")
