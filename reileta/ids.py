@@ -12,8 +12,6 @@ from typing import Final, Literal
 Kind = Literal["u", "w", "i", "s", "p", "f"]
 """user, world, instance, session, player, asset"""
 
-RESERVED: Final = frozenset({"@me", "@server", "@admin"})
-
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ID: Final = re.compile(rf"(?P<kind>[uwispf])_{_UUID}")
 _USERNAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,31}")

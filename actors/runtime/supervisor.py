@@ -80,11 +80,6 @@ class Supervisor:
         return self._stopping
 
     @property
-    def refs(self) -> tuple[Ref[Any], ...]:
-        """The children that run now."""
-        return tuple(cell.ref for cell in self._cells.values())
-
-    @property
     def deepest_mailbox(self) -> int:
         """How many messages wait for the child for which most wait."""
         return max((len(cell.mailbox) for cell in self._cells.values()), default=0)

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TextIO, cast
 import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from reileta.observability import log_events, redact
 
@@ -79,11 +79,6 @@ def configure(
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
-
-
-def get_logger(**bound: object) -> FilteringBoundLogger:
-    """A logger with these keys bound."""
-    return cast(FilteringBoundLogger, structlog.get_logger(**bound))
 
 
 def _json_processors() -> list[Processor]:

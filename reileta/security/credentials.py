@@ -19,11 +19,6 @@ def new_token(kind: TokenKind) -> str:
     return f"{kind}_{secrets.token_urlsafe(TOKEN_BYTES)}"
 
 
-def kind_of(token: str) -> TokenKind | None:
-    """The kind of the token, by its prefix; None if the text can't be a token."""
-    return next((kind for kind in KINDS if token.startswith(f"{kind}_")), None)
-
-
 def digest(token: str) -> bytes:
     """The SHA-256 of the token, 32 bytes; the database stores nothing else of it.
 

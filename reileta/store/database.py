@@ -268,14 +268,14 @@ class Database(Queries):
 
         asyncpg has sent PostgreSQL a request to cancel it. PostgreSQL ignores a request that comes
         before it has read the statement, and then runs the statement to its end. Its process is
-        ended in that case. Bounded by twice `CANCEL_S`.
+        ended in that case. Bounded by `CANCEL_S` and `CONNECT_S`.
         """
         with trio.CancelScope(shield=True):
-            if await self._within_cancel_s(lambda: _answers(connection)):
+            if await self._succeeds(lambda: _answers(connection), CANCEL_S):
                 return
             if not connection.is_closed():
                 pid = connection.get_server_pid()
-                await self._within_cancel_s(lambda: self._end_process(pid))
+                await self._succeeds(lambda: self._end_process(pid), CONNECT_S)
         connection.terminate()
 
     async def _end_process(self, pid: int) -> None:
@@ -285,9 +285,11 @@ class Database(Queries):
         finally:
             connection.terminate()
 
-    async def _within_cancel_s(self, work: Callable[[], Coroutine[Any, Any, object]]) -> bool:
-        """Runs asyncio's `work`; False when it fails, or takes longer than `CANCEL_S`."""
-        with trio.move_on_after(CANCEL_S):
+    async def _succeeds(
+        self, work: Callable[[], Coroutine[Any, Any, object]], seconds: float
+    ) -> bool:
+        """Runs asyncio's `work`; False when it fails, or takes longer than `seconds`."""
+        with trio.move_on_after(seconds):
             try:
                 await self._loop.run_aio_coroutine(work())
             except (*_BROKEN, asyncio.CancelledError):

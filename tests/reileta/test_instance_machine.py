@@ -198,7 +198,7 @@ class InstanceMachine(RuleBasedStateMachine):
     def join(self, who: Visitor) -> None:
         waits = [one for one in self.instance.entries() if one.state == "waiting"]
         holds = self.heard_entries.get(who.user) == "admitted"
-        inside = self.instance.player_of(who.session)
+        inside = self.instance.seats.of_session(who.session)
         answer = self.call("join", who, self.now)
         if answer is not None:
             assert holds or not waits or inside is not None, "jumped the queue"

@@ -22,7 +22,6 @@ class LeaseMachine(Servers):
         if one is None or one.session.ended or id_ not in self.ground.states:
             return
         try:
-            one.session.ensure_may_acquire()
             after = before.acquire(
                 Claimant(id_, "u_1"), self.ground.has(id_), self.now + LIMITS.away_ms
             )

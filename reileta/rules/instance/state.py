@@ -175,9 +175,6 @@ class InstanceState:
         """Bans by user; expired ones stay until the next `tick`."""
         return self.moderation.bans
 
-    def player_of(self, session: str) -> Player | None:
-        return self.seats.of_session(session)
-
     def players_of(self, user: str) -> list[Player]:
         return self.seats.of_user(user)
 

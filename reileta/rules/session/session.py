@@ -26,7 +26,6 @@ from reileta.errors import (
     CredentialInvalid,
     PermissionDenied,
     ReiletaError,
-    ResourceHeld,
     SessionNotFound,
 )
 from reileta.records import Held
@@ -289,24 +288,6 @@ class Session:
         return self._live.abandon(error)
 
     # The resource
-
-    def ensure_may_acquire(self) -> None:
-        """Checks what is known without the database, which has the last word.
-
-        Raises:
-            SessionNotFound: the session has ended.
-            PermissionDenied: it belongs to an autopilot.
-            ResourceHeld: it holds a resource.
-        """
-        if self.ended:
-            raise SessionNotFound
-        if self.autopilot:
-            raise PermissionDenied.field(
-                "session", "belongs to an autopilot, which can't acquire resources"
-            )
-        if self.held is not None:
-            held = self.held.resource
-            raise ResourceHeld.field("resource", f"{held.type}/{held.number}")
 
     def took(self, held: Held, now: int) -> list[Happening]:
         """The database reports that the session holds this resource, or that the resource has

@@ -35,7 +35,7 @@ def json_log(level: log.Level = "info") -> io.StringIO:
 
 def test_an_event_is_one_line_of_json_in_a_set_order() -> None:
     stream = json_log()
-    log.get_logger(instance="i_1").info(log_events.SERVER_READY, url="http://x", trace="t1")
+    structlog.get_logger(instance="i_1").info(log_events.SERVER_READY, url="http://x", trace="t1")
     (event,) = lines(stream)
     assert list(event) == ["time", "level", "event", "trace", "instance", "url"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event["time"])
@@ -44,7 +44,7 @@ def test_an_event_is_one_line_of_json_in_a_set_order() -> None:
 
 def test_a_level_below_the_least_is_not_logged() -> None:
     stream = json_log("warning")
-    logger = log.get_logger()
+    logger = structlog.get_logger()
     logger.info("actor.started")
     logger.warning("actor.crashed")
     assert [event["event"] for event in lines(stream)] == ["actor.crashed"]
@@ -53,7 +53,7 @@ def test_a_level_below_the_least_is_not_logged() -> None:
 def test_context_that_is_bound_to_a_task_comes_along() -> None:
     stream = json_log()
     with structlog.contextvars.bound_contextvars(trace="t7"):
-        log.get_logger().info("actor.started")
+        structlog.get_logger().info("actor.started")
     assert lines(stream)[0]["trace"] == "t7"
 
 
@@ -63,7 +63,7 @@ def test_what_extra_processors_add_is_logged_and_masked_too() -> None:
 
     stream = io.StringIO()
     log.configure("json", stream=stream, extra=(add,))
-    log.get_logger().info("actor.started")
+    structlog.get_logger().info("actor.started")
     (event,) = lines(stream)
     assert (event["trace"], event["token"]) == ("t9", "***")
 
@@ -78,7 +78,7 @@ def test_secrets_are_masked_in_keys_values_and_exceptions() -> None:
     try:
         refuse(token)
     except ValueError:
-        log.get_logger().exception("request.failed", password="hunter2", said=[token])
+        structlog.get_logger().exception("request.failed", password="hunter2", said=[token])
     assert token[3:] not in stream.getvalue()
     assert "hunter2" not in stream.getvalue()
     (event,) = lines(stream)
@@ -94,7 +94,7 @@ def test_groups_of_exceptions_keep_their_structure() -> None:
     try:
         raise ExceptionGroup("two", [ValueError("a"), KeyError("b")])
     except ExceptionGroup:
-        log.get_logger().exception("actor.crashed")
+        structlog.get_logger().exception("actor.crashed")
     (event,) = lines(stream)
     inner = [group[0]["exc_type"] for group in event["exception"][0]["exceptions"]]
     assert inner == ["ValueError", "KeyError"]
@@ -105,7 +105,7 @@ def test_anything_can_be_logged(awkward: object) -> None:
     for style in ("json", "console"):
         stream = io.StringIO()
         log.configure(style, stream=stream)
-        log.get_logger().info("actor.started", awkward=awkward)
+        structlog.get_logger().info("actor.started", awkward=awkward)
         assert "actor.started" in stream.getvalue()
 
 
@@ -163,7 +163,7 @@ def test_configuring_twice_says_things_once() -> None:
 def test_the_console_is_readable_and_plain_where_it_is_no_terminal() -> None:
     stream = io.StringIO()
     log.configure("console", stream=stream)
-    log.get_logger(instance="i_1").info("server.ready", url="http://127.0.0.1:3032")
+    structlog.get_logger(instance="i_1").info("server.ready", url="http://127.0.0.1:3032")
     line = stream.getvalue()
     assert "server.ready" in line
     assert "url=http://127.0.0.1:3032" in line
@@ -177,14 +177,14 @@ def test_the_console_has_colours_on_a_terminal() -> None:
 
     stream = Terminal()
     log.configure("console", stream=stream)
-    log.get_logger().info("server.ready")
+    structlog.get_logger().info("server.ready")
     assert "\x1b[" in stream.getvalue()
 
 
 def test_input_can_not_forge_a_line_or_move_the_cursor() -> None:
     stream = io.StringIO()
     log.configure("console", stream=stream)
-    log.get_logger().info("socket.opened", name="a\n2026 [info] admin.granted\x1b[2J\u2028\r")
+    structlog.get_logger().info("socket.opened", name="a\n2026 [info] admin.granted\x1b[2J\u2028\r")
     assert len(stream.getvalue().splitlines()) == 1
     assert "\x1b" not in stream.getvalue()
 
@@ -195,7 +195,7 @@ def test_an_exception_on_the_console_is_a_traceback_without_secrets() -> None:
     try:
         raise ValueError(f"bad {new_token('ua')} \x1b[2J")
     except ValueError:
-        log.get_logger().exception("request.failed")
+        structlog.get_logger().exception("request.failed")
     assert "Traceback" in stream.getvalue()
     assert "ValueError: bad ua_*** \\x1b[2J" in stream.getvalue()
 
@@ -206,11 +206,11 @@ def test_a_log_that_nobody_reads_does_not_stop_the_server() -> None:
             raise BrokenPipeError
 
     log.configure("json", stream=Gone())
-    log.get_logger().info("server.ready")
+    structlog.get_logger().info("server.ready")
 
 
 def test_a_stream_of_a_narrow_encoding_gets_escapes() -> None:
     raw = io.BytesIO()
     log.configure("console", stream=io.TextIOWrapper(raw, encoding="ascii"))
-    log.get_logger().info("server.ready", title="Reiléta")
+    structlog.get_logger().info("server.ready", title="Reiléta")
     assert b"Reil\\xe9ta" in raw.getvalue()

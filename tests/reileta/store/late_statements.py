@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -36,19 +36,21 @@ class LateStatements:
             await server.send_all(first)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._to_server, client, server)
-                async for data in server:
-                    await client.send_all(data)
+                with suppress(trio.BrokenResourceError):  # either side may hang up
+                    async for data in server:
+                        await client.send_all(data)
                 nursery.cancel_scope.cancel()
         if cancels:
             self._released.set()
 
     async def _to_server(self, client: trio.SocketStream, server: trio.SocketStream) -> None:
-        async for data in client:
-            if not self._released.is_set():
-                self.held.set()
-                await self._released.wait()
-            await server.send_all(data)
-        await server.send_eof()
+        with suppress(trio.BrokenResourceError):
+            async for data in client:
+                if not self._released.is_set():
+                    self.held.set()
+                    await self._released.wait()
+                await server.send_all(data)
+            await server.send_eof()
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ def test_a_lost_socket_keeps_its_seat_for_the_grace_and_nobody_sees_it() -> None
     assert instance.join(visitor(1), 10_099) == (player, [])
     assert not instance.in_grace(player.session)
     assert instance.tick(20_000) == []
-    assert instance.player_of(player.session) == player
+    assert instance.seats.of_session(player.session) == player
 
 
 def test_a_seat_is_free_when_the_grace_is_over() -> None:

@@ -12,7 +12,6 @@ from reileta.errors import (
     CredentialInvalid,
     DatabaseUnavailable,
     PermissionDenied,
-    ResourceHeld,
     SessionNotFound,
 )
 from reileta.records import Held, Resource
@@ -93,11 +92,6 @@ def test_sessions_owned_by_an_autopilot_can_not_maintain_a_non_empty_state() -> 
     assert one.save() is None
 
 
-def test_sessions_owned_by_an_autopilot_can_not_acquire_a_resource() -> None:
-    with pytest.raises(PermissionDenied):
-        session(autopilot=True).ensure_may_acquire()
-
-
 # Tokens and sockets
 
 
@@ -168,8 +162,6 @@ def test_the_end_closes_all_and_refuses_what_waits() -> None:
         one.connect("x", TOKEN, 0, exclusive=True)
     with pytest.raises(SessionNotFound):
         one.change({}, "x", 1)
-    with pytest.raises(SessionNotFound):
-        one.ensure_may_acquire()
     one.admit(TOKEN, 10)
     assert dict(one.tokens) == {}
 
@@ -180,10 +172,7 @@ def test_the_end_closes_all_and_refuses_what_waits() -> None:
 def test_a_session_is_told_what_it_has() -> None:
     one = connected()
     assert one.took(HELD, 0) == [ResourceChanged(HELD)]
-    with pytest.raises(ResourceHeld, match="document/17"):
-        one.ensure_may_acquire()
     assert one.dropped(17, 3) == [ResourceChanged(None)]
-    one.ensure_may_acquire()
 
 
 def test_old_news_of_a_resource_is_no_news() -> None:
