@@ -17,6 +17,7 @@ import pytest
 
 import reileta
 from reileta.cli_options import flag, variable
+from reileta.observability.metrics import Metrics, MetricsCollector
 from reileta.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -189,7 +190,7 @@ def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")])
 
 
 @functools.cache
@@ -240,11 +241,62 @@ def test_files_that_are_shown_exist() -> None:
                 assert (ROOT / word).exists(), (document, word)
 
 
+@functools.cache
+def anchors(document: Path) -> frozenset[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return frozenset(re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles)
+
+
 def test_links_between_the_documents_lead_somewhere() -> None:
     for document in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
-            if "://" not in target:
-                assert (document.parent / target).exists(), f"{name(document)}: {target}"
+        links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text())
+        for file, anchor in links:
+            if "://" in file:
+                continue
+            target = document.parent / file if file else document
+            assert target.exists(), f"{name(document)}: {file}"
+            if anchor:
+                assert anchor in anchors(target), f"{name(document)}: {file}#{anchor}"
+
+
+def test_sources_link_to_headings_that_exist() -> None:
+    for path in python_files(*SOURCES, "benchmarks", "examples"):
+        for file, anchor in re.findall(r"\b(docs/[\w-]+\.md)#([\w-]+)", path.read_text()):
+            assert anchor in anchors(ROOT / file), f"{name(path)}: {file}#{anchor}"
+
+
+def test_files_that_the_documents_name_exist() -> None:
+    """All but those that `docs/extending.md` has a reader make."""
+    made = {"welcome.py", "test_welcome.py", "notes.py", "test_notes.py", "0006_notes.sql"}
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for file in re.findall(r"`([\w.]+(?:/[\w.]+)+\.(?:py|js|sql|md|html))`", text):
+            if Path(file).name not in made:
+                assert (ROOT / file).exists(), f"{name(document)}: {file}"
+
+
+def test_metrics_that_operating_a_server_names_exist() -> None:
+    """A counter has the suffix `_total`, a histogram `_sum` and `_count`."""
+    suffixes = {"counter": ("_total",), "histogram": ("", "_sum", "_count"), "gauge": ("",)}
+    served = {
+        family.name + suffix
+        for family in MetricsCollector(Metrics(), UnusedDatabase()).collect()
+        for suffix in suffixes[family.type]
+    }
+    text = (ROOT / "docs" / "operating.md").read_text()
+    named = set(re.findall(r"\breileta_\w+", text))
+    assert named
+    assert named - served == set()
+
+
+class UnusedDatabase:
+    """A database that was never asked."""
+
+    statements = errors = 0
+    seconds = 0.0
+    available = True
 
 
 @pytest.mark.parametrize("setting", Settings.model_fields)
