@@ -25,6 +25,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from reileta.errors import Detail, InvalidInput, MessageInvalid, PayloadTooLarge
+from reileta.unicode import is_unicode, is_utf8
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -154,11 +155,10 @@ def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
         Unkept: it is JSON, but can't be stored unchanged.
     """
     _ensure_bounded(text, values_limit)
+    if not is_utf8(text):  # msgspec does not check strings that it skips
+        raise NotJson
     try:
-        text.decode()  # msgspec does not check strings that it skips
         value: Json = _decoder.decode(text)
-    except UnicodeDecodeError:
-        raise NotJson from None
     except msgspec.ValidationError:  # without types, only numbers can be wrong
         _name_fault(text)
         raise Unkept("", _INFINITE) from None
@@ -395,7 +395,7 @@ def _name_fault(text: bytes) -> None:
                 return
             if name_next:
                 path[-1] = said
-            if not said.isascii() and _is_halved(said):
+            if not is_unicode(said):
                 raise Unkept(_dotted(path), "must not contain a lone surrogate")
             if name_next:
                 known = names[-1]
@@ -414,14 +414,6 @@ def _string(token: bytes) -> str | None:
         return str(json.loads(token))
     except ValueError:
         return None
-
-
-def _is_halved(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _number_fault(said: str) -> str | None:
