@@ -296,5 +296,5 @@ def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
     for routes in nouns:
         app.register_routes(routes)
     app.register_blueprint(metrics_blueprint(deps))
-    app.register_blueprint(docs_blueprint(app.operations))
+    app.register_blueprint(docs_blueprint(app.operations, address=node.address, secure=node.secure))
     return app

@@ -19,11 +19,13 @@ from api import rate_limits
 from api.app import ReiletaApp, create_app
 from api.errors import status_of
 from api.http.registry.images import PICTURES
+from api.ws.declarations import ALL
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.message_rate import FRAMES_PER_MESSAGE
+from api.ws.registry.commands import COMMANDS
+from api.ws.registry.events import EVENTS
 from api.ws.session.routes import session_blueprint
 from reileta.cli_options import flag
-from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode, Meaning
 from reileta.rules.instance.instance import TO_LIMIT
 from reileta.rules.instance.retained import KEY_LIMIT
@@ -95,15 +97,14 @@ def headings_in(section: str) -> set[str]:
 
 
 def test_every_command_has_its_section_and_no_other() -> None:
-    assert headings_in("Commands") == constants(commands)
+    assert headings_in("Commands") == COMMANDS.names
 
 
 def test_every_event_has_its_section_and_its_row() -> None:
     told = {row[0].strip("`"): row[1].strip("`") for row in rows("Events")[2:] if len(row) == 4}
-    groups = {name: group for group, names in events.GROUPS.items() for name in names}
-    assert told == {name: groups.get(name, "") for name in events.EVENTS}
-    assert headings_in("Events") == events.EVENTS
-    assert quoted(sections()["Subscriptions"]) >= {*events.GROUPS, "all"}
+    assert told == {event.name: event.group or "" for event in EVENTS}
+    assert headings_in("Events") == EVENTS.names
+    assert quoted(sections()["Subscriptions"]) >= {*EVENTS.groups, ALL}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_examples_are_json_and_of_this_protocol(text: str) -> None:
         message, end = decoder.raw_decode(rest)
         rest = rest[end:].strip()
         if "command" in message:
-            assert message["command"] in constants(commands) | events.EVENTS
+            assert message["command"] in COMMANDS.names | EVENTS.names
         if "error" in message and "message" in message["error"]:
             known = {(one.code, one.message) for one in every_error()}
             assert (message["error"]["code"], message["error"]["message"]) in known

@@ -19,7 +19,7 @@ from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Deadline
-from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.accept import TRANSPORT_EXTENSION
 from api.ws.transport.base import Transport
 from reileta.errors import MessageInvalid
 

@@ -23,9 +23,6 @@ from api.errors import status_of
 from api.http.endpoint import Download, Operation
 from api.openapi.examples import Json, example_of
 from api.openapi.links import PARAMETER, link
-from api.openapi.websockets import EXTENSION, describe, types_of
-from api.ws.registry.socket import REGISTRY_SOCKET
-from api.ws.session.socket import SESSION_SOCKETS
 from reileta import __version__
 from reileta.errors import (
     CredentialInvalid,
@@ -86,11 +83,8 @@ _ABOUT: Final = (
 )
 
 
-SOCKETS: Final = (REGISTRY_SOCKET, *SESSION_SOCKETS)
-
-
 def document(operations: Sequence[Operation]) -> Json:
-    """The OpenAPI document of the operations, and of the sockets."""
+    """The OpenAPI document of the operations."""
     schemas: Json = {}
     inputs = [operation.takes for operation in operations if operation.takes is not None]
     _, described = models_json_schema(
@@ -100,8 +94,7 @@ def document(operations: Sequence[Operation]) -> Json:
     schemas.update(described.get("$defs", {}))
     given = [_alternatives(operation) for operation in operations]
     answered = [one for several in given for one in several]
-    on_sockets = types_of(SOCKETS)
-    shapes, components = schema_components([*answered, *on_sockets, Envelope], ref_template=_REF)
+    shapes, components = schema_components([*answered, Envelope], ref_template=_REF)
     schemas.update(components)
     answer = iter(shapes)
     paths: defaultdict[str, Json] = defaultdict(dict)
@@ -111,14 +104,12 @@ def document(operations: Sequence[Operation]) -> Json:
         path = PARAMETER.sub(r"{\1}", operation.path)
         paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
     link(operations, paths)
-    shape = dict(zip(on_sockets, shapes[len(answered) : -1], strict=True))
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": noun} for noun in dict.fromkeys(op.noun for op in operations)],
         "paths": dict(paths),
-        EXTENSION: describe(SOCKETS, shape.__getitem__, schemas),
         "components": {
             "schemas": dict(sorted(schemas.items())),
             "securitySchemes": {

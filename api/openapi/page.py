@@ -1,8 +1,8 @@
-"""`/openapi.json`, and `/docs`, a page to read it.
+"""The routes of `/openapi.json`, `/asyncapi.json` and `/docs`, a page that shows both.
 
-The page is plain HTML, made once at the start from the same document: it needs no script and
-nothing from another host, and its Content-Security-Policy says so. (The well-known viewers need
-scripts, inline styles or a CDN.)
+The page is plain HTML, made from both documents once, when the server starts. It needs no script
+and nothing from another host, and its Content-Security-Policy forbids both. (The well-known viewers
+need scripts, inline styles or a CDN.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ from quart.wrappers import Request
 
 from api.http.endpoint import Operation
 from api.http.etags import Data
+from api.openapi.asyncapi import (
+    CLOSE_CODES,
+    GROUPS,
+    REFUSALS,
+    asyncapi,
+    message_of,
+    operations_of,
+)
 from api.openapi.document import document
 from api.openapi.examples import Json
-from api.openapi.websockets import EXTENSION
 
 PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
@@ -38,23 +45,32 @@ _REFUSAL: Final = {
     },
 }
 _INTRODUCTION: Final = (
-    "Players meet through the WebSocket `/api/ws`; see below, after the endpoints."
+    "Players meet through the WebSocket `/api/ws`, which stands after the endpoints."
     " A token comes from `/api/auth/login` and goes into each request as `Authorization: Bearer …`."
     " Metrics for Prometheus are at `/metrics`."
 )
 
 
-def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
-    """The document, the page, its style sheet, and `/` leading to the page."""
+def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: bool) -> Blueprint:
+    """Both documents, the page, its style sheet, and `/`, which leads to the page.
+
+    `address` is where clients reach the server, `secure` whether they use TLS.
+    """
     blueprint = Blueprint("docs", __name__)
-    described = document(operations)
-    as_json = json.dumps(described, ensure_ascii=False).encode()
-    page = render(described).encode()
+    endpoints = document(operations)
+    sockets = asyncapi(address=address, secure=secure)
+    endpoints_json = json.dumps(endpoints, ensure_ascii=False).encode()
+    sockets_json = json.dumps(sockets, ensure_ascii=False).encode()
+    page = render(endpoints, sockets).encode()
     style = files("api.openapi").joinpath("static", "docs.css").read_bytes()
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        return _kept(request, as_json, "application/json")
+        return _kept(request, endpoints_json, "application/json")
+
+    @blueprint.get("/asyncapi.json")
+    async def async_api() -> Response:
+        return _kept(request, sockets_json, "application/json")
 
     @blueprint.get("/docs")
     async def docs() -> Response:
@@ -74,7 +90,7 @@ def docs_blueprint(operations: Sequence[Operation]) -> Blueprint:
 
 
 def _kept(asked: Request, body: bytes, content_type: str) -> Response:
-    """What anyone may keep and ask about again; 304 if the asker has it."""
+    """A response that anyone may cache; 304 if the client has it."""
     data = Data.of(body)
     headers = {name.decode(): value.decode() for name, value in data.headers(private=False)}
     if not data.is_known(asked.headers.get("If-None-Match")):
@@ -84,8 +100,8 @@ def _kept(asked: Request, body: bytes, content_type: str) -> Response:
     return unchanged
 
 
-def render(described: Json) -> str:
-    """The document as a page."""
+def render(described: Json, sockets: Json) -> str:
+    """The OpenAPI document and the AsyncAPI document as one page."""
     info = described["info"]
     groups: dict[str, list[tuple[str, str, Json]]] = {}
     for path, methods in described["paths"].items():
@@ -93,8 +109,8 @@ def render(described: Json) -> str:
             groups.setdefault(methods[method]["tags"][0], []).append(
                 (method, path, methods[method])
             )
-    schemas = described["components"]["schemas"]
-    sockets = described.get(EXTENSION, {})
+    schemas = described["components"]["schemas"] | sockets["components"]["schemas"]
+    channels = sockets["channels"]
     title = escape(info["title"])
     return "".join(
         [
@@ -104,16 +120,17 @@ def render(described: Json) -> str:
             '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
             f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
             *(_contents(noun, entries) for noun, entries in groups.items()),
-            *(_socket_contents(path, socket) for path, socket in sockets.items()),
+            *(_channel_contents(key, channel, sockets) for key, channel in channels.items()),
             '<h2><a href="#schemas">Schemas</a></h2></nav>',
             f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
             f"<p>{_prose(_INTRODUCTION)}</p>",
-            '<p>For machines: <a href="/openapi.json">openapi.json</a>. A refusal looks like this;',
-            f" each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
+            '<p>For machines: <a href="/openapi.json">openapi.json</a> describes the endpoints,',
+            ' <a href="/asyncapi.json">asyncapi.json</a> the WebSockets. A refusal looks like',
+            f" this; each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
             *(_group(noun, entries, schemas) for noun, entries in groups.items()),
-            *(_socket(path, socket, schemas) for path, socket in sockets.items()),
+            *(_channel(key, channel, sockets, schemas) for key, channel in channels.items()),
             '<h2 id="schemas">Schemas</h2>',
-            *(_schema(name, schema) for name, schema in schemas.items()),
+            *(_schema(name, schema) for name, schema in sorted(schemas.items())),
             "</main></body></html>",
         ]
     )
@@ -223,77 +240,80 @@ def _parameters(parameters: Iterable[Json]) -> str:
     return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
 
 
-def _socket_contents(path: str, socket: Json) -> str:
+def _channel_contents(key: str, channel: Json, document: Json) -> str:
     links = "".join(
-        f'<li><a href="#{_anchor(path, kind, name)}"><b class="{kind}">{kind.upper()}</b>'
-        f" {escape(name)}</a></li>"
-        for kind, several in (("send", "commands"), ("event", "events"))
-        for name in socket[several]
+        f'<li><a href="#{name}"><b class="{kind}">{kind.upper()}</b>'
+        f" {escape(operation['title'])}</a></li>"
+        for kind, action in (("send", "receive"), ("event", "send"))
+        for name, operation in operations_of(document, key, action).items()
     )
-    return f'<h2><a href="#{_anchor(path)}">{escape(path)}</a></h2><ul>{links}</ul>'
+    return f'<h2><a href="#channel-{key}">{escape(channel["address"])}</a></h2><ul>{links}</ul>'
 
 
-def _anchor(path: str, *parts: str) -> str:
-    return escape("-".join(("socket", *path.strip("/").split("/"), *parts)))
-
-
-def _socket(path: str, socket: Json, schemas: Json) -> str:
-    """A WebSocket: how it is opened and closed, what is sent on it, what comes."""
-    when = "with the upgrade or after it" if {} in socket["security"] else "with the upgrade"
+def _channel(key: str, channel: Json, document: Json, schemas: Json) -> str:
+    """A WebSocket: how it is opened and closed, and its messages both ways."""
     parts = [
-        f'<h2 id="{_anchor(path)}">WebSocket <code>{escape(path)}</code></h2>',
-        f"<p><strong>{escape(socket['summary'])}.</strong> {_prose(socket['description'])}",
-        f" <em>Needs a credential, {when}.</em></p>",
-        f"<p>Messages to the server: {_type(socket['sends'])}; from it:",
-        f" {_type(socket['receives'])}. What is called data below is in their",
-        f" <code>{escape(socket['dataIn'])}</code>.</p>",
-        _codes("Refusals of the upgrade", socket["refusals"]),
+        f'<h2 id="channel-{key}">WebSocket <code>{escape(channel["address"])}</code></h2>',
+        f"<p><strong>{escape(channel['title'])}.</strong> {_prose(channel['description'])}</p>",
     ]
-    if "groups" in socket:
+    parts += [
+        f"<p><code>{escape(name)}</code> is {_prose(parameter['description'])}.</p>"
+        for name, parameter in channel.get("parameters", {}).items()
+    ]
+    parts.append(_codes("Refusals of the upgrade", channel[REFUSALS]))
+    if GROUPS in channel:
         rows = (
             (f"<b>{escape(name)}</b>", ", ".join(f"<code>{escape(one)}</code>" for one in of))
-            for name, of in socket["groups"].items()
+            for name, of in channel[GROUPS].items()
         )
         parts.append(f"<details><summary>Groups of events</summary>{_table(rows)}</details>")
-    rows = ((f"<b>{code}</b>", _prose(why)) for code, why in socket["closeCodes"].items())
+    rows = ((f"<b>{code}</b>", _prose(why)) for code, why in channel[CLOSE_CODES].items())
     parts.append(f"<details><summary>Close codes</summary>{_table(rows)}</details>")
-    parts += [_command(path, name, one, schemas) for name, one in socket["commands"].items()]
-    parts += [_event(path, name, one) for name, one in socket["events"].items()]
+    for kind, action in (("send", "receive"), ("event", "send")):
+        parts += [
+            _message_section(kind, name, operation, document, schemas)
+            for name, operation in operations_of(document, key, action).items()
+        ]
     return "".join(parts)
 
 
-def _command(path: str, name: str, command: Json, schemas: Json) -> str:
-    data = command["data"]
-    need = "Needs a credential." if command["needsCredential"] else "Needs no credential."
-    return (
-        f'<section id="{_anchor(path, "send", name)}">'
-        f'<h3><b class="send">SEND</b> <code>{escape(name)}</code></h3>'
-        f"<p>{_prose(command['description'])} <em>{need}</em></p>"
-        f"<h4>Data: {_type(data)}</h4>{_fields(_resolved(data, schemas))}"
-        f"{_sample(command['example'])}"
-        f"<h4>Answer: {_type(command['answer'])}</h4>{_sample(command['answerExample'])}"
-        f"{_codes('Refusals', command['errors'])}</section>"
-    )
-
-
-def _event(path: str, name: str, event: Json) -> str:
-    told = event["sentTo"] or "nobody"
-    rows = [("Without a subscription, to", _prose(told))]
-    rows += [
-        (label, _prose(event[key]))
-        for key, label in (("group", "Group"), ("subgroup", "<code>subgroup</code>"))
-        if key in event
+def _message_section(kind: str, name: str, operation: Json, document: Json, schemas: Json) -> str:
+    """A command with its replies, or an event. `kind` is what the client sees of it."""
+    (message,) = (message_of(document, one) for one in operation["messages"])
+    need = "Needs a credential." if "security" in operation else "Needs no credential."
+    note = f" <em>{need}</em>" if kind == "send" else ""
+    parts = [
+        f'<section id="{name}">',
+        f'<h3><b class="{kind}">{kind.upper()}</b> <code>{escape(operation["title"])}</code></h3>',
+        f"<p>{_prose(operation['description'])}{note}</p>",
+        _message(message, schemas),
     ]
-    return (
-        f'<section id="{_anchor(path, "event", name)}">'
-        f'<h3><b class="event">EVENT</b> <code>{escape(name)}</code></h3>'
-        f"<p>{_prose(event['description'])}</p>{_table(rows)}"
-        f"<h4>Data: {_type(event['data'])}</h4>{_sample(event['example'])}</section>"
-    )
+    if "tags" in message:
+        groups = ", ".join(f"<code>{escape(tag['name'])}</code>" for tag in message["tags"])
+        parts.append(f"<p>Group: {groups}.</p>")
+    if kind == "send":
+        for reference in operation["reply"]["messages"]:
+            reply = message_of(document, reference)
+            parts.append(f"<h4>{_prose(reply['title'].capitalize())}</h4>")
+            parts.append(_message(reply, schemas))
+    return "".join((*parts, "</section>"))
+
+
+def _message(message: Json, schemas: Json) -> str:
+    """The fields of a message, those of its data, and an example."""
+    payload = message["payload"]
+    parts = [_fields(payload)]
+    for name in ("data", "payload"):
+        data = payload["properties"].get(name, {})
+        if "$ref" in data:
+            parts.append(f"<h4><code>{name}</code>: {_type(data)}</h4>")
+            parts.append(_fields(_resolved(data, schemas)))
+    parts += [_sample(example["payload"]) for example in message["examples"]]
+    return "".join(parts)
 
 
 def _codes(title: str, errors: Iterable[Json]) -> str:
-    """Errors in short; of those that refuse a request of HTTP, with the status."""
+    """A table of errors."""
     head = "".join(f"<th>{key}</th>" for key in next(iter(errors)))
     rows = ((escape(str(value)) for value in error.values()) for error in errors)
     return f"<details><summary>{title}</summary>{_table(rows, f'<tr>{head}</tr>')}</details>"
@@ -338,6 +358,10 @@ def _type(schema: Json) -> str:
         return f'<a href="#schema-{name}">{name}</a>'
     if "anyOf" in schema:
         return " | ".join(_type(choice) for choice in schema["anyOf"])
+    if "allOf" in schema:
+        return _type(schema["allOf"][0])
+    if "const" in schema:
+        return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:
         return " | ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
     if schema.get("type") == "array":

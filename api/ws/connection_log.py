@@ -1,7 +1,7 @@
-"""What the log says of one socket, in traces that are looked at: where traces begin and end.
+"""The log of one WebSocket: where its traces begin and end.
 
-Traces are looked at when they are sampled, or all of them at level debug; for the others nothing
-here is called but `observes`. No payload is logged, and of a command no more than its name.
+Only observed traces are logged: those that are sampled, or all of them at level debug. For the
+others only `observes` is called. The log holds no payload, and no more of a command than its name.
 """
 
 from __future__ import annotations
@@ -14,28 +14,26 @@ import trio
 
 from actors.runtime.trace import Span
 from reileta.observability import log_events
-from reileta.protocol import commands
 
 UNKNOWN: Final = "unknown"
-"""What a command is called that is none: its text is the client's, and could be anything."""
+"""The name of an unknown command in the log: the client's own text could be anything."""
 
-_KNOWN: Final = frozenset(
-    value for name, value in vars(commands).items() if name.isupper() and isinstance(value, str)
-)
 _log = structlog.get_logger()
 
 
 class ConnectionLog:
-    """The log of one socket. `number` tells the sockets of a process apart."""
+    """The log of one socket. `number` tells the sockets of a process apart; `names` are the names
+    of commands that may be logged."""
 
-    __slots__ = ("_debug", "number")
+    __slots__ = ("_debug", "_names", "number")
 
-    def __init__(self, number: int, *, debug: bool) -> None:
+    def __init__(self, number: int, names: frozenset[str], *, debug: bool) -> None:
         self.number = number
+        self._names = names
         self._debug = debug
 
     def observes(self, span: Span) -> bool:
-        """Whether the span's trace is looked at."""
+        """Whether the span's trace is logged."""
         return self._debug or span.sampled
 
     def opened(self, span: Span) -> None:
@@ -45,28 +43,27 @@ class ConnectionLog:
         self._note(span, log_events.SOCKET_CLOSED)
 
     def received(self, span: Span, command: str | None, size: int) -> None:
-        """A message of `size` bytes came; `command` is None if it can't be told."""
-        self._note(span, log_events.SOCKET_RECEIVED, command=_named(command), bytes=size)
+        """A message of `size` bytes came; `command` is None if it can't be read."""
+        self._note(span, log_events.SOCKET_RECEIVED, command=self._named(command), bytes=size)
 
     def served(self, span: Span, command: str, begun: float, error: int | None) -> None:
-        """A command that waited since `begun` (Trio's seconds) is done, or refused with a code."""
-        said: dict[str, Any] = {} if error is None else {"error": error}
+        """A command that began at `begun` (Trio's seconds) is done, or refused with a code."""
+        fields: dict[str, Any] = {} if error is None else {"error": error}
         us = int((trio.current_time() - begun) * 1e6)
-        self._note(span, log_events.SOCKET_SERVED, command=_named(command), us=us, **said)
+        self._note(span, log_events.SOCKET_SERVED, command=self._named(command), us=us, **fields)
 
     def sent(self, span: Span) -> None:
         """The connection itself answered with a frame."""
         self._note(span, log_events.FRAMES_SENT, frames=1, sockets=1)
 
-    def _note(self, span: Span, event: str, **said: Any) -> None:
+    def _named(self, command: str | None) -> str:
+        return command if command in self._names else UNKNOWN
+
+    def _note(self, span: Span, event: str, **fields: Any) -> None:
         level = logging.INFO if span.sampled else logging.DEBUG
-        _log.log(level, event, trace=span.trace_id, socket=self.number, **said)
+        _log.log(level, event, trace=span.trace_id, socket=self.number, **fields)
 
 
 def debugging() -> bool:
-    """Whether the log takes events of level debug: asked once, for it does not change."""
+    """Whether the log takes events of level debug. It doesn't change, so ask once."""
     return bool(_log.is_enabled_for(logging.DEBUG))
-
-
-def _named(command: str | None) -> str:
-    return command if command in _KNOWN else UNKNOWN

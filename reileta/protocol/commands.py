@@ -1,4 +1,8 @@
-"""The names of the commands that clients send on `/api/ws` (R "Requests", PROTOCOL §7)."""
+"""Names of the commands on `/api/ws`.
+
+`api/ws/registry/commands.py` declares each of them with its input, answer and errors. See
+`docs/protocol.md#commands`.
+"""
 
 from __future__ import annotations
 

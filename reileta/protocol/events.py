@@ -1,4 +1,8 @@
-"""The names of the protocol's events and their groups (R "Events", PROTOCOL §7)."""
+"""Names of the events on `/api/ws`.
+
+`api/ws/registry/events.py` declares each of them with its group, data and receivers. See
+`docs/protocol.md#events`.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +24,8 @@ INSTANCE_LEFT: Final = "instance-left"
 INSTANCE_CANDIDATE: Final = "instance-candidate"
 INSTANCE_QUEUE: Final = "instance-queue"
 INSTANCE_ROLE: Final = "instance-role"
-"""Someone inside has another role."""
+"""The role of a user inside changed."""
 INSTANCE_MODERATED: Final = "instance-moderated"
-"""Someone was muted, unmuted, warned, banned or unbanned; who is kicked has `instance-left`."""
+"""A user was muted, unmuted, warned, banned or unbanned; a kicked player gets `instance-left`."""
 INSTANCE_RESTORED: Final = "instance-restored"
-"""The instance failed and was set up again; its data is that of the answer to `instance-join`."""
-
-GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "authentication": (AUTHENTICATED, UNAUTHENTICATED, SUBSCRIBED, UNSUBSCRIBED),
-    "update": (UPDATE_USER, UPDATE_SERVER, UPDATE_WORLD, UPDATE_SERVICE, UPDATE_INSTANCE),
-    "instance": (
-        INSTANCE_JOINED,
-        INSTANCE_DATA,
-        INSTANCE_LEFT,
-        INSTANCE_CANDIDATE,
-        INSTANCE_QUEUE,
-        INSTANCE_ROLE,
-        INSTANCE_MODERATED,
-        INSTANCE_RESTORED,
-    ),
-}
-
-EVENTS: Final = frozenset({PING, *(name for names in GROUPS.values() for name in names)})
-
-
-def members(name: str) -> frozenset[str] | None:
-    """The events that a subscription to `name` takes: an event, a group, or `all`; else None."""
-    if name == "all":
-        return EVENTS
-    if name in GROUPS:
-        return frozenset(GROUPS[name])
-    return frozenset({name}) if name in EVENTS else None
+"""The instance failed and was restarted; its data is that of the answer to `instance-join`."""

@@ -31,11 +31,14 @@ from reileta.ids import (
     is_username,
 )
 from reileta.protocol import patterns
+from reileta.unicode import is_unicode
 
 MAX_CAPACITY: Final = 1024
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 50
 MAX_TAGS: Final = 32
+MAX_TIME_MS: Final = 2**53 - 1
+"""The last millisecond that every JSON parser reads exactly; it fits into a bigint."""
 
 # Marks that change the text direction: with these, one name can look like another.
 _BIDI: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -60,8 +63,9 @@ class Input(BaseModel):
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
 
-def _fault(message: str) -> PydanticCustomError:
-    return PydanticCustomError("reileta", "{message}", {"message": message})
+def fault(message: str, *, field: str = "") -> PydanticCustomError:
+    """What a validator raises; a validator of a whole model names the `field` at fault."""
+    return PydanticCustomError("reileta", "{message}", {"message": message, "field": field})
 
 
 def is_clean(text: str, *, lines: bool = False) -> bool:
@@ -82,13 +86,7 @@ def is_clean(text: str, *, lines: bool = False) -> bool:
 
 def is_storable(text: str) -> bool:
     """Whether the database can store the text: without NUL and lone surrogates."""
-    if "\0" in text:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return "\0" not in text and is_unicode(text)
 
 
 def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
@@ -99,9 +97,9 @@ def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
             value = value.replace("\r\n", "\n")
         value = value.strip() if is_storable(value) else value
         if not low <= len(value) <= high:
-            raise _fault(size)
+            raise fault(size)
         if not is_clean(value, lines=lines):
-            raise _fault("must not contain control characters")
+            raise fault("must not contain control characters")
         return value
 
     return check
@@ -119,10 +117,12 @@ def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonS
     )
 
 
-def _checked(is_valid: Callable[[str], bool], otherwise: str) -> AfterValidator:
-    def check(value: str) -> str:
+def checked(is_valid: Callable[[Any], bool], message: str) -> AfterValidator:
+    """A validator that refuses values with the message."""
+
+    def check(value: Any) -> Any:
         if not is_valid(value):
-            raise _fault(otherwise)
+            raise fault(message)
         return value
 
     return AfterValidator(check)
@@ -132,44 +132,44 @@ def _https_url(value: str) -> str:
     # A URL must not contain characters that a browser would repair: the browser would use another
     # URL.
     if len(value) > 2048 or _URL.fullmatch(value) is None:
-        raise _fault("must be an https URL of at most 2048 ASCII characters")
+        raise fault("must be an https URL of at most 2048 ASCII characters")
     try:
         parts = urlsplit(value)
         named = bool(parts.hostname) and parts.port != 0
     except ValueError:
         named = False
     if not named:
-        raise _fault("must be an https URL with a host")
+        raise fault("must be an https URL with a host")
     if "@" in urlsplit(value).netloc:
-        raise _fault("must not contain a username or password")
+        raise fault("must not contain a username or password")
     return value
 
 
 def _password(value: str) -> str:
     if not 8 <= len(value) <= 256:
-        raise _fault("must be 8 to 256 characters")
+        raise fault("must be 8 to 256 characters")
     if not is_storable(value):
-        raise _fault("must not contain NUL or lone surrogates")
+        raise fault("must not contain NUL or lone surrogates")
     return value
 
 
 def _password_given(value: str) -> str:
     if not value or len(value) > 256 or not is_storable(value):
-        raise _fault("must be 1 to 256 characters")
+        raise fault("must be 1 to 256 characters")
     return value
 
 
 def _email(value: str) -> str:
     value = value.strip() if is_storable(value) else value
     if len(value) > 254 or not is_clean(value) or _EMAIL.fullmatch(value) is None:
-        raise _fault("must be an e-mail address")
+        raise fault("must be an e-mail address")
     return value
 
 
 def _whole(low: int, high: int) -> Callable[[int], int]:
     def check(value: int) -> int:
         if not low <= value <= high:
-            raise _fault(f"must be {low} to {high}")
+            raise fault(f"must be {low} to {high}")
         return value
 
     return check
@@ -184,7 +184,7 @@ def _digits(value: object) -> object:
     scripts."""
     if isinstance(value, str):
         if _DIGITS.fullmatch(value) is None:
-            raise _fault("must be a whole number")
+            raise fault("must be a whole number")
         return int(value)
     return value
 
@@ -199,7 +199,7 @@ def _integral(value: object) -> object:
 def _flag(value: object) -> object:
     if isinstance(value, str):
         if value not in ("true", "false", "1", "0"):
-            raise _fault("must be true or false")
+            raise fault("must be true or false")
         return value in ("true", "1")
     return value
 
@@ -207,37 +207,37 @@ def _flag(value: object) -> object:
 def _tags(value: object) -> object:
     """A list as a tuple: strict models don't convert JSON arrays."""
     if not isinstance(value, list | tuple):
-        raise _fault("must be an array of strings")
+        raise fault("must be an array of strings")
     if len(value) > MAX_TAGS:
-        raise _fault(f"must have at most {MAX_TAGS} tags")
+        raise fault(f"must have at most {MAX_TAGS} tags")
     return tuple(value)
 
 
 def _storable(value: str) -> str:
     if len(value) > 256:
-        raise _fault("must be at most 256 characters")
+        raise fault("must be at most 256 characters")
     if not is_storable(value):
-        raise _fault("must not contain NUL or lone surrogates")
+        raise fault("must not contain NUL or lone surrogates")
     return value
 
 
 Username = Annotated[
     str,
-    _checked(is_username, "must be 3 to 32 letters, digits or _, and begin with a letter"),
+    checked(is_username, "must be 3 to 32 letters, digits or _, and begin with a letter"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$", "examples": ["ada"]}
     ),
 ]
 InstanceName = Annotated[
     str,
-    _checked(is_instance_name, "must be 3 to 32 characters of a-z 0-9 . _ -"),
+    checked(is_instance_name, "must be 3 to 32 characters of a-z 0-9 . _ -"),
     WithJsonSchema(
         {"type": "string", "pattern": "^[a-z0-9._-]{3,32}$", "examples": ["sunday-meetup"]}
     ),
 ]
 ServiceId = Annotated[
     str,
-    _checked(is_service_id, "must be 3 to 128 characters like com.example.voice, in lower case"),
+    checked(is_service_id, "must be 3 to 128 characters like com.example.voice, in lower case"),
     WithJsonSchema(
         {
             "type": "string",
@@ -250,7 +250,7 @@ ServiceId = Annotated[
 ]
 AssetVersion = Annotated[
     str,
-    _checked(
+    checked(
         is_asset_version,
         "must be 1 to 32 characters of A-Z a-z 0-9 . _ -, and begin with a letter or digit",
     ),
@@ -260,7 +260,7 @@ AssetVersion = Annotated[
 ]
 Platform = Annotated[
     str,
-    _checked(
+    checked(
         is_platform, "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit"
     ),
     WithJsonSchema(
@@ -322,6 +322,13 @@ Capacity = Annotated[
     AfterValidator(_whole(1, MAX_CAPACITY)),
     _whole_schema(1, MAX_CAPACITY, examples=[32]),
 ]
+TimeMs = Annotated[
+    int,
+    BeforeValidator(_integral),
+    checked(lambda ms: 0 <= ms <= MAX_TIME_MS, "must be milliseconds since 1970"),
+    _whole_schema(0, MAX_TIME_MS, examples=[1900000000000]),
+]
+"""A time, in milliseconds since 1970 UTC."""
 Limit = Annotated[
     int,
     BeforeValidator(_digits),
@@ -350,17 +357,18 @@ TagList = Annotated[
 """Tags as they were sent; `reileta/rules/tags.py` checks them."""
 
 
-def check(model: type[I], given: object, error: type[InvalidInput]) -> I:
+def check(model: type[I], value: object, error: type[InvalidInput], *, within: str = "") -> I:
     """The model for a client's input.
 
-    Raises `error` with a detail for every wrong field, named by its dotted path.
+    Raises `error` with a detail for every wrong field, named by its dotted path. `within` is the
+    field of the message that holds the input, if any.
     """
     try:
-        return model.model_validate(given)
+        return model.model_validate(value)
     except ValidationError as invalid:
         # The input itself stays out: it can contain a password.
         faults = invalid.errors(include_url=False, include_input=False)
-        raise error.fields(_detail(fault) for fault in faults) from None
+        raise error.fields(_detail(one, within) for one in faults) from None
 
 
 _MESSAGES: Final = {
@@ -376,8 +384,11 @@ _MESSAGES: Final = {
 }
 
 
-def _detail(fault: ErrorDetails) -> Detail:
-    field = ".".join(str(part) for part in fault["loc"]) or "body"
+def _detail(fault: ErrorDetails, within: str) -> Detail:
+    path = [within, *map(str, fault["loc"])]
     if fault["type"] == "reileta":
-        return Detail(field, str(fault["ctx"]["message"]))
-    return Detail(field, _MESSAGES.get(fault["type"], "is not valid"))
+        path.append(fault["ctx"]["field"])
+        message = str(fault["ctx"]["message"])
+    else:
+        message = _MESSAGES.get(fault["type"], "is not valid")
+    return Detail(".".join(filter(None, path)) or "body", message)

@@ -26,6 +26,7 @@ STATE: Final = "state"
 RESOURCE: Final = "resource"
 REFUSED: Final = "refused"
 CLOSING: Final = "closing"
+ACK: Final = "ack"
 
 FRAME_VALUES: Final = VALUES_LIMIT + 256
 """Values in a client's message: those of a state, and what stands around it."""

@@ -11,7 +11,7 @@ from quart_trio import QuartTrio
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.delivery.batch import Piece
-from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.accept import TRANSPORT_EXTENSION
 from api.ws.transport.base import Messages, Transport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of

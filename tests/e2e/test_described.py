@@ -1,11 +1,10 @@
-"""What the sockets of a whole server say is what its `/openapi.json` says of them, to the field."""
+"""The messages of a whole server's sockets are those that its `/asyncapi.json` describes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import jsonschema_rs
@@ -13,54 +12,84 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection
 
+from api.openapi.asyncapi import CLOSE_CODES, operations_of
+from api.ws.registry.commands import COMMANDS
+from api.ws.registry.events import EVENTS
 from benchmarks.killable import event
 from reileta.protocol import commands, events
+from tests.api.openapi.test_asyncapi import objects_of
 from tests.e2e.clients import PATIENCE_S, Json, Player, connected
 from tests.e2e.servers import Account, House, running
 from tests.e2e.test_sessions import another_token, get, line
 
 
 class Described:
-    """A socket's part of the document, with every object closed to what it does not describe.
+    """A channel of the document, with every object closed to fields that it does not describe.
 
-    `seen` are the answers and events that were held against it.
+    `seen` are the messages that were held to it, by their names in the document.
     """
 
-    def __init__(self, document: Json, path: str) -> None:
-        self._components = document["components"]
-        for schema in self._components["schemas"].values():
-            if "properties" in schema:
-                schema["additionalProperties"] = False
-        self.socket = document["x-websockets"][path]
+    def __init__(self, document: Json, channel: str) -> None:
+        self._document = document
+        self.channel = document["channels"][channel]
+        self.sent = operations_of(document, channel, "send")
+        self.received = operations_of(document, channel, "receive")
         self.seen: set[str] = set()
+        for schema in objects_of(document["components"]):
+            if "properties" in schema and "allOf" not in schema:
+                schema["additionalProperties"] = False
+        for message in document["components"]["messages"].values():
+            # The error's code is narrowed beside its schema, which says what else it has.
+            error = message["payload"]["properties"].get("error", {})
+            for part in error.get("allOf", ())[1:]:
+                del part["additionalProperties"]
 
-    def _hold(self, schema: Json, value: Any) -> None:
-        whole = {**schema, "components": self._components}
-        jsonschema_rs.Draft202012Validator(whole).validate(value)
+    @property
+    def events(self) -> set[str]:
+        """The names of the messages of its events."""
+        return {name_of(operation["messages"][0]) for operation in self.sent.values()}
 
-    def hold(self, message: Json) -> None:
-        """Holds a message of `/api/ws` against it."""
-        self._hold(self.socket["receives"], message)
-        name = message["command"]
-        if "state" in message:
-            self._hold(self.socket["commands"][name]["answer"], message["data"])
-            self.seen.add(f"answer to {name}")
+    @property
+    def answers(self) -> set[str]:
+        """The names of the messages that answer its commands."""
+        return {name_of(operation["reply"]["messages"][0]) for operation in self.received.values()}
+
+    def hold(self, name: str, message: Json) -> None:
+        """Holds a message to the one of that name."""
+        payload = self._document["components"]["messages"][name]["payload"]
+        whole = {**payload, "components": self._document["components"]}
+        jsonschema_rs.Draft7Validator(whole).validate(message)
+        self.seen.add(name)
+
+    def hold_received(self, message: Json) -> None:
+        """Holds a message from `/api/ws` to the answer, the refusal or the event that it is."""
+        if "command" not in message:
+            self.hold("MessageRefusal", message)
+            return
+        answers = "state" in message or "error" in message
+        operations = self.received if answers else self.sent
+        (operation,) = (one for one in operations.values() if one["title"] == message["command"])
+        if answers:
+            self.hold(name_of(operation["reply"]["messages"]["error" in message]), message)
         else:
-            described = self.socket["events"][name]
-            self._hold(described["data"], message["data"])
-            assert ("subgroup" in message) == ("subgroup" in described), message
-            self.seen.add(name)
+            self.hold(name_of(operation["messages"][0]), message)
+
+    def hold_sent(self, message: Json) -> None:
+        """Holds a message to `/api/ws` to the command that it is."""
+        (operation,) = (one for one in self.received.values() if one["title"] == message["command"])
+        self.hold(name_of(operation["messages"][0]), message)
 
     def hold_event(self, message: Json) -> None:
-        """Holds a message of the session API against it."""
-        self._hold(self.socket["receives"], message)
-        if message["type"] == "event":
-            kind = message["payload"]["kind"]
-            self._hold(self.socket["events"][kind]["data"], message["payload"])
-            self.seen.add(kind)
+        """Holds a message of the session API to the event or Ack that it is."""
+        if message["type"] == "ack":
+            self.hold("SessionAck", message)
         else:
-            self._hold(self.socket["commands"]["state"]["answer"], message)
-            self.seen.add("ack")
+            self.hold(f"Session{message['payload']['kind'].capitalize()}Event", message)
+
+
+def name_of(reference: Json) -> str:
+    name: str = reference["$ref"].rpartition("/")[2]
+    return name
 
 
 class Held(Player):
@@ -72,8 +101,13 @@ class Held(Player):
 
     async def receive(self) -> Json:
         message = await super().receive()
-        self._described.hold(message)
+        self._described.hold_received(message)
         return message
+
+    async def send(self, command: str, data: object = None, **fields: object) -> None:
+        message = {"command": command, **fields} | ({} if data is None else {"data": data})
+        self._described.hold_sent(message)
+        await super().send(command, data, **fields)
 
 
 @asynccontextmanager
@@ -109,12 +143,18 @@ async def ask(
 
 
 async def test_players_are_told_what_is_described(house: House, web: httpx.AsyncClient) -> None:
-    described = Described((await web.get("/openapi.json")).json(), "/api/ws")
+    described = Described((await web.get("/asyncapi.json")).json(), "registry")
     ada, bob = await house.account(admin=True), await house.account()
     async with held(house, ada, described) as host, held(house, bob, described) as guest:
         await host.send("ping")
         await host.event("ping")
         await host.ask("ping", {"time": [1]})
+        await host.socket.send_message("[]")
+        await host.until(lambda one: "command" not in one)
+        assert "error" in await host.ask("instance-join", {"instance": "nowhere"})
+        assert "error" in await host.ask("instance-data", 1, subgroup="i_1")
+        await host.send("instance-leave", {"instance": "i_1"})
+        await host.until(lambda one: "error" in one)
         await host.ask("subscribe", {"event": "all"})
         for method, path, body in (
             ("PUT", "/api/worlds", {"title": "Meadow"}),
@@ -151,17 +191,15 @@ async def test_players_are_told_what_is_described(house: House, web: httpx.Async
         await ask(web, bob, "DELETE", "/api/auth/logout")
         await guest.event("unauthenticated")
         assert (await guest.closed())[0] == 4000
-    answers = {f"answer to {name}" for name in described.socket["commands"]}
-    assert answers <= described.seen
-    # A crash would be needed for it; its data is that of the answer to `instance-join`.
-    restored = described.socket["events"][events.INSTANCE_RESTORED]
-    assert restored["data"] == described.socket["commands"][commands.INSTANCE_JOIN]["answer"]
-    assert events.EVENTS - described.seen == {events.INSTANCE_RESTORED}
-    assert str(4000) in described.socket["closeCodes"]
+    assert described.answers <= described.seen
+    # It takes a crash; its data is that of the answer to `instance-join`.
+    assert described.events - described.seen == {"InstanceRestoredEvent"}
+    assert EVENTS[events.INSTANCE_RESTORED].data is COMMANDS.by_name[commands.INSTANCE_JOIN].gives
+    assert str(4000) in described.channel[CLOSE_CODES]
 
 
 async def test_sessions_are_told_what_is_described(house: House, web: httpx.AsyncClient) -> None:
-    described = Described((await web.get("/openapi.json")).json(), "/ws/user")
+    described = Described((await web.get("/asyncapi.json")).json(), "session")
     ada = await house.account()
     twin = await another_token(house, ada)
 
@@ -177,7 +215,9 @@ async def test_sessions_are_told_what_is_described(house: House, web: httpx.Asyn
     async with line(house, ada.token) as one, line(house, twin) as two:
         await until(one, "hello")
         await until(two, "hello")
-        await one.send_message(json.dumps(event({"text": "x" * 40_000})))
+        change = event({"text": "x" * 40_000})
+        described.hold("SessionStateCommand", change)
+        await one.send_message(json.dumps(change))
         await until(one, "ack")
         await until(two, "state")
         await one.send_message(json.dumps(event({"more": "x" * 40_000})))
@@ -189,4 +229,4 @@ async def test_sessions_are_told_what_is_described(house: House, web: httpx.Asyn
         await until(two, "resource")  # or its Ack would be under way when the socket closes
         await ask(web, ada, "DELETE", "/api/auth/logout")
         await until(two, "closing")
-    assert described.seen == {*described.socket["events"], "ack"}
+    assert described.seen == described.events | {"SessionAck", "SessionStateCommand"}

@@ -232,6 +232,9 @@ async def test_moderation_over_both_faces(
         refused: tuple[tuple[dict[str, object], int], ...] = (
             ({"type": "mute"}, 119),
             ({"user": one.id, "player": first.id, "type": "mute"}, 119),
+            ({"user": one.id, "type": "ban", "until": 2**63}, 119),
+            ({"user": one.id, "type": "ban", "until": 2**53}, 119),
+            ({"user": "x" * 257, "type": "ban"}, 119),
             ({"user": one.id, "type": "hug"}, 40),
             ({"user": one.id, "type": "kick", "until": 1}, 40),
             ({"user": one.id, "type": "warn", "reason": "\0"}, 40),

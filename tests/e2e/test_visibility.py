@@ -1,7 +1,7 @@
 """What one may not see is answered exactly as if it did not exist, over every endpoint and command.
 
-The lists of endpoints and commands are the server's own (`/openapi.json`): a new one needs a row
-in `tests/e2e/private_things.py`, or the test fails.
+The lists of endpoints and commands are the server's own (`/openapi.json`, `/asyncapi.json`): a new
+one needs a row in `tests/e2e/private_things.py`, or the test fails.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.openapi.asyncapi import operations_of
 from tests.api.pngs import png
 from tests.e2e.clients import Json, Player, connected
 from tests.e2e.private_things import (
@@ -160,9 +161,10 @@ async def test_every_endpoint_and_command_has_a_row(here: Scene) -> None:
         for method in methods
     }
     assert endpoints == set(ENDPOINTS)
-    sockets = {path: set(one["commands"]) for path, one in document["x-websockets"].items()}
-    assert sockets.pop("/api/ws") == set(COMMANDS)
-    assert set(itertools.chain(*sockets.values())) == SESSION_COMMANDS
+    sockets = (await here.ask(None, "GET", "/asyncapi.json", None)).json()
+    for channel, names in (("registry", set(COMMANDS)), ("session", SESSION_COMMANDS)):
+        received = operations_of(sockets, channel, "receive").values()
+        assert {operation["title"] for operation in received} == names
 
 
 async def test_endpoints_tell_nothing_of_what_one_may_not_see(here: Scene) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from actors.instance_service import ModerationRequest
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance, local
 from api.http.pagination import Paging, list_view, page_of
+from api.moderation_input import ModerateInput
 from reileta.errors import (
     InstanceNotFound,
     ModerationInvalid,
@@ -30,53 +30,10 @@ _WHERE: Final = (InstanceNotFound, ServerNotFound)
 _WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded)
 
 
-class ModerateInput(Input):
-    """What to do to whom: give either `player` or `user`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user": "ada", "type": "mute", "reason": "no singing", "until": 1900000000000}
-            ]
-        }
-    )
-
-    player: Reference | None = Field(
-        default=None,
-        description="A player inside.",
-        examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"],
-    )
-    user: Reference | None = Field(
-        default=None, description="A user, inside or not, by id, `id@server` or username."
-    )
-    type: Reference = Field(
-        description="`kick`, `ban`, `unban`, `mute`, `unmute` or `warn`.", examples=["mute"]
-    )
-    reason: str | None = Field(
-        default=None, description="Up to 500 characters; the one concerned is told."
-    )
-    until: int | None = Field(
-        default=None, description="When a ban or mute ends, in ms; without it, never."
-    )
-
-
 class MasterInput(Input):
     """Who is to be the master."""
 
     user: Reference = Field(description="A user or a player inside.", examples=["ada"])
-
-
-def measure_of(given: ModerateInput) -> ModerationRequest:
-    """What is wanted. Raises ModerationInvalid unless it names one target."""
-    if (given.player is None) == (given.user is None):
-        raise ModerationInvalid.field("user", "give either `player` or `user`")
-    if given.player is not None and not is_id(given.player, "p"):
-        raise PlayerNotFound
-    if given.until is not None and not 0 <= given.until < 2**53:
-        raise ModerationInvalid.field("until", "must be a time in milliseconds")
-    return ModerationRequest(
-        given.player or given.user or "", given.type, given.reason, given.until
-    )
 
 
 def moderation_routes(deps: ApiDeps) -> Routes:
@@ -98,7 +55,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         when it is kept for good. Owner, admins, the master and moderators may, each those below.
         """
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.moderate(instance.id, call.by, measure_of(given))
+        await node.instance_service.moderate(instance.id, call.by, given.request())
         return NothingView()
 
     @routes.add(

@@ -1,15 +1,30 @@
-"""What may be sent on `/api/ws`, for `/openapi.json`, and values that examples share."""
+"""The commands of `/api/ws`, each declared once with its handler.
+
+See `docs/protocol.md#commands`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
-from actors.instance.frames import PlaceView, PlayerView, WelcomeView
+from actors.hub.messages import Subscribe, Unsubscribe
+from actors.instance.frames import PlaceView
+from actors.runtime.errors import ActorStopped
 from actors.session.actor import IdentityView
-from api.openapi.examples import Json
-from api.openapi.websockets import Codes, Command, opened
-from api.ws.registry.connection import PongView
-from api.ws.registry.messages import InstanceData, ModerateData, PingData, TokenData, TopicData
+from actors.session.messages import Join, Leave
+from api.ws.declarations import Commands, Reply
+from api.ws.registry.connection import CommandContext, RegistryConnection
+from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
+from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
+from api.ws.registry.inputs import (
+    AuthenticateInput,
+    InstanceInput,
+    ModerateInput,
+    PingInput,
+    TopicInput,
+)
+from api.ws.registry.messages import DATA_DEPTH, ClientMessage, is_deep
 from reileta.errors import (
     AlreadyConnected,
     Banned,
@@ -26,180 +41,206 @@ from reileta.errors import (
     PermissionDenied,
     PlayerNotFound,
     QuotaReached,
+    TooManyRequests,
     UserNotFound,
 )
-from reileta.protocol import commands
+from reileta.protocol import commands, events
+from reileta.protocol.frames import encode, event
 from reileta.protocol.views.registry import NothingView
 
-PLACE: Final = "i_c0ffee00-1234-4321-8abc-def012345678"
-ADA: Final = "u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11@play.example.org"
-BOB: Final = "u_bb1f69d9-6c1e-4f7a-9d53-0a4c2e8b7f16@play.example.org"
-PLAYER: Final = "p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"
-_SESSION: Final = "s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
-SINCE: Final = 1790000000000
-INSIDE: Final = {
-    "player": PLAYER,
-    "user": BOB,
-    "displayname": "Bob",
-    "role": "normal",
-    "joined_at": SINCE,
-}
-WELCOME: Final = {
-    "instance": PLACE,
-    "player": PLAYER,
-    "role": "normal",
-    "players": [INSIDE],
-    "retained": [{"player": PLAYER, "key": "pose", "data": {"x": 1}, "at": 12.5}],
-}
-IDENTITY: Final = {
-    "user": {
-        "id": ADA.partition("@")[0],
-        "username": "ada",
-        "displayname": "Ada L.",
-        "tags": [],
-        "server": "play.example.org",
-        "created_at": SINCE,
-        "updated_at": SINCE,
-        "status": "online",
-        "following": [],
-    },
-    "session": _SESSION,
-}
-TOPIC: Final = {"event": "update-instance", "target": PLACE}
-# Of these the server has parts as bytes.
-Welcome: Final = opened(WelcomeView, players=list[PlayerView])
-Pong: Final = opened(PongView)
+Relay: TypeAlias = Callable[[RegistryConnection, ClientMessage], None]
+
+COMMANDS: Final = Commands[CommandContext, Relay]()
 
 
-def _command(
-    name: str,
-    about: str,
-    data: Any,
-    answer: Any,
-    errors: Codes,
-    *,
-    sent: Json,
-    answered: Any,
-    where: str | None = None,
-    need: bool = True,
-) -> Command:
-    """`sent` is what stands beside `command`; `where`, the answer's `subgroup`."""
-    place = {} if where is None else {"subgroup": where}
-    return Command(
-        name=name,
-        about=about,
-        data=data,
-        answer=answer,
-        errors=errors,
-        example={"state": 1, "command": name, **sent},
-        answered={"state": 1, "command": name, **place, "data": answered},
-        need=need,
+@COMMANDS.add(
+    commands.PING,
+    takes=PingInput,
+    gives=Pong,
+    need="none",
+    errors=(MessageInvalid,),
+    sent={"data": {"time": 12}},
+    answered={"client": 12, "server": SINCE},
+)
+async def ping(call: CommandContext, given: PingInput) -> PongView:
+    """Asks for the server's time. Without `state`, the answer is the event `ping`."""
+    pong = PongView(given.time, call.node.clock.now_ms())
+    if call.state is None:
+        call.connection.send(event(events.PING, None, encode(pong)))
+    return pong
+
+
+@COMMANDS.add(
+    commands.AUTHENTICATE,
+    takes=AuthenticateInput,
+    gives=IdentityView,
+    need="none",
+    answers="session",
+    errors=(MessageInvalid, CredentialInvalid, AlreadyConnected, Overloaded),
+    sent={"data": {"token": "ua_5uqk0CZ1m0…"}},
+    answered=IDENTITY,
+)
+async def authenticate(call: CommandContext, given: AuthenticateInput) -> None:
+    """Gives the socket a credential, or a newer one of the same session. The event `authenticated`
+    follows."""
+    await call.connection.authenticate(given.token or given.integrity or "", call.state)
+
+
+@COMMANDS.add(
+    commands.SUBSCRIBE,
+    takes=TopicInput,
+    gives=TopicView,
+    errors=(NotLoggedIn, MessageInvalid, EventUnknown, PermissionDenied),
+    sent={"data": TOPIC},
+    answered=TOPIC,
+)
+async def subscribe(call: CommandContext, given: TopicInput) -> Reply:
+    """Subscribes to an event, a group of events, or `all`: of one object, or of all objects that
+    the user may see. The event `subscribed` follows."""
+    names, target = _topic(call, given)
+    await call.node.hub.ask(Subscribe(call.transport, names, target))
+    topic = TopicView(given.event, given.target)
+    return Reply(topic, event(events.SUBSCRIBED, None, encode(topic)))
+
+
+@COMMANDS.add(
+    commands.UNSUBSCRIBE,
+    takes=TopicInput,
+    gives=TopicView,
+    errors=(NotLoggedIn, MessageInvalid, EventUnknown),
+    sent={"data": TOPIC},
+    answered=TOPIC,
+)
+async def unsubscribe(call: CommandContext, given: TopicInput) -> Reply:
+    """Ends a subscription. The event `unsubscribed` follows."""
+    names, target = _topic(call, given)
+    await call.node.hub.ask(Unsubscribe(call.transport, names, target))
+    topic = TopicView(given.event, given.target)
+    return Reply(topic, event(events.UNSUBSCRIBED, None, encode(topic)))
+
+
+def _topic(call: CommandContext, given: TopicInput) -> tuple[frozenset[str], str | None]:
+    """The names of the events, and the id of the object if there is one."""
+    names = EVENTS.members(given.event)
+    if names is None:
+        raise EventUnknown.field("data.event", "must be an event, a group of events, or all")
+    if given.target is None:
+        return names, None
+    target = call.connection.local(given.target)
+    return names, call.by.user.id if target == "@me" else target
+
+
+@COMMANDS.add(
+    commands.INSTANCE_JOIN,
+    takes=InstanceInput,
+    gives=Welcome,
+    subgroup="instance or data",
+    answers="instance",
+    errors=(
+        NotLoggedIn,
+        MessageInvalid,
+        InstanceNotFound,
+        InstanceFull,
+        QuotaReached,
+        NotAllowed,
+        Banned,
+        Overloaded,
+    ),
+    sent={"data": {"instance": "picnic"}},
+    answered=WELCOME,
+)
+async def join(call: CommandContext, given: InstanceInput) -> None:
+    """Joins an instance. The answer is a snapshot of it; everything that happens later comes as
+    events. `subgroup` may hold the id in place of `data`."""
+    instance = call.connection.local(given.instance)
+    await call.session.ask(Join(call.transport, instance, call.state))
+
+
+@COMMANDS.add(
+    commands.INSTANCE_LEAVE,
+    takes=InstanceInput,
+    gives=PlaceView,
+    subgroup="instance or data",
+    answers="instance",
+    errors=(NotLoggedIn, MessageInvalid, NotInInstance, Overloaded),
+    sent={"data": {"instance": INSTANCE}},
+    answered={"instance": INSTANCE, "player": PLAYER},
+)
+async def leave(call: CommandContext, given: InstanceInput) -> None:
+    """Makes the session's player leave, with all its sockets. `subgroup` may hold the id in place
+    of `data`."""
+    instance = call.connection.local(given.instance)
+    await call.session.ask(Leave(call.transport, instance, call.state))
+
+
+@COMMANDS.add(
+    commands.INSTANCE_MODERATE,
+    takes=ModerateInput,
+    gives=NothingView,
+    subgroup="instance",
+    answers="instance",
+    errors=(
+        NotLoggedIn,
+        MessageInvalid,
+        InstanceNotFound,
+        NotInInstance,
+        ModerationInvalid,
+        NotAllowed,
+        PlayerNotFound,
+        UserNotFound,
+        Overloaded,
+    ),
+    sent={"subgroup": INSTANCE, "data": {"player": PLAYER, "type": "mute", "reason": "hush"}},
+    answered={},
+)
+async def moderate(call: CommandContext, given: ModerateInput) -> None:
+    """Moderates somebody in the instance that `subgroup` names, as
+    `POST /api/instances/{ref}/moderate` does. The answer comes once the change is durable."""
+    await call.node.instance_service.moderate(
+        call.instance, call.by, given.request(), sink=call.transport, state=call.state
     )
 
 
-COMMANDS: Final = (
-    _command(
-        commands.PING,
-        "Asks for the server's time. Without `state`, the answer is the event `ping`.",
-        opened(PingData),
-        Pong,
-        (MessageInvalid,),
-        sent={"data": {"time": 12}},
-        answered={"client": 12, "server": SINCE},
-        need=False,
+@COMMANDS.add_relay(
+    commands.INSTANCE_DATA,
+    gives=NothingView,
+    options=("key", "at", "to"),
+    errors=(
+        NotLoggedIn,
+        MessageInvalid,
+        NotInInstance,
+        NotAllowed,
+        TooManyRequests,
+        Overloaded,
     ),
-    _command(
-        commands.AUTHENTICATE,
-        "Says who the socket speaks for, or gives it another credential of the same session. The"
-        " event `authenticated` follows.",
-        TokenData,
-        IdentityView,
-        (MessageInvalid, CredentialInvalid, AlreadyConnected, Overloaded),
-        sent={"data": {"token": "ua_5uqk0CZ1m0…"}},
-        answered=IDENTITY,
-        need=False,
-    ),
-    _command(
-        commands.SUBSCRIBE,
-        "Asks for an event, a group of events, or `all`: of one object, or of all that one may"
-        " see. The event `subscribed` follows.",
-        TopicData,
-        TopicData,
-        (NotLoggedIn, MessageInvalid, EventUnknown, PermissionDenied),
-        sent={"data": TOPIC},
-        answered=TOPIC,
-    ),
-    _command(
-        commands.UNSUBSCRIBE,
-        "Takes a subscription back. The event `unsubscribed` follows.",
-        TopicData,
-        TopicData,
-        (NotLoggedIn, MessageInvalid, EventUnknown),
-        sent={"data": TOPIC},
-        answered=TOPIC,
-    ),
-    _command(
-        commands.INSTANCE_JOIN,
-        "Goes into an instance. The answer is all that is so inside; what happens after it comes"
-        " as events. The id may stand in `subgroup`, without `data`.",
-        InstanceData,
-        Welcome,
-        (
-            NotLoggedIn,
-            MessageInvalid,
-            InstanceNotFound,
-            InstanceFull,
-            QuotaReached,
-            NotAllowed,
-            Banned,
-            Overloaded,
-        ),
-        sent={"data": {"instance": "picnic"}},
-        answered=WELCOME,
-        where=PLACE,
-    ),
-    _command(
-        commands.INSTANCE_LEAVE,
-        "Has the session's player leave, with all its sockets. The id may stand in `subgroup`,"
-        " without `data`.",
-        InstanceData,
-        PlaceView,
-        (NotLoggedIn, MessageInvalid, NotInInstance, Overloaded),
-        sent={"data": {"instance": PLACE}},
-        answered={"instance": PLACE, "player": PLAYER},
-        where=PLACE,
-    ),
-    _command(
-        commands.INSTANCE_DATA,
-        "Says something to those inside the instance that `subgroup` names, or to the players in"
-        " `to`: any JSON, which they get byte for byte. With `key`, its newest value is kept for"
-        " those who join later.",
-        Any,
-        NothingView,
-        (NotLoggedIn, MessageInvalid, NotInInstance, NotAllowed, Overloaded),
-        sent={"subgroup": PLACE, "key": "pose", "at": 12.5, "data": {"x": 1}},
-        answered={},
-        where=PLACE,
-    ),
-    _command(
-        commands.INSTANCE_MODERATE,
-        "Moderates someone in the instance that `subgroup` names, as"
-        " `POST /api/instances/{ref}/moderate` does. The answer comes when it is durable.",
-        ModerateData,
-        NothingView,
-        (
-            NotLoggedIn,
-            MessageInvalid,
-            InstanceNotFound,
-            NotInInstance,
-            ModerationInvalid,
-            NotAllowed,
-            PlayerNotFound,
-            UserNotFound,
-            Overloaded,
-        ),
-        sent={"subgroup": PLACE, "data": {"player": PLAYER, "type": "mute", "reason": "hush"}},
-        answered={},
-        where=PLACE,
-    ),
+    sent={"subgroup": INSTANCE, "key": "pose", "at": 12.5, "data": {"x": 1}},
+    answered={},
 )
+def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
+    """Sends any JSON to the players inside the instance that `subgroup` names, or to those in
+    `to`. They get it byte for byte. With `key`, the newest value is retained for players who join
+    later."""
+    instance = message.subgroup
+    seats = connection.transport.seats
+    seat = None if instance is None else seats.get(instance)
+    if seat is None:
+        seat = seats.get(connection.local(instance or ""))
+        if seat is None:
+            connection.refuse(message, connection.why_not_inside(instance))
+            return
+    data = bytes(message.data)
+    if not data:
+        connection.refuse(message, MessageInvalid.field("data", "is required"))
+        return
+    if is_deep(data):
+        error = MessageInvalid.field("data", f"must be nested at most {DATA_DEPTH} levels deep")
+        connection.refuse(message, error)
+        return
+    try:
+        seat.send_data(
+            connection.transport, data, message.key, message.at, message.to, message.wanted
+        )
+    except ActorStopped:
+        connection.refuse(message, NotInInstance())
+    except Overloaded as error:
+        connection.refuse(message, error)

@@ -1,27 +1,15 @@
-"""What comes unasked on `/api/ws`, for `/openapi.json`."""
+"""The events of `/api/ws`, each declared once."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from actors.instance.frames import LeftView, PlayerView
+from actors.instance.frames import LeftView, PlayerView, WelcomeView
 from actors.session.actor import IdentityView
-from api.openapi.websockets import Event
-from api.ws.registry.commands import (
-    ADA,
-    BOB,
-    IDENTITY,
-    INSIDE,
-    PLAYER,
-    SINCE,
-    TOPIC,
-    WELCOME,
-    Pong,
-    Welcome,
-)
-from api.ws.registry.messages import TopicData
+from api.ws.declarations import Event, Events, opened
+from api.ws.registry.examples import ADA, BOB, IDENTITY, INSIDE, PLAYER, SINCE, TOPIC, WELCOME
 from reileta.protocol import events
 from reileta.protocol.views.instance import CandidateView, ModeratedView, RoleView, StandingView
 from reileta.protocol.views.registry import (
@@ -36,168 +24,207 @@ from reileta.protocol.views.registry import (
 from reileta.protocol.views.server import ServerView
 
 
-class SpokenView(Struct):
-    """What a player said; `data` is its JSON, byte for byte."""
+class PongView(Struct):
+    """The server's time, in milliseconds since 1970 UTC."""
+
+    client: Raw
+    server: int
+
+
+class DataView(Struct):
+    """Data of a player; `data` is the JSON that it sent, byte for byte."""
 
     player: str
     data: Any
-    key: Annotated[str, Meta(description="As it was sent")] | UnsetType = UNSET
-    at: Annotated[int | float, Meta(description="As it was sent")] | UnsetType = UNSET
+    key: Annotated[str, Meta(description="As the player sent it")] | UnsetType = UNSET
+    at: Annotated[int | float, Meta(description="As the player sent it")] | UnsetType = UNSET
 
 
-_LEFT: Final = {"player": PLAYER, "user": BOB}
-_ENTRY: Final = {"user": BOB, "state": "waiting", "position": 3, "since": SINCE}
-_ADMITTED: Final = {
-    "user": BOB,
-    "state": "admitted",
-    "since": SINCE,
-    "expires_at": SINCE + 30_000,
-}
-_INSTANCE: Final = "the instance's id"
+class TopicView(Struct, omit_defaults=True):
+    """A subscription, as the client asked for it."""
+
+    event: str
+    target: str | None = None
+
+
+# The server keeps parts of these as bytes.
+Welcome: Final = opened(WelcomeView, players=list[PlayerView])
+Pong: Final = opened(PongView)
+
+_AUTHENTICATION: Final = "authentication"
+_UPDATE: Final = "update"
+_INSTANCE: Final = "instance"
+
+_INSTANCE_ID: Final = "the instance's id"
+_SOCKET: Final = "the socket concerned"
 _OVERSEERS: Final = "owner, admins, master and moderators inside"
 
-_GROUP_OF: Final = {name: group for group, names in events.GROUPS.items() for name in names}
-
-
-def _event(
-    name: str,
-    about: str,
-    data: Any,
-    told: str = "",
-    *,
-    example: Any = None,
-    subgroup: str | None = None,
-) -> Event:
-    return Event(
-        name=name,
-        about=about,
-        data=data,
-        told=told,
-        example=example,
-        group=_GROUP_OF.get(name),
-        subgroup=subgroup,
-    )
-
-
-_CONCERNED: Final = "the socket concerned"
-EVENTS: Final = (
-    _event(
-        events.PING,
-        "The answer to a `ping` without `state`.",
-        Pong,
-        "the asker, if it gave no `state`",
+EVENTS: Final = Events(
+    Event(
+        name=events.PING,
+        description="The answer to a `ping` without `state`.",
+        data=Pong,
+        sent_to="the client that sent `ping` without `state`",
         example={"client": None, "server": SINCE},
     ),
-    _event(
-        events.AUTHENTICATED,
-        "The socket speaks for a user now.",
-        IdentityView,
-        _CONCERNED,
+    Event(
+        name=events.AUTHENTICATED,
+        group=_AUTHENTICATION,
+        description="The socket acts for a user now.",
+        data=IdentityView,
+        sent_to=_SOCKET,
         example=IDENTITY,
     ),
-    _event(
-        events.UNAUTHENTICATED,
-        "The credential is no longer valid; close code 4000 follows.",
-        NothingView,
-        _CONCERNED,
+    Event(
+        name=events.UNAUTHENTICATED,
+        group=_AUTHENTICATION,
+        description="The credential is no longer valid. Close code 4000 follows.",
+        data=NothingView,
+        sent_to=_SOCKET,
     ),
-    _event(events.SUBSCRIBED, "As it was asked for.", TopicData, _CONCERNED, example=TOPIC),
-    _event(events.UNSUBSCRIBED, "As it was asked for.", TopicData, _CONCERNED, example=TOPIC),
-    _event(
-        events.UPDATE_USER,
-        "A user is another than it was; as the receiver may see it.",
-        (UserView, UserFriendView, UserMeView),
-        "the user's own sockets",
+    Event(
+        name=events.SUBSCRIBED,
+        group=_AUTHENTICATION,
+        description="The socket has a new subscription.",
+        data=TopicView,
+        sent_to=_SOCKET,
+        example=TOPIC,
+    ),
+    Event(
+        name=events.UNSUBSCRIBED,
+        group=_AUTHENTICATION,
+        description="The socket has a subscription less.",
+        data=TopicView,
+        sent_to=_SOCKET,
+        example=TOPIC,
+    ),
+    Event(
+        name=events.UPDATE_USER,
+        group=_UPDATE,
+        description="A user changed. The data is what the receiver may see of it.",
+        data=(UserView, UserFriendView, UserMeView),
+        sent_to="the user's own sockets",
         subgroup="the user's id",
     ),
-    _event(events.UPDATE_SERVER, "The server was changed.", ServerView, subgroup="the server's id"),
-    _event(
-        events.UPDATE_WORLD,
-        "A world was made or changed, or its thumbnail or assets were. Of a private one, its owner,"
-        " users it is shared with and admins alone hear.",
-        WorldView,
+    Event(
+        name=events.UPDATE_SERVER,
+        group=_UPDATE,
+        description="The server's description changed.",
+        data=ServerView,
+        subgroup="the server's id",
+    ),
+    Event(
+        name=events.UPDATE_WORLD,
+        group=_UPDATE,
+        description="A world was created, or it, its thumbnail or its assets changed. Only the"
+        " owner, admins and users with whom the owner shares it hear of a private world.",
+        data=WorldView,
         subgroup="the world's id",
     ),
-    _event(
-        events.UPDATE_SERVICE,
-        "A service was made or changed.",
-        ServiceView,
+    Event(
+        name=events.UPDATE_SERVICE,
+        group=_UPDATE,
+        description="A service was created or changed.",
+        data=ServiceView,
         subgroup="the service's id",
     ),
-    _event(
-        events.UPDATE_INSTANCE,
-        "An instance was made or changed, someone came or went, another is the master. Of one that"
-        " is not public, its owner, admins and those inside alone hear.",
-        InstanceView,
-        subgroup=_INSTANCE,
+    Event(
+        name=events.UPDATE_INSTANCE,
+        group=_UPDATE,
+        description="An instance was created or changed, a player joined or left, or the master"
+        " changed. Only the owner, admins and players inside hear of an instance that is not"
+        " public.",
+        data=InstanceView,
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_JOINED,
-        "A player came inside.",
-        PlayerView,
-        "the others inside",
+    Event(
+        name=events.INSTANCE_JOINED,
+        group=_INSTANCE,
+        description="A player joined.",
+        data=PlayerView,
+        sent_to="the others inside",
         example=INSIDE,
-        subgroup=_INSTANCE,
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_DATA,
-        "What another player said.",
-        SpokenView,
-        "the others inside, or those in `to`",
+    Event(
+        name=events.INSTANCE_DATA,
+        group=_INSTANCE,
+        description="Another player sent data.",
+        data=DataView,
+        sent_to="the others inside, or those in `to`",
         example={"player": PLAYER, "key": "pose", "at": 12.5, "data": {"x": 1}},
-        subgroup=_INSTANCE,
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_LEFT,
-        "A player is gone, and its kept values with it. `reason` is left, disconnected, kicked,"
-        " banned or closed.",
-        LeftView,
-        "the others inside; the player's own sockets, unless they asked",
-        example={**_LEFT, "reason": "left"},
-        subgroup=_INSTANCE,
+    Event(
+        name=events.INSTANCE_LEFT,
+        group=_INSTANCE,
+        description="A player left, and its retained values are gone. `reason` is `left`,"
+        " `disconnected`, `kicked`, `banned` or `closed`.",
+        data=LeftView,
+        sent_to="the others inside; the player's own sockets, unless they asked",
+        example={"player": PLAYER, "user": BOB, "reason": "left"},
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_CANDIDATE,
-        "A candidate's entry is new, another, or gone (null). `reason` is asked, admitted, joined,"
-        " withdrawn, refused, expired, kicked, banned or closed.",
-        CandidateView,
-        f"the candidate; {_OVERSEERS}; of a pending one, all who may admit it",
-        example={"user": BOB, "reason": "admitted", "entry": _ADMITTED},
-        subgroup=_INSTANCE,
+    Event(
+        name=events.INSTANCE_CANDIDATE,
+        group=_INSTANCE,
+        description="A candidate's entry is new, changed, or gone (null). `reason` is `asked`,"
+        " `admitted`, `joined`, `withdrawn`, `refused`, `expired`, `kicked`, `banned` or `closed`.",
+        data=CandidateView,
+        sent_to=f"the candidate; {_OVERSEERS}; of a pending one, all who may admit it",
+        example={
+            "user": BOB,
+            "reason": "admitted",
+            "entry": {
+                "user": BOB,
+                "state": "admitted",
+                "since": SINCE,
+                "expires_at": SINCE + 30_000,
+            },
+        },
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_QUEUE,
-        "The queue is another: how many wait, and one's own entry; to those who oversee the"
-        " instance, all `entries` instead. When it changes often, the newest is told.",
-        StandingView,
-        f"the candidates; {_OVERSEERS}",
-        example={"queued": 17, "entry": _ENTRY},
-        subgroup=_INSTANCE,
+    Event(
+        name=events.INSTANCE_QUEUE,
+        group=_INSTANCE,
+        description="The queue changed. A candidate gets the number of those who wait and its own"
+        " entry; those who oversee the instance get all `entries`. When the queue changes often,"
+        " only the newest state is sent.",
+        data=StandingView,
+        sent_to=f"the candidates; {_OVERSEERS}",
+        example={
+            "queued": 17,
+            "entry": {"user": BOB, "state": "waiting", "position": 3, "since": SINCE},
+        },
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_ROLE,
-        "Someone has another role.",
-        RoleView,
-        "everyone inside, and the user",
+    Event(
+        name=events.INSTANCE_ROLE,
+        group=_INSTANCE,
+        description="The role of a user changed.",
+        data=RoleView,
+        sent_to="everyone inside, and the user",
         example={"user": BOB, "role": "master"},
-        subgroup=_INSTANCE,
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_MODERATED,
-        "Someone was muted, unmuted, warned, banned or unbanned. A user outside a private instance"
-        " does not hear of it.",
-        ModeratedView,
-        f"the user; {_OVERSEERS} (not of a warning)",
+    Event(
+        name=events.INSTANCE_MODERATED,
+        group=_INSTANCE,
+        description="A user was muted, unmuted, warned, banned or unbanned. A user outside a"
+        " private instance does not hear of it.",
+        data=ModeratedView,
+        sent_to=f"the user; {_OVERSEERS} (not of a warning)",
         example={"type": "mute", "user": BOB, "by": ADA, "until": SINCE},
-        subgroup=_INSTANCE,
+        subgroup=_INSTANCE_ID,
     ),
-    _event(
-        events.INSTANCE_RESTORED,
-        "The instance failed and was set up again: take this as the new snapshot. What was kept is"
-        " lost.",
-        Welcome,
-        "everyone inside",
+    Event(
+        name=events.INSTANCE_RESTORED,
+        group=_INSTANCE,
+        description="The instance failed and was restarted. The data is the new snapshot; retained"
+        " values are lost.",
+        data=Welcome,
+        sent_to="everyone inside",
         example={**WELCOME, "retained": []},
-        subgroup=_INSTANCE,
+        subgroup=_INSTANCE_ID,
     ),
 )

@@ -1,8 +1,8 @@
-"""What clients send on `/api/ws`, decoded and checked (PROTOCOL §7).
+"""Messages on `/api/ws`: decoding the client's, describing the server's.
 
-The envelope is decoded into a struct whose `data` and `state` stay the sender's bytes. The decoder
-checks that they are JSON, but not that they are UTF-8: that is done first, or one client's bytes
-would have all others' browsers hang up.
+The decoder keeps `data` and `state` as the client's bytes. It checks that they are JSON, but not
+that they are UTF-8: the connection checks that first, or the bytes of one client would make the
+browsers of all others hang up. See `docs/protocol.md#messages`.
 """
 
 from __future__ import annotations
@@ -11,55 +11,74 @@ import re
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from actors.instance_service import ModerationRequest
-from reileta.errors import MessageInvalid, PlayerNotFound
-from reileta.ids import is_id
+from api.envelope import ErrorView
+from reileta.errors import MessageInvalid
+from reileta.protocol.input_types import Input, check
 from reileta.rules.resource.json_values import is_deeper
 
-T = TypeVar("T")
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input of a command
 
 MISSING: Final = Raw(b"")
 DATA_DEPTH: Final = 60
-"""Arrays and objects within one another in what is relayed, which wraps it in three more."""
-_AT: Final = re.compile(r"(?P<what>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
+"""Arrays and objects within one another in data that is relayed; its event adds three more."""
+_TOO_DEEP: Final = "is nested too deeply"
+_LOCATION: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
 
 
 class ClientMessage(Struct):
-    """A message on `/api/ws`. `key`, `at` and `to` are of `instance-data` alone."""
+    """A message from the client. `key`, `at` and `to` belong to `instance-data` alone."""
 
-    command: Annotated[str, Meta(description="What is asked for")]
+    command: Annotated[str, Meta(description="The command's name")]
     state: Annotated[
-        Raw, Meta(description="Comes back with the answer; without it, none comes but errors")
+        Raw,
+        Meta(description="Any JSON; the answer carries it. Without it, only errors are answered"),
     ] = MISSING
     subgroup: Annotated[
         str | None,
-        Meta(description="The instance's id, for what happens in one; else left out, or `avr`"),
+        Meta(description="The instance's id. Other commands leave it out, or send `avr`"),
     ] = None
-    data: Annotated[Raw, Meta(description="As the command says")] = MISSING
+    data: Annotated[Raw, Meta(description="The command's data")] = MISSING
     key: Annotated[
         str | None,
-        Meta(description="Of `instance-data`: its newest value is kept for those who join later"),
+        Meta(description="The newest value of this key is retained for players who join later"),
     ] = None
     at: Annotated[
         int | float | None,
-        Meta(description="Of `instance-data` with `key`: lower than the kept value's, it is old"),
+        Meta(description="A value whose `at` is below that of the retained one is dropped"),
     ] = None
     to: Annotated[
         tuple[str, ...] | None,
-        Meta(description="Of `instance-data`: the players who alone get it"),
+        Meta(description="The ids of the only players who get the data"),
     ] = None
 
     @property
     def wanted(self) -> bytes | None:
-        """The `state` that the one answer is to carry; None: no answer but errors."""
+        """The `state` that the answer carries; None: only errors are answered."""
         state = bytes(self.state)
         return None if state in (b"", b"null") else state
 
 
-class _Salvage(Struct):
-    """What can be told of a message that is wrong elsewhere."""
+class ServerMessage(Struct):
+    """A message from the server: an answer, which has the `state` of its request, or an event.
+
+    It has either `data` or `error`. An error has the fields of its request that could be read.
+    """
+
+    state: Annotated[Any, Meta(description="The request's, unchanged")] = UNSET
+    command: (
+        Annotated[str, Meta(description="The request's command, or the event's name")] | UnsetType
+    ) = UNSET
+    subgroup: (
+        Annotated[str, Meta(description="The id of the instance or object concerned")] | UnsetType
+    ) = UNSET
+    data: Annotated[Any, Meta(description="The data of the answer or event")] = UNSET
+    error: ErrorView | UnsetType = UNSET
+
+
+class _ReadableFields(Struct):
+    """The fields of an invalid message that can still be read."""
 
     command: Any = None
     state: Raw = MISSING
@@ -67,80 +86,22 @@ class _Salvage(Struct):
 
 
 class InvalidMessage(Exception):
-    """A message that can't be taken. `command`, `state`, `subgroup`: as far as they can be told."""
+    """A message that can't be read. `command`, `state`, `subgroup`: as far as they can."""
 
-    def __init__(self, error: MessageInvalid, salvage: _Salvage | None = None) -> None:
+    def __init__(self, error: MessageInvalid, fields: _ReadableFields | None = None) -> None:
         super().__init__(str(error))
         self.error = error
-        found = salvage or _Salvage()
-        state = bytes(found.state)
+        readable = fields or _ReadableFields()
+        state = bytes(readable.state)
         self.state = state if state not in (b"", b"null") else None
-        self.command = found.command if isinstance(found.command, str) else None
-        self.subgroup = found.subgroup if isinstance(found.subgroup, str) else None
-
-
-class InstanceData(Struct):
-    """Which instance."""
-
-    instance: Annotated[str, Meta(description="An id or a name, with or without `@server`")]
-
-
-class TokenData(Struct):
-    """A credential: give either."""
-
-    token: Annotated[str | None, Meta(description="A user's of this server")] = None
-    integrity: Annotated[str | None, Meta(description="A user's of another server")] = None
-
-
-class TopicData(Struct, omit_defaults=True):
-    """What to hear of."""
-
-    event: Annotated[str, Meta(description="An event, a group of events, or `all`")]
-    target: Annotated[
-        str | None, Meta(description="The one object to hear of: its id, or `@me`; else of all")
-    ] = None
-
-
-class ModerateData(Struct):
-    """What a moderator wants, of a player inside or of a user."""
-
-    type: Annotated[str, Meta(description="kick, ban, unban, mute, unmute or warn")]
-    player: Annotated[str | None, Meta(description="A player inside; or give `user`")] = None
-    user: Annotated[str | None, Meta(description="An id, a username, or `id@server`")] = None
-    reason: Annotated[str | None, Meta(description="In up to 500 characters")] = None
-    until: Annotated[
-        int | None,
-        Meta(description="Of `ban` and `mute`: when it ends, milliseconds since 1970 UTC"),
-    ] = None
-
-    def measure(self) -> ModerationRequest:
-        """Raises MessageInvalid unless it names one target."""
-        if (self.player is None) == (self.user is None):
-            raise MessageInvalid.field("data.user", "give either `player` or `user`")
-        if self.player is not None and not is_id(self.player, "p"):
-            raise PlayerNotFound
-        return ModerationRequest(self.player or self.user or "", self.type, self.reason, self.until)
-
-
-class PingData(Struct):
-    """What is to come back."""
-
-    time: Annotated[Raw, Meta(description="Comes back as `client`")] = Raw(b"null")
+        self.command = readable.command if isinstance(readable.command, str) else None
+        self.subgroup = readable.subgroup if isinstance(readable.subgroup, str) else None
 
 
 _message: Final = msgspec.json.Decoder(ClientMessage).decode
-_salvage: Final = msgspec.json.Decoder(_Salvage).decode
-
-
-def is_utf8(payload: bytes) -> bool:
-    """Whether the payload may be relayed to others at all."""
-    if payload.isascii():
-        return True
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+_readable_fields: Final = msgspec.json.Decoder(_ReadableFields).decode
+_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_value: Final = msgspec.json.Decoder().decode
 
 
 def parse(payload: bytes) -> ClientMessage:
@@ -149,41 +110,54 @@ def parse(payload: bytes) -> ClientMessage:
         return _message(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         try:
-            salvage = _salvage(payload)
+            fields = _readable_fields(payload)
         except (msgspec.DecodeError, RecursionError):
-            raise InvalidMessage(explained(error, "")) from None
-        raise InvalidMessage(explained(error, ""), salvage) from None
+            raise InvalidMessage(_explained(error)) from None
+        raise InvalidMessage(_explained(error), fields) from None
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether JSON is nested deeper than `DATA_DEPTH`: many parsers, and so others' clients, fail
-    on what they are relayed a few levels further on."""
+    """Whether JSON is nested deeper than `DATA_DEPTH`: many parsers, and so other players' clients,
+    fail on data that is nested a few levels deeper."""
     return is_deeper(data, DATA_DEPTH)
 
 
-def parse_data(data: Raw, type_: type[T]) -> T:
-    """A command's `data`, as that type. Raises MessageInvalid, which names the field."""
+def parse_data(data: Raw, model: type[I]) -> I:
+    """A command's `data`, checked by its model.
+
+    Fields whose type is `Raw` stay the client's bytes. Raises MessageInvalid, which names the
+    fields at fault.
+    """
+    value = {}
+    name = ""
     try:
-        return msgspec.json.decode(bytes(data) or b"{}", type=type_)
+        for name, text in _fields(data if bytes(data) else b"{}").items():
+            field = model.model_fields.get(name)
+            if field is not None:
+                value[name] = text if field.annotation is Raw else _value(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise explained(error, "data") from None
+        if isinstance(error, RecursionError):
+            raise MessageInvalid.field("data", _TOO_DEEP) from None
+        if name:
+            raise MessageInvalid.field(f"data.{name}", _sentence(str(error))) from None
+        raise MessageInvalid.field("data", "must be an object") from None
+    return check(model, value, MessageInvalid, within="data")
 
 
-def explained(error: Exception, within: str) -> MessageInvalid:
-    """The decoder's complaint, with the field that it is about."""
+def _explained(error: Exception) -> MessageInvalid:
+    """The decoder's complaint, at the field that it is about."""
     if isinstance(error, RecursionError):
-        return _invalid(within, "is nested too deeply")
-    match = _AT.fullmatch(str(error))
-    if match is None:
-        text = str(error)
-        required = re.search(r"missing required field `(\w+)`", text)
-        if required is not None:
-            return _invalid(".".join(filter(None, (within, required[1]))), "is required")
-        return _invalid(within, text if within else f"must be one JSON object: {text}")
-    path = re.sub(r"\[(\.\.\.|\d+)\]", "", match["path"]).strip(".")
-    return _invalid(".".join(filter(None, (within, path))), match["what"])
+        return MessageInvalid.field("message", _TOO_DEEP)
+    text = str(error)
+    match = _LOCATION.fullmatch(text)
+    if match is not None:
+        path = re.sub(r"\[(\.\.\.|\d+)\]", "", match["path"]).strip(".")
+        return MessageInvalid.field(path or "message", _sentence(match["problem"]))
+    required = re.search(r"missing required field `(\w+)`", text)
+    if required is not None:
+        return MessageInvalid.field(required[1], "is required")
+    return MessageInvalid.field("message", f"must be one JSON object: {text}")
 
 
-def _invalid(field: str, what: str) -> MessageInvalid:
-    said = what if what.startswith("JSON") else what[:1].lower() + what[1:]
-    return MessageInvalid.field(field or "message", said)
+def _sentence(problem: str) -> str:
+    return problem if problem.startswith("JSON") else problem[:1].lower() + problem[1:]

@@ -1,8 +1,8 @@
-"""A WebSocket of the session API: Events and Acks, between the wire and the session (S, §8).
+"""One client's connection on the session API's WebSocket.
 
-The client acknowledges each event within the time that `hello` names, or is closed (1008). Its own
-events are answered exactly once, in whatever order: with an Ack, or with an event of status
-`error` that names them.
+The client acknowledges each event within the time that `hello` names, or the server closes the
+socket (1008). The server answers each event of the client exactly once, in any order: with an Ack,
+or with an event of status `error` that names it. See `docs/sessions.md`.
 """
 
 from __future__ import annotations
@@ -39,52 +39,52 @@ from reileta.protocol.session_frames import (
 from reileta.rules.identity import Principal
 
 UNANSWERED: Final = 1024
-"""Events of a client that may wait for their answer; over it they are too many."""
+"""How many events of a client may wait for their answer; one more closes the socket."""
 
 
 class SessionConnection:
-    """One socket; a `Line` to the session's actor, and `Served` to the gateway."""
+    """One socket: a `SessionSink` for the actor, and a `ClientConnection` for the gateway."""
 
     def __init__(
         self,
         node: Node,
         sampler: Sampler,
-        wire: Transport,
+        transport: Transport,
         log: ConnectionLog,
         principal: Principal,
         rates: UserRates,
     ) -> None:
-        self.wire = wire
+        self.transport = transport
         self.principal: Principal | None = principal
         self.seats: dict[str, InstanceHandle] = {}
         self._node = node
         self._sampler = sampler
         self._log = log
         self._session: Ref[SessionMessage] | None = None
-        self._allowance = MessageRate(node.settings)
+        self._message_rate = MessageRate(node.settings)
         self._rates = rates
         self._user = principal.user.id
         self._owed: dict[str, float] = {}
-        """Events that the client has not acknowledged, with the time by which it must."""
+        """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
         self._out: list[bytes] = []
 
-    # The gateway's -----------------------------------------------------------------------------
+    # For the gateway ---------------------------------------------------------------------------
 
     @property
     def expires_at(self) -> int:
-        """The session itself closes it when its token is good no longer."""
+        """Far in the future: the session itself closes the socket when its token expires."""
         return 1 << 62
 
     def opened(self) -> None:
-        """The socket is there, and its first trace begins."""
-        self._allowance.shared = self._rates.opened(self._user)
+        """The socket is open; its first trace begins."""
+        self._message_rate.shared = self._rates.opened(self._user)
         span = self._begin()
         if self._log.observes(span):
             self._log.opened(span)
 
     async def greet(self, principal: Principal) -> None:
-        """Has the session take the socket, which greets it with `hello`."""
+        """Gives the socket to the session, which sends `hello`."""
         try:
             for attempt in (1, 2):
                 session = self._session = await self._node.sessions.live(principal)
@@ -105,17 +105,17 @@ class SessionConnection:
         self._node.metrics.messages_in += 1
         span = self._begin()
         try:
-            # What is beyond one KiB counts whatever it turns out to be, and before it is parsed.
-            if not self._allowance.take(weight(len(payload or b"")) - 1):
+            # Each further KiB counts before the message is parsed, whatever kind it is.
+            if not self._message_rate.take(weight(len(payload or b"")) - 1):
                 raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
             frame = parse(payload)
             if self._log.observes(span):
-                kind = "ack" if isinstance(frame, ClientAck) else "event"
+                kind = session_frames.ACK if isinstance(frame, ClientAck) else session_frames.STATE
                 self._log.received(span, kind, len(payload or b""))
             if isinstance(frame, ClientAck):
-                # Not counted: there are as many as the session's other sockets have it send.
+                # Acks don't count: the session's other sockets decide how many there are.
                 self._acknowledged(frame)
-            elif self._allowance.take():
+            elif self._message_rate.take():
                 self._change(frame)
             else:
                 raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
@@ -124,45 +124,47 @@ class SessionConnection:
         return True
 
     async def handle(self) -> None:
-        """Nothing is ever left to be waited for."""
+        """Does nothing: `take` finishes every message."""
 
     def charge_overhead(self) -> None:
-        """Counts frames that were no messages, at a fraction of a message each."""
-        frames, self.wire.overhead = self.wire.overhead, 0
-        if not self._allowance.take(frames / FRAMES_PER_MESSAGE):
+        """Counts frames without a message at a fraction of a message each."""
+        frames, self.transport.overhead = self.transport.overhead, 0
+        if not self._message_rate.take(frames / FRAMES_PER_MESSAGE):
             self.close(CloseCode.POLICY_VIOLATION, "too many frames")
 
     def look(self, now: float) -> None:
-        """Closes the socket of a client that owes an Ack for too long."""
+        """Closes the socket of a client that owes an Ack for too long; `now` in Trio's seconds."""
         if self._owed and next(iter(self._owed.values())) <= now:
             self.close(CloseCode.POLICY_VIOLATION, "an event was not acknowledged in time")
 
     def expire(self) -> None:
-        """The credential is no longer valid."""
+        """Closes the socket, because its credential is no longer valid."""
         self.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
 
     def gone(self) -> None:
-        """The socket is gone. Never waits."""
+        """The socket has ended. Never waits."""
         span = self._begin()
         if self._log.observes(span):
             self._log.closed(span)
-        if self._allowance.shared is not None:
-            self._allowance.shared = None
+        if self._message_rate.shared is not None:
+            self._message_rate.shared = None
             self._rates.closed(self._user)
         if self._session is not None:
             self._session.signal(Detach(self))
 
-    # What the client says ----------------------------------------------------------------------
+    # Messages from the client ------------------------------------------------------------------
 
     def _acknowledged(self, ack: ClientAck) -> None:
         if self._owed.pop(ack.id, None) is None:
             raise FrameRefused(
-                CloseCode.FIELD_VALUE, "id is of no event that waits to be acknowledged"
+                CloseCode.FIELD_VALUE, "id must be that of an event that waits for its Ack"
             )
 
     def _change(self, event: ClientEvent) -> None:
         if event.id in self._unanswered:
-            raise FrameRefused(CloseCode.FIELD_VALUE, "id is of an event that is not answered yet")
+            raise FrameRefused(
+                CloseCode.FIELD_VALUE, "id must not be that of an event that waits for its answer"
+            )
         if len(self._unanswered) >= UNANSWERED:
             raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many events wait for their answer")
         self._unanswered.add(event.id)
@@ -183,7 +185,7 @@ class SessionConnection:
         current.set(span)
         return span
 
-    # The session's -----------------------------------------------------------------------------
+    # For the session's actor -------------------------------------------------------------------
 
     def tell(self, event_id: str, frame: bytes) -> None:
         """Sends an Event, which the client is to acknowledge in time."""
@@ -196,34 +198,36 @@ class SessionConnection:
         self._out.append(ack_frame(event_id, self._node.clock.now_ms()))
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
-        """Says that the client's event was refused, in place of the Ack."""
+        """Tells the client that its event was refused, in place of the Ack."""
         self._unanswered.discard(event_id)
         id_ = new_event_id()
         self.tell(id_, refusal_frame(id_, event_id, self._node.clock.now_ms(), error))
 
     def flush(self) -> None:
-        """Writes what it was told, at once."""
+        """Writes all events and Acks of this round at once."""
         if self._out:
             batch = Batch(self._out)
             self._out = []
-            self.wire.write(((batch, 0, len(batch)),))
+            self.transport.write(((batch, 0, len(batch)),))
 
-    # As any sink -------------------------------------------------------------------------------
+    # As every sink -----------------------------------------------------------------------------
 
     @property
     def waiting_bytes(self) -> int:
-        return self.wire.waiting_bytes
+        return self.transport.waiting_bytes
 
     def write(self, pieces: Sequence[Piece]) -> None:
-        self.wire.write(pieces)
+        self.transport.write(pieces)
 
     def send(self, frame: bytes) -> None:
-        self.wire.send(frame)
+        self.transport.send(frame)
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Says why with a last event, which needs no Ack, and closes."""
+        """Sends the reason in a last event, which needs no Ack, and closes the socket."""
         self.flush()
         payload = {"kind": session_frames.CLOSING, "code": code}
         now = self._node.clock.now_ms()
-        self.wire.send(event_frame(new_event_id(), now, payload, status="fatal", reason=reason))
-        self.wire.close(code, reason)
+        self.transport.send(
+            event_frame(new_event_id(), now, payload, status="fatal", reason=reason)
+        )
+        self.transport.close(code, reason)

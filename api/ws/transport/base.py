@@ -86,13 +86,16 @@ class TransportClosed(Exception):
 class Transport(ABC):
     """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
 
-    `heard_at`, `pinged_at`, `closing_at` are seconds of Trio's clock, for whoever keeps watch, as
-    is `progress_by`, by which the client must have read more of what waits (None: nothing waits).
-    `refusing`: this side closed, and takes no more messages; those that came before the client's
-    own goodbye are still taken. `overhead` counts the frames that came in and were no messages
-    (pings, pongs, parts of messages), for whoever limits the rate. `scope` is cancelled to cut the
-    connection; the gateway serves the wire inside it. `over_limit`: the server has no room for the
-    connection, which is only told so.
+    Attributes:
+        heard_at, pinged_at, closing_at: seconds of Trio's clock, for the gateway's watch.
+        progress_by: the time by which the client must have read more of what waits; None: nothing
+            waits.
+        refusing: this side closed, and takes no more messages. Messages that came before the
+            client's own close frame are still taken.
+        overhead: the number of frames that came in without being a message (pings, pongs, parts of
+            messages), for the limit of the message rate.
+        scope: cancelling it ends the connection at once. The gateway serves the transport inside.
+        over_limit: the server has no room for the connection, and only tells it so.
     """
 
     __slots__ = (
@@ -184,7 +187,7 @@ class Transport(ABC):
     # What the gateway uses ---------------------------------------------------------------------
 
     def listen(self, listener: Listener | None) -> None:
-        """Lets the wire hand messages to the listener by itself, should it have a faster way."""
+        """Lets the transport hand messages to the listener by itself, if it can."""
         self._listener = listener
 
     @abstractmethod
@@ -257,7 +260,7 @@ class Transport(ABC):
         self._metrics.conflated += self._backlog.conflated - conflated
 
     async def _flush_contained(self) -> None:
-        """Writes what waits. Whatever goes wrong is this wire's end, and nobody else's."""
+        """Writes what waits. Whatever goes wrong is this transport's end, and nobody else's."""
         try:
             failure = await capture_failure(self._flush)
         finally:
@@ -292,13 +295,13 @@ class Transport(ABC):
         return 0 if cut else CLOSE_TIMEOUT_S
 
     async def _wait_flushed(self) -> None:
-        while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each wire costs memory
+        while self._flushing:  # noqa: ASYNC110  # rare, and an Event for each transport costs memory
             await trio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """A connection that speaks WebSocket from here on, as its wire gets it.
+    """A connection that speaks WebSocket from here on, as its transport gets it.
 
     Attributes:
         nursery: where the backlog is written.
@@ -319,7 +322,7 @@ class Upgraded:
 
 
 class ProtocolTransport(Transport):
-    """A wire that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
+    """A transport that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
     __slots__ = ("_early", "_fragments", "_over", "_protocol", "_take_turn")
 

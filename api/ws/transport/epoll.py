@@ -37,30 +37,30 @@ _log = structlog.get_logger()
 
 
 class EpollReader:
-    """Reads for the wires that were added. `run` is its task."""
+    """Reads for the transports that were added. `run` is its task."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._wires: dict[int, EpollTransport] = {}
+        self._transports: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
         """What each address has taken of this round."""
 
     def __len__(self) -> int:
-        return len(self._wires)
+        return len(self._transports)
 
-    def add(self, wire: EpollTransport, descriptor: int) -> None:
-        """Reads for the wire from now on."""
-        if descriptor not in self._wires:
-            self._wires[descriptor] = wire
+    def add(self, transport: EpollTransport, descriptor: int) -> None:
+        """Reads for the transport from now on."""
+        if descriptor not in self._transports:
+            self._transports[descriptor] = transport
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
         """Reads no more for it; one that is not read for is no error."""
-        if self._wires.pop(descriptor, None) is not None and not self._epoll.closed:
+        if self._transports.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
-        """Reads until cancelled. A wire whose reading fails is cut; the others go on."""
+        """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -71,24 +71,24 @@ class EpollReader:
             self._epoll.close()
 
     def _read(self, descriptor: int) -> None:
-        wire = self._wires.get(descriptor)
-        if wire is None:
+        transport = self._transports.get(descriptor)
+        if transport is None:
             return  # it went in this round
-        spent_s = self._spent_s.get(wire.remote, 0.0)
+        spent_s = self._spent_s.get(transport.remote, 0.0)
         if spent_s > SHARE_S:
             return
         began_s = perf_counter()
         with CapturedFailure() as contained:
-            wire.readable()
-        self._spent_s[wire.remote] = spent_s + perf_counter() - began_s
+            transport.readable()
+        self._spent_s[transport.remote] = spent_s + perf_counter() - began_s
         if contained.error is not None:
             _log.error(CONNECTION_FAILED, exc_info=contained.error)
             self.remove(descriptor)
-            wire.cut()
+            transport.cut()
 
 
 class EpollTransport(SocketTransport):
-    """A socket's wire that a pump reads for."""
+    """A socket's transport that a pump reads for."""
 
     __slots__ = ("_held", "_large", "_pump", "_task")
 

@@ -1,4 +1,4 @@
-"""How a wire's bytes leave and arrive.
+"""How a transport's bytes leave and arrive.
 
 `SocketTransport` writes straight to a non-blocking socket (the fast one;
 `api/ws/transport/epoll.py` reads for it), `StreamTransport` goes through a Trio stream (TLS). There
@@ -23,7 +23,7 @@ STREAM_CHUNK: Final = 65_536
 
 
 class SocketTransport(ProtocolTransport):
-    """A wire straight on a non-blocking TCP socket."""
+    """A transport straight on a non-blocking TCP socket."""
 
     __slots__ = ("_send", "_socket")
 
@@ -105,7 +105,7 @@ class SocketTransport(ProtocolTransport):
 
 
 class StreamTransport(ProtocolTransport):
-    """A wire through a Trio stream: TLS."""
+    """A transport through a Trio stream: TLS."""
 
     __slots__ = ("_stream",)
 

@@ -38,7 +38,8 @@ NOWHERE = {
     "number": "4711",
 }
 ODD_PATHS = [
-    "/", "/docs", "/openapi.json", "/metrics", "/nope", "/api", "/api/time/", "/api//time",
+    "/", "/docs", "/openapi.json", "/asyncapi.json", "/metrics", "/nope", "/api", "/api/time/",
+    "/api//time",
     "//api/time", "/api/%74ime", "/api/users/%40me", "/api/users/a%2Fb", "/api/users/a%20b",
     "/api/users/%00", "/api/users/%ff", "/api/users/" + "a" * PATH_LENGTH, "/api/users/",
     "/api/users/@me?server=elsewhere.example", "/api/users?limit=0&offset=x", "/api/time?a=%zz",

@@ -386,7 +386,14 @@ async def test_if_none_match_gets_304_until_the_data_changes(app: ReiletaApp, ad
 
 
 async def test_head_has_the_tag_of_get(app: ReiletaApp) -> None:
-    for path in ("/api/server", "/api/instances", "/openapi.json", "/docs", "/docs/docs.css"):
+    for path in (
+        "/api/server",
+        "/api/instances",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/docs",
+        "/docs/docs.css",
+    ):
         tags = set()
         for method in ("GET", "HEAD"):
             answer = await ask(app, "directly", request(app, method, path))

@@ -12,7 +12,7 @@ from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.upgrade import Upgrade
-from api.ws.gateway import TRANSPORT_EXTENSION
+from api.ws.accept import TRANSPORT_EXTENSION
 from api.ws.transport.base import Transport
 from reileta.errors import ReiletaError
 from reileta.settings import Settings

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import jsonschema_rs
 import pytest
-import trio
 
 from api.app import ReiletaApp
 from api.openapi.links import PARAMETER
-from api.ws.gateway import Gateway, gateway_blueprint
-from reileta.protocol import commands, events
 from tests.api.clients import Client, Json
 from tests.api.fakes import FakeNode
-from tests.test_docs import constants
 
 
 @pytest.fixture
@@ -180,46 +175,6 @@ async def test_reads_say_which_headers_they_heed(app: ReiletaApp, document: Json
         assert "ETag" in answers["200"]["headers"]
         assert "ETag" in answers["304"]["headers"]
         assert "content" not in answers["304"]
-
-
-async def test_every_command_and_event_is_in_it_with_a_schema(document: Json) -> None:
-    registry = document["x-websockets"]["/api/ws"]
-    assert set(registry["commands"]) == constants(commands)
-    assert set(registry["events"]) == events.EVENTS
-    for command in registry["commands"].values():
-        assert command["answer"]
-        # `{}` is a schema, too: of any JSON.
-        anything = command["example"]["command"] == commands.INSTANCE_DATA
-        assert command["data"] == {} if anything else "$ref" in command["data"]
-    for name, event in registry["events"].items():
-        assert event["data"].keys() <= {"$ref", "anyOf"}, name
-        assert event["data"], name
-
-
-async def test_every_websocket_is_in_it_and_none_is_among_the_paths(
-    document: Json, lines: ReiletaApp, nursery: trio.Nursery
-) -> None:
-    gateway = Gateway(lines.node, lines.auth)
-    lines.register_blueprint(gateway_blueprint(gateway))
-    served = {rule.rule for rule in lines.url_map.iter_rules() if rule.websocket}
-    assert set(document["x-websockets"]) == served
-    assert not served & set(document["paths"])
-
-
-async def test_what_it_shows_of_websockets_fits_its_schemas(document: Json) -> None:
-    for socket in document["x-websockets"].values():
-        inside = socket["dataIn"]
-        sent, received = (validator(document, socket[one]) for one in ("sends", "receives"))
-        for command in socket["commands"].values():
-            request, reply = command["example"], command["answerExample"]
-            sent.validate(request)
-            received.validate(reply)
-            validator(document, command["data"]).validate(request[inside])
-            validator(document, command["answer"]).validate(reply.get(inside, reply))
-        for event in socket["events"].values():
-            validator(document, event["data"]).validate(event["example"])
-        shown = json.dumps([socket["commands"], socket["events"]], ensure_ascii=False)
-        assert '": "…"' not in re.sub(r'"(description|title|url|hash|icon)": "…"', "", shown)
 
 
 async def test_no_two_schemas_claim_one_name(document: Json) -> None:

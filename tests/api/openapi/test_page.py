@@ -1,9 +1,10 @@
-"""`/openapi.json` and `/docs`."""
+"""The routes of the documents, and the page `/docs`."""
 
 from __future__ import annotations
 
 import re
 
+from api.openapi.asyncapi import CLOSE_CODES, asyncapi, message_of
 from api.openapi.page import render
 from tests.api.clients import Client
 
@@ -43,30 +44,25 @@ async def test_the_page_shows_every_operation_and_schema(anyone: Client) -> None
 
 
 async def test_the_page_shows_every_command_event_and_close_code(anyone: Client) -> None:
-    sockets = (await anyone.get("/openapi.json")).body["x-websockets"]
+    document = (await anyone.get("/asyncapi.json")).body
     page = (await anyone.get("/docs")).raw.decode()
-    shown = dict(re.findall(r'<section id="(socket-[^"]*)">(.*?)</section>', page, re.DOTALL))
-    expected = set()
-    for path, socket in sockets.items():
-        anchor = "socket-" + path.strip("/").replace("/", "-")
-        for kind, several in (("send", "commands"), ("event", "events")):
-            for name, one in socket[several].items():
-                expected.add(f"{anchor}-{kind}-{name}")
-                section = shown[f"{anchor}-{kind}-{name}"]
-                assert f"<code>{name}</code></h3>" in section
-                for schema in re.findall(r"schemas/(\w+)", str(one)):
-                    assert f'href="#schema-{schema}"' in section
-                for error in one.get("errors", ()):
-                    assert f"<td>{error['code']}</td>" in section
-        text = page[page.index(f'id="{anchor}"') :]
-        for code in socket["closeCodes"]:
+    shown = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, re.DOTALL))
+    for name, operation in document["operations"].items():
+        assert f"<code>{operation['title']}</code></h3>" in shown[name]
+        references = [*operation["messages"], *operation.get("reply", {}).get("messages", ())]
+        for reference in references if operation["action"] == "receive" else references[:1]:
+            message = message_of(document, reference)
+            for schema in re.findall(r"schemas/(\w+)", str(message["payload"]["properties"])):
+                assert f'href="#schema-{schema}"' in shown[name]
+    for key, channel in document["channels"].items():
+        text = page[page.index(f'id="channel-{key}"') :]
+        for code in channel[CLOSE_CODES]:
             assert f"<b>{code}</b>" in text[: text.index("<section")]
-    assert set(shown) == expected
-    data = shown["socket-api-ws-send-instance-moderate"]
     for field in ("type", "player", "user", "reason", "until"):
-        assert f"<td><code>{field}</code>" in data
-    told = shown["socket-api-ws-event-instance-queue"]
-    assert "the candidates; owner, admins, master and moderators inside" in told
+        assert f"<td><code>{field}</code>" in shown["receiveInstanceModerate"]
+    assert "40 Invalid moderation type" in shown["receiveInstanceModerate"]
+    receivers = "the candidates; owner, admins, master and moderators inside"
+    assert receivers in shown["sendInstanceQueue"]
 
 
 async def test_the_root_leads_to_the_page(anyone: Client) -> None:
@@ -111,7 +107,7 @@ def test_files_that_come_and_go_are_shown_too() -> None:
             }
         },
     }
-    page = render(described)
+    page = render(described, asyncapi(address="a.example", secure=False))
     assert "<p><code>image/png</code>: string</p>" in page
     assert "<h4>Answer: 304</h4><p>The asker has it</p>" in page
     assert "Refusals: 416" in page

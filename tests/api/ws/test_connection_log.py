@@ -14,10 +14,15 @@ from tests import logs
 
 SPAN = Span(0xABC)
 SAMPLED = Span(0xDEF, sampled=True)
+NAMES = frozenset({commands.PING, commands.INSTANCE_JOIN, commands.INSTANCE_LEAVE})
+
+
+def connection_log(number: int = 1, *, debug: bool = True) -> ConnectionLog:
+    return ConnectionLog(number, NAMES, debug=debug)
 
 
 def test_traces_are_looked_at_when_sampled_or_at_debug() -> None:
-    quiet, loud = ConnectionLog(1, debug=False), ConnectionLog(1, debug=True)
+    quiet, loud = connection_log(debug=False), connection_log()
     assert (quiet.observes(SPAN), quiet.observes(SAMPLED)) == (False, True)
     assert (loud.observes(SPAN), loud.observes(SAMPLED)) == (True, True)
 
@@ -35,9 +40,9 @@ def test_debugging_is_what_the_log_is_set_to(level: str, said: bool) -> None:
 
 def test_events_name_their_trace_and_socket_at_the_trace_s_level() -> None:
     with capture_logs() as entries:
-        ConnectionLog(7, debug=True).opened(SPAN)
-        ConnectionLog(8, debug=True).closed(SAMPLED)
-        ConnectionLog(9, debug=True).sent(SPAN)
+        connection_log(7).opened(SPAN)
+        connection_log(8).closed(SAMPLED)
+        connection_log(9).sent(SPAN)
     assert entries == [
         {"event": "socket.opened", "trace": f"{0xABC:016x}", "socket": 7, "log_level": "debug"},
         {"event": "socket.closed", "trace": f"{0xDEF:016x}", "socket": 8, "log_level": "info"},
@@ -53,7 +58,7 @@ def test_events_name_their_trace_and_socket_at_the_trace_s_level() -> None:
 
 
 async def test_a_command_is_timed_and_its_refusal_told(autojump_clock: object) -> None:
-    log = ConnectionLog(1, debug=True)
+    log = connection_log()
     with capture_logs() as entries:
         begun = trio.current_time()
         await trio.sleep(0.25)
@@ -68,7 +73,7 @@ async def test_a_command_is_timed_and_its_refusal_told(autojump_clock: object) -
 @pytest.mark.parametrize("command", ["ua_0123456789abcdef", "", "x" * 60_000, None])
 def test_what_is_no_command_is_not_quoted(command: str | None) -> None:
     with capture_logs() as entries:
-        ConnectionLog(1, debug=True).received(SPAN, command, 12)
-        ConnectionLog(1, debug=True).received(SPAN, commands.PING, 12)
+        connection_log().received(SPAN, command, 12)
+        connection_log().received(SPAN, commands.PING, 12)
     assert [one["command"] for one in entries] == ["unknown", "ping"]
     assert [one["bytes"] for one in entries] == [12, 12]

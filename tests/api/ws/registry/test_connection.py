@@ -15,6 +15,7 @@ from actors.runtime.trace import Sampler, current
 from actors.session.messages import Attach, Detach, Join, Leave
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, UserRates
+from api.ws.registry.commands import COMMANDS
 from api.ws.registry.connection import RegistryConnection
 from api.ws.registry.messages import is_deep
 from reileta.errors import (
@@ -37,8 +38,9 @@ def connection(wire: FakeWire, node: FakeNode | None = None, **known: Any) -> Re
         auth(**known),
         Sampler(0),
         wire,
-        ConnectionLog(1, debug=True),
+        ConnectionLog(1, COMMANDS.names, debug=True),
         UserRates(node.settings),
+        COMMANDS,
     )
 
 

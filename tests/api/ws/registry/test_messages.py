@@ -9,20 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from api.ws.registry.messages import (
-    DATA_DEPTH,
-    InstanceData,
-    InvalidMessage,
-    PingData,
-    TokenData,
-    TopicData,
-    is_deep,
-    is_utf8,
-    parse,
-    parse_data,
-)
+from api.ws.registry.inputs import AuthenticateInput, InstanceInput, PingInput, TopicInput
+from api.ws.registry.messages import DATA_DEPTH, InvalidMessage, is_deep, parse, parse_data
 from reileta.errors import MessageInvalid
 from reileta.protocol.frames import DataFrames, payload_of
+from reileta.protocol.input_types import Input
+from reileta.unicode import is_utf8
 
 
 def strict(text: bytes) -> Any:
@@ -221,45 +213,35 @@ def test_whatever_is_taken_is_json_for_everybody(parts: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "valid"),
-    [
-        (b"ascii", True),
-        ("é\U0001f600".encode(), True),
-        (b"\xff", False),
-        (b"\xc3", False),
-        (b"\xc0\xaf", False),
-        (b"\xed\xa0\x80", False),
-        (b"\xf4\x90\x80\x80", False),
-        (b"", True),
-    ],
-)
-def test_utf8_is_told(payload: bytes, valid: bool) -> None:
-    assert is_utf8(payload) is valid
-
-
-@pytest.mark.parametrize(
     ("type_", "data", "field"),
     [
-        (InstanceData, b"", "data.instance"),
-        (InstanceData, b"{}", "data.instance"),
-        (InstanceData, b'{"instance": 7}', "data.instance"),
-        (InstanceData, b"[]", "data"),
-        (InstanceData, b"null", "data"),
-        (TopicData, b'{"target": "u_1"}', "data.event"),
-        (TopicData, b'{"event": "x", "target": 1}', "data.target"),
-        (TokenData, b'{"token": {}}', "data.token"),
+        (InstanceInput, b"", "data.instance"),
+        (InstanceInput, b"{}", "data.instance"),
+        (InstanceInput, b'{"instance": 7}', "data.instance"),
+        (InstanceInput, b"[]", "data"),
+        (InstanceInput, b"null", "data"),
+        (TopicInput, b'{"target": "u_1"}', "data.event"),
+        (TopicInput, b'{"event": "x", "target": 1}', "data.target"),
+        (AuthenticateInput, b'{"token": {}}', "data.token"),
+        (AuthenticateInput, b"{}", "data.token"),
+        (AuthenticateInput, b'{"token": "a", "integrity": "b"}', "data.token"),
+        (InstanceInput, b'{"instance": ""}', "data.instance"),
+        (InstanceInput, b'{"instance": "%b"}' % (b"x" * 513), "data.instance"),
+        (InstanceInput, b'{"instance": 1e999}', "data.instance"),
+        (TopicInput, b'{"event": "x", "target": "%b"}' % (b"x" * 257), "data.target"),
+        (TopicInput, b'{"event": "x", "target": "\\u0000"}', "data.target"),
     ],
 )
-def test_data_of_a_command_names_the_field(type_: type[object], data: bytes, field: str) -> None:
+def test_data_of_a_command_names_the_field(type_: type[Input], data: bytes, field: str) -> None:
     with pytest.raises(MessageInvalid) as caught:
         parse_data(Raw(data), type_)
     assert [detail.field for detail in caught.value.details] == [field]
 
 
 def test_data_of_a_command() -> None:
-    assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), InstanceData).instance == "i_1"
-    assert bytes(parse_data(Raw(b""), PingData).time) == b"null"
-    assert bytes(parse_data(Raw(b'{"time": [1, 2]}'), PingData).time) == b"[1, 2]"
+    assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), InstanceInput).instance == "i_1"
+    assert bytes(parse_data(Raw(b""), PingInput).time) == b"null"
+    assert bytes(parse_data(Raw(b'{"time": [1, 2]}'), PingInput).time) == b"[1, 2]"
 
 
 @pytest.mark.parametrize(

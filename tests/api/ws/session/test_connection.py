@@ -13,6 +13,7 @@ from actors.runtime.trace import Sampler
 from actors.session.messages import Detach, OpenSocket, PatchState
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import UserRates
+from api.ws.session.channel import KINDS
 from api.ws.session.connection import UNANSWERED, SessionConnection
 from reileta.errors import AlreadyConnected, Overloaded, PayloadTooLarge
 from reileta.protocol.frames import encode
@@ -27,7 +28,7 @@ class Talk:
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.node = FakeNode(Settings(**{"rate_limits": "off", **settings}))
         self.wire = FakeWire(nursery)
-        log = ConnectionLog(1, debug=False)
+        log = ConnectionLog(1, KINDS, debug=False)
         rates = UserRates(self.node.settings)
         self.line = SessionConnection(
             port(self.node), Sampler(0), self.wire, log, principal(), rates
@@ -186,7 +187,7 @@ async def test_a_large_message_counts_as_many(nursery: trio.Nursery) -> None:
 async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nursery) -> None:
     for patch, reason in (
         ('{"a":[1,1e400]}', "payload.patch.a.1 must be within the range of a 64-bit float"),
-        ('{"a":{"b":1,"b":1}}', "payload.patch.a.b must not be given twice"),
+        ('{"a":{"b":1,"b":1}}', "payload.patch.a.b must not be repeated"),
         ('{"a":"\\ud800"}', "payload.patch.a must not contain a lone surrogate"),
     ):
         talk = Talk(nursery)

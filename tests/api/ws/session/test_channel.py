@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.ws.session.socket import (
+from api.ws.session.channel import (
     COMMANDS,
     EVENTS,
-    SESSION_SOCKETS,
+    SESSION_CHANNEL,
     AckMessage,
     ClosingPayload,
     EventMessage,
@@ -43,13 +43,12 @@ def same(value: Any, type_: Any) -> bool:
 
 
 def test_both_have_their_kinds_of_events_and_close_codes() -> None:
-    assert [socket.path for socket in SESSION_SOCKETS] == ["/ws/user", "/ws/autopilot"]
+    assert SESSION_CHANNEL.addresses == ("/ws/user", "/ws/autopilot")
     known = {session_frames.HELLO, session_frames.STATE, session_frames.RESOURCE}
     known |= {session_frames.REFUSED, session_frames.CLOSING}
-    assert {event.name for event in EVENTS} == known == KINDS
+    assert EVENTS.names == known == KINDS
     told = {row[0] for row in rows("Close codes of the session API") if row[0].isdigit()}
-    for socket in SESSION_SOCKETS:
-        assert set(socket.closes) == told
+    assert set(map(str, SESSION_CHANNEL.close_codes)) == told
 
 
 def test_what_is_sent_is_described_as_it_is_framed() -> None:
@@ -72,14 +71,14 @@ def test_what_a_client_may_send_is_described_as_it_is_taken_apart() -> None:
     assert taken == ClientEvent(command.example["id"], command.example["payload"]["patch"])
     assert same(command.example, EventMessage)
     assert same(command.example["payload"], PatchPayload)
-    acked = parse(json.dumps(command.answered).encode())
+    acked = parse(json.dumps(command.answer_example).encode())
     assert acked == ClientAck(command.example["id"])
 
 
 @pytest.mark.parametrize("message", [EventMessage, AckMessage, PatchPayload])
 def test_each_field_that_is_described_must_be_there(message: Any) -> None:
     (command,) = COMMANDS
-    whole = command.answered if message is AckMessage else command.example
+    whole = command.answer_example if message is AckMessage else command.example
     for name in message.__struct_fields__:
         broken = json.loads(json.dumps(whole))
         del (broken["payload"] if message is PatchPayload else broken)[name]

@@ -7,22 +7,16 @@ import json
 import msgspec
 import pytest
 
-from api.ws.registry.socket import REGISTRY_SOCKET, ServerMessage
+from api.ws.registry.channel import REGISTRY_CHANNEL
+from api.ws.registry.messages import ServerMessage
 from reileta.errors import MessageInvalid
-from reileta.protocol import events
 from reileta.protocol.frames import answer, event, failure, payload_of
 from tests.test_docs import rows
 
 
 def test_every_close_code_is_in_it() -> None:
     told = {row[0] for row in rows("Close codes") if row[0].isdigit()}
-    assert set(REGISTRY_SOCKET.closes) == told
-
-
-def test_its_groups_are_those_that_can_be_subscribed_to() -> None:
-    assert set(REGISTRY_SOCKET.groups) == {*events.GROUPS, "all"}
-    for name, members in REGISTRY_SOCKET.groups.items():
-        assert events.members(name) == frozenset(members)
+    assert set(map(str, REGISTRY_CHANNEL.close_codes)) == told
 
 
 @pytest.mark.parametrize(

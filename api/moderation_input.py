@@ -1,0 +1,53 @@
+"""The input that moderates somebody, shared by HTTP and the WebSocket."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, model_validator
+
+from actors.instance_service import ModerationRequest
+from reileta.errors import PlayerNotFound
+from reileta.ids import is_id
+from reileta.protocol.input_types import Input, Reference, TimeMs, fault
+
+
+class ModerateInput(Input):
+    """A moderation of one target: give either `player` or `user`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user": "ada", "type": "mute", "reason": "no singing", "until": 1900000000000}
+            ]
+        }
+    )
+
+    player: Reference | None = Field(
+        default=None,
+        description="A player inside.",
+        examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"],
+    )
+    user: Reference | None = Field(
+        default=None, description="A user, inside or not, by id, `id@server` or username."
+    )
+    type: Reference = Field(
+        description="`kick`, `ban`, `unban`, `mute`, `unmute` or `warn`.", examples=["mute"]
+    )
+    reason: str | None = Field(
+        default=None, description="Up to 500 characters; the target reads it."
+    )
+    until: TimeMs | None = Field(
+        default=None, description="When a ban or mute ends, in ms; without it, never."
+    )
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> ModerateInput:
+        if (self.player is None) == (self.user is None):
+            raise fault("give either `player` or `user`", field="user")
+        return self
+
+    def request(self) -> ModerationRequest:
+        """The request to the instance. Raises PlayerNotFound if `player` is not a player's id."""
+        if self.player is not None and not is_id(self.player, "p"):
+            raise PlayerNotFound
+        target = self.player or self.user or ""
+        return ModerationRequest(target, self.type, self.reason, self.until)

@@ -1,0 +1,81 @@
+"""The input models of the commands on `/api/ws`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Raw
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import WithJsonSchema
+
+from api.moderation_input import ModerateInput
+from api.ws.declarations import ALL
+from api.ws.registry.events import EVENTS
+from reileta.protocol.input_types import Input, Reference, checked, fault
+
+__all__ = ["AuthenticateInput", "InstanceInput", "ModerateInput", "PingInput", "TopicInput"]
+
+ADDRESS_LIMIT: Final = 512
+"""Characters of an `id@server`."""
+
+RawJson = Annotated[Raw, WithJsonSchema({})]
+"""Any JSON, as the client's bytes."""
+InstanceRef = Annotated[
+    str,
+    checked(
+        lambda text: 1 <= len(text) <= ADDRESS_LIMIT and text.isprintable(),
+        "must be an instance's id or name",
+    ),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ADDRESS_LIMIT}),
+]
+Topic = Annotated[
+    str,
+    WithJsonSchema(
+        {"type": "string", "enum": [*sorted(EVENTS.names), *sorted(EVENTS.groups), ALL]}
+    ),
+]
+
+
+class PingInput(Input):
+    """A value that comes back."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    time: RawJson = Field(
+        default_factory=lambda: Raw(b"null"),
+        description="Comes back as `client`.",
+        examples=[12],
+    )
+
+
+class AuthenticateInput(Input):
+    """A credential: give either `token` or `integrity`."""
+
+    token: str | None = Field(default=None, description="The token of a user of this server.")
+    integrity: str | None = Field(
+        default=None, description="The token of a user of another server."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> AuthenticateInput:
+        if (self.token is None) == (self.integrity is None):
+            raise fault("give either `token` or `integrity`", field="token")
+        return self
+
+
+class TopicInput(Input):
+    """The events of a subscription."""
+
+    event: Topic = Field(description="An event, a group of events, or `all`.")
+    target: Reference | None = Field(
+        default=None,
+        description="The id of one object, or `@me`; without it, all objects.",
+    )
+
+
+class InstanceInput(Input):
+    """The instance that a command is about."""
+
+    instance: InstanceRef = Field(
+        description="An id or a name, with or without `@server`.", examples=["picnic"]
+    )

@@ -1,0 +1,229 @@
+"""The declaration of `/ws/user` and `/ws/autopilot`, the session API's WebSockets.
+
+`reileta/protocol/session_frames.py` and `actors/session/state_sync.py` read and write these
+messages by hand; tests hold them to the structs here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from api.envelope import ErrorView
+from api.http.session.resources import AnyResource
+from api.ws.declarations import Channel, Command, Event, Events
+from reileta.errors import (
+    AlreadyConnected,
+    CredentialInvalid,
+    CredentialMalformed,
+    Overloaded,
+    PayloadTooLarge,
+    PermissionDenied,
+    SessionNotFound,
+    TooManyRequests,
+)
+from reileta.protocol import session_frames
+from reileta.protocol.close_codes import CloseCode
+from reileta.protocol.session_frames import Status
+from reileta.protocol.views.session import Iso, SessionView
+
+_ID: Final = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
+EventId = Annotated[str, Meta(description="A UUID that its sender chose", examples=[_ID])]
+Version = Annotated[int, Meta(description="The state's: each change adds one", ge=0)]
+Patch = Annotated[dict[str, Any], Meta(description="A merge patch (RFC 7396) of the state")]
+
+
+class EventMessage(Struct):
+    """An Event. Its receiver answers with an Ack."""
+
+    type: Literal["event"]
+    id: EventId
+    sent_at: Iso
+    status: Annotated[Status, Meta(description="From a client, all mean the same")]
+    reason: Annotated[str | None, Meta(description="For a person")]
+    payload: Annotated[dict[str, Any], Meta(description="It depends on its `kind`")]
+
+
+class AckMessage(Struct):
+    """An Ack: the receiver has taken the event."""
+
+    type: Literal["ack"]
+    id: Annotated[str, Meta(description="The event's", examples=[_ID])]
+    sent_at: Iso
+
+
+class PatchPayload(Struct):
+    """A change of the session's state."""
+
+    kind: Literal["state"]
+    patch: Patch
+
+
+class HelloPayload(Struct):
+    """The session, its state with the version, and its resource."""
+
+    kind: Literal["hello"]
+    session: SessionView
+    version: Version
+    ack_timeout_ms: Annotated[
+        int, Meta(description="The time in which the client acknowledges each event")
+    ]
+
+
+class StatePayload(Struct):
+    """The patch that changed the state, and the state's version after it."""
+
+    kind: Literal["state"]
+    version: Version
+    patch: Patch
+
+
+class ResourcePayload(Struct):
+    """The resource that the session has now; null: none."""
+
+    kind: Literal["resource"]
+    resource: AnyResource | None
+
+
+class RefusedPayload(Struct):
+    """The client's event that changed nothing, and the reason."""
+
+    kind: Literal["refused"]
+    event: Annotated[str, Meta(description="The client's event", examples=[_ID])]
+    error: ErrorView
+
+
+class ClosingPayload(Struct):
+    """The close code that follows."""
+
+    kind: Literal["closing"]
+    code: Annotated[int, Meta(description="The close code", examples=[4000])]
+
+
+_SENT_AT: Final = "2026-09-21T14:13:20.000000+0000"
+_PATCH: Final = {"door": {"width": 91.5}}
+_ACCOUNT: Final = {
+    "id": 7,
+    "username": "ada",
+    "display_name": "Ada L.",
+    "email": None,
+    "autopilot": False,
+    "admin": False,
+}
+_HELLO: Final = {
+    "kind": "hello",
+    "session": {
+        "id": "s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9",
+        "user": _ACCOUNT,
+        "state": {"door": {"width": 80}},
+        "resource": None,
+    },
+    "version": 7,
+    "ack_timeout_ms": 10000,
+}
+_ACK: Final = {"type": "ack", "id": _ID, "sent_at": _SENT_AT}
+
+COMMANDS: Final = (
+    Command(
+        name=session_frames.STATE,
+        description="Changes the session's state. The Ack means that the change is in the database."
+        " If the change is refused, the event `refused` comes in place of the Ack. The state of an"
+        " autopilot is always empty.",
+        takes=PatchPayload,
+        gives=AckMessage,
+        answers="session",
+        errors=(PayloadTooLarge, PermissionDenied, SessionNotFound, Overloaded),
+        example={
+            "type": "event",
+            "id": _ID,
+            "sent_at": _SENT_AT,
+            "status": "ok",
+            "reason": None,
+            "payload": {"kind": "state", "patch": _PATCH},
+        },
+        answer_example=_ACK,
+    ),
+)
+
+EVENTS: Final = Events(
+    Event(
+        name=session_frames.HELLO,
+        description="The first event on a socket.",
+        data=HelloPayload,
+        sent_to="the new socket",
+        example=_HELLO,
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.STATE,
+        description="Another socket changed the session's state.",
+        data=StatePayload,
+        sent_to="the session's other sockets",
+        example={"kind": "state", "version": 8, "patch": _PATCH},
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.RESOURCE,
+        description="The session got a resource, its resource has a new version, or the session has"
+        " no resource any more (null).",
+        data=ResourcePayload,
+        sent_to="the session's sockets",
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.REFUSED,
+        description="A change was refused. It comes in place of an Ack, with status `error`.",
+        data=RefusedPayload,
+        sent_to="the socket that sent the change",
+        fixed={"status": "error"},
+        example={
+            "kind": "refused",
+            "event": _ID,
+            "error": {"code": PayloadTooLarge.code, "message": PayloadTooLarge.message},
+        },
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.CLOSING,
+        description="The last event on a socket, with status `fatal`. It needs no Ack.",
+        data=ClosingPayload,
+        sent_to="the socket that the server closes",
+        fixed={"status": "fatal"},
+    ),
+)
+
+KINDS: Final = frozenset({session_frames.STATE, session_frames.ACK})
+"""The kinds of messages that clients send, as the log names them."""
+
+SESSION_CHANNEL: Final = Channel(
+    id="session",
+    address="/ws/{role}",
+    parameters={"role": {"user": "clients", "autopilot": "autopilots"}},
+    title="The session API's WebSocket",
+    description="The sockets of a session, one for each token, share the session's state here."
+    " Every message is one JSON object in a text frame: an Event, or the Ack with which its"
+    " receiver answers it. Each side acknowledges each event of the other exactly once; the client"
+    " does so in the time that `hello` names.",
+    security=("token", "query"),
+    refusals=(
+        CredentialMalformed,
+        CredentialInvalid,
+        PermissionDenied,
+        AlreadyConnected,
+        TooManyRequests,
+        Overloaded,
+    ),
+    request=EventMessage,
+    response=EventMessage,
+    data_field="payload",
+    commands=COMMANDS,
+    events=EVENTS,
+    acknowledgement=(AckMessage, _ACK),
+    refused_by=session_frames.REFUSED,
+    close_codes={code: str(code.session) for code in CloseCode if code.session},
+)
+"""Both WebSockets of the session API."""
