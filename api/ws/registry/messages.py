@@ -56,8 +56,10 @@ class ClientMessage(Struct):
     @property
     def wanted(self) -> bytes | None:
         """The `state` that the answer carries; None: only errors are answered."""
+        if self.state is MISSING:  # the common case
+            return None
         state = bytes(self.state)
-        return None if state in (b"", b"null") else state
+        return None if state == b"null" else state
 
 
 class ServerMessage(Struct):
