@@ -40,7 +40,7 @@ from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
 from api.ws.transport.base import Transport, Upgraded
 from api.ws.transport.epoll import EpollReader, EpollTransport
-from api.ws.transport.transports import StreamTransport
+from api.ws.transport.tls import StreamTransport
 from reileta.observability.log_events import CONNECTION_FAILED, CONNECTIONS_LIMITED
 from reileta.observability.metrics import Metrics
 from reileta.settings import KIB, Settings

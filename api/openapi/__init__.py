@@ -1,1 +1,1 @@
-"""openapi."""
+"""The published documents: OpenAPI, AsyncAPI, and a page that shows both."""

@@ -1,11 +1,11 @@
-"""`/openapi.json`: OpenAPI 3.1, made from the operations and the models that serve them.
+"""`/openapi.json`: OpenAPI 3.1, made from the operations and their models.
 
-Inputs are described by the pydantic models that check them, answers by the msgspec structs that are
-encoded, refusals by the errors' own table: so the document says what the server does. WebSockets
-stand in an extension (`api/openapi/websockets.py`).
+The pydantic models that check inputs describe them, the msgspec structs that are encoded describe
+answers, and the table of errors describes refusals. So the document matches the server.
+`api/openapi/asyncapi.py` describes the WebSockets.
 
-quart-schema was weighed and left: it validates and documents, but knows neither an envelope, nor
-errors with codes and fields, nor several schemas per status, and its page loads from another host.
+quart-schema does not fit: it knows no envelope, no errors with codes and fields, and no several
+schemas for one status, and its page loads scripts from another host.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from reileta.protocol.input_types import check
 
 _REF: Final = "#/components/schemas/{name}"
 _REASONS: Final = {
-    400: "The request is at fault",
+    400: "The request is not valid",
     401: "The credential is missing or not valid",
     403: "Not permitted",
     404: "Not found",
     408: "The body did not arrive in time",
-    409: "A conflict with what is there",
+    409: "A conflict with the current state",
     413: "The body is too large",
-    415: "The body is of another kind",
-    416: "No byte of what was asked for is there",
+    415: "The body has another media type",
+    416: "The range holds no byte of the file",
     429: "Too many requests",
-    500: "Something went wrong here",
+    500: "The server failed",
     501: "Not implemented",
     503: "Not available now",
 }
@@ -64,22 +64,23 @@ _PATHS: Final = {
 _PARTS: Final = {
     "asset": "The asset's id.",
     "session": "The session's id.",
-    "type": "A type of resources: `document`, `world`, or a host's own.",
+    "type": "A resource type: `document`, `world`, or one that the host added.",
     "number": "The resource's integer id.",
-    "other": "Who is followed: an id, a username, or `id@server`.",
+    "other": "The user who is followed: an id, a username, or `id@server`.",
 }
 _CONDITIONS: Final = {
-    "If-None-Match": "`ETag`s that the asker has: with the answer's among them, it is 304.",
+    "If-None-Match": "The `ETag`s that the client has. The answer is 304 if its own is among them.",
 }
 _PARTS_OF_FILES: Final = {
-    "Range": "One range of bytes, as `bytes=0-1023`; anything else asks for the whole file.",
-    "If-Range": "An `ETag`: the range of that version, or the whole file if it is another now.",
+    "Range": "One range of bytes, such as `bytes=0-1023`; other values ask for the whole file.",
+    "If-Range": "An `ETag`: the answer is the range of that version; of a changed file, the whole.",
 }
 _TITLE: Final = "Reileta"
 _ABOUT: Final = (
-    "A registry of users, worlds and instances, and the door to live instances. Every JSON answer"
-    " comes in one envelope: `request`, `time`, `message`, and `data` or `error`. Errors carry a"
-    " stable `code` and name every field at fault in `details`."
+    "A registry of users, worlds and instances, and access to live instances. Every JSON answer"
+    " comes in one envelope: `request`, `time`, `message`, and `data` or `error`. An error has a"
+    " stable `code` and names every field at fault in `details`. `/asyncapi.json` describes the"
+    " WebSockets."
 )
 
 
@@ -176,7 +177,7 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
 
 
 def _may_be_empty(operation: Operation) -> bool:
-    """Whether the operation works without a body, which is then taken to be `{}`."""
+    """Whether the operation works without a body, which then counts as `{}`."""
     assert operation.takes is not None
     try:
         check(operation.takes, {}, operation.invalid)
@@ -203,19 +204,19 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
             "description": _PARTS.get(name, _PATHS.get(operation.path.split("/")[2], "")),
             "schema": {"type": "string"},
         }
-    # An input that is a query says so itself.
+    # A query input describes this parameter itself.
     if _asks_server(operation):
         yield {
             "name": "server",
             "in": "query",
             "required": False,
-            "description": "The server that is asked about; the same as `@server` after an id.",
+            "description": "The server of the object; the same as `@server` after an id.",
             "schema": {"type": "string"},
         }
 
 
 def _asks_server(operation: Operation) -> bool:
-    """Whether `?server` may stand in its query, without being part of its input."""
+    """Whether its query may have `?server`, which is not part of its input."""
     noun = operation.path.split("/")[2] if operation.path.startswith("/api/") else ""
     if noun not in (*_PATHS, "server"):
         return False
@@ -299,18 +300,18 @@ _TAG: Final = {
     "Cache-Control": {"schema": {"type": "string"}},
 }
 _WEAK: Final = {**_TAG, "ETag": {"description": "Of `data`, weak", "schema": {"type": "string"}}}
-_UNCHANGED: Final = {"description": "The asker has it: `If-None-Match` names its `ETag`"}
+_UNCHANGED: Final = {"description": "The client has it: `If-None-Match` names its `ETag`"}
 
 
 def _downloads(gives: Download) -> Json:
-    """The answers that are a file, a part of it, or that the asker has it."""
+    """The responses with a file or a part of it, and the one without (304)."""
     content = {gives.kind: {"schema": _BYTES}}
     headers = {**_HEADERS, **_TAG, "Content-Disposition": {"schema": {"type": "string"}}}
     responses: Json = {"200": {"description": "OK", "headers": headers, "content": content}}
     if gives.ranges:
         extent = {"Content-Range": {"schema": {"type": "string"}}}
         responses["206"] = {
-            "description": "The part that was asked for",
+            "description": "The requested part of the file",
             "headers": {**headers, **extent},
             "content": content,
         }
@@ -374,7 +375,7 @@ def _refusal(operation: Operation, status: int, errors: list[type[ReiletaError]]
 
 _HEADERS: Final = {
     "X-Trace-Id": {
-        "description": "The request's trace, by which the server's log can be searched.",
+        "description": "The request's trace: search the server's log for it.",
         "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
     }
 }

@@ -1,4 +1,4 @@
-"""Examples for `/openapi.json`, put together from schemas, so that they fit them."""
+"""Examples for the documents, made from schemas so that they fit them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Json = dict[str, Any]
 
 
 def example_of(schema: Json, schemas: Json) -> Any:
-    """A value that the schema admits: its own example, or one put together from its parts."""
+    """A value that fits the schema: the schema's own example, or one made from its parts."""
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if schema.get("examples"):

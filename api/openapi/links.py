@@ -1,6 +1,6 @@
-"""Links of the OpenAPI document: what can be asked about an object that an answer has just made.
+"""Links of the OpenAPI document, from a new object to the operations on it.
 
-Readers follow them by hand, and tools that test a server by its document, on their own.
+Readers follow them by hand; tools that test a server by its document follow them by themselves.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _MADE: Final = {
     "/api/services": ("/api/services", "/id"),
     "/api/instances": ("/api/instances", "/id"),
 }
-"""Where something is made: the path below which it is, and where its id is in the answer."""
+"""For each path that makes an object: the path below which it is, and its id in the answer."""
 
 
 def link(operations: Sequence[Operation], paths: Mapping[str, Json]) -> None:
-    """Says of each answer that has a new object which operations take its id."""
+    """Adds to each answer with a new object the operations that take its id."""
     for made in operations:
         whose = _MADE.get(made.path) if made.method in ("PUT", "POST") else None
         if whose is None:

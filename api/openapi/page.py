@@ -176,7 +176,7 @@ def _operation(method: str, path: str, operation: Json, schemas: Json) -> str:
 
 
 def _body(body: Json, schemas: Json) -> str:
-    """The fields of a JSON body and a sample of it; of another body, what it may be."""
+    """The fields of a JSON body with a sample, or the media types of another body."""
     parts = ["<h4>Body</h4>"]
     for kind, content in body["content"].items():
         schema = content["schema"]
@@ -190,7 +190,7 @@ def _body(body: Json, schemas: Json) -> str:
 
 
 def _resolved(schema: Json, schemas: Json) -> Json:
-    """What a reference leads to; anything else as it is."""
+    """The schema that a reference leads to; other schemas unchanged."""
     found: Json = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
 
@@ -208,7 +208,7 @@ def _success(response: Json) -> str:
 
 
 def _refusals(answers: Json) -> str:
-    """One line for each code, for they all look alike."""
+    """One row for each code, since all refusals look alike."""
     rows = []
     for status, response in answers.items():
         for content in response.get("content", {}).values():
@@ -344,7 +344,7 @@ def _fields(schema: Json) -> str:
 
 
 def _note(schema: Json, description: str) -> str:
-    """The description, and the default if there is one that says something."""
+    """The description, and the default unless it is empty."""
     default = schema.get("default")
     if default is None or default in ([], "") or default is False:
         return _prose(description)
@@ -352,7 +352,7 @@ def _note(schema: Json, description: str) -> str:
 
 
 def _type(schema: Json) -> str:
-    """What a value looks like, in a few words, with links to the schemas."""
+    """A value's type in a few words, with links to the schemas."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#schema-{name}">{name}</a>'

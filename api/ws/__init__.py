@@ -1,1 +1,1 @@
-"""WebSockets: a client's socket as actors see it, and the gateway that serves it."""
+"""WebSockets: transports, the gateway, and the connections of both APIs."""

@@ -1,8 +1,9 @@
-"""How much a client may send: a burst at once, and so much a second in the long run.
+"""Message rates: how much a client may send.
 
-It is counted in messages, of which a large one is many: one for each KiB that it begins. A socket
-has an allowance of its own, and all sockets of a user share one that is a few times as large. The
-shared one outlives the sockets: who closes a socket and opens another has no new burst.
+A client may send a burst at once, and a number of messages a second in the long run. A large
+message counts once for each KiB that it begins. Each socket has a rate of its own, and all sockets
+of a user share one that is larger. The shared rate outlives the sockets, so opening a new socket
+gives no new burst.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ import trio
 from reileta.settings import Settings
 
 FRAMES_PER_MESSAGE: Final = 16
-"""So many frames that are no messages count as one."""
+"""So many frames without a message count as one message."""
 MESSAGE_BYTES: Final = 1024
-"""So many bytes at most count as one message."""
+"""At most so many bytes count as one message."""
 USER_SOCKETS: Final = 2
-"""All sockets of a user together may send as much as so many sockets."""
+"""All sockets of a user together may send as much as so many single sockets."""
 GONE_LIMIT: Final = 50_000
-"""Users without a socket of whom it is known what they sent; over it, the first is forgotten."""
+"""How many users without a socket are remembered; beyond it, the oldest is forgotten."""
 
 
 def weight(size: int) -> int:
-    """How many messages one of so many bytes counts as."""
+    """The number of messages that a message of so many bytes counts as."""
     return -(-size // MESSAGE_BYTES) or 1
 
 
 class SharedRate:
-    """What all sockets of one user have left together."""
+    """The rate that all sockets of one user share."""
 
     __slots__ = ("_burst", "_counted_at", "_left", "_per_s", "sockets")
 
@@ -42,7 +43,7 @@ class SharedRate:
         self._counted_at = trio.current_time()
 
     def take(self, messages: float) -> bool:
-        """Whether so many messages are within what the user may send; if so, they are counted."""
+        """Counts the messages if the user may send them, and returns whether it may."""
         now = trio.current_time()
         self._left = min(self._burst, self._left + (now - self._counted_at) * self._per_s)
         self._counted_at = now
@@ -53,24 +54,24 @@ class SharedRate:
 
 
 class UserRates:
-    """The shared rates of all users with sockets, and of those who had one a moment ago.
+    """The shared rates of users with sockets, and of users who had one a moment ago.
 
-    Bounded: who has no socket is forgotten when its rate is as good as new, and over `GONE_LIMIT`
-    of them the first.
+    Bounded: a user without a socket is forgotten once its rate is full again. Beyond `GONE_LIMIT`
+    of such users, the oldest is forgotten.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._full_after_s = settings.messages_burst / settings.messages_per_s
         self._rates: dict[str, SharedRate] = {}
-        self._gone: OrderedDict[str, float] = OrderedDict()  # when each is as good as new
+        self._gone: OrderedDict[str, float] = OrderedDict()  # when the rate of each is full again
 
     def __len__(self) -> int:
-        """How many users are known."""
+        """The number of users that are remembered."""
         return len(self._rates)
 
     def opened(self, user: str) -> SharedRate:
-        """A user has one more socket, which must be `closed`."""
+        """Adds a socket of a user, for which `closed` must be called later."""
         self._gone.pop(user, None)
         rate = self._rates.get(user)
         if rate is None:
@@ -79,7 +80,7 @@ class UserRates:
         return rate
 
     def closed(self, user: str) -> None:
-        """A user has one socket less."""
+        """Removes a socket of a user."""
         rate = self._rates[user]
         rate.sockets -= 1
         now = trio.current_time()
@@ -93,9 +94,9 @@ class UserRates:
 
 
 class MessageRate:
-    """What one socket has left. Messages that are refused count too: whoever floods is closed.
+    """The rate of one socket. Refused messages count too, since the socket is closed then.
 
-    `shared` is what all sockets of its user have left; None, as long as it has none.
+    `shared` is the rate of its user; None until the socket has a user.
     """
 
     __slots__ = ("_counted_at", "_left", "_settings", "shared")
@@ -107,7 +108,7 @@ class MessageRate:
         self.shared: SharedRate | None = None
 
     def take(self, messages: float = 1) -> bool:
-        """Counts messages; whether they were within what the client may send."""
+        """Counts messages, and returns whether the client may send them."""
         settings = self._settings
         if settings.rate_limits == "off":
             return True

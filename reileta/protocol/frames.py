@@ -1,7 +1,7 @@
-"""The protocol's messages as bytes, ready for a socket: JSON inside one unmasked WebSocket frame.
+"""Messages on `/api/ws` as bytes: JSON in an unmasked WebSocket frame.
 
-A server's frames carry no mask, so one `bytes` serves every receiver (RFC 6455 §5.1, PROTOCOL §7).
-`state` and `data` are JSON texts that pass through byte for byte.
+A server's frames have no mask, so one `bytes` serves every receiver (RFC 6455, section 5.1).
+`state` and `data` are JSON texts that pass through byte for byte. See `docs/protocol.md#messages`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from reileta.protocol.events import INSTANCE_DATA
 
 EMPTY: Final = b"{}"
 DEFLATE_FROM: Final = 128
-"""Frames shorter than this are not compressed, in bytes."""
+"""Bytes; shorter frames are not compressed."""
 
 FIN: Final = 0x80
 TEXT: Final = 0x01
@@ -36,7 +36,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def fragment(payload: bytes, *, first: bool = False, last: bool = False) -> bytes:
-    """A part of a text message that goes out as several frames, one behind the other."""
+    """A part of a text message that is sent as several frames in a row."""
     frame = bytearray(text_frame(payload))
     frame[0] = (FIN if last else 0) | (TEXT if first else 0)
     return bytes(frame)
@@ -49,10 +49,10 @@ def payload_of(frame: bytes | memoryview) -> bytes:
 
 
 def deflate(frame: bytes | memoryview) -> bytes:
-    """The same text frame compressed by permessage-deflate, without context takeover (RFC 7692).
+    """The text frame, compressed by permessage-deflate without context takeover (RFC 7692).
 
-    Small frames, which would hardly shrink, stay as they are: that is allowed message by message.
-    Fragments are all compressed, each without regard to those before it.
+    Small frames, which would hardly shrink, stay as they are: the RFC allows it for each message.
+    Fragments are all compressed, each independently of those before it.
     """
     first, last = bool(frame[0] & TEXT), bool(frame[0] & FIN)
     if len(frame) < DEFLATE_FROM and first and last:
@@ -95,7 +95,7 @@ def failure(
 
 
 def error_fields(error: ReiletaError) -> dict[str, Any]:
-    """R's `error` object: `{code, message, details?}`."""
+    """An error as JSON: `{code, message, details?}`."""
     fields: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.details:
         fields["details"] = [

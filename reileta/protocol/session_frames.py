@@ -1,8 +1,8 @@
-"""Events and Acks, the messages of the session API's WebSockets (S, PROTOCOL §8).
+"""Messages on the session API's WebSockets: Events and Acks.
 
-Everything on these sockets is an Event, which its receiver acknowledges, or an Ack. Here they are
-made into text frames, and what clients send is taken apart. Each way of getting it wrong has its
-close code; an unknown field is ignored.
+Every message is an Event, which its receiver acknowledges, or an Ack. This module encodes the
+server's messages as text frames and decodes the client's. Each kind of fault has its close code; an
+unknown field is ignored. See `docs/sessions.md`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLOSING: Final = "closing"
 ACK: Final = "ack"
 
 FRAME_VALUES: Final = VALUES_LIMIT + 256
-"""Values in a client's message: those of a state, and what stands around it."""
+"""Values in a client's message: those of a state, and the fields around it."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 _STATUSES: Final = ("ok", "error", "fatal")
 _REASON_LIMIT: Final = 1024
@@ -37,7 +37,7 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class FrameRefused(Exception):
-    """What a client sent is at fault: the socket is to be closed with `code`."""
+    """A client's message is at fault: the server closes the socket with `code`."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
@@ -47,14 +47,14 @@ class FrameRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientAck:
-    """The client has taken the event of that id."""
+    """The client acknowledges the event of that id."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """Something the client says; `patch` is what its state is to be changed by."""
+    """The client changes the session's state by a merge patch."""
 
     id: str
     patch: dict[str, Json]
@@ -64,13 +64,13 @@ ClientFrame: TypeAlias = ClientAck | ClientEvent
 
 
 def iso(ms: int) -> str:
-    """Milliseconds since 1970 UTC as S writes times: `2026-11-21T21:50:38.123000+0000`."""
+    """Milliseconds since 1970 UTC in the session API's form: `2026-11-21T21:50:38.123000+0000`."""
     seconds, rest = divmod(ms, 1000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000).strftime(_TIME)
 
 
 def new_event_id() -> str:
-    """An id for an event of the server's own."""
+    """A new id for an event of the server."""
     return str(uuid.uuid4())
 
 
@@ -100,16 +100,16 @@ def ack_frame(id_: str, now_ms: int) -> bytes:
 
 
 def refusal_frame(id_: str, event_id: str, now_ms: int, error: ReiletaError) -> bytes:
-    """The Event that says that a client's event `event_id` was refused: no Ack comes."""
+    """The Event that refuses the client's event `event_id`, in place of an Ack."""
     payload = {"kind": REFUSED, "event": event_id, "error": error_fields(error)}
     return event_frame(id_, now_ms, payload, status="error", reason=error.message)
 
 
 def parse(payload: bytes | None) -> ClientFrame:
-    """What a client's message says; None is one that was no text.
+    """Decodes a client's message; `payload` is None if it was not text.
 
-    Raises FrameRefused, with the close code for what is wrong first: the frame, the object, a
-    field that is missing, its type, its value.
+    Raises FrameRefused with the close code of the first fault, in this order: the frame, the
+    object, a missing field, a field's type, a field's value.
     """
     if payload is None:
         raise FrameRefused(CloseCode.NOT_TEXT, "not a text frame")
@@ -154,7 +154,7 @@ def _object(payload: bytes) -> dict[str, Any]:
 
 
 def _shaped(fields: dict[str, Any], kind: str) -> None:
-    """That every field is there that the kind has, and then that each is of its type."""
+    """Checks that every field of the kind is there, and then that each has its type."""
     names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "reason", "payload")
     for name in names:
         if name not in fields:
@@ -185,8 +185,8 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 def _typed(value: object, type_: type, name: str) -> None:
     if not isinstance(value, type_):
-        said = "a string" if type_ is str else "an object"
-        raise FrameRefused(CloseCode.FIELD_TYPE, f"{name} must be {said}")
+        expected = "a string" if type_ is str else "an object"
+        raise FrameRefused(CloseCode.FIELD_TYPE, f"{name} must be {expected}")
 
 
 def _is_time(text: str) -> bool:

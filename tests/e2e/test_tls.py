@@ -14,7 +14,7 @@ import trio
 
 from api.listen import server
 from api.listen.timeouts import Timeouts
-from api.ws.transport.transports import STREAM_CHUNK
+from api.ws.transport.tls import STREAM_CHUNK
 from tests.e2e.clients import CLOSE, Raw, connected, frame, text, until, upgrade_head
 from tests.e2e.servers import House, running
 

@@ -1,1 +1,1 @@
-"""registry."""
+"""The WebSocket of the registry API."""

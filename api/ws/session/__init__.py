@@ -1,1 +1,1 @@
-"""session."""
+"""The WebSockets of the session API."""

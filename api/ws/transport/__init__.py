@@ -1,1 +1,1 @@
-"""transport."""
+"""Transports: how the bytes of a WebSocket leave and arrive."""

@@ -1,14 +1,15 @@
-"""What waits for one socket that can't keep up: bounded, and conflated by key.
+"""The backlog of a socket whose client reads too slowly.
 
-Overflow policy (PROTOCOL §7): of frames with a key, older ones give way to the newest of the same
-key, which takes the newest's place, so no sender's messages change their order. Frames without a
-key are never dropped. When half of the limit waits, the users whose share of it is the largest are
-held back (`reileta/rules/instance/data_rate.py`); when a sixteenth more waits, all in the instances
-whose frames come are. More than the limit: `push` says so, and the socket is closed (4008).
+Overflow policy: a frame with a key replaces older frames of the same key. It keeps its own place,
+so the messages of one sender keep their order. Frames without a key are never dropped. When half of
+the limit waits, the users with the largest share of it are held back
+(`reileta/rules/instance/data_rate.py`); when a sixteenth more waits, all users of the instances
+whose frames come are held back. Beyond the limit `push` returns False, and the socket is closed
+(4008). See `docs/protocol.md#data-inside-an-instance`.
 
-As long as a socket keeps up nothing here runs. Under overload pushing must stay cheap, so batches
-are kept as they are, shared by all sockets, and only taken apart to conflate: before the next
-write, and when what waits has doubled.
+Nothing here runs while the client keeps up. Under overload `push` must stay cheap. So batches,
+which all sockets share, stay whole until they are conflated: before the next write, and each time
+the backlog has doubled.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ MAX_VIEWS: Final = 512
 """Buffers in one write; the system's own limit (IOV_MAX) is 1,024."""
 CONFLATE_FROM: Final = 64 * 1024
 PRESS_STEPS: Final = 16
-"""Over half of the limit, each further sixteenth of it has the loudest held back again."""
+"""Above half of the limit, each further sixteenth holds the loudest users back again."""
 
 
 class Backlog:
-    """Bytes that wait, in the order in which they are to be sent.
+    """Bytes that wait, in the order in which they will be sent.
 
-    `size` is how many. `conflated` counts frames that gave way to a newer one.
+    `size` is their number. `conflated` counts the frames that a newer one replaced.
     """
 
     __slots__ = (
@@ -60,11 +61,11 @@ class Backlog:
         self._allowance = 0
 
     def push(self, pieces: Sequence[Piece], sent: int = 0) -> bool:
-        """Takes the pieces, of which the first `sent` bytes are sent already; False: overflown.
+        """Takes the pieces, except their first `sent` bytes; False when the limit is exceeded.
 
-        A snapshot is let in over the limit, once: until all is sent, the limit is as much higher.
-        That of several the largest counts keeps a client that enters over and over, and never
-        reads, from having ever more kept for it.
+        A snapshot may exceed the limit: until everything is sent, the limit is higher by its size.
+        Of several snapshots only the largest counts, or a client that joins over and over, and
+        never reads, would make the server keep ever more.
         """
         snapshot = 0
         for piece in pieces:
@@ -93,14 +94,14 @@ class Backlog:
             self._conflate_at = max(CONFLATE_FROM, min(2 * self.size, self.limit))
         if self.size > self._press_at:
             hold_back_loudest(self._shares())
-            # A few times until it is full, for this looks at all that waits.
+            # Only a few times until it is full, because this looks at the whole backlog.
             self._press_at = self.size + self.limit // PRESS_STEPS
         if self.size > self._all_at:
             _hold_all_back(pieces)
         return self.size <= self.limit + self._allowance
 
     def _shares(self) -> Iterator[tuple[DataRate, int]]:
-        """Whose frames wait, and how large each is."""
+        """The sender's rate and the size of each frame."""
         for batch, start, end in self._pieces:
             paces = batch.paces
             if paces is None:
@@ -114,7 +115,7 @@ class Backlog:
                 begins = ends
 
     def _cut(self, batch: Batch, start: int, end: int) -> Piece | None:
-        """Keeps the rest of a frame that was sent in part aside; returns what comes after it."""
+        """Sets the rest of a frame that was sent in part aside; returns the frames after it."""
         index = bisect_right(batch.ends, start)
         begins = batch.ends[index - 1] if index else 0
         if start != begins:
@@ -124,7 +125,7 @@ class Backlog:
         return (batch, start, end) if start < end else None
 
     def views(self, limit_bytes: int | None = None) -> list[memoryview]:
-        """What to send next, `limit_bytes` at most; `taken` is told what of it was sent."""
+        """The buffers to send next, at most `limit_bytes`; pass the sent bytes to `taken`."""
         views = [] if self._partial is None else [self._partial[:limit_bytes]]
         if limit_bytes is None:
             for batch, start, end in self._pieces:
@@ -141,7 +142,7 @@ class Backlog:
         return views
 
     def taken(self, sent: int) -> None:
-        """Lets go of what was sent: the first `sent` bytes."""
+        """Removes the first `sent` bytes, which were sent."""
         self.size -= sent
         if self._partial is not None:
             if sent < len(self._partial):
@@ -157,7 +158,7 @@ class Backlog:
             rest = self._cut(batch, start + sent, end)
             if rest is not None:
                 self._pieces.appendleft(rest)
-        # It follows what waits down, so that whoever goes on is held back again.
+        # The threshold sinks with the backlog, so that users who go on are held back again.
         self._press_at = max(
             self.limit // 2, min(self._press_at, self.size + self.limit // PRESS_STEPS)
         )
@@ -167,7 +168,7 @@ class Backlog:
             self._allowance = 0
 
     def pop_frame(self) -> bytes | None:
-        """Takes out the first frame whole, for a receiver that is sent frame by frame."""
+        """Removes and returns the first frame."""
         if not self._pieces:
             return None
         batch, start, end = self._pieces[0]
@@ -177,7 +178,7 @@ class Backlog:
         return frame
 
     def conflate(self) -> None:
-        """Drops each frame that a newer one of the same key makes stale."""
+        """Drops each frame that has a newer one of the same key."""
         if not self._dirty:
             return
         self._dirty = False
@@ -189,7 +190,7 @@ class Backlog:
         pieces: deque[Piece] = deque()
         for batch, start, end in reversed(self._pieces):
             if batch.snapshot and batch.keys is None:
-                # Nothing of it can go, and others may share it.
+                # None of its frames can be dropped, and other sockets may share it.
                 _prepend(pieces, frames, keys, paces)
                 pieces.appendleft((batch, start, end))
                 continue
@@ -213,7 +214,7 @@ class Backlog:
         self._pieces = pieces
 
     def clear(self) -> None:
-        """Drops what waits, but for the rest of a frame that was sent in part."""
+        """Drops everything except the rest of a frame that was sent in part."""
         self._pieces.clear()
         self.size = 0 if self._partial is None else len(self._partial)
         self._dirty = False
@@ -226,10 +227,10 @@ def _prepend(
     keys: list[Hashable | None],
     paces: list[DataRate | None],
 ) -> None:
-    """Puts frames, the last of them first, before the pieces, and empties the lists."""
+    """Puts the frames, which are in reverse order, before the pieces, and empties the lists."""
     if not frames:
         return
-    # A copy of its own: views would keep whole shared batches alive for a few frames each.
+    # It is a copy, since views of a few frames would keep whole shared batches alive.
     batch = Batch(frames[::-1], keys[::-1], paces=paces[::-1])
     pieces.appendleft((batch, 0, len(batch)))
     frames.clear()
@@ -238,7 +239,7 @@ def _prepend(
 
 
 def _hold_all_back(pieces: Sequence[Piece]) -> None:
-    """Holds back all in the instances that the pieces come from."""
+    """Holds back all users in the instances that the pieces come from."""
     for batch, _, _ in pieces:
         pace = next(filter(None, batch.paces or ()), None)
         if pace is not None:

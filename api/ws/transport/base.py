@@ -1,8 +1,9 @@
-"""A client's WebSocket, as actors see it: frames go in without waiting, messages come out.
+"""Transports: WebSockets to which actors write without waiting.
 
-`Transport` is what all kinds share: the backlog, the closing handshake, what is known of the
-client; `ProtocolTransport`, what those share that speak WebSocket themselves. How bytes leave and
-arrive is in `api/ws/transport/transports.py` and `api/ws/transport/epoll.py`.
+`Transport` has the backlog and the closing handshake. `ProtocolTransport` adds the WebSocket
+protocol. Its subclasses move the bytes: `SocketTransport` (`tcp.py`), `EpollTransport`
+(`epoll.py`) and `StreamTransport` (`tls.py`). Nothing else serves a WebSocket, since nothing else
+has these bounds.
 
 States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.
 """
@@ -37,13 +38,13 @@ from reileta.protocol.close_codes import CloseCode
 CLOSE_TIMEOUT_S: Final = 5.0
 """How long the closing handshake may take before the connection is cut."""
 SLOW_CLOSE_TIMEOUT_S: Final = 60.0
-"""The same for a client that is too slow: it must first read what the system holds for it."""
+"""The same for a client that is too slow: it must first read the bytes in the system's buffers."""
 EARLY_BYTES: Final = 512
-"""Taken at a time of what came right behind the upgrade."""
+"""Bytes that are parsed at a time of those that came right behind the upgrade."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-"""What writing raises when the client has gone."""
+"""The errors that writing raises when the client has gone."""
 FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
-"""So many bytes that are no text count as one frame."""
+"""So many bytes that are not text count as one frame."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 _log = structlog.get_logger()
@@ -63,19 +64,19 @@ class Held(enum.Enum):
 
 HELD: Final = Held.HELD
 Messages = list[bytes | Held | None]
-"""What came in: texts; None for a message that was not text; `HELD` first, if the listener has it
-already, and only its `handle` is to come."""
+"""Messages that came in: the bytes of a text, or None for a message that was not text. `HELD` comes
+first if the listener has taken the message already, and only its `handle` must still run."""
 
 
 class Listener(Protocol):
-    """What takes messages as they come, without waiting."""
+    """Takes messages as they come, without waiting."""
 
     def take(self, payload: bytes | None) -> bool:
         """Takes a message; False when it holds it, and its `handle` must finish it."""
         ...
 
     def charge_overhead(self) -> None:
-        """Frames came that were no messages; `Transport.overhead` says how many."""
+        """Counts frames that were not messages: as many as `Transport.overhead`."""
         ...
 
 
@@ -149,11 +150,11 @@ class Transport(ABC):
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits for the client to read."""
+        """Bytes that wait for the client to read."""
         return self._backlog.size
 
     def write(self, pieces: Sequence[Piece]) -> None:
-        """Sends the pieces, or keeps what the client can't take yet. Too much: close code 4008."""
+        """Sends the pieces, or keeps them until the client reads. Too many bytes: code 4008."""
         if self.state is not TransportState.OPEN:
             return
         if self._deflate:
@@ -168,7 +169,7 @@ class Transport(ABC):
         self.write(((Batch((frame,)), 0, len(frame)),))
 
     def close(self, code: CloseCode, reason: str = "") -> None:
-        """Begins the closing handshake, after everything that waits; does nothing if it runs."""
+        """Begins the closing handshake, after everything that waits, unless it has begun."""
         if self.state is TransportState.OPEN:
             self.state = TransportState.CLOSING
             self.refusing = True
@@ -187,29 +188,29 @@ class Transport(ABC):
     # What the gateway uses ---------------------------------------------------------------------
 
     def listen(self, listener: Listener | None) -> None:
-        """Lets the transport hand messages to the listener by itself, if it can."""
+        """Sets the listener to which the transport may hand messages by itself."""
         self._listener = listener
 
     @abstractmethod
     async def receive(self) -> Messages:
-        """The messages that came in since and that no listener took.
+        """The messages that came in since, and that no listener took.
 
-        May be empty. Raises `TransportClosed` at the end.
+        The list may be empty. Raises `TransportClosed` at the end.
         """
 
     @abstractmethod
     def ping(self) -> None:
-        """Asks whether the client is there; whatever comes in then is an answer."""
+        """Asks whether the client is there; any bytes that come in then are an answer."""
 
     @abstractmethod
     async def finish(self) -> None:
-        """Sends what still waits, ends the connection, and frees it; bounded in time."""
+        """Sends the backlog, ends the connection, and frees it, in bounded time."""
 
     # For subclasses ----------------------------------------------------------------------------
 
     @abstractmethod
     def _write_now(self, pieces: Sequence[Piece]) -> None:
-        """Writes without waiting; what could not be written goes to `_keep`."""
+        """Writes without waiting, and passes the rest to `_keep`."""
 
     @abstractmethod
     def _begin_close(self, code: int, reason: str) -> None: ...
@@ -236,19 +237,19 @@ class Transport(ABC):
             self._nursery.start_soon(self._flush_contained)
 
     def _drop_backlog(self) -> None:
-        """The client is too slow: nothing more of what waits is sent."""
+        """Drops the backlog of a client that is too slow."""
         before = self._backlog.size
         self._backlog.clear()
         self._account(before, self._backlog.conflated)
         self._metrics.too_slow += 1
 
     def _expect_progress(self) -> None:
-        """From now on, the client has its time for 64 KiB of what waits, or for all of it."""
+        """Gives the client its time anew to read 64 KiB of the backlog, or all of it."""
         self._owed = min(PROGRESS_BYTES, self._backlog.size)
         self.progress_by = trio.current_time() + PROGRESS_S
 
     def _progressed(self, sent: int) -> None:
-        """So many bytes are on their way to the client, and none but those in the backlog wait."""
+        """Notes that so many bytes of the backlog are on their way to the client."""
         self._owed -= sent
         if not self._backlog.size:
             self.progress_by = None
@@ -260,7 +261,7 @@ class Transport(ABC):
         self._metrics.conflated += self._backlog.conflated - conflated
 
     async def _flush_contained(self) -> None:
-        """Writes what waits. Whatever goes wrong is this transport's end, and nobody else's."""
+        """Writes the backlog. A failure ends this transport, and no other."""
         try:
             failure = await capture_failure(self._flush)
         finally:
@@ -271,7 +272,7 @@ class Transport(ABC):
             self.cut()
 
     def _next_views(self, limit_bytes: int | None = None) -> list[memoryview]:
-        """What to write next, conflated."""
+        """The buffers to write next, conflated."""
         before, conflated = self._backlog.size, self._backlog.conflated
         self._backlog.conflate()
         self._account(before, conflated)
@@ -283,14 +284,14 @@ class Transport(ABC):
         self._metrics.bytes_out += sent
 
     def _end(self) -> None:
-        """Forgets what waits: the connection is gone."""
+        """Forgets the backlog, because the connection is gone."""
         self.state = TransportState.CLOSED
         self._metrics.backlog_bytes -= self._backlog.size
         self._backlog = Backlog(0)
 
     @property
     def _patience_s(self) -> float:
-        """How long `finish` may take: no time at all once the connection, or all, was cut."""
+        """How long `finish` may take; 0 once this connection, or every connection, was cut."""
         cut = self.scope.cancel_called or trio.current_effective_deadline() == -math.inf
         return 0 if cut else CLOSE_TIMEOUT_S
 
@@ -301,14 +302,14 @@ class Transport(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """A connection that speaks WebSocket from here on, as its transport gets it.
+    """A connection after its upgrade, as its transport gets it.
 
     Attributes:
-        nursery: where the backlog is written.
-        remote: what the client's address is counted as: itself, or its /64 of IPv6.
-        early: what came right behind the upgrade, in the same packet.
-        over_limit: the server has no room for it.
-        take_turn: waits until what came early may be looked at, a piece at a time.
+        nursery: runs the task that writes the backlog.
+        remote: the address that limits count: the client's, or its /64 of IPv6.
+        early: the bytes that came right behind the upgrade, in the same packet.
+        over_limit: the server has no room for the connection.
+        take_turn: waits until the next piece of the early bytes may be parsed.
     """
 
     protocol: ServerProtocol
@@ -339,7 +340,8 @@ class ProtocolTransport(Transport):
         self._early = upgraded.early
         self._take_turn = upgraded.take_turn
         self.over_limit = upgraded.over_limit
-        # All who compress share one copy, made with the largest window: not for smaller memories.
+        # All clients that compress share one copy. It needs the largest window, which not every
+        # client accepts.
         self._deflate = any(
             isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS
             for one in upgraded.protocol.extensions
@@ -349,7 +351,7 @@ class ProtocolTransport(Transport):
         if self._over:
             raise TransportClosed
         if self._early:
-            # Not all at once, as with all that comes later.
+            # A piece at a time, like bytes that come later.
             await self._take_turn()
             early, self._early = self._early[:EARLY_BYTES], self._early[EARLY_BYTES:]
             return self._feed(early)
@@ -362,7 +364,7 @@ class ProtocolTransport(Transport):
 
     @abstractmethod
     async def _receive_bytes(self) -> bytes:
-        """What came in since; empty at the end of the stream."""
+        """The bytes that came in since; empty at the end of the stream."""
 
     def _begin_close(self, code: int, reason: str) -> None:
         if self._protocol.state is ProtocolState.OPEN:
@@ -380,7 +382,7 @@ class ProtocolTransport(Transport):
         return [] if self.refusing else messages
 
     def _collect(self) -> Messages:
-        """The messages in what was fed, put together from their fragments."""
+        """The messages in the bytes fed so far, put together from their fragments."""
         messages: Messages = []
         frames = self._protocol.events_received()
         for frame in frames:
@@ -389,7 +391,7 @@ class ProtocolTransport(Transport):
         self.overhead += len(frames) - len(messages)
         self._send_protocol()
         if self._protocol.eof_sent:
-            # The client said goodbye, or broke the protocol and was told so.
+            # The client closed, or broke the protocol and got a close frame.
             self._over = True
             if self.state is TransportState.OPEN:
                 self.state = TransportState.CLOSING
@@ -408,7 +410,7 @@ class ProtocolTransport(Transport):
                 self._fragments = [kind, data]
             return
         assert self._fragments is not None
-        if data:  # the limit of size would let any number of empty ones through
+        if data:  # the limit of size does not count empty fragments
             self._fragments.append(data)
         if frame.fin:
             kind, *parts = self._fragments
@@ -418,8 +420,8 @@ class ProtocolTransport(Transport):
                 self.overhead += sum(map(len, parts)) // FRAME_BYTES
 
     def _send_protocol(self) -> None:
-        """Puts what the protocol itself has to say (pongs, close frames) behind what waits."""
-        # Empty: the end of the stream, which is `finish`'s.
+        """Sends the protocol's own frames (pongs, close frames) behind the backlog."""
+        # An empty one means the end of the stream, which `finish` handles.
         frames = [data for data in self._protocol.data_to_send() if data]
         if frames:
             batch = Batch(frames)

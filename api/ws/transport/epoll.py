@@ -1,11 +1,10 @@
-"""The pump: one task reads for all sockets, and waits for all of them at once.
+"""The epoll reader: one task that reads all sockets.
 
-Trio wakes a task for each readable socket, and asks the system anew each time: that costs more than
-what most messages need to be read, checked and passed on. The pump keeps the sockets in an epoll of
-its own, waits for that, and then reads each socket that has something, in a row. A message that
-must be waited for takes its socket out of the pump, and into the hands of the socket's own task,
-until it is done; so commands keep their order, and a client that is ahead of the server finds its
-TCP window closed.
+Trio wakes a task for each readable socket, and registers the socket anew each time. That costs more
+than reading, checking and passing on most messages. The reader keeps the sockets in an epoll of its
+own, waits for that, and then reads all readable sockets in a row. While a message has to wait, its
+socket leaves the reader, and the socket's own task finishes the message. So commands keep their
+order, and a client that is ahead of the server finds its TCP window closed.
 """
 
 from __future__ import annotations
@@ -20,42 +19,42 @@ import trio
 
 from actors.runtime.failures import CapturedFailure
 from api.ws.transport.base import HELD, Messages, TransportClosed, Upgraded
-from api.ws.transport.transports import RECEIVE_BYTES, SocketTransport
+from api.ws.transport.tcp import RECEIVE_BYTES, SocketTransport
 from reileta.observability.log_events import CONNECTION_FAILED
 
 ROUND: Final = 64
-"""Sockets that are read before everyone else gets a turn. The system names those that are ready in
-turn, so none is passed over; and what clients send can't keep actors from handling it."""
+"""Sockets that are read before other tasks get a turn, so that reading can't starve the actors. The
+system names ready sockets in turn, so none is passed over."""
 SHARE_S: Final = 0.004
-"""Seconds of a round for the sockets of one address; the rest of them wait for the next round."""
+"""Seconds of a round for the sockets of one address; its other sockets wait for the next round."""
 
 SMALL_RECEIVE_BYTES: Final = 4_096
-"""Read at a time, unless frames turn out to be large: the smallest ones have six bytes."""
+"""Bytes that are read at a time, unless frames are large. The smallest frame has six bytes."""
 LARGE_FRAME_BYTES: Final = 512
 
 _log = structlog.get_logger()
 
 
 class EpollReader:
-    """Reads for the transports that were added. `run` is its task."""
+    """Reads for the transports in it. `run` is its task."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._transports: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
-        """What each address has taken of this round."""
+        """The time that each address has taken of this round."""
 
     def __len__(self) -> int:
         return len(self._transports)
 
     def add(self, transport: EpollTransport, descriptor: int) -> None:
-        """Reads for the transport from now on."""
+        """Reads for the transport from now on; nothing changes if it does already."""
         if descriptor not in self._transports:
             self._transports[descriptor] = transport
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def remove(self, descriptor: int) -> None:
-        """Reads no more for it; one that is not read for is no error."""
+        """Stops reading the descriptor; nothing changes if it is not read."""
         if self._transports.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
@@ -73,7 +72,7 @@ class EpollReader:
     def _read(self, descriptor: int) -> None:
         transport = self._transports.get(descriptor)
         if transport is None:
-            return  # it went in this round
+            return  # it was removed in this round
         spent_s = self._spent_s.get(transport.remote, 0.0)
         if spent_s > SHARE_S:
             return
@@ -88,20 +87,20 @@ class EpollReader:
 
 
 class EpollTransport(SocketTransport):
-    """A socket's transport that a pump reads for."""
+    """A transport on a TCP socket that an `EpollReader` reads."""
 
-    __slots__ = ("_held", "_large", "_pump", "_task")
+    __slots__ = ("_held", "_large", "_reader", "_task")
 
-    def __init__(self, pump: EpollReader, sock: socket.socket, upgraded: Upgraded) -> None:
+    def __init__(self, reader: EpollReader, sock: socket.socket, upgraded: Upgraded) -> None:
         super().__init__(sock, upgraded)
-        self._pump = pump
+        self._reader = reader
         self._held: Messages = []
         self._large = False
-        """The last read was of large frames: more of them can be read at once."""
+        """Whether the last frames were large: then more bytes are read at once."""
         self._task: trio.lowlevel.Task | None = None
 
     def readable(self) -> None:
-        """Something came in, or the end: passes on what can be, and keeps the rest for the task."""
+        """Reads the socket, passes messages on, and keeps the rest for the socket's task."""
         size = RECEIVE_BYTES if self._large else SMALL_RECEIVE_BYTES
         try:
             data = self._socket.recv(size)
@@ -126,7 +125,7 @@ class EpollTransport(SocketTransport):
         else:
             self._over = True
         if self._held or self._over:
-            self._pump.remove(self._socket.fileno())
+            self._reader.remove(self._socket.fileno())
             if self._task is not None:
                 trio.lowlevel.reschedule(self._task)
                 self._task = None
@@ -135,7 +134,7 @@ class EpollTransport(SocketTransport):
         if self._early or self._listener is None:
             return await super().receive()
         if not self._held and not self._over:
-            self._pump.add(self, self._socket.fileno())
+            self._reader.add(self, self._socket.fileno())
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abandon)
         held, self._held = self._held, []
@@ -149,5 +148,5 @@ class EpollTransport(SocketTransport):
 
     async def finish(self) -> None:
         if self._socket.fileno() >= 0:
-            self._pump.remove(self._socket.fileno())
+            self._reader.remove(self._socket.fileno())
             await super().finish()

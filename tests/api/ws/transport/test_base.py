@@ -16,7 +16,8 @@ from websockets.uri import parse_uri
 from actors.delivery.batch import Batch
 from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import Messages, TransportClosed, TransportState, Upgraded
-from api.ws.transport.transports import SocketTransport, StreamTransport
+from api.ws.transport.tcp import SocketTransport
+from api.ws.transport.tls import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import text_frame

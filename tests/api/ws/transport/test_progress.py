@@ -11,7 +11,7 @@ from actors.delivery.batch import Batch
 from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S
 from api.ws.gateway import Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S, TransportState, Upgraded
-from api.ws.transport.transports import StreamTransport
+from api.ws.transport.tls import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import text_frame
 from tests.api.ws.transport.test_base import Pair, PairOf, on_socket, spoken

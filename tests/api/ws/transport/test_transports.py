@@ -10,7 +10,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from api.ws.transport.base import Upgraded
-from api.ws.transport.transports import StreamTransport
+from api.ws.transport.tls import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import text_frame
 

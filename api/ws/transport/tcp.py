@@ -1,9 +1,4 @@
-"""How a transport's bytes leave and arrive.
-
-`SocketTransport` writes straight to a non-blocking socket (the fast one;
-`api/ws/transport/epoll.py` reads for it), `StreamTransport` goes through a Trio stream (TLS). There
-is no other way: a WebSocket is never served by anything that has none of our bounds.
-"""
+"""A transport straight on a non-blocking TCP socket."""
 
 from __future__ import annotations
 
@@ -18,12 +13,11 @@ from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import ProtocolTransport, TransportState, Upgraded
 
 RECEIVE_BYTES: Final = 16_384
-"""Read at a time: so much of the smallest frames still takes little enough to parse."""
-STREAM_CHUNK: Final = 65_536
+"""Bytes that are read at a time. Parsing so many of the smallest frames is still quick."""
 
 
 class SocketTransport(ProtocolTransport):
-    """A transport straight on a non-blocking TCP socket."""
+    """Writes to a non-blocking TCP socket. `EpollTransport` adds a faster way to read."""
 
     __slots__ = ("_send", "_socket")
 
@@ -93,44 +87,12 @@ class SocketTransport(ProtocolTransport):
             try:
                 self._socket.shutdown(socket.SHUT_WR)
                 if self._protocol.close_rcvd is None:
-                    # Without this, what the client sent meanwhile would have the system reset the
-                    # connection, and the close frame would be lost on its way.
+                    # Unread bytes of the client would make the system reset the connection, and
+                    # the close frame would be lost.
                     while await self._receive_bytes():
                         pass
             except OSError:
                 pass
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
-        self._end()
-
-
-class StreamTransport(ProtocolTransport):
-    """A transport through a Trio stream: TLS."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded) -> None:
-        super().__init__(upgraded)
-        self._stream = stream
-
-    async def _receive_bytes(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
-
-    def _write_now(self, pieces: Sequence[Piece]) -> None:
-        self._keep(pieces, 0)
-
-    async def _flush(self) -> None:
-        while self._backlog.size:
-            data = b"".join(self._next_views(STREAM_CHUNK))
-            self._taken(len(data))
-            await self._stream.send_all(data)
-            self._progressed(len(data))
-
-    async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
-            await self._stream.aclose()
         self._end()
