@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from actors.delivery.fanout import Piece
+from actors.delivery.batch import Piece
 from api.ws.transport.base import ProtocolTransport, Upgraded
 from api.ws.transport.tcp import RECEIVE_BYTES
 
