@@ -213,7 +213,7 @@ class Administration(Queueing):
         self.record = replace(record, updated_at=now)
         out: list[Happening] = [Updated(self.record)]
         if access_changed:
-            self.reconsider(now, out)
+            self._reconsider(now, out)
         return self.record, self.settle(now, out)
 
     def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
@@ -226,7 +226,7 @@ class Administration(Queueing):
         self.roles.owner = owner_at
         self.record = replace(self.record, owner=owner, updated_at=now)
         out: list[Happening] = [Updated(self.record)]
-        self.reconsider(now, out)
+        self._reconsider(now, out)
         return self.record, self.settle(now, out)
 
     def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
@@ -254,7 +254,7 @@ class Administration(Queueing):
         ):
             self.expel(user, "banned", ban.reason, out)
         elif news:
-            self.reconsider(now, out, user=user)
+            self._reconsider(now, out, user=user)
         return self.settle(now, out)
 
     def close(self, by: Visitor | None, now: int) -> list[Happening]:

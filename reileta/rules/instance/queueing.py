@@ -166,7 +166,7 @@ class Queueing(InstanceState):
                 self.candidates.put(state, one)
         return self.settle(now, [])
 
-    def reconsider(self, now: int, out: list[Happening], *, user: str | None = None) -> None:
+    def _reconsider(self, now: int, out: list[Happening], *, user: str | None = None) -> None:
         """Checks all candidates again after the access tag changed, or only `user`."""
         by_invitation = self.access in access.BY_INVITATION
         for one in tuple(self.candidates.all()):
