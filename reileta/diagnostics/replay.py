@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -19,6 +19,15 @@ from reileta.diagnostics.recording import Called, Ended, NotARecording, Opened, 
 from reileta.diagnostics.recording_instance import CALLS, OPENING
 from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.instance import Instance
+
+RENAMED_RULES: Final = {
+    "dismiss_moderator": "remove_moderator",
+    "hand_over": "transfer_master",
+    "inherit": "reassign_owner",
+    "lost": "disconnect",
+    "name_moderator": "add_moderator",
+}
+"""Rules by the name that recordings of earlier versions have, with the present name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ class Replay:
         return played
 
     def _call(self, called: Called) -> Played:
-        call = CALLS.get(called.rule)
+        call = CALLS.get(called.rule) or CALLS.get(RENAMED_RULES.get(called.rule, ""))
         if call is None:
             return _lost(called, "this version has no such rule")
         try:

@@ -15,6 +15,12 @@ from typing import Any, Final
 PREVIEW: Final = 60
 """Characters of a payload that are shown."""
 
+RECORDED_NAMES: Final = {"InstanceRecord": "Instance"}
+"""Present names of classes, with the names that the digests in recordings were made with.
+
+Add a class of `replay.state` here when you rename it, so that earlier recordings still match.
+"""
+
 _CONTROL: Final = {
     code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
 }
@@ -31,7 +37,8 @@ def stable_repr(value: Any, *, whole: bool = False) -> str:
             f"{one.name}={stable_repr(getattr(value, one.name), whole=whole)}"
             for one in dataclasses.fields(value)
         )
-        return f"{type(value).__name__}({', '.join(fields)})"
+        name = type(value).__name__
+        return f"{RECORDED_NAMES.get(name, name)}({', '.join(fields)})"
     if isinstance(value, Mapping):
         inner = (
             f"{stable_repr(key, whole=whole)}: {stable_repr(one, whole=whole)}"

@@ -13,20 +13,16 @@ All users are `UserIDAt`s, also in bans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from reileta.errors import InstanceFull, MessageInvalid, NotAllowed, NotInInstance
-from reileta.records import Instance as Record
-from reileta.records import InstanceChanges
 from reileta.rules.identity import Visitor
-from reileta.rules.instance import administration, queueing
-from reileta.rules.instance.candidates import Candidates, Entry
+from reileta.rules.instance.administration import Administration
 from reileta.rules.instance.events import Departure, Happening, Joined, Unbanned, Unmuted
 from reileta.rules.instance.retained import KEY_LIMIT
 from reileta.rules.instance.seats import Player
-from reileta.rules.instance.state import InstanceLimits, InstanceState
+from reileta.rules.instance.state import InstanceLimits
 
 __all__ = [
     "DROPPED",
@@ -56,9 +52,13 @@ TO_ALL: Final = Spoken(None, False)
 DROPPED: Final = Spoken((), True)
 
 
-class Instance(InstanceState):
-    """One live instance. The module's docstring explains its use, and `InstanceState` its
-    constructor."""
+class Instance(Administration):
+    """One live instance.
+
+    The module's docstring explains its use, and `InstanceState` its constructor. Four classes have
+    the rules: `InstanceState` the state and shared steps, `Queueing` the queue, `Administration`
+    roles and moderation, and this class players, their messages, and time.
+    """
 
     def join(self, who: Visitor, now: int) -> tuple[Player, list[Happening]]:
         """A session joins, or comes back to the player that it already has inside.
@@ -182,37 +182,6 @@ class Instance(InstanceState):
         self.settle(now, out)
         return out + self.end("empty") if self.ended(now) else out
 
-    # Candidates: see reileta/rules/instance/queueing.py
-
-    def candidate(
-        self, who: Visitor, now: int, *, online: bool = True
-    ) -> tuple[Entry, list[Happening]]:
-        """`queueing.request_entry`: a user asks to enter; `online`: it has a socket."""
-        return queueing.request_entry(self, who, now, online=online)
-
-    def withdraw(self, user: str, now: int) -> list[Happening]:
-        """`queueing.withdraw_entry`: a user withdraws its request."""
-        return queueing.withdraw_entry(self, user, now)
-
-    def admit(
-        self, by: Visitor, user: str, now: int, *, online: bool = False
-    ) -> tuple[Entry, list[Happening]]:
-        """`queueing.admit_candidate`: a user invites another, or admits a pending candidate."""
-        return queueing.admit_candidate(self, by, user, now, online=online)
-
-    def refuse(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`queueing.reject_candidate`: a user removes another's entry and invitation."""
-        return queueing.reject_candidate(self, by, user, now)
-
-    def resume(
-        self,
-        before: Candidates,
-        invited: Mapping[str, Literal["by-leader", "by-member"]],
-        now: int,
-    ) -> list[Happening]:
-        """`queueing.resume`: restores the candidates from before a crash."""
-        return queueing.resume(self, before, invited, now)
-
     def present(self, user: str) -> None:
         """A user has a socket again, so a candidate keeps its place. Can be called for any user."""
         self.candidates.absent(user, None)
@@ -222,57 +191,3 @@ class Instance(InstanceState):
         """A user has no socket any more: its place in the queue is kept for `queue_grace_ms`."""
         self.candidates.absent(user, now + self.limits.queue_grace_ms)
         self.reschedule()
-
-    # Roles, moderation, the instance itself: see reileta/rules/instance/administration.py
-
-    def hand_over(self, by: Visitor, to: str, now: int) -> list[Happening]:
-        """`administration.transfer_master`: the owner makes someone inside the master."""
-        return administration.transfer_master(self, by, to, now)
-
-    def name_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`administration.add_moderator`: the owner appoints a moderator, inside or not."""
-        return administration.add_moderator(self, by, user, now)
-
-    def dismiss_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
-        """`administration.remove_moderator`: the owner removes a moderator."""
-        return administration.remove_moderator(self, by, user, now)
-
-    def moderate(
-        self,
-        by: Visitor,
-        target: str,
-        type_: str,
-        reason: str | None,
-        until: int | None,
-        now: int,
-        *,
-        admin: bool = False,
-    ) -> list[Happening]:
-        """`administration.moderate`: kick, ban, unban, mute, unmute or warn a user or a player."""
-        return administration.moderate(self, by, target, type_, reason, until, now, admin=admin)
-
-    def ensure_governs(self, by: Visitor) -> None:
-        """`administration.ensure_governs`: only the owner and admins may change and close it."""
-        administration.ensure_governs(self, by)
-
-    def plan(self, by: Visitor, changes: InstanceChanges) -> Record:
-        """`administration.plan`: the record as `update` would make it."""
-        return administration.plan(self, by, changes)
-
-    def update(
-        self, by: Visitor, changes: InstanceChanges, now: int
-    ) -> tuple[Record, list[Happening]]:
-        """`administration.update`: the owner or an admin changes the record."""
-        return administration.update(self, by, changes, now)
-
-    def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
-        """`administration.reassign_owner`: the owner's account was deleted."""
-        return administration.reassign_owner(self, owner, owner_at, now)
-
-    def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
-        """`administration.administers`: whether a user is an admin of the server, from now on."""
-        return administration.administers(self, user, admin, now)
-
-    def close(self, by: Visitor | None, now: int) -> list[Happening]:
-        """`administration.close`: the owner, an admin or the server (None) closes it."""
-        return administration.close(self, by)

@@ -82,9 +82,8 @@ class InstanceLimits:
 class InstanceState:
     """The state of one instance, queries on it, and the steps that all rules share.
 
-    `Instance` adds the rules; some of them are functions of an `InstanceState` in
-    `reileta/rules/instance/queueing.py` and `reileta/rules/instance/administration.py`. A rule
-    first checks everything and raises, then changes the state, and ends with `settle`.
+    `Queueing`, `Administration` and `Instance` add the rules. A rule first checks everything and
+    raises, then changes the state, and ends with `settle`.
 
     Args:
         record: the stored record.

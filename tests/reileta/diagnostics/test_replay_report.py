@@ -103,7 +103,7 @@ def test_a_recording_that_breaks_off_is_told() -> None:
     assert "the recording has no end: the server is still running, or was killed" in told(tape)
     tape.data += b"\x01\x02"
     (line,) = (one for one in told(tape) if one.startswith("the rest of the file can't be read"))
-    assert "the last record is cut" in line
+    assert "the last record is truncated" in line
 
 
 def test_a_replay_that_differs_says_so() -> None:
