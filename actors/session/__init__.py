@@ -1,1 +1,1 @@
-"""session."""
+"""The session actor and its parts; `actor.py` is where to begin."""

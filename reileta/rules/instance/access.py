@@ -1,10 +1,13 @@
 """Access to an instance: who may enter by its access tag.
 
-| tag | may join, besides the owner and the server's admins | |---|---| | `avr:public` | anyone | |
-`avr:friends_plus` | friends of anyone inside; friends of the owner (as with `friends_only`) | |
-`avr:friends_only` | friends of the owner or master | | `avr:invite_plus` | users invited by anyone
-inside, the owner or the master | | `avr:invite_only` | users invited by the owner or master | |
-`avr:private` | nobody |
+| tag | may join, besides the owner and the server's admins |
+|---|---|
+| `avr:public` | anyone |
+| `avr:friends_plus` | friends of anyone inside; friends of the owner (as with `friends_only`) |
+| `avr:friends_only` | friends of the owner or master |
+| `avr:invite_plus` | users invited by anyone inside, the owner or the master |
+| `avr:invite_only` | users invited by the owner or master |
+| `avr:private` | nobody |
 
 A `plus` tag always includes the tag without it, so a friend of the owner can open an empty
 `friends_plus` instance. Bans are checked separately, in `reileta/rules/instance/sanctions.py`; a
