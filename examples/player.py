@@ -158,7 +158,7 @@ def run(main: Any, *arguments: Any) -> None:
     try:
         trio.run(main, *arguments)
     except* httpx.ConnectError:
-        sys.exit(f"no server answers: start one with `make serve` (address: {SERVER})")
+        sys.exit(f"no server answers there: start one with `make serve` ({SERVER})")
     except* Refused as refused:
         sys.exit(f"refused: {_first(refused)}")
     except* trio_websocket.ConnectionClosed as closed:

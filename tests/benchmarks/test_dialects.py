@@ -46,7 +46,7 @@ def test_a_join_is_answered_by_its_state_and_refused_by_its_error() -> None:
 
 
 def test_what_is_no_message_is_said() -> None:
-    with pytest.raises(BenchmarkError, match="no message"):
+    with pytest.raises(BenchmarkError, match="invalid message"):
         decode(b"<html>")
 
 
