@@ -18,7 +18,7 @@ from api.ws.transport.backlog import Backlog
 from reileta.protocol.frames import payload_of, text_frame
 from reileta.rules.instance.instance import Instance
 from tests.actors.sinks import FakeSink
-from tests.reileta.rooms import filled, room
+from tests.reileta.instances import filled, room
 
 KIB = 1024
 

@@ -17,10 +17,10 @@ from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.read_cache import TABLES, read_by
-from tests.api.asked import ask, request
 from tests.api.clients import PASSWORD, Client, logged_in, registered
 from tests.api.fakes import FakeNode, FakeOccupancy
 from tests.api.pngs import png
+from tests.api.requests import ask, request
 from tests.conftest import ManualClock
 
 HOUR_S = 3600
@@ -68,7 +68,7 @@ async def statements(app: ReiletaApp, work: Callable[[], Awaitable[object]]) -> 
     return app.node.store.database.statements - before
 
 
-class Watched:
+class CacheComparison:
     """Compares all that everybody sees with what it is without a memory."""
 
     def __init__(self, app: ReiletaApp, plain: ReiletaApp) -> None:
@@ -96,7 +96,7 @@ class Watched:
 async def test_every_change_is_seen_by_everybody_at_once(
     app: ReiletaApp, plain: ReiletaApp, node: FakeNode
 ) -> None:
-    watched = Watched(app, plain)
+    watched = CacheComparison(app, plain)
     await watched.compare()
     ada, bob = await registered(app, "ada"), await registered(app, "bob")
     admin = await logged_in(app, node, await node.store.users.main_admin())

@@ -9,7 +9,7 @@ from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
 from api.ws.transport.base import CLOSE_TIMEOUT_S
 from reileta.rules.identity import Principal
 from reileta.settings import Settings
-from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, auth, port, principal
+from tests.api.ws.fake_transport import EPOCH_MS, FakeNode, FakeTransport, auth, port, principal
 
 
 class Watched:
@@ -18,7 +18,7 @@ class Watched:
     def __init__(self, nursery: trio.Nursery, node: FakeNode, who: Principal | None) -> None:
         self.node = node
         self.gateway = Gateway(port(node), auth())
-        self.wire = FakeWire(nursery)
+        self.wire = FakeTransport(nursery)
         nursery.start_soon(self.gateway.watch)
         nursery.start_soon(self.gateway.serve, self.wire, who)
 
@@ -108,7 +108,7 @@ async def test_frames_that_are_no_messages_are_counted(nursery: trio.Nursery) ->
 
 async def test_too_many_connections(nursery: trio.Nursery) -> None:
     gateway = Gateway(port(FakeNode()), auth())
-    first, second = FakeWire(nursery), FakeWire(nursery)
+    first, second = FakeTransport(nursery), FakeTransport(nursery)
     second.over_limit = True
     nursery.start_soon(gateway.serve, first, principal())
     await wait_all_tasks_blocked()
@@ -127,7 +127,7 @@ async def test_who_comes_while_it_stops_is_sent_away(nursery: trio.Nursery) -> N
 
 async def test_draining(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     gateway = Gateway(port(FakeNode()), auth())
-    wires = [FakeWire(nursery) for _ in range(500)]
+    wires = [FakeTransport(nursery) for _ in range(500)]
     for wire in wires:
         nursery.start_soon(gateway.serve, wire, principal())
     await wait_all_tasks_blocked()
@@ -165,7 +165,7 @@ async def test_opening_sockets_one_after_the_other_lifts_no_limit(
     gateway = Gateway(port(node), auth())
     codes = []
     for _ in range(4):
-        wire = FakeWire(nursery)
+        wire = FakeTransport(nursery)
         nursery.start_soon(gateway.serve, wire, principal())
         await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
         await wait_all_tasks_blocked()
@@ -175,7 +175,7 @@ async def test_opening_sockets_one_after_the_other_lifts_no_limit(
     assert codes == [0, 0, 1008, 1008]
     assert (len(gateway), len(gateway.rates)) == (0, 1)
     mock_clock.jump(10)
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     nursery.start_soon(gateway.serve, wire, principal())
     await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
     await wait_all_tasks_blocked()
