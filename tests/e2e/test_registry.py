@@ -22,12 +22,12 @@ class RegistryClient:
 
     def __init__(self, client: httpx.AsyncClient, account: Account) -> None:
         self.client = client
-        self._headers = {"Authorization": f"Bearer {account.token}"}
+        self.headers = {"Authorization": f"Bearer {account.token}"}
 
     async def ask(
         self, method: str, path: str, json: object = None, headers: Any = None, **how: Any
     ) -> httpx.Response:
-        headers = {**self._headers, **(headers or {})}
+        headers = {**self.headers, **(headers or {})}
         return await self.client.request(method, path, json=json, headers=headers, **how)
 
     async def done(self, method: str, path: str, json: object = None, **how: Any) -> Any:
@@ -230,7 +230,7 @@ async def test_an_upload_that_is_broken_off_leaves_nothing(
     harness: ServerHarness, client: httpx.AsyncClient, file: str
 ) -> None:
     registry = await zoe(harness, client)
-    token = registry._headers["Authorization"]
+    token = registry.headers["Authorization"]
     head = f"POST {file} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
     for framing in ("Content-Length: 10000000", "Transfer-Encoding: chunked"):
         stream = await trio.open_tcp_stream(harness.host, harness.port)
@@ -286,7 +286,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_has_come(
     harness: ServerHarness, client: httpx.AsyncClient, file: str
 ) -> None:
     registry = await zoe(harness, client)
-    token = registry._headers["Authorization"]
+    token = registry.headers["Authorization"]
     stream = await trio.open_tcp_stream(harness.host, harness.port)
     async with stream:
         await stream.send_all(

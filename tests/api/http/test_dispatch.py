@@ -64,7 +64,7 @@ def targets(app: ReiletaApp, refs: dict[str, str]) -> list[tuple[str, str]]:
     """Method and path of every operation, with those in the place of what varies."""
     found = []
     for rule in app.url_map.iter_rules():
-        if rule.endpoint in app._dispatch.serves:
+        if rule.endpoint in app.dispatch.serves:
             path = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: refs[part[1]], rule.rule)
             found += [(method, path) for method in sorted((rule.methods or set()) - {"OPTIONS"})]
     assert len(found) > 80
@@ -286,7 +286,7 @@ def _anonymous(one: RawAnswer) -> RawAnswer:
 
 async def test_paths_are_remembered_up_to_a_bound(app: ReiletaApp) -> None:
     dispatch = Dispatch(app.url_map)
-    dispatch.serves = app._dispatch.serves
+    dispatch.serves = app.dispatch.serves
     find: Callable[[str, str], object] = dispatch.find
     assert find("GET", "/api/time") is find("GET", "/api/time")
     long = "/api/users/" + "a" * PATH_LENGTH
@@ -294,6 +294,6 @@ async def test_paths_are_remembered_up_to_a_bound(app: ReiletaApp) -> None:
     assert find("GET", long) is not find("GET", long)
     for number in range(PATHS + 10):
         find("GET", f"/api/users/{number}")
-    assert dispatch._cached_match.cache_info().currsize == PATHS
+    assert dispatch.cached_paths == PATHS
     assert find("GET", "/docs") is None
     assert find("OPTIONS", "/api/time") is None

@@ -285,7 +285,7 @@ async def test_empty_fragments_are_not_kept(nursery: trio.Nursery) -> None:
             await pair.say(pair.masked(Opcode.CONT, b"", fin=False) * 100)
             assert await received(pair) == []
         assert pair.wire.overhead >= 300
-        assert len(pair.wire._fragments or ()) == 2
+        assert pair.wire.fragment_count == 2
         await pair.say(pair.masked(Opcode.CONT, b"y"))
         assert await received(pair) == [b"xy"]
 
