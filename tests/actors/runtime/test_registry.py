@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -9,6 +13,7 @@ from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
 from tests.actors.probe import (
+    Ask,
     Boom,
     Do,
     Echo,
@@ -252,3 +257,29 @@ async def test_a_start_outlives_the_request_that_caused_it(autojump_clock: MockC
         ref.tell(Note("still here"))
         await wait_all_tasks_blocked()
     assert journal.words == ["still here"]
+
+
+async def test_an_actor_does_not_keep_the_message_that_caused_its_start() -> None:
+    class Cause:
+        """A message's content."""
+
+    async with open_supervisor() as harness:
+        registry = Registry[str, ProbeMessage](harness.supervisor)
+        starter = await harness.start(name="starter")
+        kept: list[weakref.ref[Cause]] = []
+
+        def cause() -> Callable[[Probe, Ask], Awaitable[None]]:
+            content = Cause()
+            kept.append(weakref.ref(content))
+
+            async def start(_: Probe, request: Ask) -> None:
+                await registry.get("one", lambda: harness.spec(name="one"))
+                request.reply(type(content).__name__)
+
+            return start
+
+        await starter.ask(Ask(cause()))
+        await starter.ask(Echo("next"))
+        gc.collect()
+        assert registry.find("one") is not None
+        assert kept[0]() is None
