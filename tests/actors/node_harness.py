@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -30,6 +30,7 @@ from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.fake_stores import FakeFiles, FakeProfiles, FakeSessions, FakeWorlds
+from tests.actors.frames import Frame
 from tests.actors.sinks import FakeSink
 
 ADDRESS = "play.example.org:3032"
@@ -252,8 +253,8 @@ class Client:
     async def unsubscribe(self, *events: str, target: str | None = None) -> None:
         await self.harness.node.hub.ask(Unsubscribe(self.sink, frozenset(events), target))
 
-    def said(self) -> list[str]:
-        return self.sink.said()
+    def received(self, *, but: Collection[str] = ()) -> list[Frame]:
+        return self.sink.received(but=but)
 
 
 @dataclass

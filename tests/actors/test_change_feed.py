@@ -93,7 +93,7 @@ async def test_a_grant_and_its_revocation_reach_open_sessions(
     await feed.poll()
     assert known.users == [ada.principal.user.id]
     await until(lambda: is_admin(node, ada))
-    await until(lambda: any("update-user" in word for word in sink.said()))
+    await until(lambda: any(one.command == "update-user" for one in sink.received()))
     await other.users.revoke(ada.principal.user.id, ADMIN_TAG)
     await feed.poll()
     await until(lambda: not is_admin(node, ada))

@@ -16,6 +16,7 @@ from actors.session.messages import Join
 from reileta.errors import Overloaded
 from reileta.records import Instance
 from reileta.rules.identity import Visitor
+from tests.actors.frames import ROLES, data, failed, join, joined, leave, left, restored
 from tests.actors.node_harness import ROOM, NodeHarness, fail, open_harness, settle, user_at
 from tests.actors.probe import Boom
 
@@ -43,7 +44,7 @@ async def test_players_stay_with_their_ids_and_are_told_of_all(
         assert restored["data"]["retained"] == []
     one.say(b"2")
     await settle()
-    assert (two.said(), three.said()) == (["data 2"], ["data 2"])
+    assert (two.received(), three.received()) == ([data(2)], [data(2)])
     assert harness.node.directory.occupancy(ROOM).connected == 3
 
 
@@ -59,8 +60,8 @@ async def test_siblings_notice_nothing(harness: NodeHarness, autojump_clock: Moc
     harness.crash()
     other.say(b"1", instance=OTHER)
     await trio.sleep(1)
-    assert (other.said(), friend.said()) == ([], ["data 1"])
-    assert one.said() == ["restored U1"]
+    assert (other.received(), friend.received()) == ([], [data(1)])
+    assert one.received() == [restored("U1")]
 
 
 async def test_what_was_handled_before_the_crash_is_said(
@@ -74,10 +75,10 @@ async def test_what_was_handled_before_the_crash_is_said(
     harness.instance.tell(AddMember(visitor, four.sink, four.session, b"1"))
     harness.crash()
     await trio.sleep(1)
-    assert one.said() == ["data #5", "left left", "joined U4", "restored U1+U3+U4"]
-    assert two.said() == ["data 1", "leave #2"]
-    assert three.said() == ["data 1", "left left", "joined U4", "restored U1+U3+U4"]
-    assert four.said() == ["join #1 U1+U3+U4", "restored U1+U3+U4"]
+    assert one.received() == [data(state=5), left("left"), joined("U4"), restored("U1", "U3", "U4")]
+    assert two.received() == [data(1), leave(state=2)]
+    assert three.received() == [data(1), left("left"), joined("U4"), restored("U1", "U3", "U4")]
+    assert four.received() == [join("U1", "U3", "U4", state=1), restored("U1", "U3", "U4")]
 
 
 async def test_the_message_at_fault_is_answered_and_so_are_requests(
@@ -87,7 +88,7 @@ async def test_the_message_at_fault_is_answered_and_so_are_requests(
     seat = one.sink.seats[ROOM]
     seat.send_data(one.sink, cast(bytes, None), None, None, None, b"4")
     await trio.sleep(1)
-    assert one.said() == ["data #4 error 16", "restored U1"]
+    assert one.received() == [failed("data", 16, state=4), restored("U1")]
     with pytest.raises(ActorCrashed):
         await harness.instance.ask(RemoveMember(cast(str, []), one.sink, None))
 
@@ -100,7 +101,7 @@ async def test_the_third_crash_in_ten_seconds_is_the_end(
     for _ in range(3):
         harness.crash()
         await trio.sleep(1)
-    assert one.said() == ["restored U1+U2", "restored U1+U2", "left closed"]
+    assert one.received() == [restored("U1", "U2"), restored("U1", "U2"), left("closed")]
     last = two.sink.take()[-1]
     assert last["data"]["note"] == "the instance failed"
     assert (one.sink.seats, two.sink.seats) == ({}, {})
@@ -109,7 +110,7 @@ async def test_the_third_crash_in_ten_seconds_is_the_end(
     assert harness.node.sessions.recoveries["s_1.0"].joined_instances == {}
     assert await one.join() != player
     await settle()
-    assert one.said() == ["join #1 U1"]
+    assert one.received() == [join("U1", state=1)]
 
 
 async def test_crashes_far_apart_are_forgiven(
@@ -119,7 +120,7 @@ async def test_crashes_far_apart_are_forgiven(
     for _ in range(6):
         harness.crash()
         await trio.sleep(11)
-    assert one.said() == ["restored U1"] * 6
+    assert one.received() == [restored("U1")] * 6
 
 
 async def test_one_in_its_grace_has_it_after_the_crash_as_well(
@@ -135,7 +136,7 @@ async def test_one_in_its_grace_has_it_after_the_crash_as_well(
     assert await again.join() == player
     again.lose()
     await trio.sleep(11)
-    assert two.said() == ["restored U1+U2", "left disconnected"]
+    assert two.received(but=ROLES) == [restored("U1", "U2"), left("disconnected")]
 
 
 async def test_a_socket_lost_during_the_crash_is_lost(
@@ -145,7 +146,7 @@ async def test_a_socket_lost_during_the_crash_is_lost(
     harness.crash()
     one.lose()
     await trio.sleep(12)
-    assert two.said() == ["restored U1+U2", "left disconnected"]
+    assert two.received(but=ROLES) == [restored("U1", "U2"), left("disconnected")]
 
 
 async def test_a_restart_does_without_the_database(
@@ -157,7 +158,7 @@ async def test_a_restart_does_without_the_database(
     await trio.sleep(1)
     one.say(b"1")
     await settle()
-    assert two.said() == ["restored U1+U2", "data 1"]
+    assert two.received() == [restored("U1", "U2"), data(1)]
 
 
 async def test_players_hear_of_the_restart_before_the_database_answers_anything_else(
@@ -172,7 +173,7 @@ async def test_players_hear_of_the_restart_before_the_database_answers_anything_
     monkeypatch.setattr(harness.store.instances, "occupied", never)
     harness.crash()
     await trio.sleep(1)
-    assert one.said() == ["restored U1"]
+    assert one.received() == [restored("U1")]
 
 
 async def test_an_instance_that_was_deleted_meanwhile_is_closed(
@@ -182,7 +183,7 @@ async def test_an_instance_that_was_deleted_meanwhile_is_closed(
     harness.store.instances.records.clear()
     harness.crash()
     await trio.sleep(1)
-    assert one.said()[-1] == "left closed"
+    assert one.received()[-1] == left("closed")
     assert harness.node.metrics.instances == 0
 
 
@@ -195,7 +196,7 @@ async def test_more_inside_than_the_database_says_is_no_second_crash(
     assert records[ROOM].capacity == 1
     harness.crash()
     await trio.sleep(1)
-    assert (one.said(), two.said()) == (["restored U1+U2"],) * 2
+    assert (one.received(), two.received()) == ([restored("U1", "U2")],) * 2
     assert harness.node.directory.full() == {ROOM}
 
 
@@ -223,7 +224,7 @@ async def test_a_join_that_crashes_the_instance_leaves_no_place_behind(
     assert ROOM not in harness.node.sessions.recoveries["s_2.0"].joined_instances
     await trio.sleep(15)
     assert harness.node.directory.occupancy(ROOM).connected == 1
-    assert one.said()[-1] == "left disconnected"
+    assert one.received()[-1] == left("disconnected")
     await two.session.ask(Join(two.sink, ROOM, b"1"))
 
 

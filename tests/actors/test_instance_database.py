@@ -13,6 +13,7 @@ from reileta.errors import (
     PermissionDenied,
 )
 from reileta.records import InstanceChanges
+from tests.actors.frames import data, left
 from tests.actors.node_harness import ROOM, NodeHarness, principal, settle
 
 OWNER = principal(0)
@@ -35,7 +36,7 @@ async def test_a_change_is_written_and_told(
     assert (update["data"]["title"], update["data"]["connected"]) == ("New", 1)
     with pytest.raises(PermissionDenied):
         await harness.node.instance_service.update(ROOM, principal(1), changes)
-    assert one.said() == []
+    assert one.received() == []
 
 
 async def test_more_capacity_while_full_lets_more_in(
@@ -107,7 +108,7 @@ async def test_without_the_database_nothing_changes_and_the_instance_goes_on(
         await harness.node.instance_service.close(ROOM, OWNER)
     one.say(b"1")
     await settle()
-    assert two.said() == ["data 1"]
+    assert two.received() == [data(1)]
     three = await harness.joined(3)
     await three.leave()
     harness.store.instances.away = False
@@ -126,8 +127,8 @@ async def test_closing_tells_everyone_inside(
         await harness.node.instance_service.close(ROOM, principal(1))
     await harness.node.instance_service.close(ROOM, OWNER)
     await settle()
-    assert one.said() == ["left closed"]
-    assert two.said() == ["left closed", "left closed"]
+    assert one.received() == [left("closed")]
+    assert two.received() == [left("closed"), left("closed")]
     assert (one.sink.seats, two.sink.seats) == ({}, {})
     assert harness.node.metrics.instances == harness.node.metrics.players == 0
     with pytest.raises(InstanceNotFound):
@@ -159,7 +160,7 @@ async def test_closing_and_changing_at_once_ends_in_order(
         instances.gate.set()
     await settle()
     assert failed == [InstanceNotFound]
-    assert one.said() == ["left closed"]
+    assert one.received() == [left("closed")]
     assert harness.node.metrics.actor_crashes == 0
 
 
@@ -245,7 +246,7 @@ async def test_the_sweep_lets_those_alone_that_live(
     one = await harness.joined(1)
     harness.store.instances.empty_since[ROOM] = 0  # a note that went wrong
     await trio.sleep(1000)
-    assert one.said() == []
+    assert one.received() == []
     assert ROOM in harness.store.instances.records
 
 
@@ -264,6 +265,6 @@ async def test_one_deleted_while_it_started_closes(
     instances.occupied = deleted_first  # type: ignore[method-assign]
     await one.join()
     await trio.sleep(1)
-    assert one.said()[-1] == "left closed"
+    assert one.received()[-1] == left("closed")
     assert one.sink.seats == {}
     assert harness.node.metrics.instances == 0

@@ -14,6 +14,7 @@ from actors.session.messages import UserChanged
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.rules.identity import Viewer
+from tests.actors.frames import data, join, joined, leave, left, update
 from tests.actors.node_harness import ROOM, Client, NodeHarness, account, settle
 
 OTHER = ROOM[:-1] + "2"
@@ -41,16 +42,16 @@ async def test_events_reach_those_who_want_them_of_one_object_or_of_all(
     assert one.sink.take() == [
         {"command": "update-world", "subgroup": "w_1", "data": {"reason": "x"}}
     ]
-    assert every.said() == ["update-world x", "update-world x"]
-    assert none.said() == []
+    assert every.received() == [update("world", reason="x"), update("world", reason="x")]
+    assert none.received() == []
     await one.unsubscribe("update-world", target="w_1")
     await every.unsubscribe("update-world")
     await none.unsubscribe("update-world")
     publish(harness, "update-world", "w_1")
     publish(harness, "update-world", "w_2")
     await settle()
-    assert one.said() == []
-    assert every.said() == ["update-world x"]  # of w_1: that subscription is another
+    assert one.received() == []
+    assert every.received() == [update("world", reason="x")]  # of w_1: that subscription is another
 
 
 async def test_only_the_newest_update_of_a_drain_goes_out(
@@ -63,7 +64,13 @@ async def test_only_the_newest_update_of_a_drain_goes_out(
         publish(harness, "update-world", "w_2", b'{"reason":"b%d"}' % number)
         publish(harness, "instance-left", "i_1", b'{"reason":"%d"}' % number)
     await settle()
-    assert one.said() == ["left 0", "left 1", "left 2", "update-world 2", "update-world b2"]
+    assert one.received() == [
+        left("0"),
+        left("1"),
+        left("2"),
+        update("world", reason="2"),
+        update("world", reason="b2"),
+    ]
 
 
 async def test_what_strangers_do_not_see_they_are_not_told_of(
@@ -81,7 +88,7 @@ async def test_what_strangers_do_not_see_they_are_not_told_of(
             render = lambda _: b'{"reason":"x"}'  # noqa: E731
             harness.node.hub.tell(Publish("update-user", user, render, among=among))
         await settle()
-        return [bool(client.said()) for client in clients]
+        return [bool(client.received()) for client in clients]
 
     concerned = frozenset({account(4).id})
     # Itself, an admin, a friend, one who is concerned, a stranger.
@@ -101,7 +108,11 @@ async def test_a_users_own_sockets_hear_of_it_without_asking(
     ]
     harness.node.changed("user", account(1))
     await settle()
-    assert (one.said(), two.said(), other.said()) == (["update-user U1"], ["update-user U1"], [])
+    assert (one.received(), two.received(), other.received()) == (
+        [update("user", "U1")],
+        [update("user", "U1")],
+        [],
+    )
     await one.subscribe("update-user", target=account(1).id)
     await other.subscribe("update-user")
     harness.node.changed("user", account(1))
@@ -128,14 +139,14 @@ async def test_what_one_may_not_see_is_not_told(
     await one.join(OTHER)
     await one.leave(OTHER)
     await settle()
-    assert owner.said() == admin.said()
-    assert stranger.said() == []
+    assert owner.received() == admin.received()
+    assert stranger.received() == []
     for client in clients:
         client.sink.take()
     await one.join(OTHER)
     await settle()
-    assert owner.said() == ["joined U0", "update-instance"]
-    assert stranger.said() == []
+    assert owner.received() == [joined("U0"), update("instance")]
+    assert stranger.received() == []
 
 
 async def test_those_inside_are_told_once(harness: NodeHarness, autojump_clock: MockClock) -> None:
@@ -143,13 +154,13 @@ async def test_those_inside_are_told_once(harness: NodeHarness, autojump_clock: 
     for client in (one, outside):
         await client.subscribe("instance-joined", "instance-left", "update-instance", target=ROOM)
     three = await harness.joined(3)
-    assert one.said() == ["joined U3", "update-instance"]
-    assert outside.said() == ["joined U3", "update-instance"]
+    assert one.received() == [joined("U3"), update("instance")]
+    assert outside.received() == [joined("U3"), update("instance")]
     await three.subscribe("instance-left")
     await three.leave()
     await settle()
-    assert one.said() == outside.said() == ["left left", "update-instance"]
-    assert three.said() == ["leave #2"]
+    assert one.received() == outside.received() == [left("left"), update("instance")]
+    assert three.received() == [leave(state=2)]
 
 
 async def admin_watching(harness: NodeHarness, target: str | None = None) -> Client:
@@ -168,12 +179,12 @@ async def test_admins_may_watch_data_unseen(
     one.say(b"2", to=(two.sink.seats[ROOM].player,))
     await two.leave()
     await settle()
-    assert admin.said() == ["data 1"]
+    assert admin.received() == [data(1)]
     assert harness.node.directory.occupancy(ROOM).connected == 1
     await admin.unsubscribe(events.INSTANCE_DATA, target=target)
     one.say(b"3")
     await settle()
-    assert admin.said() == []
+    assert admin.received() == []
 
 
 @pytest.mark.parametrize("target", [None, ROOM])
@@ -188,7 +199,7 @@ async def test_a_watcher_may_come_before_the_instance_and_outlives_its_crash(
     await trio.sleep(1)
     one.say(b"2")
     await settle()
-    assert admin.said() == ["data 1", "data 2"]
+    assert admin.received() == [data(1), data(2)]
 
 
 async def test_a_watcher_inside_hears_once_and_goes_on_when_it_leaves(
@@ -198,22 +209,22 @@ async def test_a_watcher_inside_hears_once_and_goes_on_when_it_leaves(
     await admin.join()
     one.say(b"1")
     await settle()
-    assert admin.said() == ["join #1 U1+U9", "data 1"]
+    assert admin.received() == [join("U1", "U9", state=1), data(1)]
     await admin.subscribe(events.INSTANCE_DATA, target=ROOM)
     one.say(b"2")
     await admin.leave()
     one.say(b"3")
     await settle()
-    assert admin.said() == ["data 2", "leave #2", "data 3"]
+    assert admin.received() == [data(2), leave(state=2), data(3)]
     await admin.unsubscribe(events.INSTANCE_DATA)  # the other subscription goes on
     one.say(b"4")
     await settle()
-    assert admin.said() == ["data 4"]
+    assert admin.received() == [data(4)]
     admin.lose()
     await settle()
     one.say(b"5")
     await settle()
-    assert admin.said() == []
+    assert admin.received() == []
     assert "watchers" not in harness.leftovers()
 
 
@@ -224,7 +235,7 @@ async def test_others_may_not_watch_data(harness: NodeHarness, autojump_clock: M
     await spy.subscribe(*ALL_EVENTS)
     one.say(b"1")
     await settle()
-    assert spy.said() == []
+    assert spy.received() == []
 
 
 async def test_who_is_no_admin_any_more_watches_no_more(
@@ -237,13 +248,13 @@ async def test_who_is_no_admin_any_more_watches_no_more(
     admin.sink.take()
     one.say(b"1")
     await harness.joined(2)
-    assert admin.said() == ["joined U2"]  # the other subscriptions stay
+    assert admin.received() == [joined("U2")]  # the other subscriptions stay
     admin.session.signal(UserChanged(account(9, admin=True)))
     await settle()
     await admin.subscribe(events.INSTANCE_DATA)
     one.say(b"2")
     await settle()
-    assert admin.said() == ["data 2"]
+    assert admin.received() == [data(2)]
 
 
 async def test_subscriptions_have_a_limit(harness: NodeHarness, autojump_clock: MockClock) -> None:
@@ -267,7 +278,7 @@ async def test_a_crash_forgets_no_subscription(
     assert harness.node.metrics.actor_restarts == 1
     publish(harness, "update-world", "w_1")
     await settle()
-    assert one.said() == ["update-world x"]
+    assert one.received() == [update("world", reason="x")]
 
 
 async def test_nothing_is_left_of_a_socket_that_is_gone(
@@ -285,4 +296,4 @@ async def test_nothing_is_left_of_a_socket_that_is_gone(
     assert (listeners.of, listeners.by_topic, listeners.by_user) == ({}, {}, {})
     publish(harness, "update-world", "w_1")
     await settle()
-    assert one.said() == []
+    assert one.received() == []

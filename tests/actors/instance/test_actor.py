@@ -17,6 +17,7 @@ from reileta.errors import (
 )
 from reileta.protocol.frames import payload_of
 from reileta.records import Ban
+from tests.actors.frames import ROLES, data, failed, join, joined, leave, left, moderated
 from tests.actors.node_harness import EPOCH_MS, ROOM, NodeHarness, settle, user_at
 from tests.actors.sinks import SlowSink
 
@@ -50,7 +51,7 @@ async def test_joiners_are_told_of_all_and_all_of_joiners(
     }
     await two.join(state=None)
     await settle()
-    assert (one.said(), two.said()) == (["joined U2"], [])
+    assert (one.received(), two.received()) == ([joined("U2")], [])
 
 
 async def test_what_a_player_says_reaches_all_others_byte_for_byte(
@@ -74,10 +75,10 @@ async def test_what_a_player_says_reaches_all_others_byte_for_byte(
         "at": 1.5,
         "data": 3,
     }
-    spoken = 'data {"x":1.5,"y":"éé"}'
-    assert three.said() == [spoken, "data 2", "data 3"]
-    assert one.said() == ["data 2"]
-    assert two.said() == [spoken, "data #mine", "data 3"]
+    spoken = data({"x": 1.5, "y": "éé"})
+    assert three.received() == [spoken, data(2), data(3)]
+    assert one.received() == [data(2)]
+    assert two.received() == [spoken, data(state="mine"), data(3)]
 
 
 async def test_one_drain_is_one_write_to_each(
@@ -89,7 +90,7 @@ async def test_one_drain_is_one_write_to_each(
         one.say(b"%d" % number)
     await settle()
     assert two.sink.writes == writes + 1
-    assert two.said() == [f"data {number}" for number in range(50)]
+    assert two.received() == [data(number) for number in range(50)]
 
 
 async def test_a_joiner_gets_nothing_from_before_and_everything_after(
@@ -103,8 +104,8 @@ async def test_a_joiner_gets_nothing_from_before_and_everything_after(
         await settle()
         one.say(b'"after"')
     await settle()
-    assert two.said() == ["join #1 U1+U2", 'data "after"']
-    assert one.said() == ["joined U2"]
+    assert two.received() == [join("U1", "U2", state=1), data("after")]
+    assert one.received() == [joined("U2")]
 
 
 async def test_a_leaver_has_its_answer_and_no_event_of_its_own(
@@ -122,11 +123,11 @@ async def test_a_leaver_has_its_answer_and_no_event_of_its_own(
             "data": {"instance": ROOM, "player": player},
         }
     ]
-    assert two.said() == ["left left"]
+    assert two.received(but=ROLES) == [left("left")]
     assert ROOM not in one.sink.seats
     two.say(b"1")
     await settle()
-    assert one.said() == []
+    assert one.received() == []
     with pytest.raises(NotInInstance):
         await one.leave()
 
@@ -139,18 +140,18 @@ async def test_two_sockets_of_a_session_are_one_player(
     player = one.sink.seats[ROOM].player
     assert await two.join() == player
     await settle()
-    assert (one.said(), two.said()) == ([], ["join #1 U9+U1"])
-    assert other.said() == ["joined U1"]
+    assert (one.received(), two.received()) == ([], [join("U9", "U1", state=1)])
+    assert other.received() == [joined("U1")]
     other.say(b"1")
     one.say(b"2")  # its own socket has no need of it
     await settle()
-    assert (one.said(), two.said(), other.said()) == (["data 1"], ["data 1"], ["data 2"])
+    assert (one.received(), two.received(), other.received()) == ([data(1)], [data(1)], [data(2)])
     one.lose()
     await trio.sleep(60)
-    assert (two.said(), other.said()) == ([], [])
+    assert (two.received(), other.received()) == ([], [])
     await two.leave()
     await settle()
-    assert other.said() == ["left left"]
+    assert other.received() == [left("left")]
 
 
 async def test_a_session_leaves_with_all_its_sockets(
@@ -159,7 +160,7 @@ async def test_a_session_leaves_with_all_its_sockets(
     one, two = await harness.joined(1), await harness.joined(1)
     await two.leave()
     await settle()
-    assert (one.said(), two.said()) == (["left left"], ["leave #2"])
+    assert (one.received(), two.received()) == ([left("left")], [leave(state=2)])
     assert (one.sink.seats, two.sink.seats) == ({}, {})
 
 
@@ -174,11 +175,11 @@ async def test_coming_back_within_the_grace_is_seen_by_nobody(
     again = await harness.connect(1)
     assert await again.join() == player
     await trio.sleep(60)
-    assert again.said() == ["join #1 U1+U2"]
-    assert other.said() == []
+    assert again.received() == [join("U1", "U2", state=1)]
+    assert other.received() == []
     again.say(b"1")
     await settle()
-    assert other.said() == ["data 1"]
+    assert other.received() == [data(1)]
 
 
 async def test_who_does_not_come_back_has_left(
@@ -188,7 +189,7 @@ async def test_who_does_not_come_back_has_left(
     player = one.sink.seats[ROOM].player
     one.lose()
     await trio.sleep(10.1)
-    assert other.said() == ["left disconnected"]
+    assert other.received(but=ROLES) == [left("disconnected")]
     again = await harness.connect(1)
     assert await again.join() != player
 
@@ -228,7 +229,7 @@ async def test_a_message_can_be_for_some_alone(
     players = {client.sink.seats[ROOM].player for client in (one, three)}
     one.say(b"1", to=(*players, "p_nobody"), key="k")
     await settle()
-    assert (one.said(), two.said(), three.said()) == ([], [], ["data 1"])
+    assert (one.received(), two.received(), three.received()) == ([], [], [data(1)])
     late = await harness.connect(4)
     await late.join()
     await settle()
@@ -245,8 +246,8 @@ async def test_keyed_values_are_kept_for_those_who_come_and_never_roll_back(
     one.say(b"11", key="b")
     one.say(b"12", key="b")
     await settle()
-    assert one.said() == ["data #7"]
-    assert two.said() == ["data 10", "data 11", "data 12"]
+    assert one.received() == [data(state=7)]
+    assert two.received() == [data(10), data(11), data(12)]
     late = await harness.connect(3)
     await late.join()
     await settle()
@@ -269,8 +270,12 @@ async def test_wrong_messages_are_answered_with_or_without_state(
     one.say(b"1", key="k" * 65, state=b"5")
     one.say(b"1", to=("p",) * 65)
     await settle()
-    assert one.said() == ["data error 119", "data #5 error 119", "data error 119"]
-    assert two.said() == []
+    assert one.received() == [
+        failed("data", 119),
+        failed("data", 119, state=5),
+        failed("data", 119),
+    ]
+    assert two.received() == []
 
 
 async def test_who_is_no_longer_inside_is_told_so(
@@ -282,8 +287,8 @@ async def test_who_is_no_longer_inside_is_told_so(
     one.sink.seats[ROOM] = seat  # its message was on the way
     one.say(b"1", state=b"3")
     await settle()
-    assert one.said() == ["leave #2", "data #3 error 39"]
-    assert two.said() == ["left left"]
+    assert one.received() == [leave(state=2), failed("data", 39, state=3)]
+    assert two.received(but=ROLES) == [left("left")]
 
 
 async def test_the_muted_are_refused_and_heard_again_when_unmuted(
@@ -295,8 +300,8 @@ async def test_the_muted_are_refused_and_heard_again_when_unmuted(
     harness.act(lambda actor: actor.moderate(user_at(1), "unmute"))
     one.say(b"2")
     await settle()
-    assert one.said() == ["moderated rude", "data #1 error 49", "moderated"]
-    assert two.said() == ["data 2"]
+    assert one.received() == [moderated("rude"), failed("data", 49, state=1), moderated()]
+    assert two.received() == [data(2)]
 
 
 async def test_who_is_kicked_is_told_why_and_may_come_back(
@@ -341,8 +346,8 @@ async def test_the_banned_the_uninvited_and_the_late_are_refused(
     owner = await harness.connect(0)
     await owner.join("room-002@" + harness.node.address)
     await settle()
-    assert owner.said() == ["join #1 U0"]
-    assert one.said() == two.said() == []
+    assert owner.received() == [join("U0", state=1)]
+    assert one.received() == two.received() == []
 
 
 async def test_the_longest_inside_is_the_master_and_updates_say_so(
@@ -377,4 +382,4 @@ async def test_one_inside_may_ask_for_all_again_unless_it_is_slow(
     await one.join(state=b"8")
     await settle()
     sink.read()
-    assert one.said()[-2:] == ["join #1 U1", "join #8 U1"]
+    assert one.received()[-2:] == [join("U1", state=1), join("U1", state=8)]

@@ -18,6 +18,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
+from tests.actors.frames import data, failed, moderated
 from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
 
 
@@ -43,8 +44,8 @@ async def test_an_order_stands_in_one_line_with_the_data(
         await settle()
     one.say(b'"after"', state=b"7")
     await settle()
-    assert two.said() == ['data "before"']
-    assert one.said() == ["moderated", "data #7 error 49"]
+    assert two.received() == [data("before")]
+    assert one.received() == [moderated(), failed("data", 49, state=7)]
 
 
 async def test_the_answer_comes_when_it_is_durable_and_the_effect_before(
@@ -156,7 +157,7 @@ async def test_mutes_and_moderators_outlive_a_crash(
     one.sink.take(), two.sink.take()
     one.say(b"1", state=b"3")
     await settle()
-    assert one.said() == ["data #3 error 49"]
+    assert one.received() == [failed("data", 49, state=3)]
     roles = {
         player.user: role for player, role in await harness.node.instance_service.players(ROOM)
     }

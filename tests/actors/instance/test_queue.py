@@ -134,7 +134,7 @@ async def test_many_changes_of_one_drain_are_told_once(
     of_queue(watcher)
     async with trio.open_nursery() as nursery:
         for number in range(3, 23):
-            ask = RequestEntry(harness.node.instance_service._by(principal(number)))
+            ask = RequestEntry(principal(number).as_visitor(ADDRESS))
             nursery.start_soon(harness.instance.ask, ask)
     await settle()
     assert briefly(of_queue(watcher)) == [(21, "waiting", 1)]

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from actors.delivery.batch import Piece
 from reileta.rules.instance.data_rate import hold_back_loudest
+from tests.actors.frames import data, failed
 from tests.actors.node_harness import NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink, frames_of
 
@@ -22,7 +23,7 @@ async def test_those_addressed_alone_hear_it(
     own = next(iter(one.sink.seats.values())).player
     one.say(b"1", to=(player, own, "p_gone"), state=b"4")
     await settle()
-    assert (one.said(), two.said(), three.said()) == (["data #4"], ["data 1"], [])
+    assert (one.received(), two.received(), three.received()) == ([data(state=4)], [data(1)], [])
 
 
 async def test_a_rollback_is_answered_and_not_heard(
@@ -32,7 +33,7 @@ async def test_a_rollback_is_answered_and_not_heard(
     one.say(b"2", key="k", at=2)
     one.say(b"1", key="k", at=1, state=b"5")
     await settle()
-    assert (one.said(), two.said()) == (["data #5"], ["data 2"])
+    assert (one.received(), two.received()) == ([data(state=5)], [data(2)])
 
 
 class Slow(FakeSink):
@@ -57,18 +58,18 @@ async def test_who_says_too_much_is_refused_and_the_others_go_on(
     large = b'"%b"' % (b"x" * 60_000)
     one.say(large)
     await settle()
-    assert len(two.said()) == 1
+    assert len(two.received()) == 1
     one.say(large, state=b"1")
     one.say(large)
     two.say(b"3")
     await settle()
-    assert one.said() == ["data #1 error 102", "data error 102", "data 3"]
-    assert two.said() == []
+    assert one.received() == [failed("data", 102, state=1), failed("data", 102), data(3)]
+    assert two.received() == []
     slow.sink.take()
     await trio.sleep(2)
     one.say(large, state=b"4")
     await settle()
-    assert one.said() == ["data #4"]
+    assert one.received() == [data(state=4)]
 
 
 async def test_those_addressed_alone_hold_back_as_well(
@@ -81,7 +82,11 @@ async def test_those_addressed_alone_hold_back_as_well(
     for state in b"123":
         one.say(b'"%b"' % (b"x" * 60_000), to=to, state=b"%c" % state)
         await settle()
-    assert one.said() == ["data #1", "data #2 error 102", "data #3 error 102"]
+    assert one.received() == [
+        data(state=1),
+        failed("data", 102, state=2),
+        failed("data", 102, state=3),
+    ]
 
 
 async def test_who_says_little_is_never_refused(
@@ -94,7 +99,7 @@ async def test_who_says_little_is_never_refused(
         one.say(b'"%b"' % (b"x" * 1_000))
         await trio.sleep(1 / 30)
     await settle()
-    assert one.said() == []
+    assert one.received() == []
 
 
 async def test_much_at_once_is_written_in_parts(
@@ -106,7 +111,7 @@ async def test_much_at_once_is_written_in_parts(
         one.say(b'"%b"' % (b"x" * 30_000))
     await settle()
     assert two.sink.writes - before >= 2
-    assert len(two.said()) == 8
+    assert len(two.received()) == 8
 
 
 async def test_without_rate_limits_nobody_is_held_back(
@@ -119,4 +124,4 @@ async def test_without_rate_limits_nobody_is_held_back(
         for _ in range(20):
             one.say(b'"%b"' % (b"x" * 60_000))
         await settle()
-        assert one.said() == []
+        assert one.received() == []

@@ -17,6 +17,7 @@ from reileta.errors import (
     NotInInstance,
     Overloaded,
 )
+from tests.actors.frames import ROLES, data, frame, join, joined, left, update
 from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
 from tests.actors.sinks import FakeSink
 
@@ -37,7 +38,7 @@ async def test_a_socket_is_told_whom_it_speaks_for(
     assert (update["command"], update["subgroup"]) == ("update-user", account(1).id)
     await session.ask(Attach(sink, b"another token"))
     await settle()
-    assert sink.said() == ["authenticated"]  # the same socket is no second one
+    assert sink.received() == [frame("authenticated")]  # the same socket is no second one
     session.signal(cast(SessionMessage, UserChanged(account(1))))
     harness.node.sessions.end_token(who.token_hash)
     await settle()
@@ -55,19 +56,19 @@ async def test_others_are_told_when_the_first_socket_comes_and_the_last_goes(
         await each.subscribe("update-user", target=account(1).id)
     assert harness.node.directory.status(account(1)) == "offline"
     one = await harness.connect(1)
-    assert watcher.said() == ["update-user U1"]
+    assert watcher.received() == [update("user", "U1")]
     two = await harness.connect(1, session=1)
     assert harness.node.directory.status(account(1)) == "online"
     one.lose()
     one.lose()  # said twice, it counts once
     await settle()
-    assert watcher.said() == []
+    assert watcher.received() == []
     assert harness.node.directory.status(account(1)) == "online"
     two.lose()
     await settle()
-    assert watcher.said() == ["update-user U1"]
+    assert watcher.received() == [update("user", "U1")]
     assert harness.node.directory.status(account(1)) == "offline"
-    assert stranger.said() == [], "who may not see the status learns nothing of it"
+    assert stranger.received() == [], "who may not see the status learns nothing of it"
 
 
 async def test_a_killed_token_closes_its_own_sockets_alone(
@@ -80,7 +81,7 @@ async def test_a_killed_token_closes_its_own_sockets_alone(
     one.sink.take()
     harness.node.sessions.end_token(one.principal.token_hash)
     await settle()
-    assert one.said() == ["unauthenticated"]
+    assert one.received() == [frame("unauthenticated")]
     assert one.sink.closed == (4000, "the credential is no longer valid")
     assert other.sink.closed is None
     await trio.sleep(60)
@@ -95,9 +96,9 @@ async def test_the_end_of_a_session_closes_its_sockets_and_its_players_leave(
     harness.node.sessions.end("s_1.0")
     await settle()
     for client in (one, two):
-        assert client.said() == ["unauthenticated"]
+        assert client.received() == [frame("unauthenticated")]
         assert client.sink.closed == (4000, "the credential is no longer valid")
-    assert other.said() == ["left left"]  # at once, without a grace
+    assert other.received(but=ROLES) == [left("left")]  # at once, without a grace
     assert one.session.stopped
     assert harness.node.directory.status(account(1)) == "offline"
 
@@ -110,7 +111,7 @@ async def test_one_in_its_grace_leaves_with_its_session(
     await settle()
     harness.node.sessions.end("s_1.0")
     await settle()
-    assert other.said() == ["left left"]
+    assert other.received(but=ROLES) == [left("left")]
 
 
 async def test_who_is_attached_after_the_end_is_refused(
@@ -143,7 +144,7 @@ async def test_an_idle_session_is_put_away_and_starts_anew(
     again = await harness.connect(1)
     await again.join()
     await settle()
-    assert again.said() == ["join #1 U1"]
+    assert again.received() == [join("U1", state=1)]
 
 
 async def test_a_session_that_nobody_attached_to_is_put_away(
@@ -188,7 +189,7 @@ async def test_a_socket_that_goes_while_its_join_is_under_way_leaves_no_seat(
     assert one.sink.seats == {}
     with pytest.raises(NotInInstance):  # and one that comes after it is no join at all
         await one.join()
-    assert two.said() == []
+    assert two.received() == []
 
 
 async def kick_and(harness: NodeHarness, client: Client, then: Any) -> None:
@@ -204,13 +205,13 @@ async def test_news_of_a_lost_seat_that_are_older_than_the_return_change_nothing
     # SeatLost is in the session's mailbox before the session hears that it is inside again.
     await kick_and(harness, one, one.join)
     await settle()
-    assert one.said() == ["left kicked", "join #1 U2+U1"]
+    assert one.received() == [left("kicked"), join("U2", "U1", state=1)]
     player = one.sink.seats[ROOM].player
     place = harness.node.sessions.recoveries["s_1.0"].joined_instances[ROOM]
     assert place.player == player
     one.lose()
     await trio.sleep(11)
-    assert other.said() == ["left kicked", "joined U1", "left disconnected"]
+    assert other.received(but=ROLES) == [left("kicked"), joined("U1"), left("disconnected")]
     assert harness.node.directory.occupancy(ROOM).connected == 1
 
 
@@ -258,7 +259,7 @@ async def test_a_lost_socket_is_not_the_one_that_came_back(
     await again.join()
     one.lose()
     await trio.sleep(60)
-    assert other.said() == []
+    assert other.received() == []
     assert again.sink.seats[ROOM].player
     assert one.sink.seats == {}
 
@@ -286,7 +287,7 @@ async def test_a_join_that_took_too_long_is_taken_back(
     assert one.sink.seats == {}
     assert harness.node.sessions.recoveries["s_1.0"].joined_instances == {}
     await trio.sleep(10)
-    assert other.said() == ["joined U1", "left disconnected"]
+    assert other.received() == [joined("U1"), left("disconnected")]
 
 
 async def test_a_leave_that_takes_too_long_is_refused(
@@ -316,14 +317,14 @@ async def test_a_crash_leaves_sockets_and_places(
     assert one.sink.closed is None
     other.say(b"1")
     await settle()
-    assert one.said() == ["data 1"]
+    assert one.received() == [data(1)]
     two = await harness.connect(1)
     assert two.session is one.session
     assert await two.join() == player
     one.lose()
     two.lose()
     await trio.sleep(11)
-    assert other.said() == ["left disconnected"]
+    assert other.received(but=ROLES) == [left("disconnected")]
 
 
 async def test_a_session_that_is_given_up_lets_everything_go(
@@ -343,7 +344,7 @@ async def test_a_session_that_is_given_up_lets_everything_go(
     assert await again.join() == player  # within its grace
     again.lose()
     await trio.sleep(11)
-    assert other.said() == ["left disconnected"]
+    assert other.received(but=ROLES) == [left("disconnected")]
     other.lose()
     await trio.sleep(200)
     assert harness.leftovers() == {}
@@ -384,7 +385,7 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     await one.leave()
     watcher.say(b"1")
     await settle()
-    assert "data 1" not in one.said()
+    assert data(1) not in one.received(but=ROLES)
     harness.node.changed("user", account(1, admin=True))
     await settle()
     again = await harness.joined(1, session=1)

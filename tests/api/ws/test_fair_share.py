@@ -12,6 +12,7 @@ from actors.delivery.batch import Piece
 from api.ws.message_rate import MessageRate, weight
 from api.ws.transport.backlog import Backlog
 from reileta.settings import MIB, Settings
+from tests.actors.frames import failed
 from tests.actors.node_harness import Client, NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink
 
@@ -79,8 +80,8 @@ async def test_a_loud_player_does_not_have_others_closed(
                 await trio.sleep(1)
         await settle()
         assert not sink.overflown
-        assert not [word for word in quiet.said() if "error" in word]
-        assert [word for word in loud.said() if word == "data error 102"]
+        assert not [one for one in quiet.received() if one.error is not None]
+        assert failed("data", 102) in loud.received()
         nursery.cancel_scope.cancel()
 
 
@@ -98,4 +99,4 @@ async def test_one_that_does_not_read_overflows_and_normal_players_do_not_notice
         await settle()
         assert sink.overflown
         for player in players:
-            assert not [word for word in player.said() if "error" in word]
+            assert not [one for one in player.received() if one.error is not None]
