@@ -4,6 +4,7 @@
 #   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
+#   make chaos     run the long fault tests (MINUTES=15)
 #   make bench     run the benchmarks of this server and its peers
 #   make format    format the sources
 #   make lock      choose new versions of all dependencies
@@ -26,7 +27,7 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve install test check bench format lock clean
+.PHONY: help serve install test check chaos bench format lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -47,6 +48,11 @@ check: $(DEVELOP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not database" $(ARGS)
+
+# tests/chaos/README.md says what it runs.
+MINUTES ?= 15
+chaos: $(DEVELOP)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES)
 
 bench: $(DEVELOP)
 	$(BIN)/python -m benchmarks.run $(ARGS)

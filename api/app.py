@@ -133,7 +133,7 @@ class ReiletaApp(QuartTrio):
         self._sampler = Sampler(node.settings.trace_sample)
         self.answers = AnswerCache()
         self.operations: list[Operation] = []
-        self._dispatch = Dispatch(self.url_map)
+        self.dispatch = Dispatch(self.url_map)
         self.before_request_funcs[None].append(self._before)
         self.before_websocket_funcs[None].append(self._before_upgrade)
         self.register_error_handler(Exception, self._refuse)
@@ -141,7 +141,7 @@ class ReiletaApp(QuartTrio):
     def register_routes(self, routes: Routes) -> None:
         """Adds the operations of a noun."""
         self.register_blueprint(routes.blueprint)
-        self._dispatch.serves.update(routes.serves)
+        self.dispatch.serves.update(routes.serves)
         self.operations += routes.operations
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
@@ -160,7 +160,7 @@ class ReiletaApp(QuartTrio):
 
     async def answer(self, request: Request) -> Answer:
         """Serves one request of this server's own connections, without ASGI and Quart."""
-        match = self._dispatch.find(request.method, request.path)
+        match = self.dispatch.find(request.method, request.path)
         if match is None:
             return answer_of(await self.handle_request(request))
         request.url_rule, serve, args = match

@@ -154,7 +154,7 @@ async def _serve_on(
 ) -> None:
     clock = MonotonicClock()
     metrics = Metrics()
-    address = settings.address or _address(settings.host, port)
+    address = settings.address or address_of(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -181,7 +181,7 @@ async def _serve_on(
             nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
             nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
             node.server.ready_at = clock.now_ms()
-            url = f"{scheme}://{_address(settings.host, port)}"
+            url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
@@ -212,6 +212,6 @@ async def _first_start(store: Store, passwords: Passwords) -> None:
         sys.stderr.flush()
 
 
-def _address(host: str, port: int) -> str:
+def address_of(host: str, port: int) -> str:
     """`host:port`, with IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -105,6 +105,11 @@ class Tape:
             self._gathered += data
             self._recorder.gathered(self)
 
+    @property
+    def gathered_bytes(self) -> int:
+        """Bytes that wait to be written, without those that are being written."""
+        return len(self._gathered)
+
     # For the writer ----------------------------------------------------------------------------
 
     def take(self) -> bytes:
@@ -209,7 +214,7 @@ class RecordingWriter:
         tapes, self._waiting = list(self._waiting), {}
         batch = [(tape.path, tape.take()) for tape in tapes]
         # It is abandoned only when the server's time to stop is up.
-        outcomes = await trio.to_thread.run_sync(_append_all, batch, abandon_on_cancel=True)
+        outcomes = await trio.to_thread.run_sync(append_all, batch, abandon_on_cancel=True)
         for tape, error in zip(tapes, outcomes, strict=True):
             tape.written(error)
 
@@ -242,7 +247,7 @@ async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[Recor
             yield recorder
 
 
-def _append_all(batch: list[tuple[Path, bytes]]) -> list[OSError | None]:
+def append_all(batch: list[tuple[Path, bytes]]) -> list[OSError | None]:
     """Appends to each file; returns the error of each, or None."""
     return [_append(path, data) for path, data in batch]
 

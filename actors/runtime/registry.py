@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+import structlog
 import trio
 
 from actors.runtime.actor import Spec
@@ -14,6 +15,7 @@ from actors.runtime.failures import capture_failure
 from actors.runtime.message import Message
 from actors.runtime.ref import Ref
 from actors.runtime.supervisor import Supervisor
+from actors.runtime.trace import NO_TRACE, current
 
 K = TypeVar("K", bound=Hashable)
 M = TypeVar("M", bound=Message)
@@ -99,5 +101,9 @@ class Registry(Generic[K, M]):
         try:
             start.failure = await capture_failure(work)
         finally:
+            # Trio refers to this task while the actor runs; its context must not keep the message
+            # that caused the start, with the client's socket in it.
+            current.set(NO_TRACE)
+            structlog.contextvars.clear_contextvars()
             del self._starts[key]
             start.done.set()

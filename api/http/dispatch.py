@@ -30,6 +30,11 @@ class Dispatch:
         self._rules = rules
         self._cached_match = lru_cache(maxsize=PATHS)(self._match)
 
+    @property
+    def cached_paths(self) -> int:
+        """How many paths are cached."""
+        return self._cached_match.cache_info().currsize
+
     def find(self, method: str, path: str) -> Match | None:
         """The operation; None if Quart must answer: other endpoints, unknown paths, wrong
         methods."""

@@ -105,7 +105,7 @@ class Gateway:
         try:
             with transport.scope:
                 if self.node.draining:
-                    transport.close(CloseCode.GOING_AWAY, self._come_back())
+                    transport.close(CloseCode.GOING_AWAY, come_back_reason())
                 elif transport.over_limit:
                     transport.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
                 elif principal is not None:
@@ -167,7 +167,7 @@ class Gateway:
         """Closes all sockets (1001), a few at a time, and waits for their clients to go."""
         with trio.move_on_after(within_s):
             for number, connection in enumerate(tuple(self._connections), 1):
-                connection.transport.close(CloseCode.GOING_AWAY, self._come_back())
+                connection.transport.close(CloseCode.GOING_AWAY, come_back_reason())
                 if number % 200 == 0:
                     await trio.lowlevel.checkpoint()
             while self._connections:  # noqa: ASYNC110  # once in a process' life
@@ -175,9 +175,11 @@ class Gateway:
         for connection in tuple(self._connections):
             connection.transport.cut()
 
-    def _come_back(self) -> str:
-        """The close reason: when to come back, spread out so that not all come at once."""
-        return f"come back in {random.randint(1, RETURN_SPREAD_S)} s"  # noqa: S311
+
+def come_back_reason() -> str:
+    """The close reason of a draining gateway: when to come back, at random, so that not all clients
+    come back at once."""
+    return f"come back in {random.randint(1, RETURN_SPREAD_S)} s"  # noqa: S311
 
 
 def gateway_blueprint(gateway: Gateway) -> Blueprint:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.actors.nodes import World, open_world
+from tests.actors.node_harness import NodeHarness, open_harness
 
 
 @pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def harness(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NodeHarness]:
     """A node with one room. Tests take `autojump_clock` too: time passes when everyone waits."""
-    async with open_world(monkeypatch) as world:
-        yield world
+    async with open_harness(monkeypatch) as harness:
+        yield harness

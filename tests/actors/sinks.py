@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from actors.delivery.batch import Piece
 from actors.delivery.sink import InstanceHandle
 from reileta.protocol.frames import payload_of
+from tests.actors.frames import Frame
 
 
 def frames_of(pieces: Sequence[Piece]) -> list[bytes]:
@@ -61,10 +62,10 @@ class FakeSink:
         frames, self.frames = self.frames, []
         return [msgspec.json.decode(payload_of(frame)) for frame in frames]
 
-    def said(self) -> list[str]:
-        """All that came since the last time, each in a few words; but not who is master now, which
-        follows from most comings and goings."""
-        return [brief(one) for one in self.take() if one.get("command") != "instance-role"]
+    def received(self, *, but: Collection[str] = ()) -> list[Frame]:
+        """All frames that came since the last time, without those of the commands in `but`."""
+        frames = [Frame.of(message) for message in self.take()]
+        return [frame for frame in frames if frame.command not in but]
 
 
 class SlowSink(FakeSink):
@@ -88,24 +89,3 @@ class SlowSink(FakeSink):
         """The client catches up."""
         self.frames.extend(self.waiting)
         self.waiting.clear()
-
-
-def brief(message: dict[str, Any]) -> str:
-    """What a frame says: its command, its state, its error's code, or what its data tells."""
-    words = [message.get("command", "?").removeprefix("instance-")]
-    if "state" in message:
-        words.append(f"#{message['state']}")
-    if "error" in message:
-        words.append(f"error {message['error']['code']}")
-        return " ".join(words)
-    data = message["data"]
-    if isinstance(data, dict):
-        if "displayname" in data:
-            words.append(data["displayname"])
-        if "reason" in data:
-            words.append(data["reason"])
-        if "data" in data:
-            words.append(msgspec.json.encode(data["data"]).decode())
-        if "players" in data:
-            words.append("+".join(one["displayname"] for one in data["players"]))
-    return " ".join(words)

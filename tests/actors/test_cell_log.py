@@ -9,19 +9,19 @@ from structlog.testing import capture_logs
 
 from actors.runtime.actor import Restart
 from actors.runtime.cell import RECORDED
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Do,
     Echo,
     Note,
     crash,
-    open_house,
+    open_supervisor,
 )
 
 
 async def test_the_flight_recorder_says_what_came_and_nothing_that_was_in_it() -> None:
     secret = "hunter2-not-for-logs"
-    async with open_house() as house:
-        ref = await house.start(restart=Restart(intensity=1))
+    async with open_supervisor() as harness:
+        ref = await harness.start(restart=Restart(intensity=1))
         with capture_logs() as logs:
             for number in range(100):
                 ref.tell(Note(f"{secret} {number}"))
@@ -46,8 +46,8 @@ async def test_the_flight_recorder_says_what_came_and_nothing_that_was_in_it() -
 
 async def test_messages_are_logged_at_debug_when_debug_is_on() -> None:
     with capture_logs() as logs:
-        async with open_house() as house:
-            ref = await house.start()
+        async with open_supervisor() as harness:
+            ref = await harness.start()
             await ref.ask(Echo("secret"))
     [received] = [entry for entry in logs if entry["event"] == "actor.received"]
     assert received["log_level"] == "debug"
@@ -67,8 +67,8 @@ async def test_messages_are_not_logged_when_debug_is_off() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     try:
         with capture_logs() as logs:
-            async with open_house() as house:
-                ref = await house.start()
+            async with open_supervisor() as harness:
+                ref = await harness.start()
                 await ref.ask(Echo("a"))
     finally:
         structlog.configure(wrapper_class=before)

@@ -10,14 +10,14 @@ from structlog.testing import capture_logs
 from actors.runtime.actor import Restart, Spec
 from actors.runtime.trace import Span, bind
 from reileta.errors import NotQueued
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Ask,
     Do,
-    Journal,
     Note,
     Probe,
+    ProbeLog,
     crash,
-    open_house,
+    open_supervisor,
 )
 
 
@@ -33,8 +33,8 @@ def messages(logs: list[dict[str, object]]) -> list[object]:
 
 async def test_what_a_message_sends_is_its_own() -> None:
     with capture_logs() as logs:
-        async with open_house() as house:
-            ref = await house.start()
+        async with open_supervisor() as harness:
+            ref = await harness.start()
             with bind(Span(0xABC)):
                 ref.tell(Note("a"))
                 ref.tell(Do(lambda probe: probe.context.sent(3, 2)))
@@ -44,10 +44,10 @@ async def test_what_a_message_sends_is_its_own() -> None:
 
 
 async def test_what_a_flush_sends_is_the_whole_drain_s() -> None:
-    journal = Journal(on_flush=lambda probe: probe.context.sent(9, 4))
+    journal = ProbeLog(on_flush=lambda probe: probe.context.sent(9, 4))
     with capture_logs() as logs:
-        async with open_house() as house:
-            ref = await house.start(journal)
+        async with open_supervisor() as harness:
+            ref = await harness.start(journal)
             for trace in (1, 2):
                 with bind(Span(trace, sampled=trace == 2)):
                     ref.tell(Note("a"))
@@ -59,13 +59,13 @@ async def test_what_a_flush_sends_is_the_whole_drain_s() -> None:
 
 
 async def test_nothing_sent_is_nothing_said_and_a_start_has_no_message() -> None:
-    journal = Journal(
+    journal = ProbeLog(
         on_start=lambda probe: probe.context.sent(1, 1),
         on_flush=lambda probe: probe.context.sent(0, 0),
     )
     with capture_logs() as logs:
-        async with open_house() as house:
-            (await house.start(journal)).tell(Note("a"))
+        async with open_supervisor() as harness:
+            (await harness.start(journal)).tell(Note("a"))
     assert sent(logs) == []  # type: ignore[arg-type]
 
 
@@ -74,15 +74,15 @@ async def test_a_refusal_stands_with_its_message() -> None:
         raise NotQueued
 
     with capture_logs() as logs:
-        async with open_house() as house:
-            ref = await house.start()
+        async with open_supervisor() as harness:
+            ref = await harness.start()
             with pytest.raises(NotQueued):
                 await ref.ask(Ask(refuse))
     [received] = [one for one in logs if one["event"] == "actor.received"]
     assert received["error"] == NotQueued.code
 
 
-class Witness(Probe):
+class PostMortemProbe(Probe):
     """A probe with something to say about its crash."""
 
     def post_mortem(self, error: Exception) -> Mapping[str, object]:
@@ -90,10 +90,10 @@ class Witness(Probe):
 
 
 async def test_a_crash_s_log_event_says_what_the_actor_adds_after_its_last_word() -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.supervisor.start(
-            Spec("probe/1", lambda: Witness(journal), restart=Restart(intensity=1))
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.supervisor.start(
+            Spec("probe/1", lambda: PostMortemProbe(journal), restart=Restart(intensity=1))
         )
         with capture_logs() as logs:
             ref.tell(Do(crash))
@@ -102,16 +102,16 @@ async def test_a_crash_s_log_event_says_what_the_actor_adds_after_its_last_word(
     assert (crashed["evidence"], crashed["crashes"]) == ("Boom", 1)
 
 
-class BadWitness(Probe):
+class FailingPostMortemProbe(Probe):
     def post_mortem(self, error: Exception) -> Mapping[str, object]:
         raise LookupError
 
 
 async def test_a_post_mortem_that_fails_changes_nothing(autojump_clock: object) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.supervisor.start(
-            Spec("probe/1", lambda: BadWitness(journal), restart=Restart())
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.supervisor.start(
+            Spec("probe/1", lambda: FailingPostMortemProbe(journal), restart=Restart())
         )
         with capture_logs() as logs:
             ref.tell(Do(crash))

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from actors.runtime.actor import Actor, Spec
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
-from tests.actors.helpers import Note
+from tests.actors.probe import Note
 
 
 class Resting(Actor[Note]):

@@ -18,13 +18,13 @@ from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, Changed
-from tests.actors.lines import Someone, open_node, someone
+from tests.actors.session_clients import SessionClient, log_in, open_node
 from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
 @dataclass
-class Known:
+class FakeAuthCache:
     """What is remembered of who was authenticated; what was forgotten of it."""
 
     users: list[str] = field(default_factory=list)
@@ -56,12 +56,12 @@ async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
 
 
 @pytest.fixture
-def known() -> Known:
-    return Known()
+def known() -> FakeAuthCache:
+    return FakeAuthCache()
 
 
 @pytest.fixture
-def feed(store: Store, node: Node, known: Known) -> ChangeFeed:
+def feed(store: Store, node: Node, known: FakeAuthCache) -> ChangeFeed:
     return ChangeFeed(store, node, known)
 
 
@@ -80,20 +80,20 @@ async def attached(node: Node, who: Principal) -> FakeSink:
     return sink
 
 
-def is_admin(node: Node, one: Someone) -> bool:
+def is_admin(node: Node, one: SessionClient) -> bool:
     return node.sessions.recoveries[one.principal.session_id].user.admin
 
 
 async def test_a_grant_and_its_revocation_reach_open_sessions(
-    node: Node, feed: ChangeFeed, known: Known, other: Store
+    node: Node, feed: ChangeFeed, known: FakeAuthCache, other: Store
 ) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     sink = await attached(node, ada.principal)
     await other.users.grant(ada.principal.user.id, ADMIN_TAG)
     await feed.poll()
     assert known.users == [ada.principal.user.id]
     await until(lambda: is_admin(node, ada))
-    await until(lambda: any("update-user" in word for word in sink.said()))
+    await until(lambda: any(one.command == "update-user" for one in sink.received()))
     await other.users.revoke(ada.principal.user.id, ADMIN_TAG)
     await feed.poll()
     await until(lambda: not is_admin(node, ada))
@@ -102,13 +102,13 @@ async def test_a_grant_and_its_revocation_reach_open_sessions(
 async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_as_it_is(
     node: Node, feed: ChangeFeed, other: Store
 ) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     admin = await other.users.grant(ada.principal.user.id, ADMIN_TAG)
     before = Principal(
         admin, ada.principal.session_id, ada.principal.token_hash
     )  # authenticated before
     await other.users.revoke(admin.id, ADMIN_TAG)
-    watching = await someone(node, user=admin.id)
+    watching = await log_in(node, user=admin.id)
     await attached(node, watching.principal)
     await feed.poll()
     await until(lambda: node.debug_counts()["recent changes"] > 0)
@@ -117,9 +117,9 @@ async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_a
 
 
 async def test_what_ends_elsewhere_closes_its_sockets_here(
-    node: Node, feed: ChangeFeed, known: Known, other: Store, clock: ManualClock
+    node: Node, feed: ChangeFeed, known: FakeAuthCache, other: Store, clock: ManualClock
 ) -> None:
-    ada, bob = await someone(node), await someone(node)
+    ada, bob = await log_in(node), await log_in(node)
     line, sink = await ada.open(), await attached(node, bob.principal)
     await other.tokens.kill(ada.principal.token_hash, clock.now_ms())
     await other.sessions.end(bob.principal.session_id)
@@ -136,7 +136,7 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
         return "hash"
 
     await store.users.ensure_system_accounts(unhashed)
-    ada, bob = await someone(node), await someone(node)
+    ada, bob = await log_in(node), await log_in(node)
     hall = await store.instances.create(
         name="hall", title=None, description=None, world="w_1", owner=ada.principal.user.id,
         capacity=4, tags=frozenset({"avr:public"}),
@@ -156,7 +156,7 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
 async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
     node: Node, feed: ChangeFeed, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     await attached(node, ada.principal)
     await other.users.grant(ada.principal.user.id, ADMIN_TAG)
     there = type(store.users).many
@@ -175,7 +175,7 @@ async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
 async def test_after_a_long_outage_all_that_is_here_is_looked_at(
     node: Node, feed: ChangeFeed, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, bob, eve = await someone(node), await someone(node), await someone(node)
+    ada, bob, eve = await log_in(node), await log_in(node), await log_in(node)
     sinks = [await attached(node, one.principal) for one in (ada, bob, eve)]
     # Changes of its own, of which it hears nothing: as those that were swept out meanwhile.
     await store.users.grant(ada.principal.user.id, ADMIN_TAG)

@@ -38,7 +38,7 @@ def test_watchers_of_one_and_of_all_are_kept_apart() -> None:
     directory.unwatch(two, "i_1")
     directory.unwatch(two, "i_1")
     assert list(directory.watchers("i_1")) == []
-    assert directory._watchers == {}
+    assert directory.debug_counts()["watchers"] == 0
 
 
 def test_the_version_grows_with_what_can_be_seen_and_with_nothing_else() -> None:

@@ -8,7 +8,15 @@ from trio.testing import MockClock
 
 from actors.instance.messages import QueueSnapshot
 from reileta.errors import AlreadyConnected, NotQueued, Overloaded, UserNotFound
-from tests.actors.nodes import ADDRESS, ROOM, World, account, principal, settle, user_at
+from tests.actors.node_harness import (
+    ADDRESS,
+    ROOM,
+    NodeHarness,
+    account,
+    principal,
+    settle,
+    user_at,
+)
 
 
 def test_an_asker_as_instances_know_it() -> None:
@@ -19,36 +27,38 @@ def test_an_asker_as_instances_know_it() -> None:
 
 
 async def test_where_nobody_is_nothing_is_started_to_say_so(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    assert await world.node.instance_service.queue(ROOM, principal(0)) == QueueSnapshot(entries=())
-    assert await world.node.instance_service.players(ROOM) == ()
-    assert world.node.metrics.instances == 0
+    assert await harness.node.instance_service.queue(ROOM, principal(0)) == QueueSnapshot(
+        entries=()
+    )
+    assert await harness.node.instance_service.players(ROOM) == ()
+    assert harness.node.metrics.instances == 0
 
 
 @pytest.mark.parametrize("name", ["user2", account(2).id, user_at(2), f"user2@{ADDRESS}"])
 async def test_a_user_is_meant_by_its_id_or_name(
-    world: World, autojump_clock: MockClock, name: str
+    harness: NodeHarness, autojump_clock: MockClock, name: str
 ) -> None:
-    world.room(access="avr:invite_only")
-    entry = await world.node.instance_service.admit(ROOM, principal(0), name)
+    harness.room(access="avr:invite_only")
+    entry = await harness.node.instance_service.admit(ROOM, principal(0), name)
     assert entry.user == user_at(2)
-    await world.node.instance_service.refuse(ROOM, principal(0), name)
+    await harness.node.instance_service.refuse(ROOM, principal(0), name)
     with pytest.raises(NotQueued):
-        await world.node.instance_service.refuse(ROOM, principal(0), name)
+        await harness.node.instance_service.refuse(ROOM, principal(0), name)
 
 
 @pytest.mark.parametrize("name", ["", "@me", "nobody", "user2@elsewhere.example", "p_1"])
 async def test_who_is_nobody_is_not_found(
-    world: World, autojump_clock: MockClock, name: str
+    harness: NodeHarness, autojump_clock: MockClock, name: str
 ) -> None:
     with pytest.raises(UserNotFound):
-        await world.node.instance_service.admit(ROOM, principal(0), name)
+        await harness.node.instance_service.admit(ROOM, principal(0), name)
 
 
-async def test_asking_and_withdrawing(world: World, autojump_clock: MockClock) -> None:
-    instance_service = world.node.instance_service
-    await world.joined(1)
+async def test_asking_and_withdrawing(harness: NodeHarness, autojump_clock: MockClock) -> None:
+    instance_service = harness.node.instance_service
+    await harness.joined(1)
     with pytest.raises(AlreadyConnected):
         await instance_service.candidate(ROOM, principal(1))
     assert (await instance_service.candidate(ROOM, principal(2))).state == "admitted"
@@ -61,10 +71,10 @@ async def test_asking_and_withdrawing(world: World, autojump_clock: MockClock) -
 
 
 async def test_an_answer_that_takes_too_long_is_overload(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.joined(1)
+    await harness.joined(1)
     await settle()
-    world.act(lambda _: trio.sleep(60))
+    harness.act(lambda _: trio.sleep(60))
     with pytest.raises(Overloaded):
-        await world.node.instance_service.players(ROOM)
+        await harness.node.instance_service.players(ROOM)

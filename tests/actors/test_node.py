@@ -16,13 +16,14 @@ from reileta.records import World as WorldRecord
 from reileta.rules.identity import Principal
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.nodes import (
+from tests.actors.frames import data, join, leave, left
+from tests.actors.node_harness import (
     ADDRESS,
     EPOCH_MS,
     ROOM,
-    World,
+    NodeHarness,
     account,
-    open_world,
+    open_harness,
     principal,
     settle,
 )
@@ -30,26 +31,28 @@ from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
-async def test_the_depth_of_mailboxes_is_measured(world: World, autojump_clock: MockClock) -> None:
-    world.room()
-    one = await world.joined(1)
+async def test_the_depth_of_mailboxes_is_measured(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    harness.room()
+    one = await harness.joined(1)
     for _ in range(3):
         one.session.tell(Join(one.sink, ROOM, None))
-    assert world.node.metrics.mailbox_depths() == {"hub": 0, "instance": 0, "session": 3}
+    assert harness.node.metrics.mailbox_depths() == {"hub": 0, "instance": 0, "session": 3}
     await settle()
-    assert world.node.metrics.mailbox_depths()["session"] == 0
+    assert harness.node.metrics.mailbox_depths()["session"] == 0
 
 
 async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(capacity=64)
-    admin = await world.connect(999, admin=True)
+    harness.room(capacity=64)
+    admin = await harness.connect(999, admin=True)
     await admin.subscribe("instance-data")
 
     async def visit(number: int) -> None:
         for turn in range(50):
-            client = await world.connect(number % 25, session=number)
+            client = await harness.connect(number % 25, session=number)
             await client.subscribe("update-instance", "instance-joined", target=ROOM)
             await client.join()
             client.say(b"1", key="k", at=turn)
@@ -58,7 +61,7 @@ async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
                     await client.leave()
                     client.lose()
                 case 1:
-                    world.node.sessions.end(client.principal.session_id)
+                    harness.node.sessions.end(client.principal.session_id)
                     await trio.sleep(70)
                 case 2:
                     client.lose()
@@ -72,24 +75,24 @@ async def test_a_soak_of_coming_and_going_leaves_nothing_behind(
             nursery.start_soon(visit, number)
     admin.lose()
     await trio.sleep(300)
-    assert world.leftovers() == {}
-    assert world.store.instances.records == {}
-    assert world.node.metrics.actor_crashes == 0
-    listeners = world.listeners
+    assert harness.leftovers() == {}
+    assert harness.store.instances.records == {}
+    assert harness.node.metrics.actor_crashes == 0
+    listeners = harness.listeners
     assert (listeners.of, listeners.by_topic, listeners.by_user) == ({}, {}, {})
 
 
 async def test_what_lives_in_an_instance_goes_with_the_players(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    stays = await world.joined(0)
+    stays = await harness.joined(0)
     inside: list[InstanceParts] = []
-    world.act(lambda actor: inside.append(actor.parts))
+    harness.act(lambda actor: inside.append(actor.parts))
     await settle()
     (parts,) = inside
     frames: dict[str, object] = {}
     for number in range(1, 30):
-        one = await world.joined(number)
+        one = await harness.joined(number)
         player = one.sink.seats[ROOM].player
         one.say(b"1", key="k")
         await settle()
@@ -105,21 +108,21 @@ async def test_what_lives_in_an_instance_goes_with_the_players(
 
 
 async def test_a_world_is_told_to_those_who_may_see_it(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    owner, other = await world.connect(0), await world.connect(1)
+    owner, other = await harness.connect(0), await harness.connect(1)
     for client in (owner, other):
         await client.subscribe("update-world", "update-instance")
     for tag in ("avr:public", "avr:private"):
         record = WorldRecord(
             "w_1", 1, "Hall", None, 8, account(0).id, frozenset({tag}), EPOCH_MS, EPOCH_MS
         )
-        world.store.worlds.records[record.id] = record
-        world.node.changed("world", record)
+        harness.store.worlds.records[record.id] = record
+        harness.node.changed("world", record)
         await settle()
     assert (len(owner.sink.take()), len(other.sink.take())) == (2, 1)
-    world.node.changed("instance", world.room())
-    world.node.changed("instance", world.room(access="avr:private"))
+    harness.node.changed("instance", harness.room())
+    harness.node.changed("instance", harness.room(access="avr:private"))
     await settle()
     assert other.sink.take() == []
     (update,) = owner.sink.take()  # of one drain, the newest
@@ -127,45 +130,45 @@ async def test_a_world_is_told_to_those_who_may_see_it(
 
 
 async def test_instances_elsewhere_or_nowhere_are_not_found(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.connect(1)
+    one = await harness.connect(1)
     for name in ("nowhere", "", f"{ROOM}@other.example", "@"):
         with pytest.raises(InstanceNotFound):
             await one.join(name)
     with pytest.raises(InstanceNotFound):
-        await world.node.instance_service.close("nowhere", principal(0))
+        await harness.node.instance_service.close("nowhere", principal(0))
     await one.join(f"{ROOM}@{ADDRESS}")
-    assert world.leftovers().keys() & {"instances"}
+    assert harness.leftovers().keys() & {"instances"}
 
 
 async def test_many_who_join_first_start_one_instance(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    clients = [await world.connect(number) for number in range(8)]
+    clients = [await harness.connect(number) for number in range(8)]
     async with trio.open_nursery() as nursery:
         for number, client in enumerate(clients):
             nursery.start_soon(client.join, ROOM if number % 2 else "room-001")
-    assert world.node.directory.occupancy(ROOM).connected == 8
-    assert world.node.metrics.instances == 1
+    assert harness.node.directory.occupancy(ROOM).connected == 8
+    assert harness.node.metrics.instances == 1
 
 
 async def test_an_answer_that_does_not_come_is_overload(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.joined(1)
-    world.act(lambda _: trio.sleep(40))
+    await harness.joined(1)
+    harness.act(lambda _: trio.sleep(40))
     with pytest.raises(Overloaded):
-        await world.node.instance_service.update(ROOM, principal(0), InstanceChanges(title="x"))
+        await harness.node.instance_service.update(ROOM, principal(0), InstanceChanges(title="x"))
     with pytest.raises(Overloaded):
-        await world.node.instance_service.close(ROOM, principal(0))
+        await harness.node.instance_service.close(ROOM, principal(0))
 
 
 async def test_a_full_mailbox_is_the_speakers_to_hear_of(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch, mailbox_limit=16) as world:
-        one, two = await world.crowd(1, 2)
+    async with open_harness(monkeypatch, mailbox_limit=16) as harness:
+        one, two = await harness.crowd(1, 2)
         for number in range(16):
             one.say(b"%d" % number)
         with pytest.raises(Overloaded) as refused:
@@ -175,37 +178,37 @@ async def test_a_full_mailbox_is_the_speakers_to_hear_of(
         await settle()
         one.say(b"17")
         await trio.sleep(11)
-        assert one.said() == ["left disconnected"]
-        assert [word for word in two.said() if "16" in word] == []
+        assert one.received() == [left("disconnected")]
+        assert not [one for one in two.received() if one.data == 16 or one.error == 16]
 
 
 async def test_busy_instances_end_in_time(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch, shutdown_s=8) as world:
-        one, two = await world.crowd(1, 2)
+    async with open_harness(monkeypatch, shutdown_s=8) as harness:
+        one, two = await harness.crowd(1, 2)
         for number in range(1000):
             one.say(b"%d" % number)
-        world.act(lambda _: trio.sleep_forever())
+        harness.act(lambda _: trio.sleep_forever())
         session = one.session
         started = trio.current_time()
     assert trio.current_time() - started < 8
     assert session.stopped
     # Its drain was cut short by a message that hangs; what had been written by then is in order.
-    heard = two.said()
-    assert heard == [f"data {number}" for number in range(len(heard))]
+    heard = two.received()
+    assert heard == [data(number) for number in range(len(heard))]
 
 
 async def test_a_quiet_node_ends_at_once_and_says_what_waits(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        one, two = await world.crowd(1, 2)
+    async with open_harness(monkeypatch) as harness:
+        one, two = await harness.crowd(1, 2)
         for number in range(1000):
             one.say(b"%d" % number)
         started = trio.current_time()
     assert trio.current_time() - started < 1
-    assert two.said() == [f"data {number}" for number in range(1000)]
+    assert two.received() == [data(number) for number in range(1000)]
 
 
 async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
@@ -255,5 +258,10 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         await session.ask(Leave(sink, record.id, b"3"))
         await node.instance_service.close(record.id, who)
         assert await store.instances.get("hall") is None
-    assert [word for word in sink.said() if "#" in word] == ["join #1 Ada", "data #2", "leave #3"]
+    answers = [one for one in sink.received() if one.state is not None]
+    assert answers == [
+        join("Ada", state=1),
+        data(state=2),
+        leave(state=3),
+    ]
     assert metrics.actor_crashes == 0

@@ -16,32 +16,32 @@ from actors.runtime.errors import ActorCrashed, ActorStopped, MailboxFull
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
 from reileta.errors import ReiletaError, UserNotFound
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Ask,
     Boom,
     Do,
     Echo,
-    House,
-    Journal,
     Note,
     Probe,
+    ProbeLog,
     ProbeMessage,
+    SupervisorHarness,
     crash,
-    open_house,
+    open_supervisor,
 )
 
 KEYS = ("1", "2", "3")
 ASKERS, ROUNDS = 12, 25
 
 
-class Storm:
+class StressRun:
     """Askers, tellers and accidents, drawn from one seed."""
 
-    def __init__(self, seed: int, house: House) -> None:
+    def __init__(self, seed: int, harness: SupervisorHarness) -> None:
         self.chance = random.Random(seed)
-        self.house = house
-        self.registry: Registry[str, ProbeMessage] = Registry(house.supervisor)
-        self.journals = {key: Journal(on_start=self.start, on_flush=self.flush) for key in KEYS}
+        self.harness = harness
+        self.registry: Registry[str, ProbeMessage] = Registry(harness.supervisor)
+        self.journals = {key: ProbeLog(on_start=self.start, on_flush=self.flush) for key in KEYS}
         self.outcomes: Counter[str] = Counter()
         self.asked = 0
         self.signals = 0
@@ -62,7 +62,7 @@ class Storm:
             raise Boom
 
     def spec(self, key: str) -> Spec[ProbeMessage]:
-        return self.house.spec(
+        return self.harness.spec(
             self.journals[key],
             name=f"probe/{key}",
             restart=Restart(intensity=4, period_s=1, backoff_s=0.01),
@@ -160,8 +160,8 @@ async def test_every_ask_ends_with_one_outcome_and_nothing_hangs(
     autojump_clock: MockClock, seed: int
 ) -> None:
     with capture_logs(), trio.fail_after(300):
-        async with open_house(shutdown_s=5) as house:
-            storm = Storm(seed, house)
+        async with open_supervisor(shutdown_s=5) as harness:
+            storm = StressRun(seed, harness)
             async with trio.open_nursery() as nursery:
                 for _ in range(ASKERS):
                     nursery.start_soon(storm.ask)
@@ -174,9 +174,9 @@ async def test_every_ask_ends_with_one_outcome_and_nothing_hangs(
                 await trio.sleep(10)
                 ref = await storm.registry.get(key, lambda key=key: storm.spec(key))  # type: ignore[misc]
                 assert await ref.ask(Echo("quiet")) == "quiet"
-            children = len(house.supervisor)
+            children = len(harness.supervisor)
             assert children <= len(KEYS)
-        assert len(house.supervisor) == 0
+        assert len(harness.supervisor) == 0
         assert len(storm.registry) == 0
     assert storm.outcomes.total() == storm.asked == ASKERS * ROUNDS
     # The storm was one: it had something of everything.
@@ -195,8 +195,8 @@ def test_the_storms_together_saw_everything() -> None:
     seen: Counter[str] = Counter()
 
     async def run(seed: int) -> None:
-        async with open_house() as house:
-            storm = Storm(seed, house)
+        async with open_supervisor() as harness:
+            storm = StressRun(seed, harness)
             async with trio.open_nursery() as nursery:
                 for _ in range(ASKERS):
                     nursery.start_soon(storm.ask)

@@ -16,7 +16,7 @@ from api.ws.session.routes import session_blueprint
 from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from tests.api.asgi_wires import with_wires
+from tests.api.asgi_transport import with_transports
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
@@ -97,5 +97,5 @@ def lines(living_app: ReiletaApp, living: Node, nursery: trio.Nursery) -> Reilet
     """The application with the WebSockets of the session API, for its own test client."""
     gateway = Gateway(living, living_app.auth)
     living_app.register_blueprint(session_blueprint(gateway, living_app.limits))
-    with_wires(living_app, nursery)
+    with_transports(living_app, nursery)
     return living_app

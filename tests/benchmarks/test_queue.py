@@ -18,7 +18,7 @@ from reileta.protocol.frames import text_frame
 HERE = "i_1b4e28ba-2fa1-4d2b-883f-0016d3cca427"
 
 
-class Ends:
+class CandidateConnections:
     """Candidates, each with the server's end of its connection."""
 
     def __init__(self, count: int) -> None:
@@ -50,13 +50,13 @@ class Ends:
 
 
 @pytest.fixture
-def ends() -> Iterator[Ends]:
-    ends = Ends(3)
+def ends() -> Iterator[CandidateConnections]:
+    ends = CandidateConnections(3)
     yield ends
     ends.close()
 
 
-def test_a_line_of_two_for_one_seat(ends: Ends) -> None:
+def test_a_line_of_two_for_one_seat(ends: CandidateConnections) -> None:
     turnover = Turnover(ends.candidates, HERE)
     ends.say(0, "instance-candidate", entry={"state": "admitted"})
     ends.say(1, "instance-candidate", entry={"state": "waiting", "position": 1})
@@ -85,7 +85,7 @@ def test_a_line_of_two_for_one_seat(ends: Ends) -> None:
     assert all(one.inside for one in ends.candidates)
 
 
-def test_a_server_that_hangs_up_is_said(ends: Ends) -> None:
+def test_a_server_that_hangs_up_is_said(ends: CandidateConnections) -> None:
     turnover = Turnover(ends.candidates, HERE)
     ends.servers[1].close()
     with pytest.raises(BenchmarkError, match="hung up"):

@@ -232,7 +232,7 @@ class Answer:
 
 
 @dataclass
-class Raw:
+class RawClient:
     """A client on a bare stream, which sends whatever it is told to."""
 
     stream: trio.abc.Stream

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from tests.e2e.clients import BINARY, CLOSE, CONT, PING, TEXT, Raw, frame
+from tests.e2e.clients import BINARY, CLOSE, CONT, PING, TEXT, RawClient, frame
 
 LIMIT = 4096
 """`message_limit_bytes` where `BROKEN` is tried."""
@@ -97,6 +97,6 @@ def deflated(message: bytes, *, fin: bool = True) -> bytes:
     return frame(TEXT, data[:-4] if fin else data, reserved=4, fin=fin)
 
 
-async def pour(client: Raw, data: bytes) -> None:
+async def pour(client: RawClient, data: bytes) -> None:
     with suppress(trio.BrokenResourceError):
         await client.send(data)

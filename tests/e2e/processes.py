@@ -29,7 +29,7 @@ class Bot:
     token: str
 
 
-class Served:
+class ServerProcess:
     """A running server. `log` has what it said on standard output so far, a line each."""
 
     def __init__(self, process: trio.Process) -> None:
@@ -89,7 +89,7 @@ def _environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(*options: str) -> AsyncIterator[Served]:
+async def serving(*options: str) -> AsyncIterator[ServerProcess]:
     """`reileta serve` on a port of the system's choice, which is killed after the test."""
     command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
     process = await trio.lowlevel.open_process(
@@ -98,7 +98,7 @@ async def serving(*options: str) -> AsyncIterator[Served]:
         stderr=subprocess.PIPE,
         env=_environment(),
     )
-    served = Served(process)
+    served = ServerProcess(process)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.read_log)
@@ -130,7 +130,7 @@ async def bots(count: int, folder: Path, *options: str) -> list[Bot]:
     return [Bot(line) for line in tokens.read_text().splitlines()]
 
 
-async def new_instance(served: Served, owner: Bot) -> str:
+async def new_instance(served: ServerProcess, owner: Bot) -> str:
     """A public instance, made over HTTP; its id."""
     headers = {"Authorization": f"Bearer {owner.token}"}
     async with served.ask() as client:

@@ -34,7 +34,7 @@ class Account:
     token: str
 
 
-class House:
+class ServerHarness:
     """A server that takes connections in this process, and ways to fill it.
 
     `ended` is set when it has stopped, and put everything away.
@@ -100,7 +100,7 @@ class House:
 @asynccontextmanager
 async def running(
     database_url: str, *, timeouts: Timeouts | None = None, **changes: Any
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ServerHarness]:
     """A server on a port of the system's choice; `changes` are settings, `timeouts` those of HTTP
     connections."""
     with TemporaryDirectory(prefix="reileta-e2e-") as data:
@@ -114,5 +114,5 @@ async def running(
             ended.set()
 
         async with trio.open_nursery() as nursery:
-            yield House(await nursery.start(serve), settings, ended)
+            yield ServerHarness(await nursery.start(serve), settings, ended)
             nursery.cancel_scope.cancel()

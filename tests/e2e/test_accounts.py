@@ -14,7 +14,7 @@ from reileta import cli
 from tests import logs
 from tests.e2e.clients import Json, Player, connected
 from tests.e2e.processes import eventually
-from tests.e2e.servers import Account, House, running
+from tests.e2e.servers import Account, ServerHarness, running
 
 PASSWORD = "correct horse battery staple"
 
@@ -23,14 +23,14 @@ def header(account: Account) -> dict[str, str]:
     return {"Authorization": f"Bearer {account.token}"}
 
 
-def client_of(house: House) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{house.host}:{house.port}", timeout=30)
+def client_of(harness: ServerHarness) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=30)
 
 
-async def command(house: House, *words: str) -> int:
+async def command(harness: ServerHarness, *words: str) -> int:
     """`reileta admin …`, which knows of the server's database alone."""
-    assert house.settings.database is not None
-    arguments = ["admin", *words, "--database", house.settings.database]
+    assert harness.settings.database is not None
+    arguments = ["admin", *words, "--database", harness.settings.database]
     return await trio.to_thread.run_sync(partial(cli.main, arguments))
 
 
@@ -57,12 +57,12 @@ async def test_granting_and_revoking_reach_sockets_tokens_and_roles_at_once(
 ) -> None:
     with logs.restored():
         async with (
-            running(database_url, rate_limits="off", read_cache=read_cache) as house,
-            client_of(house) as client,
+            running(database_url, rate_limits="off", read_cache=read_cache) as harness,
+            client_of(harness) as client,
         ):
-            owner, ann, bob = [await house.account(name) for name in ("owner", "ann", "bob")]
-            room = (await house.instance(owner)).id
-            async with connected(house, ann) as one, connected(house, bob) as two:
+            owner, ann, bob = [await harness.account(name) for name in ("owner", "ann", "bob")]
+            room = (await harness.instance(owner)).id
+            async with connected(harness, ann) as one, connected(harness, bob) as two:
                 await two.join(room)
                 await one.join(room)
 
@@ -73,41 +73,41 @@ async def test_granting_and_revoking_reach_sockets_tokens_and_roles_at_once(
                     )
                     return answer.status_code
 
-                target = f"{bob.id}@{house.address}"
+                target = f"{bob.id}@{harness.address}"
                 assert await allowed() == 403
                 assert await moderate(one, room, target, "warn") == 49
-                assert await command(house, "grant", "ann") == 0
+                assert await command(harness, "grant", "ann") == 0
                 assert await role(two, ann.id) == "admin"
                 assert await allowed() == 200
                 assert await moderate(one, room, target, "warn") is None
                 answer = await one.ask("subscribe", {"event": "instance-data"})
                 assert "error" not in answer
 
-                assert await command(house, "revoke", "ANN") == 0
+                assert await command(harness, "revoke", "ANN") == 0
                 assert await role(two, ann.id) == "normal"
                 assert await allowed() == 403
                 assert await moderate(one, room, target, "warn") == 49
                 answer = await one.ask("subscribe", {"event": "instance-data"})
                 assert answer["error"]["code"] == 4
                 # Still inside, and of a rank that others may moderate.
-                async with connected(house, owner) as host:
+                async with connected(harness, owner) as host:
                     await host.join(room)
-                    assert await moderate(host, room, f"{ann.id}@{house.address}", "warn") is None
+                    assert await moderate(host, room, f"{ann.id}@{harness.address}", "warn") is None
             # Who comes back is none either.
-            async with connected(house, ann) as one:
+            async with connected(harness, ann) as one:
                 await one.join(room)
                 assert await moderate(one, room, target, "warn") == 49
-            assert await command(house, "revoke", "admin") == 1
-            assert (await house.store.users.main_admin()).admin
+            assert await command(harness, "revoke", "admin") == 1
+            assert (await harness.store.users.main_admin()).admin
 
 
 async def test_what_is_changed_by_hand_is_heeded_after_the_database_was_away(
     database_url: str,
 ) -> None:
-    async with running(database_url) as house:
-        ann, bob = await house.account("ann", admin=True), await house.account("bob")
-        async with connected(house, ann) as one, connected(house, bob) as two:
-            database = house.store.database
+    async with running(database_url) as harness:
+        ann, bob = await harness.account("ann", admin=True), await harness.account("bob")
+        async with connected(harness, ann) as one, connected(harness, bob) as two:
+            database = harness.store.database
             # All connections but the one that says so are cut, and the tags are changed with them.
             await database.execute(
                 "SET application_name = 'by hand'; "
@@ -142,10 +142,10 @@ async def test_many_requests_at_once_do_not_pass_a_quota(
 ) -> None:
     changes: Json = {"rate_limits": "off", setting: 3}
     async with (
-        running(database_url, **changes) as house,
-        client_of(house) as client,
+        running(database_url, **changes) as harness,
+        client_of(harness) as client,
     ):
-        ann, root = await house.account("ann"), await house.account("root", admin=True)
+        ann, root = await harness.account("ann"), await harness.account("root", admin=True)
         world = await client.put("/api/worlds", json={"title": "Sea"}, headers=header(root))
         answers: list[httpx.Response] = []
 
@@ -175,10 +175,10 @@ async def test_many_requests_at_once_do_not_pass_a_quota(
 
 async def test_the_bytes_of_documents_are_bounded(database_url: str) -> None:
     async with (
-        running(database_url, rate_limits="off", user_documents_bytes=100_000) as house,
-        client_of(house) as client,
+        running(database_url, rate_limits="off", user_documents_bytes=100_000) as harness,
+        client_of(harness) as client,
     ):
-        ann = await house.account("ann")
+        ann = await harness.account("ann")
         codes = []
         for _ in range(4):
             body = {"title": "Notes", "data": "x" * 40_000}
@@ -190,11 +190,11 @@ async def test_the_bytes_of_documents_are_bounded(database_url: str) -> None:
 async def test_a_login_over_the_quota_of_sessions_closes_the_one_that_was_idle(
     database_url: str,
 ) -> None:
-    async with running(database_url, sessions_per_user=2) as house, client_of(house) as client:
+    async with running(database_url, sessions_per_user=2) as harness, client_of(harness) as client:
         account = {"username": "ann", "password": PASSWORD}
         first = (await client.post("/api/auth/register", json=account)).json()["data"]
         used = Account(first["user"]["id"], "ann", first["id"], first["token"])
-        async with connected(house, used) as one:
+        async with connected(harness, used) as one:
             second = (await client.post("/api/auth/login", json=account)).json()["data"]
             third = (await client.post("/auth/login", json=account)).json()["token"]
             assert "error" not in await one.ask("ping")  # it has a socket, and the second has none
@@ -205,7 +205,7 @@ async def test_a_login_over_the_quota_of_sessions_closes_the_one_that_was_idle(
 
 
 async def test_a_stranger_who_guesses_is_refused_and_others_are_not(database_url: str) -> None:
-    async with running(database_url) as house, client_of(house) as client:
+    async with running(database_url) as harness, client_of(harness) as client:
         account = {"username": "ann", "password": PASSWORD}
         assert (await client.post("/api/auth/register", json=account)).status_code == 200
         wrong = {**account, "password": "not the password"}

@@ -10,18 +10,18 @@ import trio
 
 from api.ws.transport import base
 from reileta.security.credentials import digest
-from tests.e2e.clients import CLOSE, PING, PONG, Raw, connected, frame, text, until
+from tests.e2e.clients import CLOSE, PING, PONG, RawClient, connected, frame, text, until
 from tests.e2e.servers import running
 
 
 async def test_4001_without_a_credential(database_url: str, quick_watch: None) -> None:
-    async with running(database_url, credential_deadline_s=0.1) as house:
-        async with connected(house) as player:
+    async with running(database_url, credential_deadline_s=0.1) as harness:
+        async with connected(harness) as player:
             assert await player.closed() == (4001, "no credential")
-        ada = await house.account("ada")
-        async with connected(house, ada) as player:
-            late = house.server.node.clock.now_ms() + 250
-            while house.server.node.clock.now_ms() < late:
+        ada = await harness.account("ada")
+        async with connected(harness, ada) as player:
+            late = harness.server.node.clock.now_ms() + 250
+            while harness.server.node.clock.now_ms() < late:
                 await player.ask("ping")
                 await trio.sleep(0.01)
 
@@ -29,24 +29,24 @@ async def test_4001_without_a_credential(database_url: str, quick_watch: None) -
 async def test_4001_also_for_one_that_never_said_a_word(
     database_url: str, quick_watch: None
 ) -> None:
-    async with running(database_url, credential_deadline_s=0.1) as house:
-        async with Raw.connected(house) as client:
+    async with running(database_url, credential_deadline_s=0.1) as harness:
+        async with RawClient.connected(harness) as client:
             await client.upgrade()
             assert (await client.close_frame()).close_code == 4001
-        await until(lambda: not len(house.gateway))
+        await until(lambda: not len(harness.gateway))
 
 
 async def test_4000_when_the_token_is_killed(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        other = await house.login(ada.id)
-        place = await house.instance(ada)
-        async with connected(house, ada) as gone, connected(house, other) as stays:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        other = await harness.login(ada.id)
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as gone, connected(harness, other) as stays:
             await stays.join(place.id)
             await gone.join(place.id)
-            node = house.server.node
+            node = harness.server.node
             killed = digest(ada.token)
-            assert await house.store.tokens.kill(killed, node.clock.now_ms())
+            assert await harness.store.tokens.kill(killed, node.clock.now_ms())
             node.sessions.end_token(killed)
             code, reason = await gone.closed()
             assert code == 4000
@@ -56,16 +56,16 @@ async def test_4000_when_the_token_is_killed(database_url: str) -> None:
 
 
 async def test_4000_when_the_session_ends(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, bob) as other:
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, bob) as other:
             await other.join(place.id)
-            async with connected(house, ada) as one, connected(house, ada) as two:
+            async with connected(harness, ada) as one, connected(harness, ada) as two:
                 await one.join(place.id)
                 await other.event("instance-joined")
-                await house.store.sessions.end(ada.session)
-                house.server.node.sessions.end(ada.session)
+                await harness.store.sessions.end(ada.session)
+                harness.server.node.sessions.end(ada.session)
                 assert (await one.closed())[0] == 4000
                 assert (await two.closed())[0] == 4000
                 left = await other.event("instance-left")
@@ -73,37 +73,37 @@ async def test_4000_when_the_session_ends(database_url: str) -> None:
 
 
 async def test_4000_when_the_token_expires(database_url: str, quick_watch: None) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        await house.store.database.execute(
-            "UPDATE tokens SET access_expires = $1", house.server.node.clock.now_ms() + 400
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        await harness.store.database.execute(
+            "UPDATE tokens SET access_expires = $1", harness.server.node.clock.now_ms() + 400
         )
-        async with connected(house, ada) as player:
+        async with connected(harness, ada) as player:
             assert (await player.closed())[0] == 4000
 
 
 async def test_1013_over_the_limit_of_connections(database_url: str) -> None:
-    async with running(database_url, connections=2) as house:
-        ada = await house.account("ada")
-        async with connected(house, ada), connected(house, ada) as second:
-            async with Raw.connected(house) as third:
+    async with running(database_url, connections=2) as harness:
+        ada = await harness.account("ada")
+        async with connected(harness, ada), connected(harness, ada) as second:
+            async with RawClient.connected(harness) as third:
                 assert (await third.upgrade(ada)).status == 101
                 closed = await third.close_frame()
                 assert (closed.close_code, closed.payload[2:]) == (1013, b"too many connections")
             assert (await second.ask("ping"))["command"] == "ping"
-        await until(lambda: not len(house.gateway))
-        async with connected(house, ada) as again:
+        await until(lambda: not len(harness.gateway))
+        async with connected(harness, ada) as again:
             await again.ask("ping")
 
 
 async def test_1001_when_the_server_stops(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        place = await house.instance(ada)
-        async with connected(house, ada) as one, connected(house) as two:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as one, connected(harness) as two:
             await one.join(place.id)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(house.server.stop)
+                nursery.start_soon(harness.server.stop)
                 for player in (one, two):
                     code, reason = await player.closed()
                     assert code == 1001
@@ -112,13 +112,13 @@ async def test_1001_when_the_server_stops(database_url: str) -> None:
 
 async def test_the_server_stops_in_time_whatever_clients_do(database_url: str) -> None:
     """Some answer no close frame, some read nothing at all."""
-    async with running(database_url, shutdown_s=1, rate_limits="off") as house:
-        ada, eve = await house.account("ada"), await house.account("eve")
-        place = (await house.instance(ada)).id
+    async with running(database_url, shutdown_s=1, rate_limits="off") as harness:
+        ada, eve = await harness.account("ada"), await harness.account("eve")
+        place = (await harness.instance(ada)).id
         async with (
-            Raw.connected(house) as rude,
-            Raw.connected(house, receive_buffer=8192) as deaf,
-            Raw.connected(house) as http,
+            RawClient.connected(harness) as rude,
+            RawClient.connected(harness, receive_buffer=8192) as deaf,
+            RawClient.connected(harness) as http,
         ):
             await rude.enter(ada, place)
             await deaf.enter(eve, place)
@@ -126,10 +126,10 @@ async def test_the_server_stops_in_time_whatever_clients_do(database_url: str) -
             say = {"command": "instance-data", "subgroup": place, "data": "x" * 60_000}
             for _ in range(15):
                 await rude.send(text(say))
-            await until(lambda: house.metrics.backlog_bytes > 100_000)
+            await until(lambda: harness.metrics.backlog_bytes > 100_000)
             with trio.fail_after(base.CLOSE_TIMEOUT_S / 2):
-                await house.server.stop()
-                await house.ended.wait()
+                await harness.server.stop()
+                await harness.ended.wait()
             assert (await rude.close_frame()).close_code == 1001
 
 
@@ -137,14 +137,14 @@ async def test_the_server_closes_and_waits_for_the_answer(
     database_url: str, quick_watch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "CLOSE_TIMEOUT_S", 0.1)
-    async with running(database_url, credential_deadline_s=0.05) as house:
-        async with Raw.connected(house) as client:
+    async with running(database_url, credential_deadline_s=0.05) as harness:
+        async with RawClient.connected(harness) as client:
             await client.upgrade()
             while (closed := await client.frame()).opcode != CLOSE:
                 pass
             assert closed.close_code == 4001
             assert await client.ended() == b"", "it does not wait for ever"
-        await until(lambda: not len(house.gateway))
+        await until(lambda: not len(harness.gateway))
 
 
 async def test_when_both_said_goodbye_the_server_waits_no_longer(
@@ -152,18 +152,18 @@ async def test_when_both_said_goodbye_the_server_waits_no_longer(
 ) -> None:
     """Some clients leave it to the server to close the connection, or never do."""
     async with (
-        running(database_url, credential_deadline_s=0.05) as house,
-        Raw.connected(house) as client,
+        running(database_url, credential_deadline_s=0.05) as harness,
+        RawClient.connected(harness) as client,
     ):
         await client.upgrade()
         assert (await client.close_frame()).close_code == 4001
         with trio.fail_after(base.CLOSE_TIMEOUT_S / 2):
-            while len(house.gateway):
+            while len(harness.gateway):
                 await trio.sleep(0.005)
 
 
 async def test_pings_are_answered_whatever_they_carry(database_url: str) -> None:
-    async with running(database_url) as house, Raw.connected(house) as client:
+    async with running(database_url) as harness, RawClient.connected(harness) as client:
         await client.upgrade()
         for payload in (b"", b"x" * 125, b"\xff\x00"):
             await client.send(frame(PING, payload))
@@ -177,10 +177,10 @@ async def test_pings_are_answered_whatever_they_carry(database_url: str) -> None
 async def test_a_client_that_answers_no_ping_is_cut(database_url: str, quick_watch: None) -> None:
     async with running(
         database_url, keepalive_interval_s=0.1, keepalive_timeout_s=0.1, seat_grace_s=0.2
-    ) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, bob) as other, Raw.connected(house) as mute:
+    ) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, bob) as other, RawClient.connected(harness) as mute:
             await other.join(place.id)
             player = await mute.enter(ada, place.id)
             left = await other.event("instance-left")
@@ -188,15 +188,15 @@ async def test_a_client_that_answers_no_ping_is_cut(database_url: str, quick_wat
             await mute.ended()
             # The other one, which answers, was asked many times meanwhile.
             await other.ask("ping")
-            await until(lambda: len(house.gateway) == 1)
+            await until(lambda: len(harness.gateway) == 1)
 
 
 async def test_whatever_comes_in_is_an_answer_to_a_ping(
     database_url: str, quick_watch: None
 ) -> None:
-    async with running(database_url, keepalive_interval_s=0.1, keepalive_timeout_s=0.3) as house:
-        ada = await house.account("ada")
-        async with Raw.connected(house) as client:
+    async with running(database_url, keepalive_interval_s=0.1, keepalive_timeout_s=0.3) as harness:
+        ada = await harness.account("ada")
+        async with RawClient.connected(harness) as client:
             await client.enter(ada)
             pings = 0
             while pings < 8:
@@ -206,21 +206,21 @@ async def test_whatever_comes_in_is_an_answer_to_a_ping(
 
 
 async def test_a_client_that_vanishes_keeps_its_seat_for_the_grace(database_url: str) -> None:
-    async with running(database_url, seat_grace_s=0.3) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada, capacity=2)
-        async with connected(house, bob) as other:
+    async with running(database_url, seat_grace_s=0.3) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada, capacity=2)
+        async with connected(harness, bob) as other:
             await other.join(place.id)
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 first = await client.enter(ada, place.id)
                 await other.event("instance-joined")
                 # Not a goodbye, not even an end: the connection is reset.
                 client.stream.setsockopt(  # type: ignore[attr-defined]
                     trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
-            await until(lambda: len(house.gateway) == 1)
-            assert house.server.node.directory.occupancy(place.id).connected == 2
-            async with connected(house, ada) as back:
+            await until(lambda: len(harness.gateway) == 1)
+            assert harness.server.node.directory.occupancy(place.id).connected == 2
+            async with connected(harness, ada) as back:
                 assert (await back.join(place.id))["player"] == first
             left = await other.event("instance-left")
             assert left["data"]["player"] == first
@@ -228,11 +228,11 @@ async def test_a_client_that_vanishes_keeps_its_seat_for_the_grace(database_url:
 
 
 async def test_a_half_closed_connection_ends(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        async with Raw.connected(house) as client:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        async with RawClient.connected(harness) as client:
             await client.enter(ada)
             await client.stream.send_eof()  # type: ignore[attr-defined]
             await client.ended()
-        await until(lambda: not len(house.gateway))
-        assert not house.metrics.connections
+        await until(lambda: not len(harness.gateway))
+        assert not harness.metrics.connections

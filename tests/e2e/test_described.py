@@ -19,11 +19,11 @@ from benchmarks.killable import event
 from reileta.protocol import commands, events
 from tests.api.openapi.test_asyncapi import objects_of
 from tests.e2e.clients import PATIENCE_S, Json, Player, connected
-from tests.e2e.servers import Account, House, running
+from tests.e2e.servers import Account, ServerHarness, running
 from tests.e2e.test_sessions import another_token, get, line
 
 
-class Described:
+class DescriptionChecker:
     """A channel of the document, with every object closed to fields that it does not describe.
 
     `seen` are the messages that were held to it, by their names in the document.
@@ -92,10 +92,10 @@ def name_of(reference: Json) -> str:
     return name
 
 
-class Held(Player):
+class CheckedPlayer(Player):
     """A player whose every message is held against the document."""
 
-    def __init__(self, socket: WebSocketConnection, described: Described) -> None:
+    def __init__(self, socket: WebSocketConnection, described: DescriptionChecker) -> None:
         super().__init__(socket)
         self._described = described
 
@@ -111,23 +111,25 @@ class Held(Player):
 
 
 @asynccontextmanager
-async def held(house: House, account: Account, described: Described) -> AsyncIterator[Held]:
-    async with connected(house) as bare:
-        player = Held(bare.socket, described)
+async def held(
+    harness: ServerHarness, account: Account, described: DescriptionChecker
+) -> AsyncIterator[CheckedPlayer]:
+    async with connected(harness) as bare:
+        player = CheckedPlayer(bare.socket, described)
         await player.ask("authenticate", {"token": account.token})
         await player.event("authenticated")
         yield player
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with running(database_url, rate_limits="off") as house:
-        yield house
+async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
+    async with running(database_url, rate_limits="off") as harness:
+        yield harness
 
 
 @pytest.fixture
-async def web(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{house.host}:{house.port}") as web:
+async def web(harness: ServerHarness) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}") as web:
         yield web
 
 
@@ -142,10 +144,12 @@ async def ask(
     return envelope
 
 
-async def test_players_are_told_what_is_described(house: House, web: httpx.AsyncClient) -> None:
-    described = Described((await web.get("/asyncapi.json")).json(), "registry")
-    ada, bob = await house.account(admin=True), await house.account()
-    async with held(house, ada, described) as host, held(house, bob, described) as guest:
+async def test_players_are_told_what_is_described(
+    harness: ServerHarness, web: httpx.AsyncClient
+) -> None:
+    described = DescriptionChecker((await web.get("/asyncapi.json")).json(), "registry")
+    ada, bob = await harness.account(admin=True), await harness.account()
+    async with held(harness, ada, described) as host, held(harness, bob, described) as guest:
         await host.send("ping")
         await host.event("ping")
         await host.ask("ping", {"time": [1]})
@@ -164,7 +168,7 @@ async def test_players_are_told_what_is_described(house: House, web: httpx.Async
         ):
             await ask(web, ada, method, path, body)
             await host.event(f"update-{path.split('/')[2].rstrip('s').replace('@me', 'user')}")
-        room = (await house.instance(ada, capacity=1)).id
+        room = (await harness.instance(ada, capacity=1)).id
         await host.join(room)
         await ask(web, bob, "POST", f"/api/instances/{room}/candidate")
         await guest.event("instance-queue")
@@ -198,10 +202,12 @@ async def test_players_are_told_what_is_described(house: House, web: httpx.Async
     assert str(4000) in described.channel[CLOSE_CODES]
 
 
-async def test_sessions_are_told_what_is_described(house: House, web: httpx.AsyncClient) -> None:
-    described = Described((await web.get("/asyncapi.json")).json(), "session")
-    ada = await house.account()
-    twin = await another_token(house, ada)
+async def test_sessions_are_told_what_is_described(
+    harness: ServerHarness, web: httpx.AsyncClient
+) -> None:
+    described = DescriptionChecker((await web.get("/asyncapi.json")).json(), "session")
+    ada = await harness.account()
+    twin = await another_token(harness, ada)
 
     async def until(socket: WebSocketConnection, kind: str) -> None:
         """Reads until something of that kind came, or an Ack."""
@@ -212,7 +218,7 @@ async def test_sessions_are_told_what_is_described(house: House, web: httpx.Asyn
                 if kind == message.get("payload", {"kind": "ack"})["kind"]:
                     return
 
-    async with line(house, ada.token) as one, line(house, twin) as two:
+    async with line(harness, ada.token) as one, line(harness, twin) as two:
         await until(one, "hello")
         await until(two, "hello")
         change = event({"text": "x" * 40_000})

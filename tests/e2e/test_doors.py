@@ -24,14 +24,14 @@ from tests.e2e.clients import (
     PONG,
     TEXT,
     Json,
-    Raw,
+    RawClient,
     connected,
     frame,
     text,
     until,
 )
 from tests.e2e.hostile import BROKEN, LIMIT, REFUSED, UNREADABLE, deflated, pour
-from tests.e2e.servers import Account, House, running
+from tests.e2e.servers import Account, ServerHarness, running
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 MIB = 1024 * 1024
@@ -41,14 +41,14 @@ MIB = 1024 * 1024
 class Door:
     """One way to a WebSocket."""
 
-    house: House
+    harness: ServerHarness
     tls: ssl.SSLContext | None
     later: bool
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Raw]:
+    async def client(self) -> AsyncIterator[RawClient]:
         """A client whose next request may be an upgrade."""
-        async with Raw.connected(self.house, tls=self.tls) as client:
+        async with RawClient.connected(self.harness, tls=self.tls) as client:
             if self.later:
                 for path in ("/api/time", "/api/nothing"):
                     await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -78,20 +78,20 @@ def door(
     async def opened(**changes: Any) -> AsyncIterator[Door]:
         if tls is not None:
             changes |= {"tls_cert": tls[0][0], "tls_key": tls[0][1]}
-        async with running(database_url, **changes) as house:
-            yield Door(house, None if tls is None else tls[1], request.param == "later")
-            await until(lambda: not len(house.gateway) and not len(house.server.door.admission))
-            assert house.metrics.backlog_bytes == 0
+        async with running(database_url, **changes) as harness:
+            yield Door(harness, None if tls is None else tls[1], request.param == "later")
+            await until(lambda: not len(harness.gateway) and not len(harness.server.door.admission))
+            assert harness.metrics.backlog_bytes == 0
 
     return opened
 
 
 async def test_broken_frames_get_their_close_codes(door: Open) -> None:
     async with door(message_limit_bytes=LIMIT, rate_limits="off") as it:
-        house: House = it.house
-        ada, bob = await house.account(), await house.account()
-        place = await house.instance(ada)
-        async with connected(house, bob, ssl_context=it.tls) as other:
+        harness: ServerHarness = it.harness
+        ada, bob = await harness.account(), await harness.account()
+        place = await harness.instance(ada)
+        async with connected(harness, bob, ssl_context=it.tls) as other:
             await other.join(place.id)
             for number, (name, (broken, code)) in enumerate(BROKEN.items()):
                 async with it.client() as client:
@@ -115,8 +115,8 @@ async def test_broken_frames_right_behind_the_upgrade(door: Open) -> None:
 
 async def test_broken_messages_get_their_codes(door: Open) -> None:
     async with door(rate_limits="off") as it:
-        ada = await it.house.account()
-        place = await it.house.instance(ada)
+        ada = await it.harness.account()
+        place = await it.harness.instance(ada)
         async with it.client() as client:
             await client.enter(ada, place.id)
 
@@ -209,10 +209,10 @@ async def test_bombs_where_messages_are_inflated(door: Open) -> None:
 async def test_nothing_is_taken_after_too_large_a_message(door: Open) -> None:
     """The limit holds after its close code as well."""
     async with door(message_limit_bytes=LIMIT, rate_limits="off") as it:
-        ada, bob = await it.house.account(), await it.house.account()
-        place = await it.house.instance(ada)
+        ada, bob = await it.harness.account(), await it.harness.account()
+        place = await it.harness.instance(ada)
         async with (
-            connected(it.house, bob, ssl_context=it.tls) as other,
+            connected(it.harness, bob, ssl_context=it.tls) as other,
             it.client() as client,
             trio.open_nursery() as nursery,
         ):
@@ -234,7 +234,7 @@ async def test_dead_clients_are_noticed(door: Open, quick_watch: None) -> None:
     ):
         assert (await client.upgrade()).status == 101
         assert (await client.frame()).opcode == PING
-        await until(lambda: not len(it.house.gateway))
+        await until(lambda: not len(it.harness.gateway))
 
 
 async def test_who_never_says_who_it_is(door: Open, quick_watch: None) -> None:
@@ -259,10 +259,10 @@ async def test_refused_upgrades_get_the_envelope(door: Open) -> None:
 
 async def test_too_many_are_told_so(door: Open) -> None:
     async with door(connections=1) as it:
-        ada = await it.house.account()
+        ada = await it.harness.account()
         async with it.client() as first:
             await first.enter(ada)
-            async with Raw.connected(it.house, tls=it.tls) as second:
+            async with RawClient.connected(it.harness, tls=it.tls) as second:
                 answer = await second.upgrade(ada)
                 assert answer.status == 101
                 assert (await second.close_frame()).close_code == 1013
@@ -293,15 +293,15 @@ async def test_http_2_offers_no_websocket(
         (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="),
     ]
     plain = [*upgrade[:4]]
-    async with running(database_url, **changes) as house:
+    async with running(database_url, **changes) as harness:
         for headers in (connect, upgrade, plain):
-            async with H2Client.to(house.port, tls=None if tls is None else tls[1]) as client:
+            async with H2Client.to(harness.port, tls=None if tls is None else tls[1]) as client:
                 number = await client.request(headers, end=headers is not connect)
                 reply = await client.reply(number)
                 assert not client.h2.remote_settings.enable_connect_protocol
                 assert not reply.headers or reply.status == 400
                 assert reply.headers or reply.reset or client.goodbye
-        assert house.metrics.connections_total == 0
-        await until(lambda: not len(house.server.door.admission))
+        assert harness.metrics.connections_total == 0
+        await until(lambda: not len(harness.server.door.admission))
     said = capsys.readouterr().out
     assert "Traceback" not in said

@@ -26,7 +26,7 @@ START_S = 30.0
 _names = itertools.count(1)
 
 
-class Process:
+class LoggedProcess:
     """`reileta serve`, in a process of its own, with its log in a file."""
 
     def __init__(self, process: trio.Process, log: Path, url: str) -> None:
@@ -90,7 +90,7 @@ class Process:
 
 
 @asynccontextmanager
-async def served(database_url: str, folder: Path, *options: str) -> AsyncIterator[Process]:
+async def served(database_url: str, folder: Path, *options: str) -> AsyncIterator[LoggedProcess]:
     log = folder / "log.jsonl"
     command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
     command += ["--data", str(folder / "data"), *options]
@@ -98,7 +98,7 @@ async def served(database_url: str, folder: Path, *options: str) -> AsyncIterato
         process = await trio.lowlevel.open_process(
             command, stdout=out, env={**os.environ, "REILETA_DATABASE": database_url}
         )
-    server = Process(process, log, "")
+    server = LoggedProcess(process, log, "")
     try:
         ready = await server.event("server.ready")
         server.url = ready["url"]
@@ -121,7 +121,7 @@ def reileta(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.Co
 
 
 @asynccontextmanager
-async def room_of_two(server: Process) -> AsyncIterator[tuple[Json, Player, Player]]:
+async def room_of_two(server: LoggedProcess) -> AsyncIterator[tuple[Json, Player, Player]]:
     """An instance, with two inside."""
     ann, bob = await server.register(), await server.register()
     world = await server.put("/api/worlds", ann, {"title": "W"})

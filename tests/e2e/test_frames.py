@@ -16,7 +16,7 @@ from tests.e2e.clients import (
     PING,
     PONG,
     TEXT,
-    Raw,
+    RawClient,
     connected,
     frame,
     text,
@@ -27,13 +27,13 @@ from tests.e2e.servers import running
 
 
 async def test_what_is_broken_gets_its_close_code_and_nobody_notices(database_url: str) -> None:
-    async with running(database_url, message_limit_bytes=LIMIT) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, bob) as other:
+    async with running(database_url, message_limit_bytes=LIMIT) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, bob) as other:
             await other.join(place.id)
             for number, (name, (broken, code)) in enumerate(BROKEN.items()):
-                async with Raw.connected(house) as client:
+                async with RawClient.connected(harness) as client:
                     await client.enter(ada, place.id)
                     say = {"command": "instance-data", "subgroup": place.id, "data": number}
                     # What came before in the same packet counts; what comes after does not.
@@ -46,13 +46,13 @@ async def test_what_is_broken_gets_its_close_code_and_nobody_notices(database_ur
                     assert client.buffer == b"", name
                 assert (await other.hear())["data"] == number, name
             assert (await other.ask("ping"))["command"] == "ping"
-            await until(lambda: len(house.gateway) == 1)
+            await until(lambda: len(harness.gateway) == 1)
 
 
 async def test_a_character_may_be_split_across_fragments(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        async with Raw.connected(house) as client:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        async with RawClient.connected(harness) as client:
             await client.enter(ada)
             payload = json.dumps({"command": "ping", "state": "é😀"}, ensure_ascii=False).encode()
             for at in range(len(payload)):
@@ -67,18 +67,18 @@ async def test_a_character_may_be_split_across_fragments(database_url: str) -> N
 
 
 async def test_a_message_as_large_as_may_be(database_url: str) -> None:
-    async with running(database_url, message_limit_bytes=LIMIT) as house:
-        ada = await house.account("ada")
-        async with connected(house, ada) as player:
+    async with running(database_url, message_limit_bytes=LIMIT) as harness:
+        ada = await harness.account("ada")
+        async with connected(harness, ada) as player:
             head = '{"command":"ping","state":"'
             await player.socket.send_message(head + "x" * (LIMIT - len(head) - 2) + '"}')
             assert len((await player.event_or_answer("ping"))["state"]) > LIMIT / 2
 
 
 async def test_a_binary_message_is_answered_with_an_error(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        async with Raw.connected(house) as client:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        async with RawClient.connected(harness) as client:
             await client.enter(ada)
             for sent in (
                 frame(BINARY, b'{"command":"ping"}'),
@@ -93,10 +93,10 @@ async def test_a_binary_message_is_answered_with_an_error(database_url: str) -> 
 
 
 async def test_messages_before_a_goodbye_count(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, bob) as other, Raw.connected(house) as client:
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, bob) as other, RawClient.connected(harness) as client:
             await other.join(place.id)
             await client.enter(ada, place.id)
             say = {"command": "instance-data", "subgroup": place.id, "data": "so long"}
@@ -106,16 +106,16 @@ async def test_messages_before_a_goodbye_count(database_url: str) -> None:
             assert closed.payload == b"\x0f\xa0bye"
             await client.ended()
             assert client.buffer == b""
-            await until(lambda: len(house.gateway) == 1)
+            await until(lambda: len(harness.gateway) == 1)
 
 
 async def test_a_goodbye_without_a_code_is_echoed(database_url: str) -> None:
-    async with running(database_url) as house, Raw.connected(house) as client:
+    async with running(database_url) as harness, RawClient.connected(harness) as client:
         await client.upgrade()
         await client.send(frame(CLOSE))
         assert (await client.close_frame()).payload == b""
         await client.ended()
-        await until(lambda: len(house.gateway) == 0)
+        await until(lambda: len(harness.gateway) == 0)
 
 
 def inflated(data: bytes, bits: int) -> bytes:
@@ -130,43 +130,43 @@ def inflated(data: bytes, bits: int) -> bytes:
 
 
 async def test_a_decompression_bomb_is_too_large(database_url: str) -> None:
-    async with running(database_url, deflate=True) as house:
-        ada = await house.account("ada")
+    async with running(database_url, deflate=True) as harness:
+        ada = await harness.account("ada")
         for bomb in (
             deflated(b" " * 50_000_000),
             frame(TEXT, b"{", fin=False) + frame(CONT, b"x" * 65_536),
             deflated(b" " * 60_000, fin=False)
             + frame(CONT, zlib.compress(b" " * 10_000, wbits=-12)),
         ):
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 answer = await client.upgrade(
                     ada, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
                 )
                 assert "permessage-deflate" in answer.headers["sec-websocket-extensions"]
                 await client.send(bomb)
                 assert (await client.close_frame()).close_code == 1009
-        async with Raw.connected(house) as client:
+        async with RawClient.connected(harness) as client:
             await client.upgrade(ada, "Sec-WebSocket-Extensions: permessage-deflate")
             await client.send(frame(TEXT, b"\xff\xff\xff\xff", reserved=4))
             assert (await client.close_frame()).close_code == 1002
 
 
 async def test_what_is_said_to_those_who_compress_and_those_who_do_not(database_url: str) -> None:
-    async with running(database_url, deflate=True) as house:
-        accounts = [await house.account() for _ in range(5)]
-        place = await house.instance(accounts[0])
+    async with running(database_url, deflate=True) as harness:
+        accounts = [await harness.account() for _ in range(5)]
+        place = await harness.instance(accounts[0])
         offers = (
             "permessage-deflate",
             "permessage-deflate; client_max_window_bits; server_no_context_takeover",
             "permessage-deflate; server_max_window_bits=9",
             None,
         )
-        async with connected(house, accounts[4]) as speaker, trio.open_nursery() as nursery:
-            listeners: list[tuple[Raw, int | None]] = []
+        async with connected(harness, accounts[4]) as speaker, trio.open_nursery() as nursery:
+            listeners: list[tuple[RawClient, int | None]] = []
             await speaker.join(place.id)
 
             async def listen(index: int, offer: str | None) -> None:
-                async with Raw.connected(house) as client:
+                async with RawClient.connected(harness) as client:
                     lines = () if offer is None else (f"Sec-WebSocket-Extensions: {offer}",)
                     answer = await client.upgrade(accounts[index], *lines)
                     said = answer.headers.get("sec-websocket-extensions", "")

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.e2e.clients import Player, connected
-from tests.e2e.servers import Account, House, running
+from tests.e2e.servers import Account, ServerHarness, running
 
 OK = 0
 HIDDEN, REFUSED, BANNED, FULL = 36, 49, 123, 48
@@ -47,11 +47,11 @@ WHO_MAY_COME_IN = {
 """By who asks, and by level."""
 
 
-class Web:
+class HttpClient:
     """HTTP, as somebody."""
 
-    def __init__(self, house: House, client: httpx.AsyncClient) -> None:
-        self._house = house
+    def __init__(self, harness: ServerHarness, client: httpx.AsyncClient) -> None:
+        self._house = harness
         self._client = client
 
     async def ask(
@@ -75,56 +75,58 @@ class Web:
 
 
 @asynccontextmanager
-async def site(database_url: str, **settings: Any) -> AsyncIterator[tuple[House, Web]]:
+async def site(
+    database_url: str, **settings: Any
+) -> AsyncIterator[tuple[ServerHarness, HttpClient]]:
     async with (
-        running(database_url, rate_limits="off", **settings) as house,
+        running(database_url, rate_limits="off", **settings) as harness,
         httpx.AsyncClient() as client,
     ):
-        yield house, Web(house, client)
+        yield harness, HttpClient(harness, client)
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with running(database_url, rate_limits="off") as house:
-        yield house
+async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
+    async with running(database_url, rate_limits="off") as harness:
+        yield harness
 
 
 @pytest.fixture
-async def web(house: House) -> AsyncIterator[Web]:
+async def web(harness: ServerHarness) -> AsyncIterator[HttpClient]:
     async with httpx.AsyncClient() as client:
-        yield Web(house, client)
+        yield HttpClient(harness, client)
 
 
 @pytest.fixture
-async def owner(house: House) -> Account:
-    return await house.account()
+async def owner(harness: ServerHarness) -> Account:
+    return await harness.account()
 
 
 @pytest.fixture
-async def one(house: House) -> Account:
-    return await house.account()
+async def one(harness: ServerHarness) -> Account:
+    return await harness.account()
 
 
 @pytest.fixture
-async def two(house: House) -> Account:
-    return await house.account()
+async def two(harness: ServerHarness) -> Account:
+    return await harness.account()
 
 
 @pytest.fixture
-async def admin(house: House) -> Account:
-    return await house.account(admin=True)
+async def admin(harness: ServerHarness) -> Account:
+    return await harness.account(admin=True)
 
 
-async def opened(house: House, owner: Account, *, capacity: int = 20) -> tuple[str, str]:
+async def opened(harness: ServerHarness, owner: Account, *, capacity: int = 20) -> tuple[str, str]:
     """A public instance of the owner's: its id and its path."""
-    room = (await house.instance(owner, capacity=capacity)).id
+    room = (await harness.instance(owner, capacity=capacity)).id
     return room, f"/instances/{room}"
 
 
 @asynccontextmanager
-async def sockets(house: House, *accounts: Account) -> AsyncIterator[list[Player]]:
+async def sockets(harness: ServerHarness, *accounts: Account) -> AsyncIterator[list[Player]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(connected(house, one)) for one in accounts]
+        yield [await stack.enter_async_context(connected(harness, one)) for one in accounts]
 
 
 async def code_of(player: Player, instance: str) -> int:
@@ -133,18 +135,20 @@ async def code_of(player: Player, instance: str) -> int:
     return code
 
 
-async def befriend(web: Web, one: Account, other: Account) -> None:
+async def befriend(web: HttpClient, one: Account, other: Account) -> None:
     await web.data(one, "PUT", f"/users/@me/follows/{other.id}")
     made = await web.data(other, "PUT", f"/users/@me/follows/{one.username}")
     assert made["isFriend"] is True
 
 
 @pytest.mark.parametrize("access", LEVELS)
-async def test_the_table_of_who_may_come_in(house: House, web: Web, access: str) -> None:
+async def test_the_table_of_who_may_come_in(
+    harness: ServerHarness, web: HttpClient, access: str
+) -> None:
     rows = {row: levels[LEVELS.index(access)] for row, levels in WHO_MAY_COME_IN.items()}
-    who = {row: await house.account(admin=row == "admin") for row in rows}
+    who = {row: await harness.account(admin=row == "admin") for row in rows}
     owner = who["owner"]
-    master, member = await house.account(), await house.account()
+    master, member = await harness.account(), await harness.account()
     for one, other in (
         (who["friend of the owner"], owner),
         (who["banned friend"], owner),
@@ -152,8 +156,8 @@ async def test_the_table_of_who_may_come_in(house: House, web: Web, access: str)
         (who["friend of the master"], master),
     ):
         await befriend(web, one, other)
-    room, path = await opened(house, owner)
-    async with sockets(house, master, member) as players:
+    room, path = await opened(harness, owner)
+    async with sockets(harness, master, member) as players:
         for player in players:  # while anyone may
             await player.join(room)
         await web.data(owner, "POST", path, {"tags": [access]})
@@ -169,7 +173,7 @@ async def test_the_table_of_who_may_come_in(house: House, web: Web, access: str)
             assert await web.code(by, "POST", f"{path}/candidate", body) == expected, row
         got: dict[str, tuple[object, object]] = {}
         for row, account in who.items():
-            async with connected(house, account) as player:
+            async with connected(harness, account) as player:
                 joined = await code_of(player, room)
                 if joined == OK:
                     await player.ask("instance-leave", {"instance": room})
@@ -181,10 +185,10 @@ async def test_the_table_of_who_may_come_in(house: House, web: Web, access: str)
 
 
 async def test_a_full_instance_and_its_queue(
-    house: House, web: Web, owner: Account, one: Account, two: Account
+    harness: ServerHarness, web: HttpClient, owner: Account, one: Account, two: Account
 ) -> None:
-    room, path = await opened(house, owner, capacity=1)
-    async with sockets(house, owner, one, two) as (inside, first, second):
+    room, path = await opened(harness, owner, capacity=1)
+    async with sockets(harness, owner, one, two) as (inside, first, second):
         await inside.join(room)
         assert await code_of(first, room) == FULL
         assert (await web.data(one, "POST", f"{path}/candidate", {}))["position"] == 1
@@ -216,10 +220,15 @@ async def test_a_full_instance_and_its_queue(
 
 
 async def test_moderation_over_both_faces(
-    house: House, web: Web, owner: Account, one: Account, two: Account, admin: Account
+    harness: ServerHarness,
+    web: HttpClient,
+    owner: Account,
+    one: Account,
+    two: Account,
+    admin: Account,
 ) -> None:
-    room, path = await opened(house, owner)
-    async with sockets(house, owner, one, two) as (host, first, second):
+    room, path = await opened(harness, owner)
+    async with sockets(harness, owner, one, two) as (host, first, second):
         for player in (host, first, second):
             await player.join(room)
         order = {"player": first.id, "type": "mute", "reason": "noise"}
@@ -266,11 +275,11 @@ async def test_moderation_over_both_faces(
         assert await code_of(first, room) == BANNED
         bans = await web.data(two, "GET", f"{path}/bans")
         assert [(b["user"], b["by"]) for b in bans["items"]] == [
-            (f"{one.id}@{house.address}", f"{two.id}@{house.address}")
+            (f"{one.id}@{harness.address}", f"{two.id}@{harness.address}")
         ]
         assert await web.code(one, "GET", f"{path}/bans") == REFUSED
         await web.data(owner, "POST", f"{path}/master", {"user": two.id})
-        assert (await web.data(None, "GET", path))["master"] == f"{two.id}@{house.address}"
+        assert (await web.data(None, "GET", path))["master"] == f"{two.id}@{harness.address}"
         await web.data(owner, "DELETE", f"{path}/moderators/{two.id}")
         log = await web.data(owner, "GET", f"{path}/moderations")
         assert [one["type"] for one in log["items"]] == [
@@ -290,27 +299,27 @@ async def test_moderation_over_both_faces(
 
 async def test_bans_and_moderators_outlive_a_restart(database_url: str) -> None:
     settings: dict[str, Any] = {"address": "play.example.org", "empty_instance_s": 600}
-    async with site(database_url, **settings) as (house, web):
-        owner, one, two = [await house.account() for _ in range(3)]
-        room, path = await opened(house, owner)
+    async with site(database_url, **settings) as (harness, web):
+        owner, one, two = [await harness.account() for _ in range(3)]
+        room, path = await opened(harness, owner)
         await web.data(owner, "PUT", f"{path}/moderators/{two.id}")
         body = {"user": one.id, "type": "ban", "reason": "spam"}
         await web.data(two, "POST", f"{path}/moderate", body)
-    async with site(database_url, **settings) as (house, web):
-        async with connected(house, one) as player:
+    async with site(database_url, **settings) as (harness, web):
+        async with connected(harness, one) as player:
             assert await code_of(player, room) == BANNED
         (ban,) = (await web.data(two, "GET", f"{path}/bans"))["items"]
         assert ban["reason"] == "spam"
         await web.data(two, "POST", f"{path}/moderate", {"user": one.id, "type": "unban"})
-    async with site(database_url, **settings) as (house, web), connected(house, one) as player:
+    async with site(database_url, **settings) as (harness, web), connected(harness, one) as player:
         assert await code_of(player, room) == OK
 
 
 async def test_following(
-    house: House, web: Web, one: Account, two: Account, admin: Account
+    harness: ServerHarness, web: HttpClient, one: Account, two: Account, admin: Account
 ) -> None:
     made = await web.data(one, "PUT", f"/users/@me/follows/{two.username}")
-    assert (made["user"], made["isFriend"]) == (f"{two.id}@{house.address}", False)
+    assert (made["user"], made["isFriend"]) == (f"{two.id}@{harness.address}", False)
     assert await web.code(one, "PUT", f"/users/@me/follows/{two.id}") == 37
     assert await web.code(one, "PUT", "/users/@me/follows/@me") == 14
     assert await web.code(one, "PUT", "/users/@me/follows/nobody") == 17
@@ -321,7 +330,7 @@ async def test_following(
     await web.data(admin, "PUT", f"/users/{two.id}/follows/{one.id}")
     follows = await web.data(one, "GET", "/users/@me/follows")
     assert [(f["user"], f["isFriend"]) for f in follows["items"]] == [
-        (f"{two.id}@{house.address}", True),
+        (f"{two.id}@{harness.address}", True),
         (other, False),
     ]
     followers = await web.data(one, "GET", "/users/@me/followers?limit=1")
@@ -332,9 +341,9 @@ async def test_following(
 
 
 async def test_friends_see_each_other_as_such_at_once_and_no_longer_than_that(
-    house: House, web: Web, one: Account, two: Account
+    harness: ServerHarness, web: HttpClient, one: Account, two: Account
 ) -> None:
-    async with sockets(house, one, two) as (first, second):
+    async with sockets(harness, one, two) as (first, second):
         for player, other in ((first, two), (second, one)):
             await player.ask("subscribe", {"event": "update-user", "target": other.id})
 
@@ -353,15 +362,15 @@ async def test_friends_see_each_other_as_such_at_once_and_no_longer_than_that(
 
 
 async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
-    async with site(database_url, queue_grace_s=0.3) as (house, web):
-        owner, one = await house.account(), await house.account()
-        room, path = await opened(house, owner, capacity=1)
-        async with connected(house, owner) as inside:
+    async with site(database_url, queue_grace_s=0.3) as (harness, web):
+        owner, one = await harness.account(), await harness.account()
+        room, path = await opened(harness, owner, capacity=1)
+        async with connected(harness, owner) as inside:
             await inside.join(room)
-            async with connected(house, one) as player:
+            async with connected(harness, one) as player:
                 await web.data(one, "POST", f"{path}/candidate")
                 await player.event("instance-queue")
-            async with connected(house, one) as player:
+            async with connected(harness, one) as player:
                 assert (await player.event("instance-queue"))["data"]["entry"]["position"] == 1
             with trio.fail_after(5):
                 while (await web.data(None, "GET", f"{path}/queue"))["queued"]:

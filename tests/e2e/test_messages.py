@@ -15,7 +15,7 @@ from tests.e2e.clients import (
     TEXT,
     Json,
     Player,
-    Raw,
+    RawClient,
     connected,
     frame,
     text,
@@ -26,10 +26,10 @@ from tests.e2e.servers import running
 
 
 async def test_every_broken_message_gets_its_code(database_url: str) -> None:
-    async with running(database_url, rate_limits="off") as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, ada) as player, connected(house, bob) as other:
+    async with running(database_url, rate_limits="off") as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as player, connected(harness, bob) as other:
             await player.join(place.id)
             await other.join(place.id)
 
@@ -55,11 +55,11 @@ async def test_every_broken_message_gets_its_code(database_url: str) -> None:
                 assert all(one["message"] for one in details)
             assert (await other.ask("ping", {"time": 1}))["data"]["client"] == 1
             assert not [one for one in other.skipped if one["command"] == "instance-data"]
-            assert not house.metrics.actor_crashes
+            assert not harness.metrics.actor_crashes
 
 
 async def test_without_a_credential_there_is_little_to_do(database_url: str) -> None:
-    async with running(database_url) as house, connected(house) as player:
+    async with running(database_url) as harness, connected(harness) as player:
         for command in (
             "subscribe",
             "unsubscribe",
@@ -73,9 +73,9 @@ async def test_without_a_credential_there_is_little_to_do(database_url: str) -> 
 
 
 async def test_authenticating_on_the_socket(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        async with connected(house) as player:
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        async with connected(harness) as player:
             answer = await player.ask("authenticate", {"token": "ua_" + "x" * 43})
             assert answer["error"]["code"] == 101
             answer = await player.ask("authenticate", {"integrity": "ia_" + "x" * 43})
@@ -90,9 +90,9 @@ async def test_authenticating_on_the_socket(database_url: str) -> None:
 
 
 async def test_a_ping_is_answered_with_state_and_without(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        async with connected(house, ada) as player:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        async with connected(harness, ada) as player:
             answer = await player.ask("ping", {"time": {"any": ["thing"]}})
             assert answer["data"]["client"] == {"any": ["thing"]}
             assert isinstance(answer["data"]["server"], int)
@@ -105,10 +105,10 @@ async def test_a_ping_is_answered_with_state_and_without(database_url: str) -> N
 
 
 async def test_without_state_only_errors_are_answered(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        place = await house.instance(ada)
-        async with connected(house, ada) as player:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as player:
             await player.send("instance-join", {"instance": place.id})
             await player.say(place.id, 1)
             await player.send("instance-leave", {"instance": place.id})
@@ -120,21 +120,21 @@ async def test_without_state_only_errors_are_answered(database_url: str) -> None
 
 
 async def test_an_instance_by_any_of_its_names(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account("ada")
-        place = await house.instance(ada)
-        async with connected(house, ada) as player:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as player:
             for name in (
                 place.name,
-                f"{place.id}@{house.address}",
-                f"{place.name}@{house.address}",
+                f"{place.id}@{harness.address}",
+                f"{place.name}@{harness.address}",
             ):
                 assert (await player.join(name))["instance"] == place.id
                 answer = await player.ask(
-                    "instance-data", 1, subgroup=f"{place.id}@{house.address}"
+                    "instance-data", 1, subgroup=f"{place.id}@{harness.address}"
                 )
                 assert "error" not in answer
-                await player.ask("instance-leave", {"instance": f"{place.id}@{house.address}"})
+                await player.ask("instance-leave", {"instance": f"{place.id}@{harness.address}"})
 
 
 values = st.recursive(
@@ -193,23 +193,23 @@ async def test_what_is_relayed_is_what_was_sent(database_url: str) -> None:
         examples.append((message, ascii_))
 
     collect()
-    async with running(database_url, rate_limits="off") as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, ada) as sender, connected(house, bob) as receiver:
+    async with running(database_url, rate_limits="off") as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, ada) as sender, connected(harness, bob) as receiver:
             await receiver.join(place.id)
             await sender.join(place.id)
             for number, (message, ascii_) in enumerate(examples):
                 if 1 <= len(message.get("key", "")) <= 60:
                     message["key"] += str(number)  # or an older `at` of its own would roll it back
                 await relay(sender, receiver, place.id, message, ascii_)
-            assert not house.metrics.actor_crashes
+            assert not harness.metrics.actor_crashes
 
 
 async def test_floods_of_subscriptions_are_bounded(database_url: str) -> None:
-    async with running(database_url, rate_limits="off") as house:
-        ada = await house.account("ada")
-        async with connected(house, ada) as player:
+    async with running(database_url, rate_limits="off") as harness:
+        ada = await harness.account("ada")
+        async with connected(harness, ada) as player:
             refused = None
             for number in range(600):
                 answer = await player.ask(
@@ -223,14 +223,14 @@ async def test_floods_of_subscriptions_are_bounded(database_url: str) -> None:
             assert "error" not in answer
             answer = await player.ask("subscribe", {"event": "update-user", "target": "u_new"})
             assert "error" not in answer
-        await until(lambda: len(house.gateway) == 0)
+        await until(lambda: len(harness.gateway) == 0)
 
 
 async def test_too_many_messages(database_url: str) -> None:
-    async with running(database_url, messages_per_s=0.001, messages_burst=20) as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = await house.instance(ada)
-        async with connected(house, bob) as other, Raw.connected(house) as client:
+    async with running(database_url, messages_per_s=0.001, messages_burst=20) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = await harness.instance(ada)
+        async with connected(harness, bob) as other, RawClient.connected(harness) as client:
             await other.join(place.id)
             await client.enter(ada, place.id)
             say = {"command": "instance-data", "subgroup": place.id}
@@ -243,9 +243,9 @@ async def test_too_many_messages(database_url: str) -> None:
 
 
 async def test_the_rate_is_made_good_in_time(database_url: str) -> None:
-    async with running(database_url, messages_per_s=1_000, messages_burst=2) as house:
-        ada = await house.account("ada")
-        async with connected(house, ada) as player:
+    async with running(database_url, messages_per_s=1_000, messages_burst=2) as harness:
+        ada = await harness.account("ada")
+        async with connected(harness, ada) as player:
             for _ in range(20):
                 await player.ask("ping")
                 await trio.sleep(0.002)
@@ -253,14 +253,14 @@ async def test_the_rate_is_made_good_in_time(database_url: str) -> None:
 
 async def test_empty_frames_and_control_frames_count_as_well(database_url: str) -> None:
     """Floods that are no messages: pings, and fragments of nothing, which are never too large."""
-    async with running(database_url) as house:
-        ada = await house.account("ada")
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
         for flood in (
             frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 30_000,
             frame(PING) * 30_000,
             frame(PONG) * 30_000,
         ):
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 await client.enter(ada)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(pour, client, flood)

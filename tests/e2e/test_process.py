@@ -13,8 +13,8 @@ import httpx
 import psutil
 import trio
 
-from tests.e2e.clients import CLOSE, Player, Raw, connected, frame, text
-from tests.e2e.processes import Bot, Served, bots, eventually, new_instance, serving
+from tests.e2e.clients import CLOSE, Player, RawClient, connected, frame, text
+from tests.e2e.processes import Bot, ServerProcess, bots, eventually, new_instance, serving
 
 PATIENCE_S = 20.0
 
@@ -22,10 +22,10 @@ PATIENCE_S = 20.0
 CLOSED = re.compile(rb"\x88.(..)come back in (\d+) s\Z", re.DOTALL)
 
 
-class Visitor:
+class BusyClient:
     """One of many clients: it reads in bulk, and may speak."""
 
-    def __init__(self, client: Raw, place: str) -> None:
+    def __init__(self, client: RawClient, place: str) -> None:
         self._client = client
         self._say = text({"command": "instance-data", "subgroup": place, "data": "x" * 100})
         self._stopped = False
@@ -62,13 +62,13 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
     async with serving(*where, *data, "--rate-limits", "off") as served:
         place = await new_instance(served, people[0])
         goodbyes: list[tuple[int, int]] = []
-        visitors: list[Visitor] = []
+        visitors: list[BusyClient] = []
         all_inside = trio.Event()
 
         async def visit(bot: Bot, number: int, *, task_status: trio.TaskStatus[None]) -> None:
-            async with Raw.connected(served) as client:
+            async with RawClient.connected(served) as client:
                 await client.enter(bot, place)
-                visitors.append(visitor := Visitor(client, place))
+                visitors.append(visitor := BusyClient(client, place))
                 task_status.started()
                 async with trio.open_nursery() as nursery:
                     if number % 10 == 0:
@@ -77,7 +77,7 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
 
         async with (
             trio.open_nursery() as clients,
-            Raw.connected(served, receive_buffer=8192) as deaf,
+            RawClient.connected(served, receive_buffer=8192) as deaf,
         ):
             await deaf.enter(people[200], place)
             for number, bot in enumerate(people[:200]):
@@ -100,7 +100,7 @@ async def test_sigterm_under_load(database_url: str, tmp_path: Path) -> None:
 async def test_a_second_sigterm_stops_it_at_once(database_url: str, tmp_path: Path) -> None:
     where = ("--database", database_url, "--data", str(tmp_path / "data"))
     (ada,) = await bots(1, tmp_path, *where[:2])
-    async with serving(*where) as served, Raw.connected(served) as rude:
+    async with serving(*where) as served, RawClient.connected(served) as rude:
         await rude.enter(ada)
         served.process.send_signal(signal.SIGTERM)
         while (await rude.frame()).opcode != CLOSE:  # it is told, and does not answer
@@ -152,7 +152,7 @@ async def test_what_was_acknowledged_outlives_a_kill(data_folder: Path, tmp_path
             await player.join(place)
 
 
-def postmaster(served: Served) -> psutil.Process:
+def postmaster(served: ServerProcess) -> psutil.Process:
     """The server's own PostgreSQL."""
     (found,) = [
         child
@@ -189,7 +189,7 @@ async def test_players_go_on_when_postgresql_dies(data_folder: Path, tmp_path: P
             assert response.json()["error"]["message"]
             # Meanwhile: data, pings, and an upgrade that needs the database.
             await exchange(one, two, place)
-            async with Raw.connected(served) as late:
+            async with RawClient.connected(served) as late:
                 answer = await late.upgrade(eve)
                 assert answer.status in (101, 503)
                 if answer.status == 503:
@@ -261,9 +261,9 @@ async def test_no_secret_is_in_any_log(data_folder: Path) -> None:
             await player.ask(payload)
             await player.ask("subscribe", {"event": token, "target": token})
             await player.socket.send_message('{"command":"' + token)
-        async with Raw.connected(served) as client_:
+        async with RawClient.connected(served) as client_:
             await client_.upgrade(None, f"X-Broken Header: {token}")
-        async with Raw.connected(served) as client_:
+        async with RawClient.connected(served) as client_:
             await client_.upgrade(ada, "Sec-WebSocket-Key: " + token)
         async with served.ask() as client:
             bearer = {"Authorization": f"Bearer {token}"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.e2e.processes import Bot, Served, bots, serving
+from tests.e2e.processes import Bot, ServerProcess, bots, serving
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SESSION_API = "^/(session|resource|auth)"
@@ -18,7 +18,7 @@ SESSION_API = "^/(session|resource|auth)"
 pytestmark = pytest.mark.slow
 
 
-async def examined(served: Served, folder: Path, seconds: int, *options: str) -> None:
+async def examined(served: ServerProcess, folder: Path, seconds: int, *options: str) -> None:
     """Has schemathesis ask the server for so long, with what is well formed and what is not, and
     with what answers said before; fails with what it found."""
     command = [
@@ -68,7 +68,7 @@ async def test_answers_are_as_documented(database_url: str, tmp_path: Path) -> N
             assert (await client.get("/readyz")).status_code == 200
 
 
-async def _make_admin(served: Served, bot: Bot, where: tuple[str, ...]) -> None:
+async def _make_admin(served: ServerProcess, bot: Bot, where: tuple[str, ...]) -> None:
     async with served.ask() as client:
         headers = {"Authorization": bot.token}
         me = (await client.get("/api/users/@me", headers=headers)).json()["data"]

@@ -16,19 +16,21 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from benchmarks.killable import ack, event
 from reileta.observability import log_events
 from reileta.security.credentials import digest, new_token
-from tests.e2e.clients import PATIENCE_S, Raw, upgrade_head
-from tests.e2e.processes import Served, serving
-from tests.e2e.servers import Account, House, running
+from tests.e2e.clients import PATIENCE_S, RawClient, upgrade_head
+from tests.e2e.processes import ServerProcess, serving
+from tests.e2e.servers import Account, ServerHarness, running
 
 Json = dict[str, Any]
 
 
 @asynccontextmanager
-async def line(house: House | Served, token: str) -> AsyncIterator[WebSocketConnection]:
+async def line(
+    harness: ServerHarness | ServerProcess, token: str
+) -> AsyncIterator[WebSocketConnection]:
     headers = [(b"Authorization", f"Bearer {token}".encode())]
-    where = f"{house.host}:{house.port}"
+    where = f"{harness.host}:{harness.port}"
     async with (
-        await trio.open_tcp_stream(house.host, house.port) as stream,
+        await trio.open_tcp_stream(harness.host, harness.port) as stream,
         trio.open_nursery() as nursery,
     ):
         yield await wrap_client_stream(nursery, stream, where, "/ws/user", extra_headers=headers)
@@ -44,11 +46,11 @@ async def get(socket: WebSocketConnection) -> Json:
     return message
 
 
-async def another_token(house: House, account: Account) -> str:
+async def another_token(harness: ServerHarness, account: Account) -> str:
     """A further token of the account's session."""
     token = new_token("ua")
-    expires = house.server.node.clock.now_ms() + 3_600_000
-    await house.store.tokens.issue(
+    expires = harness.server.node.clock.now_ms() + 3_600_000
+    await harness.store.tokens.issue(
         session_id=account.session,
         user_id=account.id,
         access_hash=digest(token),
@@ -61,10 +63,10 @@ async def another_token(house: House, account: Account) -> str:
 
 
 async def test_states_are_automatically_synced_together(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account()
-        twin = await another_token(house, ada)
-        async with line(house, ada.token) as one, line(house, twin) as two:
+    async with running(database_url) as harness:
+        ada = await harness.account()
+        twin = await another_token(harness, ada)
+        async with line(harness, ada.token) as one, line(harness, twin) as two:
             assert (await get(one))["payload"]["kind"] == "hello"
             assert (await get(two))["payload"]["kind"] == "hello"
             sent = event({"door": {"width": 91.5}})
@@ -90,10 +92,10 @@ async def test_the_state_is_there_on_another_server_with_the_same_database(
 
 async def test_a_client_that_goes_at_its_upgrade_keeps_nobody_out(database_url: str) -> None:
     """A token has one socket: one that was lost at any moment of its upgrade is none."""
-    async with running(database_url) as house:
-        ada = await house.account()
+    async with running(database_url) as harness:
+        ada = await harness.account()
         for number in range(20):
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 await client.send(upgrade_head(ada, path="/ws/user"))
                 if number % 2:
                     await trio.sleep(0.0003 * number)
@@ -102,19 +104,19 @@ async def test_a_client_that_goes_at_its_upgrade_keeps_nobody_out(database_url: 
         status = 0
         with trio.fail_after(PATIENCE_S):
             while status != 101:
-                async with Raw.connected(house) as client:
+                async with RawClient.connected(harness) as client:
                     await client.send(upgrade_head(ada, path="/ws/user"))
                     status = (await client.answer()).status
                     assert status in (101, 409)
 
 
 async def test_the_end_of_the_session_closes_with_4000(database_url: str) -> None:
-    async with running(database_url) as house:
-        ada = await house.account()
-        async with line(house, ada.token) as socket:
+    async with running(database_url) as harness:
+        ada = await harness.account()
+        async with line(harness, ada.token) as socket:
             await get(socket)
-            await house.store.sessions.end(ada.session)
-            house.server.node.sessions.end(ada.session)
+            await harness.store.sessions.end(ada.session)
+            harness.server.node.sessions.end(ada.session)
             assert (await get(socket))["payload"] == {"kind": "closing", "code": 4000}
             with pytest.raises(ConnectionClosed) as closed:
                 await get(socket)
@@ -123,9 +125,9 @@ async def test_the_end_of_the_session_closes_with_4000(database_url: str) -> Non
 
 
 async def test_a_client_that_owes_an_ack_is_closed(database_url: str, quick_watch: None) -> None:
-    async with running(database_url, ack_timeout_ms=100) as house:
-        ada = await house.account()
-        async with line(house, ada.token) as socket:
+    async with running(database_url, ack_timeout_ms=100) as harness:
+        ada = await harness.account()
+        async with line(harness, ada.token) as socket:
             with trio.fail_after(PATIENCE_S):
                 hello = json.loads(await socket.get_message())
                 closing = json.loads(await socket.get_message())

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import trio
 
-from tests.e2e.processes import START_S, Served, serving
+from tests.e2e.processes import START_S, ServerProcess, serving
 from tests.test_house import ROOT
 
 LOST = "connection lost, trying again"
 PASSWORD = "only an example"
 
 
-class Terminal:
+class ExampleProcess:
     """A running example: what it said so far is in `said`, a line each."""
 
     def __init__(self, process: trio.Process) -> None:
@@ -83,7 +83,7 @@ def shown(said: list[str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def terminal(*arguments: str) -> AsyncIterator[Terminal]:
+async def terminal(*arguments: str) -> AsyncIterator[ExampleProcess]:
     """The example, in a process of its own, whose input stays open."""
     process = await trio.lowlevel.open_process(
         [sys.executable, str(ROOT / "examples" / "shared_document.py"), *arguments],
@@ -94,7 +94,7 @@ async def terminal(*arguments: str) -> AsyncIterator[Terminal]:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    one = Terminal(process)
+    one = ExampleProcess(process)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.read, process.stdout)
@@ -110,7 +110,7 @@ async def terminal(*arguments: str) -> AsyncIterator[Terminal]:
             await trio.aclose_forcefully(stream)
 
 
-async def kept(served: Served, session: str) -> object:
+async def kept(served: ServerProcess, session: str) -> object:
     """The document as the server keeps it, asked for by a login of its own."""
     account = {"username": "ann", "password": PASSWORD, "session_id": session}
     async with served.ask() as client:

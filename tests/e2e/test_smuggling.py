@@ -19,8 +19,8 @@ from h2.errors import ErrorCodes
 from api import rate_limits
 from reileta.rules.ratelimit import Rate
 from tests.api.listen.h2client import H2Client
-from tests.e2e.clients import PATIENCE_S, Answer, Raw, until
-from tests.e2e.servers import House, running
+from tests.e2e.clients import PATIENCE_S, Answer, RawClient, until
+from tests.e2e.servers import ServerHarness, running
 from tests.e2e.smuggling import ACCEPTED, REFUSED, SMUGGLED, Case, get
 from tests.tools import need
 
@@ -44,23 +44,25 @@ class Port:
     client: ssl.SSLContext | None = None
 
     @asynccontextmanager
-    async def house(self) -> AsyncIterator[House]:
+    async def harness(self) -> AsyncIterator[ServerHarness]:
         """A server without rate limits. At its end, all of its connections end."""
         cert, key = self.server
         async with running(
             self.database_url, tls_cert=cert, tls_key=key, rate_limits="off"
-        ) as house:
-            yield house
-            await until(lambda: not len(house.server.door.admission))
+        ) as harness:
+            yield harness
+            await until(lambda: not len(harness.server.door.admission))
 
     async def for_each(
-        self, cases: Iterable[Case], check: Callable[[House, Raw, Case], Awaitable[None]]
+        self,
+        cases: Iterable[Case],
+        check: Callable[[ServerHarness, RawClient, Case], Awaitable[None]],
     ) -> None:
         """Checks each case on a connection of its own to one server."""
-        async with self.house() as house:
+        async with self.harness() as harness:
             for case in cases:
-                async with Raw.connected(house, tls=self.client) as client:
-                    await check(house, client, case)
+                async with RawClient.connected(harness, tls=self.client) as client:
+                    await check(harness, client, case)
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -75,7 +77,7 @@ def port(
     return Port(database_url, certificate, trusting)
 
 
-async def refused(client: Raw, case: Case) -> None:
+async def refused(client: RawClient, case: Case) -> None:
     """The case is refused in the envelope, what follows it is never answered, and the connection
     ends."""
     answer = await client.answer()
@@ -92,7 +94,7 @@ async def test_what_is_not_http_is_refused_in_the_envelope(
 ) -> None:
     counted = 0
 
-    async def check(house: House, client: Raw, case: Case) -> None:
+    async def check(harness: ServerHarness, client: RawClient, case: Case) -> None:
         nonlocal counted
         if later:
             await client.send(get())
@@ -101,7 +103,7 @@ async def test_what_is_not_http_is_refused_in_the_envelope(
             await client.send(case.sent + SMUGGLED)
         await refused(client, case)
         counted += 1 + later
-        assert sum(house.metrics.http_requests.values()) == counted, case.name
+        assert sum(harness.metrics.http_requests.values()) == counted, case.name
 
     await port.for_each(REFUSED, check)
     quiet(capsys)
@@ -111,7 +113,7 @@ async def test_what_is_not_http_is_refused_in_the_envelope(
 async def test_what_is_not_http_is_refused_in_any_pieces(
     database_url: str, capsys: pytest.CaptureFixture[str], later: bool
 ) -> None:
-    async def check(house: House, client: Raw, case: Case) -> None:
+    async def check(harness: ServerHarness, client: RawClient, case: Case) -> None:
         client.stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)  # type: ignore[attr-defined]
         with suppress(trio.BrokenResourceError):
             for byte in (get() if later else b"") + case.sent + SMUGGLED:
@@ -128,7 +130,7 @@ async def test_what_is_not_http_is_refused_in_any_pieces(
 async def test_what_is_http_is_answered_and_so_is_what_follows(
     port: Port, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def check(house: House, client: Raw, case: Case) -> None:
+    async def check(harness: ServerHarness, client: RawClient, case: Case) -> None:
         for _ in range(2):
             await client.send(case.sent + SMUGGLED + get(path=b"/healthz"))
             answer = await client.answer()
@@ -144,10 +146,10 @@ async def test_limits_apply_to_what_is_not_http(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate_limits, "ADDRESS", Rate(per_s=0.01, burst=20))
-    async with running(database_url) as house:
+    async with running(database_url) as harness:
         statuses = []
         for _ in range(40):
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 await client.send(b"hello\r\n\r\n")
                 answer = await client.answer()
                 statuses.append(answer.status)
@@ -156,7 +158,7 @@ async def test_limits_apply_to_what_is_not_http(
                     assert int(answer.headers["retry-after"]) >= 1
                     break
         assert set(statuses) == {400, 429}
-        assert house.metrics.http_limited == 1
+        assert harness.metrics.http_limited == 1
 
 
 # HTTP/2 ----------------------------------------------------------------------------------------
@@ -245,9 +247,9 @@ ALSO_FINE = {"no scheme", "no authority", "te"}
 async def test_http_2_refuses_the_stream_or_ends_the_connection(
     port: Port, capsys: pytest.CaptureFixture[str], later: bool
 ) -> None:
-    async with port.house() as house:
+    async with port.harness() as harness:
         for name, headers in HEADS.items():
-            async with H2Client.to(house.port, tls=port.client) as client:
+            async with H2Client.to(harness.port, tls=port.client) as client:
                 if later:
                     assert (await client.ask(PLAIN)).status == 200
                 reply = await client.ask(headers)
@@ -285,7 +287,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    upstream house {{ server 127.0.0.1:{upstream}; keepalive 4; }}
+    upstream harness {{ server 127.0.0.1:{upstream}; keepalive 4; }}
     server {{
         listen unix:{folder}/socket;
         keepalive_requests 100000;
@@ -293,7 +295,7 @@ http {{
         underscores_in_headers on;
         merge_slashes off;
         location / {{
-            proxy_pass http://house;
+            proxy_pass http://harness;
             proxy_http_version {version};
             proxy_request_buffering {buffering};
             proxy_set_header Host $http_host;
@@ -329,12 +331,12 @@ def short_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def behind(socket: str) -> AsyncIterator[Raw]:
+async def behind(socket: str) -> AsyncIterator[RawClient]:
     with trio.fail_after(PATIENCE_S):
         while (stream := await to_unix(socket)) is None:
             await trio.sleep(0.01)  # it is not up yet
     async with stream:
-        yield Raw(stream)
+        yield RawClient(stream)
 
 
 async def to_unix(socket: str) -> trio.SocketStream | None:
@@ -356,8 +358,8 @@ async def test_behind_nginx_answers_stay_in_step(
     """Whatever nginx makes of a case, it gets one answer for each request that it passes on: the
     next client, on the same connection of nginx, gets its own."""
     last = get(b"Connection: close", path=b"/last")
-    async with running(database_url, rate_limits="off") as house:
-        with nginx(short_folder, house.port, version, buffering) as socket:
+    async with running(database_url, rate_limits="off") as harness:
+        with nginx(short_folder, harness.port, version, buffering) as socket:
             for case in (*REFUSED, *ACCEPTED):
                 async with behind(socket) as client:
                     with suppress(trio.BrokenResourceError):
@@ -369,7 +371,7 @@ async def test_behind_nginx_answers_stay_in_step(
                         answer = await client.answer()
                         assert answer.status == 404, case.name
                         assert answer.envelope["request"] == f"/in-step/{number}", case.name
-        passed_on = (short_folder / "access.log").read_text().count(f"127.0.0.1:{house.port}")
-        assert sum(house.metrics.http_requests.values()) == passed_on
-        await until(lambda: not len(house.server.door.admission))
+        passed_on = (short_folder / "access.log").read_text().count(f"127.0.0.1:{harness.port}")
+        assert sum(harness.metrics.http_requests.values()) == passed_on
+        await until(lambda: not len(harness.server.door.admission))
     quiet(capsys)

@@ -15,43 +15,43 @@ import trio
 from api.listen import server
 from api.listen.timeouts import Timeouts
 from api.ws.transport.tls import STREAM_CHUNK
-from tests.e2e.clients import CLOSE, Raw, connected, frame, text, until, upgrade_head
-from tests.e2e.servers import House, running
+from tests.e2e.clients import CLOSE, RawClient, connected, frame, text, until, upgrade_head
+from tests.e2e.servers import ServerHarness, running
 
 
 @asynccontextmanager
 async def secure(
     database_url: str, certificate: tuple[Path, Path], **changes: Any
-) -> AsyncIterator[House]:
+) -> AsyncIterator[ServerHarness]:
     cert, key = certificate
-    async with running(database_url, tls_cert=cert, tls_key=key, **changes) as house:
-        yield house
+    async with running(database_url, tls_cert=cert, tls_key=key, **changes) as harness:
+        yield harness
 
 
 async def test_http_1_and_2(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
 ) -> None:
-    async with secure(database_url, certificate) as house:
-        assert house.server.url.startswith("https://")
+    async with secure(database_url, certificate) as harness:
+        assert harness.server.url.startswith("https://")
         for http2 in (False, True):
             async with httpx.AsyncClient(verify=trusting, http2=http2) as client:
                 for _ in range(2):
-                    answer = await client.get(f"{house.server.url}/api/time")
+                    answer = await client.get(f"{harness.server.url}/api/time")
                     assert answer.status_code == 200
                     assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
-                answer = await client.get(f"{house.server.url}/api/nothing")
+                answer = await client.get(f"{harness.server.url}/api/nothing")
                 assert (answer.status_code, answer.json()["error"]["code"]) == (404, 2)
 
 
 async def test_websocket(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
 ) -> None:
-    async with secure(database_url, certificate, rate_limits="off") as house:
-        ada, bob = await house.account("ada"), await house.account("bob")
-        place = (await house.instance(ada)).id
+    async with secure(database_url, certificate, rate_limits="off") as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = (await harness.instance(ada)).id
         async with (
-            connected(house, ada, ssl_context=trusting) as one,
-            connected(house, bob, ssl_context=trusting) as two,
+            connected(harness, ada, ssl_context=trusting) as one,
+            connected(harness, bob, ssl_context=trusting) as two,
         ):
             await one.join(place)
             await two.join(place)
@@ -61,32 +61,35 @@ async def test_websocket(
             for number in range(20):
                 assert (await two.hear())["data"] == {"n": number, "large": large}
             await one.ask("ping")
-        await until(lambda: not len(house.gateway))
-        assert house.metrics.backlog_bytes == 0
+        await until(lambda: not len(harness.gateway))
+        assert harness.metrics.backlog_bytes == 0
 
 
 async def test_refusals_and_goodbyes(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
 ) -> None:
-    async with secure(database_url, certificate) as house:
-        ada = await house.account("ada")
-        async with Raw.connected(house, tls=trusting) as client:
+    async with secure(database_url, certificate) as harness:
+        ada = await harness.account("ada")
+        async with RawClient.connected(harness, tls=trusting) as client:
             answer = await client.upgrade(None, "Authorization: Basic x")
             assert (answer.status, answer.code) == (400, 100)
-        async with Raw.connected(house, tls=trusting) as client:
+        async with RawClient.connected(harness, tls=trusting) as client:
             await client.send(upgrade_head(ada) + text({"command": "ping", "state": 1}))
             assert (await client.answer()).status == 101
             await client.message("ping")
             await client.send(frame(CLOSE, b"\x03\xe8"))
             assert (await client.close_frame()).close_code == 1000
             await client.ended()
-        async with Raw.connected(house, tls=trusting) as client:
+        async with RawClient.connected(harness, tls=trusting) as client:
             await client.enter(ada)
             await client.send(frame(1, b"\xff"))
             assert (await client.close_frame()).close_code == 1007
-        await until(lambda: not len(house.gateway))
-        async with connected(house, ada, ssl_context=trusting) as player, trio.open_nursery() as n:
-            n.start_soon(house.server.stop)
+        await until(lambda: not len(harness.gateway))
+        async with (
+            connected(harness, ada, ssl_context=trusting) as player,
+            trio.open_nursery() as n,
+        ):
+            n.start_soon(harness.server.stop)
             assert (await player.closed())[0] == 1001
 
 
@@ -96,13 +99,13 @@ async def test_what_is_no_tls_is_hung_up_on(
     trusting: ssl.SSLContext,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with secure(database_url, certificate, timeouts=Timeouts(handshake_s=0.2)) as house:
+    async with secure(database_url, certificate, timeouts=Timeouts(handshake_s=0.2)) as harness:
         for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""):
-            async with Raw.connected(house) as client:
+            async with RawClient.connected(harness) as client:
                 await client.send(said)
                 await client.ended()
         async with httpx.AsyncClient(verify=trusting) as client:
-            assert (await client.get(f"{house.server.url}/api/time")).status_code == 200
+            assert (await client.get(f"{harness.server.url}/api/time")).status_code == 200
     assert "connection.failed" not in capsys.readouterr().out
 
 
@@ -115,19 +118,19 @@ async def test_a_slow_reader(
     monkeypatch.setattr(server, "SEND_BUFFER", 16 * 1024)
     async with secure(
         database_url, certificate, backlog_limit_bytes=64 * 1024, rate_limits="off"
-    ) as house:
-        ada, eve = await house.account("ada"), await house.account("eve")
-        place = (await house.instance(ada)).id
-        async with connected(house, ada, ssl_context=trusting) as one:
+    ) as harness:
+        ada, eve = await harness.account("ada"), await harness.account("eve")
+        place = (await harness.instance(ada)).id
+        async with connected(harness, ada, ssl_context=trusting) as one:
             await one.join(place)
-            async with Raw.connected(house, tls=trusting) as slow:
+            async with RawClient.connected(harness, tls=trusting) as slow:
                 await slow.enter(eve, place)
                 number = 0
-                while not house.metrics.too_slow:
+                while not harness.metrics.too_slow:
                     await one.say(place, {"n": number, "filler": "x" * 16_000})
                     number += 1
                     assert number < 1_000
                 await one.ask("ping")
-                assert house.metrics.backlog_bytes <= 2 * 64 * 1024
+                assert harness.metrics.backlog_bytes <= 2 * 64 * 1024
                 assert (await slow.close_frame()).close_code == 4008
-            await until(lambda: len(house.gateway) == 1)
+            await until(lambda: len(harness.gateway) == 1)

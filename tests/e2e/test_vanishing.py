@@ -27,9 +27,9 @@ from api.listen.upgrade import Upgrade
 from api.ws.transport.base import Transport
 from reileta.security.credentials import new_token
 from tests.api.listen.h2client import H2Client, frame
-from tests.e2e.clients import PING, TEXT, Raw, text, until, upgrade_head
+from tests.e2e.clients import PING, TEXT, RawClient, text, until, upgrade_head
 from tests.e2e.clients import frame as ws_frame
-from tests.e2e.servers import House, running
+from tests.e2e.servers import ServerHarness, running
 
 Leave = Literal["close", "reset", "half", "silent"]
 """`half` closes the client's side alone; `silent` does nothing more."""
@@ -67,29 +67,29 @@ def unknown() -> str:
     return f"Authorization: Bearer {new_token('ua')}"
 
 
-class Site:
+class VanishingClients:
     """The server, a large file on it, and how to get to them."""
 
-    def __init__(self, house: House, file: str, tls: ssl.SSLContext | None) -> None:
-        self.house = house
+    def __init__(self, harness: ServerHarness, file: str, tls: ssl.SSLContext | None) -> None:
+        self.harness = harness
         self.file = file
         self.tls = tls
 
     @asynccontextmanager
-    async def client(self, leave: Leave, *, http2: bool = False) -> AsyncIterator[Raw]:
+    async def client(self, leave: Leave, *, http2: bool = False) -> AsyncIterator[RawClient]:
         """A client that vanishes at the block's end."""
         with trio.socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-            await sock.connect((self.house.host, self.house.port))
+            await sock.connect((self.harness.host, self.harness.port))
             tcp = trio.SocketStream(sock)
             stream: trio.abc.Stream = tcp
             if self.tls is not None:
                 self.tls.set_alpn_protocols(["h2"] if http2 else ["http/1.1"])
                 stream = trio.SSLStream(
-                    tcp, self.tls, server_hostname=self.house.host, https_compatible=True
+                    tcp, self.tls, server_hostname=self.harness.host, https_compatible=True
                 )
                 await stream.do_handshake()
-            yield Raw(stream)
+            yield RawClient(stream)
             await self.vanish(sock, leave)
 
     @asynccontextmanager
@@ -111,16 +111,16 @@ class Site:
                 if leave == "half":
                     with suppress(OSError):
                         sock.shutdown(socket.SHUT_WR)
-                await until(lambda: not len(self.house.server.door.admission))
+                await until(lambda: not len(self.harness.server.door.admission))
 
 
-Way = Callable[[Site, Leave], Awaitable[None]]
+Way = Callable[[VanishingClients, Leave], Awaitable[None]]
 
 
-def sending(data: Callable[[Site], bytes] | bytes, *, later: bool) -> Way:
+def sending(data: Callable[[VanishingClients], bytes] | bytes, *, later: bool) -> Way:
     """A client that sends this and vanishes; `later`: on a connection that was served before."""
 
-    async def way(site: Site, leave: Leave) -> None:
+    async def way(site: VanishingClients, leave: Leave) -> None:
         async with site.client(leave) as client:
             if later:
                 await client.send(get("/api/time"))
@@ -132,7 +132,7 @@ def sending(data: Callable[[Site], bytes] | bytes, *, later: bool) -> Way:
     return way
 
 
-SENT: dict[str, Callable[[Site], bytes] | bytes] = {
+SENT: dict[str, Callable[[VanishingClients], bytes] | bytes] = {
     "nothing": b"",
     "a byte": b"G",
     "half a line": b"GET /api/ti",
@@ -162,7 +162,7 @@ SENT: dict[str, Callable[[Site], bytes] | bytes] = {
     "a socket that reads nothing": upgrade_head() + text({"command": "ping"}) * 150,
 }
 
-SENT_TO_DATABASE: dict[str, Callable[[Site], bytes] | bytes] = {
+SENT_TO_DATABASE: dict[str, Callable[[VanishingClients], bytes] | bytes] = {
     "a request": lambda _: get("/api/users/@me", unknown()),
     "requests": lambda _: get("/api/users/@me", unknown()) * 10,
     "a request and a half": lambda _: get("/api/users/@me", unknown()) + b"GET",
@@ -172,7 +172,7 @@ SENT_TO_DATABASE: dict[str, Callable[[Site], bytes] | bytes] = {
 }
 
 
-async def opened(site: Site, leave: Leave, *, later: bool) -> None:
+async def opened(site: VanishingClients, leave: Leave, *, later: bool) -> None:
     """A WebSocket that is open, and said and heard something."""
     async with site.client(leave) as client:
         if later:
@@ -183,14 +183,14 @@ async def opened(site: Site, leave: Leave, *, later: bool) -> None:
         await client.message("ping")
 
 
-async def tls_handshake(site: Site, leave: Leave, *, sent: bytes) -> None:
+async def tls_handshake(site: VanishingClients, leave: Leave, *, sent: bytes) -> None:
     """A handshake of TLS that is begun, and no more."""
-    plain = Site(site.house, site.file, None)
+    plain = VanishingClients(site.harness, site.file, None)
     async with plain.client(leave) as client:
         await client.send(sent)
 
 
-async def h2_bytes(site: Site, leave: Leave, *, sent: bytes) -> None:
+async def h2_bytes(site: VanishingClients, leave: Leave, *, sent: bytes) -> None:
     async with site.client(leave, http2=True) as client:
         with suppress(trio.BrokenResourceError):
             await client.send(sent)
@@ -201,12 +201,12 @@ def h2_get(path: str, *more: tuple[bytes, bytes], method: bytes = b"GET") -> Any
     return [*pseudo, (b":authority", b"x"), *more]
 
 
-async def h2_silent(site: Site, leave: Leave) -> None:
+async def h2_silent(site: VanishingClients, leave: Leave) -> None:
     async with site.http2(leave) as client:
         assert (await client.ask(h2_get("/api/time"))).status == 200
 
 
-async def h2_downloads(site: Site, leave: Leave, *, window: int) -> None:
+async def h2_downloads(site: VanishingClients, leave: Leave, *, window: int) -> None:
     """Several downloads, for which there is room or not, and of which nothing is read."""
     async with site.http2(leave) as client:
         if window > 65_535:
@@ -217,7 +217,7 @@ async def h2_downloads(site: Site, leave: Leave, *, window: int) -> None:
                 await client.request(h2_get(site.file))
 
 
-async def h2_uploads(site: Site, leave: Leave) -> None:
+async def h2_uploads(site: VanishingClients, leave: Leave) -> None:
     async with site.http2(leave) as client:
         for path in ("/api/auth/login", "/api/nothing", "/api/auth/register"):
             number = await client.request(h2_get(path, method=b"POST"), end=False)
@@ -225,7 +225,7 @@ async def h2_uploads(site: Site, leave: Leave) -> None:
         await client.flush()
 
 
-async def h2_resets(site: Site, leave: Leave) -> None:
+async def h2_resets(site: VanishingClients, leave: Leave) -> None:
     async with site.http2(leave) as client:
         with suppress(trio.BrokenResourceError), trio.move_on_after(0.2):
             for _ in range(400):
@@ -235,7 +235,7 @@ async def h2_resets(site: Site, leave: Leave) -> None:
                 await client.flush()
 
 
-async def h2_goodbye(site: Site, leave: Leave) -> None:
+async def h2_goodbye(site: VanishingClients, leave: Leave) -> None:
     async with site.http2(leave) as client:
         await client.request(h2_get(site.file))
         client.h2.close_connection()
@@ -243,7 +243,7 @@ async def h2_goodbye(site: Site, leave: Leave) -> None:
             await client.flush()
 
 
-async def h2_database(site: Site, leave: Leave) -> None:
+async def h2_database(site: VanishingClients, leave: Leave) -> None:
     async with site.http2(leave) as client:
         for _ in range(4):
             bearer = unknown().partition(": ")[2].encode()
@@ -286,7 +286,7 @@ DATABASE_WAYS: dict[str, Way] = {
 @asynccontextmanager
 async def site_of(
     database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext, *, tls: bool
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[VanishingClients]:
     cert, key = certificate if tls else (None, None)
     async with running(
         database_url,
@@ -297,9 +297,9 @@ async def site_of(
         keepalive_interval_s=0.2,
         keepalive_timeout_s=0.2,
         credential_deadline_s=0.5,
-    ) as house:
-        store = house.store
-        ada = await house.account()
+    ) as harness:
+        store = harness.store
+        ada = await harness.account()
         world = await store.worlds.create(
             title="w",
             description=None,
@@ -315,12 +315,12 @@ async def site_of(
             stored = await upload.commit()
         await store.assets.fill(asset.id, stored.hash, stored.size)
         file = f"/api/worlds/{world.id}/assets/{asset.id}/file"
-        yield Site(house, file, trusting if tls else None)
+        yield VanishingClients(harness, file, trusting if tls else None)
 
 
-async def vanish(site: Site, ways: dict[str, Way], leave: Leave) -> None:
+async def vanish(site: VanishingClients, ways: dict[str, Way], leave: Leave) -> None:
     """All the ways, a few at a time, until the server has none of their places."""
-    admission = site.house.server.door.admission
+    admission = site.harness.server.door.admission
     names = list(ways)
     for start in range(0, len(names), 32):
         async with trio.open_nursery() as nursery:
@@ -329,9 +329,9 @@ async def vanish(site: Site, ways: dict[str, Way], leave: Leave) -> None:
         await until(lambda: not len(admission))
 
 
-async def blocked(site: Site, leave: Leave) -> None:
+async def blocked(site: VanishingClients, leave: Leave) -> None:
     """The ways that wait for the database, which answers nobody until they have gone."""
-    database = site.house.store.database
+    database = site.harness.store.database
     async with database.transaction() as transaction:
         await transaction.execute("LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
         await vanish(site, DATABASE_WAYS, leave)
@@ -367,7 +367,7 @@ async def test_nothing_stays_of_clients_that_vanish(
     tls: bool,
 ) -> None:
     async with site_of(database_url, certificate, trusting, tls=tls) as site:
-        house = site.house
+        harness = site.harness
         ways = WAYS | TLS_WAYS if tls else WAYS
         before_held = held()
 
@@ -376,7 +376,9 @@ async def test_nothing_stays_of_clients_that_vanish(
                 await vanish(site, ways, leave)
             for leave in LEAVES[:3]:  # a silent client may wait for an answer
                 await blocked(site, leave)
-            await until(lambda: not house.server.door.http_connections and not len(house.gateway))
+            await until(
+                lambda: not harness.server.door.http_connections and not len(harness.gateway)
+            )
             said = capsys.readouterr().out  # which is not kept in memory, either
             for word in ("Traceback", "request.failed", "connection.failed"):
                 assert word not in said
@@ -394,10 +396,10 @@ async def test_nothing_stays_of_clients_that_vanish(
         finally:
             tracemalloc.stop()
 
-        assert len(house.server.door.admission) == 0
+        assert len(harness.server.door.admission) == 0
         left = [one for one in held() if not any(one is other for other in before_held)]
         assert not left, [[type(by) for by in gc.get_referrers(one)] for one in left]
         await until(lambda: tasks() <= before_tasks)
         assert descriptors() <= before_open
-        assert house.metrics.backlog_bytes == house.metrics.connections == 0
+        assert harness.metrics.backlog_bytes == harness.metrics.connections == 0
         assert after_bytes - before_bytes < GROWTH_LIMIT_BYTES

@@ -19,7 +19,8 @@ import pytest
 from api.openapi.asyncapi import operations_of
 from tests.api.pngs import png
 from tests.e2e.clients import Json, Player, connected
-from tests.e2e.private_things import (
+from tests.e2e.servers import Account, ServerHarness, running
+from tests.e2e.visibility_probes import (
     BUILD,
     COMMANDS,
     ENDPOINTS,
@@ -27,14 +28,13 @@ from tests.e2e.private_things import (
     SESSION_COMMANDS,
     Body,
 )
-from tests.e2e.servers import Account, House, running
 
 
 @dataclass
-class Scene:
+class PrivateObjects:
     """A server with things that are private, and what stands for things that do not exist."""
 
-    house: House
+    harness: ServerHarness
     http: httpx.AsyncClient
     owner: Account
     private: dict[str, str]
@@ -43,7 +43,7 @@ class Scene:
 
     async def ask(self, who: Account | None, method: str, path: str, body: Body) -> httpx.Response:
         headers = {} if who is None else {"Authorization": f"Bearer {who.token}"}
-        url = f"http://{self.house.host}:{self.house.port}{path}"
+        url = f"http://{self.harness.host}:{self.harness.port}{path}"
         if isinstance(body, bytes):
             headers["Content-Type"] = "image/png" if "thumbnail" in path else "x/y"
             return await self.http.request(method, url, headers=headers, content=body)
@@ -60,7 +60,7 @@ class Scene:
         common = {
             "owner": self.owner.username,
             "principal": "@me" if who is None else who.username,
-            "server": self.house.address,
+            "server": self.harness.address,
         }
         return [
             (
@@ -102,13 +102,13 @@ def said(answer: httpx.Response, names: Mapping[str, str]) -> tuple[object, ...]
 
 
 @asynccontextmanager
-async def scene(database_url: str, *, busy: bool) -> AsyncIterator[Scene]:
+async def scene(database_url: str, *, busy: bool) -> AsyncIterator[PrivateObjects]:
     """`busy`: the owner is inside the instance, and has acquired world and document."""
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(running(database_url, rate_limits="off"))
+        harness = await stack.enter_async_context(running(database_url, rate_limits="off"))
         http = await stack.enter_async_context(httpx.AsyncClient())
-        owner = await house.account("owner")
-        it = Scene(house, http, owner, {}, {}, "")
+        owner = await harness.account("owner")
+        it = PrivateObjects(harness, http, owner, {}, {}, "")
         tags = ["avr:private"]
         world = (await it.data("PUT", "/api/worlds", {"title": "lair-1", "tags": tags}))["id"]
         public = (await it.data("PUT", "/api/worlds", {"title": "Open"}))["id"]
@@ -130,30 +130,30 @@ async def scene(database_url: str, *, busy: bool) -> AsyncIterator[Scene]:
         it.missing |= {"name": "cave-2y", "number": "987654", "document": "987653"}
         it.missing |= {"title": "cave-2", "session": f"s_{nobody}", "public": public}
         if busy:
-            player = await stack.enter_async_context(connected(house, owner))
+            player = await stack.enter_async_context(connected(harness, owner))
             await player.join(instance)
             await it.data("POST", f"/resource/world/{number}/acquire")
-            second = await house.login(owner.id)
+            second = await harness.login(owner.id)
             acquire = f"/resource/document/{it.document}/acquire"
             assert (await it.ask(second, "POST", acquire, None)).status_code == 200
         yield it
 
 
 @pytest.fixture(params=[False, True], ids=["resting", "busy"])
-async def here(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
+async def here(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[PrivateObjects]:
     async with scene(database_url, busy=request.param) as it:
         yield it
 
 
-async def strangers(here: Scene) -> list[Account | None]:
+async def strangers(here: PrivateObjects) -> list[Account | None]:
     """Who may see none of it: a stranger, one who is banned, and somebody who is not logged in."""
-    banned = await here.house.account("banned")
+    banned = await here.harness.account("banned")
     path = f"/api/instances/{here.private['id']}/moderate"
     await here.data("POST", path, {"user": banned.id, "type": "ban"})
-    return [await here.house.account("stranger"), banned, None]
+    return [await here.harness.account("stranger"), banned, None]
 
 
-async def test_every_endpoint_and_command_has_a_row(here: Scene) -> None:
+async def test_every_endpoint_and_command_has_a_row(here: PrivateObjects) -> None:
     document = (await here.ask(None, "GET", "/openapi.json", None)).json()
     endpoints = {
         f"{method.upper()} {path}"
@@ -167,7 +167,7 @@ async def test_every_endpoint_and_command_has_a_row(here: Scene) -> None:
         assert {operation["title"] for operation in received} == names
 
 
-async def test_endpoints_tell_nothing_of_what_one_may_not_see(here: Scene) -> None:
+async def test_endpoints_tell_nothing_of_what_one_may_not_see(here: PrivateObjects) -> None:
     told: list[object] = []
     for who in await strangers(here):
         for endpoint, probes in ENDPOINTS.items():
@@ -182,12 +182,12 @@ async def test_endpoints_tell_nothing_of_what_one_may_not_see(here: Scene) -> No
     assert told == [], "\n".join(map(repr, told))
 
 
-async def test_commands_tell_nothing_of_what_one_may_not_see(here: Scene) -> None:
+async def test_commands_tell_nothing_of_what_one_may_not_see(here: PrivateObjects) -> None:
     told: list[object] = []
     for who in await strangers(here):
         if who is None:
             continue
-        async with connected(here.house, who) as player:
+        async with connected(here.harness, who) as player:
             for command, messages in COMMANDS.items():
                 for message, pair in itertools.product(messages, here.pairs(who)):
                     answers = [await answered(player, command, message, one) for one in pair]
@@ -203,7 +203,7 @@ async def answered(player: Player, command: str, message: Json, names: Mapping[s
     return json.loads(blank(json.dumps({**answer, "state": 0}), names))
 
 
-async def test_of_a_document_is_said_that_one_may_not_and_no_more(here: Scene) -> None:
+async def test_of_a_document_is_said_that_one_may_not_and_no_more(here: PrivateObjects) -> None:
     for who in [one for one in await strangers(here) if one is not None]:
         for endpoint, probes in ENDPOINTS.items():
             method, _, template = endpoint.partition(" ")
@@ -223,12 +223,12 @@ async def test_of_a_document_is_said_that_one_may_not_and_no_more(here: Scene) -
                 assert said == (403, expected), (endpoint, body)
 
 
-async def test_events_tell_nothing_of_what_one_may_not_see(here: Scene) -> None:
-    stranger = await here.house.account("stranger")
+async def test_events_tell_nothing_of_what_one_may_not_see(here: PrivateObjects) -> None:
+    stranger = await here.harness.account("stranger")
     world, place = f"/api/worlds/{here.private['world']}", f"/api/instances/{here.private['id']}"
     async with (
-        connected(here.house, stranger) as player,
-        connected(here.house, here.owner) as inside,
+        connected(here.harness, stranger) as player,
+        connected(here.harness, here.owner) as inside,
     ):
         await player.ask("subscribe", {"event": "all"})
         for target in ("world", "id"):

@@ -12,12 +12,12 @@ from reileta.diagnostics.recording_instance import RecordingInstance
 from reileta.records import Ban
 from reileta.records import Instance as InstanceRecord
 from reileta.rules.instance.instance import Instance, InstanceLimits
-from tests.reileta.rooms import OWNER
+from tests.reileta.instances import OWNER
 
 BEGAN = 1_790_000_000_000
 
 
-class Memory:
+class MemoryRecording:
     """A tape that keeps its records, and the file that they make."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Memory:
 
 
 def taped(
-    tape: Memory,
+    tape: MemoryRecording,
     *,
     access: str = "avr:public",
     capacity: int = 4,

@@ -13,8 +13,8 @@ from reileta import cli
 from reileta.diagnostics.recording import MAGIC
 from reileta.diagnostics.replay import digest
 from tests.reileta.diagnostics.test_trace_reader import JOIN, OTHER, TRACE
-from tests.reileta.recordings import BEGAN, Memory, taped
-from tests.reileta.rooms import visitor
+from tests.reileta.instances import visitor
+from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape)
     tape.received("AddMember", 7)
     instance.join(visitor(1), BEGAN)
@@ -137,7 +137,7 @@ def test_what_is_no_recording(
 
 
 def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path) -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape)
     instance.join(visitor(1), BEGAN)
     instance.speak("p_1", "日本", None, None, b"1", BEGAN)
@@ -154,7 +154,7 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path) ->
 
 
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape)
     instance.join(visitor(1), BEGAN)
     for number in range(5000):

@@ -33,7 +33,7 @@ from reileta.rules.instance.events import (
 )
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
-from tests.reileta.rooms import OWNER, room, user, visitor
+from tests.reileta.instances import OWNER, room, user, visitor
 
 ADMIN = 5
 numbers = st.integers(0, ADMIN)

@@ -136,4 +136,4 @@ async def test_signals(steps: tuple[str, ...], at_once: bool) -> None:
     [("127.0.0.1", 80, "127.0.0.1:80"), ("::1", 3032, "[::1]:3032"), ("a.b", 1, "a.b:1")],
 )
 def test_addresses(host: str, port: int, expected: str) -> None:
-    assert main._address(host, port) == expected
+    assert main.address_of(host, port) == expected

@@ -12,24 +12,31 @@ from hypothesis.stateful import invariant, precondition, rule
 from reileta.errors import ReiletaError, ResourceHeld, ResourceNotAcquired, ResourceTaken
 from reileta.records import Held
 from reileta.rules.identity import Claimant
-from tests.reileta.ground import LIMITS, MACHINE, Servers, numbers, servers, sessions
+from tests.reileta.session_servers import (
+    LIMITS,
+    MACHINE,
+    SessionServers,
+    numbers,
+    servers,
+    sessions,
+)
 
 
-class LeaseMachine(Servers):
+class LeaseMachine(SessionServers):
     @rule(server=servers, id_=sessions, number=numbers, told=st.sampled_from([True, True, False]))
     def acquire(self, server: int, id_: str, number: int, told: bool) -> None:
-        one, before = self.actor(server, id_), self.ground.resources[number]
-        if one is None or one.session.ended or id_ not in self.ground.states:
+        one, before = self.actor(server, id_), self.database.resources[number]
+        if one is None or one.session.ended or id_ not in self.database.states:
             return
         try:
             after = before.acquire(
-                Claimant(id_, "u_1"), self.ground.has(id_), self.now + LIMITS.away_ms
+                Claimant(id_, "u_1"), self.database.has(id_), self.now + LIMITS.away_ms
             )
         except (ResourceHeld, ResourceTaken):
             return
         assert before.lease.session is None, "two holders"
         assert after.lease.fence > before.lease.fence
-        self.ground.resources[number] = after
+        self.database.resources[number] = after
         self.fences.append((id_, number, after.lease.fence))
         if told:
             held = Held(after.record, after.lease.fence, after.lease.until)
@@ -44,8 +51,8 @@ class LeaseMachine(Servers):
         assert one.session.held is not None
         number, fence = one.session.held.resource.number, one.session.held.fence
         try:
-            after = self.ground.resources[number].release(Claimant(id_, "u_1"))
-            self.ground.resources[number] = after
+            after = self.database.resources[number].release(Claimant(id_, "u_1"))
+            self.database.resources[number] = after
         except ResourceTaken:
             pass
         self.hear(one, one.session.dropped(number, fence))
@@ -55,7 +62,7 @@ class LeaseMachine(Servers):
     def write(self, data: st.DataObject) -> None:
         """Someone who once had a resource writes, whoever has it now."""
         id_, number, fence = data.draw(st.sampled_from(self.fences))
-        before = self.ground.resources[number]
+        before = self.database.resources[number]
         has = (before.lease.session, before.lease.fence) == (id_, fence)
         try:
             after = before.write(
@@ -67,7 +74,7 @@ class LeaseMachine(Servers):
             self.check_refusal(error, taken=taken)
             return
         assert has, "a write with an old fencing number"
-        self.ground.resources[number] = after
+        self.database.resources[number] = after
         for (_, whose), one in self.running.items():
             if whose == id_ and one.session.held is not None:
                 held = Held(after.record, fence, after.lease.until)
@@ -80,10 +87,10 @@ class LeaseMachine(Servers):
 
     @invariant()
     def a_session_never_has_two_resources(self) -> None:
-        holders = [one.lease.session for one in self.ground.resources.values()]
+        holders = [one.lease.session for one in self.database.resources.values()]
         holding = [one for one in holders if one is not None]
         assert len(holding) == len(set(holding))
-        assert all(one in self.ground.states for one in holding)
+        assert all(one in self.database.states for one in holding)
 
     @invariant()
     def each_acquisition_is_ones_own(self) -> None:

@@ -12,10 +12,10 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from reileta.errors import DatabaseUnavailable, Overloaded, PayloadTooLarge
 from reileta.rules.resource.json_values import Json, encode
-from tests.reileta.ground import LIMITS, MACHINE, SERVERS, Servers
+from tests.reileta.session_servers import LIMITS, MACHINE, SERVERS, SessionServers
 
 
-class StateMachine(Servers):
+class StateMachine(SessionServers):
     @initialize()
     def two_servers_have_a_socket_of_one_session(self) -> None:
         for server in SERVERS:
@@ -54,7 +54,7 @@ class StateMachine(Servers):
         """The database gets to one of the statements that are under way, or never does."""
         which = data.draw(st.integers(0, len(self.saves) - 1))
         one, id_, save = self.saves.pop(which)
-        written = course != "failed" and self.ground.apply(id_, save)
+        written = course != "failed" and self.database.apply(id_, save)
         if one not in self.running.values():
             return  # nobody waits for it any more
         if one.session.ended:
@@ -63,8 +63,8 @@ class StateMachine(Servers):
             self.hear(one, one.session.abandon(DatabaseUnavailable()))
         elif written:
             self.hear(one, one.session.saved())
-        elif id_ in self.ground.states:
-            self.hear(one, one.session.stale(*self.ground.states[id_]))
+        elif id_ in self.database.states:
+            self.hear(one, one.session.stale(*self.database.states[id_]))
         else:
             self.hear(one, one.session.end())
 
@@ -72,7 +72,7 @@ class StateMachine(Servers):
 
     @invariant()
     def what_was_acknowledged_is_in_the_state(self) -> None:
-        for id_, (state, _) in self.ground.states.items():
+        for id_, (state, _) in self.database.states.items():
             assert self.acknowledged[id_] <= state.keys()
             assert len(encode(state)) <= LIMITS.state_bytes
 

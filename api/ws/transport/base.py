@@ -347,6 +347,11 @@ class ProtocolTransport(Transport):
             for one in upgraded.protocol.extensions
         )
 
+    @property
+    def fragment_count(self) -> int:
+        """How many fragments of an incomplete message are kept, with its type as one of them."""
+        return len(self._fragments or ())
+
     async def receive(self) -> Messages:
         if self._over:
             raise TransportClosed

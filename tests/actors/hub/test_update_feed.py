@@ -23,8 +23,8 @@ from reileta.records import Asset, Image, Profile, Service, User, World
 from reileta.rules.identity import Viewer
 from reileta.rules.visibility import Audience, of_world
 from reileta.store import ServerInfo
-from tests.actors.helpers import full_actor
-from tests.actors.nodes import ADDRESS, account
+from tests.actors.node_harness import ADDRESS, account
+from tests.actors.probe import full_actor
 
 
 @dataclass

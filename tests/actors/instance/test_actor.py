@@ -17,14 +17,15 @@ from reileta.errors import (
 )
 from reileta.protocol.frames import payload_of
 from reileta.records import Ban
-from tests.actors.nodes import EPOCH_MS, ROOM, World, settle, user_at
+from tests.actors.frames import ROLES, data, failed, join, joined, leave, left, moderated
+from tests.actors.node_harness import EPOCH_MS, ROOM, NodeHarness, settle, user_at
 from tests.actors.sinks import SlowSink
 
 
 async def test_joiners_are_told_of_all_and_all_of_joiners(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.connect(1), await world.connect(2)
+    one, two = await harness.connect(1), await harness.connect(2)
     player = await one.join()
     await settle()
     (welcome,) = one.sink.take()
@@ -42,7 +43,7 @@ async def test_joiners_are_told_of_all_and_all_of_joiners(
                     "user": user_at(1),
                     "displayname": "U1",
                     "role": "master",
-                    "joined_at": world.node.clock.now_ms(),
+                    "joined_at": harness.node.clock.now_ms(),
                 }
             ],
             "retained": [],
@@ -50,13 +51,13 @@ async def test_joiners_are_told_of_all_and_all_of_joiners(
     }
     await two.join(state=None)
     await settle()
-    assert (one.said(), two.said()) == (["joined U2"], [])
+    assert (one.received(), two.received()) == ([joined("U2")], [])
 
 
 async def test_what_a_player_says_reaches_all_others_byte_for_byte(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two, three = await world.crowd(1, 2, 3)
+    one, two, three = await harness.crowd(1, 2, 3)
     said = b'{ "x" : 1.50,\t"y":"\xc3\xa9\\u00e9" }'
     one.say(said)
     two.say(b"2", state=b'"mine"')
@@ -74,41 +75,43 @@ async def test_what_a_player_says_reaches_all_others_byte_for_byte(
         "at": 1.5,
         "data": 3,
     }
-    spoken = 'data {"x":1.5,"y":"éé"}'
-    assert three.said() == [spoken, "data 2", "data 3"]
-    assert one.said() == ["data 2"]
-    assert two.said() == [spoken, "data #mine", "data 3"]
+    spoken = data({"x": 1.5, "y": "éé"})
+    assert three.received() == [spoken, data(2), data(3)]
+    assert one.received() == [data(2)]
+    assert two.received() == [spoken, data(state="mine"), data(3)]
 
 
-async def test_one_drain_is_one_write_to_each(world: World, autojump_clock: MockClock) -> None:
-    one, two = await world.crowd(1, 2)
+async def test_one_drain_is_one_write_to_each(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
     writes = two.sink.writes
     for number in range(50):
         one.say(b"%d" % number)
     await settle()
     assert two.sink.writes == writes + 1
-    assert two.said() == [f"data {number}" for number in range(50)]
+    assert two.received() == [data(number) for number in range(50)]
 
 
 async def test_a_joiner_gets_nothing_from_before_and_everything_after(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.joined(1)
-    two = await world.connect(2)
+    one = await harness.joined(1)
+    two = await harness.connect(2)
     async with trio.open_nursery() as nursery:
         one.say(b'"before"')
         nursery.start_soon(two.join)
         await settle()
         one.say(b'"after"')
     await settle()
-    assert two.said() == ["join #1 U1+U2", 'data "after"']
-    assert one.said() == ["joined U2"]
+    assert two.received() == [join("U1", "U2", state=1), data("after")]
+    assert one.received() == [joined("U2")]
 
 
 async def test_a_leaver_has_its_answer_and_no_event_of_its_own(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     await one.leave()
     await settle()
@@ -120,80 +123,82 @@ async def test_a_leaver_has_its_answer_and_no_event_of_its_own(
             "data": {"instance": ROOM, "player": player},
         }
     ]
-    assert two.said() == ["left left"]
+    assert two.received(but=ROLES) == [left("left")]
     assert ROOM not in one.sink.seats
     two.say(b"1")
     await settle()
-    assert one.said() == []
+    assert one.received() == []
     with pytest.raises(NotInInstance):
         await one.leave()
 
 
 async def test_two_sockets_of_a_session_are_one_player(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    other = await world.joined(9)
-    one, two = await world.joined(1), await world.connect(1)
+    other = await harness.joined(9)
+    one, two = await harness.joined(1), await harness.connect(1)
     player = one.sink.seats[ROOM].player
     assert await two.join() == player
     await settle()
-    assert (one.said(), two.said()) == ([], ["join #1 U9+U1"])
-    assert other.said() == ["joined U1"]
+    assert (one.received(), two.received()) == ([], [join("U9", "U1", state=1)])
+    assert other.received() == [joined("U1")]
     other.say(b"1")
     one.say(b"2")  # its own socket has no need of it
     await settle()
-    assert (one.said(), two.said(), other.said()) == (["data 1"], ["data 1"], ["data 2"])
+    assert (one.received(), two.received(), other.received()) == ([data(1)], [data(1)], [data(2)])
     one.lose()
     await trio.sleep(60)
-    assert (two.said(), other.said()) == ([], [])
+    assert (two.received(), other.received()) == ([], [])
     await two.leave()
     await settle()
-    assert other.said() == ["left left"]
+    assert other.received() == [left("left")]
 
 
 async def test_a_session_leaves_with_all_its_sockets(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.joined(1), await world.joined(1)
+    one, two = await harness.joined(1), await harness.joined(1)
     await two.leave()
     await settle()
-    assert (one.said(), two.said()) == (["left left"], ["leave #2"])
+    assert (one.received(), two.received()) == ([left("left")], [leave(state=2)])
     assert (one.sink.seats, two.sink.seats) == ({}, {})
 
 
 async def test_coming_back_within_the_grace_is_seen_by_nobody(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
+    one, other = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     one.lose()
     await trio.sleep(9)
-    assert world.node.directory.occupancy(ROOM).connected == 2
-    again = await world.connect(1)
+    assert harness.node.directory.occupancy(ROOM).connected == 2
+    again = await harness.connect(1)
     assert await again.join() == player
     await trio.sleep(60)
-    assert again.said() == ["join #1 U1+U2"]
-    assert other.said() == []
+    assert again.received() == [join("U1", "U2", state=1)]
+    assert other.received() == []
     again.say(b"1")
     await settle()
-    assert other.said() == ["data 1"]
+    assert other.received() == [data(1)]
 
 
-async def test_who_does_not_come_back_has_left(world: World, autojump_clock: MockClock) -> None:
-    one, other = await world.crowd(1, 2)
+async def test_who_does_not_come_back_has_left(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, other = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     one.lose()
     await trio.sleep(10.1)
-    assert other.said() == ["left disconnected"]
-    again = await world.connect(1)
+    assert other.received(but=ROLES) == [left("disconnected")]
+    again = await harness.connect(1)
     assert await again.join() != player
 
 
 async def test_many_who_join_at_once_never_exceed_the_capacity(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(capacity=5)
-    clients = [await world.connect(number) for number in range(1, 31)]
+    harness.room(capacity=5)
+    clients = [await harness.connect(number) for number in range(1, 31)]
     full = 0
 
     async def join(number: int) -> None:
@@ -202,7 +207,7 @@ async def test_many_who_join_at_once_never_exceed_the_capacity(
             await clients[number].join()
         except InstanceFull:
             full += 1
-        assert world.node.directory.occupancy(ROOM).connected <= 5
+        assert harness.node.directory.occupancy(ROOM).connected <= 5
 
     async with trio.open_nursery() as nursery:
         for number in range(30):
@@ -210,38 +215,40 @@ async def test_many_who_join_at_once_never_exceed_the_capacity(
     await settle()
     assert full == 25
     assert sum(ROOM in client.sink.seats for client in clients) == 5
-    assert world.node.directory.full() == {ROOM}
+    assert harness.node.directory.full() == {ROOM}
     inside = next(client for client in clients if ROOM in client.sink.seats)
     await inside.leave()
     await settle()
-    assert world.node.directory.full() == frozenset()
+    assert harness.node.directory.full() == frozenset()
 
 
-async def test_a_message_can_be_for_some_alone(world: World, autojump_clock: MockClock) -> None:
-    one, two, three = await world.crowd(1, 2, 3)
+async def test_a_message_can_be_for_some_alone(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two, three = await harness.crowd(1, 2, 3)
     players = {client.sink.seats[ROOM].player for client in (one, three)}
     one.say(b"1", to=(*players, "p_nobody"), key="k")
     await settle()
-    assert (one.said(), two.said(), three.said()) == ([], [], ["data 1"])
-    late = await world.connect(4)
+    assert (one.received(), two.received(), three.received()) == ([], [], [data(1)])
+    late = await harness.connect(4)
     await late.join()
     await settle()
     assert late.sink.take()[0]["data"]["retained"] == []
 
 
 async def test_keyed_values_are_kept_for_those_who_come_and_never_roll_back(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     one.say(b"10", key="a", at=10)
     one.say(b"9", key="a", at=9, state=b"7")
     one.say(b"11", key="b")
     one.say(b"12", key="b")
     await settle()
-    assert one.said() == ["data #7"]
-    assert two.said() == ["data 10", "data 11", "data 12"]
-    late = await world.connect(3)
+    assert one.received() == [data(state=7)]
+    assert two.received() == [data(10), data(11), data(12)]
+    late = await harness.connect(3)
     await late.join()
     await settle()
     assert late.sink.take()[0]["data"]["retained"] == [
@@ -249,54 +256,60 @@ async def test_keyed_values_are_kept_for_those_who_come_and_never_roll_back(
         {"player": player, "key": "b", "data": 12},
     ]
     await one.leave()
-    later = await world.connect(4)
+    later = await harness.connect(4)
     await later.join()
     await settle()
     assert later.sink.take()[0]["data"]["retained"] == []
 
 
 async def test_wrong_messages_are_answered_with_or_without_state(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     one.say(b"1", key="")
     one.say(b"1", key="k" * 65, state=b"5")
     one.say(b"1", to=("p",) * 65)
     await settle()
-    assert one.said() == ["data error 119", "data #5 error 119", "data error 119"]
-    assert two.said() == []
+    assert one.received() == [
+        failed("data", 119),
+        failed("data", 119, state=5),
+        failed("data", 119),
+    ]
+    assert two.received() == []
 
 
-async def test_who_is_no_longer_inside_is_told_so(world: World, autojump_clock: MockClock) -> None:
-    one, two = await world.crowd(1, 2)
+async def test_who_is_no_longer_inside_is_told_so(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
     seat = one.sink.seats[ROOM]
     await one.leave()
     one.sink.seats[ROOM] = seat  # its message was on the way
     one.say(b"1", state=b"3")
     await settle()
-    assert one.said() == ["leave #2", "data #3 error 39"]
-    assert two.said() == ["left left"]
+    assert one.received() == [leave(state=2), failed("data", 39, state=3)]
+    assert two.received(but=ROLES) == [left("left")]
 
 
 async def test_the_muted_are_refused_and_heard_again_when_unmuted(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
-    world.act(lambda actor: actor.moderate(user_at(1), "mute"))
+    one, two = await harness.crowd(1, 2)
+    harness.act(lambda actor: actor.moderate(user_at(1), "mute"))
     one.say(b"1", state=b"1")
-    world.act(lambda actor: actor.moderate(user_at(1), "unmute"))
+    harness.act(lambda actor: actor.moderate(user_at(1), "unmute"))
     one.say(b"2")
     await settle()
-    assert one.said() == ["moderated rude", "data #1 error 49", "moderated"]
-    assert two.said() == ["data 2"]
+    assert one.received() == [moderated("rude"), failed("data", 49, state=1), moderated()]
+    assert two.received() == [data(2)]
 
 
 async def test_who_is_kicked_is_told_why_and_may_come_back(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
-    world.act(lambda actor: actor.moderate(user_at(1), "kick"))
+    harness.act(lambda actor: actor.moderate(user_at(1), "kick"))
     await settle()
     assert one.sink.take()[0]["data"] == {
         "player": player,
@@ -313,37 +326,37 @@ async def test_who_is_kicked_is_told_why_and_may_come_back(
 
 
 async def test_the_banned_the_uninvited_and_the_late_are_refused(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.store.instances.bans[ROOM] = [
+    harness.store.instances.bans[ROOM] = [
         Ban(ROOM, user_at(1).partition("@")[0], None, None, user_at(0), EPOCH_MS)
     ]
-    one = await world.connect(1)
+    one = await harness.connect(1)
     with pytest.raises(Banned):
         await one.join()
     private = ROOM[:-1] + "2"
-    world.room(private, access="avr:private")
-    two = await world.connect(2)
+    harness.room(private, access="avr:private")
+    two = await harness.connect(2)
     with pytest.raises(InstanceNotFound):  # one may not know of it
         await two.join(private)
     friends = ROOM[:-1] + "3"
-    world.room(friends, access="avr:friends_only")
+    harness.room(friends, access="avr:friends_only")
     with pytest.raises(NotAllowed):
         await two.join(friends)
-    owner = await world.connect(0)
-    await owner.join("room-002@" + world.node.address)
+    owner = await harness.connect(0)
+    await owner.join("room-002@" + harness.node.address)
     await settle()
-    assert owner.said() == ["join #1 U0"]
-    assert one.said() == two.said() == []
+    assert owner.received() == [join("U0", state=1)]
+    assert one.received() == two.received() == []
 
 
 async def test_the_longest_inside_is_the_master_and_updates_say_so(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    watcher = await world.connect(9)
+    watcher = await harness.connect(9)
     await watcher.subscribe("update-instance", target=ROOM)
-    one = await world.joined(1)
-    await world.joined(2)
+    one = await harness.joined(1)
+    await harness.joined(2)
     assert [
         (message["data"]["connected"], message["data"]["master"]) for message in watcher.sink.take()
     ] == [(0, None), (1, user_at(1)), (2, user_at(1))]
@@ -352,14 +365,14 @@ async def test_the_longest_inside_is_the_master_and_updates_say_so(
     (update,) = watcher.sink.take()
     assert (update["command"], update["subgroup"]) == ("update-instance", ROOM)
     assert (update["data"]["connected"], update["data"]["master"]) == (1, user_at(2))
-    assert world.node.directory.occupancy(ROOM).master == user_at(2)
+    assert harness.node.directory.occupancy(ROOM).master == user_at(2)
 
 
 async def test_one_inside_may_ask_for_all_again_unless_it_is_slow(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
     sink = SlowSink()
-    one = await world.connect(1, sink=sink)
+    one = await harness.connect(1, sink=sink)
     sink.read()
     await one.join()
     await settle()
@@ -369,4 +382,4 @@ async def test_one_inside_may_ask_for_all_again_unless_it_is_slow(
     await one.join(state=b"8")
     await settle()
     sink.read()
-    assert one.said()[-2:] == ["join #1 U1", "join #8 U1"]
+    assert one.received()[-2:] == [join("U1", state=1), join("U1", state=8)]

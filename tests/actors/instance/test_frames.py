@@ -9,7 +9,7 @@ import msgspec
 from actors.instance.frames import InstanceFrames
 from reileta.protocol.frames import payload_of
 from reileta.rules.instance.events import Left
-from tests.reileta.rooms import filled, room, user, visitor
+from tests.reileta.instances import filled, room, user, visitor
 
 
 def read(frame: bytes) -> Any:

@@ -7,13 +7,13 @@ from trio.testing import MockClock
 
 from reileta.errors import InstanceNotFound
 from reileta.rules.identity import Visitor
-from tests.actors.nodes import ADDRESS, ROOM, World, user_at
+from tests.actors.node_harness import ADDRESS, ROOM, NodeHarness, user_at
 
 
 async def test_an_instance_is_started_once_however_it_is_called(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    places = world.node.instances
+    places = harness.node.instances
     assert places.running(ROOM) is None
     one = Visitor("s_1", user_at(1), "U1")
     found = [await places.live(name, one) for name in (ROOM, f"{ROOM}@{ADDRESS}")]
@@ -24,7 +24,7 @@ async def test_an_instance_is_started_once_however_it_is_called(
 
 @pytest.mark.parametrize("name", ["", "nowhere", f"{ROOM}@elsewhere.example.org", "@me"])
 async def test_what_is_not_there_or_anothers(
-    world: World, autojump_clock: MockClock, name: str
+    harness: NodeHarness, autojump_clock: MockClock, name: str
 ) -> None:
     with pytest.raises(InstanceNotFound):
-        await world.node.instances.live(name, Visitor("s_1", user_at(1), "U1"))
+        await harness.node.instances.live(name, Visitor("s_1", user_at(1), "U1"))

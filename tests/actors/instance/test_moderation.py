@@ -18,45 +18,46 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
-from tests.actors.nodes import ROOM, Client, World, account, principal, settle, user_at
+from tests.actors.frames import data, failed, moderated
+from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
 
 
 def of(client: Client, command: str) -> list[Any]:
     return [one["data"] for one in client.sink.take() if one["command"] == command]
 
 
-async def moderate(world: World, by: int, target: str, type_: str, **more: Any) -> None:
-    await world.node.instance_service.moderate(
+async def moderate(harness: NodeHarness, by: int, target: str, type_: str, **more: Any) -> None:
+    await harness.node.instance_service.moderate(
         ROOM, principal(by), ModerationRequest(target, type_, **more)
     )
 
 
 async def test_an_order_stands_in_one_line_with_the_data(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.joined(0)
-    one, two = await world.joined(1), await world.joined(2)
+    await harness.joined(0)
+    one, two = await harness.joined(1), await harness.joined(2)
     one.sink.take(), two.sink.take()
     one.say(b'"before"')
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(moderate, world, 0, user_at(1), "mute")
+        nursery.start_soon(moderate, harness, 0, user_at(1), "mute")
         await settle()
     one.say(b'"after"', state=b"7")
     await settle()
-    assert two.said() == ['data "before"']
-    assert one.said() == ["moderated", "data #7 error 49"]
+    assert two.received() == [data("before")]
+    assert one.received() == [moderated(), failed("data", 49, state=7)]
 
 
 async def test_the_answer_comes_when_it_is_durable_and_the_effect_before(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = (await world.crowd(1))[0]
+    one = (await harness.crowd(1))[0]
     await settle()
-    gate = world.store.instances.gate = trio.Event()
+    gate = harness.store.instances.gate = trio.Event()
     answered: list[str] = []
 
     async def ban() -> None:
-        await moderate(world, 0, user_at(1), "ban", reason="rude", until=None)
+        await moderate(harness, 0, user_at(1), "ban", reason="rude", until=None)
         answered.append("banned")
 
     async with trio.open_nursery() as nursery:
@@ -69,119 +70,123 @@ async def test_the_answer_comes_when_it_is_durable_and_the_effect_before(
             await one.join()
         gate.set()
     assert answered == ["banned"]
-    now = world.node.clock.now_ms()
+    now = harness.node.clock.now_ms()
     host, guest = account(0).id, account(1).id
-    assert world.store.hosting.deeds == [
+    assert harness.store.hosting.deeds == [
         Ban(ROOM, guest, None, "rude", host, now),
         Moderation(ROOM, host, "ban", guest, host, "rude", None, now),
     ]
 
 
 async def test_what_gathers_goes_in_one_transaction_in_order(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.crowd(*range(1, 8))
-    gate = world.store.instances.gate = trio.Event()
+    await harness.crowd(*range(1, 8))
+    gate = harness.store.instances.gate = trio.Event()
     async with trio.open_nursery() as nursery:
         for number in range(1, 8):
-            nursery.start_soon(moderate, world, 0, user_at(number), "warn")
+            nursery.start_soon(moderate, harness, 0, user_at(number), "warn")
             await settle()
         gate.set()
-    assert world.store.hosting.batches == [1, 6]
-    users = [one.user for one in world.store.hosting.deeds]
+    assert harness.store.hosting.batches == [1, 6]
+    users = [one.user for one in harness.store.hosting.deeds]
     assert users == [account(number).id for number in range(1, 8)]
 
 
 async def test_without_a_database_it_holds_and_is_written_later(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = (await world.crowd(1))[0]
+    one = (await harness.crowd(1))[0]
     await settle()
-    world.store.instances.away = True
+    harness.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await moderate(world, 0, user_at(1), "ban")
+        await moderate(harness, 0, user_at(1), "ban")
     with pytest.raises(Banned):
         await one.join()
     with pytest.raises(DatabaseUnavailable):
-        await moderate(world, 0, user_at(1), "ban")  # once more, to be sure
-    assert world.store.hosting.deeds == []
-    world.store.instances.away = False
+        await moderate(harness, 0, user_at(1), "ban")  # once more, to be sure
+    assert harness.store.hosting.deeds == []
+    harness.store.instances.away = False
     await trio.sleep(5)
-    kinds = [type(deed) for deed in world.store.hosting.deeds]
+    kinds = [type(deed) for deed in harness.store.hosting.deeds]
     assert kinds == [Ban, Moderation, Ban, Moderation]
 
 
 async def test_an_order_that_changes_nothing_waits_for_what_did(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.crowd(1)
+    await harness.crowd(1)
     await settle()
-    await moderate(world, 0, user_at(5), "unban")
-    assert world.store.hosting.deeds == []
-    world.store.instances.away = True
+    await moderate(harness, 0, user_at(5), "unban")
+    assert harness.store.hosting.deeds == []
+    harness.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+        await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
     with pytest.raises(DatabaseUnavailable):
-        await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
-    world.store.instances.away = False
-    await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
-    assert [type(deed) for deed in world.store.hosting.deeds] == [ModeratorAddition, Moderation]
+        await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+    harness.store.instances.away = False
+    await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+    assert [type(deed) for deed in harness.store.hosting.deeds] == [ModeratorAddition, Moderation]
 
 
 async def test_deeds_that_a_crash_found_unwritten_are_written_by_the_next(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = (await world.crowd(1))[0]
+    one = (await harness.crowd(1))[0]
     await settle()
-    world.store.instances.away = True
+    harness.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await moderate(world, 0, user_at(1), "ban")
-    world.crash()
+        await moderate(harness, 0, user_at(1), "ban")
+    harness.crash()
     await trio.sleep(0.5)
     with pytest.raises(Banned):
         await one.join()
-    world.store.instances.away = False
+    harness.store.instances.away = False
     await trio.sleep(5)
-    assert [type(deed) for deed in world.store.hosting.deeds] == [Ban, Moderation]
+    assert [type(deed) for deed in harness.store.hosting.deeds] == [Ban, Moderation]
 
 
 async def test_mutes_and_moderators_outlive_a_crash(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
-    await world.node.instance_service.name_moderator(ROOM, principal(0), user_at(2))
-    await moderate(world, 0, user_at(1), "mute")
-    world.crash()
+    one, two = await harness.crowd(1, 2)
+    await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(2))
+    await moderate(harness, 0, user_at(1), "mute")
+    harness.crash()
     await trio.sleep(0.5)
     one.sink.take(), two.sink.take()
     one.say(b"1", state=b"3")
     await settle()
-    assert one.said() == ["data #3 error 49"]
-    roles = {player.user: role for player, role in await world.node.instance_service.players(ROOM)}
+    assert one.received() == [failed("data", 49, state=3)]
+    roles = {
+        player.user: role for player, role in await harness.node.instance_service.players(ROOM)
+    }
     assert roles == {user_at(1): "master", user_at(2): "moderator"}
 
 
 async def test_named_moderators_and_bans_come_from_the_database(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.store.hosting.moderators[ROOM] = [account(2).id]
-    world.store.instances.bans[ROOM] = [Ban(ROOM, account(3).id, None, None, account(0).id, 1)]
-    await world.crowd(1, 2)
-    three = await world.connect(3)
+    harness.store.hosting.moderators[ROOM] = [account(2).id]
+    harness.store.instances.bans[ROOM] = [Ban(ROOM, account(3).id, None, None, account(0).id, 1)]
+    await harness.crowd(1, 2)
+    three = await harness.connect(3)
     with pytest.raises(Banned):
         await three.join()
-    (ban,) = await world.node.instance_service.bans(ROOM, principal(2))
+    (ban,) = await harness.node.instance_service.bans(ROOM, principal(2))
     assert (ban.user, ban.by) == (user_at(3), user_at(0))
     with pytest.raises(NotAllowed):
-        await world.node.instance_service.bans(ROOM, principal(5))
-    await moderate(world, 2, user_at(3), "unban")
+        await harness.node.instance_service.bans(ROOM, principal(5))
+    await moderate(harness, 2, user_at(3), "unban")
     await three.join()
-    assert world.store.hosting.deeds[0] == LiftBan(ROOM, account(3).id)
+    assert harness.store.hosting.deeds[0] == LiftBan(ROOM, account(3).id)
 
 
-async def test_roles_are_told_to_everyone_inside(world: World, autojump_clock: MockClock) -> None:
-    one, two, three = await world.crowd(1, 2, 3)
-    instance_service = world.node.instance_service
+async def test_roles_are_told_to_everyone_inside(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two, three = await harness.crowd(1, 2, 3)
+    instance_service = harness.node.instance_service
     await instance_service.hand_over(ROOM, principal(0), three.sink.seats[ROOM].player)
     await settle()
     expected = [
@@ -191,23 +196,23 @@ async def test_roles_are_told_to_everyone_inside(world: World, autojump_clock: M
     assert of(two, "instance-role") == expected
     await instance_service.name_moderator(ROOM, principal(0), "user2")
     assert of(two, "instance-role") == [{"user": user_at(2), "role": "moderator"}]
-    outside = await world.connect(9)
+    outside = await harness.connect(9)
     await instance_service.name_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "moderator"}]
     await instance_service.dismiss_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "normal"}]
-    assert ModeratorRemoval(ROOM, account(9).id) in world.store.hosting.deeds
+    assert ModeratorRemoval(ROOM, account(9).id) in harness.store.hosting.deeds
     one.sink.take()
     await three.leave()
     await settle()
     assert of(one, "instance-role") == [{"user": user_at(1), "role": "master"}]
-    types = [one.type for one in world.store.hosting.deeds if isinstance(one, Moderation)]
+    types = [one.type for one in harness.store.hosting.deeds if isinstance(one, Moderation)]
     assert types == ["master", "moderator", "moderator", "unmoderator"]
 
 
-async def test_only_the_owner_gives_roles(world: World, autojump_clock: MockClock) -> None:
-    await world.crowd(1, 2)
-    instance_service = world.node.instance_service
+async def test_only_the_owner_gives_roles(harness: NodeHarness, autojump_clock: MockClock) -> None:
+    await harness.crowd(1, 2)
+    instance_service = harness.node.instance_service
     for number in (1, 5):
         with pytest.raises(NotAllowed):
             await instance_service.hand_over(ROOM, principal(number), user_at(2))
@@ -222,76 +227,76 @@ async def test_only_the_owner_gives_roles(world: World, autojump_clock: MockCloc
 
 
 async def test_measures_are_told_to_those_concerned(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    master, one, two = await world.crowd(1, 2, 3)
-    until = world.node.clock.now_ms() + 60_000
-    await moderate(world, 1, user_at(2), "warn", reason="please")
+    master, one, two = await harness.crowd(1, 2, 3)
+    until = harness.node.clock.now_ms() + 60_000
+    await moderate(harness, 1, user_at(2), "warn", reason="please")
     assert of(one, "instance-moderated") == [
         {"type": "warn", "user": user_at(2), "by": user_at(1), "reason": "please"}
     ]
     assert of(master, "instance-moderated") == []
-    await moderate(world, 1, one.sink.seats[ROOM].player, "mute", until=until)
+    await moderate(harness, 1, one.sink.seats[ROOM].player, "mute", until=until)
     muted = {"type": "mute", "user": user_at(2), "by": user_at(1), "until": until}
     assert of(one, "instance-moderated") == of(master, "instance-moderated") == [muted]
     await trio.sleep(61)
     unmuted = {"type": "unmute", "user": user_at(2)}
     assert of(one, "instance-moderated") == of(master, "instance-moderated") == [unmuted]
-    await moderate(world, 1, user_at(2), "ban")
+    await moderate(harness, 1, user_at(2), "ban")
     assert [said["type"] for said in of(master, "instance-moderated")] == ["ban"]
     assert of(two, "instance-moderated") == []
 
 
 async def test_who_is_banned_from_without_is_told_too(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.crowd(1)
-    outside, other = await world.connect(2), await world.connect(3)
+    await harness.crowd(1)
+    outside, other = await harness.connect(2), await harness.connect(3)
     for type_ in ("ban", "unban"):
-        await moderate(world, 1, user_at(2), type_)
+        await moderate(harness, 1, user_at(2), type_)
         assert [said["type"] for said in of(outside, "instance-moderated")] == [type_]
     assert of(other, "instance-moderated") == []
 
 
 async def test_an_admin_outside_is_as_far_above_as_inside(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.crowd(1)
-    world.store.hosting.admins.add(2)
+    await harness.crowd(1)
+    harness.store.hosting.admins.add(2)
     with pytest.raises(NotAllowed):
-        await moderate(world, 1, user_at(2), "ban")
-    await moderate(world, 0, user_at(2), "ban")  # by the owner
+        await moderate(harness, 1, user_at(2), "ban")
+    await moderate(harness, 0, user_at(2), "ban")  # by the owner
 
 
 async def test_who_does_not_exist_can_not_be_moderated(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.crowd(1)
+    await harness.crowd(1)
     with pytest.raises(UserNotFound):
-        await moderate(world, 1, user_at(1000), "ban")
-    await moderate(world, 1, "u_00000000-0000-4000-8000-000000000000@elsewhere.example", "ban")
+        await moderate(harness, 1, user_at(1000), "ban")
+    await moderate(harness, 1, "u_00000000-0000-4000-8000-000000000000@elsewhere.example", "ban")
 
 
-async def test_who_may_not_is_refused(world: World, autojump_clock: MockClock) -> None:
-    await world.crowd(1, 2, 3)
+async def test_who_may_not_is_refused(harness: NodeHarness, autojump_clock: MockClock) -> None:
+    await harness.crowd(1, 2, 3)
     with pytest.raises(NotInInstance):
-        await moderate(world, 5, user_at(1), "kick")
+        await moderate(harness, 5, user_at(1), "kick")
     with pytest.raises(NotAllowed):
-        await moderate(world, 2, user_at(3), "kick")
+        await moderate(harness, 2, user_at(3), "kick")
     with pytest.raises(NotAllowed):
-        await moderate(world, 1, user_at(0), "ban")
-    await world.node.instance_service.moderate(
+        await moderate(harness, 1, user_at(0), "ban")
+    await harness.node.instance_service.moderate(
         ROOM, principal(7, admin=True), ModerationRequest(user_at(1), "kick")
     )
-    assert world.node.directory.occupancy(ROOM).connected == 2
+    assert harness.node.directory.occupancy(ROOM).connected == 2
 
 
 async def test_an_order_on_a_socket_is_answered_there(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     measure = ModerationRequest(user_at(2), "kick", "rude")
-    await world.node.instance_service.moderate(
+    await harness.node.instance_service.moderate(
         ROOM, one.principal, measure, sink=one.sink, state=b"9"
     )
     await settle()
@@ -303,20 +308,20 @@ async def test_an_order_on_a_socket_is_answered_there(
 
 
 async def test_friends_are_asked_for_where_they_matter(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:friends_only")
-    world.store.hosting.friendships.add(frozenset({account(0).id, account(1).id}))
-    friend, stranger = await world.connect(1), await world.connect(2)
+    harness.room(access="avr:friends_only")
+    harness.store.hosting.friendships.add(frozenset({account(0).id, account(1).id}))
+    friend, stranger = await harness.connect(1), await harness.connect(2)
     await friend.join()
     with pytest.raises(NotAllowed):
         await stranger.join()
-    world.store.instances.away = True
+    harness.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
         await stranger.join()
     friend.lose()
     await settle()
-    back = await world.connect(1)
+    back = await harness.connect(1)
     await back.join()  # in its grace, for which no database is needed
-    owner = await world.connect(0)
+    owner = await harness.connect(0)
     await owner.join()

@@ -24,9 +24,9 @@ from reileta.observability.metrics import Metrics
 from reileta.records import Ban, Deed, Instance, InstanceChanges, LiftBan, ModeratorRemoval
 from reileta.rules.instance.events import BannedUser, Joined, Unbanned
 from reileta.store import Store
-from tests.actors.helpers import HeldWork
-from tests.actors.nodes import FakeStore, TrioClock
-from tests.reileta.rooms import HOME, filled, room, user, visitor
+from tests.actors.node_harness import FakeDatabase, TrioClock
+from tests.actors.probe import HeldWork
+from tests.reileta.instances import HOME, filled, room, user, visitor
 
 
 class HeldContext(HeldWork):
@@ -43,7 +43,7 @@ class HeldContext(HeldWork):
 class FakeDeeds:
     """`store.deeds`, which may refuse some."""
 
-    def __init__(self, store: FakeStore) -> None:
+    def __init__(self, store: FakeDatabase) -> None:
         self._store = store
         self.written: list[list[Deed]] = []
         self.refused: dict[int, ReiletaError] = {}
@@ -59,7 +59,7 @@ class Harness:
 
     def __init__(self) -> None:
         self.rules = room()
-        self.store = FakeStore()
+        self.store = FakeDatabase()
         self.store.instances.records["i_1"] = self.rules.record
         self.deeds = FakeDeeds(self.store)
         self.store.deeds = self.deeds  # type: ignore[assignment]

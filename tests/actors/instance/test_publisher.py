@@ -14,9 +14,9 @@ from actors.runtime.ref import Ref
 from reileta.observability.metrics import Metrics
 from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance
-from tests.actors.helpers import full_actor
+from tests.actors.probe import full_actor
 from tests.actors.sinks import FakeSink
-from tests.reileta.rooms import HOME, filled, room, user, visitor
+from tests.reileta.instances import HOME, filled, room, user, visitor
 
 
 class Hub:

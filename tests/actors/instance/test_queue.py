@@ -14,7 +14,7 @@ from actors.membership import CandidateOffline, CandidateOnline
 from actors.session.messages import Attach
 from reileta.errors import InstanceFull, InstanceNotFound
 from reileta.records import InstanceChanges
-from tests.actors.nodes import ADDRESS, ROOM, Client, World, principal, settle, user_at
+from tests.actors.node_harness import ADDRESS, ROOM, Client, NodeHarness, principal, settle, user_at
 
 Frame = dict[str, Any]
 
@@ -41,32 +41,32 @@ def briefly(frames: list[Frame]) -> list[tuple[Any, ...]]:
     return out
 
 
-async def full(world: World, capacity: int = 1) -> list[Client]:
+async def full(harness: NodeHarness, capacity: int = 1) -> list[Client]:
     """The room, full."""
-    world.room(capacity=capacity)
-    return await world.crowd(*range(1, capacity + 1))
+    harness.room(capacity=capacity)
+    return await harness.crowd(*range(1, capacity + 1))
 
 
-async def waits(world: World, number: int) -> Client:
-    client = await world.connect(number)
-    await world.node.instance_service.candidate(ROOM, principal(number))
+async def waits(harness: NodeHarness, number: int) -> Client:
+    client = await harness.connect(number)
+    await harness.node.instance_service.candidate(ROOM, principal(number))
     return client
 
 
 async def test_a_candidate_is_told_of_its_entry_wherever_it_is(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    two = await world.connect(2)
-    other = await world.connect(2, 1)  # another session of the same user
-    entry = await world.node.instance_service.candidate(ROOM, principal(2))
+    await full(harness)
+    two = await harness.connect(2)
+    other = await harness.connect(2, 1)  # another session of the same user
+    entry = await harness.node.instance_service.candidate(ROOM, principal(2))
     assert (entry.state, entry.position) == ("waiting", 1)
     await settle()
     expected = [(2, "asked", "waiting"), (1, "waiting", 1)]
     frames = of_queue(two)
     assert briefly(frames) == expected
     assert briefly(of_queue(other)) == expected
-    now = world.node.clock.now_ms()
+    now = harness.node.clock.now_ms()
     assert frames[0]["subgroup"] == ROOM
     assert frames[0]["data"] == {
         "user": user_at(2),
@@ -81,24 +81,24 @@ async def test_a_candidate_is_told_of_its_entry_wherever_it_is(
 
 @pytest.mark.parametrize("how", ["leave", "kick", "lost", "capacity"])
 async def test_a_seat_that_comes_free_is_held_for_the_first_in_line(
-    world: World, autojump_clock: MockClock, how: str
+    harness: NodeHarness, autojump_clock: MockClock, how: str
 ) -> None:
-    (one,) = await full(world)
-    two, three = await waits(world, 2), await waits(world, 3)
+    (one,) = await full(harness)
+    two, three = await waits(harness, 2), await waits(harness, 3)
     await settle()
     of_queue(two), of_queue(three)
     match how:
         case "leave":
             await one.leave()
         case "kick":
-            world.act(lambda actor: actor.moderate(user_at(1), "kick"))
+            harness.act(lambda actor: actor.moderate(user_at(1), "kick"))
         case "lost":
             one.lose()
             await trio.sleep(9.9)
             assert of_queue(two) == []
             await trio.sleep(0.2)
         case _:
-            await world.node.instance_service.update(
+            await harness.node.instance_service.update(
                 ROOM, principal(0), InstanceChanges(capacity=2)
             )
     await settle()
@@ -113,10 +113,10 @@ async def test_a_seat_that_comes_free_is_held_for_the_first_in_line(
 
 
 async def test_a_hold_that_runs_out_is_the_next_ones(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    (one,) = await full(world)
-    two, three = await waits(world, 2), await waits(world, 3)
+    (one,) = await full(harness)
+    two, three = await waits(harness, 2), await waits(harness, 3)
     await one.leave()
     await settle()
     of_queue(two), of_queue(three)
@@ -126,25 +126,25 @@ async def test_a_hold_that_runs_out_is_the_next_ones(
 
 
 async def test_many_changes_of_one_drain_are_told_once(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    watcher = await waits(world, 2)
+    await full(harness)
+    watcher = await waits(harness, 2)
     await settle()
     of_queue(watcher)
     async with trio.open_nursery() as nursery:
         for number in range(3, 23):
-            ask = RequestEntry(world.node.instance_service._by(principal(number)))
-            nursery.start_soon(world.instance.ask, ask)
+            ask = RequestEntry(principal(number).as_visitor(ADDRESS))
+            nursery.start_soon(harness.instance.ask, ask)
     await settle()
     assert briefly(of_queue(watcher)) == [(21, "waiting", 1)]
 
 
 async def test_overseers_inside_are_told_all_and_others_nothing(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    master, normal = await full(world, capacity=2)
-    await waits(world, 3)
+    master, normal = await full(harness, capacity=2)
+    await waits(harness, 3)
     await settle()
     told = of_queue(master)
     assert briefly(told) == [(3, "asked", "waiting"), (1, ["waiting"])]
@@ -153,17 +153,17 @@ async def test_overseers_inside_are_told_all_and_others_nothing(
 
 
 async def test_subscribers_who_oversee_are_told_from_without(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
+    await full(harness)
     owner, admin, anyone = (
-        await world.connect(0),
-        await world.connect(7, admin=True),
-        await world.connect(8),
+        await harness.connect(0),
+        await harness.connect(7, admin=True),
+        await harness.connect(8),
     )
     for client in (owner, admin, anyone):
         await client.subscribe("instance-candidate", target=ROOM)
-    await waits(world, 2)
+    await waits(harness, 2)
     await settle()
     for client in (owner, admin):
         assert briefly(of_queue(client)) == [(2, "asked", "waiting")]
@@ -171,56 +171,56 @@ async def test_subscribers_who_oversee_are_told_from_without(
 
 
 async def test_a_pending_one_is_told_to_all_who_may_admit_it(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:invite_plus")
-    owner = await world.joined(0)
-    await world.node.instance_service.admit(ROOM, principal(0), user_at(1))
-    one = await world.joined(1)
-    two = await world.connect(2)
+    harness.room(access="avr:invite_plus")
+    owner = await harness.joined(0)
+    await harness.node.instance_service.admit(ROOM, principal(0), user_at(1))
+    one = await harness.joined(1)
+    two = await harness.connect(2)
     owner.sink.take(), one.sink.take()
-    await world.node.instance_service.candidate(ROOM, principal(2))
+    await harness.node.instance_service.candidate(ROOM, principal(2))
     await settle()
     assert briefly(of_queue(one)) == [(2, "asked", "pending")]
     assert (2, "asked", "pending") in briefly(of_queue(owner))
     two.sink.take()
-    await world.node.instance_service.admit(ROOM, principal(1), "user2")
+    await harness.node.instance_service.admit(ROOM, principal(1), "user2")
     await settle()
     assert briefly(of_queue(two))[0] == (2, "admitted", "admitted")
     await two.join()
 
 
 async def test_a_place_in_line_outlives_the_last_socket_for_a_minute(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    two, three = await waits(world, 2), await waits(world, 3)
-    spare = await world.connect(2, 1)
+    await full(harness)
+    two, three = await waits(harness, 2), await waits(harness, 3)
+    spare = await harness.connect(2, 1)
     two.lose()
     await trio.sleep(61)
-    assert world.node.directory.occupancy(ROOM).queued == 2  # it has another socket
+    assert harness.node.directory.occupancy(ROOM).queued == 2  # it has another socket
     spare.lose()
     await trio.sleep(59)
-    back = await world.connect(2, 2)
-    assert world.node.directory.occupancy(ROOM).queued == 2
+    back = await harness.connect(2, 2)
+    assert harness.node.directory.occupancy(ROOM).queued == 2
     back.lose()
     await settle()
     of_queue(three)
     await trio.sleep(60.1)
-    assert world.node.directory.occupancy(ROOM).queued == 1
+    assert harness.node.directory.occupancy(ROOM).queued == 1
     assert briefly(of_queue(three)) == [(1, "waiting", 1)]
 
 
 async def test_who_asks_without_a_socket_is_forgotten_unless_one_comes(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
+    await full(harness)
     for number in (2, 3):
-        entry = await world.node.instance_service.candidate(ROOM, principal(number))
-        assert entry.expires_at == world.node.clock.now_ms() + 60_000
-    three = await world.connect(3)
+        entry = await harness.node.instance_service.candidate(ROOM, principal(number))
+        assert entry.expires_at == harness.node.clock.now_ms() + 60_000
+    three = await harness.connect(3)
     await trio.sleep(61)
-    queue = await world.node.instance_service.queue(ROOM, principal(3))
+    queue = await harness.node.instance_service.queue(ROOM, principal(3))
     assert (queue.waiting, queue.entries) == (1, None)
     assert queue.own is not None
     assert (queue.own.position, queue.own.expires_at) == (1, None)
@@ -228,27 +228,27 @@ async def test_who_asks_without_a_socket_is_forgotten_unless_one_comes(
 
 
 async def test_a_socket_that_comes_back_is_told_where_it_stands(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    two = await waits(world, 2)
+    await full(harness)
+    two = await waits(harness, 2)
     two.lose()
     await settle()
     who = principal(2)
-    session = await world.node.sessions.live(who)
+    session = await harness.node.sessions.live(who)
     sink = type(two.sink)("back")
     await session.ask(Attach(sink, who.token_hash))
     await settle()
-    client = Client(world, who, session, sink)
+    client = Client(harness, who, session, sink)
     assert briefly(of_queue(client)) == [(1, "waiting", 1)]
 
 
 async def test_a_long_line_is_told_in_slices_and_admission_overtakes_it(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    (one,) = await full(world)
+    (one,) = await full(harness)
     count = 3 * SLICE
-    clients = [await waits(world, number) for number in range(10, 10 + count)]
+    clients = [await waits(harness, number) for number in range(10, 10 + count)]
     await trio.sleep(1)
     for client in clients:
         client.sink.take()
@@ -276,12 +276,12 @@ def _noting(write: Any, order: list[int], place: int) -> Any:
     return noted
 
 
-async def test_candidates_survive_a_crash(world: World, autojump_clock: MockClock) -> None:
-    (one,) = await full(world)
-    two = await waits(world, 2)
+async def test_candidates_survive_a_crash(harness: NodeHarness, autojump_clock: MockClock) -> None:
+    (one,) = await full(harness)
+    two = await waits(harness, 2)
     await settle()
     of_queue(two)
-    world.crash()
+    harness.crash()
     await trio.sleep(1)
     assert briefly(of_queue(two)) == [(1, "waiting", 1)]
     await one.leave()
@@ -290,43 +290,43 @@ async def test_candidates_survive_a_crash(world: World, autojump_clock: MockCloc
 
 
 async def test_who_waits_for_an_instance_that_is_given_up_is_told(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    two = await waits(world, 2)
+    await full(harness)
+    two = await waits(harness, 2)
     for _ in range(3):
-        world.crash()
+        harness.crash()
         await trio.sleep(0.5)
     assert briefly(of_queue(two))[-1] == (2, "closed", None)
-    assert "candidacies" not in world.leftovers()
+    assert "candidacies" not in harness.leftovers()
 
 
 async def test_a_closed_instance_lets_its_candidates_go(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await full(world)
-    two = await waits(world, 2)
+    await full(harness)
+    two = await waits(harness, 2)
     await settle()
     of_queue(two)
-    await world.node.instance_service.close(ROOM, principal(0))
+    await harness.node.instance_service.close(ROOM, principal(0))
     await settle()
     assert briefly(of_queue(two)) == [(2, "closed", None)]
-    assert "candidacies" not in world.leftovers()
+    assert "candidacies" not in harness.leftovers()
 
 
 async def test_news_of_a_socket_that_are_late_change_nothing(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(capacity=1)
-    await world.joined(1)
-    await world.connect(2)
-    await world.node.instance_service.candidate(ROOM, principal(2))
-    await world.node.instance_service.candidate(ROOM, principal(3))
-    world.instance.signal(CandidateOffline(user_at(2)))  # it has come back meanwhile
-    world.instance.signal(CandidateOnline(user_at(3)))  # it has gone again meanwhile
+    harness.room(capacity=1)
+    await harness.joined(1)
+    await harness.connect(2)
+    await harness.node.instance_service.candidate(ROOM, principal(2))
+    await harness.node.instance_service.candidate(ROOM, principal(3))
+    harness.instance.signal(CandidateOffline(user_at(2)))  # it has come back meanwhile
+    harness.instance.signal(CandidateOnline(user_at(3)))  # it has gone again meanwhile
     await settle()
-    two = (await world.node.instance_service.queue(ROOM, principal(2))).own
-    three = (await world.node.instance_service.queue(ROOM, principal(3))).own
+    two = (await harness.node.instance_service.queue(ROOM, principal(2))).own
+    three = (await harness.node.instance_service.queue(ROOM, principal(3))).own
     assert two is not None
     assert three is not None
     assert two.expires_at is None
@@ -334,13 +334,13 @@ async def test_news_of_a_socket_that_are_late_change_nothing(
 
 
 async def test_nobody_lines_up_for_an_instance_that_ends(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    await world.joined(1)
-    world.store.instances.gate = gate = trio.Event()
+    await harness.joined(1)
+    harness.store.instances.gate = gate = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.node.instance_service.close, ROOM, principal(0))
+        nursery.start_soon(harness.node.instance_service.close, ROOM, principal(0))
         await settle()
         with pytest.raises(InstanceNotFound):
-            await world.instance.ask(RequestEntry(principal(2).as_visitor(ADDRESS)))
+            await harness.instance.ask(RequestEntry(principal(2).as_visitor(ADDRESS)))
         gate.set()

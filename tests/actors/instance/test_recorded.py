@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,19 +18,19 @@ import actors.instance.manager
 from actors.instance.recorded import RecordedInstanceActor
 from reileta.diagnostics.recording import Received
 from reileta.diagnostics.replay import Replay, Step, state
-from tests.actors.nodes import ROOM, OpenInstance, World, open_world, settle
+from tests.actors.node_harness import ROOM, InspectableInstance, NodeHarness, open_harness, settle
 
 T = TypeVar("T")
 
 
-class OpenRecorded(RecordedInstanceActor, OpenInstance):  # type: ignore[misc]
+class InspectableRecordedInstance(RecordedInstanceActor, InspectableInstance):  # type: ignore[misc]
     """A recorded instance to whose inside tests have a door."""
 
 
 @asynccontextmanager
 async def recording(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *, ends: list[Any] | None = None, **settings: Any
-) -> AsyncIterator[World]:
+) -> AsyncIterator[NodeHarness]:
     """A node that records. `ends` is given the state of each instance that stops.
 
     Files are written in the test's own thread: Trio's clock would jump while another one writes.
@@ -40,15 +42,15 @@ async def recording(
 
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
 
-    class Watched(OpenRecorded):
+    class Watched(InspectableRecordedInstance):
         async def on_stop(self) -> None:
             await super().on_stop()
             if ends is not None:
                 ends.append(state(self.parts.rules))
 
     monkeypatch.setattr(actors.instance.manager, "RecordedInstanceActor", Watched)
-    async with open_world(monkeypatch, record=folder, **settings) as world:
-        yield world
+    async with open_harness(monkeypatch, record=folder, **settings) as harness:
+        yield harness
 
 
 def played(path: Path) -> tuple[Replay, list[Step]]:
@@ -70,15 +72,15 @@ async def test_an_instance_comes_out_of_its_recording_as_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     ends: list[Any] = []
-    async with recording(monkeypatch, tmp_path, ends=ends) as world:
-        ann, bob = await world.crowd(1, 2)
+    async with recording(monkeypatch, tmp_path, ends=ends) as harness:
+        ann, bob = await harness.crowd(1, 2)
         ann.say(b'{"x":1}', key="pos", at=10**25)
         bob.say(b'"\\ud83d\\ude00"', to=(ann.sink.seats[ROOM].player,))
         bob.say(b"1", key="x" * 99)
         await settle()
         bob.lose()
         await trio.sleep(20)
-        await world.joined(3)
+        await harness.joined(3)
         await ann.leave()
     (path,) = files(tmp_path)
     replay, steps = played(path)
@@ -88,7 +90,7 @@ async def test_an_instance_comes_out_of_its_recording_as_it_was(
     assert replay.refused == 1  # the key that was too long
     assert replay.ended is not None
     assert replay.ended.reason == "stopped"
-    heard = [one for one in kinds(steps) if one not in ("WorkDone", "Act")]
+    heard = [one for one in kinds(steps) if one not in ("WorkDone", "RunInActor")]
     assert heard[:10] == [
         "start",
         *(
@@ -111,8 +113,8 @@ async def test_an_instance_comes_out_of_its_recording_as_it_was(
 async def test_messages_carry_their_traces_and_sockets(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with recording(monkeypatch, tmp_path) as world:
-        ann, bob = await world.crowd(1, 2)
+    async with recording(monkeypatch, tmp_path) as harness:
+        ann, bob = await harness.crowd(1, 2)
         ann.say(b"1")
         bob.say(b"2")
         await settle()
@@ -133,11 +135,11 @@ async def test_a_crash_s_recording_is_kept_and_named_and_the_next_one_begins(
 ) -> None:
     ends: list[Any] = []
     with capture_logs() as logs:
-        async with recording(monkeypatch, tmp_path, ends=ends) as world:
-            ann, bob = await world.crowd(1, 2)
+        async with recording(monkeypatch, tmp_path, ends=ends) as harness:
+            ann, bob = await harness.crowd(1, 2)
             ann.say(b"1", key="pos")
             await settle()
-            world.crash()
+            harness.crash()
             await trio.sleep(1)
             await settle()
             ann.say(b"2", key="pos")
@@ -150,7 +152,7 @@ async def test_a_crash_s_recording_is_kept_and_named_and_the_next_one_begins(
     assert replay.ended is not None
     assert (replay.ended.reason, replay.ended.error) == ("crashed", "Boom")
     assert replay.differing == 0
-    assert kinds(steps)[-1] == "Act", "the message at fault is the last"
+    assert kinds(steps)[-1] == "RunInActor", "the message at fault is the last"
     again, steps = played(second)
     assert again.as_recorded is True
     assert again.rules is not None
@@ -161,16 +163,16 @@ async def test_a_crash_s_recording_is_kept_and_named_and_the_next_one_begins(
 async def test_a_crash_of_the_rules_crashes_the_replay(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with recording(monkeypatch, tmp_path) as world:
-        await world.joined(1)
+    async with recording(monkeypatch, tmp_path) as harness:
+        await harness.joined(1)
 
-        def overfill(instance: OpenInstance) -> None:
+        def overfill(instance: InspectableInstance) -> None:
             (seated,) = instance.parts.recovery.seated.values()
             for number in range(100):
                 player = replace(seated.player, id=f"p_{number}", session=f"s_{number}")
                 instance.parts.rules.restore(seated.visitor, player, instance.parts.now())
 
-        world.act(overfill)
+        harness.act(overfill)
         await trio.sleep(1)
         await settle()
     replay, steps = played(files(tmp_path)[0])
@@ -184,8 +186,8 @@ async def test_a_full_folder_stops_the_recording_and_not_the_instance(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     with capture_logs() as logs:
-        async with recording(monkeypatch, tmp_path, record_limit_bytes=1024 * 1024) as world:
-            ann, bob = await world.crowd(1, 2)
+        async with recording(monkeypatch, tmp_path, record_limit_bytes=1024 * 1024) as harness:
+            ann, bob = await harness.crowd(1, 2)
             for _ in range(30):
                 ann.say(b'"' + b"x" * 60_000 + b'"')
             await settle()
@@ -200,10 +202,10 @@ async def test_a_full_folder_stops_the_recording_and_not_the_instance(
 async def test_nothing_is_recorded_unless_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        await world.joined(1)
+    async with open_harness(monkeypatch) as harness:
+        await harness.joined(1)
         kinds: list[type] = []
-        world.act(lambda instance: kinds.append(type(instance.parts.rules)))
+        harness.act(lambda instance: kinds.append(type(instance.parts.rules)))
         await settle()
     assert [kind.__name__ for kind in kinds] == ["Instance"]
     assert list(tmp_path.iterdir()) == []
@@ -212,13 +214,12 @@ async def test_nothing_is_recorded_unless_asked_for(
 async def test_a_recording_holds_on_to_no_socket(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with recording(monkeypatch, tmp_path) as world:
-        known: list[int] = []
-        ann = await world.joined(1)
-        world.act(lambda instance: known.append(len(instance._sockets)))  # type: ignore[attr-defined]
-        await settle()
+    async with recording(monkeypatch, tmp_path) as harness:
+        ann = await harness.joined(1)
+        socket = weakref.ref(ann.sink)
         ann.lose()
         del ann
         await trio.sleep(60)
         await settle()
-    assert known == [1]
+        gc.collect()
+        assert socket() is None

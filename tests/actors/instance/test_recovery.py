@@ -6,15 +6,17 @@ import trio
 from trio.testing import MockClock
 
 from actors.instance.recovery import RecoveryState
-from tests.actors.nodes import ROOM, World, settle
+from tests.actors.node_harness import ROOM, NodeHarness, settle
 
 
-async def test_the_roster_follows_who_is_inside(world: World, autojump_clock: MockClock) -> None:
-    one, two = await world.crowd(1, 2)
-    again = await world.connect(1)
+async def test_the_roster_follows_who_is_inside(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
+    again = await harness.connect(1)
     await again.join()
     rosters: list[RecoveryState] = []
-    world.act(lambda actor: rosters.append(actor.parts.recovery))
+    harness.act(lambda actor: rosters.append(actor.parts.recovery))
     await settle()
     (recovery,) = rosters
     assert recovery.record.id == ROOM
@@ -33,14 +35,14 @@ async def test_the_roster_follows_who_is_inside(world: World, autojump_clock: Mo
 
 
 async def test_a_session_that_was_started_anew_is_the_one_to_be_told(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.joined(1)
+    one = await harness.joined(1)
     for _ in range(3):
         one.session.tell(None)  # type: ignore[arg-type]  # which no session survives
         await trio.sleep(0.5)
-    again = await world.connect(1)
+    again = await harness.connect(1)
     await again.join()
     await again.leave()
     await settle()
-    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
+    assert harness.node.sessions.recoveries["s_1.0"].joined_instances == {}

@@ -10,27 +10,30 @@ from trio.testing import MockClock
 
 from actors.delivery.batch import Piece
 from reileta.rules.instance.data_rate import hold_back_loudest
-from tests.actors.nodes import World, open_world, settle
+from tests.actors.frames import data, failed
+from tests.actors.node_harness import NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink, frames_of
 
 
-async def test_those_addressed_alone_hear_it(world: World, autojump_clock: MockClock) -> None:
-    one, two, three = await world.crowd(1, 2, 3)
+async def test_those_addressed_alone_hear_it(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two, three = await harness.crowd(1, 2, 3)
     player = next(iter(two.sink.seats.values())).player
     own = next(iter(one.sink.seats.values())).player
     one.say(b"1", to=(player, own, "p_gone"), state=b"4")
     await settle()
-    assert (one.said(), two.said(), three.said()) == (["data #4"], ["data 1"], [])
+    assert (one.received(), two.received(), three.received()) == ([data(state=4)], [data(1)], [])
 
 
 async def test_a_rollback_is_answered_and_not_heard(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
+    one, two = await harness.crowd(1, 2)
     one.say(b"2", key="k", at=2)
     one.say(b"1", key="k", at=1, state=b"5")
     await settle()
-    assert (one.said(), two.said()) == (["data #5"], ["data 2"])
+    assert (one.received(), two.received()) == ([data(state=5)], [data(2)])
 
 
 class Slow(FakeSink):
@@ -46,71 +49,79 @@ class Slow(FakeSink):
 
 
 async def test_who_says_too_much_is_refused_and_the_others_go_on(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.crowd(1, 2)
-    slow = await world.joined(3, sink=Slow())
+    one, two = await harness.crowd(1, 2)
+    slow = await harness.joined(3, sink=Slow())
     for each in (one, two):
         each.sink.take()
     large = b'"%b"' % (b"x" * 60_000)
     one.say(large)
     await settle()
-    assert len(two.said()) == 1
+    assert len(two.received()) == 1
     one.say(large, state=b"1")
     one.say(large)
     two.say(b"3")
     await settle()
-    assert one.said() == ["data #1 error 102", "data error 102", "data 3"]
-    assert two.said() == []
+    assert one.received() == [failed("data", 102, state=1), failed("data", 102), data(3)]
+    assert two.received() == []
     slow.sink.take()
     await trio.sleep(2)
     one.say(large, state=b"4")
     await settle()
-    assert one.said() == ["data #4"]
+    assert one.received() == [data(state=4)]
 
 
 async def test_those_addressed_alone_hold_back_as_well(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = (await world.crowd(1))[0]
-    slow = await world.joined(3, sink=Slow())
+    one = (await harness.crowd(1))[0]
+    slow = await harness.joined(3, sink=Slow())
     to = (next(iter(slow.sink.seats.values())).player,)
     one.sink.take()
     for state in b"123":
         one.say(b'"%b"' % (b"x" * 60_000), to=to, state=b"%c" % state)
         await settle()
-    assert one.said() == ["data #1", "data #2 error 102", "data #3 error 102"]
+    assert one.received() == [
+        data(state=1),
+        failed("data", 102, state=2),
+        failed("data", 102, state=3),
+    ]
 
 
-async def test_who_says_little_is_never_refused(world: World, autojump_clock: MockClock) -> None:
-    one = (await world.crowd(1))[0]
-    await world.joined(3, sink=Slow())
+async def test_who_says_little_is_never_refused(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one = (await harness.crowd(1))[0]
+    await harness.joined(3, sink=Slow())
     one.sink.take()
     for _ in range(100):
         one.say(b'"%b"' % (b"x" * 1_000))
         await trio.sleep(1 / 30)
     await settle()
-    assert one.said() == []
+    assert one.received() == []
 
 
-async def test_much_at_once_is_written_in_parts(world: World, autojump_clock: MockClock) -> None:
-    one, two = await world.crowd(1, 2)
+async def test_much_at_once_is_written_in_parts(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
     before = two.sink.writes
     for _ in range(8):
         one.say(b'"%b"' % (b"x" * 30_000))
     await settle()
     assert two.sink.writes - before >= 2
-    assert len(two.said()) == 8
+    assert len(two.received()) == 8
 
 
 async def test_without_rate_limits_nobody_is_held_back(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch, rate_limits="off") as world:
-        one = (await world.crowd(1))[0]
-        await world.joined(3, sink=Slow())
+    async with open_harness(monkeypatch, rate_limits="off") as harness:
+        one = (await harness.crowd(1))[0]
+        await harness.joined(3, sink=Slow())
         one.sink.take()
         for _ in range(20):
             one.say(b'"%b"' % (b"x" * 60_000))
         await settle()
-        assert one.said() == []
+        assert one.received() == []

@@ -20,11 +20,11 @@ from reileta.errors import (
 from reileta.ids import at
 from reileta.records import InstanceChanges
 from reileta.rules.identity import Principal
-from tests.actors.nodes import (
+from tests.actors.node_harness import (
     ADDRESS,
     ROOM,
-    OpenInstance,
-    World,
+    InspectableInstance,
+    NodeHarness,
     account,
     principal,
     settle,
@@ -68,43 +68,43 @@ async def refusal(ask: Awaitable[object]) -> ReiletaError:
 @pytest.mark.parametrize("away", [False, True])
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 async def test_to_a_stranger_a_private_instance_is_as_one_that_is_not(
-    world: World,
+    harness: NodeHarness,
     autojump_clock: MockClock,
     ask: Callable[[InstanceService, str, Principal], Awaitable[object]],
     away: bool,
     lives: bool,
 ) -> None:
     """Also while the database is away."""
-    world.room(access="avr:private", capacity=1)
+    harness.room(access="avr:private", capacity=1)
     if lives:
-        await world.joined(0)
-    world.store.instances.away = away
-    instance_service = world.node.instance_service
+        await harness.joined(0)
+    harness.store.instances.away = away
+    instance_service = harness.node.instance_service
     found = await refusal(ask(instance_service, ROOM, principal(3)))
     missing = await refusal(ask(instance_service, NOWHERE, principal(3)))
     assert (type(found), found.details) == (type(missing), missing.details)
     assert type(found) is (DatabaseUnavailable if away else InstanceNotFound)
-    assert world.node.metrics.instances == lives, "nothing is started for a stranger"
+    assert harness.node.metrics.instances == lives, "nothing is started for a stranger"
 
 
 async def test_a_question_that_waited_is_judged_by_what_is_so_now(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
     """The stranger asked while the instance was public; the answer shows nothing any more."""
-    await world.joined(1)
+    await harness.joined(1)
     release = trio.Event()
 
-    def close_up(one: OpenInstance) -> None:
+    def close_up(one: InspectableInstance) -> None:
         by = principal(0).as_visitor(ADDRESS)
-        one.parts.rules.update(by, PRIVATE, world.node.clock.now_ms())
+        one.parts.rules.update(by, PRIVATE, harness.node.clock.now_ms())
 
-    world.act(lambda _: release.wait())
-    world.act(close_up)
+    harness.act(lambda _: release.wait())
+    harness.act(close_up)
     async with trio.open_nursery() as nursery:
         answers: list[ReiletaError] = []
 
         async def ask() -> None:
-            answers.append(await refusal(world.node.instance_service.players(ROOM, principal(3))))
+            answers.append(await refusal(harness.node.instance_service.players(ROOM, principal(3))))
 
         nursery.start_soon(ask)
         await settle()
@@ -113,10 +113,10 @@ async def test_a_question_that_waited_is_judged_by_what_is_so_now(
 
 
 async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    instance_service, node = world.node.instance_service, world.node
-    inside, banned = await world.crowd(1, 2)
+    instance_service, node = harness.node.instance_service, harness.node
+    inside, banned = await harness.crowd(1, 2)
     await instance_service.name_moderator(ROOM, principal(0), user_at(4))
     record = await node.instance_service.update(ROOM, principal(0), PRIVATE)
     await settle()
@@ -149,24 +149,24 @@ async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
 
 
 async def test_moderators_of_one_that_rests_are_those_in_the_database(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    record = world.room(access="avr:private")
-    world.store.hosting.moderators[ROOM] = [account(4).id]
-    assert [await world.node.instances.shows(record, principal(one)) for one in (3, 4)] == [
+    record = harness.room(access="avr:private")
+    harness.store.hosting.moderators[ROOM] = [account(4).id]
+    assert [await harness.node.instances.shows(record, principal(one)) for one in (3, 4)] == [
         False,
         True,
     ]
-    assert await world.node.instance_service.bans(ROOM, principal(4)) == ()
+    assert await harness.node.instance_service.bans(ROOM, principal(4)) == ()
 
 
 async def test_a_ban_tells_nobody_of_an_instance_that_it_may_not_know(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:private")
-    stranger = await world.connect(3)
+    harness.room(access="avr:private")
+    stranger = await harness.connect(3)
     for measure in ("ban", "unban"):
-        await world.node.instance_service.moderate(
+        await harness.node.instance_service.moderate(
             ROOM, principal(0), ModerationRequest(user_at(3), measure)
         )
     await settle()
@@ -174,13 +174,13 @@ async def test_a_ban_tells_nobody_of_an_instance_that_it_may_not_know(
 
 
 async def test_who_is_put_out_of_a_private_instance_is_told(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    inside = await world.joined(3)
-    await world.node.instance_service.update(ROOM, principal(0), PRIVATE)
+    inside = await harness.joined(3)
+    await harness.node.instance_service.update(ROOM, principal(0), PRIVATE)
     await settle()
     inside.sink.take()
-    await world.node.instance_service.moderate(
+    await harness.node.instance_service.moderate(
         ROOM, principal(0), ModerationRequest(user_at(3), "ban", "spam")
     )
     await settle()
@@ -189,12 +189,12 @@ async def test_who_is_put_out_of_a_private_instance_is_told(
 
 
 async def test_the_actor_judges_also_what_comes_to_it_directly(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:private")
-    await world.joined(0)
-    players = await world.instance.ask(GetPlayers(principal(0).as_visitor(ADDRESS)))
+    harness.room(access="avr:private")
+    await harness.joined(0)
+    players = await harness.instance.ask(GetPlayers(principal(0).as_visitor(ADDRESS)))
     assert [player.user for player, _ in players] == [at(account(0).id, ADDRESS)]
     for nobody in (None, principal(3).as_visitor(ADDRESS)):
         with pytest.raises(InstanceNotFound):
-            await world.instance.ask(GetPlayers(nobody))
+            await harness.instance.ask(GetPlayers(nobody))

@@ -14,18 +14,18 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.runtime.actor import Restart
 from actors.runtime.cell import STOP_GRACE_S
 from actors.runtime.errors import ActorCrashed, ActorStopped
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Ask,
     Boom,
     Do,
     Echo,
-    Journal,
     Note,
     Outcomes,
     Probe,
+    ProbeLog,
     crash,
     hang,
-    open_house,
+    open_supervisor,
 )
 
 
@@ -45,8 +45,8 @@ async def test_a_crash_fails_all_who_wait_at_once(
         await go.wait()
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(restart=Restart(backoff_s=3600))
+    async with open_supervisor() as harness:
+        ref = await harness.start(restart=Restart(backoff_s=3600))
         outcomes.ask("put off", lambda: ref.ask(Ask(put_off)))
         await wait_all_tasks_blocked()
         outcomes.ask("current", lambda: ref.ask(Ask(fail)))
@@ -63,15 +63,15 @@ async def test_a_crash_fails_all_who_wait_at_once(
             "current": ActorCrashed,
             "queued": ActorStopped,
         }
-        house.supervisor.nursery.cancel_scope.cancel()
+        harness.supervisor.nursery.cancel_scope.cancel()
 
 
 async def test_a_crash_in_the_middle_of_a_drain(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    outcomes, journal, go = Outcomes(nursery), Journal(), trio.Event()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    outcomes, journal, go = Outcomes(nursery), ProbeLog(), trio.Event()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
 
@@ -107,9 +107,9 @@ async def test_a_crash_in_the_middle_of_a_drain(
 async def test_a_crash_in_flush_fails_what_the_drain_left_unanswered(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes, go = Journal(), Outcomes(nursery), trio.Event()
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(intensity=1))
+    journal, outcomes, go = ProbeLog(), Outcomes(nursery), trio.Event()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(intensity=1))
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         outcomes.ask("answered", lambda: ref.ask(Echo("a")))
@@ -135,7 +135,7 @@ async def test_a_crash_in_flush_fails_what_the_drain_left_unanswered(
 async def test_a_restart_that_fails_fails_those_who_came_meanwhile(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(), Outcomes(nursery)
+    journal, outcomes = ProbeLog(), Outcomes(nursery)
 
     async def fail_later(_: Probe) -> None:
         if journal.starts > 1:
@@ -143,8 +143,8 @@ async def test_a_restart_that_fails_fails_those_who_came_meanwhile(
             raise Boom
 
     journal.on_start = fail_later
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(intensity=2, backoff_s=1))
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(intensity=2, backoff_s=1))
         ref.tell(Do(crash))
         await wait_all_tasks_blocked()
         outcomes.ask("in the back-off", lambda: ref.ask(Echo("a")))
@@ -157,14 +157,14 @@ async def test_a_restart_that_fails_fails_those_who_came_meanwhile(
 
 
 async def test_signals_survive_a_crash_in_order(autojump_clock: MockClock) -> None:
-    journal, go = Journal(), trio.Event()
+    journal, go = ProbeLog(), trio.Event()
 
     async def fail(_: Probe) -> None:
         await go.wait()
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal, mailbox_limit=4)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, mailbox_limit=4)
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         ref.tell(Do(fail))
@@ -181,9 +181,9 @@ async def test_signals_survive_a_crash_in_order(autojump_clock: MockClock) -> No
 
 
 async def test_a_signal_at_fault_is_not_tried_again(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.signal(Do(crash))
         await trio.sleep(5)
         assert await ref.ask(Echo("a")) == "a"
@@ -192,15 +192,15 @@ async def test_a_signal_at_fault_is_not_tried_again(autojump_clock: MockClock) -
 
 
 async def test_a_cancelled_asker_does_not_hurt_the_actor(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     async def slow(_: Probe, request: Ask) -> None:
         await trio.sleep(2)
         journal.words.append("handled")
         assert request.reply("nobody waits")
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         with trio.move_on_after(1) as scope:
             await ref.ask(Ask(slow))
         assert scope.cancelled_caught
@@ -210,9 +210,9 @@ async def test_a_cancelled_asker_does_not_hurt_the_actor(autojump_clock: MockClo
 
 
 async def test_an_asker_whose_deadline_passes_in_the_queue(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(lambda _: trio.sleep(2)))
         await wait_all_tasks_blocked()
         with pytest.raises(trio.TooSlowError), trio.fail_after(1):
@@ -232,9 +232,9 @@ async def test_a_handler_cut_short_leaves_nobody_waiting(
             inner.start_soon(trio.sleep_forever)
             inner.start_soon(trio.sleep_forever)
 
-    journal = Journal(on_flush=hang if where == "flush" else lambda _: None)
-    async with open_house(shutdown_s=3) as house:
-        ref = await house.start(journal)
+    journal = ProbeLog(on_flush=hang if where == "flush" else lambda _: None)
+    async with open_supervisor(shutdown_s=3) as harness:
+        ref = await harness.start(journal)
         outcomes.ask("before", lambda: ref.ask(Ask(lambda _, request: request.defer())))
         await wait_all_tasks_blocked()
         if where != "flush":
@@ -249,10 +249,10 @@ async def test_a_handler_cut_short_leaves_nobody_waiting(
 
 
 async def test_goodbye_is_said_once_and_never_after_a_crash() -> None:
-    orderly, crashed = Journal(), Journal()
-    async with open_house() as house:
-        await house.start(orderly, name="probe/1")
-        ref = await house.start(crashed, name="probe/2", restart=Restart(intensity=1))
+    orderly, crashed = ProbeLog(), ProbeLog()
+    async with open_supervisor() as harness:
+        await harness.start(orderly, name="probe/1")
+        ref = await harness.start(crashed, name="probe/2", restart=Restart(intensity=1))
         ref.tell(Do(crash))
         await ref.wait_stopped()
     assert orderly.stops == 1
@@ -260,9 +260,9 @@ async def test_goodbye_is_said_once_and_never_after_a_crash() -> None:
 
 
 async def test_a_goodbye_that_hangs_is_cut_short(autojump_clock: MockClock) -> None:
-    journal = Journal(on_stop=hang)
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog(on_stop=hang)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         begun = trio.current_time()
         ref.drain()
         await ref.wait_stopped()
@@ -273,9 +273,9 @@ async def test_a_goodbye_that_hangs_is_cut_short(autojump_clock: MockClock) -> N
 async def test_a_goodbye_that_fails_is_no_reason_to_start_again(
     autojump_clock: MockClock,
 ) -> None:
-    journal = Journal(on_stop=crash)
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog(on_stop=crash)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         with capture_logs() as logs:
             ref.drain()
             await ref.wait_stopped()
@@ -291,9 +291,9 @@ async def test_during_the_goodbye_nothing_is_taken(autojump_clock: MockClock) ->
         taken.append(probe.context.ref.signal(Note("a")))
         await trio.sleep(1)
 
-    journal = Journal(on_stop=say)
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog(on_stop=say)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.drain()
         await wait_all_tasks_blocked()
         assert not ref.signal(Note("b"))
@@ -305,19 +305,19 @@ async def test_during_the_goodbye_nothing_is_taken(autojump_clock: MockClock) ->
 
 @pytest.mark.parametrize("hook", ["on_crash", "gone"])
 async def test_a_hook_that_fails_is_contained(autojump_clock: MockClock, hook: str) -> None:
-    journal, sibling = Journal(), Journal()
+    journal, sibling = ProbeLog(), ProbeLog()
     if hook == "on_crash":
         journal.on_crash = crash
     else:
         journal.gone = None  # type: ignore[assignment]  # so that nothing can be appended
-    async with open_house() as house:
-        other = await house.start(sibling, name="probe/2")
+    async with open_supervisor() as harness:
+        other = await harness.start(sibling, name="probe/2")
         if hook == "on_crash":
-            ref = await house.start(journal)
+            ref = await harness.start(journal)
         else:
-            spec = house.spec(Journal(), restart=Restart(intensity=1))
+            spec = harness.spec(ProbeLog(), restart=Restart(intensity=1))
             object.__setattr__(spec, "gone", crash)
-            ref = await house.supervisor.start(spec)
+            ref = await harness.supervisor.start(spec)
         with capture_logs() as logs:
             ref.tell(Do(crash))
             await trio.sleep(1)
@@ -332,8 +332,8 @@ async def test_an_idle_actor_holds_on_to_nothing_it_was_sent() -> None:
 
     payload = Payload()
     seen = weakref.ref(payload)
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
         ref.tell(Note(payload))  # type: ignore[arg-type]
         ref.tell(Do(lambda probe: probe.journal.words.clear()))
         del payload

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.runtime import Deadline
-from tests.actors.helpers import Do, Journal, Note, Probe, crash, open_house
+from tests.actors.probe import Do, Note, Probe, ProbeLog, crash, open_supervisor
 
 
 class TrioClock:
@@ -26,7 +26,7 @@ class Ticking:
 
     def __init__(self) -> None:
         self.clock = TrioClock()
-        self.journal = Journal()
+        self.journal = ProbeLog()
         self.deadlines: list[Deadline] = []
         self.at: list[int] = []
 
@@ -48,8 +48,8 @@ class Ticking:
 async def test_it_fires_when_due_or_at_once(autojump_clock: MockClock) -> None:
     ticking = Ticking()
     ticking.journal.on_start = ticking.begin
-    async with open_house() as house:
-        ref = await house.start(ticking.journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
         await trio.sleep(1)
         ref.tell(Do(ticking.set(3500)))
         await trio.sleep(10)
@@ -61,21 +61,21 @@ async def test_it_fires_when_due_or_at_once(autojump_clock: MockClock) -> None:
 async def test_only_the_time_set_last_counts(autojump_clock: MockClock) -> None:
     ticking = Ticking()
     ticking.journal.on_start = ticking.begin
-    async with open_house() as house:
-        ref = await house.start(ticking.journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
         ref.tell(Do(ticking.set(2000, 2000, 3000, 3000)))
         await trio.sleep(10)
         ref.tell(Do(ticking.set(12000, None)))
         await trio.sleep(10)
-        assert len(house.timers) == 0
+        assert len(harness.timers) == 0
     assert ticking.at == [3000]
 
 
 async def test_once_it_fired_the_same_time_can_be_set_again(autojump_clock: MockClock) -> None:
     ticking = Ticking()
     ticking.journal.on_start = ticking.begin
-    async with open_house() as house:
-        ref = await house.start(ticking.journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
         ref.tell(Do(ticking.set(2000)))
         await trio.sleep(3)
         ref.tell(Do(ticking.set(2000)))
@@ -86,8 +86,8 @@ async def test_once_it_fired_the_same_time_can_be_set_again(autojump_clock: Mock
 async def test_it_ends_with_its_incarnation(autojump_clock: MockClock) -> None:
     ticking = Ticking()
     ticking.journal.on_start = ticking.begin
-    async with open_house() as house:
-        ref = await house.start(ticking.journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
         ref.tell(Do(ticking.set(2000)))
         ref.tell(Do(crash))
         await trio.sleep(10)
@@ -101,8 +101,8 @@ async def test_a_deadline_beyond_what_a_clock_counts_fires_early(
 ) -> None:
     ticking = Ticking()
     ticking.journal.on_start = ticking.begin
-    async with open_house() as house:
-        ref = await house.start(ticking.journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
         ref.tell(Do(ticking.set(1 << 53)))
         await trio.sleep(3601)
     assert ticking.at == [3_600_000]

@@ -5,7 +5,7 @@ import trio
 from structlog.testing import capture_logs
 
 from actors.runtime.failures import CapturedFailure, capture_failure
-from tests.actors.helpers import Boom
+from tests.actors.probe import Boom
 
 
 async def test_a_failure_is_returned() -> None:

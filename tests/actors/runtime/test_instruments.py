@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.runtime.actor import Restart
 from actors.runtime.errors import MailboxFull
 from actors.runtime.instruments import Instruments, NoInstruments
-from tests.actors.helpers import Do, Note, crash, open_house
+from tests.actors.probe import Do, Note, crash, open_supervisor
 
 
 class Counted:
@@ -30,8 +30,8 @@ async def test_drains_are_counted_with_how_long_their_oldest_message_waited(
     autojump_clock: MockClock,
 ) -> None:
     instruments = Counted()
-    async with open_house(instruments) as house:
-        ref = await house.start()
+    async with open_supervisor(instruments) as harness:
+        ref = await harness.start()
         ref.tell(Do(lambda _: trio.sleep(1)))
         await trio.sleep(0.25)
         ref.tell(Note("a"))
@@ -43,8 +43,8 @@ async def test_drains_are_counted_with_how_long_their_oldest_message_waited(
 
 async def test_crashes_are_counted_with_what_followed(autojump_clock: MockClock) -> None:
     instruments = Counted()
-    async with open_house(instruments) as house:
-        ref = await house.start(restart=Restart(intensity=2))
+    async with open_supervisor(instruments) as harness:
+        ref = await harness.start(restart=Restart(intensity=2))
         for _ in range(2):
             ref.tell(Do(crash))
             await trio.sleep(1)
@@ -53,8 +53,8 @@ async def test_crashes_are_counted_with_what_followed(autojump_clock: MockClock)
 
 async def test_refusals_are_counted() -> None:
     instruments = Counted()
-    async with open_house(instruments) as house:
-        ref = await house.start(mailbox_limit=0)
+    async with open_supervisor(instruments) as harness:
+        ref = await harness.start(mailbox_limit=0)
         for send in (ref.tell, ref.tell):
             with pytest.raises(MailboxFull):
                 send(Note("a"))

@@ -7,7 +7,7 @@ import pytest
 
 from actors.runtime import SerialJobs
 from reileta.errors import Overloaded, SessionNotFound
-from tests.actors.helpers import HeldWork
+from tests.actors.probe import HeldWork
 
 
 async def nothing() -> None:

@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.mailbox import Envelope, Mailbox
 from actors.runtime.trace import Span, bind
-from tests.actors.helpers import Refusals
+from tests.actors.probe import Refusals
 
 
 def words(batch: list[Envelope[str]]) -> list[str]:

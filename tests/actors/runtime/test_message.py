@@ -5,7 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from reileta.errors import UserNotFound
-from tests.actors.helpers import Echo, Note
+from tests.actors.probe import Echo, Note
 
 
 async def test_an_answer_before_the_wait() -> None:

@@ -6,26 +6,26 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime import Recipient
 from actors.runtime.errors import ActorStopped, MailboxFull
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Do,
     Echo,
-    Journal,
     Note,
     Outcomes,
+    ProbeLog,
     Refusals,
     crash,
     hang,
-    open_house,
+    open_supervisor,
 )
 
 
 async def test_a_full_actor_refuses_tells_and_asks_and_loses_nothing_else(
     nursery: trio.Nursery,
 ) -> None:
-    journal, refusals, go = Journal(), Refusals(), trio.Event()
+    journal, refusals, go = ProbeLog(), Refusals(), trio.Event()
     outcomes = Outcomes(nursery)
-    async with open_house(refusals) as house:
-        ref = await house.start(journal, mailbox_limit=3)
+    async with open_supervisor(refusals) as harness:
+        ref = await harness.start(journal, mailbox_limit=3)
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         ref.tell(Note("1"))
@@ -48,9 +48,9 @@ async def test_a_full_actor_refuses_tells_and_asks_and_loses_nothing_else(
 
 
 async def test_a_ref_stays_good_through_restarts(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(crash))
         await wait_all_tasks_blocked()
         # In the back-off: it waits for the next incarnation.
@@ -62,8 +62,8 @@ async def test_a_ref_stays_good_through_restarts(autojump_clock: MockClock) -> N
 
 
 async def test_a_stopped_actor_says_so() -> None:
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
         ref.drain()
         ref.drain()
         await ref.wait_stopped()
@@ -78,8 +78,8 @@ async def test_a_stopped_actor_says_so() -> None:
 
 async def test_asks_of_many_are_answered_each_with_its_own(nursery: trio.Nursery) -> None:
     outcomes = Outcomes(nursery)
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
         for number in range(200):
             outcomes.ask(str(number), lambda number=number: ref.ask(Echo(str(number))))  # type: ignore[misc]
         await wait_all_tasks_blocked()
@@ -87,8 +87,8 @@ async def test_asks_of_many_are_answered_each_with_its_own(nursery: trio.Nursery
 
 
 async def test_telling_and_signalling_never_wait() -> None:
-    async with open_house(shutdown_s=0) as house:
-        ref = await house.start()
+    async with open_supervisor(shutdown_s=0) as harness:
+        ref = await harness.start()
         with trio.CancelScope() as scope:
             scope.cancel()
             ref.tell(Do(hang))
@@ -98,21 +98,21 @@ async def test_telling_and_signalling_never_wait() -> None:
 
 
 async def test_a_ref_shows_its_name_and_nothing_else() -> None:
-    async with open_house() as house:
-        ref = await house.start(name="probe/7")
+    async with open_supervisor() as harness:
+        ref = await harness.start(name="probe/7")
         assert ref.name == "probe/7"
         assert repr(ref) == "<Ref probe/7>"
 
 
 async def test_a_sender_may_take_any_recipient_of_what_it_sends() -> None:
-    journal, other = Journal(), Journal()
+    journal, other = ProbeLog(), ProbeLog()
 
     def note(to: Recipient[Note], word: str) -> None:
         to.tell(Note(word))
         assert to.signal(Note(f"{word}!"))
 
-    async with open_house() as house:
-        note(await house.start(journal), "a")
-        note(await house.start(other, name="probe/2"), "b")
+    async with open_supervisor() as harness:
+        note(await harness.start(journal), "a")
+        note(await harness.start(other, name="probe/2"), "b")
         await wait_all_tasks_blocked()
     assert (journal.words, other.words) == (["a", "a!"], ["b", "b!"])

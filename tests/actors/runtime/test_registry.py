@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -8,32 +12,33 @@ from actors.runtime.actor import Restart, Spec
 from actors.runtime.errors import ActorStopped
 from actors.runtime.ref import Ref
 from actors.runtime.registry import Registry
-from tests.actors.helpers import (
+from tests.actors.probe import (
+    Ask,
     Boom,
     Do,
     Echo,
-    House,
-    Journal,
     Note,
     Outcomes,
     Probe,
+    ProbeLog,
     ProbeMessage,
+    SupervisorHarness,
     crash,
     hang,
-    open_house,
+    open_supervisor,
 )
 
 
 class Keyed:
     """A registry of probes that all keep one journal."""
 
-    def __init__(self, house: House, journal: Journal) -> None:
-        self.house = house
+    def __init__(self, harness: SupervisorHarness, journal: ProbeLog) -> None:
+        self.harness = harness
         self.journal = journal
-        self.registry: Registry[str, ProbeMessage] = Registry(house.supervisor)
+        self.registry: Registry[str, ProbeMessage] = Registry(harness.supervisor)
 
     def spec(self, key: str = "1") -> Spec[ProbeMessage]:
-        return self.house.spec(self.journal, name=f"probe/{key}", restart=Restart(intensity=1))
+        return self.harness.spec(self.journal, name=f"probe/{key}", restart=Restart(intensity=1))
 
     async def get(self, key: str = "1") -> Ref[ProbeMessage]:
         return await self.registry.get(key, lambda: self.spec(key))
@@ -46,9 +51,9 @@ class Keyed:
 async def test_many_at_the_same_time_start_it_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(on_start=lambda _: trio.sleep(1)), Outcomes(nursery)
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal, outcomes = ProbeLog(on_start=lambda _: trio.sleep(1)), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         for number in range(100):
             outcomes.ask(str(number), lambda: keyed.hello("1"))
         await trio.sleep(2)
@@ -58,9 +63,9 @@ async def test_many_at_the_same_time_start_it_once(
 
 
 async def test_each_key_has_its_own() -> None:
-    journal = Journal()
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         first, second = await keyed.get("1"), await keyed.get("2")
         assert first is not second
         assert await keyed.get("1") is first
@@ -73,9 +78,9 @@ async def test_each_key_has_its_own() -> None:
 async def test_a_cancelled_getter_does_not_hurt_the_others(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(on_start=lambda _: trio.sleep(2)), Outcomes(nursery)
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal, outcomes = ProbeLog(on_start=lambda _: trio.sleep(2)), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         with trio.move_on_after(1) as scope:
             # The first to ask, whose start the others wait for.
             nursery.start_soon(_ask_later, outcomes, keyed)
@@ -99,9 +104,9 @@ async def test_a_failing_start_fails_all_who_wait_and_lets_the_next_try(
         await trio.sleep(1)
         raise Boom
 
-    journal, outcomes = Journal(on_start=fail), Outcomes(nursery)
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal, outcomes = ProbeLog(on_start=fail), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         for name in "abc":
             outcomes.ask(name, keyed.hello)
         await trio.sleep(2)
@@ -116,8 +121,8 @@ async def test_a_spec_that_cannot_be_made_fails_those_who_ask() -> None:
     def spec() -> Spec[ProbeMessage]:
         raise Boom
 
-    async with open_house() as house:
-        keyed = Keyed(house, Journal())
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, ProbeLog())
         with pytest.raises(Boom):
             await keyed.registry.get("1", spec)
         assert await keyed.hello() == "1"
@@ -126,9 +131,9 @@ async def test_a_spec_that_cannot_be_made_fails_those_who_ask() -> None:
 async def test_one_that_is_stopping_is_waited_for_and_started_anew(
     autojump_clock: MockClock,
 ) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         first = await keyed.get()
         first.tell(Do(lambda _: trio.sleep(1)))
         first.drain()
@@ -144,9 +149,9 @@ async def test_one_that_is_stopping_is_waited_for_and_started_anew(
 async def test_many_who_wait_for_one_that_is_stopping_start_it_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(on_stop=lambda _: trio.sleep(1)), Outcomes(nursery)
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal, outcomes = ProbeLog(on_stop=lambda _: trio.sleep(1)), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         (await keyed.get()).drain()
         for number in range(20):
             outcomes.ask(str(number), keyed.hello)
@@ -156,9 +161,9 @@ async def test_many_who_wait_for_one_that_is_stopping_start_it_once(
 
 
 async def test_one_that_crashed_for_good_is_started_anew(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         first = await keyed.get()
         first.tell(Do(crash))
         await first.wait_stopped()
@@ -178,9 +183,9 @@ async def test_one_that_ends_as_soon_as_it_began_is_not_kept(
         else:
             probe.context.ref.drain()
 
-    journal = Journal(on_start=end)
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal = ProbeLog(on_start=end)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         with trio.fail_after(1):
             ref = await keyed.get()
             await ref.wait_stopped()
@@ -195,7 +200,7 @@ async def test_one_that_ends_as_soon_as_it_began_is_not_kept(
 async def test_retiring_races_with_those_who_get_it(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(), Outcomes(nursery)
+    journal, outcomes = ProbeLog(), Outcomes(nursery)
 
     def retire(probe: Probe) -> None:
         probe.context.retire()
@@ -209,8 +214,8 @@ async def test_retiring_races_with_those_who_get_it(
                 # It retired in between; the next get starts it anew.
                 continue
 
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         for number in range(50):
             ref = await keyed.get()
             ref.tell(Do(retire))
@@ -228,8 +233,8 @@ async def test_those_who_wait_at_the_end_are_told(
 ) -> None:
     outcomes = Outcomes(nursery)
     begun = trio.current_time()
-    async with open_house(shutdown_s=1) as house:
-        keyed = Keyed(house, Journal(on_start=hang))
+    async with open_supervisor(shutdown_s=1) as harness:
+        keyed = Keyed(harness, ProbeLog(on_start=hang))
         outcomes.ask("a", keyed.hello)
         outcomes.ask("b", keyed.hello)
         await wait_all_tasks_blocked()
@@ -242,9 +247,9 @@ async def test_those_who_wait_at_the_end_are_told(
 
 
 async def test_a_start_outlives_the_request_that_caused_it(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        keyed = Keyed(house, journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
         async with trio.open_nursery() as request:
             request.start_soon(keyed.get)
         ref = keyed.registry.find("1")
@@ -252,3 +257,29 @@ async def test_a_start_outlives_the_request_that_caused_it(autojump_clock: MockC
         ref.tell(Note("still here"))
         await wait_all_tasks_blocked()
     assert journal.words == ["still here"]
+
+
+async def test_an_actor_does_not_keep_the_message_that_caused_its_start() -> None:
+    class Cause:
+        """A message's content."""
+
+    async with open_supervisor() as harness:
+        registry = Registry[str, ProbeMessage](harness.supervisor)
+        starter = await harness.start(name="starter")
+        kept: list[weakref.ref[Cause]] = []
+
+        def cause() -> Callable[[Probe, Ask], Awaitable[None]]:
+            content = Cause()
+            kept.append(weakref.ref(content))
+
+            async def start(_: Probe, request: Ask) -> None:
+                await registry.get("one", lambda: harness.spec(name="one"))
+                request.reply(type(content).__name__)
+
+            return start
+
+        await starter.ask(Ask(cause()))
+        await starter.ask(Echo("next"))
+        gc.collect()
+        assert registry.find("one") is not None
+        assert kept[0]() is None

@@ -11,41 +11,41 @@ from actors.runtime.cell import STOP_GRACE_S
 from actors.runtime.errors import ActorCrashed, ActorStopped
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Ask,
     Boom,
     Do,
     Echo,
-    House,
-    Journal,
     Note,
     Outcomes,
     Probe,
+    ProbeLog,
     ProbeMessage,
+    SupervisorHarness,
     crash,
     hang,
-    open_house,
+    open_supervisor,
 )
 
 
 async def test_started_means_ready() -> None:
-    journal = Journal(on_start=lambda probe: _write_later(probe, "ready"))
-    async with open_house() as house:
-        await house.start(journal)
+    journal = ProbeLog(on_start=lambda probe: _write_later(probe, "ready"))
+    async with open_supervisor() as harness:
+        await harness.start(journal)
         assert journal.words == ["ready"]
-        assert len(house.supervisor) == 1
+        assert len(harness.supervisor) == 1
 
 
 async def test_the_deepest_mailbox_is_that_of_the_child_with_most_messages() -> None:
     go = trio.Event()
-    async with open_house() as house:
-        assert house.supervisor.deepest_mailbox == 0
-        idle, busy = await house.start(), await house.start(name="probe/2")
+    async with open_supervisor() as harness:
+        assert harness.supervisor.deepest_mailbox == 0
+        idle, busy = await harness.start(), await harness.start(name="probe/2")
         busy.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         for ref in (idle, busy, busy):
             ref.tell(Note("waits"))
-        assert house.supervisor.deepest_mailbox == 2
+        assert harness.supervisor.deepest_mailbox == 2
         go.set()
 
 
@@ -58,7 +58,7 @@ async def _write_later(probe: Probe, word: str) -> None:
 async def test_a_failing_first_start_is_the_starters_exception_and_leaves_nothing() -> None:
     error = Boom()
     refs: list[object] = []
-    journal = Journal()
+    journal = ProbeLog()
 
     def fail(probe: Probe) -> None:
         refs.append(probe.context.ref)
@@ -66,19 +66,19 @@ async def test_a_failing_first_start_is_the_starters_exception_and_leaves_nothin
         raise error
 
     journal.on_start = fail
-    async with open_house() as house:
-        tasks = len(house.supervisor.nursery.child_tasks)
+    async with open_supervisor() as harness:
+        tasks = len(harness.supervisor.nursery.child_tasks)
         with capture_logs() as logs, pytest.raises(Boom) as raised:
-            await house.start(journal)
+            await harness.start(journal)
         assert raised.value is error
         await wait_all_tasks_blocked()
-        assert len(house.supervisor) == 0
-        assert len(house.supervisor.nursery.child_tasks) == tasks
+        assert len(harness.supervisor) == 0
+        assert len(harness.supervisor.nursery.child_tasks) == tasks
         # The name is free again, and nobody was told that something ended that never began.
         assert journal.gone == []
         assert (journal.starts, journal.stops) == (1, 0)
         journal.on_start = lambda _: None
-        await house.start(journal)
+        await harness.start(journal)
         assert journal.starts == 2
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
 
@@ -87,11 +87,11 @@ async def test_a_factory_that_fails_is_the_starters_exception_too() -> None:
     def factory() -> Probe:
         raise Boom
 
-    async with open_house() as house:
+    async with open_supervisor() as harness:
         spec: Spec[ProbeMessage] = Spec("probe/1", factory)
         with pytest.raises(Boom):
-            await house.supervisor.start(spec)
-        assert len(house.supervisor) == 0
+            await harness.supervisor.start(spec)
+        assert len(harness.supervisor) == 0
 
 
 async def test_a_factory_that_fails_at_a_restart_hurts_no_sibling(
@@ -103,13 +103,13 @@ async def test_a_factory_that_fails_at_a_restart_hurts_no_sibling(
     def factory() -> Probe:
         if made:
             raise Boom
-        made.append(Probe(Journal()))
+        made.append(Probe(ProbeLog()))
         return made[0]
 
-    async with open_house() as house:
-        sibling = await house.start(name="probe/2")
+    async with open_supervisor() as harness:
+        sibling = await harness.start(name="probe/2")
         spec: Spec[ProbeMessage] = Spec("probe/1", factory, gone=gone.append)
-        ref = await house.supervisor.start(spec)
+        ref = await harness.supervisor.start(spec)
         ref.tell(Do(crash))
         await ref.wait_stopped()
         assert await sibling.ask(Echo("safe")) == "safe"
@@ -117,28 +117,28 @@ async def test_a_factory_that_fails_at_a_restart_hurts_no_sibling(
 
 
 async def test_two_of_a_name_are_a_bug() -> None:
-    async with open_house() as house:
-        await house.start()
+    async with open_supervisor() as harness:
+        await harness.start()
         with pytest.raises(ValueError, match="probe/1 runs already"):
-            await house.start()
+            await harness.start()
 
 
 async def test_a_cancelled_start_leaves_nothing(autojump_clock: MockClock) -> None:
-    journal = Journal(on_start=hang)
-    async with open_house() as house:
+    journal = ProbeLog(on_start=hang)
+    async with open_supervisor() as harness:
         with trio.move_on_after(1) as scope:
-            await house.start(journal)
+            await harness.start(journal)
         assert scope.cancelled_caught
-        assert len(house.supervisor) == 0
+        assert len(harness.supervisor) == 0
     assert journal.gone == []
     assert journal.stops == 0
 
 
 async def test_a_sibling_survives(autojump_clock: MockClock) -> None:
-    journal, sibling = Journal(), Journal()
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(intensity=1))
-        other = await house.start(sibling, name="probe/2")
+    journal, sibling = ProbeLog(), ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(intensity=1))
+        other = await harness.start(sibling, name="probe/2")
         with pytest.raises(ActorCrashed):
             await ref.ask(Ask(crash))
         await ref.wait_stopped()
@@ -155,9 +155,9 @@ async def test_a_crash_in_a_handlers_own_nursery_is_contained(autojump_clock: Mo
             nursery.start_soon(fail)
             nursery.start_soon(trio.sleep_forever)
 
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(handler))
         await trio.sleep(1)
         assert await ref.ask(Echo("anew")) == "anew"
@@ -165,17 +165,17 @@ async def test_a_crash_in_a_handlers_own_nursery_is_contained(autojump_clock: Mo
 
 
 async def test_back_off_doubles_and_intensity_ends_it(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
     at: list[float] = []
     journal.on_start = lambda _: at.append(trio.current_time())
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(intensity=4, period_s=60, backoff_s=1))
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(intensity=4, period_s=60, backoff_s=1))
         with capture_logs() as logs:
             for _ in range(4):
                 ref.signal(Do(crash))
                 await trio.sleep(10)
         assert ref.stopped
-        assert len(house.supervisor) == 0
+        assert len(harness.supervisor) == 0
         assert not ref.signal(Note("gone"))
     begun = at[0]
     assert [round(one - begun, 2) for one in at] == [0, 1, 12, 24]
@@ -186,9 +186,9 @@ async def test_back_off_doubles_and_intensity_ends_it(autojump_clock: MockClock)
 
 
 async def test_crashes_far_apart_do_not_add_up(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(intensity=2, period_s=10))
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(intensity=2, period_s=10))
         for _ in range(5):
             ref.tell(Do(crash))
             await trio.sleep(11)
@@ -198,16 +198,16 @@ async def test_crashes_far_apart_do_not_add_up(autojump_clock: MockClock) -> Non
 
 
 async def test_gone_is_told_once_and_of_what_ended_it(autojump_clock: MockClock) -> None:
-    drained, given_up, cancelled = Journal(), Journal(), Journal()
-    async with open_house(shutdown_s=1) as house:
-        ref = await house.start(drained, name="probe/1")
+    drained, given_up, cancelled = ProbeLog(), ProbeLog(), ProbeLog()
+    async with open_supervisor(shutdown_s=1) as harness:
+        ref = await harness.start(drained, name="probe/1")
         ref.drain()
         await ref.wait_stopped()
-        ref = await house.start(given_up, name="probe/2", restart=Restart(intensity=1))
+        ref = await harness.start(given_up, name="probe/2", restart=Restart(intensity=1))
         ref.tell(Do(crash))
         await ref.wait_stopped()
         # This one crashed once, long ago; that is not what ended it.
-        ref = await house.start(cancelled, name="probe/3")
+        ref = await harness.start(cancelled, name="probe/3")
         ref.tell(Do(crash))
         await trio.sleep(1)
         ref.tell(Do(hang))
@@ -219,9 +219,9 @@ async def test_gone_is_told_once_and_of_what_ended_it(autojump_clock: MockClock)
 
 
 async def test_a_drain_in_the_back_off_finishes_the_backlog(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal, restart=Restart(backoff_s=1))
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal, restart=Restart(backoff_s=1))
         ref.tell(Do(crash))
         await wait_all_tasks_blocked()
         ref.tell(Note("backlog"))
@@ -232,10 +232,10 @@ async def test_a_drain_in_the_back_off_finishes_the_backlog(autojump_clock: Mock
 
 
 async def test_the_end_of_the_block_drains_all_children(autojump_clock: MockClock) -> None:
-    journals = [Journal() for _ in range(5)]
-    async with open_house() as house:
+    journals = [ProbeLog() for _ in range(5)]
+    async with open_supervisor() as harness:
         for number, journal in enumerate(journals):
-            ref = await house.start(journal, name=f"probe/{number}")
+            ref = await harness.start(journal, name=f"probe/{number}")
             ref.tell(Do(lambda _: trio.sleep(1)))
             await wait_all_tasks_blocked()
             ref.tell(Note("backlog"))
@@ -251,15 +251,15 @@ HANGING = ["receive", "flush", "on_stop", "work", "everything"]
 
 @pytest.mark.parametrize("where", HANGING)
 async def test_shutdown_ends_in_time_whatever_hangs(autojump_clock: MockClock, where: str) -> None:
-    journal, sibling = Journal(), Journal()
+    journal, sibling = ProbeLog(), ProbeLog()
     if where in ("on_stop", "everything"):
         journal.on_stop = hang
     if where in ("flush", "everything"):
         journal.on_flush = hang
     with capture_logs() as logs:
-        async with open_house(shutdown_s=3) as house:
-            other = await house.start(sibling, name="probe/2")
-            ref = await house.start(journal)
+        async with open_supervisor(shutdown_s=3) as harness:
+            other = await harness.start(sibling, name="probe/2")
+            ref = await harness.start(journal)
             if where in ("work", "everything"):
                 ref.tell(Do(lambda probe: probe.context.run(trio.sleep_forever, lambda _: None)))
             ref.tell(Do(hang) if where in ("receive", "everything") else Note("a"))
@@ -280,13 +280,13 @@ async def test_shutdown_ends_in_time_though_a_start_hangs_elsewhere(
 ) -> None:
     outcomes = Outcomes(nursery)
 
-    async def start(house: House) -> str:
-        await house.start(Journal(on_start=hang))
+    async def start(harness: SupervisorHarness) -> str:
+        await harness.start(ProbeLog(on_start=hang))
         return "started"
 
     begun = trio.current_time()
-    async with open_house(shutdown_s=3) as house:
-        outcomes.ask("start", lambda: start(house))
+    async with open_supervisor(shutdown_s=3) as harness:
+        outcomes.ask("start", lambda: start(harness))
         await wait_all_tasks_blocked()
     assert trio.current_time() - begun == pytest.approx(3)
     await wait_all_tasks_blocked()
@@ -296,31 +296,31 @@ async def test_shutdown_ends_in_time_though_a_start_hangs_elsewhere(
 async def test_stop_cancels_what_is_not_done_in_time_and_spares_its_caller(
     autojump_clock: MockClock,
 ) -> None:
-    journal = Journal()
-    async with open_house(shutdown_s=50) as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor(shutdown_s=50) as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(hang))
         begun = trio.current_time()
-        await house.supervisor.stop(2)
+        await harness.supervisor.stop(2)
         assert ref.stopped
-        assert len(house.supervisor) == 0
-        assert house.supervisor.stopping
+        assert len(harness.supervisor) == 0
+        assert harness.supervisor.stopping
         with pytest.raises(ActorStopped):
-            await house.start(Journal(), name="probe/2")
+            await harness.start(ProbeLog(), name="probe/2")
     # The end of the block has nothing left to wait for.
     assert trio.current_time() - begun == pytest.approx(2)
     assert journal.stops == 1
 
 
 async def test_no_restart_while_stopping(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     async def fail_late(_: Probe) -> None:
         await trio.sleep(1)
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(fail_late))
     assert journal.starts == 1
     assert [type(error) for error in journal.gone] == [Boom]
@@ -329,12 +329,12 @@ async def test_no_restart_while_stopping(autojump_clock: MockClock) -> None:
 async def test_what_the_block_raises_comes_out_alone_and_ends_the_children(
     autojump_clock: MockClock,
 ) -> None:
-    journal, error, cause = Journal(), Boom(), KeyError("why")
+    journal, error, cause = ProbeLog(), Boom(), KeyError("why")
     timers = Timers()
 
     async def block() -> None:
         async with Supervisor.open("probes", timers) as supervisor:
-            ref = await House(supervisor, timers).start(journal)
+            ref = await SupervisorHarness(supervisor, timers).start(journal)
             ref.tell(Do(hang))
             await wait_all_tasks_blocked()
             raise error from cause
@@ -348,10 +348,10 @@ async def test_what_the_block_raises_comes_out_alone_and_ends_the_children(
 
 
 async def test_the_cancellation_of_the_block_ends_the_children(autojump_clock: MockClock) -> None:
-    journal = Journal(on_stop=lambda _: trio.sleep(1))
+    journal = ProbeLog(on_stop=lambda _: trio.sleep(1))
     with trio.move_on_after(1) as scope:
-        async with open_house(shutdown_s=60) as house:
-            ref = await house.start(journal)
+        async with open_supervisor(shutdown_s=60) as harness:
+            ref = await harness.start(journal)
             ref.tell(Do(hang))
             await trio.sleep_forever()
     assert scope.cancelled_caught
@@ -362,21 +362,21 @@ async def test_the_cancellation_of_the_block_ends_the_children(autojump_clock: M
 async def test_nested_supervisors_stop_from_the_inside(autojump_clock: MockClock) -> None:
     order: list[str] = []
 
-    def journal(name: str) -> Journal:
-        return Journal(on_stop=lambda _: order.append(name))
+    def journal(name: str) -> ProbeLog:
+        return ProbeLog(on_stop=lambda _: order.append(name))
 
-    async with open_house() as outer:
+    async with open_supervisor() as outer:
         await outer.start(journal("outer"))
         async with Supervisor.open("inner", outer.timers) as inner:
-            await House(inner, outer.timers).start(journal("inner"))
+            await SupervisorHarness(inner, outer.timers).start(journal("inner"))
     assert order == ["inner", "outer"]
 
 
 async def test_what_the_starters_log_binds_is_not_the_actors() -> None:
     bound: list[dict[str, object]] = []
-    journal = Journal(on_start=lambda _: bound.append(structlog.contextvars.get_contextvars()))
-    async with open_house() as house:
+    journal = ProbeLog(on_start=lambda _: bound.append(structlog.contextvars.get_contextvars()))
+    async with open_supervisor() as harness:
         with structlog.contextvars.bound_contextvars(request="someone's"):
-            await house.start(journal)
+            await harness.start(journal)
             assert structlog.contextvars.get_contextvars() == {"request": "someone's"}
     assert bound == [{}]

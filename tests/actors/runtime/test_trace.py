@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.runtime.actor import Restart
 from actors.runtime.ref import Ref
 from actors.runtime.trace import NO_TRACE, Sampler, Span, add_trace, bind, current
-from tests.actors.helpers import Ask, Do, Journal, Note, Probe, ProbeMessage, crash, open_house
+from tests.actors.probe import Ask, Do, Note, Probe, ProbeLog, ProbeMessage, crash, open_supervisor
 
 
 def here(seen: list[Span]) -> Do:
@@ -55,9 +55,9 @@ def test_log_events_get_the_trace() -> None:
 
 async def test_a_trace_goes_from_actor_to_actor_by_tell() -> None:
     seen: list[Span] = []
-    async with open_house() as house:
-        last = await house.start(name="probe/last")
-        first = await house.start(name="probe/first")
+    async with open_supervisor() as harness:
+        last = await harness.start(name="probe/last")
+        first = await harness.start(name="probe/first")
 
         def forward(_: Probe) -> None:
             seen.append(current.get())
@@ -75,8 +75,8 @@ async def test_a_trace_goes_from_actor_to_actor_by_tell() -> None:
 
 async def test_a_trace_goes_through_ask_and_leaves_the_asker_its_own() -> None:
     seen: list[Span] = []
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
 
         def answer(_: Probe, request: Ask) -> None:
             seen.append(current.get())
@@ -90,8 +90,8 @@ async def test_a_trace_goes_through_ask_and_leaves_the_asker_its_own() -> None:
 
 async def test_work_and_its_result_keep_the_trace() -> None:
     seen: list[Span] = []
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
 
         async def work() -> None:
             seen.append(current.get())
@@ -111,12 +111,12 @@ async def test_work_and_its_result_keep_the_trace() -> None:
 
 async def test_an_actor_between_messages_is_in_no_trace() -> None:
     seen: list[Span] = []
-    journal = Journal(
+    journal = ProbeLog(
         on_start=lambda _: seen.append(current.get()), on_stop=lambda _: seen.append(current.get())
     )
-    async with open_house() as house:
+    async with open_supervisor() as harness:
         with bind(Span(9)):
-            ref = await house.start(journal)
+            ref = await harness.start(journal)
             ref.tell(Note("a"))
         await wait_all_tasks_blocked()
     assert [span.trace for span in seen] == [0, 0]
@@ -124,8 +124,8 @@ async def test_an_actor_between_messages_is_in_no_trace() -> None:
 
 async def test_traces_of_concurrent_actors_do_not_mix(nursery: trio.Nursery) -> None:
     seen: dict[int, list[int]] = {}
-    async with open_house() as house:
-        refs = [await house.start(name=f"probe/{number}") for number in range(4)]
+    async with open_supervisor() as harness:
+        refs = [await harness.start(name=f"probe/{number}") for number in range(4)]
 
         async def hop(trace: int, left: list[Ref[ProbeMessage]]) -> None:
             for _ in range(3):
@@ -143,9 +143,9 @@ async def test_traces_of_concurrent_actors_do_not_mix(nursery: trio.Nursery) -> 
 
 
 async def test_a_sampled_trace_is_logged_at_info_from_actor_to_actor() -> None:
-    async with open_house() as house:
-        last = await house.start(name="probe/last")
-        first = await house.start(name="probe/first")
+    async with open_supervisor() as harness:
+        last = await harness.start(name="probe/last")
+        first = await harness.start(name="probe/first")
         with capture_logs() as logs:
             with bind(Span(9, sampled=True)):
                 first.tell(Do(lambda _: last.tell(Note("secret"))))
@@ -174,8 +174,8 @@ async def test_a_crash_is_logged_in_the_trace_of_the_message_at_fault(
 
     structlog.configure(processors=[look])
     try:
-        async with open_house() as house:
-            ref = await house.start(restart=Restart(intensity=1))
+        async with open_supervisor() as harness:
+            ref = await harness.start(restart=Restart(intensity=1))
             with bind(Span(9)):
                 ref.tell(Do(crash))
             await ref.wait_stopped()
@@ -186,8 +186,8 @@ async def test_a_crash_is_logged_in_the_trace_of_the_message_at_fault(
 
 async def test_the_next_incarnation_is_in_no_trace(autojump_clock: MockClock) -> None:
     seen: list[Span] = []
-    async with open_house() as house:
-        ref = await house.start(Journal(on_start=lambda _: seen.append(current.get())))
+    async with open_supervisor() as harness:
+        ref = await harness.start(ProbeLog(on_start=lambda _: seen.append(current.get())))
         with bind(Span(9)):
             ref.tell(Do(crash))
         await trio.sleep(1)

@@ -10,16 +10,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.errors import ActorStopped
 from reileta.errors import UserNotFound
-from tests.actors.helpers import (
+from tests.actors.probe import (
     Boom,
     Do,
     Echo,
-    Journal,
     Note,
     Outcomes,
     Probe,
+    ProbeLog,
     crash,
-    open_house,
+    open_supervisor,
 )
 
 
@@ -42,8 +42,8 @@ async def test_work_brings_its_value_or_its_reileta_error() -> None:
         for work in (value, error):
             probe.context.run(work, results.append)
 
-    async with open_house() as house:
-        ref = await house.start()
+    async with open_supervisor() as harness:
+        ref = await harness.start()
         ref.tell(Do(begin))
         await wait_all_tasks_blocked()
     assert {type(result) for result in results} == {outcome.Value, outcome.Error}
@@ -56,9 +56,9 @@ async def test_work_brings_its_value_or_its_reileta_error() -> None:
 
 
 async def test_messages_are_handled_while_work_is_under_way(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(
             Do(
                 lambda probe: probe.context.run(
@@ -73,14 +73,14 @@ async def test_messages_are_handled_while_work_is_under_way(autojump_clock: Mock
 
 
 async def test_after_signals_in_time_and_can_be_taken_back(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     def arm(probe: Probe) -> None:
         probe.context.after(1, Note("tick"))
         probe.context.after(2, Note("never")).cancel()
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(arm))
         await trio.sleep(0.9)
         assert journal.words == []
@@ -89,10 +89,10 @@ async def test_after_signals_in_time_and_can_be_taken_back(autojump_clock: MockC
 
 
 async def test_a_timer_ends_with_the_incarnation_that_set_it(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
     journal.on_start = lambda probe: probe.context.after(1, Note(f"tick of {journal.starts}"))
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         await trio.sleep(0.5)
         ref.tell(Do(crash))
         await trio.sleep(5)
@@ -101,22 +101,22 @@ async def test_a_timer_ends_with_the_incarnation_that_set_it(autojump_clock: Moc
 
 
 async def test_a_tick_that_waits_at_a_crash_ends_with_it(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
     journal.on_start = lambda probe: probe.context.after(1, Note(f"tick of {journal.starts}"))
 
     async def fail_late(_: Probe) -> None:
         await trio.sleep(2)
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(fail_late))
         await trio.sleep(10)
     assert journal.words == ["tick of 2"]
 
 
 async def test_work_ends_with_the_incarnation_that_began_it(autojump_clock: MockClock) -> None:
-    journal, cancelled = Journal(), list[bool]()
+    journal, cancelled = ProbeLog(), list[bool]()
 
     async def stubborn() -> str:
         try:
@@ -130,8 +130,8 @@ async def test_work_ends_with_the_incarnation_that_began_it(autojump_clock: Mock
     def begin(probe: Probe) -> None:
         probe.context.run(stubborn, lambda result: journal.words.append(result.unwrap()))
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(begin))
         await wait_all_tasks_blocked()
         ref.tell(Do(crash))
@@ -145,7 +145,7 @@ async def test_work_ends_with_the_incarnation_that_began_it(autojump_clock: Mock
 async def test_work_that_fails_crashes_its_actor_at_once(
     autojump_clock: MockClock, busy: bool
 ) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     async def fail() -> None:
         await trio.sleep(1)
@@ -157,8 +157,8 @@ async def test_work_that_fails_crashes_its_actor_at_once(
             # It fails while the actor does not look.
             await trio.sleep(2)
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(begin))
         await trio.sleep(3)
         assert journal.starts == 2
@@ -169,14 +169,14 @@ async def test_work_that_fails_crashes_its_actor_at_once(
 async def test_work_whose_result_cannot_be_handled_crashes_its_actor_alone(
     autojump_clock: MockClock,
 ) -> None:
-    journal, sibling = Journal(), Journal()
+    journal, sibling = ProbeLog(), ProbeLog()
 
     def then(_: object) -> None:
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal)
-        other = await house.start(sibling, name="probe/2")
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
+        other = await harness.start(sibling, name="probe/2")
         ref.tell(Do(lambda probe: probe.context.run(trio.lowlevel.checkpoint, then)))
         await trio.sleep(1)
         assert await ref.ask(Echo("anew")) == "anew"
@@ -187,7 +187,7 @@ async def test_work_whose_result_cannot_be_handled_crashes_its_actor_alone(
 async def test_work_that_fails_while_being_cancelled_hurts_nobody(
     autojump_clock: MockClock,
 ) -> None:
-    journal, sibling = Journal(), Journal()
+    journal, sibling = ProbeLog(), ProbeLog()
 
     async def fail_when_cancelled() -> None:
         try:
@@ -204,9 +204,9 @@ async def test_work_that_fails_while_being_cancelled_hurts_nobody(
         probe.context.run(fail_when_cancelled, never)
         probe.context.run(in_a_nursery, never)
 
-    async with open_house() as house:
-        ref = await house.start(journal)
-        other = await house.start(sibling, name="probe/2")
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
+        other = await harness.start(sibling, name="probe/2")
         ref.tell(Do(begin))
         await wait_all_tasks_blocked()
         ref.tell(Do(crash))
@@ -219,9 +219,9 @@ async def test_work_that_fails_while_being_cancelled_hurts_nobody(
 async def test_failing_work_keeps_the_signals_that_wait(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    journal, outcomes = Journal(), Outcomes(nursery)
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal, outcomes = ProbeLog(), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
 
         async def fail() -> None:
             await trio.sleep(1)
@@ -242,9 +242,9 @@ async def test_failing_work_keeps_the_signals_that_wait(
 
 
 async def test_hanging_work_does_not_hold_up_a_crash(autojump_clock: MockClock) -> None:
-    journal = Journal()
-    async with open_house() as house:
-        ref = await house.start(journal)
+    journal = ProbeLog()
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(lambda probe: probe.context.run(trio.sleep_forever, never)))
         ref.tell(Do(crash))
         await trio.sleep(1)
@@ -257,7 +257,7 @@ async def test_hanging_work_does_not_hold_up_a_crash(autojump_clock: MockClock) 
 async def test_results_are_handled_in_the_mailbox_s_order_and_never_beside_a_message(
     autojump_clock: MockClock,
 ) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     async def busy(probe: Probe) -> None:
         probe.context.run(trio.lowlevel.checkpoint, lambda _: journal.words.append("work"))
@@ -266,8 +266,8 @@ async def test_results_are_handled_in_the_mailbox_s_order_and_never_beside_a_mes
         probe.context.ref.tell(Note("told after it was done"))
         journal.words.append("busy")
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(busy))
         await trio.sleep(2)
     assert journal.words == ["busy", "told before it was done", "work", "told after it was done"]
@@ -277,13 +277,13 @@ async def test_results_are_handled_in_the_mailbox_s_order_and_never_beside_a_mes
 async def test_a_result_that_crashes_its_actor_is_no_message_at_fault(
     autojump_clock: MockClock,
 ) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     def fail(_: object) -> None:
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(lambda probe: probe.context.run(trio.lowlevel.checkpoint, fail)))
         with capture_logs() as logs:
             await trio.sleep(1)
@@ -294,15 +294,15 @@ async def test_a_result_that_crashes_its_actor_is_no_message_at_fault(
 
 
 async def test_a_result_that_waits_at_a_crash_ends_with_it(autojump_clock: MockClock) -> None:
-    journal = Journal()
+    journal = ProbeLog()
 
     async def fail_late(probe: Probe) -> None:
         probe.context.run(trio.lowlevel.checkpoint, never)
         await trio.sleep(1)
         raise Boom
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(fail_late))
         await trio.sleep(5)
         assert await ref.ask(Echo("anew")) == "anew"
@@ -312,14 +312,14 @@ async def test_a_result_that_waits_at_a_crash_ends_with_it(autojump_clock: MockC
 async def test_an_actor_does_not_retire_or_stop_before_its_work_is_done(
     autojump_clock: MockClock,
 ) -> None:
-    journal, retired = Journal(), list[bool]()
+    journal, retired = ProbeLog(), list[bool]()
 
     def begin(probe: Probe) -> None:
         probe.context.run(lambda: trio.sleep(1), lambda _: journal.words.append("worked"))
         retired.append(probe.context.retire())
 
-    async with open_house() as house:
-        ref = await house.start(journal)
+    async with open_supervisor() as harness:
+        ref = await harness.start(journal)
         ref.tell(Do(begin))
         await wait_all_tasks_blocked()
         ref.drain()

@@ -17,13 +17,16 @@ from reileta.errors import (
     NotInInstance,
     Overloaded,
 )
-from tests.actors.nodes import ROOM, Client, World, account, principal, settle, user_at
+from tests.actors.frames import ROLES, data, frame, join, joined, left, update
+from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
 from tests.actors.sinks import FakeSink
 
 
-async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock: MockClock) -> None:
+async def test_a_socket_is_told_whom_it_speaks_for(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
     who = principal(1)
-    session, sink = await world.node.sessions.live(who), FakeSink()
+    session, sink = await harness.node.sessions.live(who), FakeSink()
     await session.ask(Attach(sink, who.token_hash, b'"a"'))
     await settle()
     answer, event, update = sink.take()
@@ -35,143 +38,143 @@ async def test_a_socket_is_told_whom_it_speaks_for(world: World, autojump_clock:
     assert (update["command"], update["subgroup"]) == ("update-user", account(1).id)
     await session.ask(Attach(sink, b"another token"))
     await settle()
-    assert sink.said() == ["authenticated"]  # the same socket is no second one
+    assert sink.received() == [frame("authenticated")]  # the same socket is no second one
     session.signal(cast(SessionMessage, UserChanged(account(1))))
-    world.node.sessions.end_token(who.token_hash)
+    harness.node.sessions.end_token(who.token_hash)
     await settle()
     assert sink.closed is None
-    world.node.sessions.end_token(b"another token")
+    harness.node.sessions.end_token(b"another token")
     await settle()
     assert sink.closed == (4000, "the credential is no longer valid")
 
 
 async def test_others_are_told_when_the_first_socket_comes_and_the_last_goes(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    watcher, stranger = await world.connect(9, admin=True), await world.connect(8)
+    watcher, stranger = await harness.connect(9, admin=True), await harness.connect(8)
     for each in (watcher, stranger):
         await each.subscribe("update-user", target=account(1).id)
-    assert world.node.directory.status(account(1)) == "offline"
-    one = await world.connect(1)
-    assert watcher.said() == ["update-user U1"]
-    two = await world.connect(1, session=1)
-    assert world.node.directory.status(account(1)) == "online"
+    assert harness.node.directory.status(account(1)) == "offline"
+    one = await harness.connect(1)
+    assert watcher.received() == [update("user", "U1")]
+    two = await harness.connect(1, session=1)
+    assert harness.node.directory.status(account(1)) == "online"
     one.lose()
     one.lose()  # said twice, it counts once
     await settle()
-    assert watcher.said() == []
-    assert world.node.directory.status(account(1)) == "online"
+    assert watcher.received() == []
+    assert harness.node.directory.status(account(1)) == "online"
     two.lose()
     await settle()
-    assert watcher.said() == ["update-user U1"]
-    assert world.node.directory.status(account(1)) == "offline"
-    assert stranger.said() == [], "who may not see the status learns nothing of it"
+    assert watcher.received() == [update("user", "U1")]
+    assert harness.node.directory.status(account(1)) == "offline"
+    assert stranger.received() == [], "who may not see the status learns nothing of it"
 
 
 async def test_a_killed_token_closes_its_own_sockets_alone(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.connect(1, token=1), await world.connect(1, token=2)
+    one, other = await harness.connect(1, token=1), await harness.connect(1, token=2)
     await one.join()
     await other.join()
     await settle()
     one.sink.take()
-    world.node.sessions.end_token(one.principal.token_hash)
+    harness.node.sessions.end_token(one.principal.token_hash)
     await settle()
-    assert one.said() == ["unauthenticated"]
+    assert one.received() == [frame("unauthenticated")]
     assert one.sink.closed == (4000, "the credential is no longer valid")
     assert other.sink.closed is None
     await trio.sleep(60)
-    assert world.node.directory.occupancy(ROOM).connected == 1  # by the socket that is left
+    assert harness.node.directory.occupancy(ROOM).connected == 1  # by the socket that is left
 
 
 async def test_the_end_of_a_session_closes_its_sockets_and_its_players_leave(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
-    two = await world.connect(1)
-    world.node.sessions.end("s_1.0")
+    one, other = await harness.crowd(1, 2)
+    two = await harness.connect(1)
+    harness.node.sessions.end("s_1.0")
     await settle()
     for client in (one, two):
-        assert client.said() == ["unauthenticated"]
+        assert client.received() == [frame("unauthenticated")]
         assert client.sink.closed == (4000, "the credential is no longer valid")
-    assert other.said() == ["left left"]  # at once, without a grace
+    assert other.received(but=ROLES) == [left("left")]  # at once, without a grace
     assert one.session.stopped
-    assert world.node.directory.status(account(1)) == "offline"
+    assert harness.node.directory.status(account(1)) == "offline"
 
 
 async def test_one_in_its_grace_leaves_with_its_session(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
+    one, other = await harness.crowd(1, 2)
     one.lose()
     await settle()
-    world.node.sessions.end("s_1.0")
+    harness.node.sessions.end("s_1.0")
     await settle()
-    assert other.said() == ["left left"]
+    assert other.received(but=ROLES) == [left("left")]
 
 
 async def test_who_is_attached_after_the_end_is_refused(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
     first, second = principal(1), principal(2)  # authenticated a moment ago
-    world.node.sessions.end(first.session_id)
-    world.node.sessions.end_token(second.token_hash)
+    harness.node.sessions.end(first.session_id)
+    harness.node.sessions.end_token(second.token_hash)
     for who in (first, second):
-        session = await world.node.sessions.live(who)
+        session = await harness.node.sessions.live(who)
         with pytest.raises(CredentialInvalid):
             await session.ask(Attach(FakeSink(), who.token_hash))
-    await world.connect(2, token=1)  # another token of that session is as good as before
+    await harness.connect(2, token=1)  # another token of that session is as good as before
     await trio.sleep(200)
-    assert world.leftovers().keys() == {"sessions", "recoveries", "sockets"}
+    assert harness.leftovers().keys() == {"sessions", "recoveries", "sockets"}
 
 
 async def test_an_idle_session_is_put_away_and_starts_anew(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.joined(1)
+    one = await harness.joined(1)
     one.lose()
     await trio.sleep(39)
     assert (
-        "s_1.0" in world.node.sessions.recoveries
+        "s_1.0" in harness.node.sessions.recoveries
     )  # its player had a grace of 10 s, and then it rested
     await trio.sleep(2)
     assert one.session.stopped
-    assert world.leftovers().keys() <= {"instances", "occupancies"}
-    again = await world.connect(1)
+    assert harness.leftovers().keys() <= {"instances", "occupancies"}
+    again = await harness.connect(1)
     await again.join()
     await settle()
-    assert again.said() == ["join #1 U1"]
+    assert again.received() == [join("U1", state=1)]
 
 
 async def test_a_session_that_nobody_attached_to_is_put_away(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    session = await world.node.sessions.live(principal(1))
+    session = await harness.node.sessions.live(principal(1))
     await trio.sleep(31)
     assert session.stopped
-    assert world.leftovers() == {}
+    assert harness.leftovers() == {}
 
 
 async def test_a_socket_that_comes_back_keeps_the_session(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.connect(1)
+    one = await harness.connect(1)
     one.lose()
     await trio.sleep(29)
-    again = await world.connect(1)
+    again = await harness.connect(1)
     assert again.session is one.session
     await trio.sleep(60)
     assert not again.session.stopped
 
 
 async def test_a_socket_that_goes_while_its_join_is_under_way_leaves_no_seat(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.connect(1), await world.joined(2)
-    instances = world.store.instances
+    one, two = await harness.connect(1), await harness.joined(2)
+    instances = harness.store.instances
     other = ROOM[:-1] + "2"
-    world.room(other)
+    harness.room(other)
     async with trio.open_nursery() as nursery:
         instances.gate = trio.Event()  # the instance is not started yet
         nursery.start_soon(one.join, other)
@@ -180,41 +183,43 @@ async def test_a_socket_that_goes_while_its_join_is_under_way_leaves_no_seat(
         nursery.cancel_scope.cancel()
     instances.gate.set()
     await settle()
-    assert world.node.directory.occupancy(other).connected == 1
+    assert harness.node.directory.occupancy(other).connected == 1
     await trio.sleep(11)
-    assert world.node.directory.occupancy(other).connected == 0
+    assert harness.node.directory.occupancy(other).connected == 0
     assert one.sink.seats == {}
     with pytest.raises(NotInInstance):  # and one that comes after it is no join at all
         await one.join()
-    assert two.said() == []
+    assert two.received() == []
 
 
-async def kick_and(world: World, client: Client, then: Any) -> None:
-    world.act(lambda actor: actor.moderate(user_at(client.principal.user.number), "kick"))
+async def kick_and(harness: NodeHarness, client: Client, then: Any) -> None:
+    harness.act(lambda actor: actor.moderate(user_at(client.principal.user.number), "kick"))
     await then()
 
 
 async def test_news_of_a_lost_seat_that_are_older_than_the_return_change_nothing(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
+    one, other = await harness.crowd(1, 2)
     # The kick waits in the instance's mailbox in front of the join, which the session awaits: so
     # SeatLost is in the session's mailbox before the session hears that it is inside again.
-    await kick_and(world, one, one.join)
+    await kick_and(harness, one, one.join)
     await settle()
-    assert one.said() == ["left kicked", "join #1 U2+U1"]
+    assert one.received() == [left("kicked"), join("U2", "U1", state=1)]
     player = one.sink.seats[ROOM].player
-    place = world.node.sessions.recoveries["s_1.0"].joined_instances[ROOM]
+    place = harness.node.sessions.recoveries["s_1.0"].joined_instances[ROOM]
     assert place.player == player
     one.lose()
     await trio.sleep(11)
-    assert other.said() == ["left kicked", "joined U1", "left disconnected"]
-    assert world.node.directory.occupancy(ROOM).connected == 1
+    assert other.received(but=ROLES) == [left("kicked"), joined("U1"), left("disconnected")]
+    assert harness.node.directory.occupancy(ROOM).connected == 1
 
 
-async def test_an_instance_is_left_by_its_name_too(world: World, autojump_clock: MockClock) -> None:
-    one = await world.joined(1)
-    name = world.store.instances.records[ROOM].name
+async def test_an_instance_is_left_by_its_name_too(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one = await harness.joined(1)
+    name = harness.store.instances.records[ROOM].name
     with pytest.raises(NotInInstance):
         await one.leave("no-such-name")
     await one.leave(name)
@@ -225,9 +230,9 @@ async def test_an_instance_is_left_by_its_name_too(world: World, autojump_clock:
 
 
 async def test_leaving_and_coming_back_by_two_sockets_at_once(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, two = await world.joined(1), await world.connect(1)
+    one, two = await harness.joined(1), await harness.connect(1)
     for _ in range(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.leave)
@@ -235,7 +240,7 @@ async def test_leaving_and_coming_back_by_two_sockets_at_once(
             nursery.start_soon(two.join)
         await settle()
         assert (
-            ROOM in world.node.sessions.recoveries["s_1.0"].joined_instances or not two.sink.seats
+            ROOM in harness.node.sessions.recoveries["s_1.0"].joined_instances or not two.sink.seats
         )
         one, two = (two, one) if two.sink.seats else (one, two)
         if not one.sink.seats:
@@ -243,27 +248,27 @@ async def test_leaving_and_coming_back_by_two_sockets_at_once(
     one.lose()
     two.lose()
     await trio.sleep(200)
-    assert world.leftovers() == {}
+    assert harness.leftovers() == {}
 
 
 async def test_a_lost_socket_is_not_the_one_that_came_back(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
-    again = await world.connect(1)
+    one, other = await harness.crowd(1, 2)
+    again = await harness.connect(1)
     await again.join()
     one.lose()
     await trio.sleep(60)
-    assert other.said() == []
+    assert other.received() == []
     assert again.sink.seats[ROOM].player
     assert one.sink.seats == {}
 
 
 async def test_a_join_that_is_refused_leaves_no_place(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:invite_only")
-    one = await world.connect(1)
+    harness.room(access="avr:invite_only")
+    one = await harness.connect(1)
     with pytest.raises(Exception, match="not allowed"):
         await one.join()
     one.lose()
@@ -272,29 +277,29 @@ async def test_a_join_that_is_refused_leaves_no_place(
 
 
 async def test_a_join_that_took_too_long_is_taken_back(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.connect(1), await world.joined(2)
-    world.act(lambda _: trio.sleep(11))
+    one, other = await harness.connect(1), await harness.joined(2)
+    harness.act(lambda _: trio.sleep(11))
     with pytest.raises(Overloaded):
         await one.join()
     await trio.sleep(2)
     assert one.sink.seats == {}
-    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
+    assert harness.node.sessions.recoveries["s_1.0"].joined_instances == {}
     await trio.sleep(10)
-    assert other.said() == ["joined U1", "left disconnected"]
+    assert other.received() == [joined("U1"), left("disconnected")]
 
 
 async def test_a_leave_that_takes_too_long_is_refused(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.joined(1)
-    world.act(lambda _: trio.sleep(11))
+    one = await harness.joined(1)
+    harness.act(lambda _: trio.sleep(11))
     with pytest.raises(Overloaded):
         await one.leave()
     await trio.sleep(2)
-    assert world.node.directory.occupancy(ROOM).connected == 0
-    assert world.node.sessions.recoveries["s_1.0"].joined_instances == {}
+    assert harness.node.directory.occupancy(ROOM).connected == 0
+    assert harness.node.sessions.recoveries["s_1.0"].joined_instances == {}
 
 
 class Boom(Exception):
@@ -302,104 +307,104 @@ class Boom(Exception):
 
 
 async def test_a_crash_leaves_sockets_and_places(
-    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    harness: NodeHarness, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = await world.crowd(1, 2)
+    one, other = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     one.session.tell(cast(SessionMessage, None))
     await trio.sleep(1)
-    assert world.node.metrics.actor_crashes == 1
+    assert harness.node.metrics.actor_crashes == 1
     assert one.sink.closed is None
     other.say(b"1")
     await settle()
-    assert one.said() == ["data 1"]
-    two = await world.connect(1)
+    assert one.received() == [data(1)]
+    two = await harness.connect(1)
     assert two.session is one.session
     assert await two.join() == player
     one.lose()
     two.lose()
     await trio.sleep(11)
-    assert other.said() == ["left disconnected"]
+    assert other.received(but=ROLES) == [left("disconnected")]
 
 
 async def test_a_session_that_is_given_up_lets_everything_go(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one, other = await world.crowd(1, 2)
+    one, other = await harness.crowd(1, 2)
     player = one.sink.seats[ROOM].player
     await one.subscribe("update-user")
     for _ in range(3):
         one.session.tell(cast(SessionMessage, None))
         await trio.sleep(1)
     assert one.sink.closed == (1013, "the session failed")
-    assert world.node.directory.status(account(1)) == "offline"
+    assert harness.node.directory.status(account(1)) == "offline"
     one.lose()  # nobody hears that any more
-    again = await world.connect(1)
+    again = await harness.connect(1)
     assert again.session is not one.session
     assert await again.join() == player  # within its grace
     again.lose()
     await trio.sleep(11)
-    assert other.said() == ["left disconnected"]
+    assert other.received(but=ROLES) == [left("disconnected")]
     other.lose()
     await trio.sleep(200)
-    assert world.leftovers() == {}
+    assert harness.leftovers() == {}
 
 
 async def test_a_full_mailbox_is_the_senders_to_hear_of(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    one = await world.joined(1)
-    refused = world.node.metrics.mailbox_refused
+    one = await harness.joined(1)
+    refused = harness.node.metrics.mailbox_refused
     for _ in range(1024):
         one.session.tell(Join(one.sink, ROOM, None))
     with pytest.raises(Overloaded):
         one.session.tell(Join(one.sink, ROOM, None))
-    assert world.node.metrics.mailbox_refused == refused + 1
+    assert harness.node.metrics.mailbox_refused == refused + 1
     await settle()
     one.lose()  # which is never refused
     await trio.sleep(11)
-    assert world.node.directory.occupancy(ROOM).connected == 0
+    assert harness.node.directory.occupancy(ROOM).connected == 0
 
 
 async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room()
-    watcher = await world.joined(2)
-    one = await world.joined(1, admin=True)
+    harness.room()
+    watcher = await harness.joined(2)
+    one = await harness.joined(1, admin=True)
     await one.subscribe("instance-data")
     watcher.sink.take()
-    world.node.changed("user", account(1))
+    harness.node.changed("user", account(1))
     await settle()
     roles = [told["data"] for told in watcher.sink.take() if told["command"] == "instance-role"]
     assert roles == [{"user": user_at(1), "role": "normal"}]
     with pytest.raises(NotAllowed):
-        await world.node.instance_service.moderate(
+        await harness.node.instance_service.moderate(
             ROOM, one.principal, ModerationRequest(user_at(2), "kick"), sink=one.sink
         )
     await one.leave()
     watcher.say(b"1")
     await settle()
-    assert "data 1" not in one.said()
-    world.node.changed("user", account(1, admin=True))
+    assert data(1) not in one.received(but=ROLES)
+    harness.node.changed("user", account(1, admin=True))
     await settle()
-    again = await world.joined(1, session=1)
+    again = await harness.joined(1, session=1)
     assert again.principal.user == account(1)  # as it was authenticated, before
-    await world.node.instance_service.moderate(
+    await harness.node.instance_service.moderate(
         ROOM, again.principal, ModerationRequest(user_at(2), "kick"), sink=again.sink
     )
 
 
 async def test_a_candidate_that_is_an_admin_no_longer_loses_the_seat_held_for_it(
-    world: World, autojump_clock: MockClock
+    harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
-    world.room(access="avr:private")
-    await world.joined(0)
-    one = await world.connect(1, admin=True)
-    entry = await world.node.instance_service.candidate(ROOM, one.principal)
+    harness.room(access="avr:private")
+    await harness.joined(0)
+    one = await harness.connect(1, admin=True)
+    entry = await harness.node.instance_service.candidate(ROOM, one.principal)
     assert entry.state == "admitted"
-    world.node.changed("user", account(1))
+    harness.node.changed("user", account(1))
     await settle()
-    assert (await world.node.instance_service.queue(ROOM, principal(0))).entries == ()
+    assert (await harness.node.instance_service.queue(ROOM, principal(0))).entries == ()
     with pytest.raises(InstanceNotFound):  # which is private
         await one.join()

@@ -8,7 +8,7 @@ import trio
 
 from actors.session.messages import Detach
 from reileta.store import Store
-from tests.actors.lines import open_node, someone
+from tests.actors.session_clients import log_in, open_node
 from tests.conftest import ManualClock
 
 AWAY_S = 0.1
@@ -19,7 +19,7 @@ async def test_a_session_without_a_socket_loses_its_resource_after_its_time(
     store: Store, clock: ManualClock
 ) -> None:
     async with open_node(store, clock, away_s=AWAY_S) as node:
-        ada, bob = await someone(node), await someone(node)
+        ada, bob = await log_in(node), await log_in(node)
         there, gone = await ada.document(), await bob.document()
         line = await ada.open()
         await ada.acquire(there)
@@ -36,7 +36,7 @@ async def test_a_session_without_a_socket_loses_its_resource_after_its_time(
 
 async def test_a_session_whose_tokens_are_all_gone_ends(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock, away_s=AWAY_S) as node:
-        ada = await someone(node)
+        ada = await log_in(node)
         line = await ada.open()
         clock.advance(3_600_001)
         session: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.session.recent_changes import REMEMBERED_MS, RecentUserChanges
-from tests.actors.nodes import account
+from tests.actors.node_harness import account
 from tests.conftest import ManualClock
 
 

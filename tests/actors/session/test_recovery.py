@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from actors.session.messages import Attach, Detach
 from reileta.store import Store
-from tests.actors.lines import open_node, someone, until
+from tests.actors.session_clients import log_in, open_node, until
 from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
 async def test_one_session_has_sockets_of_both_faces(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
-        ada = await someone(node)
+        ada = await log_in(node)
         ref = await node.sessions.live(ada.principal)
         player = FakeSink("player")
         await ref.ask(Attach(player, ada.principal.token_hash))
@@ -26,7 +26,7 @@ async def test_one_session_has_sockets_of_both_faces(store: Store, clock: Manual
 
 async def test_a_player_keeps_the_sessions_resource(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
-        ada = await someone(node)
+        ada = await log_in(node)
         ref = await node.sessions.live(ada.principal)
         player = FakeSink("player")
         name = await ada.document()

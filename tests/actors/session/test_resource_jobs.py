@@ -18,7 +18,7 @@ from reileta.errors import (
     ResourceTaken,
 )
 from reileta.store import Store
-from tests.actors.lines import open_node, sibling, someone, until
+from tests.actors.session_clients import log_in, open_node, second_token, until
 from tests.conftest import ManualClock
 
 
@@ -29,8 +29,8 @@ async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
 
 
 async def test_all_lines_are_told_of_acquisition_writes_and_release(node: Node) -> None:
-    ada = await someone(node)
-    twin = await sibling(ada)
+    ada = await log_in(node)
+    twin = await second_token(ada)
     lines = [await ada.open(), await twin.open()]
     for line in lines:
         line.take()
@@ -46,7 +46,7 @@ async def test_all_lines_are_told_of_acquisition_writes_and_release(node: Node) 
 
 
 async def test_a_fencing_number_grows_with_each_acquisition(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     name = await ada.document()
     first = await ada.acquire(name)
     with pytest.raises(ResourceHeld):
@@ -56,9 +56,9 @@ async def test_a_fencing_number_grows_with_each_acquisition(node: Node) -> None:
 
 
 async def test_of_those_who_ask_at_once_one_gets_it(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     name = await ada.document()
-    rivals = [ada, *[await someone(node, user=ada.principal.user.id) for _ in range(7)]]
+    rivals = [ada, *[await log_in(node, user=ada.principal.user.id) for _ in range(7)]]
     got: list[int] = []
 
     async def try_it(number: int) -> None:
@@ -75,7 +75,7 @@ async def test_of_those_who_ask_at_once_one_gets_it(node: Node) -> None:
 
 
 async def test_who_lost_it_elsewhere_finds_out_and_can_not_write(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     line = await ada.open()
     name = await ada.document()
     await ada.acquire(name)
@@ -87,7 +87,7 @@ async def test_who_lost_it_elsewhere_finds_out_and_can_not_write(node: Node) -> 
 
 
 async def test_who_lost_the_share_elsewhere_finds_out_and_can_not_write(node: Node) -> None:
-    ada, bob = await someone(node), await someone(node)
+    ada, bob = await log_in(node), await log_in(node)
     line = await bob.open()
     name = await ada.document()
     await node.store.resources.share(name, ada.claimant, bob.principal.user.id)
@@ -101,7 +101,7 @@ async def test_who_lost_the_share_elsewhere_finds_out_and_can_not_write(node: No
 
 
 async def test_a_refused_deletion_costs_nobody_what_it_has(node: Node) -> None:
-    ada, bob = await someone(node), await someone(node)
+    ada, bob = await log_in(node), await log_in(node)
     line = await bob.open()
     name = await ada.document()
     await node.store.resources.share(name, ada.claimant, bob.principal.user.id)
@@ -118,7 +118,7 @@ async def test_a_refused_deletion_costs_nobody_what_it_has(node: Node) -> None:
 async def test_a_session_keeps_it_longer_with_a_socket_than_without(
     node: Node, clock: ManualClock
 ) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     name = await ada.document()
     await ada.acquire(name)
     leases = node.store.leases
@@ -140,7 +140,7 @@ async def test_a_session_keeps_it_longer_with_a_socket_than_without(
 
 
 async def test_too_many_errands_are_refused(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     name = await ada.document()
     await ada.acquire(name)
     refused = 0

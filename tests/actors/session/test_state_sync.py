@@ -14,7 +14,7 @@ from reileta.errors import AlreadyConnected, CredentialInvalid
 from reileta.rules.resource.json_values import Json
 from reileta.store import Store
 from reileta.store.session_states import SessionStates
-from tests.actors.lines import FakeLine, open_node, sibling, someone, until
+from tests.actors.session_clients import FakeSessionSink, log_in, open_node, second_token, until
 from tests.conftest import ManualClock
 
 
@@ -25,7 +25,7 @@ async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
 
 
 async def test_a_line_is_greeted_with_the_session(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     (hello,) = (await ada.open()).payloads()
     assert hello["kind"] == "hello"
     assert hello["session"]["id"] == ada.principal.session_id
@@ -35,7 +35,7 @@ async def test_a_line_is_greeted_with_the_session(node: Node) -> None:
 
 
 async def test_an_ack_means_that_the_change_is_in_the_database(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     line = await ada.open()
     await ada.patch(line, "one", x=1)
     await until(lambda: line.acks)
@@ -43,8 +43,8 @@ async def test_an_ack_means_that_the_change_is_in_the_database(node: Node) -> No
 
 
 async def test_every_other_socket_gets_each_change_once_in_one_order(node: Node) -> None:
-    ada = await someone(node)
-    twin = await sibling(ada)
+    ada = await log_in(node)
+    twin = await second_token(ada)
     one, two = await ada.open(), await twin.open()
     one.take(), two.take()
     for number in range(50):
@@ -61,7 +61,7 @@ async def test_every_other_socket_gets_each_change_once_in_one_order(node: Node)
 
 
 async def test_the_state_is_recovered_after_the_actors_crash(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     line = await ada.open()
     await ada.patch(line, "one", x=1)
     await until(lambda: line.acks)
@@ -70,13 +70,13 @@ async def test_the_state_is_recovered_after_the_actors_crash(node: Node) -> None
     await until(lambda: line.closed is not None)
     assert line.closed == (1013, "the session failed")
     ref.signal(Detach(line))
-    again = FakeLine()
+    again = FakeSessionSink()
     await until_open(ada, again)
     (hello,) = again.payloads()
     assert (hello["version"], hello["session"]["state"]) == (1, {"x": 1})
 
 
-async def until_open(one: object, line: FakeLine) -> None:
+async def until_open(one: object, line: FakeSessionSink) -> None:
     await one.open(line)  # type: ignore[attr-defined]
 
 
@@ -84,8 +84,8 @@ async def test_what_another_server_wrote_is_told_and_built_upon(
     node: Node, store: Store, clock: ManualClock
 ) -> None:
     async with open_node(store, clock) as other:
-        ada = await someone(node)
-        there = replace(await sibling(ada), node=other)
+        ada = await log_in(node)
+        there = replace(await second_token(ada), node=other)
         one, two = await ada.open(), await there.open()
         one.take(), two.take()
         await there.patch(two, "there", y=2)
@@ -98,7 +98,7 @@ async def test_what_another_server_wrote_is_told_and_built_upon(
 
 
 async def test_one_line_per_token(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     line = await ada.open()
     with pytest.raises(AlreadyConnected):
         await ada.open()
@@ -107,8 +107,8 @@ async def test_one_line_per_token(node: Node) -> None:
 
 
 async def test_a_killed_token_closes_its_line_alone(node: Node) -> None:
-    ada = await someone(node)
-    twin = await sibling(ada)
+    ada = await log_in(node)
+    twin = await second_token(ada)
     one, two = await ada.open(), await twin.open()
     node.sessions.end_token(ada.principal.token_hash)
     await until(lambda: one.closed is not None)
@@ -121,7 +121,7 @@ async def test_a_killed_token_closes_its_line_alone(node: Node) -> None:
 async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     loading, go_on = trio.Event(), trio.Event()
     load = SessionStates.load
 
@@ -131,7 +131,7 @@ async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
         return await load(states, session_id)
 
     monkeypatch.setattr(SessionStates, "load", slowly)
-    line = FakeLine()
+    line = FakeSessionSink()
 
     async def opened() -> None:
         with pytest.raises(CredentialInvalid):
@@ -147,7 +147,7 @@ async def test_a_token_that_dies_while_its_line_is_opened_opens_none(
 
 
 async def test_a_patch_that_is_refused_changes_nothing(node: Node) -> None:
-    ada, pilot = await someone(node), await someone(node, autopilot=True)
+    ada, pilot = await log_in(node), await log_in(node, autopilot=True)
     line, other = await ada.open(), await pilot.open()
     await ada.patch(line, "large", x="x" * 70_000)
     await pilot.patch(other, "any", x=1)
@@ -158,7 +158,7 @@ async def test_a_patch_that_is_refused_changes_nothing(node: Node) -> None:
 
 
 async def test_the_end_of_the_session_closes_its_lines(node: Node) -> None:
-    ada = await someone(node)
+    ada = await log_in(node)
     line = await ada.open()
     await node.store.sessions.end(ada.principal.session_id)
     node.sessions.end(ada.principal.session_id)

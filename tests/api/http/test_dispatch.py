@@ -22,10 +22,10 @@ from reileta.errors import InstanceFull
 from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import open_store
-from tests.api.asked import WAYS, Asked, Way, ask, request
 from tests.api.clients import PASSWORD, Client
 from tests.api.fakes import FakeNode
 from tests.api.pngs import png
+from tests.api.requests import WAYS, RawAnswer, Way, ask, request
 from tests.conftest import Databases, ManualClock
 
 NOWHERE = {
@@ -53,7 +53,7 @@ def _both_kept_alike(node: FakeNode) -> None:
     assert node.store.database.generation(("users",)) is None
 
 
-async def both(app: ReiletaApp, method: str, target: str, **more: object) -> Asked:
+async def both(app: ReiletaApp, method: str, target: str, **more: object) -> RawAnswer:
     """The answer, which is the same both ways."""
     answers = [await ask(app, way, request(app, method, target, **more)) for way in WAYS]  # type: ignore[arg-type]
     assert answers[0] == answers[1], (method, target)
@@ -64,7 +64,7 @@ def targets(app: ReiletaApp, refs: dict[str, str]) -> list[tuple[str, str]]:
     """Method and path of every operation, with those in the place of what varies."""
     found = []
     for rule in app.url_map.iter_rules():
-        if rule.endpoint in app._dispatch.serves:
+        if rule.endpoint in app.dispatch.serves:
             path = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: refs[part[1]], rule.rule)
             found += [(method, path) for method in sorted((rule.methods or set()) - {"OPTIONS"})]
     assert len(found) > 80
@@ -228,9 +228,9 @@ async def stack(databases: Databases, data: Path) -> AsyncIterator[ReiletaApp]:
     databases.drop(name)
 
 
-async def story(app: ReiletaApp, way: Way) -> list[Asked]:
+async def story(app: ReiletaApp, way: Way) -> list[RawAnswer]:
     """Much of what clients do, one thing after the other."""
-    told: list[Asked] = []
+    told: list[RawAnswer] = []
     token: str | None = None
 
     async def tell(
@@ -277,7 +277,7 @@ async def test_a_story_is_told_alike(databases: Databases, tmp_path: Path) -> No
     assert [one.status for one in told[0]].count(200) >= 17
 
 
-def _anonymous(one: Asked) -> Asked:
+def _anonymous(one: RawAnswer) -> RawAnswer:
     """The answer without what is made at random."""
     replaced = re.compile(rb"\b[a-z]{1,2}_[\w-]{20,}|W/\"\w+\"|\b[0-9a-f-]{36}\b|Expires=[^;]+")
     headers = tuple((name, replaced.sub(b"*", value)) for name, value in one.headers)
@@ -286,7 +286,7 @@ def _anonymous(one: Asked) -> Asked:
 
 async def test_paths_are_remembered_up_to_a_bound(app: ReiletaApp) -> None:
     dispatch = Dispatch(app.url_map)
-    dispatch.serves = app._dispatch.serves
+    dispatch.serves = app.dispatch.serves
     find: Callable[[str, str], object] = dispatch.find
     assert find("GET", "/api/time") is find("GET", "/api/time")
     long = "/api/users/" + "a" * PATH_LENGTH
@@ -294,6 +294,6 @@ async def test_paths_are_remembered_up_to_a_bound(app: ReiletaApp) -> None:
     assert find("GET", long) is not find("GET", long)
     for number in range(PATHS + 10):
         find("GET", f"/api/users/{number}")
-    assert dispatch._cached_match.cache_info().currsize == PATHS
+    assert dispatch.cached_paths == PATHS
     assert find("GET", "/docs") is None
     assert find("OPTIONS", "/api/time") is None

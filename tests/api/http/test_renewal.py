@@ -19,16 +19,16 @@ from api.http.uploads import receive
 from reileta.media.images import Picture, Pictures
 from reileta.records import ADMIN_TAG
 from reileta.security.passwords import SERVER, Passwords, Requester
-from tests.api.asked import WAYS, Asked, Way, ask, request
 from tests.api.clients import PASSWORD, Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.api.pngs import png
+from tests.api.requests import WAYS, RawAnswer, Way, ask, request
 
 Meanwhile = Callable[[], Awaitable[object]]
 NEW = "another one altogether"
 
 
-class Endings:
+class Revocations:
     """Ways in which what mallory may do ends."""
 
     def __init__(self, app: ReiletaApp, node: FakeNode, mallory: Client, admin: Client) -> None:
@@ -64,7 +64,7 @@ class Endings:
         self._app.auth.forget_user(self._mallory.me["id"])
 
 
-ENDINGS = [name for name in vars(Endings) if name[0] != "_" and name != "revoke"]
+ENDINGS = [name for name in vars(Revocations) if name[0] != "_" and name != "revoke"]
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ async def mallory(app: ReiletaApp, admin: Client) -> Client:
 
 
 @pytest.fixture
-def endings(app: ReiletaApp, node: FakeNode, mallory: Client, admin: Client) -> Endings:
-    return Endings(app, node, mallory, admin)
+def endings(app: ReiletaApp, node: FakeNode, mallory: Client, admin: Client) -> Revocations:
+    return Revocations(app, node, mallory, admin)
 
 
 def slowly(made: Request, meanwhile: Meanwhile) -> Request:
@@ -97,7 +97,7 @@ def slowly(made: Request, meanwhile: Meanwhile) -> Request:
     return made
 
 
-def code(answer: Asked) -> int:
+def code(answer: RawAnswer) -> int:
     found: int = json.loads(answer.body)["error"]["code"]
     return found
 
@@ -111,7 +111,7 @@ async def sent_slowly(
     body: object,
     meanwhile: Meanwhile,
     headers: dict[str, str] | None = None,
-) -> Asked:
+) -> RawAnswer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     made = request(app, method, path, body=raw, token=client.token, headers=headers)
     return await ask(app, way, slowly(made, meanwhile))
@@ -120,7 +120,7 @@ async def sent_slowly(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_who_is_logged_out_meanwhile_changes_nothing(
-    app: ReiletaApp, node: FakeNode, mallory: Client, endings: Endings, way: Way, ending: str
+    app: ReiletaApp, node: FakeNode, mallory: Client, endings: Revocations, way: Way, ending: str
 ) -> None:
     change = {"displayname": "Mine"}
     answer = await sent_slowly(
@@ -132,7 +132,7 @@ async def test_who_is_logged_out_meanwhile_changes_nothing(
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_who_is_an_admin_no_more_changes_nothing(
-    app: ReiletaApp, node: FakeNode, mallory: Client, endings: Endings, way: Way
+    app: ReiletaApp, node: FakeNode, mallory: Client, endings: Revocations, way: Way
 ) -> None:
     answer = await sent_slowly(
         app, way, mallory, "POST", "/api/users/admin", {"password": NEW}, endings.revoke
@@ -170,7 +170,7 @@ async def test_every_operation_that_takes_a_body_judges_again(
 
 
 async def test_a_cookie_that_ends_meanwhile_is_no_nobody(
-    app: ReiletaApp, mallory: Client, endings: Endings
+    app: ReiletaApp, mallory: Client, endings: Revocations
 ) -> None:
     cookie = {"Cookie": f"{COOKIE}={mallory.token}", "Origin": "http://localhost"}
     made = request(app, "POST", "/api/users/@me", body=b'{"status":"busy"}', headers=cookie)
@@ -231,7 +231,7 @@ async def test_no_file_is_put_in_place_by_those_who_may_not_any_more(
         other = await registered(app, f"other{number}")
         await node.store.users.grant(other.me["id"], ADMIN_TAG)
         app.auth.forget_user(other.me["id"])
-        end = getattr(Endings(app, node, other, admin), ending)
+        end = getattr(Revocations(app, node, other, admin), ending)
         kind = {"Content-Type": "application/octet-stream"}
         answer = await sent_slowly(app, way, other, "POST", path, raw, end, headers=kind)
         assert code(answer) in refused, (path, answer)
@@ -243,7 +243,7 @@ async def test_a_picture_is_judged_again_once_it_was_made_anew(
     node: FakeNode,
     ada: Client,
     mallory: Client,
-    endings: Endings,
+    endings: Revocations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = Pictures.renew
@@ -268,7 +268,7 @@ async def test_a_file_is_judged_again_once_it_is_on_the_disk(
     node: FakeNode,
     ada: Client,
     mallory: Client,
-    endings: Endings,
+    endings: Revocations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def slow(*args: Any, **more: Any) -> None:
@@ -328,7 +328,7 @@ async def test_power_that_ends_while_a_hash_is_made_changes_nothing(
     passwords: SlowPasswords,
     ada: Client,
     mallory: Client,
-    endings: Endings,
+    endings: Revocations,
     ending: str,
     method: str,
     ref: str,
@@ -351,7 +351,7 @@ async def test_an_admin_that_is_none_any_more_when_the_hash_is_made(
     passwords: SlowPasswords,
     ada: Client,
     mallory: Client,
-    endings: Endings,
+    endings: Revocations,
     method: str,
     ref: str,
     body: dict[str, str],

@@ -237,7 +237,7 @@ async def test_every_endpoint_is_rate_limited(
         assert int(answers[-1].headers["Retry-After"]) >= 1
 
 
-class Asking:
+class ReadRequests:
     """Requests that read, from clients, at endpoints and addresses of one's choice in turn."""
 
     PATHS = ("/session", "/resource/x", "/resource/x/1/preview", "/resource/x/1/view")
@@ -258,7 +258,7 @@ async def test_ratelimits_can_be_applied_per_endpoint(limited: ReiletaApp) -> No
     ada, bob, asking = (
         await new_token_of(limited, "ada"),
         await new_token_of(limited, "bob"),
-        Asking(),
+        ReadRequests(),
     )
     await asking.spend(READ.burst, [ada, bob], paths=1, addresses=1)
     assert await asking.ask(ada) == await asking.ask(bob) == 429
@@ -267,7 +267,7 @@ async def test_ratelimits_can_be_applied_per_endpoint(limited: ReiletaApp) -> No
 
 
 async def test_ratelimits_can_be_applied_per_token(limited: ReiletaApp) -> None:
-    ada, asking = await new_token_of(limited, "ada"), Asking()
+    ada, asking = await new_token_of(limited, "ada"), ReadRequests()
     sibling = await with_token(limited, "ada", ada.me["session"]["id"])
     await asking.spend(TOKEN.burst, [ada], paths=4, addresses=4)
     assert await asking.ask(ada) == await asking.ask(ada, path=1, address=5) == 429
@@ -278,7 +278,7 @@ async def test_ratelimits_can_be_applied_per_user(limited: ReiletaApp) -> None:
     ada, bob, asking = (
         await new_token_of(limited, "ada"),
         await new_token_of(limited, "bob"),
-        Asking(),
+        ReadRequests(),
     )
     twin, rest = await with_token(limited, "ada"), await with_token(limited, "ada")
     await asking.spend(ACCOUNT.burst, [ada, twin], paths=4, addresses=4)
@@ -287,7 +287,10 @@ async def test_ratelimits_can_be_applied_per_user(limited: ReiletaApp) -> None:
 
 
 async def test_ratelimits_can_be_applied_per_ip_address(limited: ReiletaApp) -> None:
-    users, asking = [await new_token_of(limited, f"user{number}") for number in range(5)], Asking()
+    users, asking = (
+        [await new_token_of(limited, f"user{number}") for number in range(5)],
+        ReadRequests(),
+    )
     *users, rest = users
     await asking.spend(ADDRESS.burst, users, paths=4, addresses=1)
     assert await asking.ask(rest) == await asking.ask(rest, path=1) == 429

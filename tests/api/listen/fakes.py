@@ -20,7 +20,7 @@ from api.listen.timeouts import Timeouts
 from reileta.errors import ReiletaError
 from reileta.observability.metrics import Metrics
 from reileta.settings import Settings
-from tests.e2e.clients import Raw
+from tests.e2e.clients import RawClient
 
 Handler = Callable[[ReceivedRequest], Awaitable[Answer]]
 
@@ -110,7 +110,7 @@ async def settled(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to be")
 
 
-def abandon(client: Raw) -> None:
+def abandon(client: RawClient) -> None:
     """Resets the client's connection."""
     stream = client.stream
     assert isinstance(stream, trio.SocketStream)

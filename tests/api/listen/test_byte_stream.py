@@ -34,7 +34,7 @@ TIMEOUTS = Timeouts(progress_s=60)
 ClientStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-class Ends:
+class ConnectionEnds:
     """Both ends of a connection; `raw` is the client's socket."""
 
     def __init__(self, ours: ByteStream, client: ClientStream, raw: socket.socket) -> None:
@@ -60,17 +60,19 @@ async def pair() -> tuple[socket.socket, socket.socket]:
 
 
 @asynccontextmanager
-async def plain() -> AsyncIterator[Ends]:
+async def plain() -> AsyncIterator[ConnectionEnds]:
     server, client = await pair()
     ours = PlainStream(server, TIMEOUTS)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
-    yield Ends(ours, stream, client)
+    yield ConnectionEnds(ours, stream, client)
     ours.close()
     await trio.aclose_forcefully(stream)
 
 
 @asynccontextmanager
-async def secure(certificate: tuple[Path, Path], trusting: ssl.SSLContext) -> AsyncIterator[Ends]:
+async def secure(
+    certificate: tuple[Path, Path], trusting: ssl.SSLContext
+) -> AsyncIterator[ConnectionEnds]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     server, client = await pair()
@@ -92,7 +94,7 @@ async def secure(certificate: tuple[Path, Path], trusting: ssl.SSLContext) -> As
         nursery.start_soon(theirs.do_handshake)
         nursery.start_soon(ours.do_handshake)
     stream = TlsStream(ours, TIMEOUTS)
-    yield Ends(stream, theirs, client)
+    yield ConnectionEnds(stream, theirs, client)
     stream.close()
     await trio.aclose_forcefully(theirs)
 
@@ -100,20 +102,20 @@ async def secure(certificate: tuple[Path, Path], trusting: ssl.SSLContext) -> As
 @pytest.fixture(params=["plain", "TLS"])
 async def ends(
     request: pytest.FixtureRequest, certificate: tuple[Path, Path], trusting: ssl.SSLContext
-) -> AsyncIterator[Ends]:
+) -> AsyncIterator[ConnectionEnds]:
     opened = plain() if request.param == "plain" else secure(certificate, trusting)
     async with opened as both:
         yield both
 
 
-async def test_both_ways(ends: Ends) -> None:
+async def test_both_ways(ends: ConnectionEnds) -> None:
     await ends.client.send_all(b"ping")
     assert await ends.ours.receive() == b"ping"
     await ends.ours.send(b"pong")
     assert await ends.client.receive_some() == b"pong"
 
 
-async def test_receiving_waits_and_can_be_cancelled(ends: Ends) -> None:
+async def test_receiving_waits_and_can_be_cancelled(ends: ConnectionEnds) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ends.ours.receive)
@@ -123,7 +125,7 @@ async def test_receiving_waits_and_can_be_cancelled(ends: Ends) -> None:
     assert await ends.ours.receive() == b"later"
 
 
-async def test_nothing_is_lost_when_receiving_is_cancelled(ends: Ends) -> None:
+async def test_nothing_is_lost_when_receiving_is_cancelled(ends: ConnectionEnds) -> None:
     """What has come is given out, or still there."""
     await ends.client.send_all(b"x")
     await wait_all_tasks_blocked(0.01)
@@ -154,7 +156,7 @@ async def test_one_with_much_to_say_lets_others_have_a_turn() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_the_end_is_empty_however_it_comes(ends: Ends) -> None:
+async def test_the_end_is_empty_however_it_comes(ends: ConnectionEnds) -> None:
     await ends.client.send_all(b"last")
     assert await ends.ours.receive() == b"last"
     ends.raw.shutdown(socket.SHUT_WR)
@@ -169,7 +171,7 @@ async def test_the_end_is_empty_however_it_comes(ends: Ends) -> None:
         await ends.ours.send(bytes(MIB))
 
 
-async def test_sending_to_one_that_goes_meanwhile(ends: Ends) -> None:
+async def test_sending_to_one_that_goes_meanwhile(ends: ConnectionEnds) -> None:
     async def send() -> None:
         with pytest.raises(ClientGone):
             await ends.ours.send(bytes(64 * MIB))
@@ -181,7 +183,7 @@ async def test_sending_to_one_that_goes_meanwhile(ends: Ends) -> None:
 
 
 async def test_sending_has_a_deadline_that_progress_moves(
-    ends: Ends, mock_clock: MockClock
+    ends: ConnectionEnds, mock_clock: MockClock
 ) -> None:
     size = 64 * MIB
     deadline = ends.ours.deadline
@@ -203,7 +205,7 @@ async def test_sending_has_a_deadline_that_progress_moves(
     assert deadline.at > trio.current_time() + 10_000
 
 
-async def test_ending_our_side_leaves_the_clients(ends: Ends) -> None:
+async def test_ending_our_side_leaves_the_clients(ends: ConnectionEnds) -> None:
     await ends.ours.send(b"bye")
     await ends.ours.end()
     assert await ends.client.receive_some() == b"bye"
@@ -212,7 +214,7 @@ async def test_ending_our_side_leaves_the_clients(ends: Ends) -> None:
     assert await ends.client.receive_some() == b""
 
 
-async def test_closing_twice_and_finishing(ends: Ends) -> None:
+async def test_closing_twice_and_finishing(ends: ConnectionEnds) -> None:
     await ends.ours.finish()
     ends.ours.close()
     ends.ours.close()

@@ -36,7 +36,7 @@ from api.listen.timeouts import Timeouts
 from reileta.settings import KIB, MIB
 from tests.api.listen.fakes import FakeApp, Handler, Parts, echo, listening, settled
 from tests.api.listen.h2client import H2Client, frame, get, goodbye
-from tests.e2e.clients import Raw
+from tests.e2e.clients import RawClient
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 TIMEOUTS = Timeouts(head_s=10, idle_s=75, progress_s=60, linger_s=2, tick_s=0.5)
@@ -458,7 +458,10 @@ async def gone_at(clock: MockClock, gone: Callable[[], bool], seconds: float) ->
     ],
 )
 async def test_a_first_request_has_its_time(mock_clock: MockClock, beginning: bytes) -> None:
-    async with listening(FakeApp(), timeouts=TIMEOUTS) as (server, port), Raw.to(port) as client:
+    async with (
+        listening(FakeApp(), timeouts=TIMEOUTS) as (server, port),
+        RawClient.to(port) as client,
+    ):
         await client.send(beginning)
         await settled(lambda: server.http_connections == 1)
         await wait_all_tasks_blocked(0.01)
@@ -600,7 +603,7 @@ async def test_random_frames_are_never_a_failure(capsys: pytest.CaptureFixture[s
     timeouts = Timeouts(linger_s=0.05, tick_s=0.05)
     async with listening(FakeApp(), timeouts=timeouts) as (server, port):
         for frames in examples:
-            async with Raw.to(port) as client:
+            async with RawClient.to(port) as client:
                 await client.send(PREFACE + frame(SETTINGS) + b"".join(frames))
                 await client.stream.send_eof()  # type: ignore[attr-defined]
                 await client.ended()

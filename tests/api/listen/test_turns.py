@@ -40,7 +40,7 @@ async def test_an_address_that_is_alone_gets_all_its_steps(turns: Turns) -> None
             await turns.take("a")
 
 
-class Rounds(trio.abc.Instrument):
+class LoopRounds(trio.abc.Instrument):
     """Counts the rounds of the event loop."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Rounds(trio.abc.Instrument):
 
 
 async def test_work_weighs_as_much_as_it_says(turns: Turns, nursery: trio.Nursery) -> None:
-    counted = Rounds()
+    counted = LoopRounds()
     trio.lowlevel.add_instrument(counted)
     rounds: list[int] = []
 

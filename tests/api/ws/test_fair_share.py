@@ -12,13 +12,14 @@ from actors.delivery.batch import Piece
 from api.ws.message_rate import MessageRate, weight
 from api.ws.transport.backlog import Backlog
 from reileta.settings import MIB, Settings
-from tests.actors.nodes import Client, World, open_world, settle
+from tests.actors.frames import failed
+from tests.actors.node_harness import Client, NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink
 
 KIB = 1024
 
 
-class Narrow(FakeSink):
+class SlowClientSink(FakeSink):
     """A client that takes so many bytes a second."""
 
     def __init__(self, bytes_per_s: int) -> None:
@@ -39,11 +40,11 @@ class Narrow(FakeSink):
             self.backlog.taken(min(self.backlog.size, self._bytes_per_s // 10))
 
 
-async def narrow(world: World, bytes_per_s: int) -> Narrow:
-    client = await world.connect(9)
+async def narrow(harness: NodeHarness, bytes_per_s: int) -> SlowClientSink:
+    client = await harness.connect(9)
     await client.join()
-    sink = Narrow(bytes_per_s)
-    world.act(lambda room: room.parts.fanout.add(sink, None))
+    sink = SlowClientSink(bytes_per_s)
+    harness.act(lambda room: room.parts.fanout.add(sink, None))
     await settle()
     return sink
 
@@ -67,9 +68,9 @@ async def shout(client: Client, size: int, seconds: int) -> None:
 async def test_a_loud_player_does_not_have_others_closed(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, size: int, sockets: int
 ) -> None:
-    async with open_world(monkeypatch) as world, trio.open_nursery() as nursery:
-        loud, quiet = await world.crowd(1, 2)
-        sink = await narrow(world, 48 * KIB)
+    async with open_harness(monkeypatch) as harness, trio.open_nursery() as nursery:
+        loud, quiet = await harness.crowd(1, 2)
+        sink = await narrow(harness, 48 * KIB)
         nursery.start_soon(sink.read)
         async with trio.open_nursery() as shouting:
             for _ in range(sockets):
@@ -79,17 +80,17 @@ async def test_a_loud_player_does_not_have_others_closed(
                 await trio.sleep(1)
         await settle()
         assert not sink.overflown
-        assert not [word for word in quiet.said() if "error" in word]
-        assert [word for word in loud.said() if word == "data error 102"]
+        assert not [one for one in quiet.received() if one.error is not None]
+        assert failed("data", 102) in loud.received()
         nursery.cancel_scope.cancel()
 
 
 async def test_one_that_does_not_read_overflows_and_normal_players_do_not_notice(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        players = await world.crowd(1, 2, 3)
-        sink = await narrow(world, 0)
+    async with open_harness(monkeypatch) as harness:
+        players = await harness.crowd(1, 2, 3)
+        sink = await narrow(harness, 0)
         data = b'"%b"' % (b"x" * 1000)
         for _ in range(600):
             for player in players:
@@ -98,4 +99,4 @@ async def test_one_that_does_not_read_overflows_and_normal_players_do_not_notice
         await settle()
         assert sink.overflown
         for player in players:
-            assert not [word for word in player.said() if "error" in word]
+            assert not [one for one in player.received() if one.error is not None]

@@ -5,11 +5,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.session.messages import Detach
-from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway
+from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway, come_back_reason
 from api.ws.transport.base import CLOSE_TIMEOUT_S
 from reileta.rules.identity import Principal
 from reileta.settings import Settings
-from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, auth, port, principal
+from tests.api.ws.fake_transport import EPOCH_MS, FakeNode, FakeTransport, auth, port, principal
 
 
 class Watched:
@@ -18,7 +18,7 @@ class Watched:
     def __init__(self, nursery: trio.Nursery, node: FakeNode, who: Principal | None) -> None:
         self.node = node
         self.gateway = Gateway(port(node), auth())
-        self.wire = FakeWire(nursery)
+        self.wire = FakeTransport(nursery)
         nursery.start_soon(self.gateway.watch)
         nursery.start_soon(self.gateway.serve, self.wire, who)
 
@@ -108,7 +108,7 @@ async def test_frames_that_are_no_messages_are_counted(nursery: trio.Nursery) ->
 
 async def test_too_many_connections(nursery: trio.Nursery) -> None:
     gateway = Gateway(port(FakeNode()), auth())
-    first, second = FakeWire(nursery), FakeWire(nursery)
+    first, second = FakeTransport(nursery), FakeTransport(nursery)
     second.over_limit = True
     nursery.start_soon(gateway.serve, first, principal())
     await wait_all_tasks_blocked()
@@ -127,7 +127,7 @@ async def test_who_comes_while_it_stops_is_sent_away(nursery: trio.Nursery) -> N
 
 async def test_draining(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     gateway = Gateway(port(FakeNode()), auth())
-    wires = [FakeWire(nursery) for _ in range(500)]
+    wires = [FakeTransport(nursery) for _ in range(500)]
     for wire in wires:
         nursery.start_soon(gateway.serve, wire, principal())
     await wait_all_tasks_blocked()
@@ -151,11 +151,10 @@ async def test_draining_ends_with_the_last(
     assert trio.current_time() - began < 0.1
 
 
-async def test_clients_come_back_at_different_times(nursery: trio.Nursery) -> None:
-    gateway = Gateway(port(FakeNode()), auth())
-    said = {gateway._come_back() for _ in range(200)}
-    assert said <= {f"come back in {s} s" for s in range(1, RETURN_SPREAD_S + 1)}
-    assert len(said) > RETURN_SPREAD_S / 2
+def test_clients_come_back_at_different_times() -> None:
+    reasons = {come_back_reason() for _ in range(200)}
+    assert reasons <= {f"come back in {s} s" for s in range(1, RETURN_SPREAD_S + 1)}
+    assert len(reasons) > RETURN_SPREAD_S / 2
 
 
 async def test_opening_sockets_one_after_the_other_lifts_no_limit(
@@ -165,7 +164,7 @@ async def test_opening_sockets_one_after_the_other_lifts_no_limit(
     gateway = Gateway(port(node), auth())
     codes = []
     for _ in range(4):
-        wire = FakeWire(nursery)
+        wire = FakeTransport(nursery)
         nursery.start_soon(gateway.serve, wire, principal())
         await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
         await wait_all_tasks_blocked()
@@ -175,7 +174,7 @@ async def test_opening_sockets_one_after_the_other_lifts_no_limit(
     assert codes == [0, 0, 1008, 1008]
     assert (len(gateway), len(gateway.rates)) == (0, 1)
     mock_clock.jump(10)
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     nursery.start_soon(gateway.serve, wire, principal())
     await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
     await wait_all_tasks_blocked()

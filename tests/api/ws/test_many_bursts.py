@@ -9,15 +9,15 @@ import trio
 from trio.testing import MockClock
 
 from actors.delivery.batch import Piece
-from tests.actors.nodes import Client, World, open_world, settle
+from tests.actors.node_harness import Client, NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink
-from tests.api.ws.test_fair_share import KIB, Narrow, narrow
+from tests.api.ws.test_fair_share import KIB, SlowClientSink, narrow
 
 SHORT = 600
 """Bytes of the longest error."""
 
 
-class Heedless(FakeSink):
+class ShortFramesSink(FakeSink):
     """A client that keeps what is short, such as errors."""
 
     def write(self, pieces: Sequence[Piece]) -> None:
@@ -33,10 +33,10 @@ def text(size: int) -> bytes:
     return b'"%b"' % (b"x" * (size - 2))
 
 
-async def crowd(world: World, count: int) -> list[tuple[Client, Heedless]]:
-    world.room(capacity=count + 2)
-    sinks = [Heedless() for _ in range(count)]
-    return [(await world.joined(10 + at, sink=sink), sink) for at, sink in enumerate(sinks)]
+async def crowd(harness: NodeHarness, count: int) -> list[tuple[Client, ShortFramesSink]]:
+    harness.room(capacity=count + 2)
+    sinks = [ShortFramesSink() for _ in range(count)]
+    return [(await harness.joined(10 + at, sink=sink), sink) for at, sink in enumerate(sinks)]
 
 
 @pytest.mark.parametrize("turns", ["in turn", "one after the other"])
@@ -52,9 +52,9 @@ async def test_bursts_of_many_do_not_have_a_receiver_closed(
     times: int,
     turns: str,
 ) -> None:
-    async with open_world(monkeypatch) as world, trio.open_nursery() as nursery:
-        loud = await crowd(world, users)
-        sink = await narrow(world, 1_000_000)
+    async with open_harness(monkeypatch) as harness, trio.open_nursery() as nursery:
+        loud = await crowd(harness, users)
+        sink = await narrow(harness, 1_000_000)
         nursery.start_soon(sink.read)
         order = [(one, number) for one in range(users) for number in range(times)]
         if turns == "in turn":
@@ -73,9 +73,9 @@ async def test_bursts_of_many_do_not_have_a_receiver_closed(
 async def test_who_says_little_is_heard_while_all_are_held_back(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world, trio.open_nursery() as nursery:
-        *loud, (quiet, quiet_sink) = await crowd(world, 17)
-        sink = await narrow(world, 1_000_000)
+    async with open_harness(monkeypatch) as harness, trio.open_nursery() as nursery:
+        *loud, (quiet, quiet_sink) = await crowd(harness, 17)
+        sink = await narrow(harness, 1_000_000)
         nursery.start_soon(sink.read)
         for _ in range(10):
             for one, _sink in loud:
@@ -93,13 +93,13 @@ async def test_who_says_little_is_heard_while_all_are_held_back(
 async def test_leaving_and_coming_back_gains_nothing(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        world.room(capacity=8)
-        sink = await narrow(world, 0)
+    async with open_harness(monkeypatch) as harness:
+        harness.room(capacity=8)
+        sink = await narrow(harness, 0)
         heard = refused = 0
         for session in range(40):
-            own = Heedless()
-            client = await world.joined(1, session, sink=own)
+            own = ShortFramesSink()
+            client = await harness.joined(1, session, sink=own)
             for _ in range(3):
                 client.say(text(59 * KIB))
             await client.leave()
@@ -115,11 +115,11 @@ async def test_leaving_and_coming_back_gains_nothing(
 async def test_two_sessions_of_a_user_share_one_rate(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        world.room(capacity=8)
-        sink: Narrow = await narrow(world, 0)
-        own = [Heedless() for _ in range(4)]
-        clients = [await world.joined(1, session, sink=one) for session, one in enumerate(own)]
+    async with open_harness(monkeypatch) as harness:
+        harness.room(capacity=8)
+        sink: SlowClientSink = await narrow(harness, 0)
+        own = [ShortFramesSink() for _ in range(4)]
+        clients = [await harness.joined(1, session, sink=one) for session, one in enumerate(own)]
         for _ in range(20):
             for client in clients:
                 client.say(text(30 * KIB))
@@ -131,16 +131,16 @@ async def test_two_sessions_of_a_user_share_one_rate(
 async def test_a_crash_forgets_nobody(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    async with open_world(monkeypatch) as world:
-        world.room(capacity=8)
-        await narrow(world, 0)
-        own = Heedless()
-        client = await world.joined(1, sink=own)
+    async with open_harness(monkeypatch) as harness:
+        harness.room(capacity=8)
+        await narrow(harness, 0)
+        own = ShortFramesSink()
+        client = await harness.joined(1, sink=own)
         for _ in range(12):
             client.say(text(59 * KIB))
         await settle()
         assert own.refusals()
-        world.crash()
+        harness.crash()
         await trio.sleep(0.5)  # until it runs again
         for _ in range(3):
             client.say(text(59 * KIB))

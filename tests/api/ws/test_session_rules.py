@@ -19,7 +19,7 @@ PATIENCE_S = 10.0
 EPOCH_MS = 1_790_000_000_000
 
 
-class Line:
+class SessionSocket:
     """A socket of a session, as its client sees it."""
 
     def __init__(self, socket: Any) -> None:
@@ -53,10 +53,12 @@ class Line:
 
 
 @asynccontextmanager
-async def line(app: ReiletaApp, client: Client, path: str = "/ws/user") -> AsyncIterator[Line]:
+async def line(
+    app: ReiletaApp, client: Client, path: str = "/ws/user"
+) -> AsyncIterator[SessionSocket]:
     headers = {"Authorization": f"Bearer {client.token}"}
     async with app.test_client().websocket(path, headers=headers) as socket:
-        yield Line(socket)
+        yield SessionSocket(socket)
 
 
 async def state_of(client: Client) -> Json:

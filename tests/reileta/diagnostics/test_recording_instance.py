@@ -14,8 +14,8 @@ from reileta.rules.instance.administration import Administration
 from reileta.rules.instance.candidates import Candidate, Candidates
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.queueing import Queueing
-from tests.reileta.recordings import BEGAN, Memory, taped
-from tests.reileta.rooms import OWNER, user, visitor
+from tests.reileta.instances import OWNER, user, visitor
+from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
 READING = {"ensure_governs", "plan"}
 """Methods of the rules that change nothing."""
@@ -37,7 +37,7 @@ def test_queries_cost_what_they_always_do() -> None:
 
 
 def test_the_opening_holds_all_that_the_instance_was_made_from() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     ban = Ban("i_1", user(3), None, None, OWNER, 0)
     instance = taped(tape, capacity=3, bans=[ban], grace_ms=7)
     (opening,) = tape.calls
@@ -50,7 +50,7 @@ def test_the_opening_holds_all_that_the_instance_was_made_from() -> None:
 
 
 def test_a_call_goes_onto_the_tape_as_it_ended() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape, capacity=1)
     instance.join(visitor(1), BEGAN + 1)
     with pytest.raises(InstanceFull):
@@ -63,7 +63,7 @@ def test_a_call_goes_onto_the_tape_as_it_ended() -> None:
 
 
 def test_a_rule_of_a_rule_is_one_call() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape, grace_ms=0)
     instance.join(visitor(1), BEGAN)
     assert instance.lost("s_1.0", BEGAN + 1) != []  # which leaves, since there is no grace
@@ -71,7 +71,7 @@ def test_a_rule_of_a_rule_is_one_call() -> None:
 
 
 def test_what_crashes_a_rule_goes_onto_the_tape_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape)
 
     def fail(*_: object) -> None:

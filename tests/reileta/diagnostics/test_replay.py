@@ -21,8 +21,8 @@ from reileta.errors import InstanceFull, ReiletaError
 from reileta.records import InstanceChanges
 from reileta.rules.instance.access import ACCESS_TAGS
 from reileta.rules.instance.instance import Instance
-from tests.reileta.recordings import BEGAN, Memory, taped
-from tests.reileta.rooms import user, visitor
+from tests.reileta.instances import user, visitor
+from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
 numbers = st.integers(0, 5)
 users = numbers.map(user)
@@ -96,9 +96,9 @@ def live(
     capacity: int,
     script: list[tuple[int, Operation]],
     closes: bool,
-) -> tuple[Memory, Instance]:
+) -> tuple[MemoryRecording, Instance]:
     """A history as it happens, onto a tape; each operation is a message of its own."""
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(
         tape, access=access, capacity=capacity, grace_ms=30, hold_ms=50, retained_bytes=64
     )
@@ -188,7 +188,7 @@ def test_two_processes_say_the_same_whatever_order_their_sets_have() -> None:
 
 
 def test_a_crash_of_the_rules_happens_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape, capacity=1)
     player, _ = instance.join(visitor(1), BEGAN)
     with pytest.raises(AssertionError):
@@ -252,7 +252,7 @@ def test_a_recording_that_ends_before_there_was_an_instance() -> None:
 
 
 def test_states_that_differ_have_different_digests() -> None:
-    one, other = taped(Memory()), taped(Memory())
+    one, other = taped(MemoryRecording()), taped(MemoryRecording())
     assert digest(one) == digest(other)
     one.join(visitor(1), BEGAN)
     assert digest(one) != digest(other)

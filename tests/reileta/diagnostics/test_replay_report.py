@@ -9,19 +9,19 @@ from reileta.diagnostics.recording import MAGIC, Opened, Reason, encode
 from reileta.diagnostics.replay import Replay, digest
 from reileta.diagnostics.replay_report import report
 from reileta.errors import ReiletaError
-from tests.reileta.recordings import BEGAN, Memory, taped
-from tests.reileta.rooms import user, visitor
+from tests.reileta.instances import user, visitor
+from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
 BEGIN = "i_1, from 2026-09-21T14:13:20.000Z, recorded by reileta 0.1.0"
 
 
-def told(tape: Memory, *, steps: bool = True) -> list[str]:
+def told(tape: MemoryRecording, *, steps: bool = True) -> list[str]:
     return list(report(Replay(tape.file()), steps=steps))
 
 
-def evening() -> Memory:
+def evening() -> MemoryRecording:
     """Two come in, one speaks to the other, a third is refused; then it stops."""
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape, capacity=2)
     tape.received("AddMember", 41, ms=12, cause=40, trace=0xABC, socket=1)
     instance.join(visitor(1), BEGAN + 12)
@@ -89,7 +89,7 @@ def test_without_steps_only_the_end_is_told() -> None:
     ],
 )
 def test_how_a_recording_ends_is_told(reason: Reason, said: str) -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     taped(tape)
     tape.end(reason, error="Boom" if reason == "crashed" else None)
     lines = told(tape, steps=False)
@@ -98,7 +98,7 @@ def test_how_a_recording_ends_is_told(reason: Reason, said: str) -> None:
 
 
 def test_a_recording_that_breaks_off_is_told() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     taped(tape)
     assert "the recording has no end: the server is still running, or was killed" in told(tape)
     tape.data += b"\x01\x02"
@@ -107,14 +107,14 @@ def test_a_recording_that_breaks_off_is_told() -> None:
 
 
 def test_a_replay_that_differs_says_so() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     taped(tape)
     tape.called("tick", (BEGAN,), {}, (), "InstanceFull")
     lines = told(tape)
     difference = "it raised InstanceFull in the recording and succeeded in the replay"
     assert f"        differs from the recording: {difference}" in lines
     assert "1 call did not match the recording: see --steps" in lines
-    other = Memory()
+    other = MemoryRecording()
     taped(other)
     other.end(state=b"")
     assert "every call matches the recording, but the final state does not" in told(other)
@@ -128,7 +128,7 @@ def test_a_recording_without_an_instance() -> None:
 
 
 def test_what_players_wrote_can_forge_no_line() -> None:
-    tape = Memory()
+    tape = MemoryRecording()
     instance = taped(tape)
     instance.join(visitor(1), BEGAN)
     tape.received("SendData\x1b[2J", 1)

@@ -8,7 +8,7 @@ import pytest
 
 from reileta.records import Profile
 from reileta.rules.identity import Claimant, Principal, Viewer, Visitor
-from tests.actors.nodes import ADDRESS, account
+from tests.actors.node_harness import ADDRESS, account
 
 
 @pytest.mark.parametrize("guest", [False, True])

@@ -15,7 +15,7 @@ from reileta.rules.visibility import (
     of_owned,
     of_world,
 )
-from tests.reileta.rooms import OWNER, room, user, visitor
+from tests.reileta.instances import OWNER, room, user, visitor
 
 ASKERS = ("owner", "moderator", "inside", "sharer", "stranger", None)
 

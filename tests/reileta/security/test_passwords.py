@@ -107,7 +107,7 @@ async def test_no_more_hashes_run_at_once_than_there_are_cores() -> None:
     assert hasher.most == 2
 
 
-class Line:
+class HashQueue:
     """Hashes that wait for one core, which the first holds until `served`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -143,7 +143,7 @@ class Line:
 async def test_when_too_many_wait_the_next_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "WAITING_LIMIT", 3)
     async with trio.open_nursery() as nursery:
-        line = Line(nursery)
+        line = HashQueue(nursery)
         for _ in range(4):
             await line.ask("early")
         await line.ask("late")
@@ -154,7 +154,7 @@ async def test_when_too_many_wait_the_next_is_sent_away(monkeypatch: pytest.Monk
 
 async def test_networks_take_turns() -> None:
     async with trio.open_nursery() as nursery:
-        line = Line(nursery)
+        line = HashQueue(nursery)
         for name in ("first", "a1", "a2", "a3", "b1"):
             await line.ask(name, name[0])
         assert await line.served() == ["a1", "b1", "a2", "a3"]
@@ -162,7 +162,7 @@ async def test_networks_take_turns() -> None:
 
 async def test_the_known_have_every_other_turn_however_many_strangers_wait() -> None:
     async with trio.open_nursery() as nursery:
-        line = Line(nursery)
+        line = HashQueue(nursery)
         await line.ask("first")
         for one in range(4):
             await line.ask(f"s{one}", f"stranger {one}")
@@ -178,7 +178,7 @@ async def test_strangers_take_no_place_of_the_known(
     monkeypatch.setattr(passwords, "WAITING_LIMIT", 8)
     monkeypatch.setattr(passwords, "NETWORK_LIMIT", 4)
     async with trio.open_nursery() as nursery:
-        line = Line(nursery)
+        line = HashQueue(nursery)
         await line.ask("first")
         for one in range(40):
             await line.ask("s", f"stranger {one % networks}")
@@ -192,7 +192,7 @@ async def test_a_newcomer_takes_the_place_of_a_network_that_has_many(
 ) -> None:
     monkeypatch.setattr(passwords, "WAITING_LIMIT", 4)
     async with trio.open_nursery() as nursery:
-        line = Line(nursery)
+        line = HashQueue(nursery)
         for name in ("first", "a1", "a2", "a3", "a4", "b1"):
             await line.ask(name, name[0])
         assert line.sent_away == ["a4"]

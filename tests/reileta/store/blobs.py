@@ -10,7 +10,7 @@ from reileta.media.files import Stored
 from reileta.media.files.local import LocalFiles
 from reileta.records import World
 from reileta.store import Store
-from tests.reileta.store.people import a_file, an_asset
+from tests.reileta.store.records import a_file, an_asset
 
 FOREVER = 2**62
 """A time after all files: nothing is too young to be collected."""

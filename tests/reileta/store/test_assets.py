@@ -19,7 +19,7 @@ from reileta.records import Asset
 from reileta.store import Store
 from reileta.store.assets import Assets
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_file, a_user, a_world, an_asset, held_up
+from tests.reileta.store.records import a_file, a_user, a_world, an_asset, held_up
 
 FOREVER = 2**62
 

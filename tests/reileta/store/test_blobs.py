@@ -15,7 +15,7 @@ from reileta.store.assets import Assets
 from reileta.store.blobs import Blobs
 from tests.conftest import ManualClock
 from tests.reileta.store.blobs import FOREVER, Pausing, filled, kept, rows
-from tests.reileta.store.people import a_file, a_user, a_world, an_asset, held_up
+from tests.reileta.store.records import a_file, a_user, a_world, an_asset, held_up
 
 
 async def test_what_is_referenced_is_kept(filed: Store) -> None:

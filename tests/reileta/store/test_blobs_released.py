@@ -16,7 +16,7 @@ from reileta.store.assets import Assets
 from reileta.store.blobs import RELEASE_S, Blobs
 from tests.conftest import ManualClock
 from tests.reileta.store.blobs import FOREVER, Pausing, filled, kept, rows
-from tests.reileta.store.people import a_file, a_user, a_world, an_asset, held_up
+from tests.reileta.store.records import a_file, a_user, a_world, an_asset, held_up
 
 
 async def test_what_is_released_goes_at_once_unless_it_is_wanted(filed: Store) -> None:

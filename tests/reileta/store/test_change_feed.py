@@ -14,7 +14,7 @@ from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, SWEEP_S, Changed, ChangeFeed
 from reileta.store.users import Users
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user, held_up
+from tests.reileta.store.records import a_user, held_up
 from tests.reileta.store.test_tokens import issue
 
 NOTHING = Changed()

@@ -11,7 +11,7 @@ from reileta.records import Follow
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user
+from tests.reileta.store.records import a_user
 
 AFAR = "u_00000000-0000-4000-8000-0000000000af@other.example:3032"
 

@@ -10,7 +10,7 @@ from reileta.records import Image
 from reileta.store import Store
 from reileta.store.images import ImageKind
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_file, a_user, a_world
+from tests.reileta.store.records import a_file, a_user, a_world
 
 
 async def put(store: Store, of: str, kind: ImageKind = "thumbnail", data: bytes = b"png") -> Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reileta.store import Store
 from reileta.store.known_networks import KEPT, KEPT_MS
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user
+from tests.reileta.store.records import a_user
 
 
 async def test_a_user_is_known_where_it_has_logged_in(store: Store) -> None:

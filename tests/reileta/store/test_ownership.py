@@ -7,7 +7,7 @@ from reileta.ids import new_id
 from reileta.records import ADMIN_TAG
 from reileta.store import Store
 from reileta.store.ownership import is_local, lock_owner
-from tests.reileta.store.people import a_user, a_world
+from tests.reileta.store.records import a_user, a_world
 
 
 def test_a_bare_id_is_a_user_of_this_server() -> None:

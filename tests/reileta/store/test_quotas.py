@@ -17,7 +17,7 @@ from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.quotas import DEFAULT, Quotas
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user, a_world, an_asset
+from tests.reileta.store.records import a_user, a_world, an_asset
 from tests.reileta.store.sessions import FOR_EVER, claimant, make_document, make_session
 
 LIMIT = 3

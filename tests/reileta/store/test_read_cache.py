@@ -10,7 +10,7 @@ import trio
 from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG, User
 from reileta.settings import Settings
-from reileta.store import Store, open_store
+from reileta.store import Store, open_store, read_cache
 from reileta.store.database import ConstraintBroken
 from reileta.store.read_cache import TABLES, UNSETTLED_S, ReadCache, read_by, written_by
 from tests.conftest import ManualClock
@@ -38,11 +38,13 @@ def reads(seconds: Seconds) -> ReadCache[tuple[object, ...]]:
 
 
 @pytest.fixture
-async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
-    """A store that remembers, for as long as the test runs."""
+async def store(
+    database_url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    """A store that caches rows for as long as the test runs."""
+    monkeypatch.setattr(read_cache, "TTL_S", 3600)
     settings = Settings(database=database_url, read_cache="on")
     async with open_store(settings, clock) as store:
-        store.database.reads._rows._ttl_s = 3600
         yield store
 
 

@@ -8,7 +8,7 @@ from reileta.ids import new_id
 from reileta.records import Page, Service
 from reileta.store import Store
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user
+from tests.reileta.store.records import a_user
 
 
 async def make(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reileta.records import NO_PROFILE, Profile
 from reileta.store import Store
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user
+from tests.reileta.store.records import a_user
 
 
 async def test_nobody_has_none(store: Store) -> None:

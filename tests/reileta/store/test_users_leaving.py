@@ -20,7 +20,7 @@ from reileta.store.sessions import Sessions
 from reileta.store.users import Revoked, Users
 from reileta.store.worlds import Worlds
 from tests.conftest import ManualClock
-from tests.reileta.store.people import a_user, a_world, held_up
+from tests.reileta.store.records import a_user, a_world, held_up
 from tests.reileta.store.test_tokens import issue
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.app import ReiletaApp
-from reileta.settings import MIB, Settings
+from api.app import ReiletaApp, create_app
+from reileta.settings import Settings
 from reileta.store import Store, open_store
 from tests.api.clients import Answer, Client, Json, registered
 from tests.api.fakes import ADDRESS, FakeNode
@@ -274,25 +274,19 @@ async def test_other_encodings_are_refused(ada: Client, file: str, headers: dict
     assert (answer.status, answer.code) == (415, 104)
 
 
-async def test_a_file_over_the_limit_leaves_nothing(
-    node: FakeNode, ada: Client, file: str, tmp_path: Path
-) -> None:
-    node.settings = Settings(rate_limits="off", file_limit_bytes=MIB)
-    # The handlers hold on to the settings they were made with: the user's own limit stands in.
-    app_limit = node.store.assets._user_files_bytes
-    node.store.assets._user_files_bytes = 100_000
-    try:
-        tries: list[tuple[bytes, dict[str, str]]] = [
-            (FILE, {}),
-            (FILE, {"Content-Length": str(len(FILE))}),
-            (b"", {"Content-Length": str(2 * 1024**3)}),
-            (form((b'name="file"', FILE)), {"Content-Type": FORM}),
-        ]
-        for raw, headers in tries:
-            answer = await sent(ada, file, raw, **headers)
-            assert (answer.status, answer.code) == (413, 103)
-    finally:
-        node.store.assets._user_files_bytes = app_limit
+async def test_a_file_over_the_limit_leaves_nothing(small: Store, tmp_path: Path) -> None:
+    eve = await registered(await app_of(small), "eve")
+    assets = f"/api/worlds/{await a_world(eve)}/assets"
+    file = f"{assets}/{(await eve.put(assets, BUILD)).data['id']}/file"
+    large = FILE * 2
+    for raw, headers in (
+        (large, {}),
+        (large, {"Content-Length": str(len(large))}),
+        (b"", {"Content-Length": str(2 * 1024**3)}),
+        (form((b'name="file"', large)), {"Content-Type": FORM}),
+    ):
+        answer = await sent(eve, file, raw, **headers)
+        assert (answer.status, answer.code) == (413, 103)
     assert on_disk(tmp_path) == []
 
 
@@ -362,12 +356,13 @@ async def small(database_url: str, clock: ManualClock, tmp_path: Path) -> Any:
         yield store
 
 
-async def test_a_users_files_come_to_so_much(small: Store, clock: ManualClock) -> None:
-    from api.app import create_app
+async def app_of(store: Store) -> ReiletaApp:
+    await store.users.ensure_system_accounts(_unhashed)
+    return create_app(FakeNode(store, ManualClock()).as_node())
 
-    await small.users.ensure_system_accounts(_unhashed)
-    app: ReiletaApp = create_app(FakeNode(small, clock).as_node())
-    eve = await registered(app, "eve")
+
+async def test_a_users_files_come_to_so_much(small: Store) -> None:
+    eve = await registered(await app_of(small), "eve")
     assets = f"/api/worlds/{await a_world(eve)}/assets"
     paths = []
     for version in ("1", "2"):

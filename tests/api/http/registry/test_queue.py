@@ -16,7 +16,7 @@ LINE = tuple(Entry(f"u_{number}@x.org", "waiting", number, 5, None) for number i
 
 
 @dataclass
-class FakeDesk:
+class FakeInstanceService:
     """What `Desk` would answer; what it was asked stands in `asked`."""
 
     state: QueueSnapshot = field(default_factory=QueueSnapshot)
@@ -41,9 +41,9 @@ class FakeDesk:
 
 
 @pytest.fixture
-def instance_service(node: FakeNode) -> FakeDesk:
-    node.instance_service = FakeDesk()
-    instance_service: FakeDesk = node.instance_service
+def instance_service(node: FakeNode) -> FakeInstanceService:
+    node.instance_service = FakeInstanceService()
+    instance_service: FakeInstanceService = node.instance_service
     return instance_service
 
 
@@ -54,7 +54,7 @@ async def opened(client: Client) -> str:
 
 
 async def test_one_sees_as_much_of_the_queue_as_it_may(
-    instance_service: FakeDesk, ada: Client, anyone: Client
+    instance_service: FakeInstanceService, ada: Client, anyone: Client
 ) -> None:
     path = await opened(ada)
     instance_service.state = QueueSnapshot(3)
@@ -67,7 +67,7 @@ async def test_one_sees_as_much_of_the_queue_as_it_may(
 
 
 async def test_without_a_user_it_is_about_the_asker(
-    instance_service: FakeDesk, ada: Client
+    instance_service: FakeInstanceService, ada: Client
 ) -> None:
     path = f"{await opened(ada)}/candidate"
     assert (await ada.ask("POST", path)).data["position"] == 1
@@ -85,7 +85,7 @@ async def test_without_a_user_it_is_about_the_asker(
 
 
 async def test_it_needs_a_credential_and_an_instance(
-    instance_service: FakeDesk, ada: Client, anyone: Client
+    instance_service: FakeInstanceService, ada: Client, anyone: Client
 ) -> None:
     path = f"{await opened(ada)}/candidate"
     for answer in (await anyone.post(path, {}), await anyone.delete(path)):

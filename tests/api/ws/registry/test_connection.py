@@ -26,12 +26,22 @@ from reileta.errors import (
     ReiletaError,
 )
 from reileta.settings import Settings
-from tests.api.ws.wires import ADDRESS, FakeNode, FakeSession, FakeWire, auth, port, principal
+from tests.api.ws.fake_transport import (
+    ADDRESS,
+    FakeNode,
+    FakeSession,
+    FakeTransport,
+    auth,
+    port,
+    principal,
+)
 
 PLACE = "i_00000000-0000-4000-8000-000000000001"
 
 
-def connection(wire: FakeWire, node: FakeNode | None = None, **known: Any) -> RegistryConnection:
+def connection(
+    wire: FakeTransport, node: FakeNode | None = None, **known: Any
+) -> RegistryConnection:
     node = node or FakeNode()
     return RegistryConnection(
         port(node),
@@ -49,12 +59,12 @@ async def served(one: RegistryConnection, payload: bytes) -> None:
         await one.handle()
 
 
-def seated(wire: FakeWire, actor: FakeSession) -> None:
+def seated(wire: FakeTransport, actor: FakeSession) -> None:
     wire.seats[PLACE] = Seat(cast(Ref[Any], actor), "p_1")
 
 
 async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None:
-    wire, place = FakeWire(nursery), FakeSession()
+    wire, place = FakeTransport(nursery), FakeSession()
     one = connection(wire)
     seated(wire, place)
     for subgroup in (PLACE, f"{PLACE}@{ADDRESS}"):
@@ -75,7 +85,7 @@ async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None
 async def test_data_that_an_instance_does_not_take_is_refused(
     nursery: trio.Nursery, error: Exception, code: int
 ) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     one = connection(wire)
     seated(wire, FakeSession(error))
     assert one.take(b'{"command":"instance-data","subgroup":"%b","data":1}' % PLACE.encode())
@@ -83,20 +93,20 @@ async def test_data_that_an_instance_does_not_take_is_refused(
 
 
 async def test_what_is_not_utf8_ends_it(nursery: trio.Nursery) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     assert connection(wire).take(b'{"command":"ping","state":"\xff"}')
     assert wire.closed == (1007, "not UTF-8")
 
 
 async def test_what_is_no_text_is_refused(nursery: trio.Nursery) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     assert connection(wire).take(None)
     assert wire.said[0]["error"]["code"] == 119
     assert wire.close_code == 0
 
 
 async def test_the_rate_of_messages(nursery: trio.Nursery, mock_clock: MockClock) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     node = FakeNode(Settings(messages_per_s=10, messages_burst=5))
     one = connection(wire, node)
     for _ in range(5):
@@ -112,7 +122,7 @@ async def test_the_rate_of_messages(nursery: trio.Nursery, mock_clock: MockClock
 async def test_frames_that_are_no_messages_count_for_a_part_of_one(
     nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     one = connection(wire, FakeNode(Settings(messages_per_s=10, messages_burst=5)))
     wire.overhead = 5 * FRAMES_PER_MESSAGE
     one.charge_overhead()
@@ -124,7 +134,7 @@ async def test_frames_that_are_no_messages_count_for_a_part_of_one(
 
 
 async def test_without_limits_there_is_no_rate(nursery: trio.Nursery) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     one = connection(wire, FakeNode(Settings(messages_burst=1, rate_limits="off")))
     wire.overhead = 10_000
     one.charge_overhead()
@@ -134,7 +144,7 @@ async def test_without_limits_there_is_no_rate(nursery: trio.Nursery) -> None:
 
 
 async def test_a_credential_that_came_with_the_upgrade(nursery: trio.Nursery) -> None:
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     await one.greet(principal())
     assert one.principal is not None
@@ -156,7 +166,7 @@ async def test_a_greeting_that_fails_ends_it_for_the_reason_it_has(
     nursery: trio.Nursery, error: ReiletaError, code: int
 ) -> None:
     """Above all: a token is not said to be dead because something else is."""
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     one = connection(wire, FakeNode(actor=FakeSession(error)))
     await one.greet(principal())
     assert wire.said[0]["error"]["code"] == error.code
@@ -165,7 +175,7 @@ async def test_a_greeting_that_fails_ends_it_for_the_reason_it_has(
 
 
 async def test_a_session_that_had_just_stopped_is_started_again(nursery: trio.Nursery) -> None:
-    wire, node = FakeWire(nursery), FakeNode(stopped_sessions=1)
+    wire, node = FakeTransport(nursery), FakeNode(stopped_sessions=1)
     one = connection(wire, node)
     await one.greet(principal())
     assert one.principal is not None
@@ -178,7 +188,7 @@ async def test_a_session_that_had_just_stopped_is_started_again(nursery: trio.Nu
 async def test_an_invalid_credential_ends_a_socket_that_had_a_valid_one(
     nursery: trio.Nursery,
 ) -> None:
-    wire = FakeWire(nursery)
+    wire = FakeTransport(nursery)
     one = connection(wire, None, good=principal(), other=principal(session="s_2"))
     await served(one, b'{"command":"authenticate","state":1,"data":{"token":"bad"}}')
     assert wire.said[-1]["error"]["code"] == 101
@@ -194,7 +204,7 @@ async def test_an_invalid_credential_ends_a_socket_that_had_a_valid_one(
 
 
 async def test_commands_go_to_the_session(nursery: trio.Nursery) -> None:
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     await one.greet(principal())
     await served(one, b'{"command":"instance-join","state":[1],"data":{"instance":"room"}}')
@@ -209,7 +219,7 @@ async def test_commands_go_to_the_session(nursery: trio.Nursery) -> None:
 async def test_what_takes_too_long_is_answered(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     await one.greet(principal())
     node.actor.gate = trio.Event()
@@ -222,7 +232,7 @@ async def test_what_takes_too_long_is_answered(
 
 async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nursery) -> None:
     """Messages are taken by a task that takes those of others, too, before this one goes on."""
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     await one.greet(principal())
     assert not one.take(b'{"command":"instance-join","data":{"instance":"room"}}')
@@ -234,7 +244,7 @@ async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nur
 
 
 async def test_a_target_that_is_oneself(nursery: trio.Nursery) -> None:
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     await one.greet(principal())
     await served(
@@ -246,7 +256,7 @@ async def test_a_target_that_is_oneself(nursery: trio.Nursery) -> None:
 
 
 async def test_its_end_is_told_to_the_session(nursery: trio.Nursery) -> None:
-    wire, node = FakeWire(nursery), FakeNode()
+    wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
     one.gone()
     await one.greet(principal())
@@ -259,7 +269,7 @@ async def test_its_end_is_told_to_the_session(nursery: trio.Nursery) -> None:
 async def test_one_cancelled_while_it_attaches_is_detached_all_the_same(
     nursery: trio.Nursery,
 ) -> None:
-    wire, node = FakeWire(nursery), FakeNode(actor=FakeSession(gate=trio.Event()))
+    wire, node = FakeTransport(nursery), FakeNode(actor=FakeSession(gate=trio.Event()))
     one = connection(wire, node)
     with trio.CancelScope() as scope:
         nursery.start_soon(_cancel_soon, scope)
@@ -274,7 +284,7 @@ async def _cancel_soon(scope: trio.CancelScope) -> None:
 
 
 async def test_a_large_message_counts_as_many(nursery: trio.Nursery, mock_clock: MockClock) -> None:
-    wire, place = FakeWire(nursery), FakeSession()
+    wire, place = FakeTransport(nursery), FakeSession()
     one = connection(wire, FakeNode(Settings(messages_burst=120)))
     seated(wire, place)
     large = b'{"command":"instance-data","subgroup":"%b","data":"%b"}' % (

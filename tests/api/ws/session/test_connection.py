@@ -19,15 +19,15 @@ from reileta.errors import AlreadyConnected, Overloaded, PayloadTooLarge
 from reileta.protocol.frames import encode
 from reileta.protocol.session_frames import event_frame, iso, new_event_id
 from reileta.settings import Settings
-from tests.api.ws.wires import EPOCH_MS, FakeNode, FakeWire, port, principal
+from tests.api.ws.fake_transport import EPOCH_MS, FakeNode, FakeTransport, port, principal
 
 
-class Talk:
+class Conversation:
     """A line, its wire, and what its client says."""
 
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.node = FakeNode(Settings(**{"rate_limits": "off", **settings}))
-        self.wire = FakeWire(nursery)
+        self.wire = FakeTransport(nursery)
         log = ConnectionLog(1, KINDS, debug=False)
         rates = UserRates(self.node.settings)
         self.line = SessionConnection(
@@ -58,11 +58,11 @@ class Talk:
 
 
 @pytest.fixture
-def talk(nursery: trio.Nursery) -> Talk:
-    return Talk(nursery, ack_timeout_ms=1000)
+def talk(nursery: trio.Nursery) -> Conversation:
+    return Conversation(nursery, ack_timeout_ms=1000)
 
 
-async def test_a_line_asks_its_session_to_take_it(talk: Talk) -> None:
+async def test_a_line_asks_its_session_to_take_it(talk: Conversation) -> None:
     talk.node.stopped_sessions = 1  # the first was just being put away
     await talk.line.greet(principal())
     (opened,) = talk.node.actor.told
@@ -72,14 +72,14 @@ async def test_a_line_asks_its_session_to_take_it(talk: Talk) -> None:
     assert talk.node.actor.told[-1] == Detach(talk.line)
 
 
-async def test_a_session_that_refuses_closes_it(talk: Talk) -> None:
+async def test_a_session_that_refuses_closes_it(talk: Conversation) -> None:
     talk.node.actor.raises = AlreadyConnected()
     await talk.line.greet(principal())
     assert talk.wire.close_code == 1013
     assert talk.wire.said[-1]["status"] == "fatal"
 
 
-async def test_every_event_is_acknowledged_exactly_once(talk: Talk) -> None:
+async def test_every_event_is_acknowledged_exactly_once(talk: Conversation) -> None:
     await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
@@ -91,7 +91,7 @@ async def test_every_event_is_acknowledged_exactly_once(talk: Talk) -> None:
     assert [(one["type"], one["id"]) for one in talk.wire.said] == [("ack", id_)]
 
 
-async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Talk) -> None:
+async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Conversation) -> None:
     await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
@@ -106,7 +106,9 @@ async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Talk) -> None:
     assert talk.wire.close_code == 0
 
 
-async def test_a_client_must_acknowledge_in_time(talk: Talk, autojump_clock: MockClock) -> None:
+async def test_a_client_must_acknowledge_in_time(
+    talk: Conversation, autojump_clock: MockClock
+) -> None:
     first = talk.tell()
     await trio.sleep(0.5)
     talk.tell()
@@ -119,7 +121,7 @@ async def test_a_client_must_acknowledge_in_time(talk: Talk, autojump_clock: Moc
     assert talk.wire.closed == (1008, "an event was not acknowledged in time")
 
 
-async def test_an_ack_of_no_event_that_waits_is_a_value_not_allowed(talk: Talk) -> None:
+async def test_an_ack_of_no_event_that_waits_is_a_value_not_allowed(talk: Conversation) -> None:
     id_ = talk.tell()
     talk.ack(id_)
     assert talk.wire.close_code == 0
@@ -128,7 +130,7 @@ async def test_an_ack_of_no_event_that_waits_is_a_value_not_allowed(talk: Talk) 
     assert talk.wire.said[-1]["payload"] == {"kind": "closing", "code": 4005}
 
 
-async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Talk) -> None:
+async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Conversation) -> None:
     await talk.line.greet(principal())
     id_ = new_event_id()
     talk.say(id_)
@@ -136,7 +138,7 @@ async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Tal
     assert talk.wire.close_code == 4005
 
 
-async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
+async def test_too_many_events_that_wait_are_too_many(talk: Conversation) -> None:
     await talk.line.greet(principal())
     for _ in range(UNANSWERED + 1):
         talk.say(new_event_id())
@@ -144,7 +146,7 @@ async def test_too_many_events_that_wait_are_too_many(talk: Talk) -> None:
 
 
 async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
-    talk = Talk(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
+    talk = Conversation(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
     await talk.line.greet(principal())
     for closed in (0, 0, 1008):
         talk.say(new_event_id())
@@ -153,30 +155,30 @@ async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
 
 
 async def test_what_a_client_is_told_does_not_count_against_it(nursery: trio.Nursery) -> None:
-    talk = Talk(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
+    talk = Conversation(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
     for _ in range(100):
         talk.ack(talk.tell())
     assert talk.wire.close_code == 0
 
 
-async def test_a_binary_message_is_4001(talk: Talk) -> None:
+async def test_a_binary_message_is_4001(talk: Conversation) -> None:
     assert talk.line.take(None)
     assert talk.wire.closed == (4001, "not a text frame")
 
 
-async def test_a_token_no_longer_valid_is_4000(talk: Talk) -> None:
+async def test_a_token_no_longer_valid_is_4000(talk: Conversation) -> None:
     talk.line.expire()
     assert talk.wire.close_code == 4000
 
 
 async def test_a_large_message_counts_as_many(nursery: trio.Nursery) -> None:
-    talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
+    talk = Conversation(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
     await talk.line.greet(principal())
     first = talk.tell()
     for closed in (0, 1008):
         talk.say(new_event_id(), more="x" * 30_000)
         assert talk.wire.close_code == closed
-    talk = Talk(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
+    talk = Conversation(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
     await talk.line.greet(principal())
     first, second = talk.tell(), talk.tell()
     talk.say(first, type="ack", more="x" * 30_000)
@@ -190,7 +192,7 @@ async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nur
         ('{"a":{"b":1,"b":1}}', "payload.patch.a.b must not be repeated"),
         ('{"a":"\\ud800"}', "payload.patch.a must not contain a lone surrogate"),
     ):
-        talk = Talk(nursery)
+        talk = Conversation(nursery)
         await talk.line.greet(principal())
         talk.say(new_event_id(), payload={"kind": "state", "patch": Raw(patch.encode())})
         assert talk.wire.closed == (4005, reason)

@@ -32,7 +32,7 @@ def spoken() -> ServerProtocol:
     return ServerProtocol(state=State.OPEN, max_size=LIMIT)
 
 
-class Pair:
+class TransportPair:
     """A wire on one end of a connection, and the client's end of it."""
 
     def __init__(self, wire: SocketTransport | StreamTransport, far: trio.abc.Stream) -> None:
@@ -40,7 +40,7 @@ class Pair:
         self.far = far
         self.client = ClientProtocol(_URI, state=State.OPEN, max_size=None)
 
-    async def __aenter__(self) -> Pair:
+    async def __aenter__(self) -> TransportPair:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -69,39 +69,41 @@ class Pair:
 
 def on_socket(
     nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b"", limit: int = LIMIT
-) -> Pair:
+) -> TransportPair:
     near, far = socket.socketpair()
     for one in (near, far):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
     upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
-    return Pair(
+    return TransportPair(
         SocketTransport(near, upgraded), trio.SocketStream(trio.socket.from_stdlib_socket(far))
     )
 
 
 def on_stream(
     nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b"", limit: int = LIMIT
-) -> Pair:
+) -> TransportPair:
     near, far = memory_stream_pair()
     upgraded = Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)
-    return Pair(StreamTransport(near, upgraded), far)
+    return TransportPair(StreamTransport(near, upgraded), far)
 
 
-class PairOf(Protocol):
-    def __call__(self, nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b"") -> Pair: ...
+class MakeTransportPair(Protocol):
+    def __call__(
+        self, nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b""
+    ) -> TransportPair: ...
 
 
 both = pytest.mark.parametrize("pair_of", [on_socket, on_stream], ids=["socket", "stream"])
 
 
-async def received(pair: Pair) -> Messages:
+async def received(pair: TransportPair) -> Messages:
     with trio.fail_after(5):
         return await pair.wire.receive()
 
 
 @both
-async def test_frames_go_out_in_order(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_frames_go_out_in_order(nursery: trio.Nursery, pair_of: MakeTransportPair) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
         batch = Batch([text_frame(b"%d" % n) for n in range(4)])
@@ -112,7 +114,9 @@ async def test_frames_go_out_in_order(nursery: trio.Nursery, pair_of: PairOf) ->
 
 
 @both
-async def test_what_can_not_be_written_waits(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_what_can_not_be_written_waits(
+    nursery: trio.Nursery, pair_of: MakeTransportPair
+) -> None:
     metrics = Metrics()
     pair = pair_of(nursery, metrics)
     async with pair:
@@ -138,7 +142,7 @@ async def test_more_pieces_than_the_system_takes_at_once(nursery: trio.Nursery) 
 
 
 @both
-async def test_too_slow(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_too_slow(nursery: trio.Nursery, pair_of: MakeTransportPair) -> None:
     """The frame that was begun is finished, what waits is dropped, and the close frame follows."""
     metrics = Metrics()
     pair = pair_of(nursery, metrics)
@@ -162,7 +166,9 @@ async def test_too_slow(nursery: trio.Nursery, pair_of: PairOf) -> None:
 
 
 @both
-async def test_one_goodbye_and_nothing_after_it(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_one_goodbye_and_nothing_after_it(
+    nursery: trio.Nursery, pair_of: MakeTransportPair
+) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
         pair.wire.close(CloseCode.CREDENTIAL_GONE, "é" * 100)
@@ -185,7 +191,7 @@ async def test_one_goodbye_and_nothing_after_it(nursery: trio.Nursery, pair_of: 
 
 
 @both
-async def test_messages_come_in(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_messages_come_in(nursery: trio.Nursery, pair_of: MakeTransportPair) -> None:
     metrics = Metrics()
     first = Frame(Opcode.TEXT, b"early").serialize(mask=True)
     pair = pair_of(nursery, metrics, early=first)
@@ -211,7 +217,7 @@ async def test_messages_come_in(nursery: trio.Nursery, pair_of: PairOf) -> None:
 
 @both
 async def test_messages_before_the_clients_goodbye_count(
-    nursery: trio.Nursery, pair_of: PairOf
+    nursery: trio.Nursery, pair_of: MakeTransportPair
 ) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
@@ -229,7 +235,7 @@ async def test_messages_before_the_clients_goodbye_count(
 
 
 @both
-async def test_a_broken_frame_ends_it(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_a_broken_frame_ends_it(nursery: trio.Nursery, pair_of: MakeTransportPair) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
         await pair.say(pair.masked(Opcode.TEXT, b"good") + b"\xff\xff\xff\xff")
@@ -241,7 +247,9 @@ async def test_a_broken_frame_ends_it(nursery: trio.Nursery, pair_of: PairOf) ->
 
 
 @both
-async def test_a_client_that_has_gone_hurts_nobody(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_a_client_that_has_gone_hurts_nobody(
+    nursery: trio.Nursery, pair_of: MakeTransportPair
+) -> None:
     metrics = Metrics()
     pair = pair_of(nursery, metrics)
     await trio.aclose_forcefully(pair.far)
@@ -256,7 +264,7 @@ async def test_a_client_that_has_gone_hurts_nobody(nursery: trio.Nursery, pair_o
 
 
 @both
-async def test_pings(nursery: trio.Nursery, pair_of: PairOf) -> None:
+async def test_pings(nursery: trio.Nursery, pair_of: MakeTransportPair) -> None:
     pair = pair_of(nursery, Metrics())
     async with pair:
         pair.wire.ping()
@@ -277,7 +285,7 @@ async def test_empty_fragments_are_not_kept(nursery: trio.Nursery) -> None:
             await pair.say(pair.masked(Opcode.CONT, b"", fin=False) * 100)
             assert await received(pair) == []
         assert pair.wire.overhead >= 300
-        assert len(pair.wire._fragments or ()) == 2
+        assert pair.wire.fragment_count == 2
         await pair.say(pair.masked(Opcode.CONT, b"y"))
         assert await received(pair) == [b"xy"]
 

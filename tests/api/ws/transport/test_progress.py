@@ -14,8 +14,8 @@ from api.ws.transport.base import CLOSE_TIMEOUT_S, TransportState, Upgraded
 from api.ws.transport.tls import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import text_frame
-from tests.api.ws.transport.test_base import Pair, PairOf, on_socket, spoken
-from tests.api.ws.wires import FakeNode, auth, port, principal
+from tests.api.ws.fake_transport import FakeNode, auth, port, principal
+from tests.api.ws.transport.test_base import MakeTransportPair, TransportPair, on_socket, spoken
 
 KIB = 1024
 LIMIT = 1024 * KIB
@@ -23,10 +23,10 @@ LIMIT = 1024 * KIB
 
 def on_lockstep(
     nursery: trio.Nursery, metrics: Metrics, *, early: bytes = b"", limit: int = LIMIT
-) -> Pair:
+) -> TransportPair:
     """A stream that takes nothing before the client reads it, as TLS does in the end."""
     near, far = lockstep_stream_pair()
-    return Pair(
+    return TransportPair(
         StreamTransport(near, Upgraded(spoken(), nursery, metrics, limit, "192.0.2.1", early)), far
     )
 
@@ -34,10 +34,10 @@ def on_lockstep(
 both = pytest.mark.parametrize("pair_of", [on_socket, on_lockstep], ids=["socket", "stream"])
 
 
-class Served:
+class ServedConnection:
     """A wire that the gateway serves, whose client says something every few seconds."""
 
-    def __init__(self, nursery: trio.Nursery, pair: Pair) -> None:
+    def __init__(self, nursery: trio.Nursery, pair: TransportPair) -> None:
         self.pair = pair
         self._nursery = nursery
         self.gateway = Gateway(port(FakeNode()), auth())
@@ -68,10 +68,10 @@ def snapshot(size: int) -> Batch:
 @both
 @pytest.mark.parametrize("size", [20 * KIB, 200 * KIB, 4 * LIMIT])
 async def test_one_that_reads_nothing_is_closed_and_its_memory_freed(
-    nursery: trio.Nursery, autojump_clock: MockClock, pair_of: PairOf, size: int
+    nursery: trio.Nursery, autojump_clock: MockClock, pair_of: MakeTransportPair, size: int
 ) -> None:
     metrics = Metrics()
-    served = Served(nursery, pair_of(nursery, metrics))
+    served = ServedConnection(nursery, pair_of(nursery, metrics))
     wire = served.pair.wire
     await trio.sleep(1)
     batch = snapshot(size)
@@ -89,9 +89,9 @@ async def test_one_that_reads_nothing_is_closed_and_its_memory_freed(
 
 @both
 async def test_one_that_reads_slowly_is_not(
-    nursery: trio.Nursery, autojump_clock: MockClock, pair_of: PairOf
+    nursery: trio.Nursery, autojump_clock: MockClock, pair_of: MakeTransportPair
 ) -> None:
-    served = Served(nursery, pair_of(nursery, Metrics()))
+    served = ServedConnection(nursery, pair_of(nursery, Metrics()))
     wire = served.pair.wire
     await trio.sleep(1)
     batch = snapshot(4 * PROGRESS_BYTES)

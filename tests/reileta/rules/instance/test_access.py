@@ -8,7 +8,7 @@ from reileta.errors import Banned, NotAllowed
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.access import ACCESS_TAGS, AccessTag, access_of, may_enter, may_invite
 from reileta.rules.instance.instance import Instance
-from tests.reileta.rooms import OWNER, room, user, visitor
+from tests.reileta.instances import OWNER, room, user, visitor
 
 # 1 is the master, 2 another inside; all were let in while the instance was public.
 WHO: dict[str, Visitor] = {

@@ -34,7 +34,7 @@ from reileta.rules.instance.events import (
     Warned,
 )
 from reileta.rules.instance.instance import Instance
-from tests.reileta.rooms import OWNER, filled, gone, room, states, user, visitor
+from tests.reileta.instances import OWNER, filled, gone, room, states, user, visitor
 
 
 def household() -> Instance:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
-from tests.reileta.rooms import user
+from tests.reileta.instances import user
 
 
 def candidate(number: int, absent_until: int | None = None) -> Candidate:

@@ -8,7 +8,7 @@ from reileta.errors import InstanceFull, MessageInvalid, NotInInstance, QuotaRea
 from reileta.rules.instance.events import Closed, Joined, Left, MasterChanged
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Spoken
 from reileta.rules.instance.retained import Retained
-from tests.reileta.rooms import filled, gone, room, user, visitor
+from tests.reileta.instances import filled, gone, room, user, visitor
 
 
 def test_joining_is_seen_and_the_first_inside_is_the_master() -> None:

@@ -17,7 +17,7 @@ from reileta.errors import (
 from reileta.records import InstanceChanges
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.events import CandidateChanged, QueueChanged
-from tests.reileta.rooms import OWNER, filled, gone, room, states, user, visitor
+from tests.reileta.instances import OWNER, filled, gone, room, states, user, visitor
 
 
 def test_admitted_holds_a_seat_that_join_takes() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 from reileta.rules.instance.roles import Role, Roles, outranks
-from tests.reileta.rooms import OWNER, user, visitor
+from tests.reileta.instances import OWNER, user, visitor
 
 ORDER: tuple[Role, ...] = ("owner", "admin", "master", "moderator", "normal")
 

@@ -5,7 +5,7 @@ import pytest
 from reileta.errors import ModerationInvalid
 from reileta.records import Ban
 from reileta.rules.instance.sanctions import REASON_LIMIT, Mute, Sanctions, check
-from tests.reileta.rooms import OWNER, user
+from tests.reileta.instances import OWNER, user
 
 
 def ban(number: int, until: int | None = None) -> Ban:

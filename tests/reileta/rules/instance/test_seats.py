@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from reileta.rules.instance.seats import Player, Seats
-from tests.reileta.rooms import user
+from tests.reileta.instances import user
 
 
 def player(number: int, of: int) -> Player:

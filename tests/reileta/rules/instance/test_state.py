@@ -4,7 +4,7 @@ from reileta.errors import InstanceNotFound
 from reileta.rules.instance.events import CandidateChanged, MasterChanged, QueueChanged
 from reileta.rules.instance.state import InstanceLimits
 from reileta.settings import Settings
-from tests.reileta.rooms import filled, room, states, user, visitor
+from tests.reileta.instances import filled, room, states, user, visitor
 
 
 def test_seats_are_counted_with_those_that_are_held() -> None:

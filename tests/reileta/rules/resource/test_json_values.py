@@ -22,7 +22,7 @@ from reileta.rules.resource.json_values import (
     same,
     values_within,
 )
-from tests.reileta.jsons import values
+from tests.reileta.json_strategies import values
 
 LIMIT = 64 * 1024
 

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from reileta.rules.resource.json_values import Json, decode, encode, same
 from reileta.rules.resource.merge_patch import Growth, apply, apply_measured, apply_object, diff
-from tests.reileta.jsons import patches, values
+from tests.reileta.json_strategies import patches, values
 
 # The table of RFC 7396, appendix A: original, patch, result.
 RFC = """

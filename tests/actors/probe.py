@@ -1,4 +1,4 @@
-"""An actor that does what its messages say, and a house for it to live in."""
+"""An actor that does what its messages say, and a harness for it to live in."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def _act(result: object) -> None:
 
 
 @dataclass
-class Journal:
+class ProbeLog:
     """What all incarnations of a probe did, and how they are to behave."""
 
     words: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Journal:
 class Probe(Actor[ProbeMessage]):
     """One incarnation."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: ProbeLog) -> None:
         self.journal = journal
         self.handled = 0
         self.requests: list[Ask] = []
@@ -138,7 +138,7 @@ class Probe(Actor[ProbeMessage]):
 
 
 @dataclass
-class House:
+class SupervisorHarness:
     """A supervisor with its timers."""
 
     supervisor: Supervisor
@@ -146,13 +146,13 @@ class House:
 
     def spec(
         self,
-        journal: Journal | None = None,
+        journal: ProbeLog | None = None,
         *,
         name: str = "probe/1",
         restart: Restart | None = None,
         mailbox_limit: int = 1024,
     ) -> Spec[ProbeMessage]:
-        journal = journal or Journal()
+        journal = journal or ProbeLog()
         return Spec(
             name,
             lambda: Probe(journal),
@@ -163,7 +163,7 @@ class House:
 
     async def start(
         self,
-        journal: Journal | None = None,
+        journal: ProbeLog | None = None,
         *,
         name: str = "probe/1",
         restart: Restart | None = None,
@@ -176,17 +176,17 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_supervisor(
     instruments: Instruments | None = None, *, shutdown_s: float = 5.0
-) -> AsyncIterator[House]:
-    """A house for the block; its actors are drained at the end."""
+) -> AsyncIterator[SupervisorHarness]:
+    """A harness for the block; its actors are drained at the end."""
     async with trio.open_nursery() as nursery:
         timers = Timers()
         nursery.start_soon(timers.run)
         async with Supervisor.open(
             "probes", timers, instruments, shutdown_s=shutdown_s
         ) as supervisor:
-            yield House(supervisor, timers)
+            yield SupervisorHarness(supervisor, timers)
         nursery.cancel_scope.cancel()
 
 
@@ -236,8 +236,8 @@ class HeldWork:
 async def full_actor(instruments: Instruments) -> AsyncIterator[Ref[Any]]:
     """An actor whose mailbox has no room until the block ends."""
     go = trio.Event()
-    async with open_house(instruments) as house:
-        ref = await house.start(mailbox_limit=1)
+    async with open_supervisor(instruments) as harness:
+        ref = await harness.start(mailbox_limit=1)
         ref.tell(Do(lambda _: go.wait()))
         await wait_all_tasks_blocked()
         ref.tell(Note("the last that there was room for"))

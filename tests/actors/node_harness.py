@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -29,7 +29,8 @@ from reileta.records import Instance as InstanceRecord
 from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.estates import FakeEstates, FakeProfiles, FakeRegistry, FakeWorlds
+from tests.actors.fake_stores import FakeFiles, FakeProfiles, FakeSessions, FakeWorlds
+from tests.actors.frames import Frame
 from tests.actors.sinks import FakeSink
 
 ADDRESS = "play.example.org:3032"
@@ -112,7 +113,7 @@ class FakeInstances:
 
 
 @dataclass
-class FakeHosting:
+class FakeModerationStore:
     """`store.moderators`, `store.deeds` and `store.follows`, as reachable as the instances."""
 
     instances: FakeInstances
@@ -151,31 +152,31 @@ class FakeHosting:
 
 
 @dataclass
-class FakeStore:
+class FakeDatabase:
     instances: FakeInstances = field(default_factory=FakeInstances)
 
     def __post_init__(self) -> None:
         self.bans = self.instances
-        self.hosting = FakeHosting(self.instances)
+        self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.deeds = self.follows = self.users = self.hosting
-        self.leases = self.sessions = FakeEstates()
-        self.assets = self.images = FakeRegistry()
+        self.leases = self.sessions = FakeSessions()
+        self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
 
 
 @dataclass(frozen=True, slots=True)
-class Act(Message):
+class RunInActor(Message):
     """What a test has an instance's actor do."""
 
-    act: Callable[[OpenInstance], object]
+    act: Callable[[InspectableInstance], object]
 
 
-class OpenInstance(InstanceActor):
+class InspectableInstance(InstanceActor):
     """An instance to whose inside tests have a door."""
 
-    async def receive(self, message: InstanceMessage | Act) -> None:
-        if isinstance(message, Act):
+    async def receive(self, message: InstanceMessage | RunInActor) -> None:
+        if isinstance(message, RunInActor):
             done = message.act(self)
             if isinstance(done, Awaitable):
                 await done
@@ -190,7 +191,7 @@ class OpenInstance(InstanceActor):
 
 
 def account(number: int, *, admin: bool = False) -> User:
-    """A user; number 0 owns the instances that `World.room` makes."""
+    """A user; number 0 owns the instances that `NodeHarness.room` makes."""
     return User(
         id=f"u_00000000-0000-4000-8000-{number:012x}",
         number=number,
@@ -218,7 +219,7 @@ def principal(number: int, session: int = 0, *, admin: bool = False, token: int 
 class Client:
     """A socket of a session."""
 
-    world: World
+    harness: NodeHarness
     principal: Principal
     session: Ref[SessionMessage]
     sink: FakeSink
@@ -247,21 +248,21 @@ class Client:
         self.session.signal(Detach(self.sink))
 
     async def subscribe(self, *events: str, target: str | None = None) -> None:
-        await self.world.node.hub.ask(Subscribe(self.sink, frozenset(events), target))
+        await self.harness.node.hub.ask(Subscribe(self.sink, frozenset(events), target))
 
     async def unsubscribe(self, *events: str, target: str | None = None) -> None:
-        await self.world.node.hub.ask(Unsubscribe(self.sink, frozenset(events), target))
+        await self.harness.node.hub.ask(Unsubscribe(self.sink, frozenset(events), target))
 
-    def said(self) -> list[str]:
-        return self.sink.said()
+    def received(self, *, but: Collection[str] = ()) -> list[Frame]:
+        return self.sink.received(but=but)
 
 
 @dataclass
-class World:
+class NodeHarness:
     """The node, its database, and how to get at it."""
 
     node: Node
-    store: FakeStore
+    store: FakeDatabase
     listeners: Listeners
     """The hub's subscriptions."""
 
@@ -327,9 +328,9 @@ class World:
         assert ref is not None
         return ref
 
-    def act(self, act: Callable[[OpenInstance], object]) -> None:
+    def act(self, act: Callable[[InspectableInstance], object]) -> None:
         """Has the instance do something."""
-        self.instance.tell(cast(InstanceMessage, Act(act)))
+        self.instance.tell(cast(InstanceMessage, RunInActor(act)))
 
     def crash(self) -> None:
         """Has the instance fail."""
@@ -360,12 +361,14 @@ def user_at(number: int) -> str:
 
 
 @asynccontextmanager
-async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[World]:
+async def open_harness(
+    monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncIterator[NodeHarness]:
     """A node for the block, with one room in its database."""
-    monkeypatch.setattr(actors.instance.manager, "InstanceActor", OpenInstance)
+    monkeypatch.setattr(actors.instance.manager, "InstanceActor", InspectableInstance)
     listeners = Listeners()
     monkeypatch.setattr(actors.node, "Listeners", lambda: listeners)
-    store, metrics = FakeStore(), Metrics()
+    store, metrics = FakeDatabase(), Metrics()
     async with Node.open(
         settings=Settings(**settings),
         store=cast(Store, store),
@@ -375,6 +378,6 @@ async def open_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncI
         address=ADDRESS,
         public_key="",
     ) as node:
-        world = World(node, store, listeners)
-        world.room()
-        yield world
+        harness = NodeHarness(node, store, listeners)
+        harness.room()
+        yield harness

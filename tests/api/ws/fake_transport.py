@@ -40,7 +40,7 @@ class TrioClock:
         return EPOCH_MS + round(trio.current_time() * 1000)
 
 
-class FakeWire(Transport):
+class FakeTransport(Transport):
     """A client that reads at once, and says what a test puts into `inbox`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:

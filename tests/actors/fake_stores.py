@@ -9,7 +9,7 @@ from reileta.rules.visibility import Audience, of_world
 from reileta.store.leases import LostLease
 
 
-class FakeEstates:
+class FakeSessions:
     """`store.states`, `.leases`, `.tokens` and `.sessions`."""
 
     async def load(self, session_id: str) -> tuple[dict[str, object], int]:
@@ -48,7 +48,7 @@ class FakeWorlds:
         return of_world(world.owner, world.tags, ())
 
 
-class FakeRegistry:
+class FakeFiles:
     """`store.assets` and `store.images`, in which there is nothing."""
 
     async def of(self, world_id: str) -> list[Asset]:

@@ -1,11 +1,8 @@
-"""Sessions that fight for resources while the server is killed: is any promise ever broken?
+"""Sessions compete for resources while their server is killed with `kill -9`.
 
-    python -m benchmarks.contest [--sessions 50] [--resources 10] [--seconds 20] [--kills 5]
+    python -m tests.chaos.contest [--sessions 50] [--resources 10] [--seconds 20] [--kills 5]
 
-Every session asks for two resources at once, over and over, writes to the one it gets, and changes
-its state through a WebSocket, while the server is killed with `kill -9` and started again. Now and
-then one that has a resource goes away for longer than it may, and then writes as if nothing had
-been. What was acknowledged is written down, and checked at the end.
+See README.md in this folder.
 """
 
 from __future__ import annotations
@@ -26,21 +23,21 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
 
-from benchmarks.history import History, Hold
 from benchmarks.killable import Server, ack, event
+from tests.chaos.history import History, Hold
 
 AWAY_S: Final = 1.5
 """How long a session without a WebSocket keeps its resource here."""
 PATCH_EVERY_S: Final = 0.25
 RETRY_S: Final = 1.0
-"""Who got nothing tries again within so long; sooner, and the server is kept busy saying no."""
+"""The longest pause after an attempt that got nothing; shorter ones only load the server."""
 AWAY_SHARE: Final = 0.04
-"""Of those who have a resource, who goes away with it."""
+"""The probability that a holder disconnects before a write."""
 _GONE: Final = (httpx.HTTPError, OSError, ConnectionClosed, HandshakeError)
 
 
-class Session:
-    """One of those who fight. `client` is its own: they have more than one request under way."""
+class Contestant:
+    """A session that competes. It has a `client` of its own, since its requests overlap."""
 
     def __init__(
         self,
@@ -62,10 +59,10 @@ class Session:
         self._stays_away = False
         self._away_since: float | None = trio.current_time()
         self._declared_gone = -float("inf")
-        """Until when it was away for so long that it may have been declared gone."""
+        """The last time at which the server may have declared it gone."""
 
     async def ask(self, method: str, path: str, body: object = None) -> httpx.Response | None:
-        """An answer, or None if nobody knows what became of it."""
+        """An answer; None if the server may or may not have carried it out."""
         await self.server.up.wait()
         try:
             url = self.server.url + path
@@ -75,15 +72,15 @@ class Session:
         return None if answer.status_code >= 500 else answer
 
     async def surely(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """An answer, however often it must be asked for."""
+        """Repeats the request until it is answered."""
         while (answer := await self.ask(method, path, body)) is None:
             await trio.sleep(0.05)
         return answer
 
     # The resource
 
-    async def fight(self, resources: list[int]) -> None:
-        """Gets one of two resources, writes to it, gives it up; again and again."""
+    async def compete(self, resources: list[int]) -> None:
+        """Acquires one of two resources, writes to it, releases it; again and again."""
         while True:
             began = trio.current_time()
             got: list[tuple[int, int]] = []
@@ -105,7 +102,7 @@ class Session:
                 continue
             if len(got) > 1 and not self.may_be_gone(began):
                 self.history.violations.append(f"session {self.number} got two: {got}")
-            # What was acknowledged must be so; what was not may be.
+            # An acknowledged acquisition must hold; one without an answer may.
             session = (await self.surely("GET", "/session")).json()["session"]
             has = None if session["resource"] is None else session["resource"]["id"]
             if got and has != got[0][0] and not self.may_be_gone(began):
@@ -114,7 +111,7 @@ class Session:
                 await self.hold(has, next((at for one, at in got if one == has), None), began)
 
     async def hold(self, resource: int, version: int | None, began: float) -> None:
-        """Has a resource, acquired at that version if it was told so; and gives it up."""
+        """Holds a resource for some writes, then releases it. It acquired it at that `version`."""
         number, since = next(self._holds), trio.current_time()
         if version is not None:
             self.history.acquired(resource, version, number)
@@ -134,7 +131,7 @@ class Session:
             await self.surely("POST", f"/resource/document/{resource}/release")
 
     async def write(self, resource: int, hold: int, began: float) -> bool:
-        """Writes to the resource; whether it has it still, as far as one knows."""
+        """Writes to the resource; False if it is known to have lost it."""
         self.written += 1
         body = {"data": {str(self.number): self.written}}
         answer = await self.ask("PATCH", f"/resource/document/{resource}", body)
@@ -152,14 +149,14 @@ class Session:
         return False
 
     async def go_away(self) -> None:
-        """Has no WebSocket for a while, which is too long."""
+        """Stays disconnected for longer than `AWAY_S`."""
         self._stays_away = True
         self._socket.cancel()
         await trio.sleep(AWAY_S * (1 + random.random()))
         self._stays_away = False
 
     def may_be_gone(self, since: float) -> bool:
-        """Whether it has been away for too long since then, as far as it knows."""
+        """Whether the server may have declared it gone since then."""
         now = trio.current_time()
         away = 0.0 if self._away_since is None else now - self._away_since
         return away >= AWAY_S or self._declared_gone >= since
@@ -167,7 +164,7 @@ class Session:
     # The state
 
     async def change(self) -> None:
-        """Changes the state through a WebSocket, one patch after the other acknowledged."""
+        """Changes the state through a WebSocket; each patch waits for the Ack of the one before."""
         numbers = itertools.count(1)
         while True:
             await self.server.up.wait()
@@ -194,7 +191,7 @@ class Session:
                 await trio.sleep(PATCH_EVERY_S)
 
     async def _acknowledged(self, socket: Any, id_: str) -> None:
-        """Waits for the Ack, and acknowledges what comes before."""
+        """Waits for the Ack, and acknowledges all events before it."""
         with trio.move_on_after(10):
             while True:
                 message = json.loads(await socket.get_message())
@@ -215,7 +212,7 @@ class Session:
 async def contest(
     data: Path, *, sessions: int, resources: int, seconds: float, kills: int
 ) -> History:
-    """Has them fight on a server of its own, and checks what came of it."""
+    """Runs the contest on a server of its own, and checks its history."""
     history, server, holds = History(), Server(data, ["--away-s", str(AWAY_S)]), itertools.count(1)
     await server.start()
     tokens = data.parent / "tokens"
@@ -227,32 +224,32 @@ async def contest(
     )
     async with AsyncExitStack() as clients, trio.open_nursery() as nursery:
         nursery.start_soon(server.read)
-        rivals = []
+        contestants = []
         for number, token in enumerate(tokens.read_text().split()):
             client = await clients.enter_async_context(httpx.AsyncClient(timeout=10))
-            rivals.append(Session(number, token, server, history, client, holds))
-        ids = await _shared(rivals, resources)
-        async with trio.open_nursery() as fighting:
-            for one in rivals:
-                fighting.start_soon(one.change)
-                fighting.start_soon(one.fight, ids)
+            contestants.append(Contestant(number, token, server, history, client, holds))
+        ids = await _shared(contestants, resources)
+        async with trio.open_nursery() as competing:
+            for one in contestants:
+                competing.start_soon(one.change)
+                competing.start_soon(one.compete, ids)
             for _ in range(kills):
                 await trio.sleep(seconds / (kills + 1))
                 await server.kill()
                 await server.start()
             await trio.sleep(seconds / (kills + 1))
-            fighting.cancel_scope.cancel()
-        await _check_end(history, rivals, ids)
+            competing.cancel_scope.cancel()
+        await _check_end(history, contestants, ids)
         await server.stop()
         nursery.cancel_scope.cancel()
     history.check()
     return history
 
 
-async def _shared(rivals: list[Session], resources: int) -> list[int]:
-    """Documents of the first one's, which all may acquire."""
-    shown = [(await one.surely("GET", "/session")).json()["session"] for one in rivals]
-    owner, ids = rivals[0], []
+async def _shared(contestants: list[Contestant], resources: int) -> list[int]:
+    """Documents of the first contestant, which all may acquire."""
+    shown = [(await one.surely("GET", "/session")).json()["session"] for one in contestants]
+    owner, ids = contestants[0], []
     for number in range(resources):
         made = await owner.surely("POST", "/resource/document", {"title": f"Door {number}"})
         ids.append(int(made.json()["resource"]["id"]))
@@ -262,9 +259,9 @@ async def _shared(rivals: list[Session], resources: int) -> list[int]:
     return ids
 
 
-async def _check_end(history: History, rivals: list[Session], ids: list[int]) -> None:
-    """What was acknowledged is there."""
-    for one in rivals:
+async def _check_end(history: History, contestants: list[Contestant], ids: list[int]) -> None:
+    """Checks that each acknowledged patch and write is in the database."""
+    for one in contestants:
         session = (await one.surely("GET", "/session")).json()["session"]
         acknowledged = history.patches.get(one.number, 0)
         if session["state"].get("n", 0) < acknowledged:
@@ -274,34 +271,46 @@ async def _check_end(history: History, rivals: list[Session], ids: list[int]) ->
             await one.surely("POST", path)
     for resource in ids:
         path = f"/resource/document/{resource}"
-        held = await rivals[0].surely("POST", f"{path}/acquire")
+        held = await contestants[0].surely("POST", f"{path}/acquire")
         data = held.json()["resource"]["data"] or {}
         for (number, written), count in history.writes.items():
             if written == resource and data.get(str(number), 0) < count:
                 history.violations.append(f"resource {resource} lost {number}'s write {count}")
-        await rivals[0].surely("POST", f"{path}/release")
+        await contestants[0].surely("POST", f"{path}/release")
 
 
-def main() -> int:
-    """Runs the contest, and says what it showed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sessions", type=int, default=50)
-    parser.add_argument("--resources", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--kills", type=int, default=5)
-    given = parser.parse_args()
+def run(*, sessions: int, resources: int, seconds: float, kills: int) -> bool:
+    """Runs the contest and prints its result; whether all invariants held."""
     with tempfile.TemporaryDirectory(prefix="reileta-contest-") as folder:
-        Path(folder).chmod(0o711)
-        history = trio.run(lambda: contest(Path(folder) / "data", **vars(given)))
+        Path(folder).chmod(0o711)  # PostgreSQL may run as another account
+        history = trio.run(
+            lambda: contest(
+                Path(folder) / "data",
+                sessions=sessions,
+                resources=resources,
+                seconds=seconds,
+                kills=kills,
+            )
+        )
     print(
         f"{len(history.holds)} holds, {history.written} writes and "
         f"{sum(history.patches.values())} patches acknowledged; "
         f"{history.refused} writes of sessions declared gone refused"
     )
-    for one in history.violations:
-        print(f"VIOLATION {one}")
+    for violation in history.violations:
+        print(f"VIOLATION {violation}")
     print(f"{len(history.violations)} violations")
-    return bool(history.violations)
+    return not history.violations
+
+
+def main() -> int:
+    """The command line; 1 if an invariant was violated."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=50)
+    parser.add_argument("--resources", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--kills", type=int, default=5)
+    return not run(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a contest's sessions were told: what can't all be true is found."""
+"""The checks of a contest's history find what cannot all be true."""
 
 from __future__ import annotations
 
-from benchmarks.history import History, Hold
+from tests.chaos.history import History, Hold
 
 
 def test_what_can_be_true_is_no_violation() -> None:

@@ -17,7 +17,7 @@ from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of
 
 
-class AsgiWire(Transport):
+class AsgiTransport(Transport):
     """A wire through Quart's `websocket`, one message at a time."""
 
     __slots__ = ("_closing", "_websocket")
@@ -75,7 +75,7 @@ class Handover:
         self.serve = serve
 
 
-def with_wires(app: QuartTrio, nursery: trio.Nursery) -> None:
+def with_transports(app: QuartTrio, nursery: trio.Nursery) -> None:
     """Lets the application's test client open WebSockets."""
     handle = app.handle_websocket
 
@@ -85,7 +85,7 @@ def with_wires(app: QuartTrio, nursery: trio.Nursery) -> None:
         websocket.scope["extensions"] = extensions
         answer = await handle(websocket)
         if handover.serve is not None:
-            await handover.serve(AsgiWire(websocket, nursery, Metrics()))
+            await handover.serve(AsgiTransport(websocket, nursery, Metrics()))
         return answer
 
     app.handle_websocket = handle_websocket  # type: ignore[method-assign]

@@ -1,13 +1,13 @@
-"""What a machine of sessions knows: what the database has had, and what clients were told of it.
+"""Checks the simulation's invariants: what the database holds against what clients got.
 
-Promises are held against it as they are made: an answer, an Ack or a frame that the database does
-not bear out is a fault. What a client finds out is found out inside of an actor, which would only
-crash of it; so faults are collected, for the test to fail of.
+Each answer, Ack and frame is checked against the database as it is given. A client's checks run
+inside an actor, which would only crash and restart if they raised; so violations are collected, and
+the simulation fails on them after each step.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import trio
@@ -20,41 +20,44 @@ from reileta.rules.identity import Principal
 from reileta.rules.resource.json_values import Json, same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.store import Store
-from tests.actors.lines import FakeLine
-from tests.actors.turns import Call
+from reileta.store.leases import Leases
+from tests.actors.session_clients import FakeSessionSink
 from tests.conftest import ManualClock
+from tests.simulation.call_scheduler import Call, name
 
 SLACK_MS: Final = 20_000
-"""How long a call can be held back after its times were chosen, generously."""
-BY_TIME: Final = ("leases.tend", "leases.lose")
+"""The longest time for which a call can be held back after its times were chosen."""
+Api = Literal["session", "registry"]
+EXPIRING: Final = (name("leases", Leases.tend), name("leases", Leases.lose))
+"""Calls that end leases of sessions that are away."""
 
 
-class Witness:
-    """`Turns` has it look after each call."""
+class InvariantChecker:
+    """An `Observer` of the `CallScheduler`."""
 
     def __init__(self, store: Store, clock: ManualClock, *, away_ms: int) -> None:
         self._database = store.database
         self._clock = clock
         self._away_ms = away_ms
-        self.faults: list[str] = []
+        self.violations: list[str] = []
         self.documents: dict[int, tuple[int, frozenset[str]]] = {}
-        """Of each: its version, and the marks of the writes that are in it."""
+        """By number: the version, and the marks of the writes that are in it."""
         self.leases: dict[int, tuple[str | None, int]] = {}
-        """Who has it, or None, and the last fencing number."""
+        """By number: the session that holds the lease, or None, and the last fencing number."""
         self.acquired: dict[tuple[int, int], str] = {}
-        """Every acquisition there was: of what, by which number, and whose."""
+        """By number and fencing number: the session that acquired it."""
         self.sessions: dict[str, tuple[dict[str, Json], int]] = {}
-        """Those that are alive: their state and its version."""
+        """The sessions that are alive: their state and its version."""
         self.history: dict[tuple[str, int], dict[str, Json]] = {}
-        """Each version of each state that anybody has seen."""
+        """By session and version: the state, as it was in the database or at a client."""
         self.kept: dict[str, int] = {}
-        """When the database was told last that a session has a socket."""
+        """By session: when its lease was last renewed because it has a socket (ms)."""
 
-    def expect(self, held: bool, promise: str) -> None:
+    def expect(self, held: bool, invariant: str) -> None:
         if not held:
-            self.faults.append(promise)
+            self.violations.append(invariant)
 
-    # What the database says ---------------------------------------------------------------------
+    # What the database holds
 
     def watch_document(self, number: int) -> None:
         self.documents[number] = (1, frozenset())
@@ -64,14 +67,14 @@ class Witness:
         self.sessions[id_] = ({}, 0)
 
     async def carried_out(self, call: Call) -> None:
-        """Looks at everything, and whether that call may have made it so."""
-        await self._look_at_sessions()
-        await self._look_at_leases(call)
-        await self._look_at_documents(call)
-        if call.name == "leases.tend":
+        """Checks all rows, and whether that call may have changed what changed."""
+        await self._check_sessions()
+        await self._check_leases(call)
+        await self._check_documents(call)
+        if call.name == name("leases", Leases.tend):
             self.kept.update(dict.fromkeys(call.args[0], self._clock.now_ms()))
 
-    async def _look_at_sessions(self) -> None:
+    async def _check_sessions(self) -> None:
         rows = await self._database.fetch(
             "SELECT id, state, version FROM sessions WHERE id = ANY($1) AND ended_at IS NULL",
             list(self.sessions),
@@ -82,9 +85,9 @@ class Witness:
             state = self.sessions[id_] = msgspec.json.decode(row["state"]), version
             self.expect(version >= before[id_][1], "the version of a state grows")
             self.expect(version == len(marks(state[0])), "a version is the number of changes")
-            self.saw(id_, version, state[0])
+            self.check_state(id_, version, state[0])
 
-    async def _look_at_leases(self, call: Call) -> None:
+    async def _check_leases(self, call: Call) -> None:
         rows = await self._database.fetch(
             "SELECT number, session_id, fence FROM leases WHERE number = ANY($1)", list(self.leases)
         )
@@ -96,21 +99,27 @@ class Witness:
                 continue
             if holder is None:
                 self.expect(fence == before[1], "a lease that ends keeps its number")
-                if call.name in BY_TIME and before[0] is not None:
+                if call.name in EXPIRING and before[0] is not None:
                     since = self._clock.now_ms() - self.kept.get(before[0], 0)
                     self.expect(
-                        since >= self._away_ms - SLACK_MS, "who was there a moment ago keeps it"
+                        since >= self._away_ms - SLACK_MS,
+                        "a session that was connected a moment ago keeps its lease",
                     )
             else:
-                self.expect(call.name == "leases.acquire", "only who acquires gets a lease")
+                self.expect(
+                    call.name == name("leases", Leases.acquire),
+                    "a lease gets a holder by an acquisition alone",
+                )
                 self.expect(before[0] is None, "a resource never has two holders")
                 self.expect(fence > before[1], "fencing numbers grow")
                 self.acquired[number, fence] = holder
         holders = [holder for holder, _ in self.leases.values() if holder is not None]
         self.expect(len(holders) == len(set(holders)), "a session never has two resources")
-        self.expect(set(holders) <= set(self.sessions), "who has ended has no resource")
+        self.expect(
+            set(holders) <= set(self.sessions), "a session that has ended holds no resource"
+        )
 
-    async def _look_at_documents(self, call: Call) -> None:
+    async def _check_documents(self, call: Call) -> None:
         rows = await self._database.fetch(
             "SELECT number, version, data FROM resources WHERE number = ANY($1)",
             list(self.documents),
@@ -119,63 +128,69 @@ class Witness:
             number, version = row["number"], row["version"]
             before = self.documents[number]
             now = self.documents[number] = version, marks(msgspec.json.decode(row["data"]))
-            self.expect(before[1] <= now[1], "what was written stays")
+            self.expect(before[1] <= now[1], "an acknowledged write stays")
             if version != before[0]:
                 by = (call.args[1].session, call.named["fence"])
-                self.expect(version == before[0] + 1, "a version for each write")
-                self.expect(by == self.leases[number], "only who has it, by that number, writes")
+                self.expect(version == before[0] + 1, "each write adds one to the version")
+                self.expect(
+                    by == self.leases[number], "only the holder writes, by its fencing number"
+                )
 
-    # What clients are told ----------------------------------------------------------------------
+    # What clients got
 
-    def saw(self, id_: str, version: int, state: dict[str, Json]) -> None:
-        """A state has that version: for everybody, at any time, the same."""
+    def check_state(self, id_: str, version: int, state: dict[str, Json]) -> None:
+        """Every reader of that version must see this state."""
         newest = self.sessions[id_][1] if id_ in self.sessions else version
-        self.expect(version <= newest, "nothing is told that is not in the database")
+        self.expect(version <= newest, "clients get nothing that is not in the database")
         known = self.history.setdefault((id_, version), state)
         self.expect(same(known, state), "a version of a state is the same for all")
 
-    def told_of_change(self, id_: str, mark: str) -> None:
+    def check_ack(self, id_: str, mark: str) -> None:
         state, _ = self.sessions.get(id_, ({mark: 1}, 0))  # all is gone with the session
         self.expect(mark in state, "an Ack means that the change is in the database")
 
-    def told_of_acquisition(self, number: int, fence: int, id_: str) -> None:
-        self.expect(self.acquired.get((number, fence)) == id_, "who is told that it has it, had it")
+    def check_acquisition(self, number: int, fence: int, id_: str) -> None:
+        self.expect(
+            self.acquired.get((number, fence)) == id_,
+            "a session that was told that it acquired a resource did",
+        )
 
-    def told_of_release(self, number: int, before: tuple[str | None, int], id_: str) -> None:
-        """`before` is how things stood when it was asked for."""
+    def check_release(self, number: int, before: tuple[str | None, int], id_: str) -> None:
+        """`before` is the lease as it was when the release was requested."""
         holder, fence = self.leases[number]
-        self.expect(holder != id_ or fence > before[1], "what was released is free")
+        self.expect(holder != id_ or fence > before[1], "a released resource is free")
 
-    def told_of_write(self, number: int, mark: str) -> None:
-        self.expect(mark in self.documents[number][1], "what was written is in the database")
+    def check_write(self, number: int, mark: str) -> None:
+        self.expect(mark in self.documents[number][1], "an acknowledged write is in the database")
 
 
-class Client(FakeLine):
+class SimulatedClient(FakeSessionSink):
     """A client at its socket, which keeps its own copy of the state.
 
-    `face` is where it is connected: a line of the session API, or `/api/ws`, where it is told
-    nothing of the state.
+    `api` is the API that it is connected to: `session`, or `registry`, which sends no state.
     """
 
-    def __init__(self, witness: Witness, node: int, principal: Principal, face: str) -> None:
-        super().__init__(f"{face} at {node}")
+    def __init__(
+        self, checker: InvariantChecker, node: int, principal: Principal, api: Api
+    ) -> None:
+        super().__init__(f"{api} at {node}")
         self.node = node
         self.principal = principal
-        self.face = face
+        self.api = api
         self.ref: Ref[SessionMessage] | None = None
         self.scope = trio.CancelScope()
-        """Of its being greeted."""
+        """The scope of its opening."""
         self.revoked = False
-        """Whether its credential was revoked at its node."""
+        """Whether its node was told that its credential is revoked."""
         self.state: dict[str, Json] = {}
         self.version = -1
-        """-1 until it was greeted."""
+        """-1 until the socket is open."""
         self.resource: Any = None
         self.unanswered: dict[str, dict[str, Json]] = {}
-        self._witness = witness
+        self._checker = checker
 
     @property
-    def greeted(self) -> bool:
+    def open(self) -> bool:
         return self.version >= 0
 
     def tell(self, event_id: str, frame: bytes) -> None:
@@ -184,8 +199,8 @@ class Client(FakeLine):
         payload = msgspec.json.decode(payload_of(frame))["payload"]
         match payload["kind"]:
             case "hello":
-                self._witness.expect(not self.greeted, "a socket is greeted once")
-                self._witness.expect(not self.revoked, "a credential that is dead opens nothing")
+                self._checker.expect(not self.open, "a socket opens once")
+                self._checker.expect(not self.revoked, "a revoked credential opens no socket")
                 session = payload["session"]
                 self.resource = session["resource"]
                 self._saw(payload["version"], session["state"])
@@ -197,7 +212,7 @@ class Client(FakeLine):
     def ack(self, event_id: str) -> None:
         if self.closed is None:
             patch = self._answered(event_id)
-            self._witness.told_of_change(self.principal.session_id, event_id)
+            self._checker.check_ack(self.principal.session_id, event_id)
             self._saw(self.version + 1, apply_object(self.state, patch))
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
@@ -205,16 +220,16 @@ class Client(FakeLine):
             self._answered(event_id)
 
     def _answered(self, event_id: str) -> dict[str, Json]:
-        self._witness.expect(event_id in self.unanswered, "each event is answered once")
+        self._checker.expect(event_id in self.unanswered, "each event is answered once")
         return self.unanswered.pop(event_id, {})
 
     def _saw(self, version: int, state: dict[str, Json]) -> None:
-        self._witness.expect(version > self.version, "each change once, in one order")
+        self._checker.expect(version > self.version, "each change once, in one order")
         self.state, self.version = state, version
-        self._witness.saw(self.principal.session_id, version, state)
+        self._checker.check_state(self.principal.session_id, version, state)
 
 
 def marks(value: Json) -> frozenset[str]:
-    """The marks of the changes in a state or a document: each has one of its own."""
+    """The marks in a state or a document; each change brings one of its own."""
     members = value if isinstance(value, dict) else {}
     return frozenset(name for name in members if name.startswith("m"))

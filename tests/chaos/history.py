@@ -1,4 +1,4 @@
-"""What a contest's sessions were told, and whether all of it can be true at once."""
+"""The history of a contest: what was acknowledged, and the checks on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A session had a resource: at least from when it knew it until its last request as the holder
-    that was granted was sent (seconds of one clock)."""
+    """A session held a resource, at least from `since` to `until` (seconds of one clock).
+
+    `since` is when it knew that it had acquired it; `until` is when it sent its last request that
+    was granted to it as the holder.
+    """
 
     number: int
     session: int
@@ -24,13 +27,13 @@ class History:
     """What was acknowledged.
 
     Attributes:
-        holds: those that ended, and those that the contest's end cut short.
+        holds: all holds, also those that the end of the contest cut short.
         steps: for each resource, which hold was granted what at which version: an acquisition, or a
             write that made that version.
-        writes: (session, resource) and the last write of it that was acknowledged.
-        patches: the last patch of a session's state that was acknowledged.
-        refused: writes of sessions that were declared gone.
-        violations: what must not be; filled by whoever sees it, and by `check`.
+        writes: by session and resource, the last write that was acknowledged.
+        patches: by session, the last patch of its state that was acknowledged.
+        refused: how many writes of sessions that were declared gone were refused.
+        violations: descriptions of violated invariants, from contestants and from `check`.
     """
 
     holds: list[Hold] = field(default_factory=list)
@@ -54,7 +57,7 @@ class History:
         return sum(not acquired for steps in self.steps.values() for _, acquired, _ in steps)
 
     def check(self) -> None:
-        """Goes through it all."""
+        """Adds a violation for each pair of acknowledgements that cannot both be true."""
         self._check_holds()
         for resource, steps in self.steps.items():
             self._check_steps(resource, sorted(steps))

@@ -18,7 +18,7 @@ WAYS: tuple[Way, Way] = ("directly", "through Quart")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RawAnswer:
     """An answer; `headers` are sorted, and the trace's id is left out of them."""
 
     status: int
@@ -84,7 +84,7 @@ def request(
     return made
 
 
-async def ask(app: ReiletaApp, way: Way, made: Request) -> Asked:
+async def ask(app: ReiletaApp, way: Way, made: Request) -> RawAnswer:
     """The answer to a request. The body is read to its end."""
     if way == "directly":
         answer = await app.answer(made)
@@ -100,4 +100,4 @@ async def ask(app: ReiletaApp, way: Way, made: Request) -> Asked:
     traces = [value for name, value in answer.headers if name == b"x-trace-id"]
     assert [len(trace) for trace in traces] == [16]
     others = sorted(one for one in answer.headers if one[0] != b"x-trace-id")
-    return Asked(answer.status, tuple(others), body)
+    return RawAnswer(answer.status, tuple(others), body)

@@ -1,8 +1,8 @@
-"""Two servers and what lies under them, for machines of Hypothesis.
+"""Hypothesis rules for sessions on two servers, over a model of the database.
 
-`Ground` is what a database does: it keeps states by compare-and-set, and carries the rules of
-resources out one at a time. `Servers` are `Session`s and the clients at their sockets; they crash
-as they like, and look at the clock as late as they like.
+`DatabaseModel` keeps states by compare-and-set, and applies the rules of resources one at a time.
+`SessionServers` runs a `Session` for each server and session, with the clients at its sockets;
+sessions crash at any time, and look at the clock as late as they like.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ numbers = st.sampled_from(RESOURCES)
 
 
 @dataclass
-class Ground:
+class DatabaseModel:
     """The database."""
 
     states: dict[str, tuple[State, int]] = field(
@@ -105,7 +105,7 @@ class Ground:
 
 
 @dataclass
-class View:
+class ClientModel:
     """What the client behind a socket knows."""
 
     state: State
@@ -113,25 +113,25 @@ class View:
 
 
 @dataclass
-class Incarnation:
+class SessionOnServer:
     """A session's actor on one server, with its sockets."""
 
     session: Session
-    views: dict[str, View] = field(default_factory=dict)
+    views: dict[str, ClientModel] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
     """The patches that nobody has heard of yet."""
 
 
-class Servers(RuleBasedStateMachine):
+class SessionServers(RuleBasedStateMachine):
     """What happens on the servers whatever sessions do: machines add that."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0
         self.names = itertools.count()
-        self.ground = Ground()
-        self.running: dict[tuple[int, str], Incarnation] = {}
-        self.saves: list[tuple[Incarnation, str, Save]] = []
+        self.database = DatabaseModel()
+        self.running: dict[tuple[int, str], SessionOnServer] = {}
+        self.saves: list[tuple[SessionOnServer, str, Save]] = []
         self.acknowledged: dict[str, set[str]] = {one: set() for one in SESSIONS}
         self.fences: list[tuple[str, int, int]] = []
         """Every acquisition there was: who, what, by which number."""
@@ -140,26 +140,26 @@ class Servers(RuleBasedStateMachine):
 
     # What the harness does for a server
 
-    def actor(self, server: int, id_: str) -> Incarnation | None:
+    def actor(self, server: int, id_: str) -> SessionOnServer | None:
         """The session's actor there, started if it is not; None for a session that has ended."""
         if (server, id_) not in self.running:
-            if id_ not in self.ground.states:
+            if id_ not in self.database.states:
                 return None
-            state, version = self.ground.states[id_]
+            state, version = self.database.states[id_]
             made = Session(
                 id_,
                 autopilot=False,
                 state=state,
                 version=version,
-                held=self.ground.held(id_),
-                tokens=self.ground.good(id_, self.now),
+                held=self.database.held(id_),
+                tokens=self.database.good(id_, self.now),
                 limits=LIMITS,
                 now=self.now,
             )
-            self.running[server, id_] = Incarnation(made)
+            self.running[server, id_] = SessionOnServer(made)
         return self.running[server, id_]
 
-    def hear(self, one: Incarnation, out: Sequence[Happening]) -> None:
+    def hear(self, one: SessionOnServer, out: Sequence[Happening]) -> None:
         session = one.session
         for each in out:
             match each:
@@ -172,7 +172,7 @@ class Servers(RuleBasedStateMachine):
                         mark = str(change.ref)
                         one.open.remove(mark)  # once
                         self.acknowledged[session.id].add(mark)
-                        assert mark in self.ground.states[session.id][0]
+                        assert mark in self.database.states[session.id][0]
                 case PatchRefused(change, _):
                     one.open.remove(str(change.ref))
                 case SocketClosed(socket, _, _):
@@ -180,34 +180,34 @@ class Servers(RuleBasedStateMachine):
                 case AbsenceTimedOut(held):
                     self.lose(one, held)
                 case AllTokensExpired():
-                    if not self.ground.good(session.id, self.now):
-                        self.ground.end(session.id)
+                    if not self.database.good(session.id, self.now):
+                        self.database.end(session.id)
                         self.hear(one, session.end())
                     else:  # another server knows better
-                        for token, expires in self.ground.good(session.id, self.now).items():
+                        for token, expires in self.database.good(session.id, self.now).items():
                             session.admit(token, expires)
                 case ResourceChanged(held):
                     assert session.held == held
                 case Ended():
                     assert one.open == set()
-                    assert session.id not in self.ground.states
+                    assert session.id not in self.database.states
 
-    def lose(self, one: Incarnation, held: Held) -> None:
+    def lose(self, one: SessionOnServer, held: Held) -> None:
         number = held.resource.number
-        before = self.ground.resources[number]
+        before = self.database.resources[number]
         if before.lease.session == one.session.id:
             after = before.lapse(self.now)
-            self.ground.resources[number] = after
+            self.database.resources[number] = after
             if after.lease.session is not None:
                 one.session.kept_until(after.lease.until)
                 return
         self.hear(one, one.session.dropped(number, held.fence))
 
     def keep(self, id_: str, until: int) -> None:
-        for number, one in self.ground.resources.items():
-            self.ground.resources[number] = one.keep(id_, until)
+        for number, one in self.database.resources.items():
+            self.database.resources[number] = one.keep(id_, until)
 
-    def flush(self, one: Incarnation) -> None:
+    def flush(self, one: SessionOnServer) -> None:
         save = one.session.save()
         if save is not None:
             assert len(save.text.encode()) <= LIMITS.state_bytes
@@ -217,12 +217,12 @@ class Servers(RuleBasedStateMachine):
 
     def issue(self, id_: str, lives: int) -> bytes:
         token = b"%d" % next(self.names)
-        self.ground.tokens[token] = (id_, self.now + lives)
+        self.database.tokens[token] = (id_, self.now + lives)
         return token
 
     @rule(server=servers, id_=sessions, lives=st.sampled_from([50, 5_000]))
     def log_in(self, server: int, id_: str, lives: int) -> None:
-        if id_ in self.ground.states:
+        if id_ in self.database.states:
             token = self.issue(id_, lives)
             one = self.running.get((server, id_))
             if one is not None:
@@ -230,17 +230,17 @@ class Servers(RuleBasedStateMachine):
 
     @rule(server=servers, id_=sessions, which=st.integers(0, 3))
     def log_out(self, server: int, id_: str, which: int) -> None:
-        tokens = list(self.ground.good(id_, self.now))
+        tokens = list(self.database.good(id_, self.now))
         if tokens:
             token = tokens[which % len(tokens)]
-            del self.ground.tokens[token]
+            del self.database.tokens[token]
             one = self.running.get((server, id_))
             if one is not None:
                 self.hear(one, one.session.kill(token, self.now))
 
     @rule(server=servers, id_=sessions, which=st.integers(0, 3), exclusive=st.booleans())
     def connect(self, server: int, id_: str, which: int, exclusive: bool) -> None:
-        one, tokens = self.actor(server, id_), list(self.ground.good(id_, self.now))
+        one, tokens = self.actor(server, id_), list(self.database.good(id_, self.now))
         if one is None or not tokens:
             return
         socket = f"x{next(self.names)}"
@@ -248,7 +248,7 @@ class Servers(RuleBasedStateMachine):
             one.session.connect(socket, tokens[which % len(tokens)], self.now, exclusive=exclusive)
         except (AlreadyConnected, CredentialInvalid, SessionNotFound):
             return
-        one.views[socket] = View(one.session.state, one.session.version)
+        one.views[socket] = ClientModel(one.session.state, one.session.version)
         self.keep(id_, self.now + 80)
 
     @precondition(lambda self: any(one.views for one in self.running.values()))
@@ -291,7 +291,7 @@ class Servers(RuleBasedStateMachine):
             for view in one.views.values():
                 assert same(view.state, session.state)
                 assert view.version == session.version
-            if id_ in self.ground.states and not session.ended:
-                assert session.version <= self.ground.states[id_][1]
-            if session.version == self.ground.states.get(id_, ({}, -1))[1]:
-                assert same(session.state, self.ground.states[id_][0])
+            if id_ in self.database.states and not session.ended:
+                assert session.version <= self.database.states[id_][1]
+            if session.version == self.database.states.get(id_, ({}, -1))[1]:
+                assert same(session.state, self.database.states[id_][0])

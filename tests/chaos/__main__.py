@@ -1,0 +1,64 @@
+"""Runs the long fault runs for a number of minutes: see README.md in this folder."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Final
+
+VANISHING: Final = (
+    "tests/e2e/test_vanishing.py",
+    "tests/e2e/test_slow.py",
+    "tests/api/test_hostile.py",
+)
+KILL_EVERY_S: Final = 4.0
+
+
+def main() -> int:
+    """Gives each kind of run a third of the time; stops at the first failure, with status 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=1, help="the simulation's first seed")
+    arguments = parser.parse_args()
+    share_s = arguments.minutes * 60 / 3
+    runs = itertools.chain(
+        _contest(share_s), _simulations(share_s, arguments.seed), _vanishing_clients(share_s)
+    )
+    for command in runs:
+        print(f"$ {shlex.join(command)}", flush=True)
+        if subprocess.run(command, check=False).returncode != 0:
+            print(f"Failed; to run it again:\n  {shlex.join(command)}")
+            return 1
+    print("All runs passed.")
+    return 0
+
+
+def _contest(share_s: float) -> Iterator[list[str]]:
+    kills = max(1, round(share_s / KILL_EVERY_S))
+    seconds = ["--seconds", f"{share_s:.0f}", "--kills", str(kills)]
+    yield [sys.executable, "-m", "tests.chaos.contest", *seconds]
+
+
+def _simulations(share_s: float, first: int) -> Iterator[list[str]]:
+    end = time.monotonic() + share_s
+    for seed in itertools.count(first):
+        yield [sys.executable, "-m", "pytest", "tests/simulation", f"--hypothesis-seed={seed}"]
+        if time.monotonic() >= end:
+            return
+
+
+def _vanishing_clients(share_s: float) -> Iterator[list[str]]:
+    end = time.monotonic() + share_s
+    while True:
+        yield [sys.executable, "-m", "pytest", *VANISHING]
+        if time.monotonic() >= end:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
