@@ -70,7 +70,7 @@ class InstanceService:
 
     async def update(
         self, instance_id: str, principal: Principal, changes: records.InstanceChanges
-    ) -> records.Instance:
+    ) -> records.InstanceRecord:
         """Changes title, description, capacity or tags; returns the record after the commit."""
         by = self._by(principal)
         return await self._ask(instance_id, by, UpdateInstance(by, changes))
@@ -173,18 +173,18 @@ class InstanceService:
             raise UserNotFound
         return user_record.admin
 
-    async def hand_over(self, instance_id: str, principal: Principal, to: str) -> None:
+    async def transfer_master(self, instance_id: str, principal: Principal, to: str) -> None:
         """Makes a user or a player inside the master; for the owner."""
         target = to if is_id(to, "p") else await self._user(to)
         by = self._by(principal)
         await self._ask(instance_id, by, TransferMaster(by, target))
 
-    async def name_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
+    async def add_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """Makes a user a moderator; for the owner."""
         by = self._by(principal)
         await self._ask(instance_id, by, AddModerator(by, await self._user(user)))
 
-    async def dismiss_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
+    async def remove_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """Removes a moderator; for the owner."""
         by = self._by(principal)
         await self._ask(instance_id, by, RemoveModerator(by, await self._user(user)))

@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 from api.http.headers import SESSION_COOKIE
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, CredentialMalformed
-from reileta.records import Session, Token, User
+from reileta.records import SessionRecord, Token, User
 from reileta.rules.identity import Principal
 from reileta.security.credentials import digest
 
@@ -175,7 +175,7 @@ def _origin(text: str) -> tuple[str, str, str] | None:
 class TokenStore(Protocol):
     """The queries of authentication."""
 
-    async def use(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
+    async def use(self, access_hash: bytes, /) -> tuple[Token, SessionRecord, User] | None:
         """The token, its session and its user, valid or not. The first use of a new key revokes the
         keys before it."""
         ...

@@ -72,7 +72,7 @@ async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
                 stopping = Stopping(outer.cancel_scope)
-                outer.start_soon(stopping.heed, signals)
+                outer.start_soon(stopping.handle, signals)
                 stopping.server = await serving.start(serve, settings, types)
             outer.cancel_scope.cancel()
     _log.info(log_events.SERVER_STOPPED)
@@ -86,7 +86,7 @@ class Stopping:
         self.server: Server | None = None
         self._everything = everything
 
-    async def heed(self, signals: AsyncIterator[int]) -> None:
+    async def handle(self, signals: AsyncIterator[int]) -> None:
         """Handles signals, forever."""
         async with trio.open_nursery() as nursery:
             first = True

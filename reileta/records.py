@@ -52,7 +52,7 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class SessionRecord:
     """A user's activity that outlives tokens and connections."""
 
     id: str
@@ -101,7 +101,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceRecord:
     """An instance as it is stored; the players inside are not.
 
     `world` is `w_…`, with `:version` if one was requested and `@server` if the world is on another
@@ -224,7 +224,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Resource:
+class ResourceRecord:
     """An object that sessions acquire, read and write. `number` is its integer id.
 
     `owner` is the id of a user of this server; `shares` are the ids of other users who may use it.
@@ -259,7 +259,7 @@ class Lease:
 class Held:
     """The resource that a session holds, and the fencing number for its writes."""
 
-    resource: Resource
+    resource: ResourceRecord
     fence: int
     until: int
 
@@ -305,7 +305,7 @@ class ModeratorRemoval:
     user: str
 
 
-Deed: TypeAlias = Ban | LiftBan | ModeratorAddition | ModeratorRemoval | Moderation
+ModerationWrite: TypeAlias = Ban | LiftBan | ModeratorAddition | ModeratorRemoval | Moderation
 """A moderation change to store. Writing one twice has the same effect as writing it once."""
 
 

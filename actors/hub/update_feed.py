@@ -36,7 +36,7 @@ from reileta.rules.instance.access import access_of
 from reileta.store import ServerInfo, Store
 
 Noun = Literal["user", "world", "instance", "server", "service"]
-Record: TypeAlias = User | records.World | records.Instance | records.Service | ServerInfo
+Record: TypeAlias = User | records.World | records.InstanceRecord | records.Service | ServerInfo
 
 WAITING: Final = 65_536
 AT_ONCE: Final = 64
@@ -162,7 +162,7 @@ class UpdateFeed:
             case records.Service():
                 data = encode(registry.service_view(record, self._address))
                 return Publish(events.UPDATE_SERVICE, record.id, lambda _: data)
-            case records.Instance():
+            case records.InstanceRecord():
                 return self._instance(record)
             case _:
                 data = encode(self._server.view(record))
@@ -183,7 +183,7 @@ class UpdateFeed:
 
         return Publish(events.UPDATE_WORLD, world.id, render)
 
-    def _instance(self, record: records.Instance) -> Publish:
+    def _instance(self, record: records.InstanceRecord) -> Publish:
         """The event about an idle instance; live ones publish their own."""
         occupancy = self._directory.occupancy(record.id)
         data = encode(

@@ -76,7 +76,7 @@ from reileta.observability import log_events
 from reileta.protocol import commands
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
-from reileta.rules.instance.events import Closed, Happening
+from reileta.rules.instance.events import Closed, InstanceEvent
 from reileta.rules.instance.instance import Instance
 
 PACED_FROM_S: Final = 0.000_2
@@ -125,7 +125,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._deadline = self.context.deadline(Tick(), config.clock)
         self._members.refresh_observers()
         for session in self._members.restore():
-            self._apply(rules.lost(session, parts.now()))
+            self._apply(rules.disconnect(session, parts.now()))
         recovery.rules = rules
         if before is not None:
             self._apply(rules.resume(before.candidates, before.invited, parts.now()))
@@ -156,7 +156,7 @@ class InstanceActor(Actor[InstanceMessage]):
             new_player_id=lambda: new_id("p"),
         )
 
-    def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
+    def _make_rules(self, record: records.InstanceRecord, **rest: Any) -> Instance:
         """The rules, from the arguments of `InstanceState`: a recording begins here."""
         return Instance(record, **rest)
 
@@ -241,14 +241,16 @@ class InstanceActor(Actor[InstanceMessage]):
 
     # Events ------------------------------------------------------------------------------------
 
-    def _apply(self, happenings: Sequence[Happening], *, answered: Sink | None = None) -> None:
+    def _apply(
+        self, domain_events: Sequence[InstanceEvent], *, answered: Sink | None = None
+    ) -> None:
         """Writes and delivers each event; `answered` is the socket that gets an answer instead."""
-        for happening in happenings:
+        for event in domain_events:
             self._dirty = True
-            self._persistence.record(happening)
-            self._notifications.deliver(happening, answered=answered)
-            if isinstance(happening, Closed):
-                self._end(happening)
+            self._persistence.record(event)
+            self._notifications.deliver(event, answered=answered)
+            if isinstance(event, Closed):
+                self._end(event)
 
     def _publish_state(self) -> None:
         """Writes who is inside to the directory, and publishes the object to its watchers."""
@@ -286,7 +288,7 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _moderate(self, message: ModerationMessage) -> None:
         decision = self._moderation.decide(message)
-        self._apply(decision.happenings)
+        self._apply(decision.domain_events)
         self._moderation.finish(message, decision)
 
     # The end -----------------------------------------------------------------------------------

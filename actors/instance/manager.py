@@ -52,7 +52,7 @@ class InstanceManager:
     def __len__(self) -> int:
         return len(self._registry.running())
 
-    async def shows(self, record: records.Instance, principal: Principal | None) -> bool:
+    async def shows(self, record: records.InstanceRecord, principal: Principal | None) -> bool:
         """Whether the principal (None: not logged in) may see the instance of that record.
 
         Raises:

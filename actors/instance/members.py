@@ -13,7 +13,7 @@ from actors.instance.relay import DataRelay
 from actors.membership import AddMember, RemoveMember, SocketLost
 from actors.runtime import Ref
 from reileta.errors import NotInInstance, Overloaded
-from reileta.rules.instance.events import Happening
+from reileta.rules.instance.events import InstanceEvent
 from reileta.rules.instance.seats import Player
 
 
@@ -48,7 +48,7 @@ class Members:
 
     # Joining -----------------------------------------------------------------------------------
 
-    def join(self, message: AddMember) -> list[Happening]:
+    def join(self, message: AddMember) -> list[InstanceEvent]:
         """Gives the session a seat, or finds the one it has; `welcome` follows.
 
         Raises:
@@ -59,13 +59,13 @@ class Members:
         member = seated.get(visitor.session)
         if member is not None and sink in member.sinks and sink.waiting_bytes:
             raise Overloaded
-        player, happenings = self._parts.rules.join(visitor, self._parts.now())
+        player, domain_events = self._parts.rules.join(visitor, self._parts.now())
         if member is None:
             member = seated[visitor.session] = Member(visitor, player, message.session)
         # The session's actor may have stopped, and another one started.
         member.session = message.session
         self.refresh_observers()  # a socket may have subscribed before this instance ran
-        return happenings
+        return domain_events
 
     def welcome(self, message: AddMember) -> None:
         """Seats the socket, sends it all that it must know, and answers the request.
@@ -123,7 +123,7 @@ class Members:
             self._parts.fanout.private(message.sink, frame)
         message.reply(None)
 
-    def lose_socket(self, message: SocketLost) -> list[Happening]:
+    def lose_socket(self, message: SocketLost) -> list[InstanceEvent]:
         """Forgets a socket that has closed; the last one of a session starts its grace."""
         sink = message.sink
         self._parts.fanout.remove(sink)
@@ -134,7 +134,7 @@ class Members:
         del member.sinks[sink]
         if member.sinks:
             return []
-        return self._parts.rules.lost(message.session, self._parts.now())
+        return self._parts.rules.disconnect(message.session, self._parts.now())
 
     def remove(self, player: Player) -> Member | None:
         """Forgets a player that has left, with its sockets; returns its member, if it had one."""

@@ -40,7 +40,7 @@ class SendData(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateInstance(Request[records.Instance]):
+class UpdateInstance(Request[records.InstanceRecord]):
     """Changes title, description, capacity or tags; answered with the record after the commit."""
 
     by: Visitor

@@ -26,7 +26,7 @@ from reileta.ids import ref as user_ref
 from reileta.protocol import commands
 from reileta.protocol.frames import answer
 from reileta.records import Moderation
-from reileta.rules.instance.events import Happening
+from reileta.rules.instance.events import InstanceEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Decision:
     There is neither if the request changes nothing; it may still have to become durable.
     """
 
-    happenings: list[Happening]
+    domain_events: list[InstanceEvent]
     log_entry: Moderation | None
 
 
@@ -53,14 +53,16 @@ class ModerationRequests:
 
     # The instance itself -----------------------------------------------------------------------
 
-    def updated(self, message: UpdateInstance, result: outcome.Outcome[object]) -> list[Happening]:
+    def updated(
+        self, message: UpdateInstance, result: outcome.Outcome[object]
+    ) -> list[InstanceEvent]:
         """Lets an update that was written take effect, and answers it."""
         if isinstance(result, outcome.Error):
             message.slot.put(result)
             return []
         rules = self._parts.rules
         try:
-            record, happenings = rules.update(message.by, message.changes, self._parts.now())
+            record, domain_events = rules.update(message.by, message.changes, self._parts.now())
         except ReiletaError as error:  # players joined while it was written, or the instance ended
             if not rules.closed:
                 self._persistence.restore()
@@ -68,15 +70,15 @@ class ModerationRequests:
             return []
         self._parts.recovery.record = record
         message.reply(record)
-        return happenings
+        return domain_events
 
-    def reassign_owner(self, message: ReassignOwner) -> list[Happening]:
+    def reassign_owner(self, message: ReassignOwner) -> list[InstanceEvent]:
         """The owner's account was deleted: the instance has a new owner."""
         owner = message.owner
         owner_at = at(owner, self._parts.config.address)
-        record, happenings = self._parts.rules.inherit(owner, owner_at, self._parts.now())
+        record, domain_events = self._parts.rules.reassign_owner(owner, owner_at, self._parts.now())
         self._parts.recovery.record = record
-        return happenings
+        return domain_events
 
     # Users -------------------------------------------------------------------------------------
 
@@ -95,21 +97,21 @@ class ModerationRequests:
             case Moderate():
                 type_, reason, until = message.type, message.reason, message.until
                 user = self._user(message.target)
-                happenings = rules.moderate(
+                domain_events = rules.moderate(
                     by, message.target, type_, reason, until, now, admin=message.admin
                 )
             case TransferMaster(to=to):
                 type_, user = "master", self._user(to)
-                happenings = rules.hand_over(by, to, now)
+                domain_events = rules.transfer_master(by, to, now)
             case AddModerator(user=user):
                 type_ = "moderator"
-                happenings = rules.name_moderator(by, user, now)
+                domain_events = rules.add_moderator(by, user, now)
             case RemoveModerator(user=user):
                 type_ = "unmoderator"
-                happenings = rules.dismiss_moderator(by, user, now)
+                domain_events = rules.remove_moderator(by, user, now)
             case _:
                 assert_never(message)
-        if not happenings:
+        if not domain_events:
             return Decision([], None)
         address = self._parts.config.address
         entry = Moderation(
@@ -122,7 +124,7 @@ class ModerationRequests:
             until=until,
             created_at=now,
         )
-        return Decision(happenings, entry)
+        return Decision(domain_events, entry)
 
     def finish(self, message: ModerationMessage, decision: Decision) -> None:
         """Writes the log entry, and answers the request once all of it is durable."""

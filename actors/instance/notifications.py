@@ -24,7 +24,7 @@ from reileta.rules.instance.events import (
     BannedUser,
     CandidateChanged,
     Closed,
-    Happening,
+    InstanceEvent,
     Joined,
     Left,
     MasterChanged,
@@ -46,18 +46,18 @@ class Notifications:
         self._members = members
         self._queue = queue
 
-    def deliver(self, happening: Happening, *, answered: Sink | None = None) -> None:
+    def deliver(self, domain_event: InstanceEvent, *, answered: Sink | None = None) -> None:
         """Notifies all whom the event concerns.
 
         `answered` is the socket that asked for it: it gets an answer instead.
         """
-        match happening:
+        match domain_event:
             case Joined():
-                self._joined(happening)
+                self._joined(domain_event)
             case Left():
-                self._left(happening, answered)
+                self._left(domain_event, answered)
             case CandidateChanged():
-                self._queue.candidate_changed(happening)
+                self._queue.candidate_changed(domain_event)
             case QueueChanged():
                 self._queue.places_changed()
             case MasterChanged(user, before):
@@ -93,7 +93,7 @@ class Notifications:
             case Updated() | Closed():
                 pass  # only those who watch the object are concerned
             case _:
-                assert_never(happening)
+                assert_never(domain_event)
 
     def _joined(self, joined: Joined) -> None:
         """Everybody inside but the player itself, and subscribers."""

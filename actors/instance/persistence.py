@@ -11,9 +11,9 @@ crash.
 answered after the commit. Writes that gather during a transaction share the next one, in order.
 If the database is down, the requester gets the error, and the write is tried again until it
 succeeds: so memory and database agree in the end, even if nobody asks again.
-Pending writes outlive a crash in `RecoveryState.deeds`. Overflow policy: `ensure_room` refuses
-requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves, such as the
-end of a ban, are always taken.
+Pending writes outlive a crash in `RecoveryState.moderation_writes`. Overflow policy: `ensure_room`
+refuses requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves,
+such as the end of a ban, are always taken.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from reileta.ids import ref as user_ref
 from reileta.records import (
     UNSET,
     Ban,
-    Deed,
-    Instance,
     InstanceChanges,
+    InstanceRecord,
     LiftBan,
+    ModerationWrite,
     ModeratorAddition,
     ModeratorRemoval,
     Unset,
 )
-from reileta.rules.instance.events import BannedUser, Happening, RoleChanged, Unbanned
+from reileta.rules.instance.events import BannedUser, InstanceEvent, RoleChanged, Unbanned
 from reileta.store import Store
 
 MODERATION_LIMIT: Final = 1024
@@ -90,13 +90,13 @@ class Persistence:
         self._jobs = SerialJobs(parts.context)
         self._noted: int | Unset | None = UNSET
         self._noting = False
-        self._pending = parts.recovery.deeds
+        self._pending = parts.recovery.moderation_writes
         self._writing = False
         self._batch = 0  # how many of the pending writes the transaction at work has
 
     # The record --------------------------------------------------------------------------------
 
-    def update(self, planned: Instance, changes: InstanceChanges, then: Then) -> None:
+    def update(self, planned: InstanceRecord, changes: InstanceChanges, then: Then) -> None:
         """Writes the fields that change, with the values of `planned`.
 
         The rules may plan another value than the requested one. Raises Overloaded.
@@ -108,7 +108,7 @@ class Persistence:
     def restore(self) -> None:
         """Writes the record in force, after an update that could not take effect."""
 
-        async def write() -> Instance:
+        async def write() -> InstanceRecord:
             record = self._parts.rules.record
             return await self._store.instances.update(
                 self._id,
@@ -146,7 +146,7 @@ class Persistence:
 
     # Moderation --------------------------------------------------------------------------------
 
-    def record(self, event: Happening) -> None:
+    def record(self, event: InstanceEvent) -> None:
         """Writes the event, if it is of a kind that is durable."""
         match event:
             case BannedUser(ban):
@@ -177,9 +177,9 @@ class Persistence:
         if len(self._pending) >= MODERATION_LIMIT:
             raise Overloaded
 
-    def add(self, deed: Deed) -> None:
+    def add(self, write: ModerationWrite) -> None:
         """Writes a decision that is in force already."""
-        self._pending.append(PendingWrite(deed))
+        self._pending.append(PendingWrite(write))
         self.write_pending()
 
     def when_durable(self, then: WhenDurable) -> None:
@@ -204,7 +204,9 @@ class Persistence:
 
     async def _write(self) -> dict[int, ReiletaError]:
         self._batch = len(self._pending)
-        return await self._store.deeds.write([pending.deed for pending in self._pending])
+        return await self._store.moderation_writes.write(
+            [pending.write for pending in self._pending]
+        )
 
     def _written(self, result: outcome.Outcome[dict[int, ReiletaError]]) -> None:
         self._writing = False

@@ -38,7 +38,7 @@ from reileta.ids import ref as user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import CandidateView, StandingView, entry_view
-from reileta.rules.instance.events import CandidateChanged, Happening
+from reileta.rules.instance.events import CandidateChanged, InstanceEvent
 from reileta.rules.instance.instance import Instance
 
 SLICE: Final = 100
@@ -75,25 +75,27 @@ class Queue:
 
     # Requests ----------------------------------------------------------------------------------
 
-    def handle(self, message: QueueRequest) -> list[Happening]:
+    def handle(self, message: QueueRequest) -> list[InstanceEvent]:
         """Answers the request; raises what the rules refuse."""
         rules, now = self._parts.rules, self._parts.now()
         match message:
             case RequestEntry(visitor):
-                entry, happenings = rules.candidate(visitor, now, online=self._online(visitor.user))
+                entry, domain_events = rules.candidate(
+                    visitor, now, online=self._online(visitor.user)
+                )
                 message.reply(entry)
             case AdmitCandidate(by, user):
-                entry, happenings = rules.admit(by, user, now, online=self._online(user))
+                entry, domain_events = rules.admit(by, user, now, online=self._online(user))
                 message.reply(entry)
             case WithdrawEntry(by):
-                happenings = rules.withdraw(by.user, now)
+                domain_events = rules.withdraw(by.user, now)
                 message.reply(None)
             case RejectCandidate(by, user):
-                happenings = rules.refuse(by, user, now)
+                domain_events = rules.refuse(by, user, now)
                 message.reply(None)
             case _:
                 assert_never(message)
-        return happenings
+        return domain_events
 
     def answer(self, message: GetQueue) -> None:
         """Answers with what the requester may see."""

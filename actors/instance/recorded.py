@@ -40,7 +40,7 @@ class RecordedInstanceActor(InstanceActor):
         self._sockets: WeakKeyDictionary[Sink, int] = WeakKeyDictionary()
         self._numbered = 0
 
-    def _make_rules(self, record: records.Instance, **rest: Any) -> Instance:
+    def _make_rules(self, record: records.InstanceRecord, **rest: Any) -> Instance:
         self._tape = self._recorder.begin(self._id)
         return RecordingInstance(self._tape, record, **rest)
 

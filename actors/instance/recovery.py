@@ -39,7 +39,7 @@ class Member:
 class PendingWrite:
     """A moderation write that is not known to be durable, and the functions to call once it is."""
 
-    deed: records.Deed
+    write: records.ModerationWrite
     then: list[WhenDurable] = field(default_factory=list)
 
 
@@ -52,17 +52,17 @@ class RecoveryState:
         seated: the members by session, in the order of joining.
         fanout: frames that the previous incarnation had not sent; None before the first.
         rules: the rules of the previous incarnation; None before the first.
-        deeds: moderation writes that may not be durable.
+        moderation_writes: moderation writes that may not be durable.
         rates: how much data each user sends.
     """
 
-    record: records.Instance
+    record: records.InstanceRecord
     bans: tuple[records.Ban, ...] = ()
     moderators: tuple[str, ...] = ()
     seated: dict[str, Member] = field(default_factory=dict)
     fanout: Fanout | None = None
     rules: Instance | None = None
-    deeds: list[PendingWrite] = field(default_factory=list)
+    moderation_writes: list[PendingWrite] = field(default_factory=list)
     rates: InstanceRates | None = None
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:

@@ -60,7 +60,7 @@ class InstanceVisibility:
         self._directory = directory
         self._address = address
 
-    async def admits(self, record: records.Instance, who: Visitor | None) -> bool:
+    async def admits(self, record: records.InstanceRecord, who: Visitor | None) -> bool:
         """Whether a visitor may see the instance of that record; None: it is not logged in.
 
         A change of the access is in the record a moment before it is in force; a user inside may be

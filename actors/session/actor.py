@@ -88,9 +88,9 @@ from reileta.rules.session.session import (
     AbsenceTimedOut,
     AllTokensExpired,
     Ended,
-    Happening,
     ResourceChanged,
     Session,
+    SessionEvent,
     SocketClosed,
 )
 from reileta.rules.session.shared_state import PatchRefused, StateChanged
@@ -415,12 +415,12 @@ class SessionActor(Actor[SessionMessage]):
 
     # Events of the rules -----------------------------------------------------------------------
 
-    def _apply(self, happenings: Sequence[Happening]) -> None:
+    def _apply(self, domain_events: Sequence[SessionEvent]) -> None:
         """Does what follows from events of the rules, in order."""
-        for happening in happenings:
-            match happening:
+        for domain_event in domain_events:
+            match domain_event:
                 case StateChanged() | PatchRefused():
-                    self._state.send_change(happening)
+                    self._state.send_change(domain_event)
                 case ResourceChanged(held=held):
                     self._state.send_resource(self._resource.view(held))
                 case SocketClosed(token=token):
@@ -435,7 +435,7 @@ class SessionActor(Actor[SessionMessage]):
                 case Ended():
                     pass
                 case _:
-                    assert_never(happening)
+                    assert_never(domain_event)
 
     def _expired(self, result: outcome.Outcome[bool]) -> None:
         """Ends the session if the store has ended it; otherwise the rules ask again later."""

@@ -119,7 +119,7 @@ class ReleaseResource(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class WriteResource(Request[records.Resource]):
+class WriteResource(Request[records.ResourceRecord]):
     """Changes the session's resource by a merge patch.
 
     `if_version`: only if the resource has that version.
@@ -132,7 +132,7 @@ class WriteResource(Request[records.Resource]):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteResource(Request[records.Resource]):
+class DeleteResource(Request[records.ResourceRecord]):
     """Deletes the session's resource; `if_version`: only if it has that version."""
 
     name: ResourceKey

@@ -30,7 +30,7 @@ from reileta.errors import (
 )
 from reileta.protocol.views.session import held_view
 from reileta.rules.resource.resource import ResourceKey
-from reileta.rules.session.session import Happening
+from reileta.rules.session.session import SessionEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class ResourceJobs:
         owner_id = None
         if isinstance(answer, records.Held):
             owner_id = answer.resource.owner
-        elif isinstance(answer, records.Resource) and not isinstance(job, DeleteResource):
+        elif isinstance(answer, records.ResourceRecord) and not isinstance(job, DeleteResource):
             owner_id = answer.owner
         elif checked and held is not None:
             owner_id = held.resource.owner
@@ -142,15 +142,15 @@ class ResourceJobs:
                 )
             case RenewLease(present=present):
                 until = deps.lease_until(present=present)
-                return await store.leases.keep(rules.id, until=until)
+                return await store.leases.renew(rules.id, until=until)
             case ExpireLease():
-                return await store.leases.lose(rules.id)
+                return await store.leases.expire_one(rules.id)
             case _:
                 assert_never(job)
 
     # In the actor ------------------------------------------------------------------------------
 
-    def finish(self, job: Job, result: outcome.Outcome[JobResult]) -> list[Happening]:
+    def finish(self, job: Job, result: outcome.Outcome[JobResult]) -> list[SessionEvent]:
         """Answers the job's request, if it is one; returns what happened to the session."""
         try:
             done = result.unwrap()
@@ -169,7 +169,7 @@ class ResourceJobs:
             events += self._refuse(job, done.error)
         return events
 
-    def _check(self, held: records.Held | None) -> list[Happening]:
+    def _check(self, held: records.Held | None) -> list[SessionEvent]:
         """The database says which resource the session has."""
         rules = self._parts.loaded
         if held is not None:
@@ -178,9 +178,9 @@ class ResourceJobs:
             return self._drop(ResourceKey("", rules.held.resource.number))
         return []
 
-    def _succeed(self, job: Job, answer: Any) -> list[Happening]:
+    def _succeed(self, job: Job, answer: Any) -> list[SessionEvent]:
         rules, now = self._parts.loaded, self._parts.now()
-        events: list[Happening] = []
+        events: list[SessionEvent] = []
         match job:
             case AcquireResource():
                 events = rules.took(answer, now)
@@ -208,16 +208,16 @@ class ResourceJobs:
                 assert_never(job)
         return events
 
-    def _refuse(self, job: Job, error: ReiletaError) -> list[Happening]:
+    def _refuse(self, job: Job, error: ReiletaError) -> list[SessionEvent]:
         if isinstance(job, (RenewLease, ExpireLease)):
             return []
-        events: list[Happening] = []
+        events: list[SessionEvent] = []
         if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
             events = self._drop(job.name)  # the rules were out of date
         job.fail(error)
         return events
 
-    def _drop(self, key: ResourceKey) -> list[Happening]:
+    def _drop(self, key: ResourceKey) -> list[SessionEvent]:
         rules = self._parts.loaded
         held = rules.held
         if held is None or held.resource.number != key.number:

@@ -19,7 +19,7 @@ from reileta.errors import CredentialInvalid, SessionNotFound
 from reileta.ids import is_id
 from reileta.observability import log_events
 from reileta.protocol.input_types import GivenPassword, Input, Reference
-from reileta.records import Session, Token, User
+from reileta.records import SessionRecord, Token, User
 from reileta.rules.identity import Principal
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest, new_token
@@ -27,7 +27,7 @@ from reileta.security.passwords import Passwords
 from reileta.store.tokens import Theft
 
 T = TypeVar("T")
-MakeAnswer: TypeAlias = Callable[[User, Session, str | None], Awaitable[T]]
+MakeAnswer: TypeAlias = Callable[[User, SessionRecord, str | None], Awaitable[T]]
 """Issues a token of the session (`LoginService.issue`) and makes the answer from it. The last
 argument is the hash that the password was checked against; None if no password was checked."""
 
@@ -59,7 +59,7 @@ class NewToken:
 class RefreshedToken(NewToken):
     """A token with new keys, its session and its user."""
 
-    session: Session
+    session: SessionRecord
     user: User
 
 
@@ -106,7 +106,7 @@ class LoginService:
         await self.password_check.logged_in(user, ip)
         return result
 
-    async def open(self, user: User) -> Session:
+    async def open(self, user: User) -> SessionRecord:
         """Opens a session. If the user has too many, the one that was idle longest ends."""
         opened = await self._sessions.make_room_and_open(
             user.id, busy=self._node.sessions.connected_of(user.id)
@@ -115,7 +115,7 @@ class LoginService:
             await self._deps.session_ended(session_id)
         return opened.session
 
-    async def _own_session(self, user: User, session_id: str | None) -> Session | None:
+    async def _own_session(self, user: User, session_id: str | None) -> SessionRecord | None:
         """The session of that id, if it belongs to the user and has not ended."""
         if session_id is None or not is_id(session_id, "s"):
             return None
@@ -124,7 +124,7 @@ class LoginService:
             return None
         return session
 
-    async def issue(self, user: User, session: Session, hash_: str | None) -> NewToken:
+    async def issue(self, user: User, session: SessionRecord, hash_: str | None) -> NewToken:
         """Issues a token of the session. If the user has too many, the oldest are revoked.
 
         Args:

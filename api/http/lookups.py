@@ -21,7 +21,7 @@ from reileta.errors import (
     WorldNotFound,
 )
 from reileta.ids import At, is_id, is_instance_name, is_username
-from reileta.records import Instance, User, World
+from reileta.records import InstanceRecord, User, World
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import WORLD
 from reileta.store.database import Queries
@@ -171,7 +171,7 @@ async def unheld(node: Node, call: RequestContext, world: World) -> AsyncIterato
         raise WorldNotFound from None
 
 
-async def find_instance(node: Node, call: RequestContext, text: str) -> Instance:
+async def find_instance(node: Node, call: RequestContext, text: str) -> InstanceRecord:
     """The instance of an id or name, if the caller may see it (`reileta/rules/visibility.py`).
 
     Raises ServerNotFound, and InstanceNotFound also if the caller may not see it.

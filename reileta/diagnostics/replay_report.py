@@ -13,7 +13,7 @@ from reileta.diagnostics.recording import Reason
 from reileta.diagnostics.recording_instance import OPENING
 from reileta.diagnostics.replay import Played, Replay, Step, state
 from reileta.diagnostics.stable_repr import stable_repr
-from reileta.rules.instance.events import Happening
+from reileta.rules.instance.events import InstanceEvent
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Instance, Spoken
 
 _REASONS: dict[Reason, str] = {
@@ -106,11 +106,11 @@ def _answer(answer: Any) -> Iterator[str]:
     if isinstance(answer, Spoken):
         yield _spoken(answer)
     elif isinstance(answer, list):
-        yield from (stable_repr(happening) for happening in answer)
+        yield from (stable_repr(event) for event in answer)
     elif isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list):
-        happenings: list[Happening] = answer[1]
+        domain_events: list[InstanceEvent] = answer[1]
         yield f"answers {stable_repr(answer[0])}"
-        yield from (stable_repr(happening) for happening in happenings)
+        yield from (stable_repr(event) for event in domain_events)
     elif answer is not None:
         yield f"answers {stable_repr(answer)}"
 

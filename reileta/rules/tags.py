@@ -61,7 +61,7 @@ class TagVocabulary:
         schema: dict[str, Any] = {"items": {"type": "string", "enum": sorted(self.known)}}
         return {**schema, "not": {"anyOf": clashes}} if clashes else schema
 
-    def settle(
+    def resolve(
         self, asked: Iterable[str], *, admin: bool, before: Iterable[str] = ()
     ) -> frozenset[str]:
         """The tags of an object after a request for `asked`; `before` are its current tags.

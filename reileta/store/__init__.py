@@ -57,7 +57,7 @@ class Store:
     bans: Bans
     moderators: Moderators
     moderations: ModerationLog
-    deeds: ModerationWrites
+    moderation_writes: ModerationWrites
     identity: ServerInfos
     follows: Follows
     profiles: UserProfiles
@@ -121,7 +121,7 @@ async def open_store(
             bans=Bans(database),
             moderators=Moderators(database),
             moderations=ModerationLog(database, quotas),
-            deeds=ModerationWrites(database, quotas),
+            moderation_writes=ModerationWrites(database, quotas),
             identity=identity,
             follows=Follows(database, clock, limit=settings.follows_per_user),
             profiles=UserProfiles(database),

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
-from reileta.records import Instance, Page
+from reileta.records import InstanceRecord, Page
 from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
@@ -43,7 +43,7 @@ class Instances:
         owner: str,
         capacity: int,
         tags: frozenset[str],
-    ) -> Instance:
+    ) -> InstanceRecord:
         """Creates an instance, which is empty from now on.
 
         Raises InstanceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
@@ -69,7 +69,7 @@ class Instances:
                 raise InstanceExists.field("name", "is taken")
         return instance(row)
 
-    async def get(self, ref: str) -> Instance | None:
+    async def get(self, ref: str) -> InstanceRecord | None:
         """The instance of that id or name; a name never looks like an id."""
         row = await (
             self._queries.recall_one("SELECT * FROM instances WHERE id = $1", ref)
@@ -90,7 +90,7 @@ class Instances:
         admin: bool,
         limit: int,
         offset: int,
-    ) -> Page[Instance]:
+    ) -> Page[InstanceRecord]:
         """Instances whose name, title or description contains the query, newest first.
 
         `world` with a version matches only that version, without one it matches any; `exclude` are
@@ -118,7 +118,7 @@ class Instances:
             offset=offset,
         )
 
-    async def update(self, id_: str, **changes: Unpack[InstanceUpdate]) -> Instance:
+    async def update(self, id_: str, **changes: Unpack[InstanceUpdate]) -> InstanceRecord:
         """Changes the instance and returns it. Raises InstanceNotFound, or InstanceExists for a
         name."""
         sets, values = assignments(changes, InstanceUpdate.__annotations__)
@@ -154,7 +154,7 @@ class Instances:
             > 0
         )
 
-    async def abandoned(self, before_ms: int) -> list[Instance]:
+    async def abandoned(self, before_ms: int) -> list[InstanceRecord]:
         """Instances that are not permanent and have been empty since before then, longest first."""
         rows = await self._queries.fetch(
             "SELECT * FROM instances WHERE empty_since < $1 AND 'avr:permanent' <> ALL(tags) "
@@ -176,9 +176,9 @@ class Instances:
         )
 
 
-def instance(row: Row) -> Instance:
+def instance(row: Row) -> InstanceRecord:
     """The instance of a row of `instances`."""
-    return Instance(
+    return InstanceRecord(
         id=row["id"],
         name=row["name"],
         title=row["title"],

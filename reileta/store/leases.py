@@ -72,14 +72,14 @@ class Leases(ResourceTable):
             return None
         return Held(found.record, found.lease.fence, found.lease.until)
 
-    async def keep(self, session_id: str, *, until: int) -> bool:
+    async def renew(self, session_id: str, *, until: int) -> bool:
         """Extends the session's lease to `until` (ms); whether it has one."""
         kept = await self.queries.execute(
             "UPDATE leases SET until = $2 WHERE session_id = $1", session_id, until
         )
         return kept > 0
 
-    async def lose(self, session_id: str) -> LostLease | int | None:
+    async def expire_one(self, session_id: str) -> LostLease | int | None:
         """Takes the resource of a session that has been away, if its lease has expired.
 
         Otherwise returns the lease's end (ms): another server has renewed it. None if the session
@@ -98,7 +98,7 @@ class Leases(ResourceTable):
             await self.lease(transaction, row["number"], Lease(row["fence"]))
         return LostLease(session_id, ResourceKey(row["type"], row["number"]), row["fence"])
 
-    async def tend(self, present: Collection[str], *, until: int) -> list[LostLease]:
+    async def renew_all(self, present: Collection[str], *, until: int) -> list[LostLease]:
         """Extends the leases of the sessions with a WebSocket here to `until` (ms), then takes
         every expired lease, also those of other servers' sessions.
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound
 from reileta.records import Lease
-from reileta.records import Resource as Record
+from reileta.records import ResourceRecord as Record
 from reileta.rules.resource.json_values import Json, load
 from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import WORLD, ResourceTypes, tags_of

@@ -12,7 +12,7 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
 from reileta.records import ADMIN_TAG, Page
-from reileta.records import Resource as Record
+from reileta.records import ResourceRecord as Record
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json, encode
 from reileta.rules.resource.resource import Resource, ResourceKey

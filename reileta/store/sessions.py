@@ -9,7 +9,7 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
-from reileta.records import Page, Session
+from reileta.records import Page, SessionRecord
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas
@@ -37,7 +37,7 @@ _FORSAKEN: Final = (
 class Opened:
     """A new session."""
 
-    session: Session
+    session: SessionRecord
     ended: tuple[str, ...]
     """The ids of sessions that were ended for it; their sockets must be closed."""
 
@@ -48,7 +48,7 @@ class Sessions:
         self._clock = clock
         self._quotas = quotas
 
-    async def open(self, user_id: str) -> Session:
+    async def open(self, user_id: str) -> SessionRecord:
         """`make_room_and_open`, for a user without sockets."""
         return (await self.make_room_and_open(user_id)).session
 
@@ -109,7 +109,7 @@ class Sessions:
             now - SEEN_EVERY_MS,
         )
 
-    async def get(self, id_: str) -> Session | None:
+    async def get(self, id_: str) -> SessionRecord | None:
         """The session of that id, live or ended."""
         row = await self._queries.fetch_one(
             f"SELECT {_COLUMNS} FROM sessions WHERE id = $1",  # noqa: S608 - columns of ours
@@ -117,7 +117,7 @@ class Sessions:
         )
         return None if row is None else session(row)
 
-    async def of_user(self, user_id: str, *, limit: int, offset: int) -> Page[Session]:
+    async def of_user(self, user_id: str, *, limit: int, offset: int) -> Page[SessionRecord]:
         """The user's live sessions, newest first."""
         where = Where()
         where.add("user_id = {}", user_id)
@@ -191,9 +191,9 @@ async def _lock_user(transaction: Queries, session_id: str) -> None:
     )
 
 
-def session(row: Row) -> Session:
+def session(row: Row) -> SessionRecord:
     """The session of a row of `sessions`."""
-    return Session(
+    return SessionRecord(
         id=row["id"],
         user_id=row["user_id"],
         created_at=row["created_at"],

@@ -12,7 +12,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import LoginInvalid, SessionNotFound
-from reileta.records import Session, Token, User
+from reileta.records import SessionRecord, Token, User
 from reileta.rules.session.tokens import Chain, Lifetimes, Pair, Spent
 from reileta.store.database import Queries, Row
 from reileta.store.users import user
@@ -38,7 +38,7 @@ class Refreshed:
     """A token with new keys, its session and its user."""
 
     token: Token
-    session: Session
+    session: SessionRecord
     user: User
     superseded: tuple[bytes, ...]
     """The `access_hash`es of its earlier keys that are no longer valid."""
@@ -152,7 +152,7 @@ class Tokens:
         assert row is not None
         return _issued(row, tuple(gone["id"] for gone in evicted))
 
-    async def by_access(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
+    async def by_access(self, access_hash: bytes) -> tuple[Token, SessionRecord, User] | None:
         """The token, its session and its user, valid or not: the caller must check.
 
         Until a token's newest keys are used, the keys before them find it, too. The token is
@@ -168,7 +168,7 @@ class Tokens:
         )
         if row is None:
             return None
-        session = Session(
+        session = SessionRecord(
             id=row["session_id"],
             user_id=row["id"],
             created_at=row["session_created_at"],
@@ -176,7 +176,7 @@ class Tokens:
         )
         return _token(row, access_hash), session, user(row)
 
-    async def use(self, access_hash: bytes) -> tuple[Token, Session, User] | None:
+    async def use(self, access_hash: bytes) -> tuple[Token, SessionRecord, User] | None:
         """Like `by_access`, and marks the key as used: from now on, the keys before it are invalid.
 
         The result is up to date; the caller must check whether the token is valid.

@@ -24,8 +24,8 @@ from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, Deed, User
-from reileta.records import Instance as InstanceRecord
+from reileta.records import Ban, ModerationWrite, User
+from reileta.records import InstanceRecord as InstanceRecord
 from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store
@@ -118,7 +118,7 @@ class FakeModerationStore:
 
     instances: FakeInstances
     moderators: dict[str, list[str]] = field(default_factory=dict)
-    deeds: list[Deed] = field(default_factory=list)
+    moderation_writes: list[ModerationWrite] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     friendships: set[frozenset[str]] = field(default_factory=set)
     admins: set[int] = field(default_factory=set)
@@ -127,10 +127,10 @@ class FakeModerationStore:
         await self.instances.reach()
         return self.moderators.get(instance_id, [])
 
-    async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
+    async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
         await self.instances.reach()
-        self.deeds.extend(deeds)
-        self.batches.append(len(deeds))
+        self.moderation_writes.extend(moderation_writes)
+        self.batches.append(len(moderation_writes))
         return {}
 
     async def friends(self, user: str) -> frozenset[str]:
@@ -158,7 +158,7 @@ class FakeDatabase:
     def __post_init__(self) -> None:
         self.bans = self.instances
         self.hosting = FakeModerationStore(self.instances)
-        self.moderators = self.deeds = self.follows = self.users = self.hosting
+        self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeSessions()
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()

@@ -21,7 +21,7 @@ from actors.session.messages import (
 from reileta.clock import Clock
 from reileta.errors import ReiletaError
 from reileta.observability.metrics import Metrics
-from reileta.records import Resource
+from reileta.records import ResourceRecord
 from reileta.rules.identity import Claimant, Principal
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import Content
@@ -90,7 +90,7 @@ class SessionClient:
             ReleaseResource(key, self.claimant)
         )
 
-    async def write(self, key: ResourceKey, **patch: Any) -> Resource:
+    async def write(self, key: ResourceKey, **patch: Any) -> ResourceRecord:
         ref = await self.node.sessions.live(self.principal)
         return await ref.ask(WriteResource(key, self.claimant, patch, None))
 

@@ -14,7 +14,7 @@ from actors.membership import AddMember, RemoveMember
 from actors.runtime.errors import ActorCrashed
 from actors.session.messages import Join
 from reileta.errors import Overloaded
-from reileta.records import Instance
+from reileta.records import InstanceRecord
 from reileta.rules.identity import Visitor
 from tests.actors.frames import ROLES, data, failed, join, joined, leave, left, restored
 from tests.actors.node_harness import ROOM, NodeHarness, fail, open_harness, settle, user_at
@@ -191,7 +191,7 @@ async def test_more_inside_than_the_database_says_is_no_second_crash(
     harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
     one, two = await harness.crowd(1, 2)
-    records: dict[str, Instance] = harness.store.instances.records
+    records: dict[str, InstanceRecord] = harness.store.instances.records
     harness.room(capacity=1)
     assert records[ROOM].capacity == 1
     harness.crash()

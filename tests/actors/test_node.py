@@ -104,7 +104,7 @@ async def test_what_lives_in_an_instance_goes_with_the_players(
     assert all(parts.frames.of_player(player) is not kept for player, kept in frames.items())
     assert list(parts.rules.retained()) == []
     assert parts.rules.audible == {stays.sink.seats[ROOM].player}
-    assert parts.recovery.deeds == []
+    assert parts.recovery.moderation_writes == []
 
 
 async def test_a_world_is_told_to_those_who_may_see_it(

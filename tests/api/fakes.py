@@ -12,7 +12,7 @@ from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.metrics import Metrics
-from reileta.records import UNSET, DeletedUser, Instance, InstanceChanges, User
+from reileta.records import UNSET, DeletedUser, InstanceChanges, InstanceRecord, User
 from reileta.rules.identity import Principal
 from reileta.rules.instance.access import access_of
 from reileta.rules.tags import INSTANCE_TAGS
@@ -84,7 +84,7 @@ class FakeNode:
     def status(self, user: User) -> str:
         return self.online.get(user.id, "offline")
 
-    async def shows(self, instance: Instance, principal: Principal | None) -> bool:
+    async def shows(self, instance: InstanceRecord, principal: Principal | None) -> bool:
         """As of an instance that does not run, and has no moderators."""
         audience = of_instance(
             access_of(instance.tags), owner=instance.owner, moderators=(), inside=()
@@ -95,7 +95,7 @@ class FakeNode:
 
     async def update(
         self, instance_id: str, principal: Principal, changes: InstanceChanges
-    ) -> Instance:
+    ) -> InstanceRecord:
         instance = await self._own(instance_id, principal)
         wanted = {
             name: value
@@ -103,7 +103,7 @@ class FakeNode:
             if (value := getattr(changes, name)) is not UNSET
         }
         if changes.tags is not UNSET:
-            wanted["tags"] = INSTANCE_TAGS.settle(
+            wanted["tags"] = INSTANCE_TAGS.resolve(
                 changes.tags, admin=principal.user.admin, before=instance.tags
             )
         instance = await self.store.instances.update(instance.id, **wanted)
@@ -114,7 +114,7 @@ class FakeNode:
         instance = await self._own(instance_id, principal)
         await self.store.instances.delete(instance.id)
 
-    async def _own(self, instance_id: str, principal: Principal) -> Instance:
+    async def _own(self, instance_id: str, principal: Principal) -> InstanceRecord:
         instance = await self.store.instances.get(instance_id)
         if instance is None:
             raise InstanceNotFound

@@ -10,7 +10,7 @@ from werkzeug.datastructures import Headers
 from api.app import ReiletaApp
 from api.credentials import Auth, Credential, credential_of
 from reileta.errors import CredentialInvalid, CredentialMalformed
-from reileta.records import Session, Token, User
+from reileta.records import SessionRecord, Token, User
 from reileta.security.credentials import digest
 from tests.api.clients import Client
 from tests.conftest import ManualClock
@@ -202,11 +202,11 @@ USER = User(
 class FakeTokens:
     """The tokens of one user; `asked` counts look-ups."""
 
-    rows: dict[bytes, tuple[Token, Session, User]]
+    rows: dict[bytes, tuple[Token, SessionRecord, User]]
     asked: int = 0
     meanwhile: object = None
 
-    async def use(self, access_hash: bytes, /) -> tuple[Token, Session, User] | None:
+    async def use(self, access_hash: bytes, /) -> tuple[Token, SessionRecord, User] | None:
         self.asked += 1
         found = self.rows.get(access_hash)
         if callable(self.meanwhile):
@@ -220,15 +220,15 @@ def row(
     access_expires: int = NOW + 60_000,
     killed_at: int | None = None,
     ended_at: int | None = None,
-) -> tuple[Token, Session, User]:
+) -> tuple[Token, SessionRecord, User]:
     kept = Token(
         access_hash=digest(token), refresh_hash=None, session_id="s_1", user_id="u_1",
         created_at=0, access_expires=access_expires, refresh_expires=NOW, killed_at=killed_at,
     )  # fmt: skip
-    return kept, Session("s_1", "u_1", 0, ended_at), USER
+    return kept, SessionRecord("s_1", "u_1", 0, ended_at), USER
 
 
-def store(*rows: tuple[Token, Session, User]) -> FakeTokens:
+def store(*rows: tuple[Token, SessionRecord, User]) -> FakeTokens:
     return FakeTokens({found[0].access_hash: found for found in rows})
 
 
@@ -254,7 +254,7 @@ async def test_a_token_is_looked_up_once_in_a_while(clock: ManualClock) -> None:
     [None, row(killed_at=NOW - 1), row(access_expires=NOW), row(ended_at=NOW - 1)],
 )
 async def test_a_dead_token_is_not_valid(
-    clock: ManualClock, dead: tuple[Token, Session, User] | None
+    clock: ManualClock, dead: tuple[Token, SessionRecord, User] | None
 ) -> None:
     auth = Auth(store(*([] if dead is None else [dead])), clock)
     with pytest.raises(CredentialInvalid):

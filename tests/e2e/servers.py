@@ -16,7 +16,7 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway
 from reileta import main
 from reileta.observability.metrics import Metrics
-from reileta.records import ADMIN_TAG, Instance
+from reileta.records import ADMIN_TAG, InstanceRecord
 from reileta.security.credentials import digest, new_token
 from reileta.settings import Settings
 from reileta.store import Store
@@ -84,7 +84,7 @@ class ServerHarness:
         )
         return Account(user_id, username, session.id, token)
 
-    async def instance(self, owner: Account, *, capacity: int = 1024) -> Instance:
+    async def instance(self, owner: Account, *, capacity: int = 1024) -> InstanceRecord:
         """A public instance."""
         return await self.store.instances.create(
             name=f"room-{next(_numbers)}",

@@ -9,7 +9,7 @@ from typing import Any
 from reileta import records
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import events
-from reileta.rules.instance.events import Happening
+from reileta.rules.instance.events import InstanceEvent
 from reileta.rules.instance.instance import Instance, InstanceLimits
 from reileta.rules.instance.seats import Player
 
@@ -39,7 +39,7 @@ def room(
     **limits: int,
 ) -> Instance:
     """An instance of `OWNER`; the numbers of its players' ids count from 1."""
-    record = records.Instance(
+    record = records.InstanceRecord(
         id="i_1",
         name="room",
         title=None,
@@ -67,7 +67,7 @@ def filled(instance: Instance, *numbers: int, now: int = 0) -> list[Player]:
     return [instance.join(visitor(one), now + at)[0] for at, one in enumerate(numbers)]
 
 
-def gone(out: Iterable[Happening]) -> list[tuple[str, str]]:
+def gone(out: Iterable[InstanceEvent]) -> list[tuple[str, str]]:
     """Who left, and why."""
     return [(one.player.user, one.reason) for one in out if isinstance(one, events.Left)]
 

@@ -10,7 +10,7 @@ from reileta.diagnostics import recording
 from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record
 from reileta.diagnostics.recording_instance import RecordingInstance
 from reileta.records import Ban
-from reileta.records import Instance as InstanceRecord
+from reileta.records import InstanceRecord as InstanceRecord
 from reileta.rules.instance.instance import Instance, InstanceLimits
 from tests.reileta.instances import OWNER
 

@@ -21,7 +21,7 @@ from reileta.errors import (
     SessionNotFound,
 )
 from reileta.records import Held, Lease
-from reileta.records import Resource as Record
+from reileta.records import ResourceRecord as Record
 from reileta.rules.resource.json_values import same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -30,11 +30,11 @@ from reileta.rules.session.session import (
     AbsenceTimedOut,
     AllTokensExpired,
     Ended,
-    Happening,
     PatchRefused,
     ResourceChanged,
     Save,
     Session,
+    SessionEvent,
     SessionLimits,
     SocketClosed,
     State,
@@ -101,7 +101,7 @@ class DatabaseModel:
         self.states.pop(id_, None)
         for number, one in self.resources.items():
             if one.lease.session == id_:
-                self.resources[number] = one.lapse(10**9)
+                self.resources[number] = one.expire(10**9)
 
 
 @dataclass
@@ -159,7 +159,7 @@ class SessionServers(RuleBasedStateMachine):
             self.running[server, id_] = SessionOnServer(made)
         return self.running[server, id_]
 
-    def hear(self, one: SessionOnServer, out: Sequence[Happening]) -> None:
+    def hear(self, one: SessionOnServer, out: Sequence[SessionEvent]) -> None:
         session = one.session
         for each in out:
             match each:
@@ -196,7 +196,7 @@ class SessionServers(RuleBasedStateMachine):
         number = held.resource.number
         before = self.database.resources[number]
         if before.lease.session == one.session.id:
-            after = before.lapse(self.now)
+            after = before.expire(self.now)
             self.database.resources[number] = after
             if after.lease.session is not None:
                 one.session.kept_until(after.lease.until)
@@ -205,7 +205,7 @@ class SessionServers(RuleBasedStateMachine):
 
     def keep(self, id_: str, until: int) -> None:
         for number, one in self.database.resources.items():
-            self.database.resources[number] = one.keep(id_, until)
+            self.database.resources[number] = one.renew(id_, until)
 
     def flush(self, one: SessionOnServer) -> None:
         save = one.session.save()

@@ -1,7 +1,7 @@
 """An instance under any sequence of calls and times: what must hold throughout.
 
 Hypothesis drives one `Instance` and looks at it from without: the state it shows, and what someone
-who only hears its happenings would believe. At the end the whole history is played again into a
+who only hears its domain_events would believe. At the end the whole history is played again into a
 fresh instance.
 """
 
@@ -21,7 +21,7 @@ from reileta.rules.instance.events import (
     BannedUser,
     CandidateChanged,
     Closed,
-    Happening,
+    InstanceEvent,
     Joined,
     Left,
     MasterChanged,
@@ -122,7 +122,7 @@ class InstanceMachine(RuleBasedStateMachine):
             self.history.append((name, args, type(error)))
             return None
         self.history.append((name, args, answer))
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         if isinstance(answer, list):
             out = answer
         elif isinstance(answer, tuple):
@@ -131,7 +131,7 @@ class InstanceMachine(RuleBasedStateMachine):
         self.served_in_order(line, out)
         return answer
 
-    def hear(self, out: list[Happening]) -> None:
+    def hear(self, out: list[InstanceEvent]) -> None:
         assert sum(isinstance(one, QueueChanged) for one in out) <= 1
         for one in out:
             match one:
@@ -172,7 +172,7 @@ class InstanceMachine(RuleBasedStateMachine):
                 case _:
                     pass
 
-    def served_in_order(self, line: list[str], out: list[Happening]) -> None:
+    def served_in_order(self, line: list[str], out: list[InstanceEvent]) -> None:
         """Of those who waited, nobody got a seat before one that still waits further in front."""
         now = {one.user: one.state for one in self.instance.entries()}
         still = [place for place, who in enumerate(line) if now.get(who) == "waiting"]
@@ -207,7 +207,7 @@ class InstanceMachine(RuleBasedStateMachine):
 
     @rule(session=sessions)
     def lost(self, session: str) -> None:
-        self.call("lost", session, self.now)
+        self.call("disconnect", session, self.now)
 
     @rule(session=sessions)
     def leave(self, session: str) -> None:
@@ -244,14 +244,14 @@ class InstanceMachine(RuleBasedStateMachine):
 
     @rule(number=others, name=st.booleans())
     def moderators(self, number: int, name: bool) -> None:
-        method = "name_moderator" if name else "dismiss_moderator"
+        method = "add_moderator" if name else "remove_moderator"
         self.call(method, visitor(0), user(number), self.now)
 
     @precondition(lambda self: self.heard_inside)
     @rule(data=st.data())
-    def hand_over(self, data: st.DataObject) -> None:
+    def transfer_master(self, data: st.DataObject) -> None:
         to = data.draw(st.sampled_from(sorted(self.heard_inside)))
-        if self.call("hand_over", visitor(0), to, self.now) is not None:
+        if self.call("transfer_master", visitor(0), to, self.now) is not None:
             self.handed = self.heard_inside[to].user
 
     @precondition(lambda self: self.heard_inside)

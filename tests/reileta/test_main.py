@@ -106,7 +106,7 @@ async def heeded(*steps: str) -> bool:
         with trio.CancelScope() as scope:
             stopping = Stopping(scope)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(stopping.heed, signals)
+                nursery.start_soon(stopping.handle, signals)
                 for step in steps:
                     if step == "ready":
                         stopping.server = cast(Server, server)

@@ -33,7 +33,7 @@ def name(part: str, method: Callable[..., object]) -> str:
     return f"{part}.{method.__name__}"
 
 
-SINGLE_STATEMENTS: Final = (name("states", SessionStates.apply), name("leases", Leases.keep))
+SINGLE_STATEMENTS: Final = (name("states", SessionStates.apply), name("leases", Leases.renew))
 """Calls that are one statement: it can reach the database although its caller was cancelled."""
 
 

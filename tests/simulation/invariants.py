@@ -28,7 +28,7 @@ from tests.simulation.call_scheduler import Call, name
 SLACK_MS: Final = 20_000
 """The longest time for which a call can be held back after its times were chosen."""
 Api = Literal["session", "registry"]
-EXPIRING: Final = (name("leases", Leases.tend), name("leases", Leases.lose))
+EXPIRING: Final = (name("leases", Leases.renew_all), name("leases", Leases.expire_one))
 """Calls that end leases of sessions that are away."""
 
 
@@ -71,7 +71,7 @@ class InvariantChecker:
         await self._check_sessions()
         await self._check_leases(call)
         await self._check_documents(call)
-        if call.name == name("leases", Leases.tend):
+        if call.name == name("leases", Leases.renew_all):
             self.kept.update(dict.fromkeys(call.args[0], self._clock.now_ms()))
 
     async def _check_sessions(self) -> None:

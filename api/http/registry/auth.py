@@ -21,7 +21,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import DisplayName, Email, Input, Password, Username
 from reileta.protocol.views.registry import LoginView, NothingView
-from reileta.records import Session, User
+from reileta.records import SessionRecord, User
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.passwords import Passwords
 
@@ -46,7 +46,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     logins = LoginService(deps, passwords, lifetimes)
     routes = Routes("auth", deps, invalid=AuthInvalid)
 
-    async def login_reply(user: User, session: Session, hash_: str | None) -> Reply:
+    async def login_reply(user: User, session: SessionRecord, hash_: str | None) -> Reply:
         """Issues a token of the session, and answers with it in the body and in a cookie."""
         issued = await logins.issue(user, session, hash_)
         view = LoginView(

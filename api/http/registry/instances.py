@@ -33,7 +33,7 @@ from reileta.protocol.input_types import (
 )
 from reileta.protocol.patterns import WORLD_REF
 from reileta.protocol.views.registry import InstanceView, ListView, NothingView, instance_view
-from reileta.records import Instance, InstanceChanges
+from reileta.records import InstanceChanges, InstanceRecord
 from reileta.rules.tags import INSTANCE_TAGS
 
 _NAME_ATTEMPTS: Final = 4
@@ -94,7 +94,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
     instances = node.store.instances
     routes = Routes("instances", deps, invalid=InstanceInvalid)
 
-    def view(instance: Instance) -> InstanceView:
+    def view(instance: InstanceRecord) -> InstanceView:
         inside = node.directory.occupancy(instance.id)
         return instance_view(instance, inside, address=node.address, secure=node.secure)
 
@@ -154,7 +154,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         if "@" in reference:
             raise ServerNotFound.field("world", "must be a world of this server")
         world = await find_world(node, call, reference.partition(":")[0])
-        tags = INSTANCE_TAGS.settle(params.tags, admin=call.admin)
+        tags = INSTANCE_TAGS.resolve(params.tags, admin=call.admin)
         fields: dict[str, Any] = {
             "title": params.title,
             "description": params.description or None,
@@ -167,7 +167,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         node.changed("instance", instance)
         return view(instance)
 
-    async def create_named(name: str | None, fields: dict[str, Any]) -> Instance:
+    async def create_named(name: str | None, fields: dict[str, Any]) -> InstanceRecord:
         """Stores the instance under that name, or under a generated one if it is None."""
         if name is not None:
             return await instances.create(name=name, **fields)

@@ -115,10 +115,10 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
-    async def hand_over(call: RequestContext, given: MasterInput) -> NothingView:
+    async def transfer_master(call: RequestContext, given: MasterInput) -> NothingView:
         """Makes a user inside the master until it leaves. The owner may do this."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.hand_over(instance.id, call.by, given.user)
+        await node.instance_service.transfer_master(instance.id, call.by, given.user)
         return NothingView()
 
     @routes.add(
@@ -129,11 +129,11 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
-    async def name_moderator(call: RequestContext) -> NothingView:
+    async def add_moderator(call: RequestContext) -> NothingView:
         """Makes a user a moderator, whether it is inside or not, until it is removed. The owner may
         do this."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.name_moderator(instance.id, call.by, call.args["user"])
+        await node.instance_service.add_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     @routes.add(
@@ -144,11 +144,11 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, UserNotFound, NotAllowed),
     )
-    async def dismiss_moderator(call: RequestContext) -> NothingView:
+    async def remove_moderator(call: RequestContext) -> NothingView:
         """Removes a moderator. It is not an error if the user is not a moderator. The owner may do
         this."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.dismiss_moderator(instance.id, call.by, call.args["user"])
+        await node.instance_service.remove_moderator(instance.id, call.by, call.args["user"])
         return NothingView()
 
     return routes

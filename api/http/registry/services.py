@@ -136,7 +136,7 @@ def service_routes(deps: ApiDeps) -> Routes:
             description=params.description or None,
             url=params.url,
             owner=call.by.user.id,
-            tags=SERVICE_TAGS.settle(params.tags, admin=call.admin),
+            tags=SERVICE_TAGS.resolve(params.tags, admin=call.admin),
         )
         node.changed("service", service)
         return view(service)
@@ -169,7 +169,7 @@ def service_routes(deps: ApiDeps) -> Routes:
         if "description" in changes:
             changes["description"] = params.description or None
         if "tags" in changes:
-            changes["tags"] = SERVICE_TAGS.settle(
+            changes["tags"] = SERVICE_TAGS.resolve(
                 params.tags, admin=call.admin, before=service.tags
             )
         if changes:

@@ -16,7 +16,7 @@ from reileta.errors import (
 from reileta.ids import is_id
 from reileta.protocol.views.registry import ListView, NothingView
 from reileta.protocol.views.session import SessionEntry
-from reileta.records import Session, User
+from reileta.records import SessionRecord, User
 
 
 def user_session_routes(deps: ApiDeps) -> Routes:
@@ -47,7 +47,7 @@ def user_session_routes(deps: ApiDeps) -> Routes:
         user = await own_user(call)
         page = await sessions.of_user(user.id, limit=params.limit, offset=params.offset)
 
-        def view(session: Session) -> SessionEntry:
+        def view(session: SessionRecord) -> SessionEntry:
             return SessionEntry(session.id, session.created_at, session.id == call.by.session_id)
 
         return list_view(page, view)

@@ -182,7 +182,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         call: RequestContext, user: User, tags: tuple[str, ...]
     ) -> frozenset[str]:
         """The user's new tags. Raises if the caller may not set them."""
-        checked = USER_TAGS.settle(tags, admin=call.admin, before=user.tags)
+        checked = USER_TAGS.resolve(tags, admin=call.admin, before=user.tags)
         if ADMIN_TAG in user.tags - checked and user.id == (await users.main_admin()).id:
             raise UserCannotUpdate.field("tags", f"must include {ADMIN_TAG} for the main admin")
         return checked

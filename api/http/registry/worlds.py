@@ -109,7 +109,7 @@ def world_routes(deps: ApiDeps) -> Routes:
             description=params.description or None,
             capacity=params.capacity,
             owner=call.by.user.id,
-            tags=WORLD_TAGS.settle(params.tags, admin=call.admin),
+            tags=WORLD_TAGS.resolve(params.tags, admin=call.admin),
         )
         node.changed("world", world)
         return await show_world(node, world)
@@ -144,7 +144,7 @@ def world_routes(deps: ApiDeps) -> Routes:
         if "description" in changes:
             changes["description"] = params.description or None
         if "tags" in changes:
-            changes["tags"] = WORLD_TAGS.settle(params.tags, admin=call.admin, before=world.tags)
+            changes["tags"] = WORLD_TAGS.resolve(params.tags, admin=call.admin, before=world.tags)
         if changes:
             async with unheld(node, call, world) as queries:
                 world = await Worlds(queries, node.clock).update(world.id, **changes)

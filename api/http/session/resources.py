@@ -36,7 +36,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, Reference, Title
 from reileta.protocol.views.session import preview_view, resource_view
-from reileta.records import Resource
+from reileta.records import ResourceRecord
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DATA_LIMIT_BYTES, WORLD, Content
 from reileta.settings import KIB
@@ -112,11 +112,11 @@ def resource_routes(deps: ApiDeps) -> Routes:
             raise ResourceInvalid.field("If-Match", 'must be a version, such as "3"')
         return int(match[1])
 
-    async def full_view(record: Resource) -> dict[str, Any]:
+    async def full_view(record: ResourceRecord) -> dict[str, Any]:
         owner = await users.by_id(record.owner)
         return resource_view(record, types.of(record.type), owner)
 
-    async def preview(record: Resource) -> dict[str, Any]:
+    async def preview(record: ResourceRecord) -> dict[str, Any]:
         owner = await users.by_id(record.owner)
         return preview_view(record, types.of(record.type), owner)
 
@@ -129,7 +129,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
             session = await node.sessions.live(call.by)
             return await session.ask(make())
 
-    async def publish_world(record: Resource) -> None:
+    async def publish_world(record: ResourceRecord) -> None:
         """Publishes the change of a world to subscribers of the registry API, too."""
         if record.type == WORLD:
             world = await node.store.worlds.by_number(record.number)

@@ -13,7 +13,7 @@ from api.rate_limits import LOGIN
 from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid
 from reileta.protocol.input_types import Input, Reference
 from reileta.protocol.views.session import TokenView, token_view
-from reileta.records import Session, User
+from reileta.records import SessionRecord, User
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest
 from reileta.security.passwords import Passwords
@@ -48,7 +48,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     logins = LoginService(deps, passwords, lifetimes)
     routes = Routes("tokens", deps, invalid=AuthInvalid, api="session")
 
-    async def login_answer(user: User, session: Session, hash_: str | None) -> TokenAnswer:
+    async def login_answer(user: User, session: SessionRecord, hash_: str | None) -> TokenAnswer:
         issued = await logins.issue(user, session, hash_)
         view = await show_session(node, session.id, user)
         return TokenAnswer(token_view(issued.token, view, issued.access, issued.refresh))

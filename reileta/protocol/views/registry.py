@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta.ids import at, base_url
-from reileta.records import NO_PROFILE, Asset, Instance, Profile, Service, User, World
+from reileta.records import NO_PROFILE, Asset, InstanceRecord, Profile, Service, User, World
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -350,7 +350,7 @@ class Inside(Protocol):
 
 
 def instance_view(
-    instance: Instance, inside: Inside, *, address: str, secure: bool
+    instance: InstanceRecord, inside: Inside, *, address: str, secure: bool
 ) -> InstanceView:
     """The instance with its current occupancy."""
     master = inside.master

@@ -71,7 +71,7 @@ def account_view(user: records.User, *, private: bool = True) -> AccountView:
 
 
 def resource_view(
-    record: records.Resource, kind: ResourceType, owner: records.User | None
+    record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
     """A resource for the session that holds it, with the fields of its type."""
     return _dressed(kind.view(record), record, owner)
@@ -96,14 +96,14 @@ def held_view(
 
 
 def preview_view(
-    record: records.Resource, kind: ResourceType, owner: records.User | None
+    record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
     """A resource for everyone who can see it."""
     return _dressed(kind.preview(record), record, owner)
 
 
 def _dressed(
-    shown: dict[str, Any], record: records.Resource, owner: records.User | None
+    shown: dict[str, Any], record: records.ResourceRecord, owner: records.User | None
 ) -> dict[str, Any]:
     return {
         **shown,

@@ -18,14 +18,14 @@ from reileta.errors import (
 )
 from reileta.ids import is_user_at
 from reileta.records import UNSET, Ban, InstanceChanges
-from reileta.records import Instance as Record
+from reileta.records import InstanceRecord as Record
 from reileta.rules import tags
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access, sanctions
 from reileta.rules.instance.events import (
     AdminChanged,
     BannedUser,
-    Happening,
+    InstanceEvent,
     Muted,
     RoleChanged,
     Unbanned,
@@ -43,7 +43,7 @@ CAPACITY_LIMIT: Final = 1024
 class Administration(Queueing):
     """The rules of roles, moderation, changes and the end."""
 
-    def hand_over(self, by: Visitor, to: str, now: int) -> list[Happening]:
+    def transfer_master(self, by: Visitor, to: str, now: int) -> list[InstanceEvent]:
         """The owner makes a user or player inside the master.
 
         Raises:
@@ -55,9 +55,9 @@ class Administration(Queueing):
         if user not in self.seats.users:
             raise PlayerNotFound
         self.roles.master = user
-        return self.settle(now, [])
+        return self.apply_consequences(now, [])
 
-    def name_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
+    def add_moderator(self, by: Visitor, user: str, now: int) -> list[InstanceEvent]:
         """The owner appoints a moderator, inside or not, until the owner removes it.
 
         Raises:
@@ -75,9 +75,9 @@ class Administration(Queueing):
                 "moderators", f"exceed the limit of {self.limits.moderators} per instance"
             )
         self.roles.moderators[user] = None
-        return self.settle(now, [RoleChanged(user, self.roles.of(user), by.user)])
+        return self.apply_consequences(now, [RoleChanged(user, self.roles.of(user), by.user)])
 
-    def dismiss_moderator(self, by: Visitor, user: str, now: int) -> list[Happening]:
+    def remove_moderator(self, by: Visitor, user: str, now: int) -> list[InstanceEvent]:
         """The owner removes a moderator; a user who is not a moderator is not an error.
 
         Raises:
@@ -87,7 +87,7 @@ class Administration(Queueing):
         if user not in self.roles.moderators:
             return []
         del self.roles.moderators[user]
-        return self.settle(now, [RoleChanged(user, self.roles.of(user), by.user)])
+        return self.apply_consequences(now, [RoleChanged(user, self.roles.of(user), by.user)])
 
     def moderate(
         self,
@@ -99,7 +99,7 @@ class Administration(Queueing):
         now: int,
         *,
         admin: bool = False,
-    ) -> list[Happening]:
+    ) -> list[InstanceEvent]:
         """Kicks, bans, unbans, mutes, unmutes or warns a user, by user or player id.
 
         `admin`: the server knows that the target is an admin, whether it is inside or not.
@@ -118,7 +118,7 @@ class Administration(Queueing):
             UserNotFound: a user to ban is not a `UserIDAt`.
         """
         self.ensure_open()
-        measure = sanctions.check(type_, reason, until, now)
+        action = sanctions.check(type_, reason, until, now)
         role = self.roles.of_visitor(by)
         if role == "normal":
             raise NotAllowed if by.user in self.seats.users else NotInInstance
@@ -129,8 +129,8 @@ class Administration(Queueing):
         if not outranks(role, of_target) or user == by.user:
             raise NotAllowed
         inside = user in self.seats.users
-        out: list[Happening] = []
-        match measure:
+        out: list[InstanceEvent] = []
+        match action:
             case "kick":
                 if not inside and self.candidates.state_of(user) is None:
                     raise PlayerNotFound
@@ -162,7 +162,7 @@ class Administration(Queueing):
                 if not inside:
                     raise PlayerNotFound
                 out.append(Warned(user, reason, by.user))
-        return self.settle(now, out)
+        return self.apply_consequences(now, out)
 
     def plan(self, by: Visitor, changes: InstanceChanges) -> Record:
         """The record as `update` would make it now; changes nothing.
@@ -193,12 +193,12 @@ class Administration(Queueing):
             capacity=capacity,
             tags=before.tags
             if changes.tags is UNSET
-            else tags.INSTANCE_TAGS.settle(changes.tags, admin=by.administers, before=before.tags),
+            else tags.INSTANCE_TAGS.resolve(changes.tags, admin=by.administers, before=before.tags),
         )
 
     def update(
         self, by: Visitor, changes: InstanceChanges, now: int
-    ) -> tuple[Record, list[Happening]]:
+    ) -> tuple[Record, list[InstanceEvent]]:
         """The owner or an admin changes the record. More capacity admits waiting candidates at
         once.
 
@@ -211,12 +211,14 @@ class Administration(Queueing):
             return before, []
         access_changed = self.access != access.access_of(record.tags)
         self.record = replace(record, updated_at=now)
-        out: list[Happening] = [Updated(self.record)]
+        out: list[InstanceEvent] = [Updated(self.record)]
         if access_changed:
             self._reconsider(now, out)
-        return self.record, self.settle(now, out)
+        return self.record, self.apply_consequences(now, out)
 
-    def inherit(self, owner: str, owner_at: str, now: int) -> tuple[Record, list[Happening]]:
+    def reassign_owner(
+        self, owner: str, owner_at: str, now: int
+    ) -> tuple[Record, list[InstanceEvent]]:
         """The owner's account was deleted: the instance gets a new owner.
 
         `owner` is the reference for the record, `owner_at` a `UserIDAt`. Candidates who were
@@ -225,11 +227,11 @@ class Administration(Queueing):
         self.roles.moderators.pop(owner_at, None)
         self.roles.owner = owner_at
         self.record = replace(self.record, owner=owner, updated_at=now)
-        out: list[Happening] = [Updated(self.record)]
+        out: list[InstanceEvent] = [Updated(self.record)]
         self._reconsider(now, out)
-        return self.record, self.settle(now, out)
+        return self.record, self.apply_consequences(now, out)
 
-    def administers(self, user: str, admin: bool, now: int) -> list[Happening]:
+    def administers(self, user: str, admin: bool, now: int) -> list[InstanceEvent]:
         """The server reports whether a user is an admin, which may be a change.
 
         Inside, the user's role changes. A user who is no longer an admin stays inside, unless it is
@@ -237,7 +239,7 @@ class Administration(Queueing):
         """
         if self.closed:
             return []
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         if user in self.seats.users:
             before = self.roles.of(user)
             self.roles.administers(user, admin=admin)
@@ -255,9 +257,9 @@ class Administration(Queueing):
             self.expel(user, "banned", ban.reason, out)
         elif news:
             self._reconsider(now, out, user=user)
-        return self.settle(now, out)
+        return self.apply_consequences(now, out)
 
-    def close(self, by: Visitor | None, now: int) -> list[Happening]:
+    def close(self, by: Visitor | None, now: int) -> list[InstanceEvent]:
         """The owner, an admin, or the server itself (None) closes the instance.
 
         Closing it again is not an error.

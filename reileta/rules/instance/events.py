@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from reileta.records import Ban, Instance
+from reileta.records import Ban, InstanceRecord
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
-Departure = Literal["left", "disconnected", "kicked", "banned", "closed"]
+LeaveReason = Literal["left", "disconnected", "kicked", "banned", "closed"]
 """Why a player left: by itself, after its grace period, by moderation, or because the instance
 closed."""
 
-Course = Literal[
+CandidateReason = Literal[
     "asked", "admitted", "joined", "withdrawn", "refused", "expired", "kicked", "banned", "closed"
 ]
 """Why a candidate's entry is new, changed or removed."""
@@ -42,7 +42,7 @@ class Left:
     """
 
     player: Player
-    reason: Departure
+    reason: LeaveReason
     note: str | None = None
 
 
@@ -81,7 +81,7 @@ class CandidateChanged:
 
     user: str
     entry: Entry | None
-    why: Course
+    why: CandidateReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Unbanned:
 class Updated:
     """Title, description, capacity or tags changed. Recipients: subscribers of the instance."""
 
-    record: Instance
+    record: InstanceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Closed:
     reason: Literal["closed", "empty"]
 
 
-Happening: TypeAlias = (
+InstanceEvent: TypeAlias = (
     Joined
     | Left
     | MasterChanged

@@ -19,7 +19,7 @@ from typing import Final
 from reileta.errors import InstanceFull, MessageInvalid, NotAllowed, NotInInstance
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.administration import Administration
-from reileta.rules.instance.events import Departure, Happening, Joined, Unbanned, Unmuted
+from reileta.rules.instance.events import InstanceEvent, Joined, LeaveReason, Unbanned, Unmuted
 from reileta.rules.instance.retained import KEY_LIMIT
 from reileta.rules.instance.seats import Player
 from reileta.rules.instance.state import InstanceLimits
@@ -60,7 +60,7 @@ class Instance(Administration):
     roles and moderation, and this class players, their messages, and time.
     """
 
-    def join(self, who: Visitor, now: int) -> tuple[Player, list[Happening]]:
+    def join(self, who: Visitor, now: int) -> tuple[Player, list[InstanceEvent]]:
         """A session joins, or comes back to the player that it already has inside.
 
         The first session of a user takes the seat that is held for it. Nobody passes waiting
@@ -76,7 +76,7 @@ class Instance(Administration):
         self.ensure_open()
         present = self.seats.of_session(who.session)
         if present is not None:
-            self.seats.regain(who.session)
+            self.seats.end_grace(who.session)
             self.reschedule()
             return present, []
         held = self.candidates.state_of(who.user) == "admitted"
@@ -87,12 +87,12 @@ class Instance(Administration):
             self.ensure_seat_of_user(who.user)
             if self.free <= 0:
                 raise InstanceFull
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         self.drop_candidate(who.user, "joined", out)
         player = Player(self.new_player_id(), who.user, who.session, who.displayname, now)
-        self.sit(who, player, now)
+        self.occupy(who, player, now)
         out.append(Joined(player, self.roles.of(player.user)))
-        return player, self.settle(now, out)
+        return player, self.apply_consequences(now, out)
 
     def restore(self, who: Visitor, player: Player, now: int) -> None:
         """Restores a player that was inside before a crash; call it in the order of joining.
@@ -100,29 +100,29 @@ class Instance(Administration):
         There are no events: for the others, it never left. A seat must be free.
         """
         assert self.free > 0, "restored past the capacity"
-        self.sit(who, player, now)
+        self.occupy(who, player, now)
         self._told_master = self.roles.master
-        self.settle(now, [])
+        self.apply_consequences(now, [])
 
-    def lost(self, session: str, now: int) -> list[Happening]:
+    def disconnect(self, session: str, now: int) -> list[InstanceEvent]:
         """A session lost its last socket: its player keeps the seat for the grace period.
 
         A session that is not inside is not an error. If called twice, the first time counts.
         """
         if self.limits.grace_ms <= 0:
             return self.leave(session, now, "disconnected")
-        self.seats.lose(session, now + self.limits.grace_ms)
+        self.seats.start_grace(session, now + self.limits.grace_ms)
         self.reschedule()
         return []
 
-    def leave(self, session: str, now: int, reason: Departure = "left") -> list[Happening]:
+    def leave(self, session: str, now: int, reason: LeaveReason = "left") -> list[InstanceEvent]:
         """A session leaves, and its seat is free; a session that is not inside is not an error."""
         player = self.seats.of_session(session)
         if player is None:
             return []
-        out: list[Happening] = []
-        self.stand(player, reason, None, out)
-        return self.settle(now, out)
+        out: list[InstanceEvent] = []
+        self.vacate(player, reason, None, out)
+        return self.apply_consequences(now, out)
 
     def speak(
         self,
@@ -164,22 +164,22 @@ class Instance(Administration):
         inside = self.seats.players
         return Spoken(tuple(one for one in dict.fromkeys(to) if one in inside), False)
 
-    def tick(self, now: int) -> list[Happening]:
+    def tick(self, now: int) -> list[InstanceEvent]:
         """Handles everything that has expired: grace periods, held seats, absent candidates, bans,
         mutes, and the instance itself if it has been empty for too long."""
         if self.closed:
             return []
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         for player in self.seats.overdue(now):
-            self.stand(player, "disconnected", None, out)
+            self.vacate(player, "disconnected", None, out)
         for user in self.candidates.overdue(now):
             self.drop_candidate(user, "expired", out)
-        unbanned, unmuted = self.moderation.lapse(now)
+        unbanned, unmuted = self.moderation.expire(now)
         out.extend(Unbanned(user, None) for user in unbanned)
         for user in unmuted:
             self.audible.update(one.id for one in self.seats.of_user(user))
             out.append(Unmuted(user, None))
-        self.settle(now, out)
+        self.apply_consequences(now, out)
         return out + self.end("empty") if self.ended(now) else out
 
     def present(self, user: str) -> None:

@@ -22,7 +22,7 @@ from reileta.ids import is_user_at
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
-from reileta.rules.instance.events import CandidateChanged, Happening
+from reileta.rules.instance.events import CandidateChanged, InstanceEvent
 from reileta.rules.instance.state import InstanceState
 
 
@@ -31,7 +31,7 @@ class Queueing(InstanceState):
 
     def candidate(
         self, who: Visitor, now: int, *, online: bool = True
-    ) -> tuple[Entry, list[Happening]]:
+    ) -> tuple[Entry, list[InstanceEvent]]:
         """A user requests entry: it is admitted, waits in the queue, or waits for an invitation.
 
         Without a socket (`online` false) it is removed after `queue_grace_ms` unless it gets one.
@@ -53,20 +53,20 @@ class Queueing(InstanceState):
             friends=who.friends,
             admin=who.administers,
         )
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         if self.may_enter(who.user, who.friends, who.administers):
             self._ensure_room_in_queue()
-            self.place(one, "asked", now, out)
+            self.give_place(one, "asked", now, out)
         elif self.access in access.BY_INVITATION:
             self._ensure_room_in_queue()
             self.candidates.put("pending", one)
             out.append(CandidateChanged(one.user, self.entry_of(one.user), "asked"))
         else:
             raise NotAllowed
-        self.settle(now, out)
+        self.apply_consequences(now, out)
         return self._current_entry(who.user), out
 
-    def withdraw(self, user: str, now: int) -> list[Happening]:
+    def withdraw(self, user: str, now: int) -> list[InstanceEvent]:
         """A user withdraws its entry.
 
         Raises:
@@ -74,13 +74,13 @@ class Queueing(InstanceState):
         """
         if self.candidates.state_of(user) is None:
             raise NotQueued
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         self.drop_candidate(user, "withdrawn", out)
-        return self.settle(now, out)
+        return self.apply_consequences(now, out)
 
     def admit(
         self, by: Visitor, user: str, now: int, *, online: bool = False
-    ) -> tuple[Entry, list[Happening]]:
+    ) -> tuple[Entry, list[InstanceEvent]]:
         """Invites a user, `pending` or without an entry, and gives it a seat or a place in the
         queue.
 
@@ -114,16 +114,16 @@ class Queueing(InstanceState):
         leads = by.administers or by.user in (self.owner, self.master)
         if leads or user not in self.invited:
             self.invited[user] = "by-leader" if leads else "by-member"
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         if state is None or state == "pending":
             asked = self.candidates.get(user)
             absent_until = None if online else now + self.limits.queue_grace_ms
             one = asked or Candidate(user, now, absent_until)
-            self.place(one, "admitted", now, out)
-            self.settle(now, out)
+            self.give_place(one, "admitted", now, out)
+            self.apply_consequences(now, out)
         return self._current_entry(user), out
 
-    def refuse(self, by: Visitor, user: str, now: int) -> list[Happening]:
+    def refuse(self, by: Visitor, user: str, now: int) -> list[InstanceEvent]:
         """Removes another user's entry and invitation; on one's own entry, it withdraws.
 
         Overseers may reject anyone; users who may invite, a pending candidate.
@@ -141,16 +141,16 @@ class Queueing(InstanceState):
         invited = self.invited.pop(user, None)
         if state is None and invited is None:
             raise NotQueued
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         self.drop_candidate(user, "refused", out)
-        return self.settle(now, out)
+        return self.apply_consequences(now, out)
 
     def resume(
         self,
         before: Candidates,
         invited: Mapping[str, Literal["by-leader", "by-member"]],
         now: int,
-    ) -> list[Happening]:
+    ) -> list[InstanceEvent]:
         """Restores the candidates and invitations of a crashed actor, after its players were
         restored.
 
@@ -164,9 +164,9 @@ class Queueing(InstanceState):
                 self.candidates.put("waiting", replace(one, held_until=None))
             else:
                 self.candidates.put(state, one)
-        return self.settle(now, [])
+        return self.apply_consequences(now, [])
 
-    def _reconsider(self, now: int, out: list[Happening], *, user: str | None = None) -> None:
+    def _reconsider(self, now: int, out: list[InstanceEvent], *, user: str | None = None) -> None:
         """Checks all candidates again after the access tag changed, or only `user`."""
         by_invitation = self.access in access.BY_INVITATION
         for one in tuple(self.candidates.all()):
@@ -175,7 +175,7 @@ class Queueing(InstanceState):
             state = self.candidates.state_of(one.user)
             if self.may_enter(one.user, one.friends, one.admin):
                 if state == "pending":
-                    self.place(one, "admitted", now, out)
+                    self.give_place(one, "admitted", now, out)
             elif not by_invitation:
                 self.drop_candidate(one.user, "refused", out)
             elif state != "pending":

@@ -14,18 +14,18 @@ from reileta.errors import ModerationInvalid
 from reileta.protocol.input_types import is_clean
 from reileta.records import Ban
 
-Measure = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
+ModerationAction = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
 
-_MEASURES: Final = frozenset(get_args(Measure))
+_ACTIONS: Final = frozenset(get_args(ModerationAction))
 REASON_LIMIT: Final = 500
 """Largest number of characters in a reason."""
 
 
-def is_moderation_type(text: str) -> TypeGuard[Measure]:
-    return text in _MEASURES
+def is_moderation_type(text: str) -> TypeGuard[ModerationAction]:
+    return text in _ACTIONS
 
 
-def check(type_: str, reason: str | None, until: int | None, now: int) -> Measure:
+def check(type_: str, reason: str | None, until: int | None, now: int) -> ModerationAction:
     """Checks a moderation request and returns its type.
 
     Raises:
@@ -33,7 +33,9 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Measur
             not allowed for the type (only bans and mutes expire).
     """
     if not is_moderation_type(type_):
-        raise ModerationInvalid.field("type", f"must be one of {', '.join(get_args(Measure))}")
+        raise ModerationInvalid.field(
+            "type", f"must be one of {', '.join(get_args(ModerationAction))}"
+        )
     if reason is not None:
         if len(reason) > REASON_LIMIT:
             raise ModerationInvalid.field("reason", f"must be at most {REASON_LIMIT} characters")
@@ -113,7 +115,7 @@ class Sanctions:
             if mute.until is not None:
                 yield mute.until
 
-    def lapse(self, now: int) -> tuple[list[str], list[str]]:
+    def expire(self, now: int) -> tuple[list[str], list[str]]:
         """Removes expired bans and mutes; returns the users no longer banned, and no longer
         muted."""
         bans = [

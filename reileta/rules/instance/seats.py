@@ -61,20 +61,20 @@ class Seats:
     def in_grace(self, session: str) -> bool:
         return session in self._grace
 
-    def sit(self, player: Player) -> None:
+    def occupy(self, player: Player) -> None:
         self._players[player.id] = player
         self._sessions[player.session] = player
         self._users[player.user] = self._users.get(player.user, 0) + 1
 
-    def lose(self, session: str, until: int) -> None:
+    def start_grace(self, session: str, until: int) -> None:
         """A session lost its last socket; the first time counts, until it is `regained`."""
         if session in self._sessions:
             self._grace.setdefault(session, until)
 
-    def regain(self, session: str) -> None:
+    def end_grace(self, session: str) -> None:
         self._grace.pop(session, None)
 
-    def stand(self, player: Player) -> bool:
+    def vacate(self, player: Player) -> bool:
         """Frees a player's seat; returns whether its user has no other player left."""
         del self._players[player.id]
         del self._sessions[player.session]

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from reileta.errors import Banned, InstanceNotFound, QuotaReached
 from reileta.records import Ban
-from reileta.records import Instance as Record
+from reileta.records import InstanceRecord as Record
 from reileta.rules import tags, visibility
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
@@ -16,10 +16,10 @@ from reileta.rules.instance.access import AccessTag
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
 from reileta.rules.instance.events import (
     CandidateChanged,
+    CandidateReason,
     Closed,
-    Course,
-    Departure,
-    Happening,
+    InstanceEvent,
+    LeaveReason,
     Left,
     MasterChanged,
     QueueChanged,
@@ -283,7 +283,7 @@ class InstanceState:
         """A deadline may have changed."""
         self._due_known = False
 
-    def settle(self, now: int, out: list[Happening]) -> list[Happening]:
+    def apply_consequences(self, now: int, out: list[InstanceEvent]) -> list[InstanceEvent]:
         """Applies the consequences of a change and appends their events. Every rule ends with it.
 
         A free seat is held for the first waiting candidate, a master is elected, and changes of
@@ -322,25 +322,27 @@ class InstanceState:
             invited=self.invited.get(user),
         )
 
-    def sit(self, who: Visitor, player: Player, now: int) -> None:
+    def occupy(self, who: Visitor, player: Player, now: int) -> None:
         """Gives a free seat to a player."""
-        self.seats.sit(player)
+        self.seats.occupy(player)
         self.roles.entered(who)
         self.roles.elect(self.seats.users)
         if not self.moderation.muted(player.user, now):
             self.audible.add(player.id)
 
-    def stand(
-        self, player: Player, reason: Departure, note: str | None, out: list[Happening]
+    def vacate(
+        self, player: Player, reason: LeaveReason, note: str | None, out: list[InstanceEvent]
     ) -> None:
         """Takes a player's seat, and deletes its data."""
-        if self.seats.stand(player):
+        if self.seats.vacate(player):
             self.roles.went(player.user)
         self.audible.discard(player.id)
         self.values.forget(player.id)
         out.append(Left(player, reason, note))
 
-    def place(self, one: Candidate, why: Course, now: int, out: list[Happening]) -> None:
+    def give_place(
+        self, one: Candidate, why: CandidateReason, now: int, out: list[InstanceEvent]
+    ) -> None:
         """Gives a candidate who may enter a seat, or else the last place in the queue."""
         if self.free > 0 and not self.candidates.waiting:
             self._hold(one, now)
@@ -352,7 +354,7 @@ class InstanceState:
         until = now + self.limits.hold_ms
         self.candidates.put("admitted", replace(one, held_until=until))
 
-    def drop_candidate(self, user: str, why: Course, out: list[Happening]) -> None:
+    def drop_candidate(self, user: str, why: CandidateReason, out: list[InstanceEvent]) -> None:
         """Removes a user's entry, if it has one."""
         if self.candidates.remove(user) is not None:
             out.append(CandidateChanged(user, None, why))
@@ -362,21 +364,21 @@ class InstanceState:
         user: str,
         reason: Literal["kicked", "banned"],
         note: str | None,
-        out: list[Happening],
+        out: list[InstanceEvent],
     ) -> None:
         """Removes a user's players, candidacy and invitation."""
         self.invited.pop(user, None)
         self.drop_candidate(user, reason, out)
         for player in self.seats.of_user(user):
-            self.stand(player, reason, note, out)
+            self.vacate(player, reason, note, out)
 
-    def end(self, reason: Literal["closed", "empty"]) -> list[Happening]:
+    def end(self, reason: Literal["closed", "empty"]) -> list[InstanceEvent]:
         """Closes the instance, and removes all players and candidates."""
-        out: list[Happening] = []
+        out: list[InstanceEvent] = []
         for one in tuple(self.candidates.all()):
             self.drop_candidate(one.user, "closed", out)
         for player in tuple(self.seats.players.values()):
-            self.stand(player, "closed", None, out)
+            self.vacate(player, "closed", None, out)
         self.closed = True
         self.reschedule()
         out.append(Closed(reason))

@@ -24,7 +24,7 @@ from reileta.errors import (
     VersionConflict,
 )
 from reileta.records import Lease
-from reileta.records import Resource as Record
+from reileta.records import ResourceRecord as Record
 from reileta.rules import visibility
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
@@ -149,13 +149,13 @@ class Resource:
         self.ensure_unheld(who.session)
         return self._free()
 
-    def keep(self, session: str, until: int) -> Resource:
+    def renew(self, session: str, until: int) -> Resource:
         """The session, if it holds the resource, keeps it until then without a WebSocket."""
         if self.lease.session != session:
             return self
         return self._leased(replace(self.lease, until=until))
 
-    def lapse(self, now: int) -> Resource:
+    def expire(self, now: int) -> Resource:
         """The holder loses it if its time without a WebSocket is over."""
         return self._free() if self.lease.until <= now else self
 

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from reileta.errors import InvalidInput, ResourceInvalid, ResourceTypeUnknown, WorldInvalid
 from reileta.protocol.input_types import Capacity, Description, Input, TagList, Title, check
-from reileta.records import Resource
+from reileta.records import ResourceRecord
 from reileta.rules import visibility
 from reileta.rules.resource.json_values import Json, refuse_if_unstorable
 from reileta.rules.tags import WORLD_TAGS
@@ -74,15 +74,15 @@ class ResourceType:
         )
         return Content(titled.title, data)
 
-    def shows(self, resource: Resource) -> bool:
+    def shows(self, resource: ResourceRecord) -> bool:
         """Whether users who may not acquire this resource can see it."""
         return self.public
 
-    def hides(self, resource: Resource) -> bool:
+    def hides(self, resource: ResourceRecord) -> bool:
         """Whether users who may not acquire this resource get "not found"."""
         return False
 
-    def preview(self, resource: Resource) -> dict[str, Json]:
+    def preview(self, resource: ResourceRecord) -> dict[str, Json]:
         """The content for readers who don't hold it; `owner` is added."""
         return {
             "id": resource.number,
@@ -91,7 +91,7 @@ class ResourceType:
             "version": resource.version,
         }
 
-    def view(self, resource: Resource) -> dict[str, Json]:
+    def view(self, resource: ResourceRecord) -> dict[str, Json]:
         """The content for the session that holds it."""
         return {**self.preview(resource), "data": resource.data}
 
@@ -124,7 +124,7 @@ class World(ResourceType):
         titled = check(_Titled, {"title": content.title}, self.invalid)
         data = check(_WorldData, given, self.invalid)
         had = () if before is None else tags_of(before.data)
-        kept = WORLD_TAGS.settle(data.tags, admin=admin, before=had)
+        kept = WORLD_TAGS.resolve(data.tags, admin=admin, before=had)
         return Content(
             titled.title,
             {
@@ -134,10 +134,10 @@ class World(ResourceType):
             },
         )
 
-    def shows(self, resource: Resource) -> bool:
+    def shows(self, resource: ResourceRecord) -> bool:
         return not self.hides(resource)
 
-    def hides(self, resource: Resource) -> bool:
+    def hides(self, resource: ResourceRecord) -> bool:
         return visibility.is_private(tags_of(resource.data))
 
 

@@ -44,11 +44,11 @@ __all__ = [
     "AbsenceTimedOut",
     "AllTokensExpired",
     "Ended",
-    "Happening",
     "PatchRefused",
     "ResourceChanged",
     "Save",
     "Session",
+    "SessionEvent",
     "SessionLimits",
     "SocketClosed",
     "State",
@@ -56,7 +56,7 @@ __all__ = [
     "StateEvent",
 ]
 
-Why = Literal["killed", "expired", "ended"]
+CloseReason = Literal["killed", "expired", "ended"]
 """Why a socket is closed: its token was revoked or expired, or the session has ended."""
 
 
@@ -98,7 +98,7 @@ class SocketClosed:
 
     socket: str
     token: bytes
-    why: Why
+    why: CloseReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Ended:
     """The session has ended for good."""
 
 
-Happening: TypeAlias = (
+SessionEvent: TypeAlias = (
     StateChanged
     | PatchRefused
     | ResourceChanged
@@ -165,7 +165,7 @@ class Session:
         self._tokens = dict(tokens)
         self._sockets: dict[str, _Socket] = {}
         self._away_until: int | None = now + limits.away_ms
-        self._forsaken_at = now + limits.away_ms
+        self._expiry_check_at = now + limits.away_ms
         """When to check (again) whether it should end, while it has no valid known token."""
         self._live = LiveState(
             state, version, limit_bytes=limits.state_bytes, waiting_limit=limits.waiting
@@ -207,9 +207,9 @@ class Session:
         if not self.ended:
             self._tokens[token] = expires
 
-    def kill(self, token: bytes, now: int) -> list[Happening]:
+    def kill(self, token: bytes, now: int) -> list[SessionEvent]:
         """A token was revoked: its sockets are closed. An unknown token is not an error."""
-        out: list[Happening] = []
+        out: list[SessionEvent] = []
         if token in self._tokens:
             self._drop_token(token, "killed", now, out)
             self._ask_if_forsaken(now, out)
@@ -242,16 +242,18 @@ class Session:
         if self._sockets.pop(socket, None) is not None and not self._sockets:
             self._away_until = now + self.limits.away_ms
 
-    def _drop_token(self, token: bytes, why: Why, now: int, out: list[Happening]) -> None:
+    def _drop_token(
+        self, token: bytes, why: CloseReason, now: int, out: list[SessionEvent]
+    ) -> None:
         del self._tokens[token]
         for name in [name for name, one in self._sockets.items() if one.token == token]:
             self.disconnect(name, now)
             out.append(SocketClosed(name, token, why))
-        self._forsaken_at = now
+        self._expiry_check_at = now
 
-    def _ask_if_forsaken(self, now: int, out: list[Happening]) -> None:
-        if not self._tokens and self._forsaken_at <= now:
-            self._forsaken_at = now + self.limits.away_ms  # in case the store does not answer
+    def _ask_if_forsaken(self, now: int, out: list[SessionEvent]) -> None:
+        if not self._tokens and self._expiry_check_at <= now:
+            self._expiry_check_at = now + self.limits.away_ms  # in case the store does not answer
             out.append(AllTokensExpired())
 
     # State
@@ -289,7 +291,7 @@ class Session:
 
     # The resource
 
-    def took(self, held: Held, now: int) -> list[Happening]:
+    def took(self, held: Held, now: int) -> list[SessionEvent]:
         """The database reports that the session holds this resource, or that the resource has
         changed.
 
@@ -307,7 +309,7 @@ class Session:
             self._away_until = now + self.limits.away_ms
         return [ResourceChanged(held)]
 
-    def dropped(self, number: int, fence: int) -> list[Happening]:
+    def dropped(self, number: int, fence: int) -> list[SessionEvent]:
         """The session no longer holds that resource: it was released, lost, deleted, or unshared.
 
         A report of another acquisition than the current one is ignored.
@@ -331,15 +333,15 @@ class Session:
         """When `tick` must be called next, ms; None: not before something else happens."""
         if self.ended:
             return None
-        dues = list(self._tokens.values()) or [self._forsaken_at]
+        dues = list(self._tokens.values()) or [self._expiry_check_at]
         if self.held is not None and self._away_until is not None:
             dues.append(self._away_until)
         return min(dues, default=None)
 
-    def tick(self, now: int) -> list[Happening]:
+    def tick(self, now: int) -> list[SessionEvent]:
         """Handles everything that has expired: tokens, and the lease of a session that has been
         away."""
-        out: list[Happening] = []
+        out: list[SessionEvent] = []
         if self.ended:
             return out
         for token in [token for token, expires in self._tokens.items() if expires <= now]:
@@ -351,13 +353,13 @@ class Session:
             out.append(AbsenceTimedOut(self.held))
         return out
 
-    def end(self) -> list[Happening]:
+    def end(self) -> list[SessionEvent]:
         """The session has ended in the database: its sockets close, its state and resource are
         gone."""
         if self.ended:
             return []
         self.ended = True
-        out: list[Happening] = []
+        out: list[SessionEvent] = []
         out.extend(self._live.clear(SessionNotFound()))
         out.extend(SocketClosed(name, one.token, "ended") for name, one in self._sockets.items())
         self.held = None

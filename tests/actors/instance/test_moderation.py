@@ -72,7 +72,7 @@ async def test_the_answer_comes_when_it_is_durable_and_the_effect_before(
     assert answered == ["banned"]
     now = harness.node.clock.now_ms()
     host, guest = account(0).id, account(1).id
-    assert harness.store.hosting.deeds == [
+    assert harness.store.hosting.moderation_writes == [
         Ban(ROOM, guest, None, "rude", host, now),
         Moderation(ROOM, host, "ban", guest, host, "rude", None, now),
     ]
@@ -89,7 +89,7 @@ async def test_what_gathers_goes_in_one_transaction_in_order(
             await settle()
         gate.set()
     assert harness.store.hosting.batches == [1, 6]
-    users = [one.user for one in harness.store.hosting.deeds]
+    users = [one.user for one in harness.store.hosting.moderation_writes]
     assert users == [account(number).id for number in range(1, 8)]
 
 
@@ -105,10 +105,10 @@ async def test_without_a_database_it_holds_and_is_written_later(
         await one.join()
     with pytest.raises(DatabaseUnavailable):
         await moderate(harness, 0, user_at(1), "ban")  # once more, to be sure
-    assert harness.store.hosting.deeds == []
+    assert harness.store.hosting.moderation_writes == []
     harness.store.instances.away = False
     await trio.sleep(5)
-    kinds = [type(deed) for deed in harness.store.hosting.deeds]
+    kinds = [type(deed) for deed in harness.store.hosting.moderation_writes]
     assert kinds == [Ban, Moderation, Ban, Moderation]
 
 
@@ -118,15 +118,18 @@ async def test_an_order_that_changes_nothing_waits_for_what_did(
     await harness.crowd(1)
     await settle()
     await moderate(harness, 0, user_at(5), "unban")
-    assert harness.store.hosting.deeds == []
+    assert harness.store.hosting.moderation_writes == []
     harness.store.instances.away = True
     with pytest.raises(DatabaseUnavailable):
-        await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+        await harness.node.instance_service.add_moderator(ROOM, principal(0), user_at(1))
     with pytest.raises(DatabaseUnavailable):
-        await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
+        await harness.node.instance_service.add_moderator(ROOM, principal(0), user_at(1))
     harness.store.instances.away = False
-    await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(1))
-    assert [type(deed) for deed in harness.store.hosting.deeds] == [ModeratorAddition, Moderation]
+    await harness.node.instance_service.add_moderator(ROOM, principal(0), user_at(1))
+    assert [type(deed) for deed in harness.store.hosting.moderation_writes] == [
+        ModeratorAddition,
+        Moderation,
+    ]
 
 
 async def test_deeds_that_a_crash_found_unwritten_are_written_by_the_next(
@@ -143,14 +146,14 @@ async def test_deeds_that_a_crash_found_unwritten_are_written_by_the_next(
         await one.join()
     harness.store.instances.away = False
     await trio.sleep(5)
-    assert [type(deed) for deed in harness.store.hosting.deeds] == [Ban, Moderation]
+    assert [type(deed) for deed in harness.store.hosting.moderation_writes] == [Ban, Moderation]
 
 
 async def test_mutes_and_moderators_outlive_a_crash(
     harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
     one, two = await harness.crowd(1, 2)
-    await harness.node.instance_service.name_moderator(ROOM, principal(0), user_at(2))
+    await harness.node.instance_service.add_moderator(ROOM, principal(0), user_at(2))
     await moderate(harness, 0, user_at(1), "mute")
     harness.crash()
     await trio.sleep(0.5)
@@ -179,7 +182,7 @@ async def test_named_moderators_and_bans_come_from_the_database(
         await harness.node.instance_service.bans(ROOM, principal(5))
     await moderate(harness, 2, user_at(3), "unban")
     await three.join()
-    assert harness.store.hosting.deeds[0] == LiftBan(ROOM, account(3).id)
+    assert harness.store.hosting.moderation_writes[0] == LiftBan(ROOM, account(3).id)
 
 
 async def test_roles_are_told_to_everyone_inside(
@@ -187,26 +190,28 @@ async def test_roles_are_told_to_everyone_inside(
 ) -> None:
     one, two, three = await harness.crowd(1, 2, 3)
     instance_service = harness.node.instance_service
-    await instance_service.hand_over(ROOM, principal(0), three.sink.seats[ROOM].player)
+    await instance_service.transfer_master(ROOM, principal(0), three.sink.seats[ROOM].player)
     await settle()
     expected = [
         {"user": user_at(1), "role": "normal"},
         {"user": user_at(3), "role": "master"},
     ]
     assert of(two, "instance-role") == expected
-    await instance_service.name_moderator(ROOM, principal(0), "user2")
+    await instance_service.add_moderator(ROOM, principal(0), "user2")
     assert of(two, "instance-role") == [{"user": user_at(2), "role": "moderator"}]
     outside = await harness.connect(9)
-    await instance_service.name_moderator(ROOM, principal(0), user_at(9))
+    await instance_service.add_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "moderator"}]
-    await instance_service.dismiss_moderator(ROOM, principal(0), user_at(9))
+    await instance_service.remove_moderator(ROOM, principal(0), user_at(9))
     assert of(outside, "instance-role") == [{"user": user_at(9), "role": "normal"}]
-    assert ModeratorRemoval(ROOM, account(9).id) in harness.store.hosting.deeds
+    assert ModeratorRemoval(ROOM, account(9).id) in harness.store.hosting.moderation_writes
     one.sink.take()
     await three.leave()
     await settle()
     assert of(one, "instance-role") == [{"user": user_at(1), "role": "master"}]
-    types = [one.type for one in harness.store.hosting.deeds if isinstance(one, Moderation)]
+    types = [
+        one.type for one in harness.store.hosting.moderation_writes if isinstance(one, Moderation)
+    ]
     assert types == ["master", "moderator", "moderator", "unmoderator"]
 
 
@@ -215,15 +220,15 @@ async def test_only_the_owner_gives_roles(harness: NodeHarness, autojump_clock: 
     instance_service = harness.node.instance_service
     for number in (1, 5):
         with pytest.raises(NotAllowed):
-            await instance_service.hand_over(ROOM, principal(number), user_at(2))
+            await instance_service.transfer_master(ROOM, principal(number), user_at(2))
         with pytest.raises(NotAllowed):
-            await instance_service.name_moderator(ROOM, principal(number), user_at(2))
+            await instance_service.add_moderator(ROOM, principal(number), user_at(2))
         with pytest.raises(NotAllowed):
-            await instance_service.dismiss_moderator(ROOM, principal(number), user_at(2))
+            await instance_service.remove_moderator(ROOM, principal(number), user_at(2))
     with pytest.raises(PlayerNotFound):
-        await instance_service.hand_over(ROOM, principal(0), user_at(5))
+        await instance_service.transfer_master(ROOM, principal(0), user_at(5))
     with pytest.raises(UserNotFound):
-        await instance_service.name_moderator(ROOM, principal(0), "nobody")
+        await instance_service.add_moderator(ROOM, principal(0), "nobody")
 
 
 async def test_measures_are_told_to_those_concerned(

@@ -21,7 +21,14 @@ from actors.runtime import Context, Message, Ref
 from actors.runtime.jobs import LIMIT
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, Deed, Instance, InstanceChanges, LiftBan, ModeratorRemoval
+from reileta.records import (
+    Ban,
+    InstanceChanges,
+    InstanceRecord,
+    LiftBan,
+    ModerationWrite,
+    ModeratorRemoval,
+)
 from reileta.rules.instance.events import BannedUser, Joined, Unbanned
 from reileta.store import Store
 from tests.actors.node_harness import FakeDatabase, TrioClock
@@ -45,12 +52,12 @@ class FakeDeeds:
 
     def __init__(self, store: FakeDatabase) -> None:
         self._store = store
-        self.written: list[list[Deed]] = []
+        self.written: list[list[ModerationWrite]] = []
         self.refused: dict[int, ReiletaError] = {}
 
-    async def write(self, deeds: Sequence[Deed]) -> dict[int, ReiletaError]:
+    async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
         await self._store.instances.reach()
-        self.written.append(list(deeds))
+        self.written.append(list(moderation_writes))
         return self.refused
 
 
@@ -61,8 +68,8 @@ class Harness:
         self.rules = room()
         self.store = FakeDatabase()
         self.store.instances.records["i_1"] = self.rules.record
-        self.deeds = FakeDeeds(self.store)
-        self.store.deeds = self.deeds  # type: ignore[assignment]
+        self.moderation_writes = FakeDeeds(self.store)
+        self.store.moderation_writes = self.moderation_writes  # type: ignore[assignment]
         self.recovery = RecoveryState(self.rules.record)
         self.answers: list[tuple[str, type[Exception] | None]] = []
         self.noted: list[bool] = []
@@ -109,7 +116,7 @@ class Harness:
         return self.store.instances.writes
 
 
-def deed(number: int) -> Deed:
+def deed(number: int) -> ModerationWrite:
     return ModeratorRemoval("i_1", f"u_{number}")
 
 
@@ -150,7 +157,7 @@ async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> N
     record = harness.rules.record
     outcomes: list[outcome.Outcome[object]] = []
     changes = InstanceChanges(title="asked", tags=frozenset())
-    planned = Instance("i_1", "room", "planned", None, "w_1", "u_1", 9, record.tags, 0, 0)
+    planned = InstanceRecord("i_1", "room", "planned", None, "w_1", "u_1", 9, record.tags, 0, 0)
     harness.persistence.update(planned, changes, outcomes.append)
     harness.persistence.restore()
     harness.persistence.delete(outcomes.append)
@@ -160,7 +167,7 @@ async def test_a_change_is_written_as_it_is_planned_and_can_be_taken_back() -> N
         "delete",
     ]
     written = outcomes[0].unwrap()
-    assert isinstance(written, Instance)
+    assert isinstance(written, InstanceRecord)
     assert (written.title, written.capacity, written.tags) == ("planned", 4, record.tags)
     assert outcomes[1].unwrap() is True
 
@@ -189,7 +196,7 @@ async def test_events_that_last_are_written_with_bare_ids() -> None:
     harness.persistence.record(Unbanned(user(2), None))
     await harness.work()
     one, two = user(2).partition("@")[0], user(0).partition("@")[0]
-    assert harness.deeds.written == [
+    assert harness.moderation_writes.written == [
         [Ban("i_1", one, 9, "spam", two, 5), LiftBan("i_1", one)],
     ]
 
@@ -201,9 +208,9 @@ async def test_moderation_that_gathers_goes_together_and_each_is_answered() -> N
         harness.when_durable(f"{number}")
     assert len(harness.context) == 1
     await harness.context.finish()
-    assert harness.deeds.written == [[deed(0), deed(1), deed(2)]]
+    assert harness.moderation_writes.written == [[deed(0), deed(1), deed(2)]]
     assert harness.answers == [("0", None), ("1", None), ("2", None)]
-    assert (len(harness.context), harness.recovery.deeds) == (0, [])
+    assert (len(harness.context), harness.recovery.moderation_writes) == (0, [])
     harness.when_durable("nothing to wait for")
     assert harness.answers[-1] == ("nothing to wait for", None)
 
@@ -220,7 +227,7 @@ async def test_moderation_that_the_database_missed_is_written_later_in_order() -
     harness.persistence.add(deed(1))  # there is something new: it waits no longer
     harness.when_durable("1")
     await harness.context.finish()
-    assert harness.deeds.written == [[deed(0), deed(1)]]
+    assert harness.moderation_writes.written == [[deed(0), deed(1)]]
     assert harness.answers[1:] == [("1", None)]
     harness.persistence.write_pending()  # the retry that was ordered finds nothing
     assert len(harness.context) == 0
@@ -228,13 +235,13 @@ async def test_moderation_that_the_database_missed_is_written_later_in_order() -
 
 async def test_moderation_that_is_refused_is_dropped_and_its_requester_answered() -> None:
     harness = Harness()
-    harness.deeds.refused = {0: InstanceNotFound()}
+    harness.moderation_writes.refused = {0: InstanceNotFound()}
     for number in range(2):
         harness.persistence.add(deed(number))
         harness.when_durable(f"{number}")
     await harness.context.finish()
     assert harness.answers == [("0", InstanceNotFound), ("1", None)]
-    assert harness.recovery.deeds == []
+    assert harness.recovery.moderation_writes == []
 
 
 async def test_the_next_incarnation_writes_what_is_pending_and_answers_nobody() -> None:
@@ -244,7 +251,7 @@ async def test_the_next_incarnation_writes_what_is_pending_and_answers_nobody() 
     harness.start()  # it crashed
     harness.persistence.resume()
     await harness.context.finish()
-    assert (harness.deeds.written, harness.answers) == ([[deed(0)]], [])
+    assert (harness.moderation_writes.written, harness.answers) == ([[deed(0)]], [])
 
 
 def test_pending_moderation_is_bounded() -> None:

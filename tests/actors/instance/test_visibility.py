@@ -46,13 +46,11 @@ ASKS: dict[str, Callable[[InstanceService, str, Principal], Awaitable[object]]] 
     "hug": lambda instance_service, id_, who: instance_service.moderate(
         id_, who, ModerationRequest(user_at(0), "hug")
     ),
-    "hand over": lambda instance_service, id_, who: instance_service.hand_over(
+    "hand over": lambda instance_service, id_, who: instance_service.transfer_master(
         id_, who, user_at(5)
     ),
-    "name": lambda instance_service, id_, who: instance_service.name_moderator(
-        id_, who, user_at(5)
-    ),
-    "dismiss": lambda instance_service, id_, who: instance_service.dismiss_moderator(
+    "name": lambda instance_service, id_, who: instance_service.add_moderator(id_, who, user_at(5)),
+    "dismiss": lambda instance_service, id_, who: instance_service.remove_moderator(
         id_, who, user_at(5)
     ),
 }
@@ -117,7 +115,7 @@ async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
 ) -> None:
     instance_service, node = harness.node.instance_service, harness.node
     inside, banned = await harness.crowd(1, 2)
-    await instance_service.name_moderator(ROOM, principal(0), user_at(4))
+    await instance_service.add_moderator(ROOM, principal(0), user_at(4))
     record = await node.instance_service.update(ROOM, principal(0), PRIVATE)
     await settle()
 
@@ -131,7 +129,9 @@ async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
     assert not await node.instances.shows(record, None)
     for number in (1, 2, 4):
         assert (
-            type(await refusal(instance_service.hand_over(ROOM, principal(number), user_at(1))))
+            type(
+                await refusal(instance_service.transfer_master(ROOM, principal(number), user_at(1)))
+            )
             is NotAllowed
         )
         assert (
@@ -140,7 +140,7 @@ async def test_those_inside_and_moderators_see_it_until_they_are_not_any_more(
         )
     await instance_service.moderate(ROOM, principal(4), ModerationRequest(user_at(2), "ban"))
     await inside.leave()
-    await instance_service.dismiss_moderator(ROOM, principal(0), user_at(4))
+    await instance_service.remove_moderator(ROOM, principal(0), user_at(4))
     await settle()
     assert await seers() == {0}
     for client in (inside, banned):

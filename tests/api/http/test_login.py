@@ -9,7 +9,7 @@ from api.http.endpoint import ApiDeps
 from api.http.login import Login, LoginService, NewToken
 from api.rate_limits import GUESSES, HttpRateLimits
 from reileta.errors import CredentialInvalid, LoginInvalid, SessionNotFound, TooManyRequests
-from reileta.records import Session, User
+from reileta.records import SessionRecord, User
 from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest
 from reileta.security.passwords import Passwords
@@ -44,7 +44,9 @@ def login(session_id: str | None = None, password: str = PASSWORD) -> Login:
     return Login(username="ada", password=password, session_id=session_id)
 
 
-async def session_of(user: User, session: Session, proof: str | None) -> tuple[str, Session]:
+async def session_of(
+    user: User, session: SessionRecord, proof: str | None
+) -> tuple[str, SessionRecord]:
     return user.id, session
 
 
@@ -82,7 +84,7 @@ async def test_a_session_that_is_ended_in_between_gives_way_to_a_new_one(
     session = await node.store.sessions.open(ada.id)
     asked: list[str] = []
 
-    async def too_late(user: User, session: Session, proof: str | None) -> NewToken:
+    async def too_late(user: User, session: SessionRecord, proof: str | None) -> NewToken:
         if not asked:
             await node.store.sessions.end(session.id)
         asked.append(session.id)
@@ -98,7 +100,7 @@ async def test_it_is_tried_no_more_than_twice(
 ) -> None:
     asked: list[str] = []
 
-    async def always_too_late(user: User, session: Session, proof: str | None) -> None:
+    async def always_too_late(user: User, session: SessionRecord, proof: str | None) -> None:
         asked.append(session.id)
         raise SessionNotFound
 
@@ -155,7 +157,7 @@ async def test_over_the_quota_of_sessions_one_ends_at_once(
 async def test_a_password_that_is_changed_while_it_is_proven_proves_nothing(
     logins: LoginService, node: FakeNode, passwords: Passwords, ada: User
 ) -> None:
-    async def meanwhile(user: User, session: Session, proof: str | None) -> NewToken:
+    async def meanwhile(user: User, session: SessionRecord, proof: str | None) -> NewToken:
         await node.store.users.change_password(ada.id, await passwords.hash("new"), keep=session.id)
         return await logins.issue(user, session, proof)
 

@@ -301,9 +301,9 @@ class SlowPasswords(Passwords):
         return await super().verify(hash_, password, by)
 
     async def _happen(self) -> None:
-        happening, self.meanwhile = self.meanwhile, None
-        if happening is not None:
-            await happening()
+        event, self.meanwhile = self.meanwhile, None
+        if event is not None:
+            await event()
 
 
 @pytest.fixture

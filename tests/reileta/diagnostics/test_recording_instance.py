@@ -66,8 +66,8 @@ def test_a_rule_of_a_rule_is_one_call() -> None:
     tape = MemoryRecording()
     instance = taped(tape, grace_ms=0)
     instance.join(visitor(1), BEGAN)
-    assert instance.lost("s_1.0", BEGAN + 1) != []  # which leaves, since there is no grace
-    assert [one.rule for one in tape.calls] == [OPENING, "join", "lost"]
+    assert instance.disconnect("s_1.0", BEGAN + 1) != []  # which leaves, since there is no grace
+    assert [one.rule for one in tape.calls] == [OPENING, "join", "disconnect"]
 
 
 def test_what_crashes_a_rule_goes_onto_the_tape_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_what_crashes_a_rule_goes_onto_the_tape_too(monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(instance, "settle", fail)
+    monkeypatch.setattr(instance, "apply_consequences", fail)
     with pytest.raises(ZeroDivisionError):
         instance.join(visitor(1), BEGAN)
     assert tape.calls[-1].raised == "ZeroDivisionError"

@@ -12,26 +12,26 @@ from reileta.rules.tags import INSTANCE_TAGS, SERVICE_TAGS, USER_TAGS, WORLD_TAG
 
 
 def test_defaults_are_added_where_a_group_has_none() -> None:
-    assert INSTANCE_TAGS.settle([], admin=False) == {"avr:public"}
-    assert WORLD_TAGS.settle(["avr:release"], admin=False) == {"avr:public", "avr:release"}
-    assert WORLD_TAGS.settle(["avr:private"], admin=False) == {"avr:private"}
-    assert USER_TAGS.settle([], admin=False) == frozenset()
+    assert INSTANCE_TAGS.resolve([], admin=False) == {"avr:public"}
+    assert WORLD_TAGS.resolve(["avr:release"], admin=False) == {"avr:public", "avr:release"}
+    assert WORLD_TAGS.resolve(["avr:private"], admin=False) == {"avr:private"}
+    assert USER_TAGS.resolve([], admin=False) == frozenset()
 
 
 def test_tags_of_one_group_exclude_each_other() -> None:
     with pytest.raises(InstanceInvalid) as caught:
-        INSTANCE_TAGS.settle(["avr:private", "avr:public"], admin=True)
+        INSTANCE_TAGS.resolve(["avr:private", "avr:public"], admin=True)
     assert [detail.field for detail in caught.value.details] == ["tags"]
     with pytest.raises(WorldInvalid):
-        WORLD_TAGS.settle(["avr:development", "avr:release"], admin=True)
+        WORLD_TAGS.resolve(["avr:development", "avr:release"], admin=True)
 
 
 def test_unknown_tags_are_named_and_bounded() -> None:
     with pytest.raises(TagUnknown) as caught:
-        INSTANCE_TAGS.settle(["avr:publik", "avr:release"], admin=True)
+        INSTANCE_TAGS.resolve(["avr:publik", "avr:release"], admin=True)
     assert len(caught.value.details) == 2
     with pytest.raises(TagUnknown) as caught:
-        WORLD_TAGS.settle([f"{n}" * 1000 for n in range(100)], admin=True)
+        WORLD_TAGS.resolve([f"{n}" * 1000 for n in range(100)], admin=True)
     assert len(caught.value.details) == 8
     assert all(len(detail.message) < 100 for detail in caught.value.details)
 
@@ -47,14 +47,14 @@ def test_unknown_tags_are_named_and_bounded() -> None:
     ],
 )
 def test_admins_alone_set_and_remove_theirs(vocabulary: TagVocabulary, tag: str) -> None:
-    settle = vocabulary.settle
-    assert tag in settle([tag], admin=True)
+    resolve = vocabulary.resolve
+    assert tag in resolve([tag], admin=True)
     with pytest.raises(PermissionDenied):
-        settle([tag], admin=False)
+        resolve([tag], admin=False)
     with pytest.raises(PermissionDenied):
-        settle([], admin=False, before=[tag])
-    assert tag in settle([tag], admin=False, before=[tag])
-    assert tag not in settle([], admin=True, before=[tag])
+        resolve([], admin=False, before=[tag])
+    assert tag in resolve([tag], admin=False, before=[tag])
+    assert tag not in resolve([], admin=True, before=[tag])
 
 
 def test_its_schema_says_which_there_are_and_which_exclude_each_other() -> None:

@@ -74,7 +74,7 @@ def test_a_private_room() -> None:
     for number in (1, 2, 3):
         one.admit(visitor(0), user(number), 0)
     one.join(visitor(1), 1)
-    one.name_moderator(visitor(0), user(4), 1)
+    one.add_moderator(visitor(0), user(4), 1)
     one.moderate(visitor(0), user(3), "ban", None, None, 2)
     one.record = room(access="avr:private", capacity=9).record
     seen = set()

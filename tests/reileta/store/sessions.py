@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from reileta.records import Resource, Session, User
+from reileta.records import ResourceRecord, SessionRecord, User
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DOCUMENT, Content
@@ -19,19 +19,19 @@ async def make_user(store: Store, name: str = "ada", *, autopilot: bool = False)
     )
 
 
-async def make_session(store: Store, name: str = "ada") -> tuple[Session, Claimant]:
+async def make_session(store: Store, name: str = "ada") -> tuple[SessionRecord, Claimant]:
     """A session of that user, who is made if need be."""
     user = await store.users.by_name(name) or await make_user(store, name)
     session = await store.sessions.open(user.id)
     return session, claimant(session, user)
 
 
-def claimant(session: Session, user: User) -> Claimant:
+def claimant(session: SessionRecord, user: User) -> Claimant:
     return Claimant(session.id, user.id, admin=user.admin, autopilot=user.autopilot)
 
 
 async def make_document(
     store: Store, who: Claimant, data: object = None
-) -> tuple[Resource, ResourceKey]:
+) -> tuple[ResourceRecord, ResourceKey]:
     made = await store.resources.create(DOCUMENT, who, Content("Notes", data))  # type: ignore[arg-type]
     return made, ResourceKey(DOCUMENT, made.number)

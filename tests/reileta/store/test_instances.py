@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from reileta.errors import InstanceExists, InstanceNotFound, InvalidInput
-from reileta.records import Ban, Instance, Page
+from reileta.records import Ban, InstanceRecord, Page
 from reileta.store import Store
 from tests.conftest import ManualClock
 
@@ -21,7 +21,7 @@ async def make(
     owner: str = "u_a",
     tags: frozenset[str] = PUBLIC,
     title: str | None = None,
-) -> Instance:
+) -> InstanceRecord:
     return await store.instances.create(
         name=name, title=title, description=None, world=world, owner=owner, capacity=8, tags=tags
     )
@@ -39,7 +39,7 @@ async def search(
     admin: bool = False,
     limit: int = 50,
     offset: int = 0,
-) -> Page[Instance]:
+) -> Page[InstanceRecord]:
     return await store.instances.search(
         query=query,
         world=world,
@@ -68,7 +68,7 @@ async def test_a_new_instance_has_what_it_was_made_with(store: Store, clock: Man
         tags=PUBLIC,
     )
     now = clock.now_ms()
-    assert instance == Instance(
+    assert instance == InstanceRecord(
         instance.id,
         "lobby",
         "Lobby",
@@ -88,7 +88,7 @@ async def test_a_new_instance_has_what_it_was_made_with(store: Store, clock: Man
 
 
 async def test_of_those_who_ask_for_a_name_at_once_one_gets_it(store: Store) -> None:
-    made: list[Instance] = []
+    made: list[InstanceRecord] = []
     refused: list[InstanceExists] = []
 
     async def ask() -> None:

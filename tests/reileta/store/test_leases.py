@@ -88,7 +88,7 @@ async def test_who_was_declared_gone_can_never_write(store: Store, clock: Manual
     _, other = await make_session(store)
     _, name = await make_document(store, who, {})
     old = await store.leases.acquire(name, who, until=clock.now_ms())
-    assert await store.leases.lose(session.id) == LostLease(session.id, name, old.fence)
+    assert await store.leases.expire_one(session.id) == LostLease(session.id, name, old.fence)
 
     async def write(fence: int) -> None:
         await store.resources.write(
@@ -173,15 +173,15 @@ async def test_a_session_without_a_websocket_loses_its_resource_after_a_while(
 ) -> None:
     session, who = await make_session(store)
     _, name = await make_document(store, who)
-    assert await store.leases.lose(session.id) is None
-    assert not await store.leases.keep(session.id, until=0)
+    assert await store.leases.expire_one(session.id) is None
+    assert not await store.leases.renew(session.id, until=0)
     held = await store.leases.acquire(name, who, until=clock.now_ms() + 60_000)
-    assert await store.leases.lose(session.id) == held.until
-    assert await store.leases.keep(session.id, until=clock.now_ms() + 90_000)
+    assert await store.leases.expire_one(session.id) == held.until
+    assert await store.leases.renew(session.id, until=clock.now_ms() + 90_000)
     clock.advance(60_000)
-    assert await store.leases.lose(session.id) == clock.now_ms() + 30_000
+    assert await store.leases.expire_one(session.id) == clock.now_ms() + 30_000
     clock.advance(30_000)
-    assert await store.leases.lose(session.id) == LostLease(session.id, name, held.fence)
+    assert await store.leases.expire_one(session.id) == LostLease(session.id, name, held.fence)
     assert (await store.resources.get(name)).lease.session is None
 
 
@@ -196,11 +196,11 @@ async def test_the_overdue_lose_theirs_and_those_who_are_here_never(
         sessions.append((session.id, name))
     (here, _), (gone, lost), (later, _) = sessions
     clock.advance(59_999)
-    assert await store.leases.tend([], until=0) == []
-    await store.leases.keep(later, until=clock.now_ms() + 2)
+    assert await store.leases.renew_all([], until=0) == []
+    await store.leases.renew(later, until=clock.now_ms() + 2)
     clock.advance(1)
     until = clock.now_ms() + 80_000
-    assert await store.leases.tend([here, "s_none"], until=until) == [LostLease(gone, lost, 1)]
+    assert await store.leases.renew_all([here, "s_none"], until=until) == [LostLease(gone, lost, 1)]
     kept = await store.leases.of_session(here)
     assert kept is not None
     assert kept.until == until
@@ -300,7 +300,7 @@ async def test_many_sessions_on_two_servers_fight_for_few_resources(
                         refused.add(type(error))
                     if turn % 4 == 3 and step == 1:  # its server takes it for gone
                         mine.clear()
-                        await store.leases.lose(who.session)
+                        await store.leases.expire_one(who.session)
                 if mine:
                     mine.clear()
                     await store.leases.release(name, who)

@@ -227,9 +227,9 @@ async def test_the_log_of_moderation_keeps_the_newest_of_each_owner(store: Store
     kick = Moderation("i_1", "u_o", "kick", "u_x@x.org", "u_o@x.org", None, None, 0)
     other = replace(kick, instance_id="i_2", owner="u_p")
     done = [replace(kick, created_at=number) for number in range(LIMIT + 2)]
-    assert await store.deeds.write([other]) == {}
-    assert await store.deeds.write(done[:-1]) == {}
-    assert await store.deeds.write(done[-1:]) == {}
+    assert await store.moderation_writes.write([other]) == {}
+    assert await store.moderation_writes.write(done[:-1]) == {}
+    assert await store.moderation_writes.write(done[-1:]) == {}
     page = await store.moderations.of("i_1", owner=None, limit=10, offset=0)
     assert page.items == tuple(reversed(done[-LIMIT:]))
     assert (await store.moderations.of("i_2", owner=None, limit=10, offset=0)).items == (other,)

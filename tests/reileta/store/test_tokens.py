@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from reileta.errors import LoginInvalid, SessionNotFound
-from reileta.records import Session, User
+from reileta.records import SessionRecord, User
 from reileta.security.credentials import digest
 from reileta.store import Store
 from reileta.store.tokens import DEAD_KEPT, KEPT_MS, Issued
@@ -20,7 +20,7 @@ async def make_user(store: Store, name: str = "ada") -> User:
     return await store.users.create(username=name, displayname=name, password_hash=None)
 
 
-async def issue(store: Store, session: Session, key: bytes, *, limit: int = 32) -> Issued:
+async def issue(store: Store, session: SessionRecord, key: bytes, *, limit: int = 32) -> Issued:
     now = session.created_at
     return await store.tokens.issue(
         session_id=session.id,
@@ -134,7 +134,7 @@ async def test_logins_and_the_end_of_the_session_do_not_lock_each_other_out(stor
     sessions = [await store.sessions.open(user.id) for _ in range(8)]
     keys = [b"%d" % number for number in range(8)]
 
-    async def login(session: Session, key: bytes) -> None:
+    async def login(session: SessionRecord, key: bytes) -> None:
         with suppress(SessionNotFound):
             await issue(store, session, key, limit=2)
 
@@ -149,7 +149,7 @@ async def test_no_token_for_a_session_that_ended_or_is_anothers(store: Store) ->
     session = await store.sessions.open((await make_user(store)).id)
     stranger = await make_user(store, "bob")
     with pytest.raises(SessionNotFound):
-        await issue(store, Session(session.id, stranger.id, 0, None), b"1")
+        await issue(store, SessionRecord(session.id, stranger.id, 0, None), b"1")
     await store.sessions.end(session.id)
     with pytest.raises(SessionNotFound):
         await issue(store, session, b"2")

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import trio
 
-from reileta.records import Session, Token
+from reileta.records import SessionRecord, Token
 from reileta.rules.session.tokens import Lifetimes
 from reileta.store import Store
 from reileta.store.tokens import SPENT_KEPT, Refreshed, Theft
@@ -18,7 +18,7 @@ MINUTE_MS = 60_000
 LIFETIMES = Lifetimes(access_ms=15 * MINUTE_MS, refresh_ms=60 * MINUTE_MS)
 
 
-async def log_in(store: Store, clock: ManualClock) -> Session:
+async def log_in(store: Store, clock: ManualClock) -> SessionRecord:
     """A token with the keys a1 and r1."""
     session, who = await make_session(store)
     pair = LIFETIMES.pair(b"a1", b"r1", clock.now_ms())

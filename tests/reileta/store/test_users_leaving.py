@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from reileta.errors import UserCannotDelete, UserInvalid, UserNotFound
-from reileta.records import DeletedUser, Session, User
+from reileta.records import DeletedUser, SessionRecord, User
 from reileta.security.credentials import digest
 from reileta.store import Store
 from reileta.store.follows import Follows
@@ -36,7 +36,7 @@ async def heir(store: Store) -> User:
     return await store.users.server_account()
 
 
-async def logged_in(store: Store, user: User, key: str) -> Session:
+async def logged_in(store: Store, user: User, key: str) -> SessionRecord:
     session = await store.sessions.open(user.id)
     await store.tokens.issue(
         session_id=session.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.records import Instance, Page, World
+from reileta.records import InstanceRecord, Page, World
 from reileta.rules import visibility
 from reileta.rules.identity import Claimant
 from reileta.rules.instance.access import ACCESS_TAGS, access_of
@@ -22,7 +22,7 @@ async def users(store: Store) -> dict[str, Claimant]:
     return {name: (await make_session(store, name))[1] for name in VIEWERS}
 
 
-def found(page: Page[World] | Page[Instance], thing: World | Instance) -> bool:
+def found(page: Page[World] | Page[InstanceRecord], thing: World | InstanceRecord) -> bool:
     assert page.total == len(page.items)
     return thing in page.items
 

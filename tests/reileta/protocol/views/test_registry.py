@@ -17,7 +17,7 @@ from reileta.protocol.views.registry import (
     user_view,
     world_view,
 )
-from reileta.records import Asset, Instance, Profile, Service, User, World
+from reileta.records import Asset, InstanceRecord, Profile, Service, User, World
 
 ADDRESS = "play.example.org:3032"
 USER = User(
@@ -29,7 +29,7 @@ WORLD = World(
     id="w_1", number=2, title="Harbour", description=None, capacity=8, owner="u_1",
     tags=frozenset({"avr:public"}), created_at=1, updated_at=2,
 )  # fmt: skip
-INSTANCE = Instance(
+INSTANCE = InstanceRecord(
     id="i_1", name="tea", title=None, description=None, world="w_1:1.2", owner="u_1@other.example",
     capacity=8, tags=frozenset({"avr:public"}), created_at=1, updated_at=2,
 )  # fmt: skip

@@ -11,11 +11,11 @@ from reileta.protocol.views.session import (
     session_view,
     token_view,
 )
-from reileta.records import Resource, Token, User
+from reileta.records import ResourceRecord, Token, User
 from reileta.rules.resource.types import BUILT_IN
 
 ADA = User("u_1", 7, "ada", "Ada", None, "a@example.org", "online", frozenset(), False, None, 0, 0)
-DOCUMENT = Resource(17, "document", "u_1", "Door", {"width": 9}, 3, 1000, 2000)
+DOCUMENT = ResourceRecord(17, "document", "u_1", "Door", {"width": 9}, 3, 1000, 2000)
 
 
 def test_a_user_is_the_model_of_s() -> None:

@@ -23,7 +23,7 @@ from reileta.rules.instance.events import (
     AdminChanged,
     BannedUser,
     Closed,
-    Happening,
+    InstanceEvent,
     Left,
     MasterChanged,
     Muted,
@@ -45,7 +45,7 @@ def household() -> Instance:
     filled(instance, 3, 4, 5, 6, now=3)
     instance.join(visitor(0), 9)
     for number in (3, 4):
-        instance.name_moderator(visitor(0), user(number), 10)
+        instance.add_moderator(visitor(0), user(number), 10)
     return instance
 
 
@@ -135,7 +135,7 @@ def test_bans_given_from_the_store_are_in_force_until_they_run_out() -> None:
 def test_a_ban_says_whether_its_user_could_see_the_instance(moderator: bool) -> None:
     instance = room(access="avr:private")
     if moderator:
-        instance.name_moderator(visitor(0), user(3), 0)
+        instance.add_moderator(visitor(0), user(3), 0)
     out = instance.moderate(visitor(0), user(3), "ban", None, None, 1)
     assert [each.saw_instance for each in out if isinstance(each, BannedUser)] == [moderator]
     assert not instance.audience.admits(user(3))
@@ -207,22 +207,22 @@ def test_what_cannot_be_moderated(target: str, type_: str, error: type[ReiletaEr
 def test_the_owner_hands_mastership_over_until_that_one_leaves() -> None:
     instance = room()
     _, two, three = filled(instance, 1, 2, 3)
-    assert instance.hand_over(visitor(0), three.id, 5) == [MasterChanged(user(3), user(1))]
+    assert instance.transfer_master(visitor(0), three.id, 5) == [MasterChanged(user(3), user(1))]
     assert instance.role_of(user(3)) == "master"
     assert instance.role_of(user(1)) == "normal"
     instance.leave(two.session, 6)
     assert instance.master == user(3)
     assert instance.leave(three.session, 7)[-1] == MasterChanged(user(1), user(3))
     with pytest.raises(PlayerNotFound):
-        instance.hand_over(visitor(0), user(3), 8)
+        instance.transfer_master(visitor(0), user(3), 8)
     for other in (visitor(1), visitor(9, admin=True)):
         with pytest.raises(NotAllowed):
-            instance.hand_over(other, user(1), 8)
+            instance.transfer_master(other, user(1), 8)
 
 
 def test_the_owner_names_and_dismisses_moderators() -> None:
     instance = room(moderators=1)
-    name = instance.name_moderator
+    name = instance.add_moderator
     assert name(visitor(0), user(1), 0) == [RoleChanged(user(1), "moderator", by=OWNER)]
     assert name(visitor(0), user(1), 0) == []
     with pytest.raises(InstanceInvalid):
@@ -232,11 +232,11 @@ def test_the_owner_names_and_dismisses_moderators() -> None:
     with pytest.raises(UserNotFound):
         name(visitor(0), "nobody", 0)
     with pytest.raises(NotAllowed):
-        instance.dismiss_moderator(visitor(1), user(1), 0)
-    assert instance.dismiss_moderator(visitor(0), user(1), 0) == [
+        instance.remove_moderator(visitor(1), user(1), 0)
+    assert instance.remove_moderator(visitor(0), user(1), 0) == [
         RoleChanged(user(1), "normal", by=OWNER)
     ]
-    assert instance.dismiss_moderator(visitor(0), user(1), 0) == []
+    assert instance.remove_moderator(visitor(0), user(1), 0) == []
 
 
 def test_an_update_changes_what_it_names() -> None:
@@ -317,14 +317,16 @@ def test_closing_ends_everything() -> None:
         lambda instance: instance.close(None, 1),
     ],
 )
-def test_admins_and_the_server_close_as_well(call: Callable[[Instance], list[Happening]]) -> None:
+def test_admins_and_the_server_close_as_well(
+    call: Callable[[Instance], list[InstanceEvent]],
+) -> None:
     assert call(room()) == [Closed("closed")]
 
 
 def test_moderators_and_mutes_of_before() -> None:
     before = room()
     filled(before, 1)
-    before.name_moderator(visitor(0), user(2), 0)
+    before.add_moderator(visitor(0), user(2), 0)
     before.moderate(visitor(0), user(1), "mute", None, 50, 1)
     after = Instance(
         before.record,

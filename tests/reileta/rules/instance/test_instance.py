@@ -34,7 +34,7 @@ def test_the_same_session_is_the_same_player() -> None:
 def test_a_lost_socket_keeps_its_seat_for_the_grace_and_nobody_sees_it() -> None:
     instance = room(capacity=1)
     (player,) = filled(instance, 1)
-    assert instance.lost(player.session, 100) == []
+    assert instance.disconnect(player.session, 100) == []
     assert instance.in_grace(player.session)
     assert instance.next_deadline() == 10_100
     with pytest.raises(InstanceFull):
@@ -49,8 +49,8 @@ def test_a_lost_socket_keeps_its_seat_for_the_grace_and_nobody_sees_it() -> None
 def test_a_seat_is_free_when_the_grace_is_over() -> None:
     instance = room(capacity=1)
     (player,) = filled(instance, 1)
-    instance.lost(player.session, 100)
-    instance.lost(player.session, 5000)  # told twice: the first counts
+    instance.disconnect(player.session, 100)
+    instance.disconnect(player.session, 5000)  # told twice: the first counts
     out = instance.tick(10_100)
     assert out == [Left(player, "disconnected"), MasterChanged(None, user(1))]
     again, _ = instance.join(visitor(1), 10_101)
@@ -60,7 +60,7 @@ def test_a_seat_is_free_when_the_grace_is_over() -> None:
 def test_without_grace_a_lost_socket_leaves_at_once() -> None:
     instance = room(grace_ms=0)
     (player,) = filled(instance, 1)
-    assert gone(instance.lost(player.session, 5)) == [(user(1), "disconnected")]
+    assert gone(instance.disconnect(player.session, 5)) == [(user(1), "disconnected")]
 
 
 def test_leaving_twice_or_from_outside_is_nothing() -> None:
@@ -68,14 +68,14 @@ def test_leaving_twice_or_from_outside_is_nothing() -> None:
     (player,) = filled(instance, 1)
     assert gone(instance.leave(player.session, 5)) == [(user(1), "left")]
     assert instance.leave(player.session, 6) == []
-    assert instance.lost(player.session, 6) == []
+    assert instance.disconnect(player.session, 6) == []
     assert instance.next_deadline() == 5 + instance.limits.empty_ms
 
 
 def test_the_next_longest_inside_becomes_master() -> None:
     instance = room()
     one, two, _ = filled(instance, 1, 2, 3)
-    instance.lost(one.session, 5)
+    instance.disconnect(one.session, 5)
     assert instance.master == user(1)  # its grace is unseen
     instance.tick(10_005)
     assert instance.master == user(2)
@@ -166,7 +166,7 @@ def test_keyed_values_are_retained_and_never_rolled_back() -> None:
         Retained(one.id, "pose", 10, b"ten"),
         Retained(two.id, "pose", 1, b"one"),
     ]
-    instance.lost(one.session, 8)
+    instance.disconnect(one.session, 8)
     assert len(list(instance.retained())) == 2
     instance.leave(one.session, 9)
     assert list(instance.retained()) == [Retained(two.id, "pose", 1, b"one")]
@@ -205,7 +205,7 @@ def test_one_user_has_so_many_seats_and_no_more() -> None:
     with pytest.raises(QuotaReached, match="instance: a user can occupy at most 2 seats"):
         instance.join(visitor(1, session=2), 2)
     assert list(instance.players) == before
-    instance.lost(first.session, 3)  # a seat in its grace is still the user's
+    instance.disconnect(first.session, 3)  # a seat in its grace is still the user's
     with pytest.raises(QuotaReached):
         instance.join(visitor(1, session=2), 4)
     assert instance.join(visitor(1, session=0), 5)[0] == first, "coming back takes no further seat"

@@ -162,7 +162,7 @@ def test_refusing_one_with_a_seat_is_for_those_who_oversee() -> None:
     with pytest.raises(NotAllowed):
         instance.refuse(visitor(2), user(3), 3)
     instance.refuse(visitor(2), user(4), 3)  # pending
-    instance.name_moderator(visitor(0), user(2), 3)
+    instance.add_moderator(visitor(0), user(2), 3)
     instance.refuse(visitor(2), user(3), 3)
     assert instance.entries() == ()
 

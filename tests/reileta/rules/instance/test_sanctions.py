@@ -49,8 +49,8 @@ def test_bans_and_mutes_run_out() -> None:
     assert not moderation.banned(user(1), 10)
     assert moderation.muted(user(1), 19)
     assert not moderation.muted(user(1), 20)
-    assert moderation.lapse(9) == ([], [])
-    assert moderation.lapse(20) == ([user(1)], [user(1)])
+    assert moderation.expire(9) == ([], [])
+    assert moderation.expire(20) == ([user(1)], [user(1)])
     assert moderation.banned(user(2), 10**15)
     assert moderation.muted(user(3), 10**15)
     assert list(moderation.deadlines) == []

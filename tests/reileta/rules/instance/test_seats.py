@@ -12,15 +12,15 @@ def test_two_sessions_of_a_user_are_two_players() -> None:
     seats = Seats()
     first, other, second = player(1, of=1), player(2, of=2), player(3, of=1)
     for one in (first, other, second):
-        seats.sit(one)
+        seats.occupy(one)
     assert list(seats.players) == ["p_1", "p_2", "p_3"]
     assert seats.of_user(user(1)) == [first, second]
     assert seats.of_user(user(9)) == []
     assert list(seats.users) == [user(1), user(2)]
-    assert seats.stand(first) is False
+    assert seats.vacate(first) is False
     # Its user has been inside without a break, and still stands first.
     assert list(seats.users) == [user(1), user(2)]
-    assert seats.stand(second) is True
+    assert seats.vacate(second) is True
     assert list(seats.users) == [user(2)]
     assert (len(seats), seats.of_session("s_1"), seats.of_session("s_2")) == (1, None, other)
 
@@ -28,16 +28,16 @@ def test_two_sessions_of_a_user_are_two_players() -> None:
 def test_the_first_loss_counts_until_regained() -> None:
     seats = Seats()
     one = player(1, of=1)
-    seats.sit(one)
-    seats.lose("s_1", 100)
-    seats.lose("s_1", 200)
-    seats.lose("s_9", 50)  # not inside
+    seats.occupy(one)
+    seats.start_grace("s_1", 100)
+    seats.start_grace("s_1", 200)
+    seats.start_grace("s_9", 50)  # not inside
     assert (seats.overdue(99), seats.overdue(100)) == ([], [one])
-    seats.regain("s_1")
+    seats.end_grace("s_1")
     assert seats.overdue(1000) == []
-    seats.lose("s_1", 2000)
+    seats.start_grace("s_1", 2000)
     assert list(seats.deadlines) == [2000]
-    seats.stand(one)
+    seats.vacate(one)
     assert list(seats.deadlines) == []
 
 
@@ -45,6 +45,6 @@ def test_overdue_in_order_of_their_deadlines() -> None:
     seats = Seats()
     some = [player(number, of=number) for number in (1, 2, 3)]
     for one, until in zip(some, (30, 10, 20), strict=True):
-        seats.sit(one)
-        seats.lose(one.session, until)
+        seats.occupy(one)
+        seats.start_grace(one.session, until)
     assert [one.id for one in seats.overdue(30)] == ["p_2", "p_3", "p_1"]

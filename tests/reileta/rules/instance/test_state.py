@@ -22,7 +22,7 @@ def test_a_queue_is_told_once_a_call_and_only_when_it_is_another() -> None:
     one, two = filled(instance, 1, 2)
     for number in (3, 4, 5):
         instance.candidate(visitor(number), 10)
-    out = instance.lost(one.session, 20) + instance.lost(two.session, 20)
+    out = instance.disconnect(one.session, 20) + instance.disconnect(two.session, 20)
     assert out == []
     out = instance.tick(20 + instance.limits.grace_ms)
     assert [each.waiting for each in out if isinstance(each, QueueChanged)] == [1]
@@ -53,7 +53,7 @@ def test_the_next_deadline_is_the_earliest_of_all() -> None:
     assert instance.next_deadline() == 81
     instance.present(user(4))
     assert instance.next_deadline() == 400
-    instance.lost(visitor(1).session, 30)
+    instance.disconnect(visitor(1).session, 30)
     assert instance.next_deadline() == 40
     instance.join(visitor(1), 31)
     assert instance.next_deadline() == 400
@@ -69,7 +69,7 @@ def test_a_permanent_instance_has_no_end() -> None:
 def test_who_oversees() -> None:
     instance = room()
     one, two, three = filled(instance, 1, 2, 3)
-    instance.name_moderator(visitor(0), user(3), 5)
+    instance.add_moderator(visitor(0), user(3), 5)
     assert instance.overseers() == [one, three]
     assert not instance.oversees(visitor(2))
     assert instance.oversees(visitor(0))
@@ -96,7 +96,7 @@ def test_a_closed_instance_is_not_found() -> None:
         lambda: instance.candidate(visitor(1), 1),
         lambda: instance.admit(visitor(0), user(1), 1),
         lambda: instance.moderate(visitor(0), user(1), "ban", None, None, 1),
-        lambda: instance.hand_over(visitor(0), user(1), 1),
+        lambda: instance.transfer_master(visitor(0), user(1), 1),
     ):
         try:
             call()

@@ -19,7 +19,7 @@ from reileta.errors import (
     VersionConflict,
 )
 from reileta.records import Lease
-from reileta.records import Resource as Record
+from reileta.records import ResourceRecord as Record
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -106,10 +106,10 @@ def test_release_of_what_nobody_holds_is_no_op_and_of_anothers_is_refused() -> N
 
 def test_a_lease_is_lost_when_its_time_is_over_and_not_before() -> None:
     one = held()
-    assert one.lapse(59) is one
-    assert one.lapse(60).lease == Lease(1)
-    assert one.keep("s_owner", 90).lapse(60).lease.session == "s_owner"
-    assert one.keep("s_again", 90) is one
+    assert one.expire(59) is one
+    assert one.expire(60).lease == Lease(1)
+    assert one.renew("s_owner", 90).expire(60).lease.session == "s_owner"
+    assert one.renew("s_again", 90) is one
 
 
 WRITES: dict[str, Callable[[Resource, Claimant, int | None], object]] = {

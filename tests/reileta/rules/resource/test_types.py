@@ -13,7 +13,7 @@ from reileta.errors import (
     TagUnknown,
     WorldInvalid,
 )
-from reileta.records import Resource
+from reileta.records import ResourceRecord
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.types import (
     BUILT_IN,
@@ -24,7 +24,7 @@ from reileta.rules.resource.types import (
     tags_of,
 )
 
-WORLD = Resource(3, "world", "u_1", "Sea", {"tags": ["avr:public"]}, 7, 0, 0)
+WORLD = ResourceRecord(3, "world", "u_1", "Sea", {"tags": ["avr:public"]}, 7, 0, 0)
 
 
 class Playlist(ResourceType):

@@ -14,7 +14,7 @@ from reileta.errors import (
     PermissionDenied,
     SessionNotFound,
 )
-from reileta.records import Held, Resource
+from reileta.records import Held, ResourceRecord
 from reileta.rules.session.session import (
     AbsenceTimedOut,
     AllTokensExpired,
@@ -30,7 +30,7 @@ from reileta.rules.session.session import (
 )
 from reileta.settings import Settings
 
-HELD = Held(Resource(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60)
+HELD = Held(ResourceRecord(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60)
 TOKEN, OTHER = b"one", b"two"
 
 
