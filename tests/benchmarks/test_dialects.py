@@ -69,7 +69,7 @@ def test_socket_io_opens_its_namespace_and_emits() -> None:
     [
         ("carrier-pigeon", [], None, "unknown protocol"),
         ("reileta", ["one"], None, "4 players need 4 tokens; the file has 1"),
-        ("reileta", ["t"] * 4, "i_1", "one named instance"),
+        ("reileta", ["t"] * 4, "i_1", "a named instance"),
     ],
 )
 def test_what_cannot_be_measured_is_said(

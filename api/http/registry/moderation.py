@@ -31,7 +31,7 @@ _WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded)
 
 
 class MasterInput(Input):
-    """Who is to be the master."""
+    """The new master."""
 
     user: Reference = Field(description="A user or a player inside.", examples=["ada"])
 
@@ -44,18 +44,18 @@ def moderation_routes(deps: ApiDeps) -> Routes:
     @routes.add(
         "POST",
         "/api/instances/<ref>/moderate",
-        summary="Moderate someone",
+        summary="Moderate a user",
         takes=ModerateInput,
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM, NotInInstance),
     )
-    async def moderate(call: RequestContext, given: ModerateInput) -> NothingView:
-        """Kicks, bans, unbans, mutes, unmutes or warns. It takes effect at once; the answer comes
-        when it is kept for good. Owner, admins, the master and moderators may, each those below.
-        """
+    async def moderate(call: RequestContext, params: ModerateInput) -> NothingView:
+        """Kicks, bans, unbans, mutes, unmutes or warns a user. The action takes effect at once; the
+        answer comes after the commit. The owner, admins, the master and moderators may do this to
+        users of lower rank."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.moderate(instance.id, call.by, given.request())
+        await node.instance_service.moderate(instance.id, call.by, params.request())
         return NothingView()
 
     @routes.add(
@@ -67,12 +67,12 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, NotAllowed),
     )
-    async def get_bans(call: RequestContext, given: Paging) -> ListView[BanView]:
+    async def get_bans(call: RequestContext, params: Paging) -> ListView[BanView]:
         """Lists the bans in force, oldest first. For the owner, the master, moderators and
         admins."""
         instance = await find_instance(node, call, call.args["ref"])
         bans = await node.instance_service.bans(instance.id, call.by)
-        return list_view(page_of(given, bans), lambda ban: ban_view(ban, node.address))
+        return list_view(page_of(params, bans), lambda ban: ban_view(ban, node.address))
 
     @routes.add(
         "GET",
@@ -83,7 +83,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, PermissionDenied),
     )
-    async def get_moderations(call: RequestContext, given: Paging) -> ListView[ModerationView]:
+    async def get_moderations(call: RequestContext, params: Paging) -> ListView[ModerationView]:
         """Lists the moderation log, newest first. For the owner and admins. The log of a closed
         instance is available by the instance's id."""
         id_ = local(node, call, call.args["ref"])
@@ -100,7 +100,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
             if instance.owner != call.by.user.id and not call.admin:
                 raise PermissionDenied
         page = await node.store.moderations.of(
-            id_, owner=owner, limit=given.limit, offset=given.offset
+            id_, owner=owner, limit=params.limit, offset=params.offset
         )
         if owner is not None and not page.total:
             raise InstanceNotFound
@@ -115,10 +115,10 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(*_WHERE, *_WHOM),
     )
-    async def transfer_master(call: RequestContext, given: MasterInput) -> NothingView:
+    async def transfer_master(call: RequestContext, params: MasterInput) -> NothingView:
         """Makes a user inside the master until it leaves. The owner may do this."""
         instance = await find_instance(node, call, call.args["ref"])
-        await node.instance_service.transfer_master(instance.id, call.by, given.user)
+        await node.instance_service.transfer_master(instance.id, call.by, params.user)
         return NothingView()
 
     @routes.add(
