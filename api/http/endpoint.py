@@ -207,13 +207,15 @@ class Options(TypedDict, total=False):
     body_limit_bytes: int | None
     cached: Cached | None
     body: bool | None
+    name: str
 
 
 class Routes:
     """The endpoints of one noun: a Quart blueprint and its operations.
 
     Args:
-        noun: the tag of the endpoints in `/openapi.json`.
+        noun: the tag of the endpoints in `/openapi.json`. Clients are generated from it, so a
+            published tag does not change.
         invalid: the error for input that is not valid.
     """
 
@@ -291,14 +293,16 @@ class Routes:
             body: whether the input is the body; None: as the method says.
             cached: for reads: the tables that the answer is made of. The answer then has an entity
                 tag, and is cached until one of these changes.
+            name: the `operationId` in `/openapi.json`; by default the handler's name. Clients are
+                generated from it, so it stays when a handler is renamed.
         """
         options.setdefault("rate", READ if method == "GET" else WRITE)
 
         def declare(handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+            options.setdefault("name", handler.__name__)
             operation = Operation(
                 method=method,
                 path=path,
-                name=handler.__name__,
                 noun=self._noun,
                 summary=summary,
                 description=" ".join((handler.__doc__ or "").split()),
@@ -313,7 +317,7 @@ class Routes:
             self.serves[f"{self._noun}.{operation.name}"] = serve
             self.blueprint.add_url_rule(
                 path,
-                endpoint=handler.__name__,
+                endpoint=operation.name,
                 view_func=_view(serve),
                 methods=[method],
             )

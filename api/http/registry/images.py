@@ -58,7 +58,7 @@ def image_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
     node = deps.node
     images, files, blobs = node.store.images, node.store.files, node.store.blobs
     pictures = Pictures()
-    routes = Routes("images", deps, invalid=ImageInvalid)
+    routes = Routes("pictures", deps, invalid=ImageInvalid)
 
     async def image_response(
         call: RequestContext, of: str, kind: ImageKind, *, private: bool

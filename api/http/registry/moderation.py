@@ -39,7 +39,7 @@ class MasterInput(Input):
 def moderation_routes(deps: ApiDeps) -> Routes:
     """Declares the endpoints that moderate an instance."""
     node = deps.node
-    routes = Routes("moderation", deps, invalid=ModerationInvalid)
+    routes = Routes("hosting", deps, invalid=ModerationInvalid)
 
     @routes.add(
         "POST",
@@ -114,6 +114,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM),
+        name="hand_over",
     )
     async def transfer_master(call: RequestContext, params: MasterInput) -> NothingView:
         """Makes a user inside the master until it leaves. The owner may do this."""
@@ -128,6 +129,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM),
+        name="name_moderator",
     )
     async def add_moderator(call: RequestContext) -> NothingView:
         """Makes a user a moderator, whether it is inside or not, until it is removed. The owner may
@@ -143,6 +145,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(*_WHERE, UserNotFound, NotAllowed),
+        name="dismiss_moderator",
     )
     async def remove_moderator(call: RequestContext) -> NothingView:
         """Removes a moderator. It is not an error if the user is not a moderator. The owner may do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -46,6 +47,16 @@ async def test_every_route_of_the_api_is_in_it(app: ReiletaApp, document: Json) 
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert described == served
+
+
+async def test_published_names_of_operations_tags_and_schemas_stay(document: Json) -> None:
+    """Clients are generated from these names. A new endpoint adds a line to the file."""
+    names = {
+        f"{method.upper()} {path} {operation['operationId']} {','.join(operation['tags'])}"
+        for path, method, operation in operations(document)
+    } | {f"schema {name}" for name in document["components"]["schemas"]}
+    published = Path(__file__).with_name("published_names.txt").read_text("utf-8").splitlines()
+    assert not set(published) - names
 
 
 async def test_its_names_are_unique_and_its_references_lead_somewhere(document: Json) -> None:
