@@ -30,6 +30,10 @@ _TEMPLATE = "reileta_template"
 _MEMORY = Path("/dev/shm")
 _MEMORY_WANTED = 2 * 1024**3
 
+PATIENCE_S = 30.0
+"""How long a test waits in real time, for a socket, a process or the database. Only a failure takes
+so long, also on a busy machine."""
+
 
 class ManualClock:
     """A clock that stands still until it is told to go on."""
