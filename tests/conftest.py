@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 import trio
 from cryptography import x509
@@ -26,9 +27,22 @@ from reileta.settings import Settings
 from reileta.store import Store, open_store
 from reileta.store.embedded.cluster import Cluster
 
+# The same examples in each run, and nothing that depends on how busy the machine is.
+hypothesis.settings.register_profile(
+    "reileta",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("reileta")
+
 _TEMPLATE = "reileta_template"
 _MEMORY = Path("/dev/shm")
 _MEMORY_WANTED = 2 * 1024**3
+
+PATIENCE_S = 30.0
+"""How long a test waits in real time, for a socket, a process or the database. Only a failure takes
+so long, also on a busy machine."""
 
 
 class ManualClock:
@@ -97,11 +111,32 @@ def new_data_folder() -> Iterator[Path]:
     shutil.rmtree(data)
 
 
+_LONGEST = (
+    "tests/simulation/",
+    "tests/chaos/test_contest.py",
+    "tests/e2e/test_process.py",
+    "tests/e2e/test_schema.py",
+    "tests/e2e/test_shared_document.py",
+    "tests/e2e/test_following.py",
+    "tests/api/http/test_dispatch.py::test_every_",
+    "tests/reileta/test_instance_machine.py",
+    "tests/reileta/test_session_machine.py",
+    "tests/reileta/test_resource_machine.py",
+    "tests/api/ws/test_fair_share.py",
+    "tests/actors/test_node.py::test_a_soak",
+    "tests/benchmarks/test_uploads.py",
+    "tests/test_examples.py",
+)
+"""They run first: with one of them last, a single worker would keep all others waiting."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a database, which `make check` leaves out."""
+    """Marks the tests that need a database, which `make check` leaves out; sorts the longest to the
+    front."""
     for item in items:
         if "databases" in getattr(item, "fixturenames", ()):
             item.add_marker("database")
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,10 @@ class ClientConnection(Protocol):
     @property
     def transport(self) -> Transport: ...
     @property
-    def principal(self) -> Principal | None: ...
+    def lacks_credential(self) -> bool:
+        """Whether the deadline for a credential applies to it."""
+        ...
+
     @property
     def expires_at(self) -> int:
         """When its credential is no longer valid (ms)."""
@@ -156,7 +159,7 @@ class Gateway:
                     transport.cut()
             elif now > transport.heard_at + settings.keepalive_interval_s:
                 transport.ping()
-            if connection.principal is None:
+            if connection.lacks_credential:
                 if now > transport.opened_at + settings.credential_deadline_s:
                     transport.close(CloseCode.NO_CREDENTIAL, "no credential")
             elif connection.expires_at <= now_ms:

@@ -28,9 +28,9 @@ from reileta.rules.resource.types import Content
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.sinks import FakeSink
+from tests.conftest import PATIENCE_S
 
 _numbers = itertools.count(1)
-PATIENCE_S = 8.0
 
 
 class FakeSessionSink(FakeSink):

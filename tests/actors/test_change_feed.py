@@ -20,7 +20,7 @@ from reileta.store import Store, open_store
 from reileta.store.change_feed import KEPT_S, Changed
 from tests.actors.session_clients import SessionClient, log_in, open_node
 from tests.actors.sinks import FakeSink
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 
 
 @dataclass
@@ -67,7 +67,7 @@ def feed(store: Store, node: Node, known: FakeAuthCache) -> ChangeFeed:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until the node's own tasks have done something."""
-    with trio.fail_after(8):
+    with trio.fail_after(PATIENCE_S):
         while not condition():
             await trio.sleep(0.005)
 

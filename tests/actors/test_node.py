@@ -28,7 +28,7 @@ from tests.actors.node_harness import (
     settle,
 )
 from tests.actors.sinks import FakeSink
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 
 
 async def test_the_depth_of_mailboxes_is_measured(
@@ -249,7 +249,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         assert not isinstance(changes.title, Unset)
         # It is occupied, which is written down beside what its actor does, and so neither the
         # sweep nor its look for the forgotten touches it.
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             while await store.instances.abandoned(2**62):
                 await trio.sleep(0.01)
         assert await store.instances.all_empty_from(1, but=[record.id]) == 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from argon2 import PasswordHasher
 
 from actors.node import Node
 from api.app import ReiletaApp, create_app
@@ -20,8 +19,15 @@ from tests.api.asgi_transport import with_transports
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock
+from tests.quick_start import cheap_hasher, quick_start
 
 ADMIN_PASSWORD_HASH = "set by no test: the admin logs in with a token"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_start() -> Iterator[None]:
+    with quick_start():
+        yield
 
 
 @pytest.fixture
@@ -42,8 +48,7 @@ async def node(store: Store, clock: ManualClock) -> FakeNode:
 
 @pytest.fixture
 def passwords() -> Passwords:
-    # The cheapest hash there is: what it costs is tested with `Passwords` itself.
-    return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    return Passwords(cheap_hasher())
 
 
 @pytest.fixture

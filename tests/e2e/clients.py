@@ -15,10 +15,10 @@ from typing import Any, Protocol, Self
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from tests.conftest import PATIENCE_S
+
 Json = dict[str, Any]
 
-PATIENCE_S = 8.0
-"""How long a test waits for what must come; nothing that passes takes a fraction of it."""
 
 TEXT, BINARY, CONT, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 

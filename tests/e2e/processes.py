@@ -16,10 +16,9 @@ import httpx
 import trio
 
 from reileta.observability import log_events
+from tests.conftest import PATIENCE_S
 
 Json = dict[str, Any]
-START_S = 30.0
-"""How long a start may take; one with an embedded PostgreSQL takes a second or two."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class ServerProcess:
 
     async def until_logged(self, name: str, many: int = 1) -> Json:
         """Waits for the log's event of that name, or for so many of them; the last."""
-        with trio.fail_after(START_S):
+        with trio.fail_after(PATIENCE_S):
             while len(found := self.events(name)) < many:
                 assert self.process.poll() is None, "\n".join([*self.log, self.errors])
                 await self._said.wait()
@@ -76,7 +75,7 @@ class ServerProcess:
 
     def ask(self) -> httpx.AsyncClient:
         """A client of its HTTP face."""
-        return httpx.AsyncClient(base_url=self.url, timeout=START_S)
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S)
 
     async def ended(self, within_s: float = 10) -> int:
         """Waits for its end; the exit status."""
@@ -145,7 +144,7 @@ async def new_instance(served: ServerProcess, owner: Bot) -> str:
 
 async def eventually(ask: Callable[[], Any]) -> Any:
     """Asks over and over until the answer is true, and returns it."""
-    with trio.fail_after(START_S):
+    with trio.fail_after(PATIENCE_S):
         while not (answer := await ask()):
             await trio.sleep(0.02)
         return answer

@@ -1,4 +1,4 @@
-"""How sockets end: every close code of PROTOCOL §7 that is no broken frame, and no code at all."""
+"""How sockets end: each close code that does not answer a broken frame, and no code at all."""
 
 from __future__ import annotations
 

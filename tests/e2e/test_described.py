@@ -18,7 +18,8 @@ from api.ws.registry.events import EVENTS
 from benchmarks.killable import event
 from reileta.protocol import commands, events
 from tests.api.openapi.test_asyncapi import objects_of
-from tests.e2e.clients import PATIENCE_S, Json, Player, connected
+from tests.conftest import PATIENCE_S
+from tests.e2e.clients import Json, Player, connected
 from tests.e2e.servers import Account, ServerHarness, running
 from tests.e2e.test_sessions import another_token, get, line
 

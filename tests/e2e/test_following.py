@@ -18,11 +18,11 @@ import pytest
 import trio
 from trio_websocket import open_websocket
 
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player
 
 pytestmark = pytest.mark.slow
 
-START_S = 30.0
 _names = itertools.count(1)
 
 
@@ -44,7 +44,7 @@ class LoggedProcess:
         return (await self.all_events(name, **keys))[0]
 
     async def all_events(self, name: str, **keys: object) -> list[Json]:
-        with trio.fail_after(START_S):
+        with trio.fail_after(PATIENCE_S):
             while True:
                 found = [
                     one
@@ -85,7 +85,7 @@ class LoggedProcess:
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        with trio.fail_after(START_S):
+        with trio.fail_after(PATIENCE_S):
             return await self.process.wait()
 
 

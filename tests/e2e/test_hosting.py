@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Player, connected
 from tests.e2e.servers import Account, ServerHarness, running
 
@@ -372,6 +373,6 @@ async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
                 await player.event("instance-queue")
             async with connected(harness, one) as player:
                 assert (await player.event("instance-queue"))["data"]["entry"]["position"] == 1
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 while (await web.data(None, "GET", f"{path}/queue"))["queued"]:
                     await trio.sleep(0.05)

@@ -13,11 +13,9 @@ import httpx
 import psutil
 import trio
 
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import CLOSE, Player, RawClient, connected, frame, text
 from tests.e2e.processes import Bot, ServerProcess, bots, eventually, new_instance, serving
-
-PATIENCE_S = 20.0
-
 
 CLOSED = re.compile(rb"\x88.(..)come back in (\d+) s\Z", re.DOTALL)
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.api.pngs import png
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected, until
 from tests.e2e.servers import Account, ServerHarness, running
 
@@ -164,7 +165,7 @@ async def test_a_deleted_users_sockets_close_and_its_instances_are_the_servers(
         left = await guest.event("instance-left")
         assert left["data"]["player"] == owner.id
         heir = f"{server}@{harness.address}"
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while (await updated(guest, "instance"))["owner"] != heir:
                 pass
         shown = (await client.get(f"/api/instances/{room.id}")).json()["data"]
@@ -293,7 +294,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_has_come(
             f"POST {file} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
             f"Content-Length: {2 * 1024**3}\r\n\r\n".encode()
         )
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             answer = bytes(await stream.receive_some(65_536))
     assert answer.startswith(b"HTTP/1.1 413"), answer
     assert nobody_stored(harness)

@@ -16,7 +16,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from benchmarks.killable import ack, event
 from reileta.observability import log_events
 from reileta.security.credentials import digest, new_token
-from tests.e2e.clients import PATIENCE_S, RawClient, upgrade_head
+from tests.conftest import PATIENCE_S
+from tests.e2e.clients import RawClient, upgrade_head
 from tests.e2e.processes import ServerProcess, serving
 from tests.e2e.servers import Account, ServerHarness, running
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import trio
 
-from tests.e2e.processes import START_S, ServerProcess, serving
+from tests.conftest import PATIENCE_S
+from tests.e2e.processes import ServerProcess, serving
 from tests.test_house import ROOT
 
 LOST = "connection lost, trying again"
@@ -35,7 +36,7 @@ class ExampleProcess:
 
     async def until(self, seen: Callable[[list[str]], bool]) -> None:
         """Waits until what it said is so."""
-        with trio.fail_after(START_S):
+        with trio.fail_after(PATIENCE_S):
             while not seen(self.said):
                 assert self.process.poll() is None, (self.said, self.errors)
                 await self._heard.wait()
@@ -53,7 +54,7 @@ class ExampleProcess:
 
     async def ended(self) -> int:
         """Waits for its end; the exit status."""
-        with trio.fail_after(START_S):
+        with trio.fail_after(PATIENCE_S):
             return await self.process.wait()
 
     async def finished(self) -> int:

@@ -19,7 +19,8 @@ from h2.errors import ErrorCodes
 from api import rate_limits
 from reileta.rules.ratelimit import Rate
 from tests.api.listen.h2client import H2Client
-from tests.e2e.clients import PATIENCE_S, Answer, RawClient, until
+from tests.conftest import PATIENCE_S
+from tests.e2e.clients import Answer, RawClient, until
 from tests.e2e.servers import ServerHarness, running
 from tests.e2e.smuggling import ACCEPTED, REFUSED, SMUGGLED, Case, get
 from tests.tools import need

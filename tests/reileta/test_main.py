@@ -15,6 +15,7 @@ from reileta import main
 from reileta.main import KEY_FILE, Server, Stopping, serve
 from reileta.settings import Settings
 from reileta.startup import StartupError
+from tests.conftest import PATIENCE_S
 
 
 def settings(database_url: str, folder: Path, **changes: Any) -> Settings:
@@ -32,7 +33,7 @@ async def test_started_means_ready(database_url: str, tmp_path: Path) -> None:
             assert server.node.server.ready_at is not None
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
                 await client.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-                with trio.fail_after(5):
+                with trio.fail_after(PATIENCE_S):
                     assert (await client.receive_some(15)).startswith(b"HTTP/1.1 200")
             await server.stop()
     ready = [one for one in logged if one["event"] == "server.ready"]
@@ -66,7 +67,7 @@ async def test_the_first_password_is_shown_once_and_never_logged(
 
 
 async def test_stopping_takes_nothing_new_and_ends(database_url: str, tmp_path: Path) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             server: Server = await nursery.start(serve, settings(database_url, tmp_path))
             await server.stop()

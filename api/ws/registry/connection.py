@@ -107,6 +107,7 @@ class RegistryConnection:
     commands have to wait."""
 
     __slots__ = (
+        "_attaching",
         "_auth",
         "_commands",
         "_log",
@@ -136,6 +137,7 @@ class RegistryConnection:
         self.node = node
         self.principal: Principal | None = None
         self.session: Ref[SessionMessage] | None = None
+        self._attaching = False
         self._log = log
         self._auth = auth
         self._sampler = sampler
@@ -247,17 +249,21 @@ class RegistryConnection:
         await self._attach(principal, state)
 
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
-        for attempt in (1, 2):
-            session = await self.node.sessions.live(principal)
-            # Set before asking: if this is cancelled, `gone` detaches all the same.
-            self.session = session
-            try:
-                await session.ask(Attach(self.transport, principal.token_hash, state))
-            except ActorStopped:
-                if attempt == 2:
-                    raise
-            else:
-                break
+        self._attaching = True
+        try:
+            for attempt in (1, 2):
+                session = await self.node.sessions.live(principal)
+                # Set before asking: if this is cancelled, `gone` detaches all the same.
+                self.session = session
+                try:
+                    await session.ask(Attach(self.transport, principal.token_hash, state))
+                except ActorStopped:
+                    if attempt == 2:
+                        raise
+                else:
+                    break
+        finally:
+            self._attaching = False
         if self._message_rate.shared is None:
             self._message_rate.shared = self._rates.opened(principal.user.id)
         self.principal = principal
@@ -306,7 +312,8 @@ class RegistryConnection:
     async def greet(self, principal: Principal) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
-            await self._attach(principal, None)
+            with ask_timeout():
+                await self._attach(principal, None)
         except ReiletaError as error:
             self.send(failure(commands.AUTHENTICATE, None, None, error))
             self.transport.close(
@@ -317,6 +324,12 @@ class RegistryConnection:
         """Closes the socket, because its credential is no longer valid."""
         self.send(event(events.UNAUTHENTICATED, None, EMPTY))
         self.transport.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
+
+    @property
+    def lacks_credential(self) -> bool:
+        """Whether the client has not sent a valid credential. One that did may still wait for its
+        session."""
+        return self.principal is None and not self._attaching
 
     @property
     def expires_at(self) -> int:

@@ -55,7 +55,6 @@ class SessionConnection:
         rates: UserRates,
     ) -> None:
         self.transport = transport
-        self.principal: Principal | None = principal
         self.seats: dict[str, InstanceHandle] = {}
         self._node = node
         self._sampler = sampler
@@ -70,6 +69,11 @@ class SessionConnection:
         self._out: list[bytes] = []
 
     # For the gateway ---------------------------------------------------------------------------
+
+    @property
+    def lacks_credential(self) -> bool:
+        """False: the upgrade is refused without a valid credential."""
+        return False
 
     @property
     def expires_at(self) -> int:

@@ -15,7 +15,7 @@ import actors.instance.recording_writer
 from actors.instance.recording_writer import CLOSE_S, RecordingWriter, Tape, open_recorder
 from reileta.diagnostics.recording import Called, Ended, Opened, Reader, Received, Record
 from reileta.settings import Settings
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 
 MIB = 1024 * 1024
 
@@ -90,7 +90,7 @@ async def test_records_reach_the_disk_while_the_server_runs(
         tape = recorder.begin("i_1")
         for count in range(1, 4):
             say(tape)
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 while disk.written < count:
                     await trio.sleep(0.01)
             assert len(read(tape.path)) == 1 + count
@@ -115,7 +115,7 @@ async def test_a_slow_disk_ends_the_recording_and_nothing_else(
             slow, other = recorder.begin("i_1"), recorder.begin("i_2")
             disk.open.clear()
             say(slow, 300)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 while not disk.writes:
                     await trio.sleep(0.01)
             for _ in range(100):  # while the first write is under way
@@ -168,7 +168,7 @@ async def test_a_disk_that_fails_ends_only_the_recordings_it_failed(
             bad, good = recorder.begin("i_1"), recorder.begin("i_2")
             bad.path.mkdir()
             say(good)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 while not bad.over:
                     await trio.sleep(0.01)
             say(bad)

@@ -19,7 +19,7 @@ from reileta.errors import (
 )
 from reileta.store import Store
 from tests.actors.session_clients import log_in, open_node, second_token, until
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 
 
 @pytest.fixture
@@ -130,11 +130,11 @@ async def test_a_session_keeps_it_longer_with_a_socket_than_without(
 
     assert await until_of() == 60_000
     line = await ada.open()
-    with trio.fail_after(8):
+    with trio.fail_after(PATIENCE_S):
         while await until_of() != 80_000:
             await trio.sleep(0.002)
     (await node.sessions.live(ada.principal)).signal(Detach(line))
-    with trio.fail_after(8):
+    with trio.fail_after(PATIENCE_S):
         while await until_of() != 60_000:
             await trio.sleep(0.002)
 

@@ -15,7 +15,7 @@ import h2.events
 import trio
 from h2.errors import ErrorCodes
 
-from tests.e2e.clients import PATIENCE_S
+from tests.conftest import PATIENCE_S
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -11,6 +11,7 @@ from api.http.bodies import ReceivedRequest
 from api.listen.server import open_listeners
 from reileta.settings import Settings
 from tests.api.listen.fakes import FakeApp, listening
+from tests.conftest import PATIENCE_S
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -21,7 +22,7 @@ async def answer_on(port: int, request: bytes = GET) -> bytes:
     async with await trio.open_tcp_stream("127.0.0.1", port) as client:
         await client.send_all(request)
         await client.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while more := await client.receive_some(65_536):
                 answer += more
     return answer
@@ -83,7 +84,7 @@ async def test_one_address_has_no_more_than_its_share(limits: str, refused: bool
             while app.under_way < (2 if refused else 3):
                 await trio.sleep(0.001)
         if refused:
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 assert (await three.receive_some()).startswith(b"HTTP/1.1 429 ")
         assert app.under_way == (2 if refused else 3)
 
@@ -107,12 +108,12 @@ async def test_stopping_closes_idle_connections_and_waits_for_answers() -> None:
             await trio.sleep(0.001)
         server.stop_accepting()
         nursery.start_soon(server.finish_requests)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             assert await idle.receive_some() == b""
         await wait_all_tasks_blocked()
         assert server.http_connections == 1
         go_on.set()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             answer = await busy.receive_some()
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"\r\nconnection: close\r\n" in answer

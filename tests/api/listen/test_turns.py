@@ -7,6 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from api.listen.turns import SHARE, Turns
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def test_others_have_their_steps_between_those_of_a_busy_address(
 
 
 async def test_an_address_that_is_alone_gets_all_its_steps(turns: Turns) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         for _ in range(1_000):
             await turns.take("a")
 

@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.session.messages import Detach
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway, come_back_reason
 from api.ws.transport.base import CLOSE_TIMEOUT_S
@@ -65,6 +66,29 @@ async def test_who_never_says_who_it_is(nursery: trio.Nursery, autojump_clock: M
     assert one.wire.finishes == 0
     await trio.sleep(CLOSE_TIMEOUT_S + 2 * WATCH_S)
     assert one.wire.finishes == 1, "one that does not answer the close frame is cut"
+
+
+async def test_the_deadline_is_for_clients_and_not_for_a_busy_session(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    node = FakeNode(Settings(credential_deadline_s=10))
+    node.actor.gate = trio.Event()
+    one = Watched(nursery, node, principal())
+    await trio.sleep(10 + 3 * WATCH_S)
+    assert one.wire.closed is None
+    node.actor.gate.set()
+    await trio.sleep(3 * WATCH_S)
+    assert one.wire.closed is None
+
+
+async def test_a_session_that_does_not_answer_is_not_waited_for_for_ever(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    node = FakeNode(Settings(keepalive_interval_s=60))
+    node.actor.gate = trio.Event()
+    one = Watched(nursery, node, principal())
+    await trio.sleep(ASK_TIMEOUT_S + 1)
+    assert one.wire.close_code == 1013
 
 
 async def test_a_credential_that_runs_out(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -13,9 +13,9 @@ from api.app import ReiletaApp
 from reileta.protocol.session_frames import iso, new_event_id
 from tests.api.clients import Client, logged_in, new_token_of, with_token
 from tests.api.fakes import FakeNode
+from tests.conftest import PATIENCE_S
 
 Json = dict[str, Any]
-PATIENCE_S = 10.0
 EPOCH_MS = 1_790_000_000_000
 
 

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from reileta.errors import Overloaded
 from reileta.security import passwords
 from reileta.security.passwords import Passwords, Requester, default_hasher
+from tests.conftest import PATIENCE_S
 
 
 def quick() -> PasswordHasher:
@@ -210,7 +211,7 @@ async def test_who_goes_away_leaves_the_core_to_the_next() -> None:
             with trio.move_on_after(0):
                 await it.hash("x", Requester("a"))
         hasher.gate.set()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         assert await it.hash("x")
 
 

@@ -15,7 +15,7 @@ from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store import Store, open_store
 from reileta.store.database import ConstraintBroken, Database, Queries, asyncio_loop
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 from tests.reileta.store.late_statements import late_statements
 
 
@@ -193,7 +193,7 @@ async def test_cancelling_at_any_moment_loses_no_connection(database: Database) 
             for _ in range(checkpoints):
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         async with database.transaction() as first, database.transaction() as second:
             assert await first.value("SELECT 1") == await second.value("SELECT 1")
 

@@ -21,6 +21,7 @@ from api.ws.transport.tls import StreamTransport
 from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import text_frame
+from tests.conftest import PATIENCE_S
 
 _URI = parse_uri("ws://localhost/")
 KIB = 1024
@@ -52,7 +53,7 @@ class TransportPair:
     async def frames(self, count: int) -> list[Frame]:
         """The next frames that the client gets; more may have come with the last."""
         got: list[Frame] = []
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             while len(got) < count:
                 data = await self.far.receive_some(65_536)
                 assert data, f"it ended after {got}"
@@ -98,7 +99,7 @@ both = pytest.mark.parametrize("pair_of", [on_socket, on_stream], ids=["socket",
 
 
 async def received(pair: TransportPair) -> Messages:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         return await pair.wire.receive()
 
 
@@ -182,7 +183,7 @@ async def test_one_goodbye_and_nothing_after_it(
         await pair.say(pair.masked(Opcode.TEXT, b"ignored"))
         assert await received(pair) == []
         await pair.say(pair.masked(Opcode.CLOSE, b"\x0f\xa0"))
-        with suppress(TransportClosed), trio.fail_after(5):
+        with suppress(TransportClosed), trio.fail_after(PATIENCE_S):
             while True:
                 assert await pair.wire.receive() == []
         with trio.fail_after(1):

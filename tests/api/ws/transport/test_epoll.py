@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 from api.ws.transport.base import HELD, TransportClosed, Upgraded
 from api.ws.transport.epoll import EpollReader, EpollTransport
 from reileta.observability.metrics import Metrics
+from tests.conftest import PATIENCE_S
 
 
 class Listener:
@@ -83,7 +84,7 @@ async def connect(pump: EpollReader, nursery: trio.Nursery) -> AsyncIterator[Cal
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         while not condition():
             await trio.sleep(0.001)
 
@@ -105,7 +106,7 @@ async def test_what_must_be_waited_for_is_held_with_all_that_came_behind_it(
 ) -> None:
     end = connect()
     await end.send(b"one", b"hold it", b"two", b"three")
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         assert await end.wire.receive() == [HELD, b"two", b"three"]
     assert end.listener.taken == [b"one", b"hold it"]
     assert len(pump) == 0  # nothing more is read until its task asks again
@@ -118,7 +119,7 @@ async def test_the_end_of_the_stream_is_the_wires_end(connect: Callable[[], End]
     end = connect()
     await end.send(b"last")
     end.client.close()
-    with trio.fail_after(5), pytest.raises(TransportClosed):
+    with trio.fail_after(PATIENCE_S), pytest.raises(TransportClosed):
         await end.wire.receive()
     assert end.listener.taken == [b"last"]
     with pytest.raises(TransportClosed):
@@ -133,7 +134,7 @@ async def test_a_clients_goodbye_is_the_wires_end_after_what_came_before_it(
         Frame(Opcode.TEXT, b"last").serialize(mask=True)
         + Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
     )
-    with trio.fail_after(5), pytest.raises(TransportClosed):
+    with trio.fail_after(PATIENCE_S), pytest.raises(TransportClosed):
         await end.wire.receive()
     assert end.listener.taken == [b"last"]
 
@@ -188,6 +189,6 @@ async def test_a_wire_nobody_listens_to_is_read_by_its_own_task(
     end = connect()
     end.wire.listen(None)
     await end.send(b"one")
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE_S):
         assert await end.wire.receive() == [b"one"]
     assert len(pump) == 0

@@ -1,4 +1,4 @@
-"""Coming, going and speaking: PROTOCOL §6 "Seats", "Roles", and §7 "Data fan-out"."""
+"""Seats, roles and the data that players send."""
 
 from __future__ import annotations
 

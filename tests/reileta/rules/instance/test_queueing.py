@@ -1,4 +1,4 @@
-"""Candidates and the queue, a sentence of PROTOCOL §6 a test."""
+"""Candidates and the queue: a test for each sentence in docs/protocol.md."""
 
 from __future__ import annotations
 

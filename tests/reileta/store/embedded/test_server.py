@@ -21,6 +21,7 @@ from reileta.store.database import Database, asyncio_loop
 from reileta.store.embedded import server as module
 from reileta.store.embedded.cluster import Cluster
 from reileta.store.embedded.server import FolderLock, open_embedded
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ async def test_a_postgresql_that_is_killed_comes_back_with_all_it_acknowledged(
                     break
                 acknowledged.append(note)
             assert number >= 10
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 while not await database.ping():
                     await trio.sleep(0.02)
             assert database.available
