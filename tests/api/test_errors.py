@@ -18,7 +18,7 @@ import reileta.errors as errors
 from api.errors import WrongMethod, answered, close_code_of, refusal_of, status_of
 from reileta.errors import ReiletaError
 
-# PROTOCOL §2, row by row.
+# docs/protocol.md#error-codes, row by row.
 STATUSES = {
     1: 503, 2: 404, 3: 401, 4: 403, 5: 404, 6: 502, 7: 502, 8: 502, 9: 502, 10: 307, 11: 502,
     12: 403, 14: 400, 15: 409, 16: 500, 17: 404, 18: 403, 19: 403, 20: 404, 21: 400, 22: 400,

@@ -1,4 +1,4 @@
-"""How sockets end: every close code of PROTOCOL §7 that is no broken frame, and no code at all."""
+"""How sockets end: with each close code that does not need a broken frame, and without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tree of errors, and the numbers that clients know (PROTOCOL §2)."""
+"""The tree of errors, and the numbers that clients know."""
 
 from __future__ import annotations
 

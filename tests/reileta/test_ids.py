@@ -1,4 +1,4 @@
-"""Identifiers and names (PROTOCOL §1)."""
+"""Identifiers and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six access tags, as a table (PROTOCOL §6, "Access")."""
+"""The six access tags,, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles, moderation and changes of the instance itself (PROTOCOL §6)."""
+"""Roles, moderation and changes of the instance itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coming, going and speaking: PROTOCOL §6 "Seats", "Roles", and §7 "Data fan-out"."""
+"""Joining, leaving and sending data: seats, roles and receivers."""
 
 from __future__ import annotations
 

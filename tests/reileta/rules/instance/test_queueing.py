@@ -1,4 +1,4 @@
-"""Candidates and the queue, a sentence of PROTOCOL §6 a test."""
+"""Candidates and the queue, one test for each rule."""
 
 from __future__ import annotations
 
