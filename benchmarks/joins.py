@@ -78,7 +78,7 @@ class Joiner:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one player learned: the players in its answer, and those that joined later."""
+    """The players that one player knows: those in its answer, and those that joined later."""
 
     player: str
     listed: frozenset[str]

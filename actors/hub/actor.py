@@ -59,7 +59,7 @@ class RunningInstances(Protocol):
 
 
 class HubActor(Actor[HubMessage]):
-    """The hub of a node. `instances` hear of changed observers of their data."""
+    """The hub of a node. `instances` are notified when observers of their data change."""
 
     def __init__(
         self,

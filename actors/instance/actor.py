@@ -270,7 +270,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self.parts.publisher.publish_object()
 
     def _noted(self, exists: bool) -> None:
-        """A note of `_publish_state` was written, if the record exists."""
+        """`Persistence.note_empty` has written; `exists`: there is still a record."""
         if exists:
             self._persistence.note_empty(self._noted)
         else:

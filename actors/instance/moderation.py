@@ -1,4 +1,4 @@
-"""What hosts ask of an instance: change it, moderate users, give roles."""
+"""Requests of hosts: change an instance, moderate users, give roles."""
 
 from __future__ import annotations
 

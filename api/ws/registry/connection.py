@@ -249,7 +249,7 @@ class RegistryConnection:
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
         for attempt in (1, 2):
             session = await self.node.sessions.live(principal)
-            # Set before asking: if this is cancelled, `gone` detaches all the same.
+            # Set before asking: if this is cancelled, `gone` detaches anyway.
             self.session = session
             try:
                 await session.ask(Attach(self.transport, principal.token_hash, state))

@@ -83,7 +83,7 @@ class InstanceState:
     """The state of one instance, queries on it, and the steps that all rules share.
 
     `Queueing`, `Administration` and `Instance` add the rules. A rule first checks everything and
-    raises, then changes the state, and ends with `settle`.
+    raises, then changes the state, and ends with `apply_consequences`.
 
     Args:
         record: the stored record.
