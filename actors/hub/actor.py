@@ -114,7 +114,7 @@ class HubActor(Actor[HubMessage]):
         rendered: dict[bytes, bytes] = {}
         for sink in self._receivers(message):
             listener = self._listeners.of.get(sink)
-            if listener is None or sink in message.told:
+            if listener is None or sink in message.informed:
                 continue
             if message.inside is not None and message.inside in sink.seats:
                 continue

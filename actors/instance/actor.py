@@ -61,10 +61,10 @@ from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.membership import (
     AddMember,
-    Administers,
     CandidateOffline,
     CandidateOnline,
     MemberSessionEnded,
+    RefreshAdmin,
     RemoveMember,
     SocketLost,
 )
@@ -183,7 +183,7 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(self._members.lose_socket(message))
             case MemberSessionEnded(session):
                 self._apply(rules.leave(session, now))
-            case Administers(user, admin):
+            case RefreshAdmin(user, admin):
                 self._apply(rules.administers(user, admin, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)

@@ -21,8 +21,7 @@ from actors.instance.messages import (
 from actors.instance.parts import InstanceParts
 from actors.instance.persistence import Persistence
 from reileta.errors import NotAllowed, ReiletaError
-from reileta.ids import at
-from reileta.ids import ref as user_ref
+from reileta.ids import at, user_ref
 from reileta.protocol import commands
 from reileta.protocol.frames import answer
 from reileta.records import Moderation

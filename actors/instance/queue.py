@@ -34,7 +34,7 @@ from actors.instance.messages import (
     WithdrawEntry,
 )
 from actors.instance.parts import InstanceParts
-from reileta.ids import ref as user_ref
+from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import CandidateView, StandingView, entry_view

@@ -133,7 +133,7 @@ class SessionActor(Actor[SessionMessage]):
         """Sockets of the session API that have asked to be opened, until they close."""
         self._waiting: list[_NeedsRules] = []
         """Messages that wait until the rules are loaded; empty if they are not being loaded."""
-        self._rest_if_idle()  # the socket that started it may be gone before it sends a message
+        self._start_idle_timer()  # the socket that started it may be gone before it sends a message
 
     async def receive(self, message: SessionMessage) -> None:
         match message:
@@ -178,7 +178,7 @@ class SessionActor(Actor[SessionMessage]):
                 self._end()
             case Idle():
                 if not self._busy and not self.context.retire():
-                    self._rest_if_idle()  # a message waits; the session may be idle after it
+                    self._start_idle_timer()  # a message waits; the session may be idle after it
             case _:
                 assert_never(message)
 
@@ -289,7 +289,7 @@ class SessionActor(Actor[SessionMessage]):
             return
         if socket_closed(self._id, self._recovery, sink, self._deps):
             publish_status(self._id, self._recovery, self._deps)
-        self._rest_if_idle()
+        self._start_idle_timer()
 
     def _close_sockets(self, token: bytes | None = None) -> None:
         """Closes the sockets that authenticated with the token; None: all."""
@@ -329,7 +329,7 @@ class SessionActor(Actor[SessionMessage]):
     def _busy(self) -> bool:
         return bool(self._recovery.sockets or self._recovery.joined_instances)
 
-    def _rest_if_idle(self) -> None:
+    def _start_idle_timer(self) -> None:
         """Starts the timer that ends an idle session."""
         if not self._busy:
             if self._idle is not None:
@@ -548,4 +548,4 @@ class SessionActor(Actor[SessionMessage]):
         joined = self._recovery.joined_instances.get(message.instance)
         if joined is not None and joined.player in (None, message.player):
             del self._recovery.joined_instances[message.instance]
-            self._rest_if_idle()
+            self._start_idle_timer()

@@ -66,21 +66,21 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        return _kept(request, endpoints_json, "application/json")
+        return _cached(request, endpoints_json, "application/json")
 
     @blueprint.get("/asyncapi.json")
     async def async_api() -> Response:
-        return _kept(request, sockets_json, "application/json")
+        return _cached(request, sockets_json, "application/json")
 
     @blueprint.get("/docs")
     async def docs() -> Response:
-        response = _kept(request, page, "text/html; charset=utf-8")
+        response = _cached(request, page, "text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         return response
 
     @blueprint.get("/docs/docs.css")
     async def stylesheet() -> Response:
-        return _kept(request, style, "text/css; charset=utf-8")
+        return _cached(request, style, "text/css; charset=utf-8")
 
     @blueprint.get("/")
     async def root() -> Response:
@@ -89,7 +89,7 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
     return blueprint
 
 
-def _kept(asked: Request, body: bytes, content_type: str) -> Response:
+def _cached(asked: Request, body: bytes, content_type: str) -> Response:
     """A response that anyone may cache; 304 if the client has it."""
     data = Data.of(body)
     headers = {name.decode(): value.decode() for name, value in data.headers(private=False)}

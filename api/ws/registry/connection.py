@@ -249,7 +249,7 @@ class RegistryConnection:
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
         for attempt in (1, 2):
             session = await self.node.sessions.live(principal)
-            # Set before asking: if this is cancelled, `gone` detaches anyway.
+            # Set before asking: if this is cancelled, `closed` detaches anyway.
             self.session = session
             try:
                 await session.ask(Attach(self.transport, principal.token_hash, state))
@@ -303,7 +303,7 @@ class RegistryConnection:
         if self._log.observes(span):
             self._log.opened(span)
 
-    async def greet(self, principal: Principal) -> None:
+    async def start(self, principal: Principal) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
             await self._attach(principal, None)
@@ -323,10 +323,10 @@ class RegistryConnection:
         """When the credential expires (ms); far in the future, while there is none."""
         return FOR_EVER if self.principal is None else self.principal.expires_at
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Does nothing: the gateway itself watches for pongs, the only deadline here."""
 
-    def gone(self) -> None:
+    def closed(self) -> None:
         """The socket has ended, which has a trace of its own. Never waits."""
         span = self._begin()
         if self._log.observes(span):

@@ -340,7 +340,7 @@ class InstanceState:
         self.values.forget(player.id)
         out.append(Left(player, reason, note))
 
-    def give_place(
+    def seat_or_queue(
         self, one: Candidate, why: CandidateReason, now: int, out: list[InstanceEvent]
     ) -> None:
         """Gives a candidate who may enter a seat, or else the last place in the queue."""

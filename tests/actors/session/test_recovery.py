@@ -9,7 +9,7 @@ from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
-async def test_one_session_has_sockets_of_both_faces(store: Store, clock: ManualClock) -> None:
+async def test_one_session_has_sockets_of_both_apis(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
         ada = await log_in(node)
         ref = await node.sessions.live(ada.principal)
