@@ -1,1 +1,1 @@
-"""How Reileta lives: the actor runtime, and the actors that are shells around its rules."""
+"""The actor runtime, and the actors: shells around the rules."""

@@ -58,7 +58,7 @@ class ChangeFeed:
         """Applies what others have changed since the last poll.
 
         Raises:
-            DatabaseUnavailable: the next poll applies the changes that it knew of by then.
+            DatabaseUnavailable: the next poll applies the changes that this one has read.
         """
         self._pending |= await self._store.changes.next()
         await self._apply(self._pending)
@@ -84,9 +84,9 @@ class ChangeFeed:
                 await self._node.owner_changed(instance_id, record.owner)
 
     async def _check_all(self) -> Changed:
-        """Ends what has ended of all that is here; returns the users, who may have changed.
+        """Closes the sockets of sessions and tokens that have ended; returns all users here.
 
-        The feed does not reach back far enough to tell.
+        Used if the feed has lost changes: any user may have changed.
         """
         recoveries = dict(self._node.sessions.recoveries)
         for session_id, recovery in recoveries.items():

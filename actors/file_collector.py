@@ -1,7 +1,7 @@
 """Garbage-collects files of uploads.
 
 Requests release the files that they leave behind (`reileta/store/blobs.py`). A crash or an outage
-can leave others, which end here:
+can leave others, which this task collects:
 
 - at the start: deletes partial uploads of an earlier process;
 - at the start and every 30 minutes: creates a row for each complete file without one;

@@ -131,7 +131,7 @@ class InstanceService:
         self,
         instance_id: str,
         principal: Principal,
-        measure: ModerationRequest,
+        request: ModerationRequest,
         *,
         sink: Sink | None = None,
         state: bytes | None = None,
@@ -144,24 +144,24 @@ class InstanceService:
         """
         if sink is not None:
             principal = self._sessions.current(principal)
-        target, admin = measure.target, False
+        target, admin = request.target, False
         if not is_id(target, "p"):
             target = await self._user(target)
-            admin = await self._administers(target)
+            admin = await self._is_admin(target)
         by = self._by(principal)
         order = Moderate(
             by,
             target,
-            measure.type,
-            measure.reason,
-            measure.until,
+            request.type,
+            request.reason,
+            request.until,
             sink,
             state,
             admin,
         )
         await self._ask(instance_id, by, order)
 
-    async def _administers(self, user: str) -> bool:
+    async def _is_admin(self, user: str) -> bool:
         """Whether a `UserIDAt` is an admin of this server. Raises UserNotFound if it is of this
         server and does not exist."""
         named = At.parse(user)

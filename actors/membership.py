@@ -57,7 +57,7 @@ class MemberSessionEnded(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Administers(Message):
+class RefreshAdmin(Message):
     """A user (`UserIDAt`) may have become an admin of the server, or may have ceased to be one."""
 
     user: str
@@ -83,7 +83,7 @@ MembershipMessage: TypeAlias = (
     | RemoveMember
     | SocketLost
     | MemberSessionEnded
-    | Administers
+    | RefreshAdmin
     | CandidateOnline
     | CandidateOffline
 )

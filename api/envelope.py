@@ -77,11 +77,13 @@ def error_view(error: ReiletaError) -> ErrorView:
     """The `error` object: code, message, and the fields that are not valid."""
     details: tuple[DetailView, ...] | UnsetType = UNSET
     if error.details:
-        details = tuple(DetailView(_whole(d.field), _whole(d.message)) for d in error.details)
+        details = tuple(
+            DetailView(_encodable(d.field), _encodable(d.message)) for d in error.details
+        )
     return ErrorView(error.code, error.message, details)
 
 
-def _whole(text: str) -> str:
+def _encodable(text: str) -> str:
     """Replaces lone surrogates, which a key of a body can contain and UTF-8 can't encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 

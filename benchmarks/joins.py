@@ -50,7 +50,7 @@ class JoinsResult(msgspec.Struct, frozen=True):
     """Until every player knows every other one."""
     events: int
     complete: bool
-    told_of_all_before: int
+    listed_all_before: int
     """Players whose answer listed all players that had joined before."""
     received_bytes: int
     server_cpu_s: float | None
@@ -77,8 +77,8 @@ class Joiner:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What one player learned: the players in its answer, and those that joined later."""
+class Known:
+    """The players that one player knows: those in its answer, and those that joined later."""
 
     player: str
     listed: frozenset[str]
@@ -123,7 +123,7 @@ def storm(joiners: Sequence[Joiner], instance: str, progress: worker.Share) -> t
     return answered_at - began, max(answered_at, told_at) - began
 
 
-def read(joiner: Joiner) -> Told:
+def read(joiner: Joiner) -> Known:
     """Parses the data of one player. Raises BenchmarkError if its join was refused."""
     answer: _Answer | None = None
     later: list[str] = []
@@ -141,21 +141,21 @@ def read(joiner: Joiner) -> Told:
             later.append(msgspec.json.decode(message.data, type=_Player).player)
     if answer is None:
         raise BenchmarkError("a join was never answered")
-    return Told(answer.player, frozenset(p.player for p in answer.players), tuple(later))
+    return Known(answer.player, frozenset(p.player for p in answer.players), tuple(later))
 
 
-def complete(told: Mapping[str, Told]) -> bool:
+def complete(known: Mapping[str, Known]) -> bool:
     """Whether each player knows all, and learned of each of the others exactly once."""
-    everybody = frozenset(told)
+    everybody = frozenset(known)
     return all(
         joined.listed | set(joined.later) | {joined.player} == everybody
         and len(set(joined.later)) == len(joined.later)
         and not (joined.listed - {joined.player}) & set(joined.later)
-        for joined in told.values()
+        for joined in known.values()
     )
 
 
-def told_of_all_before(told: Mapping[str, Told]) -> int:
+def listed_all_before(known: Mapping[str, Known]) -> int:
     """How many answers listed all players that had joined before.
 
     Of two players, one joined first: either the other's answer lists it, or its own answer lists
@@ -163,11 +163,11 @@ def told_of_all_before(told: Mapping[str, Told]) -> int:
     """
     return sum(
         all(
-            other in joined.listed or joined.player in told[other].listed
-            for other in told
+            other in joined.listed or joined.player in known[other].listed
+            for other in known
             if other != joined.player
         )
-        for joined in told.values()
+        for joined in known.values()
     )
 
 
@@ -190,7 +190,7 @@ def measure(
         before = usage(pid)
         seconds, all_know = storm(joiners, instance, worker.part(progress, 0.5, 0.9))
         after = usage(pid)
-        told = {joined.player: joined for joined in map(read, joiners)}
+        known = {joined.player: joined for joined in map(read, joiners)}
         progress(1.0)
     finally:
         for client in clients:
@@ -200,8 +200,8 @@ def measure(
         seconds=seconds,
         seconds_until_all_know=all_know,
         events=sum(joiner.events for joiner in joiners),
-        complete=len(told) == players and complete(told),
-        told_of_all_before=told_of_all_before(told),
+        complete=len(known) == players and complete(known),
+        listed_all_before=listed_all_before(known),
         received_bytes=sum(len(joiner.received) for joiner in joiners),
         server_cpu_s=after.cpu_s - before.cpu_s if before and after else None,
     )

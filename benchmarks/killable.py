@@ -45,12 +45,12 @@ class Server:
                 stderr=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in os.environ if name != "REILETA_DATA"},
             )
-        said = b""
+        output = b""
         assert self._process.stdout is not None
         with trio.fail_after(START_S):
-            while b'"server.ready"' not in said or not said.endswith(b"\n"):
-                said += await self._process.stdout.receive_some(4096)
-        events = map(json.loads, said.decode().splitlines())
+            while b'"server.ready"' not in output or not output.endswith(b"\n"):
+                output += await self._process.stdout.receive_some(4096)
+        events = map(json.loads, output.decode().splitlines())
         self.url = next(one["url"] for one in events if one["event"] == "server.ready")
         self.up.set()
 

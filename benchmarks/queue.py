@@ -54,7 +54,7 @@ class QueueResult(msgspec.Struct, frozen=True):
     in_order: bool
     """Whether the seats went to the players in the order of their requests."""
     all_entered: bool
-    told_their_position: int
+    knew_their_position: int
     """Players that learned their position before they were admitted."""
     queue_events: int
     server_cpu_s: float | None
@@ -65,7 +65,7 @@ class _Entry(msgspec.Struct):
     position: int | None = None
 
 
-class _Told(msgspec.Struct):
+class _QueueData(msgspec.Struct):
     reason: str = ""
     entry: _Entry | None = None
 
@@ -168,7 +168,7 @@ class Turnover:
         if _QUEUE in head:
             candidate.told += not candidate.admitted
         elif _CANDIDATE in head:
-            message = msgspec.json.decode(decode(payload).data, type=_Told)
+            message = msgspec.json.decode(decode(payload).data, type=_QueueData)
             if message.entry is None:
                 return
             if message.entry.state == "waiting":
@@ -249,7 +249,7 @@ def measure(
         latency=Latency.of(turnover.waited_ns),
         in_order=line == sorted(line),
         all_entered=all(candidate.inside for candidate in candidates),
-        told_their_position=sum(candidate.told > 0 for candidate in candidates[seats:]),
+        knew_their_position=sum(candidate.told > 0 for candidate in candidates[seats:]),
         queue_events=sum(candidate.told for candidate in candidates),
         server_cpu_s=after.cpu_s - before.cpu_s if before and after else None,
     )

@@ -132,9 +132,9 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         joins = report.joins
         what = f"{joins.players:,} joins into one instance"
         yield Check(what, "≤ 5 s", f"{joins.seconds:.2f} s", joins.seconds <= 5)
-        found = f"{joins.told_of_all_before:,}"
-        whole = joins.complete and joins.told_of_all_before == joins.players
-        yield Check("joiners told of all before them", f"{joins.players:,}", found, whole)
+        found = f"{joins.listed_all_before:,}"
+        whole = joins.complete and joins.listed_all_before == joins.players
+        yield Check("joiners that got all players before them", f"{joins.players:,}", found, whole)
     if report.queue is not None:
         queue = report.queue
         order = queue.in_order and queue.all_entered

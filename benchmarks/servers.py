@@ -127,8 +127,8 @@ class Servers:
     def _call(self, command: Sequence[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()[-2000:]
-            raise BenchmarkError(f"{' '.join(command)} failed:\n{said}")
+            output = (done.stderr or done.stdout).strip()[-2000:]
+            raise BenchmarkError(f"{' '.join(command)} failed:\n{output}")
 
 
 def install_peers() -> str | None:
@@ -172,13 +172,13 @@ def _await_ready(kind: Kind, process: subprocess.Popen[bytes], output: Path) -> 
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         ended = process.poll() is not None
-        said = output.read_text(encoding="utf-8", errors="replace")
-        for line in said.splitlines():
+        text = output.read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
             url = ready_url(line)
             if url is not None:
                 return url
         if ended:
-            raise BenchmarkError(f"{kind.title} ended at once:\n{said[-2000:]}")
+            raise BenchmarkError(f"{kind.title} ended at once:\n{text[-2000:]}")
         time.sleep(0.05)
     raise BenchmarkError(f"{kind.title} was not ready within {_START_S:g} s")
 

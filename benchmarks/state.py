@@ -108,8 +108,10 @@ async def measure(data: Path, rate: float, seconds: float) -> int:
     same = all(one.state == kept and one.version == total for one in sockets)
     took = sorted(ns for one in sockets for ns in one.took_ns)
     figures = {f"p{int(share * 100)}": percentile(took, share) / 1e6 for share in (0.5, 0.99)}
-    said = ", ".join(f"{name} {ms:.1f} ms" for name, ms in figures.items())
-    print(f"{len(took)} of {total} patches acknowledged: {said}, longest {took[-1] / 1e6:.1f} ms")
+    summary = ", ".join(f"{name} {ms:.1f} ms" for name, ms in figures.items())
+    print(
+        f"{len(took)} of {total} patches acknowledged: {summary}, longest {took[-1] / 1e6:.1f} ms"
+    )
     print(
         "both sockets and the database have the same state"
         if same

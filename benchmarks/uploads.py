@@ -214,7 +214,7 @@ def measure(
         ):
             time.sleep(1)
             began = time.monotonic()
-            said = list(
+            hashes = list(
                 threads.map(
                     lambda two: site.upload(two[0], two[1], rest), zip(paths, heads, strict=True)
                 )
@@ -234,7 +234,7 @@ def measure(
     return UploadsResult(
         files=files,
         file_mib=mib,
-        hashes_right=sum(one == other for one, other in zip(said, right, strict=True)),
+        hashes_right=sum(one == other for one, other in zip(hashes, right, strict=True)),
         seconds=seconds,
         mib_per_s=files * mib / seconds,
         dd_seconds=dd_s,

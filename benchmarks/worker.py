@@ -86,14 +86,14 @@ def throttled(
     """The same, but called no more often than that. The end is always reported."""
     last = -gap_s
 
-    def told(share: float) -> None:
+    def report(share: float) -> None:
         nonlocal last
         now = clock()
         if share >= 1 or now - last >= gap_s:
             last = now
             progress(share)
 
-    return told
+    return report
 
 
 def _json_progress(share: float) -> None:

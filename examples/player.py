@@ -122,13 +122,13 @@ async def typed() -> AsyncIterator[str]:
         yield rest.decode(errors="replace")
 
 
-async def end_when_told(
+async def end_at_ctrl_c(
     scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Cancels the scope at Ctrl-C, so that the program ends in an orderly way."""
-    with trio.open_signal_receiver(signal.SIGINT) as told:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
         task_status.started()
-        async for _ in told:
+        async for _ in signals:
             scope.cancel()
 
 
@@ -147,7 +147,7 @@ async def _main(options: argparse.Namespace) -> None:
         names = ", ".join(one["displayname"] for one in joined["players"])
         print(f"inside {joined['instance']} as {joined['player']}: {names}")
         nursery.start_soon(_print, player)
-        await nursery.start(end_when_told, nursery.cancel_scope)
+        await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
         async for line in typed():
             await player.send({"say": line})
         nursery.cancel_scope.cancel()

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import trio
 import trio_websocket
-from player import PASSWORD, SERVER, Refused, end_when_told, run, typed
+from player import PASSWORD, SERVER, Refused, end_at_ctrl_c, run, typed
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
@@ -164,17 +164,17 @@ class Document:
 
     async def _talk(self, socket: trio_websocket.WebSocketConnection) -> None:
         while True:
-            said = json.loads(await socket.get_message())
-            if said["type"] == "ack":
-                if said["id"] == self._event:  # it is in the database
+            received = json.loads(await socket.get_message())
+            if received["type"] == "ack":
+                if received["id"] == self._event:  # it is in the database
                     self._state = merge(self._state, {"document": self._sent})
                     await self._settled()
                     self._show()
                 continue
-            payload = said["payload"]
+            payload = received["payload"]
             if payload["kind"] == "closing":
                 continue
-            await socket.send_message(message("ack", said["id"]))
+            await socket.send_message(message("ack", received["id"]))
             match payload["kind"]:
                 case "hello":
                     self._socket = socket
@@ -188,7 +188,7 @@ class Document:
                     self._state = merge(self._state, payload["patch"])
                     self._show()
                 case "refused" if payload["event"] == self._event:
-                    print(f"refused: {said['reason']}", flush=True)
+                    print(f"refused: {received['reason']}", flush=True)
                     await self._settled()
 
     async def _settled(self) -> None:
@@ -211,7 +211,7 @@ async def _main(options: argparse.Namespace) -> None:
         print(HELP, file=sys.stderr)
     saved = True
     async with trio.open_nursery() as nursery:
-        await nursery.start(end_when_told, nursery.cancel_scope)
+        await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
         nursery.start_soon(document.stay_connected)
         nursery.start_soon(login.stay_good)
         async for line in typed():

@@ -75,8 +75,8 @@ class ReiletaError(Exception):
     def __str__(self) -> str:
         if not self.details:
             return self.message
-        said = "; ".join(f"{detail.field}: {detail.message}" for detail in self.details)
-        return f"{self.message} ({said})"
+        reasons = "; ".join(f"{detail.field}: {detail.message}" for detail in self.details)
+        return f"{self.message} ({reasons})"
 
 
 class InvalidInput(ReiletaError):

@@ -111,8 +111,8 @@ def base_url(address: str, *, secure: bool) -> str:
     return f"http{'s' if secure else ''}://{address}"
 
 
-def ref(text: str, address: str) -> str:
-    """The reference as records store it: `id` for an object of this server, else `id@server`."""
+def user_ref(text: str, address: str) -> str:
+    """A user as records store it: `id` for a user of this server, else `id@server`."""
     named = At.parse(text)
     return named.id if named.local_to(address) else text
 

@@ -103,12 +103,17 @@ class Server:
     """A running server at `url`."""
 
     def __init__(
-        self, url: str, node: Node, door: HttpServer, gateway: Gateway, serving: trio.CancelScope
+        self,
+        url: str,
+        node: Node,
+        http_server: HttpServer,
+        gateway: Gateway,
+        serving: trio.CancelScope,
     ) -> None:
         self.url = url
         self.node = node
         self.gateway = gateway
-        self.door = door
+        self.http_server = http_server
         self._serving = serving
 
     async def stop(self) -> None:
@@ -118,10 +123,10 @@ class Server:
         `serve` then stops the actors, closes the database, and returns.
         """
         self.node.draining = True
-        self.door.stop_accepting()
+        self.http_server.stop_accepting()
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
-            await self.door.finish_requests()
+            await self.http_server.finish_requests()
         self._serving.cancel()
 
 
@@ -173,10 +178,10 @@ async def _serve_on(
                 address=address,
                 public_key=key.public_base64url,
             ) as node,
-            _faces(node, passwords, timeouts) as (door, gateway),
+            _apis(node, passwords, timeouts) as (http_server, gateway),
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(door.serve, listeners)
+            nursery.start_soon(http_server.serve, listeners)
             nursery.start_soon(gateway.watch)
             nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
             nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
@@ -185,19 +190,19 @@ async def _serve_on(
             _log.info(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
-            task_status.started(Server(url, node, door, gateway, nursery.cancel_scope))
+            task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
 
 
 @asynccontextmanager
-async def _faces(
+async def _apis(
     node: Node, passwords: Passwords, timeouts: Timeouts | None
 ) -> AsyncIterator[tuple[HttpServer, Gateway]]:
     app: ReiletaApp = create_app(node, passwords=passwords)
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))
-    door = HttpServer(app, node.settings, node.metrics, timeouts)
-    yield door, gateway
+    http_server = HttpServer(app, node.settings, node.metrics, timeouts)
+    yield http_server, gateway
 
 
 async def _first_start(store: Store, passwords: Passwords) -> None:

@@ -188,13 +188,13 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Settings:
+    def _tls_is_complete(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key must be used together")
         return self
 
     @property
-    def remembers_reads(self) -> bool:
+    def caches_reads(self) -> bool:
         """Whether the read cache is on (`store/read_cache.py`)."""
         if self.read_cache == "auto":
             return self.database is None

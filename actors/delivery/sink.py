@@ -78,7 +78,7 @@ class SessionSink(Sink, Protocol):
     Frames wait until `flush`, so that a drain is one write.
     """
 
-    def tell(self, event_id: str, frame: bytes) -> None:
+    def send_event(self, event_id: str, frame: bytes) -> None:
         """Sends an Event; the client must acknowledge it in time."""
         ...
 

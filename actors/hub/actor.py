@@ -59,7 +59,7 @@ class RunningInstances(Protocol):
 
 
 class HubActor(Actor[HubMessage]):
-    """The hub of a node. `instances` hear of changed observers of their data."""
+    """The hub of a node. `instances` are notified when observers of their data change."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class HubActor(Actor[HubMessage]):
         rendered: dict[bytes, bytes] = {}
         for sink in self._receivers(message):
             listener = self._listeners.of.get(sink)
-            if listener is None or sink in message.told:
+            if listener is None or sink in message.informed:
                 continue
             if message.inside is not None and message.inside in sink.seats:
                 continue

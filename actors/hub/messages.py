@@ -56,8 +56,8 @@ class Publish(Message):
     """An event about an object.
 
     `render` returns its JSON as a viewer may see it; None: the viewer may not see it.
-    `inside`, `told`: the instance itself sends the event to the sockets that have a seat in
-    `inside`, and to those in `told`.
+    `inside`, `informed`: the instance itself sends the event to the sockets that have a seat in
+    `inside`, and to those in `informed`.
     `among`: a change of a user concerns only these users, its friends, itself and admins. Other
     viewers see no difference, and must not learn from an event that something changed. None: the
     change concerns all viewers.
@@ -67,7 +67,7 @@ class Publish(Message):
     id: str
     render: Callable[[Viewer], bytes | None]
     inside: str | None = None
-    told: frozenset[Sink] = frozenset()
+    informed: frozenset[Sink] = frozenset()
     among: frozenset[str] | None = None
 
     def concerns(self, viewer: Viewer) -> bool:

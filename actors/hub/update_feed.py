@@ -54,7 +54,7 @@ class _Change:
 
 
 class UserListener(Protocol):
-    """Hears of each changed user before the hub does (`actors.session.manager.SessionManager`)."""
+    """Gets each changed user before the hub does (`actors.session.manager.SessionManager`)."""
 
     def user_changed(self, user: User, profile: Profile) -> None: ...
 
@@ -148,7 +148,7 @@ class UpdateFeed:
             case User():
                 profile = await self._store.profiles.of(record.id)
                 self._users.user_changed(record, profile)
-                # Before it can see anything as it was allowed to until now.
+                # First, so that no event is rendered with the user's old permissions.
                 self._hub.signal(UpdateViewer(Viewer.of(record, profile)))
                 return publish_user(
                     record,

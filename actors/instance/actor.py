@@ -61,10 +61,10 @@ from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.membership import (
     AddMember,
-    Administers,
     CandidateOffline,
     CandidateOnline,
     MemberSessionEnded,
+    RefreshAdmin,
     RemoveMember,
     SocketLost,
 )
@@ -183,7 +183,7 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(self._members.lose_socket(message))
             case MemberSessionEnded(session):
                 self._apply(rules.leave(session, now))
-            case Administers(user, admin):
+            case RefreshAdmin(user, admin):
                 self._apply(rules.administers(user, admin, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)
@@ -270,7 +270,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self.parts.publisher.publish_object()
 
     def _noted(self, exists: bool) -> None:
-        """A note of `_publish_state` was written, if the record exists."""
+        """`Persistence.note_empty` has written; `exists`: there is still a record."""
         if exists:
             self._persistence.note_empty(self._noted)
         else:

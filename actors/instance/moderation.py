@@ -1,4 +1,4 @@
-"""What hosts ask of an instance: change it, moderate users, give roles."""
+"""Requests of hosts: change an instance, moderate users, give roles."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from actors.instance.messages import (
 from actors.instance.parts import InstanceParts
 from actors.instance.persistence import Persistence
 from reileta.errors import NotAllowed, ReiletaError
-from reileta.ids import at
-from reileta.ids import ref as user_ref
+from reileta.ids import at, user_ref
 from reileta.protocol import commands
 from reileta.protocol.frames import answer
 from reileta.records import Moderation

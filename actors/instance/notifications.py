@@ -14,7 +14,7 @@ from actors.instance.members import Members
 from actors.instance.parts import InstanceParts
 from actors.instance.queue import Queue
 from actors.membership import SeatLost
-from reileta.ids import ref as user_ref
+from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import ModeratedView, RoleView

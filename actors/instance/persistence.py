@@ -29,7 +29,7 @@ from actors.instance.parts import InstanceParts
 from actors.instance.recovery import PendingWrite, RecoveryState, WhenDurable
 from actors.runtime import SerialJobs
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
-from reileta.ids import ref as user_ref
+from reileta.ids import user_ref
 from reileta.records import (
     UNSET,
     Ban,

@@ -34,7 +34,7 @@ from actors.instance.messages import (
     WithdrawEntry,
 )
 from actors.instance.parts import InstanceParts
-from reileta.ids import ref as user_ref
+from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import CandidateView, StandingView, entry_view
@@ -116,7 +116,7 @@ class Queue:
     def _online(self, user: str) -> bool:
         return self._parts.directory.connected(self._ref(user))
 
-    # What changed ------------------------------------------------------------------------------
+    # Changes ------------------------------------------------------------------------------
 
     def candidate_changed(self, change: CandidateChanged) -> None:
         """Notifies those concerned at the end of the drain."""
@@ -225,7 +225,7 @@ class Queue:
             self._parts.fanout.private(sink, frame, (id_, events.INSTANCE_QUEUE))
 
     def _continue_in(self, delay_s: float) -> None:
-        """Has `notify` called again after that time, unless that is ordered already."""
+        """Schedules the next `notify`, unless one is scheduled."""
         if self._continuing:
             return
         self._continuing = True

@@ -221,7 +221,7 @@ class RecordingWriter:
 
 def _prepare(folder: Path) -> None:
     """Makes the folder, for its owner only. An existing folder with other files in it, such as
-    `/tmp`, keeps its permissions; the recordings in it are private all the same."""
+    `/tmp`, keeps its permissions; the recordings in it are private anyway."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = folder.stat()
     if now.st_mode & 0o077 and now.st_uid == os.geteuid() and _is_ours(folder):

@@ -35,15 +35,15 @@ from actors.instance.messages import (
 )
 from actors.membership import (
     AddMember,
-    Administers,
     CandidateOffline,
     CandidateOnline,
     MemberSessionEnded,
+    RefreshAdmin,
     RemoveMember,
     SocketLost,
 )
 from reileta import records
-from reileta.ids import at, ref
+from reileta.ids import at, user_ref
 from reileta.rules import visibility
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.access import access_of
@@ -74,7 +74,7 @@ class InstanceVisibility:
         live = self._directory.live(record.id)
         if live is not None:
             return live.audience != EVERYONE and live.audience.admits(user)
-        return ref(user, self._address) in await self._store.moderators.of(record.id)
+        return user_ref(user, self._address) in await self._store.moderators.of(record.id)
 
     def runs_for(self, instance_id: str, who: Visitor) -> bool:
         """Whether the instance runs on this node and the visitor may see it."""
@@ -109,7 +109,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             pass  # from players, who are or were inside
         case (
             ReassignOwner()
-            | Administers()
+            | RefreshAdmin()
             | CandidateOnline()
             | CandidateOffline()
             | ContinueQueueRound()

@@ -116,7 +116,7 @@ class Context(Protocol[M]):
         ...
 
     def retire(self) -> bool:
-        """Ends the actor after this drain, unless something waits; returns whether it will end.
+        """Ends the actor after this drain unless something waits; returns whether it will end.
 
         Messages in the mailbox wait, those in this drain behind the one that is being handled, and
         results of work that has not ended.
@@ -152,7 +152,7 @@ class Actor(ABC, Generic[M]):
         """Ends a drain: does the work that its messages share, once for all of them."""
 
     async def on_stop(self) -> None:
-        """Says goodbye, when the actor ends in order."""
+        """Called when the actor ends in order, after its last message."""
 
     def on_crash(self, message: M) -> None:
         """Handles the message at fault in the failed incarnation, if it is not a request."""

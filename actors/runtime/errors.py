@@ -5,7 +5,7 @@ ReiletaError
     ├── MailboxFull       it has too much to do: nothing was queued
     ├── AskTimedOut       it did not answer in time; it may still handle the request
     └── ActorStopped      it stopped, or stops: the message was not handled
-        └── ActorCrashed  it failed while handling this very message (16)
+        └── ActorCrashed  it failed while handling the message (16)
 NoReply                   a bug: a handler left a request without an answer
 """
 
@@ -27,7 +27,7 @@ class ActorStopped(Overloaded):
 
 
 class ActorCrashed(ActorStopped):
-    """The actor failed while it handled the message; what it had done by then is undone."""
+    """The actor failed while it handled the message; parts of it may have taken effect."""
 
     code, message = 16, "Internal error"
 

@@ -91,7 +91,7 @@ class Mailbox(Generic[M]):
             self._wake()
 
     def put_signal(self, message: M, own: bool = False) -> bool:
-        """Queues a lifecycle message, whatever waits; False when the actor is gone.
+        """Queues a lifecycle message, also over the limit; False when the actor is gone.
 
         An `own` one ends with the incarnation that it is from.
         """
@@ -113,7 +113,7 @@ class Mailbox(Generic[M]):
             self._wake()
 
     def close(self) -> list[Envelope[M]]:
-        """Refuses everything from now on, signals too; returns what waited."""
+        """Refuses all messages from now on, signals too; returns those that waited."""
         self._closed = True
         left, self._queue = self._queue, []
         return left

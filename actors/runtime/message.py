@@ -40,7 +40,7 @@ class Reply(Generic[R]):
         return self._outcome is not None
 
     def put(self, answer: outcome.Outcome[R]) -> bool:
-        """Puts the answer in; returns False if there is one already."""
+        """Stores the answer; returns False if there is one already."""
         if self._outcome is not None:
             return False
         self._outcome = answer

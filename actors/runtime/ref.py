@@ -73,7 +73,7 @@ class Ref(Generic[M]):
     async def ask(self, request: Request[R]) -> R:
         """Sends a request and waits for its answer. Callers bound it with `trio.fail_after`.
 
-        If the caller is cancelled, the actor handles the request all the same, and the answer is
+        If the caller is cancelled, the actor handles the request anyway, and the answer is
         dropped.
 
         Raises:

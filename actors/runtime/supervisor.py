@@ -1,4 +1,4 @@
-"""Supervisors: they start actors, decide what follows a crash, and stop actors in order.
+"""Supervisors start actors, restart them after crashes, and stop them in order.
 
 Supervisors nest like the blocks in which they are opened: the inner one stops first. A child's
 crash does not leave its supervisor (see `actors/runtime/actor.py`); only the end of the process, or
@@ -81,7 +81,7 @@ class Supervisor:
 
     @property
     def deepest_mailbox(self) -> int:
-        """How many messages wait for the child for which most wait."""
+        """The number of messages that wait for the busiest child."""
         return max((len(cell.mailbox) for cell in self._cells.values()), default=0)
 
     async def start(self, spec: Spec[M]) -> Ref[M]:

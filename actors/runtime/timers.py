@@ -85,7 +85,7 @@ class Timers:
             heapq.heappop(self._heap)[2].fire()
 
     def _prune(self) -> None:
-        """Drops cancelled timers; the next time is when twice as many as were left are there."""
+        """Drops cancelled timers; the next time is when the heap has twice as many as are left."""
         self._heap = [entry for entry in self._heap if entry[2].pending]
         heapq.heapify(self._heap)
         self._prune_at = max(1024, 2 * len(self._heap))

@@ -133,7 +133,7 @@ class SessionActor(Actor[SessionMessage]):
         """Sockets of the session API that have asked to be opened, until they close."""
         self._waiting: list[_NeedsRules] = []
         """Messages that wait until the rules are loaded; empty if they are not being loaded."""
-        self._rest_if_idle()  # the socket that started it may be gone before it sends a message
+        self._start_idle_timer()  # the socket that started it may be gone before it sends a message
 
     async def receive(self, message: SessionMessage) -> None:
         match message:
@@ -160,8 +160,8 @@ class SessionActor(Actor[SessionMessage]):
                 if self._parts.rules is not None:
                     self._apply(self._parts.rules.tick(self._parts.now()))
             case Join():
-                # The session's next message must find it inside, so this waits. Instances only
-                # ever signal sessions, so the two can't wait for each other.
+                # The next message must find the session inside, so this waits. An instance never
+                # waits for a session, so there is no deadlock.
                 message.reply(await self._join(message))
             case Leave():
                 await self._leave(message)
@@ -178,7 +178,7 @@ class SessionActor(Actor[SessionMessage]):
                 self._end()
             case Idle():
                 if not self._busy and not self.context.retire():
-                    self._rest_if_idle()  # a message waits; it may change nothing
+                    self._start_idle_timer()  # a message waits; the session may be idle after it
             case _:
                 assert_never(message)
 
@@ -289,7 +289,7 @@ class SessionActor(Actor[SessionMessage]):
             return
         if socket_closed(self._id, self._recovery, sink, self._deps):
             publish_status(self._id, self._recovery, self._deps)
-        self._rest_if_idle()
+        self._start_idle_timer()
 
     def _close_sockets(self, token: bytes | None = None) -> None:
         """Closes the sockets that authenticated with the token; None: all."""
@@ -329,8 +329,8 @@ class SessionActor(Actor[SessionMessage]):
     def _busy(self) -> bool:
         return bool(self._recovery.sockets or self._recovery.joined_instances)
 
-    def _rest_if_idle(self) -> None:
-        """Starts the time after which an idle session ends."""
+    def _start_idle_timer(self) -> None:
+        """Starts the timer that ends an idle session."""
         if not self._busy:
             if self._idle is not None:
                 self._idle.cancel()
@@ -445,7 +445,7 @@ class SessionActor(Actor[SessionMessage]):
     # Writes ------------------------------------------------------------------------------------
 
     def _saved(self, result: outcome.Outcome[bool]) -> None:
-        """The state is in the database; or another version is (False), which is loaded now."""
+        """The state was written; or (False) the database has another version, loaded now."""
         rules = self._parts.loaded
         if rules.ended:
             return
@@ -490,7 +490,7 @@ class SessionActor(Actor[SessionMessage]):
         instance_id, instance = await self._deps.instances.live(message.instance, self._visitor())
         joined_instances = self._recovery.joined_instances
         joined = joined_instances.get(instance_id)
-        # Recorded before it asks: if this actor crashes, the player may be inside all the same.
+        # Recorded before it asks: if this actor crashes, the player may be inside anyway.
         joined_instances[instance_id] = JoinedInstance(instance)
         seated = instance_id in message.sink.seats
         try:
@@ -544,8 +544,8 @@ class SessionActor(Actor[SessionMessage]):
             await joined.instance.ask(RemoveMember(self._id, message.sink, message.state))
 
     def _seat_lost(self, message: SeatLost) -> None:
-        """Forgets a player, unless the session has come back as another one since."""
+        """Forgets a player, unless the session has a newer player there."""
         joined = self._recovery.joined_instances.get(message.instance)
         if joined is not None and joined.player in (None, message.player):
             del self._recovery.joined_instances[message.instance]
-            self._rest_if_idle()
+            self._start_idle_timer()

@@ -22,7 +22,7 @@ RENEW_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class SessionDeps:
-    """What the sessions of a node need from it. `address` is the node's `ServerAt`."""
+    """The dependencies and limits of a node's sessions. `address` is the node's `ServerAt`."""
 
     store: Store
     clock: Clock

@@ -9,7 +9,7 @@ import structlog
 from actors.delivery.sink import Sink
 from actors.hub.messages import RemoveSocket
 from actors.hub.update_feed import publish_user
-from actors.membership import Administers, CandidateOffline, CandidateOnline, SocketLost
+from actors.membership import CandidateOffline, CandidateOnline, RefreshAdmin, SocketLost
 from actors.session.config import SessionDeps
 from actors.session.recovery import SessionRecovery
 from reileta.errors import Overloaded
@@ -47,14 +47,14 @@ def notify_candidacies_of_admin(user: User, deps: SessionDeps) -> None:
     for instance_id in deps.directory.candidacies(user.id):
         instance = deps.instances.running(instance_id)
         if instance is not None:
-            instance.signal(Administers(at(user.id, deps.address), user.admin))
+            instance.signal(RefreshAdmin(at(user.id, deps.address), user.admin))
 
 
 def notify_joined_of_admin(recovery: SessionRecovery, deps: SessionDeps) -> None:
     """Tells the instances that the session has joined whether its user is an admin."""
     user = recovery.user
     for joined in recovery.joined_instances.values():
-        joined.instance.signal(Administers(at(user.id, deps.address), user.admin))
+        joined.instance.signal(RefreshAdmin(at(user.id, deps.address), user.admin))
 
 
 def publish_status(session_id: str, recovery: SessionRecovery, deps: SessionDeps) -> None:

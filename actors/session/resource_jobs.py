@@ -1,4 +1,4 @@
-"""Jobs on a session's resource: what each asks the database, and what follows from its outcome.
+"""Jobs on a session's resource: the query of each, and the effect of its outcome.
 
 The actor runs one job at a time (`SerialJobs`). `do` runs beside the actor; `finish` runs in it,
 and returns what the rules make of the outcome.
@@ -90,7 +90,7 @@ class ResourceJobs:
         """Does a job in the database.
 
         Raises:
-            DatabaseUnavailable: the database is down; it may have done the job all the same.
+            DatabaseUnavailable: the database is down; it may have done the job anyway.
         """
         rules, store = self._parts.loaded, self._parts.deps.store
         held, checked = rules.held, self._unsure
@@ -155,7 +155,7 @@ class ResourceJobs:
         try:
             done = result.unwrap()
         except ReiletaError as error:
-            self._unsure = True  # the database may have done the job all the same
+            self._unsure = True  # the database may have done the job anyway
             if not isinstance(job, (RenewLease, ExpireLease)):
                 job.fail(error)
             return []

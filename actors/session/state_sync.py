@@ -120,7 +120,7 @@ class StateSync:
             event_id = new_event_id()
             frame = event_frame(event_id, self._parts.now(), payload)
             for sink in sinks:
-                sink.tell(event_id, frame)
+                sink.send_event(event_id, frame)
 
     # The state ---------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ def ops_routes(deps: ApiDeps) -> Routes:
     node = deps.node
     routes = Routes("operations", deps, invalid=ServerInvalid)
 
-    @routes.add("GET", "/healthz", summary="Is it alive?", gives=HealthView, need="none")
+    @routes.add("GET", "/healthz", summary="Check liveness", gives=HealthView, need="none")
     async def healthz(call: RequestContext) -> HealthView:
         """Liveness: answers as long as the process serves requests. Does not use the database."""
         return HealthView(status="alive")
 
-    @routes.add("GET", "/readyz", summary="Is it ready?", gives=HealthView, need="none")
+    @routes.add("GET", "/readyz", summary="Check readiness", gives=HealthView, need="none")
     async def readyz(call: RequestContext) -> HealthView:
         """Readiness: the database answers and the server is not shutting down. If not, 503."""
         if node.draining:

@@ -47,7 +47,7 @@ class PasswordCheck:
             raise LoginInvalid
         return user, hash_
 
-    async def of_asker(self, call: RequestContext, password: str) -> None:
+    async def of_caller(self, call: RequestContext, password: str) -> None:
         """Checks that the authenticated caller also knows its user's password.
 
         The call is renewed afterwards. Raises the errors of `by_name` and `RequestContext.renew`.

@@ -4,8 +4,8 @@ The pydantic models that check inputs describe them, the msgspec structs that ar
 answers, and the table of errors describes refusals. So the document matches the server.
 `api/openapi/asyncapi.py` describes the WebSockets.
 
-quart-schema does not fit: it knows no envelope, no errors with codes and fields, and no several
-schemas for one status, and its page loads scripts from another host.
+quart-schema does not fit: it does not support the envelope, errors with codes and fields, or
+several schemas for one status, and its page loads scripts from another host.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REASONS: Final = {
     409: "A conflict with the current state",
     413: "The body is too large",
     415: "The body has another media type",
-    416: "The range holds no byte of the file",
+    416: "The range is outside of the file",
     429: "Too many requests",
     500: "The server failed",
     501: "Not implemented",
@@ -239,7 +239,7 @@ def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
 
 
 def _header_parameters(operation: Operation) -> Iterable[Json]:
-    """What a download (`api/http/downloads.py`) and an answer with an entity tag heed."""
+    """The request headers that downloads and answers with an entity tag use."""
     heeded: dict[str, str] = {}
     if isinstance(operation.gives, Download):
         heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
@@ -256,7 +256,7 @@ def _header_parameters(operation: Operation) -> Iterable[Json]:
 
 
 def _not_null(field: Json) -> Json:
-    """A query can't say null: of `anyOf` with null, the other."""
+    """The schema without null, which a query can't express."""
     for choice in field.get("anyOf", ()):
         if choice != {"type": "null"}:
             return dict(choice)

@@ -83,21 +83,21 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
 
     @blueprint.get("/openapi.json")
     async def openapi() -> Response:
-        return _kept(request, made.openapi, "application/json")
+        return _cached(request, made.openapi, "application/json")
 
     @blueprint.get("/asyncapi.json")
     async def async_api() -> Response:
-        return _kept(request, made.asyncapi, "application/json")
+        return _cached(request, made.asyncapi, "application/json")
 
     @blueprint.get("/docs")
     async def docs() -> Response:
-        response = _kept(request, made.page, "text/html; charset=utf-8")
+        response = _cached(request, made.page, "text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         return response
 
     @blueprint.get("/docs/docs.css")
     async def stylesheet() -> Response:
-        return _kept(request, style, "text/css; charset=utf-8")
+        return _cached(request, style, "text/css; charset=utf-8")
 
     @blueprint.get("/")
     async def root() -> Response:
@@ -106,7 +106,7 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
     return blueprint
 
 
-def _kept(asked: Request, body: bytes, content_type: str) -> Response:
+def _cached(asked: Request, body: bytes, content_type: str) -> Response:
     """A response that anyone may cache; 304 if the client has it."""
     data = Data.of(body)
     headers = {name.decode(): value.decode() for name, value in data.headers(private=False)}

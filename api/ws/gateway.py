@@ -51,16 +51,16 @@ class ClientConnection(Protocol):
         ...
 
     def opened(self) -> None: ...
-    async def greet(self, principal: Principal) -> None: ...
+    async def start(self, principal: Principal) -> None: ...
     def take(self, payload: bytes | None) -> bool: ...
     async def handle(self) -> None: ...
     def charge_overhead(self) -> None: ...
     def expire(self) -> None: ...
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Closes the socket if the client missed a deadline; `now` in Trio's seconds."""
         ...
 
-    def gone(self) -> None: ...
+    def closed(self) -> None: ...
 
 
 class Gateway:
@@ -112,11 +112,11 @@ class Gateway:
                 elif transport.over_limit:
                     transport.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
                 elif principal is not None:
-                    await connection.greet(principal)
+                    await connection.start(principal)
                 await self._read(connection, transport)
         finally:
             # A signal: when the socket goes the handler is cancelled, and could not await.
-            connection.gone()
+            connection.closed()
             self._connections.discard(connection)
             metrics.connections -= 1
             await transport.finish()
@@ -141,9 +141,9 @@ class Gateway:
         """Watches the deadlines of all sockets: pings, credentials, closing handshakes."""
         while True:
             await trio.sleep(WATCH_S)
-            self._look_at_all()
+            self._check_all_deadlines()
 
-    def _look_at_all(self) -> None:
+    def _check_all_deadlines(self) -> None:
         settings = self.node.settings
         now = trio.current_time()
         now_ms = self.node.clock.now_ms()
@@ -164,7 +164,7 @@ class Gateway:
                     transport.close(CloseCode.NO_CREDENTIAL, "no credential")
             elif connection.expires_at <= now_ms:
                 connection.expire()
-            connection.look(now)
+            connection.check_deadlines(now)
 
     async def drain(self, within_s: float) -> None:
         """Closes all sockets (1001), a few at a time, and waits for their clients to go."""

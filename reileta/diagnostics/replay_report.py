@@ -67,15 +67,15 @@ def _step(step: Step, begin_ms: int) -> Iterator[str]:
     if message is None:
         yield "at the start"
     else:
-        said = f"#{step.number} {_since(message.at, begin_ms)} {stable_repr(message.kind)[1:-1]}"
-        said += f", message {message.id}"
+        line = f"#{step.number} {_since(message.at, begin_ms)} {stable_repr(message.kind)[1:-1]}"
+        line += f", message {message.id}"
         if message.cause:
-            said += f" caused by {message.cause}"
+            line += f" caused by {message.cause}"
         if message.socket is not None:
-            said += f", socket {message.socket}"
+            line += f", socket {message.socket}"
         if message.trace:
-            said += f", trace {message.trace:016x}"
-        yield said
+            line += f", trace {message.trace:016x}"
+        yield line
     for played in step.calls:
         yield from _played(played)
     if not step.calls:
@@ -98,8 +98,8 @@ def _played(played: Played) -> Iterator[str]:
 
 
 def _error(error: Exception) -> str:
-    said = str(error)
-    return f"{type(error).__name__}: {stable_repr(said)[1:-1]}" if said else type(error).__name__
+    text = str(error)
+    return f"{type(error).__name__}: {stable_repr(text)[1:-1]}" if text else type(error).__name__
 
 
 def _answer(answer: Any) -> Iterator[str]:
@@ -126,10 +126,10 @@ def _spoken(spoken: Spoken) -> str:
 def _end(replay: Replay) -> Iterator[str]:
     ended, damage = replay.ended, replay.damage
     if ended is not None:
-        said = _REASONS[ended.reason]
+        line = _REASONS[ended.reason]
         if ended.error is not None:
-            said += f" ({stable_repr(ended.error)[1:-1]})"
-        yield f"{_since(ended.at, replay.opened.at)}: {said}"
+            line += f" ({stable_repr(ended.error)[1:-1]})"
+        yield f"{_since(ended.at, replay.opened.at)}: {line}"
     elif damage is None:
         yield "the recording has no end: the server is still running, or was killed"
     if damage is not None:

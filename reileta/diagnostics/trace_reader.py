@@ -248,9 +248,9 @@ def _root(edge: list[Event], messages: list[Step], others: list[Event]) -> Step:
     request = by_name.get(log_events.REQUEST_SERVED)
     if request is not None:
         status = request.number("status")
-        said = [request.text("method") or "request", request.text("route") or ""]
-        said += [] if status is None else [f"answered with {status}"]
-        return Step("HTTP", " ".join(filter(None, said)), begins, took_us=request.number("us"))
+        words = [request.text("method") or "request", request.text("route") or ""]
+        words += [] if status is None else [f"answered with {status}"]
+        return Step("HTTP", " ".join(filter(None, words)), begins, took_us=request.number("us"))
     first = next((by_name[name] for name in _SOCKET_EDGE if name in by_name), None)
     if first is None:
         return Step("server", "unlogged start", begins)

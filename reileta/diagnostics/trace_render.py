@@ -31,7 +31,7 @@ def draw(root: Step, trace: str) -> Iterator[str]:
     for step, branch in steps:
         took = "" if step.took_us is None else _ms(step.took_us)
         at = f"+{_ms(step.begins_us - root.begins_us)}"
-        yield f"{at:>13}  {took:>12}  {branch}{_said(step)}"
+        yield f"{at:>13}  {took:>12}  {branch}{_text_of(step)}"
 
 
 def _walk(root: Step) -> Iterator[tuple[Step, str]]:
@@ -52,24 +52,24 @@ def _ms(us: int) -> str:
     return f"{us / 1000:.3f} ms"
 
 
-def _said(step: Step) -> str:
+def _text_of(step: Step) -> str:
     if step.sent is not None:
         return _frames(step.sent)
-    said = f"{_ascii(step.place)}: {_ascii(step.what)}"
+    text = f"{_ascii(step.place)}: {_ascii(step.what)}"
     if step.message is not None:
-        said += f" #{step.message}"
+        text += f" #{step.message}"
     if step.waited_us is not None:
-        said += f", waited {_ms(step.waited_us)}"
+        text += f", waited {_ms(step.waited_us)}"
     if step.error is not None:
-        said += f", refused with {step.error}"
-    return said
+        text += f", refused with {step.error}"
+    return text
 
 
 def _frames(sent: tuple[int, int, int]) -> str:
     frames, sockets, drain = sent
-    said = f"{frames} frame{'' if frames == 1 else 's'}"
-    said += f" to {sockets} socket{'' if sockets == 1 else 's'}"
-    return said if drain == 1 else f"{said}, with those of {drain - 1} other messages in one write"
+    text = f"{frames} frame{'' if frames == 1 else 's'}"
+    text += f" to {sockets} socket{'' if sockets == 1 else 's'}"
+    return text if drain == 1 else f"{text}, with those of {drain - 1} other messages in one write"
 
 
 def _ascii(text: str) -> str:
@@ -105,12 +105,12 @@ def _arrow(cause: Step, step: Step, names: dict[str, str]) -> str:
     at = _name(step.place, names)
     if step.message is None:
         return f"Note over {at}: {_clean(step.what)}"
-    said = _clean(step.what)
+    text = _clean(step.what)
     if step.took_us is not None:
-        said += f" ({_ms(step.took_us)})"
+        text += f" ({_ms(step.took_us)})"
     if step.error is not None:
-        said += f", refused with {step.error}"
-    return f"{_name(cause.place, names)}->>{at}: {said}"
+        text += f", refused with {step.error}"
+    return f"{_name(cause.place, names)}->>{at}: {text}"
 
 
 def remarks(found: Found) -> Iterator[str]:

@@ -38,7 +38,9 @@ _CHATTY: Final = ("httpx", "httpcore", "hypercorn.access")
 _CONTROL: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
-_CONTROL_IN_TRACEBACK: Final = {code: said for code, said in _CONTROL.items() if code != ord("\n")}
+_CONTROL_IN_TRACEBACK: Final = {
+    code: escape for code, escape in _CONTROL.items() if code != ord("\n")
+}
 
 
 def configure(

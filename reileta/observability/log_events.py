@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# The server's life
+# Start and stop of the server
 SERVER_READY: Final = "server.ready"
 """The server accepts connections at `url`. Scripts wait for this event."""
 SERVER_DRAINING: Final = "server.draining"
@@ -31,11 +31,11 @@ ACTOR_RECEIVED: Final = "actor.received"
 INSTANCE_ENDED: Final = "instance.ended"
 """An instance closed; `reason` says why."""
 SWEEP_POSTPONED: Final = "sweep.postponed"
-"""The database was away when empty instances were looked for; it is asked again."""
+"""The database was down when the server searched for empty instances; it tries again later."""
 LEASES_POSTPONED: Final = "leases.postponed"
-"""The database was away when the leases of sessions were renewed; it is asked again."""
+"""The database was down when the server renewed the leases of sessions; it tries again later."""
 HUB_FULL: Final = "hub.full"
-"""The hub refused a change of a user's status; subscribers do not learn of it."""
+"""The hub refused a change of a user's status; subscribers do not get it."""
 
 # Recordings
 RECORDING_STARTED: Final = "recording.started"

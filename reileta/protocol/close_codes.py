@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum
 
 
 class Reconnect(StrEnum):
-    """What a client does after a socket was closed."""
+    """The advice to a client whose socket was closed."""
 
     AS_TOLD = "reconnect after the number of seconds in the reason"
     LATER = "reconnect after a delay that grows with each attempt"

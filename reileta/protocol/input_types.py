@@ -64,7 +64,7 @@ I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
 
 def fault(message: str, *, field: str = "") -> PydanticCustomError:
-    """What a validator raises; a validator of a whole model names the `field` at fault."""
+    """The error that a validator raises; a validator of a whole model names the wrong `field`."""
     return PydanticCustomError("reileta", "{message}", {"message": message, "field": field})
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 from reileta.errors import ReiletaError
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import encode, error_fields, text_frame
-from reileta.rules.resource.json_values import Json, NotJson, Unkept, read
+from reileta.rules.resource.json_values import Json, NotJson, Unstorable, read
 from reileta.rules.session.shared_state import VALUES_LIMIT
 
 Status = Literal["ok", "error", "fatal"]
@@ -144,7 +144,7 @@ def _object(payload: bytes) -> dict[str, Any]:
         value = read(payload, values_limit=FRAME_VALUES)
     except NotJson:
         raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object") from None
-    except Unkept as fault:
+    except Unstorable as fault:
         raise FrameRefused(
             CloseCode.FIELD_VALUE, f"{fault.path or 'message'} {fault.message}"
         ) from None

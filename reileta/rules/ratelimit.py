@@ -19,7 +19,7 @@ class Rate:
 
     def __post_init__(self) -> None:
         if self.per_s <= 0 or self.burst < 1:
-            raise ValueError("a rate lets something through: per_s > 0, burst >= 1")
+            raise ValueError("a rate needs per_s > 0 and burst >= 1")
 
 
 class RateLimiter:

@@ -61,30 +61,30 @@ def is_private(tags: Container[str]) -> bool:
 
 
 def of_world(owner: str, tags: Container[str], shares: Collection[str]) -> Audience:
-    """Who may see a world. `shares` are the users it is shared with; only used if it is private."""
+    """The users who may see a world. `shares`: those it is shared with; used if it is private."""
     return of_owned(owner, shares) if is_private(tags) else EVERYONE
 
 
 def of_owned(owner: str, shares: Collection[str]) -> Audience:
-    """Who may see, or use, an object that belongs to its owner."""
+    """The users who may see, or use, an object that belongs to its owner."""
     return Audience(((owner,), shares))
 
 
 def of_instance(
     access: AccessTag, *, owner: str, moderators: Collection[str], inside: Collection[str]
 ) -> Audience:
-    """Who may see an instance by its id or name. `moderators` and `inside` are only used if it is
-    private."""
+    """The users who may see an instance by its id or name. `moderators` and `inside` are only used
+    if it is private."""
     if access != PRIVATE:
         return EVERYONE
     return Audience(((owner,), moderators, inside))
 
 
 def instance_news(access: AccessTag, *, owner: str, inside: Collection[str]) -> Audience:
-    """Who finds an instance in lists and gets its events."""
+    """The users who find an instance in lists and get its events."""
     return EVERYONE if access == PUBLIC else Audience(((owner,), inside))
 
 
 def instance_oversight(*, owner: str, master: str | None, moderators: Collection[str]) -> Audience:
-    """Who sees the whole queue and moderation of an instance."""
+    """The users who see the whole queue and moderation of an instance."""
     return Audience(((owner, *moderators) if master is None else (owner, master, *moderators),))

@@ -101,7 +101,7 @@ async def open_store(
             loop,
             url,
             connections=settings.database_connections,
-            remember=settings.remembers_reads,
+            remember=settings.caches_reads,
         )
         stack.push_async_callback(database.close)
         await migrate(database, clock, known_migrations())

@@ -106,7 +106,7 @@ class ReadCache(Generic[R]):
         try:
             yield
         except (trio.Cancelled, DatabaseUnavailable):
-            # It may be committed all the same, and after the block.
+            # It may be committed anyway, and after the block.
             if tables:
                 self._unsettled_until_s = self._monotonic() + UNSETTLED_S
             raise

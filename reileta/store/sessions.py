@@ -26,7 +26,7 @@ SEEN_EVERY_MS: Final = 3_600_000
 _COLUMNS: Final = "id, user_id, created_at, ended_at"
 
 # $2: now, $3: opened before
-_FORSAKEN: Final = (
+_WITHOUT_TOKEN: Final = (
     "ended_at IS NULL AND created_at <= $3 AND NOT EXISTS (SELECT 1 FROM tokens "  # noqa: S608
     "WHERE tokens.session_id = sessions.id AND killed_at IS NULL "
     f"AND {EXPIRES} > $2)"
@@ -148,19 +148,19 @@ class Sessions:
         async with self._queries.transaction() as transaction:
             # The lock of every transaction that issues a token: none can be added after this check.
             await _lock_user(transaction, id_)
-            forsaken = await transaction.fetch(
-                f"SELECT 1 FROM sessions WHERE id = $1 AND {_FORSAKEN}",  # noqa: S608
+            expired = await transaction.fetch(
+                f"SELECT 1 FROM sessions WHERE id = $1 AND {_WITHOUT_TOKEN}",  # noqa: S608
                 id_,
                 now,
                 now - BIRTH_MS,
             )
-            return bool(forsaken) and await self._end(transaction, id_)
+            return bool(expired) and await self._end(transaction, id_)
 
     async def expire_all(self, *, limit: int = 100) -> list[str]:
         """Ends up to `limit` sessions without a valid token; returns their ids."""
         now = self._clock.now_ms()
         rows = await self._queries.fetch(
-            f"SELECT id FROM sessions WHERE {_FORSAKEN} "  # noqa: S608
+            f"SELECT id FROM sessions WHERE {_WITHOUT_TOKEN} "  # noqa: S608
             "ORDER BY created_at LIMIT $1",
             limit,
             now,

@@ -246,7 +246,7 @@ class Users:
             self._clock.now_ms(),
         )
         if row is None and await self.find(ref) is not None:
-            raise UserCannotUpdate.field("tags", f"the main admin keeps {tag}")
+            raise UserCannotUpdate.field("tags", f"the main admin always has {tag}")
         return _found(row)
 
     async def main_admin(self) -> User:

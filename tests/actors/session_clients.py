@@ -42,7 +42,7 @@ class FakeSessionSink(FakeSink):
         self.refused: list[tuple[str, int]] = []
         self.flushes = 0
 
-    def tell(self, event_id: str, frame: bytes) -> None:
+    def send_event(self, event_id: str, frame: bytes) -> None:
         self.send(frame)
 
     def ack(self, event_id: str) -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from benchmarks.connect import Client
 from benchmarks.errors import BenchmarkError
-from benchmarks.joins import Joiner, Told, complete, read, told_of_all_before
+from benchmarks.joins import Joiner, Known, complete, listed_all_before, read
 
 
-def storm(*listed: str, later: tuple[str, ...]) -> dict[str, Told]:
+def storm(*listed: str, later: tuple[str, ...]) -> dict[str, Known]:
     """Joiners a, b, c, …: what each one's answer listed, and what came later, as letters."""
     names = "abcdefgh"[: len(listed)]
     return {
-        name: Told(name, frozenset(players), tuple(after))
+        name: Known(name, frozenset(players), tuple(after))
         for name, players, after in zip(names, listed, later, strict=True)
     }
 
@@ -23,7 +23,7 @@ def storm(*listed: str, later: tuple[str, ...]) -> dict[str, Told]:
 def test_one_by_one_is_complete() -> None:
     told = storm("a", "ab", "abc", later=("bc", "c", ""))
     assert complete(told)
-    assert told_of_all_before(told) == 3
+    assert listed_all_before(told) == 3
 
 
 def test_two_at_once_that_list_each_other_are_complete() -> None:
@@ -40,12 +40,12 @@ def test_two_at_once_that_list_each_other_are_complete() -> None:
     ],
     ids=["left out of an answer", "an event is missing", "told twice", "listed and told"],
 )
-def test_what_is_not_complete(told: dict[str, Told]) -> None:
+def test_what_is_not_complete(told: dict[str, Known]) -> None:
     assert not complete(told)
 
 
 def test_an_answer_that_leaves_out_an_earlier_one_is_seen() -> None:
-    assert told_of_all_before(storm("a", "ab", "bc", later=("bc", "c", ""))) == 1
+    assert listed_all_before(storm("a", "ab", "bc", later=("bc", "c", ""))) == 1
 
 
 def frame(**fields: object) -> bytes:
@@ -71,7 +71,7 @@ def test_a_joiner_counts_as_bytes_come_in(client: Client, piece: int) -> None:
 def test_reading_what_a_joiner_was_told(client: Client) -> None:
     joiner = Joiner(client)
     joiner.take(ANSWER + JOINED)
-    assert read(joiner) == Told("b", frozenset("a"), ("c",))
+    assert read(joiner) == Known("b", frozenset("a"), ("c",))
 
 
 def test_a_refused_or_unanswered_join_is_said(client: Client) -> None:

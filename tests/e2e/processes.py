@@ -74,7 +74,7 @@ class ServerProcess:
             self.errors += chunk.decode()
 
     def ask(self) -> httpx.AsyncClient:
-        """A client of its HTTP face."""
+        """A client of its HTTP API."""
         return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S)
 
     async def ended(self, within_s: float = 10) -> int:

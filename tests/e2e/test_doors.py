@@ -80,7 +80,9 @@ def door(
             changes |= {"tls_cert": tls[0][0], "tls_key": tls[0][1]}
         async with running(database_url, **changes) as harness:
             yield Door(harness, None if tls is None else tls[1], request.param == "later")
-            await until(lambda: not len(harness.gateway) and not len(harness.server.door.admission))
+            await until(
+                lambda: not len(harness.gateway) and not len(harness.server.http_server.admission)
+            )
             assert harness.metrics.backlog_bytes == 0
 
     return opened
@@ -302,6 +304,6 @@ async def test_http_2_offers_no_websocket(
                 assert not reply.headers or reply.status == 400
                 assert reply.headers or reply.reset or client.goodbye
         assert harness.metrics.connections_total == 0
-        await until(lambda: not len(harness.server.door.admission))
+        await until(lambda: not len(harness.server.http_server.admission))
     said = capsys.readouterr().out
     assert "Traceback" not in said

@@ -220,7 +220,7 @@ async def test_a_full_instance_and_its_queue(
         assert await web.code(two, "DELETE", f"{path}/candidate") == 117
 
 
-async def test_moderation_over_both_faces(
+async def test_moderation_over_both_apis(
     harness: ServerHarness,
     web: HttpClient,
     owner: Account,

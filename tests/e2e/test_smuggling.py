@@ -52,7 +52,7 @@ class Port:
             self.database_url, tls_cert=cert, tls_key=key, rate_limits="off"
         ) as harness:
             yield harness
-            await until(lambda: not len(harness.server.door.admission))
+            await until(lambda: not len(harness.server.http_server.admission))
 
     async def for_each(
         self,
@@ -374,5 +374,5 @@ async def test_behind_nginx_answers_stay_in_step(
                         assert answer.envelope["request"] == f"/in-step/{number}", case.name
         passed_on = (short_folder / "access.log").read_text().count(f"127.0.0.1:{harness.port}")
         assert sum(harness.metrics.http_requests.values()) == passed_on
-        await until(lambda: not len(harness.server.door.admission))
+        await until(lambda: not len(harness.server.http_server.admission))
     quiet(capsys)

@@ -111,7 +111,7 @@ class VanishingClients:
                 if leave == "half":
                     with suppress(OSError):
                         sock.shutdown(socket.SHUT_WR)
-                await until(lambda: not len(self.harness.server.door.admission))
+                await until(lambda: not len(self.harness.server.http_server.admission))
 
 
 Way = Callable[[VanishingClients, Leave], Awaitable[None]]
@@ -320,7 +320,7 @@ async def site_of(
 
 async def vanish(site: VanishingClients, ways: dict[str, Way], leave: Leave) -> None:
     """All the ways, a few at a time, until the server has none of their places."""
-    admission = site.harness.server.door.admission
+    admission = site.harness.server.http_server.admission
     names = list(ways)
     for start in range(0, len(names), 32):
         async with trio.open_nursery() as nursery:
@@ -377,7 +377,7 @@ async def test_nothing_stays_of_clients_that_vanish(
             for leave in LEAVES[:3]:  # a silent client may wait for an answer
                 await blocked(site, leave)
             await until(
-                lambda: not harness.server.door.http_connections and not len(harness.gateway)
+                lambda: not harness.server.http_server.http_connections and not len(harness.gateway)
             )
             said = capsys.readouterr().out  # which is not kept in memory, either
             for word in ("Traceback", "request.failed", "connection.failed"):
@@ -396,7 +396,7 @@ async def test_nothing_stays_of_clients_that_vanish(
         finally:
             tracemalloc.stop()
 
-        assert len(harness.server.door.admission) == 0
+        assert len(harness.server.http_server.admission) == 0
         left = [one for one in held() if not any(one is other for other in before_held)]
         assert not left, [[type(by) for by in gc.get_referrers(one)] for one in left]
         await until(lambda: tasks() <= before_tasks)

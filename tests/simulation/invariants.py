@@ -193,7 +193,7 @@ class SimulatedClient(FakeSessionSink):
     def open(self) -> bool:
         return self.version >= 0
 
-    def tell(self, event_id: str, frame: bytes) -> None:
+    def send_event(self, event_id: str, frame: bytes) -> None:
         if self.closed is not None:
             return
         payload = msgspec.json.decode(payload_of(frame))["payload"]

@@ -196,7 +196,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             return
         if current is None:
             raise UserInvalid.field("current_password", f"is required {why}")
-        await password_check.of_asker(call, current)
+        await password_check.of_caller(call, current)
 
     async def change_password(call: RequestContext, user: User, hash_: str) -> User:
         own = call.by.user.id == user.id

@@ -253,7 +253,7 @@ class RegistryConnection:
         try:
             for attempt in (1, 2):
                 session = await self.node.sessions.live(principal)
-                # Set before asking: if this is cancelled, `gone` detaches all the same.
+                # Set before asking: if this is cancelled, `closed` detaches anyway.
                 self.session = session
                 try:
                     await session.ask(Attach(self.transport, principal.token_hash, state))
@@ -309,7 +309,7 @@ class RegistryConnection:
         if self._log.observes(span):
             self._log.opened(span)
 
-    async def greet(self, principal: Principal) -> None:
+    async def start(self, principal: Principal) -> None:
         """Begins with the credential that came with the upgrade."""
         try:
             with ask_timeout():
@@ -336,10 +336,10 @@ class RegistryConnection:
         """When the credential expires (ms); far in the future, while there is none."""
         return FOR_EVER if self.principal is None else self.principal.expires_at
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Does nothing: the gateway itself watches for pongs, the only deadline here."""
 
-    def gone(self) -> None:
+    def closed(self) -> None:
         """The socket has ended, which has a trace of its own. Never waits."""
         span = self._begin()
         if self._log.observes(span):

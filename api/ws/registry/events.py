@@ -70,7 +70,7 @@ EVENTS: Final = Events(
     Event(
         name=events.AUTHENTICATED,
         group=_AUTHENTICATION,
-        description="The socket acts for a user now.",
+        description="The socket has a credential now.",
         data=IdentityView,
         sent_to=_SOCKET,
         example=IDENTITY,
@@ -93,7 +93,7 @@ EVENTS: Final = Events(
     Event(
         name=events.UNSUBSCRIBED,
         group=_AUTHENTICATION,
-        description="The socket has a subscription less.",
+        description="A subscription of the socket has ended.",
         data=TopicView,
         sent_to=_SOCKET,
         example=TOPIC,
@@ -117,7 +117,7 @@ EVENTS: Final = Events(
         name=events.UPDATE_WORLD,
         group=_UPDATE,
         description="A world was created, or it, its thumbnail or its assets changed. Only the"
-        " owner, admins and users with whom the owner shares it hear of a private world.",
+        " owner, admins and users with whom the owner shares it get the events of a private one.",
         data=WorldView,
         subgroup="the world's id",
     ),
@@ -132,8 +132,8 @@ EVENTS: Final = Events(
         name=events.UPDATE_INSTANCE,
         group=_UPDATE,
         description="An instance was created or changed, a player joined or left, or the master"
-        " changed. Only the owner, admins and players inside hear of an instance that is not"
-        " public.",
+        " changed. Only the owner, admins and players inside get the events of an instance that"
+        " is not public.",
         data=InstanceView,
         subgroup=_INSTANCE_ID,
     ),
@@ -211,7 +211,7 @@ EVENTS: Final = Events(
         name=events.INSTANCE_MODERATED,
         group=_INSTANCE,
         description="A user was muted, unmuted, warned, banned or unbanned. A user outside a"
-        " private instance does not hear of it.",
+        " private instance does not get the event.",
         data=ModeratedView,
         sent_to=f"the user; {_OVERSEERS} (not of a warning)",
         example={"type": "mute", "user": BOB, "by": ADA, "until": SINCE},

@@ -87,7 +87,7 @@ class SessionConnection:
         if self._log.observes(span):
             self._log.opened(span)
 
-    async def greet(self, principal: Principal) -> None:
+    async def start(self, principal: Principal) -> None:
         """Gives the socket to the session, which sends `hello`."""
         try:
             for attempt in (1, 2):
@@ -136,7 +136,7 @@ class SessionConnection:
         if not self._message_rate.take(frames / FRAMES_PER_MESSAGE):
             self.close(CloseCode.POLICY_VIOLATION, "too many frames")
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """Closes the socket of a client that owes an Ack for too long; `now` in Trio's seconds."""
         if self._owed and next(iter(self._owed.values())) <= now:
             self.close(CloseCode.POLICY_VIOLATION, "an event was not acknowledged in time")
@@ -145,7 +145,7 @@ class SessionConnection:
         """Closes the socket, because its credential is no longer valid."""
         self.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
 
-    def gone(self) -> None:
+    def closed(self) -> None:
         """The socket has ended. Never waits."""
         span = self._begin()
         if self._log.observes(span):
@@ -191,7 +191,7 @@ class SessionConnection:
 
     # For the session's actor -------------------------------------------------------------------
 
-    def tell(self, event_id: str, frame: bytes) -> None:
+    def send_event(self, event_id: str, frame: bytes) -> None:
         """Sends an Event, which the client is to acknowledge in time."""
         self._owed[event_id] = trio.current_time() + self._node.settings.ack_timeout_ms / 1000
         self._out.append(frame)
@@ -205,7 +205,7 @@ class SessionConnection:
         """Tells the client that its event was refused, in place of the Ack."""
         self._unanswered.discard(event_id)
         id_ = new_event_id()
-        self.tell(id_, refusal_frame(id_, event_id, self._node.clock.now_ms(), error))
+        self.send_event(id_, refusal_frame(id_, event_id, self._node.clock.now_ms(), error))
 
     def flush(self) -> None:
         """Writes all events and Acks of this round at once."""

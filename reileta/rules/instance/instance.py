@@ -6,7 +6,7 @@ and player ids give the same state and the same events. A call that raises has c
 
 Expiry takes effect only in `tick`: the caller calls `tick(now)` whenever `next_deadline() <= now`,
 before anything else. A player that returns after its grace period but before the next `tick` keeps
-its seat: nobody had been told that it left.
+its seat: nobody was notified that it left.
 
 All users are `UserIDAt`s, also in bans.
 """

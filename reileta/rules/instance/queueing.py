@@ -56,7 +56,7 @@ class Queueing(InstanceState):
         out: list[InstanceEvent] = []
         if self.may_enter(who.user, who.friends, who.administers):
             self._ensure_room_in_queue()
-            self.give_place(one, "asked", now, out)
+            self.seat_or_queue(one, "asked", now, out)
         elif self.access in access.BY_INVITATION:
             self._ensure_room_in_queue()
             self.candidates.put("pending", one)
@@ -119,7 +119,7 @@ class Queueing(InstanceState):
             asked = self.candidates.get(user)
             absent_until = None if online else now + self.limits.queue_grace_ms
             one = asked or Candidate(user, now, absent_until)
-            self.give_place(one, "admitted", now, out)
+            self.seat_or_queue(one, "admitted", now, out)
             self.apply_consequences(now, out)
         return self._current_entry(user), out
 
@@ -175,7 +175,7 @@ class Queueing(InstanceState):
             state = self.candidates.state_of(one.user)
             if self.may_enter(one.user, one.friends, one.admin):
                 if state == "pending":
-                    self.give_place(one, "admitted", now, out)
+                    self.seat_or_queue(one, "admitted", now, out)
             elif not by_invitation:
                 self.drop_candidate(one.user, "refused", out)
             elif state != "pending":

@@ -83,7 +83,7 @@ class InstanceState:
     """The state of one instance, queries on it, and the steps that all rules share.
 
     `Queueing`, `Administration` and `Instance` add the rules. A rule first checks everything and
-    raises, then changes the state, and ends with `settle`.
+    raises, then changes the state, and ends with `apply_consequences`.
 
     Args:
         record: the stored record.
@@ -340,7 +340,7 @@ class InstanceState:
         self.values.forget(player.id)
         out.append(Left(player, reason, note))
 
-    def give_place(
+    def seat_or_queue(
         self, one: Candidate, why: CandidateReason, now: int, out: list[InstanceEvent]
     ) -> None:
         """Gives a candidate who may enter a seat, or else the last place in the queue."""

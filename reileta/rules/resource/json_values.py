@@ -80,7 +80,7 @@ class NotJson(ValueError):
     """The text is not JSON, or not UTF-8."""
 
 
-class Unkept(ValueError):
+class Unstorable(ValueError):
     """The text is JSON that can't be stored: `path` is the place (dotted; empty: all of it),
     `message` the reason."""
 
@@ -94,7 +94,7 @@ class Unkept(ValueError):
 # Checking a text without decoding it -------------------------------------------------------------
 
 
-def _bones(text: bytes) -> bytes:
+def _without_strings(text: bytes) -> bytes:
     """The text with a mark in place of each string."""
     if b'\\"' in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -103,23 +103,25 @@ def _bones(text: bytes) -> bytes:
 
 def values_within(text: bytes) -> int:
     """The number of values in JSON: scalars, arrays and objects, at any depth."""
-    return _values_in(_bones(text))
+    return _values_in(_without_strings(text))
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
     """Whether arrays and objects in JSON are nested deeper than that."""
     # Hardly any text has that many brackets, and counting them is faster than following them.
-    return text.count(b"[") + text.count(b"{") > limit and _lies_deeper(_bones(text), limit)
+    return text.count(b"[") + text.count(b"{") > limit and _lies_deeper(
+        _without_strings(text), limit
+    )
 
 
-def _values_in(bones: bytes) -> int:
-    bones = bones.translate(None, _SPACES)
-    empty = bones.count(b"[]") + bones.count(b"{}")
-    return 1 + bones.count(b",") + bones.count(b"[") + bones.count(b"{") - empty
+def _values_in(structure: bytes) -> int:
+    structure = structure.translate(None, _SPACES)
+    empty = structure.count(b"[]") + structure.count(b"{}")
+    return 1 + structure.count(b",") + structure.count(b"[") + structure.count(b"{") - empty
 
 
-def _lies_deeper(bones: bytes, limit: int) -> bool:
-    brackets = bones.translate(_TO_SQUARE, _NO_BRACKETS)
+def _lies_deeper(structure: bytes, limit: int) -> bool:
+    brackets = structure.translate(_TO_SQUARE, _NO_BRACKETS)
     if brackets.count(b"[") <= limit:
         return False
     rest = brackets.replace(b"[]", b"")  # the innermost pairs: often all but a few outermost ones
@@ -129,7 +131,7 @@ def _lies_deeper(bones: bytes, limit: int) -> bool:
 
 
 def _ensure_bounded(text: bytes, values_limit: int) -> None:
-    """Raises Unkept for a text with too many values, or nested too deeply.
+    """Raises Unstorable for a text with too many values, or nested too deeply.
 
     For a text that is not JSON, it checks as much as a decoder would read.
     """
@@ -137,11 +139,11 @@ def _ensure_bounded(text: bytes, values_limit: int) -> None:
     many = text.count(b",") + opened >= values_limit
     if not many and opened <= DEPTH_LIMIT:
         return
-    bones = _bones(text)
-    if many and _values_in(bones) > values_limit:
-        raise Unkept("", f"must have at most {values_limit} values", too_large=True)
-    if _lies_deeper(bones, DEPTH_LIMIT):
-        raise Unkept("", _NESTED)
+    structure = _without_strings(text)
+    if many and _values_in(structure) > values_limit:
+        raise Unstorable("", f"must have at most {values_limit} values", too_large=True)
+    if _lies_deeper(structure, DEPTH_LIMIT):
+        raise Unstorable("", _NESTED)
 
 
 # Decoding ----------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
 
     Raises:
         NotJson: the text is not JSON.
-        Unkept: it is JSON, but can't be stored unchanged.
+        Unstorable: it is JSON, but can't be stored unchanged.
     """
     _ensure_bounded(text, values_limit)
     if not is_utf8(text):  # msgspec does not check strings that it skips
@@ -161,13 +163,13 @@ def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
         value: Json = _decoder.decode(text)
     except msgspec.ValidationError:  # without types, only numbers can be wrong
         _name_fault(text)
-        raise Unkept("", _INFINITE) from None
+        raise Unstorable("", _INFINITE) from None
     except (msgspec.MsgspecError, RecursionError):
         _name_fault(text)
         raise NotJson from None
     if _repeats_names(text, value):
         _name_fault(text)
-        raise Unkept("", "must not repeat a name")
+        raise Unstorable("", "must not repeat a name")
     if _has_odd_numbers(text):
         _ensure_numbers(text)
     return value
@@ -199,7 +201,7 @@ def decode(
         return read(text, values_limit=values_limit)
     except NotJson:
         raise error.field(field, "must be JSON") from None
-    except Unkept as fault:
+    except Unstorable as fault:
         within = () if field == "body" and fault.path else (field,)
         path = ".".join((*within, fault.path) if fault.path else within)
         kind = PayloadTooLarge if fault.too_large else error
@@ -294,7 +296,7 @@ def _repeats_names(text: bytes, value: Json) -> bool:
         return False
     again = _unsorted.encode(value)
     if _ESCAPED_COLON in text:  # a string can have more colons than its text
-        return _bones(text).count(b":") != _bones(again).count(b":")
+        return _without_strings(text).count(b":") != _without_strings(again).count(b":")
     return text.count(b":") != again.count(b":")
 
 
@@ -307,18 +309,18 @@ def _has_odd_numbers(text: bytes) -> bool:
         return True
     if _MANY not in digits.translate(None, b"."):
         return False
-    bones = _bones(text)
-    if _MORE_DIGITS.search(bones) is None:
+    structure = _without_strings(text)
+    if _MORE_DIGITS.search(structure) is None:
         return False
-    return any(map(_loses_digits, _MANY_DIGITS.findall(bones)))
+    return any(map(_loses_digits, _MANY_DIGITS.findall(structure)))
 
 
 def _ensure_numbers(text: bytes) -> None:
-    """Raises Unkept for a number that can't be stored."""
+    """Raises Unstorable for a number that can't be stored."""
     faults: list[str] = []
 
-    def number(said: str) -> int:
-        fault = _number_fault(said)
+    def number(digits: str) -> int:
+        fault = _number_fault(digits)
         if fault is not None:
             faults.append(fault)
         return 0
@@ -326,7 +328,7 @@ def _ensure_numbers(text: bytes) -> None:
     json.loads(text, parse_float=number, parse_int=number)
     if faults:
         _name_fault(text)
-        raise Unkept("", faults[0])
+        raise Unstorable("", faults[0])
 
 
 def _loses_digits(number: bytes) -> bool:
@@ -357,7 +359,7 @@ def _is_not_zero(number: str) -> bool:
 
 
 def _name_fault(text: bytes) -> None:
-    """Raises Unkept with the place of the first value that can't be stored, if it finds one."""
+    """Raises Unstorable with the place of the first value that can't be stored, if it finds one."""
     path: list[str | int] = []
     names: list[set[str] | None] = []
     """For each open object: the names so far; None for an array."""
@@ -390,23 +392,23 @@ def _name_fault(text: bytes) -> None:
         elif first == b":":
             name_next = False
         elif first == b'"':
-            said = _string(token)
-            if said is None:
+            name = _string(token)
+            if name is None:
                 return
             if name_next:
-                path[-1] = said
-            if not is_unicode(said):
-                raise Unkept(_dotted(path), "must not contain a lone surrogate")
+                path[-1] = name
+            if not is_unicode(name):
+                raise Unstorable(_dotted(path), "must not contain a lone surrogate")
             if name_next:
                 known = names[-1]
                 assert known is not None
-                if said in known:
-                    raise Unkept(_dotted(path), "must not be repeated")
-                known.add(said)
+                if name in known:
+                    raise Unstorable(_dotted(path), "must not be repeated")
+                known.add(name)
         else:
             fault = _number_fault(token.decode(errors="replace"))
             if fault is not None:
-                raise Unkept(_dotted(path), fault)
+                raise Unstorable(_dotted(path), fault)
 
 
 def _string(token: bytes) -> str | None:
@@ -416,16 +418,16 @@ def _string(token: bytes) -> str | None:
         return None
 
 
-def _number_fault(said: str) -> str | None:
+def _number_fault(text: str) -> str | None:
     try:
-        value = float(said)
+        value = float(text)
     except ValueError:
         return None
     if not math.isfinite(value):
-        return _INFINITE if said.strip("-")[:1].isdigit() else None
+        return _INFINITE if text.strip("-")[:1].isdigit() else None
     if value == 0:
-        return _VANISHES if _is_not_zero(said) else None
-    return _LOSSY if said[-1:].isdigit() and _loses_digits(said.encode()) else None
+        return _VANISHES if _is_not_zero(text) else None
+    return _LOSSY if text[-1:].isdigit() and _loses_digits(text.encode()) else None
 
 
 def _dotted(path: list[str | int]) -> str:

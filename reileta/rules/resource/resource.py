@@ -7,7 +7,7 @@ increases with every acquisition: a write with an outdated number is rejected.
 `Resource` is a value. Each rule raises, or returns the changed resource;
 `reileta/store/resources.py` applies a rule in one transaction, with the row of the lease locked, so
 that the rules also hold between servers. A lease is lost only by a rule, never by time alone: after
-its `until`, it is still valid until someone calls `lapse`.
+its `until`, it is still valid until someone calls `expire`.
 """
 
 from __future__ import annotations

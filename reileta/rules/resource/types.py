@@ -155,7 +155,7 @@ class ResourceTypes(Mapping[str, ResourceType]):
         self._types: dict[str, ResourceType] = {}
         for one in types:
             if _NAME.fullmatch(one.name) is None or one.name in self._types:
-                raise ValueError(f"no name for a type of resources, or taken: {one.name!r}")
+                raise ValueError(f"invalid or repeated name of a resource type: {one.name!r}")
             self._types[one.name] = one
 
     def extended(self, *types: ResourceType) -> ResourceTypes:

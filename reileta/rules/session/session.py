@@ -212,7 +212,7 @@ class Session:
         out: list[SessionEvent] = []
         if token in self._tokens:
             self._drop_token(token, "killed", now, out)
-            self._ask_if_forsaken(now, out)
+            self._expire_without_tokens(now, out)
         return out
 
     def connect(self, socket: str, token: bytes, now: int, *, exclusive: bool) -> None:
@@ -251,7 +251,7 @@ class Session:
             out.append(SocketClosed(name, token, why))
         self._expiry_check_at = now
 
-    def _ask_if_forsaken(self, now: int, out: list[SessionEvent]) -> None:
+    def _expire_without_tokens(self, now: int, out: list[SessionEvent]) -> None:
         if not self._tokens and self._expiry_check_at <= now:
             self._expiry_check_at = now + self.limits.away_ms  # in case the store does not answer
             out.append(AllTokensExpired())
@@ -346,7 +346,7 @@ class Session:
             return out
         for token in [token for token, expires in self._tokens.items() if expires <= now]:
             self._drop_token(token, "expired", now, out)
-        self._ask_if_forsaken(now, out)
+        self._expire_without_tokens(now, out)
         away = self._away_until
         if self.held is not None and away is not None and away <= now:
             self._away_until = now + self.limits.away_ms  # in case the store does not answer

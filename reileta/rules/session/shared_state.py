@@ -2,7 +2,7 @@
 
 A patch first waits (`change`). `save` returns all waiting patches, to be written in one statement,
 and nothing more until the result is known. Only `saved` makes them the state, acknowledges them,
-and notifies the other sockets. So no socket is told something that a crash could undo, and every
+and notifies the other sockets. So no socket gets a change that a crash could undo, and every
 socket sees the same versions in the same order:
 
     change, change → save → (states.apply) → saved     StateChanged for each: acknowledge, notify

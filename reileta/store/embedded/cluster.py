@@ -208,8 +208,8 @@ class Cluster:
 
     def _check_version(self) -> None:
         written_by = (self.folder / "PG_VERSION").read_text("ascii").strip()
-        said = self._run([str(self._programs / "postgres"), "--version"]).stdout.split()
-        ours = said[-1].partition(".")[0] if said else ""
+        words = self._run([str(self._programs / "postgres"), "--version"]).stdout.split()
+        ours = words[-1].partition(".")[0] if words else ""
         if not ours:
             raise StartupError(f"PostgreSQL in {self._programs} does not run on this machine")
         if written_by != ours:
@@ -259,13 +259,13 @@ class Cluster:
                 return state != "Z" and (proc / str(pid) / "cwd").samefile(self.folder)
             except OSError:
                 return False
-        said = subprocess.run(  # noqa: S603 - all of it is written here
+        listing = subprocess.run(  # noqa: S603 - all of it is written here
             ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],
             check=False,
             capture_output=True,
             text=True,
         )
-        return str(self.folder) in said.stdout
+        return str(self.folder) in listing.stdout
 
     def _make_socket_folder(self) -> None:
         folder = self.socket_folder
@@ -336,8 +336,8 @@ class Cluster:
         self.stop()
         with self._log_file.open("rb") as log:
             log.seek(self._log_from)
-            said = log.read().decode("utf-8", "replace")
-        raise StartupError(f"can't start PostgreSQL in {self._data}: {_reason(said)}")
+            output = log.read().decode("utf-8", "replace")
+        raise StartupError(f"can't start PostgreSQL in {self._data}: {_reason(output)}")
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - no text from outside

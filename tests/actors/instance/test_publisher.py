@@ -52,14 +52,14 @@ def test_a_public_instance_is_everybodys_to_see() -> None:
     one.publish("instance-left", b'{"x":1}', informed=(sink,))
     one.publish_object()
     left, update = hub.told
-    assert (left.event, left.id, left.inside, left.told) == (
+    assert (left.event, left.id, left.inside, left.informed) == (
         "instance-left",
         rules.record.id,
         rules.record.id,
         frozenset({sink}),
     )
     assert left.render(viewer(9)) == b'{"x":1}'
-    assert (update.event, update.inside, update.told) == ("update-instance", None, frozenset())
+    assert (update.event, update.inside, update.informed) == ("update-instance", None, frozenset())
     directory.occupy(rules.record.id, None)  # it tells what was when it was published
     data = msgspec.json.decode(update.render(viewer(9)) or b"")
     assert (data["connected"], data["queued"], data["master"]) == (2, 1, user(1))

@@ -1,4 +1,4 @@
-"""Who hears of a session's coming and going, whichever face its sockets are of."""
+"""Who is notified when a session connects and disconnects, on either API."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 
-async def test_one_session_has_sockets_of_both_faces(store: Store, clock: ManualClock) -> None:
+async def test_one_session_has_sockets_of_both_apis(store: Store, clock: ManualClock) -> None:
     async with open_node(store, clock) as node:
         ada = await log_in(node)
         ref = await node.sessions.live(ada.principal)
         player = FakeSink("player")
         await ref.ask(Attach(player, ada.principal.token_hash))
         line = await ada.open()
-        assert [one["kind"] for one in line.payloads()] == ["hello"]  # nothing of R's
+        assert [one["kind"] for one in line.payloads()] == ["hello"]  # no event of the registry API
         ref.signal(Detach(player))
         await until(lambda: ref.depth == 0)
         assert node.directory.status(ada.principal.user) == "online"

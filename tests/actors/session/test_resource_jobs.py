@@ -1,4 +1,4 @@
-"""A session's resource between its errands and the real database."""
+"""A session's resource between its jobs and the real database."""
 
 from __future__ import annotations
 

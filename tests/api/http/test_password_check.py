@@ -65,7 +65,7 @@ async def test_a_right_password_gives_the_user_and_the_hash_it_was_checked_again
     assert await password_check.by_name(
         "ADA", PASSWORD, HOME
     ) == await node.store.users.credentials("ada")
-    await password_check.of_asker(asker(ada, HOME), PASSWORD)
+    await password_check.of_caller(asker(ada, HOME), PASSWORD)
 
 
 async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
@@ -78,7 +78,7 @@ async def test_strangers_can_not_lock_a_user_out_where_it_is_known(
         await password_check.by_name("ada", PASSWORD, "192.0.2.1")
     for ip in (HOME, OFFICE, "2001:db8:1:2:ffff::"):
         await password_check.by_name("ada", PASSWORD, ip)
-        await password_check.of_asker(asker(ada, ip), PASSWORD)
+        await password_check.of_caller(asker(ada, ip), PASSWORD)
 
 
 async def test_one_stranger_locks_nobody_out_anywhere_else(
@@ -104,7 +104,7 @@ async def test_guesses_where_the_user_is_known_are_bounded_too(
     await password_check.logged_in(ada, HOME)
     assert await guessed(password_check, "ada", *[HOME] * 50) == GUESSES.burst
     with pytest.raises(TooManyRequests):
-        await password_check.of_asker(asker(ada, HOME), PASSWORD)
+        await password_check.of_caller(asker(ada, HOME), PASSWORD)
 
 
 async def test_right_passwords_are_no_guesses(password_check: PasswordCheck, ada: User) -> None:
@@ -152,7 +152,7 @@ async def test_hashes_are_queued_by_where_they_come_from(
     office = network(OFFICE)
     for ip, where in ((HOME, Requester(HOME, known=True)), (OFFICE, Requester(office))):
         await password_check.by_name("ada", PASSWORD, ip)
-        await password_check.of_asker(asker(ada, ip), PASSWORD)
+        await password_check.of_caller(asker(ada, ip), PASSWORD)
         await password_check.hashed(asker(ada, ip), PASSWORD)
         assert asked == [where] * 3
         asked.clear()
@@ -170,11 +170,11 @@ async def test_a_user_that_has_another_name_by_now_is_not_taken_for_its_successo
         username="ada", displayname="Eve", password_hash=await passwords.hash("eve's"), email=None
     )
     with pytest.raises(LoginInvalid):
-        await password_check.of_asker(asker(ada, HOME), "eve's")
+        await password_check.of_caller(asker(ada, HOME), "eve's")
 
 
 @pytest.mark.parametrize("path", ["/api/auth/login", "/auth/login"])
-async def test_both_faces_count_together(
+async def test_both_apis_count_together(
     node: FakeNode, passwords: Passwords, ada: User, path: str
 ) -> None:
     node.settings = node.settings.model_copy(update={"rate_limits": "on"})

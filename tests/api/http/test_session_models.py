@@ -1,4 +1,4 @@
-"""S's definitions, considerations and models: each is a test named after its sentence.
+"""The session API's definitions and models, one test for each rule.
 
 More of them stand with what they are about: tokens in `test_tokens.py`, resources in
 `test_resources.py`, states in `tests/api/ws/test_session_rules.py`.

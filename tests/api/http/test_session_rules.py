@@ -1,5 +1,7 @@
-"""S's "Common Endpoint Behaviour", held against every endpoint of its face: each rule is a test
-named after its sentence. Those of its WebSockets are in `tests/api/ws/session/test_routes.py`."""
+"""The rules that all endpoints of the session API share, one test for each rule.
+
+Those of its WebSockets are in `tests/api/ws/session/test_routes.py`.
+"""
 
 from __future__ import annotations
 

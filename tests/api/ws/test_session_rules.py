@@ -1,4 +1,4 @@
-"""S's rules of states, over the sockets of sessions: each is a test named after its sentence."""
+"""The session API's rules of states, over its sockets, one test for each rule."""
 
 from __future__ import annotations
 

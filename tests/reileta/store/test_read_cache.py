@@ -197,10 +197,10 @@ def test_switched_off_nothing_is_remembered() -> None:
 
 def test_what_is_remembered_by_default() -> None:
     """Another database than the server's own could be another server's too."""
-    assert Settings().remembers_reads
-    assert not Settings(database="postgresql://db").remembers_reads
-    assert Settings(database="postgresql://db", read_cache="on").remembers_reads
-    assert not Settings(read_cache="off").remembers_reads
+    assert Settings().caches_reads
+    assert not Settings(database="postgresql://db").caches_reads
+    assert Settings(database="postgresql://db", read_cache="on").caches_reads
+    assert not Settings(read_cache="off").caches_reads
 
 
 async def test_the_database_remembers_until_it_is_written_to(store: Store) -> None:

@@ -17,7 +17,7 @@ LINE = tuple(Entry(f"u_{number}@x.org", "waiting", number, 5, None) for number i
 
 @dataclass
 class FakeInstanceService:
-    """What `Desk` would answer; what it was asked stands in `asked`."""
+    """Answers like `InstanceService`, and keeps the requests in `asked`."""
 
     state: QueueSnapshot = field(default_factory=QueueSnapshot)
     asked: list[tuple[str, str | None]] = field(default_factory=list)

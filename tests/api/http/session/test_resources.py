@@ -179,7 +179,7 @@ async def test_who_gives_a_share_up_is_not_shown_it_any_more(ada: Client, bob: C
     assert seen.body["resource"]["title"] == "Sea"  # as to everyone
 
 
-async def test_those_a_private_world_is_shared_with_see_it_on_both_faces(
+async def test_those_a_private_world_is_shared_with_see_it_on_both_apis(
     ada: Client, bob: Client
 ) -> None:
     private = {"title": "Lair", "tags": ["avr:private"]}

@@ -1,4 +1,4 @@
-"""`/session`, and the order in which S's rules are judged."""
+"""`/session`, and the order in which the session API's rules are checked."""
 
 from __future__ import annotations
 

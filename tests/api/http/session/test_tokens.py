@@ -1,4 +1,4 @@
-"""S's rules of authentication: each is a test named after its sentence."""
+"""The session API's rules of authentication, one test for each rule."""
 
 from __future__ import annotations
 

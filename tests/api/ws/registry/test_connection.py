@@ -146,7 +146,7 @@ async def test_without_limits_there_is_no_rate(nursery: trio.Nursery) -> None:
 async def test_a_credential_that_came_with_the_upgrade(nursery: trio.Nursery) -> None:
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     assert one.principal is not None
     (attach,) = node.actor.told
     assert isinstance(attach, Attach)
@@ -168,7 +168,7 @@ async def test_a_greeting_that_fails_ends_it_for_the_reason_it_has(
     """Above all: a token is not said to be dead because something else is."""
     wire = FakeTransport(nursery)
     one = connection(wire, FakeNode(actor=FakeSession(error)))
-    await one.greet(principal())
+    await one.start(principal())
     assert wire.said[0]["error"]["code"] == error.code
     assert wire.closed == (code, error.message)
     assert one.principal is None
@@ -177,11 +177,11 @@ async def test_a_greeting_that_fails_ends_it_for_the_reason_it_has(
 async def test_a_session_that_had_just_stopped_is_started_again(nursery: trio.Nursery) -> None:
     wire, node = FakeTransport(nursery), FakeNode(stopped_sessions=1)
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     assert one.principal is not None
     node.stopped_sessions = 2
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     assert wire.close_code == 1013
 
 
@@ -206,7 +206,7 @@ async def test_an_invalid_credential_ends_a_socket_that_had_a_valid_one(
 async def test_commands_go_to_the_session(nursery: trio.Nursery) -> None:
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     await served(one, b'{"command":"instance-join","state":[1],"data":{"instance":"room"}}')
     await served(one, b'{"command":"instance-leave","subgroup":"%b"}' % PLACE.encode())
     _, join, leave = node.actor.told
@@ -221,7 +221,7 @@ async def test_what_takes_too_long_is_answered(
 ) -> None:
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     node.actor.gate = trio.Event()
     began = trio.current_time()
     await served(one, b'{"command":"instance-join","state":7,"data":{"instance":"room"}}')
@@ -234,7 +234,7 @@ async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nur
     """Messages are taken by a task that takes those of others, too, before this one goes on."""
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     assert not one.take(b'{"command":"instance-join","data":{"instance":"room"}}')
     span = current.get()
     connection(wire).take(b'{"command":"ping"}')
@@ -246,7 +246,7 @@ async def test_a_command_goes_on_in_the_trace_in_which_it_came(nursery: trio.Nur
 async def test_a_target_that_is_oneself(nursery: trio.Nursery) -> None:
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    await one.greet(principal())
+    await one.start(principal())
     await served(
         one, b'{"command":"subscribe","state":1,"data":{"event":"update-user","target":"@me"}}'
     )
@@ -258,9 +258,9 @@ async def test_a_target_that_is_oneself(nursery: trio.Nursery) -> None:
 async def test_its_end_is_told_to_the_session(nursery: trio.Nursery) -> None:
     wire, node = FakeTransport(nursery), FakeNode()
     one = connection(wire, node)
-    one.gone()
-    await one.greet(principal())
-    one.gone()
+    one.closed()
+    await one.start(principal())
+    one.closed()
     detach = node.actor.told[-1]
     assert isinstance(detach, Detach)
     assert detach.sink is wire
@@ -273,8 +273,8 @@ async def test_one_cancelled_while_it_attaches_is_detached_all_the_same(
     one = connection(wire, node)
     with trio.CancelScope() as scope:
         nursery.start_soon(_cancel_soon, scope)
-        await one.greet(principal())
-    one.gone()
+        await one.start(principal())
+    one.closed()
     assert isinstance(node.actor.told[-1], Detach)
 
 

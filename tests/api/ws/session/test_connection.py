@@ -52,7 +52,7 @@ class Conversation:
     def tell(self) -> str:
         """Has the session tell the client something."""
         id_ = new_event_id()
-        self.line.tell(id_, event_frame(id_, EPOCH_MS, {"kind": "state"}))
+        self.line.send_event(id_, event_frame(id_, EPOCH_MS, {"kind": "state"}))
         self.line.flush()
         return id_
 
@@ -64,23 +64,23 @@ def talk(nursery: trio.Nursery) -> Conversation:
 
 async def test_a_line_asks_its_session_to_take_it(talk: Conversation) -> None:
     talk.node.stopped_sessions = 1  # the first was just being put away
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     (opened,) = talk.node.actor.told
     assert isinstance(opened, OpenSocket)
     assert opened.sink is talk.line
-    talk.line.gone()
+    talk.line.closed()
     assert talk.node.actor.told[-1] == Detach(talk.line)
 
 
 async def test_a_session_that_refuses_closes_it(talk: Conversation) -> None:
     talk.node.actor.raises = AlreadyConnected()
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     assert talk.wire.close_code == 1013
     assert talk.wire.said[-1]["status"] == "fatal"
 
 
 async def test_every_event_is_acknowledged_exactly_once(talk: Conversation) -> None:
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     id_ = new_event_id()
     talk.say(id_)
     assert talk.node.actor.told[-1] == PatchState(talk.line, id_, {"x": 1})
@@ -92,7 +92,7 @@ async def test_every_event_is_acknowledged_exactly_once(talk: Conversation) -> N
 
 
 async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Conversation) -> None:
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     id_ = new_event_id()
     talk.say(id_)
     talk.line.refuse(id_, PayloadTooLarge())
@@ -114,10 +114,10 @@ async def test_a_client_must_acknowledge_in_time(
     talk.tell()
     talk.ack(first)
     await trio.sleep(0.75)
-    talk.line.look(trio.current_time())
+    talk.line.check_deadlines(trio.current_time())
     assert talk.wire.close_code == 0
     await trio.sleep(0.5)
-    talk.line.look(trio.current_time())
+    talk.line.check_deadlines(trio.current_time())
     assert talk.wire.closed == (1008, "an event was not acknowledged in time")
 
 
@@ -131,7 +131,7 @@ async def test_an_ack_of_no_event_that_waits_is_a_value_not_allowed(talk: Conver
 
 
 async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Conversation) -> None:
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     id_ = new_event_id()
     talk.say(id_)
     talk.say(id_)
@@ -139,7 +139,7 @@ async def test_an_event_that_is_not_answered_yet_can_not_be_said_again(talk: Con
 
 
 async def test_too_many_events_that_wait_are_too_many(talk: Conversation) -> None:
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     for _ in range(UNANSWERED + 1):
         talk.say(new_event_id())
     assert talk.wire.close_code == 1008
@@ -147,7 +147,7 @@ async def test_too_many_events_that_wait_are_too_many(talk: Conversation) -> Non
 
 async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
     talk = Conversation(nursery, rate_limits="on", messages_burst=2, messages_per_s=0.001)
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     for closed in (0, 0, 1008):
         talk.say(new_event_id())
         assert talk.wire.close_code == closed
@@ -173,13 +173,13 @@ async def test_a_token_no_longer_valid_is_4000(talk: Conversation) -> None:
 
 async def test_a_large_message_counts_as_many(nursery: trio.Nursery) -> None:
     talk = Conversation(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     first = talk.tell()
     for closed in (0, 1008):
         talk.say(new_event_id(), more="x" * 30_000)
         assert talk.wire.close_code == closed
     talk = Conversation(nursery, rate_limits="on", messages_burst=40, messages_per_s=0.001)
-    await talk.line.greet(principal())
+    await talk.line.start(principal())
     first, second = talk.tell(), talk.tell()
     talk.say(first, type="ack", more="x" * 30_000)
     talk.say(second, type="ack", more="x" * 30_000)
@@ -193,6 +193,6 @@ async def test_what_can_not_be_kept_is_refused_where_it_stands(nursery: trio.Nur
         ('{"a":"\\ud800"}', "payload.patch.a must not contain a lone surrogate"),
     ):
         talk = Conversation(nursery)
-        await talk.line.greet(principal())
+        await talk.line.start(principal())
         talk.say(new_event_id(), payload={"kind": "state", "patch": Raw(patch.encode())})
         assert talk.wire.closed == (4005, reason)

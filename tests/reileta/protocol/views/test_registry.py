@@ -1,4 +1,4 @@
-"""R's objects: which fields they have, and how they say what they have not."""
+"""Objects of the registry API: their fields, and fields without a value."""
 
 from __future__ import annotations
 

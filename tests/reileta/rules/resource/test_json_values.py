@@ -13,7 +13,7 @@ from reileta.rules.resource.json_values import (
     DEPTH_LIMIT,
     VALUES_LIMIT,
     Json,
-    Unkept,
+    Unstorable,
     decode,
     encode,
     is_deeper,
@@ -150,7 +150,7 @@ def test_values_and_depth_are_counted_as_if_they_were_followed(
     assert values_within(text) == values_of(value)
     assert is_deeper(text, limit) is (depth_of(value) > limit)
     if values_of(value) > limit:
-        with pytest.raises(Unkept):
+        with pytest.raises(Unstorable):
             read(text, values_limit=limit)
     else:
         assert read(text, values_limit=limit) == value
@@ -183,7 +183,7 @@ def test_values_and_depth_are_counted_as_if_they_were_followed(
     ],
 )
 def test_what_can_not_be_kept_is_named(text: str, path: str, what: str) -> None:
-    with pytest.raises(Unkept, match=what) as refused:
+    with pytest.raises(Unstorable, match=what) as refused:
         read(text.encode())
     assert refused.value.path == path
     with pytest.raises(ResourceInvalid) as told:
@@ -224,7 +224,7 @@ def test_what_looks_odd_and_can_be_kept_is(text: str, value: Json) -> None:
 
 def test_a_fault_far_on_is_refused_without_its_place() -> None:
     for fault in ("1e400", "1e-400", '{"a":1,"a":2}'):
-        with pytest.raises(Unkept) as refused:
+        with pytest.raises(Unstorable) as refused:
             read(b"[" + b"0," * 9_000 + fault.encode() + b"]")
         assert refused.value.path == ""
 
@@ -289,7 +289,7 @@ def test_a_name_that_is_given_twice_is_found(members: list[tuple[str, Json]]) ->
     text = ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in members)
     names = [name for name, _ in members]
     if len(set(names)) < len(names):
-        with pytest.raises(Unkept, match="repeat"):
+        with pytest.raises(Unstorable, match="repeat"):
             read(b'{"x":{%b}}' % text.encode())
     else:
         assert read(b"{%b}" % text.encode()) == dict(members)

@@ -67,7 +67,7 @@ def test_a_type_needs_a_name_of_its_own(name: str) -> None:
         pass
 
     Named.name = name
-    with pytest.raises(ValueError, match="type of resources"):
+    with pytest.raises(ValueError, match="resource type"):
         BUILT_IN.extended(Named())
 
 
