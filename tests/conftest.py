@@ -37,6 +37,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("reileta")
 
 _TEMPLATE = "reileta_template"
+_QUIET = {
+    "autovacuum": "off",
+    "checkpoint_timeout": "1h",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+"""No work in the background: databases live for seconds."""
 _MEMORY = Path("/dev/shm")
 _MEMORY_WANTED = 2 * 1024**3
 
@@ -66,7 +73,7 @@ class Databases:
     """
 
     def __init__(self, data: Path) -> None:
-        self._cluster = Cluster(data, durable=False)
+        self._cluster = Cluster(data, durable=False, parameters=_QUIET)
         self._numbers = itertools.count(1)
         self._cluster.start()
         self._runner = asyncio.Runner()
@@ -85,9 +92,9 @@ class Databases:
     def create(self, template: str = _TEMPLATE) -> tuple[str, str]:
         """A fresh database: its name, and its URL."""
         name = f"test_{next(self._numbers)}"
-        # Without a checkpoint before and after, which the other strategy needs.
+        # Takes a third of the time of the other strategy: its checkpoints do not wait for a disk.
         self._runner.run(
-            self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+            self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         )
         return name, self._cluster.url(name)
 
