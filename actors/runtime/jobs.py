@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import outcome
 
+from actors.runtime.trace import bind, current
 from reileta.errors import Overloaded, ReiletaError
 
 T = TypeVar("T")
@@ -28,13 +29,14 @@ class RunsWork(Protocol):
 
 
 class _Job(Generic[T]):
-    __slots__ = ("then", "work")
+    __slots__ = ("span", "then", "work")
 
     def __init__(
         self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
     ) -> None:
         self.work = work
         self.then = then
+        self.span = current.get()
 
 
 class SerialJobs:
@@ -66,6 +68,7 @@ class SerialJobs:
     ) -> None:
         """Runs `work` after all earlier jobs; then calls `then(outcome)` in the actor.
 
+        Both belong to the trace that is current now.
         The next job begins before `then` is called, but does nothing until the drain awaits.
         """
         self._jobs.append(_Job(work, then))
@@ -80,7 +83,9 @@ class SerialJobs:
             job.then(outcome.Error(error))
 
     def _begin(self) -> None:
-        self._context.run(self._jobs[0].work, self._done)
+        job = self._jobs[0]
+        with bind(job.span):  # not that of the job before, which has just ended
+            self._context.run(job.work, self._done)
 
     def _done(self, result: outcome.Outcome[Any]) -> None:
         job = self._jobs.popleft()

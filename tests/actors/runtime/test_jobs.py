@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import outcome
 import pytest
 
 from actors.runtime import SerialJobs
+from actors.runtime.trace import Span, bind, current
 from reileta.errors import Overloaded, SessionNotFound
 from tests.actors.probe import HeldWork
+
+T = TypeVar("T")
 
 
 async def nothing() -> None:
@@ -66,3 +72,29 @@ async def test_jobs_that_have_not_begun_can_be_refused() -> None:
     assert len(results) == 2
     await context.finish()
     assert (len(results), len(context), len(jobs)) == (3, 0, 0)
+
+
+class TracedWork(HeldWork):
+    """Notes the trace in which each job begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traces: list[int] = []
+
+    def run(
+        self, work: Callable[[], Awaitable[T]], then: Callable[[outcome.Outcome[T]], None]
+    ) -> None:
+        self.traces.append(current.get().trace)
+        super().run(work, then)
+
+
+async def test_a_job_that_waited_belongs_to_the_trace_that_added_it() -> None:
+    context = TracedWork()
+    jobs = SerialJobs(context)
+    with bind(Span(1)):
+        jobs.add(nothing, lambda _: None)
+    with bind(Span(2)):
+        jobs.add(nothing, lambda _: None)
+    with bind(Span(1)):
+        await context.finish()
+    assert context.traces == [1, 2]
