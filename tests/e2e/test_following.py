@@ -212,7 +212,7 @@ async def test_an_instance_replays_as_it_was_and_its_file_holds_no_token(
     replayed = reileta("replay", path, "--steps")
     assert (replayed.returncode, replayed.stderr) == (0, b"")
     text = replayed.stdout.decode()
-    assert "the instance stopped in order" in text
+    assert "the instance stopped normally" in text
     assert "the replay matches the recording" in text
     assert 'key="pos", at=10000000000000000000000000' in text
     assert reileta("replay", path, "--steps").stdout == replayed.stdout
