@@ -88,7 +88,12 @@ class CommandContext:
         return self.connection.local(subgroup or "")
 
     def checked(self, command: Command) -> Input:
-        """The message's data, checked by the command's model. Raises `MessageInvalid`."""
+        """The message's data, checked by the command's model. Raises `MessageInvalid`.
+
+        If the command needs an instance, `subgroup` is checked first.
+        """
+        if command.subgroup == "instance":
+            _ = self.instance
         model = command.takes
         assert model is not None
         assert issubclass(model, Input)

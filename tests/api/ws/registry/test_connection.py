@@ -216,6 +216,19 @@ async def test_commands_go_to_the_session(nursery: trio.Nursery) -> None:
     assert (leave.instance, leave.state) == (PLACE, None)
 
 
+async def test_a_command_that_needs_an_instance_names_its_subgroup_before_its_data(
+    nursery: trio.Nursery,
+) -> None:
+    wire = FakeTransport(nursery)
+    one = connection(wire)
+    await one.greet(principal())
+    for subgroup in (b"", b'"subgroup":"avr",'):
+        await served(one, b'{"command":"instance-moderate","state":1,%b"data":{}}' % subgroup)
+        assert [detail["field"] for detail in wire.said[-1]["error"]["details"]] == ["subgroup"]
+    await served(one, b'{"command":"instance-moderate","subgroup":"%b"}' % PLACE.encode())
+    assert [detail["field"] for detail in wire.said[-1]["error"]["details"]] == ["data.type"]
+
+
 async def test_what_takes_too_long_is_answered(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
