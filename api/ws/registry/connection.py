@@ -12,7 +12,7 @@ import trio
 from actors.node import Node
 from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, Span, current
 from actors.session.messages import Attach, Detach, SessionMessage
 from api.credentials import Auth

@@ -10,7 +10,7 @@ from actors.instance.members import Seat
 from actors.instance.messages import SendData
 from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.runtime.errors import ActorStopped, MailboxFull
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, current
 from actors.session.messages import Attach, Detach, Join, Leave
 from api.ws.connection_log import ConnectionLog
