@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.members import Seat
 from actors.instance.messages import SendData
+from actors.instance.relay import SocketSeat
 from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.mailbox import Ref
@@ -60,7 +60,7 @@ async def served(one: RegistryConnection, payload: bytes) -> None:
 
 
 def seated(wire: FakeTransport, actor: FakeSession) -> None:
-    wire.seats[PLACE] = Seat(cast(Ref[Any], actor), "p_1")
+    wire.seats[PLACE] = SocketSeat(cast(Ref[Any], actor), "p_1")
 
 
 async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None:
