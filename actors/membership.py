@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from actors.delivery.sink import Sink
+from actors.runtime.mailbox import Recipient
 from actors.runtime.message import Message, Request
-from actors.runtime.ref import Recipient
 from reileta.rules.identity import Visitor
 
 # From a session to an instance -------------------------------------------------------------------

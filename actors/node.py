@@ -28,7 +28,7 @@ from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
 from actors.runtime.actor import Spec
 from actors.runtime.instruments import Instruments
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers

@@ -25,7 +25,7 @@ from actors.hub.messages import (
     combined_audience,
 )
 from actors.runtime.actor import Actor
-from actors.runtime.ref import Recipient
+from actors.runtime.mailbox import Recipient
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event

@@ -21,7 +21,7 @@ import trio
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage, Publish, UpdateViewer, combined_audience
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from reileta import records
 from reileta.errors import DatabaseUnavailable, Overloaded

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from reileta.clock import Clock
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.instance import InstanceLimits

@@ -1,4 +1,7 @@
-"""The frames of an instance: its events and answers, encoded."""
+"""The frames of an instance: its events and answers, encoded.
+
+The frames of `instance-data` are made in `actors/instance/relay.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from actors.delivery.batch import Batch
 from reileta.protocol import commands, events
-from reileta.protocol.frames import DataFrames, answer, encode, event, fragment, payload_of
+from reileta.protocol.frames import answer, encode, event, fragment, payload_of
 from reileta.rules.instance.events import Left
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
@@ -79,20 +82,11 @@ class InstanceFrames:
         self._rules = rules
         self._id = rules.record.id
         self._player_views: dict[str, tuple[str, Raw]] = {}
-        self._data_frames: dict[str, DataFrames] = {}
         self._parts: dict[str, tuple[Values, bool, Batch]] = {}
-
-    def of_player(self, player_id: str) -> DataFrames:
-        """The frames of a player's data."""
-        frames = self._data_frames.get(player_id)
-        if frames is None:
-            frames = self._data_frames[player_id] = DataFrames(self._id, player_id)
-        return frames
 
     def forget(self, player_id: str) -> None:
         """Drops what is kept for a player that has left."""
         self._player_views.pop(player_id, None)
-        self._data_frames.pop(player_id, None)
         self._parts.pop(player_id, None)
 
     def player_view(self, player: Player) -> Raw:

@@ -18,7 +18,7 @@ from actors.instance.recovery import RecoveryState
 from actors.instance.visibility import InstanceVisibility
 from actors.membership import SeatLost
 from actors.runtime.actor import Spec
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from reileta import records
 from reileta.errors import DatabaseUnavailable, InstanceNotFound

@@ -6,36 +6,14 @@ An observer is an admin's socket that gets all players' data without being insid
 from __future__ import annotations
 
 from actors.delivery.sink import Sink
-from actors.instance.messages import GetPlayers, InstanceMessage, SendData
+from actors.instance.messages import GetPlayers
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import Member
-from actors.instance.relay import DataRelay
+from actors.instance.relay import DataRelay, SocketSeat
 from actors.membership import AddMember, RemoveMember, SocketLost
-from actors.runtime import Ref
 from reileta.errors import NotInInstance, Overloaded
 from reileta.rules.instance.events import InstanceEvent
 from reileta.rules.instance.seats import Player
-
-
-class Seat:
-    """A socket's seat in an instance: the `InstanceHandle` of its player."""
-
-    __slots__ = ("_tell", "player")
-
-    def __init__(self, instance: Ref[InstanceMessage], player: str) -> None:
-        self.player = player
-        self._tell = instance.tell
-
-    def send_data(
-        self,
-        sink: Sink,
-        data: bytes,
-        key: str | None,
-        at: float | None,
-        to: tuple[str, ...] | None,
-        state: bytes | None,
-    ) -> None:
-        self._tell(SendData(sink, self.player, key, at, to, data, state))
 
 
 class Members:
@@ -90,7 +68,7 @@ class Members:
     def restore(self) -> list[str]:
         """After a crash, gives all members their seats back and sends each a fresh snapshot.
 
-        Returns the sessions that have no socket now, for `Instance.lost`.
+        Returns the sessions that have no socket now, for `Instance.disconnect`.
         """
         rules, frames, fanout = self._parts.rules, self._parts.frames, self._parts.fanout
         members = tuple(self._parts.recovery.seated.values())
@@ -105,7 +83,7 @@ class Members:
 
     def _seat(self, sink: Sink, member: Member) -> None:
         member.sinks[sink] = None
-        sink.seats[self._parts.id] = Seat(self._parts.context.ref, member.player.id)
+        sink.seats[self._parts.id] = SocketSeat(self._parts.context.ref, member.player.id)
 
     # Leaving -----------------------------------------------------------------------------------
 

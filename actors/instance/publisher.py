@@ -8,7 +8,7 @@ from contextlib import suppress
 from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import HubMessage, Publish
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from reileta.errors import Overloaded
 from reileta.ids import at
 from reileta.protocol import events

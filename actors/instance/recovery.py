@@ -13,7 +13,7 @@ from typing import TypeAlias
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
 from actors.membership import SeatLost
-from actors.runtime.ref import Recipient
+from actors.runtime.mailbox import Recipient
 from reileta import records
 from reileta.errors import ReiletaError
 from reileta.rules.identity import Visitor

@@ -1,15 +1,17 @@
-"""Relays players' `instance-data` to those who receive it."""
+"""Relays players' `instance-data`, from the socket's seat to the fan-out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from actors.delivery.sink import Sink
-from actors.instance.messages import SendData
+from actors.instance.messages import InstanceMessage, SendData
 from actors.instance.parts import InstanceParts
-from reileta.errors import Detail, ReiletaError, TooManyRequests
+from actors.runtime import Ref
+from reileta.errors import Detail, NotInInstance, ReiletaError, TooManyRequests
 from reileta.protocol import commands
-from reileta.protocol.frames import answer, failure
+from reileta.protocol.frames import DataFrames, answer, failure
 from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, DataRate, InstanceRates
 from reileta.rules.instance.instance import TO_ALL, Player
 
@@ -17,6 +19,36 @@ TOO_MUCH_DATA: Final = (
     f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second"
     " and {} KiB at once for now"
 )
+
+
+class SocketSeat:
+    """A socket's seat in an instance: the `InstanceHandle` of its player, in `Sink.seats`."""
+
+    __slots__ = ("_tell", "player")
+
+    def __init__(self, instance: Ref[InstanceMessage], player: str) -> None:
+        self.player = player
+        self._tell = instance.tell
+
+    def send_data(
+        self,
+        sink: Sink,
+        data: bytes,
+        key: str | None,
+        at: float | None,
+        to: tuple[str, ...] | None,
+        state: bytes | None,
+    ) -> None:
+        """As `InstanceHandle.send_data`: the command `instance-data` calls it."""
+        self._tell(SendData(sink, self.player, key, at, to, data, state))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """A player inside that has sent data: the rate of its user, and its frames."""
+
+    rate: DataRate
+    frames: DataFrames
 
 
 class DataRelay:
@@ -28,20 +60,22 @@ class DataRelay:
         self._rules = parts.rules
         self._recovery = parts.recovery
         self._fanout = parts.fanout
-        self._frames = parts.frames
         self._now = parts.config.clock.now_ms
         self._limited = parts.config.paced
         if parts.recovery.rates is None:
             parts.recovery.rates = InstanceRates(parts.config.backlog_limit_bytes)
         self._rates = parts.recovery.rates
-        self._rate_of: dict[str, DataRate] = {}  # by player: its user's
+        self._senders: dict[str, _Sender] = {}  # by player
 
     def send(self, message: SendData) -> None:
         """Relays one message of a player; its socket gets the error if the rules refuse it."""
         sink, player = message.sink, message.player
-        rate = self._rate_of.get(player) or self._find_rate(player)
+        sender = self._senders.get(player) or self._find_sender(player)
         try:
-            if rate is not None and (rate.held or self._rates.held) and self._limited:
+            if sender is None:
+                raise NotInInstance
+            rate = sender.rate
+            if (rate.held or self._rates.held) and self._limited:
                 self._ensure_fair(rate, len(message.data))
             spoken = self._rules.speak(
                 player, message.key, message.at, message.to, message.data, self._now()
@@ -51,13 +85,12 @@ class DataRelay:
             self._fanout.private(sink, frame)
             return
         if not spoken.dropped:
-            frames = self._frames.of_player(player)
             key = message.key
             if key is None and message.at is None:
-                frame = frames.plain(message.data)
+                frame = sender.frames.plain(message.data)
                 conflation = None
             else:
-                frame = frames.keyed(key, message.at, message.data)
+                frame = sender.frames.keyed(key, message.at, message.data)
                 conflation = None if key is None else (self._id, player, key)
             if spoken is TO_ALL or spoken.to is None:
                 self._fanout.broadcast(
@@ -73,17 +106,22 @@ class DataRelay:
 
     def forget(self, player: Player) -> None:
         """A player has left; the rate of its user is remembered for a while."""
-        self._rate_of.pop(player.id, None)
+        self._senders.pop(player.id, None)
         if not self._rules.seats.count_of(player.user):
             self._rates.went(player.user, self._now())
 
-    def _find_rate(self, player_id: str) -> DataRate | None:
-        """The rate of a player that sends for the first time; None: it is not inside."""
+    def __len__(self) -> int:
+        """How many players have sent data and are still inside."""
+        return len(self._senders)
+
+    def _find_sender(self, player_id: str) -> _Sender | None:
+        """A player that sends for the first time; None: it is not inside."""
         player = self._rules.players.get(player_id)
         if player is None:
             return None
-        rate = self._rate_of[player_id] = self._rates.of(player.user)
-        return rate
+        sender = _Sender(self._rates.of(player.user), DataFrames(self._id, player_id))
+        self._senders[player_id] = sender
+        return sender
 
     def _ensure_fair(self, rate: DataRate, size: int) -> None:
         users = len(self._rules.seats.users)

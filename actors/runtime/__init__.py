@@ -6,8 +6,8 @@ from actors.runtime.deadline import Deadline
 from actors.runtime.errors import ActorCrashed, ActorStopped, MailboxFull
 from actors.runtime.instruments import Instruments, NoInstruments
 from actors.runtime.jobs import SerialJobs
+from actors.runtime.mailbox import Recipient, Ref
 from actors.runtime.message import Message, Request
-from actors.runtime.ref import Recipient, Ref
 from actors.runtime.registry import Registry
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timer, Timers

@@ -68,8 +68,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import outcome
 
 from actors.runtime.deadline import Deadline
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message, WorkDone
-from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer
 from reileta.clock import Clock
 

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 import trio
 
 from actors.runtime.errors import AskTimedOut
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message, Request
-from actors.runtime.ref import Ref
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")

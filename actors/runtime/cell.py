@@ -19,9 +19,8 @@ from actors.runtime.deadline import Deadline
 from actors.runtime.errors import ActorCrashed, ActorStopped, NoReply
 from actors.runtime.failures import CapturedFailure, capture_failure
 from actors.runtime.instruments import Instruments
-from actors.runtime.mailbox import Envelope, Mailbox
+from actors.runtime.mailbox import Envelope, Mailbox, Ref
 from actors.runtime.message import Message, Request, WorkDone
-from actors.runtime.ref import Ref
 from actors.runtime.timers import Timer, Timers
 from actors.runtime.trace import NO_TRACE, current
 from reileta.clock import Clock

@@ -1,4 +1,7 @@
-"""Mailboxes: bounded queues of messages, each with one reader that takes all at once.
+"""Mailboxes and references: the two ends of an actor's bounded queue of messages.
+
+Senders hold a `Ref`, which stays good through restarts. The actor's loop (`cell.py`) takes all
+messages that wait at once.
 
 Overflow policy: `put` raises `MailboxFull` while `limit` messages wait, and the sender decides what
 to do with its message. `put_signal` always takes the message: there is one signal for each socket,
@@ -7,18 +10,22 @@ child, timer or job, so their number is bounded.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.instruments import Instruments, NoInstruments
+from actors.runtime.message import Message, Request
 from actors.runtime.trace import Span, current, next_message_id
 
-M = TypeVar("M")
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
+R = TypeVar("R")
 
 
-class Envelope(Span, Generic[M]):
+class Envelope(Span, Generic[T]):
     """A message in a mailbox, with its id, its trace, its cause, and the time it was sent.
 
     `at` is in seconds of Trio's clock. A `signal` outlives a crash, unless it is the incarnation's
@@ -27,7 +34,7 @@ class Envelope(Span, Generic[M]):
 
     __slots__ = ("at", "cause", "message", "own", "signal")
 
-    def __init__(self, message: M, signal: bool, own: bool = False) -> None:
+    def __init__(self, message: T, signal: bool, own: bool = False) -> None:
         cause = current.get()
         self.trace = cause.trace
         self.sampled = cause.sampled
@@ -39,7 +46,7 @@ class Envelope(Span, Generic[M]):
         self.at = trio.current_time()
 
 
-class Mailbox(Generic[M]):
+class Mailbox(Generic[T]):
     """The messages that wait for one actor, in the order of sending."""
 
     __slots__ = (
@@ -64,7 +71,7 @@ class Mailbox(Generic[M]):
         self._kind = kind
         self._instruments = instruments or NoInstruments()
         self._closed = False
-        self._queue: list[Envelope[M]] = []
+        self._queue: list[Envelope[T]] = []
         self._reader: trio.lowlevel.Task | None = None
 
     def __len__(self) -> int:
@@ -74,7 +81,7 @@ class Mailbox(Generic[M]):
     def closed(self) -> bool:
         return self._closed
 
-    def put(self, message: M) -> None:
+    def put(self, message: T) -> None:
         """Queues the message.
 
         Raises:
@@ -90,7 +97,7 @@ class Mailbox(Generic[M]):
         if self._reader is not None:
             self._wake()
 
-    def put_signal(self, message: M, own: bool = False) -> bool:
+    def put_signal(self, message: T, own: bool = False) -> bool:
         """Queues a lifecycle message, also over the limit; False when the actor is gone.
 
         An `own` one ends with the incarnation that it is from.
@@ -112,23 +119,23 @@ class Mailbox(Generic[M]):
         if self._reader is not None:
             self._wake()
 
-    def close(self) -> list[Envelope[M]]:
+    def close(self) -> list[Envelope[T]]:
         """Refuses all messages from now on, signals too; returns those that waited."""
         self._closed = True
         left, self._queue = self._queue, []
         return left
 
-    def keep_signals(self) -> list[Envelope[M]]:
+    def keep_signals(self) -> list[Envelope[T]]:
         """Drops all but the signals for the next incarnation; returns the messages dropped."""
         waiting = self._queue
         self._queue = [envelope for envelope in waiting if envelope.signal and not envelope.own]
         return [envelope for envelope in waiting if not envelope.signal]
 
-    def requeue(self, envelopes: list[Envelope[M]]) -> None:
+    def requeue(self, envelopes: list[Envelope[T]]) -> None:
         """Puts signals of a failed drain back, before those that came since."""
         self._queue[:0] = envelopes
 
-    async def take(self) -> list[Envelope[M]]:
+    async def take(self) -> list[Envelope[T]]:
         """Waits until a message is there, and takes all; the result may be empty if `draining`.
 
         This is always a checkpoint, so that senders get their turn: what they send meanwhile is
@@ -150,3 +157,89 @@ class Mailbox(Generic[M]):
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Recipient(Protocol[M_contra]):
+    """An actor as senders of a few of its messages see it. Every `Ref` is one.
+
+    A sender that needs `Recipient[SeatLost]` works with any actor whose union has `SeatLost`, and
+    does not import the rest of that union.
+    """
+
+    def tell(self, message: M_contra) -> None:
+        """As `Ref.tell`."""
+        ...
+
+    def signal(self, message: M_contra) -> bool:
+        """As `Ref.signal`."""
+        ...
+
+    async def ask(self, request: Request[R]) -> R:
+        """As `Ref.ask`."""
+        ...
+
+
+class Ref(Generic[M]):
+    """Where to send messages of the union `M`."""
+
+    __slots__ = ("_mailbox", "_stopped", "name")
+
+    def __init__(self, name: str, mailbox: Mailbox[M], stopped: trio.Event) -> None:
+        self.name = name
+        self._mailbox = mailbox
+        self._stopped = stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no more messages."""
+        return self._mailbox.closed or self._mailbox.draining
+
+    @property
+    def depth(self) -> int:
+        """How many messages wait."""
+        return len(self._mailbox)
+
+    def tell(self, message: M) -> None:
+        """Sends a message; never waits.
+
+        Raises:
+            MailboxFull: too many wait already; nothing was queued.
+            ActorStopped: the actor stops or has stopped.
+        """
+        self._mailbox.put(message)
+
+    def signal(self, message: M) -> bool:
+        """Sends a lifecycle message, which is never refused for want of room; never waits.
+
+        Returns False if the actor is gone; the message is lost.
+        """
+        return self._mailbox.put_signal(message)
+
+    async def ask(self, request: Request[R]) -> R:
+        """Sends a request and waits for its answer. Callers bound it with `trio.fail_after`.
+
+        If the caller is cancelled, the actor handles the request anyway, and the answer is
+        dropped.
+
+        Raises:
+            MailboxFull: too many wait already; nothing was queued.
+            ActorStopped: the actor stopped before it handled the request.
+            ActorCrashed: it failed while handling the request.
+            ReiletaError: the error that the actor answered with.
+            RuntimeError: an actor asks itself: it would wait for ever.
+        """
+        if self._mailbox.task is trio.lowlevel.current_task():
+            raise RuntimeError(f"{self.name} asks itself")
+        self._mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
+        return await request.slot.wait()
+
+    def drain(self) -> None:
+        """Stops the actor: it refuses new messages and handles those that wait first."""
+        self._mailbox.drain()
+
+    async def wait_stopped(self) -> None:
+        """Waits until the actor has stopped for good."""
+        await self._stopped.wait()
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.name}>"

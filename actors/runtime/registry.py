@@ -12,8 +12,8 @@ import trio
 from actors.runtime.actor import Spec
 from actors.runtime.errors import ActorStopped
 from actors.runtime.failures import capture_failure
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message
-from actors.runtime.ref import Ref
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.trace import NO_TRACE, current
 

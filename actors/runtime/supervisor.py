@@ -20,8 +20,8 @@ from actors.runtime.cell import Cell
 from actors.runtime.errors import ActorStopped
 from actors.runtime.failures import capture_failure
 from actors.runtime.instruments import Instruments, NoInstruments
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message
-from actors.runtime.ref import Ref
 from actors.runtime.timers import Timers
 from actors.runtime.trace import NO_TRACE, current
 from reileta.observability import log_events

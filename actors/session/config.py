@@ -8,7 +8,7 @@ from typing import Final
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.membership import Instances
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.session.revocations import RevocationList
 from reileta.clock import Clock
 from reileta.ids import at

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from actors.runtime.actor import Spec
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from actors.session.actor import SessionActor
 from actors.session.config import SessionDeps

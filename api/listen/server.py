@@ -39,7 +39,7 @@ from api.listen.timeouts import Timeouts
 from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
 from api.ws.transport.base import Transport, Upgraded
-from api.ws.transport.epoll import EpollReader, EpollTransport
+from api.ws.transport.tcp import EpollReader, EpollTransport
 from api.ws.transport.tls import StreamTransport
 from reileta.observability.log_events import CONNECTION_FAILED, CONNECTIONS_LIMITED
 from reileta.observability.metrics import Metrics

@@ -13,7 +13,6 @@ from reileta.media.files.local import LocalFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store.assets import Assets
-from reileta.store.bans import Bans
 from reileta.store.blobs import Blobs
 from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Queries, asyncio_loop
@@ -24,9 +23,7 @@ from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
 from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
-from reileta.store.moderation_log import ModerationLog
-from reileta.store.moderation_writes import ModerationWrites
-from reileta.store.moderators import Moderators
+from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
 from reileta.store.resources import Resources
 from reileta.store.server_info import ServerInfo, ServerInfos

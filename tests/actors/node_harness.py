@@ -18,8 +18,8 @@ from actors.hub.messages import Subscribe, Unsubscribe
 from actors.instance.actor import InstanceActor
 from actors.instance.messages import InstanceMessage
 from actors.node import Node
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message
-from actors.runtime.ref import Ref
 from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at

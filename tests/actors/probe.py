@@ -15,8 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.runtime.actor import Actor, Restart, Spec
 from actors.runtime.instruments import Instruments
+from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message, Request
-from actors.runtime.ref import Ref
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
 from reileta.errors import ReiletaError

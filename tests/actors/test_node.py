@@ -90,18 +90,14 @@ async def test_what_lives_in_an_instance_goes_with_the_players(
     harness.act(lambda actor: inside.append(actor.parts))
     await settle()
     (parts,) = inside
-    frames: dict[str, object] = {}
     for number in range(1, 30):
         one = await harness.joined(number)
-        player = one.sink.seats[ROOM].player
         one.say(b"1", key="k")
         await settle()
-        frames[player] = parts.frames.of_player(player)
         await one.leave()
     await settle()
     assert len(parts.fanout) == len(parts.recovery.seated) == 1
     assert parts.fanout.flush() == 0
-    assert all(parts.frames.of_player(player) is not kept for player, kept in frames.items())
     assert list(parts.rules.retained()) == []
     assert parts.rules.audible == {stays.sink.seats[ROOM].player}
     assert parts.recovery.moderation_writes == []

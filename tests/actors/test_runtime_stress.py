@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from actors.runtime.actor import Restart, Spec
 from actors.runtime.errors import ActorCrashed, ActorStopped, MailboxFull
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from reileta.errors import ReiletaError, UserNotFound
 from tests.actors.probe import (

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied

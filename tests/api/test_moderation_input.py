@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from actors.instance_service import ModerationRequest
 from api.moderation_input import ModerateInput
-from api.ws.registry.messages import parse_data
+from api.ws.registry.connection import parse_data
 from reileta.errors import MessageInvalid, ModerationInvalid, PlayerNotFound
 from reileta.protocol.input_types import check
 

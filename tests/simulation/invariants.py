@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 import trio
 
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.session.messages import SessionMessage
 from reileta.errors import ReiletaError
 from reileta.protocol.frames import payload_of

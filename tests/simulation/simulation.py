@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.session.config import RENEW_S
 from actors.session.messages import Attach, Detach, OpenSocket, PatchState, SessionMessage
 from reileta.errors import (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Any, Final
 
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from api.envelope import ErrorView
 from api.ws.declarations import Channel, opened
 from api.ws.registry.commands import COMMANDS
+from api.ws.registry.connection import ClientMessage
 from api.ws.registry.events import EVENTS
 from api.ws.registry.examples import INSTANCE
-from api.ws.registry.messages import ClientMessage, ServerMessage
 from reileta.errors import (
     CommandUnknown,
     CredentialInvalid,
@@ -19,6 +22,24 @@ from reileta.errors import (
     TooManyRequests,
 )
 from reileta.protocol.close_codes import CloseCode
+
+
+class ServerMessage(Struct):
+    """A message from the server: an answer, which has the `state` of its request, or an event.
+
+    It has either `data` or `error`. An error has the fields of its request that could be read.
+    """
+
+    state: Annotated[Any, Meta(description="The request's, unchanged")] = UNSET
+    command: (
+        Annotated[str, Meta(description="The request's command, or the event's name")] | UnsetType
+    ) = UNSET
+    subgroup: (
+        Annotated[str, Meta(description="The id of the instance or object concerned")] | UnsetType
+    ) = UNSET
+    data: Annotated[Any, Meta(description="The data of the answer or event")] = UNSET
+    error: ErrorView | UnsetType = UNSET
+
 
 REGISTRY_CHANNEL: Final = Channel(
     id="",

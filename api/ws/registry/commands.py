@@ -14,7 +14,7 @@ from actors.runtime.errors import ActorStopped
 from actors.session.actor import IdentityView
 from actors.session.messages import Join, Leave
 from api.ws.declarations import Commands, Reply
-from api.ws.registry.connection import CommandContext, RegistryConnection
+from api.ws.registry.connection import ClientMessage, CommandContext, RegistryConnection
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
 from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
 from api.ws.registry.inputs import (
@@ -24,7 +24,6 @@ from api.ws.registry.inputs import (
     PingInput,
     TopicInput,
 )
-from api.ws.registry.messages import DATA_DEPTH, ClientMessage, is_deep
 from reileta.errors import (
     AlreadyConnected,
     Banned,
@@ -47,6 +46,11 @@ from reileta.errors import (
 from reileta.protocol import commands, events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.registry import NothingView
+from reileta.rules.resource.json_values import is_deeper
+
+DATA_DEPTH: Final = 60
+"""Arrays and objects within one another in data that is relayed; its event adds three more. Many
+parsers, and so other players' clients, fail on data that is nested a few levels deeper."""
 
 Relay: TypeAlias = Callable[[RegistryConnection, ClientMessage], None]
 
@@ -232,7 +236,7 @@ def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
     if not data:
         connection.refuse(message, MessageInvalid.field("data", "is required"))
         return
-    if is_deep(data):
+    if is_deeper(data, DATA_DEPTH):
         error = MessageInvalid.field("data", f"must be nested at most {DATA_DEPTH} levels deep")
         connection.refuse(message, error)
         return

@@ -1,18 +1,24 @@
 """One client's connection on `/api/ws`: from its messages to the actors and back.
 
-`api/ws/registry/commands.py` declares what each command does. See `docs/protocol.md#the-websocket`.
+`parse` keeps `data` and `state` of a message as the client's bytes. It checks that they are JSON,
+but not that they are UTF-8: `take` checks that first, or the bytes of one client would make the
+browsers of all others hang up. `api/ws/registry/commands.py` declares what each command does. See
+`docs/protocol.md#messages`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 import trio
+from msgspec import Meta, Raw, Struct
 
 from actors.node import Node
 from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, Span, current
 from actors.session.messages import Attach, Detach, SessionMessage
 from api.credentials import Auth
@@ -20,7 +26,6 @@ from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.declarations import Command, Commands, Reply
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
-from api.ws.registry.messages import ClientMessage, InvalidMessage, parse, parse_data
 from api.ws.transport.base import Transport
 from reileta.errors import (
     AlreadyConnected,
@@ -38,8 +43,128 @@ from reileta.protocol.input_types import Input, check
 from reileta.rules.identity import FOR_EVER, Principal
 from reileta.unicode import is_utf8
 
+I = TypeVar("I", bound=Input)  # noqa: E741 - the input of a command
+
 AVR: Final = "avr"
 """The subgroup of commands that are not about an instance."""
+MISSING: Final = Raw(b"")
+_TOO_DEEP: Final = "is nested too deeply"
+_LOCATION: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
+
+
+class ClientMessage(Struct):
+    """A message from the client. `key`, `at` and `to` belong to `instance-data` alone."""
+
+    command: Annotated[str, Meta(description="The command's name")]
+    state: Annotated[
+        Raw,
+        Meta(description="Any JSON; the answer carries it. Without it, only errors are answered"),
+    ] = MISSING
+    subgroup: Annotated[
+        str | None,
+        Meta(description="The instance's id. Other commands leave it out, or send `avr`"),
+    ] = None
+    data: Annotated[Raw, Meta(description="The command's data")] = MISSING
+    key: Annotated[
+        str | None,
+        Meta(description="The newest value of this key is retained for players who join later"),
+    ] = None
+    at: Annotated[
+        int | float | None,
+        Meta(description="A value whose `at` is below that of the retained one is dropped"),
+    ] = None
+    to: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="The ids of the only players who get the data"),
+    ] = None
+
+    @property
+    def wanted(self) -> bytes | None:
+        """The `state` that the answer carries; None: only errors are answered."""
+        if self.state is MISSING:  # the common case
+            return None
+        state = bytes(self.state)
+        return None if state == b"null" else state
+
+
+class _ReadableFields(Struct):
+    """The fields of an invalid message that can still be read."""
+
+    command: Any = None
+    state: Raw = MISSING
+    subgroup: Any = None
+
+
+class InvalidMessage(Exception):
+    """A message that can't be read. `command`, `state`, `subgroup`: as far as they can."""
+
+    def __init__(self, error: MessageInvalid, fields: _ReadableFields | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        readable = fields or _ReadableFields()
+        state = bytes(readable.state)
+        self.state = state if state not in (b"", b"null") else None
+        self.command = readable.command if isinstance(readable.command, str) else None
+        self.subgroup = readable.subgroup if isinstance(readable.subgroup, str) else None
+
+
+_message: Final = msgspec.json.Decoder(ClientMessage).decode
+_readable_fields: Final = msgspec.json.Decoder(_ReadableFields).decode
+_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_value: Final = msgspec.json.Decoder().decode
+
+
+def parse(payload: bytes) -> ClientMessage:
+    """The message in a payload that is UTF-8. Raises `InvalidMessage`."""
+    try:
+        return _message(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        try:
+            fields = _readable_fields(payload)
+        except (msgspec.DecodeError, RecursionError):
+            raise InvalidMessage(_explained(error)) from None
+        raise InvalidMessage(_explained(error), fields) from None
+
+
+def parse_data(data: Raw, model: type[I]) -> I:
+    """A command's `data`, checked by its model.
+
+    Fields whose type is `Raw` stay the client's bytes. Raises MessageInvalid, which names the
+    fields at fault.
+    """
+    value = {}
+    name = ""
+    try:
+        for name, text in _fields(data if bytes(data) else b"{}").items():
+            field = model.model_fields.get(name)
+            if field is not None:
+                value[name] = text if field.annotation is Raw else _value(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if isinstance(error, RecursionError):
+            raise MessageInvalid.field("data", _TOO_DEEP) from None
+        if name:
+            raise MessageInvalid.field(f"data.{name}", _sentence(str(error))) from None
+        raise MessageInvalid.field("data", "must be an object") from None
+    return check(model, value, MessageInvalid, within="data")
+
+
+def _explained(error: Exception) -> MessageInvalid:
+    """The decoder's complaint, at the field that it is about."""
+    if isinstance(error, RecursionError):
+        return MessageInvalid.field("message", _TOO_DEEP)
+    text = str(error)
+    match = _LOCATION.fullmatch(text)
+    if match is not None:
+        path = re.sub(r"\[(\.\.\.|\d+)\]", "", match["path"]).strip(".")
+        return MessageInvalid.field(path or "message", _sentence(match["problem"]))
+    required = re.search(r"missing required field `(\w+)`", text)
+    if required is not None:
+        return MessageInvalid.field(required[1], "is required")
+    return MessageInvalid.field("message", f"must be one JSON object: {text}")
+
+
+def _sentence(problem: str) -> str:
+    return problem if problem.startswith("JSON") else problem[:1].lower() + problem[1:]
 
 
 class CommandContext:

@@ -16,7 +16,7 @@ from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, Span, current
 from actors.session.messages import Detach, OpenSocket, PatchState, SessionMessage
 from api.errors import close_code_of

@@ -1,8 +1,8 @@
 """Transports: WebSockets to which actors write without waiting.
 
 `Transport` has the backlog and the closing handshake. `ProtocolTransport` adds the WebSocket
-protocol. Its subclasses move the bytes: `SocketTransport` (`tcp.py`), `EpollTransport`
-(`epoll.py`) and `StreamTransport` (`tls.py`). Nothing else serves a WebSocket, since nothing else
+protocol. Its subclasses move the bytes: `SocketTransport` and `EpollTransport` (`tcp.py`), and
+`StreamTransport` (`tls.py`). Nothing else serves a WebSocket, since nothing else
 has these bounds.
 
 States: OPEN → CLOSING (a close frame is on its way or came in; nothing more is sent) → CLOSED.

@@ -1,19 +1,51 @@
-"""A transport straight on a non-blocking TCP socket."""
+"""Transports on non-blocking TCP sockets, and the one task that reads all of them.
+
+Trio wakes a task for each readable socket, and registers the socket anew each time. That costs more
+than reading, checking and passing on most messages. The `EpollReader` keeps the sockets in an epoll
+of its own, waits for that, and then reads all readable sockets in a row. While a message has to
+wait, its socket leaves the reader, and the socket's own task finishes the message. So commands keep
+their order, and a client that is ahead of the server finds its TCP window closed.
+
+Actors write to the socket at once, without waiting. The backlog keeps the rest.
+"""
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Final
 
+import structlog
 import trio
 
 from actors.delivery.batch import Piece
+from actors.runtime.failures import CapturedFailure
 from api.ws.transport.backlog import MAX_VIEWS
-from api.ws.transport.base import ProtocolTransport, TransportState, Upgraded
+from api.ws.transport.base import (
+    HELD,
+    Messages,
+    ProtocolTransport,
+    TransportClosed,
+    TransportState,
+    Upgraded,
+)
+from reileta.observability.log_events import CONNECTION_FAILED
 
 RECEIVE_BYTES: Final = 16_384
 """Bytes that are read at a time. Parsing so many of the smallest frames is still quick."""
+ROUND: Final = 64
+"""Sockets that are read before other tasks get a turn, so that reading can't starve the actors. The
+system names ready sockets in turn, so none is passed over."""
+SHARE_S: Final = 0.004
+"""Seconds of a round for the sockets of one address; its other sockets wait for the next round."""
+
+SMALL_RECEIVE_BYTES: Final = 4_096
+"""Bytes that are read at a time, unless frames are large. The smallest frame has six bytes."""
+LARGE_FRAME_BYTES: Final = 512
+
+_log = structlog.get_logger()
 
 
 class SocketTransport(ProtocolTransport):
@@ -96,3 +128,120 @@ class SocketTransport(ProtocolTransport):
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
         self._end()
+
+
+class EpollReader:
+    """Reads for the transports in it. `run` is its task."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._transports: dict[int, EpollTransport] = {}
+        self._spent_s: dict[str, float] = {}
+        """The time that each address has taken of this round."""
+
+    def __len__(self) -> int:
+        return len(self._transports)
+
+    def add(self, transport: EpollTransport, descriptor: int) -> None:
+        """Reads for the transport from now on; nothing changes if it does already."""
+        if descriptor not in self._transports:
+            self._transports[descriptor] = transport
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+    def remove(self, descriptor: int) -> None:
+        """Stops reading the descriptor; nothing changes if it is not read."""
+        if self._transports.pop(descriptor, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(descriptor)
+
+    async def run(self) -> None:
+        """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._spent_s.clear()
+                for descriptor, _ in self._epoll.poll(0, ROUND):
+                    self._read(descriptor)
+        finally:
+            self._epoll.close()
+
+    def _read(self, descriptor: int) -> None:
+        transport = self._transports.get(descriptor)
+        if transport is None:
+            return  # it was removed in this round
+        spent_s = self._spent_s.get(transport.remote, 0.0)
+        if spent_s > SHARE_S:
+            return
+        began_s = perf_counter()
+        with CapturedFailure() as contained:
+            transport.readable()
+        self._spent_s[transport.remote] = spent_s + perf_counter() - began_s
+        if contained.error is not None:
+            _log.error(CONNECTION_FAILED, exc_info=contained.error)
+            self.remove(descriptor)
+            transport.cut()
+
+
+class EpollTransport(SocketTransport):
+    """A transport on a TCP socket that an `EpollReader` reads."""
+
+    __slots__ = ("_held", "_large", "_reader", "_task")
+
+    def __init__(self, reader: EpollReader, sock: socket.socket, upgraded: Upgraded) -> None:
+        super().__init__(sock, upgraded)
+        self._reader = reader
+        self._held: Messages = []
+        self._large = False
+        """Whether the last frames were large: then more bytes are read at once."""
+        self._task: trio.lowlevel.Task | None = None
+
+    def readable(self) -> None:
+        """Reads the socket, passes messages on, and keeps the rest for the socket's task."""
+        size = RECEIVE_BYTES if self._large else SMALL_RECEIVE_BYTES
+        try:
+            data = self._socket.recv(size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        listener = self._listener
+        assert listener is not None
+        if data:
+            messages = self._feed(data)
+            frames = len(messages) + self.overhead
+            self._large = len(data) == size and frames * LARGE_FRAME_BYTES <= size
+            for number, payload in enumerate(messages):
+                if self.refusing:
+                    break
+                if payload is HELD or not listener.take(payload):
+                    self._held = [HELD, *messages[number + 1 :]]
+                    break
+            if self.overhead:
+                listener.charge_overhead()
+        else:
+            self._over = True
+        if self._held or self._over:
+            self._reader.remove(self._socket.fileno())
+            if self._task is not None:
+                trio.lowlevel.reschedule(self._task)
+                self._task = None
+
+    async def receive(self) -> Messages:
+        if self._early or self._listener is None:
+            return await super().receive()
+        if not self._held and not self._over:
+            self._reader.add(self, self._socket.fileno())
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        held, self._held = self._held, []
+        if not held:
+            raise TransportClosed
+        return held
+
+    def _abandon(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def finish(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._reader.remove(self._socket.fileno())
+            await super().finish()

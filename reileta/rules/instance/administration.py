@@ -22,6 +22,7 @@ from reileta.records import InstanceRecord as Record
 from reileta.rules import tags
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access, sanctions
+from reileta.rules.instance.admission import Admission
 from reileta.rules.instance.events import (
     AdminChanged,
     BannedUser,
@@ -33,14 +34,13 @@ from reileta.rules.instance.events import (
     Updated,
     Warned,
 )
-from reileta.rules.instance.queueing import Queueing
 from reileta.rules.instance.roles import outranks
 from reileta.rules.instance.sanctions import Mute
 
 CAPACITY_LIMIT: Final = 1024
 
 
-class Administration(Queueing):
+class Administration(Admission):
     """The rules of roles, moderation, changes and the end."""
 
     def transfer_master(self, by: Visitor, to: str, now: int) -> list[InstanceEvent]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from reileta.errors import Banned, InstanceNotFound, QuotaReached
+from reileta.errors import InstanceNotFound
 from reileta.records import Ban
 from reileta.records import InstanceRecord as Record
 from reileta.rules import tags, visibility
@@ -82,7 +82,7 @@ class InstanceLimits:
 class InstanceState:
     """The state of one instance, queries on it, and the steps that all rules share.
 
-    `Queueing`, `Administration` and `Instance` add the rules. A rule first checks everything and
+    `Admission`, `Administration` and `Instance` add the rules. A rule first checks everything and
     raises, then changes the state, and ends with `apply_consequences`.
 
     Args:
@@ -392,31 +392,3 @@ class InstanceState:
         """
         if self.closed:
             raise InstanceNotFound
-
-    def ensure_not_banned(self, who: Visitor, now: int) -> None:
-        """Checks that the visitor is not banned. Bans don't apply to the owner and the server's
-        admins.
-
-        Raises:
-            Banned: a ban is in force.
-        """
-        if who.user == self.owner or who.administers:
-            return
-        if self.moderation.banned(who.user, now):
-            raise Banned
-
-    def ensure_seat_of_user(self, user: str) -> None:
-        """Checks that one more session of a user may occupy a seat.
-
-        A seat held for the user counts once it is occupied, since nobody with a held seat is
-        inside.
-
-        Raises:
-            QuotaReached: the user has as many seats here as one user may have.
-        """
-        limit = self.limits.seats_per_user
-        if 0 < limit <= self.seats.count_of(user):
-            raise QuotaReached.field(
-                "instance",
-                f"a user can occupy at most {limit} seats in it: leave with one session first",
-            )

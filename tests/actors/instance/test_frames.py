@@ -90,12 +90,10 @@ def test_nothing_is_kept_of_one_that_is_gone() -> None:
     player, _ = rules.join(visitor(1), 0)
     frame, data = encoder.joined(player)
     assert read(frame)["data"] == msgspec.json.decode(data)
-    kept = encoder.of_player(player.id), encoder.player_view(player)
-    assert encoder.of_player(player.id) is kept[0]
+    kept = encoder.player_view(player)
     encoder.forget(player.id)
     encoder.forget(player.id)
-    assert encoder.of_player(player.id) is not kept[0]
-    assert encoder.player_view(player) is not kept[1]
+    assert encoder.player_view(player) is not kept
     assert read(encoder.farewell(player.id, b"2")) == {
         "state": 2,
         "command": "instance-leave",

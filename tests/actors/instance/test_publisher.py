@@ -10,7 +10,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory, Occupancy
 from actors.hub.messages import HubMessage, Publish
 from actors.instance.publisher import Publisher
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from reileta.observability.metrics import Metrics
 from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance

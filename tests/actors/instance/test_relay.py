@@ -9,9 +9,12 @@ import trio
 from trio.testing import MockClock
 
 from actors.delivery.batch import Piece
+from actors.instance.messages import SendData
+from actors.instance.parts import InstanceParts
+from actors.instance.relay import DataRelay
 from reileta.rules.instance.data_rate import hold_back_loudest
 from tests.actors.frames import data, failed
-from tests.actors.node_harness import NodeHarness, open_harness, settle
+from tests.actors.node_harness import ROOM, NodeHarness, open_harness, settle
 from tests.actors.sinks import FakeSink, frames_of
 
 
@@ -125,3 +128,20 @@ async def test_without_rate_limits_nobody_is_held_back(
             one.say(b'"%b"' % (b"x" * 60_000))
         await settle()
         assert one.received() == []
+
+
+async def test_only_senders_inside_are_remembered(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one = await harness.joined(1)
+    inside: list[InstanceParts] = []
+    harness.act(lambda actor: inside.append(actor.parts))
+    await settle()
+    relay, seat = DataRelay(inside[0]), one.sink.seats[ROOM]
+    (player,) = inside[0].rules.players.values()
+    for _ in range(2):
+        relay.send(SendData(one.sink, seat.player, None, None, None, b"1", None))
+    relay.send(SendData(one.sink, "p_gone", None, None, None, b"1", None))
+    assert len(relay) == 1
+    relay.forget(player)
+    assert len(relay) == 0

@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.actor import Restart, Spec
 from actors.runtime.errors import ActorStopped
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from tests.actors.probe import (
     Ask,

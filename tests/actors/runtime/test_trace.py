@@ -8,7 +8,7 @@ from structlog.typing import EventDict
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.actor import Restart
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import NO_TRACE, Sampler, Span, add_trace, bind, current
 from tests.actors.probe import Ask, Do, Note, Probe, ProbeLog, ProbeMessage, crash, open_supervisor
 

@@ -11,9 +11,9 @@ from reileta.diagnostics.recording_instance import CALLS, OPENING, RULES, Record
 from reileta.errors import InstanceFull
 from reileta.records import UNSET, Ban, InstanceChanges
 from reileta.rules.instance.administration import Administration
+from reileta.rules.instance.admission import Admission
 from reileta.rules.instance.candidates import Candidate, Candidates
 from reileta.rules.instance.instance import Instance
-from reileta.rules.instance.queueing import Queueing
 from tests.reileta.instances import OWNER, user, visitor
 from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
@@ -24,7 +24,7 @@ READING = {"ensure_governs", "plan"}
 def test_every_rule_goes_onto_the_tape() -> None:
     own = {
         name
-        for part in (Queueing, Administration, Instance)
+        for part in (Admission, Administration, Instance)
         for name, method in vars(part).items()
         if inspect.isfunction(method) and not name.startswith("_")
     }

@@ -7,8 +7,7 @@ import json
 import msgspec
 import pytest
 
-from api.ws.registry.channel import REGISTRY_CHANNEL
-from api.ws.registry.messages import ServerMessage
+from api.ws.registry.channel import REGISTRY_CHANNEL, ServerMessage
 from reileta.errors import MessageInvalid
 from reileta.protocol.frames import answer, event, failure, payload_of
 from tests.test_docs import rows

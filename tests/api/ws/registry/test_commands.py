@@ -8,11 +8,12 @@ import re
 import pytest
 
 from api.ws.declarations import Command
-from api.ws.registry.commands import COMMANDS
+from api.ws.registry.commands import COMMANDS, DATA_DEPTH
+from api.ws.registry.connection import parse, parse_data
 from api.ws.registry.inputs import ModerateInput
-from api.ws.registry.messages import is_deep, parse, parse_data
 from reileta.protocol import commands
 from reileta.protocol.input_types import Input
+from reileta.rules.resource.json_values import is_deeper
 from tests.test_docs import constants, sections
 
 
@@ -27,7 +28,7 @@ def test_its_example_is_one_that_the_server_takes(command: Command) -> None:
     assert message.wanted is not None
     if command.takes is None:
         assert bytes(message.data)
-        assert not is_deep(bytes(message.data))
+        assert not is_deeper(bytes(message.data), DATA_DEPTH)
     else:
         assert issubclass(command.takes, Input)
         assert set(json.loads(bytes(message.data))) <= set(command.takes.model_fields)

@@ -6,18 +6,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.instance.members import Seat
 from actors.instance.messages import SendData
+from actors.instance.relay import SocketSeat
 from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.runtime.errors import ActorStopped, MailboxFull
-from actors.runtime.ref import Ref
+from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, current
 from actors.session.messages import Attach, Detach, Join, Leave
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, UserRates
-from api.ws.registry.commands import COMMANDS
+from api.ws.registry.commands import COMMANDS, DATA_DEPTH
 from api.ws.registry.connection import RegistryConnection
-from api.ws.registry.messages import is_deep
 from reileta.errors import (
     CredentialInvalid,
     DatabaseUnavailable,
@@ -25,6 +24,7 @@ from reileta.errors import (
     Overloaded,
     ReiletaError,
 )
+from reileta.rules.resource.json_values import is_deeper
 from reileta.settings import Settings
 from tests.api.ws.fake_transport import (
     ADDRESS,
@@ -60,7 +60,7 @@ async def served(one: RegistryConnection, payload: bytes) -> None:
 
 
 def seated(wire: FakeTransport, actor: FakeSession) -> None:
-    wire.seats[PLACE] = Seat(cast(Ref[Any], actor), "p_1")
+    wire.seats[PLACE] = SocketSeat(cast(Ref[Any], actor), "p_1")
 
 
 async def test_data_goes_straight_to_the_instance(nursery: trio.Nursery) -> None:
@@ -313,6 +313,6 @@ async def test_a_large_message_counts_as_many(nursery: trio.Nursery, mock_clock:
 async def test_much_that_is_nested_takes_no_time_that_grows_faster_than_it() -> None:
     """Every value counts, whatever the depth: the count of what is looked at is what matters."""
     wide, tower = b"[" + b"[]," * 20_000 + b"1]", b"[" * 60 + b"]" * 60
-    assert not is_deep(wide)
-    assert not is_deep(b"[" + b",".join([tower[1:-1]] * 500) + b"]")
-    assert is_deep(b"[" + b",".join([tower] * 500) + b"]")
+    assert not is_deeper(wide, DATA_DEPTH)
+    assert not is_deeper(b"[" + b",".join([tower[1:-1]] * 500) + b"]", DATA_DEPTH)
+    assert is_deeper(b"[" + b",".join([tower] * 500) + b"]", DATA_DEPTH)

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from api.ws.registry.commands import DATA_DEPTH
+from api.ws.registry.connection import InvalidMessage, parse, parse_data
 from api.ws.registry.inputs import AuthenticateInput, InstanceInput, PingInput, TopicInput
-from api.ws.registry.messages import DATA_DEPTH, InvalidMessage, is_deep, parse, parse_data
 from reileta.errors import MessageInvalid
 from reileta.protocol.frames import DataFrames, payload_of
 from reileta.protocol.input_types import Input
+from reileta.rules.resource.json_values import is_deeper
 from reileta.unicode import is_utf8
 
 
@@ -257,4 +259,4 @@ def test_data_of_a_command() -> None:
     ],
 )
 def test_what_is_nested_too_deeply_to_be_relayed(data: bytes, deep: bool) -> None:
-    assert is_deep(data) is deep
+    assert is_deeper(data, DATA_DEPTH) is deep

@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from api.ws.transport.base import HELD, TransportClosed, Upgraded
-from api.ws.transport.epoll import EpollReader, EpollTransport
+from api.ws.transport.tcp import EpollReader, EpollTransport
 from reileta.observability.metrics import Metrics
 from tests.conftest import PATIENCE_S
 

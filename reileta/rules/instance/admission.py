@@ -1,6 +1,7 @@
-"""Queueing: how users request entry, are admitted, and are rejected.
+"""Admission to an instance: joining, leaving, and the queue.
 
-A part of `Instance`.
+A part of `Instance`. The queue's entries are in `candidates.py`; who may enter by the access tag is
+decided in `access.py`.
 """
 
 from __future__ import annotations
@@ -13,21 +14,120 @@ from reileta.errors import (
     AlreadyCandidate,
     AlreadyConnected,
     Banned,
+    InstanceFull,
     NotAllowed,
     NotQueued,
     Overloaded,
+    QuotaReached,
     UserNotFound,
 )
 from reileta.ids import is_user_at
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
 from reileta.rules.instance.candidates import Candidate, Candidates, Entry
-from reileta.rules.instance.events import CandidateChanged, InstanceEvent
+from reileta.rules.instance.events import CandidateChanged, InstanceEvent, Joined, LeaveReason
+from reileta.rules.instance.seats import Player
 from reileta.rules.instance.state import InstanceState
 
 
-class Queueing(InstanceState):
-    """The rules of the queue."""
+class Admission(InstanceState):
+    """The rules of joining, leaving and the queue."""
+
+    def join(self, who: Visitor, now: int) -> tuple[Player, list[InstanceEvent]]:
+        """A session joins, or comes back to the player that it already has inside.
+
+        The first session of a user takes the seat that is held for it. Nobody passes waiting
+        candidates, since a seat that becomes free is held for the first of them at once.
+
+        Raises:
+            InstanceNotFound: the instance is closed.
+            Banned: the user is banned, and neither the owner nor an admin.
+            NotAllowed: the access does not let the user in.
+            QuotaReached: the user has as many seats here as one user may have.
+            InstanceFull: no seat is free.
+        """
+        self.ensure_open()
+        present = self.seats.of_session(who.session)
+        if present is not None:
+            self.seats.end_grace(who.session)
+            self.reschedule()
+            return present, []
+        held = self.candidates.state_of(who.user) == "admitted"
+        self._ensure_not_banned(who, now)
+        if not held:
+            if not self.may_enter(who.user, who.friends, who.administers):
+                raise NotAllowed
+            self._ensure_seat_of_user(who.user)
+            if self.free <= 0:
+                raise InstanceFull
+        out: list[InstanceEvent] = []
+        self.drop_candidate(who.user, "joined", out)
+        player = Player(self.new_player_id(), who.user, who.session, who.displayname, now)
+        self.occupy(who, player, now)
+        out.append(Joined(player, self.roles.of(player.user)))
+        return player, self.apply_consequences(now, out)
+
+    def restore(self, who: Visitor, player: Player, now: int) -> None:
+        """Restores a player that was inside before a crash; call it in the order of joining.
+
+        There are no events: for the others, it never left. A seat must be free.
+        """
+        assert self.free > 0, "restored past the capacity"
+        self.occupy(who, player, now)
+        self._told_master = self.roles.master
+        self.apply_consequences(now, [])
+
+    def disconnect(self, session: str, now: int) -> list[InstanceEvent]:
+        """A session lost its last socket: its player keeps the seat for the grace period.
+
+        A session that is not inside is not an error. If called twice, the first time counts.
+        """
+        if self.limits.grace_ms <= 0:
+            return self.leave(session, now, "disconnected")
+        self.seats.start_grace(session, now + self.limits.grace_ms)
+        self.reschedule()
+        return []
+
+    def leave(self, session: str, now: int, reason: LeaveReason = "left") -> list[InstanceEvent]:
+        """A session leaves, and its seat is free; a session that is not inside is not an error."""
+        player = self.seats.of_session(session)
+        if player is None:
+            return []
+        out: list[InstanceEvent] = []
+        self.vacate(player, reason, None, out)
+        return self.apply_consequences(now, out)
+
+    # The checks of `join` and `candidate`
+
+    def _ensure_not_banned(self, who: Visitor, now: int) -> None:
+        """Checks that the visitor is not banned. Bans don't apply to the owner and the server's
+        admins.
+
+        Raises:
+            Banned: a ban is in force.
+        """
+        if who.user == self.owner or who.administers:
+            return
+        if self.moderation.banned(who.user, now):
+            raise Banned
+
+    def _ensure_seat_of_user(self, user: str) -> None:
+        """Checks that one more session of a user may occupy a seat.
+
+        A seat held for the user counts once it is occupied, since nobody with a held seat is
+        inside.
+
+        Raises:
+            QuotaReached: the user has as many seats here as one user may have.
+        """
+        limit = self.limits.seats_per_user
+        if 0 < limit <= self.seats.count_of(user):
+            raise QuotaReached.field(
+                "instance",
+                f"a user can occupy at most {limit} seats in it: leave with one session first",
+            )
+
+    # The queue
 
     def candidate(
         self, who: Visitor, now: int, *, online: bool = True
@@ -44,7 +144,7 @@ class Queueing(InstanceState):
             Overloaded: there are too many candidates.
         """
         self.ensure_open()
-        self.ensure_not_banned(who, now)
+        self._ensure_not_banned(who, now)
         self._ensure_may_be_new(who.user)
         one = Candidate(
             who.user,
@@ -165,6 +265,16 @@ class Queueing(InstanceState):
             else:
                 self.candidates.put(state, one)
         return self.apply_consequences(now, [])
+
+    def present(self, user: str) -> None:
+        """A user has a socket again, so a candidate keeps its place. Can be called for any user."""
+        self.candidates.absent(user, None)
+        self.reschedule()
+
+    def absent(self, user: str, now: int) -> None:
+        """A user has no socket any more: its place in the queue is kept for `queue_grace_ms`."""
+        self.candidates.absent(user, now + self.limits.queue_grace_ms)
+        self.reschedule()
 
     def _reconsider(self, now: int, out: list[InstanceEvent], *, user: str | None = None) -> None:
         """Checks all candidates again after the access tag changed, or only `user`."""

@@ -1,0 +1,239 @@
+"""Moderation of instances: bans, moderators, the moderation log.
+
+`ModerationWrites` writes all three in one transaction, in order. Bans and moderators are stored as
+long as the instance exists; the log outlives it. Mutes are not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import assert_never
+
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
+from reileta.records import (
+    Ban,
+    LiftBan,
+    Moderation,
+    ModerationWrite,
+    ModeratorAddition,
+    ModeratorRemoval,
+    Page,
+)
+from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.query_builder import Where, page
+from reileta.store.quotas import DEFAULT, Quotas
+
+
+class Bans:
+    """The users who may not enter an instance."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, instance_id: str) -> list[Ban]:
+        """All bans of the instance, oldest first, including expired ones."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM bans WHERE instance_id = $1 ORDER BY created_at, user_ref", instance_id
+        )
+        return [
+            Ban(
+                instance_id=row["instance_id"],
+                user=row["user_ref"],
+                until=row["until"],
+                reason=row["reason"],
+                by=row["by_ref"],
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]
+
+    async def put(self, ban: Ban) -> None:
+        """Stores the ban and replaces an earlier one of the user. Raises InstanceNotFound."""
+        try:
+            await self._queries.execute(
+                "INSERT INTO bans (instance_id, user_ref, until, reason, by_ref, created_at) "
+                "VALUES ($1, $2, $3, $4, $5, $6) "
+                "ON CONFLICT (instance_id, user_ref) DO UPDATE SET until = excluded.until, "
+                "reason = excluded.reason, by_ref = excluded.by_ref, "
+                "created_at = excluded.created_at",
+                ban.instance_id,
+                ban.user,
+                ban.until,
+                ban.reason,
+                ban.by,
+                ban.created_at,
+            )
+        except ConstraintBroken as error:
+            raise InstanceNotFound from error
+
+    async def remove(self, instance_id: str, user: str) -> bool:
+        """Removes the ban; whether there was one."""
+        return (
+            await self._queries.execute(
+                "DELETE FROM bans WHERE instance_id = $1 AND user_ref = $2", instance_id, user
+            )
+            > 0
+        )
+
+
+class Moderators:
+    """The users whom an instance's owner has appointed."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, instance_id: str) -> list[str]:
+        """The instance's moderators as references, in the order of their appointment."""
+        rows = await self._queries.recall(
+            "SELECT user_ref FROM moderators WHERE instance_id = $1 ORDER BY issued", instance_id
+        )
+        return [row["user_ref"] for row in rows]
+
+    async def put(self, instance_id: str, user: str, *, by: str, now_ms: int) -> None:
+        """Adds a moderator; an existing one keeps its position. Raises InstanceNotFound."""
+        try:
+            await self._queries.execute(
+                "INSERT INTO moderators (instance_id, user_ref, by_ref, created_at) "
+                "VALUES ($1, $2, $3, $4) ON CONFLICT (instance_id, user_ref) DO NOTHING",
+                instance_id,
+                user,
+                by,
+                now_ms,
+            )
+        except ConstraintBroken as error:
+            raise InstanceNotFound from error
+
+    async def remove(self, instance_id: str, user: str) -> bool:
+        """Removes a moderator; whether there was one."""
+        return (
+            await self._queries.execute(
+                "DELETE FROM moderators WHERE instance_id = $1 AND user_ref = $2",
+                instance_id,
+                user,
+            )
+            > 0
+        )
+
+
+class ModerationLog:
+    """Which user moderated which other one, when and why."""
+
+    def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
+        self._queries = queries
+        self._quotas = quotas
+
+    async def trim(self, owners: Collection[str]) -> None:
+        """Deletes the oldest entries of each owner beyond the limit."""
+        for owner in sorted(owners):
+            newest_over = await self._queries.value(
+                "SELECT number FROM moderations WHERE owner = $1 "
+                "ORDER BY number DESC OFFSET $2 LIMIT 1",
+                owner,
+                self._quotas.moderations,
+            )
+            if newest_over is not None:
+                await self._queries.execute(
+                    "DELETE FROM moderations WHERE owner = $1 AND number <= $2", owner, newest_over
+                )
+
+    async def note(self, moderation: Moderation) -> None:
+        """Adds an entry. Adding it again, because the first result was lost, changes nothing."""
+        await self._queries.execute(
+            "INSERT INTO moderations "
+            "(instance_id, owner, type, user_ref, by_ref, reason, until, created_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            moderation.instance_id,
+            moderation.owner,
+            moderation.type,
+            moderation.user,
+            moderation.by,
+            moderation.reason,
+            moderation.until,
+            moderation.created_at,
+        )
+
+    async def of(
+        self, instance_id: str, *, owner: str | None, limit: int, offset: int
+    ) -> Page[Moderation]:
+        """Entries of an instance, newest first; with `owner`, only those from that owner's time."""
+        where = Where()
+        where.add("instance_id = {}", instance_id)
+        if owner is not None:
+            where.add("owner = {}", owner)
+        return await page(
+            self._queries,
+            "moderations",
+            where,
+            _moderation,
+            order=("number",),
+            newest_first=True,
+            limit=limit,
+            offset=offset,
+        )
+
+
+def _moderation(row: Row) -> Moderation:
+    return Moderation(
+        instance_id=row["instance_id"],
+        owner=row["owner"],
+        type=row["type"],
+        user=row["user_ref"],
+        by=row["by_ref"],
+        reason=row["reason"],
+        until=row["until"],
+        created_at=row["created_at"],
+    )
+
+
+class ModerationWrites:
+    """Writes of an instance's actor."""
+
+    def __init__(self, queries: Queries, quotas: Quotas = DEFAULT) -> None:
+        self._queries = queries
+        self._quotas = quotas
+
+    async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
+        """Writes all changes; returns the errors of those that failed, by their index.
+
+        A change that fails because its instance is gone does not affect the others.
+
+        Raises:
+            DatabaseUnavailable: some changes may be written; writing all again is safe.
+        """
+        try:
+            await self._write(moderation_writes)
+        except DatabaseUnavailable:
+            raise
+        except ReiletaError as error:
+            if len(moderation_writes) == 1:
+                return {0: error}
+            refused: dict[int, ReiletaError] = {}
+            for place, write in enumerate(moderation_writes):
+                for error in (await self.write([write])).values():
+                    refused[place] = error
+            return refused
+        return {}
+
+    async def _write(self, moderation_writes: Sequence[ModerationWrite]) -> None:
+        async with self._queries.transaction() as queries:
+            bans, moderators = Bans(queries), Moderators(queries)
+            moderations = ModerationLog(queries, self._quotas)
+            for write in moderation_writes:
+                match write:
+                    case Ban():
+                        await bans.put(write)
+                    case LiftBan():
+                        await bans.remove(write.instance_id, write.user)
+                    case ModeratorAddition():
+                        await moderators.put(
+                            write.instance_id, write.user, by=write.by, now_ms=write.created_at
+                        )
+                    case ModeratorRemoval():
+                        await moderators.remove(write.instance_id, write.user)
+                    case Moderation():
+                        await moderations.note(write)
+                    case _:
+                        assert_never(write)
+            await moderations.trim(
+                {one.owner for one in moderation_writes if isinstance(one, Moderation)}
+            )
