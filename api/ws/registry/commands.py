@@ -13,7 +13,7 @@ from actors.instance.frames import PlaceView
 from actors.runtime.errors import ActorStopped
 from actors.session.actor import IdentityView
 from actors.session.messages import Join, Leave
-from api.ws.declarations import Commands, Reply
+from api.ws.declarations import CommandReply, Commands
 from api.ws.registry.connection import CommandContext, RegistryConnection
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
 from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
@@ -94,13 +94,13 @@ async def authenticate(call: CommandContext, params: AuthenticateInput) -> None:
     sent={"data": TOPIC},
     answered=TOPIC,
 )
-async def subscribe(call: CommandContext, params: TopicInput) -> Reply:
+async def subscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     """Subscribes to an event, a group of events, or `all`: of one object, or of all objects that
     the user may see. The event `subscribed` follows."""
     names, target = _topic(call, params)
     await call.node.hub.ask(Subscribe(call.transport, names, target))
     topic = TopicView(params.event, params.target)
-    return Reply(topic, event(events.SUBSCRIBED, None, encode(topic)))
+    return CommandReply(topic, event(events.SUBSCRIBED, None, encode(topic)))
 
 
 @COMMANDS.add(
@@ -111,12 +111,12 @@ async def subscribe(call: CommandContext, params: TopicInput) -> Reply:
     sent={"data": TOPIC},
     answered=TOPIC,
 )
-async def unsubscribe(call: CommandContext, params: TopicInput) -> Reply:
+async def unsubscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     """Ends a subscription. The event `unsubscribed` follows."""
     names, target = _topic(call, params)
     await call.node.hub.ask(Unsubscribe(call.transport, names, target))
     topic = TopicView(params.event, params.target)
-    return Reply(topic, event(events.UNSUBSCRIBED, None, encode(topic)))
+    return CommandReply(topic, event(events.UNSUBSCRIBED, None, encode(topic)))
 
 
 def _topic(call: CommandContext, params: TopicInput) -> tuple[frozenset[str], str | None]:
