@@ -36,7 +36,7 @@ class CredentialCache(Protocol):
     def forget_token(self, token: bytes, /) -> None: ...
 
 
-class ChangeFeed:
+class ChangeApplier:
     """`run` is a task of the server. `store.changes` begins before the server takes connections."""
 
     def __init__(self, store: Store, node: Node, credentials: CredentialCache) -> None:

@@ -49,7 +49,7 @@ class HttpResult(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Asker:
+class HttpConnection:
     """One connection with one request in progress."""
 
     sock: socket.socket
@@ -92,7 +92,7 @@ def measure(
     progress: worker.Share,
 ) -> PathResult:
     """Requests one path as fast as answers arrive."""
-    askers: dict[int, Asker] = {}
+    open_connections: dict[int, HttpConnection] = {}
     epoll = select.epoll()
     statuses: Counter[str] = Counter()
     latency_ns = array("q")
@@ -100,11 +100,11 @@ def measure(
         for number in range(connections):
             sock = target.connect(number)
             token = tokens[number % len(tokens)] if tokens else None
-            askers[sock.fileno()] = Asker(sock, request(target, path, token))
+            open_connections[sock.fileno()] = HttpConnection(sock, request(target, path, token))
             epoll.register(sock, select.EPOLLIN)
-        for asker in askers.values():
-            asker.asked_ns = time.monotonic_ns()
-            asker.sock.sendall(asker.request)
+        for connection in open_connections.values():
+            connection.asked_ns = time.monotonic_ns()
+            connection.sock.sendall(connection.request)
         begin = measured = time.monotonic()
         before, own_cpu_s, end = None, 0.0, begin + _WARM_UP_S + seconds
         while (now := time.monotonic()) < end:
@@ -114,29 +114,29 @@ def measure(
                 del latency_ns[:]
             progress((now - begin) / (end - begin))
             for fd, _ in epoll.poll(0.1, connections):
-                asker = askers[fd]
-                data = asker.sock.recv(1 << 16)
+                connection = open_connections[fd]
+                data = connection.sock.recv(1 << 16)
                 if not data:
                     raise BenchmarkError("the server closed a keep-alive connection")
-                received = asker.received + data
+                received = connection.received + data
                 status = answer_status(received)
                 if status is None:
-                    asker.received = received
+                    connection.received = received
                     continue
                 done_ns = time.monotonic_ns()
                 statuses[str(status)] += 1
-                latency_ns.append(done_ns - asker.asked_ns)
-                asker.received = b""
-                asker.asked_ns = done_ns
-                asker.sock.sendall(asker.request)
+                latency_ns.append(done_ns - connection.asked_ns)
+                connection.received = b""
+                connection.asked_ns = done_ns
+                connection.sock.sendall(connection.request)
         span_s, after = time.monotonic() - measured, usage(pid)
         own_cpu_s = time.process_time() - own_cpu_s
     except OSError as error:
         raise BenchmarkError(f"GET {path}: {error}") from error
     finally:
         epoll.close()
-        for asker in askers.values():
-            asker.sock.close()
+        for connection in open_connections.values():
+            connection.sock.close()
     count = statuses.total()
     cpu_s = after.cpu_s - before.cpu_s if before and after else None
     return PathResult(

@@ -70,7 +70,7 @@ class Scale:
         return max(self.idle, self.joins, self.candidates, *self.players)
 
 
-class Asker:
+class Runner:
     """Runs the processes of the benchmarks against servers that it starts."""
 
     def __init__(
@@ -149,48 +149,48 @@ class Asker:
         return outcome
 
 
-def rooms(asker: Asker) -> None:
+def rooms(runner: Runner) -> None:
     """One room with more and more players; then, the highest rate that each server sustains."""
     given_up: set[str] = set()
-    for players in asker.scale.players:
-        for kind in asker.kinds:
+    for players in runner.scale.players:
+        for kind in runner.kinds:
             if kind.title in given_up:
-                asker.report.rooms.append(RoomRun(kind.title, players, None))
+                runner.report.rooms.append(RoomRun(kind.title, players, None))
                 continue
             what = f"{players} players"
             try:
-                outcome = asker.ask(
+                outcome = runner.ask(
                     kind, "rooms", what, LoadResult,
-                    players=players, rate=RATE, seconds=asker.scale.seconds,
+                    players=players, rate=RATE, seconds=runner.scale.seconds,
                 )  # fmt: skip
             except BenchmarkError as error:
-                asker.note(f"{kind.title}, {what}", error)
+                runner.note(f"{kind.title}, {what}", error)
                 given_up.add(kind.title)
                 continue
-            asker.report.rooms.append(RoomRun(kind.title, players, outcome))
+            runner.report.rooms.append(RoomRun(kind.title, players, outcome))
             if outcome.share < GIVE_UP:
                 given_up.add(kind.title)
-    for kind in asker.kinds:
+    for kind in runner.kinds:
         try:
-            asker.report.sustained.append(_most(asker, kind))
+            runner.report.sustained.append(_most(runner, kind))
         except BenchmarkError as error:
-            asker.note(f"{kind.title}, highest rate", error)
+            runner.note(f"{kind.title}, highest rate", error)
 
 
-def _most(asker: Asker, kind: Kind) -> Sustained:
+def _most(runner: Runner, kind: Kind) -> Sustained:
     """Searches at the largest number of players that the server sustained. Takes the best of all
     its runs."""
     held = [
         run.result
-        for run in asker.report.rooms
+        for run in runner.report.rooms
         if run.server == kind.title and run.result is not None and run.result.sustained
     ]
-    players = max((run.players for run in held), default=asker.scale.players[0])
+    players = max((run.players for run in held), default=runner.scale.players[0])
     first = RATE * 1.25 if held else RATE / 2
-    search = asker.ask(
+    search = runner.ask(
         kind, "sustained", f"the highest rate with {players} players", SustainedResult,
         players=players, first=first, limit=max(40.0, 40_000 / players / 2),
-        seconds=asker.scale.probe_s, probes=asker.scale.probes,
+        seconds=runner.scale.probe_s, probes=runner.scale.probes,
     )  # fmt: skip
     runs = [*held, *([search.best] if search.best else [])]
     best = max(runs, key=lambda run: run.deliveries_per_s, default=None)
@@ -204,19 +204,19 @@ def _most(asker: Asker, kind: Kind) -> Sustained:
     )
 
 
-def inbound(asker: Asker) -> None:
+def inbound(runner: Runner) -> None:
     """Inbound messages, in many rooms of two, on all servers."""
-    for kind in asker.kinds:
+    for kind in runner.kinds:
         try:
-            outcome = asker.ask(
+            outcome = runner.ask(
                 kind, "inbound", "messages in", SustainedResult,
-                seconds=asker.scale.probe_s, probes=asker.scale.probes,
+                seconds=runner.scale.probe_s, probes=runner.scale.probes,
             )  # fmt: skip
         except BenchmarkError as error:
-            asker.note(f"{kind.title}, messages in", error)
+            runner.note(f"{kind.title}, messages in", error)
             continue
         best = outcome.best
-        asker.report.inbound.append(
+        runner.report.inbound.append(
             Sustained(
                 server=kind.title,
                 per_s=best.messages_per_s if best else 0.0,
@@ -228,51 +228,51 @@ def inbound(asker: Asker) -> None:
         )
 
 
-def idle(asker: Asker) -> None:
+def idle(runner: Runner) -> None:
     """Memory of idle connections."""
-    count = asker.scale.idle
+    count = runner.scale.idle
     what = f"{count:,} idle connections"
-    asker.report.idle = asker.ask(REILETA, "idle", what, IdleResult, connections=count)
+    runner.report.idle = runner.ask(REILETA, "idle", what, IdleResult, connections=count)
 
 
-def joins(asker: Asker) -> None:
+def joins(runner: Runner) -> None:
     """A join storm."""
-    count = asker.scale.joins
+    count = runner.scale.joins
     what = f"{count:,} joins at once"
-    asker.report.joins = asker.ask(REILETA, "joins", what, JoinsResult, players=count)
+    runner.report.joins = runner.ask(REILETA, "joins", what, JoinsResult, players=count)
 
 
-def queue(asker: Asker) -> None:
+def queue(runner: Runner) -> None:
     """A long queue for a full instance."""
-    count = asker.scale.candidates
+    count = runner.scale.candidates
     what = f"{count:,} candidates for 50 seats"
-    asker.report.queue = asker.ask(REILETA, "queue", what, QueueResult, candidates=count)
+    runner.report.queue = runner.ask(REILETA, "queue", what, QueueResult, candidates=count)
 
 
-def http(asker: Asker) -> None:
+def http(runner: Runner) -> None:
     """HTTP requests per second; of the peers, on the one path that all have."""
-    for kind in asker.http_kinds:
+    for kind in runner.http_kinds:
         options: dict[str, float | str] = {} if kind is REILETA else {"path": HTTP_PATH}
         try:
-            outcome = asker.ask(
-                kind, "http", "HTTP requests", HttpResult, seconds=asker.scale.probe_s, **options
+            outcome = runner.ask(
+                kind, "http", "HTTP requests", HttpResult, seconds=runner.scale.probe_s, **options
             )
         except BenchmarkError as error:
-            asker.note(f"{kind.title}, HTTP requests", error)
+            runner.note(f"{kind.title}, HTTP requests", error)
             continue
-        asker.report.http.append(HttpRun(kind.title, outcome))
+        runner.report.http.append(HttpRun(kind.title, outcome))
 
 
-def slow(asker: Asker) -> None:
+def slow(runner: Runner) -> None:
     """A slow reader among fast ones."""
-    scale = asker.scale
-    asker.report.slow = asker.ask(
+    scale = runner.scale
+    runner.report.slow = runner.ask(
         REILETA, "slow", "one slow reader", SlowResult,
         turn=scale.slow_turn_s, rounds=scale.slow_rounds,
     )  # fmt: skip
 
 
-QUESTIONS: Final[Mapping[str, Callable[[Asker], None]]] = {
+QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "rooms": rooms,
     "inbound": inbound,
     "idle": idle,

@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks import chart, report
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import cores, describe, lift_file_limit
-from benchmarks.questions import QUESTIONS, Asker, Scale
+from benchmarks.questions import QUESTIONS, Runner, Scale
 from benchmarks.screen import Screen
 from benchmarks.servers import HTTP_KINDS, KINDS, REILETA, Servers, install_peers
 
@@ -65,11 +65,11 @@ def run(names: list[str], scale: Scale, peers: bool, console: Console) -> report
         over_http = [kind for kind in HTTP_KINDS if kind in there]
         with Screen(console, len(names)) as screen:
             core = pair[1] if pair else None
-            asker = Asker(servers, measured, over_http, scale, core, screen, found)
+            runner = Runner(servers, measured, over_http, scale, core, screen, found)
             for name in names:
                 screen.question(name)
                 try:
-                    QUESTIONS[name](asker)
+                    QUESTIONS[name](runner)
                 except BenchmarkError as error:
                     found.failed[name] = str(error)
                     screen.say(f"[red]{name}: {error}[/]")

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors.change_feed import ChangeFeed
+from actors.change_feed import ChangeApplier
 from actors.file_collector import FileCollector
 from actors.node import Node
 from actors.runtime.trace import add_trace
@@ -183,7 +183,7 @@ async def _serve_on(
         ):
             nursery.start_soon(http_server.serve, listeners)
             nursery.start_soon(gateway.watch)
-            nursery.start_soon(ChangeFeed(store, node, gateway.auth).run)
+            nursery.start_soon(ChangeApplier(store, node, gateway.auth).run)
             nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"

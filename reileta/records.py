@@ -256,7 +256,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldResource:
     """The resource that a session holds, and the fencing number for its writes."""
 
     resource: ResourceRecord

@@ -504,7 +504,7 @@ class SessionActor(Actor[SessionMessage]):
             else:
                 joined_instances[instance_id] = joined
             if isinstance(error, AskTimedOut) and not seated:
-                # The instance may still add the player, whose client is told that it is not inside.
+                # The instance may still add the player, but its client gets an error.
                 instance.signal(SocketLost(self._id, message.sink))
             raise
         joined_instances[instance_id] = JoinedInstance(instance, player)

@@ -103,7 +103,7 @@ class PatchState(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class AcquireResource(Request[records.Held]):
+class AcquireResource(Request[records.HeldResource]):
     """The session acquires a resource."""
 
     name: ResourceKey

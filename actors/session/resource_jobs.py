@@ -59,7 +59,7 @@ class JobResult:
     answer: object
     owner: records.User | None
     checked: bool
-    held: records.Held | None
+    held: records.HeldResource | None
     error: ReiletaError | None = None
 
 
@@ -77,7 +77,7 @@ class ResourceJobs:
         """Sets the owner of the resource that the session has."""
         self._owner = owner
 
-    def view(self, held: records.Held | None) -> dict[str, Any] | None:
+    def view(self, held: records.HeldResource | None) -> dict[str, Any] | None:
         """The resource that the session has, as its user may see it."""
         if held is None:
             return None
@@ -110,7 +110,7 @@ class ResourceJobs:
                 if lease is None or not _same_acquisition(lease, rules.held):
                     held, checked = lease, True
         owner_id = None
-        if isinstance(answer, records.Held):
+        if isinstance(answer, records.HeldResource):
             owner_id = answer.resource.owner
         elif isinstance(answer, records.ResourceRecord) and not isinstance(job, DeleteResource):
             owner_id = answer.owner
@@ -119,7 +119,7 @@ class ResourceJobs:
         owner = None if owner_id is None else await store.users.by_id(owner_id)
         return JobResult(answer, owner, checked, held, error)
 
-    async def _ask_store(self, job: Job, held: records.Held | None) -> object:
+    async def _ask_store(self, job: Job, held: records.HeldResource | None) -> object:
         rules, deps = self._parts.loaded, self._parts.deps
         store = deps.store
         match job:
@@ -169,7 +169,7 @@ class ResourceJobs:
             events += self._refuse(job, done.error)
         return events
 
-    def _check(self, held: records.Held | None) -> list[SessionEvent]:
+    def _check(self, held: records.HeldResource | None) -> list[SessionEvent]:
         """The database says which resource the session has."""
         rules = self._parts.loaded
         if held is not None:
@@ -191,7 +191,7 @@ class ResourceJobs:
                 job.reply(None)
             case WriteResource():
                 if rules.held is not None and rules.held.resource.number == answer.number:
-                    held = records.Held(answer, rules.held.fence, rules.held.until)
+                    held = records.HeldResource(answer, rules.held.fence, rules.held.until)
                     events = rules.took(held, now)
                 job.reply(answer)
             case DeleteResource():
@@ -225,11 +225,11 @@ class ResourceJobs:
         return rules.dropped(key.number, held.fence)
 
 
-def _same_acquisition(one: records.Held, other: records.Held) -> bool:
+def _same_acquisition(one: records.HeldResource, other: records.HeldResource) -> bool:
     return (one.resource.number, one.fence) == (other.resource.number, other.fence)
 
 
-def _fence(held: records.Held | None, key: ResourceKey) -> int | None:
+def _fence(held: records.HeldResource | None, key: ResourceKey) -> int | None:
     """The fencing token with which the session has that resource; None: it does not have it."""
     if held is None or held.resource.number != key.number:
         return None

@@ -18,7 +18,7 @@ from werkzeug.http import quote_etag
 
 from api.http.headers import one_range
 from reileta.errors import RangeInvalid
-from reileta.media.files import FileStore, Reader
+from reileta.media.files import FileReader, FileStore
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 NAME_LENGTH: Final = 100
@@ -122,7 +122,7 @@ class _FileBody(ResponseBody):
     def __init__(self, files: FileStore, hash_: str, start: int, end: int) -> None:
         self._opened = files.open(hash_, start, end)
 
-    async def __aenter__(self) -> Reader:
+    async def __aenter__(self) -> FileReader:
         return await self._opened.__aenter__()
 
     async def __aexit__(

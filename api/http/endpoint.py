@@ -5,7 +5,7 @@ its answer (`gives`). The pydantic model of the input also describes it in `/ope
 does the msgspec struct of the answer. So the code and its documentation can't differ.
 
 A handler parses and encodes nothing: it gets a `RequestContext` (`call`) and the checked input
-(`params`), and returns a view, or a `Reply` to add headers. It raises `ReiletaError`s.
+(`params`), and returns a view, or an `HttpReply` to add headers. It raises `ReiletaError`s.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Download:
 
 
 @dataclass(slots=True)
-class Reply:
+class HttpReply:
     """An answer with additional headers."""
 
     data: object
@@ -380,7 +380,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             body = success(line_of(current), node.clock.now_ms(), data.raw)
             return json_answer(body, 200, headers)
         answer = await handled(call)
-        if type(answer) is Reply:
+        if type(answer) is HttpReply:
             headers += encoded(answer.headers)
             answer = answer.data
         if isinstance(answer, Response):

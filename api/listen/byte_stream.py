@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from api.listen.timeouts import PROGRESS_BYTES, Deadline, Timeouts
+from api.listen.timeouts import PROGRESS_BYTES, ConnectionDeadline, Timeouts
 from reileta.settings import KIB
 
 RECEIVE_BYTES: Final = 64 * KIB
@@ -39,7 +39,7 @@ class ByteStream(ABC):
     """
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self.deadline = Deadline()
+        self.deadline = ConnectionDeadline()
         self._progress_s = timeouts.progress_s
 
     @abstractmethod

@@ -42,7 +42,7 @@ from api.listen.request_head import (
     checked,
     request_line_of,
 )
-from api.listen.timeouts import PROGRESS_BYTES, Deadline
+from api.listen.timeouts import PROGRESS_BYTES, ConnectionDeadline
 from reileta.errors import HeadTooLarge, MessageInvalid, Overloaded
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.settings import KIB
@@ -134,7 +134,7 @@ class Http2Connection:
         self._byte_stream = byte_stream
         self._peer = peer
         self._early = early
-        self._deadline = Deadline()
+        self._deadline = ConnectionDeadline()
         self._frames = FrameReader()
         self._streams: dict[int, Stream] = {}
         self._dirty = trio.Event()

@@ -40,7 +40,7 @@ class Timeouts:
     tick_s: float = 0.5
 
 
-class Deadline:
+class ConnectionDeadline:
     """When a connection is closed for inactivity (Trio's clock, in seconds); infinite if not set.
 
     Setting it is cheap: one task checks the deadlines of all connections every `Timeouts.tick_s`,

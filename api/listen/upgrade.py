@@ -18,7 +18,7 @@ from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
 from api.listen.request_head import RequestHead
-from api.listen.timeouts import Deadline
+from api.listen.timeouts import ConnectionDeadline
 from api.ws.accept import TRANSPORT_EXTENSION
 from api.ws.transport.base import Transport
 from reileta.errors import MessageInvalid
@@ -53,7 +53,7 @@ class Upgrade:
         self, listening: Listening, stream: ByteStream, peer: Peer, protocol: ServerProtocol
     ) -> None:
         self.scope = trio.CancelScope()
-        self._deadline = Deadline()
+        self._deadline = ConnectionDeadline()
         self._listening = listening
         self._stream = stream
         self._peer = peer

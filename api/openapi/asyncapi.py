@@ -241,7 +241,7 @@ class _Described:
         self._message(
             f"{name}Answer",
             title=f"answer to {command.name}",
-            summary=f"The answer to a `{command.name}` with `state`.",
+            summary=f"The answer to `{command.name}` with `state`.",
             payload=self._object(
                 channel.response,
                 ("state", "command", "subgroup", channel.data_field),
@@ -255,7 +255,7 @@ class _Described:
         self._refusal(
             f"{name}Refusal",
             f"refusal of {command.name}",
-            f"A `{command.name}` was refused.",
+            f"The command `{command.name}` was refused.",
             errors,
             command.name,
         )

@@ -73,7 +73,7 @@ _CONDITIONS: Final = {
 }
 _PARTS_OF_FILES: Final = {
     "Range": "One range of bytes, such as `bytes=0-1023`; other values ask for the whole file.",
-    "If-Range": "An `ETag`: the answer is the range of that version; of a changed file, the whole.",
+    "If-Range": "An `ETag`: if the file has changed, the answer is the whole file, not the range.",
 }
 _TITLE: Final = "Reileta"
 _ABOUT: Final = (

@@ -65,7 +65,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CommandReply:
     """An answer's data, and a frame to send right after the answer."""
 
     data: object

@@ -130,7 +130,7 @@ def _with_big_integers(value: Any) -> Any:
     return value
 
 
-class Reader:
+class RecordingReader:
     """Reads a recording, record by record. Iterate it once.
 
     The constructor raises NotARecording. After the iteration, `damage` says why it ended before the

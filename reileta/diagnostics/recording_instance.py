@@ -48,7 +48,7 @@ RULES: Final = (
 """The methods of `Instance` that change it."""
 
 
-class Tape(Protocol):
+class CallRecorder(Protocol):
     """The receiver of the calls. `called` must not raise."""
 
     def called(
@@ -160,7 +160,7 @@ CALLS: Final = {rule: Call(rule) for rule in (OPENING, *RULES)}
 class RecordingInstance(Instance):
     """An instance whose rules are recorded; the arguments are those of `InstanceState`."""
 
-    def __init__(self, tape: Tape, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, tape: CallRecorder, *args: Any, **kwargs: Any) -> None:
         self._tape = tape
         self._ids: list[str] = []
         self._within = False

@@ -15,7 +15,14 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from reileta.diagnostics.recording import Called, Ended, NotARecording, Opened, Reader, Received
+from reileta.diagnostics.recording import (
+    Called,
+    Ended,
+    NotARecording,
+    Opened,
+    Received,
+    RecordingReader,
+)
 from reileta.diagnostics.recording_instance import CALLS, OPENING
 from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.instance import Instance
@@ -46,7 +53,7 @@ class Played:
 
 
 @dataclass(slots=True)
-class Step:
+class ReplayStep:
     """One message (None: before the first), and the calls of rules that it caused."""
 
     number: int
@@ -68,7 +75,7 @@ class Replay:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._reader = Reader(file)
+        self._reader = RecordingReader(file)
         self._records = iter(self._reader)
         first = next(self._records, None)
         if not isinstance(first, Opened):
@@ -94,9 +101,9 @@ class Replay:
             return None
         return self.ended.state == digest(self.rules)
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[ReplayStep]:
         """Each message with its calls, one at a time."""
-        step = Step(0, None)
+        step = ReplayStep(0, None)
         for record in self._records:
             if isinstance(record, Called):
                 step.calls.append(self._play(record))
@@ -104,7 +111,7 @@ class Replay:
                 if step.message is not None or step.calls:
                     yield step
                 self.messages += 1
-                step = Step(self.messages, record)
+                step = ReplayStep(self.messages, record)
             elif isinstance(record, Ended):
                 self.ended = record
         if step.message is not None or step.calls:

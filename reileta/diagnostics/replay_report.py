@@ -11,7 +11,7 @@ from typing import Any
 
 from reileta.diagnostics.recording import Reason
 from reileta.diagnostics.recording_instance import OPENING
-from reileta.diagnostics.replay import Played, Replay, Step, state
+from reileta.diagnostics.replay import Played, Replay, ReplayStep, state
 from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.events import InstanceEvent
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Instance, Spoken
@@ -62,7 +62,7 @@ def _since(at_ms: int, begin_ms: int) -> str:
     return f"{(at_ms - begin_ms) / 1000:+.3f} s"
 
 
-def _step(step: Step, begin_ms: int) -> Iterator[str]:
+def _step(step: ReplayStep, begin_ms: int) -> Iterator[str]:
     message = step.message
     if message is None:
         yield "at the start"

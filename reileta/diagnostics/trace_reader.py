@@ -41,7 +41,7 @@ def trace_id(text: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LogEvent:
     """A line of the log. `at_us` is when it was written, in microseconds since 1970 UTC."""
 
     at_us: int
@@ -68,7 +68,7 @@ class Found:
         left_off: events beyond `EVENTS_LIMIT`.
     """
 
-    events: list[Event] = field(default_factory=list)
+    events: list[LogEvent] = field(default_factory=list)
     lines: int = 0
     foreign: int = 0
     cut: bool = False
@@ -115,7 +115,7 @@ def _lines(log: BinaryIO) -> Iterator[tuple[bytes | None, bool]]:
         yield None, True
 
 
-def _event(text: bytes, trace: str, found: Found) -> Event | None:
+def _event(text: bytes, trace: str, found: Found) -> LogEvent | None:
     try:
         keys = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -131,14 +131,16 @@ def _event(text: bytes, trace: str, found: Found) -> Event | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH
-    return Event((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds, name, keys)
+    return LogEvent(
+        (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds, name, keys
+    )
 
 
 # The tree -----------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
-class Step:
+class TraceStep:
     """A step of a trace, and the steps it caused, ordered by start.
 
     Attributes:
@@ -160,7 +162,7 @@ class Step:
     waited_us: int | None = None
     sent: tuple[int, int, int] | None = None
     error: int | None = None
-    caused: list[Step] = field(default_factory=list)
+    caused: list[TraceStep] = field(default_factory=list)
 
     @property
     def sent_us(self) -> int:
@@ -172,11 +174,11 @@ class Step:
         return self.begins_us + (self.took_us or 0)
 
 
-def tree(events: Iterable[Event]) -> Step:
+def tree(events: Iterable[LogEvent]) -> TraceStep:
     """The root of the trace, with all steps below it. Needs at least one event."""
-    edge: list[Event] = []
-    messages: dict[int, tuple[Step, int]] = {}
-    others: list[Event] = []
+    edge: list[LogEvent] = []
+    messages: dict[int, tuple[TraceStep, int]] = {}
+    others: list[LogEvent] = []
     for event in events:
         id_ = event.number("message")
         if event.name == log_events.ACTOR_RECEIVED and id_ is not None and id_ not in messages:
@@ -188,7 +190,7 @@ def tree(events: Iterable[Event]) -> Step:
     for event in others:
         id_ = event.number("message")
         if id_ and id_ not in messages:  # it crashed its actor, or was logged elsewhere
-            messages[id_] = (Step(_actor(event), f"message {id_}", event.at_us, id_), 0)
+            messages[id_] = (TraceStep(_actor(event), f"message {id_}", event.at_us, id_), 0)
     root = _root(edge, [step for step, _ in messages.values()], others)
     for id_, (step, cause) in messages.items():
         # Ids grow, so a cause with a greater id is from another process. This also excludes cycles.
@@ -203,9 +205,9 @@ def tree(events: Iterable[Event]) -> Step:
     return root
 
 
-def _message(event: Event, id_: int) -> Step:
+def _message(event: LogEvent, id_: int) -> TraceStep:
     took = event.number("handled_us") or 0
-    return Step(
+    return TraceStep(
         _actor(event),
         event.text("type") or "message",
         event.at_us - took,
@@ -216,28 +218,28 @@ def _message(event: Event, id_: int) -> Step:
     )
 
 
-def _actor(event: Event) -> str:
+def _actor(event: LogEvent) -> str:
     return event.text("actor") or "actor"
 
 
-def _other(event: Event) -> Step:
+def _other(event: LogEvent) -> TraceStep:
     place = event.text("actor") or _socket(event) or "server"
     if event.name != log_events.FRAMES_SENT:
-        return Step(place, event.name, event.at_us, error=event.number("error"))
+        return TraceStep(place, event.name, event.at_us, error=event.number("error"))
     sent = (
         event.number("frames") or 0,
         event.number("sockets") or 0,
         event.number("drain") or 1,
     )
-    return Step(place, "frames", event.at_us, sent=sent)
+    return TraceStep(place, "frames", event.at_us, sent=sent)
 
 
-def _socket(event: Event) -> str | None:
+def _socket(event: LogEvent) -> str | None:
     number = event.number("socket")
     return None if number is None else f"socket {number}"
 
 
-def _root(edge: list[Event], messages: list[Step], others: list[Event]) -> Step:
+def _root(edge: list[LogEvent], messages: list[TraceStep], others: list[LogEvent]) -> TraceStep:
     """The start of the trace: a frame, a request or, if it was not logged, the earliest time."""
     begins = min(
         [event.at_us - (event.number("us") or 0) for event in edge]
@@ -250,14 +252,16 @@ def _root(edge: list[Event], messages: list[Step], others: list[Event]) -> Step:
         status = request.number("status")
         words = [request.text("method") or "request", request.text("route") or ""]
         words += [] if status is None else [f"answered with {status}"]
-        return Step("HTTP", " ".join(filter(None, words)), begins, took_us=request.number("us"))
+        return TraceStep(
+            "HTTP", " ".join(filter(None, words)), begins, took_us=request.number("us")
+        )
     first = next((by_name[name] for name in _SOCKET_EDGE if name in by_name), None)
     if first is None:
-        return Step("server", "unlogged start", begins)
+        return TraceStep("server", "unlogged start", begins)
     served = by_name.get(log_events.SOCKET_SERVED)
     what = first.text("command") or first.name
     size = first.number("bytes")
-    return Step(
+    return TraceStep(
         _socket(first) or "socket",
         what if size is None else f"{what}, {size} bytes",
         begins,

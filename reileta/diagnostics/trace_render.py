@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from reileta.diagnostics.stable_repr import quoted
-from reileta.diagnostics.trace_reader import Found, Step
+from reileta.diagnostics.trace_reader import Found, TraceStep
 
 SOCKETS: Final = "sockets"
 
@@ -20,7 +20,7 @@ _STRANGE: Final = re.compile(r"[^A-Za-z0-9 _./:,()@+*-]")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def draw(root: Step, trace: str) -> Iterator[str]:
+def draw(root: TraceStep, trace: str) -> Iterator[str]:
     """The tree: when each step started, relative to the trace's start, and how long it took."""
     steps = list(_walk(root))
     ends = max(step.ends_us for step, _ in steps)
@@ -34,9 +34,9 @@ def draw(root: Step, trace: str) -> Iterator[str]:
         yield f"{at:>13}  {took:>12}  {branch}{_text_of(step)}"
 
 
-def _walk(root: Step) -> Iterator[tuple[Step, str]]:
+def _walk(root: TraceStep) -> Iterator[tuple[TraceStep, str]]:
     """Each step with its branch prefix, causes before effects; of any depth."""
-    waiting: list[tuple[Step, str, str]] = [(root, "", "")]
+    waiting: list[tuple[TraceStep, str, str]] = [(root, "", "")]
     while waiting:
         step, branch, below = waiting.pop()
         yield step, branch
@@ -52,7 +52,7 @@ def _ms(us: int) -> str:
     return f"{us / 1000:.3f} ms"
 
 
-def _text_of(step: Step) -> str:
+def _text_of(step: TraceStep) -> str:
     if step.sent is not None:
         return _frames(step.sent)
     text = f"{_ascii(step.place)}: {_ascii(step.what)}"
@@ -76,7 +76,7 @@ def _ascii(text: str) -> str:
     return quoted(text)[1:-1].encode("ascii", "backslashreplace").decode()
 
 
-def mermaid(root: Step) -> Iterator[str]:
+def mermaid(root: TraceStep) -> Iterator[str]:
     """A Mermaid sequence diagram; ids are shortened."""
     names: dict[str, str] = {}
     arrows: list[tuple[int, str]] = []
@@ -98,7 +98,7 @@ def mermaid(root: Step) -> Iterator[str]:
         yield f"    Note over p0: done after {_ms(root.took_us)}{refused}"
 
 
-def _arrow(cause: Step, step: Step, names: dict[str, str]) -> str:
+def _arrow(cause: TraceStep, step: TraceStep, names: dict[str, str]) -> str:
     if step.sent is not None:
         to = _name(SOCKETS, names)
         return f"{_name(step.place, names)}->>{to}: {_clean(_frames(step.sent))}"

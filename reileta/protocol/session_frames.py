@@ -36,7 +36,7 @@ _REASON_LIMIT: Final = 1024
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-class FrameRefused(Exception):
+class MessageRefused(Exception):
     """A client's message is at fault: the server closes the socket with `code`."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -108,48 +108,48 @@ def refusal_frame(id_: str, event_id: str, now_ms: int, error: ReiletaError) -> 
 def parse(payload: bytes | None) -> ClientFrame:
     """Decodes a client's message; `payload` is None if it was not text.
 
-    Raises FrameRefused with the close code of the first fault, in this order: the frame, the
+    Raises MessageRefused with the close code of the first fault, in this order: the frame, the
     object, a missing field, a field's type, a field's value.
     """
     if payload is None:
-        raise FrameRefused(CloseCode.NOT_TEXT, "not a text frame")
+        raise MessageRefused(CloseCode.NOT_TEXT, "not a text frame")
     fields = _object(payload)
     kind = _text(fields, "type")
     _shaped(fields, kind)
     if kind not in ("event", "ack"):
-        raise FrameRefused(CloseCode.FIELD_VALUE, "type must be `event` or `ack`")
+        raise MessageRefused(CloseCode.FIELD_VALUE, "type must be `event` or `ack`")
     id_ = fields["id"]
     if _UUID.fullmatch(id_) is None:
-        raise FrameRefused(CloseCode.FIELD_VALUE, "id must be a UUID")
+        raise MessageRefused(CloseCode.FIELD_VALUE, "id must be a UUID")
     if not _is_time(fields["sent_at"]):
-        raise FrameRefused(CloseCode.FIELD_VALUE, "sent_at must be a time, ISO 8601")
+        raise MessageRefused(CloseCode.FIELD_VALUE, "sent_at must be a time, ISO 8601")
     if kind == "ack":
         return ClientAck(id_)
     if fields["status"] not in _STATUSES:
-        raise FrameRefused(CloseCode.FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
+        raise MessageRefused(CloseCode.FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
     if len(fields["reason"] or "") > _REASON_LIMIT:
-        raise FrameRefused(
+        raise MessageRefused(
             CloseCode.FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters"
         )
     body = fields["payload"]
     if body["kind"] != STATE:
-        raise FrameRefused(CloseCode.FIELD_VALUE, "payload.kind must be `state`")
+        raise MessageRefused(CloseCode.FIELD_VALUE, "payload.kind must be `state`")
     return ClientEvent(id_, body["patch"])
 
 
 def _object(payload: bytes) -> dict[str, Any]:
     if payload.lstrip(b" \t\r\n")[:1] != b"{":
-        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
+        raise MessageRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
     try:
         value = read(payload, values_limit=FRAME_VALUES)
     except NotJson:
-        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object") from None
+        raise MessageRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object") from None
     except Unstorable as fault:
-        raise FrameRefused(
+        raise MessageRefused(
             CloseCode.FIELD_VALUE, f"{fault.path or 'message'} {fault.message}"
         ) from None
     if not isinstance(value, dict):
-        raise FrameRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
+        raise MessageRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
     return value
 
 
@@ -158,13 +158,13 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
     names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "reason", "payload")
     for name in names:
         if name not in fields:
-            raise FrameRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
+            raise MessageRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
     body = fields.get("payload")
     if kind == "event" and isinstance(body, dict):
         if "kind" not in body:
-            raise FrameRefused(CloseCode.FIELD_MISSING, "payload.kind is missing")
+            raise MessageRefused(CloseCode.FIELD_MISSING, "payload.kind is missing")
         if body["kind"] == STATE and "patch" not in body:
-            raise FrameRefused(CloseCode.FIELD_MISSING, "payload.patch is missing")
+            raise MessageRefused(CloseCode.FIELD_MISSING, "payload.patch is missing")
     for name in names:
         if name == "payload":
             _typed(body, dict, "payload")
@@ -178,7 +178,7 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
 
 def _text(fields: dict[str, Any], name: str) -> str:
     if name not in fields:
-        raise FrameRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
+        raise MessageRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
     _typed(fields[name], str, name)
     return str(fields[name])
 
@@ -186,7 +186,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 def _typed(value: object, type_: type, name: str) -> None:
     if not isinstance(value, type_):
         expected = "a string" if type_ is str else "an object"
-        raise FrameRefused(CloseCode.FIELD_TYPE, f"{name} must be {expected}")
+        raise MessageRefused(CloseCode.FIELD_TYPE, f"{name} must be {expected}")
 
 
 def _is_time(text: str) -> bool:

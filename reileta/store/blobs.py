@@ -9,7 +9,7 @@ So for one hash, U2 to U5 and D1 to D4 never overlap, also not between servers o
 
 To reference a file after an upload:
 
-  U1. `Upload.commit` stores the file durably and claims it: `FileStore.remove` in this process
+  U1. `FileUpload.commit` stores the file durably and claims it: `FileStore.remove` in this process
       refuses to delete it until the upload's body ends. After a crash, the file has no reference:
       `adopt` and `collect` delete it later.
   U2. `hold` inserts or updates the row, which locks it; it waits for a deletion in D1 to D4.

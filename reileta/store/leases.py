@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
-from reileta.records import Held, Lease
+from reileta.records import HeldResource, Lease
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.store.database import Queries
@@ -21,7 +21,7 @@ __all__ = ["Leases", "LostLease"]
 
 
 class Leases(ResourceTable):
-    async def acquire(self, name: ResourceKey, who: Claimant, *, until: int) -> Held:
+    async def acquire(self, name: ResourceKey, who: Claimant, *, until: int) -> HeldResource:
         """`Resource.acquire` in the database; without a WebSocket the session keeps it until
         `until` (ms).
 
@@ -42,7 +42,7 @@ class Leases(ResourceTable):
             has = None if mine is None else ResourceKey(mine["type"], mine["number"])
             after = (await self.locked(transaction, name)).acquire(who, has, until)
             await self.lease(transaction, name.number, after.lease)
-        return Held(after.record, after.lease.fence, until)
+        return HeldResource(after.record, after.lease.fence, until)
 
     async def release(self, name: ResourceKey, who: Claimant) -> LostLease | None:
         """`Resource.release` in the database; None if nobody held it.
@@ -57,7 +57,7 @@ class Leases(ResourceTable):
             await self.lease(transaction, name.number, after.lease)
         return LostLease(who.session, name, before.lease.fence)
 
-    async def of_session(self, session_id: str) -> Held | None:
+    async def of_session(self, session_id: str) -> HeldResource | None:
         """The resource that the session holds."""
         mine = await self.queries.fetch_one(
             "SELECT type, number FROM leases WHERE session_id = $1", session_id
@@ -70,7 +70,7 @@ class Leases(ResourceTable):
             return None
         if found.lease.session != session_id:
             return None
-        return Held(found.record, found.lease.fence, found.lease.until)
+        return HeldResource(found.record, found.lease.fence, found.lease.until)
 
     async def renew(self, session_id: str, *, until: int) -> bool:
         """Extends the session's lease to `until` (ms); whether it has one."""

@@ -34,7 +34,7 @@ _WITHOUT_TOKEN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSession:
     """A new session."""
 
     session: SessionRecord
@@ -52,7 +52,9 @@ class Sessions:
         """`make_room_and_open`, for a user without sockets."""
         return (await self.make_room_and_open(user_id)).session
 
-    async def make_room_and_open(self, user_id: str, *, busy: Collection[str] = ()) -> Opened:
+    async def make_room_and_open(
+        self, user_id: str, *, busy: Collection[str] = ()
+    ) -> OpenedSession:
         """Opens a session for the user. Over the quota, it ends the session that was idle longest.
 
         Args:
@@ -95,7 +97,7 @@ class Sessions:
                 now,
             )
         assert row is not None
-        return Opened(session(row), tuple(one["id"] for one in over))
+        return OpenedSession(session(row), tuple(one["id"] for one in over))
 
     async def seen(self, ids: Collection[str]) -> None:
         """These sessions are in use. Stored once per `SEEN_EVERY_MS`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reileta.records import NO_PROFILE, Asset, Held, Image, Profile, Token, World
+from reileta.records import NO_PROFILE, Asset, HeldResource, Image, Profile, Token, World
 from reileta.rules.visibility import Audience, of_world
 from reileta.store.leases import LostLease
 
@@ -15,7 +15,7 @@ class FakeSessions:
     async def load(self, session_id: str) -> tuple[dict[str, object], int]:
         return {}, 0
 
-    async def of_session(self, session_id: str) -> Held | list[Token] | None:
+    async def of_session(self, session_id: str) -> HeldResource | list[Token] | None:
         return None
 
     async def renew_all(self, present: Collection[str], *, until: int) -> list[LostLease]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from actors.change_feed import POLL_S, ChangeFeed
+from actors.change_feed import POLL_S, ChangeApplier
 from actors.hub.messages import Subscribe
 from actors.node import Node
 from actors.session.messages import Attach, Join
@@ -61,8 +61,8 @@ def known() -> FakeAuthCache:
 
 
 @pytest.fixture
-def feed(store: Store, node: Node, known: FakeAuthCache) -> ChangeFeed:
-    return ChangeFeed(store, node, known)
+def feed(store: Store, node: Node, known: FakeAuthCache) -> ChangeApplier:
+    return ChangeApplier(store, node, known)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -85,7 +85,7 @@ def is_admin(node: Node, one: SessionClient) -> bool:
 
 
 async def test_a_grant_and_its_revocation_reach_open_sessions(
-    node: Node, feed: ChangeFeed, known: FakeAuthCache, other: Store
+    node: Node, feed: ChangeApplier, known: FakeAuthCache, other: Store
 ) -> None:
     ada = await log_in(node)
     sink = await attached(node, ada.principal)
@@ -100,7 +100,7 @@ async def test_a_grant_and_its_revocation_reach_open_sessions(
 
 
 async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_as_it_is(
-    node: Node, feed: ChangeFeed, other: Store
+    node: Node, feed: ChangeApplier, other: Store
 ) -> None:
     ada = await log_in(node)
     admin = await other.users.grant(ada.principal.user.id, ADMIN_TAG)
@@ -117,7 +117,7 @@ async def test_a_session_that_begins_with_what_was_known_before_is_of_the_user_a
 
 
 async def test_what_ends_elsewhere_closes_its_sockets_here(
-    node: Node, feed: ChangeFeed, known: FakeAuthCache, other: Store, clock: ManualClock
+    node: Node, feed: ChangeApplier, known: FakeAuthCache, other: Store, clock: ManualClock
 ) -> None:
     ada, bob = await log_in(node), await log_in(node)
     line, sink = await ada.open(), await attached(node, bob.principal)
@@ -130,7 +130,7 @@ async def test_what_ends_elsewhere_closes_its_sockets_here(
 
 
 async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
-    store: Store, node: Node, feed: ChangeFeed, other: Store
+    store: Store, node: Node, feed: ChangeApplier, other: Store
 ) -> None:
     async def unhashed(password: str) -> str:
         return "hash"
@@ -154,7 +154,7 @@ async def test_a_user_that_is_deleted_elsewhere_is_gone_here(
 
 
 async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
-    node: Node, feed: ChangeFeed, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+    node: Node, feed: ChangeApplier, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = await log_in(node)
     await attached(node, ada.principal)
@@ -173,7 +173,11 @@ async def test_what_it_could_not_do_without_a_database_it_does_afterwards(
 
 
 async def test_after_a_long_outage_all_that_is_here_is_looked_at(
-    node: Node, feed: ChangeFeed, store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    feed: ChangeApplier,
+    store: Store,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ada, bob, eve = await log_in(node), await log_in(node), await log_in(node)
     sinks = [await attached(node, one.principal) for one in (ada, bob, eve)]

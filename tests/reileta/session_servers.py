@@ -20,7 +20,7 @@ from reileta.errors import (
     CredentialInvalid,
     SessionNotFound,
 )
-from reileta.records import Held, Lease
+from reileta.records import HeldResource, Lease
 from reileta.records import ResourceRecord as Record
 from reileta.rules.resource.json_values import same
 from reileta.rules.resource.merge_patch import apply_object
@@ -83,12 +83,12 @@ class DatabaseModel:
                 return ResourceKey("document", number)
         return None
 
-    def held(self, id_: str) -> Held | None:
+    def held(self, id_: str) -> HeldResource | None:
         name = self.has(id_)
         if name is None:
             return None
         one = self.resources[name.number]
-        return Held(one.record, one.lease.fence, one.lease.until)
+        return HeldResource(one.record, one.lease.fence, one.lease.until)
 
     def good(self, id_: str, now: int) -> dict[bytes, int]:
         return {
@@ -192,7 +192,7 @@ class SessionServers(RuleBasedStateMachine):
                     assert one.open == set()
                     assert session.id not in self.database.states
 
-    def lose(self, one: SessionOnServer, held: Held) -> None:
+    def lose(self, one: SessionOnServer, held: HeldResource) -> None:
         number = held.resource.number
         before = self.database.resources[number]
         if before.lease.session == one.session.id:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from reileta.errors import ReiletaError, ResourceHeld, ResourceNotAcquired, ResourceTaken
-from reileta.records import Held
+from reileta.records import HeldResource
 from reileta.rules.identity import Claimant
 from tests.reileta.session_servers import (
     LIMITS,
@@ -39,7 +39,7 @@ class LeaseMachine(SessionServers):
         self.database.resources[number] = after
         self.fences.append((id_, number, after.lease.fence))
         if told:
-            held = Held(after.record, after.lease.fence, after.lease.until)
+            held = HeldResource(after.record, after.lease.fence, after.lease.until)
             self.hear(one, one.session.took(held, self.now))
 
     @precondition(lambda self: any(one.session.held for one in self.running.values()))
@@ -77,7 +77,7 @@ class LeaseMachine(SessionServers):
         self.database.resources[number] = after
         for (_, whose), one in self.running.items():
             if whose == id_ and one.session.held is not None:
-                held = Held(after.record, fence, after.lease.until)
+                held = HeldResource(after.record, fence, after.lease.until)
                 self.hear(one, one.session.took(held, self.now))
 
     def check_refusal(self, error: ReiletaError, *, taken: bool) -> None:

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 from werkzeug.http import dump_cookie
 
 from api.credentials import COOKIE, credential_from
-from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
+from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.presenters import show_me
 from api.rate_limits import LOGIN
@@ -46,7 +46,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     logins = LoginService(deps, passwords, lifetimes)
     routes = Routes("auth", deps, invalid=AuthInvalid)
 
-    async def login_reply(user: User, session: SessionRecord, hash_: str | None) -> Reply:
+    async def login_reply(user: User, session: SessionRecord, hash_: str | None) -> HttpReply:
         """Issues a token of the session, and answers with it in the body and in a cookie."""
         issued = await logins.issue(user, session, hash_)
         view = LoginView(
@@ -58,7 +58,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             created_at=session.created_at,
             user=await show_me(node, user),
         )
-        return Reply(view, cookie(issued.access, settings.login_lifetime_s))
+        return HttpReply(view, cookie(issued.access, settings.login_lifetime_s))
 
     def cookie(value: str, max_age_s: int) -> Mapping[str, str]:
         header = dump_cookie(
@@ -82,7 +82,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         errors=(ServiceDisabled,),
         rate=LOGIN,
     )
-    async def register(call: RequestContext, params: Register) -> Reply:
+    async def register(call: RequestContext, params: Register) -> HttpReply:
         """Creates an account and logs it in. The new session's token is in the body and in a
         cookie."""
         if settings.registration == "closed":
@@ -105,7 +105,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def login(call: RequestContext, params: Login) -> Reply:
+    async def login(call: RequestContext, params: Login) -> HttpReply:
         """Exchanges a username and password for a token. It is in the body and in a cookie."""
         return await logins.log_in(params, call.ip, login_reply)
 
@@ -117,14 +117,14 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         need="required",
         errors=(CredentialInvalid,),
     )
-    async def logout(call: RequestContext) -> Reply:
+    async def logout(call: RequestContext) -> HttpReply:
         """Revokes the token that was used. Its session and the session's other tokens stay valid.
         A cookie is accepted only from a page of this server, because any page can make a browser
         send this request."""
         if credential_from(call.request, changes=True) is None:
             raise NotLoggedIn
         await logins.log_out(call.by)
-        return Reply(NothingView(), cookie("", 0))
+        return HttpReply(NothingView(), cookie("", 0))
 
     @routes.add(
         "DELETE",
@@ -134,10 +134,10 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         need="required",
         errors=(CredentialInvalid,),
     )
-    async def end_session(call: RequestContext) -> Reply:
+    async def end_session(call: RequestContext) -> HttpReply:
         """Ends the session: revokes its tokens, closes its WebSockets (4000) and removes its
         players."""
         await logins.end_session(call.by)
-        return Reply(NothingView(), cookie("", 0))
+        return HttpReply(NothingView(), cookie("", 0))
 
     return routes

@@ -40,7 +40,7 @@ def session_routes(deps: ApiDeps) -> Routes:
     @routes.add(
         "GET",
         "/session",
-        summary="Get the own session",
+        summary="Get your session",
         gives=SessionAnswer,
         need="required",
         errors=(SessionNotFound,),

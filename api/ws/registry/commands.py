@@ -13,7 +13,7 @@ from actors.instance.frames import PlaceView
 from actors.runtime.errors import ActorStopped
 from actors.session.actor import IdentityView
 from actors.session.messages import Join, Leave
-from api.ws.declarations import Commands, Reply
+from api.ws.declarations import CommandReply, Commands
 from api.ws.registry.connection import ClientMessage, CommandContext, RegistryConnection
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
 from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
@@ -66,9 +66,9 @@ COMMANDS: Final = Commands[CommandContext, Relay]()
     sent={"data": {"time": 12}},
     answered={"client": 12, "server": SINCE},
 )
-async def ping(call: CommandContext, given: PingInput) -> PongView:
+async def ping(call: CommandContext, params: PingInput) -> PongView:
     """Asks for the server's time. Without `state`, the answer is the event `ping`."""
-    pong = PongView(given.time, call.node.clock.now_ms())
+    pong = PongView(params.time, call.node.clock.now_ms())
     if call.state is None:
         call.connection.send(event(events.PING, None, encode(pong)))
     return pong
@@ -84,10 +84,10 @@ async def ping(call: CommandContext, given: PingInput) -> PongView:
     sent={"data": {"token": "ua_5uqk0CZ1m0…"}},
     answered=IDENTITY,
 )
-async def authenticate(call: CommandContext, given: AuthenticateInput) -> None:
+async def authenticate(call: CommandContext, params: AuthenticateInput) -> None:
     """Gives the socket a credential, or a newer one of the same session. The event `authenticated`
     follows."""
-    await call.connection.authenticate(given.token or given.integrity or "", call.state)
+    await call.connection.authenticate(params.token or params.integrity or "", call.state)
 
 
 @COMMANDS.add(
@@ -98,13 +98,13 @@ async def authenticate(call: CommandContext, given: AuthenticateInput) -> None:
     sent={"data": TOPIC},
     answered=TOPIC,
 )
-async def subscribe(call: CommandContext, given: TopicInput) -> Reply:
+async def subscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     """Subscribes to an event, a group of events, or `all`: of one object, or of all objects that
     the user may see. The event `subscribed` follows."""
-    names, target = _topic(call, given)
+    names, target = _topic(call, params)
     await call.node.hub.ask(Subscribe(call.transport, names, target))
-    topic = TopicView(given.event, given.target)
-    return Reply(topic, event(events.SUBSCRIBED, None, encode(topic)))
+    topic = TopicView(params.event, params.target)
+    return CommandReply(topic, event(events.SUBSCRIBED, None, encode(topic)))
 
 
 @COMMANDS.add(
@@ -115,22 +115,22 @@ async def subscribe(call: CommandContext, given: TopicInput) -> Reply:
     sent={"data": TOPIC},
     answered=TOPIC,
 )
-async def unsubscribe(call: CommandContext, given: TopicInput) -> Reply:
+async def unsubscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     """Ends a subscription. The event `unsubscribed` follows."""
-    names, target = _topic(call, given)
+    names, target = _topic(call, params)
     await call.node.hub.ask(Unsubscribe(call.transport, names, target))
-    topic = TopicView(given.event, given.target)
-    return Reply(topic, event(events.UNSUBSCRIBED, None, encode(topic)))
+    topic = TopicView(params.event, params.target)
+    return CommandReply(topic, event(events.UNSUBSCRIBED, None, encode(topic)))
 
 
-def _topic(call: CommandContext, given: TopicInput) -> tuple[frozenset[str], str | None]:
+def _topic(call: CommandContext, params: TopicInput) -> tuple[frozenset[str], str | None]:
     """The names of the events, and the id of the object if there is one."""
-    names = EVENTS.members(given.event)
+    names = EVENTS.members(params.event)
     if names is None:
         raise EventUnknown.field("data.event", "must be an event, a group of events, or all")
-    if given.target is None:
+    if params.target is None:
         return names, None
-    target = call.connection.local(given.target)
+    target = call.connection.local(params.target)
     return names, call.by.user.id if target == "@me" else target
 
 
@@ -153,10 +153,10 @@ def _topic(call: CommandContext, given: TopicInput) -> tuple[frozenset[str], str
     sent={"data": {"instance": "picnic"}},
     answered=WELCOME,
 )
-async def join(call: CommandContext, given: InstanceInput) -> None:
+async def join(call: CommandContext, params: InstanceInput) -> None:
     """Joins an instance. The answer is a snapshot of it; everything that happens later comes as
     events. `subgroup` may hold the id in place of `data`."""
-    instance = call.connection.local(given.instance)
+    instance = call.connection.local(params.instance)
     await call.session.ask(Join(call.transport, instance, call.state))
 
 
@@ -170,10 +170,10 @@ async def join(call: CommandContext, given: InstanceInput) -> None:
     sent={"data": {"instance": INSTANCE}},
     answered={"instance": INSTANCE, "player": PLAYER},
 )
-async def leave(call: CommandContext, given: InstanceInput) -> None:
+async def leave(call: CommandContext, params: InstanceInput) -> None:
     """Makes the session's player leave, with all its sockets. `subgroup` may hold the id in place
     of `data`."""
-    instance = call.connection.local(given.instance)
+    instance = call.connection.local(params.instance)
     await call.session.ask(Leave(call.transport, instance, call.state))
 
 
@@ -197,11 +197,11 @@ async def leave(call: CommandContext, given: InstanceInput) -> None:
     sent={"subgroup": INSTANCE, "data": {"player": PLAYER, "type": "mute", "reason": "hush"}},
     answered={},
 )
-async def moderate(call: CommandContext, given: ModerateInput) -> None:
+async def moderate(call: CommandContext, params: ModerateInput) -> None:
     """Moderates somebody in the instance that `subgroup` names, as
     `POST /api/instances/{ref}/moderate` does. The answer comes once the change is durable."""
     await call.node.instance_service.moderate(
-        call.instance, call.by, given.request(), sink=call.transport, state=call.state
+        call.instance, call.by, params.request(), sink=call.transport, state=call.state
     )
 
 

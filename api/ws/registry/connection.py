@@ -24,7 +24,7 @@ from actors.session.messages import Attach, Detach, SessionMessage
 from api.credentials import Auth
 from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
-from api.ws.declarations import Command, Commands, Reply
+from api.ws.declarations import Command, CommandReply, Commands
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport
 from reileta.errors import (
@@ -356,7 +356,7 @@ class RegistryConnection:
         call = CommandContext(self, message)
         result = await command.handler(call, call.checked(command))
         if command.answers == "connection":
-            reply = result if isinstance(result, Reply) else Reply(result, b"")
+            reply = result if isinstance(result, CommandReply) else CommandReply(result, b"")
             if message.wanted is not None:
                 subgroup = message.subgroup if command.need == "session" else None
                 data = encode(reply.data)

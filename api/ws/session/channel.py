@@ -30,7 +30,7 @@ from reileta.protocol.views.session import Iso, SessionView
 
 _ID: Final = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
 EventId = Annotated[str, Meta(description="A UUID that its sender chose", examples=[_ID])]
-Version = Annotated[int, Meta(description="The state's: each change adds one", ge=0)]
+Version = Annotated[int, Meta(description="The version of the state; each change adds 1", ge=0)]
 Patch = Annotated[dict[str, Any], Meta(description="A merge patch (RFC 7396) of the state")]
 
 
@@ -40,7 +40,7 @@ class EventMessage(Struct):
     type: Literal["event"]
     id: EventId
     sent_at: Iso
-    status: Annotated[Status, Meta(description="From a client, all mean the same")]
+    status: Annotated[Status, Meta(description="From a client, all three values mean the same")]
     reason: Annotated[str | None, Meta(description="For a person")]
     payload: Annotated[dict[str, Any], Meta(description="It depends on its `kind`")]
 

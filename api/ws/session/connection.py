@@ -29,7 +29,7 @@ from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
-    FrameRefused,
+    MessageRefused,
     ack_frame,
     event_frame,
     new_event_id,
@@ -111,7 +111,7 @@ class SessionConnection:
         try:
             # Each further KiB counts before the message is parsed, whatever kind it is.
             if not self._message_rate.take(weight(len(payload or b"")) - 1):
-                raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
+                raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
             frame = parse(payload)
             if self._log.observes(span):
                 kind = session_frames.ACK if isinstance(frame, ClientAck) else session_frames.STATE
@@ -122,8 +122,8 @@ class SessionConnection:
             elif self._message_rate.take():
                 self._change(frame)
             else:
-                raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many messages")
-        except FrameRefused as refused:
+                raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
+        except MessageRefused as refused:
             self.close(refused.code, refused.reason)
         return True
 
@@ -160,17 +160,19 @@ class SessionConnection:
 
     def _acknowledged(self, ack: ClientAck) -> None:
         if self._owed.pop(ack.id, None) is None:
-            raise FrameRefused(
+            raise MessageRefused(
                 CloseCode.FIELD_VALUE, "id must be that of an event that waits for its Ack"
             )
 
     def _change(self, event: ClientEvent) -> None:
         if event.id in self._unanswered:
-            raise FrameRefused(
+            raise MessageRefused(
                 CloseCode.FIELD_VALUE, "id must not be that of an event that waits for its answer"
             )
         if len(self._unanswered) >= UNANSWERED:
-            raise FrameRefused(CloseCode.POLICY_VIOLATION, "too many events wait for their answer")
+            raise MessageRefused(
+                CloseCode.POLICY_VIOLATION, "too many events wait for their answer"
+            )
         self._unanswered.add(event.id)
         if self._session is None:
             self._refuse_now(event.id, Overloaded())

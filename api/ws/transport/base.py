@@ -56,19 +56,19 @@ class TransportState(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Held(enum.Enum):
+class HeldMessage(enum.Enum):
     """The type of `HELD`: a message that the listener has begun to take."""
 
     HELD = enum.auto()
 
 
-HELD: Final = Held.HELD
-Messages = list[bytes | Held | None]
+HELD: Final = HeldMessage.HELD
+Messages = list[bytes | HeldMessage | None]
 """Messages that came in: the bytes of a text, or None for a message that was not text. `HELD` comes
 first if the listener has taken the message already, and only its `handle` must still run."""
 
 
-class Listener(Protocol):
+class MessageListener(Protocol):
     """Takes messages as they come, without waiting."""
 
     def take(self, payload: bytes | None) -> bool:
@@ -143,7 +143,7 @@ class Transport(ABC):
         self.progress_by: float | None = None
         self._owed = 0
         self._flushing = False
-        self._listener: Listener | None = None
+        self._listener: MessageListener | None = None
         self._deflate = False
 
     # What actors use ---------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Transport(ABC):
 
     # What the gateway uses ---------------------------------------------------------------------
 
-    def listen(self, listener: Listener | None) -> None:
+    def listen(self, listener: MessageListener | None) -> None:
         """Sets the listener to which the transport may hand messages by itself."""
         self._listener = listener
 

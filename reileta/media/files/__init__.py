@@ -33,7 +33,7 @@ class Stored:
     size: int
 
 
-class Upload(ABC):
+class FileUpload(ABC):
     """A file that is being uploaded. It is not visible before `commit`."""
 
     @property
@@ -58,7 +58,7 @@ class Upload(ABC):
         """
 
 
-class Reader(AsyncIterator[bytes]):
+class FileReader(AsyncIterator[bytes]):
     """A file, or a range of it, in chunks of at most 256 KiB.
 
     It stays readable even if the file is removed meanwhile. Iterating raises StorageUnavailable.
@@ -72,7 +72,7 @@ class FileStore(ABC):
     """A place where files are stored."""
 
     @abstractmethod
-    def upload(self, limit_bytes: int) -> AbstractAsyncContextManager[Upload]:
+    def upload(self, limit_bytes: int) -> AbstractAsyncContextManager[FileUpload]:
         """A new file of at most that many bytes. Leaving the body without `commit` discards it.
 
         Raises StorageUnavailable.
@@ -81,7 +81,7 @@ class FileStore(ABC):
     @abstractmethod
     def open(
         self, hash_: str, start: int = 0, end: int | None = None
-    ) -> AbstractAsyncContextManager[Reader]:
+    ) -> AbstractAsyncContextManager[FileReader]:
         """The bytes of a file from `start` up to, not including, `end` (None: the file's end).
 
         A range beyond the file's end is cut. Raises FileNotUploaded, StorageUnavailable.

@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 import trio
 
 from reileta.errors import FileNotUploaded, PayloadTooLarge, StorageUnavailable
-from reileta.media.files import FileStore, Reader, Stored, Upload, is_hash
+from reileta.media.files import FileReader, FileStore, FileUpload, Stored, is_hash
 
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ class LocalFiles(FileStore):
         lock."""
 
     @asynccontextmanager
-    async def upload(self, limit_bytes: int) -> AsyncIterator[Upload]:
+    async def upload(self, limit_bytes: int) -> AsyncIterator[FileUpload]:
         fd, path = await in_thread(self._writers, self._create)
         upload = _LocalUpload(
             fd, path, limit_bytes, self._writers, self._syncers, self._place, self._leave
@@ -75,7 +75,7 @@ class LocalFiles(FileStore):
     @asynccontextmanager
     async def open(
         self, hash_: str, start: int = 0, end: int | None = None
-    ) -> AsyncIterator[Reader]:
+    ) -> AsyncIterator[FileReader]:
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"no range: {start} to {end}")
         fd = await in_thread(self._readers, partial(_open, self._path(hash_)))
@@ -186,7 +186,7 @@ class LocalFiles(FileStore):
         return swept
 
 
-class _LocalUpload(Upload):
+class _LocalUpload(FileUpload):
     """One file in `incoming`. Only one task uses it, one call at a time."""
 
     def __init__(
@@ -275,7 +275,7 @@ class _LocalUpload(Upload):
         return stored
 
 
-class _LocalReader(Reader):
+class _LocalReader(FileReader):
     def __init__(self, fd: int, start: int, end: int | None, limiter: trio.CapacityLimiter) -> None:
         self.size = os.fstat(fd).st_size
         self._fd = fd

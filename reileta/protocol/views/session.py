@@ -74,11 +74,11 @@ def resource_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
     """A resource for the session that holds it, with the fields of its type."""
-    return _dressed(kind.view(record), record, owner)
+    return _with_owner(kind.view(record), record, owner)
 
 
 def held_view(
-    held: records.Held | None,
+    held: records.HeldResource | None,
     kind: ResourceType | None,
     owner: records.User | None,
     user: records.User,
@@ -99,10 +99,10 @@ def preview_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
     """A resource for everyone who can see it."""
-    return _dressed(kind.preview(record), record, owner)
+    return _with_owner(kind.preview(record), record, owner)
 
 
-def _dressed(
+def _with_owner(
     shown: dict[str, Any], record: records.ResourceRecord, owner: records.User | None
 ) -> dict[str, Any]:
     return {

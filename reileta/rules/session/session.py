@@ -28,7 +28,7 @@ from reileta.errors import (
     ReiletaError,
     SessionNotFound,
 )
-from reileta.records import Held
+from reileta.records import HeldResource
 from reileta.rules.session.shared_state import (
     LiveState,
     PatchRefused,
@@ -89,7 +89,7 @@ class SessionLimits:
 class ResourceChanged:
     """The session's resource is new, changed, or gone. Recipients: all sockets."""
 
-    held: Held | None
+    held: HeldResource | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class SocketClosed:
 class AbsenceTimedOut:
     """The session had no WebSocket for `away_ms`. Recipient: the store, `resources.lose`."""
 
-    held: Held
+    held: HeldResource
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Session:
         autopilot: bool,
         state: State,
         version: int,
-        held: Held | None,
+        held: HeldResource | None,
         tokens: Mapping[bytes, int],
         limits: SessionLimits,
         now: int,
@@ -291,7 +291,7 @@ class Session:
 
     # The resource
 
-    def took(self, held: Held, now: int) -> list[SessionEvent]:
+    def took(self, held: HeldResource, now: int) -> list[SessionEvent]:
         """The database reports that the session holds this resource, or that the resource has
         changed.
 

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 import actors.instance.manager
 from actors.instance.recorded import RecordedInstanceActor
 from reileta.diagnostics.recording import Received
-from reileta.diagnostics.replay import Replay, Step, state
+from reileta.diagnostics.replay import Replay, ReplayStep, state
 from tests.actors.node_harness import ROOM, InspectableInstance, NodeHarness, open_harness, settle
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ async def recording(
         yield harness
 
 
-def played(path: Path) -> tuple[Replay, list[Step]]:
+def played(path: Path) -> tuple[Replay, list[ReplayStep]]:
     with path.open("rb") as file:
         replay = Replay(file)
         return replay, list(replay.steps())
@@ -64,7 +64,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda one: int(one.name.split(".")[2]))
 
 
-def kinds(steps: list[Step]) -> list[str]:
+def kinds(steps: list[ReplayStep]) -> list[str]:
     return ["start" if one.message is None else one.message.kind for one in steps]
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 import actors.instance.recording_writer
 from actors.instance.recording_writer import CLOSE_S, RecordingWriter, Tape, open_recorder
-from reileta.diagnostics.recording import Called, Ended, Opened, Reader, Received, Record
+from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record, RecordingReader
 from reileta.settings import Settings
 from tests.conftest import PATIENCE_S, ManualClock
 
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 def read(path: Path) -> list[Record]:
     with path.open("rb") as file:
-        reader = Reader(file)
+        reader = RecordingReader(file)
         records = list(reader)
     assert reader.damage is None
     return records

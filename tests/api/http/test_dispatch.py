@@ -16,7 +16,7 @@ from quart import Response
 from actors.runtime.trace import current
 from api.app import ReiletaApp, create_app
 from api.http.dispatch import PATH_LENGTH, PATHS, Dispatch
-from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
+from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.rate_limits import READ
 from reileta.errors import InstanceFull
 from reileta.security.passwords import Passwords
@@ -175,8 +175,8 @@ def things(app: ReiletaApp) -> Routes:
         raise InstanceFull
 
     @routes.add("GET", "/things/reply", summary="Reply", gives=str)
-    async def reply(call: RequestContext) -> Reply:
-        return Reply("yes", {"X-Made": "yes", "Cache-Control": "max-age=1"})
+    async def reply(call: RequestContext) -> HttpReply:
+        return HttpReply("yes", {"X-Made": "yes", "Cache-Control": "max-age=1"})
 
     @routes.add("GET", "/things/response", summary="Response", gives=str)
     async def response(call: RequestContext) -> Response:

@@ -6,7 +6,7 @@ import pytest
 from quart_trio import QuartTrio
 
 from api.app import ReiletaApp
-from api.http.endpoint import ApiDeps, Reply, RequestContext, Routes
+from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.rate_limits import READ, WRITE
 from reileta.errors import NotLoggedIn, WorldInvalid
 from reileta.protocol.input_types import Input, Limit, Title
@@ -36,8 +36,8 @@ def served(deps: ApiDeps) -> tuple[QuartTrio, Routes]:
         return f"{given.title} {given.limit}"
 
     @routes.add("PUT", "/things", summary="Make", takes=Named, gives=str, rate=Rate(1, 1))
-    async def put_things(call: RequestContext, given: Named) -> Reply:
-        return Reply(call.by.user.username, {"X-Made": "yes"})
+    async def put_things(call: RequestContext, given: Named) -> HttpReply:
+        return HttpReply(call.by.user.username, {"X-Made": "yes"})
 
     @routes.add("GET", "/things/<ref>", summary="One", gives=str, need="none")
     async def get_thing(call: RequestContext) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reileta.diagnostics.recording import Called, Reader
+from reileta.diagnostics.recording import Called, RecordingReader
 from reileta.diagnostics.replay import Replay
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.recording"))
@@ -27,5 +27,5 @@ def test_the_recordings_use_the_rules_under_their_earlier_names() -> None:
     used = set()
     for path in RECORDINGS:
         with path.open("rb") as file:
-            used |= {record.rule for record in Reader(file) if isinstance(record, Called)}
+            used |= {record.rule for record in RecordingReader(file) if isinstance(record, Called)}
     assert used >= {"dismiss_moderator", "hand_over", "inherit", "lost", "name_moderator"}

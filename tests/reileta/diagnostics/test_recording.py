@@ -15,9 +15,9 @@ from reileta.diagnostics.recording import (
     Ended,
     NotARecording,
     Opened,
-    Reader,
     Received,
     Record,
+    RecordingReader,
     encode,
 )
 from reileta.rules.identity import Visitor
@@ -33,7 +33,7 @@ DATA = MAGIC + b"".join(map(encode, RECORDS))
 
 
 def read(data: bytes) -> tuple[list[Record], str | None]:
-    reader = Reader(io.BytesIO(data))
+    reader = RecordingReader(io.BytesIO(data))
     return list(reader), reader.damage
 
 
@@ -88,12 +88,12 @@ def test_a_record_of_an_unknown_kind_is_damage() -> None:
 @pytest.mark.parametrize("data", [b"", b"{}\n", b"reileta recording", b"\x00" * 100_000])
 def test_what_is_no_recording_is_refused(data: bytes) -> None:
     with pytest.raises(NotARecording, match="this is not a recording"):
-        Reader(io.BytesIO(data))
+        RecordingReader(io.BytesIO(data))
 
 
 def test_another_version_is_refused_by_its_number() -> None:
     with pytest.raises(NotARecording, match="has version 2; this Reileta reads version 1"):
-        Reader(io.BytesIO(b"reileta recording 2\n" + DATA[len(MAGIC) :]))
+        RecordingReader(io.BytesIO(b"reileta recording 2\n" + DATA[len(MAGIC) :]))
 
 
 def test_fields_of_a_later_reileta_are_passed_over() -> None:

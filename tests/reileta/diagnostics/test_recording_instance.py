@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reileta.diagnostics.recording import MAGIC, Called, Reader, encode
+from reileta.diagnostics.recording import MAGIC, Called, RecordingReader, encode
 from reileta.diagnostics.recording_instance import CALLS, OPENING, RULES, RecordingInstance
 from reileta.errors import InstanceFull
 from reileta.records import UNSET, Ban, InstanceChanges
@@ -91,7 +91,7 @@ def test_what_crashes_a_rule_goes_onto_the_tape_too(monkeypatch: pytest.MonkeyPa
 def roundtrip(rule: str, *args: Any) -> dict[str, Any]:
     """The arguments of a call as they come back from a file."""
     packed = CALLS[rule].packed(args, {}) if CALLS[rule].mutable else (args, {})
-    (called,) = Reader(io.BytesIO(MAGIC + encode(Called(rule, *packed, (), None))))
+    (called,) = RecordingReader(io.BytesIO(MAGIC + encode(Called(rule, *packed, (), None))))
     assert isinstance(called, Called)
     return CALLS[rule].unpacked(called.args, called.kwargs)
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import reileta.diagnostics.trace_reader
-from reileta.diagnostics.trace_reader import Event, Found, Step, find, trace_id, tree
+from reileta.diagnostics.trace_reader import Found, LogEvent, TraceStep, find, trace_id, tree
 
 TRACE = "00000000deadbeef"
 OTHER = "00000000cafebabe"
@@ -42,7 +42,7 @@ JOIN = [
 ]
 
 
-def shape(step: Step) -> Any:
+def shape(step: TraceStep) -> Any:
     """What caused what, without times."""
     name = f"{step.place} {step.what}"
     return (name, [shape(one) for one in step.caused]) if step.caused else name
@@ -231,7 +231,7 @@ KEYS = [
 ]
 odd = st.none() | st.integers(-2, 8) | st.booleans() | st.sampled_from(["hub", ""])
 events = st.builds(
-    Event,
+    LogEvent,
     st.integers(0, 1000),
     st.sampled_from(
         ["actor.received", "frames.sent", "socket.received", "request.served", "actor.crashed"]
@@ -242,7 +242,7 @@ events = st.builds(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(events, min_size=1, max_size=12))
-def test_any_events_make_one_tree_with_each_step_once(some: list[Event]) -> None:
+def test_any_events_make_one_tree_with_each_step_once(some: list[LogEvent]) -> None:
     root = tree(some)
     waiting = [root]
     for seen, step in enumerate(waiting):

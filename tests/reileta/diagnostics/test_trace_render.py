@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reileta.diagnostics.trace_reader import Found, Step, find, tree
+from reileta.diagnostics.trace_reader import Found, TraceStep, find, tree
 from reileta.diagnostics.trace_render import draw, mermaid, nothing, remarks
 from tests.reileta.diagnostics.test_trace_reader import JOIN, TRACE, line, log, received
 
@@ -105,9 +105,9 @@ def test_all_is_ascii_in_one_line_and_without_what_mermaid_takes_for_its_own() -
 
 
 def test_a_chain_of_any_length_is_drawn() -> None:
-    root = step = Step("server", "begin", 0)
+    root = step = TraceStep("server", "begin", 0)
     for number in range(3000):
-        step.caused.append(Step("hub", "Publish", number, number + 1, 1, 1))
+        step.caused.append(TraceStep("hub", "Publish", number, number + 1, 1, 1))
         (step,) = step.caused
     assert len(list(draw(root, TRACE))) == 3004
     assert len(list(mermaid(root))) == 3004

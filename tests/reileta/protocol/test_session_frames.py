@@ -13,7 +13,7 @@ from reileta.protocol.frames import payload_of
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
-    FrameRefused,
+    MessageRefused,
     ack_frame,
     event_frame,
     iso,
@@ -107,7 +107,7 @@ def without(name: str) -> dict[str, Any]:
 )
 def test_each_fault_has_its_close_code(sent: Any, code: int) -> None:
     payload = json.dumps(sent).encode() if isinstance(sent, dict) else sent
-    with pytest.raises(FrameRefused) as refused:
+    with pytest.raises(MessageRefused) as refused:
         parse(payload)
     assert refused.value.code == code
     assert refused.value.reason

@@ -221,7 +221,7 @@ async def test_a_command_that_needs_an_instance_names_its_subgroup_before_its_da
 ) -> None:
     wire = FakeTransport(nursery)
     one = connection(wire)
-    await one.greet(principal())
+    await one.start(principal())
     for subgroup in (b"", b'"subgroup":"avr",'):
         await served(one, b'{"command":"instance-moderate","state":1,%b"data":{}}' % subgroup)
         assert [detail["field"] for detail in wire.said[-1]["error"]["details"]] == ["subgroup"]

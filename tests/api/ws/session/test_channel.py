@@ -25,7 +25,7 @@ from reileta.protocol.frames import payload_of
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
-    FrameRefused,
+    MessageRefused,
     ack_frame,
     event_frame,
     new_event_id,
@@ -82,6 +82,6 @@ def test_each_field_that_is_described_must_be_there(message: Any) -> None:
     for name in message.__struct_fields__:
         broken = json.loads(json.dumps(whole))
         del (broken["payload"] if message is PatchPayload else broken)[name]
-        with pytest.raises(FrameRefused) as refused:
+        with pytest.raises(MessageRefused) as refused:
             parse(json.dumps(broken).encode())
         assert refused.value.code == CloseCode.FIELD_MISSING

@@ -14,7 +14,7 @@ from reileta.errors import (
     PermissionDenied,
     SessionNotFound,
 )
-from reileta.records import Held, ResourceRecord
+from reileta.records import HeldResource, ResourceRecord
 from reileta.rules.session.session import (
     AbsenceTimedOut,
     AllTokensExpired,
@@ -30,7 +30,9 @@ from reileta.rules.session.session import (
 )
 from reileta.settings import Settings
 
-HELD = Held(ResourceRecord(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60)
+HELD = HeldResource(
+    ResourceRecord(17, "document", "u_1", "Notes", None, 1, 0, 0), fence=3, until=60
+)
 TOKEN, OTHER = b"one", b"two"
 
 
@@ -39,7 +41,7 @@ def session(
     autopilot: bool = False,
     state: State | None = None,
     version: int = 0,
-    held: Held | None = None,
+    held: HeldResource | None = None,
     tokens: Mapping[bytes, int] | None = None,
     limits: SessionLimits | None = None,
 ) -> Session:
