@@ -121,8 +121,9 @@ def new_data_folder() -> Iterator[Path]:
 _LONGEST = (
     "tests/simulation/",
     "tests/chaos/test_contest.py",
-    "tests/e2e/test_process.py",
+    "tests/e2e/test_vanishing.py",
     "tests/e2e/test_schema.py",
+    "tests/e2e/test_process.py",
     "tests/e2e/test_shared_document.py",
     "tests/e2e/test_following.py",
     "tests/api/http/test_dispatch.py::test_every_",
