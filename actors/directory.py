@@ -20,9 +20,9 @@ from reileta.rules.visibility import EVERYONE, Audience
 class Occupancy:
     """How full an instance is, and who may see it.
 
-    `connected`: players inside; `queued`: candidates; `master`: its `UserIDAt`. `full`: there is no
-    free seat. `by_friends`: a visitor's friends decide whether it may enter. `audience`: the
-    `UserIDAt`s who may see the instance.
+    `connected`: players inside; `queued`: waiting candidates; `master`: its `UserIDAt`. `full`:
+    there is no free seat. `by_friends`: a visitor's friends decide whether it may enter.
+    `audience`: the `UserIDAt`s who may see the instance.
     """
 
     connected: int = 0

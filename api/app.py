@@ -273,7 +273,7 @@ def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
     deps = ApiDeps(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
     slots = UploadSlots()
-    nouns = (
+    routes_by_subject = (
         server_routes(deps),
         auth_routes(deps, hasher),
         user_routes(deps, hasher),
@@ -293,7 +293,7 @@ def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
         resource_routes(deps),
         ops_routes(deps),
     )
-    for routes in nouns:
+    for routes in routes_by_subject:
         app.register_routes(routes)
     app.register_blueprint(metrics_blueprint(deps))
     app.register_blueprint(docs_blueprint(app.operations, address=node.address, secure=node.secure))

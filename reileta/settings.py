@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     retained_bytes_per_player: int = Field(default=64 * KIB, ge=1 * KIB)
     """Total size of the retained values of one player, with their keys."""
     candidates_per_instance: int = Field(default=4_096, ge=1)
-    """Candidates per instance: users in the queue, invited or admitted. A further request is
-    refused with error 122."""
+    """Candidates per instance: admitted, waiting, and pending. A further request is refused with
+    error 122."""
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that can wait for one instance; further data is refused with error 122."""
 

@@ -74,7 +74,7 @@ class Admission(InstanceState):
         """
         assert self.free > 0, "restored past the capacity"
         self.occupy(who, player, now)
-        self._told_master = self.roles.master
+        self._announced_master = self.roles.master
         self.apply_consequences(now, [])
 
     def disconnect(self, session: str, now: int) -> list[InstanceEvent]:

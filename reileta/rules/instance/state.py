@@ -124,8 +124,8 @@ class InstanceState:
             total_limit=limits.retained_total_bytes,
         )
         self.audible: set[str] = set()  # players inside that are not muted
-        self._told_master: str | None = None
-        self._told_queue = 0  # version of the candidates at the last QueueChanged
+        self._announced_master: str | None = None
+        self._announced_queue = 0  # version of the candidates at the last QueueChanged
         self._due: int | None = None
         self._due_known = False
 
@@ -293,11 +293,11 @@ class InstanceState:
             self._hold(one, now)
             out.append(CandidateChanged(one.user, self.entry_of(one.user), "admitted"))
         self.roles.elect(self.seats.users)
-        if self.roles.master != self._told_master:
-            before, self._told_master = self._told_master, self.roles.master
-            out.append(MasterChanged(self._told_master, before))
-        if self.candidates.version != self._told_queue:
-            self._told_queue = self.candidates.version
+        if self.roles.master != self._announced_master:
+            before, self._announced_master = self._announced_master, self.roles.master
+            out.append(MasterChanged(self._announced_master, before))
+        if self.candidates.version != self._announced_queue:
+            self._announced_queue = self.candidates.version
             out.append(QueueChanged(self.candidates.waiting))
         if self.taken:
             self.empty_since = None
