@@ -57,6 +57,7 @@ class Cell(Generic[M]):
         self._kind = spec.kind
         self._recorder: deque[tuple[type[M], int, int, int, float]] = deque(maxlen=RECORDED)
         self._working: set[trio.CancelScope] = set()
+        self._deadlines: list[Deadline] = []
         self._rest_s = 0.0
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
@@ -76,7 +77,9 @@ class Cell(Generic[M]):
         return self._timers.after(delay_s, self._own, message)
 
     def deadline(self, message: M, clock: Clock) -> Deadline:
-        return Deadline(self._timers, self._own, message, clock)
+        deadline = Deadline(self._timers, self._own, message, clock)
+        self._deadlines.append(deadline)
+        return deadline
 
     def run(
         self,
@@ -337,6 +340,9 @@ class Cell(Generic[M]):
 
     def _abandon(self) -> None:
         self._own.ended = True
+        for deadline in self._deadlines:
+            deadline.set(None)  # its timer may run for an hour, and would keep the mailbox
+        self._deadlines.clear()
         for request in self._deferred:
             request.fail(ActorStopped())
         self._deferred = []

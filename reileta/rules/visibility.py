@@ -4,10 +4,13 @@ Each object has an audience, which is checked before anything else: permission, 
 capacity and holder come later. A user outside the audience gets the same answer as for an object
 that does not exist. After a change, the audience is checked again before the object is shown.
 
-| object | audience, besides the server's admins | |---|---| | public world | everyone | | private
-world | its owner, and users it is shared with | | instance that is not private | everyone who has
-its id or name | | private instance | its owner, its moderators, and users inside (the master is one
-of them) | | document | its owner, and users it is shared with |
+| object | audience, besides the server's admins |
+|---|---|
+| public world | everyone |
+| private world | its owner, and users it is shared with |
+| instance that is not private | everyone who has its id or name |
+| private instance | its owner, its moderators, and users inside (the master is one of them) |
+| document | its owner, and users it is shared with |
 
 Lists and events show objects unasked, so their audience is smaller: `instance_news`.
 `reileta/store/visibility.py` has the same rules in SQL.

@@ -26,6 +26,7 @@ from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.declarations import Command, CommandReply, Commands
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
+from api.ws.registry.inputs import is_instance_ref
 from api.ws.transport.base import Transport
 from reileta.errors import (
     AlreadyConnected,
@@ -207,10 +208,14 @@ class CommandContext:
     @property
     def instance(self) -> str:
         """The instance that `subgroup` names. Raises `MessageInvalid`."""
+        return self.connection.local(self.ensure_subgroup())
+
+    def ensure_subgroup(self) -> str:
+        """The `subgroup`, which names an instance. Raises `MessageInvalid`."""
         subgroup = self.message.subgroup
-        if subgroup in (None, "", AVR):
+        if subgroup is None or subgroup == AVR or not is_instance_ref(subgroup):
             raise MessageInvalid.field("subgroup", "must be the instance's id")
-        return self.connection.local(subgroup or "")
+        return subgroup
 
     def checked(self, command: Command) -> Input:
         """The message's data, checked by the command's model. Raises `MessageInvalid`.
@@ -218,7 +223,7 @@ class CommandContext:
         If the command needs an instance, `subgroup` is checked first.
         """
         if command.subgroup == "instance":
-            _ = self.instance
+            self.ensure_subgroup()
         model = command.takes
         assert model is not None
         assert issubclass(model, Input)
@@ -227,8 +232,7 @@ class CommandContext:
             and not bytes(self.message.data)
             and self.message.subgroup not in (None, AVR)
         ):
-            instance = {"instance": self.message.subgroup}
-            return check(model, instance, MessageInvalid, within="data")
+            return check(model, {"instance": self.ensure_subgroup()}, MessageInvalid)
         return parse_data(self.message.data, model)
 
 

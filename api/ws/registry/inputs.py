@@ -20,12 +20,16 @@ ADDRESS_LIMIT: Final = 512
 
 RawJson = Annotated[Raw, WithJsonSchema({})]
 """Any JSON, as the client's bytes."""
+
+
+def is_instance_ref(text: str) -> bool:
+    """Whether the text can name an instance: by id or name, with or without `@server`."""
+    return 1 <= len(text) <= ADDRESS_LIMIT and text.isprintable()
+
+
 InstanceRef = Annotated[
     str,
-    checked(
-        lambda text: 1 <= len(text) <= ADDRESS_LIMIT and text.isprintable(),
-        "must be an instance's id or name",
-    ),
+    checked(is_instance_ref, "must be an instance's id or name"),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ADDRESS_LIMIT}),
 ]
 Topic = Annotated[

@@ -106,3 +106,20 @@ async def test_a_deadline_beyond_what_a_clock_counts_fires_early(
         ref.tell(Do(ticking.set(1 << 53)))
         await trio.sleep(3601)
     assert ticking.at == [3_600_000]
+
+
+async def test_no_timer_outlives_its_actor(autojump_clock: MockClock) -> None:
+    """A session's deadline may be an hour away when the session ends."""
+    ticking = Ticking()
+    ticking.journal.on_start = ticking.begin
+    async with open_supervisor() as harness:
+        ref = await harness.start(ticking.journal)
+        ref.tell(Do(ticking.set(3_000_000)))
+        ref.drain()
+        await ref.wait_stopped()
+        assert len(harness.timers) == 0
+        ref = await harness.start(ticking.journal)
+        ref.tell(Do(ticking.set(3_000_000)))
+        ref.tell(Do(crash))
+        await trio.sleep(1)
+        assert len(harness.timers) == 0

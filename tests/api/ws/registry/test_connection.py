@@ -229,6 +229,31 @@ async def test_a_command_that_needs_an_instance_names_its_subgroup_before_its_da
     assert [detail["field"] for detail in wire.said[-1]["error"]["details"]] == ["data.type"]
 
 
+BAD_SUBGROUPS = (b"", rb"a\u0000b", rb"\u202e", b"x" * 513)
+
+
+@pytest.mark.parametrize("subgroup", BAD_SUBGROUPS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        b'"instance-join"',
+        b'"instance-leave"',
+        b'"instance-moderate","data":{"user":"ann","type":"warn"}',
+        b'"instance-moderate","data":[]',
+    ],
+)
+async def test_a_subgroup_that_names_no_instance_is_the_field_at_fault(
+    nursery: trio.Nursery, command: bytes, subgroup: bytes
+) -> None:
+    wire, node = FakeTransport(nursery), FakeNode()
+    one = connection(wire, node)
+    await one.start(principal())
+    await served(one, b'{"command":%b,"state":1,"subgroup":"%b"}' % (command, subgroup))
+    error = wire.said[-1]["error"]
+    assert (error["code"], [one["field"] for one in error["details"]]) == (119, ["subgroup"])
+    assert len(node.actor.told) == 1  # the attach
+
+
 async def test_what_takes_too_long_is_answered(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
