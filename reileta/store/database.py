@@ -279,9 +279,16 @@ class Database(Queries):
         connection.terminate()
 
     async def _end_process(self, pid: int) -> None:
+        """Ends PostgreSQL's process of a connection of ours. Behind a pooler, `pid` may name
+        another one: it is ended only if it carries the name of our connections."""
         connection = await self._connect()
         try:
-            await connection.fetchval("SELECT pg_terminate_backend($1)", pid)
+            await connection.fetchval(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid = $1 AND application_name = $2",
+                pid,
+                self.name,
+            )
         finally:
             connection.terminate()
 
