@@ -1,22 +1,20 @@
 """Rows of resources: finding and locking them, and writing leases.
 
-Resources of type `world` are in the table `worlds`, all others in `resources`. Locks are taken in
-one order: user, session, lease, resource.
+Locks are taken in one order: user, session, lease, resource.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound
 from reileta.records import Lease
-from reileta.records import ResourceRecord as Record
-from reileta.rules.resource.json_values import Json, load
 from reileta.rules.resource.resource import Resource, ResourceKey
-from reileta.rules.resource.types import WORLD, ResourceTypes, tags_of
-from reileta.store.database import Queries, Row
+from reileta.rules.resource.types import ResourceTypes
+from reileta.store.database import Queries
+from reileta.store.resource_storage import storage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,14 @@ class ResourceTable:
         self.types: Final = types
 
     async def find(self, queries: Queries, name: ResourceKey) -> Resource:
-        kind = self.types.of(name.type)
-        row = await queries.fetch_one(_FOUND.format(table=table(name.type)), name.number)
-        if row is None or (name.type != WORLD and row["type"] != name.type):
+        kind, storage = self.types.of(name.type), storage_of(name.type)
+        row = await queries.fetch_one(_FOUND.format(table=storage.table), name.number)
+        if row is None or not storage.holds(row, name.type):
             raise ResourceNotFound
         lease = Lease(row["fence"] or 0)
         if row["session_id"] is not None:
             lease = Lease(row["fence"], row["session_id"], row["holder"], row["until"])
-        return Resource(record(name.type, row, frozenset(row["shares"])), lease, kind)
+        return Resource(storage.record(name.type, row, frozenset(row["shares"])), lease, kind)
 
     async def locked(self, transaction: Queries, name: ResourceKey) -> Resource:
         """The resource, with its lease locked until the transaction's end.
@@ -63,11 +61,11 @@ class ResourceTable:
         Raises ResourceNotFound.
         """
         self.types.of(name.type)
-        world = name.type == WORLD
+        storage = storage_of(name.type)
         row = await transaction.fetch_one(
             "INSERT INTO leases (number, type) "  # noqa: S608 - one of our tables
-            f"SELECT number, $2 FROM {table(name.type)} WHERE number = $1 "
-            f"{'' if world else 'AND type = $2 '}"
+            f"SELECT number, $2 FROM {storage.table} WHERE number = $1 "
+            f"{'AND type = $2 ' if storage.shared_by_types else ''}"
             "ON CONFLICT (number) DO UPDATE SET type = excluded.type RETURNING 1",
             name.number,
             name.type,
@@ -85,42 +83,3 @@ class ResourceTable:
             lease.session,
             lease.until,
         )
-
-
-def table(type_: str) -> str:
-    """The table for resources of a type."""
-    return "worlds" if type_ == WORLD else "resources"
-
-
-def world_columns(data: Json) -> dict[str, Any]:
-    """A world's columns from its data, which its type has checked."""
-    assert isinstance(data, dict)
-    return {
-        "description": data["description"],
-        "capacity": data["capacity"],
-        "tags": frozenset(tags_of(data)),
-    }
-
-
-def record(type_: str, row: Row, shares: frozenset[str]) -> Record:
-    """The resource of a row of its table."""
-    data: Json
-    if type_ == WORLD:
-        data = {
-            "description": row["description"],
-            "capacity": row["capacity"],
-            "tags": [*row["tags"]],
-        }
-    else:
-        data = load(row["data"])
-    return Record(
-        number=row["number"],
-        type=type_,
-        owner=row["owner"],
-        title=row["title"],
-        data=data,
-        version=row["version"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        shares=shares,
-    )

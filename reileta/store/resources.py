@@ -14,15 +14,14 @@ from reileta.errors import UserNotFound, VersionConflict
 from reileta.records import ADMIN_TAG, Page
 from reileta.records import ResourceRecord as Record
 from reileta.rules.identity import Claimant
-from reileta.rules.resource.json_values import Json, encode
+from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Resource, ResourceKey
-from reileta.rules.resource.types import WORLD, Content, ResourceTypes
-from reileta.store import visibility
-from reileta.store.database import ConstraintBroken, Queries
+from reileta.rules.resource.types import Content, ResourceTypes
+from reileta.store.database import Queries
 from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas, ensure_below
-from reileta.store.resource_rows import LostLease, ResourceTable, record, table, world_columns
-from reileta.store.worlds import Worlds
+from reileta.store.resource_rows import LostLease, ResourceTable
+from reileta.store.resource_storage import storage_of
 
 
 class Resources(ResourceTable):
@@ -39,28 +38,9 @@ class Resources(ResourceTable):
         QuotaReached.
         """
         content = self.types.of(type_).check(content, admin=who.admin, before=None)
-        if type_ == WORLD:
-            made = await Worlds(self.queries, self.clock, self.quotas).create(
-                title=content.title, owner=who.user, **world_columns(content.data)
-            )
-            return (await self.get(ResourceKey(WORLD, made.number))).record
-        try:
-            async with self.queries.transaction() as transaction:
-                await self.quotas.ensure_room_for_document(transaction, who.user)
-                row = await transaction.fetch_one(
-                    "INSERT INTO resources (type, owner, title, data, created_at, updated_at) "
-                    "VALUES ($1, $2, $3, $4, $5, $5) RETURNING *",
-                    type_,
-                    who.user,
-                    content.title,
-                    encode(content.data),
-                    self.clock.now_ms(),
-                )
-                await self.quotas.ensure_weight(transaction, who.user)
-        except ConstraintBroken as error:
-            raise UserNotFound from error
-        assert row is not None
-        return record(type_, row, frozenset())
+        return await storage_of(type_).create(
+            self.queries, self.clock, self.quotas, type_, who.user, content
+        )
 
     async def get(self, name: ResourceKey) -> Resource:
         """The resource with its lease. Raises ResourceNotFound."""
@@ -73,20 +53,15 @@ class Resources(ResourceTable):
 
         An admin can see all.
         """
-        kind = self.types.of(type_)
+        kind, storage = self.types.of(type_), storage_of(type_)
         where = Where()
         where.contains(query)
-        if type_ != WORLD:
-            where.add("type = {}", type_)
-        if type_ == WORLD:
-            visibility.worlds(where, who.user, admin=who.admin)
-        elif not kind.public:
-            visibility.owned(where, who.user, admin=who.admin)
+        storage.restrict(where, kind, who)
         return await page(
             self.queries,
-            table(type_),
+            storage.table,
             where,
-            lambda row: record(type_, row, frozenset()),
+            lambda row: storage.record(type_, row),
             order=("number",),
             limit=limit,
             offset=offset,
@@ -106,37 +81,12 @@ class Resources(ResourceTable):
         Raises ResourceNotFound, the errors of `Resource.write`, and QuotaReached if a document grew
         too large.
         """
+        storage = storage_of(name.type)
         async with self.queries.transaction() as transaction:
-            if name.type != WORLD:
-                # Locked before the lease, in the order of locks: a write can make the document
-                # larger.
-                await transaction.fetch(
-                    "SELECT 1 FROM users WHERE id = "
-                    "(SELECT owner FROM resources WHERE number = $1) FOR NO KEY UPDATE",
-                    name.number,
-                )
+            await storage.lock_owner(transaction, name.number)
             before = await self.locked(transaction, name)
             after = before.write(who, fence, patch, if_version, self.clock.now_ms()).record
-            values = [after.number, before.record.version, after.updated_at, after.title]
-            if name.type == WORLD:
-                world = world_columns(after.data)
-                written = await transaction.execute(
-                    "UPDATE worlds SET updated_at = $3, title = $4, description = $5, "
-                    "capacity = $6, tags = $7 WHERE number = $1 AND version = $2",
-                    *values,
-                    world["description"],
-                    world["capacity"],
-                    sorted(world["tags"]),
-                )
-            else:
-                written = await transaction.execute(
-                    "UPDATE resources SET updated_at = $3, title = $4, data = $5, "
-                    "version = version + 1 WHERE number = $1 AND version = $2",
-                    *values,
-                    encode(after.data),
-                )
-                if written and _weight(after) > _weight(before.record):
-                    await self.quotas.ensure_weight(transaction, after.owner)
+            written = await storage.update(transaction, self.quotas, before.record, after)
             if not written:  # a world, by someone who did not ask for its lease
                 raise VersionConflict
         return after
@@ -151,8 +101,9 @@ class Resources(ResourceTable):
         async with self.queries.transaction() as transaction:
             found = await self.locked(transaction, name)
             found.ensure_deletable(who, fence, if_version)
+            table = storage_of(name.type).table
             await transaction.execute(
-                f"DELETE FROM {table(name.type)} WHERE number = $1",  # noqa: S608 - one of ours
+                f"DELETE FROM {table} WHERE number = $1",  # noqa: S608 - one of our tables
                 name.number,
             )
         return found.record
@@ -203,8 +154,3 @@ class Resources(ResourceTable):
                 await self.lease(transaction, name.number, after.lease)
                 lost = LostLease(before.lease.session, name, before.lease.fence)
         return after.record if after.visible_to(who) else None, lost
-
-
-def _weight(record: Record) -> int:
-    """The bytes of a document that count for its owner's quota."""
-    return len(record.title.encode()) + len(encode(record.data).encode())

@@ -9,7 +9,6 @@ from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import BUILT_IN, Content, ResourceType
 from reileta.settings import Settings
 from reileta.store import open_store
-from reileta.store.resource_rows import table
 from tests.conftest import ManualClock
 from tests.reileta.store.sessions import FOR_EVER, make_session
 
@@ -36,11 +35,3 @@ async def test_a_hosts_own_type_is_kept_like_documents(
             await store.resources.get(name)
         assert await store.leases.of_session(session.id) is None
         await store.sessions.end(session.id)
-
-
-def test_worlds_have_a_table_of_their_own() -> None:
-    assert [table(name) for name in ("world", "document", "playlist")] == [
-        "worlds",
-        "resources",
-        "resources",
-    ]
