@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,16 @@ def restored() -> Iterator[None]:
         yield
     finally:
         structlog.reset_defaults()
+        _forget_cached_loggers()
         logging.captureWarnings(capture=False)
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def _forget_cached_loggers() -> None:
+    """A module's logger that was used meanwhile keeps its set-up by an attribute `bind` of its own;
+    without it, the next use takes the present set-up, and `capture_logs` sees it."""
+    kind = type(structlog.get_logger())
+    for logger in gc.get_objects():
+        if type(logger) is kind:
+            vars(logger).pop("bind", None)
