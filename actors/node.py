@@ -182,7 +182,7 @@ class Node:
                     "instance": second.deepest_mailbox,
                     "session": third.deepest_mailbox,
                 }
-                nursery.start_soon(node.instances.sweep)
+                nursery.start_soon(node.instances.sweep_forever)
                 nursery.start_soon(node.sessions.forget_old)
                 nursery.start_soon(node.lease_renewer.run)
                 nursery.start_soon(node.updates.run)

@@ -119,21 +119,30 @@ class InstanceManager:
         if recovery.rules is not None:
             notify_abandoned(recovery.rules, self._config.directory, self._config.address)
 
+    async def sweep_forever(self) -> None:
+        """Sweeps every `SWEEP_S`, or as often as empty instances close, whichever is shorter."""
+        while True:
+            await self.sweep()
+            await trio.sleep(min(SWEEP_S, max(0.05, self._settings.empty_instance_s)))
+
     async def sweep(self) -> None:
-        """Deletes empty instances that have no actor, again and again.
+        """Deletes empty instances that have no actor.
 
         Their time came while the server or the database was down; or nobody ever entered; or their
-        actor failed too often.
+        actor failed too often. None of them can start while it is marked or deleted, so an instance
+        that starts meanwhile keeps its own mark.
         """
-        while True:
-            try:
-                now = self._config.clock.now_ms()
-                await self._config.store.instances.all_empty_from(now, but=self._registry.running())
-                before = now - int(self._settings.empty_instance_s * 1000)
-                for record in await self._config.store.instances.abandoned(before):
-                    if self._registry.find(record.id) is None:
-                        await self._config.store.instances.delete(record.id)
+        try:
+            now = self._config.clock.now_ms()
+            instances = self._config.store.instances
+            for id_ in await instances.in_use():
+                async with self._registry.vacant(id_) as vacant:
+                    if vacant:
+                        await instances.mark_empty(id_, now)
+            before = now - int(self._settings.empty_instance_s * 1000)
+            for record in await instances.abandoned(before):
+                async with self._registry.vacant(record.id) as vacant:
+                    if vacant and await instances.delete_abandoned(record.id, before):
                         _log.info(log_events.INSTANCE_ENDED, instance=record.id, reason="empty")
-            except DatabaseUnavailable:
-                _log.debug(log_events.SWEEP_POSTPONED)
-            await trio.sleep(min(SWEEP_S, max(0.05, self._settings.empty_instance_s)))
+        except DatabaseUnavailable:
+            _log.debug(log_events.SWEEP_POSTPONED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -39,6 +40,8 @@ class Registry(Generic[K, M]):
         self._supervisor = supervisor
         self._refs: dict[K, Ref[M]] = {}
         self._starts: dict[K, _Start[M]] = {}
+        self._vacant: dict[K, trio.Event] = {}
+        """Keys that are kept vacant, each with the end of that."""
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -64,11 +67,14 @@ class Registry(Generic[K, M]):
         """
         while True:
             ref = self._refs.get(key)
-            if ref is None:
+            if ref is not None:
+                if not ref.stopped:
+                    return ref
+                await ref.wait_stopped()
+            elif key in self._vacant:
+                await self._vacant[key].wait()
+            else:
                 break
-            if not ref.stopped:
-                return ref
-            await ref.wait_stopped()
         start = self._starts.get(key)
         if start is None:
             if self._supervisor.stopping:
@@ -79,6 +85,21 @@ class Registry(Generic[K, M]):
         if start.ref is None:
             raise start.failure or ActorStopped()
         return start.ref
+
+    @asynccontextmanager
+    async def vacant(self, key: K) -> AsyncIterator[bool]:
+        """Yields whether no actor runs, starts or stops for the key; then none starts in the block.
+
+        A start that is requested meanwhile waits for the end of the block.
+        """
+        if key in self._refs or key in self._starts or key in self._vacant:
+            yield False
+            return
+        self._vacant[key] = trio.Event()
+        try:
+            yield True
+        finally:
+            self._vacant.pop(key).set()
 
     async def _start(self, key: K, spec: Callable[[], Spec[M]], start: _Start[M]) -> None:
         async def work() -> None:

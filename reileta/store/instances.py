@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TypedDict, Unpack
 
 from reileta.clock import Clock
@@ -163,16 +163,36 @@ class Instances:
         )
         return [instance(row) for row in rows]
 
-    async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
-        """Marks all instances but those as empty; returns how many were not marked so before.
+    async def delete_abandoned(self, id_: str, before_ms: int) -> bool:
+        """Deletes the instance if it is still one of `abandoned`; whether it was."""
+        deleted = await self._queries.execute(
+            "DELETE FROM instances "
+            "WHERE id = $1 AND empty_since < $2 AND 'avr:permanent' <> ALL(tags)",
+            id_,
+            before_ms,
+        )
+        return deleted > 0
 
-        Instances that were empty already keep their time.
+    async def in_use(self) -> list[str]:
+        """The ids of the instances that are not marked as empty."""
+        rows = await self._queries.fetch("SELECT id FROM instances WHERE empty_since IS NULL")
+        return [row["id"] for row in rows]
+
+    async def mark_empty(self, id_: str, since_ms: int) -> None:
+        """Marks an instance as empty, unless it is marked already."""
+        await self._queries.execute(
+            "UPDATE instances SET empty_since = $2 WHERE id = $1 AND empty_since IS NULL",
+            id_,
+            since_ms,
+        )
+
+    async def all_empty_from(self, now_ms: int) -> int:
+        """Marks all instances as empty; returns how many were not marked so before.
+
+        Instances that were empty already keep their time. For a server that starts.
         """
         return await self._queries.execute(
-            "UPDATE instances SET empty_since = $1 "
-            "WHERE empty_since IS NULL AND id <> ALL($2::text[])",
-            now_ms,
-            list(but),
+            "UPDATE instances SET empty_since = $1 WHERE empty_since IS NULL", now_ms
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -105,11 +105,19 @@ class FakeInstances:
             if since is not None and since < before_ms
         ]
 
-    async def all_empty_from(self, now_ms: int, *, but: Iterable[str] = ()) -> int:
+    async def delete_abandoned(self, id_: str, before_ms: int) -> bool:
         await self.reach()
-        there = [id_ for id_, at in self.empty_since.items() if at is None and id_ not in but]
-        self.empty_since.update(dict.fromkeys(there, now_ms))
-        return len(there)
+        since = self.empty_since.get(id_)
+        return since is not None and since < before_ms and await self.delete(id_)
+
+    async def in_use(self) -> list[str]:
+        await self.reach()
+        return [id_ for id_, since in self.empty_since.items() if since is None]
+
+    async def mark_empty(self, id_: str, since_ms: int) -> None:
+        await self.reach()
+        if self.empty_since.get(id_, since_ms) is None:
+            self.empty_since[id_] = since_ms
 
 
 @dataclass

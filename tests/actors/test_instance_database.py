@@ -250,6 +250,49 @@ async def test_the_sweep_lets_those_alone_that_live(
     assert ROOM in harness.store.instances.records
 
 
+@pytest.mark.parametrize("step", ["in_use", "mark_empty", "abandoned", "delete_abandoned"])
+async def test_one_that_is_entered_during_a_sweep_stays(
+    harness: NodeHarness, autojump_clock: MockClock, step: str
+) -> None:
+    """The sweep pauses after each of its reads, and before each of its writes."""
+    instances = harness.store.instances
+    instances.empty_since[ROOM] = None if step in ("in_use", "mark_empty") else 0
+    reached, gate = trio.Event(), trio.Event()
+    real = getattr(instances, step)
+
+    async def paused(*arguments: object) -> object:
+        result = await real(*arguments) if step in ("in_use", "abandoned") else None
+        reached.set()
+        await gate.wait()
+        return await real(*arguments) if result is None else result
+
+    setattr(instances, step, paused)
+    await reached.wait()
+    one = await harness.connect(1)
+    outcomes: list[str] = []
+
+    async def join() -> None:
+        try:
+            await one.join()
+            outcomes.append("joined")
+        except InstanceNotFound:
+            outcomes.append("not found")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(join)
+        await settle()
+        gate.set()
+    await settle()
+    if step == "delete_abandoned":
+        # The sweep was first: nobody is inside of an instance that is gone.
+        assert outcomes == ["not found"]
+        assert harness.node.metrics.instances == 0
+    else:
+        assert outcomes == ["joined"]
+        assert instances.empty_since[ROOM] is None
+        assert ROOM in instances.records
+
+
 async def test_one_deleted_while_it_started_closes(
     harness: NodeHarness, autojump_clock: MockClock
 ) -> None:

@@ -283,3 +283,34 @@ async def test_an_actor_does_not_keep_the_message_that_caused_its_start() -> Non
         gc.collect()
         assert registry.find("one") is not None
         assert kept[0]() is None
+
+
+async def test_a_key_that_is_kept_vacant_is_started_afterwards(nursery: trio.Nursery) -> None:
+    journal, outcomes = ProbeLog(), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
+        async with keyed.registry.vacant("1") as vacant:
+            assert vacant
+            outcomes.ask("1", lambda: keyed.hello("1"))
+            await wait_all_tasks_blocked()
+            assert journal.starts == 0
+            assert await keyed.hello("2") == "2"
+            async with keyed.registry.vacant("1") as again:
+                assert not again
+        await wait_all_tasks_blocked()
+        assert outcomes.ended == {"1": "1"}
+        async with keyed.registry.vacant("1") as vacant:
+            assert not vacant
+            assert await keyed.hello("1") == "1"
+
+
+async def test_a_key_is_not_vacant_while_its_actor_starts(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    journal, outcomes = ProbeLog(on_start=lambda _: trio.sleep(1)), Outcomes(nursery)
+    async with open_supervisor() as harness:
+        keyed = Keyed(harness, journal)
+        outcomes.ask("1", lambda: keyed.hello("1"))
+        await trio.sleep(0.5)
+        async with keyed.registry.vacant("1") as vacant:
+            assert not vacant

@@ -176,6 +176,22 @@ async def test_what_stood_empty_for_long_is_abandoned(store: Store, clock: Manua
     assert not await store.instances.occupied("i_none", None)
 
 
+async def test_one_that_is_used_again_is_not_deleted(store: Store, clock: ManualClock) -> None:
+    before = clock.now_ms() + 1
+    used, kept, empty = [await make(store, name) for name in ("used", "kept", "empty")]
+    await store.instances.occupied(used.id, None)
+    await store.instances.update(kept.id, tags=PUBLIC | {"avr:permanent"})
+    assert await store.instances.in_use() == [used.id]
+    for one in (used, kept):
+        assert not await store.instances.delete_abandoned(one.id, before)
+    assert not await store.instances.delete_abandoned(empty.id, before - 1)
+    assert await store.instances.delete_abandoned(empty.id, before)
+    await store.instances.mark_empty(used.id, 5)
+    await store.instances.mark_empty(used.id, 9)
+    assert await store.instances.in_use() == []
+    assert await store.instances.abandoned(6) == [used]
+
+
 async def test_at_the_start_nobody_is_inside_anywhere(store: Store, clock: ManualClock) -> None:
     start = clock.now_ms()
     empty = await make(store, "empty")
