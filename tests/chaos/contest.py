@@ -115,28 +115,30 @@ class Contestant:
         number, since = next(self._holds), trio.current_time()
         if version is not None:
             self.history.acquired(resource, version, number)
-        last, kept = since, True
+        last, granted = since, None
         try:
             for _ in range(random.randint(1, 3)):
                 if random.random() < AWAY_SHARE:
                     await self.go_away()
                 asked = trio.current_time()
-                kept = await self.write(resource, number, began)
-                if not kept:
+                granted = await self.write(resource, number, began)
+                if granted is False:
                     break
-                last = asked
+                if granted:
+                    last = asked
         finally:  # also when the contest is over
             self.history.holds.append(Hold(number, self.number, resource, since, last))
-        if kept:
+        if granted is not False:
             await self.surely("POST", f"/resource/document/{resource}/release")
 
-    async def write(self, resource: int, hold: int, began: float) -> bool:
-        """Writes to the resource; False if it is known to have lost it."""
+    async def write(self, resource: int, hold: int, began: float) -> bool | None:
+        """Writes to the resource. False: it has lost it. None: no answer came, so it may hold it or
+        may have lost it before."""
         self.written += 1
         body = {"data": {str(self.number): self.written}}
         answer = await self.ask("PATCH", f"/resource/document/{resource}", body)
         if answer is None:
-            return True
+            return None
         if answer.status_code == 200:
             self.history.writes[self.number, resource] = self.written
             self.history.wrote(resource, answer.json()["resource"]["version"], hold)
