@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
 from actors.delivery.batch import Batch
 from reileta.protocol import commands, events
 from reileta.protocol.frames import answer, encode, event, fragment, payload_of
+from reileta.protocol.views.instance import (
+    LeftView,
+    PlaceView,
+    PlayerView,
+    RetainedView,
+    WelcomeView,
+)
 from reileta.rules.instance.events import Left
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
@@ -25,51 +32,6 @@ LAST_PART: Final = Batch([fragment(_END, last=True)], snapshot=True)
 
 Values: TypeAlias = Mapping[str, tuple[float | None, bytes]]
 """A player's retained values: `at` and `data` by key."""
-
-
-class PlayerView(Struct):
-    """A player, as those inside see it."""
-
-    player: str
-    user: str
-    displayname: str
-    role: str
-    joined_at: int
-
-
-class LeftView(Struct, omit_defaults=True):
-    """A player that has left; `note` is a moderator's reason, for that player only."""
-
-    player: str
-    user: str
-    reason: str
-    note: str | UnsetType = UNSET
-
-
-class RetainedView(Struct, omit_defaults=True):
-    """A retained value of a player."""
-
-    player: str
-    key: str
-    data: Raw
-    at: float | UnsetType = UNSET
-
-
-class WelcomeView(Struct):
-    """The answer to `instance-join`."""
-
-    instance: str
-    player: str
-    role: str
-    players: list[Raw]
-    retained: list[RetainedView]
-
-
-class PlaceView(Struct):
-    """The answer to `instance-leave`."""
-
-    instance: str
-    player: str
 
 
 class InstanceFrames:

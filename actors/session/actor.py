@@ -17,7 +17,6 @@ from functools import partial
 from typing import Final, TypeAlias, assert_never
 
 import outcome
-from msgspec import Struct
 
 from actors.delivery.sink import Sink
 from actors.hub.messages import AddSocket
@@ -105,13 +104,6 @@ WAITING_LIMIT: Final = 64
 _NeedsRules: TypeAlias = OpenSocket | ResourceRequest
 _Loaded: TypeAlias = tuple[Session, records.User | None]
 """The rules, and the owner of the resource that the session has."""
-
-
-class IdentityView(Struct):
-    """The user and the session that a socket authenticated as."""
-
-    user: registry.UserMeView
-    session: str
 
 
 class SessionActor(Actor[SessionMessage]):
@@ -242,7 +234,7 @@ class SessionActor(Actor[SessionMessage]):
             secure=self._deps.secure,
             profile=self._recovery.profile,
         )
-        identity = encode(IdentityView(view, self._id))
+        identity = encode(registry.IdentityView(view, self._id))
         if message.state is not None:
             message.sink.send(answer(commands.AUTHENTICATE, message.state, None, identity))
         message.sink.send(event(events.AUTHENTICATED, None, identity))

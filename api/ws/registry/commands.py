@@ -9,9 +9,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from actors.hub.messages import Subscribe, Unsubscribe
-from actors.instance.frames import PlaceView
 from actors.runtime.errors import ActorStopped
-from actors.session.actor import IdentityView
 from actors.session.messages import Join, Leave
 from api.ws.declarations import CommandReply, Commands
 from api.ws.registry.connection import ClientMessage, CommandContext, RegistryConnection
@@ -45,7 +43,8 @@ from reileta.errors import (
 )
 from reileta.protocol import commands, events
 from reileta.protocol.frames import encode, event
-from reileta.protocol.views.registry import NothingView
+from reileta.protocol.views.instance import PlaceView
+from reileta.protocol.views.registry import IdentityView, NothingView
 from reileta.rules.resource.json_values import is_deeper
 
 DATA_DEPTH: Final = 60

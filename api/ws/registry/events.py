@@ -6,13 +6,20 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from actors.instance.frames import LeftView, PlayerView, WelcomeView
-from actors.session.actor import IdentityView
 from api.ws.declarations import Event, Events, opened
 from api.ws.registry.examples import ADA, BOB, IDENTITY, INSIDE, PLAYER, SINCE, TOPIC, WELCOME
 from reileta.protocol import events
-from reileta.protocol.views.instance import CandidateView, ModeratedView, RoleView, StandingView
+from reileta.protocol.views.instance import (
+    CandidateView,
+    LeftView,
+    ModeratedView,
+    PlayerView,
+    RoleView,
+    StandingView,
+    WelcomeView,
+)
 from reileta.protocol.views.registry import (
+    IdentityView,
     InstanceView,
     NothingView,
     ServiceView,

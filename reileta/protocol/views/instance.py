@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from reileta.ids import at
 from reileta.protocol.views.registry import Millis, UserAt, known
@@ -160,3 +160,48 @@ def moderation_view(one: Moderation, address: str) -> ModerationView:
         until=known(one.until),
         created_at=one.created_at,
     )
+
+
+class PlayerView(Struct):
+    """A player, as those inside see it."""
+
+    player: str
+    user: str
+    displayname: str
+    role: str
+    joined_at: int
+
+
+class LeftView(Struct, omit_defaults=True):
+    """A player that has left; `note` is a moderator's reason, for that player only."""
+
+    player: str
+    user: str
+    reason: str
+    note: str | UnsetType = UNSET
+
+
+class RetainedView(Struct, omit_defaults=True):
+    """A retained value of a player."""
+
+    player: str
+    key: str
+    data: Raw
+    at: float | UnsetType = UNSET
+
+
+class WelcomeView(Struct):
+    """The answer to `instance-join`."""
+
+    instance: str
+    player: str
+    role: str
+    players: list[Raw]
+    retained: list[RetainedView]
+
+
+class PlaceView(Struct):
+    """The answer to `instance-leave`."""
+
+    instance: str
+    player: str

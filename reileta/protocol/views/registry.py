@@ -90,6 +90,13 @@ class UserMeView(UserView, kw_only=True):
     home: str | UnsetType = UNSET
 
 
+class IdentityView(Struct):
+    """The user and the session that a socket authenticated as."""
+
+    user: UserMeView
+    session: str
+
+
 class HomeView(Struct, kw_only=True):
     """A user's home world, with a version of its assets if one is set."""
 
