@@ -34,6 +34,11 @@ hypothesis.settings.register_profile(
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
+hypothesis.settings.register_profile(
+    "explore",  # other examples each time; for `make chaos`
+    hypothesis.settings.get_profile("reileta"),
+    derandomize=False,
+)
 hypothesis.settings.load_profile("reileta")
 
 _TEMPLATE = "reileta_template"

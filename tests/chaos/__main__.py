@@ -11,6 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+MACHINES: Final = (
+    "tests/simulation",
+    "tests/reileta/test_instance_machine.py",
+    "tests/reileta/test_resource_machine.py",
+    "tests/reileta/test_session_machine.py",
+)
 VANISHING: Final = (
     "tests/e2e/test_vanishing.py",
     "tests/e2e/test_slow.py",
@@ -47,7 +53,8 @@ def _contest(share_s: float) -> Iterator[list[str]]:
 def _simulations(share_s: float, first: int) -> Iterator[list[str]]:
     end = time.monotonic() + share_s
     for seed in itertools.count(first):
-        yield [sys.executable, "-m", "pytest", "tests/simulation", f"--hypothesis-seed={seed}"]
+        explore = ["--hypothesis-profile=explore", f"--hypothesis-seed={seed}"]
+        yield [sys.executable, "-m", "pytest", *MACHINES, *explore]
         if time.monotonic() >= end:
             return
 
