@@ -283,22 +283,6 @@ async def test_no_retiring_while_messages_wait_wherever_they_wait() -> None:
     assert journal.words == ["in the same drain", "in the mailbox", "alive"]
 
 
-async def test_no_retiring_while_work_is_under_way(autojump_clock: MockClock) -> None:
-    journal, retired = ProbeLog(), list[bool]()
-
-    def begin_then_retire(probe: Probe) -> None:
-        probe.context.run(lambda: trio.sleep(1), lambda _: journal.words.append("worked"))
-        retired.append(probe.context.retire())
-
-    async with open_supervisor() as harness:
-        ref = await harness.start(journal)
-        ref.tell(Do(begin_then_retire))
-        await wait_all_tasks_blocked()
-        assert not ref.stopped
-    assert retired == [False]
-    assert journal.words == ["worked"]
-
-
 async def test_retiring_in_flush_and_in_on_start() -> None:
     in_flush, in_start = ProbeLog(), ProbeLog()
     in_flush.on_flush = in_start.on_start = lambda probe: probe.context.retire()

@@ -322,6 +322,7 @@ async def test_an_actor_does_not_retire_or_stop_before_its_work_is_done(
         ref = await harness.start(journal)
         ref.tell(Do(begin))
         await wait_all_tasks_blocked()
+        assert not ref.stopped
         ref.drain()
         await ref.wait_stopped()
     assert (retired, journal.words) == ([False], ["worked"])
