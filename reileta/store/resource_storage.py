@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, UserNotFound
-from reileta.records import ResourceRecord as Record
+from reileta.records import ResourceRecord
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json, encode, load
 from reileta.rules.resource.types import WORLD, Content, ResourceType, tags_of
@@ -42,9 +42,9 @@ class ResourceStorage(ABC):
         """Whether the row is a resource of that type."""
         return not self.shared_by_types or row["type"] == type_
 
-    def record(self, type_: str, row: Row, shares: frozenset[str] = frozenset()) -> Record:
+    def record(self, type_: str, row: Row, shares: frozenset[str] = frozenset()) -> ResourceRecord:
         """The resource of a row."""
-        return Record(
+        return ResourceRecord(
             number=row["number"],
             type=type_,
             owner=row["owner"],
@@ -67,7 +67,7 @@ class ResourceStorage(ABC):
     @abstractmethod
     async def create(
         self, queries: Queries, clock: Clock, quotas: Quotas, type_: str, owner: str, new: Content
-    ) -> Record:
+    ) -> ResourceRecord:
         """Creates a resource from checked content.
 
         Raises UserNotFound if the owner was deleted meanwhile, and QuotaReached.
@@ -82,7 +82,7 @@ class ResourceStorage(ABC):
 
     @abstractmethod
     async def update(
-        self, transaction: Queries, quotas: Quotas, before: Record, after: Record
+        self, transaction: Queries, quotas: Quotas, before: ResourceRecord, after: ResourceRecord
     ) -> bool:
         """Writes a change, which raises the version; False if the row has another version by now.
 
@@ -107,7 +107,7 @@ class DocumentStorage(ResourceStorage):
 
     async def create(
         self, queries: Queries, clock: Clock, quotas: Quotas, type_: str, owner: str, new: Content
-    ) -> Record:
+    ) -> ResourceRecord:
         try:
             async with queries.transaction() as transaction:
                 await quotas.ensure_room_for_document(transaction, owner)
@@ -134,7 +134,7 @@ class DocumentStorage(ResourceStorage):
         )
 
     async def update(
-        self, transaction: Queries, quotas: Quotas, before: Record, after: Record
+        self, transaction: Queries, quotas: Quotas, before: ResourceRecord, after: ResourceRecord
     ) -> bool:
         written = await transaction.execute(
             "UPDATE resources SET updated_at = $3, title = $4, data = $5, "
@@ -167,7 +167,7 @@ class WorldStorage(ResourceStorage):
 
     async def create(
         self, queries: Queries, clock: Clock, quotas: Quotas, type_: str, owner: str, new: Content
-    ) -> Record:
+    ) -> ResourceRecord:
         made = await Worlds(queries, clock, quotas).create(
             title=new.title, owner=owner, **_world_columns(new.data)
         )
@@ -180,7 +180,7 @@ class WorldStorage(ResourceStorage):
         """Nothing: the quota of worlds counts rows, not bytes."""
 
     async def update(
-        self, transaction: Queries, quotas: Quotas, before: Record, after: Record
+        self, transaction: Queries, quotas: Quotas, before: ResourceRecord, after: ResourceRecord
     ) -> bool:
         world = _world_columns(after.data)
         written = await transaction.execute(
@@ -217,6 +217,6 @@ def _world_columns(data: Json) -> dict[str, Any]:
     }
 
 
-def _weight(record: Record) -> int:
+def _weight(record: ResourceRecord) -> int:
     """The bytes of a document that count for its owner's quota."""
     return len(record.title.encode()) + len(encode(record.data).encode())

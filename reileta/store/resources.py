@@ -11,8 +11,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
-from reileta.records import ADMIN_TAG, Page
-from reileta.records import ResourceRecord as Record
+from reileta.records import ADMIN_TAG, Page, ResourceRecord
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -31,7 +30,7 @@ class Resources(ResourceTable):
         super().__init__(queries, clock, types)
         self.quotas: Final = quotas
 
-    async def create(self, type_: str, who: Claimant, content: Content) -> Record:
+    async def create(self, type_: str, who: Claimant, content: Content) -> ResourceRecord:
         """Creates a resource of the user.
 
         Raises InvalidInput and PayloadTooLarge like the type's `check`, UserNotFound, and
@@ -48,7 +47,7 @@ class Resources(ResourceTable):
 
     async def search(
         self, type_: str, who: Claimant, *, query: str | None, limit: int, offset: int
-    ) -> Page[Record]:
+    ) -> Page[ResourceRecord]:
         """Resources that the user can see, by number: its own, shared and public ones.
 
         An admin can see all.
@@ -75,7 +74,7 @@ class Resources(ResourceTable):
         fence: int | None,
         patch: dict[str, Json],
         if_version: int | None,
-    ) -> Record:
+    ) -> ResourceRecord:
         """`Resource.write` in the database.
 
         Raises ResourceNotFound, the errors of `Resource.write`, and QuotaReached if a document grew
@@ -93,7 +92,7 @@ class Resources(ResourceTable):
 
     async def delete(
         self, name: ResourceKey, who: Claimant, *, fence: int | None, if_version: int | None
-    ) -> Record:
+    ) -> ResourceRecord:
         """Deletes the resource, with its lease and shares; returns it as it was.
 
         Raises ResourceNotFound, and the errors of `Resource.ensure_deletable`.
@@ -108,7 +107,7 @@ class Resources(ResourceTable):
             )
         return found.record
 
-    async def share(self, name: ResourceKey, who: Claimant, user_id: str) -> Record:
+    async def share(self, name: ResourceKey, who: Claimant, user_id: str) -> ResourceRecord:
         """Lets another user use the resource.
 
         Raises ResourceNotFound, PermissionDenied, UserNotFound, and QuotaReached.
@@ -134,7 +133,7 @@ class Resources(ResourceTable):
 
     async def unshare(
         self, name: ResourceKey, who: Claimant, user_id: str
-    ) -> tuple[Record | None, LostLease | None]:
+    ) -> tuple[ResourceRecord | None, LostLease | None]:
         """Revokes a share.
 
         Returns the resource (None if the caller can't see it afterwards), and the lease that the

@@ -24,8 +24,7 @@ from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, ModerationWrite, User
-from reileta.records import InstanceRecord as InstanceRecord
+from reileta.records import Ban, InstanceRecord, ModerationWrite, User
 from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 from reileta.store import Store

@@ -30,6 +30,22 @@ def visitor(number: int, session: int = 0, **more: Any) -> Visitor:
     return Visitor(f"s_{number}.{session}", user(number), f"User {number}", friends=friends, **more)
 
 
+def record_of(*tags: str, capacity: int = 4) -> records.InstanceRecord:
+    """The record of an instance of `OWNER`."""
+    return records.InstanceRecord(
+        id="i_1",
+        name="room",
+        title=None,
+        description=None,
+        world="w_1",
+        owner=OWNER.partition("@")[0],
+        capacity=capacity,
+        tags=frozenset(tags),
+        created_at=0,
+        updated_at=0,
+    )
+
+
 def room(
     *extra: str,
     access: str = "avr:public",
@@ -39,18 +55,7 @@ def room(
     **limits: int,
 ) -> Instance:
     """An instance of `OWNER`; the numbers of its players' ids count from 1."""
-    record = records.InstanceRecord(
-        id="i_1",
-        name="room",
-        title=None,
-        description=None,
-        world="w_1",
-        owner=OWNER.partition("@")[0],
-        capacity=capacity,
-        tags=frozenset({access, *extra}),
-        created_at=0,
-        updated_at=0,
-    )
+    record = record_of(access, *extra, capacity=capacity)
     numbers = itertools.count(1)
     return Instance(
         record,

@@ -10,9 +10,8 @@ from reileta.diagnostics import recording
 from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record
 from reileta.diagnostics.recording_instance import RecordingInstance
 from reileta.records import Ban
-from reileta.records import InstanceRecord as InstanceRecord
 from reileta.rules.instance.instance import Instance, InstanceLimits
-from tests.reileta.instances import OWNER
+from tests.reileta.instances import OWNER, record_of
 
 BEGAN = 1_790_000_000_000
 
@@ -69,18 +68,7 @@ def taped(
         made.append(f"p_{len(made) + 1}")
         return made[-1]
 
-    record = InstanceRecord(
-        id="i_1",
-        name="room",
-        title=None,
-        description=None,
-        world="w_1",
-        owner=OWNER.partition("@")[0],
-        capacity=capacity,
-        tags=frozenset({access}),
-        created_at=0,
-        updated_at=0,
-    )
+    record = record_of(access, capacity=capacity)
     return RecordingInstance(
         tape,
         record,

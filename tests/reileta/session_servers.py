@@ -20,8 +20,7 @@ from reileta.errors import (
     CredentialInvalid,
     SessionNotFound,
 )
-from reileta.records import HeldResource, Lease
-from reileta.records import ResourceRecord as Record
+from reileta.records import HeldResource, Lease, ResourceRecord
 from reileta.rules.resource.json_values import same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -62,7 +61,7 @@ class DatabaseModel:
     resources: dict[int, Resource] = field(
         default_factory=lambda: {
             number: Resource(
-                Record(number, "document", "u_1", "Notes", {}, 1, 0, 0),
+                ResourceRecord(number, "document", "u_1", "Notes", {}, 1, 0, 0),
                 Lease(),
                 BUILT_IN["document"],
             )

@@ -17,8 +17,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import is_user_at
-from reileta.records import UNSET, Ban, InstanceChanges
-from reileta.records import InstanceRecord as Record
+from reileta.records import UNSET, Ban, InstanceChanges, InstanceRecord
 from reileta.rules import tags
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access, sanctions
@@ -164,7 +163,7 @@ class Administration(Admission):
                 out.append(Warned(user, reason, by.user))
         return self.apply_consequences(now, out)
 
-    def plan(self, by: Visitor, changes: InstanceChanges) -> Record:
+    def plan(self, by: Visitor, changes: InstanceChanges) -> InstanceRecord:
         """The record as `update` would make it now; changes nothing.
 
         Raises:
@@ -198,7 +197,7 @@ class Administration(Admission):
 
     def update(
         self, by: Visitor, changes: InstanceChanges, now: int
-    ) -> tuple[Record, list[InstanceEvent]]:
+    ) -> tuple[InstanceRecord, list[InstanceEvent]]:
         """The owner or an admin changes the record. More capacity admits waiting candidates at
         once.
 
@@ -218,7 +217,7 @@ class Administration(Admission):
 
     def reassign_owner(
         self, owner: str, owner_at: str, now: int
-    ) -> tuple[Record, list[InstanceEvent]]:
+    ) -> tuple[InstanceRecord, list[InstanceEvent]]:
         """The owner's account was deleted: the instance gets a new owner.
 
         `owner` is the reference for the record, `owner_at` a `UserIDAt`. Candidates who were

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from reileta.errors import InstanceNotFound
-from reileta.records import Ban
-from reileta.records import InstanceRecord as Record
+from reileta.records import Ban, InstanceRecord
 from reileta.rules import tags, visibility
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
@@ -96,7 +95,7 @@ class InstanceState:
 
     def __init__(
         self,
-        record: Record,
+        record: InstanceRecord,
         *,
         owner: str,
         bans: Iterable[Ban],

@@ -23,8 +23,7 @@ from reileta.errors import (
     ResourceTaken,
     VersionConflict,
 )
-from reileta.records import Lease
-from reileta.records import ResourceRecord as Record
+from reileta.records import Lease, ResourceRecord
 from reileta.rules import visibility
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
@@ -47,7 +46,7 @@ class ResourceKey:
 class Resource:
     """A resource: its record and its lease."""
 
-    record: Record
+    record: ResourceRecord
     lease: Lease
     type: ResourceType
 

@@ -18,8 +18,7 @@ from reileta.errors import (
     ResourceTaken,
     VersionConflict,
 )
-from reileta.records import Lease
-from reileta.records import ResourceRecord as Record
+from reileta.records import Lease, ResourceRecord
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -33,13 +32,17 @@ AGAIN = replace(OWNER, session="s_again")
 
 
 def document(data: Json = None) -> Resource:
-    record = Record(17, "document", "u_owner", "Notes", data, 4, 0, 0, frozenset({"u_friend"}))
+    record = ResourceRecord(
+        17, "document", "u_owner", "Notes", data, 4, 0, 0, frozenset({"u_friend"})
+    )
     return Resource(record, Lease(), BUILT_IN["document"])
 
 
 def world(*tags: str) -> Resource:
     data: Json = {"description": None, "capacity": 4, "tags": [*tags]}
-    return Resource(Record(3, "world", "u_owner", "Sea", data, 1, 0, 0), Lease(), BUILT_IN["world"])
+    return Resource(
+        ResourceRecord(3, "world", "u_owner", "Sea", data, 1, 0, 0), Lease(), BUILT_IN["world"]
+    )
 
 
 def held(by: Claimant = OWNER, data: Json = None) -> Resource:
