@@ -93,6 +93,7 @@ def test_the_recipes_work(tmp_path: Path) -> None:
         follow_command(copy),
         follow_event(copy),
         follow_resource_type(copy),
+        follow_own_table(copy),
     ]
     copy.test(*tests)
 
@@ -175,3 +176,31 @@ def follow_resource_type(copy: Copy) -> str:
     (test,) = code
     copy.append(test, code[test])
     return f"{test}::test_a_checklist_is_a_list_of_strings"
+
+
+def follow_own_table(copy: Copy) -> str:
+    code = recipe("A resource type with its own table")
+    test = "tests/reileta/store/test_checklists.py"
+    # The recipe of the table has taken the number.
+    copy.create(
+        "reileta/store/migrations/0007_checklists.sql",
+        code.pop("reileta/store/migrations/0006_checklists.sql"),
+    )
+    copy.create(test, code.pop(test))
+    storage = "reileta/store/resource_storage.py"
+    mapping = "STORAGES: Final[Mapping[str, ResourceStorage]]"
+    copy.put(storage, mapping, code.pop(storage) + "\n")
+    assert not code
+    made = "{WORLD: WorldStorage()"
+    copy.put(storage, made, f'{made}, "checklist": ChecklistStorage()', instead=True)
+    copy.put("reileta/store/read_cache.py", '*("services", ', '"checklists",')
+    copy.put("reileta/settings.py", "    # Instances\n", "    checklists_per_user: int = 500")
+    quotas = "reileta/store/quotas.py"
+    copy.put(quotas, 'Literal["worlds", ', 'Literal["worlds", "checklists", ', instead=True)
+    copy.put(quotas, "    services: int = 100\n", "    checklists: int = 500")
+    copy.put(
+        quotas,
+        "            services=settings.",
+        "            checklists=settings.checklists_per_user,",
+    )
+    return test
