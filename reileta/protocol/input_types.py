@@ -30,6 +30,7 @@ from reileta.ids import (
     is_service_id,
     is_username,
 )
+from reileta.names import name_fault
 from reileta.protocol import patterns
 from reileta.unicode import is_unicode
 
@@ -100,6 +101,20 @@ def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
             raise fault(size)
         if not is_clean(value, lines=lines):
             raise fault("must not contain control characters")
+        return value
+
+    return check
+
+
+def _name(high: int) -> Callable[[str], str]:
+    """Checks a name or title, and returns it in NFC."""
+    text = _text(1, high)
+
+    def check(value: str) -> str:
+        value = text(unicodedata.normalize("NFC", value))
+        reason = name_fault(value)
+        if reason is not None:
+            raise fault(reason)
         return value
 
     return check
@@ -292,11 +307,11 @@ GivenPassword = Annotated[
 ]
 """A password for a login: an invalid one is a wrong login, not a wrong field."""
 DisplayName = Annotated[
-    str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
+    str, AfterValidator(_name(32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
 ]
 Title = Annotated[
     str,
-    AfterValidator(_text(1, 128)),
+    AfterValidator(_name(128)),
     _text_schema(1, 128, "Harbour at dusk", pattern=patterns.NAME),
 ]
 Description = Annotated[
