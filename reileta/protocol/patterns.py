@@ -41,6 +41,9 @@ _SEEN: Final = rf"[^\u0000-\u001f{_UNCLEAN}{_HIDDEN}]"
 NAME: Final = rf"{_SEEN}*[^\s\u0000-\u001f{_UNCLEAN}{_HIDDEN}{_JOINERS}]{_SEEN}*"
 """Wider than what is accepted: reileta/names.py also looks at the characters around each."""
 TEXT: Final = rf"[^\u0000-\u0008\u000b-\u001f{_UNCLEAN}]*"
+PASSWORD: Final = rf"[^\u0000-\u001f\u007f-\u009f\u2028\u2029{_HIDDEN}\ufe00-\ufe0f]*"
+"""Wider than what is accepted: reileta/opaque_string.py also refuses what Unicode has not
+assigned."""
 STORABLE: Final = r"[^\u0000]*"
 
 _UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
 from tests.e2e.clients import Json
 from tests.e2e.servers import ServerHarness, running
@@ -60,3 +61,29 @@ async def test_names_are_stored_in_nfc(harness: ServerHarness, client: httpx.Asy
     ada = RegistryClient(client, await harness.account("ada"))
     me = await ada.done("POST", "/api/users/@me", {"displayname": "Zoe\u0308"})
     assert me["displayname"] == "Zo\u00eb"
+
+
+async def test_passwords_compare_as_rfc_8265_says(
+    harness: ServerHarness, client: httpx.AsyncClient
+) -> None:
+    async def ask(path: str, username: str, password: str) -> int:
+        body = {"username": username, "password": password}
+        return (await client.post(path, json=body)).status_code
+
+    for number, (chosen, typed) in enumerate(
+        [("Zo\u00eb Zo\u00eb!", "Zoe\u0308\u00a0Zoe\u0308!"), ("e\u0301" * 256, "\u00e9" * 256)]
+    ):
+        assert await ask("/api/auth/register", f"user_{number}", chosen) == 200
+        for login in ("/api/auth/login", "/auth/login"):
+            assert await ask(login, f"user_{number}", typed) == 200
+            assert await ask(login, f"user_{number}", chosen) == 200
+            assert await ask(login, f"user_{number}", typed + "x") in (400, 401)
+    # The least length counts what is compared: 4 letters here.
+    assert await ask("/api/auth/register", "short", "e\u0301" * 4) == 400
+    for refused in ("\t2345678", "\u200b2345678", "\U0003fff02345678"):
+        assert await ask("/api/auth/register", "other", refused) == 400
+    # A hash that an older version made.
+    old = "Zoe\u0308\u00a0\u200b Zoe\u0308"
+    hash_ = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(old.encode())
+    await harness.store.users.create(username="old", displayname="old", password_hash=hash_)
+    assert await ask("/api/auth/login", "old", old) == 200
