@@ -11,7 +11,7 @@ from reileta.store.database import Queries, Row
 
 T = TypeVar("T")
 
-_TRIGRAM: Final = re.compile(r"[^\W_]{3}")
+_TRIGRAM: Final = re.compile(r"[A-Za-z0-9]{3}")
 _PLAIN: Final = '(haystack COLLATE "C")'
 _FAR: Final = 1000
 """From this offset on, a page is far down the list."""
@@ -69,15 +69,17 @@ class Where:
         self.conditions.append(condition.format(*(f"${first + n}" for n in range(len(args)))))
 
     def contains(self, query: str | None) -> None:
-        """Adds: `haystack` contains the query, ignoring case; None matches all."""
+        """Adds: `haystack` contains the query, ignoring case in all alphabets, and in NFC; None
+        matches all."""
         pattern = containing(query)
         if pattern is None or query is None:
             return
         self.searches = True
-        # A trigram needs three letters: for a shorter text, PostgreSQL would read the whole index.
+        # A trigram needs three letters, and on a database with the locale C it knows only those of
+        # ASCII: for another text, PostgreSQL would read the whole index.
         # In another collation than the index's, the planner does not use it.
         self.indexed = _TRIGRAM.search(query) is not None
-        self.add(f"{'haystack' if self.indexed else _PLAIN} LIKE lower({{}})", pattern)
+        self.add(f"{'haystack' if self.indexed else _PLAIN} LIKE search_text({{}})", pattern)
 
     def tagged(self, tag: str | None) -> None:
         """Adds: has that tag; None matches all."""

@@ -87,3 +87,17 @@ async def test_passwords_compare_as_rfc_8265_says(
     hash_ = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(old.encode())
     await harness.store.users.create(username="old", displayname="old", password_hash=hash_)
     assert await ask("/api/auth/login", "old", old) == 200
+
+
+async def test_searches_ignore_case_and_form_in_every_alphabet(
+    harness: ServerHarness, client: httpx.AsyncClient
+) -> None:
+    ada = RegistryClient(client, await harness.account("ada"))
+    for title, query in (
+        ("Привет", "ПРИВЕТ"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("Caf\u00e9", "CAFE\u0301"),
+    ):
+        await ada.done("PUT", "/api/worlds", {"title": title})
+        found = await ada.done("GET", "/api/worlds", params={"query": query})
+        assert [world["title"] for world in found["items"]] == [title]
