@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from reileta.ids import (
 from reileta.names import name_fault
 from reileta.opaque_string import prepared, refused_character
 from reileta.protocol import patterns
+from reileta.records import Cursor
 from reileta.unicode import is_unicode
 
 MAX_CAPACITY: Final = 1024
@@ -228,6 +229,32 @@ def _integral(value: object) -> object:
     return value
 
 
+def cursor_text(cursor: Cursor) -> str:
+    """A place in a list as clients get it, and send it back."""
+    return "~".join(map(str, cursor))
+
+
+def _cursor(*kinds: type[int] | type[str]) -> Callable[[object], object]:
+    pattern = re.compile(_cursor_pattern(kinds))
+
+    def parse(value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise fault("must be `next` of an answer of the same list")
+        return tuple(kind(part) for kind, part in zip(kinds, value.split("~"), strict=True))
+
+    return parse
+
+
+def _cursor_pattern(kinds: Sequence[type[int] | type[str]]) -> str:
+    return "~".join(r"[0-9]{1,18}" if kind is int else r"[!-}]{1,320}" for kind in kinds)
+
+
+def _cursor_schema(*kinds: type[int] | type[str]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{_cursor_pattern(kinds)}$"})
+
+
 def _flag(value: object) -> object:
     if isinstance(value, str):
         if value not in ("true", "false", "1", "0"):
@@ -372,6 +399,16 @@ Offset = Annotated[
     BeforeValidator(_digits),
     AfterValidator(_whole(0, 2**31 - 1)),
     _whole_schema(0, 2**31 - 1, default=0),
+]
+NumberCursor = Annotated[Cursor, BeforeValidator(_cursor(int)), _cursor_schema(int)]
+"""A place in a list that is sorted by a number; `cursor_text` writes it."""
+TimeCursor = Annotated[Cursor, BeforeValidator(_cursor(int, str)), _cursor_schema(int, str)]
+"""A place in a list that is sorted by time and id."""
+FollowerCursor = Annotated[
+    Cursor, BeforeValidator(_cursor(int, str, str)), _cursor_schema(int, str, str)
+]
+QueueCursor = Annotated[
+    Cursor, BeforeValidator(_cursor(int, int, str)), _cursor_schema(int, int, str)
 ]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Reference = Annotated[
