@@ -27,6 +27,7 @@ SEEN = {
     "Hijri year": "1445 ه\u200d",
     "Bengali": "র\u200d\u09cdয\u09beম",
     "Sinhala": "ශ\u0dca\u200dර\u0dd3",
+    "half a letter": "क\u094d\u200d",
     "Devanagari": "क\u094d\u200cष",
     "form of an ideograph": "葛\U000e0100城",
     "Mongolian": "ᠠ\u180eᠭ\u180b",
@@ -62,7 +63,8 @@ def test_a_name_with_something_invisible_is_not(name: str, hidden: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["👩\u200d", "\u200d👩", "👩\u200dA", "م\u200c", "\u200cم", "م\u200cA", "م\u200c\u200cا",
+    ["👩\u200d", "\u200d👩", "👩\u200dA", "م\u200c", "\u200cم", "م\u200cA",
+     "م\u200dم", "क\u200dक", "\u200d\u094d", "م\u200c\u200cا",
      "\u2800⠓", "⠓\u2800", "1\ufe0f", "A\ufe0f", "A\U000e0100", "🏴\U000e0067", "ᠠ\u180e"],
     ids=ascii,
 )  # fmt: skip
