@@ -18,15 +18,21 @@ ADMIN_TAG: Final = "avr:admin"
 
 T = TypeVar("T")
 
+Cursor: TypeAlias = tuple[int | str, ...]
+"""A place in a list: the values by which it is sorted, of the item before that place. They never
+change, so the place stays while items are added and removed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list: `items` from `offset` on, of `total` items."""
+    """One page of a list: `items` from `offset` on, of `total` items. `next` is the place behind
+    them; None at the end of the list."""
 
     items: tuple[T, ...]
     total: int
     limit: int
     offset: int
+    next: Cursor | None = None
 
 
 @dataclass(frozen=True, slots=True)

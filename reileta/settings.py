@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
+from reileta.protocol.input_types import Title
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -65,7 +66,7 @@ class Settings(BaseSettings):
     """A folder for recordings of each instance's messages, which `reileta replay` reads."""
     record_limit_bytes: int = Field(default=1024 * MIB, ge=1 * MIB)
     """Total size of the recordings in that folder. When it is reached, recording stops."""
-    title: str = "Reileta"
+    title: Title = "Reileta"
     """The server's name until an admin changes it."""
 
     # Accounts

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+BOM: Final = b"\xef\xbb\xbf"
+"""The byte order mark, which some programs write before UTF-8."""
+
 
 def is_unicode(text: str) -> bool:
     """Whether the text is free of lone surrogates, which UTF-8 can't encode."""

@@ -33,10 +33,14 @@ class Copy:
 
     def create(self, path: str, code: str) -> None:
         """A new file."""
-        assert not (self.folder / path).exists()
+        file = self.folder / path
+        if "NNNN" in file.name:
+            number = len([*file.parent.glob("*.sql")]) + 1
+            file = file.with_name(file.name.replace("NNNN", f"{number:04}"))
+        assert not file.exists()
         if path.startswith("tests/"):
             code = f"from __future__ import annotations\n\n{code}"
-        (self.folder / path).write_text(code)
+        file.write_text(code)
 
     def append(self, path: str, code: str) -> None:
         """Code at the end of a file, with its imports at the top."""
@@ -129,7 +133,7 @@ def follow_endpoint(copy: Copy) -> str:
 def follow_table(copy: Copy) -> str:
     code = recipe("A database table")
     test = "tests/reileta/store/test_notes.py"
-    for path in ("reileta/store/migrations/0006_notes.sql", "reileta/store/notes.py", test):
+    for path in ("reileta/store/migrations/NNNN_notes.sql", "reileta/store/notes.py", test):
         copy.create(path, code.pop(path))
     assert not code
     store = "reileta/store/__init__.py"
@@ -181,12 +185,8 @@ def follow_resource_type(copy: Copy) -> str:
 def follow_own_table(copy: Copy) -> str:
     code = recipe("A resource type with its own table")
     test = "tests/reileta/store/test_checklists.py"
-    # The recipe of the table has taken the number.
-    copy.create(
-        "reileta/store/migrations/0007_checklists.sql",
-        code.pop("reileta/store/migrations/0006_checklists.sql"),
-    )
-    copy.create(test, code.pop(test))
+    for path in ("reileta/store/migrations/NNNN_checklists.sql", test):
+        copy.create(path, code.pop(path))
     storage = "reileta/store/resource_storage.py"
     mapping = "STORAGES: Final[Mapping[str, ResourceStorage]]"
     copy.put(storage, mapping, code.pop(storage) + "\n")

@@ -40,6 +40,7 @@ from reileta.records import User
 from reileta.rules.identity import Principal
 from reileta.rules.ratelimit import Rate
 from reileta.rules.resource.json_values import VALUES_LIMIT, decode
+from reileta.unicode import BOM
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation
 
@@ -446,7 +447,7 @@ async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str,
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise MediaTypeUnsupported.field("Content-Type", "must be application/json")
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
-    if not body and (not kind or current.method == "DELETE"):
+    if not body.removeprefix(BOM):
         return {}  # some clients send a content type without a body
     value = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
     if not isinstance(value, dict):

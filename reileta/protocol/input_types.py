@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,13 +30,19 @@ from reileta.ids import (
     is_service_id,
     is_username,
 )
+from reileta.names import name_fault
+from reileta.opaque_string import prepared, refused_character
 from reileta.protocol import patterns
+from reileta.records import Cursor
 from reileta.unicode import is_unicode
 
 MAX_CAPACITY: Final = 1024
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 50
 MAX_TAGS: Final = 32
+NFC_SHRINKS: Final = 4
+"""NFC makes one character of at most so many. Longer texts are not normalized, since that can take
+quadratic time."""
 MAX_TIME_MS: Final = 2**53 - 1
 """The last millisecond that every JSON parser reads exactly; it fits into a bigint."""
 
@@ -105,6 +111,22 @@ def _text(low: int, high: int, *, lines: bool = False) -> Callable[[str], str]:
     return check
 
 
+def _name(high: int) -> Callable[[str], str]:
+    """Checks a name or title, and returns it in NFC."""
+    text = _text(1, high)
+
+    def check(value: str) -> str:
+        if len(value) <= high * NFC_SHRINKS:
+            value = unicodedata.normalize("NFC", value)
+        value = text(value)
+        reason = name_fault(value)
+        if reason is not None:
+            raise fault(reason)
+        return value
+
+    return check
+
+
 def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
@@ -146,15 +168,26 @@ def _https_url(value: str) -> str:
 
 
 def _password(value: str) -> str:
-    if not 8 <= len(value) <= 256:
-        raise fault("must be 8 to 256 characters")
     if not is_storable(value):
         raise fault("must not contain NUL or lone surrogates")
+    if len(value) <= 256 * NFC_SHRINKS:
+        value = prepared(value)
+    if not 8 <= len(value) <= 256:
+        raise fault("must be 8 to 256 characters")
+    refused = refused_character(value)
+    if refused is not None:
+        raise fault(
+            f"must not contain control, invisible or unassigned characters (U+{ord(refused):04X})"
+        )
     return value
 
 
 def _password_given(value: str) -> str:
-    if not value or len(value) > 256 or not is_storable(value):
+    # Passwords that were stored before the profile applied are as long as they are.
+    length = len(value)
+    if 256 < length <= 256 * NFC_SHRINKS:
+        length = len(prepared(value))
+    if not 1 <= length <= 256 or not is_storable(value):
         raise fault("must be 1 to 256 characters")
     return value
 
@@ -194,6 +227,32 @@ def _integral(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def cursor_text(cursor: Cursor) -> str:
+    """A place in a list as clients get it, and send it back."""
+    return "~".join(map(str, cursor))
+
+
+def _cursor(*kinds: type[int] | type[str]) -> Callable[[object], object]:
+    pattern = re.compile(_cursor_pattern(kinds))
+
+    def parse(value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, str) or pattern.fullmatch(value) is None:
+            raise fault("must be `next` of an answer of the same list")
+        return tuple(kind(part) for kind, part in zip(kinds, value.split("~"), strict=True))
+
+    return parse
+
+
+def _cursor_pattern(kinds: Sequence[type[int] | type[str]]) -> str:
+    return "~".join(r"[0-9]{1,18}" if kind is int else r"[!-}]{1,320}" for kind in kinds)
+
+
+def _cursor_schema(*kinds: type[int] | type[str]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{_cursor_pattern(kinds)}$"})
 
 
 def _flag(value: object) -> object:
@@ -283,7 +342,7 @@ HttpsUrl = Annotated[
 Password = Annotated[
     str,
     AfterValidator(_password),
-    _text_schema(8, 256, "correct horse battery staple", pattern=patterns.STORABLE),
+    _text_schema(8, 256, "correct horse battery staple", pattern=patterns.PASSWORD),
 ]
 GivenPassword = Annotated[
     str,
@@ -292,11 +351,11 @@ GivenPassword = Annotated[
 ]
 """A password for a login: an invalid one is a wrong login, not a wrong field."""
 DisplayName = Annotated[
-    str, AfterValidator(_text(1, 32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
+    str, AfterValidator(_name(32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
 ]
 Title = Annotated[
     str,
-    AfterValidator(_text(1, 128)),
+    AfterValidator(_name(128)),
     _text_schema(1, 128, "Harbour at dusk", pattern=patterns.NAME),
 ]
 Description = Annotated[
@@ -340,6 +399,16 @@ Offset = Annotated[
     BeforeValidator(_digits),
     AfterValidator(_whole(0, 2**31 - 1)),
     _whole_schema(0, 2**31 - 1, default=0),
+]
+NumberCursor = Annotated[Cursor, BeforeValidator(_cursor(int)), _cursor_schema(int)]
+"""A place in a list that is sorted by a number; `cursor_text` writes it."""
+TimeCursor = Annotated[Cursor, BeforeValidator(_cursor(int, str)), _cursor_schema(int, str)]
+"""A place in a list that is sorted by time and id."""
+FollowerCursor = Annotated[
+    Cursor, BeforeValidator(_cursor(int, str, str)), _cursor_schema(int, str, str)
+]
+QueueCursor = Annotated[
+    Cursor, BeforeValidator(_cursor(int, int, str)), _cursor_schema(int, int, str)
 ]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Reference = Annotated[

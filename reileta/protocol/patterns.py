@@ -30,8 +30,20 @@ EMAIL: Final = (
     rf"[^@\s\u0000-\u001f{_UNCLEAN}]{{1,64}}@[^@\s.\u0000-\u001f{_UNCLEAN}]+"
     rf"(\.[^@\s.\u0000-\u001f{_UNCLEAN}]+)+"
 )
-NAME: Final = rf"{_CLEAN}*[^\s\u0000-\u001f{_UNCLEAN}]{_CLEAN}*"
+# Invisible everywhere; those beyond U+FFFF can't be written in a way that all programs understand.
+_HIDDEN: Final = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200b\u200e\u200f\u2060-\u206f\u3164\ufdd0-\ufdef"
+    r"\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"
+)
+# Invisible, but allowed where they belong (reileta/names.py).
+_JOINERS: Final = r"\u180b-\u180f\u200c\u200d\u2800\ufe00-\ufe0f"
+_SEEN: Final = rf"[^\u0000-\u001f{_UNCLEAN}{_HIDDEN}]"
+NAME: Final = rf"{_SEEN}*[^\s\u0000-\u001f{_UNCLEAN}{_HIDDEN}{_JOINERS}]{_SEEN}*"
+"""Wider than what is accepted: reileta/names.py also looks at the characters around each."""
 TEXT: Final = rf"[^\u0000-\u0008\u000b-\u001f{_UNCLEAN}]*"
+PASSWORD: Final = rf"[^\u0000-\u001f\u007f-\u009f\u2028\u2029{_HIDDEN}\ufe00-\ufe0f]*"
+"""Wider than what is accepted: reileta/opaque_string.py also refuses what Unicode has not
+assigned."""
 STORABLE: Final = r"[^\u0000]*"
 
 _UUID: Final = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

@@ -18,6 +18,7 @@ from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import encode, error_fields, text_frame
 from reileta.rules.resource.json_values import Json, NotJson, Unstorable, read
 from reileta.rules.session.shared_state import VALUES_LIMIT
+from reileta.unicode import BOM
 
 Status = Literal["ok", "error", "fatal"]
 
@@ -138,7 +139,7 @@ def parse(payload: bytes | None) -> ClientFrame:
 
 
 def _object(payload: bytes) -> dict[str, Any]:
-    if payload.lstrip(b" \t\r\n")[:1] != b"{":
+    if payload.removeprefix(BOM).lstrip(b" \t\r\n")[:1] != b"{":
         raise MessageRefused(CloseCode.NOT_AN_OBJECT, "not a JSON object")
     try:
         value = read(payload, values_limit=FRAME_VALUES)

@@ -1,5 +1,8 @@
 """Hashes passwords with argon2id in worker threads, at most one per core.
 
+Hashes are those of prepared passwords (`reileta/opaque_string.py`). Hashes of older versions are
+those of passwords as they were sent, and stay valid.
+
 Requests wait for a core in two queues (`FairQueue`) that take turns: one for networks from which
 their user has logged in before, one for all others. So a flood of strangers can't lock out the
 server's users. Within each queue, networks take turns as well.
@@ -9,7 +12,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -19,6 +23,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from reileta.errors import Overloaded
+from reileta.opaque_string import prepared
 from reileta.security.fair_queue import FairQueue
 
 R = TypeVar("R")
@@ -81,7 +86,7 @@ class Passwords:
 
     async def hash(self, password: str, by: Requester = SERVER) -> str:
         """Hashes the password; the result includes salt and parameters. Raises Overloaded."""
-        return await self._in_thread(partial(self._hasher.hash, _bytes(password)), by)
+        return await self._in_thread(partial(self._hasher.hash, _bytes(prepared(password))), by)
 
     async def verify(self, hash_: str | None, password: str, by: Requester = SERVER) -> bool:
         """Whether the password matches the hash. Raises Overloaded.
@@ -90,14 +95,17 @@ class Passwords:
         in the same time.
         """
         stored = self._nobody if hash_ is None else hash_
-        right = await self._in_thread(partial(self._check, stored, _bytes(password)), by)
+        # As it is prepared, and as it was sent: the number of checks depends on the password only.
+        forms = dict.fromkeys((prepared(password), password))
+        right = await self._in_thread(partial(self._check, stored, [*map(_bytes, forms)]), by)
         return right and hash_ is not None
 
-    def _check(self, hash_: str, password: bytes) -> bool:
-        try:
-            return self._hasher.verify(hash_, password)
-        except (VerificationError, InvalidHashError):
-            return False
+    def _check(self, hash_: str, forms: Sequence[bytes]) -> bool:
+        for password in forms:
+            with suppress(VerificationError, InvalidHashError):
+                if self._hasher.verify(hash_, password):
+                    return True
+        return False
 
     async def _in_thread(self, work: Callable[[], R], by: Requester) -> R:
         await self._take_core(by)

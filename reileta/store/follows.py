@@ -10,7 +10,7 @@ from collections.abc import Collection
 from reileta.clock import Clock
 from reileta.errors import AlreadyFollowing, UserInvalid, UserNotFound
 from reileta.ids import is_id, is_user_ref
-from reileta.records import Follow, Page
+from reileta.records import Cursor, Follow, Page
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, page
 
@@ -76,7 +76,9 @@ class Follows:
         )
         return [follow(row) for row in rows]
 
-    async def followers(self, user: str, *, limit: int, offset: int) -> Page[Follow]:
+    async def followers(
+        self, user: str, *, limit: int, offset: int, after: Cursor | None = None
+    ) -> Page[Follow]:
         """Users who follow the user, earliest first. Their number is unlimited."""
         where = Where()
         where.add("followed = {}", user)
@@ -88,6 +90,7 @@ class Follows:
             order=("following_at", "follower", "followed"),
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def friends(self, user: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
 from reileta.ids import is_id, new_id
-from reileta.records import InstanceRecord, Page
+from reileta.records import Cursor, InstanceRecord, Page
 from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
@@ -90,6 +90,7 @@ class Instances:
         admin: bool,
         limit: int,
         offset: int,
+        after: Cursor | None = None,
     ) -> Page[InstanceRecord]:
         """Instances whose name, title or description contains the query, newest first.
 
@@ -116,6 +117,7 @@ class Instances:
             newest_first=True,
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def update(self, id_: str, **changes: Unpack[InstanceUpdate]) -> InstanceRecord:

@@ -12,6 +12,7 @@ from typing import assert_never
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.records import (
     Ban,
+    Cursor,
     LiftBan,
     Moderation,
     ModerationWrite,
@@ -153,7 +154,13 @@ class ModerationLog:
         )
 
     async def of(
-        self, instance_id: str, *, owner: str | None, limit: int, offset: int
+        self,
+        instance_id: str,
+        *,
+        owner: str | None,
+        limit: int,
+        offset: int,
+        after: Cursor | None = None,
     ) -> Page[Moderation]:
         """Entries of an instance, newest first; with `owner`, only those from that owner's time."""
         where = Where()
@@ -169,6 +176,7 @@ class ModerationLog:
             newest_first=True,
             limit=limit,
             offset=offset,
+            after=after,
         )
 
 

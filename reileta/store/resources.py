@@ -11,7 +11,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import UserNotFound, VersionConflict
-from reileta.records import ADMIN_TAG, Page, ResourceRecord
+from reileta.records import ADMIN_TAG, Cursor, Page, ResourceRecord
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import Resource, ResourceKey
@@ -46,7 +46,14 @@ class Resources(ResourceTable):
         return await self.find(self.queries, name)
 
     async def search(
-        self, type_: str, who: Claimant, *, query: str | None, limit: int, offset: int
+        self,
+        type_: str,
+        who: Claimant,
+        *,
+        query: str | None,
+        limit: int,
+        offset: int,
+        after: Cursor | None = None,
     ) -> Page[ResourceRecord]:
         """Resources that the user can see, by number: its own, shared and public ones.
 
@@ -64,6 +71,7 @@ class Resources(ResourceTable):
             order=("number",),
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def write(

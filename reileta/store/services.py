@@ -6,7 +6,7 @@ from typing import TypedDict, Unpack
 
 from reileta.clock import Clock
 from reileta.errors import ServiceExists, ServiceNotFound
-from reileta.records import Page, Service
+from reileta.records import Cursor, Page, Service
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
@@ -65,7 +65,14 @@ class Services:
         return None if row is None else service(row)
 
     async def search(
-        self, *, query: str | None, owner: str | None, tag: str | None, limit: int, offset: int
+        self,
+        *,
+        query: str | None,
+        owner: str | None,
+        tag: str | None,
+        limit: int,
+        offset: int,
+        after: Cursor | None = None,
     ) -> Page[Service]:
         """Services whose id, title or description contains the query, newest first."""
         where = Where()
@@ -82,6 +89,7 @@ class Services:
             newest_first=True,
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def update(self, id_: str, **changes: Unpack[ServiceUpdate]) -> Service:

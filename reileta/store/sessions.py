@@ -9,7 +9,7 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.errors import UserNotFound
 from reileta.ids import new_id
-from reileta.records import Page, SessionRecord
+from reileta.records import Cursor, Page, SessionRecord
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas
@@ -119,7 +119,9 @@ class Sessions:
         )
         return None if row is None else session(row)
 
-    async def of_user(self, user_id: str, *, limit: int, offset: int) -> Page[SessionRecord]:
+    async def of_user(
+        self, user_id: str, *, limit: int, offset: int, after: Cursor | None = None
+    ) -> Page[SessionRecord]:
         """The user's live sessions, newest first."""
         where = Where()
         where.add("user_id = {}", user_id)
@@ -133,6 +135,7 @@ class Sessions:
             newest_first=True,
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def end(self, id_: str) -> bool:

@@ -16,7 +16,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import is_id, new_id
-from reileta.records import ADMIN_TAG, DeletedUser, Page, User
+from reileta.records import ADMIN_TAG, Cursor, DeletedUser, Page, User
 from reileta.store.blobs import hashes
 from reileta.store.database import ConstraintBroken, Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
@@ -93,12 +93,21 @@ class Users:
         )
         return None if row is None else (user(row), row["password_hash"])
 
-    async def search(self, *, query: str | None, limit: int, offset: int) -> Page[User]:
+    async def search(
+        self, *, query: str | None, limit: int, offset: int, after: Cursor | None = None
+    ) -> Page[User]:
         """Users whose username, displayname or description contains the query, oldest first."""
         where = Where()
         where.contains(query)
         return await page(
-            self._queries, "users", where, user, order=("number",), limit=limit, offset=offset
+            self._queries,
+            "users",
+            where,
+            user,
+            order=("number",),
+            limit=limit,
+            offset=offset,
+            after=after,
         )
 
     async def many(self, ids: Collection[str]) -> dict[str, User]:

@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 from reileta.clock import Clock
 from reileta.errors import WorldExists, WorldNotFound
 from reileta.ids import new_id
-from reileta.records import Page, World
+from reileta.records import Cursor, Page, World
 from reileta.rules import visibility
 from reileta.rules.visibility import Audience
 from reileta.store import visibility as visible_rows
@@ -95,6 +95,7 @@ class Worlds:
         admin: bool,
         limit: int,
         offset: int,
+        after: Cursor | None = None,
     ) -> Page[World]:
         """Worlds whose title or description contains the query, newest first.
 
@@ -116,6 +117,7 @@ class Worlds:
             newest_first=True,
             limit=limit,
             offset=offset,
+            after=after,
         )
 
     async def update(self, id_: str, **changes: Unpack[WorldUpdate]) -> World:

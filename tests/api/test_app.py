@@ -46,14 +46,20 @@ async def test_head_is_get_without_the_body(anyone: Client) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", b" ", b"{", b"nonsense", b"\xff\xfe", b'"\xed\xa0\x80"', b"{'a': 1}", b"null", b"[]",
-        b"5", b'"text"', b"NaN", b'{"username": Infinity}', b"\xef\xbb\xbf{}", b"{}{}",
+        b" ", b"{", b"nonsense", b"\xff\xfe", b'"\xed\xa0\x80"', b"{'a': 1}", b"null", b"[]",
+        b"5", b'"text"', b"NaN", b'{"username": Infinity}', b"\xef\xbb\xbf" * 2 + b"{}", b"{}{}",
         b"[" * 9_000, b'{"a":' * 10_000, b"1" * 60_000, b'{"username": "a" "b"}',
     ],
 )  # fmt: skip
 async def test_what_is_no_json_object_is_refused(anyone: Client, raw: bytes) -> None:
     answer = await anyone.ask("POST", "/api/auth/login", raw=raw)
     assert (answer.status, answer.code, answer.fields) == (400, 22, {"body"})
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}"])
+async def test_an_empty_body_is_an_empty_object(anyone: Client, raw: bytes) -> None:
+    answer = await anyone.ask("POST", "/api/auth/login", raw=raw)
+    assert (answer.status, answer.code, answer.fields) == (400, 22, {"username", "password"})
 
 
 async def test_absurd_numbers_are_a_fields_fault(ada: Client) -> None:

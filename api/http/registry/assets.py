@@ -14,7 +14,7 @@ from api.http.downloads import download, safe_name
 from api.http.endpoint import ApiDeps, Download, RequestContext, Routes, Upload
 from api.http.etags import Cached
 from api.http.lookups import ensure_unheld, find_world, own_world, unheld
-from api.http.pagination import Paging, list_view, page_of
+from api.http.pagination import TimePaging, list_view, page_of
 from api.http.uploads import UploadSlots, receive
 from reileta.errors import (
     AssetExists,
@@ -91,15 +91,17 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
         "GET",
         "/api/worlds/<ref>/assets",
         summary="List a world's assets",
-        takes=Paging,
+        takes=TimePaging,
         gives=ListView[AssetView],
         errors=_WORLD,
         cached=_CACHED,
     )
-    async def get_assets(call: RequestContext, params: Paging) -> ListView[AssetView]:
+    async def get_assets(call: RequestContext, params: TimePaging) -> ListView[AssetView]:
         """Lists the world's assets, oldest first."""
         world = await find_world(node, call, call.args["ref"])
-        return list_view(page_of(params, await assets.of(world.id)), view)
+        return list_view(
+            page_of(params, await assets.of(world.id), lambda one: (one.created_at, one.id)), view
+        )
 
     @routes.add(
         "PUT",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from pydantic import Field
+
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import find_user
-from api.http.pagination import Paging, list_view, page_of
+from api.http.pagination import AFTER, Paging, TimePaging, list_view, page_of
 from reileta.errors import (
     AlreadyFollowing,
     NotLoggedIn,
@@ -18,11 +20,18 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import At, is_user_at
+from reileta.protocol.input_types import FollowerCursor
 from reileta.protocol.views.registry import FollowView, ListView, NothingView, follow_view
 from reileta.records import Follow, Page, User
 
 _ERRORS = (UserNotFound, ServerNotFound, NotLoggedIn)
 _CACHED: Final = Cached(("users", "follows"))
+
+
+class FollowerPaging(Paging):
+    """Which page of the followers to return."""
+
+    after: FollowerCursor | None = Field(default=None, description=AFTER)
 
 
 def follow_routes(deps: ApiDeps) -> Routes:
@@ -112,33 +121,38 @@ def follow_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/users/<ref>/follows",
         summary="List a user's follows",
-        takes=Paging,
+        takes=TimePaging,
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
         cached=_CACHED,
     )
-    async def get_follows(call: RequestContext, params: Paging) -> ListView[FollowView]:
+    async def get_follows(call: RequestContext, params: TimePaging) -> ListView[FollowView]:
         """Lists the users that this user follows, oldest follow first. For the user itself and
         admins."""
         user = await own_user(call, UserCannotFetch)
-        return await follow_list(user, page_of(params, await follows.of(user.id)), "followed")
+        page = page_of(
+            params, await follows.of(user.id), lambda one: (one.following_at, one.followed)
+        )
+        return await follow_list(user, page, "followed")
 
     @routes.add(
         "GET",
         "/api/users/<ref>/followers",
         summary="List a user's followers",
-        takes=Paging,
+        takes=FollowerPaging,
         gives=ListView[FollowView],
         need="required",
         errors=(*_ERRORS, UserCannotFetch),
         cached=_CACHED,
     )
-    async def get_followers(call: RequestContext, params: Paging) -> ListView[FollowView]:
+    async def get_followers(call: RequestContext, params: FollowerPaging) -> ListView[FollowView]:
         """Lists the users that follow this user, oldest follow first. For the user itself and
         admins."""
         user = await own_user(call, UserCannotFetch)
-        page = await follows.followers(user.id, limit=params.limit, offset=params.offset)
+        page = await follows.followers(
+            user.id, limit=params.limit, offset=params.offset, after=params.after
+        )
         return await follow_list(user, page, "follower")
 
     return routes

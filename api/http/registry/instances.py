@@ -126,6 +126,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             admin=call.admin,
             limit=params.limit,
             offset=params.offset,
+            after=params.after,
         )
         return list_view(page, view)
 

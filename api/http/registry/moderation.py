@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance, local
-from api.http.pagination import Paging, list_view, page_of
+from api.http.pagination import Paging, TimePaging, list_view, page_of
 from api.moderation_input import ModerateInput
 from reileta.errors import (
     InstanceNotFound,
@@ -62,17 +62,20 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/instances/<ref>/bans",
         summary="List bans",
-        takes=Paging,
+        takes=TimePaging,
         gives=ListView[BanView],
         need="required",
         errors=(*_WHERE, NotAllowed),
     )
-    async def get_bans(call: RequestContext, params: Paging) -> ListView[BanView]:
+    async def get_bans(call: RequestContext, params: TimePaging) -> ListView[BanView]:
         """Lists the bans in force, oldest first. For the owner, the master, moderators and
         admins."""
         instance = await find_instance(node, call, call.args["ref"])
         bans = await node.instance_service.bans(instance.id, call.by)
-        return list_view(page_of(params, bans), lambda ban: ban_view(ban, node.address))
+        return list_view(
+            page_of(params, bans, lambda ban: (ban.created_at, ban.user)),
+            lambda ban: ban_view(ban, node.address),
+        )
 
     @routes.add(
         "GET",
@@ -100,7 +103,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
             if instance.owner != call.by.user.id and not call.admin:
                 raise PermissionDenied
         page = await node.store.moderations.of(
-            id_, owner=owner, limit=params.limit, offset=params.offset
+            id_, owner=owner, limit=params.limit, offset=params.offset, after=params.after
         )
         if owner is not None and not page.total:
             raise InstanceNotFound

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import find_instance
-from api.http.pagination import Paging, list_view, page_of
+from api.http.pagination import AFTER, Paging, TimePaging, list_view, next_of, page_of
 from reileta.errors import (
     AlreadyCandidate,
     AlreadyConnected,
@@ -19,7 +22,7 @@ from reileta.errors import (
     ServerNotFound,
     UserNotFound,
 )
-from reileta.protocol.input_types import Input, Reference
+from reileta.protocol.input_types import Input, QueueCursor, Reference
 from reileta.protocol.views.instance import (
     EntryView,
     PlayerInsideView,
@@ -28,8 +31,17 @@ from reileta.protocol.views.instance import (
     player_view,
 )
 from reileta.protocol.views.registry import ListView, NothingView, known
+from reileta.records import Cursor
+from reileta.rules.instance.candidates import Entry, State
 
+_RANKS: Final[Mapping[State, int]] = {"admitted": 0, "waiting": 1, "pending": 2}
 _USER = "Another user, by id, `id@server` or username. Default: the caller."
+
+
+class QueuePaging(Paging):
+    """Which page of the entries to return."""
+
+    after: QueueCursor | None = Field(default=None, description=AFTER)
 
 
 class CandidateInput(Input):
@@ -45,6 +57,11 @@ class CandidateQuery(Input):
     server: Reference | None = Field(default=None, description="The instance's server.")
 
 
+def _place(entry: Entry) -> Cursor:
+    """The entry's place in the list: by state, and within it by time."""
+    return (_RANKS[entry.state], entry.since, entry.user)
+
+
 def queue_routes(deps: ApiDeps) -> Routes:
     """Declares the endpoints of the queue."""
     node = deps.node
@@ -54,11 +71,11 @@ def queue_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/instances/<ref>/queue",
         summary="Get an instance's queue",
-        takes=Paging,
+        takes=QueuePaging,
         gives=QueueView,
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_queue(call: RequestContext, params: Paging) -> QueueView:
+    async def get_queue(call: RequestContext, params: QueuePaging) -> QueueView:
         """Returns how many users wait, and the caller's own entry. The owner, the master,
         moderators and admins also get all entries."""
         instance = await find_instance(node, call, call.args["ref"])
@@ -68,9 +85,10 @@ def queue_routes(deps: ApiDeps) -> Routes:
             entry=known(None if queue.own is None else entry_view(queue.own)),
         )
         if queue.entries is not None:
-            page = page_of(params, queue.entries)
+            page = page_of(params, queue.entries, _place)
             view.items = tuple(entry_view(entry) for entry in page.items)
             view.total, view.limit, view.offset = page.total, page.limit, page.offset
+            view.next = next_of(page)
         return view
 
     @routes.add(
@@ -123,15 +141,18 @@ def queue_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/instances/<ref>/players",
         summary="List the players of an instance",
-        takes=Paging,
+        takes=TimePaging,
         gives=ListView[PlayerInsideView],
         errors=(InstanceNotFound, ServerNotFound),
     )
-    async def get_players(call: RequestContext, params: Paging) -> ListView[PlayerInsideView]:
+    async def get_players(call: RequestContext, params: TimePaging) -> ListView[PlayerInsideView]:
         """Lists players with their roles, in the order in which they joined. For everyone who may
         see the instance."""
         instance = await find_instance(node, call, call.args["ref"])
         players = await node.instance_service.players(instance.id, call.principal)
-        return list_view(page_of(params, players), lambda inside: player_view(*inside))
+        return list_view(
+            page_of(params, players, lambda inside: (inside[0].joined_at, inside[0].id)),
+            lambda inside: player_view(*inside),
+        )
 
     return routes

@@ -108,6 +108,7 @@ def service_routes(deps: ApiDeps) -> Routes:
             tag=params.tag,
             limit=params.limit,
             offset=params.offset,
+            after=params.after,
         )
         return list_view(page, view)
 

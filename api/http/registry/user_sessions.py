@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import ensure_own_server, find_user
-from api.http.pagination import Paging, list_view
+from api.http.pagination import TimePaging, list_view
 from api.http.registry.users import may_change
 from reileta.errors import (
     PermissionDenied,
@@ -37,15 +37,17 @@ def user_session_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/users/<ref>/sessions",
         summary="List a user's sessions",
-        takes=Paging,
+        takes=TimePaging,
         gives=ListView[SessionEntry],
         need="required",
         errors=(UserNotFound, ServerNotFound, PermissionDenied),
     )
-    async def get_user_sessions(call: RequestContext, params: Paging) -> ListView[SessionEntry]:
+    async def get_user_sessions(call: RequestContext, params: TimePaging) -> ListView[SessionEntry]:
         """Lists the user's open sessions, newest first. For the user itself and admins."""
         user = await own_user(call)
-        page = await sessions.of_user(user.id, limit=params.limit, offset=params.offset)
+        page = await sessions.of_user(
+            user.id, limit=params.limit, offset=params.offset, after=params.after
+        )
 
         def view(session: SessionRecord) -> SessionEntry:
             return SessionEntry(session.id, session.created_at, session.id == call.by.session_id)

@@ -107,7 +107,9 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     async def get_users(call: RequestContext, params: Search) -> ListView[AnyUserView]:
         """Lists users whose username, displayname or description contains `query`."""
         ensure_own_server(node, call)
-        page = await users.search(query=params.query, limit=params.limit, offset=params.offset)
+        page = await users.search(
+            query=params.query, limit=params.limit, offset=params.offset, after=params.after
+        )
         return list_of(page, await show_users(node, call, page.items))
 
     @routes.add(

@@ -89,6 +89,7 @@ def world_routes(deps: ApiDeps) -> Routes:
             admin=call.admin,
             limit=params.limit,
             offset=params.offset,
+            after=params.after,
         )
         return list_of(page, await show_worlds(node, page.items))
 

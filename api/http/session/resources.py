@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import Field
 
 from actors.runtime.errors import ActorStopped
@@ -18,7 +18,7 @@ from actors.runtime.message import Request
 from actors.session.messages import AcquireResource, DeleteResource, ReleaseResource, WriteResource
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import ensure_own_server, find_user
-from api.http.pagination import Search
+from api.http.pagination import Search, next_of
 from reileta.errors import (
     PayloadTooLarge,
     PermissionDenied,
@@ -35,6 +35,7 @@ from reileta.errors import (
     VersionConflict,
 )
 from reileta.protocol.input_types import Input, Reference, Title
+from reileta.protocol.views.registry import NextCursor
 from reileta.protocol.views.session import preview_view, resource_view
 from reileta.records import ResourceRecord
 from reileta.rules.resource.resource import ResourceKey
@@ -88,6 +89,7 @@ class ResourcesAnswer(Struct):
     total: int
     limit: int
     offset: int
+    next: NextCursor | UnsetType = UNSET
 
 
 def resource_routes(deps: ApiDeps) -> Routes:
@@ -181,13 +183,14 @@ def resource_routes(deps: ApiDeps) -> Routes:
             query=params.query,
             limit=params.limit,
             offset=params.offset,
+            after=params.after,
         )
         owners = await users.many({record.owner for record in page.items})
         previews = tuple(
             preview_view(record, types.of(record.type), owners.get(record.owner))
             for record in page.items
         )
-        return ResourcesAnswer(previews, page.total, page.limit, page.offset)
+        return ResourcesAnswer(previews, page.total, page.limit, page.offset, next_of(page))
 
     @routes.add(
         "POST",

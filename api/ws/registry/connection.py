@@ -42,7 +42,7 @@ from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
 from reileta.protocol.input_types import Input, check
 from reileta.rules.identity import FOR_EVER, Principal
-from reileta.unicode import is_utf8
+from reileta.unicode import BOM, is_utf8
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of a command
 
@@ -120,11 +120,22 @@ def parse(payload: bytes) -> ClientMessage:
     try:
         return _message(payload)
     except (msgspec.DecodeError, RecursionError) as error:
-        try:
-            fields = _readable_fields(payload)
-        except (msgspec.DecodeError, RecursionError):
-            raise InvalidMessage(_explained(error)) from None
-        raise InvalidMessage(_explained(error), fields) from None
+        # Messages hardly ever have a byte order mark: only those that fail are searched for it.
+        if not payload.startswith(BOM):
+            raise _invalid(payload, error) from None
+    payload = payload.removeprefix(BOM)
+    try:
+        return _message(payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _invalid(payload, error) from None
+
+
+def _invalid(payload: bytes, error: Exception) -> InvalidMessage:
+    """What the decoder complains of, with the fields that can still be read."""
+    try:
+        return InvalidMessage(_explained(error), _readable_fields(payload))
+    except (msgspec.DecodeError, RecursionError):
+        return InvalidMessage(_explained(error))
 
 
 def parse_data(data: Raw, model: type[I]) -> I:

@@ -11,7 +11,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from reileta.ids import at
-from reileta.protocol.views.registry import Millis, UserAt, known
+from reileta.protocol.views.registry import Millis, NextCursor, UserAt, known
 from reileta.records import Ban, Moderation
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
@@ -45,6 +45,7 @@ class QueueView(Struct, kw_only=True):
     total: int | UnsetType = UNSET
     limit: int | UnsetType = UNSET
     offset: int | UnsetType = UNSET
+    next: NextCursor | UnsetType = UNSET
 
 
 class PlayerInsideView(Struct, kw_only=True):

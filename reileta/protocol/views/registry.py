@@ -200,6 +200,11 @@ class NothingView(Struct, kw_only=True):
     """The request succeeded; there is no further information."""
 
 
+NextCursor = Annotated[
+    str, Meta(description="The place behind this page, for `after`. Left out at the end")
+]
+
+
 class ListView(Struct, Generic[V], kw_only=True):
     """One page of a list: `items` from `offset` on, of `total` items."""
 
@@ -207,6 +212,7 @@ class ListView(Struct, Generic[V], kw_only=True):
     total: Annotated[int, Meta(ge=0)]
     limit: Annotated[int, Meta(ge=1, le=100)]
     offset: Annotated[int, Meta(ge=0)]
+    next: NextCursor | UnsetType = UNSET
 
 
 def known(value: T | None) -> T | UnsetType:

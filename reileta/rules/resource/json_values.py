@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from reileta.errors import Detail, InvalidInput, MessageInvalid, PayloadTooLarge
-from reileta.unicode import is_unicode, is_utf8
+from reileta.unicode import BOM, is_unicode, is_utf8
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -150,12 +150,13 @@ def _ensure_bounded(text: bytes, values_limit: int) -> None:
 
 
 def read(text: bytes, *, values_limit: int = VALUES_LIMIT) -> Json:
-    """The value of a JSON text from outside.
+    """The value of a JSON text from outside, with or without a byte order mark.
 
     Raises:
         NotJson: the text is not JSON.
         Unstorable: it is JSON, but can't be stored unchanged.
     """
+    text = text.removeprefix(BOM)
     _ensure_bounded(text, values_limit)
     if not is_utf8(text):  # msgspec does not check strings that it skips
         raise NotJson

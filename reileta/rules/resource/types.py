@@ -68,11 +68,17 @@ class ResourceType:
         Called with unchecked input. Raises `invalid`, or PayloadTooLarge for data over
         `limit_bytes`.
         """
-        titled = check(_Titled, {"title": content.title}, self.invalid)
+        title = self._title(content, before)
         data = refuse_if_unstorable(
             content.data, limit_bytes=self.limit_bytes, field="data", error=self.invalid
         )
-        return Content(titled.title, data)
+        return Content(title, data)
+
+    def _title(self, content: Content, before: Content | None) -> str:
+        """The checked title. One that an older version stored stays until it is changed."""
+        if before is not None and content.title == before.title:
+            return before.title
+        return check(_Titled, {"title": content.title}, self.invalid).title
 
     def shows(self, resource: ResourceRecord) -> bool:
         """Whether users who may not acquire this resource can see it."""
@@ -121,12 +127,12 @@ class World(ResourceType):
         given = {} if content.data is None else content.data
         if not isinstance(given, dict):
             raise self.invalid.field("data", "must be an object")
-        titled = check(_Titled, {"title": content.title}, self.invalid)
+        title = self._title(content, before)
         data = check(_WorldData, given, self.invalid)
         had = () if before is None else tags_of(before.data)
         kept = WORLD_TAGS.resolve(data.tags, admin=admin, before=had)
         return Content(
-            titled.title,
+            title,
             {
                 "description": data.description or None,
                 "capacity": data.capacity,

@@ -10,7 +10,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from trio.testing import wait_all_tasks_blocked
 
@@ -84,7 +84,7 @@ def test_sixteen_bits_of_grey_become_eight() -> None:
     data = b"".join(b"\x00" + struct.pack(">HH", *row) for row in [(0, 257), (30_000, 65_535)])
     idat = chunk(b"IDAT", zlib.compress(data))
     picture = renewed(SIGNATURE + header(2, 2, 16, 0) + idat + chunk(b"IEND"))
-    assert list(opened(picture).tobytes()) == [0, 1, 116, 255]
+    assert list(opened(picture).tobytes()) == [0, 1, 117, 255]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,31 @@ def test_what_is_transparent_stays_so(mode: str, transparency: object) -> None:
     data = png(image, transparency=transparency)
     expected = Image.open(BytesIO(data)).convert("RGBA")
     assert opened(renewed(data)).convert("RGBA").tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_picture_comes_out_upright(orientation: int, behind: bool) -> None:
+    image = Image.effect_noise((5, 3), 60)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # PNG holds Exif without the prefix that it has in JPEG.
+    data, turned = png(image), chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    end = len(data) - len(chunk(b"IEND")) if behind else len(SIGNATURE + header())
+    picture = renewed(data[:end] + turned + data[end:])
+    image.info["exif"] = exif.tobytes()
+    upright = ImageOps.exif_transpose(image)
+    assert upright is not None
+    assert (picture.width, picture.height) == upright.size
+    assert opened(picture).tobytes() == upright.tobytes()
+
+
+@given(st.binary(max_size=60))
+def test_any_exif_is_a_picture_s(exif: bytes) -> None:
+    for start in (b"", b"Exif\0\0", b"MM\0*\0\0\0\x08\0\1\1\x12", b"II*\0\x08\0\0\0"):
+        at = len(SIGNATURE + header())
+        picture = renewed(SMALL[:at] + chunk(b"eXIf", start + exif) + SMALL[at:])
+        assert (picture.width, picture.height) == (2, 2)
 
 
 def test_equal_pictures_have_equal_hashes() -> None:
@@ -159,7 +184,7 @@ def test_a_bomb_is_refused_by_its_header(
     width: int, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
-    monkeypatch.setattr(images, "_decoded", decoded.append)
+    monkeypatch.setattr(images, "decoded", decoded.append)
     data = SIGNATURE + header(width, height) + PIXELS + chunk(b"IEND")
     assert refusal(data) == "must have 1 to 4096 pixels a side"
     assert decoded == []
@@ -230,7 +255,22 @@ def test_a_chunk_longer_than_the_file_is_refused() -> None:
 
 @given(data=st.data())
 def test_nothing_but_a_picture_or_a_refusal_comes_of_any_bytes(data: st.DataObject) -> None:
-    kind = st.sampled_from([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"iCCP", b"zTXt"])
+    kind = st.sampled_from(
+        [
+            b"IHDR",
+            b"PLTE",
+            b"tRNS",
+            b"IDAT",
+            b"acTL",
+            b"iCCP",
+            b"gAMA",
+            b"cHRM",
+            b"cICP",
+            b"sRGB",
+            b"eXIf",
+            b"zTXt",
+        ]
+    )
     body = st.one_of(st.binary(max_size=64), st.binary(max_size=64).map(zlib.compress))
     parts = st.lists(st.builds(chunk, kind, body), max_size=4).map(b"".join)
     head = st.builds(

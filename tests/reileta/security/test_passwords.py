@@ -239,3 +239,19 @@ async def test_who_goes_away_when_it_is_called_leaves_the_core_to_the_next() -> 
             await wait_all_tasks_blocked()
         hasher.gate.set()
     assert len(hashed) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), [("Zoë", "Zoe\u0308"), ("a b", "a\u00a0b")])
+async def test_a_password_fits_however_a_keyboard_sends_it(one: str, other: str) -> None:
+    it = Passwords(quick())
+    assert await it.verify(await it.hash(one), other)
+    assert await it.verify(await it.hash(other), one)
+    assert not await it.verify(await it.hash(one), "Zoe")
+
+
+@pytest.mark.parametrize("password", ["Zoe\u0308", "a\u00a0b", "\ttab", "👩\u200d🚀", "\ufb01"])
+async def test_a_hash_of_a_password_as_it_was_sent_stays_valid(password: str) -> None:
+    it = Passwords(quick())
+    old = quick().hash(password.encode())
+    assert await it.verify(old, password)
+    assert not await it.verify(old, password + "x")

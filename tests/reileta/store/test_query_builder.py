@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from reileta.records import Cursor, Page
 from reileta.store import Store
 from reileta.store.query_builder import Where, assignments, containing, page, tag_list
 
@@ -50,7 +51,15 @@ def test_conditions_number_their_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("query", "indexed"),
-    [("abc", True), ("été", True), ("x 123", True), ("ab", False), ("a_b", False), ("%%%", False)],
+    [
+        ("abc", True),
+        ("été", False),
+        ("xété abc", True),
+        ("x 123", True),
+        ("ab", False),
+        ("a_b", False),
+        ("%%%", False),
+    ],
 )
 def test_what_has_no_trigram_does_not_ask_the_index(query: str, indexed: bool) -> None:
     where = Where()
@@ -95,3 +104,42 @@ async def test_a_page_is_cut_in_order_and_counts_all(store: Store, searches: boo
     assert await cut(9, 1, newest_first=False) == ((2, 3, 4, 5), 5)
     assert await cut(2, 5, newest_first=False) == ((), 5)
     assert await cut(-1, -1, newest_first=True) == ((), 5)
+
+
+@pytest.mark.parametrize("searches", [False, True])
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_a_page_goes_on_behind_a_place(
+    store: Store, searches: bool, newest_first: bool
+) -> None:
+    await store.database.execute(
+        "CREATE TABLE things (a, b) AS SELECT n / 3, n::text FROM generate_series(1, 8) AS n"
+    )
+
+    async def cut(after: Cursor | None, offset: int = 0) -> Page[int]:
+        where = Where()
+        where.add("b <> {}", "4")
+        where.searches = searches
+        return await page(
+            store.database,
+            "things",
+            where,
+            lambda row: int(row["b"]),
+            order=("a", "b"),
+            newest_first=newest_first,
+            limit=3,
+            offset=offset,
+            after=after,
+        )
+
+    order = [8, 7, 6, 5, 3, 2, 1] if newest_first else [1, 2, 3, 5, 6, 7, 8]
+    first = await cut(None)
+    assert (list(first.items), first.total) == (order[:3], 7)
+    assert first.next == (order[2] // 3, str(order[2]))
+    await store.database.execute("DELETE FROM things WHERE b = $1", str(order[2]))
+    await store.database.execute("INSERT INTO things VALUES (0, '0'), (9, '9')")
+    second = await cut(first.next)
+    assert (list(second.items), second.total) == (order[3:6], 8)
+    assert list((await cut(first.next, 1)).items[:2]) == order[4:6]
+    third = await cut(second.next)
+    assert list(third.items) == [order[6], 0 if newest_first else 9]
+    assert third.next is None

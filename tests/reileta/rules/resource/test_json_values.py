@@ -43,11 +43,26 @@ def test_the_text_is_canonical() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"nul", b"NaN", b"-Infinity", b'"\xff"', b'{"\xff":1}', b"\xef\xbb\xbf1", b"[1,]"],
+    [
+        b"",
+        b"{",
+        b"nul",
+        b"NaN",
+        b"-Infinity",
+        b'"\xff"',
+        b'{"\xff":1}',
+        b"\xef\xbb\xbf" * 2 + b"1",
+        b"[1,]",
+    ],
 )
 def test_what_is_no_json_is_refused_at_its_field(text: bytes) -> None:
     with pytest.raises(ResourceInvalid, match="data: must be JSON"):
         decode(text, limit_bytes=LIMIT, field="data", error=ResourceInvalid)
+
+
+def test_a_byte_order_mark_before_json_does_not_count() -> None:
+    assert read(b'\xef\xbb\xbf{"a":1}') == {"a": 1}
+    assert decode("\ufeff[1]", limit_bytes=99) == [1]
 
 
 def test_half_a_surrogate_pair_is_refused_as_text_and_as_value() -> None:

@@ -125,3 +125,16 @@ def test_private_worlds_are_hidden() -> None:
 def test_types_are_a_mapping() -> None:
     types = ResourceTypes(Playlist())
     assert dict(types) == {"playlist": types["playlist"]}
+
+
+@pytest.mark.parametrize("type_", ["document", "world"])
+def test_a_title_of_an_older_version_stays_until_it_is_changed(type_: str) -> None:
+    kind = BUILT_IN.of(type_)
+    before = Content("Sea\u200b", {"tags": ["avr:public"]})
+    after = kind.check(replace(before, data={"capacity": 5}), admin=False, before=before)
+    assert after.title == before.title
+    for title in ("\u200bSea", "Sea\u200b\u200b"):
+        with pytest.raises((ResourceInvalid, WorldInvalid)):
+            kind.check(Content(title, {}), admin=False, before=before)
+    with pytest.raises((ResourceInvalid, WorldInvalid)):
+        kind.check(before, admin=False, before=None)
