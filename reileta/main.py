@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 import trio
 
-from actors.change_feed import ChangeApplier
+from actors.change_feed import POLL_S, ChangeApplier
 from actors.file_collector import FileCollector
 from actors.node import Node
 from actors.runtime.trace import add_trace
@@ -182,9 +182,12 @@ async def _serve_on(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(http_server.serve, listeners)
-            nursery.start_soon(gateway.watch)
-            nursery.start_soon(ChangeApplier(store, node, gateway.auth).run)
-            nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
+            background = node.background
+            changes = ChangeApplier(store, node, gateway.auth)
+            files = FileCollector(store.files, store.blobs, clock)
+            background.run(nursery, "sockets", gateway.watch)
+            background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
+            background.run(nursery, "files", files.run)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(
@@ -201,7 +204,7 @@ async def _apis(
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))
-    http_server = HttpServer(app, node.settings, node.metrics, timeouts)
+    http_server = HttpServer(app, node.settings, node.metrics, timeouts, node.background)
     yield http_server, gateway
 
 

@@ -22,6 +22,7 @@ import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
 
+from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
 from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import (
@@ -71,10 +72,16 @@ class HttpServer:
     Args:
         app: answers requests, and accepts upgrades.
         timeouts: time limits of connections; by default from the settings.
+        background: supervises the loops of the port.
     """
 
     def __init__(
-        self, app: App, settings: Settings, metrics: Metrics, timeouts: Timeouts | None = None
+        self,
+        app: App,
+        settings: Settings,
+        metrics: Metrics,
+        timeouts: Timeouts | None = None,
+        background: BackgroundTasks | None = None,
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
@@ -88,6 +95,7 @@ class HttpServer:
             _log.warning(CONNECTIONS_LIMITED, connections=total, wanted=settings.connections)
         self.admission = Admission(total, settings.connections_per_address if limited else None)
         self._tls = _tls_context(settings)
+        self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
         self._epoll_reader = EpollReader()
@@ -101,17 +109,24 @@ class HttpServer:
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Accepts and serves connections until cancelled."""
-        async with trio.open_nursery() as connections:
-            self._nursery = connections
-            connections.start_soon(self._epoll_reader.run)
-            connections.start_soon(self._hangups.run)
-            connections.start_soon(self._watch_deadlines)
-            connections.start_soon(self._listening.turns.run)
-            with self._accepting:
-                await trio.serve_listeners(
-                    self._contained, list(listeners), handler_nursery=connections
-                )
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as connections:
+                self._nursery = connections
+                for name, loop in (
+                    ("reader", self._epoll_reader.run),
+                    ("hangups", self._hangups.run),
+                    ("deadlines", self._watch_deadlines),
+                    ("turns", self._listening.turns.run),
+                ):
+                    self._background.run(connections, name, loop)
+                with self._accepting:
+                    await trio.serve_listeners(
+                        self._contained, list(listeners), handler_nursery=connections
+                    )
+                await trio.sleep_forever()
+        finally:
+            self._epoll_reader.close()
+            self._hangups.close()
 
     def stop_accepting(self) -> None:
         """Accepts no more connections. Open connections stay open."""

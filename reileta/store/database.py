@@ -460,6 +460,13 @@ class _Apart:
         return result
 
 
+def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    structlog.get_logger().error(
+        log_events.DATABASE_CALLBACK_FAILED, reason=context.get("message"), exc_info=error
+    )
+
+
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[Loop]:
     """An asyncio loop that runs beside the body, until the body has ended.
@@ -472,6 +479,9 @@ async def asyncio_loop() -> AsyncIterator[Loop]:
     async def run(*, task_status: trio.TaskStatus[Loop]) -> None:
         with stop:
             async with trio_asyncio.open_loop() as loop:
+                # By default, trio-asyncio raises here what a callback of asyncpg raised, and that
+                # would end the process. The statement concerned fails or times out by itself.
+                loop.set_exception_handler(_log_failure)
                 task_status.started(_Apart(loop))
                 await trio.sleep_forever()
 

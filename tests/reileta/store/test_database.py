@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import weakref
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from reileta.errors import DatabaseUnavailable, InvalidInput
 from reileta.settings import Settings
@@ -367,3 +369,19 @@ async def test_connections_keep_nothing_of_who_had_them_made(database: Database)
         nursery.start_soon(ask)
     gc.collect()
     assert [request() for request in requests] == [None, None]
+
+
+async def test_a_failure_of_the_driver_outside_of_a_statement_ends_nothing(
+    database_url: str,
+) -> None:
+    async def fail_later() -> None:
+        asyncio.get_running_loop().call_soon({}.popitem)
+
+    with capture_logs() as logged:
+        async with asyncio_loop() as loop:
+            await loop.run_aio_coroutine(fail_later())
+            database = Database(loop, database_url, connections=1)
+            assert await database.ping()
+            await database.close()
+    (failed,) = logged
+    assert failed["event"] == "database.callback_failed"
