@@ -22,11 +22,11 @@ def ops_routes(deps: ApiDeps) -> Routes:
 
     @routes.add("GET", "/readyz", summary="Check readiness", gives=HealthView, need="none")
     async def readyz(call: RequestContext) -> HealthView:
-        """Readiness: the database answers, all background tasks work, and the server is not
+        """Readiness: the database takes writes, all background tasks work, and the server is not
         shutting down. If not, 503."""
         if node.draining:
             raise Overloaded(Detail("server", "is draining"), retry_after_s=5)
-        if not await node.store.database.ping():
+        if not await node.store.database.takes_writes():
             raise DatabaseUnavailable(retry_after_s=1)
         failing = node.background.failing
         if failing:

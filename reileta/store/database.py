@@ -24,6 +24,7 @@ import asyncpg
 import structlog
 import trio
 import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
+from asyncpg.connect_utils import SessionAttribute
 
 from reileta.concurrency import plain_nursery
 from reileta.errors import DatabaseUnavailable
@@ -55,10 +56,8 @@ _LOST: Final = (
     asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
     asyncpg.InternalClientError,  # the connection broke during an answer
 )
-_TRY_AGAIN: Final = (
-    asyncpg.TransactionRollbackError,  # a deadlock, a serialization failure
-    asyncpg.ReadOnlySQLTransactionError,  # it became a standby
-)
+_TRY_AGAIN: Final = asyncpg.TransactionRollbackError  # a deadlock, a serialization failure
+_READ_WRITE: Final = SessionAttribute.read_write
 _BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -202,6 +201,20 @@ class Database(Queries):
             with self.reads.writing(written_by(sql)):
                 return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
 
+    async def takes_writes(self) -> bool:
+        """Whether a write would work: no standby, not read-only, and with the permission to."""
+        try:
+            async with self._connected() as connection:
+                # Checked like a write, but it writes nothing; so the read cache needs not know.
+                await self.guard(
+                    lambda: connection.execute("UPDATE server SET one = one WHERE false"),
+                    connection,
+                    STATEMENT_S,
+                )
+        except (DatabaseUnavailable, asyncpg.PostgresError):
+            return False
+        return True
+
     async def ping(self) -> bool:
         """Whether the database answers."""
         try:
@@ -243,8 +256,15 @@ class Database(Queries):
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
             raise ConstraintBroken(error.constraint_name or "") from error
-        except (*_TRY_AGAIN, asyncio.CancelledError) as error:
+        except (_TRY_AGAIN, asyncio.CancelledError) as error:
             # asyncio was cancelled and Trio was not: the loop is being closed.
+            raise self._unavailable() from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            # The other connections are to the same server, which may be a standby now.
+            if connection is not None:
+                connection.terminate()
+            self._drop_idle()
+            self._lost(error)
             raise self._unavailable() from error
         except _LOST as error:
             # The connection may look open for a moment longer, or hang forever.
@@ -334,21 +354,31 @@ class Database(Queries):
         return None
 
     def _give_back(self, connection: Connection) -> None:
-        if self._closed or connection.is_closed() or connection.is_in_transaction():
+        if self._closed or not _usable(connection) or connection.is_in_transaction():
             connection.terminate()
         else:
             self._idle.append((connection, time.monotonic()))
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.terminate()
 
     async def _connect(self) -> Connection:
         try:
             return await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_S,
+                # A standby, or a server that is read-only, is as good as none: what it answers may
+                # be older than what was acknowledged. Of several hosts, the one with writes counts.
+                target_session_attrs=_READ_WRITE,
                 server_settings={"application_name": self.name},
             )
         except ValueError:
             # asyncpg parses the URL only now. Its own message can contain the password.
             raise StartupError("--database must be a postgresql:// URL") from None
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise ConnectionError("it takes no writes: it is a standby, or read-only") from error
         except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             # For any reason, PostgreSQL refused the connection.
             raise ConnectionError(str(error)) from error
@@ -425,6 +455,17 @@ class _Bound(Queries):
         return await self._database.guard(
             lambda: ask(self._connection), self._connection, self._statement_s
         )
+
+
+def _usable(connection: Connection) -> bool:
+    """Whether the connection is open and takes writes, as far as PostgreSQL has reported."""
+    if connection.is_closed():
+        return False
+    settings = connection.get_settings()
+    return "on" not in (
+        getattr(settings, "default_transaction_read_only", "off"),
+        getattr(settings, "in_hot_standby", "off"),
+    )
 
 
 async def _answers(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Faults of the database under the background tasks of a server."""
+"""Faults of the database under a running server."""
 
 from __future__ import annotations
 
@@ -57,3 +57,38 @@ async def test_a_database_error_in_a_background_task_ends_nothing(
             await eventually(ready)
             assert (await player.ask("ping"))["command"] == "ping"
         assert served.process.poll() is None
+
+
+async def test_a_database_that_is_read_only_for_a_while(database_url: str, tmp_path: Path) -> None:
+    """As in a failover: nothing can be written, players stay, and afterwards all is as before."""
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    (ada,) = await bots(1, tmp_path, *where[:2])
+    headers = {"Authorization": f"Bearer {ada.token}"}
+    async with (
+        serving(*where) as served,
+        at_the_database(database_url) as database,
+        served.ask() as client,
+    ):
+        place = await new_instance(served, ada)
+
+        async def write() -> int:
+            answer = await client.put("/api/worlds", json={"title": "x"}, headers=headers)
+            return answer.status_code
+
+        async with connected(served, ada) as player:
+            await player.join(place)
+            name = await database.value("SELECT current_database()")
+            await database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only=on')
+            await database.fetch(
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            for _ in range(3):
+                assert await write() == 503
+                assert (await client.get("/readyz")).status_code == 503
+            assert (await player.ask("ping"))["command"] == "ping"
+            await database.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            assert (await client.get("/readyz")).status_code == 200
+            for _ in range(10):
+                assert await write() == 200
+            assert (await player.ask("ping"))["command"] == "ping"
