@@ -98,6 +98,17 @@ class Databases:
         )
         return name, self._cluster.url(name)
 
+    def create_encoded(self, encoding: str) -> tuple[str, str]:
+        """An empty database with that encoding: its name, and its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._runner.run(
+            self._admin.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' "
+                "LOCALE_PROVIDER libc LOCALE 'C'"
+            )
+        )
+        return name, self._cluster.url(name)
+
     def drop(self, name: str) -> None:
         self._runner.run(self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)"))
 

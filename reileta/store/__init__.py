@@ -25,6 +25,7 @@ from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
+from reileta.store.requirements import check_requirements
 from reileta.store.resources import Resources
 from reileta.store.server_info import ServerInfo, ServerInfos
 from reileta.store.services import Services
@@ -101,6 +102,7 @@ async def open_store(
             remember=settings.caches_reads,
         )
         stack.push_async_callback(database.close)
+        await check_requirements(database, pooler=settings.database is not None)
         await migrate(database, clock, known_migrations())
         identity = ServerInfos(database, clock, settings.title)
         await identity.get()

@@ -57,6 +57,10 @@ _LOST: Final = (
     asyncpg.InternalClientError,  # the connection broke during an answer
 )
 _TRY_AGAIN: Final = asyncpg.TransactionRollbackError  # a deadlock, a serialization failure
+_EXCHANGED: Final = (
+    asyncpg.InvalidSQLStatementNameError,  # prepared in another session
+    asyncpg.DuplicatePreparedStatementError,  # the name of another session's statement
+)
 _READ_WRITE: Final = SessionAttribute.read_write
 _BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -65,6 +69,10 @@ class Loop(Protocol):
     """The operations of the asyncio loop that are used here."""
 
     async def run_aio_coroutine(self, coro: Coroutine[Any, Any, T]) -> T: ...
+
+
+class SessionLost(DatabaseUnavailable):
+    """The session is not the one that the connection had: a pooler has exchanged it."""
 
 
 class ConstraintBroken(Exception):
@@ -234,6 +242,15 @@ class Database(Queries):
         async with self._connected() as connection:
             yield _Bound(self, connection, statement_s)
 
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[Queries]:
+        """A new connection besides the pool, which is closed after the body."""
+        connection = await self.guard(self._connect, None, CONNECT_S)
+        try:
+            yield _Bound(self, connection, STATEMENT_S)
+        finally:
+            connection.terminate()
+
     async def guard(
         self,
         work: Callable[[], Coroutine[Any, Any, T]],
@@ -266,6 +283,12 @@ class Database(Queries):
             self._drop_idle()
             self._lost(error)
             raise self._unavailable() from error
+        except _EXCHANGED as error:
+            if connection is not None:
+                connection.terminate()
+            self._lost(error)
+            self.errors += 1
+            raise SessionLost(retry_after_s=RETRY_AFTER_S) from error
         except _LOST as error:
             # The connection may look open for a moment longer, or hang forever.
             if connection is not None:
@@ -377,6 +400,8 @@ class Database(Queries):
         except ValueError:
             # asyncpg parses the URL only now. Its own message can contain the password.
             raise StartupError("--database must be a postgresql:// URL") from None
+        except _EXCHANGED:
+            raise
         except asyncpg.TargetServerAttributeNotMatched as error:
             raise ConnectionError("it takes no writes: it is a standby, or read-only") from error
         except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
@@ -455,6 +480,13 @@ class _Bound(Queries):
         return await self._database.guard(
             lambda: ask(self._connection), self._connection, self._statement_s
         )
+
+
+def unavailable_because(error: DatabaseUnavailable) -> str:
+    """The message of PostgreSQL or the system; it can contain addresses and accounts but no
+    password."""
+    cause = error.__cause__
+    return str(cause).strip() or type(cause).__name__
 
 
 def _usable(connection: Connection) -> bool:
