@@ -34,6 +34,7 @@ from reileta.security.server_key import load_or_create
 from reileta.settings import Settings
 from reileta.startup import raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.server_lock import WATCH_S
 
 KEY_FILE: Final = "server.key"
 HTTP_GRACE_S: Final = 1.0
@@ -163,7 +164,7 @@ async def _serve_on(
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with open_store(settings, clock, types=types) as store:
+    async with open_store(settings, clock, exclusive=True, types=types) as store:
         await _first_start(store, passwords)
         await store.instances.all_empty_from(clock.now_ms())
         await store.changes.begin()
@@ -188,6 +189,7 @@ async def _serve_on(
             background.run(nursery, "sockets", gateway.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
             background.run(nursery, "files", files.run)
+            background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(

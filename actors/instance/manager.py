@@ -126,6 +126,8 @@ class InstanceManager:
         actor failed too often. None of them can start while it is marked or deleted, so an instance
         that starts meanwhile keeps its own mark.
         """
+        if self._config.store.lock.lost:
+            return  # another server may have the instances
         try:
             now = self._config.clock.now_ms()
             instances = self._config.store.instances

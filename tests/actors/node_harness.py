@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -165,6 +166,7 @@ class FakeDatabase:
 
     def __post_init__(self) -> None:
         self.bans = self.instances
+        self.lock = SimpleNamespace(lost=False)
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeSessions()

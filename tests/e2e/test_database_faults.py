@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import trio
 
 from tests.e2e.clients import connected
 from tests.e2e.operator import at_the_database
 from tests.e2e.processes import bots, eventually, new_instance, serving
+from tests.reileta.store.fake_pooler import fake_pooler
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +96,34 @@ async def test_a_database_that_is_read_only_for_a_while(database_url: str, tmp_p
             for _ in range(10):
                 assert await write() == 200
             assert (await player.ask("ping"))["command"] == "ping"
+
+
+async def refused(*options: str) -> str:
+    """The one line with which a server does not start."""
+    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", *options]
+    ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.decode().splitlines()
+    return line
+
+
+async def test_a_second_server_on_the_database_is_refused(
+    database_url: str, tmp_path: Path
+) -> None:
+    where = ("--database", database_url)
+    async with serving(*where, "--data", str(tmp_path / "one")):
+        line = await refused(*where, "--data", str(tmp_path / "two"))
+        assert "another server uses the database" in line
+        await bots(1, tmp_path, *where)  # commands may
+    async with serving(*where, "--data", str(tmp_path / "two")) as served:
+        served.process.kill()
+        await served.ended()
+    async with serving(*where, "--data", str(tmp_path / "two")):
+        pass
+
+
+async def test_a_pooler_in_transaction_mode_is_refused(database_url: str, tmp_path: Path) -> None:
+    with TemporaryDirectory(prefix="pooler-") as folder:
+        async with fake_pooler(database_url, Path(folder), "transaction") as url:
+            line = await refused("--database", url, "--data", str(tmp_path))
+    assert "pool_mode=session" in line
