@@ -25,7 +25,7 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.observability import log, log_events
 from reileta.observability.metrics import Metrics
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
@@ -158,7 +158,7 @@ async def _serve_on(
     timeouts: Timeouts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    clock = MonotonicClock()
+    clock = SystemClock()
     metrics = Metrics()
     address = settings.address or address_of(settings.host, port)
     scheme = "https" if settings.secure else "http"

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from reileta.clock import MonotonicClock
+from reileta.clock import Clock, SystemClock
 from reileta.settings import Settings
-from reileta.store import Store, open_store
+from reileta.store import Queries, Store, open_store
 from reileta.store.embedded.cluster import Cluster
+from reileta.store.leases import DatabaseTime
 
 # The same examples in each run, and nothing that depends on how busy the machine is.
 hypothesis.settings.register_profile(
@@ -61,8 +62,20 @@ class ManualClock:
     def now_ms(self) -> int:
         return self._now_ms
 
+    def steady_ms(self) -> int:
+        return self.now_ms()
+
     def advance(self, ms: int) -> None:
         self._now_ms += ms
+
+
+def lease_time(clock: Clock) -> DatabaseTime:
+    """The clock as that of the database, too."""
+
+    async def now(_: Queries) -> int:
+        return clock.now_ms()
+
+    return now
 
 
 class Databases:
@@ -86,7 +99,7 @@ class Databases:
 
     async def _migrate(self) -> None:
         settings = Settings(database=self._cluster.url(_TEMPLATE))
-        async with open_store(settings, MonotonicClock()):
+        async with open_store(settings, SystemClock()):
             pass
 
     def create(self, template: str = _TEMPLATE) -> tuple[str, str]:
@@ -198,7 +211,9 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
     """The store, over an empty database, with the clock of the fixture `clock`."""
-    async with open_store(Settings(database=database_url), clock) as store:
+    async with open_store(
+        Settings(database=database_url), clock, lease_time=lease_time(clock)
+    ) as store:
         yield store
 
 

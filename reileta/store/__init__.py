@@ -21,7 +21,7 @@ from reileta.store.follows import Follows
 from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
-from reileta.store.leases import Leases
+from reileta.store.leases import DatabaseTime, Leases, database_time
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
@@ -85,6 +85,7 @@ async def open_store(
     exclusive: bool = False,
     files: FileStore | None = None,
     types: ResourceTypes = BUILT_IN,
+    lease_time: DatabaseTime = database_time,
 ) -> AsyncIterator[Store]:
     """Opens the store of the settings, with this version's schema; closes it after the body.
 
@@ -97,6 +98,7 @@ async def open_store(
         files: by default in the data folder. Nothing is created or deleted there until a method
             needs it.
         types: the resource types, including a host's own.
+        lease_time: the time by which leases expire.
 
     Raises:
         StartupError: the database can't be used.
@@ -152,7 +154,7 @@ async def open_store(
             files=files,
             states=SessionStates(database),
             resources=Resources(database, clock, types, quotas),
-            leases=Leases(database, clock, types),
+            leases=Leases(database, clock, types, lease_time),
             networks=Networks(database, clock),
             lock=lock,
             changes=ChangeFeed(database),

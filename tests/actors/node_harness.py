@@ -45,6 +45,9 @@ class TrioClock:
     def now_ms(self) -> int:
         return EPOCH_MS + round(trio.current_time() * 1000)
 
+    def steady_ms(self) -> int:
+        return self.now_ms()
+
 
 @dataclass
 class FakeInstances:

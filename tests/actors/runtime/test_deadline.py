@@ -20,6 +20,9 @@ class TrioClock:
     def now_ms(self) -> int:
         return round((trio.current_time() - self._start) * 1000)
 
+    def steady_ms(self) -> int:
+        return self.now_ms()
+
 
 class Ticking:
     """What an actor with one deadline does with it."""
