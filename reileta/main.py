@@ -27,6 +27,7 @@ from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.clock import SystemClock
 from reileta.observability import log, log_events
+from reileta.observability.line_writer import LineWriter
 from reileta.observability.metrics import Metrics
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
@@ -51,10 +52,16 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     Raises:
         StartupError, OSError, DatabaseUnavailable: it can't start; the operator can fix the reason.
     """
-    log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
+    output = LineWriter.standard_output(
+        lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
+    )
+    log.configure(settings.log_format, settings.log_level, stream=output, extra=(add_trace,))
     tune_collector()
     raise_descriptor_limit()
-    trio.run(_until_stopped, settings, types)
+    try:
+        trio.run(_until_stopped, settings, types, output)
+    finally:
+        output.drain()
     return 0
 
 
@@ -68,13 +75,14 @@ def tune_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
+async def _until_stopped(settings: Settings, types: ResourceTypes, output: LineWriter) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
                 stopping = Stopping(outer.cancel_scope)
                 outer.start_soon(stopping.handle, signals)
                 stopping.server = await serving.start(serve, settings, types)
+                stopping.server.node.metrics.log_dropped = lambda: output.dropped
             outer.cancel_scope.cancel()
     _log.info(log_events.SERVER_STOPPED)
 

@@ -95,5 +95,11 @@ FILES_POSTPONED: Final = "files.postponed"
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""
 
+# The log itself
+LOG_DROPPED: Final = "log.dropped"
+"""Nobody read the log for a while; so many `lines` were dropped."""
+LOG_REOPENED: Final = "log.reopened"
+"""SIGHUP: output that goes to files was opened again, by the name of the file."""
+
 # Records of the standard library's logging
 LIBRARY_SAID: Final = "library.said"

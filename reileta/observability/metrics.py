@@ -127,6 +127,10 @@ class Metrics:
         self.background: Callable[[], Mapping[str, BackgroundTask]] = dict
         """The background tasks by name."""
 
+        # The log
+        self.log_dropped: Callable[[], int] = int
+        """Lines that were dropped because nobody read the log."""
+
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
         self.http_seconds: defaultdict[tuple[str, str], Histogram] = defaultdict(
@@ -210,6 +214,9 @@ class MetricsCollector(Collector):
         for kind, messages in metrics.mailbox_depths().items():
             depth.add_metric([kind], messages)
         yield depth
+        yield CounterMetricFamily(
+            "reileta_log_dropped", "Log lines that nobody read", value=metrics.log_dropped()
+        )
         yield from self._background()
         yield from self._http()
         yield from self._store()
