@@ -29,15 +29,17 @@ from reileta.clock import SystemClock
 from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter
 from reileta.observability.metrics import Metrics
+from reileta.observability.output_files import OutputFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import load_or_create
 from reileta.settings import Settings
-from reileta.startup import raise_descriptor_limit
+from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
 from reileta.store.server_lock import WATCH_S
 
 KEY_FILE: Final = "server.key"
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
 """Seconds that running HTTP requests get once all sockets are closed."""
 
@@ -76,10 +78,10 @@ def tune_collector() -> None:
 
 
 async def _until_stopped(settings: Settings, types: ResourceTypes, output: LineWriter) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*STOPS, signal.SIGHUP) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
-                stopping = Stopping(outer.cancel_scope)
+                stopping = Stopping(outer.cancel_scope, OutputFiles())
                 outer.start_soon(stopping.handle, signals)
                 stopping.server = await serving.start(serve, settings, types)
                 stopping.server.node.metrics.log_dropped = lambda: output.dropped
@@ -88,24 +90,38 @@ async def _until_stopped(settings: Settings, types: ResourceTypes, output: LineW
 
 
 class Stopping:
-    """Signal handling: the first signal stops the server in order; a second one, or one that comes
-    before the server has started, stops it at once."""
+    """Signal handling: the first of `STOPS` stops the server in order; a second one, or one that
+    comes before the server has started, stops it at once. SIGHUP reloads."""
 
-    def __init__(self, everything: trio.CancelScope) -> None:
+    def __init__(self, everything: trio.CancelScope, files: OutputFiles) -> None:
         self.server: Server | None = None
         self._everything = everything
+        self._files = files
 
     async def handle(self, signals: AsyncIterator[int]) -> None:
         """Handles signals, forever."""
         async with trio.open_nursery() as nursery:
             first = True
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reopen()
+                    if self.server is not None:
+                        nursery.start_soon(self.server.reload)
+                    continue
                 _log.info(log_events.SERVER_DRAINING, signal=signal.Signals(number).name)
                 if self.server is None or not first:
                     self._everything.cancel()
                     return
                 first = False
                 nursery.start_soon(self.server.stop)
+
+    def _reopen(self) -> None:
+        try:
+            files = self._files.reopen()
+        except OSError as error:
+            _log.error(log_events.LOG_REOPENED, reason=error.strerror, file=error.filename)
+        else:
+            _log.info(log_events.LOG_REOPENED, files=[str(file) for file in files])
 
 
 class Server:
@@ -137,6 +153,19 @@ class Server:
         with trio.move_on_after(HTTP_GRACE_S):
             await self.http_server.finish_requests()
         self._serving.cancel()
+
+    async def reload(self) -> None:
+        """Reads the TLS files again. Open connections keep the certificate that they have."""
+        settings = self.node.settings
+        if not settings.secure:
+            return
+        try:
+            await trio.to_thread.run_sync(check_tls, settings.tls_cert, settings.tls_key)
+            self.http_server.reload_tls()
+        except (StartupError, OSError) as error:
+            _log.error(log_events.TLS_REFUSED, reason=str(error))
+        else:
+            _log.info(log_events.TLS_RELOADED)
 
 
 async def serve(

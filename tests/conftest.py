@@ -220,7 +220,11 @@ async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1, signed by itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
+    return new_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def new_certificate(folder: Path) -> tuple[Path, Path]:
+    """Such a certificate and its key, in files of the folder."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

@@ -128,6 +128,11 @@ class HttpServer:
             self._epoll_reader.close()
             self._hangups.close()
 
+    def reload_tls(self) -> None:
+        """Reads the TLS files again, for new connections. Raises OSError, and then changes
+        nothing."""
+        self._tls = _tls_context(self._settings)
+
     def stop_accepting(self) -> None:
         """Accepts no more connections. Open connections stay open."""
         self._accepting.cancel()

@@ -49,6 +49,12 @@ REQUEST_SERVED: Final = "request.served"
 REQUEST_FAILED: Final = "request.failed"
 """A handler raised an unexpected exception; the client got code 16."""
 
+# TLS
+TLS_RELOADED: Final = "tls.reloaded"
+"""SIGHUP: new connections get the certificate that the files have now."""
+TLS_REFUSED: Final = "tls.refused"
+"""The TLS files can't be used; the earlier certificate stays."""
+
 # WebSockets
 SOCKET_OPENED: Final = "socket.opened"
 SOCKET_CLOSED: Final = "socket.closed"
