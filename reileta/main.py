@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
@@ -181,10 +182,21 @@ async def serve(
     """
     listeners, port = await open_listeners(settings)
     try:
+        _check_address(settings, listeners)
         await _serve_on(listeners, port, settings, types, timeouts, task_status)
     finally:
         for listener in listeners:
             listener.socket.close()
+
+
+def _check_address(settings: Settings, listeners: Sequence[trio.SocketListener]) -> None:
+    """Raises StartupError if ids would contain an address that means all addresses."""
+    host = listeners[0].socket.getsockname()[0]
+    if settings.address is None and ip_address(host.partition("%")[0]).is_unspecified:
+        raise StartupError(
+            f"--address is needed with --host {settings.host}: the name by which clients reach "
+            "this server, such as play.example.org"
+        )
 
 
 async def _serve_on(

@@ -9,6 +9,8 @@ Any request of a connection can upgrade it to WebSocket. Then a `Transport` serv
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import logging
 import socket
 import ssl
@@ -62,8 +64,50 @@ _quiet.setLevel(logging.ERROR)
 
 async def open_listeners(settings: Settings) -> tuple[list[trio.SocketListener], int]:
     """The listening sockets and their port. Raises OSError if the address is not available."""
-    listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
+    if _all_addresses(settings.host):
+        listeners = await _open_dual_stack(settings.port)
+    else:
+        listeners = await trio.open_tcp_listeners(
+            settings.port, host=settings.host, backlog=BACKLOG
+        )
     return listeners, listeners[0].socket.getsockname()[1]
+
+
+def _all_addresses(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified
+
+
+async def _open_dual_stack(port: int) -> list[trio.SocketListener]:
+    """Listens on all addresses of both IPv6 and IPv4. Trio's own listeners take only IPv6.
+
+    On a machine without IPv6 it listens on those of IPv4.
+    """
+    try:
+        sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return await trio.open_tcp_listeners(port, host="0.0.0.0", backlog=BACKLOG)  # noqa: S104
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        await sock.bind(("::", port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRNOTAVAIL:  # IPv6 is there, but turned off
+            raise
+        return await trio.open_tcp_listeners(port, host="0.0.0.0", backlog=BACKLOG)  # noqa: S104
+    return [trio.SocketListener(sock)]
+
+
+def plain_address(host: str) -> str:
+    """An IPv4 address that a socket of both families reports as `::ffff:192.0.2.1`, as IPv4."""
+    return host.removeprefix("::ffff:") if "." in host else host
 
 
 class HttpServer:
@@ -168,6 +212,7 @@ class HttpServer:
         """Serves one connection from its first byte to its last."""
         try:
             host, port = stream.socket.getpeername()[:2]
+            host = plain_address(host)
             own = stream.socket.getsockname()[:2]
         except OSError:  # the client has gone already
             stream.socket.close()
@@ -177,7 +222,7 @@ class HttpServer:
             if slot.verdict is Verdict.DROPPED:
                 stream.socket.close()
                 return
-            peer = Peer(host, port, (own[0], own[1]), slot.verdict, slot.network)
+            peer = Peer(host, port, (plain_address(own[0]), own[1]), slot.verdict, slot.network)
             await self._serve(stream, peer)
         finally:
             self.admission.leave(slot)

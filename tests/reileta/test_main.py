@@ -148,3 +148,26 @@ async def test_signals(steps: tuple[str, ...], at_once: bool) -> None:
 )
 def test_addresses(host: str, port: int, expected: str) -> None:
     assert main.address_of(host, port) == expected
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0"])
+async def test_all_addresses_are_no_name_of_a_server(
+    database_url: str, tmp_path: Path, host: str
+) -> None:
+    with pytest.raises(StartupError, match="--address is needed") as caught:
+        await serve(settings(database_url, tmp_path, host=host))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_server_on_all_addresses_takes_ipv4_too(database_url: str, tmp_path: Path) -> None:
+    chosen = settings(database_url, tmp_path, host="::", address="play.example.org")
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, chosen)
+        port = int(server.url.rpartition(":")[2])
+        for host in ("127.0.0.1", "::1"):
+            async with await trio.open_tcp_stream(host, port) as client:
+                await client.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                with trio.fail_after(PATIENCE_S):
+                    assert (await client.receive_some(15)).startswith(b"HTTP/1.1 200")
+        await server.stop()
