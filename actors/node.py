@@ -28,6 +28,7 @@ from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
 from actors.runtime.actor import Spec
 from actors.runtime.background import BackgroundTasks
+from actors.runtime.clock_steps import EVERY_S, ClockSteps
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
@@ -190,6 +191,8 @@ class Node:
                     "session": third.deepest_mailbox,
                 }
                 node.start_background(nursery)
+                steps = ClockSteps(clock, timers)
+                background.repeat(nursery, "clock", steps.check, every_s=EVERY_S)
                 yield node
             nursery.cancel_scope.cancel()
 

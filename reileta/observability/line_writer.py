@@ -8,6 +8,7 @@ destination that is closed counts as read.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import sys
@@ -57,7 +58,11 @@ class LineWriter:
         if sys.stdout is None:
             return cls(os.open(os.devnull, os.O_WRONLY), "utf-8", report)
         sys.stdout.flush()
-        return cls(sys.stdout.fileno(), sys.stdout.encoding, report)
+        try:
+            descriptor = sys.stdout.fileno()
+        except io.UnsupportedOperation:  # a host program has replaced it
+            descriptor = 1
+        return cls(descriptor, sys.stdout.encoding or "utf-8", report)
 
     def write(self, line: str) -> None:
         """Queues a line, or drops it."""
