@@ -156,7 +156,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             background.run(nursery, "timers", timers.run)
             async with (
-                open_recorder(settings, clock) as recorder,
+                open_recorder(settings, clock, background) as recorder,
                 Supervisor.open("root", timers, instruments, shutdown_s=shutdown_s) as root,
                 Supervisor.open("instances", timers, instruments, shutdown_s=shutdown_s) as second,
                 Supervisor.open("sessions", timers, instruments, shutdown_s=shutdown_s) as third,
