@@ -58,14 +58,15 @@ class ServerLock:
         return self._wanted and self._queries is None
 
     async def take(self) -> None:
-        """Takes the lock, within `WAIT_S`. Raises StartupError, and DatabaseUnavailable."""
-        with trio.move_on_after(WAIT_S):
-            while not await self._try():  # noqa: ASYNC110 - PostgreSQL does not report it
-                await trio.sleep(POLL_S)
-        if self._queries is None:
-            raise StartupError(
-                "another server uses the database: stop it, or give this one a database of its own"
-            )
+        """Takes the lock; tries for `WAIT_S`. Raises StartupError, and DatabaseUnavailable."""
+        deadline = trio.current_time() + WAIT_S
+        while not await self._try():
+            if trio.current_time() >= deadline:
+                raise StartupError(
+                    "another server uses the database: stop it, or give this one a database of its "
+                    "own"
+                )
+            await trio.sleep(POLL_S)
         self._wanted = True
 
     async def watch(self) -> None:

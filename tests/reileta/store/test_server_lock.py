@@ -20,11 +20,6 @@ async def loop() -> AsyncIterator[Loop]:
         yield loop
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reileta.store.server_lock.WAIT_S", 0.3)
-
-
 async def cut_all(database: Database) -> None:
     await database.fetch(
         "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
@@ -33,14 +28,19 @@ async def cut_all(database: Database) -> None:
 
 
 async def test_a_second_server_is_refused_before_it_changes_anything(
-    empty_database_url: str, loop: Loop, clock: ManualClock
+    empty_database_url: str,
+    loop: Loop,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = Database(loop, empty_database_url, connections=1)
     first = ServerLock(database)
     await first.take()
-    with pytest.raises(StartupError, match="another server uses the database"):
-        async with open_store(Settings(database=empty_database_url), clock, exclusive=True):
-            pytest.fail("two servers on one database")
+    with monkeypatch.context() as impatient:
+        impatient.setattr("reileta.store.server_lock.WAIT_S", 0.0)
+        with pytest.raises(StartupError, match="another server uses the database"):
+            async with open_store(Settings(database=empty_database_url), clock, exclusive=True):
+                pytest.fail("two servers on one database")
     assert await database.value("SELECT to_regclass('schema_migrations')") is None
     await first.release()
     async with open_store(Settings(database=empty_database_url), clock, exclusive=True) as store:
