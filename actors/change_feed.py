@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 import structlog
-import trio
 
 from actors.node import Node
 from reileta.errors import DatabaseUnavailable
@@ -37,7 +36,7 @@ class CredentialCache(Protocol):
 
 
 class ChangeApplier:
-    """`run` is a task of the server. `store.changes` begins before the server takes connections."""
+    """The server calls `step` every `POLL_S`, after `store.changes` has begun."""
 
     def __init__(self, store: Store, node: Node, credentials: CredentialCache) -> None:
         self._store = store
@@ -45,14 +44,12 @@ class ChangeApplier:
         self._credentials = credentials
         self._pending = Changed()
 
-    async def run(self) -> None:
-        """Applies changes until cancelled."""
-        while True:
-            await trio.sleep(POLL_S)
-            try:
-                await self.poll()
-            except DatabaseUnavailable:
-                _log.debug(log_events.CHANGES_POSTPONED)
+    async def step(self) -> None:
+        """Polls. If the database is down, the next step applies the changes."""
+        try:
+            await self.poll()
+        except DatabaseUnavailable:
+            _log.debug(log_events.CHANGES_POSTPONED)
 
     async def poll(self) -> None:
         """Applies what others have changed since the last poll.

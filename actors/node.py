@@ -27,6 +27,8 @@ from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
 from actors.runtime.actor import Spec
+from actors.runtime.background import BackgroundTasks
+from actors.runtime.clock_steps import EVERY_S, ClockSteps
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
@@ -35,7 +37,7 @@ from actors.runtime.timers import Timers
 from actors.server import LiveServer
 from actors.session.config import SessionDeps
 from actors.session.lease_renewal import LeaseRenewer
-from actors.session.manager import SessionManager
+from actors.session.manager import FORGET_S, SessionManager
 from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
@@ -60,6 +62,7 @@ class Node:
         sessions: finds and starts sessions, and notifies them.
         updates: publishes changes of records.
         hub: takes subscriptions.
+        background: the loops of this process, supervised.
         draining: whether the server is stopping.
     """
 
@@ -77,6 +80,7 @@ class Node:
         instances: Registry[str, InstanceMessage],
         sessions: Registry[str, SessionMessage],
         recorder: RecordingWriter | None,
+        background: BackgroundTasks,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -86,6 +90,7 @@ class Node:
         self.secure = settings.secure
         self.server = LiveServer(address, settings.secure, public_key)
         self.draining = False
+        self.background = background
         self.hub = hub
         self.directory = directory
         self.instances = InstanceManager(
@@ -144,12 +149,14 @@ class Node:
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time."""
         timers = Timers()
+        background = BackgroundTasks()
+        metrics.background = lambda: background.tasks
         directory = Directory(metrics)
         shutdown_s = settings.shutdown_s / 4
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(timers.run)
+            background.run(nursery, "timers", timers.run)
             async with (
-                open_recorder(settings, clock) as recorder,
+                open_recorder(settings, clock, background) as recorder,
                 Supervisor.open("root", timers, instruments, shutdown_s=shutdown_s) as root,
                 Supervisor.open("instances", timers, instruments, shutdown_s=shutdown_s) as second,
                 Supervisor.open("sessions", timers, instruments, shutdown_s=shutdown_s) as third,
@@ -176,18 +183,27 @@ class Node:
                     instances=instances,
                     sessions=sessions,
                     recorder=recorder,
+                    background=background,
                 )
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
                     "instance": second.deepest_mailbox,
                     "session": third.deepest_mailbox,
                 }
-                nursery.start_soon(node.instances.sweep_forever)
-                nursery.start_soon(node.sessions.forget_old)
-                nursery.start_soon(node.lease_renewer.run)
-                nursery.start_soon(node.updates.run)
+                node.start_background(nursery)
+                steps = ClockSteps(clock, timers)
+                background.repeat(nursery, "clock", steps.check, every_s=EVERY_S)
                 yield node
             nursery.cancel_scope.cancel()
+
+    def start_background(self, nursery: trio.Nursery) -> None:
+        """Starts the node's own loops."""
+        instances, leases = self.instances, self.lease_renewer
+        background = self.background
+        background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
+        background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
+        background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
+        background.run(nursery, "updates", self.updates.run)
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         """Publishes `update-*` for a changed record. Live instances publish their own changes.

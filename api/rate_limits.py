@@ -116,7 +116,7 @@ class HttpRateLimits:
 
     def _take(self, limiter: RateLimiter, key: str, cost: int = 1) -> None:
         if self._enabled and cost:
-            wait_s = limiter.take(key, self._clock.now_ms() / 1000, cost)
+            wait_s = limiter.take(key, self._clock.steady_ms() / 1000, cost)
             if wait_s > 0:
                 raise TooManyRequests(wait_s)
 

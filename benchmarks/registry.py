@@ -27,7 +27,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.machine import cores
 from benchmarks.servers import REILETA, Running, Servers
 from benchmarks.stats import Latency
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 
@@ -137,7 +137,7 @@ def measure(
     servers = Servers(folder, pair[0] if pair else None)
 
     async def prepare() -> None:
-        async with open_store(Settings(data=folder / "data"), MonotonicClock()) as store:
+        async with open_store(Settings(data=folder / "data"), SystemClock()) as store:
             await fill(store, users, worlds)
 
     (folder / "data").mkdir()

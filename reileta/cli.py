@@ -19,6 +19,7 @@ import typer
 
 from reileta import __version__, cli_options, startup
 from reileta.errors import DatabaseUnavailable, UserCannotUpdate
+from reileta.init_process import run_under_init
 from reileta.observability import log
 from reileta.settings import Settings
 
@@ -93,7 +94,7 @@ def serve(**given: str | None) -> int:
 
         return server.run(settings)
 
-    return _attempt(settings, run)
+    return run_under_init(lambda: _attempt(settings, run))
 
 
 @bots.command("create")

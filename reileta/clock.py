@@ -1,4 +1,4 @@
-"""The server's clock: milliseconds since 1970 UTC that never go backwards."""
+"""The server's clock: the system's wall time, and a steady time for durations."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now_ms(self) -> int:
-        """Milliseconds since 1970 UTC; never goes back, even if the machine's clock is changed."""
+        """Milliseconds since 1970 UTC, as the system's clock says now. It can jump either way."""
+        ...
+
+    def steady_ms(self) -> int:
+        """Milliseconds since some moment; never jumps. For durations inside of the process."""
         ...
 
 
-class MonotonicClock:
-    """The machine's wall clock at the start, advanced by its monotonic clock."""
+class SystemClock:
+    """The machine's clocks.
 
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
+    The wall time is read anew each time: after a suspend, or a step by NTP, the times of tokens and
+    bans are right at once.
+    """
 
     def now_ms(self) -> int:
-        return int((self._offset_s + time.monotonic()) * 1000)
+        return time.time_ns() // 1_000_000
+
+    def steady_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000

@@ -10,12 +10,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
 import trio
 
-from actors.change_feed import ChangeApplier
+from actors.change_feed import POLL_S, ChangeApplier
 from actors.file_collector import FileCollector
 from actors.node import Node
 from actors.runtime.trace import add_trace
@@ -25,17 +26,21 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.observability import log, log_events
+from reileta.observability.line_writer import LineWriter
 from reileta.observability.metrics import Metrics
+from reileta.observability.output_files import OutputFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import load_or_create
 from reileta.settings import Settings
-from reileta.startup import raise_descriptor_limit
+from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.server_lock import WATCH_S
 
 KEY_FILE: Final = "server.key"
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
 """Seconds that running HTTP requests get once all sockets are closed."""
 
@@ -50,10 +55,16 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     Raises:
         StartupError, OSError, DatabaseUnavailable: it can't start; the operator can fix the reason.
     """
-    log.configure(settings.log_format, settings.log_level, extra=(add_trace,))
+    output = LineWriter.standard_output(
+        lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
+    )
+    log.configure(settings.log_format, settings.log_level, stream=output, extra=(add_trace,))
     tune_collector()
     raise_descriptor_limit()
-    trio.run(_until_stopped, settings, types)
+    try:
+        trio.run(_until_stopped, settings, types, output)
+    finally:
+        output.drain()
     return 0
 
 
@@ -67,36 +78,51 @@ def tune_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _until_stopped(settings: Settings, types: ResourceTypes) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _until_stopped(settings: Settings, types: ResourceTypes, output: LineWriter) -> None:
+    with trio.open_signal_receiver(*STOPS, signal.SIGHUP) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
-                stopping = Stopping(outer.cancel_scope)
+                stopping = Stopping(outer.cancel_scope, OutputFiles())
                 outer.start_soon(stopping.handle, signals)
                 stopping.server = await serving.start(serve, settings, types)
+                stopping.server.node.metrics.log_dropped = lambda: output.dropped
             outer.cancel_scope.cancel()
     _log.info(log_events.SERVER_STOPPED)
 
 
 class Stopping:
-    """Signal handling: the first signal stops the server in order; a second one, or one that comes
-    before the server has started, stops it at once."""
+    """Signal handling: the first of `STOPS` stops the server in order; a second one, or one that
+    comes before the server has started, stops it at once. SIGHUP reloads."""
 
-    def __init__(self, everything: trio.CancelScope) -> None:
+    def __init__(self, everything: trio.CancelScope, files: OutputFiles) -> None:
         self.server: Server | None = None
         self._everything = everything
+        self._files = files
 
     async def handle(self, signals: AsyncIterator[int]) -> None:
         """Handles signals, forever."""
         async with trio.open_nursery() as nursery:
             first = True
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._reopen()
+                    if self.server is not None:
+                        nursery.start_soon(self.server.reload)
+                    continue
                 _log.info(log_events.SERVER_DRAINING, signal=signal.Signals(number).name)
                 if self.server is None or not first:
                     self._everything.cancel()
                     return
                 first = False
                 nursery.start_soon(self.server.stop)
+
+    def _reopen(self) -> None:
+        try:
+            files = self._files.reopen()
+        except OSError as error:
+            _log.error(log_events.LOG_REOPENED, reason=error.strerror, file=error.filename)
+        else:
+            _log.info(log_events.LOG_REOPENED, files=[str(file) for file in files])
 
 
 class Server:
@@ -129,6 +155,19 @@ class Server:
             await self.http_server.finish_requests()
         self._serving.cancel()
 
+    async def reload(self) -> None:
+        """Reads the TLS files again. Open connections keep the certificate that they have."""
+        settings = self.node.settings
+        if not settings.secure:
+            return
+        try:
+            await trio.to_thread.run_sync(check_tls, settings.tls_cert, settings.tls_key)
+            self.http_server.reload_tls()
+        except (StartupError, OSError) as error:
+            _log.error(log_events.TLS_REFUSED, reason=str(error))
+        else:
+            _log.info(log_events.TLS_RELOADED)
+
 
 async def serve(
     settings: Settings,
@@ -143,10 +182,21 @@ async def serve(
     """
     listeners, port = await open_listeners(settings)
     try:
+        _check_address(settings, listeners)
         await _serve_on(listeners, port, settings, types, timeouts, task_status)
     finally:
         for listener in listeners:
             listener.socket.close()
+
+
+def _check_address(settings: Settings, listeners: Sequence[trio.SocketListener]) -> None:
+    """Raises StartupError if ids would contain an address that means all addresses."""
+    host = listeners[0].socket.getsockname()[0]
+    if settings.address is None and ip_address(host.partition("%")[0]).is_unspecified:
+        raise StartupError(
+            f"--address is needed with --host {settings.host}: the name by which clients reach "
+            "this server, such as play.example.org"
+        )
 
 
 async def _serve_on(
@@ -157,13 +207,13 @@ async def _serve_on(
     timeouts: Timeouts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    clock = MonotonicClock()
+    clock = SystemClock()
     metrics = Metrics()
     address = settings.address or address_of(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    async with open_store(settings, clock, types=types) as store:
+    async with open_store(settings, clock, exclusive=True, types=types) as store:
         await _first_start(store, passwords)
         await store.instances.all_empty_from(clock.now_ms())
         await store.changes.begin()
@@ -182,9 +232,13 @@ async def _serve_on(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(http_server.serve, listeners)
-            nursery.start_soon(gateway.watch)
-            nursery.start_soon(ChangeApplier(store, node, gateway.auth).run)
-            nursery.start_soon(FileCollector(store.files, store.blobs, clock).run)
+            background = node.background
+            changes = ChangeApplier(store, node, gateway.auth)
+            files = FileCollector(store.files, store.blobs, clock)
+            background.run(nursery, "sockets", gateway.watch)
+            background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
+            background.run(nursery, "files", files.run)
+            background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(
@@ -201,7 +255,7 @@ async def _apis(
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))
-    http_server = HttpServer(app, node.settings, node.metrics, timeouts)
+    http_server = HttpServer(app, node.settings, node.metrics, timeouts, node.background)
     yield http_server, gateway
 
 

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
 
     # Network
     host: str = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` for all IPv4 addresses, `::` for all addresses."""
+    """The address to listen on; `0.0.0.0` for all IPv4 addresses, `::` for all addresses. Both need
+    `--address`."""
     port: int = Field(default=3032, ge=0, le=65535)
     """The port to listen on; with 0 the system chooses one."""
     address: str | None = None

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from reileta.clock import MonotonicClock
+from reileta.clock import Clock, SystemClock
 from reileta.settings import Settings
-from reileta.store import Store, open_store
+from reileta.store import Queries, Store, open_store
 from reileta.store.embedded.cluster import Cluster
+from reileta.store.leases import DatabaseTime
 
 # The same examples in each run, and nothing that depends on how busy the machine is.
 hypothesis.settings.register_profile(
@@ -66,8 +67,20 @@ class ManualClock:
     def now_ms(self) -> int:
         return self._now_ms
 
+    def steady_ms(self) -> int:
+        return self.now_ms()
+
     def advance(self, ms: int) -> None:
         self._now_ms += ms
+
+
+def lease_time(clock: Clock) -> DatabaseTime:
+    """The clock as that of the database, too."""
+
+    async def now(_: Queries) -> int:
+        return clock.now_ms()
+
+    return now
 
 
 class Databases:
@@ -91,7 +104,7 @@ class Databases:
 
     async def _migrate(self) -> None:
         settings = Settings(database=self._cluster.url(_TEMPLATE))
-        async with open_store(settings, MonotonicClock()):
+        async with open_store(settings, SystemClock()):
             pass
 
     def create(self, template: str = _TEMPLATE, options: str = "") -> tuple[str, str]:
@@ -101,6 +114,17 @@ class Databases:
         self._runner.run(
             self._admin.execute(
                 f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy {options}"
+            )
+        )
+        return name, self._cluster.url(name)
+
+    def create_encoded(self, encoding: str) -> tuple[str, str]:
+        """An empty database with that encoding: its name, and its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._runner.run(
+            self._admin.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' "
+                "LOCALE_PROVIDER libc LOCALE 'C'"
             )
         )
         return name, self._cluster.url(name)
@@ -203,14 +227,20 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
     """The store, over an empty database, with the clock of the fixture `clock`."""
-    async with open_store(Settings(database=database_url), clock) as store:
+    async with open_store(
+        Settings(database=database_url), clock, lease_time=lease_time(clock)
+    ) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1, signed by itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
+    return new_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def new_certificate(folder: Path) -> tuple[Path, Path]:
+    """Such a certificate and its key, in files of the folder."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

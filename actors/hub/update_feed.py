@@ -43,6 +43,11 @@ AT_ONCE: Final = 64
 """How many objects are loaded before the first of them is published."""
 AGAIN_S: Final = 1.0
 """How long it waits when the database is down."""
+ATTEMPTS: Final = 3
+"""How often an object is loaded before a fault other than an outage drops its change."""
+
+
+_Key: TypeAlias = tuple[Noun, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class _Change:
 
     record: Record | None
     among: frozenset[str] | None = None
+    failures: int = 0
+    """How often loading it has failed unexpectedly."""
 
 
 class UserListener(Protocol):
@@ -80,7 +87,7 @@ class UpdateFeed:
         self._secure = server.secure
         self._server = server
         self._users = users
-        self._waiting: dict[tuple[Noun, str], _Change] = {}
+        self._waiting: dict[_Key, _Change] = {}
         self._wake = trio.Event()
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
@@ -109,18 +116,32 @@ class UpdateFeed:
                 batch = list(itertools.islice(self._waiting.items(), AT_ONCE))
                 for key, _ in batch:
                     del self._waiting[key]
+                messages: list[Publish | None] = []
                 try:
-                    messages = [await self._message(*key, change) for key, change in batch]
-                except DatabaseUnavailable:
                     for key, change in batch:
-                        newer = self._waiting.get(key, change)
-                        among = combined_audience(change.among, newer.among)
-                        self._waiting[key] = replace(newer, among=among)
+                        messages.append(await self._message(*key, change))
+                except DatabaseUnavailable:
+                    self._put_back(batch)
+                    batch = []
                     await trio.sleep(AGAIN_S)
                     continue
+                finally:
+                    if len(messages) < len(batch):
+                        self._put_back(batch, batch[len(messages)][0])
                 for message in messages:
                     if message is not None:
                         self._publish(message)
+
+    def _put_back(self, batch: list[tuple[_Key, _Change]], culprit: _Key | None = None) -> None:
+        """Keeps a batch that could not be loaded. The culprit comes last; it is dropped after
+        `ATTEMPTS` failures, so that it can't hold up the others for ever."""
+        for key, change in sorted(batch, key=lambda entry: entry[0] == culprit):
+            failures = change.failures + (key == culprit)
+            if failures < ATTEMPTS:
+                newer = self._waiting.get(key, change)
+                among = combined_audience(change.among, newer.among)
+                self._waiting[key] = replace(newer, among=among, failures=failures)
+        self._wake.set()
 
     async def _message(self, noun: Noun, id_: str, change: _Change) -> Publish | None:
         record = change.record

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-import trio
 
 from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
@@ -33,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class InstanceManager:
-    """One actor for each live instance. `sweep` is a task of the node."""
+    """One actor for each live instance. The node calls `sweep` every `sweep_every_s` seconds."""
 
     def __init__(
         self,
@@ -48,6 +47,7 @@ class InstanceManager:
         self._visibility = visibility
         self._settings = settings
         self._recorder = recorder
+        self.sweep_every_s = min(SWEEP_S, max(0.05, settings.empty_instance_s))
 
     def __len__(self) -> int:
         return len(self._registry.running())
@@ -119,12 +119,6 @@ class InstanceManager:
         if recovery.rules is not None:
             notify_abandoned(recovery.rules, self._config.directory, self._config.address)
 
-    async def sweep_forever(self) -> None:
-        """Sweeps every `SWEEP_S`, or as often as empty instances close, whichever is shorter."""
-        while True:
-            await self.sweep()
-            await trio.sleep(min(SWEEP_S, max(0.05, self._settings.empty_instance_s)))
-
     async def sweep(self) -> None:
         """Deletes empty instances that have no actor.
 
@@ -132,6 +126,8 @@ class InstanceManager:
         actor failed too often. None of them can start while it is marked or deleted, so an instance
         that starts meanwhile keeps its own mark.
         """
+        if self._config.store.lock.lost:
+            return  # another server may have the instances
         try:
             now = self._config.clock.now_ms()
             instances = self._config.store.instances

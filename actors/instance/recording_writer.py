@@ -19,6 +19,8 @@ from typing import Any, Final
 import structlog
 import trio
 
+from actors.runtime.background import BackgroundTasks
+from actors.runtime.failures import capture_failure
 from reileta import __version__
 from reileta.clock import Clock
 from reileta.diagnostics.recording import (
@@ -155,7 +157,11 @@ class RecordingWriter:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, folder: Path, limit_bytes: int, clock: Clock
+        cls,
+        folder: Path,
+        limit_bytes: int,
+        clock: Clock,
+        background: BackgroundTasks | None = None,
     ) -> AsyncIterator[RecordingWriter]:
         """A writer for the block. At its end the rest is written, within `CLOSE_S`.
 
@@ -167,7 +173,7 @@ class RecordingWriter:
         _prepare(folder)
         recorder = cls(folder, limit_bytes, clock)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(recorder._run)
+            (background or BackgroundTasks()).run(nursery, "recordings", recorder._run)
             try:
                 yield recorder
             finally:
@@ -176,6 +182,7 @@ class RecordingWriter:
                 with trio.move_on_after(CLOSE_S, shield=True):
                     await recorder._done.wait()
                 recorder._scope.cancel()
+                nursery.cancel_scope.cancel()  # it may wait for its next start
 
     def begin(self, instance: str) -> Tape:
         """A tape for an incarnation of that instance, which begins now."""
@@ -200,6 +207,7 @@ class RecordingWriter:
 
     async def _run(self) -> None:
         # Shielded: a write must end before the next one to the same file begins.
+        self._scope = trio.CancelScope(shield=True)
         with self._scope:
             while not self._closing.is_set():
                 await self._wake.wait()
@@ -213,10 +221,21 @@ class RecordingWriter:
     async def _write(self) -> None:
         tapes, self._waiting = list(self._waiting), {}
         batch = [(tape.path, tape.take()) for tape in tapes]
-        # It is abandoned only when the server's time to stop is up.
-        outcomes = await trio.to_thread.run_sync(append_all, batch, abandon_on_cancel=True)
+        outcomes: list[OSError | None] = []
+
+        async def append() -> None:
+            # It is abandoned only when the server's time to stop is up.
+            outcomes.extend(
+                await trio.to_thread.run_sync(append_all, batch, abandon_on_cancel=True)
+            )
+
+        failure = await capture_failure(append)
+        if failure is not None:  # a recording with a gap is none
+            outcomes = [OSError(errno.EIO, str(failure))] * len(tapes)
         for tape, error in zip(tapes, outcomes, strict=True):
             tape.written(error)
+        if failure is not None:
+            raise failure
 
 
 def _prepare(folder: Path) -> None:
@@ -236,13 +255,15 @@ def _is_ours(folder: Path) -> bool:
 
 
 @asynccontextmanager
-async def open_recorder(settings: Settings, clock: Clock) -> AsyncIterator[RecordingWriter | None]:
+async def open_recorder(
+    settings: Settings, clock: Clock, background: BackgroundTasks
+) -> AsyncIterator[RecordingWriter | None]:
     """The writer that the settings ask for, or None."""
     if settings.record is None:
         yield None
     else:
         async with RecordingWriter.open(
-            settings.record, settings.record_limit_bytes, clock
+            settings.record, settings.record_limit_bytes, clock, background
         ) as recorder:
             yield recorder
 

@@ -39,7 +39,7 @@ class Deadline:
         self._due_ms = due_ms
         if due_ms is not None:
             delay_s = min(LONGEST_S, max(0, due_ms - self._clock.now_ms()) / 1000)
-            self._timer = self._timers.after(delay_s, self._target, self._message)
+            self._timer = self._timers.after(delay_s, self._target, self._message, wall=True)
 
     def fired(self) -> None:
         """The message has arrived: the next `set` starts a timer, even for the same time."""

@@ -24,10 +24,11 @@ class Target(Protocol):
 class Timer:
     """A message that is sent once, at `deadline` (seconds of Trio's clock), unless cancelled."""
 
-    __slots__ = ("_message", "_target", "deadline")
+    __slots__ = ("_message", "_target", "deadline", "wall")
 
-    def __init__(self, deadline: float, target: Target, message: Any) -> None:
+    def __init__(self, deadline: float, target: Target, message: Any, wall: bool) -> None:
         self.deadline = deadline
+        self.wall = wall
         self._target: Target | None = target
         self._message = message
 
@@ -58,12 +59,15 @@ class Timers:
     def __len__(self) -> int:
         return sum(timer.pending for _, _, timer in self._heap)
 
-    def after(self, delay_s: float, target: Target, message: Any) -> Timer:
-        """Signals `message` to `target` in `delay_s` seconds."""
+    def after(self, delay_s: float, target: Target, message: Any, *, wall: bool = False) -> Timer:
+        """Signals `message` to `target` in `delay_s` seconds.
+
+        `wall`: the delay was computed from the wall time, see `fire_wall_timers`.
+        """
         # Here and not in `_fire_due`: the first timer may be due in a day.
         if len(self._heap) > self._prune_at:
             self._prune()
-        timer = Timer(trio.current_time() + delay_s, target, message)
+        timer = Timer(trio.current_time() + delay_s, target, message, wall)
         heapq.heappush(self._heap, (timer.deadline, next(self._order), timer))
         if self._heap[0][2] is timer:
             self._wake.set()
@@ -78,6 +82,12 @@ class Timers:
                 self._wake = trio.Event()
                 with trio.move_on_at(deadline):
                     await self._wake.wait()
+
+    def fire_wall_timers(self) -> None:
+        """Fires all timers whose delay was computed from the wall time, which has jumped."""
+        for _, _, timer in self._heap.copy():
+            if timer.wall:
+                timer.fire()
 
     def _fire_due(self) -> None:
         now = trio.current_time()

@@ -7,7 +7,6 @@ expires the overdue leases of all servers, and ends the sessions without a valid
 from __future__ import annotations
 
 import structlog
-import trio
 
 from actors.session.config import RENEW_S, SessionDeps
 from actors.session.manager import SessionManager
@@ -18,22 +17,21 @@ _log = structlog.get_logger()
 
 
 class LeaseRenewer:
-    """Renews leases for `sessions`. `run` is a task of the node."""
+    """Renews leases for `sessions`. The node calls `renew` every `every_s` seconds."""
 
     def __init__(self, sessions: SessionManager, deps: SessionDeps) -> None:
         self._sessions = sessions
         self._store = deps.store
         self._clock = deps.clock
         self._limits = deps.limits
+        self.every_s = min(RENEW_S, self._limits.away_ms / 2000)
 
-    async def run(self) -> None:
-        """Renews until cancelled; if the database is down, it tries again at the next time."""
-        while True:
-            await trio.sleep(min(RENEW_S, self._limits.away_ms / 2000))
-            try:
-                await self._renew()
-            except DatabaseUnavailable:
-                _log.debug(log_events.LEASES_POSTPONED)
+    async def renew(self) -> None:
+        """Renews the leases. If the database is down, it does nothing until the next time."""
+        try:
+            await self._renew()
+        except DatabaseUnavailable:
+            _log.debug(log_events.LEASES_POSTPONED)
 
     async def _renew(self) -> None:
         until = self._clock.now_ms() + self._limits.away_ms + int(RENEW_S * 1000)

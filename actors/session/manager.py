@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-import trio
-
 from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
@@ -169,8 +167,6 @@ class SessionManager:
             publish_status(id_, recovery, self._deps)
 
     async def forget_old(self) -> None:
-        """Forgets old revocations and user changes; a task of the node, until cancelled."""
-        while True:
-            await trio.sleep(FORGET_S)
-            self._deps.revocations.forget()
-            self._recent_changes.forget()
+        """Forgets old revocations and user changes; the node calls it every `FORGET_S`."""
+        self._deps.revocations.forget()
+        self._recent_changes.forget()

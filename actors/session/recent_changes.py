@@ -28,7 +28,7 @@ class RecentUserChanges:
     def add(self, user: User) -> None:
         """Remembers a user that has just changed."""
         self._users.pop(user.id, None)
-        self._users[user.id] = user, self._clock.now_ms() + REMEMBERED_MS
+        self._users[user.id] = user, self._clock.steady_ms() + REMEMBERED_MS
 
     def of(self, user: User) -> User:
         """The newer of this user and the remembered one."""
@@ -37,7 +37,7 @@ class RecentUserChanges:
 
     def forget(self) -> None:
         """Forgets old changes; the oldest come first."""
-        now = self._clock.now_ms()
+        now = self._clock.steady_ms()
         for id_, (_, until) in tuple(self._users.items()):
             if until > now:
                 break

@@ -30,11 +30,11 @@ class RevocationList:
     def add(self, id_: bytes | str) -> None:
         """Remembers a token or session that has just ended."""
         self._until.pop(id_, None)
-        self._until[id_] = self._clock.now_ms() + REMEMBERED_MS
+        self._until[id_] = self._clock.steady_ms() + REMEMBERED_MS
 
     def forget(self) -> None:
         """Forgets old revocations; the oldest come first."""
-        now = self._clock.now_ms()
+        now = self._clock.steady_ms()
         for id_, until in tuple(self._until.items()):
             if until > now:
                 break

@@ -22,11 +22,18 @@ def ops_routes(deps: ApiDeps) -> Routes:
 
     @routes.add("GET", "/readyz", summary="Check readiness", gives=HealthView, need="none")
     async def readyz(call: RequestContext) -> HealthView:
-        """Readiness: the database answers and the server is not shutting down. If not, 503."""
+        """Readiness: the database takes writes, no other server uses it, all background tasks
+        work, and the server is not shutting down. If not, 503."""
         if node.draining:
             raise Overloaded(Detail("server", "is draining"), retry_after_s=5)
-        if not await node.store.database.ping():
+        if not await node.store.database.takes_writes():
             raise DatabaseUnavailable(retry_after_s=1)
+        if node.store.lock.superseded:
+            raise Overloaded(Detail("server", "shares its database with another"), retry_after_s=5)
+        failing = node.background.failing
+        if failing:
+            text = f"has background tasks that fail, and that it starts again: {', '.join(failing)}"
+            raise Overloaded(Detail("server", text), retry_after_s=5)
         return HealthView(status="ready")
 
     return routes

@@ -293,13 +293,14 @@ class HangupWatch:
     async def run(self) -> None:
         """Watches until cancelled."""
         callback: Callable[[bool], None] | None
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for descriptor, events in self._epoll.poll(0):
-                    callback = self._callbacks.get(descriptor)
-                    if callback is not None:
-                        callback(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
-                callback = None  # don't keep the connection alive while this waits
-        finally:
-            self._epoll.close()
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for descriptor, events in self._epoll.poll(0):
+                callback = self._callbacks.get(descriptor)
+                if callback is not None:
+                    callback(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
+            callback = None  # don't keep the connection alive while this waits
+
+    def close(self) -> None:
+        """Stops for good; a later `remove` does nothing."""
+        self._epoll.close()

@@ -9,6 +9,8 @@ Any request of a connection can upgrade it to WebSocket. Then a `Transport` serv
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import logging
 import socket
 import ssl
@@ -22,6 +24,7 @@ import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
 
+from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
 from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import (
@@ -61,8 +64,50 @@ _quiet.setLevel(logging.ERROR)
 
 async def open_listeners(settings: Settings) -> tuple[list[trio.SocketListener], int]:
     """The listening sockets and their port. Raises OSError if the address is not available."""
-    listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
+    if _all_addresses(settings.host):
+        listeners = await _open_dual_stack(settings.port)
+    else:
+        listeners = await trio.open_tcp_listeners(
+            settings.port, host=settings.host, backlog=BACKLOG
+        )
     return listeners, listeners[0].socket.getsockname()[1]
+
+
+def _all_addresses(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified
+
+
+async def _open_dual_stack(port: int) -> list[trio.SocketListener]:
+    """Listens on all addresses of both IPv6 and IPv4. Trio's own listeners take only IPv6.
+
+    On a machine without IPv6 it listens on those of IPv4.
+    """
+    try:
+        sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        return await trio.open_tcp_listeners(port, host="0.0.0.0", backlog=BACKLOG)  # noqa: S104
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        await sock.bind(("::", port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRNOTAVAIL:  # IPv6 is there, but turned off
+            raise
+        return await trio.open_tcp_listeners(port, host="0.0.0.0", backlog=BACKLOG)  # noqa: S104
+    return [trio.SocketListener(sock)]
+
+
+def plain_address(host: str) -> str:
+    """An IPv4 address that a socket of both families reports as `::ffff:192.0.2.1`, as IPv4."""
+    return host.removeprefix("::ffff:") if "." in host else host
 
 
 class HttpServer:
@@ -71,10 +116,16 @@ class HttpServer:
     Args:
         app: answers requests, and accepts upgrades.
         timeouts: time limits of connections; by default from the settings.
+        background: supervises the loops of the port.
     """
 
     def __init__(
-        self, app: App, settings: Settings, metrics: Metrics, timeouts: Timeouts | None = None
+        self,
+        app: App,
+        settings: Settings,
+        metrics: Metrics,
+        timeouts: Timeouts | None = None,
+        background: BackgroundTasks | None = None,
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
@@ -88,6 +139,7 @@ class HttpServer:
             _log.warning(CONNECTIONS_LIMITED, connections=total, wanted=settings.connections)
         self.admission = Admission(total, settings.connections_per_address if limited else None)
         self._tls = _tls_context(settings)
+        self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
         self._epoll_reader = EpollReader()
@@ -101,17 +153,29 @@ class HttpServer:
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Accepts and serves connections until cancelled."""
-        async with trio.open_nursery() as connections:
-            self._nursery = connections
-            connections.start_soon(self._epoll_reader.run)
-            connections.start_soon(self._hangups.run)
-            connections.start_soon(self._watch_deadlines)
-            connections.start_soon(self._listening.turns.run)
-            with self._accepting:
-                await trio.serve_listeners(
-                    self._contained, list(listeners), handler_nursery=connections
-                )
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as connections:
+                self._nursery = connections
+                for name, loop in (
+                    ("reader", self._epoll_reader.run),
+                    ("hangups", self._hangups.run),
+                    ("deadlines", self._watch_deadlines),
+                    ("turns", self._listening.turns.run),
+                ):
+                    self._background.run(connections, name, loop)
+                with self._accepting:
+                    await trio.serve_listeners(
+                        self._contained, list(listeners), handler_nursery=connections
+                    )
+                await trio.sleep_forever()
+        finally:
+            self._epoll_reader.close()
+            self._hangups.close()
+
+    def reload_tls(self) -> None:
+        """Reads the TLS files again, for new connections. Raises OSError, and then changes
+        nothing."""
+        self._tls = _tls_context(self._settings)
 
     def stop_accepting(self) -> None:
         """Accepts no more connections. Open connections stay open."""
@@ -148,6 +212,7 @@ class HttpServer:
         """Serves one connection from its first byte to its last."""
         try:
             host, port = stream.socket.getpeername()[:2]
+            host = plain_address(host)
             own = stream.socket.getsockname()[:2]
         except OSError:  # the client has gone already
             stream.socket.close()
@@ -157,7 +222,7 @@ class HttpServer:
             if slot.verdict is Verdict.DROPPED:
                 stream.socket.close()
                 return
-            peer = Peer(host, port, (own[0], own[1]), slot.verdict, slot.network)
+            peer = Peer(host, port, (plain_address(own[0]), own[1]), slot.verdict, slot.network)
             await self._serve(stream, peer)
         finally:
             self.admission.leave(slot)

@@ -12,12 +12,14 @@ import itertools
 import random
 from typing import Final, Protocol
 
+import structlog
 import trio
 import trio.lowlevel
 from quart import Blueprint, websocket
 from werkzeug.datastructures import Headers
 
 from actors.node import Node
+from actors.runtime.failures import CapturedFailure
 from actors.runtime.trace import Sampler
 from api.credentials import Auth, credential_from
 from api.http.endpoint import DEPRECATION
@@ -27,12 +29,16 @@ from api.ws.message_rate import UserRates
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
+from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.protocol.close_codes import CloseCode
 from reileta.rules.identity import Principal
 
 WATCH_S: Final = 1.0
 RETURN_SPREAD_S: Final = 10
 """The clients of a stopping server come back within so many seconds, spread out."""
+
+
+_log = structlog.get_logger()
 
 
 class ClientConnection(Protocol):
@@ -144,27 +150,33 @@ class Gateway:
             self._check_all_deadlines()
 
     def _check_all_deadlines(self) -> None:
-        settings = self.node.settings
         now = trio.current_time()
         now_ms = self.node.clock.now_ms()
         for connection in tuple(self._connections):
-            transport = connection.transport
-            if transport.closing_at is not None:
-                if now > transport.closing_at + transport.close_timeout_s:
-                    transport.cut()
-            elif transport.progress_by is not None and now > transport.progress_by:
-                transport.give_up()
-            elif transport.pinged_at is not None:
-                if now > transport.pinged_at + settings.keepalive_timeout_s:
-                    transport.cut()
-            elif now > transport.heard_at + settings.keepalive_interval_s:
-                transport.ping()
-            if connection.lacks_credential:
-                if now > transport.opened_at + settings.credential_deadline_s:
-                    transport.close(CloseCode.NO_CREDENTIAL, "no credential")
-            elif connection.expires_at <= now_ms:
-                connection.expire()
-            connection.check_deadlines(now)
+            with CapturedFailure() as contained:
+                self._check_deadlines(connection, now, now_ms)
+            if contained.error is not None:
+                _log.error(CONNECTION_FAILED, exc_info=contained.error)
+                connection.transport.cut()
+
+    def _check_deadlines(self, connection: ClientConnection, now: float, now_ms: int) -> None:
+        settings, transport = self.node.settings, connection.transport
+        if transport.closing_at is not None:
+            if now > transport.closing_at + transport.close_timeout_s:
+                transport.cut()
+        elif transport.progress_by is not None and now > transport.progress_by:
+            transport.give_up()
+        elif transport.pinged_at is not None:
+            if now > transport.pinged_at + settings.keepalive_timeout_s:
+                transport.cut()
+        elif now > transport.heard_at + settings.keepalive_interval_s:
+            transport.ping()
+        if connection.lacks_credential:
+            if now > transport.opened_at + settings.credential_deadline_s:
+                transport.close(CloseCode.NO_CREDENTIAL, "no credential")
+        elif connection.expires_at <= now_ms:
+            connection.expire()
+        connection.check_deadlines(now)
 
     async def drain(self, within_s: float) -> None:
         """Closes all sockets (1001), a few at a time, and waits for their clients to go."""

@@ -18,7 +18,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Final, Literal, TextIO, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 import structlog
@@ -26,6 +26,15 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from reileta.observability import log_events, redact
+
+
+class Stream(Protocol):
+    """What the log needs of a stream."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+    def isatty(self) -> bool: ...
+
 
 Format = Literal["console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -47,7 +56,7 @@ def configure(
     format: Format = "console",  # noqa: A002 - the option's name
     level: Level = "info",
     *,
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
     colors: bool | None = None,
     extra: Sequence[Processor] = (),
 ) -> None:
@@ -130,7 +139,7 @@ def _to_json(event: Mapping[str, object], **_unused: object) -> str:
 class _Lines:
     """Writes each event in one call; a log that nobody reads any more must not stop the server."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def msg(self, message: str) -> None:
@@ -148,7 +157,7 @@ class _Lines:
 
 
 class _LinesFactory:
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def __call__(self, *_args: object) -> _Lines:

@@ -22,6 +22,10 @@ ACTOR_ABANDONED: Final = "actor.abandoned"
 """The actor crashed more often than its policy allows and is not restarted."""
 HOOK_FAILED: Final = "hook.failed"
 """`on_crash`, `gone` or abandoned work raised; the actor already had its outcome."""
+TASK_CRASHED: Final = "task.crashed"
+"""A background task raised; it is started again in `again_in_s` seconds."""
+CLOCK_STEPPED: Final = "clock.stepped"
+"""The system's clock was set, or the machine slept: the wall time jumped by `step_ms`."""
 SUPERVISOR_OVERDUE: Final = "supervisor.overdue"
 """Actors had not stopped when their supervisor's time was up; they are cancelled."""
 ACTOR_RECEIVED: Final = "actor.received"
@@ -46,6 +50,12 @@ RECORDING_STOPPED: Final = "recording.stopped"
 REQUEST_SERVED: Final = "request.served"
 REQUEST_FAILED: Final = "request.failed"
 """A handler raised an unexpected exception; the client got code 16."""
+
+# TLS
+TLS_RELOADED: Final = "tls.reloaded"
+"""SIGHUP: new connections get the certificate that the files have now."""
+TLS_REFUSED: Final = "tls.refused"
+"""The TLS files can't be used; the earlier certificate stays."""
 
 # WebSockets
 SOCKET_OPENED: Final = "socket.opened"
@@ -73,6 +83,12 @@ DATABASE_WAY_OPENED: Final = "database.way_opened"
 """Folders got the permission `o+x` for the account that PostgreSQL runs as."""
 DATABASE_LOST: Final = "database.lost"
 DATABASE_BACK: Final = "database.back"
+DATABASE_SUPERSEDED: Final = "database.superseded"
+"""After an outage another server uses the database; this one is not ready until that one stops."""
+DATABASE_LOCKED: Final = "database.locked"
+"""After an outage the server has the database for itself again."""
+DATABASE_CALLBACK_FAILED: Final = "database.callback_failed"
+"""The driver of the database failed outside of a statement."""
 DATABASE_MIGRATED: Final = "database.migrated"
 
 # Files
@@ -86,6 +102,12 @@ FILES_POSTPONED: Final = "files.postponed"
 # Accounts
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""
+
+# The log itself
+LOG_DROPPED: Final = "log.dropped"
+"""Nobody read the log for a while; so many `lines` were dropped."""
+LOG_REOPENED: Final = "log.reopened"
+"""SIGHUP: output that goes to files was opened again, by the name of the file."""
 
 # Records of the standard library's logging
 LIBRARY_SAID: Final = "library.said"

@@ -79,6 +79,15 @@ class DatabaseCounters(Protocol):
     def available(self) -> bool: ...
 
 
+class BackgroundTask(Protocol):
+    """A background task's own counters."""
+
+    @property
+    def crashes(self) -> int: ...
+    @property
+    def failing(self) -> bool: ...
+
+
 class Metrics:
     """The counters of one server process. The code that does the work increments them."""
 
@@ -114,6 +123,13 @@ class Metrics:
         """Messages refused because a mailbox was full."""
         self.actor_restarts = 0
         self.actor_crashes = 0
+
+        self.background: Callable[[], Mapping[str, BackgroundTask]] = dict
+        """The background tasks by name."""
+
+        # The log
+        self.log_dropped: Callable[[], int] = int
+        """Lines that were dropped because nobody read the log."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -198,8 +214,27 @@ class MetricsCollector(Collector):
         for kind, messages in metrics.mailbox_depths().items():
             depth.add_metric([kind], messages)
         yield depth
+        yield CounterMetricFamily(
+            "reileta_log_dropped", "Log lines that nobody read", value=metrics.log_dropped()
+        )
+        yield from self._background()
         yield from self._http()
         yield from self._store()
+
+    def _background(self) -> Iterator[Metric]:
+        crashes = CounterMetricFamily(
+            "reileta_background_crashes", "Crashes of background tasks", labels=["task"]
+        )
+        failing = GaugeMetricFamily(
+            "reileta_background_failing",
+            "Whether a background task crashed and has not worked since",
+            labels=["task"],
+        )
+        for name, task in self._metrics.background().items():
+            crashes.add_metric([name], task.crashes)
+            failing.add_metric([name], task.failing)
+        yield crashes
+        yield failing
 
     def _http(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

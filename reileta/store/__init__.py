@@ -21,12 +21,14 @@ from reileta.store.follows import Follows
 from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
-from reileta.store.leases import Leases
+from reileta.store.leases import DatabaseTime, Leases, database_time
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
+from reileta.store.requirements import check_requirements
 from reileta.store.resources import Resources
 from reileta.store.server_info import ServerInfo, ServerInfos
+from reileta.store.server_lock import ServerLock
 from reileta.store.services import Services
 from reileta.store.session_states import SessionStates
 from reileta.store.sessions import Sessions
@@ -68,6 +70,8 @@ class Store:
     resources: Resources
     leases: Leases
     networks: Networks
+    lock: ServerLock
+    """Keeps other servers away, if the store was opened as `exclusive`."""
     changes: ChangeFeed
     """Changes by other processes, once its `begin` was called."""
 
@@ -78,16 +82,26 @@ async def open_store(
     clock: Clock,
     *,
     shared: bool = False,
+    exclusive: bool = False,
     files: FileStore | None = None,
     types: ResourceTypes = BUILT_IN,
+    lease_time: DatabaseTime = database_time,
 ) -> AsyncIterator[Store]:
     """Opens the store of the settings, with this version's schema; closes it after the body.
 
-    Without `settings.database`, an embedded PostgreSQL runs during the body; `shared` is for
-    commands, which use the PostgreSQL of a running server. `files` defaults to the data folder,
-    where nothing is created or deleted until a method needs it. `types` are the resource types,
-    including a host's own. Raises StartupError. It runs an asyncio loop of its own, so that any
-    task of this Trio run can use the store.
+    It runs an asyncio loop of its own, so that any task of this Trio run can use the store. Without
+    `settings.database`, an embedded PostgreSQL runs during the body.
+
+    Args:
+        shared: for commands, which use the PostgreSQL of a running server.
+        exclusive: for servers. A second one is refused, before it changes the schema.
+        files: by default in the data folder. Nothing is created or deleted there until a method
+            needs it.
+        types: the resource types, including a host's own.
+        lease_time: the time by which leases expire.
+
+    Raises:
+        StartupError: the database can't be used.
     """
     async with AsyncExitStack() as stack:
         url = settings.database
@@ -101,6 +115,11 @@ async def open_store(
             remember=settings.caches_reads,
         )
         stack.push_async_callback(database.close)
+        await check_requirements(database, pooler=settings.database is not None)
+        lock = ServerLock(database)
+        if exclusive:
+            await lock.take()
+            stack.push_async_callback(lock.release)
         await migrate(database, clock, known_migrations())
         identity = ServerInfos(database, clock, settings.title)
         await identity.get()
@@ -135,7 +154,8 @@ async def open_store(
             files=files,
             states=SessionStates(database),
             resources=Resources(database, clock, types, quotas),
-            leases=Leases(database, clock, types),
+            leases=Leases(database, clock, types, lease_time),
             networks=Networks(database, clock),
+            lock=lock,
             changes=ChangeFeed(database),
         )

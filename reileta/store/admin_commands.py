@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.records import ADMIN_TAG
 from reileta.settings import Settings
 from reileta.store import bulk_accounts, open_store
@@ -14,7 +14,7 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
     """Creates `count` bot accounts and returns a token for each; see `bulk_accounts.create`."""
 
     async def run() -> list[str]:
-        clock = MonotonicClock()
+        clock = SystemClock()
         async with open_store(settings, clock, shared=True) as store:
             return await bulk_accounts.create(
                 store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
@@ -30,7 +30,7 @@ def revoke_admin(settings: Settings, username: str) -> bool:
     """
 
     async def run() -> bool:
-        async with open_store(settings, MonotonicClock(), shared=True) as store:
+        async with open_store(settings, SystemClock(), shared=True) as store:
             user = await store.users.by_name(username)
             if user is None:
                 return False
@@ -44,7 +44,7 @@ def grant_admin(settings: Settings, username: str) -> bool:
     """Makes the user of that name an administrator; False if there is no such user."""
 
     async def run() -> bool:
-        async with open_store(settings, MonotonicClock(), shared=True) as store:
+        async with open_store(settings, SystemClock(), shared=True) as store:
             user = await store.users.by_name(username)
             if user is None:
                 return False

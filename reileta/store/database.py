@@ -24,6 +24,7 @@ import asyncpg
 import structlog
 import trio
 import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
+from asyncpg.connect_utils import SessionAttribute
 
 from reileta.concurrency import plain_nursery
 from reileta.errors import DatabaseUnavailable
@@ -55,10 +56,12 @@ _LOST: Final = (
     asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
     asyncpg.InternalClientError,  # the connection broke during an answer
 )
-_TRY_AGAIN: Final = (
-    asyncpg.TransactionRollbackError,  # a deadlock, a serialization failure
-    asyncpg.ReadOnlySQLTransactionError,  # it became a standby
+_TRY_AGAIN: Final = asyncpg.TransactionRollbackError  # a deadlock, a serialization failure
+_EXCHANGED: Final = (
+    asyncpg.InvalidSQLStatementNameError,  # prepared in another session
+    asyncpg.DuplicatePreparedStatementError,  # the name of another session's statement
 )
+_READ_WRITE: Final = SessionAttribute.read_write
 _BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -66,6 +69,10 @@ class Loop(Protocol):
     """The operations of the asyncio loop that are used here."""
 
     async def run_aio_coroutine(self, coro: Coroutine[Any, Any, T]) -> T: ...
+
+
+class SessionLost(DatabaseUnavailable):
+    """The session is not the one that the connection had: a pooler has exchanged it."""
 
 
 class ConstraintBroken(Exception):
@@ -202,6 +209,20 @@ class Database(Queries):
             with self.reads.writing(written_by(sql)):
                 return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
 
+    async def takes_writes(self) -> bool:
+        """Whether a write would work: no standby, not read-only, and with the permission to."""
+        try:
+            async with self._connected() as connection:
+                # Checked like a write, but it writes nothing; so the read cache needs not know.
+                await self.guard(
+                    lambda: connection.execute("UPDATE server SET one = one WHERE false"),
+                    connection,
+                    STATEMENT_S,
+                )
+        except (DatabaseUnavailable, asyncpg.PostgresError):
+            return False
+        return True
+
     async def ping(self) -> bool:
         """Whether the database answers."""
         try:
@@ -220,6 +241,15 @@ class Database(Queries):
         """One connection for several statements, each with that timeout."""
         async with self._connected() as connection:
             yield _Bound(self, connection, statement_s)
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[Queries]:
+        """A new connection besides the pool, which is closed after the body."""
+        connection = await self.guard(self._connect, None, CONNECT_S)
+        try:
+            yield _Bound(self, connection, STATEMENT_S)
+        finally:
+            connection.terminate()
 
     async def guard(
         self,
@@ -243,9 +273,22 @@ class Database(Queries):
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
             raise ConstraintBroken(error.constraint_name or "") from error
-        except (*_TRY_AGAIN, asyncio.CancelledError) as error:
+        except (_TRY_AGAIN, asyncio.CancelledError) as error:
             # asyncio was cancelled and Trio was not: the loop is being closed.
             raise self._unavailable() from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            # The other connections are to the same server, which may be a standby now.
+            if connection is not None:
+                connection.terminate()
+            self._drop_idle()
+            self._lost(error)
+            raise self._unavailable() from error
+        except _EXCHANGED as error:
+            if connection is not None:
+                connection.terminate()
+            self._lost(error)
+            self.errors += 1
+            raise SessionLost(retry_after_s=RETRY_AFTER_S) from error
         except _LOST as error:
             # The connection may look open for a moment longer, or hang forever.
             if connection is not None:
@@ -334,21 +377,33 @@ class Database(Queries):
         return None
 
     def _give_back(self, connection: Connection) -> None:
-        if self._closed or connection.is_closed() or connection.is_in_transaction():
+        if self._closed or not _usable(connection) or connection.is_in_transaction():
             connection.terminate()
         else:
             self._idle.append((connection, time.monotonic()))
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.terminate()
 
     async def _connect(self) -> Connection:
         try:
             return await asyncpg.connect(
                 self._url,
                 timeout=CONNECT_S,
+                # A standby, or a server that is read-only, is as good as none: what it answers may
+                # be older than what was acknowledged. Of several hosts, the one with writes counts.
+                target_session_attrs=_READ_WRITE,
                 server_settings={"application_name": self.name},
             )
         except ValueError:
             # asyncpg parses the URL only now. Its own message can contain the password.
             raise StartupError("--database must be a postgresql:// URL") from None
+        except _EXCHANGED:
+            raise
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise ConnectionError("it takes no writes: it is a standby, or read-only") from error
         except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             # For any reason, PostgreSQL refused the connection.
             raise ConnectionError(str(error)) from error
@@ -427,6 +482,24 @@ class _Bound(Queries):
         )
 
 
+def unavailable_because(error: DatabaseUnavailable) -> str:
+    """The message of PostgreSQL or the system; it can contain addresses and accounts but no
+    password."""
+    cause = error.__cause__
+    return str(cause).strip() or type(cause).__name__
+
+
+def _usable(connection: Connection) -> bool:
+    """Whether the connection is open and takes writes, as far as PostgreSQL has reported."""
+    if connection.is_closed():
+        return False
+    settings = connection.get_settings()
+    return "on" not in (
+        getattr(settings, "default_transaction_read_only", "off"),
+        getattr(settings, "in_hot_standby", "off"),
+    )
+
+
 async def _answers(connection: Connection) -> None:
     """Returns once the connection answers, whatever became of the transaction on it."""
     with suppress(asyncpg.InFailedSQLTransactionError):
@@ -460,6 +533,13 @@ class _Apart:
         return result
 
 
+def _log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    structlog.get_logger().error(
+        log_events.DATABASE_CALLBACK_FAILED, reason=context.get("message"), exc_info=error
+    )
+
+
 @asynccontextmanager
 async def asyncio_loop() -> AsyncIterator[Loop]:
     """An asyncio loop that runs beside the body, until the body has ended.
@@ -472,6 +552,9 @@ async def asyncio_loop() -> AsyncIterator[Loop]:
     async def run(*, task_status: trio.TaskStatus[Loop]) -> None:
         with stop:
             async with trio_asyncio.open_loop() as loop:
+                # By default, trio-asyncio raises here what a callback of asyncpg raised, and that
+                # would end the process. The statement concerned fails or times out by itself.
+                loop.set_exception_handler(_log_failure)
                 task_status.started(_Apart(loop))
                 await trio.sleep_forever()
 

@@ -7,20 +7,51 @@ resources, also with several servers on one database. Constraints of the table e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
+from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
 from reileta.records import HeldResource, Lease
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.types import ResourceTypes
 from reileta.store.database import Queries
 from reileta.store.resource_rows import LostLease, ResourceTable
 
 __all__ = ["Leases", "LostLease"]
 
 
+DatabaseTime: TypeAlias = Callable[[Queries], Awaitable[int]]
+
+
+async def database_time(queries: Queries) -> int:
+    """The time of the database's clock (ms)."""
+    return int(await queries.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+
+
 class Leases(ResourceTable):
+    """The leases. Times of arguments and results are of the server's clock.
+
+    The table's are of the database's clock: it alone judges what has expired, so a server whose
+    clock is wrong, or jumps, takes no resource too early.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        clock: Clock,
+        types: ResourceTypes,
+        database_time: DatabaseTime = database_time,
+    ) -> None:
+        super().__init__(queries, clock, types)
+        self._database_time = database_time
+
+    async def _ahead_ms(self, queries: Queries) -> int:
+        """By how much the database's clock is ahead of the server's."""
+        return await self._database_time(queries) - self.clock.now_ms()
+
     async def acquire(self, name: ResourceKey, who: Claimant, *, until: int) -> HeldResource:
         """`Resource.acquire` in the database; without a WebSocket the session keeps it until
         `until` (ms).
@@ -40,7 +71,8 @@ class Leases(ResourceTable):
                 "SELECT type, number FROM leases WHERE session_id = $1", who.session
             )
             has = None if mine is None else ResourceKey(mine["type"], mine["number"])
-            after = (await self.locked(transaction, name)).acquire(who, has, until)
+            ahead_ms = await self._ahead_ms(transaction)
+            after = (await self.locked(transaction, name)).acquire(who, has, until + ahead_ms)
             await self.lease(transaction, name.number, after.lease)
         return HeldResource(after.record, after.lease.fence, until)
 
@@ -70,12 +102,15 @@ class Leases(ResourceTable):
             return None
         if found.lease.session != session_id:
             return None
-        return HeldResource(found.record, found.lease.fence, found.lease.until)
+        until = found.lease.until - await self._ahead_ms(self.queries)
+        return HeldResource(found.record, found.lease.fence, until)
 
     async def renew(self, session_id: str, *, until: int) -> bool:
         """Extends the session's lease to `until` (ms); whether it has one."""
         kept = await self.queries.execute(
-            "UPDATE leases SET until = $2 WHERE session_id = $1", session_id, until
+            "UPDATE leases SET until = $2 WHERE session_id = $1",
+            session_id,
+            until + await self._ahead_ms(self.queries),
         )
         return kept > 0
 
@@ -85,7 +120,6 @@ class Leases(ResourceTable):
         Otherwise returns the lease's end (ms): another server has renewed it. None if the session
         has no lease.
         """
-        now = self.clock.now_ms()
         async with self.queries.transaction() as transaction:
             row = await transaction.fetch_one(
                 "SELECT number, type, fence, until FROM leases WHERE session_id = $1 FOR UPDATE",
@@ -93,8 +127,9 @@ class Leases(ResourceTable):
             )
             if row is None:
                 return None
+            now = await self._database_time(transaction)
             if row["until"] > now:
-                return int(row["until"])
+                return int(row["until"]) - now + self.clock.now_ms()
             await self.lease(transaction, row["number"], Lease(row["fence"]))
         return LostLease(session_id, ResourceKey(row["type"], row["number"]), row["fence"])
 
@@ -105,13 +140,14 @@ class Leases(ResourceTable):
         In this order, so that an outage of the database costs no connected session its resource.
         """
         async with self.queries.transaction() as transaction:
+            now = await self._database_time(transaction)
             await transaction.execute(
                 "WITH mine AS (SELECT number FROM leases WHERE session_id = ANY($1) "
                 "ORDER BY number FOR UPDATE) "
                 "UPDATE leases SET until = greatest(until, $2) FROM mine "
                 "WHERE mine.number = leases.number",
                 list(present),
-                until,
+                until + now - self.clock.now_ms(),
             )
             rows = await transaction.fetch(
                 "WITH due AS (SELECT number, session_id FROM leases "
@@ -120,7 +156,7 @@ class Leases(ResourceTable):
                 "UPDATE leases SET session_id = NULL FROM due "
                 "WHERE due.number = leases.number RETURNING due.session_id, leases.number, "
                 "leases.type, leases.fence",
-                self.clock.now_ms(),
+                now,
             )
         return [
             LostLease(row["session_id"], ResourceKey(row["type"], row["number"]), row["fence"])

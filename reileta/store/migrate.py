@@ -18,9 +18,7 @@ from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.startup import StartupError
-from reileta.store.database import Database, Queries
-
-OLDEST_POSTGRESQL: Final = 14
+from reileta.store.database import Database, Queries, unavailable_because
 
 MIGRATION_S: Final = 600.0
 """Seconds for one migration, and for the wait for another process's migrations."""
@@ -49,17 +47,11 @@ def known_migrations() -> list[Migration]:
 async def migrate(database: Database, clock: Clock, known: list[Migration]) -> int:
     """Applies the migrations that are missing; returns the schema's version.
 
-    Raises StartupError if PostgreSQL can't be reached or is too old, or if a newer version of
-    Reileta wrote the database, which is then left unchanged.
+    Raises StartupError if PostgreSQL can't be reached, or if a newer version of Reileta wrote the
+    database, which is then left unchanged.
     """
     try:
         async with database.connection(statement_s=MIGRATION_S) as queries:
-            release = int(await queries.value("SHOW server_version_num")) // 10_000
-            if release < OLDEST_POSTGRESQL:
-                raise StartupError(
-                    f"the database is PostgreSQL {release}; "
-                    f"Reileta needs {OLDEST_POSTGRESQL} or newer"
-                )
             await queries.fetch("SELECT pg_advisory_lock($1)", _LOCK)
             try:
                 return await _apply(queries, clock, known)
@@ -67,7 +59,7 @@ async def migrate(database: Database, clock: Clock, known: list[Migration]) -> i
                 with trio.CancelScope(shield=True):
                     await queries.fetch("SELECT pg_advisory_unlock($1)", _LOCK)
     except DatabaseUnavailable as error:
-        raise StartupError(f"can't use the database: {_reason(error)}") from error
+        raise StartupError(f"can't use the database: {unavailable_because(error)}") from error
 
 
 async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
@@ -96,10 +88,3 @@ async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
             )
         log.info(log_events.DATABASE_MIGRATED, version=migration.version, name=migration.name)
     return newest
-
-
-def _reason(error: DatabaseUnavailable) -> str:
-    """The message of PostgreSQL or the system; it can contain addresses and accounts but no
-    password."""
-    cause = error.__cause__
-    return str(cause).strip() or type(cause).__name__

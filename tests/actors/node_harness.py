@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -42,6 +43,9 @@ class TrioClock:
 
     def now_ms(self) -> int:
         return EPOCH_MS + round(trio.current_time() * 1000)
+
+    def steady_ms(self) -> int:
+        return self.now_ms()
 
 
 @dataclass
@@ -164,6 +168,7 @@ class FakeDatabase:
 
     def __post_init__(self) -> None:
         self.bans = self.instances
+        self.lock = SimpleNamespace(lost=False)
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeSessions()

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
+from actors.runtime.background import BackgroundTasks
 from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
@@ -48,6 +49,7 @@ class FakeNode:
     public_key: str = "c2VydmVyLWtleQ"
     ready_at: int | None = 1_790_000_000_000
     draining: bool = False
+    background: BackgroundTasks = field(default_factory=BackgroundTasks)
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()
     online: dict[str, str] = field(default_factory=dict)

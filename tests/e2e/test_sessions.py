@@ -86,9 +86,9 @@ async def test_the_state_is_there_on_another_server_with_the_same_database(
             await get(socket)
             await socket.send_message(json.dumps(event({"x": 1})))
             await get(socket)
-            async with running(database_url) as second, line(second, ada.token) as other:
-                hello = (await get(other))["payload"]
-                assert (hello["version"], hello["session"]["state"]) == (1, {"x": 1})
+    async with running(database_url) as second, line(second, ada.token) as other:
+        hello = (await get(other))["payload"]
+        assert (hello["version"], hello["session"]["state"]) == (1, {"x": 1})
 
 
 async def test_a_client_that_goes_at_its_upgrade_keeps_nobody_out(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""The clock that never jumps."""
+"""The wall time follows the system; the steady time never jumps."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import time
 
 import pytest
 
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 
 
-def test_it_begins_at_the_wall_clock() -> None:
+def test_the_wall_time_follows_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
     before = time.time()
-    now = MonotonicClock().now_ms()
-    assert before * 1000 - 2 <= now <= time.time() * 1000 + 2
+    assert before * 1000 - 2 <= clock.now_ms() <= time.time() * 1000 + 2
+    for step_s in (7200, -7200):
+        now_ns = time.time_ns() + step_s * 1_000_000_000
+        monkeypatch.setattr(time, "time_ns", lambda now_ns=now_ns: now_ns)
+        assert clock.now_ms() == now_ns // 1_000_000
+        monkeypatch.undo()
 
 
-def test_a_step_of_the_wall_clock_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = MonotonicClock()
-    before = clock.now_ms()
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert clock.now_ms() >= before
-
-
-def test_it_goes_on_with_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = MonotonicClock()
-    start = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: start)
-    first = clock.now_ms()
-    monkeypatch.setattr(time, "monotonic", lambda: start + 1.5)
-    assert clock.now_ms() - first in (1499, 1500, 1501)
+def test_the_steady_time_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    start = time.monotonic_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: start)
+    first = clock.steady_ms()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: start + 1_500_000_000)
+    assert clock.steady_ms() == first + 1500

@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from reileta import main
 from reileta.main import KEY_FILE, Server, Stopping, serve
+from reileta.observability.output_files import OutputFiles
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from tests.conftest import PATIENCE_S
@@ -93,10 +94,14 @@ async def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path) -> 
 class FakeServer:
     def __init__(self) -> None:
         self.stops = 0
+        self.reloads = 0
 
     async def stop(self) -> None:
         self.stops += 1
         await trio.sleep_forever()
+
+    async def reload(self) -> None:
+        self.reloads += 1
 
 
 async def heeded(*steps: str) -> bool:
@@ -105,17 +110,18 @@ async def heeded(*steps: str) -> bool:
     send, signals = trio.open_memory_channel[int](10)
     async with send, signals:
         with trio.CancelScope() as scope:
-            stopping = Stopping(scope)
+            stopping = Stopping(scope, OutputFiles(()))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(stopping.handle, signals)
                 for step in steps:
                     if step == "ready":
                         stopping.server = cast(Server, server)
                     else:
-                        await send.send(signal.SIGTERM)
+                        await send.send(signal.Signals[f"SIG{step}"])
                         await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
-    assert server.stops == ("ready" in steps and "TERM" in steps)
+    assert server.stops == ("ready" in steps and not {"TERM", "QUIT"}.isdisjoint(steps))
+    assert server.reloads == ("ready" in steps and "HUP" in steps)
     return scope.cancel_called
 
 
@@ -125,7 +131,11 @@ async def heeded(*steps: str) -> bool:
         (("ready",), False),
         (("ready", "TERM"), False),
         (("ready", "TERM", "TERM"), True),
+        (("ready", "QUIT"), False),
         (("TERM",), True),
+        (("HUP",), False),
+        (("ready", "HUP"), False),
+        (("ready", "TERM", "HUP"), False),
     ],
 )
 async def test_signals(steps: tuple[str, ...], at_once: bool) -> None:
@@ -138,3 +148,26 @@ async def test_signals(steps: tuple[str, ...], at_once: bool) -> None:
 )
 def test_addresses(host: str, port: int, expected: str) -> None:
     assert main.address_of(host, port) == expected
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "0"])
+async def test_all_addresses_are_no_name_of_a_server(
+    database_url: str, tmp_path: Path, host: str
+) -> None:
+    with pytest.raises(StartupError, match="--address is needed") as caught:
+        await serve(settings(database_url, tmp_path, host=host))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_server_on_all_addresses_takes_ipv4_too(database_url: str, tmp_path: Path) -> None:
+    chosen = settings(database_url, tmp_path, host="::", address="play.example.org")
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, chosen)
+        port = int(server.url.rpartition(":")[2])
+        for host in ("127.0.0.1", "::1"):
+            async with await trio.open_tcp_stream(host, port) as client:
+                await client.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                with trio.fail_after(PATIENCE_S):
+                    assert (await client.receive_some(15)).startswith(b"HTTP/1.1 200")
+        await server.stop()

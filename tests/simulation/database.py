@@ -20,6 +20,7 @@ from reileta.store.sessions import Sessions
 from reileta.store.tokens import Tokens
 from reileta.store.user_profiles import UserProfiles
 from reileta.store.users import Users
+from tests.conftest import lease_time
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ async def open_blocking(store: Store, url: str, clock: Clock) -> AsyncIterator[S
             profiles=UserProfiles(database),
             states=SessionStates(database),
             resources=Resources(database, clock, BUILT_IN),
-            leases=Leases(database, clock, BUILT_IN),
+            leases=Leases(database, clock, BUILT_IN, lease_time(clock)),
         )
     finally:
         await database.close()

@@ -155,14 +155,15 @@ class EpollReader:
 
     async def run(self) -> None:
         """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._spent_s.clear()
-                for descriptor, _ in self._epoll.poll(0, ROUND):
-                    self._read(descriptor)
-        finally:
-            self._epoll.close()
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._spent_s.clear()
+            for descriptor, _ in self._epoll.poll(0, ROUND):
+                self._read(descriptor)
+
+    def close(self) -> None:
+        """Stops for good; a later `remove` does nothing."""
+        self._epoll.close()
 
     def _read(self, descriptor: int) -> None:
         transport = self._transports.get(descriptor)

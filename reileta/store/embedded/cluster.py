@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -180,6 +181,7 @@ class Cluster:
             return
         if self.folder.exists() and any(self.folder.iterdir()):
             raise StartupError(f"{self.folder} is not empty and not a PostgreSQL cluster")
+        self._check_account()
         draft = self.folder.with_name("postgres.new")
         if draft.exists():
             shutil.rmtree(draft)
@@ -205,6 +207,18 @@ class Cluster:
         if done.returncode != 0:
             raise StartupError(f"can't create a database in {self._data}: {_reason(done.stderr)}")
         draft.rename(self.folder)
+
+    def _check_account(self) -> None:
+        """initdb wants a name for the account that it runs as."""
+        uid = os.geteuid() if self._account is None else self._account.uid
+        try:
+            pwd.getpwuid(uid)
+        except KeyError:
+            raise StartupError(
+                f"PostgreSQL can't create a database as user id {uid}, which has no name: run as a "
+                f"known user, add a line 'reileta:x:{uid}:0::/:/sbin/nologin' to /etc/passwd, or "
+                "set --database"
+            ) from None
 
     def _check_version(self) -> None:
         written_by = (self.folder / "PG_VERSION").read_text("ascii").strip()

@@ -181,7 +181,11 @@ async def _ended(cluster: Cluster) -> int:
         if sys.platform != "linux":
             await trio.sleep(WATCH_S)
             continue
-        handle = os.pidfd_open(cluster.pid)
+        try:
+            handle = os.pidfd_open(cluster.pid)
+        except OSError:  # no descriptor is left, or a sandbox forbids it
+            await trio.sleep(WATCH_S)
+            continue
         try:
             await trio.lowlevel.wait_readable(handle)
         finally:

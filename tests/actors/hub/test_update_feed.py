@@ -16,6 +16,7 @@ import actors.hub.update_feed
 from actors.directory import Directory
 from actors.hub.messages import Publish, UpdateViewer
 from actors.hub.update_feed import AGAIN_S, UpdateFeed
+from actors.runtime.background import BackgroundTasks
 from actors.server import LiveServer
 from reileta.errors import DatabaseUnavailable
 from reileta.observability.metrics import Metrics
@@ -91,7 +92,7 @@ async def telling(
         users=registry,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(updates.run)
+        BackgroundTasks().run(nursery, "updates", updates.run)
         yield updates
         nursery.cancel_scope.cancel()
 
@@ -215,3 +216,19 @@ async def test_a_publication_that_a_full_hub_refuses_is_counted_once() -> None:
         updates.changed("user", account(1))
         await trio.testing.wait_all_tasks_blocked()
     assert metrics.mailbox_refused == 1
+
+
+async def test_a_change_that_can_not_be_loaded_does_not_hold_up_the_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    registry, bad = Registry(), account(2)
+    registry.profiles_of[bad.id] = cast(Any, None)  # it raises AttributeError
+    async with telling(registry) as updates:
+        for number in (1, 2, 3):
+            updates.changed("user", account(number))
+        await trio.sleep(60)
+        assert [message.id for message in registry.told] == [account(1).id, account(3).id]
+        registry.profiles_of.clear()
+        updates.changed("user", account(2))
+        await trio.sleep(60)
+        assert registry.told[-1].id == bad.id

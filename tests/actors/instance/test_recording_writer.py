@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 import actors.instance.recording_writer
-from actors.instance.recording_writer import CLOSE_S, RecordingWriter, Tape, open_recorder
+from actors.instance.recording_writer import (
+    CLOSE_S,
+    RecordingWriter,
+    Tape,
+    append_all,
+    open_recorder,
+)
+from actors.runtime.background import BACKOFF_S, BackgroundTasks
 from reileta.diagnostics.recording import Called, Ended, Opened, Received, Record, RecordingReader
 from reileta.settings import Settings
 from tests.conftest import PATIENCE_S, ManualClock
@@ -229,10 +237,10 @@ async def test_a_folder_that_can_t_be_used_is_refused(tmp_path: Path, clock: Man
 async def test_only_who_asks_for_recordings_has_a_recorder(
     tmp_path: Path, clock: ManualClock
 ) -> None:
-    async with open_recorder(Settings(), clock) as recorder:
+    async with open_recorder(Settings(), clock, BackgroundTasks()) as recorder:
         assert recorder is None
     folder = tmp_path / "recordings"
-    async with open_recorder(Settings(record=folder), clock) as recorder:
+    async with open_recorder(Settings(record=folder), clock, BackgroundTasks()) as recorder:
         assert recorder is not None
     assert list(folder.iterdir()) == []
     with contextlib.suppress(OSError):
@@ -254,3 +262,27 @@ async def test_a_folder_that_is_there_is_made_private_unless_it_holds_other_thin
             say(tape)
         assert folder.stat().st_mode & 0o777 == mode
         assert tape.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_writer_that_fails_ends_its_recordings_and_goes_on(
+    tmp_path: Path,
+    clock: ManualClock,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(batch: object) -> list[OSError | None]:
+        monkeypatch.setattr("actors.instance.recording_writer.append_all", append_all)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("actors.instance.recording_writer.append_all", fail)
+    async with RecordingWriter.open(tmp_path, MIB, clock) as recorder:
+        first = recorder.begin("i_1")
+        say(first)
+        # Trio's clock jumps over the work of a thread, so one sleep could be too short.
+        while not first.over:
+            await trio.sleep(0.01)
+        await trio.sleep(2 * BACKOFF_S)
+        second = recorder.begin("i_2")
+        say(second)
+        while not (second.path.exists() and len(read(second.path)) == 2):
+            await trio.sleep(0.01)

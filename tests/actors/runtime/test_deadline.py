@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from actors.runtime import Deadline
+from actors.runtime import Deadline, Timers
+from actors.runtime.clock_steps import ClockSteps
 from tests.actors.probe import Do, Note, Probe, ProbeLog, crash, open_supervisor
 
 
@@ -19,6 +23,9 @@ class TrioClock:
 
     def now_ms(self) -> int:
         return round((trio.current_time() - self._start) * 1000)
+
+    def steady_ms(self) -> int:
+        return self.now_ms()
 
 
 class Ticking:
@@ -123,3 +130,44 @@ async def test_no_timer_outlives_its_actor(autojump_clock: MockClock) -> None:
         ref.tell(Do(crash))
         await trio.sleep(1)
         assert len(harness.timers) == 0
+
+
+@dataclass
+class SteppedClock:
+    """A wall time that is set, beside a steady time that runs."""
+
+    step_ms: int = 0
+
+    def now_ms(self) -> int:
+        return self.steady_ms() + self.step_ms
+
+    def steady_ms(self) -> int:
+        return round(trio.current_time() * 1000)
+
+
+@pytest.mark.parametrize("step_ms", [3_600_000, -3_600_000])
+async def test_deadlines_are_looked_at_again_when_the_wall_time_has_jumped(
+    autojump_clock: MockClock, nursery: trio.Nursery, step_ms: int
+) -> None:
+    class Listener:
+        def signal(self, message: str, /) -> bool:
+            fired_at.append((message, trio.current_time()))
+            return True
+
+    clock, timers, fired_at = SteppedClock(), Timers(), list[tuple[str, float]]()
+    nursery.start_soon(timers.run)
+    steps = ClockSteps(clock, timers)
+    deadline = Deadline(timers, Listener(), "deadline", clock)
+    deadline.set(clock.now_ms() + 600_000)
+    timers.after(60, Listener(), "timer")
+    began = trio.current_time()
+    await steps.check()
+    assert fired_at == []
+    clock.step_ms = step_ms
+    with capture_logs() as logged:
+        await steps.check()
+        await steps.check()
+    assert [(entry["event"], entry["step_ms"]) for entry in logged] == [("clock.stepped", step_ms)]
+    assert fired_at == [("deadline", began)]
+    await trio.sleep(100)
+    assert fired_at[1:] == [("timer", began + 60)]

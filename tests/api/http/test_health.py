@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import trio
+from trio.testing import wait_all_tasks_blocked
+
 from api.app import ReiletaApp
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
@@ -39,3 +42,24 @@ async def test_metrics(node: FakeNode, anyone: Client, app: ReiletaApp) -> None:
     assert f'{requests}{{method="GET",route="/api/users/<ref>",status="404"}} 1.0' in lines
     assert f'{requests}{{method="unmatched",route="unmatched",status="404"}} 1.0' in lines
     assert any(line.startswith("reileta_database_statements_total ") for line in lines)
+
+
+async def test_a_background_task_that_fails_is_named(
+    node: FakeNode, anyone: Client, app: ReiletaApp
+) -> None:
+
+    async def loop() -> None:
+        raise OSError
+
+    node.metrics.background = lambda: node.background.tasks
+    async with trio.open_nursery() as nursery:
+        node.background.run(nursery, "leases", loop)
+        await wait_all_tasks_blocked()
+        answer = await anyone.get("/readyz")
+        assert (answer.status, answer.code) == (503, 122)
+        assert "leases" in answer.raw.decode()
+        lines = (await anyone.get("/metrics")).raw.decode().splitlines()
+        assert 'reileta_background_failing{task="leases"} 1.0' in lines
+        assert 'reileta_background_crashes_total{task="leases"} 1.0' in lines
+        assert (await anyone.get("/healthz")).status == 200
+        nursery.cancel_scope.cancel()

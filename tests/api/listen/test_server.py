@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
-from api.listen.server import open_listeners
+from api.listen.server import open_listeners, plain_address
 from reileta.settings import Settings
 from tests.api.listen.fakes import FakeApp, listening
 from tests.conftest import PATIENCE_S
@@ -33,6 +36,36 @@ async def test_listeners_say_their_port() -> None:
     assert number > 0
     for listener in listeners:
         await listener.aclose()
+
+
+async def test_without_ipv6_all_addresses_are_those_of_ipv4(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make = trio.socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *more: int) -> trio.socket.SocketType:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return make(family, *more)
+
+    monkeypatch.setattr(trio.socket, "socket", without_ipv6)
+    (listener,), _ = await open_listeners(Settings(host="::", port=0))
+    assert listener.socket.getsockname()[0] == "0.0.0.0"
+    await listener.aclose()
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::1", "::1"),
+    ],
+)
+def test_ipv4_is_the_same_address_on_a_socket_of_both(host: str, plain: str) -> None:
+    """Limits by address count IPv6 by network, and all of IPv4 would be one."""
+    assert plain_address(host) == plain
 
 
 @pytest.mark.parametrize("raises", [RuntimeError("ours"), KeyError("x")])

@@ -39,6 +39,9 @@ class TrioClock:
     def now_ms(self) -> int:
         return EPOCH_MS + round(trio.current_time() * 1000)
 
+    def steady_ms(self) -> int:
+        return self.now_ms()
+
 
 class FakeTransport(Transport):
     """A client that reads at once, and says what a test puts into `inbox`."""

@@ -203,3 +203,19 @@ async def test_opening_sockets_one_after_the_other_lifts_no_limit(
     await wire.inbox.send([b'{"command":"ping","data":{"time":1}}'] * 10)
     await wait_all_tasks_blocked()
     assert wire.close_code == 0
+
+
+async def test_a_socket_whose_check_fails_is_cut_and_the_others_are_still_watched(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    class BrokenTransport(FakeTransport):
+        def ping(self) -> None:
+            raise ValueError
+
+    settings = Settings(keepalive_interval_s=5, keepalive_timeout_s=5)
+    one = Watched(nursery, FakeNode(settings), principal())
+    broken = BrokenTransport(nursery)
+    nursery.start_soon(one.gateway.serve, broken, principal())
+    await trio.sleep(8)
+    assert broken.finishes == 1
+    assert one.wire.pings == 1

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from reileta import cli, ids
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.records import ADMIN_TAG
 from reileta.security import credentials
 from reileta.settings import Settings
@@ -36,7 +36,7 @@ def test_a_thousand_bots_take_little_time_and_their_tokens_work(tmp_path: Path) 
     assert len(set(made)) == COUNT
 
     async def check() -> None:
-        clock = MonotonicClock()
+        clock = SystemClock()
         async with open_store(Settings(data=data), clock) as store:
             for token in (made[0], made[-1]):
                 found = await store.tokens.by_access(credentials.digest(token))
@@ -62,7 +62,7 @@ def test_both_commands_work_while_a_server_has_the_data_folder(tmp_path: Path) -
     settings = Settings(data=tmp_path / "data")
 
     async def serve() -> None:
-        async with open_store(settings, MonotonicClock()) as store:
+        async with open_store(settings, SystemClock()) as store:
             ann = await store.users.create(username="ann", displayname="Ann", password_hash="x")
             made = await trio.to_thread.run_sync(admin_commands.create_bots, settings, 3)
             assert await trio.to_thread.run_sync(admin_commands.grant_admin, settings, "Ann")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import weakref
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from reileta.errors import DatabaseUnavailable, InvalidInput
 from reileta.settings import Settings
@@ -367,3 +369,73 @@ async def test_connections_keep_nothing_of_who_had_them_made(database: Database)
         nursery.start_soon(ask)
     gc.collect()
     assert [request() for request in requests] == [None, None]
+
+
+async def test_a_failure_of_the_driver_outside_of_a_statement_ends_nothing(
+    database_url: str,
+) -> None:
+    async def fail_later() -> None:
+        asyncio.get_running_loop().call_soon({}.popitem)
+
+    with capture_logs() as logged:
+        async with asyncio_loop() as loop:
+            await loop.run_aio_coroutine(fail_later())
+            database = Database(loop, database_url, connections=1)
+            assert await database.ping()
+            await database.close()
+    (failed,) = logged
+    assert failed["event"] == "database.callback_failed"
+
+
+async def set_read_only(operator: Database, on: bool) -> None:
+    """As an operator does before maintenance: for new connections, and the old ones are cut."""
+    name = await operator.value("SELECT current_database()")
+    change = "SET default_transaction_read_only = on" if on else "RESET ALL"
+    await operator.execute(f'ALTER DATABASE "{name}" {change}')
+    await cut_all(operator)
+
+
+async def test_a_database_that_is_read_only_for_a_while_is_an_outage(
+    database: Database, database_url: str
+) -> None:
+    async with asyncio_loop() as loop:
+        operator = Database(loop, database_url, connections=1)
+        assert await database.takes_writes()
+        await set_read_only(operator, on=True)
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable):
+                await database.execute("INSERT INTO notes VALUES (1)")
+            assert not await database.takes_writes()
+        assert not database.available
+        await set_read_only(operator, on=False)
+        assert await database.takes_writes()
+        await database.execute("INSERT INTO notes VALUES (2)")
+        assert await ids(database) == [2]
+        await operator.close()
+
+
+async def test_a_connection_that_has_become_read_only_is_dropped(database: Database) -> None:
+    """At once if PostgreSQL reports it, or else with the first write that it refuses, together
+    with the idle ones."""
+    async with database.connection() as first, database.connection() as second:
+        before = {await one.value("SELECT pg_backend_pid()") for one in (first, second)}
+        await first.execute("SET default_transaction_read_only = on")
+        assert await first.value("SELECT 1") == 1
+    async with database.connection() as first, database.connection() as second:
+        after = {await one.value("SELECT pg_backend_pid()") for one in (first, second)}
+        assert len(after & before) == 1
+    with pytest.raises(DatabaseUnavailable):  # noqa: PT012
+        async with database.transaction() as transaction:
+            await transaction.execute("SET transaction_read_only = on")
+            await transaction.execute("INSERT INTO notes VALUES (1)")
+    async with database.connection() as first, database.connection() as second:
+        last = {await one.value("SELECT pg_backend_pid()") for one in (first, second)}
+    assert not last & after
+    await database.execute("INSERT INTO notes VALUES (2)")
+    assert await ids(database) == [2]
+
+
+async def test_a_table_that_may_not_be_written_is_not_ready(database: Database) -> None:
+    await database.execute("ALTER TABLE server RENAME TO gone")
+    assert not await database.takes_writes()
+    assert await database.ping()

@@ -328,3 +328,25 @@ async def test_an_acquisition_whose_database_is_gone_is_none(store: Store) -> No
     await store.database.close()
     with pytest.raises(DatabaseUnavailable):
         await store.leases.acquire(name, who, until=0)
+
+
+@pytest.mark.parametrize("jump_ms", [-86_400_000, 86_400_000])
+async def test_a_jump_of_the_servers_clock_takes_no_resource(
+    database_url: str, clock: ManualClock, jump_ms: int
+) -> None:
+    """The database's clock judges, and times are given in the server's, which is right again."""
+    async with open_store(Settings(database=database_url), clock) as store:
+        session, who = await make_session(store)
+        _, name = await make_document(store, who)
+        held = await store.leases.acquire(name, who, until=clock.now_ms() + 600_000)
+        assert held.until == clock.now_ms() + 600_000
+        clock.advance(jump_ms)
+        assert await store.leases.renew_all([], until=0) == []
+        kept = await store.leases.of_session(session.id)
+        until = await store.leases.expire_one(session.id)
+        assert kept is not None
+        assert isinstance(until, int)
+        for time in (kept.until, until):
+            assert 0 < time - clock.now_ms() <= 600_000
+        assert await store.leases.renew(session.id, until=clock.now_ms())
+        assert await store.leases.expire_one(session.id) == LostLease(session.id, name, held.fence)

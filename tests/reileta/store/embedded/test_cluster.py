@@ -242,3 +242,17 @@ def test_without_the_wheel_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StartupError, match="install it, or use --database"):
         programs()
+
+
+def test_a_user_id_without_a_name_gets_advice_in_one_line(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(StartupError, match="/etc/passwd") as caught:
+        cluster.start()
+    assert "--database" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not cluster.folder.exists()

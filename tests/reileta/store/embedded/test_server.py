@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from reileta.clock import MonotonicClock
+from reileta.clock import SystemClock
 from reileta.errors import DatabaseUnavailable
 from reileta.settings import Settings
 from reileta.startup import StartupError
@@ -30,11 +30,11 @@ def cluster(data_folder: Path) -> Cluster:
 
 
 def server(data: Path) -> AbstractAsyncContextManager[Store]:
-    return open_store(Settings(data=data), MonotonicClock())
+    return open_store(Settings(data=data), SystemClock())
 
 
 def command(data: Path) -> AbstractAsyncContextManager[Store]:
-    return open_store(Settings(data=data), MonotonicClock(), shared=True)
+    return open_store(Settings(data=data), SystemClock(), shared=True)
 
 
 async def make_user(store: Store, name: str) -> None:
@@ -200,11 +200,11 @@ async def test_after_a_killed_server_the_next_one_takes_over(
 ) -> None:
     script = (
         "import sys, trio; from pathlib import Path\n"
-        "from reileta.clock import MonotonicClock; from reileta.settings import Settings\n"
+        "from reileta.clock import SystemClock; from reileta.settings import Settings\n"
         "from reileta.store import open_store\n"
         "async def main():\n"
         "    settings = Settings(data=Path(sys.argv[1]))\n"
-        "    async with open_store(settings, MonotonicClock()) as store:\n"
+        "    async with open_store(settings, SystemClock()) as store:\n"
         "        for number in range(1_000_000):\n"
         "            name = f'user_{number}'\n"
         "            await store.users.create(\n"

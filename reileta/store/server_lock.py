@@ -1,0 +1,102 @@
+"""The lock that keeps a second server away from the database.
+
+A server takes all instances for its own: at its start it marks them as empty, and its sweep deletes
+them after a while. So two servers would delete each other's live instances. The lock belongs to a
+session of PostgreSQL, on a connection besides the pool, and ends with it: a server that was killed
+leaves nothing behind.
+
+A restart of PostgreSQL ends the session, too. `watch` then takes the lock again. If another server
+was faster, this one is `superseded`: it is not ready, and does not sweep. Commands don't take the
+lock.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+import trio
+
+from reileta.errors import DatabaseUnavailable
+from reileta.observability import log_events
+from reileta.startup import StartupError
+from reileta.store.database import Database, Queries
+
+WATCH_S: Final = 2.0
+"""Seconds between the looks at the lock's connection."""
+WAIT_S: Final = 5.0
+"""Seconds for the former server to go: PostgreSQL must notice its end."""
+POLL_S: Final = 0.1
+
+_KEY: Final = 0x7265696C65746131  # "reileta1"
+_KEEPALIVE: Final = {
+    # PostgreSQL notices within 25 s that the machine of a server is gone.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "idle_session_timeout": "0",
+}
+
+_log = structlog.get_logger()
+
+
+class ServerLock:
+    """The lock of one server process, once `take` was called."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._session = AsyncExitStack()
+        self._queries: Queries | None = None
+        self._wanted = False
+        self.superseded = False
+        """Whether another server took the lock after an outage."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether this server took the lock, and does not have it now."""
+        return self._wanted and self._queries is None
+
+    async def take(self) -> None:
+        """Takes the lock; tries for `WAIT_S`. Raises StartupError, and DatabaseUnavailable."""
+        deadline = trio.current_time() + WAIT_S
+        while not await self._try():
+            if trio.current_time() >= deadline:
+                raise StartupError(
+                    "another server uses the database: stop it, or give this one a database of its "
+                    "own"
+                )
+            await trio.sleep(POLL_S)
+        self._wanted = True
+
+    async def watch(self) -> None:
+        """Takes the lock again if its session has ended. Called every `WATCH_S`."""
+        try:
+            if self._queries is not None:
+                await self._queries.value("SELECT 1")
+                return
+            self.superseded = not await self._try()
+        except DatabaseUnavailable:
+            await self.release()
+            return
+        if self.superseded:
+            _log.error(log_events.DATABASE_SUPERSEDED)
+        else:
+            _log.info(log_events.DATABASE_LOCKED)
+
+    async def release(self) -> None:
+        """Ends the session, and so the lock."""
+        self._queries = None
+        await self._session.aclose()
+
+    async def _try(self) -> bool:
+        """Takes the lock in a new session if it is free; whether it did."""
+        async with AsyncExitStack() as session:
+            queries = await session.enter_async_context(self._database.dedicated())
+            for name, value in _KEEPALIVE.items():
+                await queries.value("SELECT set_config($1, $2, false)", name, value)
+            if not await queries.value("SELECT pg_try_advisory_lock($1)", _KEY):
+                return False
+            self._session = session.pop_all()
+            self._queries = queries
+        return True

@@ -1,0 +1,129 @@
+"""Faults of the database under a running server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import trio
+
+from tests.e2e.clients import connected
+from tests.e2e.operator import at_the_database
+from tests.e2e.processes import bots, eventually, new_instance, serving
+from tests.reileta.store.fake_pooler import fake_pooler
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_database_error_in_a_background_task_ends_nothing(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Tables that background tasks use are taken away, and given back."""
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    tables = ("leases", "changes")
+    (ada,) = await bots(1, tmp_path, *where[:2])
+    async with (
+        serving(*where, "--away-s", "0.2") as served,
+        at_the_database(database_url) as database,
+        served.ask() as client,
+    ):
+        place = await new_instance(served, ada)
+
+        async def failing() -> str:
+            answer = await client.get("/readyz")
+            return answer.text if answer.status_code == 503 else ""
+
+        async with connected(served, ada) as player:
+            await player.join(place)
+            for table in tables:
+                await database.execute(f"ALTER TABLE {table} RENAME TO lost_{table}")
+
+            async def named() -> bool:
+                text = await failing()
+                return all(table in text for table in tables)
+
+            await eventually(named)
+            metrics = (await client.get("/metrics")).text
+            assert 'reileta_background_failing{task="leases"} 1.0' in metrics
+            assert 'reileta_background_failing{task="sweep"} 0.0' in metrics
+            assert (await client.get("/healthz")).status_code == 200
+            assert (await player.ask("ping"))["command"] == "ping"
+            crashed = await served.until_logged("task.crashed")
+            assert crashed["task"] in tables
+            for table in tables:
+                await database.execute(f"ALTER TABLE lost_{table} RENAME TO {table}")
+
+            async def ready() -> bool:
+                return (await client.get("/readyz")).is_success
+
+            await eventually(ready)
+            assert (await player.ask("ping"))["command"] == "ping"
+        assert served.process.poll() is None
+
+
+async def test_a_database_that_is_read_only_for_a_while(database_url: str, tmp_path: Path) -> None:
+    """As in a failover: nothing can be written, players stay, and afterwards all is as before."""
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    (ada,) = await bots(1, tmp_path, *where[:2])
+    headers = {"Authorization": f"Bearer {ada.token}"}
+    async with (
+        serving(*where) as served,
+        at_the_database(database_url) as database,
+        served.ask() as client,
+    ):
+        place = await new_instance(served, ada)
+
+        async def write() -> int:
+            answer = await client.put("/api/worlds", json={"title": "x"}, headers=headers)
+            return answer.status_code
+
+        async with connected(served, ada) as player:
+            await player.join(place)
+            name = await database.value("SELECT current_database()")
+            await database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only=on')
+            await database.fetch(
+                "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            for _ in range(3):
+                assert await write() == 503
+                assert (await client.get("/readyz")).status_code == 503
+            assert (await player.ask("ping"))["command"] == "ping"
+            await database.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            assert (await client.get("/readyz")).status_code == 200
+            for _ in range(10):
+                assert await write() == 200
+            assert (await player.ask("ping"))["command"] == "ping"
+
+
+async def refused(*options: str) -> str:
+    """The one line with which a server does not start."""
+    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", *options]
+    ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.decode().splitlines()
+    return line
+
+
+async def test_a_second_server_on_the_database_is_refused(
+    database_url: str, tmp_path: Path
+) -> None:
+    where = ("--database", database_url)
+    async with serving(*where, "--data", str(tmp_path / "one")):
+        line = await refused(*where, "--data", str(tmp_path / "two"))
+        assert "another server uses the database" in line
+        await bots(1, tmp_path, *where)  # commands may
+    async with serving(*where, "--data", str(tmp_path / "two")) as served:
+        served.process.kill()
+        await served.ended()
+    async with serving(*where, "--data", str(tmp_path / "two")):
+        pass
+
+
+async def test_a_pooler_in_transaction_mode_is_refused(database_url: str, tmp_path: Path) -> None:
+    with TemporaryDirectory(prefix="pooler-") as folder:
+        async with fake_pooler(database_url, Path(folder), "transaction") as url:
+            line = await refused("--database", url, "--data", str(tmp_path))
+    assert "pool_mode=session" in line

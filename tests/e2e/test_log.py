@@ -1,0 +1,53 @@
+"""The log of a server in a process of its own, whose reader is not well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tests.conftest import PATIENCE_S
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_log_that_nobody_reads_stops_nothing(database_url: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    options = ["--port", "0", "--database", database_url, "--data", str(tmp_path / "data")]
+    options += ["--log-format", "json", "--log-level", "debug", "--rate-limits", "off"]
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "reileta", "serve", *options],
+        stdout=writing,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        with trio.fail_after(PATIENCE_S):
+            text = b""
+            while b"server.ready" not in text:
+                text += await trio.to_thread.run_sync(os.read, reading, 65_536)
+        url = text.partition(b'"url":"')[2].partition(b'"')[0].decode()
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+            dropped = 0.0
+            with trio.fail_after(3 * PATIENCE_S):
+                while not dropped:
+                    for _ in range(100):
+                        await client.get("/api/users/" + "x" * 2000)
+                    metrics = (await client.get("/metrics")).text
+                    dropped = float(metrics.partition("\nreileta_log_dropped_total ")[2].split()[0])
+            assert (await client.get("/readyz")).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(10):
+            assert await process.wait() == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        os.close(reading)

@@ -1,0 +1,91 @@
+"""One server for a database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reileta.settings import Settings
+from reileta.startup import StartupError
+from reileta.store import open_store
+from reileta.store.database import Database, Loop, asyncio_loop
+from reileta.store.server_lock import ServerLock
+from tests.conftest import ManualClock
+
+
+@pytest.fixture
+async def loop() -> AsyncIterator[Loop]:
+    async with asyncio_loop() as loop:
+        yield loop
+
+
+async def cut_all(database: Database) -> None:
+    await database.fetch(
+        "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+
+async def test_a_second_server_is_refused_before_it_changes_anything(
+    empty_database_url: str,
+    loop: Loop,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Database(loop, empty_database_url, connections=1)
+    first = ServerLock(database)
+    await first.take()
+    with monkeypatch.context() as impatient:
+        impatient.setattr("reileta.store.server_lock.WAIT_S", 0.0)
+        with pytest.raises(StartupError, match="another server uses the database"):
+            async with open_store(Settings(database=empty_database_url), clock, exclusive=True):
+                pytest.fail("two servers on one database")
+    assert await database.value("SELECT to_regclass('schema_migrations')") is None
+    await first.release()
+    async with open_store(Settings(database=empty_database_url), clock, exclusive=True) as store:
+        assert not store.lock.lost
+    await database.close()
+
+
+async def test_others_need_no_lock(database_url: str, loop: Loop, clock: ManualClock) -> None:
+    database = Database(loop, database_url, connections=1)
+    lock = ServerLock(database)
+    await lock.take()
+    async with open_store(Settings(database=database_url), clock) as store:
+        assert not store.lock.lost
+    await lock.release()
+    await database.close()
+
+
+async def test_it_is_taken_again_after_an_outage(database_url: str, loop: Loop) -> None:
+    database = Database(loop, database_url, connections=1)
+    lock = ServerLock(database)
+    await lock.take()
+    lost = [lock.lost]
+    await cut_all(database)
+    for _ in range(2):
+        await lock.watch()
+        lost.append(lock.lost)
+    assert lost == [False, True, False]
+    assert not lock.superseded
+    await lock.release()
+    await database.close()
+
+
+async def test_a_server_that_was_slower_after_an_outage_knows(
+    database_url: str, loop: Loop
+) -> None:
+    database = Database(loop, database_url, connections=1)
+    first, second = ServerLock(database), ServerLock(database)
+    await first.take()
+    await cut_all(database)
+    await second.take()
+    await first.watch()
+    await first.watch()
+    assert (first.lost, first.superseded) == (True, True)
+    await second.release()
+    await first.watch()
+    assert (first.lost, first.superseded) == (False, False)
+    await first.release()
+    await database.close()
