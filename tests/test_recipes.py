@@ -140,7 +140,7 @@ def follow_table(copy: Copy) -> str:
     imported = "from reileta.store.notes import Notes\n"
     copy.put(store, "    follows: Follows\n", f"{imported}    notes: Notes")
     copy.put(store, "            follows=Follows(", "            notes=Notes(database, clock),")
-    copy.put("reileta/store/read_cache.py", '*("services", ', '"notes",')
+    copy.put("reileta/store/read_cache.py", '"services", ', '"notes", "services", ', instead=True)
     return test
 
 
@@ -174,9 +174,9 @@ def follow_event(copy: Copy) -> str:
 def follow_resource_type(copy: Copy) -> str:
     code = recipe("A resource type")
     types = "reileta/rules/resource/types.py"
-    built_in = "BUILT_IN: Final = ResourceTypes(Document(), World())"
+    built_in = "BUILT_IN: Final = ResourceTypes("
     copy.put(types, built_in, code.pop(types) + "\n")
-    copy.put(types, "(Document(), World())", "(Document(), World(), Checklist())", instead=True)
+    copy.put(types, built_in, f"{built_in}Checklist(), ", instead=True)
     (test,) = code
     copy.append(test, code[test])
     return f"{test}::test_a_checklist_is_a_list_of_strings"
@@ -191,12 +191,14 @@ def follow_own_table(copy: Copy) -> str:
     mapping = "STORAGES: Final[Mapping[str, ResourceStorage]]"
     copy.put(storage, mapping, code.pop(storage) + "\n")
     assert not code
-    made = "{WORLD: WorldStorage()"
+    made = "WORLD: WorldStorage()"
     copy.put(storage, made, f'{made}, "checklist": ChecklistStorage()', instead=True)
-    copy.put("reileta/store/read_cache.py", '*("services", ', '"checklists",')
+    copy.put(
+        "reileta/store/read_cache.py", '"services", ', '"checklists", "services", ', instead=True
+    )
     copy.put("reileta/settings.py", "    # Instances\n", "    checklists_per_user: int = 500")
     quotas = "reileta/store/quotas.py"
-    copy.put(quotas, 'Literal["worlds", ', 'Literal["worlds", "checklists", ', instead=True)
+    copy.put(quotas, 'Literal["worlds", ', 'Literal["checklists", "worlds", ', instead=True)
     copy.put(quotas, "    services: int = 100\n", "    checklists: int = 500")
     copy.put(
         quotas,

@@ -1,7 +1,7 @@
 """What one may not see is answered exactly as if it did not exist, over every endpoint and command.
 
 The lists of endpoints and commands are the server's own (`/openapi.json`, `/asyncapi.json`): a new
-one needs a row in `tests/e2e/private_things.py`, or the test fails.
+one needs a row in `tests/e2e/visibility_probes.py`, or the test fails.
 """
 
 from __future__ import annotations
