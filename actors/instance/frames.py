@@ -22,6 +22,7 @@ from reileta.protocol.views.instance import (
 )
 from reileta.rules.instance.events import Left
 from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.retained import RetainedValue
 from reileta.rules.instance.seats import Player
 
 SHARED_FROM_BYTES: Final = 64 * 1024
@@ -30,8 +31,8 @@ each client that does not read."""
 _END: Final = b"]}}"
 LAST_PART: Final = Batch([fragment(_END, last=True)], snapshot=True)
 
-Values: TypeAlias = Mapping[str, tuple[float | None, bytes]]
-"""A player's retained values: `at` and `data` by key."""
+Values: TypeAlias = Mapping[str, RetainedValue]
+"""A player's retained values by key."""
 
 
 class InstanceFrames:
@@ -77,19 +78,24 @@ class InstanceFrames:
         view = LeftView(left.player.id, left.player.user, left.reason, left.note or UNSET)
         return event(events.INSTANCE_LEFT, self._id, encode(view))
 
-    def welcome(self, player: Player, state: bytes) -> bytes:
-        """The answer to `instance-join`: a snapshot of the instance."""
-        return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player))
+    def welcome(self, player: Player, state: bytes, *, gap: bool = False) -> bytes:
+        """The answer to `instance-join`: a snapshot of the instance.
 
-    def welcome_parts(self, player: Player, state: bytes) -> tuple[Batch, ...]:
+        `gap`: messages without key may be missing since the player's last socket.
+        """
+        return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player, gap=gap))
+
+    def welcome_parts(
+        self, player: Player, state: bytes, *, gap: bool = False
+    ) -> tuple[Batch, ...]:
         """The same, ready to be sent.
 
         A large one is several frames; a frame with the values of one player is shared by all who
         join until the values change.
         """
         if self._rules.values.total_bytes <= SHARED_FROM_BYTES:
-            return (Batch([self.welcome(player, state)], snapshot=True),)
-        nothing = encode(self._view(player, []))
+            return (Batch([self.welcome(player, state, gap=gap)], snapshot=True),)
+        nothing = encode(self._view(player, [], gap=gap))
         whole = payload_of(answer(commands.INSTANCE_JOIN, state, self._id, nothing))
         head = fragment(whole.removesuffix(_END), first=True)
         values = self._rules.values.by_player()
@@ -101,7 +107,7 @@ class InstanceFrames:
         known = self._parts.get(player_id)
         if known is not None and known[0] == values and known[1] == first:
             return known[2]
-        views = [_retained_view(player_id, key, at, data) for key, (at, data) in values.items()]
+        views = [_retained_view(player_id, key, at, data) for key, (at, data, _) in values.items()]
         text = encode(views)[1:-1]
         batch = Batch([fragment(text if first else b"," + text)], snapshot=True)
         self._parts[player_id] = (dict(values), first, batch)
@@ -122,20 +128,21 @@ class InstanceFrames:
         place = encode(PlaceView(self._id, player_id))
         return answer(commands.INSTANCE_LEAVE, state, self._id, place)
 
-    def _snapshot(self, player: Player) -> bytes:
+    def _snapshot(self, player: Player, *, gap: bool = False) -> bytes:
         retained = [
             _retained_view(one.player, one.key, one.at, one.data) for one in self._rules.retained()
         ]
-        return encode(self._view(player, retained))
+        return encode(self._view(player, retained, gap=gap))
 
-    def _view(self, player: Player, retained: list[RetainedView]) -> WelcomeView:
+    def _view(self, player: Player, retained: list[RetainedView], *, gap: bool) -> WelcomeView:
         inside: Iterable[Player] = self._rules.players.values()
         return WelcomeView(
-            self._id,
-            player.id,
-            self._rules.role_of(player.user),
-            [self.player_view(one) for one in inside],
-            retained,
+            instance=self._id,
+            player=player.id,
+            role=self._rules.role_of(player.user),
+            players=[self.player_view(one) for one in inside],
+            gap=gap or UNSET,
+            retained=retained,
         )
 
 

@@ -5,6 +5,8 @@ An observer is an admin's socket that gets all players' data without being insid
 
 from __future__ import annotations
 
+import itertools
+
 from actors.delivery.sink import Sink
 from actors.instance.messages import GetPlayers
 from actors.instance.parts import InstanceParts
@@ -23,6 +25,7 @@ class Members:
     def __init__(self, parts: InstanceParts, relay: DataRelay) -> None:
         self._parts = parts
         self._relay = relay
+        self._series = itertools.count(1)
 
     # Joining -----------------------------------------------------------------------------------
 
@@ -83,7 +86,9 @@ class Members:
 
     def _seat(self, sink: Sink, member: Member) -> None:
         member.sinks[sink] = None
-        sink.seats[self._parts.id] = SocketSeat(self._parts.context.ref, member.player.id)
+        sink.seats[self._parts.id] = SocketSeat(
+            self._parts.context.ref, member.player.id, next(self._series)
+        )
 
     # Leaving -----------------------------------------------------------------------------------
 

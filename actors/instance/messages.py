@@ -37,6 +37,8 @@ class SendData(Message):
     to: tuple[str, ...] | None
     data: bytes
     state: bytes | None
+    series: int = 0
+    """The join of the socket, for the rules (`Instance.speak`)."""
 
 
 @dataclass(frozen=True, slots=True)

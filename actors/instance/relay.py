@@ -11,7 +11,8 @@ from actors.instance.parts import InstanceParts
 from actors.runtime import Ref
 from reileta.errors import Detail, NotInInstance, ReiletaError, TooManyRequests
 from reileta.protocol import commands
-from reileta.protocol.frames import DataFrames, answer, failure
+from reileta.protocol.frames import EMPTY, DataFrames, answer, encode, failure
+from reileta.protocol.views.instance import AcceptedView
 from reileta.rules.instance.data_rate import FAIR_BYTES_PER_S, DataRate, InstanceRates
 from reileta.rules.instance.instance import TO_ALL, Player
 
@@ -19,16 +20,19 @@ TOO_MUCH_DATA: Final = (
     f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second"
     " and {} KiB at once for now"
 )
+DROPPED_DATA: Final = encode(AcceptedView(dropped=True))
+"""The answer's `data` for a value that is older than the retained one."""
 
 
 class SocketSeat:
     """A socket's seat in an instance: the `InstanceHandle` of its player, in `Sink.seats`."""
 
-    __slots__ = ("_tell", "player")
+    __slots__ = ("_series", "_tell", "player")
 
-    def __init__(self, instance: Ref[InstanceMessage], player: str) -> None:
+    def __init__(self, instance: Ref[InstanceMessage], player: str, series: int = 0) -> None:
         self.player = player
         self._tell = instance.tell
+        self._series = series
 
     def send_data(
         self,
@@ -40,7 +44,7 @@ class SocketSeat:
         state: bytes | None,
     ) -> None:
         """As `InstanceHandle.send_data`: the command `instance-data` calls it."""
-        self._tell(SendData(sink, self.player, key, at, to, data, state))
+        self._tell(SendData(sink, self.player, key, at, to, data, state, self._series))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,13 @@ class DataRelay:
             if (rate.held or self._rates.held) and self._limited:
                 self._ensure_fair(rate, len(message.data))
             spoken = self._rules.speak(
-                player, message.key, message.at, message.to, message.data, self._now()
+                player,
+                message.key,
+                message.at,
+                message.to,
+                message.data,
+                self._now(),
+                message.series,
             )
         except ReiletaError as error:
             frame = failure(commands.INSTANCE_DATA, message.state, self._id, error)
@@ -102,7 +112,9 @@ class DataRelay:
                         for receiving in self._sinks_of(receiver):
                             self._fanout.private(receiving, frame, conflation, pace=rate)
         if message.state is not None:
-            self._fanout.private(sink, answer(commands.INSTANCE_DATA, message.state, self._id))
+            data = DROPPED_DATA if spoken.dropped else EMPTY
+            frame = answer(commands.INSTANCE_DATA, message.state, self._id, data)
+            self._fanout.private(sink, frame)
 
     def forget(self, player: Player) -> None:
         """A player has left; the rate of its user is remembered for a while."""

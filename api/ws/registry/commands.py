@@ -43,7 +43,7 @@ from reileta.errors import (
 )
 from reileta.protocol import commands, events
 from reileta.protocol.frames import encode, event
-from reileta.protocol.views.instance import PlaceView
+from reileta.protocol.views.instance import AcceptedView, PlaceView
 from reileta.protocol.views.registry import IdentityView, NothingView
 from reileta.rules.resource.json_values import is_deeper
 
@@ -206,7 +206,7 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
 
 @COMMANDS.add_relay(
     commands.INSTANCE_DATA,
-    gives=NothingView,
+    gives=AcceptedView,
     options=("key", "at", "to"),
     errors=(
         NotLoggedIn,

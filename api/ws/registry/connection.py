@@ -72,7 +72,10 @@ class ClientMessage(Struct):
     ] = None
     at: Annotated[
         int | float | None,
-        Meta(description="A value whose `at` is below that of the retained one is dropped"),
+        Meta(
+            description="A value whose `at` is below that of the retained one is dropped, if both"
+            " came by the same socket since it joined"
+        ),
     ] = None
     to: Annotated[
         tuple[str, ...] | None,

@@ -191,14 +191,39 @@ class RetainedView(Struct, omit_defaults=True):
     at: float | UnsetType = UNSET
 
 
-class WelcomeView(Struct):
+class WelcomeView(Struct, kw_only=True):
     """The answer to `instance-join`."""
 
     instance: str
     player: str
     role: str
     players: list[Raw]
+    gap: (
+        Annotated[
+            bool,
+            Meta(
+                description="True: messages without `key` may be missing, of the time in which the"
+                " player had no working socket"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     retained: list[RetainedView]
+
+
+class AcceptedView(Struct, kw_only=True):
+    """The answer to `instance-data`."""
+
+    dropped: (
+        Annotated[
+            bool,
+            Meta(
+                description="True: nobody gets the value, because its `at` is below that of the"
+                " retained value"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class PlaceView(Struct):

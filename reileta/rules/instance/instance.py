@@ -68,11 +68,13 @@ class Instance(Administration):
         to: tuple[str, ...] | None,
         data: bytes,
         now: int,
+        series: int = 0,
     ) -> Spoken:
         """The receivers of a player's message (docs/protocol.md#data-inside-an-instance).
 
         With `key` and without `to` the message is retained. Receivers in `to` who are not inside
-        are ignored, since they may have left a moment ago.
+        are ignored, since they may have left a moment ago. `series` tells the joins of the player's
+        sockets apart: only `at`s of the same join are compared.
 
         Raises:
             NotInInstance: the player is not inside.
@@ -91,10 +93,10 @@ class Instance(Administration):
         if to is not None and len(to) > TO_LIMIT:
             raise MessageInvalid.field("to", f"must be at most {TO_LIMIT} players")
         if key is not None:
-            if self.values.rolls_back(player_id, key, at):
+            if self.values.rolls_back(player_id, key, at, series):
                 return DROPPED
             if to is None:
-                self.values.keep(player_id, key, at, data)
+                self.values.keep(player_id, key, at, data, series)
         if to is None:
             return TO_ALL
         inside = self.seats.players

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from reileta.errors import MessageInvalid
 
 KEY_LIMIT: Final = 64
 """Largest number of characters in a key."""
+
+
+RetainedValue: TypeAlias = tuple[float | None, bytes, int]
+"""`at`, `data` and series of a value; see `Instance.speak`. A tuple, because creating a dataclass
+per message costs more than all the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +41,12 @@ class RetainedValues:
         self._bytes_limit = bytes_limit
         self._total_limit = total_limit
         self._total = 0
-        # By player, then by key. Tuples, because creating a dataclass per message costs more than
-        # all the rest.
-        self._values: dict[str, dict[str, tuple[float | None, bytes]]] = {}
+        self._values: dict[str, dict[str, RetainedValue]] = {}  # by player, then by key
         self._bytes: dict[str, int] = {}  # by player: keys in characters, and data
 
     def __iter__(self) -> Iterator[Retained]:
         for player, values in self._values.items():
-            for key, (at, data) in values.items():
+            for key, (at, data, _) in values.items():
                 yield Retained(player, key, at, data)
 
     @property
@@ -51,21 +54,24 @@ class RetainedValues:
         """The size of all values: keys in characters, and data in bytes."""
         return self._total
 
-    def by_player(self) -> Iterable[tuple[str, Mapping[str, tuple[float | None, bytes]]]]:
-        """The values of each player: `at` and `data` by key."""
+    def by_player(self) -> Iterable[tuple[str, Mapping[str, RetainedValue]]]:
+        """The values of each player by key."""
         return self._values.items()
 
-    def rolls_back(self, player: str, key: str, at: float | None) -> bool:
+    def rolls_back(self, player: str, key: str, at: float | None, series: int = 0) -> bool:
         """Whether a value is older than the retained one, by the sender's `at`.
 
-        A value without `at` is never older, and a retained one without `at` is never newer.
+        A value without `at` is never older, and a retained one without `at` is never newer. `at`s
+        of two series can't be compared: a client that starts anew counts from its own zero.
         """
         if at is None or player not in self._values:
             return False
         before = self._values[player].get(key)
-        return before is not None and before[0] is not None and at < before[0]
+        return (
+            before is not None and before[2] == series and before[0] is not None and at < before[0]
+        )
 
-    def keep(self, player: str, key: str, at: float | None, data: bytes) -> None:
+    def keep(self, player: str, key: str, at: float | None, data: bytes, series: int = 0) -> None:
         """Stores a value and replaces the previous one.
 
         Raises:
@@ -94,7 +100,7 @@ class RetainedValues:
         self._total = total
         if values is None:
             values = self._values[player] = {}
-        values[key] = (at, data)
+        values[key] = (at, data, series)
         self._bytes[player] = size
 
     def forget(self, player: str) -> None:

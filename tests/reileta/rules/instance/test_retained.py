@@ -37,6 +37,7 @@ def test_rollback(before: float | None, after: float | None, rolls_back: bool) -
     assert kept.rolls_back("p_1", "a", after) is rolls_back
     assert not kept.rolls_back("p_1", "b", after)
     assert not kept.rolls_back("p_2", "a", after)
+    assert not kept.rolls_back("p_1", "a", after, series=1)
 
 
 def test_keys_are_bounded_for_each_player() -> None:
