@@ -59,6 +59,20 @@ class Sink(Protocol):
         """How many bytes wait for the client to read them."""
         ...
 
+    @property
+    def lost_frames(self) -> bool:
+        """Whether frames that were written may not have reached the client."""
+        ...
+
+    @property
+    def left(self) -> bool:
+        """Whether the client closed the socket itself, as one that goes does (1000, 1001)."""
+        ...
+
+    async def responds(self) -> bool:
+        """Asks the client with a ping: whether anything is heard of it in about a second."""
+        ...
+
     def write(self, pieces: Sequence[Piece]) -> None:
         """Sends the pieces in order, or keeps them until the client can take them."""
         ...

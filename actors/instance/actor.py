@@ -14,10 +14,10 @@ lost, so clients send them again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 import outcome
 import structlog
@@ -28,6 +28,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Occupancy
 from actors.hub.messages import RefreshObserver
 from actors.instance.config import InstanceConfig
+from actors.instance.liveness import SilentSinks, ask_whether_there
 from actors.instance.members import Members
 from actors.instance.messages import (
     AddModerator,
@@ -70,7 +71,14 @@ from actors.membership import (
 )
 from actors.runtime import Actor
 from reileta import records
-from reileta.errors import InstanceNotFound, InternalError
+from reileta.errors import (
+    AlreadyConnected,
+    InstanceFull,
+    InstanceNotFound,
+    InternalError,
+    QuotaReached,
+    ReiletaError,
+)
 from reileta.ids import at, new_id
 from reileta.observability import log_events
 from reileta.protocol import commands
@@ -88,6 +96,9 @@ the next fan-out, which costs hardly more than one message alone."""
 PART_BYTES: Final = 64 * 1024
 """A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
 others is held back before it sends more."""
+
+AskingMessage = TypeVar("AskingMessage", AddMember, RequestEntry)
+"""A request that may have to wait until sockets have been asked whether their clients are there."""
 
 _log = structlog.get_logger()
 
@@ -173,8 +184,7 @@ class InstanceActor(Actor[InstanceMessage]):
         match message:
             case AddMember():
                 self._ensure_open()
-                self._apply(self._members.join(message))
-                self._members.welcome(message)
+                self._add_member(message)
             case RemoveMember(session, sink):
                 player = self._members.player_of(session)
                 self._apply(rules.leave(session, now), answered=sink)
@@ -187,7 +197,10 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(rules.administers(user, admin, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)
-            case RequestEntry() | WithdrawEntry() | AdmitCandidate() | RejectCandidate():
+            case RequestEntry():
+                self._ensure_open()
+                self._request_entry(message)
+            case WithdrawEntry() | AdmitCandidate() | RejectCandidate():
                 self._ensure_open()
                 self._apply(self._queue.handle(message))
             case GetQueue():
@@ -275,6 +288,84 @@ class InstanceActor(Actor[InstanceMessage]):
             self._persistence.note_empty(self._noted)
         else:
             self._close()
+
+    # Entering, when the user or the session is inside already ----------------------------------
+
+    def _add_member(self, message: AddMember) -> None:
+        """Lets the session in, or asks first whether its user's other clients are still there."""
+        user, session = message.visitor.user, message.visitor.session
+        siblings = self._members.siblings(message)
+        if siblings:
+            # If their client has gone, nobody knows what reached it last, and the join says so.
+            self._ask_first(message, siblings, self._enter_beside)
+            return
+        known = session in self.parts.recovery.seated
+        others = () if known else self._members.sockets_of(user)
+        try:
+            self._enter(message)
+        except (InstanceFull, QuotaReached):
+            if not others:
+                raise
+            self._ask_first(message, others, self._enter_instead)
+        else:
+            if others:
+                then = partial(self._give_way, user, session)
+                ask_whether_there(self.context, others, then)
+
+    def _enter(
+        self, message: AddMember, *, gap: bool = False, silent: frozenset[str] = frozenset()
+    ) -> None:
+        self._apply(self._members.join(message, silent))
+        self._members.welcome(message, gap=gap)
+
+    def _enter_beside(self, message: AddMember, silent: SilentSinks) -> None:
+        """A session enters with a further socket; some of its others may be silent."""
+        self._enter(message, gap=bool(silent))
+
+    def _enter_instead(self, message: AddMember, silent: SilentSinks) -> None:
+        """A session enters in place of those of its user whose sockets are silent."""
+        sessions = self._members.silent_sessions(message.visitor.user, silent)
+        self._enter(message, silent=sessions)
+
+    def _give_way(self, user: str, session: str, silent: SilentSinks) -> None:
+        """The other players of a user leave whose sockets are silent, if its new one is there."""
+        rules = self.parts.rules
+        if rules.seats.of_session(session) is None or rules.in_grace(session):
+            return
+        for other in self._members.silent_sessions(user, silent) - {session}:
+            self._apply(rules.leave(other, self.parts.now(), "disconnected"))
+
+    def _request_entry(self, message: RequestEntry) -> None:
+        try:
+            self._apply(self._queue.handle(message))
+        except AlreadyConnected:
+            sockets = self._members.sockets_of(message.visitor.user)
+            if not sockets:
+                raise
+            self._ask_first(message, sockets, self._request_entry_instead)
+
+    def _request_entry_instead(self, message: RequestEntry, silent: SilentSinks) -> None:
+        sessions = self._members.silent_sessions(message.visitor.user, silent)
+        self._apply(self._queue.handle(message, sessions))
+
+    def _ask_first(
+        self,
+        message: AskingMessage,
+        sockets: Sequence[Sink],
+        then: Callable[[AskingMessage, SilentSinks], None],
+    ) -> None:
+        """Asks the sockets whether their clients are there, and handles the message after that."""
+
+        def proceed(silent: SilentSinks) -> None:
+            try:
+                ensure_visible(self.parts.rules, message)
+                self._ensure_open()
+                then(message, silent)
+            except ReiletaError as error:
+                message.fail(error)
+
+        message.defer()
+        ask_whether_there(self.context, sockets, proceed)
 
     # Requests whose effect follows a write -----------------------------------------------------
 

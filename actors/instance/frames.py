@@ -85,9 +85,7 @@ class InstanceFrames:
         """
         return answer(commands.INSTANCE_JOIN, state, self._id, self._snapshot(player, gap=gap))
 
-    def welcome_parts(
-        self, player: Player, state: bytes, *, gap: bool = False
-    ) -> tuple[Batch, ...]:
+    def welcome_parts(self, player: Player, state: bytes, gap: bool = False) -> tuple[Batch, ...]:
         """The same, ready to be sent.
 
         A large one is several frames; a frame with the values of one player is shared by all who

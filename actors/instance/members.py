@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 
+from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
+from actors.instance.liveness import SilentSinks
 from actors.instance.messages import GetPlayers
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import Member
@@ -29,8 +31,31 @@ class Members:
 
     # Joining -----------------------------------------------------------------------------------
 
-    def join(self, message: AddMember) -> list[InstanceEvent]:
+    def siblings(self, message: AddMember) -> list[Sink]:
+        """The sockets that the session has inside already, if this one is new."""
+        member = self._parts.recovery.seated.get(message.visitor.session)
+        if member is None or message.sink in member.sinks:
+            return []
+        return list(member.sinks)
+
+    def sockets_of(self, user: str) -> list[Sink]:
+        """The sockets of all of a user's sessions inside."""
+        return list(self._parts.recovery.sinks_of(self._parts.rules.players_of(user)))
+
+    def silent_sessions(self, user: str, silent: SilentSinks) -> frozenset[str]:
+        """The sessions of a user whose sockets are all silent. One may have a new socket since."""
+        seated = self._parts.recovery.seated
+        members = (seated.get(one.session) for one in self._parts.rules.players_of(user))
+        return frozenset(
+            one.player.session
+            for one in members
+            if one is not None and one.sinks and silent.issuperset(one.sinks)
+        )
+
+    def join(self, message: AddMember, silent: frozenset[str] = frozenset()) -> list[InstanceEvent]:
         """Gives the session a seat, or finds the one it has; `welcome` follows.
+
+        Sessions of the same user in `silent` give way to it.
 
         Raises:
             Overloaded: the socket is inside, and has not read all it was sent.
@@ -40,7 +65,7 @@ class Members:
         member = seated.get(visitor.session)
         if member is not None and sink in member.sinks and sink.waiting_bytes:
             raise Overloaded
-        player, domain_events = self._parts.rules.join(visitor, self._parts.now())
+        player, domain_events = self._parts.rules.join(visitor, self._parts.now(), silent)
         if member is None:
             member = seated[visitor.session] = Member(visitor, player, message.session)
         # The session's actor may have stopped, and another one started.
@@ -48,23 +73,24 @@ class Members:
         self.refresh_observers()  # a socket may have subscribed before this instance ran
         return domain_events
 
-    def welcome(self, message: AddMember) -> None:
+    def welcome(self, message: AddMember, *, gap: bool = False) -> None:
         """Seats the socket, sends it all that it must know, and answers the request.
 
-        The events of the join go out before, so they do not reach a new socket.
+        The events of the join go out before, so they do not reach a new socket. A player that had
+        no socket gets the messages that it missed. `gap`: some of those before may be lost.
         """
         fanout, sink = self._parts.fanout, message.sink
         member = self._parts.recovery.seated[message.visitor.session]
-        snapshot = (
-            None
-            if message.state is None
-            else self._parts.frames.welcome_parts(member.player, message.state)
-        )
+        missed = self._parts.recovery.missed.take(member.player.id)
+        snapshot: tuple[Batch, ...] = ()
+        if message.state is not None:
+            gap = gap or missed.gap
+            snapshot = self._parts.frames.welcome_parts(member.player, message.state, gap)
         again = sink in member.sinks
         self._seat(sink, member)
         if not again:
-            fanout.add(sink, snapshot)
-        elif snapshot is not None:
+            fanout.add(sink, (*snapshot, *missed.batches))
+        elif snapshot:
             fanout.answer(sink, snapshot)
         message.reply(member.player.id)
 
@@ -82,7 +108,11 @@ class Members:
             for sink in member.sinks:
                 self._seat(sink, member)
                 fanout.add(sink, frames.restored(member.player))
-        return [member.visitor.session for member in members if not member.sinks]
+        absent = [member for member in members if not member.sinks]
+        for member in absent:
+            # Known already, unless the crash was in the middle of losing or seating its socket.
+            self._parts.recovery.missed.begin(member.player.id, gap=True)
+        return [member.visitor.session for member in absent]
 
     def _seat(self, sink: Sink, member: Member) -> None:
         member.sinks[sink] = None
@@ -117,11 +147,13 @@ class Members:
         del member.sinks[sink]
         if member.sinks:
             return []
-        return self._parts.rules.disconnect(message.session, self._parts.now())
+        self._parts.recovery.missed.begin(member.player.id, gap=sink.lost_frames)
+        return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)
 
     def remove(self, player: Player) -> Member | None:
         """Forgets a player that has left, with its sockets; returns its member, if it had one."""
         self._parts.frames.forget(player.id)
+        self._parts.recovery.missed.forget(player.id)
         self._relay.forget(player)
         member = self._parts.recovery.seated.pop(player.session, None)
         for sink in () if member is None else member.sinks:

@@ -150,6 +150,8 @@ class Notifications:
         sinks = (*parts.recovery.sinks_of(players), *outside)
         for sink in sinks:
             parts.fanout.private(sink, frame)
+        for player in players:
+            parts.recovery.missed.add_for(player.id, frame)
         if overseers:
             parts.publisher.publish(events.INSTANCE_MODERATED, data, informed=sinks, overseers=True)
 

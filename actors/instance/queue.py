@@ -75,13 +75,18 @@ class Queue:
 
     # Requests ----------------------------------------------------------------------------------
 
-    def handle(self, message: QueueRequest) -> list[InstanceEvent]:
-        """Answers the request; raises what the rules refuse."""
+    def handle(
+        self, message: QueueRequest, silent: frozenset[str] = frozenset()
+    ) -> list[InstanceEvent]:
+        """Answers the request; raises what the rules refuse.
+
+        `silent`: sessions whose players give way if their user asks for a seat.
+        """
         rules, now = self._parts.rules, self._parts.now()
         match message:
             case RequestEntry(visitor):
                 entry, domain_events = rules.candidate(
-                    visitor, now, online=self._online(visitor.user)
+                    visitor, now, online=self._online(visitor.user), silent=silent
                 )
                 message.reply(entry)
             case AdmitCandidate(by, user):

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
+from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost
 from actors.runtime.mailbox import Recipient
 from reileta import records
@@ -54,6 +55,7 @@ class RecoveryState:
         rules: the rules of the previous incarnation; None before the first.
         moderation_writes: moderation writes that may not be durable.
         rates: how much data each user sends.
+        missed: messages for players without a socket.
     """
 
     record: records.InstanceRecord
@@ -64,6 +66,7 @@ class RecoveryState:
     rules: Instance | None = None
     moderation_writes: list[PendingWrite] = field(default_factory=list)
     rates: InstanceRates | None = None
+    missed: MissedMessages = field(default_factory=MissedMessages)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

@@ -69,6 +69,8 @@ class DataRelay:
         if parts.recovery.rates is None:
             parts.recovery.rates = InstanceRates(parts.config.backlog_limit_bytes)
         self._rates = parts.recovery.rates
+        self._missed = parts.recovery.missed
+        self._away = parts.recovery.missed.away
         self._senders: dict[str, _Sender] = {}  # by player
 
     def send(self, message: SendData) -> None:
@@ -106,11 +108,15 @@ class DataRelay:
                 self._fanout.broadcast(
                     frame, conflation, without=self._sinks_of(player), data=True, pace=rate
                 )
+                if self._away and key is None:
+                    self._missed.add(frame)
             else:
                 for receiver in spoken.to:
                     if receiver != player:
                         for receiving in self._sinks_of(receiver):
                             self._fanout.private(receiving, frame, conflation, pace=rate)
+                        if self._away:
+                            self._missed.add_for(receiver, frame)
         if message.state is not None:
             data = DROPPED_DATA if spoken.dropped else EMPTY
             frame = answer(commands.INSTANCE_DATA, message.state, self._id, data)

@@ -137,7 +137,9 @@ class Gateway:
                             break
                         if connection.take(payload):
                             continue
+                    transport.busy = True
                     await connection.handle()
+                    transport.busy = False
                 if transport.overhead:
                     connection.charge_overhead()
         except TransportClosed:

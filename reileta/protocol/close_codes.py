@@ -19,6 +19,7 @@ class Reconnect(StrEnum):
     LATER = "reconnect after a delay that grows with each attempt"
     LOG_IN = "log in again, then reconnect"
     SEND_LESS = "reconnect, and send less"
+    NOT_NEEDED = "don't reconnect: the newer socket is the one to use"
     READ_FASTER = "reconnect, and read faster"
     FIX_CLIENT = "fix the client; the server closes the socket for the same cause again"
 
@@ -106,3 +107,12 @@ class CloseCode(IntEnum):
         Meaning("A field has a value that is not allowed", Reconnect.FIX_CLIENT),
     )
     TOO_SLOW = 4008, _TOO_SLOW, _TOO_SLOW
+    REPLACED = (
+        4009,
+        None,
+        Meaning(
+            "A newer socket of the same token took the place of this one, which did not answer a"
+            " ping",
+            Reconnect.NOT_NEEDED,
+        ),
+    )

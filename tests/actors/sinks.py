@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
+import trio
 
 from actors.delivery.batch import Piece
 from actors.delivery.sink import InstanceHandle
@@ -35,6 +36,10 @@ class FakeSink:
         self.frames: list[bytes] = []
         self.writes = 0
         self.closed: tuple[int, str] | None = None
+        self.lost_frames = False
+        self.left = False
+        self.silent = False
+        """Whether the client answers no ping."""
 
     def __repr__(self) -> str:
         return f"<FakeSink {self.name}>"
@@ -42,6 +47,10 @@ class FakeSink:
     @property
     def waiting_bytes(self) -> int:
         return 0
+
+    async def responds(self) -> bool:
+        await trio.sleep(1 if self.silent else 0)
+        return not self.silent
 
     def write(self, pieces: Sequence[Piece]) -> None:
         assert pieces, "a write of nothing"

@@ -76,7 +76,7 @@ class InstanceMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0
-        self.history: list[tuple[str, tuple[Any, ...], Any]] = []
+        self.history: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = []
         # What one would believe who only hears what happened.
         self.heard_inside: dict[str, Player] = {}
         self.heard_entries: dict[str, str] = {}
@@ -87,6 +87,8 @@ class InstanceMachine(RuleBasedStateMachine):
         # The users by the time since when they are inside, and to whom mastership was handed.
         self.inside_since: dict[str, int] = {}
         self.handed: str | None = None
+        # By player and key: the series and the `at` of the retained value.
+        self.last_at: dict[tuple[str, str], tuple[int, float]] = {}
 
     @initialize(capacity=st.integers(1, 4), access=st.sampled_from(ACCESS_TAGS))
     def open(self, capacity: int, access: str) -> None:
@@ -111,24 +113,25 @@ class InstanceMachine(RuleBasedStateMachine):
             mutes=2,
         )
 
-    def call(self, name: str, *args: Any) -> Any:
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Calls, hears what happened, and sees that a call that raises changes nothing."""
         before = state(self.instance)
         line = [one.user for one in self.instance.entries() if one.state == "waiting"]
+        inside = set(self.instance.seats.users)
         try:
-            answer = getattr(self.instance, name)(*args)
+            answer = getattr(self.instance, name)(*args, **kwargs)
         except ReiletaError as error:
             assert state(self.instance) == before, f"{name} raised, and changed something"
-            self.history.append((name, args, type(error)))
+            self.history.append((name, args, kwargs, type(error)))
             return None
-        self.history.append((name, args, answer))
+        self.history.append((name, args, kwargs, answer))
         out: list[InstanceEvent] = []
         if isinstance(answer, list):
             out = answer
         elif isinstance(answer, tuple):
             out = answer[1]
         self.hear(out)
-        self.served_in_order(line, out)
+        self.served_in_order(line, inside, out)
         return answer
 
     def hear(self, out: list[InstanceEvent]) -> None:
@@ -172,14 +175,15 @@ class InstanceMachine(RuleBasedStateMachine):
                 case _:
                     pass
 
-    def served_in_order(self, line: list[str], out: list[InstanceEvent]) -> None:
-        """Of those who waited, nobody got a seat before one that still waits further in front."""
+    def served_in_order(self, line: list[str], inside: set[str], out: list[InstanceEvent]) -> None:
+        """Of those who waited, nobody got a seat before one that still waits further in front. A
+        user who was `inside` may have its own seat held for it."""
         now = {one.user: one.state for one in self.instance.entries()}
         still = [place for place, who in enumerate(line) if now.get(who) == "waiting"]
         served = [place for place, who in enumerate(line) if now.get(who) == "admitted"]
         assert not still or not served or max(served) < min(still)
         new = {one.user for one in out if isinstance(one, CandidateChanged) and one.entry}
-        came = {who for who in new if now.get(who) == "admitted"} - set(line)
+        came = {who for who in new if now.get(who) == "admitted"} - set(line) - inside
         assert not still or not came, "got a seat before those in line"
         waits = [one.user for one in self.instance.entries() if one.state == "waiting"]
         assert waits[: len(still)] == [line[place] for place in still]
@@ -194,28 +198,41 @@ class InstanceMachine(RuleBasedStateMachine):
             assert due is None or due > self.now
             assert not self.instance.ended(self.now) or self.instance.closed
 
-    @rule(who=visitors)
-    def join(self, who: Visitor) -> None:
+    @rule(who=visitors, silent=st.frozensets(sessions, max_size=3))
+    def join(self, who: Visitor, silent: frozenset[str]) -> None:
         waits = [one for one in self.instance.entries() if one.state == "waiting"]
         holds = self.heard_entries.get(who.user) == "admitted"
         inside = self.instance.seats.of_session(who.session)
-        answer = self.call("join", who, self.now)
+        lost = self.lost_of(who.user, silent)
+        answer = self.call("join", who, self.now, silent=silent)
         if answer is not None:
-            assert holds or not waits or inside is not None, "jumped the queue"
+            assert holds or not waits or inside is not None or lost, "jumped the queue"
             assert inside is None or answer == (inside, [])
+            if inside is None:
+                assert not self.lost_of(who.user, silent - {who.session}), "stands there twice"
+                assert lost == {one.player.session for one in answer[1] if isinstance(one, Left)}
             assert not self.instance.in_grace(who.session)
 
-    @rule(session=sessions)
-    def lost(self, session: str) -> None:
-        self.call("disconnect", session, self.now)
+    def lost_of(self, user: str, silent: frozenset[str]) -> set[str]:
+        """The user's sessions inside that have no socket, or are `silent`."""
+        inside = {one.session for one in self.instance.players_of(user)}
+        return {one for one in inside if one in silent or self.instance.in_grace(one)}
+
+    @rule(session=sessions, closed=st.booleans())
+    def lost(self, session: str, closed: bool) -> None:
+        self.call("disconnect", session, self.now, closed=closed)
 
     @rule(session=sessions)
     def leave(self, session: str) -> None:
         self.call("leave", session, self.now)
 
-    @rule(who=visitors)
-    def candidate(self, who: Visitor) -> None:
-        self.call("candidate", who, self.now)
+    @rule(who=visitors, silent=st.frozensets(sessions, max_size=3))
+    def candidate(self, who: Visitor, silent: frozenset[str]) -> None:
+        had_seat = bool(self.lost_of(who.user, silent))
+        waited = self.instance.queued
+        answer = self.call("candidate", who, self.now, silent=silent)
+        if answer is not None and had_seat:
+            assert answer[0].state == "admitted" or self.instance.queued > waited
 
     @rule(number=others)
     def withdraw(self, number: int) -> None:
@@ -260,11 +277,25 @@ class InstanceMachine(RuleBasedStateMachine):
         key=st.sampled_from([None, "a", "b", "c"]),
         at=st.sampled_from([None, 1, 2.5]),
         size=st.integers(0, 12),
+        series=st.integers(0, 2),
     )
-    def speak(self, data: st.DataObject, key: str | None, at: float | None, size: int) -> None:
+    def speak(
+        self, data: st.DataObject, key: str | None, at: float | None, size: int, series: int
+    ) -> None:
         speaker = data.draw(st.sampled_from(sorted(self.heard_inside)))
         some = st.none() | st.lists(st.sampled_from(["p_1", "p_2", "p_9"])).map(tuple)
-        self.call("speak", speaker, key, at, data.draw(some), b"x" * size, self.now)
+        to, text = data.draw(some), b"x" * size
+        spoken = self.call("speak", speaker, key, at, to, text, self.now, series)
+        if spoken is None or key is None:
+            return
+        last = self.last_at.get((speaker, key))
+        backwards = last is not None and at is not None and last[0] == series and at < last[1]
+        assert spoken.dropped == backwards
+        if to is None and not spoken.dropped:
+            if at is None:
+                self.last_at.pop((speaker, key), None)
+            else:
+                self.last_at[speaker, key] = (series, at)
 
     @rule(
         by=leaders,
@@ -352,9 +383,9 @@ class InstanceMachine(RuleBasedStateMachine):
         if not self.history:
             return
         again = self.make()
-        for name, args, answer in self.history:
+        for name, args, kwargs, answer in self.history:
             try:
-                replayed = getattr(again, name)(*args)
+                replayed = getattr(again, name)(*args, **kwargs)
             except ReiletaError as error:
                 replayed = type(error)
             assert replayed == answer

@@ -22,7 +22,7 @@ from actors.session.messages import Detach, OpenSocket, PatchState, SessionMessa
 from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
-from api.ws.transport.base import Transport
+from api.ws.transport.base import Transport, TransportState
 from reileta.errors import Overloaded, ReiletaError
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
@@ -53,6 +53,7 @@ class SessionConnection:
         log: ConnectionLog,
         principal: Principal,
         rates: UserRates,
+        replaced: SessionConnection | None = None,
     ) -> None:
         self.transport = transport
         self.seats: dict[str, InstanceHandle] = {}
@@ -63,6 +64,8 @@ class SessionConnection:
         self._message_rate = MessageRate(node.settings)
         self._rates = rates
         self._user = principal.user.id
+        self._replaced = replaced
+        """The socket of the same token whose place it takes; None once the session knows."""
         self._owed: dict[str, float] = {}
         """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
@@ -92,6 +95,8 @@ class SessionConnection:
         try:
             for attempt in (1, 2):
                 session = self._session = await self._node.sessions.live(principal)
+                if self._replaced is not None:
+                    session.signal(Detach(self._replaced))
                 try:
                     await session.ask(
                         OpenSocket(self, principal.token_hash, principal.token_expires)
@@ -101,6 +106,7 @@ class SessionConnection:
                         raise
                 else:
                     break
+            self._replaced = None
         except ReiletaError as error:
             self.close(close_code_of(type(error)) or CloseCode.TRY_AGAIN_LATER, error.message)
 
@@ -144,6 +150,13 @@ class SessionConnection:
     def expire(self) -> None:
         """Closes the socket, because its credential is no longer valid."""
         self.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
+
+    def displace(self) -> None:
+        """Ends the connection of a client that does not answer. One that is only late may still
+        read why."""
+        if self.transport.state is TransportState.OPEN:
+            self.close(CloseCode.REPLACED, "a newer socket of the token took the place of this one")
+            self.transport.cut()
 
     def closed(self) -> None:
         """The socket has ended. Never waits."""
@@ -221,6 +234,17 @@ class SessionConnection:
     @property
     def waiting_bytes(self) -> int:
         return self.transport.waiting_bytes
+
+    @property
+    def lost_frames(self) -> bool:
+        return self.transport.lost_frames
+
+    @property
+    def left(self) -> bool:
+        return self.transport.left
+
+    async def responds(self) -> bool:
+        return await self.transport.responds()
 
     def write(self, pieces: Sequence[Piece]) -> None:
         self.transport.write(pieces)

@@ -1,7 +1,8 @@
 """The routes `/ws/user` and `/ws/autopilot`, the session API's WebSockets.
 
 Each checks the credential and the role before the upgrade, as every endpoint of the session API
-does, and that the token has no other socket here (409).
+does, and that the token has no other socket here (409). One whose client does not answer a ping
+gives way.
 """
 
 from __future__ import annotations
@@ -21,16 +22,32 @@ from reileta.errors import AlreadyConnected, CredentialInvalid
 from reileta.rules.identity import Principal
 
 
+class _Place:
+    """The place of a token's one socket. `connection` is None until the upgrade is complete."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        self.connection: SessionConnection | None = None
+
+    async def vacant(self) -> bool:
+        """Whether its client does not answer a ping, so that a new one may take the place.
+
+        A socket that is only being opened is never vacant.
+        """
+        return self.connection is not None and not await self.connection.transport.answers()
+
+
 class SessionSockets:
     """The tokens that have a socket at this server, open or being opened."""
 
     def __init__(self, gateway: Gateway, limits: HttpRateLimits):
         self._gateway = gateway
         self._limits = limits
-        self._taken: set[bytes] = set()
+        self._places: dict[bytes, _Place] = {}
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._places)
 
     async def connect(self, only: Only) -> None:
         """Checks the current upgrade, and accepts it."""
@@ -41,38 +58,67 @@ class SessionSockets:
         ensure_only(principal, only)
         self._limits.address(address_of(websocket))
         self._limits.principal(principal)
-        if principal.token_hash in self._taken:
-            raise AlreadyConnected.field("Authorization", "already has a WebSocket")
-        self._taken.add(principal.token_hash)
+        token = principal.token_hash
+        place, replaced = await self._take_place(token)
         accepted = False
 
         async def serve(transport: Transport) -> None:
             nonlocal accepted
             accepted = True
-            await self._serve(transport, principal)
+            await self._serve(transport, principal, place, replaced)
 
         try:
             headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
             await accept(serve, headers)
-            accepted = True  # `serve` runs after this, and frees the token
+            accepted = True  # `serve` runs after this, and frees the place
         finally:
             if not accepted:
-                self._taken.discard(principal.token_hash)
+                self._free(token, place)
 
-    async def _serve(self, transport: Transport, principal: Principal) -> None:
+    async def _take_place(self, token: bytes) -> tuple[_Place, SessionConnection | None]:
+        """The token's place for a new socket, and the one that had it and did not answer.
+
+        Raises:
+            AlreadyConnected: the token has a socket whose client answers, or one that is just being
+                opened.
+        """
+        before = self._places.get(token)
+        if before is not None:
+            vacant = await before.vacant()
+            # Of several that waited, the first takes the place.
+            if not vacant or self._places.get(token) not in (before, None):
+                raise AlreadyConnected.field("Authorization", "already has a WebSocket")
+        place = self._places[token] = _Place()
+        replaced = None if before is None else before.connection
+        if replaced is not None:
+            replaced.displace()
+        return place, replaced
+
+    def _free(self, token: bytes, place: _Place) -> None:
+        if self._places.get(token) is place:
+            del self._places[token]
+
+    async def _serve(
+        self,
+        transport: Transport,
+        principal: Principal,
+        place: _Place,
+        replaced: SessionConnection | None,
+    ) -> None:
         gateway = self._gateway
-        connection = SessionConnection(
+        place.connection = connection = SessionConnection(
             gateway.node,
             gateway.sampler,
             transport,
             gateway.new_log(KINDS),
             principal,
             gateway.rates,
+            replaced,
         )
         try:
             await gateway.serve_connection(connection, principal)
         finally:
-            self._taken.discard(principal.token_hash)
+            self._free(principal.token_hash, place)
 
 
 def session_blueprint(gateway: Gateway, limits: HttpRateLimits) -> Blueprint:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from zlib import MAX_WBITS
 import structlog
 import trio
 from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import CloseCode as WireCode
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State as ProtocolState
 from websockets.server import ServerProtocol
@@ -41,6 +43,16 @@ SLOW_CLOSE_TIMEOUT_S: Final = 60.0
 """The same for a client that is too slow: it must first read the bytes in the system's buffers."""
 EARLY_BYTES: Final = 512
 """Bytes that are parsed at a time of those that came right behind the upgrade."""
+ANSWER_S: Final = 1.0
+"""How long a client has to answer when the server must know whether it is there."""
+LEAVING: Final = frozenset(
+    {
+        WireCode.NORMAL_CLOSURE,
+        WireCode.GOING_AWAY,
+        WireCode.NO_STATUS_RCVD,  # `close()` without arguments, in browsers
+    }
+)
+"""The codes with which a client closes that goes on purpose."""
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors that writing raises when the client has gone."""
 FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
@@ -48,6 +60,17 @@ FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 _log = structlog.get_logger()
+
+
+class _Question:
+    """A ping that waits for its pong."""
+
+    __slots__ = ("answered", "payload", "settled")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.answered = False
+        self.settled = trio.Event()
 
 
 class TransportState(enum.Enum):
@@ -97,6 +120,7 @@ class Transport(ABC):
             messages), for the limit of the message rate.
         scope: cancelling it ends the connection at once. The gateway serves the transport inside.
         over_limit: the server has no room for the connection, and only tells it so.
+        busy: whether the server carries something out for the client, and reads nothing meanwhile.
     """
 
     __slots__ = (
@@ -105,9 +129,12 @@ class Transport(ABC):
         "_deflate",
         "_flushing",
         "_listener",
+        "_lost_frames",
         "_metrics",
         "_nursery",
         "_owed",
+        "_question",
+        "busy",
         "close_timeout_s",
         "closing_at",
         "heard_at",
@@ -145,6 +172,9 @@ class Transport(ABC):
         self._flushing = False
         self._listener: MessageListener | None = None
         self._deflate = False
+        self.busy = True  # until it is read for the first time
+        self._lost_frames = False
+        self._question: _Question | None = None
 
     # What actors use ---------------------------------------------------------------------------
 
@@ -153,9 +183,57 @@ class Transport(ABC):
         """Bytes that wait for the client to read."""
         return self._backlog.size
 
+    @property
+    def lost_frames(self) -> bool:
+        """Whether frames that were written may not have reached the client."""
+        return self._lost_frames or self._backlog.size > 0
+
+    @property
+    def left(self) -> bool:
+        """Whether the client closed the socket itself, as one that goes does (1000, 1001)."""
+        return False
+
+    async def responds(self) -> bool:
+        """Asks the client with a ping: whether anything is heard of it in `ANSWER_S`."""
+        asked_at = trio.current_time()
+        return await self.answers() or self.heard_at > asked_at
+
+    async def answers(self) -> bool:
+        """Asks the client with a ping: whether it answers with a pong in `ANSWER_S`.
+
+        A client that the server does not read at the moment (`busy`) counts as one that answers. If
+        it is asked already, this waits for the answer to that. Returns False as soon as the
+        connection ends.
+        """
+        if self.state is not TransportState.OPEN or self.scope.cancel_called:
+            return False
+        question = self._question
+        if question is None:
+            question = self._question = _Question(os.urandom(8))
+            if self.pinged_at is None:
+                self.pinged_at = trio.current_time()
+            self._ask(question.payload)
+        with trio.move_on_after(ANSWER_S):
+            await question.settled.wait()
+        if not question.settled.is_set():
+            self._settle(answered=self.busy)
+        return question.answered
+
+    def _ask(self, payload: bytes) -> None:
+        """Sends a ping with that payload."""
+        self.ping()
+
+    def _settle(self, *, answered: bool) -> None:
+        """Ends the question that is open, if there is one."""
+        question, self._question = self._question, None
+        if question is not None:
+            question.answered = answered
+            question.settled.set()
+
     def write(self, pieces: Sequence[Piece]) -> None:
         """Sends the pieces, or keeps them until the client reads. Too many bytes: code 4008."""
         if self.state is not TransportState.OPEN:
+            self._lost_frames = True
             return
         if self._deflate:
             pieces = [batch.deflated(start, end) for batch, start, end in pieces]
@@ -174,6 +252,7 @@ class Transport(ABC):
             self.state = TransportState.CLOSING
             self.refusing = True
             self.closing_at = trio.current_time()
+            self._settle(answered=False)
             self._begin_close(code, reason.encode()[:123].decode(errors="ignore"))
 
     def give_up(self) -> None:
@@ -183,6 +262,8 @@ class Transport(ABC):
 
     def cut(self) -> None:
         """Ends the connection at once."""
+        self._lost_frames = True
+        self._settle(answered=False)
         self.scope.cancel()
 
     # What the gateway uses ---------------------------------------------------------------------
@@ -190,6 +271,7 @@ class Transport(ABC):
     def listen(self, listener: MessageListener | None) -> None:
         """Sets the listener to which the transport may hand messages by itself."""
         self._listener = listener
+        self.busy = False
 
     @abstractmethod
     async def receive(self) -> Messages:
@@ -240,6 +322,7 @@ class Transport(ABC):
         """Drops the backlog of a client that is too slow."""
         before = self._backlog.size
         self._backlog.clear()
+        self._lost_frames = True
         self._account(before, self._backlog.conflated)
         self._metrics.too_slow += 1
 
@@ -285,6 +368,8 @@ class Transport(ABC):
 
     def _end(self) -> None:
         """Forgets the backlog, because the connection is gone."""
+        self._lost_frames = self.lost_frames
+        self._settle(answered=False)
         self.state = TransportState.CLOSED
         self._metrics.backlog_bytes -= self._backlog.size
         self._backlog = Backlog(0)
@@ -367,6 +452,16 @@ class ProtocolTransport(Transport):
         self._protocol.send_ping(b"")
         self._send_protocol()
 
+    @property
+    def left(self) -> bool:
+        protocol = self._protocol
+        close = protocol.close_rcvd
+        return close is not None and bool(protocol.close_rcvd_then_sent) and close.code in LEAVING
+
+    def _ask(self, payload: bytes) -> None:
+        self._protocol.send_ping(payload)
+        self._send_protocol()
+
     @abstractmethod
     async def _receive_bytes(self) -> bytes:
         """The bytes that came in since; empty at the end of the stream."""
@@ -391,8 +486,11 @@ class ProtocolTransport(Transport):
         messages: Messages = []
         frames = self._protocol.events_received()
         for frame in frames:
-            if isinstance(frame, Frame) and frame.opcode in DATA_OPCODES:
-                self._collect_frame(frame, messages)
+            if isinstance(frame, Frame):
+                if frame.opcode in DATA_OPCODES:
+                    self._collect_frame(frame, messages)
+                elif self._question is not None and frame.opcode is Opcode.PONG:
+                    self._ponged(bytes(frame.data))
         self.overhead += len(frames) - len(messages)
         self._send_protocol()
         if self._protocol.eof_sent:
@@ -401,7 +499,12 @@ class ProtocolTransport(Transport):
             if self.state is TransportState.OPEN:
                 self.state = TransportState.CLOSING
                 self.closing_at = trio.current_time()
+                self._settle(answered=False)
         return messages
+
+    def _ponged(self, payload: bytes) -> None:
+        if self._question is not None and self._question.payload == payload:
+            self._settle(answered=True)
 
     def _collect_frame(self, frame: Frame, messages: Messages) -> None:
         data = bytes(frame.data)

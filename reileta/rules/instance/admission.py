@@ -33,11 +33,16 @@ from reileta.rules.instance.state import InstanceState
 class Admission(InstanceState):
     """The rules of joining, leaving and the queue."""
 
-    def join(self, who: Visitor, now: int) -> tuple[Player, list[InstanceEvent]]:
+    def join(
+        self, who: Visitor, now: int, silent: frozenset[str] = frozenset()
+    ) -> tuple[Player, list[InstanceEvent]]:
         """A session joins, or comes back to the player that it already has inside.
 
         The first session of a user takes the seat that is held for it. Nobody passes waiting
-        candidates, since a seat that becomes free is held for the first of them at once.
+        candidates, since a seat that becomes free is held for the first of them at once. Players
+        that other sessions of the user have lost give way to a new session, which may take a seat
+        of theirs: those in their grace period, and those of the sessions in `silent`, whose clients
+        don't answer.
 
         Raises:
             InstanceNotFound: the instance is closed.
@@ -53,18 +58,21 @@ class Admission(InstanceState):
             self.reschedule()
             return present, []
         held = self.candidates.state_of(who.user) == "admitted"
+        lost = self.lost_players(who.user, silent)
         self._ensure_not_banned(who, now)
         if not held:
             if not self.may_enter(who.user, who.friends, who.administers):
                 raise NotAllowed
-            self._ensure_seat_of_user(who.user)
-            if self.free <= 0:
+            self._ensure_seat_of_user(who.user, lost=len(lost))
+            if self.free + len(lost) <= 0:
                 raise InstanceFull
         out: list[InstanceEvent] = []
         self.drop_candidate(who.user, "joined", out)
         player = Player(self.new_player_id(), who.user, who.session, who.displayname, now)
         self.occupy(who, player, now)
         out.append(Joined(player, self.roles.of(player.user)))
+        for one in lost:  # only now: the user stays inside, and the master
+            self.vacate(one, "disconnected", None, out)
         return player, self.apply_consequences(now, out)
 
     def restore(self, who: Visitor, player: Player, now: int) -> None:
@@ -77,14 +85,18 @@ class Admission(InstanceState):
         self._announced_master = self.roles.master
         self.apply_consequences(now, [])
 
-    def disconnect(self, session: str, now: int) -> list[InstanceEvent]:
+    def disconnect(self, session: str, now: int, *, closed: bool = False) -> list[InstanceEvent]:
         """A session lost its last socket: its player keeps the seat for the grace period.
 
-        A session that is not inside is not an error. If called twice, the first time counts.
+        The period is shorter if the client closed the socket itself (`closed`). A session that is
+        not inside is not an error. If called twice, the first time counts.
         """
-        if self.limits.grace_ms <= 0:
+        grace_ms = self.limits.grace_ms
+        if closed:
+            grace_ms = min(grace_ms, self.limits.closed_grace_ms)
+        if grace_ms <= 0:
             return self.leave(session, now, "disconnected")
-        self.seats.start_grace(session, now + self.limits.grace_ms)
+        self.seats.start_grace(session, now + grace_ms)
         self.reschedule()
         return []
 
@@ -111,8 +123,8 @@ class Admission(InstanceState):
         if self.moderation.banned(who.user, now):
             raise Banned
 
-    def _ensure_seat_of_user(self, user: str) -> None:
-        """Checks that one more session of a user may occupy a seat.
+    def _ensure_seat_of_user(self, user: str, *, lost: int) -> None:
+        """Checks that one more session of a user may occupy a seat, once `lost` players give way.
 
         A seat held for the user counts once it is occupied, since nobody with a held seat is
         inside.
@@ -121,7 +133,7 @@ class Admission(InstanceState):
             QuotaReached: the user has as many seats here as one user may have.
         """
         limit = self.limits.seats_per_user
-        if 0 < limit <= self.seats.count_of(user):
+        if 0 < limit <= self.seats.count_of(user) - lost:
             raise QuotaReached.field(
                 "instance",
                 f"a user can occupy at most {limit} seats in it: leave with one session first",
@@ -130,11 +142,18 @@ class Admission(InstanceState):
     # The queue
 
     def candidate(
-        self, who: Visitor, now: int, *, online: bool = True
+        self,
+        who: Visitor,
+        now: int,
+        *,
+        online: bool = True,
+        silent: frozenset[str] = frozenset(),
     ) -> tuple[Entry, list[InstanceEvent]]:
         """A user requests entry: it is admitted, waits in the queue, or waits for an invitation.
 
         Without a socket (`online` false) it is removed after `queue_grace_ms` unless it gets one.
+        If all of its players inside are lost, as in `join`, they leave, and the seat is held for
+        it.
 
         Raises:
             InstanceNotFound, Banned: as for `join`.
@@ -145,7 +164,8 @@ class Admission(InstanceState):
         """
         self.ensure_open()
         self._ensure_not_banned(who, now)
-        self._ensure_may_be_new(who.user)
+        lost = self.lost_players(who.user, silent)
+        self._ensure_may_be_new(who.user, lost=len(lost))
         one = Candidate(
             who.user,
             now,
@@ -156,7 +176,9 @@ class Admission(InstanceState):
         out: list[InstanceEvent] = []
         if self.may_enter(who.user, who.friends, who.administers):
             self._ensure_room_in_queue()
-            self.seat_or_queue(one, "asked", now, out)
+            for player in lost:
+                self.vacate(player, "disconnected", None, out)
+            self.seat_or_queue(one, "asked", now, out, first=bool(lost))
         elif self.access in access.BY_INVITATION:
             self._ensure_room_in_queue()
             self.candidates.put("pending", one)
@@ -297,8 +319,8 @@ class Admission(InstanceState):
         assert entry is not None
         return entry
 
-    def _ensure_may_be_new(self, user: str) -> None:
-        if user in self.seats.users:
+    def _ensure_may_be_new(self, user: str, *, lost: int) -> None:
+        if self.seats.count_of(user) > lost:
             raise AlreadyConnected
         if self.candidates.state_of(user) is not None:
             raise AlreadyCandidate

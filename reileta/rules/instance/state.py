@@ -37,6 +37,7 @@ class InstanceLimits:
 
     Attributes:
         grace_ms: how long a player keeps its seat without a socket; 0: not at all.
+        closed_grace_ms: the same, after the client closed its last socket itself.
         hold_ms: how long a seat is held for an admitted candidate.
         queue_grace_ms: how long a waiting candidate is kept without a socket.
         empty_ms: how long an instance that is not permanent can be empty.
@@ -62,12 +63,14 @@ class InstanceLimits:
     bans: int = 4096
     mutes: int = 4096
     seats_per_user: int = 0
+    closed_grace_ms: int = 1500
 
     @classmethod
     def from_settings(cls, settings: Settings) -> InstanceLimits:
         """The limits that the server's settings name; the others are the defaults."""
         return cls(
             grace_ms=int(settings.seat_grace_s * 1000),
+            closed_grace_ms=int(settings.closed_seat_grace_s * 1000),
             hold_ms=int(settings.hold_s * 1000),
             queue_grace_ms=int(settings.queue_grace_s * 1000),
             empty_ms=int(settings.empty_instance_s * 1000),
@@ -183,6 +186,12 @@ class InstanceState:
     def role_of(self, user: str) -> Role:
         """The role of a user; `normal` for a user who is not inside and has no other role."""
         return self.roles.of(user)
+
+    def lost_players(self, user: str, silent: frozenset[str]) -> list[Player]:
+        """The players of a user that give way to its new session: those in their grace period, and
+        those of the sessions in `silent`."""
+        players = self.seats.of_user(user)
+        return [one for one in players if one.session in silent or self.seats.in_grace(one.session)]
 
     def muted(self, user: str, now: int) -> bool:
         return self.moderation.muted(user, now)
@@ -340,10 +349,19 @@ class InstanceState:
         out.append(Left(player, reason, note))
 
     def seat_or_queue(
-        self, one: Candidate, why: CandidateReason, now: int, out: list[InstanceEvent]
+        self,
+        one: Candidate,
+        why: CandidateReason,
+        now: int,
+        out: list[InstanceEvent],
+        *,
+        first: bool = False,
     ) -> None:
-        """Gives a candidate who may enter a seat, or else the last place in the queue."""
-        if self.free > 0 and not self.candidates.waiting:
+        """Gives a candidate who may enter a seat, or else the last place in the queue.
+
+        `first`: the free seat was the candidate's own, so those who wait don't get it.
+        """
+        if self.free > 0 and (first or not self.candidates.waiting):
             self._hold(one, now)
         else:
             self.candidates.put("waiting", one)

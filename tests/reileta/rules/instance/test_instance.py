@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.errors import InstanceFull, MessageInvalid, NotInInstance, QuotaReached
+from reileta.errors import (
+    AlreadyConnected,
+    InstanceFull,
+    MessageInvalid,
+    NotInInstance,
+    QuotaReached,
+)
 from reileta.rules.instance.events import Closed, Joined, Left, MasterChanged
 from reileta.rules.instance.instance import DROPPED, TO_ALL, Spoken
 from reileta.rules.instance.retained import Retained
-from tests.reileta.instances import filled, gone, room, user, visitor
+from tests.reileta.instances import filled, gone, room, states, user, visitor
 
 
 def test_joining_is_seen_and_the_first_inside_is_the_master() -> None:
@@ -205,9 +211,7 @@ def test_one_user_has_so_many_seats_and_no_more() -> None:
     with pytest.raises(QuotaReached, match="instance: a user can occupy at most 2 seats"):
         instance.join(visitor(1, session=2), 2)
     assert list(instance.players) == before
-    instance.disconnect(first.session, 3)  # a seat in its grace is still the user's
-    with pytest.raises(QuotaReached):
-        instance.join(visitor(1, session=2), 4)
+    instance.disconnect(first.session, 3)
     assert instance.join(visitor(1, session=0), 5)[0] == first, "coming back takes no further seat"
     filled(instance, 2, 3, now=6)
     instance.leave(first.session, 8)
@@ -235,3 +239,71 @@ def test_without_the_quota_one_user_may_have_every_seat() -> None:
     instance = room(capacity=8)
     for session in range(8):
         instance.join(visitor(1, session=session), session)
+
+
+# One's own lost players -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("closed", "grace_ms"), [(False, 10_000), (True, 1_500)])
+def test_a_socket_that_the_client_closed_keeps_its_seat_for_less_long(
+    closed: bool, grace_ms: int
+) -> None:
+    instance = room()
+    player, _ = instance.join(visitor(1), 0)
+    assert instance.disconnect(player.session, 5, closed=closed) == []
+    assert instance.next_deadline() == 5 + grace_ms
+    assert gone(instance.tick(4 + grace_ms)) == []
+    assert gone(instance.tick(5 + grace_ms)) == [(user(1), "disconnected")]
+
+
+def test_a_closed_socket_never_keeps_its_seat_for_longer_than_a_lost_one() -> None:
+    instance = room(grace_ms=100)
+    player, _ = instance.join(visitor(1), 0)
+    instance.disconnect(player.session, 5, closed=True)
+    assert instance.next_deadline() == 105
+    instance = room(closed_grace_ms=0)
+    player, _ = instance.join(visitor(1), 0)
+    assert gone(instance.disconnect(player.session, 5, closed=True)) == [(user(1), "disconnected")]
+
+
+@pytest.mark.parametrize("lost", ["in its grace", "silent"])
+def test_a_lost_player_gives_way_to_a_new_session_of_its_user(lost: str) -> None:
+    instance = room(capacity=2, seats_per_user=1)
+    one, _ = instance.join(visitor(1), 0)
+    filled(instance, 2, now=1)
+    instance.candidate(visitor(3), 2)  # the seat does not pass to the first in the queue
+    with pytest.raises(QuotaReached):
+        instance.join(visitor(1, session=1), 3)
+    silent = frozenset[str]()
+    if lost == "silent":
+        silent = frozenset({one.session})
+    else:
+        instance.disconnect(one.session, 3)
+    new, out = instance.join(visitor(1, session=1), 4, silent)
+    assert out == [Joined(new, "master"), Left(one, "disconnected")]
+    assert instance.master == user(1), "the user was inside all the time"
+    assert states(instance) == [(user(3), "waiting", 1)]
+
+
+def test_a_player_that_is_there_gives_way_to_nobody() -> None:
+    instance = room(capacity=1)
+    instance.join(visitor(1), 0)
+    with pytest.raises(InstanceFull):
+        instance.join(visitor(1, session=1), 1, frozenset({"s_2.0"}))
+    instance.disconnect("s_1.0", 2)
+    with pytest.raises(InstanceFull):
+        instance.join(visitor(2), 3, frozenset({"s_1.0"}))
+
+
+def test_a_user_whose_players_are_lost_may_ask_for_its_own_seat() -> None:
+    instance = room(capacity=2)
+    one, _ = instance.join(visitor(1), 0)
+    two, _ = instance.join(visitor(1, session=1), 1)
+    instance.candidate(visitor(2), 2)
+    instance.disconnect(one.session, 3)
+    with pytest.raises(AlreadyConnected):
+        instance.candidate(visitor(1, session=2), 4)
+    entry, out = instance.candidate(visitor(1, session=2), 5, silent=frozenset({two.session}))
+    assert entry.state == "admitted"
+    assert gone(out) == [(user(1), "disconnected")] * 2
+    assert states(instance) == [(user(1), "admitted", None), (user(2), "admitted", None)]

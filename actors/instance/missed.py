@@ -1,0 +1,170 @@
+"""Messages for players without a socket, until they come back.
+
+A player in its grace period gets the messages that it missed when it joins again: players' data
+that is not retained, and moderation of its user.
+
+Overflow policy: the newest `SEAT_LIMIT_BYTES` of each player are kept, and of those addressed to
+single players at most `TOTAL_LIMIT_BYTES` in an instance. Older ones are dropped, and their player
+is told that there is a gap. Messages for everybody are kept once, whoever misses them, in chunks
+that all who come back share. While nobody is away, nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from actors.delivery.batch import Batch
+
+SEAT_LIMIT_BYTES: Final = 256 * 1024
+TOTAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
+CHUNK_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a player gets: frames in order, and whether some are missing before them."""
+
+    batches: tuple[Batch, ...] = ()
+    gap: bool = False
+
+
+class _Chunk:
+    """Frames for everybody, with their places in the order of all messages."""
+
+    __slots__ = ("_batch", "frames", "places", "sealed", "size")
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self.frames: list[bytes] = []
+        self.size = 0
+        self.sealed = False
+        self._batch: Batch | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """All frames, made once; no further ones can be added."""
+        self.sealed = True
+        if self._batch is None:
+            self._batch = Batch(self.frames, snapshot=True)
+        return self._batch
+
+
+@dataclass(slots=True)
+class _Absence:
+    """A player without a socket: since which place, and the messages for it alone."""
+
+    since: int
+    gap: bool
+    own: deque[tuple[int, bytes]] = field(default_factory=deque)
+    own_bytes: int = 0
+
+
+class MissedMessages:
+    """The messages that players of one instance missed. It outlives a crash of the actor.
+
+    Attributes:
+        away: the players without a socket, by id; only to be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        seat_limit_bytes: int = SEAT_LIMIT_BYTES,
+        total_limit_bytes: int = TOTAL_LIMIT_BYTES,
+    ) -> None:
+        self.away: dict[str, _Absence] = {}
+        self._seat_limit = seat_limit_bytes
+        self._total_limit = total_limit_bytes
+        self._chunks: deque[_Chunk] = deque()
+        self._chunk_bytes = 0
+        self._own_bytes = 0  # of all players
+        self._next = 0
+        self._dropped_before = 0  # of messages for everybody, those before this place are gone
+
+    @property
+    def size(self) -> int:
+        """The bytes of all frames that are kept."""
+        return self._chunk_bytes + self._own_bytes
+
+    def begin(self, player_id: str, *, gap: bool = False) -> None:
+        """A player lost its last socket; `gap`: earlier messages may not have reached it."""
+        if player_id in self.away:
+            return
+        if self._chunks:
+            self._chunks[-1].sealed = True  # it gets whole chunks
+        self.away[player_id] = _Absence(self._next, gap)
+
+    def add(self, frame: bytes) -> None:
+        """A frame for everybody inside; call it only while someone is away."""
+        chunk = self._chunks[-1] if self._chunks else None
+        if chunk is None or chunk.sealed or chunk.size >= CHUNK_BYTES:
+            chunk = _Chunk()
+            self._chunks.append(chunk)
+        chunk.places.append(self._next)
+        chunk.frames.append(frame)
+        chunk.size += len(frame)
+        self._chunk_bytes += len(frame)
+        self._next += 1
+        while self._chunk_bytes > self._seat_limit:
+            oldest = self._chunks.popleft()
+            self._chunk_bytes -= oldest.size
+            self._dropped_before = oldest.places[-1] + 1
+
+    def add_for(self, player_id: str, frame: bytes) -> None:
+        """A frame for one player, if it is away."""
+        absence = self.away.get(player_id)
+        if absence is None:
+            return
+        absence.own.append((self._next, frame))
+        absence.own_bytes += len(frame)
+        self._own_bytes += len(frame)
+        self._next += 1
+        while absence.own_bytes > self._seat_limit or (
+            self._own_bytes > self._total_limit and absence.own
+        ):
+            self._drop_oldest(absence)
+
+    def _drop_oldest(self, absence: _Absence) -> None:
+        _, dropped = absence.own.popleft()
+        absence.own_bytes -= len(dropped)
+        self._own_bytes -= len(dropped)
+        absence.gap = True
+
+    def take(self, player_id: str) -> Missed:
+        """The messages of a player that has a socket again, which are no longer kept for it."""
+        absence = self.away.get(player_id)
+        if absence is None:
+            return Missed()
+        chunks = [one for one in self._chunks if one.places[0] >= absence.since]
+        gap = absence.gap or absence.since < self._dropped_before
+        batches = _merged(chunks, absence.own, self._seat_limit)
+        if sum(map(len, batches)) < sum(one.size for one in chunks) + absence.own_bytes:
+            gap = True
+        self.forget(player_id)
+        return Missed(batches, gap)
+
+    def forget(self, player_id: str) -> None:
+        """A player has left; nothing happens if it is not away."""
+        absence = self.away.pop(player_id, None)
+        if absence is not None:
+            self._own_bytes -= absence.own_bytes
+        if not self.away:
+            self._chunks.clear()
+            self._chunk_bytes = 0
+
+
+def _merged(chunks: list[_Chunk], own: deque[tuple[int, bytes]], limit: int) -> tuple[Batch, ...]:
+    """The newest frames of both, in order, up to the limit; whole chunks are shared."""
+    total = sum(one.size for one in chunks) + sum(len(frame) for _, frame in own)
+    if total <= limit and not own:
+        return tuple(one.batch for one in chunks)
+    frames = [pair for one in chunks for pair in zip(one.places, one.frames, strict=True)]
+    kept: list[bytes] = []
+    for _, frame in sorted([*frames, *own], reverse=True):
+        limit -= len(frame)
+        if limit < 0:
+            break
+        kept.append(frame)
+    return (Batch(kept[::-1], snapshot=True),) if kept else ()
