@@ -186,7 +186,8 @@ class Transport(ABC):
     @property
     def lost_frames(self) -> bool:
         """Whether frames that were written may not have reached the client."""
-        return self._lost_frames or self._backlog.size > 0
+        waiting = self.state is TransportState.OPEN and self._backlog.size > 0
+        return self._lost_frames or waiting
 
     @property
     def left(self) -> bool:
@@ -210,8 +211,6 @@ class Transport(ABC):
         question = self._question
         if question is None:
             question = self._question = _Question(os.urandom(8))
-            if self.pinged_at is None:
-                self.pinged_at = trio.current_time()
             self._ask(question.payload)
         with trio.move_on_after(ANSWER_S):
             await question.settled.wait()
@@ -220,8 +219,10 @@ class Transport(ABC):
         return question.answered
 
     def _ask(self, payload: bytes) -> None:
-        """Sends a ping with that payload."""
+        """Sends a ping with that payload. A transport whose pings have no answer always settles."""
         self.ping()
+        if self.pinged_at is None:
+            self._settle(answered=True)
 
     def _settle(self, *, answered: bool) -> None:
         """Ends the question that is open, if there is one."""
@@ -249,6 +250,7 @@ class Transport(ABC):
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Begins the closing handshake, after everything that waits, unless it has begun."""
         if self.state is TransportState.OPEN:
+            self._lost_frames = self.lost_frames
             self.state = TransportState.CLOSING
             self.refusing = True
             self.closing_at = trio.current_time()
@@ -459,6 +461,8 @@ class ProtocolTransport(Transport):
         return close is not None and bool(protocol.close_rcvd_then_sent) and close.code in LEAVING
 
     def _ask(self, payload: bytes) -> None:
+        if self.pinged_at is None:  # else it is being asked already, and must not get more time
+            self.pinged_at = trio.current_time()
         self._protocol.send_ping(payload)
         self._send_protocol()
 
@@ -492,8 +496,11 @@ class ProtocolTransport(Transport):
                 elif self._question is not None and frame.opcode is Opcode.PONG:
                     self._ponged(bytes(frame.data))
         self.overhead += len(frames) - len(messages)
+        closing = self._protocol.eof_sent
+        if closing:
+            self._lost_frames = self.lost_frames  # without the close frame, which may wait
         self._send_protocol()
-        if self._protocol.eof_sent:
+        if closing:
             # The client closed, or broke the protocol and got a close frame.
             self._over = True
             if self.state is TransportState.OPEN:
