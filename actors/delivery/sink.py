@@ -43,6 +43,10 @@ class InstanceHandle(Protocol):
         """
         ...
 
+    def lose(self, sink: Sink) -> None:
+        """Tells the instance that the player's socket has closed; never waits, never raises."""
+        ...
+
 
 class Sink(Protocol):
     """A socket that frames are written to. Nothing here waits or raises when the client is gone.

@@ -117,7 +117,7 @@ class Members:
     def _seat(self, sink: Sink, member: Member) -> None:
         member.sinks[sink] = None
         sink.seats[self._parts.id] = SocketSeat(
-            self._parts.context.ref, member.player.id, next(self._series)
+            self._parts.context.ref, member.player.id, member.player.session, next(self._series)
         )
 
     # Leaving -----------------------------------------------------------------------------------

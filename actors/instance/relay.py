@@ -8,6 +8,7 @@ from typing import Final
 from actors.delivery.sink import Sink
 from actors.instance.messages import InstanceMessage, SendData
 from actors.instance.parts import InstanceParts
+from actors.membership import SocketLost
 from actors.runtime import Ref
 from reileta.errors import Detail, NotInInstance, ReiletaError, TooManyRequests
 from reileta.protocol import commands
@@ -27,10 +28,14 @@ DROPPED_DATA: Final = encode(AcceptedView(dropped=True))
 class SocketSeat:
     """A socket's seat in an instance: the `InstanceHandle` of its player, in `Sink.seats`."""
 
-    __slots__ = ("_series", "_tell", "player")
+    __slots__ = ("_instance", "_series", "_session", "_tell", "player")
 
-    def __init__(self, instance: Ref[InstanceMessage], player: str, series: int = 0) -> None:
+    def __init__(
+        self, instance: Ref[InstanceMessage], player: str, session: str = "", series: int = 0
+    ) -> None:
         self.player = player
+        self._session = session
+        self._instance = instance
         self._tell = instance.tell
         self._series = series
 
@@ -45,6 +50,10 @@ class SocketSeat:
     ) -> None:
         """As `InstanceHandle.send_data`: the command `instance-data` calls it."""
         self._tell(SendData(sink, self.player, key, at, to, data, state, self._series))
+
+    def lose(self, sink: Sink) -> None:
+        """As `InstanceHandle.lose`: the socket's connection calls it."""
+        self._instance.signal(SocketLost(self._session, sink))
 
 
 @dataclass(frozen=True, slots=True)

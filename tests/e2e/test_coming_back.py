@@ -275,6 +275,24 @@ async def test_a_clean_close_frees_the_seat_soon(database_url: str, code: int | 
             assert (left["player"], left["reason"]) == (player, "disconnected")
 
 
+async def test_a_clean_close_frees_the_seat_while_the_session_waits_for_the_database(
+    database_url: str,
+) -> None:
+    async with running(database_url, closed_seat_grace_s=0) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place, elsewhere = await harness.instance(bob), await harness.instance(bob)
+        async with connected(harness, bob) as other, connected(harness, ada) as waiting:
+            await other.join(place.id)
+            async with RawClient.connected(harness) as client:
+                player = await client.enter(ada, place.id)
+                async with harness.store.database.transaction() as transaction:
+                    await transaction.execute("LOCK TABLE instances IN ACCESS EXCLUSIVE MODE")
+                    await waiting.send("instance-join", {"instance": elsewhere.id})
+                    await client.send(frame(CLOSE, struct.pack("!H", 1000)))
+                    left = (await other.event("instance-left"))["data"]
+                    assert left["player"] == player
+
+
 @pytest.mark.parametrize("code", [1002, 1011, 3000, 4000])
 async def test_another_close_keeps_the_seat_for_the_grace(database_url: str, code: int) -> None:
     async with running(database_url, closed_seat_grace_s=0) as harness:

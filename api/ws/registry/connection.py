@@ -495,5 +495,8 @@ class RegistryConnection:
         if self._message_rate.shared is not None and self.principal is not None:
             self._message_rate.shared = None
             self._rates.closed(self.principal.user.id)
+        # The session tells its instances, too, but it may be waiting for one of them just now.
+        for seat in tuple(self.transport.seats.values()):
+            seat.lose(self.transport)
         if self.session is not None:
             self.session.signal(Detach(self.transport))
