@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
 from api.http.headers import is_query_bounded
-from reileta.errors import Redirected, ReiletaError
+from reileta.errors import Redirected, ReiletaError, by_code
 
 _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})
 
@@ -24,9 +24,12 @@ class DetailView(Struct):
 class ErrorView(Struct):
     """The reason why a request was refused. `code` is stable; `message` is for people."""
 
-    code: Annotated[int, Meta(examples=[33])]
+    code: Annotated[int, Meta(examples=[33], extra_json_schema={"enum": [*by_code()]})]
     message: Annotated[str, Meta(examples=["Instance invalid input"])]
-    details: tuple[DetailView, ...] | UnsetType = UNSET
+    details: (
+        Annotated[tuple[DetailView, ...], Meta(description="The fields that are not valid")]
+        | UnsetType
+    ) = UNSET
 
 
 class RedirectView(Struct):

@@ -63,7 +63,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def log_in(call: RequestContext, params: SessionLogin) -> TokenAnswer:
+    async def issue_token(call: RequestContext, params: SessionLogin) -> TokenAnswer:
         """Exchanges a username and password for a token of the given session, or of a new one."""
         return await logins.log_in(params, call.ip, login_answer)
 
@@ -94,7 +94,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=TokenAnswer,
         need="required",
     )
-    async def log_out(call: RequestContext) -> TokenAnswer:
+    async def revoke_token(call: RequestContext) -> TokenAnswer:
         """Revokes the token that was used, and closes its WebSockets. Its session ends when it has
         no other valid token."""
         credential = credential_from(call.request)

@@ -13,7 +13,7 @@ from reileta.protocol.views.instance import (
     CandidateView,
     LeftView,
     ModeratedView,
-    PlayerView,
+    PlayerInsideView,
     RoleView,
     StandingView,
     WelcomeView,
@@ -55,7 +55,7 @@ class TopicView(Struct, omit_defaults=True):
 
 
 # The server keeps parts of these as bytes.
-Welcome: Final = opened(WelcomeView, players=list[PlayerView])
+Welcome: Final = opened(WelcomeView, players=list[PlayerInsideView])
 Pong: Final = opened(PongView)
 
 _AUTHENTICATION: Final = "authentication"
@@ -148,7 +148,7 @@ EVENTS: Final = Events(
         name=events.INSTANCE_JOINED,
         group=_INSTANCE,
         description="A player joined.",
-        data=PlayerView,
+        data=PlayerInsideView,
         sent_to="the others inside",
         example=INSIDE,
         subgroup=_INSTANCE_ID,

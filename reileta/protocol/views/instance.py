@@ -6,17 +6,23 @@ so users read their docstrings and descriptions.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from reileta.ids import at
 from reileta.protocol.views.registry import Millis, NextCursor, UserAt, known
 from reileta.records import Ban, Moderation
-from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.candidates import Entry, State
+from reileta.rules.instance.events import CandidateReason, LeaveReason
 from reileta.rules.instance.roles import Role
+from reileta.rules.instance.sanctions import ModerationAction
 from reileta.rules.instance.seats import Player
 
+LogType = Literal[
+    "kick", "ban", "unban", "mute", "unmute", "warn", "moderator", "unmoderator", "master"
+]
+"""A moderation type, or a change of roles."""
 PlayerId = Annotated[str, Meta(examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])]
 
 
@@ -24,7 +30,7 @@ class EntryView(Struct, kw_only=True):
     """A candidate's entry: its state, position and times."""
 
     user: UserAt
-    state: Annotated[str, Meta(description="admitted, waiting or pending", examples=["waiting"])]
+    state: Annotated[State, Meta(examples=["waiting"])]
     position: Annotated[int, Meta(description="In the queue, from 1", examples=[3])] | UnsetType = (
         UNSET
     )
@@ -54,7 +60,7 @@ class PlayerInsideView(Struct, kw_only=True):
     player: PlayerId
     user: UserAt
     displayname: Annotated[str, Meta(examples=["Ada L."])]
-    role: Annotated[str, Meta(examples=["normal"])]
+    role: Annotated[Role, Meta(examples=["normal"])]
     joined_at: Millis
 
 
@@ -71,13 +77,7 @@ class BanView(Struct, kw_only=True):
 class ModerationView(Struct, kw_only=True):
     """An entry of the moderation log."""
 
-    type: Annotated[
-        str,
-        Meta(
-            description="A moderation type, or a role change: `moderator`, `unmoderator`, `master`",
-            examples=["ban"],
-        ),
-    ]
+    type: Annotated[LogType, Meta(examples=["ban"])]
     user: UserAt
     by: UserAt
     reason: str | UnsetType = UNSET
@@ -88,7 +88,7 @@ class ModerationView(Struct, kw_only=True):
 class ModeratedView(Struct, kw_only=True, omit_defaults=True):
     """The event `instance-moderated`; without `by` if a ban or mute expired."""
 
-    type: str
+    type: ModerationAction
     user: str
     by: str | UnsetType = UNSET
     reason: str | UnsetType = UNSET
@@ -99,14 +99,14 @@ class RoleView(Struct):
     """The event `instance-role`."""
 
     user: str
-    role: str
+    role: Role
 
 
 class CandidateView(Struct):
     """The event `instance-candidate`: a candidate's entry is new, changed or removed (null)."""
 
     user: str
-    reason: str
+    reason: CandidateReason
     entry: EntryView | None
 
 
@@ -154,7 +154,7 @@ def ban_view(ban: Ban, address: str) -> BanView:
 def moderation_view(one: Moderation, address: str) -> ModerationView:
     """The entry, with absolute user references."""
     return ModerationView(
-        type=one.type,
+        type=cast(LogType, one.type),
         user=at(one.user, address),
         by=at(one.by, address),
         reason=known(one.reason),
@@ -164,12 +164,12 @@ def moderation_view(one: Moderation, address: str) -> ModerationView:
 
 
 class PlayerView(Struct):
-    """A player, as those inside see it."""
+    """A player, as those inside see it. `PlayerInsideView` documents it."""
 
     player: str
     user: str
     displayname: str
-    role: str
+    role: Role
     joined_at: int
 
 
@@ -178,7 +178,7 @@ class LeftView(Struct, omit_defaults=True):
 
     player: str
     user: str
-    reason: str
+    reason: LeaveReason
     note: str | UnsetType = UNSET
 
 
@@ -196,7 +196,7 @@ class WelcomeView(Struct):
 
     instance: str
     player: str
-    role: str
+    role: Role
     players: list[Raw]
     retained: list[RetainedView]
 

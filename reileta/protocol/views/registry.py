@@ -73,7 +73,7 @@ class UserView(Struct, kw_only=True):
 class UserFriendView(UserView, kw_only=True):
     """A user, as a friend sees it. Friends follow each other."""
 
-    isFriend: Literal[True] = True  # noqa: N815 - the protocol's name
+    isFriend: Literal[True]  # noqa: N815 - the protocol's name
     following_at: Annotated[
         int,
         Meta(ge=0, description="Since when the friend follows the user", examples=[1790000000000]),
@@ -84,10 +84,10 @@ class UserFriendView(UserView, kw_only=True):
 class UserMeView(UserView, kw_only=True):
     """A user, as it and the server's admins see it."""
 
-    email: str | UnsetType = UNSET
+    email: Annotated[str, Meta(examples=["ada@example.org"])] | UnsetType = UNSET
     status: Status
     following: tuple[UserAt, ...]
-    home: str | UnsetType = UNSET
+    home: WorldAt | UnsetType = UNSET
 
 
 class IdentityView(Struct):
@@ -244,6 +244,7 @@ def user_view(
     if friend_since is not None:
         return UserFriendView(
             **_public(user, address, secure, profile),
+            isFriend=True,
             following_at=friend_since,
             status=_status(status),
         )

@@ -10,6 +10,8 @@ from reileta import __version__
 from reileta.ids import base_url
 from reileta.protocol.views.registry import Address, Millis, PublicKey, Secure, known
 
+Health = Literal["alive", "ready"]
+
 
 class Gateways(Struct, kw_only=True):
     """The addresses of the server's HTTP and WebSocket APIs."""
@@ -47,7 +49,7 @@ class DiscoveryView(Struct, kw_only=True):
 class HealthView(Struct, kw_only=True):
     """The health of the server."""
 
-    status: Annotated[Literal["alive", "ready"], Meta(examples=["ready"])]
+    status: Annotated[Health, Meta(examples=["ready"])]
 
 
 def server_view(

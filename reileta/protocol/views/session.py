@@ -5,7 +5,7 @@ Times are ISO 8601. Unlike in the registry API, a field that can be null is alwa
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -29,13 +29,31 @@ class AccountView(Struct):
     admin: bool
 
 
+class ResourceView(TypedDict):
+    """A resource. Those of a host's own type can have further fields.
+
+    `data` is only there for the session that has acquired the resource.
+    """
+
+    id: Annotated[int, Meta(examples=[17])]
+    type: Annotated[str, Meta(description="Its resource type", examples=["document"])]
+    title: Annotated[str, Meta(examples=["Front door"])]
+    version: Annotated[int, Meta(description="Each change adds 1", examples=[1])]
+    owner: Annotated[
+        AccountView | None, Meta(description="null after the owner's account was deleted")
+    ]
+    created_at: Iso
+    updated_at: Iso
+    data: NotRequired[Annotated[Any, Meta(description="Any JSON that its type accepts")]]
+
+
 class SessionView(Struct):
     """A session in the session API."""
 
     id: Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
     user: AccountView
     state: dict[str, Any]
-    resource: dict[str, Any] | None
+    resource: ResourceView | None
 
 
 class TokenView(Struct):
@@ -72,7 +90,7 @@ def account_view(user: records.User, *, private: bool = True) -> AccountView:
 
 def resource_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
-) -> dict[str, Any]:
+) -> ResourceView:
     """A resource for the session that holds it, with the fields of its type."""
     return _with_owner(kind.view(record), record, owner)
 
@@ -82,7 +100,7 @@ def held_view(
     kind: ResourceType | None,
     owner: records.User | None,
     user: records.User,
-) -> dict[str, Any] | None:
+) -> ResourceView | None:
     """The resource that a session holds.
 
     None if it has none, or if its user may no longer acquire it, such as a former admin.
@@ -97,27 +115,28 @@ def held_view(
 
 def preview_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
-) -> dict[str, Any]:
+) -> ResourceView:
     """A resource for everyone who can see it."""
     return _with_owner(kind.preview(record), record, owner)
 
 
 def _with_owner(
     shown: dict[str, Any], record: records.ResourceRecord, owner: records.User | None
-) -> dict[str, Any]:
-    return {
+) -> ResourceView:
+    view = {
         **shown,
         "owner": None if owner is None else account_view(owner, private=False),
         "created_at": iso(record.created_at),
         "updated_at": iso(record.updated_at),
     }
+    return cast(ResourceView, view)
 
 
 def session_view(
     id_: str,
     user: records.User,
     state: dict[str, Any],
-    resource: dict[str, Any] | None,
+    resource: ResourceView | None,
 ) -> SessionView:
     """The session."""
     return SessionView(id_, account_view(user), state, resource)

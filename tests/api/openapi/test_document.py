@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 
 from api.app import ReiletaApp
+from api.openapi.document import resolved
 from api.openapi.links import PARAMETER
 from tests.api.clients import Client, Json
 from tests.api.fakes import FakeNode
@@ -71,7 +72,11 @@ async def test_its_names_are_unique_and_its_references_lead_somewhere(document: 
             return set().union(*(references(inner) for inner in value))
         return set()
 
-    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    known = {
+        f"#/components/{kind}/{name}"
+        for kind, components in document["components"].items()
+        for name in components
+    }
     assert references(document) <= known
     assert "#/components/schemas/InstanceCreate" in references(document)
 
@@ -79,6 +84,7 @@ async def test_its_names_are_unique_and_its_references_lead_somewhere(document: 
 async def test_its_examples_fit_its_schemas(document: Json) -> None:
     for path, method, operation in operations(document):
         bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+        bodies = [resolved(document, body) for body in bodies]
         contents = [
             body["content"]["application/json"]
             for body in bodies
@@ -150,8 +156,11 @@ async def test_what_the_server_answers_fits_it(
         answer = await client.ask(method, url, body)
         responses = document["paths"][path][method.lower()]["responses"]
         assert str(answer.status) in responses, (method, url, answer.raw)
-        schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+        response = resolved(document, responses[str(answer.status)])
+        schema = response["content"]["application/json"]["schema"]
         validator(document, schema).validate(answer.body)
+        if answer.status >= 400:
+            assert answer.body["error"]["code"] in response["x-error-codes"]
 
 
 async def test_a_body_is_required_where_nothing_works_without(document: Json, ada: Client) -> None:
