@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from api.http.registry.users import ChosenStatus
+from api.openapi.names import pascal
 from api.ws.registry.inputs import TOPICS
 from reileta.errors import by_code
 from reileta.protocol.session_frames import Status as EventStatus
@@ -26,7 +27,13 @@ Json = dict[str, Any]
 
 
 def _texts(values: Any, description: str) -> Json:
-    return {"type": "string", "enum": list(values), "description": description}
+    names = [pascal(value.removeprefix("avr:")) for value in values]
+    return {
+        "type": "string",
+        "enum": list(values),
+        "x-enum-varnames": names,
+        "description": description,
+    }
 
 
 def _codes() -> Json:

@@ -38,7 +38,13 @@ _ANY_USER: Final = (
 _UNIONS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {"AnyUser": (ANY_USER, _ANY_USER)}
 """Values of one of several types: by name, the types from the one with the most fields down,
 because many clients take the first that fits."""
+_STATE: Final = {
+    "type": "object",
+    "description": "The state that the sockets of a session share: any JSON object.",
+    "additionalProperties": {},
+}
 _FIELDS: Final[Mapping[tuple[str, str], Json]] = {
+    ("Session", "state"): {"$ref": f"{REF}SessionState"},
     ("Subscription", "event"): {"$ref": f"{REF}Topic"},
     ("UserList", "items"): {"type": "array", "items": {"$ref": f"{REF}AnyUser"}},
 }
@@ -73,7 +79,7 @@ class Schemas:
         self._raw: Json = {**described.get("$defs", {}), **structs}
         self._shapes = {one: plain(shape) for one, shape in zip(others, shapes, strict=True)}
         self._shapes.update({model: ref(published(model.__name__)) for model in models})
-        self.components: Json = dict(ENUMS)
+        self.components: Json = {**ENUMS, "SessionState": _STATE}
         for name, (of, description) in _UNIONS.items():
             choices = [ref(published(one.__name__)) for one in of]
             self.components[name] = {"anyOf": choices, "description": description}
