@@ -35,6 +35,7 @@ from reileta.errors import (
     ReiletaError,
     RequestTimedOut,
     TooManyRequests,
+    VersionConflict,
 )
 from reileta.protocol.input_types import check
 
@@ -67,6 +68,7 @@ _PARTS: Final = {
     "number": "The resource's integer id.",
     "other": "The user who is followed: an id, a username, or `id@server`.",
 }
+_NUMBER: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**53 - 1}
 _CONDITIONS: Final = {
     "If-None-Match": "The `ETag`s that the client has. The answer is 304 if its own is among them.",
 }
@@ -194,7 +196,7 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
             "in": "path",
             "required": True,
             "description": _PARTS.get(name, _PATHS.get(operation.path.split("/")[2], "")),
-            "schema": {"type": "string"},
+            "schema": _NUMBER if name == "number" else {"type": "string"},
         }
     # A query input describes this parameter itself.
     if _asks_server(operation):
@@ -236,6 +238,8 @@ def _header_parameters(operation: Operation) -> Iterable[Json]:
         heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
     elif operation.cached is not None:
         heeded = _CONDITIONS
+    elif VersionConflict in operation.errors:
+        heeded = {"If-Match": "The version that the resource must have; without it, any."}
     for name, description in heeded.items():
         yield {
             "name": name,

@@ -46,7 +46,11 @@ _STATE: Final = {
 _FIELDS: Final[Mapping[tuple[str, str], Json]] = {
     ("Session", "state"): {"$ref": f"{REF}SessionState"},
     ("Subscription", "event"): {"$ref": f"{REF}Topic"},
-    ("UserList", "items"): {"type": "array", "items": {"$ref": f"{REF}AnyUser"}},
+    ("UserList", "items"): {
+        "type": "array",
+        "items": {"$ref": f"{REF}AnyUser"},
+        "description": "The page",
+    },
 }
 """Properties whose schema the Python types can't express."""
 _MAPS: Final = ("properties", "patternProperties", "dependentSchemas")
@@ -154,6 +158,10 @@ def plain(schema: Json, *, defaults: bool = False) -> Json:
     for keyword in _ONES:
         if isinstance(schema.get(keyword), dict):
             schema[keyword] = plain(schema[keyword], defaults=defaults)
+    if "description" not in schema:
+        described = [one["description"] for one in schema.get("anyOf", ()) if "description" in one]
+        if len(described) == 1:  # a type or null
+            (schema["description"],) = described
     if not defaults and "default" in schema:
         _describe_default(schema)
     if "$ref" in schema:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import Field
 
 from actors.runtime.errors import ActorStopped
@@ -70,22 +70,22 @@ class ResourcePatch(Input):
 class Share(Input):
     """The user to share with."""
 
-    user: Reference = Field(examples=["ada"])
+    user: Reference = Field(description="By id, `id@server` or username.", examples=["ada"])
 
 
 class ResourceAnswer(Struct):
     """A resource; null if there is none any more."""
 
-    resource: ResourceView | None
+    resource: Annotated[ResourceView | None, Meta(description="The resource")]
 
 
 class ResourcesAnswer(Struct):
     """A page of resources."""
 
-    resources: tuple[ResourceView, ...]
-    total: int
-    limit: int
-    offset: int
+    resources: Annotated[tuple[ResourceView, ...], Meta(description="The page")]
+    total: Annotated[int, Meta(description="How many resources match")]
+    limit: Annotated[int, Meta(description="As requested")]
+    offset: Annotated[int, Meta(description="As requested")]
     next: NextCursor | UnsetType = UNSET
 
 

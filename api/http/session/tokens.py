@@ -32,7 +32,9 @@ class SessionLogin(Login):
 class Refresh(Input):
     """A token's refresh key."""
 
-    refresh: Reference = Field(repr=False, examples=["ur_4vJ9k2u7mQ"])
+    refresh: Reference = Field(
+        repr=False, description="`refresh` of the token.", examples=["ur_4vJ9k2u7mQ"]
+    )
 
 
 class TokenAnswer(Struct):

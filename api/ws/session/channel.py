@@ -82,7 +82,7 @@ class ResourcePayload(Struct):
     """The resource that the session has now; null: none."""
 
     kind: Literal["resource"]
-    resource: ResourceView | None
+    resource: Annotated[ResourceView | None, Meta(description="null: none")]
 
 
 class RefusedPayload(Struct):

@@ -11,7 +11,14 @@ from typing import Annotated, Literal, cast
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from reileta.ids import at
-from reileta.protocol.views.registry import Millis, NextCursor, UserAt, known
+from reileta.protocol.views.registry import (
+    DisplayName,
+    InstanceId,
+    Millis,
+    NextCursor,
+    UserAt,
+    known,
+)
 from reileta.records import Ban, Moderation
 from reileta.rules.instance.candidates import Entry, State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
@@ -23,7 +30,10 @@ LogType = Literal[
     "kick", "ban", "unban", "mute", "unmute", "warn", "moderator", "unmoderator", "master"
 ]
 """A moderation type, or a change of roles."""
-PlayerId = Annotated[str, Meta(examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])]
+PlayerId = Annotated[
+    str, Meta(description="A player's id", examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])
+]
+Reason = Annotated[str, Meta(description="For the user, up to 500 characters")]
 
 
 class EntryView(Struct, kw_only=True):
@@ -47,10 +57,12 @@ class QueueView(Struct, kw_only=True):
 
     queued: Annotated[int, Meta(description="Number of waiting candidates", ge=0, examples=[17])]
     entry: EntryView | UnsetType = UNSET
-    items: tuple[EntryView, ...] | UnsetType = UNSET
-    total: int | UnsetType = UNSET
-    limit: int | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
+    items: Annotated[tuple[EntryView, ...], Meta(description="The page of entries")] | UnsetType = (
+        UNSET
+    )
+    total: Annotated[int, Meta(description="How many entries there are")] | UnsetType = UNSET
+    limit: Annotated[int, Meta(description="As requested")] | UnsetType = UNSET
+    offset: Annotated[int, Meta(description="As requested")] | UnsetType = UNSET
     next: NextCursor | UnsetType = UNSET
 
 
@@ -59,7 +71,7 @@ class PlayerInsideView(Struct, kw_only=True):
 
     player: PlayerId
     user: UserAt
-    displayname: Annotated[str, Meta(examples=["Ada L."])]
+    displayname: DisplayName
     role: Annotated[Role, Meta(examples=["normal"])]
     joined_at: Millis
 
@@ -69,7 +81,7 @@ class BanView(Struct, kw_only=True):
 
     user: UserAt
     until: Millis | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     by: UserAt
     created_at: Millis
 
@@ -80,7 +92,7 @@ class ModerationView(Struct, kw_only=True):
     type: Annotated[LogType, Meta(examples=["ban"])]
     user: UserAt
     by: UserAt
-    reason: str | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     until: Millis | UnsetType = UNSET
     created_at: Millis
 
@@ -89,33 +101,35 @@ class ModeratedView(Struct, kw_only=True, omit_defaults=True):
     """The event `instance-moderated`; without `by` if a ban or mute expired."""
 
     type: ModerationAction
-    user: str
-    by: str | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-    until: int | UnsetType = UNSET
+    user: UserAt
+    by: UserAt | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+    until: Millis | UnsetType = UNSET
 
 
 class RoleView(Struct):
     """The event `instance-role`."""
 
-    user: str
+    user: UserAt
     role: Role
 
 
 class CandidateView(Struct):
     """The event `instance-candidate`: a candidate's entry is new, changed or removed (null)."""
 
-    user: str
+    user: UserAt
     reason: CandidateReason
-    entry: EntryView | None
+    entry: Annotated[EntryView | None, Meta(description="null: it is gone")]
 
 
 class StandingView(Struct, omit_defaults=True):
     """The event `instance-queue`: the user's own entry, or all entries for overseers."""
 
-    queued: int
+    queued: Annotated[int, Meta(description="Number of waiting candidates")]
     entry: EntryView | UnsetType = UNSET
-    entries: list[EntryView] | UnsetType = UNSET
+    entries: (
+        Annotated[list[EntryView], Meta(description="All entries, for overseers")] | UnsetType
+    ) = UNSET
 
 
 def entry_view(entry: Entry) -> EntryView:
@@ -176,33 +190,33 @@ class PlayerView(Struct):
 class LeftView(Struct, omit_defaults=True):
     """A player that has left; `note` is a moderator's reason, for that player only."""
 
-    player: str
-    user: str
+    player: PlayerId
+    user: UserAt
     reason: LeaveReason
-    note: str | UnsetType = UNSET
+    note: Reason | UnsetType = UNSET
 
 
 class RetainedView(Struct, omit_defaults=True):
     """A retained value of a player."""
 
-    player: str
-    key: str
-    data: Raw
-    at: float | UnsetType = UNSET
+    player: PlayerId
+    key: Annotated[str, Meta(description="As the player sent it")]
+    data: Annotated[Raw, Meta(description="As the player sent it")]
+    at: Annotated[float, Meta(description="As the player sent it")] | UnsetType = UNSET
 
 
 class WelcomeView(Struct):
     """The answer to `instance-join`."""
 
-    instance: str
-    player: str
+    instance: InstanceId
+    player: PlayerId
     role: Role
-    players: list[Raw]
-    retained: list[RetainedView]
+    players: Annotated[list[Raw], Meta(description="All players inside")]
+    retained: Annotated[list[RetainedView], Meta(description="Their retained values")]
 
 
 class PlaceView(Struct):
     """The answer to `instance-leave`."""
 
-    instance: str
-    player: str
+    instance: InstanceId
+    player: PlayerId

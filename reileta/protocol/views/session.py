@@ -11,22 +11,34 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import records
 from reileta.protocol.session_frames import iso
+from reileta.protocol.views.registry import (
+    DisplayName,
+    EmailAddress,
+    Millis,
+    SessionId,
+    Title,
+    Username,
+)
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import Resource
 from reileta.rules.resource.types import ResourceType
 
-Iso = Annotated[str, Meta(examples=["2026-09-21T14:13:20.000000+0000"])]
+Iso = Annotated[
+    str, Meta(description="A time, in ISO 8601", examples=["2026-09-21T14:13:20.000000+0000"])
+]
 
 
 class AccountView(Struct):
     """A user in the session API."""
 
-    id: Annotated[int, Meta(examples=[7])]
-    username: Annotated[str, Meta(examples=["ada"])]
-    display_name: str | None
-    email: str | None
-    autopilot: bool
-    admin: bool
+    id: Annotated[int, Meta(description="Its number", examples=[7])]
+    username: Username
+    display_name: Annotated[DisplayName | None, Meta(description="The name that others see")]
+    email: Annotated[
+        EmailAddress | None, Meta(description="Its e-mail address; null for others than itself")
+    ]
+    autopilot: Annotated[bool, Meta(description="Whether an Autopilot uses it")]
+    admin: Annotated[bool, Meta(description="Whether it is an admin of this server")]
 
 
 class ResourceView(TypedDict):
@@ -35,9 +47,9 @@ class ResourceView(TypedDict):
     `data` is only there for the session that has acquired the resource.
     """
 
-    id: Annotated[int, Meta(examples=[17])]
+    id: Annotated[int, Meta(description="Its number", examples=[17])]
     type: Annotated[str, Meta(description="Its resource type", examples=["document"])]
-    title: Annotated[str, Meta(examples=["Front door"])]
+    title: Annotated[Title, Meta(examples=["Front door"])]
     version: Annotated[int, Meta(description="Each change adds 1", examples=[1])]
     owner: Annotated[
         AccountView | None, Meta(description="null after the owner's account was deleted")
@@ -50,30 +62,29 @@ class ResourceView(TypedDict):
 class SessionView(Struct):
     """A session in the session API."""
 
-    id: Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
+    id: SessionId
     user: AccountView
     state: dict[str, Any]
-    resource: ResourceView | None
+    resource: Annotated[ResourceView | None, Meta(description="The resource that it holds")]
 
 
 class TokenView(Struct):
     """A token in the session API. `refresh` is only there for its owner."""
 
-    access: str
+    access: Annotated[str, Meta(description="The credential", examples=["ua_5uqk0CZ1m0…"])]
     access_expires: Iso
     refresh_expires: Iso
-    killed_at: Iso | None
+    killed_at: Annotated[Iso | None, Meta(description="When it was revoked")]
     session: SessionView
-    refresh: str | UnsetType = UNSET
+    refresh: Annotated[str, Meta(description="What renews it, once")] | UnsetType = UNSET
 
 
 class SessionEntry(Struct):
     """A session in a user's list."""
 
-    id: str
-    created_at: int
-    current: bool
-    """Whether it is the session of the request."""
+    id: SessionId
+    created_at: Millis
+    current: Annotated[bool, Meta(description="Whether it is the session of the request")]
 
 
 def account_view(user: records.User, *, private: bool = True) -> AccountView:

@@ -26,6 +26,7 @@ from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.events import EVENTS
 from tests.api.clients import Client, Json
+from tests.api.openapi.test_document import inner_schemas
 from tests.test_house import ROOT
 
 
@@ -111,6 +112,22 @@ def test_every_command_has_an_answer_and_a_refusal_with_its_codes(document: Json
         assert error["allOf"] == [{"$ref": "#/components/schemas/ErrorInfo"}]
         assert {error.code for error in command.errors} <= set(error[ERROR_CODES])
         assert ("security" in operation) == (command.need == "session")
+
+
+def test_its_schemas_are_named_and_described(document: Json) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+        for field, inner in schema.get("properties", {}).items():
+            told = {"description", "$ref", "allOf", "const"}
+            assert inner.keys() & told or field in ("data", "payload"), (name, field)
+        for inner in inner_schemas(schema):
+            assert "properties" not in inner, name
+            assert len(inner.get("enum", ())) < 2, f"name it in api/openapi/enums.py: {inner}"
+    assert {"Role", "LeaveReason", "CandidateReason", "Topic"} <= document["components"][
+        "schemas"
+    ].keys()
+    for name, message in document["components"]["messages"].items():
+        assert message["payload"] == {"$ref": f"#/components/schemas/{name}"}
 
 
 def test_its_examples_fit_its_schemas_and_are_no_placeholders(document: Json) -> None:
