@@ -72,6 +72,9 @@ lock: $(BIN)/python
 	$(PIP) install --quiet uv
 	$(COMPILE) --upgrade -o requirements.lock
 	$(COMPILE) --upgrade --extra dev -c requirements.lock -o requirements-dev.lock
+	cd tests/clients && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
+		--upgrade -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \

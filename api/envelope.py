@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Encoder
 
 from api.http.headers import is_query_bounded
-from reileta.errors import Redirected, ReiletaError
+from reileta.errors import Redirected, ReiletaError, by_code
 
 _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})
 
@@ -17,23 +17,26 @@ _SECRET_ARGS: Final = frozenset({"authuser", "authserver", "integrityuser"})
 class DetailView(Struct):
     """A field that is not valid, and the reason."""
 
-    field: Annotated[str, Meta(examples=["capacity"])]
-    message: Annotated[str, Meta(examples=["must be 1 to 1024"])]
+    field: Annotated[str, Meta(description="Its dotted path", examples=["capacity"])]
+    message: Annotated[str, Meta(description="For people", examples=["must be 1 to 1024"])]
 
 
 class ErrorView(Struct):
     """The reason why a request was refused. `code` is stable; `message` is for people."""
 
-    code: Annotated[int, Meta(examples=[33])]
-    message: Annotated[str, Meta(examples=["Instance invalid input"])]
-    details: tuple[DetailView, ...] | UnsetType = UNSET
+    code: Annotated[int, Meta(examples=[33], extra_json_schema={"enum": [*by_code()]})]
+    message: Annotated[str, Meta(description="For people", examples=["Instance invalid input"])]
+    details: (
+        Annotated[tuple[DetailView, ...], Meta(description="The fields that are not valid")]
+        | UnsetType
+    ) = UNSET
 
 
 class RedirectView(Struct):
     """The server to send the request to instead."""
 
-    secure: bool
-    address: Annotated[str, Meta(examples=["play.example.org:3032"])]
+    secure: Annotated[bool, Meta(description="Whether it uses TLS")]
+    address: Annotated[str, Meta(description="Its `host:port`", examples=["play.example.org:3032"])]
 
 
 class Envelope(Struct):
@@ -43,7 +46,7 @@ class Envelope(Struct):
         str, Meta(description="Path and query of the request", examples=["/api/time"])
     ]
     time: Annotated[int, Meta(description="Milliseconds since 1970 UTC", examples=[1790000000000])]
-    message: Annotated[str, Meta(examples=["OK"])]
+    message: Annotated[str, Meta(description="`OK`, or the error's", examples=["OK"])]
     data: Any = UNSET
     error: ErrorView | UnsetType = UNSET
     redirect: RedirectView | UnsetType = UNSET

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import ConfigDict, Field, model_validator
 
 from actors.instance_service import ModerationRequest
 from reileta.errors import PlayerNotFound
 from reileta.ids import is_id
 from reileta.protocol.input_types import Input, Reference, TimeMs, fault
+from reileta.rules.instance.sanctions import ModerationAction
 
 
 class ModerateInput(Input):
@@ -30,7 +33,7 @@ class ModerateInput(Input):
         default=None, description="A user, inside or not, by id, `id@server` or username."
     )
     type: Reference = Field(
-        description="`kick`, `ban`, `unban`, `mute`, `unmute` or `warn`.", examples=["mute"]
+        examples=["mute"], json_schema_extra={"enum": [*get_args(ModerationAction)]}
     )
     reason: str | None = Field(
         default=None, description="Up to 500 characters; the target reads it."

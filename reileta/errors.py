@@ -455,3 +455,21 @@ class NotImplementedHere(Unavailable):
 
 class InternalError(Unavailable):
     code, message = 16, "Internal error"
+
+
+def by_code() -> dict[int, type[ReiletaError]]:
+    """For each code its error, in the order of the codes; of several, the first that is declared.
+
+    The classes that only group others share a code with one of them, which is the one here.
+    """
+    declared = [
+        error
+        for error in globals().values()
+        if isinstance(error, type) and issubclass(error, ReiletaError)
+    ]
+    groups = set(ReiletaError.__subclasses__()) - {Redirected}
+    leaves = [error for error in declared if error not in groups and error is not ReiletaError]
+    found: dict[int, type[ReiletaError]] = {}
+    for error in leaves:
+        found.setdefault(error.code, error)
+    return dict(sorted(found.items()))

@@ -19,6 +19,7 @@ from api import rate_limits
 from api.app import ReiletaApp, create_app
 from api.errors import status_of
 from api.http.registry.images import PICTURES
+from api.openapi.document import resolved
 from api.ws.declarations import ALL
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.message_rate import FRAMES_PER_MESSAGE
@@ -190,7 +191,9 @@ async def test_every_endpoint_tells_of_its_fields_and_errors(app: QuartTrio) -> 
             assert fields - quoted_names(section) == set(), name
             codes = {
                 example["value"]["error"]["code"]
-                for response in operation["responses"].values()
+                for response in (
+                    resolved(described, one) for one in operation["responses"].values()
+                )
                 for content in response.get("content", {}).values()
                 for example in content.get("examples", {}).values()
             }

@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 class Login(Input):
     """A username and its password."""
 
-    username: Reference = Field(examples=["ada"])
+    username: Reference = Field(description="The username.", examples=["ada"])
     password: GivenPassword = Field(repr=False)
     session_id: Reference | None = Field(
         default=None,

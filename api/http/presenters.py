@@ -19,8 +19,8 @@ from reileta.protocol.views.registry import (
 from reileta.records import User, World
 
 AnyUserView: TypeAlias = UserView | UserMeView | UserFriendView
-ANY_USER = (UserView, UserMeView, UserFriendView)
-"""All views of a user, for the documentation."""
+ANY_USER = (UserMeView, UserFriendView, UserView)
+"""All views of a user, for the documentation: the one with the most fields first."""
 
 
 async def show_users(

@@ -5,7 +5,8 @@ The document describes this server. So a command is an operation with the action
 come from the models that check commands and from the structs that are encoded.
 
 AsyncAPI has no place for close codes, refused upgrades and groups of events. They stand in the
-channel's extensions `x-close-codes`, `x-upgrade-refusals` and `x-event-groups`.
+channel's extensions `x-close-codes`, `x-upgrade-refusals` and `x-event-groups`. The codes that can
+refuse a command stand in `x-error-codes` beside `error`, as in `/openapi.json`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from msgspec.json import schema_components
-from pydantic.json_schema import models_json_schema
-
 from api.credentials import COOKIE
 from api.envelope import ErrorView
 from api.errors import status_of
 from api.openapi.examples import Json, example_of
+from api.openapi.names import pascal
+from api.openapi.schemas import Schemas, name_in, ref
 from api.ws.declarations import ALL, Channel, Command, Event
 from api.ws.registry.channel import REGISTRY_CHANNEL
 from api.ws.session.channel import SESSION_CHANNEL
@@ -31,9 +31,9 @@ ASYNCAPI: Final = "3.0.0"
 CLOSE_CODES: Final = "x-close-codes"
 REFUSALS: Final = "x-upgrade-refusals"
 GROUPS: Final = "x-event-groups"
+ERROR_CODES: Final = "x-error-codes"
 CHANNELS: Final = (REGISTRY_CHANNEL, SESSION_CHANNEL)
 
-_SCHEMAS: Final = "#/components/schemas/"
 _ABOUT: Final = (
     "The WebSockets of Reileta: the players' socket of the registry API, and the sockets of the"
     " session API. The document describes the server: it receives commands and sends events."
@@ -64,7 +64,9 @@ def asyncapi(*, address: str, secure: bool, channels: Iterable[Channel] = CHANNE
     """The document of the channels. `address` is where clients reach the server, `secure` whether
     they use TLS."""
     whole = tuple(channels)
-    schemas = _Schemas(whole)
+    types = [one for channel in whole for one in _types(channel)]
+    inputs = [one for one in types if _is_input(one)]
+    schemas = Schemas(inputs, [*(one for one in types if not _is_input(one)), ErrorView])
     described = [_Described(channel, schemas) for channel in whole]
     messages = {name: message for one in described for name, message in one.messages()}
     return {
@@ -80,57 +82,6 @@ def asyncapi(*, address: str, secure: bool, channels: Iterable[Channel] = CHANNE
             "securitySchemes": _SECURITY,
         },
     }
-
-
-class _Schemas:
-    """The schemas of all types in some channels, as components of the document."""
-
-    def __init__(self, channels: Iterable[Channel]) -> None:
-        types = list(dict.fromkeys(one for channel in channels for one in _types(channel)))
-        models = [one for one in types if _is_input(one)]
-        structs = [one for one in types if not _is_input(one)]
-        _, inputs = models_json_schema(
-            [(model, "validation") for model in models], ref_template=_SCHEMAS + "{model}"
-        )
-        shapes, self.components = schema_components(
-            [*structs, ErrorView], ref_template=_SCHEMAS + "{name}"
-        )
-        self.components.update(inputs.get("$defs", {}))
-        self._shapes = dict(zip([*structs, ErrorView], shapes, strict=True))
-        self._shapes.update({model: _schema_ref(model.__name__) for model in models})
-
-    def of(self, type_: Any) -> Json:
-        """The schema of a type, mostly a reference; of a tuple, of one of its types."""
-        if isinstance(type_, tuple):
-            return {"anyOf": [self._shapes[one] for one in type_]}
-        return {} if type_ is None else self._shapes[type_]
-
-    def used_by(self, messages: Json) -> Json:
-        """The components that messages refer to, and those that these refer to."""
-        used: Json = {}
-        waiting = list(_references(messages))
-        while waiting:
-            name = waiting.pop()
-            if name not in used:
-                used[name] = self.components[name]
-                waiting += _references(used[name])
-        return dict(sorted(used.items()))
-
-    def component(self, type_: Any) -> Json:
-        """The schema itself, of a type that has a component."""
-        found: Json = self.components[self._shapes[type_]["$ref"].rpartition("/")[2]]
-        return found
-
-
-def _references(value: Any) -> Iterator[str]:
-    """The names of the components that schemas refer to."""
-    if isinstance(value, dict):
-        reference = value.get("$ref")
-        if isinstance(reference, str):
-            yield reference.rpartition("/")[2]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        yield from _references(one)
 
 
 def _types(channel: Channel) -> Iterator[Any]:
@@ -149,20 +100,16 @@ def _is_input(type_: Any) -> bool:
     return isinstance(type_, type) and issubclass(type_, Input)
 
 
-def _schema_ref(name: str) -> Json:
-    return {"$ref": _SCHEMAS + name}
-
-
 class _Described:
     """One channel's parts of the document."""
 
-    def __init__(self, channel: Channel, schemas: _Schemas) -> None:
+    def __init__(self, channel: Channel, schemas: Schemas) -> None:
         self.key = channel.id or "registry"
         self.operations: dict[str, Json] = {}
         self._channel = channel
         self._schemas = schemas
         self._messages: dict[str, Json] = {}
-        self._prefix = _pascal(channel.id)
+        self._prefix = pascal(channel.id)
         self._ack = ""
         if channel.acknowledgement is not None:
             self._ack = self._acknowledgement(*channel.acknowledgement)
@@ -209,7 +156,7 @@ class _Described:
     # Operations --------------------------------------------------------------------------------
 
     def _command(self, command: Command) -> None:
-        name = self._prefix + _pascal(command.name)
+        name = self._prefix + pascal(command.name)
         replies = self._replies(name, command)
         self._message(
             f"{name}Command",
@@ -237,7 +184,7 @@ class _Described:
         """The names of the messages that answer a command: its answer and its refusal."""
         channel = self._channel
         if self._ack and channel.refused_by is not None:
-            return self._ack, f"{self._prefix}{_pascal(channel.refused_by)}Event"
+            return self._ack, f"{self._prefix}{pascal(channel.refused_by)}Event"
         self._message(
             f"{name}Answer",
             title=f"answer to {command.name}",
@@ -246,7 +193,7 @@ class _Described:
                 channel.response,
                 ("state", "command", "subgroup", channel.data_field),
                 ("state", "command", channel.data_field),
-                command={"const": command.name},
+                command=_constant(command.name),
                 **{channel.data_field: self._schemas.of(command.gives)},
             ),
             example=command.answer_example,
@@ -262,7 +209,7 @@ class _Described:
         return f"{name}Answer", f"{name}Refusal"
 
     def _event(self, event: Event) -> None:
-        name = self._prefix + _pascal(event.name)
+        name = self._prefix + pascal(event.name)
         data = self._schemas.of(event.data)
         example = event.example
         if example is None:
@@ -331,8 +278,9 @@ class _Described:
             "title": title,
             "summary": summary,
             "contentType": "application/json",
-            "payload": payload,
+            "payload": ref(name),
         }
+        self._schemas.components[name] = {**payload, "description": summary}
         where = "state" if self._channel.data_field == "data" else "id"
         if where in payload["properties"]:
             described["correlationId"] = {"location": f"$message.payload#/{where}"}
@@ -361,16 +309,13 @@ class _Described:
         of: str | None,
     ) -> None:
         several = tuple(errors)
-        codes = sorted({error.code for error in several})
         meanings = ", ".join(f"{error.code} {error.message}" for error in several)
         error = {
-            "allOf": [
-                _schema_ref(ErrorView.__name__),
-                {"type": "object", "properties": {"code": {"enum": codes}}},
-            ],
+            "allOf": [self._schemas.of(ErrorView)],
             "description": f"One of: {meanings}.",
+            ERROR_CODES: sorted({error.code for error in several}),
         }
-        command = {} if of is None else {"command": {"const": of}}
+        command = {} if of is None else {"command": _constant(of)}
         first = {"code": several[0].code, "message": several[0].message}
         self._message(
             name,
@@ -406,7 +351,7 @@ class _Described:
             channel.request,
             (*names, *command.options, "data"),
             required,
-            command={"const": command.name},
+            command=_constant(command.name),
             data=data,
         )
         if command.subgroup == "instance or data":
@@ -415,7 +360,7 @@ class _Described:
 
     def _event_payload(self, event: Event, data: Json) -> Json:
         channel = self._channel
-        fixed = {name: {"const": value} for name, value in event.fixed.items()}
+        fixed = {name: _constant(value) for name, value in event.fixed.items()}
         if channel.data_field == "payload":
             fields = self._schemas.component(channel.response)["properties"]
             return self._object(channel.response, fields, fields, payload=data, **fixed)
@@ -423,7 +368,7 @@ class _Described:
         if event.subgroup is not None:
             subgroup = {"subgroup": {"type": "string", "description": _sentence(event.subgroup)}}
         names = ("command", *subgroup, "data")
-        command = {"const": event.name}
+        command = _constant(event.name)
         return self._object(
             channel.response, names, names, command=command, data=data, **subgroup, **fixed
         )
@@ -477,13 +422,18 @@ def message_of(document: Mapping[str, Any], reference: Json) -> Json:
     return found
 
 
+def payload_of(document: Mapping[str, Any], message: Json) -> Json:
+    """The schema of a message's payload."""
+    found: Json = document["components"]["schemas"][name_in(message["payload"])]
+    return found
+
+
+def _constant(value: str) -> Json:
+    return {"type": "string", "const": value}
+
+
 def _code(error: type[ReiletaError]) -> Json:
     return {"code": error.code, "message": error.message}
-
-
-def _pascal(name: str) -> str:
-    """`instance-join` as `InstanceJoin`."""
-    return "".join(part.capitalize() for part in name.split("-"))
 
 
 def _sentence(text: str) -> str:

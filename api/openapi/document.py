@@ -11,11 +11,8 @@ several schemas for one status, and its page loads scripts from another host.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
-
-from msgspec.json import schema_components
-from pydantic.json_schema import models_json_schema
 
 from api.credentials import COOKIE
 from api.envelope import Envelope
@@ -23,6 +20,8 @@ from api.errors import status_of
 from api.http.endpoint import Download, Operation
 from api.openapi.examples import Json, example_of
 from api.openapi.links import PARAMETER, link
+from api.openapi.names import pascal
+from api.openapi.schemas import Schemas, name_in, ref
 from reileta import __version__
 from reileta.errors import (
     CredentialInvalid,
@@ -36,10 +35,11 @@ from reileta.errors import (
     ReiletaError,
     RequestTimedOut,
     TooManyRequests,
+    VersionConflict,
 )
 from reileta.protocol.input_types import check
 
-_REF: Final = "#/components/schemas/{name}"
+_BEARER: Final = "The `token` of a login, as `Authorization: Bearer …`."
 _REASONS: Final = {
     400: "The request is not valid",
     401: "The credential is missing or not valid",
@@ -68,6 +68,7 @@ _PARTS: Final = {
     "number": "The resource's integer id.",
     "other": "The user who is followed: an id, a username, or `id@server`.",
 }
+_NUMBER: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**53 - 1}
 _CONDITIONS: Final = {
     "If-None-Match": "The `ETag`s that the client has. The answer is 304 if its own is among them.",
 }
@@ -86,24 +87,16 @@ _ABOUT: Final = (
 
 def document(operations: Sequence[Operation]) -> Json:
     """The OpenAPI document of the operations."""
-    schemas: Json = {}
-    inputs = [operation.takes for operation in operations if operation.takes is not None]
-    _, described = models_json_schema(
-        [(model, "validation") for model in dict.fromkeys(inputs)],
-        ref_template="#/components/schemas/{model}",
+    schemas = Schemas(
+        [operation.takes for operation in operations if operation.takes is not None],
+        [*(one for operation in operations for one in _alternatives(operation)), Envelope],
     )
-    schemas.update(described.get("$defs", {}))
-    given = [_alternatives(operation) for operation in operations]
-    answered = [one for several in given for one in several]
-    shapes, components = schema_components([*answered, Envelope], ref_template=_REF)
-    schemas.update(components)
-    answer = iter(shapes)
+    schemas.components["FileForm"] = _FILE_FORM
+    answers = _Answers(schemas)
     paths: defaultdict[str, Json] = defaultdict(dict)
-    for operation, several in zip(operations, given, strict=True):
-        choices = [next(answer) for _ in several] or [{}]
-        schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
+    for operation in operations:
         path = PARAMETER.sub(r"{\1}", operation.path)
-        paths[path][operation.method.lower()] = _operation(operation, schema, schemas)
+        paths[path][operation.method.lower()] = _operation(operation, schemas, answers)
     link(operations, paths)
     return {
         "openapi": "3.1.0",
@@ -112,16 +105,23 @@ def document(operations: Sequence[Operation]) -> Json:
         "tags": [{"name": noun} for noun in dict.fromkeys(op.noun for op in operations)],
         "paths": dict(paths),
         "components": {
-            "schemas": dict(sorted(schemas.items())),
+            "schemas": schemas.used_by(paths, answers.refusals),
+            "responses": dict(sorted(answers.refusals.items())),
+            "headers": _HEADER_COMPONENTS,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer"},
+                "token": {"type": "http", "scheme": "bearer", "description": _BEARER},
                 "query": {
                     "type": "apiKey",
                     "in": "query",
                     "name": "authuser",
-                    "description": "Deprecated.",
+                    "description": "Deprecated: the token as `?authuser=…`.",
                 },
-                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "The cookie of a browser, from a page of this server.",
+                },
             },
         },
     }
@@ -133,7 +133,7 @@ def _alternatives(operation: Operation) -> tuple[Any, ...]:
     return operation.gives if isinstance(operation.gives, tuple) else (operation.gives,)
 
 
-def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
+def _operation(operation: Operation, schemas: Schemas, answers: _Answers) -> Json:
     described: Json = {
         "operationId": operation.name,
         "tags": [operation.noun],
@@ -144,7 +144,7 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
             *_query_parameters(operation, schemas),
             *_header_parameters(operation),
         ],
-        "responses": _responses(operation, answer, schemas),
+        "responses": _responses(operation, schemas, answers),
         "security": _security(operation),
     }
     if operation.uploads is not None:
@@ -152,24 +152,18 @@ def _operation(operation: Operation, answer: Json, schemas: Json) -> Json:
             "required": True,
             "description": operation.uploads.description,
             "content": {
-                operation.uploads.kind: {"schema": _BYTES},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"file": _BYTES},
-                        "required": ["file"],
-                    }
-                },
+                **{kind: {"schema": _BYTES} for kind in (operation.uploads.kind, _BINARY)},
+                "multipart/form-data": {"schema": ref("FileForm")},
             },
         }
     if operation.takes is not None and operation.takes_body:
-        schema = schemas[operation.takes.__name__]
+        schema = schemas.of(operation.takes)
         described["requestBody"] = {
             "required": not _may_be_empty(operation),
             "content": {
                 "application/json": {
-                    "schema": _ref(operation.takes.__name__),
-                    "example": example_of(schema, schemas),
+                    "schema": schema,
+                    "example": example_of(schema, schemas.components),
                 }
             },
         }
@@ -202,7 +196,7 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
             "in": "path",
             "required": True,
             "description": _PARTS.get(name, _PATHS.get(operation.path.split("/")[2], "")),
-            "schema": {"type": "string"},
+            "schema": _NUMBER if name == "number" else {"type": "string"},
         }
     # A query input describes this parameter itself.
     if _asks_server(operation):
@@ -223,18 +217,17 @@ def _asks_server(operation: Operation) -> bool:
     return operation.takes_body or "server" not in getattr(operation.takes, "model_fields", ())
 
 
-def _query_parameters(operation: Operation, schemas: Json) -> Iterable[Json]:
+def _query_parameters(operation: Operation, schemas: Schemas) -> Iterable[Json]:
     if operation.takes is None or operation.takes_body:
         return
-    schema = schemas[operation.takes.__name__]
-    for name, field in schema["properties"].items():
-        inner = _not_null(field)
+    fields, required = schemas.parameters(operation.takes)
+    for name, field in fields.items():
         yield {
             "name": name,
             "in": "query",
-            "required": name in schema.get("required", ()),
+            "required": name in required,
             "description": field.get("description", ""),
-            "schema": {key: value for key, value in inner.items() if key != "title"},
+            "schema": _not_null(field),
         }
 
 
@@ -245,6 +238,8 @@ def _header_parameters(operation: Operation) -> Iterable[Json]:
         heeded = _CONDITIONS | (_PARTS_OF_FILES if operation.gives.ranges else {})
     elif operation.cached is not None:
         heeded = _CONDITIONS
+    elif VersionConflict in operation.errors:
+        heeded = {"If-Match": "The version that the resource must have; without it, any."}
     for name, description in heeded.items():
         yield {
             "name": name,
@@ -263,38 +258,109 @@ def _not_null(field: Json) -> Json:
     return {key: value for key, value in field.items() if key != "description"}
 
 
-def _responses(operation: Operation, answer: Json, schemas: Json) -> Json:
+class _Answers:
+    """The answers of all operations: a schema for each kind of success, and one for all refusals.
+
+    A refusal has the same schema for every code, because clients handle errors by their code, in
+    one place: a type for each error would be 60 types with the same fields, and a union of them in
+    every operation. The codes of an operation are in `x-error-codes` of its responses.
+
+    Attributes:
+        refusals: responses with one error, by the error's name: components of the document.
+    """
+
+    def __init__(self, schemas: Schemas) -> None:
+        self._schemas = schemas
+        envelope = schemas.component(Envelope)["properties"]
+        self._fields = {name: envelope[name] for name in ("request", "time", "message")}
+        self.refusals: Json = {}
+        self._add(
+            "ErrorAnswer",
+            "The answer to a request that was refused.",
+            {name: envelope[name] for name in ("error", "redirect")},
+            ("error",),
+        )
+
+    def success(self, operation: Operation) -> Json:
+        """The reference to the schema of an operation's answer."""
+        data = self._schemas.of(operation.gives)
+        if operation.api == "session":
+            # The fields stand beside `message`, so the answer takes the place of its fields.
+            name = name_in(data)
+            own = self._schemas.component(operation.gives)
+            if "request" not in own["properties"]:
+                self._add(name, own["description"], own["properties"], own["required"])
+            return ref(name)
+        name, what = _answer_name(operation, data)
+        if name not in self._schemas.components:
+            self._add(name, f"The answer with {what}.", {"data": data}, ("data",))
+        return ref(name)
+
+    def refusal(self, operation: Operation, status: int, errors: list[type[ReiletaError]]) -> Json:
+        """A response with errors: a component if it is always the same."""
+        path = PARAMETER.sub(r"{\1}", operation.path)
+        if len(errors) > 1:
+            return _refusal(path, status, errors)
+        name = errors[0].__name__
+        self.refusals.setdefault(name, _refusal("/api/…", status, errors))
+        return {"$ref": f"#/components/responses/{name}"}
+
+    def _add(
+        self, name: str, description: str, fields: Mapping[str, Json], required: Iterable[str]
+    ) -> None:
+        self._schemas.components[name] = {
+            "type": "object",
+            "description": description,
+            "properties": {**self._fields, **fields},
+            "required": [*self._fields, *required],
+        }
+
+
+def _answer_name(operation: Operation, data: Json) -> tuple[str, str]:
+    """The name of the schema of an answer, and what the answer has."""
+    if "$ref" not in data:  # a bare value, which only its operation names
+        name = pascal(operation.name.removeprefix("get_"))
+        return f"{name}Answer", f"`{name}`"
+    name = name_in(data)
+    return f"{name.removeprefix('Any').removesuffix('Result')}Answer", f"`{name}`"
+
+
+def _responses(operation: Operation, schemas: Schemas, answers: _Answers) -> Json:
     refusals: defaultdict[int, list[type[ReiletaError]]] = defaultdict(list)
     for error in (*operation.errors, *_shared(operation)):
         if error not in refusals[status_of(error)]:
             refusals[status_of(error)].append(error)
-    data = {"type": "object", "properties": {"data": answer}, "required": ["data"]}
-    example = example_of(answer, schemas)
-    at_top = operation.api == "session"
-    success = {
-        "description": "OK",
-        "headers": _HEADERS,
-        "content": {
-            "application/json": {
-                "schema": {"allOf": [_ref("Envelope"), answer if at_top else data]},
-                "example": _enveloped(
-                    operation, "OK", **(example if at_top else {"data": example})
-                ),
-            }
-        },
-    }
-    responses: Json = {"200": success}
-    if operation.cached is not None:
-        success["headers"] = {**_HEADERS, **_WEAK}
-        responses["304"] = {**_UNCHANGED, "headers": {**_HEADERS, **_WEAK}}
+    responses: Json = {}
     if isinstance(operation.gives, Download):
         responses = _downloads(operation.gives)
+    else:
+        schema = answers.success(operation)
+        example = example_of(schema, schemas.components)
+        path = PARAMETER.sub(r"{\1}", operation.path)
+        responses["200"] = success = {
+            "description": "OK",
+            "headers": _HEADERS,
+            "content": {
+                "application/json": {"schema": schema, "example": {**example, "request": path}}
+            },
+        }
+        if operation.cached is not None:
+            success["headers"] = {**_HEADERS, **_WEAK}
+            responses["304"] = {**_UNCHANGED, "headers": {**_HEADERS, **_WEAK}}
     for status, errors in sorted(refusals.items()):
-        responses[str(status)] = _refusal(operation, status, errors)
+        responses[str(status)] = answers.refusal(operation, status, errors)
     return responses
 
 
+_BINARY: Final = "application/octet-stream"
+"""The content type of a file for clients that know no other; every upload accepts it."""
 _BYTES: Final = {"type": "string", "format": "binary"}
+_FILE_FORM: Final = {
+    "type": "object",
+    "description": "A form with a file.",
+    "properties": {"file": {**_BYTES, "description": "The file."}},
+    "required": ["file"],
+}
 _TAG: Final = {
     "ETag": {"description": "The file's SHA-256, in quotes", "schema": {"type": "string"}},
     "Cache-Control": {"schema": {"type": "string"}},
@@ -333,58 +399,49 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
     yield from (TooManyRequests, InternalError, DatabaseUnavailable)
 
 
-def _refusal(operation: Operation, status: int, errors: list[type[ReiletaError]]) -> Json:
+def _refusal(path: str, status: int, errors: Sequence[type[ReiletaError]]) -> Json:
     headers = dict(_HEADERS)
     if status in (429, 503):
-        headers["Retry-After"] = {"description": "Seconds", "schema": {"type": "integer"}}
-    codes = sorted({error.code for error in errors})
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return {
         "description": _REASONS[status] + ": " + ", ".join(f"{e.code} {e.message}" for e in errors),
         "headers": headers,
         "content": {
             "application/json": {
-                "schema": {
-                    "allOf": [
-                        _ref("Envelope"),
-                        {
-                            "type": "object",
-                            "properties": {
-                                "error": {
-                                    "type": "object",
-                                    "properties": {"code": {"enum": codes}},
-                                }
-                            },
-                            "required": ["error"],
-                        },
-                    ]
-                },
+                "schema": ref("ErrorAnswer"),
                 "examples": {
                     error.__name__: {
-                        "value": _enveloped(
-                            operation,
-                            error.message,
-                            error={"code": error.code, "message": error.message},
-                        )
+                        "value": {
+                            "request": path,
+                            "time": 1790000000000,
+                            "message": error.message,
+                            "error": {"code": error.code, "message": error.message},
+                        }
                     }
                     for error in errors
                 },
             }
         },
+        "x-error-codes": sorted({error.code for error in errors}),
     }
 
 
-_HEADERS: Final = {
+def resolved(document: Mapping[str, Any], response: Json) -> Json:
+    """A response of an operation, also if the operation only refers to it."""
+    if "$ref" not in response:
+        return response
+    found: Json = document["components"]["responses"][name_in(response)]
+    return found
+
+
+_HEADER_COMPONENTS: Final = {
     "X-Trace-Id": {
         "description": "The request's trace: search the server's log for it.",
         "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
-    }
+    },
+    "Retry-After": {
+        "description": "Seconds",
+        "schema": {"type": "integer", "format": "int32", "minimum": 0},
+    },
 }
-
-
-def _enveloped(operation: Operation, message: str, **rest: object) -> Json:
-    path = PARAMETER.sub(r"{\1}", operation.path)
-    return {"request": path, "time": 1790000000000, "message": message, **rest}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+_HEADERS: Final = {"X-Trace-Id": {"$ref": "#/components/headers/X-Trace-Id"}}

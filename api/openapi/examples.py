@@ -19,7 +19,7 @@ def example_of(schema: Json, schemas: Json) -> Any:
         return schema["const"]
     if schema.get("default") is not None:
         return schema["default"]
-    for choice in schema.get("anyOf", ()):
+    for choice in (*schema.get("anyOf", ()), *schema.get("allOf", ())):
         if choice != {"type": "null"}:
             return example_of(choice, schemas)
     match schema.get("type"):

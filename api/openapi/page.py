@@ -27,7 +27,7 @@ from api.openapi.asyncapi import (
     message_of,
     operations_of,
 )
-from api.openapi.document import document
+from api.openapi.document import document, resolved
 from api.openapi.examples import Json
 
 PAGE_POLICY: Final = (
@@ -127,6 +127,8 @@ def render(described: Json, sockets: Json) -> str:
                 (method, path, methods[method])
             )
     schemas = described["components"]["schemas"] | sockets["components"]["schemas"]
+    # The payloads of messages are shown with their messages.
+    listed = schemas.keys() - sockets["components"]["messages"].keys()
     channels = sockets["channels"]
     title = escape(info["title"])
     return "".join(
@@ -144,10 +146,10 @@ def render(described: Json, sockets: Json) -> str:
             '<p>For machines: <a href="/openapi.json">openapi.json</a> describes the endpoints,',
             ' <a href="/asyncapi.json">asyncapi.json</a> the WebSockets. A refusal looks like',
             f" this; each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
-            *(_group(noun, entries, schemas) for noun, entries in groups.items()),
+            *(_group(noun, entries, described, schemas) for noun, entries in groups.items()),
             *(_channel(key, channel, sockets, schemas) for key, channel in channels.items()),
             '<h2 id="schemas">Schemas</h2>',
-            *(_schema(name, schema) for name, schema in sorted(schemas.items())),
+            *(_schema(name, schemas[name]) for name in sorted(listed)),
             "</main></body></html>",
         ]
     )
@@ -163,14 +165,17 @@ def _contents(noun: str, entries: Iterable[tuple[str, str, Json]]) -> str:
     return f'<h2><a href="#noun-{name}">{name.capitalize()}</a></h2><ul>{links}</ul>'
 
 
-def _group(noun: str, entries: Iterable[tuple[str, str, Json]], schemas: Json) -> str:
+def _group(
+    noun: str, entries: Iterable[tuple[str, str, Json]], document: Json, schemas: Json
+) -> str:
     name = escape(noun)
     return f'<h2 id="noun-{name}">{name.capitalize()}</h2>' + "".join(
-        _operation(method, path, operation, schemas) for method, path, operation in entries
+        _operation(method, path, operation, document, schemas)
+        for method, path, operation in entries
     )
 
 
-def _operation(method: str, path: str, operation: Json, schemas: Json) -> str:
+def _operation(method: str, path: str, operation: Json, document: Json, schemas: Json) -> str:
     parts = [
         f'<section id="{operation["operationId"]}">',
         f'<h3><b class="{method}">{method.upper()}</b> <code>{escape(path)}</code></h3>',
@@ -187,7 +192,7 @@ def _operation(method: str, path: str, operation: Json, schemas: Json) -> str:
         if int(status) < 400:
             parts.append(f"<h4>Answer: {status}</h4>{_success(response)}")
         else:
-            refusals[status] = response
+            refusals[status] = resolved(document, response)
     parts.append(f"{_refusals(refusals)}</section>")
     return "".join(parts)
 
@@ -200,13 +205,13 @@ def _body(body: Json, schemas: Json) -> str:
         if kind != "application/json":
             parts.append(f"<p><code>{escape(kind)}</code>: {_type(schema)}</p>")
             continue
-        parts.append(_fields(_resolved(schema, schemas)))
+        parts.append(_fields(_target(schema, schemas)))
         if "example" in content:
             parts.append(_sample(content["example"]))
     return "".join(parts)
 
 
-def _resolved(schema: Json, schemas: Json) -> Json:
+def _target(schema: Json, schemas: Json) -> Json:
     """The schema that a reference leads to; other schemas unchanged."""
     found: Json = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
@@ -318,13 +323,13 @@ def _message_section(kind: str, name: str, operation: Json, document: Json, sche
 
 def _message(message: Json, schemas: Json) -> str:
     """The fields of a message, those of its data, and an example."""
-    payload = message["payload"]
+    payload = _target(message["payload"], schemas)
     parts = [_fields(payload)]
     for name in ("data", "payload"):
         data = payload["properties"].get(name, {})
         if "$ref" in data:
             parts.append(f"<h4><code>{name}</code>: {_type(data)}</h4>")
-            parts.append(_fields(_resolved(data, schemas)))
+            parts.append(_fields(_target(data, schemas)))
     parts += [_sample(example["payload"]) for example in message["examples"]]
     return "".join(parts)
 

@@ -127,10 +127,13 @@ def _name(high: int) -> Callable[[str], str]:
     return check
 
 
-def _text_schema(low: int, high: int, *examples: str, pattern: str) -> WithJsonSchema:
+def _text_schema(
+    low: int, high: int, description: str, *examples: str, pattern: str
+) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "type": "string",
+            "description": description,
             "minLength": low,
             "maxLength": high,
             "pattern": f"^{pattern}$",
@@ -284,7 +287,12 @@ Username = Annotated[
     str,
     checked(is_username, "must be 3 to 32 letters, digits or _, and begin with a letter"),
     WithJsonSchema(
-        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$", "examples": ["ada"]}
+        {
+            "type": "string",
+            "description": "A unique name to log in with.",
+            "pattern": "^[A-Za-z][A-Za-z0-9_]{2,31}$",
+            "examples": ["ada"],
+        }
     ),
 ]
 InstanceName = Annotated[
@@ -314,7 +322,12 @@ AssetVersion = Annotated[
         "must be 1 to 32 characters of A-Z a-z 0-9 . _ -, and begin with a letter or digit",
     ),
     WithJsonSchema(
-        {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", "examples": ["1.2"]}
+        {
+            "type": "string",
+            "description": "The version of an asset.",
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$",
+            "examples": ["1.2"],
+        }
     ),
 ]
 Platform = Annotated[
@@ -323,7 +336,12 @@ Platform = Annotated[
         is_platform, "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit"
     ),
     WithJsonSchema(
-        {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$", "examples": ["windows"]}
+        {
+            "type": "string",
+            "description": "An engine or platform that an asset was built for.",
+            "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$",
+            "examples": ["windows"],
+        }
     ),
 ]
 """The name of an engine or a platform that an asset was built for."""
@@ -342,26 +360,32 @@ HttpsUrl = Annotated[
 Password = Annotated[
     str,
     AfterValidator(_password),
-    _text_schema(8, 256, "correct horse battery staple", pattern=patterns.PASSWORD),
+    _text_schema(
+        8, 256, "A new password.", "correct horse battery staple", pattern=patterns.PASSWORD
+    ),
 ]
 GivenPassword = Annotated[
     str,
     AfterValidator(_password_given),
-    _text_schema(1, 256, "correct horse battery staple", pattern=patterns.STORABLE),
+    _text_schema(1, 256, "A password.", "correct horse battery staple", pattern=patterns.STORABLE),
 ]
 """A password for a login: an invalid one is a wrong login, not a wrong field."""
 DisplayName = Annotated[
-    str, AfterValidator(_name(32)), _text_schema(1, 32, "Ada L.", pattern=patterns.NAME)
+    str,
+    AfterValidator(_name(32)),
+    _text_schema(1, 32, "The name that others see.", "Ada L.", pattern=patterns.NAME),
 ]
 Title = Annotated[
     str,
     AfterValidator(_name(128)),
-    _text_schema(1, 128, "Harbour at dusk", pattern=patterns.NAME),
+    _text_schema(1, 128, "A name for people.", "Harbour at dusk", pattern=patterns.NAME),
 ]
 Description = Annotated[
     str,
     AfterValidator(_text(0, 4096, lines=True)),
-    _text_schema(0, 4096, "A quiet harbour with boats to row.", pattern=patterns.TEXT),
+    _text_schema(
+        0, 4096, "A text about it.", "A quiet harbour with boats to row.", pattern=patterns.TEXT
+    ),
 ]
 Email = Annotated[
     str,
@@ -369,6 +393,7 @@ Email = Annotated[
     WithJsonSchema(
         {
             "type": "string",
+            "description": "An e-mail address.",
             "maxLength": 254,
             "pattern": f"^{patterns.EMAIL}$",
             "examples": ["ada@example.org"],
@@ -379,7 +404,7 @@ Capacity = Annotated[
     int,
     BeforeValidator(_integral),
     AfterValidator(_whole(1, MAX_CAPACITY)),
-    _whole_schema(1, MAX_CAPACITY, examples=[32]),
+    _whole_schema(1, MAX_CAPACITY, description="Number of seats.", examples=[32]),
 ]
 TimeMs = Annotated[
     int,
@@ -392,13 +417,13 @@ Limit = Annotated[
     int,
     BeforeValidator(_digits),
     AfterValidator(_whole(1, MAX_PAGE)),
-    _whole_schema(1, MAX_PAGE, default=DEFAULT_PAGE),
+    _whole_schema(1, MAX_PAGE, description="Largest number of items.", default=DEFAULT_PAGE),
 ]
 Offset = Annotated[
     int,
     BeforeValidator(_digits),
     AfterValidator(_whole(0, 2**31 - 1)),
-    _whole_schema(0, 2**31 - 1, default=0),
+    _whole_schema(0, 2**31 - 1, description="How many items to skip.", default=0),
 ]
 NumberCursor = Annotated[Cursor, BeforeValidator(_cursor(int)), _cursor_schema(int)]
 """A place in a list that is sorted by a number; `cursor_text` writes it."""

@@ -84,7 +84,9 @@ class InstanceSearch(Search):
 
     world: Reference | None = Field(default=None, description="`WorldIDAt`.")
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
-    tag: Reference | None = Field(default=None, examples=["avr:public"])
+    tag: Reference | None = Field(
+        default=None, description="A tag that they must have.", examples=["avr:public"]
+    )
     free: Flag = Field(default=False, description="Only those with a free seat.")
 
 

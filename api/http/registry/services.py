@@ -44,7 +44,12 @@ class ServiceCreate(Input):
     title: Title = Field(examples=["Voice"])
     description: Description | None = None
     url: HttpsUrl | None = Field(default=None, description="Address of the service.")
-    tags: TagList = Field(default=(), examples=[[]], json_schema_extra=SERVICE_TAGS.schema())
+    tags: TagList = Field(
+        default=(),
+        description="Properties.",
+        examples=[[]],
+        json_schema_extra=SERVICE_TAGS.schema(),
+    )
 
 
 class ServiceUpdate(Input):
@@ -64,7 +69,9 @@ class ServiceSearch(Search):
     """Which services to list."""
 
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
-    tag: Reference | None = Field(default=None, examples=["avr:official"])
+    tag: Reference | None = Field(
+        default=None, description="A tag that they must have.", examples=["avr:official"]
+    )
 
 
 def service_routes(deps: ApiDeps) -> Routes:

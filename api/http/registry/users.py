@@ -38,6 +38,7 @@ from reileta.records import ADMIN_TAG, User
 from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
+ChosenStatus = Literal["online", "away", "busy"]
 _CACHED: Final = Cached(("users", "follows", "images"), live=True)
 _PROVEN: Final = ("username", "email")
 """Fields that a user can change only with its password, besides the password itself."""
@@ -55,8 +56,9 @@ class UserUpdate(Input):
     )
     description: Description | None = Field(default=None, description="null removes it.")
     email: Email | None = Field(default=None, repr=False, description="null removes it.")
-    status: Literal["online", "away", "busy"] = Field(
-        default="online", description="Status that friends see while a WebSocket is open."
+    status: ChosenStatus = Field(
+        default_factory=lambda: "online",
+        description="Status that friends see while a WebSocket is open.",
     )
     password: Password = Field(
         default_factory=str,

@@ -38,7 +38,10 @@ class WorldCreate(Input):
         default=DEFAULT_CAPACITY, description="Default number of seats of its instances."
     )
     tags: TagList = Field(
-        default=(), examples=[["avr:public", "avr:release"]], json_schema_extra=WORLD_TAGS.schema()
+        default=(),
+        description="Access and properties.",
+        examples=[["avr:public", "avr:release"]],
+        json_schema_extra=WORLD_TAGS.schema(),
     )
 
 
@@ -59,7 +62,9 @@ class WorldSearch(Search):
     """Which worlds to list."""
 
     owner: Reference | None = Field(default=None, description="`UserIDAt`, username or `@me`.")
-    tag: Reference | None = Field(default=None, examples=["avr:release"])
+    tag: Reference | None = Field(
+        default=None, description="A tag that they must have.", examples=["avr:release"]
+    )
 
 
 def world_routes(deps: ApiDeps) -> Routes:

@@ -36,7 +36,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, Reference, Title
 from reileta.protocol.views.registry import NextCursor
-from reileta.protocol.views.session import preview_view, resource_view
+from reileta.protocol.views.session import ResourceView, preview_view, resource_view
 from reileta.records import ResourceRecord
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DATA_LIMIT_BYTES, WORLD, Content
@@ -50,9 +50,6 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 _VERSION: Final = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 _UNKNOWN: Final = (ResourceTypeUnknown, ResourceInvalid, ResourceNotFound)
 """Errors of every path that names a resource."""
-_EXAMPLE: Final = {"id": 17, "type": "document", "title": "Front door", "version": 1}
-
-AnyResource = Annotated[dict[str, Any], Meta(extra_json_schema={"examples": [_EXAMPLE]})]
 
 
 class ResourceCreate(Input):
@@ -73,22 +70,22 @@ class ResourcePatch(Input):
 class Share(Input):
     """The user to share with."""
 
-    user: Reference = Field(examples=["ada"])
+    user: Reference = Field(description="By id, `id@server` or username.", examples=["ada"])
 
 
 class ResourceAnswer(Struct):
     """A resource; null if there is none any more."""
 
-    resource: AnyResource | None
+    resource: Annotated[ResourceView | None, Meta(description="The resource")]
 
 
 class ResourcesAnswer(Struct):
     """A page of resources."""
 
-    resources: tuple[AnyResource, ...]
-    total: int
-    limit: int
-    offset: int
+    resources: Annotated[tuple[ResourceView, ...], Meta(description="The page")]
+    total: Annotated[int, Meta(description="How many resources match")]
+    limit: Annotated[int, Meta(description="As requested")]
+    offset: Annotated[int, Meta(description="As requested")]
     next: NextCursor | UnsetType = UNSET
 
 
@@ -114,11 +111,11 @@ def resource_routes(deps: ApiDeps) -> Routes:
             raise ResourceInvalid.field("If-Match", 'must be a version, such as "3"')
         return int(match[1])
 
-    async def full_view(record: ResourceRecord) -> dict[str, Any]:
+    async def full_view(record: ResourceRecord) -> ResourceView:
         owner = await users.by_id(record.owner)
         return resource_view(record, types.of(record.type), owner)
 
-    async def preview(record: ResourceRecord) -> dict[str, Any]:
+    async def preview(record: ResourceRecord) -> ResourceView:
         owner = await users.by_id(record.owner)
         return preview_view(record, types.of(record.type), owner)
 

@@ -32,7 +32,9 @@ class SessionLogin(Login):
 class Refresh(Input):
     """A token's refresh key."""
 
-    refresh: Reference = Field(repr=False, examples=["ur_4vJ9k2u7mQ"])
+    refresh: Reference = Field(
+        repr=False, description="`refresh` of the token.", examples=["ur_4vJ9k2u7mQ"]
+    )
 
 
 class TokenAnswer(Struct):
@@ -63,7 +65,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         errors=(LoginInvalid,),
         rate=LOGIN,
     )
-    async def log_in(call: RequestContext, params: SessionLogin) -> TokenAnswer:
+    async def issue_token(call: RequestContext, params: SessionLogin) -> TokenAnswer:
         """Exchanges a username and password for a token of the given session, or of a new one."""
         return await logins.log_in(params, call.ip, login_answer)
 
@@ -94,7 +96,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=TokenAnswer,
         need="required",
     )
-    async def log_out(call: RequestContext) -> TokenAnswer:
+    async def revoke_token(call: RequestContext) -> TokenAnswer:
         """Revokes the token that was used, and closes its WebSockets. Its session ends when it has
         no other valid token."""
         credential = credential_from(call.request)

@@ -13,7 +13,8 @@ from reileta.protocol.views.instance import (
     CandidateView,
     LeftView,
     ModeratedView,
-    PlayerView,
+    PlayerId,
+    PlayerInsideView,
     RoleView,
     StandingView,
     WelcomeView,
@@ -21,6 +22,7 @@ from reileta.protocol.views.instance import (
 from reileta.protocol.views.registry import (
     IdentityView,
     InstanceView,
+    Millis,
     NothingView,
     ServiceView,
     UserFriendView,
@@ -34,15 +36,15 @@ from reileta.protocol.views.server import ServerView
 class PongView(Struct):
     """The server's time, in milliseconds since 1970 UTC."""
 
-    client: Raw
-    server: int
+    client: Annotated[Raw, Meta(description="`time` of the command")]
+    server: Millis
 
 
 class DataView(Struct):
     """Data of a player; `data` is the JSON that it sent, byte for byte."""
 
-    player: str
-    data: Any
+    player: PlayerId
+    data: Annotated[Any, Meta(description="As the player sent it")]
     key: Annotated[str, Meta(description="As the player sent it")] | UnsetType = UNSET
     at: Annotated[int | float, Meta(description="As the player sent it")] | UnsetType = UNSET
 
@@ -51,11 +53,14 @@ class TopicView(Struct, omit_defaults=True):
     """A subscription, as the client asked for it."""
 
     event: str
-    target: str | None = None
+    target: Annotated[str | None, Meta(description="The id of one object")] = None
 
 
 # The server keeps parts of these as bytes.
-Welcome: Final = opened(WelcomeView, players=list[PlayerView])
+Welcome: Final = opened(
+    WelcomeView,
+    players=Annotated[list[PlayerInsideView], Meta(description="All players inside")],
+)
 Pong: Final = opened(PongView)
 
 _AUTHENTICATION: Final = "authentication"
@@ -148,7 +153,7 @@ EVENTS: Final = Events(
         name=events.INSTANCE_JOINED,
         group=_INSTANCE,
         description="A player joined.",
-        data=PlayerView,
+        data=PlayerInsideView,
         sent_to="the others inside",
         example=INSIDE,
         subgroup=_INSTANCE_ID,

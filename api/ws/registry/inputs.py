@@ -32,12 +32,9 @@ InstanceRef = Annotated[
     checked(is_instance_ref, "must be an instance's id or name"),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ADDRESS_LIMIT}),
 ]
-Topic = Annotated[
-    str,
-    WithJsonSchema(
-        {"type": "string", "enum": [*sorted(EVENTS.names), *sorted(EVENTS.groups), ALL]}
-    ),
-]
+TOPICS: Final = (*sorted(EVENTS.names), *sorted(EVENTS.groups), ALL)
+"""The names that a subscription takes."""
+Topic = Annotated[str, WithJsonSchema({"type": "string", "enum": list(TOPICS)})]
 
 
 class PingInput(Input):

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from api.envelope import ErrorView
-from api.http.session.resources import AnyResource
 from api.ws.declarations import Channel, Command, Event, Events
 from reileta.errors import (
     AlreadyConnected,
@@ -26,7 +25,7 @@ from reileta.errors import (
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import Status
-from reileta.protocol.views.session import Iso, SessionView
+from reileta.protocol.views.session import Iso, ResourceView, SessionView
 
 _ID: Final = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
 EventId = Annotated[str, Meta(description="A UUID that its sender chose", examples=[_ID])]
@@ -83,7 +82,7 @@ class ResourcePayload(Struct):
     """The resource that the session has now; null: none."""
 
     kind: Literal["resource"]
-    resource: AnyResource | None
+    resource: Annotated[ResourceView | None, Meta(description="null: none")]
 
 
 class RefusedPayload(Struct):

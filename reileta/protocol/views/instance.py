@@ -6,25 +6,41 @@ so users read their docstrings and descriptions.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from reileta.ids import at
-from reileta.protocol.views.registry import Millis, NextCursor, UserAt, known
+from reileta.protocol.views.registry import (
+    DisplayName,
+    InstanceId,
+    Millis,
+    NextCursor,
+    UserAt,
+    known,
+)
 from reileta.records import Ban, Moderation
-from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.candidates import Entry, State
+from reileta.rules.instance.events import CandidateReason, LeaveReason
 from reileta.rules.instance.roles import Role
+from reileta.rules.instance.sanctions import ModerationAction
 from reileta.rules.instance.seats import Player
 
-PlayerId = Annotated[str, Meta(examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])]
+LogType = Literal[
+    "kick", "ban", "unban", "mute", "unmute", "warn", "moderator", "unmoderator", "master"
+]
+"""A moderation type, or a change of roles."""
+PlayerId = Annotated[
+    str, Meta(description="A player's id", examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])
+]
+Reason = Annotated[str, Meta(description="For the user, up to 500 characters")]
 
 
 class EntryView(Struct, kw_only=True):
     """A candidate's entry: its state, position and times."""
 
     user: UserAt
-    state: Annotated[str, Meta(description="admitted, waiting or pending", examples=["waiting"])]
+    state: Annotated[State, Meta(examples=["waiting"])]
     position: Annotated[int, Meta(description="In the queue, from 1", examples=[3])] | UnsetType = (
         UNSET
     )
@@ -41,10 +57,12 @@ class QueueView(Struct, kw_only=True):
 
     queued: Annotated[int, Meta(description="Number of waiting candidates", ge=0, examples=[17])]
     entry: EntryView | UnsetType = UNSET
-    items: tuple[EntryView, ...] | UnsetType = UNSET
-    total: int | UnsetType = UNSET
-    limit: int | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
+    items: Annotated[tuple[EntryView, ...], Meta(description="The page of entries")] | UnsetType = (
+        UNSET
+    )
+    total: Annotated[int, Meta(description="How many entries there are")] | UnsetType = UNSET
+    limit: Annotated[int, Meta(description="As requested")] | UnsetType = UNSET
+    offset: Annotated[int, Meta(description="As requested")] | UnsetType = UNSET
     next: NextCursor | UnsetType = UNSET
 
 
@@ -53,8 +71,8 @@ class PlayerInsideView(Struct, kw_only=True):
 
     player: PlayerId
     user: UserAt
-    displayname: Annotated[str, Meta(examples=["Ada L."])]
-    role: Annotated[str, Meta(examples=["normal"])]
+    displayname: DisplayName
+    role: Annotated[Role, Meta(examples=["normal"])]
     joined_at: Millis
 
 
@@ -63,7 +81,7 @@ class BanView(Struct, kw_only=True):
 
     user: UserAt
     until: Millis | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     by: UserAt
     created_at: Millis
 
@@ -71,16 +89,10 @@ class BanView(Struct, kw_only=True):
 class ModerationView(Struct, kw_only=True):
     """An entry of the moderation log."""
 
-    type: Annotated[
-        str,
-        Meta(
-            description="A moderation type, or a role change: `moderator`, `unmoderator`, `master`",
-            examples=["ban"],
-        ),
-    ]
+    type: Annotated[LogType, Meta(examples=["ban"])]
     user: UserAt
     by: UserAt
-    reason: str | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
     until: Millis | UnsetType = UNSET
     created_at: Millis
 
@@ -88,34 +100,36 @@ class ModerationView(Struct, kw_only=True):
 class ModeratedView(Struct, kw_only=True, omit_defaults=True):
     """The event `instance-moderated`; without `by` if a ban or mute expired."""
 
-    type: str
-    user: str
-    by: str | UnsetType = UNSET
-    reason: str | UnsetType = UNSET
-    until: int | UnsetType = UNSET
+    type: ModerationAction
+    user: UserAt
+    by: UserAt | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+    until: Millis | UnsetType = UNSET
 
 
 class RoleView(Struct):
     """The event `instance-role`."""
 
-    user: str
-    role: str
+    user: UserAt
+    role: Role
 
 
 class CandidateView(Struct):
     """The event `instance-candidate`: a candidate's entry is new, changed or removed (null)."""
 
-    user: str
-    reason: str
-    entry: EntryView | None
+    user: UserAt
+    reason: CandidateReason
+    entry: Annotated[EntryView | None, Meta(description="null: it is gone")]
 
 
 class StandingView(Struct, omit_defaults=True):
     """The event `instance-queue`: the user's own entry, or all entries for overseers."""
 
-    queued: int
+    queued: Annotated[int, Meta(description="Number of waiting candidates")]
     entry: EntryView | UnsetType = UNSET
-    entries: list[EntryView] | UnsetType = UNSET
+    entries: (
+        Annotated[list[EntryView], Meta(description="All entries, for overseers")] | UnsetType
+    ) = UNSET
 
 
 def entry_view(entry: Entry) -> EntryView:
@@ -154,7 +168,7 @@ def ban_view(ban: Ban, address: str) -> BanView:
 def moderation_view(one: Moderation, address: str) -> ModerationView:
     """The entry, with absolute user references."""
     return ModerationView(
-        type=one.type,
+        type=cast(LogType, one.type),
         user=at(one.user, address),
         by=at(one.by, address),
         reason=known(one.reason),
@@ -164,40 +178,40 @@ def moderation_view(one: Moderation, address: str) -> ModerationView:
 
 
 class PlayerView(Struct):
-    """A player, as those inside see it."""
+    """A player, as those inside see it. `PlayerInsideView` documents it."""
 
     player: str
     user: str
     displayname: str
-    role: str
+    role: Role
     joined_at: int
 
 
 class LeftView(Struct, omit_defaults=True):
     """A player that has left; `note` is a moderator's reason, for that player only."""
 
-    player: str
-    user: str
-    reason: str
-    note: str | UnsetType = UNSET
+    player: PlayerId
+    user: UserAt
+    reason: LeaveReason
+    note: Reason | UnsetType = UNSET
 
 
 class RetainedView(Struct, omit_defaults=True):
     """A retained value of a player."""
 
-    player: str
-    key: str
-    data: Raw
-    at: float | UnsetType = UNSET
+    player: PlayerId
+    key: Annotated[str, Meta(description="As the player sent it")]
+    data: Annotated[Raw, Meta(description="As the player sent it")]
+    at: Annotated[float, Meta(description="As the player sent it")] | UnsetType = UNSET
 
 
 class WelcomeView(Struct, kw_only=True):
     """The answer to `instance-join`."""
 
-    instance: str
-    player: str
-    role: str
-    players: list[Raw]
+    instance: InstanceId
+    player: PlayerId
+    role: Role
+    players: Annotated[list[Raw], Meta(description="All players inside")]
     gap: (
         Annotated[
             bool,
@@ -208,7 +222,7 @@ class WelcomeView(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    retained: list[RetainedView]
+    retained: Annotated[list[RetainedView], Meta(description="Their retained values")]
 
 
 class AcceptedView(Struct, kw_only=True):
@@ -229,5 +243,5 @@ class AcceptedView(Struct, kw_only=True):
 class PlaceView(Struct):
     """The answer to `instance-leave`."""
 
-    instance: str
-    player: str
+    instance: InstanceId
+    player: PlayerId

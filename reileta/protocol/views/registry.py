@@ -18,27 +18,53 @@ from reileta.records import NO_PROFILE, Asset, InstanceRecord, Profile, Service,
 T = TypeVar("T")
 V = TypeVar("V")
 
-UserId = Annotated[str, Meta(examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11"])]
+UserId = Annotated[
+    str, Meta(description="A user's id", examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11"])
+]
 UserAt = Annotated[
-    str, Meta(examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11@play.example.org:3032"])
+    str,
+    Meta(
+        description="A user as `id@server`",
+        examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11@play.example.org:3032"],
+    ),
 ]
-WorldId = Annotated[str, Meta(examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c"])]
+WorldId = Annotated[
+    str, Meta(description="A world's id", examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c"])
+]
 WorldAt = Annotated[
-    str, Meta(examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c@play.example.org:3032"])
+    str,
+    Meta(
+        description="A world as `id@server`; a home can also have a version: `id:version@server`",
+        examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c@play.example.org:3032"],
+    ),
 ]
-AssetId = Annotated[str, Meta(examples=["f_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"])]
-ServiceId = Annotated[str, Meta(examples=["com.example.voice"])]
-InstanceId = Annotated[str, Meta(examples=["i_c0ffee00-1234-4321-8abc-def012345678"])]
-SessionId = Annotated[str, Meta(examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])]
+AssetId = Annotated[
+    str, Meta(description="An asset's id", examples=["f_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"])
+]
+ServiceId = Annotated[str, Meta(description="A service's id", examples=["com.example.voice"])]
+InstanceId = Annotated[
+    str, Meta(description="An instance's id", examples=["i_c0ffee00-1234-4321-8abc-def012345678"])
+]
+SessionId = Annotated[
+    str, Meta(description="A session's id", examples=["s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"])
+]
 Address = Annotated[
     str, Meta(examples=["play.example.org:3032"], description="`host` or `host:port`")
 ]
 Millis = Annotated[
     int, Meta(examples=[1790000000000], description="Milliseconds since 1970 UTC", ge=0)
 ]
-Tags = Annotated[tuple[str, ...], Meta(examples=[["avr:public"]])]
+Tags = Annotated[
+    tuple[str, ...], Meta(description="Access and properties", examples=[["avr:public"]])
+]
 UserTags = Annotated[tuple[str, ...], Meta(examples=[[]], description="`avr:admin` for an admin")]
 Secure = Annotated[bool, Meta(examples=[True], description="Whether `address` uses TLS")]
+Username = Annotated[str, Meta(description="A unique name to log in with", examples=["ada"])]
+DisplayName = Annotated[str, Meta(description="The name that others see", examples=["Ada L."])]
+Title = Annotated[str, Meta(description="A name for people")]
+Description = Annotated[str, Meta(description="A text about it, of several lines at most")]
+EmailAddress = Annotated[str, Meta(description="An e-mail address", examples=["ada@example.org"])]
+Capacity = Annotated[int, Meta(description="Number of seats", examples=[32], ge=1, le=1024)]
 PublicKey = Annotated[
     str,
     Meta(
@@ -59,9 +85,9 @@ class UserView(Struct, kw_only=True):
     """A user, as everybody sees it."""
 
     id: UserId
-    username: Annotated[str, Meta(examples=["ada"])]
-    displayname: Annotated[str, Meta(examples=["Ada L."])]
-    description: str | UnsetType = UNSET
+    username: Username
+    displayname: DisplayName
+    description: Description | UnsetType = UNSET
     thumbnail: PictureUrl | UnsetType = UNSET
     banner: PictureUrl | UnsetType = UNSET
     tags: UserTags
@@ -73,7 +99,7 @@ class UserView(Struct, kw_only=True):
 class UserFriendView(UserView, kw_only=True):
     """A user, as a friend sees it. Friends follow each other."""
 
-    isFriend: Literal[True] = True  # noqa: N815 - the protocol's name
+    isFriend: Annotated[Literal[True], Meta(description="They follow each other")]  # noqa: N815 - the protocol's name
     following_at: Annotated[
         int,
         Meta(ge=0, description="Since when the friend follows the user", examples=[1790000000000]),
@@ -84,17 +110,17 @@ class UserFriendView(UserView, kw_only=True):
 class UserMeView(UserView, kw_only=True):
     """A user, as it and the server's admins see it."""
 
-    email: str | UnsetType = UNSET
+    email: EmailAddress | UnsetType = UNSET
     status: Status
-    following: tuple[UserAt, ...]
-    home: str | UnsetType = UNSET
+    following: Annotated[tuple[UserAt, ...], Meta(description="The users whom it follows")]
+    home: WorldAt | UnsetType = UNSET
 
 
 class IdentityView(Struct):
     """The user and the session that a socket authenticated as."""
 
     user: UserMeView
-    session: str
+    session: SessionId
 
 
 class HomeView(Struct, kw_only=True):
@@ -115,14 +141,14 @@ class WorldView(Struct, kw_only=True):
     """A world, of which instances can be opened."""
 
     id: WorldId
-    title: Annotated[str, Meta(examples=["Harbour at dusk"])]
-    description: str | UnsetType = UNSET
-    capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)]
+    title: Annotated[Title, Meta(examples=["Harbour at dusk"])]
+    description: Description | UnsetType = UNSET
+    capacity: Capacity
     owner: UserAt
     server: Address
     thumbnail: PictureUrl | UnsetType = UNSET
     tags: Tags
-    assets: tuple[AssetView, ...]
+    assets: Annotated[tuple[AssetView, ...], Meta(description="Its builds")]
     created_at: Millis
     updated_at: Millis
 
@@ -131,9 +157,9 @@ class AssetView(Struct, kw_only=True):
     """A build of a world, for one engine and platform."""
 
     id: AssetId
-    version: Annotated[str, Meta(examples=["1.2"])]
-    engine: Annotated[str, Meta(examples=["unity"])]
-    platform: Annotated[str, Meta(examples=["windows"])]
+    version: Annotated[str, Meta(description="Its version", examples=["1.2"])]
+    engine: Annotated[str, Meta(description="What it was built for", examples=["unity"])]
+    platform: Annotated[str, Meta(description="What it was built for", examples=["windows"])]
     url: (
         Annotated[str, Meta(description="URL of its file, on this or another server")] | UnsetType
     ) = UNSET
@@ -148,9 +174,12 @@ class ServiceView(Struct, kw_only=True):
     """An addition to the server that clients and other servers can use."""
 
     id: ServiceId
-    title: Annotated[str, Meta(examples=["Voice"])]
-    description: str | UnsetType = UNSET
-    url: Annotated[str, Meta(examples=["https://voice.example.com/"])] | UnsetType = UNSET
+    title: Annotated[Title, Meta(examples=["Voice"])]
+    description: Description | UnsetType = UNSET
+    url: (
+        Annotated[str, Meta(description="Its address", examples=["https://voice.example.com/"])]
+        | UnsetType
+    ) = UNSET
     owner: UserAt
     server: Address
     tags: Tags
@@ -162,15 +191,21 @@ class InstanceView(Struct, kw_only=True):
     """A live instance of a world."""
 
     id: InstanceId
-    name: Annotated[str, Meta(examples=["sunday-meetup"])]
-    title: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
+    name: Annotated[
+        str, Meta(description="Its name, unique on this server", examples=["sunday-meetup"])
+    ]
+    title: Title | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
     world: WorldAt
     owner: UserAt
-    master: UserAt | None
-    """The user who has been inside longest, or to whom the role was transferred; null while
-    empty."""
-    capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)]
+    master: Annotated[
+        UserAt | None,
+        Meta(
+            description="The user who has been inside longest, or to whom the role was"
+            " transferred; null while empty"
+        ),
+    ]
+    capacity: Capacity
     connected: Annotated[int, Meta(description="Players inside", examples=[3], ge=0)]
     queued: Annotated[int, Meta(description="Waiting candidates", examples=[0], ge=0)]
     tags: Tags
@@ -188,8 +223,10 @@ class LoginView(Struct, kw_only=True):
     """A session, and a token for it."""
 
     id: SessionId
-    token: Annotated[str, Meta(examples=["ua_5uqk0CZ1m0…"])]
-    refresh: Annotated[str, Meta(examples=["ur_x2J0WqV7kT…"])]
+    token: Annotated[str, Meta(description="The credential", examples=["ua_5uqk0CZ1m0…"])]
+    refresh: Annotated[
+        str, Meta(description="What renews the token, once", examples=["ur_x2J0WqV7kT…"])
+    ]
     access_expires: Millis
     refresh_expires: Millis
     created_at: Millis
@@ -208,10 +245,10 @@ NextCursor = Annotated[
 class ListView(Struct, Generic[V], kw_only=True):
     """One page of a list: `items` from `offset` on, of `total` items."""
 
-    items: tuple[V, ...]
-    total: Annotated[int, Meta(ge=0)]
-    limit: Annotated[int, Meta(ge=1, le=100)]
-    offset: Annotated[int, Meta(ge=0)]
+    items: Annotated[tuple[V, ...], Meta(description="The page")]
+    total: Annotated[int, Meta(ge=0, description="How many objects match")]
+    limit: Annotated[int, Meta(ge=1, le=100, description="As requested")]
+    offset: Annotated[int, Meta(ge=0, description="As requested")]
     next: NextCursor | UnsetType = UNSET
 
 
@@ -244,6 +281,7 @@ def user_view(
     if friend_since is not None:
         return UserFriendView(
             **_public(user, address, secure, profile),
+            isFriend=True,
             following_at=friend_since,
             status=_status(status),
         )

@@ -8,26 +8,45 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import __version__
 from reileta.ids import base_url
-from reileta.protocol.views.registry import Address, Millis, PublicKey, Secure, known
+from reileta.protocol.views.registry import (
+    Address,
+    Description,
+    Millis,
+    PublicKey,
+    Secure,
+    Title,
+    known,
+)
+
+Health = Literal["alive", "ready"]
 
 
 class Gateways(Struct, kw_only=True):
     """The addresses of the server's HTTP and WebSocket APIs."""
 
-    http: Annotated[str, Meta(examples=["https://play.example.org:3032"])]
-    ws: Annotated[str, Meta(examples=["wss://play.example.org:3032/api/ws"])]
+    http: Annotated[
+        str, Meta(description="Of the HTTP API", examples=["https://play.example.org:3032"])
+    ]
+    ws: Annotated[
+        str,
+        Meta(
+            description="Of the players' WebSocket", examples=["wss://play.example.org:3032/api/ws"]
+        ),
+    ]
 
 
 class ServerView(Struct, kw_only=True):
     """A server."""
 
-    id: Annotated[str, Meta(examples=["5d0c6a1e-8f3b-4f0e-9a57-6f1b2c3d4e5f"])]
-    title: Annotated[str, Meta(examples=["Reileta"])]
-    description: str | UnsetType = UNSET
+    id: Annotated[
+        str, Meta(description="Its id", examples=["5d0c6a1e-8f3b-4f0e-9a57-6f1b2c3d4e5f"])
+    ]
+    title: Annotated[Title, Meta(examples=["Reileta"])]
+    description: Description | UnsetType = UNSET
     icon: Annotated[str, Meta(description="URL of its icon")] | UnsetType = UNSET
     address: Address
     secure: Secure
-    version: Annotated[str, Meta(examples=["0.1.0"])]
+    version: Annotated[str, Meta(description="Of Reileta", examples=["0.1.0"])]
     gateways: Gateways
     public_key: PublicKey
     created_at: Millis
@@ -41,13 +60,13 @@ class DiscoveryView(Struct, kw_only=True):
     address: Address
     secure: Secure
     public_key: PublicKey
-    version: Annotated[str, Meta(examples=["0.1.0"])]
+    version: Annotated[str, Meta(description="Of Reileta", examples=["0.1.0"])]
 
 
 class HealthView(Struct, kw_only=True):
     """The health of the server."""
 
-    status: Annotated[Literal["alive", "ready"], Meta(examples=["ready"])]
+    status: Annotated[Health, Meta(examples=["ready"])]
 
 
 def server_view(

@@ -15,15 +15,18 @@ from api.app import ReiletaApp
 from api.openapi.asyncapi import (
     CHANNELS,
     CLOSE_CODES,
+    ERROR_CODES,
     GROUPS,
     asyncapi,
     message_of,
     operations_of,
+    payload_of,
 )
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.events import EVENTS
 from tests.api.clients import Client, Json
+from tests.api.openapi.test_document import inner_schemas
 from tests.test_house import ROOT
 
 
@@ -104,10 +107,27 @@ def test_every_command_has_an_answer_and_a_refusal_with_its_codes(document: Json
     for operation in operations_of(document, "registry", "receive").values():
         answer, refusal = (message_of(document, one) for one in operation["reply"]["messages"])
         command = COMMANDS.by_name[operation["title"]]
-        assert answer["payload"]["required"] == ["state", "command", "data"]
-        code = refusal["payload"]["properties"]["error"]["allOf"][1]["properties"]["code"]
-        assert {error.code for error in command.errors} <= set(code["enum"])
+        assert payload_of(document, answer)["required"] == ["state", "command", "data"]
+        error = payload_of(document, refusal)["properties"]["error"]
+        assert error["allOf"] == [{"$ref": "#/components/schemas/ErrorInfo"}]
+        assert {error.code for error in command.errors} <= set(error[ERROR_CODES])
         assert ("security" in operation) == (command.need == "session")
+
+
+def test_its_schemas_are_named_and_described(document: Json) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+        for field, inner in schema.get("properties", {}).items():
+            told = {"description", "$ref", "allOf", "const"}
+            assert inner.keys() & told or field in ("data", "payload"), (name, field)
+        for inner in inner_schemas(schema):
+            assert "properties" not in inner, name
+            assert len(inner.get("enum", ())) < 2, f"name it in api/openapi/enums.py: {inner}"
+    assert {"Role", "LeaveReason", "CandidateReason", "Topic"} <= document["components"][
+        "schemas"
+    ].keys()
+    for name, message in document["components"]["messages"].items():
+        assert message["payload"] == {"$ref": f"#/components/schemas/{name}"}
 
 
 def test_its_examples_fit_its_schemas_and_are_no_placeholders(document: Json) -> None:
@@ -128,7 +148,7 @@ def test_its_examples_fit_its_schemas_and_are_no_placeholders(document: Json) ->
         ("SubscribeCommand", {"command": "subscribe", "data": {}}),
         ("SubscribeCommand", {"command": "unsubscribe", "data": {"event": "all"}}),
         ("PingAnswer", {"command": "ping", "data": {"client": 1, "server": 2}}),
-        ("PingRefusal", {"command": "ping", "error": {"code": 48, "message": "Full"}}),
+        ("PingRefusal", {"command": "ping", "error": {"code": 999, "message": "Full"}}),
         ("SessionClosingEvent", {"type": "event"}),
     ],
 )

@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 
 from api.app import ReiletaApp
+from api.openapi.document import resolved
 from api.openapi.links import PARAMETER
 from tests.api.clients import Client, Json
 from tests.api.fakes import FakeNode
@@ -59,6 +60,94 @@ async def test_published_names_of_operations_tags_and_schemas_stay(document: Jso
     assert not set(published) - names
 
 
+async def test_no_two_names_differ_only_in_their_case_or_their_joints(document: Json) -> None:
+    """Clients write one name as `log_in`, `logIn` or `LogIn`: `login` must not be another."""
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    for names in (ids, [*document["components"]["schemas"]]):
+        assert len({name.replace("_", "").lower() for name in names}) == len(names)
+
+
+def inner_schemas(schema: Json) -> list[Json]:
+    """The schemas in a schema."""
+    several = [
+        *schema.get("properties", {}).values(),
+        *(one for key in ("anyOf", "allOf", "oneOf") for one in schema.get(key, ())),
+        *(schema[key] for key in ("items", "additionalProperties", "not") if schema.get(key)),
+    ]
+    return [*several, *(inner for one in several for inner in inner_schemas(one))]
+
+
+async def test_a_generator_has_to_make_up_no_name(document: Json) -> None:
+    bodies = [
+        body
+        for _, _, operation in operations(document)
+        for body in (operation.get("requestBody", {}), *operation["responses"].values())
+    ]
+    contents = [
+        content
+        for body in (*bodies, *document["components"]["responses"].values())
+        for kind, content in body.get("content", {}).items()
+        if kind == "application/json"
+    ]
+    assert all(list(content["schema"]) == ["$ref"] for content in contents)
+    parameters = [one["schema"] for _, _, of in operations(document) for one in of["parameters"]]
+    components = document["components"]["schemas"]
+    nested = [inner for one in (*components.values(), *parameters) for inner in inner_schemas(one)]
+    for schema in (*nested, *parameters):
+        assert "properties" not in schema, schema
+        assert len(schema.get("enum", ())) < 2, f"name it in api/openapi/enums.py: {schema}"
+
+
+async def test_a_client_sends_only_what_its_caller_gave(document: Json) -> None:
+    """A `default` of a property is sent by some generated clients, and would change an object."""
+    for name, schema in document["components"]["schemas"].items():
+        for inner in inner_schemas(schema):
+            assert "default" not in inner, name
+
+
+async def test_every_operation_has_one_schema_of_errors(document: Json) -> None:
+    for path, method, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                whole = resolved(document, response)
+                (content,) = whole["content"].values()
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}
+                shown = {one["value"]["error"]["code"] for one in content["examples"].values()}
+                assert shown == set(whole["x-error-codes"]), (method, path, status)
+    codes = document["components"]["schemas"]["ErrorCode"]
+    assert len(codes["enum"]) == len(codes["x-enum-varnames"]) == len(set(codes["x-enum-varnames"]))
+
+
+async def test_integers_say_how_large_they_are(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["World"]["properties"]["created_at"]["format"] == "int64"
+    assert schemas["World"]["properties"]["capacity"]["format"] == "int32"
+    for schema in schemas.values():
+        for inner in inner_schemas(schema):
+            assert inner.get("type") != "integer" or inner.keys() & {"format", "const"}
+
+
+async def test_everything_is_described(document: Json) -> None:
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description"), name
+        for field, inner in schema.get("properties", {}).items():
+            assert inner.keys() & {"description", "$ref", "allOf"}, (name, field)
+    for path, method, operation in operations(document):
+        assert operation["description"], (method, path)
+        for parameter in operation["parameters"]:
+            assert parameter["description"], (method, path, parameter["name"])
+
+
+async def test_of_several_views_the_one_with_the_most_fields_comes_first(document: Json) -> None:
+    """Clients take the first that fits, and a `User` fits all of them."""
+    schemas = document["components"]["schemas"]
+    names = [one["$ref"].rpartition("/")[2] for one in schemas["AnyUser"]["anyOf"]]
+    assert names == ["UserMe", "UserFriend", "User"]
+    required = [set(schemas[name]["required"]) for name in names]
+    assert required[0] > required[2] < required[1]
+    assert not required[1] <= required[0]
+
+
 async def test_its_names_are_unique_and_its_references_lead_somewhere(document: Json) -> None:
     ids = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(ids) == len(set(ids))
@@ -71,7 +160,11 @@ async def test_its_names_are_unique_and_its_references_lead_somewhere(document: 
             return set().union(*(references(inner) for inner in value))
         return set()
 
-    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    known = {
+        f"#/components/{kind}/{name}"
+        for kind, components in document["components"].items()
+        for name in components
+    }
     assert references(document) <= known
     assert "#/components/schemas/InstanceCreate" in references(document)
 
@@ -79,6 +172,7 @@ async def test_its_names_are_unique_and_its_references_lead_somewhere(document: 
 async def test_its_examples_fit_its_schemas(document: Json) -> None:
     for path, method, operation in operations(document):
         bodies = [*operation["responses"].values(), operation.get("requestBody", {})]
+        bodies = [resolved(document, body) for body in bodies]
         contents = [
             body["content"]["application/json"]
             for body in bodies
@@ -150,8 +244,11 @@ async def test_what_the_server_answers_fits_it(
         answer = await client.ask(method, url, body)
         responses = document["paths"][path][method.lower()]["responses"]
         assert str(answer.status) in responses, (method, url, answer.raw)
-        schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+        response = resolved(document, responses[str(answer.status)])
+        schema = response["content"]["application/json"]["schema"]
         validator(document, schema).validate(answer.body)
+        if answer.status >= 400:
+            assert answer.body["error"]["code"] in response["x-error-codes"]
 
 
 async def test_a_body_is_required_where_nothing_works_without(document: Json, ada: Client) -> None:
@@ -168,6 +265,8 @@ async def test_a_body_is_required_where_nothing_works_without(document: Json, ad
 
 
 async def test_reads_say_which_headers_they_heed(app: ReiletaApp, document: Json) -> None:
+    patch = document["paths"]["/resource/{type}/{number}"]["patch"]
+    assert "If-Match" in [one["name"] for one in patch["parameters"]]
     heeded = {
         path: [one["name"] for one in operation["parameters"] if one["in"] == "header"]
         for path, method, operation in operations(document)

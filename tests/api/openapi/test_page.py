@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from api.openapi.asyncapi import CLOSE_CODES, asyncapi, message_of
+from api.openapi.asyncapi import CLOSE_CODES, asyncapi, message_of, payload_of
 from api.openapi.page import render
 from tests.api.clients import Client
 
@@ -52,7 +52,9 @@ async def test_the_page_shows_every_command_event_and_close_code(anyone: Client)
         references = [*operation["messages"], *operation.get("reply", {}).get("messages", ())]
         for reference in references if operation["action"] == "receive" else references[:1]:
             message = message_of(document, reference)
-            for schema in re.findall(r"schemas/(\w+)", str(message["payload"]["properties"])):
+            fields = payload_of(document, message)["properties"]
+            shown_schemas = re.findall(r"schemas/(\w+)", str(fields))
+            for schema in shown_schemas:
                 assert f'href="#schema-{schema}"' in shown[name]
     for key, channel in document["channels"].items():
         text = page[page.index(f'id="channel-{key}"') :]
@@ -76,7 +78,7 @@ async def test_the_page_shows_each_bodys_fields_and_each_refusals_code(anyone: C
     for field in ("title", "description", "capacity", "tags"):
         assert f"<td><code>{field}</code>" in section
     assert "integer, 1 to 1024" in section
-    assert "Default <code>32</code>" in section
+    assert "Default: <code>32</code>" in section
     codes = re.findall(r"<td><b>(\d+)</b></td><td>(\d+)</td>", section)
     assert {("400", "38"), ("403", "4"), ("429", "102")} <= set(codes)
     assert all(int(status) >= 400 for status, _ in codes)

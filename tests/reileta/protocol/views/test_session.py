@@ -33,11 +33,13 @@ def test_a_user_is_the_model_of_s() -> None:
 
 def test_nobody_learns_an_owners_address() -> None:
     shown = resource_view(DOCUMENT, BUILT_IN.of("document"), ADA)
+    assert shown["owner"] is not None
     assert shown["owner"].email is None
 
 
 def test_a_resource_has_an_id_and_an_owner_as_a_bare_minimum() -> None:
     seen = resource_view(DOCUMENT, BUILT_IN.of("document"), ADA)
+    assert seen["owner"] is not None
     assert (seen["id"], seen["owner"].id, seen["data"]) == (17, 7, {"width": 9})
     glimpsed = preview_view(DOCUMENT, BUILT_IN.of("document"), None)
     assert "data" not in glimpsed

@@ -1,0 +1,103 @@
+"""The enumerations of both documents, each a component with a name.
+
+A schema with several values becomes a reference to the component with the same values: see
+`api/openapi/schemas.py`. So clients are generated with one type for each, not with one for each
+field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from api.http.registry.users import ChosenStatus
+from api.openapi.names import pascal
+from api.ws.registry.inputs import TOPICS
+from reileta.errors import by_code
+from reileta.protocol.session_frames import Status as EventStatus
+from reileta.protocol.views.instance import LogType
+from reileta.protocol.views.registry import Status
+from reileta.protocol.views.server import Health
+from reileta.rules.instance.candidates import State
+from reileta.rules.instance.events import CandidateReason, LeaveReason
+from reileta.rules.instance.roles import Role
+from reileta.rules.instance.sanctions import ModerationAction
+from reileta.rules.tags import INSTANCE_TAGS, SERVICE_TAGS, USER_TAGS, WORLD_TAGS
+
+Json = dict[str, Any]
+
+
+def _texts(values: Any, description: str) -> Json:
+    names = [pascal(value.removeprefix("avr:")) for value in values]
+    return {
+        "type": "string",
+        "enum": list(values),
+        "x-enum-varnames": names,
+        "description": description,
+    }
+
+
+def _codes() -> Json:
+    """The codes of errors, with the names and messages that generators can use."""
+    errors = by_code()
+    return {
+        "type": "integer",
+        "enum": list(errors),
+        "x-enum-varnames": [error.__name__ for error in errors.values()],
+        "x-enum-descriptions": [error.message for error in errors.values()],
+        "description": "The reason of a refusal: "
+        + ", ".join(f"{code} {error.message}" for code, error in errors.items())
+        + ".",
+    }
+
+
+ENUMS: Final[dict[str, Json]] = {
+    "ErrorCode": _codes(),
+    "UserStatus": _texts(get_args(Status), "Whether a user is there, as friends see it."),
+    "ChosenStatus": _texts(
+        get_args(ChosenStatus), "The status that friends see while a WebSocket is open."
+    ),
+    "HealthStatus": _texts(get_args(Health), "Whether the server runs, or also takes requests."),
+    "Role": _texts(
+        get_args(Role), "A role inside an instance, from the highest down. Each may moderate lower."
+    ),
+    "CandidateState": _texts(
+        get_args(State),
+        "`admitted`: a seat is reserved. `waiting`: in the queue. `pending`: it needs an"
+        " invitation.",
+    ),
+    "CandidateReason": _texts(
+        get_args(CandidateReason), "Why the entry of a candidate is new, changed or gone."
+    ),
+    "LeaveReason": _texts(get_args(LeaveReason), "Why a player left."),
+    "ModerationType": _texts(get_args(ModerationAction), "How a user is moderated."),
+    "ModerationLogType": _texts(
+        get_args(LogType), "The type of an entry of the moderation log: also changes of roles."
+    ),
+    "UserTag": _texts(sorted(USER_TAGS.known), "`avr:admin` marks an admin of this server."),
+    "WorldTag": _texts(
+        sorted(WORLD_TAGS.known),
+        "`avr:public` and `avr:private` exclude each other, and so do `avr:development` and"
+        " `avr:release`.",
+    ),
+    "InstanceTag": _texts(
+        sorted(INSTANCE_TAGS.known), "One of them says who may join; the others are properties."
+    ),
+    "ServiceTag": _texts(sorted(SERVICE_TAGS.known), "A property of a service."),
+    "Topic": _texts(TOPICS, "An event, a group of events, or `all`."),
+    "EventStatus": _texts(
+        get_args(EventStatus), "`ok`, `error` for a refusal, `fatal` before the socket closes."
+    ),
+}
+
+
+def _key(values: Any) -> frozenset[Any]:
+    return frozenset((type(value), value) for value in values)
+
+
+_NAMES: Final = {_key(schema["enum"]): name for name, schema in ENUMS.items()}
+assert len(_NAMES) == len(ENUMS), "two enumerations have the same values"
+
+
+def enum_of(values: Any) -> str | None:
+    """The name of the enumeration with these values, if there is one."""
+    return _NAMES.get(_key(values))
