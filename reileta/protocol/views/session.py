@@ -70,6 +70,17 @@ def account_view(user: records.User, *, private: bool = True) -> AccountView:
     )
 
 
+def metadata_view(record: records.ResourceRecord, owner: records.User | None) -> dict[str, Any]:
+    """The metadata of a resource: the same fields for all types, without its data."""
+    return {
+        "id": record.number,
+        "type": record.type,
+        "title": record.title,
+        "version": record.version,
+        "owner": None if owner is None else account_view(owner, private=False),
+    }
+
+
 def resource_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> dict[str, Any]:
@@ -83,7 +94,7 @@ def held_view(
     owner: records.User | None,
     user: records.User,
 ) -> dict[str, Any] | None:
-    """The resource that a session holds.
+    """The metadata of the resource that a session holds.
 
     None if it has none, or if its user may no longer acquire it, such as a former admin.
     """
@@ -92,7 +103,7 @@ def held_view(
     who = Claimant.of(user)
     if not Resource(held.resource, records.Lease(), kind).may(who):
         return None
-    return resource_view(held.resource, kind, owner)
+    return metadata_view(held.resource, owner)
 
 
 def preview_view(
