@@ -192,7 +192,18 @@ class _Described:
                 }
                 for name, values in channel.parameters.items()
             }
-        described["bindings"] = {"ws": {"method": "GET", "bindingVersion": "0.1.0"}}
+        protocol = {
+            "type": "string",
+            "examples": [channel.subprotocol],
+            "description": f"May be left out. If it is there, it contains `{channel.subprotocol}`.",
+        }
+        described["bindings"] = {
+            "ws": {
+                "method": "GET",
+                "headers": {"type": "object", "properties": {"Sec-WebSocket-Protocol": protocol}},
+                "bindingVersion": "0.1.0",
+            }
+        }
         described[CLOSE_CODES] = {str(code): text for code, text in channel.close_codes.items()}
         described[REFUSALS] = [
             {"status": status_of(error), **_code(error)} for error in channel.refusals

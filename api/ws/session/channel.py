@@ -17,6 +17,7 @@ from reileta.errors import (
     AlreadyConnected,
     CredentialInvalid,
     CredentialMalformed,
+    MessageInvalid,
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
@@ -210,8 +211,10 @@ SESSION_CHANNEL: Final = Channel(
     " Every message is one JSON object in a text frame: an Event, or the Ack with which its"
     " receiver answers it. Each side acknowledges each event of the other exactly once; the client"
     " does so in the time that `hello` names.",
+    subprotocol="reileta.session",
     security=("token", "query"),
     refusals=(
+        MessageInvalid,
         CredentialMalformed,
         CredentialInvalid,
         PermissionDenied,
