@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 from quart import Quart, Response, has_request_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
-from quart.wrappers import Request
+from quart.wrappers import Request, Websocket
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
@@ -58,7 +58,7 @@ from api.http.uploads import UploadSlots
 from api.openapi.page import docs_blueprint
 from api.rate_limits import HttpRateLimits
 from reileta.errors import ReiletaError, TooManyRequests
-from reileta.observability.log_events import REQUEST_SERVED
+from reileta.observability.log_events import REQUEST_SERVED, UPGRADE_REFUSED
 from reileta.security.passwords import Passwords
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -69,13 +69,27 @@ BODY_TIMEOUT_S: Final = 20
 UNMATCHED: Final = "unmatched"
 """Label of all unknown paths in the metrics, so that clients can't create new labels."""
 
+EXPOSED_HEADERS: Final = (
+    "Accept-Ranges",
+    "Allow",
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Range",
+    "Date",
+    "Deprecation",
+    "ETag",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Trace-Id",
+)
+"""Headers of answers that pages of other origins may read."""
 COMMON_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Access-Control-Allow-Origin", "*"),
     (
         "Access-Control-Expose-Headers",
-        "Retry-After, X-Trace-Id, Deprecation, ETag, Content-Range, Content-Disposition",
+        ", ".join(EXPOSED_HEADERS),
     ),
 )
 """Headers of every answer. Pages of any origin may send requests, but without cookies: browsers
@@ -91,7 +105,9 @@ _COMMON: Final = encoded(dict(COMMON_HEADERS))
 _DEFAULT: Final = encoded(dict(DEFAULT_HEADERS))
 
 PREFLIGHT_HEADERS: Final = {
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Range",
+    # This API does not use the last four. Libraries and engines of browsers add them.
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match,"
+    " If-Range, Range, User-Agent, Cache-Control, Pragma, X-Requested-With, X-Unity-Version",
     "Access-Control-Max-Age": "86400",
 }
 
@@ -149,13 +165,20 @@ class ReiletaApp(QuartTrio):
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
             response = await super().handle_request(request)
-            headers = response.headers
-            for name, value in COMMON_HEADERS:
-                headers[name] = value
-            for name, value in DEFAULT_HEADERS:
-                headers.setdefault(name, value)
-            headers["X-Trace-Id"] = span.trace_id
+            _add_headers(response, span)
             self._count(request, response.status_code, span, started)
+        return response
+
+    async def handle_websocket(self, websocket: Websocket) -> Response | WerkzeugResponse | None:
+        """Decides about one upgrade. If it is refused, the answer is traced, counted and logged
+        like that of a request. None: it was accepted."""
+        started = time.perf_counter()
+        with bind(self._sampler.begin()) as span:
+            response = await super().handle_websocket(websocket)
+            if response is not None:
+                _add_headers(response, span)
+                self._count(websocket, response.status_code, span, started)
+                self._count_refused_upgrade(websocket, response.status_code, span)
         return response
 
     async def answer(self, request: Request) -> Answer:
@@ -180,13 +203,23 @@ class ReiletaApp(QuartTrio):
         answer = await serve(request, args)
         return answer if isinstance(answer, Answer) else answer_of(answer)
 
-    def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
+    def refuse(
+        self,
+        error: ReiletaError,
+        line: str,
+        address: str,
+        *,
+        upgrade: bool = False,
+        status: int | None = None,
+    ) -> Answer:
         """The error answer for input that is not a valid request, or for an overloaded server.
 
         It is traced, counted and limited like other requests.
 
         Args:
             line: the envelope's `request`, as far as it is known.
+            upgrade: whether it is the answer to an upgrade.
+            status: the status, if it is another than that of the error.
         """
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
@@ -195,15 +228,30 @@ class ReiletaApp(QuartTrio):
             except TooManyRequests as limited:
                 error = limited
             answer = self._refusal(error, line, UNMATCHED)
+            if status is not None and not isinstance(error, TooManyRequests):
+                answer.status = status
             _complete(answer, span)
             self._count(None, answer.status, span, started)
+            if upgrade:
+                self._count_refused_upgrade(None, answer.status, span)
         return answer
 
-    def _count(self, request: Request | None, status: int, span: Span, started: float) -> None:
-        """Counts and logs an answer. `request` is None if the input was not a valid request."""
+    def _count_refused_upgrade(self, websocket: Websocket | None, status: int, span: Span) -> None:
+        """Counts and logs an upgrade that was refused. `websocket` is None if its handshake was not
+        valid."""
+        self.node.metrics.upgrades_refused[status] += 1
+        rule = None if websocket is None else websocket.url_rule
+        route = UNMATCHED if rule is None else rule.rule
+        _log.info(UPGRADE_REFUSED, route=route, status=status, trace=span.trace_id)
+
+    def _count(
+        self, carrier: BaseRequestWebsocket | None, status: int, span: Span, started: float
+    ) -> None:
+        """Counts and logs an answer. `carrier` is None if the input was not a valid request."""
         method = route = UNMATCHED
-        if request is not None and request.url_rule is not None:
-            method, route = request.method, request.url_rule.rule
+        if carrier is not None and carrier.url_rule is not None:
+            method = carrier.method if isinstance(carrier, Request) else "GET"
+            route = carrier.url_rule.rule
         seconds = time.perf_counter() - started
         self.node.metrics.http(method, route, status, seconds)
         _log.log(
@@ -244,6 +292,16 @@ class ReiletaApp(QuartTrio):
             self.node.metrics.http_limited += 1
         body = failure(line, self.node.clock.now_ms(), refusal.error)
         return json_answer(body, refusal.status, encoded(dict(refusal.headers)))
+
+
+def _add_headers(response: Response | WerkzeugResponse, span: Span) -> None:
+    """Adds the headers that all answers have, to one of Quart's."""
+    headers = response.headers
+    for name, value in COMMON_HEADERS:
+        headers[name] = value
+    for name, value in DEFAULT_HEADERS:
+        headers.setdefault(name, value)
+    headers["X-Trace-Id"] = span.trace_id
 
 
 def _complete(answer: Answer, span: Span) -> None:

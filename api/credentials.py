@@ -20,7 +20,9 @@ from reileta.security.credentials import digest
 
 COOKIE: Final = SESSION_COOKIE
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""The form of a token (RFC 6750, 2.1). Any such text is looked up, and most are unknown; the limits
+of headers and queries bound its length."""
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token
 _KINDS: Final = {"avr(user)": ("ua_", "ia_"), "avr(server)": ("sa_",)}
 _BEARER: Final = re.compile(r"\s*bearer\s", re.IGNORECASE)
@@ -140,7 +142,7 @@ def _of_header(value: str) -> str:
     scheme, _, token = value.strip().rpartition(" ")
     if scheme and scheme.strip().lower() != "bearer":
         raise CredentialMalformed.field("Authorization", "must be `Bearer TOKEN` or `TOKEN`")
-    if _TOKEN.fullmatch(token) is None or token.lower() == "bearer":
+    if _TOKEN.fullmatch(token) is None or (not scheme and token.lower() == "bearer"):
         raise CredentialMalformed.field("Authorization", "is not a valid token")
     return token
 

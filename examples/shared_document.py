@@ -166,10 +166,8 @@ class Document:
         while True:
             received = json.loads(await socket.get_message())
             if received["type"] == "ack":
-                if received["id"] == self._event:  # it is in the database
-                    self._state = merge(self._state, {"document": self._sent})
+                if received["id"] == self._event:
                     await self._settled()
-                    self._show()
                 continue
             payload = received["payload"]
             if payload["kind"] == "closing":
@@ -189,10 +187,13 @@ class Document:
                     self._show()
                 case "refused" if payload["event"] == self._event:
                     print(f"refused: {received['reason']}", flush=True)
-                    await self._settled()
+                    self._sent = {}  # the Ack that follows means only that this was said
 
     async def _settled(self) -> None:
-        """Call when it is known whether the event was saved."""
+        """Call when the event has its Ack: it is in the database, or was refused before."""
+        if self._sent:
+            self._state = merge(self._state, {"document": self._sent})
+            self._show()
         self._sent, self._event = {}, ""
         if not self._typed:
             self.saved.set()

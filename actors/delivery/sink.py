@@ -105,7 +105,7 @@ class SessionSink(Sink, Protocol):
         ...
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
-        """Answers the client's event with an error instead of an Ack."""
+        """Tells the client why its event was refused, and acknowledges it."""
         ...
 
     def flush(self) -> None:

@@ -28,7 +28,7 @@ from reileta.errors import (
     ResourceNotFound,
     ResourceTaken,
 )
-from reileta.protocol.views.session import ResourceView, held_view
+from reileta.protocol.views.session import ResourceMetadata, held_view
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.session.session import SessionEvent
 
@@ -77,7 +77,7 @@ class ResourceJobs:
         """Sets the owner of the resource that the session has."""
         self._owner = owner
 
-    def view(self, held: records.HeldResource | None) -> ResourceView | None:
+    def view(self, held: records.HeldResource | None) -> ResourceMetadata | None:
         """The resource that the session has, as its user may see it."""
         if held is None:
             return None

@@ -14,7 +14,7 @@ from actors.session.parts import SessionParts
 from reileta.errors import CredentialInvalid, ReiletaError
 from reileta.protocol import session_frames
 from reileta.protocol.session_frames import event_frame, new_event_id
-from reileta.protocol.views.session import ResourceView, session_view
+from reileta.protocol.views.session import ResourceMetadata, session_view
 from reileta.rules.identity import FOR_EVER
 from reileta.rules.session.shared_state import PatchRefused, StateChange, StateChanged
 
@@ -78,7 +78,7 @@ class StateSync:
 
     # Frames ------------------------------------------------------------------------------------
 
-    def send_hello(self, sink: SessionSink, resource: ResourceView | None) -> None:
+    def send_hello(self, sink: SessionSink, resource: ResourceMetadata | None) -> None:
         """Greets a new socket with the session, as it is in the database."""
         rules = self._parts.loaded
         hello = {
@@ -89,7 +89,7 @@ class StateSync:
         }
         self._send([sink], hello)
 
-    def send_resource(self, resource: ResourceView | None) -> None:
+    def send_resource(self, resource: ResourceMetadata | None) -> None:
         """Sends the session's resource to all sockets; None: it has none."""
         payload = {"kind": session_frames.RESOURCE, "resource": resource}
         self._send(list(self._session_sockets.values()), payload)

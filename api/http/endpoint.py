@@ -58,6 +58,10 @@ Need = Literal["none", "optional", "required"]
 """Whether an operation needs a credential: `none` ignores it, `optional` checks it if there is one,
 `required` refuses requests without one (code 3)."""
 
+COLLECTIONS: Final = frozenset(
+    {"/api/server", "/api/users", "/api/worlds", "/api/services", "/api/instances"}
+)
+"""The paths that may be followed by `@ADDRESS`, which means the same as `?server=ADDRESS`."""
 BODY_VALUES: Final = VALUES_LIMIT + 64
 """Limit of JSON values in a body: those of a document, and 64 around it."""
 DEPRECATION: Final = "@1767225600"
@@ -316,12 +320,11 @@ class Routes:
             self.operations.append(operation)
             serve = _serve(operation, handler, self._deps)
             self.serves[f"{self._noun}.{operation.name}"] = serve
-            self.blueprint.add_url_rule(
-                path,
-                endpoint=operation.name,
-                view_func=_view(serve),
-                methods=[method],
-            )
+            view = _view(serve)
+            for rule in (path, f"{path}@<server>") if path in COLLECTIONS else (path,):
+                self.blueprint.add_url_rule(
+                    rule, endpoint=operation.name, view_func=view, methods=[method]
+                )
             return handler
 
         return declare

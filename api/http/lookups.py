@@ -45,10 +45,10 @@ def local(node: Node, call: RequestContext, text: str) -> str:
 
 
 def ensure_own_server(node: Node, call: RequestContext) -> None:
-    """Raises ServerNotFound if `?server` names another server."""
-    server = call.request.args.get("server")
-    if server is not None and server != node.address:
-        raise ServerNotFound
+    """Raises ServerNotFound if `?server`, or the path of a collection, names another server."""
+    for server in (call.request.args.get("server"), call.args.get("server")):
+        if server is not None and server != node.address:
+            raise ServerNotFound
 
 
 async def find_user(node: Node, call: RequestContext, text: str) -> User:

@@ -32,8 +32,19 @@ class App(Protocol):
         """The answer to a request. Raises nothing but cancellation."""
         ...
 
-    def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
-        """The answer to input that is not a valid request, or that is refused unseen."""
+    def refuse(
+        self,
+        error: ReiletaError,
+        line: str,
+        address: str,
+        *,
+        upgrade: bool = False,
+        status: int | None = None,
+    ) -> Answer:
+        """The answer to input that is not a valid request, or that is refused unseen.
+
+        `upgrade`: it is for an upgrade. `status`: None: that of the error.
+        """
         ...
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

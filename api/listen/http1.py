@@ -120,7 +120,7 @@ class Http1Connection:
                     self._deadline.clear()
                     return head
                 if refusal is not None:
-                    await self._refuse(refusal, head.target)
+                    await self._refuse(refusal, head.target, upgrade=head.websocket)
                     break
                 if not await self._exchange(head):
                     break
@@ -211,11 +211,11 @@ class Http1Connection:
         self._body = self._chunks = None
         return keep_alive
 
-    async def _refuse(self, error: ReiletaError, target: str) -> None:
+    async def _refuse(self, error: ReiletaError, target: str, *, upgrade: bool = False) -> None:
         """Answers input that is not a valid request, or a request that is refused unseen."""
         self._deadline.clear()
         line = request_line_of(target)
-        answer = self._listening.app.refuse(error, line, self._peer.address)
+        answer = self._listening.app.refuse(error, line, self._peer.address, upgrade=upgrade)
         try:
             await self._send(answer, None, keep_alive=False)
         except ClientGone:

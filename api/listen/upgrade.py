@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import trio
 from websockets.exceptions import InvalidHeader
+from websockets.headers import parse_subprotocol
 from websockets.http11 import Request
 from websockets.http11 import Response as UpgradeResponse
 from websockets.server import ServerProtocol
@@ -17,6 +18,7 @@ from websockets.server import ServerProtocol
 from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
+from api.listen.http1 import date_header
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import ConnectionDeadline
 from api.ws.accept import TRANSPORT_EXTENSION
@@ -28,17 +30,24 @@ Serve = Callable[[Transport], Awaitable[None]]
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode() for status in HTTPStatus
 }
+_SUBPROTOCOL: Final = b"sec-websocket-protocol"
 _OWN: Final = frozenset(
     {
         b"connection",
         b"sec-websocket-extensions",
         b"sec-websocket-key",
-        b"sec-websocket-protocol",
+        _SUBPROTOCOL,
         b"sec-websocket-version",
         b"upgrade",
     }
 )
 """The headers that the handshake reads."""
+
+
+def requested_subprotocols(head: RequestHead) -> list[str]:
+    """The subprotocols that the client offers, in its order. Raises InvalidHeaderFormat."""
+    values = [value.decode("latin-1") for name, value in head.headers if name == _SUBPROTOCOL]
+    return [one for value in values for one in parse_subprotocol(value)]
 
 
 class Upgrade:
@@ -122,8 +131,10 @@ class Upgrade:
         field = exception.name if isinstance(exception, InvalidHeader) else "Upgrade"
         error = MessageInvalid.field(field, "is missing or not valid for an upgrade to WebSocket")
         line = request_line(head.path.decode(), head.query.decode())
-        answer = self._listening.app.refuse(error, line, self._peer.address)
-        self._status = status if answer.status == 400 else answer.status
+        answer = self._listening.app.refuse(
+            error, line, self._peer.address, upgrade=True, status=status
+        )
+        self._status = answer.status
         self._headers = [
             *answer.headers,
             (b"sec-websocket-version", b"13"),
@@ -147,7 +158,7 @@ class Upgrade:
             "headers": head.headers,
             "client": (peer.address, peer.port),
             "server": peer.server,
-            "subprotocols": [],
+            "subprotocols": requested_subprotocols(head),
             "state": {},
             "extensions": {"websocket.http.response": {}, TRANSPORT_EXTENSION: self},
         }
@@ -165,6 +176,8 @@ class Upgrade:
                 assert self._response is not None
                 for name, value in event.get("headers", ()):
                     self._response.headers[name.decode()] = value.decode()
+                if event.get("subprotocol") is not None:
+                    self._response.headers["Sec-WebSocket-Protocol"] = event["subprotocol"]
                 self._protocol.send_response(self._response)
                 await self._send(self._protocol.data_to_send())
             case "websocket.http.response.start":
@@ -184,7 +197,13 @@ class Upgrade:
         skipped = (b"content-length", b"connection")
         lines = [_STATUS_LINES.get(self._status) or b"HTTP/1.1 %d Refused" % self._status]
         lines += [b"%b: %b" % pair for pair in self._headers if pair[0].lower() not in skipped]
-        lines += [f"content-length: {len(self._body)}".encode(), b"connection: close", b"", b""]
+        lines += [
+            b"date: %b" % date_header(),
+            b"content-length: %d" % len(self._body),
+            b"connection: close",
+            b"",
+            b"",
+        ]
         await self._send([b"\r\n".join(lines) + self._body])
 
     async def _send(self, parts: Sequence[bytes]) -> None:

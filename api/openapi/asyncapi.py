@@ -139,7 +139,18 @@ class _Described:
                 }
                 for name, values in channel.parameters.items()
             }
-        described["bindings"] = {"ws": {"method": "GET", "bindingVersion": "0.1.0"}}
+        protocol = {
+            "type": "string",
+            "examples": [channel.subprotocol],
+            "description": f"May be left out. If it is there, it contains `{channel.subprotocol}`.",
+        }
+        described["bindings"] = {
+            "ws": {
+                "method": "GET",
+                "headers": {"type": "object", "properties": {"Sec-WebSocket-Protocol": protocol}},
+                "bindingVersion": "0.1.0",
+            }
+        }
         described[CLOSE_CODES] = {str(code): text for code, text in channel.close_codes.items()}
         described[REFUSALS] = [
             {"status": status_of(error), **_code(error)} for error in channel.refusals
@@ -335,16 +346,16 @@ class _Described:
         channel = self._channel
         data = self._schemas.of(command.takes)
         if channel.data_field == "payload":
-            fields = self._schemas.component(channel.request)["properties"]
-            return self._object(channel.request, fields, fields, payload=data)
-        names = ["state", "command"]
-        required = ["command"]
+            request = self._schemas.component(channel.request)
+            required = request["required"]
+            return self._object(channel.request, request["properties"], required, payload=data)
+        names, required = ["state", "command"], ["command"]
         if command.subgroup != "none":
             names.append("subgroup")
         if command.subgroup == "instance":
             required.append("subgroup")
         takes = command.takes
-        needed = takes is None or bool(self._schemas.component(takes).get("required"))
+        needed = takes is not None and bool(self._schemas.component(takes).get("required"))
         if needed and command.subgroup != "instance or data":
             required.append("data")
         payload = self._object(

@@ -9,7 +9,7 @@ from quart import websocket
 from werkzeug.datastructures import Headers
 
 from api.ws.transport.base import Transport
-from reileta.errors import NotImplementedHere
+from reileta.errors import MessageInvalid, NotImplementedHere
 
 TRANSPORT_EXTENSION: Final = "reileta.transport"
 """The ASGI extension through which a route takes over the transport itself."""
@@ -25,16 +25,26 @@ class Handover(Protocol):
 
 
 async def accept(
-    serve: Callable[[Transport], Awaitable[None]],
-    headers: Headers,
+    serve: Callable[[Transport], Awaitable[None]], headers: Headers, subprotocol: str
 ) -> None:
     """Accepts the current upgrade; the server calls `serve` with its transport after this.
 
-    Raises NotImplementedHere where the server can't hand over a transport.
+    Args:
+        subprotocol: the name of what is spoken on the socket. A client that offers none gets none.
+
+    Raises:
+        MessageInvalid: the client offers subprotocols, but not this one. A browser would fail
+            without a reason if the server ignored them (RFC 6455, 4.1).
+        NotImplementedHere: the server can't hand over a transport.
     """
+    offered = websocket.requested_subprotocols
+    if offered and subprotocol not in offered:
+        raise MessageInvalid.field(
+            "Sec-WebSocket-Protocol", f"must be left out, or contain {subprotocol}"
+        )
     extensions = cast(dict[str, Any], websocket.scope.get("extensions") or {})
     handover: Handover | None = extensions.get(TRANSPORT_EXTENSION)
     if handover is None:
         raise NotImplementedHere.field("Upgrade", "needs HTTP/1.1 on this server's own port")
-    await websocket.accept(headers)
+    await websocket.accept(headers, subprotocol if offered else None)
     handover.claim(serve)

@@ -250,6 +250,7 @@ class Channel:
         address: its path; `{name}` stands for one of `parameters`.
         parameters: by name, the values that may stand there, with what each is for.
         description: what it is for, and how the two sides talk.
+        subprotocol: what a client may offer as `Sec-WebSocket-Protocol`.
         security: names of the ways in which a credential may come with the upgrade.
         refusals: the errors that refuse the upgrade; the answer is an HTTP response.
         request, response: the types of whole messages, from the client and to it.
@@ -266,6 +267,7 @@ class Channel:
     address: str
     title: str
     description: str
+    subprotocol: str
     security: tuple[str, ...]
     refusals: Errors
     request: type[Struct]

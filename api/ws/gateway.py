@@ -26,6 +26,7 @@ from api.http.endpoint import DEPRECATION
 from api.ws.accept import accept
 from api.ws.connection_log import ConnectionLog, debugging
 from api.ws.message_rate import UserRates
+from api.ws.registry.channel import REGISTRY_CHANNEL
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
@@ -212,6 +213,7 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
         await accept(
             lambda transport: gateway.serve(transport, principal),
             Headers({"Deprecation": DEPRECATION} if deprecated else {}),
+            REGISTRY_CHANNEL.subprotocol,
         )
 
     return blueprint

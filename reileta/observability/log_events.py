@@ -58,6 +58,8 @@ TLS_REFUSED: Final = "tls.refused"
 """The TLS files can't be used; the earlier certificate stays."""
 
 # WebSockets
+UPGRADE_REFUSED: Final = "upgrade.refused"
+"""An upgrade to WebSocket was answered with an HTTP error; `status` says which."""
 SOCKET_OPENED: Final = "socket.opened"
 SOCKET_CLOSED: Final = "socket.closed"
 SOCKET_RECEIVED: Final = "socket.received"

@@ -96,6 +96,8 @@ class Metrics:
         self.connections = 0
         """Open WebSockets now."""
         self.connections_total = 0
+        self.upgrades_refused: defaultdict[int, int] = defaultdict(int)
+        """Upgrades that were answered with an HTTP error, by status."""
         self.messages_in = 0
         self.deliveries_out = 0
         self.bytes_in = 0
@@ -218,6 +220,7 @@ class MetricsCollector(Collector):
             "reileta_log_dropped", "Log lines that nobody read", value=metrics.log_dropped()
         )
         yield from self._background()
+        yield from self._upgrades()
         yield from self._http()
         yield from self._store()
 
@@ -235,6 +238,14 @@ class MetricsCollector(Collector):
             failing.add_metric([name], task.failing)
         yield crashes
         yield failing
+
+    def _upgrades(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "reileta_upgrades_refused", "Upgrades to WebSocket refused", labels=["status"]
+        )
+        for status, count in self._metrics.upgrades_refused.items():
+            refused.add_metric([str(status)], count)
+        yield refused
 
     def _http(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ValidationError,
+    model_validator,
 )
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -64,6 +65,21 @@ class Input(BaseModel):
     def given(self) -> dict[str, Any]:
         """The fields that were sent; a missing field differs from null."""
         return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+class CreateInput(Input):
+    """Input for a new object: null counts as left out, where a field may be left out.
+
+    Some languages' JSON encoders write null for values that are not set.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: one for name, one in value.items() if one is not None or name in required}
 
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of an operation

@@ -11,7 +11,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from reileta.errors import ReiletaError
 from reileta.protocol.close_codes import CloseCode
@@ -20,7 +20,8 @@ from reileta.rules.resource.json_values import Json, NotJson, Unstorable, read
 from reileta.rules.session.shared_state import VALUES_LIMIT
 from reileta.unicode import BOM
 
-Status = Literal["ok", "error", "fatal"]
+Status = Literal["ok", "error"]
+"""`fatal` also exists in the protocol, but neither side may send it."""
 
 HELLO: Final = "hello"
 STATE: Final = "state"
@@ -32,7 +33,7 @@ ACK: Final = "ack"
 FRAME_VALUES: Final = VALUES_LIMIT + 256
 """Values in a client's message: those of a state, and the fields around it."""
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
-_STATUSES: Final = ("ok", "error", "fatal")
+_STATUSES: Final = get_args(Status)
 _REASON_LIMIT: Final = 1024
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -101,7 +102,7 @@ def ack_frame(id_: str, now_ms: int) -> bytes:
 
 
 def refusal_frame(id_: str, event_id: str, now_ms: int, error: ReiletaError) -> bytes:
-    """The Event that refuses the client's event `event_id`, in place of an Ack."""
+    """The Event that says why the client's event `event_id` was refused; its Ack follows."""
     payload = {"kind": REFUSED, "event": event_id, "error": error_fields(error)}
     return event_frame(id_, now_ms, payload, status="error", reason=error.message)
 
@@ -110,15 +111,16 @@ def parse(payload: bytes | None) -> ClientFrame:
     """Decodes a client's message; `payload` is None if it was not text.
 
     Raises MessageRefused with the close code of the first fault, in this order: the frame, the
-    object, a missing field, a field's type, a field's value.
+    object, its `type` (which decides the other fields), a missing field, a field's type, a field's
+    value. A field that may be null may be left out.
     """
     if payload is None:
         raise MessageRefused(CloseCode.NOT_TEXT, "not a text frame")
     fields = _object(payload)
     kind = _text(fields, "type")
-    _shaped(fields, kind)
     if kind not in ("event", "ack"):
         raise MessageRefused(CloseCode.FIELD_VALUE, "type must be `event` or `ack`")
+    _shaped(fields, kind)
     id_ = fields["id"]
     if _UUID.fullmatch(id_) is None:
         raise MessageRefused(CloseCode.FIELD_VALUE, "id must be a UUID")
@@ -127,8 +129,8 @@ def parse(payload: bytes | None) -> ClientFrame:
     if kind == "ack":
         return ClientAck(id_)
     if fields["status"] not in _STATUSES:
-        raise MessageRefused(CloseCode.FIELD_VALUE, "status must be `ok`, `error` or `fatal`")
-    if len(fields["reason"] or "") > _REASON_LIMIT:
+        raise MessageRefused(CloseCode.FIELD_VALUE, "status must be `ok` or `error`")
+    if len(fields.get("reason") or "") > _REASON_LIMIT:
         raise MessageRefused(
             CloseCode.FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters"
         )
@@ -156,7 +158,7 @@ def _object(payload: bytes) -> dict[str, Any]:
 
 def _shaped(fields: dict[str, Any], kind: str) -> None:
     """Checks that every field of the kind is there, and then that each has its type."""
-    names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "reason", "payload")
+    names = ("id", "sent_at") if kind == "ack" else ("id", "sent_at", "status", "payload")
     for name in names:
         if name not in fields:
             raise MessageRefused(CloseCode.FIELD_MISSING, f"{name} is missing")
@@ -173,8 +175,10 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
             _typed(body["kind"], str, "payload.kind")
             if body["kind"] == STATE:
                 _typed(body["patch"], dict, "payload.patch")
-        elif not (name == "reason" and fields[name] is None):
+        else:
             _typed(fields[name], str, name)
+    if kind == "event" and fields.get("reason") is not None:
+        _typed(fields["reason"], str, "reason")
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

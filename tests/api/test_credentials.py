@@ -42,12 +42,17 @@ def test_the_header_comes_with_a_scheme_or_without(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", "Bearer", "Bearer ", "bearer", f"Basic {TOKEN}", f"Bearer x {TOKEN}", "ua_",
-     f"Bearer {TOKEN}\x00", f"{TOKEN},{TOKEN}", "Bearer ünïcode-token", "x" * 513],
+    ["", " ", "Bearer", "Bearer ", "bearer", f"Basic {TOKEN}", f"Bearer x {TOKEN}",
+     f"Bearer {TOKEN}\x00", f"{TOKEN},{TOKEN}", "Bearer ünïcode-token", "Bearer a=b", "Bearer ="],
 )  # fmt: skip
 def test_a_header_that_can_be_no_credential(value: str) -> None:
     with pytest.raises(CredentialMalformed):
         find({"Authorization": value})
+
+
+@pytest.mark.parametrize("token", ["x", "-", "ua_", "bearer", "a.b-c_d~e+f/g==", "x" * 4096])
+def test_any_text_of_a_tokens_form_can_be_one(token: str) -> None:
+    assert find({"Authorization": f"Bearer {token}"}) == Credential(token, "header")
 
 
 def test_two_headers_are_one_too_many() -> None:
@@ -77,7 +82,7 @@ def test_only_the_querys_authuser_is_deprecated() -> None:
 def test_the_querys_tokens_are_of_their_kind(name: str) -> None:
     with pytest.raises(CredentialInvalid):
         find({}, {name: "xx_" + "x" * 43})
-    for value in ("", "a b", "x" * 600):
+    for value in ("", "a b", "a,b"):
         with pytest.raises(CredentialMalformed):
             find({}, {name: value})
 

@@ -273,7 +273,8 @@ async def _check_end(history: History, contestants: list[Contestant], ids: list[
             await one.surely("POST", path)
     for resource in ids:
         path = f"/resource/document/{resource}"
-        held = await contestants[0].surely("POST", f"{path}/acquire")
+        await contestants[0].surely("POST", f"{path}/acquire")
+        held = await contestants[0].surely("GET", f"{path}/view")
         data = held.json()["resource"]["data"] or {}
         for (number, written), count in history.writes.items():
             if written == resource and data.get(str(number), 0) < count:

@@ -80,7 +80,6 @@ REFUSED: list[tuple[str, int, str | None]] = [
     ('"command":"instance-data","data":1,"subgroup":"i_none"', 39, None),
     ('"command":"instance-data","data":1,"subgroup":"@"', 39, None),
     ('"command":"instance-data","data":1,"subgroup":""', 39, None),
-    ('"command":"instance-data","subgroup":PLACE', 119, "data"),
     ('"command":"instance-data","subgroup":PLACE,"data":1,"key":""', 119, "key"),
     ('"command":"instance-data","subgroup":PLACE,"data":1,"key":"%s"' % ("k" * 65), 119, "key"),
     ('"command":"instance-data","subgroup":PLACE,"data":1,"key":1', 119, "key"),

@@ -42,7 +42,7 @@ async def get(socket: WebSocketConnection) -> Json:
     """The next message, acknowledged if it is an event."""
     with trio.fail_after(PATIENCE_S):
         message: Json = json.loads(await socket.get_message())
-    if message["type"] == "event" and message["status"] != "fatal":
+    if message["type"] == "event" and message["payload"]["kind"] != "closing":
         await socket.send_message(json.dumps(ack(message["id"])))
     return message
 

@@ -10,11 +10,11 @@ from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.rate_limits import LOGIN
 from reileta.errors import AuthInvalid, ServerNotFound, UserInvalid
-from reileta.protocol.input_types import DisplayName, Email, Flag, Input, Password, Username
+from reileta.protocol.input_types import CreateInput, DisplayName, Email, Flag, Password, Username
 from reileta.security.passwords import Passwords
 
 
-class AccountCreate(Input):
+class AccountCreate(CreateInput):
     """A new account. It can log in once it has a password; an admin can set one later."""
 
     username: Username

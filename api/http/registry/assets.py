@@ -33,23 +33,26 @@ from reileta.errors import (
     WorldNotFound,
 )
 from reileta.ids import is_id
-from reileta.protocol.input_types import AssetVersion, HttpsUrl, Input, Platform
+from reileta.protocol.input_types import AssetVersion, CreateInput, HttpsUrl, Input, Platform
 from reileta.protocol.views.registry import AssetView, ListView, NothingView, asset_view
 from reileta.records import Asset, World
 from reileta.rules.visibility import is_private
 
 BINARY: Final = "application/octet-stream"
+DEFAULT_VERSION: Final = "0.0.1"
+OTHER: Final = "other"
+"""The engine and platform of an asset that names none."""
 _WORLD: Final = (WorldNotFound, ServerNotFound)
 _ASSET: Final = (*_WORLD, AssetNotFound)
 _CACHED: Final = Cached(("assets", "worlds", "shares"))
 
 
-class AssetCreate(Input):
+class AssetCreate(CreateInput):
     """A new build. It has no file until one is uploaded, unless it has a `url`."""
 
-    version: AssetVersion
-    engine: Platform = Field(examples=["unity"])
-    platform: Platform
+    version: AssetVersion = DEFAULT_VERSION
+    engine: Platform = Field(default=OTHER, examples=["unity"])
+    platform: Platform = OTHER
     url: HttpsUrl | None = Field(
         default=None, description="Address of the file, if it is not uploaded to this server."
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from contextlib import suppress
+
+from pydantic import ConfigDict, Field, model_validator
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import ensure_own_server, find_user, find_world, world_ref
+from api.http.presenters import show_world
 from api.http.registry.users import ensure_may_change, may_change
 from reileta.errors import (
     AssetNotFound,
@@ -18,21 +21,59 @@ from reileta.errors import (
     UserNotFound,
     WorldNotFound,
 )
-from reileta.ids import At, at, is_server_address
-from reileta.protocol.input_types import Input, Reference
+from reileta.ids import At, is_asset_version, is_server_address
+from reileta.protocol.input_types import Input, Reference, fault
 from reileta.protocol.patterns import WORLD_REF
-from reileta.protocol.views.registry import HomeView, NothingView
+from reileta.protocol.views.registry import HomeView, NothingView, home_view
 from reileta.records import User
 
 
 class HomeInput(Input):
-    """A world, with or without a version of its assets."""
+    """A world, with or without a version of its assets: as one reference, or in its parts."""
 
-    world: Reference = Field(
-        description="`w_…`, `w_…:version`, and either with `@server`.",
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"world": "w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c:1.2"}],
+            "anyOf": [{"required": ["world"]}, {"required": ["id"]}],
+        }
+    )
+
+    world: Reference | None = Field(
+        default=None,
+        description="`w_…`, `w_…:version`, and either with `@server`. If it is there, it counts.",
         examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c:1.2"],
         json_schema_extra=WORLD_REF,
     )
+    id: Reference | None = Field(
+        default=None,
+        description="In place of `world`: the world's id.",
+        json_schema_extra=WORLD_REF,
+    )
+    server: Reference | None = Field(
+        default=None, description="With `id`: the world's server. Default: this server."
+    )
+    version: Reference | None = Field(
+        default=None, description="With `id`: a version of the world's assets."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_world(self) -> HomeInput:
+        if self.world is None and self.id is None:
+            raise fault("is required", field="world")
+        if self.world is None and self.version and not is_asset_version(self.version):
+            raise fault("must be a version of the world's assets", field="version")
+        if self.world is None and self.server and not is_server_address(self.server):
+            raise fault("must be a server's address", field="server")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The world as one reference."""
+        if self.world is not None:
+            return self.world
+        target = At.parse(self.id) if self.id else At("")
+        id_ = f"{target.id}:{self.version}" if self.version else target.id
+        return str(At(id_, self.server or target.server))
 
 
 def home_routes(deps: ApiDeps) -> Routes:
@@ -53,6 +94,15 @@ def home_routes(deps: ApiDeps) -> Routes:
             if version not in {asset.version for asset in assets}:
                 raise AssetNotFound
 
+    async def show(call: RequestContext, home: str) -> HomeView:
+        """The home, with the world if it is of this server and the caller may see it."""
+        target, world = At.parse(home), None
+        if target.server is None:
+            with suppress(WorldNotFound):
+                found = await find_world(node, call, target.id.partition(":")[0])
+                world = await show_world(node, found)
+        return home_view(home, node.address, world)
+
     async def change_home(user: User, home: str | None) -> None:
         user = await node.store.users.update(user.id, home=home)
         auth.forget_user(user.id)
@@ -65,16 +115,17 @@ def home_routes(deps: ApiDeps) -> Routes:
         gives=HomeView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotFetch, HomeNotFound),
-        cached=Cached(("users",)),
+        cached=Cached(("users", "worlds", "shares", "assets", "images")),
     )
     async def get_home(call: RequestContext) -> HomeView:
-        """Returns the user's home. For the user itself and admins."""
+        """Returns the user's home: the world, and a reference to it. For the user itself and
+        admins. Only the reference is left if the world is of another server, or can't be seen."""
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
             raise UserCannotFetch
         if user.home is None:
             raise HomeNotFound
-        return HomeView(world=at(user.home, node.address))
+        return await show(call, user.home)
 
     @routes.add(
         "POST",
@@ -90,14 +141,15 @@ def home_routes(deps: ApiDeps) -> Routes:
         may do this."""
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
-        home = world_ref(node, params.world)
+        home = world_ref(node, params.reference)
         server = None if home is None else At.parse(home).server
         if home is None or (server is not None and not is_server_address(server)):
-            raise UserInvalid.field("world", "must be w_…, optionally with :version or @server")
+            field = "id" if params.world is None else "world"
+            raise UserInvalid.field(field, "must be w_…, optionally with :version or @server")
         ensure_own_server(node, call)
         await ensure_exists(call, home)
         await change_home(user, home)
-        return HomeView(world=at(home, node.address))
+        return await show(call, home)
 
     @routes.add(
         "DELETE",

@@ -23,6 +23,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import (
     Capacity,
+    CreateInput,
     Description,
     Flag,
     Input,
@@ -40,7 +41,7 @@ _NAME_ATTEMPTS: Final = 4
 _CACHED: Final = Cached(("instances", "moderators", "users"), live=True)
 
 
-class InstanceCreate(Input):
+class InstanceCreate(CreateInput):
     """A new instance. The caller becomes its owner."""
 
     world: Reference = Field(

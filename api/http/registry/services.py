@@ -22,6 +22,7 @@ from reileta.errors import (
 )
 from reileta.ids import is_service_id
 from reileta.protocol.input_types import (
+    CreateInput,
     Description,
     HttpsUrl,
     Input,
@@ -37,11 +38,11 @@ from reileta.rules.tags import SERVICE_TAGS
 _CACHED: Final = Cached(("services", "users"))
 
 
-class ServiceCreate(Input):
+class ServiceCreate(CreateInput):
     """A new service. The caller becomes its owner."""
 
     id: ServiceId = Field(description="Reverse DNS name. Unique; it can't be changed.")
-    title: Title = Field(examples=["Voice"])
+    title: Title | None = Field(default=None, description="Default: the id.", examples=["Voice"])
     description: Description | None = None
     url: HttpsUrl | None = Field(default=None, description="Address of the service.")
     tags: TagList = Field(
@@ -140,7 +141,7 @@ def service_routes(deps: ApiDeps) -> Routes:
         ensure_own_server(node, call)
         service = await services.create(
             id=params.id,
-            title=params.title,
+            title=params.title or params.id,
             description=params.description or None,
             url=params.url,
             owner=call.by.user.id,

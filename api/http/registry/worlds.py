@@ -20,19 +20,28 @@ from reileta.errors import (
     WorldInvalid,
     WorldNotFound,
 )
-from reileta.protocol.input_types import Capacity, Description, Input, Reference, TagList, Title
+from reileta.protocol.input_types import (
+    Capacity,
+    CreateInput,
+    Description,
+    Input,
+    Reference,
+    TagList,
+    Title,
+)
 from reileta.protocol.views.registry import ListView, NothingView, WorldView
 from reileta.rules.tags import WORLD_TAGS
 from reileta.store.worlds import Worlds
 
 DEFAULT_CAPACITY: Final = 32
+DEFAULT_TITLE: Final = "New world"
 _CACHED: Final = Cached(("worlds", "shares", "users", "assets", "images"))
 
 
-class WorldCreate(Input):
+class WorldCreate(CreateInput):
     """A new world. The caller becomes its owner."""
 
-    title: Title
+    title: Title = DEFAULT_TITLE
     description: Description | None = None
     capacity: Capacity = Field(
         default=DEFAULT_CAPACITY, description="Default number of seats of its instances."
@@ -89,7 +98,7 @@ def world_routes(deps: ApiDeps) -> Routes:
         page = await worlds.search(
             query=params.query,
             owner=await find_owner(node, call, params.owner),
-            tag=params.tag,
+            tag=None if params.tag is None else WORLD_TAGS.spelled(params.tag),
             viewer=None if call.user is None else call.user.id,
             admin=call.admin,
             limit=params.limit,

@@ -36,7 +36,13 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, Reference, Title
 from reileta.protocol.views.registry import NextCursor
-from reileta.protocol.views.session import ResourceView, preview_view, resource_view
+from reileta.protocol.views.session import (
+    ResourceMetadata,
+    ResourceView,
+    metadata_view,
+    preview_view,
+    resource_view,
+)
 from reileta.records import ResourceRecord
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import DATA_LIMIT_BYTES, WORLD, Content
@@ -46,7 +52,9 @@ T = TypeVar("T")
 
 BODY_LIMIT_BYTES: Final = DATA_LIMIT_BYTES + 4 * KIB
 """The largest data, and 4 KiB for the JSON around it."""
-_NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
+_NUMBER_DIGITS: Final = 18
+"""Ids have at most so many digits. A longer integer names nothing."""
 _VERSION: Final = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 _UNKNOWN: Final = (ResourceTypeUnknown, ResourceInvalid, ResourceNotFound)
 """Errors of every path that names a resource."""
@@ -79,6 +87,12 @@ class ResourceAnswer(Struct):
     resource: Annotated[ResourceView | None, Meta(description="The resource")]
 
 
+class MetadataAnswer(Struct):
+    """The metadata of a resource; null if the caller can't see the resource any more."""
+
+    resource: Annotated[ResourceMetadata | None, Meta(description="The resource's metadata")]
+
+
 class ResourcesAnswer(Struct):
     """A page of resources."""
 
@@ -100,7 +114,10 @@ def resource_routes(deps: ApiDeps) -> Routes:
         text = call.args["number"]
         if _NUMBER.fullmatch(text) is None:
             raise ResourceInvalid.field("id", "must be an integer")
-        return ResourceKey(types.of(call.args["type"]).name, int(text))
+        name = types.of(call.args["type"]).name
+        if len(text) > _NUMBER_DIGITS:
+            raise ResourceNotFound
+        return ResourceKey(name, int(text))
 
     def version(call: RequestContext) -> int | None:
         if_match = call.request.headers.get("If-Match")
@@ -118,6 +135,9 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def preview(record: ResourceRecord) -> ResourceView:
         owner = await users.by_id(record.owner)
         return preview_view(record, types.of(record.type), owner)
+
+    async def metadata(record: ResourceRecord) -> ResourceMetadata:
+        return metadata_view(record, await users.by_id(record.owner))
 
     async def ask_session(call: RequestContext, make: Callable[[], Request[T]]) -> T:
         """Asks the session's actor. Starts it again if it stops at that moment."""
@@ -193,32 +213,38 @@ def resource_routes(deps: ApiDeps) -> Routes:
         "POST",
         "/resource/<type>/<number>/acquire",
         summary="Acquire a resource",
-        gives=ResourceAnswer,
+        gives=MetadataAnswer,
         need="required",
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, ResourceTaken, SessionNotFound),
     )
-    async def acquire_resource(call: RequestContext) -> ResourceAnswer:
+    async def acquire_resource(call: RequestContext) -> MetadataAnswer:
         """Acquires the resource for the caller's session, if the session holds none and no other
-        session holds this one."""
+        session holds this one. The answer holds its metadata; the view has all of it."""
         key = key_of(call)
         held = await ask_session(call, lambda: AcquireResource(key, call.by.as_claimant()))
-        return ResourceAnswer(await full_view(held.resource))
+        return MetadataAnswer(await metadata(held.resource))
 
     @routes.add(
         "POST",
         "/resource/<type>/<number>/release",
         summary="Release a resource",
-        gives=ResourceAnswer,
+        gives=MetadataAnswer,
         need="required",
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken),
     )
-    async def release_resource(call: RequestContext) -> ResourceAnswer:
-        """Releases the resource. If no session holds it, nothing happens."""
+    async def release_resource(call: RequestContext) -> MetadataAnswer:
+        """Releases the resource. If no session holds it, nothing happens. The answer holds its
+        metadata, or null if the caller can't see the resource any more."""
         key = key_of(call)
         await ask_session(call, lambda: ReleaseResource(key, call.by.as_claimant()))
-        return ResourceAnswer(None)
+        try:
+            released = await resources.get(key)
+        except ResourceNotFound:  # deleted meanwhile
+            return MetadataAnswer(None)
+        seen = released.visible_to(call.by.as_claimant())
+        return MetadataAnswer(await metadata(released.record) if seen else None)
 
     @routes.add(
         "GET",

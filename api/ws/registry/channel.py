@@ -50,15 +50,22 @@ REGISTRY_CHANNEL: Final = Channel(
     " upgrade or, in time, with `authenticate`. A command with `state` has exactly one answer,"
     " with the same `state`; a command without `state` is answered only by an error. Events have"
     " no `state`.",
+    subprotocol="reileta.registry",
     security=("token", "query", "cookie"),
-    refusals=(CredentialMalformed, CredentialInvalid, TooManyRequests, Overloaded),
+    refusals=(
+        MessageInvalid,
+        CredentialMalformed,
+        CredentialInvalid,
+        TooManyRequests,
+        Overloaded,
+    ),
     request=opened(ClientMessage),
     response=ServerMessage,
     data_field="data",
     commands=tuple(COMMANDS),
     events=EVENTS,
     shared_errors=(CredentialInvalid, Overloaded, InternalError),
-    unreadable=(MessageInvalid, CommandUnknown),
+    unreadable=(MessageInvalid, CommandUnknown, TooManyRequests),
     subgroup_example=INSTANCE,
     close_codes={code: str(code.registry) for code in CloseCode if code.registry},
 )

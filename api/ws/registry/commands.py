@@ -221,8 +221,8 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
 )
 def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
     """Sends any JSON to the players inside the instance that `subgroup` names, or to those in
-    `to`. They get it byte for byte. With `key`, the newest value is retained for players who join
-    later."""
+    `to`. They get it byte for byte; data that is left out is null. With `key`, the newest value is
+    retained for players who join later."""
     instance = message.subgroup
     seats = connection.transport.seats
     seat = None if instance is None else seats.get(instance)
@@ -231,10 +231,7 @@ def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
         if seat is None:
             connection.refuse(message, connection.why_not_inside(instance))
             return
-    data = bytes(message.data)
-    if not data:
-        connection.refuse(message, MessageInvalid.field("data", "is required"))
-        return
+    data = bytes(message.data) or b"null"
     if is_deeper(data, DATA_DEPTH):
         error = MessageInvalid.field("data", f"must be nested at most {DATA_DEPTH} levels deep")
         connection.refuse(message, error)

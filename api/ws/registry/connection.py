@@ -9,6 +9,7 @@ browsers of all others hang up. `api/ws/registry/commands.py` declares what each
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -35,6 +36,7 @@ from reileta.errors import (
     NotInInstance,
     NotLoggedIn,
     ReiletaError,
+    TooManyRequests,
 )
 from reileta.ids import At
 from reileta.protocol import commands, events
@@ -141,16 +143,16 @@ def _invalid(payload: bytes, error: Exception) -> InvalidMessage:
         return InvalidMessage(_explained(error))
 
 
-def parse_data(data: Raw, model: type[I]) -> I:
-    """A command's `data`, checked by its model.
+def parse_data(data: Raw, model: type[I], **instead: Callable[[], object]) -> I:
+    """A command's `data`, checked by its model. Data that is null is empty.
 
-    Fields whose type is `Raw` stay the client's bytes. Raises MessageInvalid, which names the
-    fields at fault.
+    Fields whose type is `Raw` stay the client's bytes. `instead` gives the values of fields that
+    are left out, or null. Raises MessageInvalid, which names the fields at fault.
     """
-    value = {}
+    value: dict[str, object] = {}
     name = ""
     try:
-        for name, text in _fields(data if bytes(data) else b"{}").items():
+        for name, text in _fields(b"{}" if bytes(data) in (b"", b"null") else data).items():
             field = model.model_fields.get(name)
             if field is not None:
                 value[name] = text if field.annotation is Raw else _value(text)
@@ -160,6 +162,9 @@ def parse_data(data: Raw, model: type[I]) -> I:
         if name:
             raise MessageInvalid.field(f"data.{name}", _sentence(str(error))) from None
         raise MessageInvalid.field("data", "must be an object") from None
+    for name, make in instead.items():
+        if value.get(name) is None:
+            value[name] = make()
     return check(model, value, MessageInvalid, within="data")
 
 
@@ -241,12 +246,8 @@ class CommandContext:
         model = command.takes
         assert model is not None
         assert issubclass(model, Input)
-        if (
-            command.subgroup == "instance or data"
-            and not bytes(self.message.data)
-            and self.message.subgroup not in (None, AVR)
-        ):
-            return check(model, {"instance": self.ensure_subgroup()}, MessageInvalid)
+        if command.subgroup == "instance or data" and self.message.subgroup not in (None, AVR):
+            return parse_data(self.message.data, model, instance=self.ensure_subgroup)
         return parse_data(self.message.data, model)
 
 
@@ -303,7 +304,7 @@ class RegistryConnection:
         self.node.metrics.messages_in += 1
         span = self._begin()
         if not self._message_rate.take(1 if payload is None else weight(len(payload))):
-            self.transport.close(CloseCode.POLICY_VIOLATION, "too many messages")
+            self._exceeded("too many messages")
             return True
         if payload is None:
             self._refuse(None, None, None, MessageInvalid.field("message", "must be text"))
@@ -339,7 +340,12 @@ class RegistryConnection:
         empty fragments costs the server as much as a flood of messages."""
         frames, self.transport.overhead = self.transport.overhead, 0
         if not self._message_rate.take(frames / FRAMES_PER_MESSAGE):
-            self.transport.close(CloseCode.POLICY_VIOLATION, "too many frames")
+            self._exceeded("too many frames")
+
+    def _exceeded(self, reason: str) -> None:
+        """Says once that the client sends too much (102), and closes the socket."""
+        self._refuse(None, None, None, TooManyRequests())
+        self.transport.close(CloseCode.POLICY_VIOLATION, reason)
 
     async def handle(self) -> None:
         """Carries out the message that `take` left, and answers it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.envelope import ErrorView
 from api.ws.declarations import Channel, Command, Event, Events
@@ -16,6 +16,7 @@ from reileta.errors import (
     AlreadyConnected,
     CredentialInvalid,
     CredentialMalformed,
+    MessageInvalid,
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
@@ -25,7 +26,7 @@ from reileta.errors import (
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import Status
-from reileta.protocol.views.session import Iso, ResourceView, SessionView
+from reileta.protocol.views.session import Iso, ResourceMetadata, SessionView
 
 _ID: Final = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
 EventId = Annotated[str, Meta(description="A UUID that its sender chose", examples=[_ID])]
@@ -39,13 +40,13 @@ class EventMessage(Struct):
     type: Literal["event"]
     id: EventId
     sent_at: Iso
-    status: Annotated[Status, Meta(description="From a client, all three values mean the same")]
-    reason: Annotated[str | None, Meta(description="For a person")]
+    status: Annotated[Status, Meta(description="From a client, both values mean the same")]
     payload: Annotated[dict[str, Any], Meta(description="It depends on its `kind`")]
+    reason: Annotated[str | None, Meta(description="For a person; left out, it is null")] = None
 
 
 class AckMessage(Struct):
-    """An Ack: the receiver has taken the event."""
+    """An Ack: the receiver has taken the event. Each event gets exactly one."""
 
     type: Literal["ack"]
     id: Annotated[str, Meta(description="The event's", examples=[_ID])]
@@ -79,10 +80,10 @@ class StatePayload(Struct):
 
 
 class ResourcePayload(Struct):
-    """The resource that the session has now; null: none."""
+    """The metadata of the resource that the session has now; null: none."""
 
     kind: Literal["resource"]
-    resource: Annotated[ResourceView | None, Meta(description="null: none")]
+    resource: Annotated[ResourceMetadata | None, Meta(description="null: none")]
 
 
 class RefusedPayload(Struct):
@@ -94,10 +95,11 @@ class RefusedPayload(Struct):
 
 
 class ClosingPayload(Struct):
-    """The close code that follows."""
+    """The close code that follows. With 1008, `error` says which limit was reached."""
 
     kind: Literal["closing"]
     code: Annotated[int, Meta(description="The close code", examples=[4000])]
+    error: ErrorView | UnsetType = UNSET
 
 
 _SENT_AT: Final = "2026-09-21T14:13:20.000000+0000"
@@ -126,8 +128,9 @@ _ACK: Final = {"type": "ack", "id": _ID, "sent_at": _SENT_AT}
 COMMANDS: Final = (
     Command(
         name=session_frames.STATE,
-        description="Changes the session's state. The Ack means that the change is in the database."
-        " If the change is refused, the event `refused` comes in place of the Ack. The state of an"
+        description="Changes the session's state. The Ack means that the change is in the database,"
+        " or was refused as just said."
+        " If the change is refused, the event `refused` comes right before the Ack. The state of an"
         " autopilot is always empty.",
         takes=PatchPayload,
         gives=AckMessage,
@@ -175,7 +178,7 @@ EVENTS: Final = Events(
     ),
     Event(
         name=session_frames.REFUSED,
-        description="A change was refused. It comes in place of an Ack, with status `error`.",
+        description="A change was refused. Its Ack follows. The status is `error`.",
         data=RefusedPayload,
         sent_to="the socket that sent the change",
         fixed={"status": "error"},
@@ -188,10 +191,10 @@ EVENTS: Final = Events(
     ),
     Event(
         name=session_frames.CLOSING,
-        description="The last event on a socket, with status `fatal`. It needs no Ack.",
+        description="The last event on a socket, with status `error`. It needs no Ack.",
         data=ClosingPayload,
         sent_to="the socket that the server closes",
-        fixed={"status": "fatal"},
+        fixed={"status": "error"},
     ),
 )
 
@@ -207,8 +210,10 @@ SESSION_CHANNEL: Final = Channel(
     " Every message is one JSON object in a text frame: an Event, or the Ack with which its"
     " receiver answers it. Each side acknowledges each event of the other exactly once; the client"
     " does so in the time that `hello` names.",
+    subprotocol="reileta.session",
     security=("token", "query"),
     refusals=(
+        MessageInvalid,
         CredentialMalformed,
         CredentialInvalid,
         PermissionDenied,

@@ -1,14 +1,15 @@
 """One client's connection on the session API's WebSocket.
 
 The client acknowledges each event within the time that `hello` names, or the server closes the
-socket (1008). The server answers each event of the client exactly once, in any order: with an Ack,
-or with an event of status `error` that names it. See `docs/sessions.md`.
+socket (1008). The server acknowledges each event of the client exactly once, in any order. If it
+refuses one, an event of status `error` that names it comes right before the Ack. See
+`docs/sessions.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -23,9 +24,10 @@ from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport, TransportState
-from reileta.errors import Overloaded, ReiletaError
+from reileta.errors import Overloaded, ReiletaError, TooManyRequests
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
+from reileta.protocol.frames import error_fields
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
@@ -69,6 +71,7 @@ class SessionConnection:
         self._owed: dict[str, float] = {}
         """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
+        """The client's events without an Ack, in lower case: UUIDs ignore case (RFC 9562, 4)."""
         self._out: list[bytes] = []
 
     # For the gateway ---------------------------------------------------------------------------
@@ -130,7 +133,8 @@ class SessionConnection:
             else:
                 raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
         except MessageRefused as refused:
-            self.close(refused.code, refused.reason)
+            limited = refused.code is CloseCode.POLICY_VIOLATION
+            self.close(refused.code, refused.reason, TooManyRequests() if limited else None)
         return True
 
     async def handle(self) -> None:
@@ -140,7 +144,7 @@ class SessionConnection:
         """Counts frames without a message at a fraction of a message each."""
         frames, self.transport.overhead = self.transport.overhead, 0
         if not self._message_rate.take(frames / FRAMES_PER_MESSAGE):
-            self.close(CloseCode.POLICY_VIOLATION, "too many frames")
+            self.close(CloseCode.POLICY_VIOLATION, "too many frames", TooManyRequests())
 
     def check_deadlines(self, now: float) -> None:
         """Closes the socket of a client that owes an Ack for too long; `now` in Trio's seconds."""
@@ -172,13 +176,13 @@ class SessionConnection:
     # Messages from the client ------------------------------------------------------------------
 
     def _acknowledged(self, ack: ClientAck) -> None:
-        if self._owed.pop(ack.id, None) is None:
+        if self._owed.pop(ack.id.lower(), None) is None:
             raise MessageRefused(
                 CloseCode.FIELD_VALUE, "id must be that of an event that waits for its Ack"
             )
 
     def _change(self, event: ClientEvent) -> None:
-        if event.id in self._unanswered:
+        if event.id.lower() in self._unanswered:
             raise MessageRefused(
                 CloseCode.FIELD_VALUE, "id must not be that of an event that waits for its answer"
             )
@@ -186,7 +190,7 @@ class SessionConnection:
             raise MessageRefused(
                 CloseCode.POLICY_VIOLATION, "too many events wait for their answer"
             )
-        self._unanswered.add(event.id)
+        self._unanswered.add(event.id.lower())
         if self._session is None:
             self._refuse_now(event.id, Overloaded())
             return
@@ -213,14 +217,14 @@ class SessionConnection:
 
     def ack(self, event_id: str) -> None:
         """Acknowledges the client's event."""
-        self._unanswered.discard(event_id)
+        self._unanswered.discard(event_id.lower())
         self._out.append(ack_frame(event_id, self._node.clock.now_ms()))
 
     def refuse(self, event_id: str, error: ReiletaError) -> None:
-        """Tells the client that its event was refused, in place of the Ack."""
-        self._unanswered.discard(event_id)
+        """Tells the client why its event was refused, and acknowledges it."""
         id_ = new_event_id()
         self.send_event(id_, refusal_frame(id_, event_id, self._node.clock.now_ms(), error))
+        self.ack(event_id)
 
     def flush(self) -> None:
         """Writes all events and Acks of this round at once."""
@@ -252,12 +256,17 @@ class SessionConnection:
     def send(self, frame: bytes) -> None:
         self.transport.send(frame)
 
-    def close(self, code: CloseCode, reason: str = "") -> None:
-        """Sends the reason in a last event, which needs no Ack, and closes the socket."""
+    def close(self, code: CloseCode, reason: str = "", error: ReiletaError | None = None) -> None:
+        """Sends the reason in a last event, which needs no Ack, and closes the socket.
+
+        Its status is not `fatal`, which no side may send. `error`: the limit that was reached.
+        """
         self.flush()
-        payload = {"kind": session_frames.CLOSING, "code": code}
+        payload: dict[str, Any] = {"kind": session_frames.CLOSING, "code": code}
+        if error is not None:
+            payload["error"] = error_fields(error)
         now = self._node.clock.now_ms()
         self.transport.send(
-            event_frame(new_event_id(), now, payload, status="fatal", reason=reason)
+            event_frame(new_event_id(), now, payload, status="error", reason=reason)
         )
         self.transport.close(code, reason)

@@ -15,7 +15,7 @@ from api.http.endpoint import DEPRECATION, Only, address_of, ensure_only
 from api.rate_limits import HttpRateLimits
 from api.ws.accept import accept
 from api.ws.gateway import Gateway
-from api.ws.session.channel import KINDS
+from api.ws.session.channel import KINDS, SESSION_CHANNEL
 from api.ws.session.connection import SessionConnection
 from api.ws.transport.base import Transport
 from reileta.errors import AlreadyConnected, CredentialInvalid
@@ -69,7 +69,7 @@ class SessionSockets:
 
         try:
             headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
-            await accept(serve, headers)
+            await accept(serve, headers, SESSION_CHANNEL.subprotocol)
             accepted = True  # `serve` runs after this, and frees the place
         finally:
             if not accepted:

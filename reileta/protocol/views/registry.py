@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from reileta.ids import at, base_url
+from reileta.ids import At, at, base_url
 from reileta.records import NO_PROFILE, Asset, InstanceRecord, Profile, Service, User, World
 
 T = TypeVar("T")
@@ -124,9 +124,23 @@ class IdentityView(Struct):
 
 
 class HomeView(Struct, kw_only=True):
-    """A user's home world, with a version of its assets if one is set."""
+    """A user's home: a reference to the world, and the world itself if the caller can see it here.
+
+    `world` holds the version of the world's assets, if one is set.
+    """
 
     world: WorldAt
+    id: WorldId
+    server: Address
+    title: Annotated[str, Meta(examples=["Harbour at dusk"])] | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)] | UnsetType = UNSET
+    owner: UserAt | UnsetType = UNSET
+    thumbnail: PictureUrl | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    assets: tuple[AssetView, ...] | UnsetType = UNSET
+    created_at: Millis | UnsetType = UNSET
+    updated_at: Millis | UnsetType = UNSET
 
 
 class FollowView(Struct, kw_only=True):
@@ -327,6 +341,18 @@ def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[st
 def _status(text: str) -> Status:
     """The stored status; an invalid one is not shown."""
     return text if text in get_args(Status) else "offline"  # type: ignore[return-value]
+
+
+def home_view(home: str, address: str, world: WorldView | None) -> HomeView:
+    """A user's home: `w_…`, or `w_…:version`, either with `@server`. `world`: None: not shown."""
+    reference = At.parse(at(home, address))
+    shown = (
+        {}
+        if world is None
+        else {name: getattr(world, name) for name in WorldView.__struct_fields__}
+    )
+    own = {"id": reference.id.partition(":")[0], "server": reference.server or address}
+    return HomeView(world=str(reference), **{**own, **shown})
 
 
 def world_view(

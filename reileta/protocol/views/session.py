@@ -41,6 +41,18 @@ class AccountView(Struct):
     admin: Annotated[bool, Meta(description="Whether it is an admin of this server")]
 
 
+class ResourceMetadata(Struct):
+    """The metadata of a resource: the same fields for all types."""
+
+    id: Annotated[int, Meta(description="Its number", examples=[17])]
+    type: Annotated[str, Meta(description="Its resource type", examples=["document"])]
+    title: Annotated[Title, Meta(examples=["Front door"])]
+    version: Annotated[int, Meta(description="Each change adds 1", examples=[1])]
+    owner: Annotated[
+        AccountView | None, Meta(description="null after the owner's account was deleted")
+    ]
+
+
 class ResourceView(TypedDict):
     """A resource. Those of a host's own type can have further fields.
 
@@ -65,7 +77,7 @@ class SessionView(Struct):
     id: SessionId
     user: AccountView
     state: dict[str, Any]
-    resource: Annotated[ResourceView | None, Meta(description="The resource that it holds")]
+    resource: Annotated[ResourceMetadata | None, Meta(description="The resource that it holds")]
 
 
 class TokenView(Struct):
@@ -99,6 +111,17 @@ def account_view(user: records.User, *, private: bool = True) -> AccountView:
     )
 
 
+def metadata_view(record: records.ResourceRecord, owner: records.User | None) -> ResourceMetadata:
+    """The metadata of a resource, without its data."""
+    return ResourceMetadata(
+        id=record.number,
+        type=record.type,
+        title=record.title,
+        version=record.version,
+        owner=None if owner is None else account_view(owner, private=False),
+    )
+
+
 def resource_view(
     record: records.ResourceRecord, kind: ResourceType, owner: records.User | None
 ) -> ResourceView:
@@ -111,8 +134,8 @@ def held_view(
     kind: ResourceType | None,
     owner: records.User | None,
     user: records.User,
-) -> ResourceView | None:
-    """The resource that a session holds.
+) -> ResourceMetadata | None:
+    """The metadata of the resource that a session holds.
 
     None if it has none, or if its user may no longer acquire it, such as a former admin.
     """
@@ -121,7 +144,7 @@ def held_view(
     who = Claimant.of(user)
     if not Resource(held.resource, records.Lease(), kind).may(who):
         return None
-    return resource_view(held.resource, kind, owner)
+    return metadata_view(held.resource, owner)
 
 
 def preview_view(
@@ -147,7 +170,7 @@ def session_view(
     id_: str,
     user: records.User,
     state: dict[str, Any],
-    resource: ResourceView | None,
+    resource: ResourceMetadata | None,
 ) -> SessionView:
     """The session."""
     return SessionView(id_, account_view(user), state, resource)

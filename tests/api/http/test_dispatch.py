@@ -36,6 +36,7 @@ NOWHERE = {
     "session": "s_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9",
     "type": "document",
     "number": "4711",
+    "server": "elsewhere.example",
 }
 ODD_PATHS = [
     "/", "/docs", "/openapi.json", "/asyncapi.json", "/metrics", "/nope", "/api", "/api/time/",

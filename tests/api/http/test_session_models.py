@@ -111,17 +111,23 @@ async def test_all_resources_include_id_and_owner_and_types_implement_their_own_
     ]
     views = [
         made.body["resource"],
-        acquired.body["resource"],
         (await ada.get(f"{path}/view")).body["resource"],
         (await ada.patch(path, {"title": "Harbour"})).body["resource"],
+    ]
+    metadata = [
+        acquired.body["resource"],
         (await ada.get("/session")).body["session"]["resource"],
+        (await ada.ask("POST", f"{path}/release")).body["resource"],
     ]
     owner = {**ada.me["session"]["user"], "email": None}
-    for shown in (*previews, *views):
+    for shown in (*previews, *views, *metadata):
         assert type(shown["id"]) is int
         assert shown["id"] == views[0]["id"]
         assert shown["owner"] == owner
         assert shown["type"] == kind
+    for shown in metadata:
+        assert set(shown) == {"id", "type", "owner", "title", "version"}
+    for shown in (*previews, *views):
         for time in (shown["created_at"], shown["updated_at"]):
             assert datetime.strptime(time, "%Y-%m-%dT%H:%M:%S.%f%z").tzinfo is not None
     assert all("data" not in shown for shown in previews)

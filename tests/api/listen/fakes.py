@@ -49,7 +49,7 @@ class FakeApp:
         finally:
             self.under_way -= 1
 
-    def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
+    def refuse(self, error: ReiletaError, line: str, address: str, **how: Any) -> Answer:
         self.refused.append(error)
         return Answer(status_of(type(error)), [], str(error).encode())
 

@@ -46,7 +46,7 @@ class Claiming:
     async def answer(self, request: Any) -> Answer:
         raise AssertionError("an upgrade is not a request like others")
 
-    def refuse(self, error: ReiletaError, line: str, address: str) -> Answer:
+    def refuse(self, error: ReiletaError, line: str, address: str, **how: Any) -> Answer:
         raise AssertionError(error)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -144,7 +144,6 @@ def test_its_examples_fit_its_schemas_and_are_no_placeholders(document: Json) ->
     [
         ("InstanceJoinCommand", {"command": "instance-join"}),
         ("InstanceDataCommand", {"command": "instance-data", "data": 1}),
-        ("InstanceDataCommand", {"command": "instance-data", "subgroup": "i_1"}),
         ("SubscribeCommand", {"command": "subscribe", "data": {}}),
         ("SubscribeCommand", {"command": "unsubscribe", "data": {"event": "all"}}),
         ("PingAnswer", {"command": "ping", "data": {"client": 1, "server": 2}}),

@@ -133,6 +133,7 @@ async def test_sessions_owned_by_an_autopilot_can_not_maintain_a_non_empty_state
             refused = await socket.change(patch)
             assert (refused["status"], refused["payload"]["kind"]) == ("error", "refused")
             assert refused["payload"]["error"]["code"] == 4
+            assert (await socket.get())["id"] == refused["payload"]["event"]
         assert await state_of(pilot) == {}
     async with line(lines, pilot, "/ws/autopilot") as socket:
         hello = await socket.payload()
@@ -148,10 +149,9 @@ async def test_every_socket_of_the_session_hears_what_it_acquires_and_releases(
     twin = await with_token(lines, "ada", ada.me["session"]["id"])
     async with line(lines, ada) as first, line(lines, twin) as second:
         await first.payload(), await second.payload()
-        for answer in (
-            await ada.ask("POST", f"{path}/acquire"),
-            await twin.patch(path, {"data": 1}),
-            await ada.ask("POST", f"{path}/release"),
-        ):
-            told = {"kind": "resource", "resource": answer.body["resource"]}
+        acquired = (await ada.ask("POST", f"{path}/acquire")).body["resource"]
+        await twin.patch(path, {"data": 1})
+        await ada.ask("POST", f"{path}/release")
+        for resource in (acquired, {**acquired, "version": 2}, None):
+            told = {"kind": "resource", "resource": resource}
             assert await first.payload() == await second.payload() == told

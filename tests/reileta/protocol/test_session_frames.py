@@ -65,6 +65,11 @@ def test_what_clients_send_is_understood_and_an_unknown_field_ignored() -> None:
     assert parse(json.dumps({**ACK, "more": 1}).encode()) == ClientAck(ID)
 
 
+def test_a_field_that_may_be_null_may_be_left_out() -> None:
+    assert parse(json.dumps(without("reason")).encode()) == ClientEvent(ID, {"x": 1})
+    assert parse(json.dumps({**EVENT, "reason": "why"}).encode()) == ClientEvent(ID, {"x": 1})
+
+
 def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in EVENT.items() if key != name}
 
@@ -78,7 +83,7 @@ def without(name: str) -> dict[str, Any]:
         (b'{"x": "\xff"}', 4002),
         (b"[" * 100_000, 4002),
         ({}, 4003),
-        *((without(name), 4003) for name in EVENT),
+        *((without(name), 4003) for name in EVENT if name != "reason"),
         ({**EVENT, "payload": {}}, 4003),
         ({**EVENT, "payload": {"kind": "state"}}, 4003),
         ({"type": "ack", "id": ID}, 4003),
@@ -90,6 +95,10 @@ def without(name: str) -> dict[str, Any]:
         ({**EVENT, "payload": {"kind": "state", "patch": [1]}}, 4004),
         ({**ACK, "sent_at": None}, 4004),
         ({**EVENT, "type": "other"}, 4005),
+        ({"type": "other"}, 4005),
+        ({"type": "ack "}, 4005),
+        ({"type": "other", "id": 1, "sent_at": 1}, 4005),
+        ({**EVENT, "status": "fatal"}, 4005),
         ({**EVENT, "id": "1"}, 4005),
         ({**EVENT, "sent_at": "today"}, 4005),
         ({**EVENT, "sent_at": "2026-09-21T14:13:20"}, 4005),

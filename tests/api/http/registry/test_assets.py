@@ -81,10 +81,18 @@ async def test_one_that_is_somewhere_else(ada: Client, assets: str) -> None:
     assert (await ada.post(path, {"url": url})).code == 31
 
 
+async def test_defaults(ada: Client, assets: str) -> None:
+    asset = (await ada.put(assets, {})).data
+    assert (asset["version"], asset["engine"], asset["platform"]) == ("0.0.1", "other", "other")
+    nulls = {"version": "2", "engine": None, "platform": None, "url": None}
+    asset = (await ada.put(assets, nulls)).data
+    assert (asset["version"], asset["engine"], asset["platform"]) == ("2", "other", "other")
+    assert (await ada.put(assets, {"version": "2"})).code == 45, "one of each is enough"
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        ({}, {"version", "engine", "platform"}),
         ({**BUILD, "version": "../1"}, {"version"}),
         ({**BUILD, "version": "x" * 33}, {"version"}),
         ({**BUILD, "engine": "Unity"}, {"engine"}),

@@ -137,7 +137,6 @@ async def test_a_world_of_another_server_is_not_found_yet(ada: Client, world: Js
         ({"capacity": 0}, {"capacity"}),
         ({"capacity": -(10**18)}, {"capacity"}),
         ({"capacity": 1.5}, {"capacity"}),
-        ({"tags": ["avr:public", "avr:private"]}, {"tags"}),
         ({"tags": {"avr:public": True}}, {"tags"}),
         ({"name": "!", "capacity": "x", "title": []}, {"name", "capacity", "title"}),
     ],

@@ -45,7 +45,8 @@ async def test_an_id_is_there_once(ada: Client, bob: Client) -> None:
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        ({}, {"id", "title"}),
+        ({}, {"id"}),
+        ({"id": None, "title": None}, {"id"}),
         ({"id": "voice", "title": "t"}, {"id"}),
         ({"id": "Com.Example", "title": "t"}, {"id"}),
         ({"id": "com..voice", "title": "t"}, {"id"}),

@@ -38,16 +38,26 @@ async def test_creating(node: FakeNode, ada: Client) -> None:
 
 
 async def test_defaults(ada: Client) -> None:
-    world = await created(ada)
-    assert world["capacity"] == 32
-    assert "description" not in world
+    nulls = dict.fromkeys(("title", "description", "capacity", "tags"))
+    for body in ({}, nulls):
+        world = (await ada.put("/api/worlds", body)).data
+        assert (world["title"], world["capacity"]) == ("New world", 32)
+        assert world["tags"] == ["avr:public"]
+        assert "description" not in world
+
+
+async def test_tags_as_published_clients_send_them(ada: Client) -> None:
+    world = await created(ada, tags=["avr:public", "avr:private", "avr:develepement"])
+    assert world["tags"] == ["avr:development", "avr:private"]
+    changed = await ada.post(f"/api/worlds/{world['id']}", {"tags": ["avr:develepement"]})
+    assert changed.data["tags"] == ["avr:development", "avr:public"]
+    for tag in ("avr:develepement", "avr:development"):
+        assert (await ada.get(f"/api/worlds?tag={tag}")).data["total"] == 1
 
 
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
-        ({}, {"title"}),
-        ({"title": None}, {"title"}),
         ({"title": " "}, {"title"}),
         ({"title": "x" * 129}, {"title"}),
         ({"title": "a\0b"}, {"title"}),
@@ -59,10 +69,8 @@ async def test_defaults(ada: Client) -> None:
         ({"title": "t", "capacity": "8"}, {"capacity"}),
         ({"title": "t", "capacity": 8.5}, {"capacity"}),
         ({"title": "t", "capacity": True}, {"capacity"}),
-        ({"title": "t", "capacity": None}, {"capacity"}),
         ({"title": "t", "capacity": 10**30}, {"capacity"}),
         ({"title": "t", "tags": "avr:public"}, {"tags"}),
-        ({"title": "t", "tags": ["avr:public", "avr:private"]}, {"tags"}),
         ({"title": "t", "tags": ["x"] * 33}, {"tags"}),
         ({"title": "t", "tags": [5]}, {"tags.0"}),
         ({"title": 5, "capacity": "", "tags": {}}, {"title", "capacity", "tags"}),

@@ -222,7 +222,7 @@ def test_whatever_is_taken_is_json_for_everybody(parts: list[bytes]) -> None:
         (InstanceInput, b"{}", "data.instance"),
         (InstanceInput, b'{"instance": 7}', "data.instance"),
         (InstanceInput, b"[]", "data"),
-        (InstanceInput, b"null", "data"),
+        (InstanceInput, b"null", "data.instance"),
         (TopicInput, b'{"target": "u_1"}', "data.event"),
         (TopicInput, b'{"event": "x", "target": 1}', "data.target"),
         (AuthenticateInput, b'{"token": {}}', "data.token"),

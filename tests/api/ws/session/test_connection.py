@@ -76,7 +76,7 @@ async def test_a_session_that_refuses_closes_it(talk: Conversation) -> None:
     talk.node.actor.raises = AlreadyConnected()
     await talk.line.start(principal())
     assert talk.wire.close_code == 1013
-    assert talk.wire.said[-1]["status"] == "fatal"
+    assert talk.wire.said[-1]["status"] == "error"
 
 
 async def test_every_event_is_acknowledged_exactly_once(talk: Conversation) -> None:
@@ -91,19 +91,38 @@ async def test_every_event_is_acknowledged_exactly_once(talk: Conversation) -> N
     assert [(one["type"], one["id"]) for one in talk.wire.said] == [("ack", id_)]
 
 
-async def test_what_is_refused_is_said_in_place_of_the_ack(talk: Conversation) -> None:
+async def test_what_is_refused_is_acknowledged_after_the_event_that_says_why(
+    talk: Conversation,
+) -> None:
     await talk.line.start(principal())
     id_ = new_event_id()
     talk.say(id_)
     talk.line.refuse(id_, PayloadTooLarge())
     talk.line.flush()
-    (refused,) = talk.wire.said
+    refused, acked = talk.wire.said
     assert (refused["type"], refused["payload"]["event"]) == ("event", id_)
+    assert (acked["type"], acked["id"]) == ("ack", id_)
     talk.ack(refused["id"])
     talk.node.actor.raises = Overloaded()
     talk.say(id_)
-    assert talk.wire.said[-1]["payload"]["error"]["code"] == 122
+    refused, acked = talk.wire.said[-2:]
+    assert refused["payload"]["error"]["code"] == 122
+    assert (acked["type"], acked["id"]) == ("ack", id_)
     assert talk.wire.close_code == 0
+
+
+async def test_ids_are_the_same_in_capitals(talk: Conversation) -> None:
+    await talk.line.start(principal())
+    talk.ack(talk.tell().upper())
+    assert talk.wire.close_code == 0
+    id_ = new_event_id()
+    talk.say(id_.upper())
+    talk.line.ack(id_.upper())
+    talk.line.flush()
+    assert talk.wire.said[-1]["id"] == id_.upper(), "as the client wrote it"
+    talk.say(id_)
+    talk.say(id_.upper())
+    assert talk.wire.close_code == 4005
 
 
 async def test_a_client_must_acknowledge_in_time(
@@ -152,6 +171,8 @@ async def test_too_many_messages_are_1008(nursery: trio.Nursery) -> None:
         talk.say(new_event_id())
         assert talk.wire.close_code == closed
     assert talk.wire.closed == (1008, "too many messages")
+    told = [one["payload"]["error"]["code"] for one in talk.wire.said if one["type"] == "event"]
+    assert told == [102], "once, in the last event"
 
 
 async def test_what_a_client_is_told_does_not_count_against_it(nursery: trio.Nursery) -> None:
