@@ -4,6 +4,7 @@ quotas over both faces, and passwords that are guessed."""
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,9 +13,11 @@ import trio
 from api.rate_limits import GUESSES
 from reileta import cli
 from reileta.clock import SystemClock
+from reileta.settings import Settings
+from reileta.store import open_store
 from tests import logs
 from tests.e2e.clients import Json, Player, connected
-from tests.e2e.processes import eventually
+from tests.e2e.processes import eventually, serving
 from tests.e2e.servers import Account, ServerHarness, running
 
 PASSWORD = "correct horse battery staple"
@@ -221,3 +224,53 @@ async def test_a_stranger_who_guesses_is_refused_and_others_are_not(
         assert statuses == [401] * GUESSES.burst + [429]
         other = {**account, "username": "bob"}
         assert (await client.post("/api/auth/register", json=other)).status_code == 200
+
+
+# Two tabs ----------------------------------------------------------------------------------------
+
+
+async def test_tabs_that_refresh_at_the_same_time_stay_logged_in(database_url: str) -> None:
+    async with running(database_url) as harness, client_of(harness) as client:
+        account = {"username": "ada", "password": PASSWORD}
+        await client.post("/api/auth/register", json=account)
+        token = (await client.post("/auth/login", json=account)).json()["token"]
+        answers: list[httpx.Response] = []
+
+        async def tab() -> None:
+            """Refreshes with the key that all tabs share, and goes on with what it got."""
+            async with client_of(harness) as own:
+                answer = await own.post("/auth/refresh", json={"refresh": token["refresh"]})
+                answers.append(answer)
+                access = answer.json()["token"]["access"]
+                used = await own.get("/session", headers={"Authorization": f"Bearer {access}"})
+                assert used.status_code == 200, used.text
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(tab)
+        assert len({answer.json()["token"]["access"] for answer in answers}) == 1
+        assert len({answer.json()["token"]["refresh"] for answer in answers}) == 1
+
+
+async def test_a_tab_gets_the_same_keys_after_a_kill_of_the_server(
+    database_url: str, tmp_path: Path
+) -> None:
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    account = {"username": "ada", "password": PASSWORD}
+    async with serving(*where) as served, served.ask() as client:
+        await client.post("/api/auth/register", json=account)
+        key = (await client.post("/auth/login", json=account)).json()["token"]["refresh"]
+        first = (await client.post("/auth/refresh", json={"refresh": key})).json()["token"]
+        bearer = {"Authorization": f"Bearer {first['access']}"}
+        assert (await client.get("/session", headers=bearer)).status_code == 200
+        served.process.kill()
+        await served.ended()
+    # However long the start takes: the refresh was just now.
+    async with serving(*where) as again, again.ask() as client:
+        async with open_store(Settings(database=database_url), SystemClock()) as store:
+            await store.database.execute(
+                "UPDATE spent_refreshes SET rotated_at = extract(epoch FROM now()) * 1000"
+            )
+        second = (await client.post("/auth/refresh", json={"refresh": key})).json()["token"]
+        assert (second["access"], second["refresh"]) == (first["access"], first["refresh"])
+        assert (await client.get("/session", headers=bearer)).status_code == 200
