@@ -41,6 +41,7 @@ from actors.instance.messages import (
     Moderate,
     ModerationMessage,
     ReassignOwner,
+    RecordGone,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
@@ -208,6 +209,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._close_for(message)
             case RetryWrites():
                 self._persistence.write_pending()
+            case RecordGone():
+                self._close()
             case RefreshObserver(sink):
                 self._members.refresh_observer(sink)
             case Tick():
@@ -285,11 +288,14 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _updated(self, message: UpdateInstance, result: outcome.Outcome[object]) -> None:
         self._apply(self._moderation.updated(message, result))
+        if isinstance(result, outcome.Error) and isinstance(result.error, InstanceNotFound):
+            self._close()
 
     def _moderate(self, message: ModerationMessage) -> None:
+        before = self._persistence.pending
         decision = self._moderation.decide(message)
         self._apply(decision.domain_events)
-        self._moderation.finish(message, decision)
+        self._moderation.finish(message, decision, before)
 
     # The end -----------------------------------------------------------------------------------
 

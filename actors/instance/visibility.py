@@ -23,6 +23,7 @@ from actors.instance.messages import (
     InstanceMessage,
     Moderate,
     ReassignOwner,
+    RecordGone,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
@@ -114,6 +115,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | CandidateOffline()
             | ContinueQueueRound()
             | RetryWrites()
+            | RecordGone()
         ):
             pass  # from the server
         case RefreshObserver() | Tick():

@@ -142,7 +142,11 @@ class FakeModerationStore:
         await self.instances.reach()
         self.moderation_writes.extend(moderation_writes)
         self.batches.append(len(moderation_writes))
-        return {}
+        return {
+            place: InstanceNotFound()
+            for place, write in enumerate(moderation_writes)
+            if write.instance_id not in self.instances.records
+        }
 
     async def friends(self, user: str) -> frozenset[str]:
         await self.instances.reach()
