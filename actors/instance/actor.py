@@ -67,6 +67,7 @@ from actors.membership import (
     MemberSessionEnded,
     RefreshAdmin,
     RemoveMember,
+    RenameUser,
     SocketLost,
 )
 from actors.runtime import Actor
@@ -186,6 +187,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(rules.leave(session, now))
             case RefreshAdmin(user, admin):
                 self._apply(rules.administers(user, admin, now))
+            case RenameUser(user, displayname):
+                self._apply(rules.rename(user, displayname, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)
             case RequestEntry() | WithdrawEntry() | AdmitCandidate() | RejectCandidate():

@@ -5,6 +5,8 @@ An observer is an admin's socket that gets all players' data without being insid
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from actors.delivery.sink import Sink
 from actors.instance.messages import GetPlayers
 from actors.instance.parts import InstanceParts
@@ -113,6 +115,14 @@ class Members:
         if member.sinks:
             return []
         return self._parts.rules.disconnect(message.session, self._parts.now())
+
+    def replace(self, player: Player) -> None:
+        """A player that is inside has another name now."""
+        self._parts.frames.rename(player.id)
+        member = self._parts.recovery.seated.get(player.session)
+        if member is not None:
+            member.player = player
+            member.visitor = replace(member.visitor, displayname=player.displayname)
 
     def remove(self, player: Player) -> Member | None:
         """Forgets a player that has left, with its sockets; returns its member, if it had one."""

@@ -41,6 +41,7 @@ from actors.membership import (
     MemberSessionEnded,
     RefreshAdmin,
     RemoveMember,
+    RenameUser,
     SocketLost,
 )
 from reileta import records
@@ -111,6 +112,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
         case (
             ReassignOwner()
             | RefreshAdmin()
+            | RenameUser()
             | CandidateOnline()
             | CandidateOffline()
             | ContinueQueueRound()

@@ -226,6 +226,45 @@ async def test_a_stranger_who_guesses_is_refused_and_others_are_not(
         assert (await client.post("/api/auth/register", json=other)).status_code == 200
 
 
+# Names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["user", "admin", "another process"])
+async def test_a_new_name_reaches_those_inside_and_those_who_come_later(
+    database_url: str, by: str
+) -> None:
+    async with running(database_url) as harness, client_of(harness) as client:
+        ann, bob, root = (
+            await harness.account("ann"),
+            await harness.account("bob"),
+            await harness.account("root", admin=True),
+        )
+        room = (await harness.instance(bob)).id
+        async with connected(harness, ann) as one, connected(harness, bob) as two:
+            await one.join(room)
+            await two.join(room)
+            if by == "another process":
+                settings = Settings(database=database_url)
+                async with open_store(settings, SystemClock()) as other:
+                    await other.users.update(ann.id, displayname="Anna")
+            else:
+                who, path = (ann, "@me") if by == "user" else (root, "ann")
+                answer = await client.post(
+                    f"/api/users/{path}", json={"displayname": "Anna"}, headers=header(who)
+                )
+                assert answer.status_code == 200
+            for player in (one, two):
+                told = await player.event("player-updated")
+                assert told["subgroup"] == room
+                assert told["data"]["player"] == one.id
+                assert told["data"]["displayname"] == "Anna"
+            async with connected(harness, root) as late:
+                players = (await late.join(room))["players"]
+            assert [each["displayname"] for each in players] == ["Anna", "bob", "root"]
+            listed = await client.get(f"/api/instances/{room}/players", headers=header(bob))
+            assert listed.json()["data"]["items"][0]["displayname"] == "Anna"
+
+
 # Two tabs ----------------------------------------------------------------------------------------
 
 
