@@ -3,12 +3,14 @@ quotas over both faces, and passwords that are guessed."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected
 
 from api.rate_limits import GUESSES
 from reileta import cli
@@ -16,9 +18,10 @@ from reileta.clock import SystemClock
 from reileta.settings import Settings
 from reileta.store import open_store
 from tests import logs
-from tests.e2e.clients import Json, Player, connected
+from tests.e2e.clients import Json, Player, connected, until
 from tests.e2e.processes import eventually, serving
 from tests.e2e.servers import Account, ServerHarness, running
+from tests.e2e.test_sessions import line
 
 PASSWORD = "correct horse battery staple"
 
@@ -263,6 +266,84 @@ async def test_a_new_name_reaches_those_inside_and_those_who_come_later(
             assert [each["displayname"] for each in players] == ["Anna", "bob", "root"]
             listed = await client.get(f"/api/instances/{room}/players", headers=header(bob))
             assert listed.json()["data"]["items"][0]["displayname"] == "Anna"
+
+
+# Sockets -----------------------------------------------------------------------------------------
+
+
+async def test_one_account_does_not_take_all_sockets(database_url: str) -> None:
+    async with running(database_url, sockets_per_user=2) as harness, AsyncExitStack() as stack:
+        ada, bob = await harness.account(), await harness.account()
+        more = [await harness.login(ada.id) for _ in range(3)]
+        first = await stack.enter_async_context(connected(harness, ada))
+        await stack.enter_async_context(line(harness, more[0].token))
+        for path in ("/api/ws", "/ws/user"):
+            async with client_of(harness) as client:
+                headers = {
+                    **header(more[1]),
+                    "Connection": "Upgrade",
+                    "Upgrade": "websocket",
+                    "Sec-WebSocket-Version": "13",
+                    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+                }
+                refused = await client.get(path, headers=headers)
+                assert refused.status_code == 409
+                assert refused.json()["error"]["code"] == 134
+        async with connected(harness) as late:
+            answer = await late.ask("authenticate", {"token": more[1].token})
+            assert answer["error"]["code"] == 134
+            answer = await late.ask("authenticate", {"token": bob.token})
+            assert "error" not in answer
+        await first.socket.aclose()
+        async with connected(harness) as late:
+
+            async def taken() -> bool:
+                answer = await late.ask("authenticate", {"token": more[1].token})
+                return "error" not in answer
+
+            await eventually(taken)
+
+
+@pytest.mark.parametrize("path", ["/api/ws", "/ws/user"])
+async def test_of_many_upgrades_at_once_as_many_open_as_may(database_url: str, path: str) -> None:
+    async with running(database_url, sockets_per_user=3) as harness:
+        ada = await harness.account()
+        tokens = [(await harness.login(ada.id)).token for _ in range(8)]
+        served: list[str] = []
+        done = trio.Event()
+
+        async def one(token: str) -> None:
+            headers = [(b"Authorization", f"Bearer {token}".encode())]
+            try:
+                async with connected(harness, path=path, headers=headers) as player:
+                    message = await player.receive()
+                    if "error" in message:
+                        assert message["error"]["code"] == 134
+                        return
+                    served.append(token)
+                    await done.wait()
+            except* (ConnectionRejected, ConnectionClosed):
+                pass
+            finally:
+                ended.append(token)
+
+        ended: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for token in tokens:
+                nursery.start_soon(one, token)
+            await until(lambda: len(served) + len(ended) == 8)
+            assert len(served) == 3
+            done.set()
+
+
+async def test_without_rate_limits_a_user_has_any_number_of_sockets(database_url: str) -> None:
+    async with (
+        running(database_url, sockets_per_user=1, rate_limits="off") as harness,
+        AsyncExitStack() as stack,
+    ):
+        ada = await harness.account()
+        for _ in range(3):
+            await stack.enter_async_context(connected(harness, ada))
 
 
 # Two tabs ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from reileta.errors import (
     InternalError,
     MessageInvalid,
     Overloaded,
+    QuotaReached,
     TooManyRequests,
 )
 from reileta.protocol.close_codes import CloseCode
@@ -51,7 +52,7 @@ REGISTRY_CHANNEL: Final = Channel(
     " with the same `state`; a command without `state` is answered only by an error. Events have"
     " no `state`.",
     security=("token", "query", "cookie"),
-    refusals=(CredentialMalformed, CredentialInvalid, TooManyRequests, Overloaded),
+    refusals=(CredentialMalformed, CredentialInvalid, QuotaReached, TooManyRequests, Overloaded),
     request=opened(ClientMessage),
     response=ServerMessage,
     data_field="data",

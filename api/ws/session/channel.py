@@ -20,6 +20,7 @@ from reileta.errors import (
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
+    QuotaReached,
     SessionNotFound,
     TooManyRequests,
 )
@@ -214,6 +215,7 @@ SESSION_CHANNEL: Final = Channel(
         CredentialInvalid,
         PermissionDenied,
         AlreadyConnected,
+        QuotaReached,
         TooManyRequests,
         Overloaded,
     ),

@@ -23,7 +23,7 @@ from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport
-from reileta.errors import Overloaded, ReiletaError
+from reileta.errors import Overloaded, QuotaReached, ReiletaError
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import (
@@ -63,6 +63,7 @@ class SessionConnection:
         self._message_rate = MessageRate(node.settings)
         self._rates = rates
         self._user = principal.user.id
+        self._over: QuotaReached | None = None
         self._owed: dict[str, float] = {}
         """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
@@ -82,7 +83,11 @@ class SessionConnection:
 
     def opened(self) -> None:
         """The socket is open; its first trace begins."""
-        self._message_rate.shared = self._rates.opened(self._user)
+        # `start` closes a socket over the user's limit: many upgrades may have come at once.
+        try:
+            self._message_rate.shared = self._rates.opened(self._user)
+        except QuotaReached as error:
+            self._over = error
         span = self._begin()
         if self._log.observes(span):
             self._log.opened(span)
@@ -90,6 +95,8 @@ class SessionConnection:
     async def start(self, principal: Principal) -> None:
         """Gives the socket to the session, which sends `hello`."""
         try:
+            if self._over is not None:
+                raise self._over
             for attempt in (1, 2):
                 session = self._session = await self._node.sessions.live(principal)
                 try:

@@ -43,6 +43,7 @@ class SessionSockets:
         self._limits.principal(principal)
         if principal.token_hash in self._taken:
             raise AlreadyConnected.field("Authorization", "already has a WebSocket")
+        self._gateway.rates.ensure_room(principal.user.id)
         self._taken.add(principal.token_hash)
         accepted = False
 
