@@ -65,6 +65,14 @@ class RefreshAdmin(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class RenameUser(Message):
+    """The display name of a user (`UserIDAt`), which may have changed."""
+
+    user: str
+    displayname: str
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateOnline(Message):
     """A candidate (`UserIDAt`) opened its first socket."""
 
@@ -84,6 +92,7 @@ MembershipMessage: TypeAlias = (
     | SocketLost
     | MemberSessionEnded
     | RefreshAdmin
+    | RenameUser
     | CandidateOnline
     | CandidateOffline
 )

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     # Limits
     rate_limits: Literal["on", "off"] = "on"
     """`off` lifts the rate limits of HTTP and WebSockets, the limit of connections per address and
-    that of seats per user, but no size limit."""
+    those of seats and WebSockets per user, but no size limit."""
     body_limit_bytes: int = Field(default=64 * KIB, ge=1 * KIB)
     """Largest JSON body of an HTTP request."""
     file_limit_bytes: int = Field(default=512 * MIB, ge=1 * MIB)
@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     seats_per_user: int = Field(default=4, ge=0)
     """Seats that the sessions of one user can occupy in one instance; 0, or `--rate-limits off`,
     lifts the limit."""
+    sockets_per_user: int = Field(default=16, ge=0)
+    """Open WebSockets of one user, of both APIs together; 0, or `--rate-limits off`, lifts the
+    limit."""
     shares_per_resource: int = Field(default=500, ge=0)
     """Users that one resource can be shared with."""
     moderations_per_user: int = Field(default=10_000, ge=1)

@@ -25,8 +25,8 @@ from cryptography.x509.oid import NameOID
 from reileta.clock import Clock, SystemClock
 from reileta.settings import Settings
 from reileta.store import Queries, Store, open_store
+from reileta.store.database_time import DatabaseTime
 from reileta.store.embedded.cluster import Cluster
-from reileta.store.leases import DatabaseTime
 
 # The same examples in each run, and nothing that depends on how busy the machine is.
 hypothesis.settings.register_profile(

@@ -145,9 +145,10 @@ class UpdateFeed:
 
     async def _message(self, noun: Noun, id_: str, change: _Change) -> Publish | None:
         record = change.record
-        if noun in ("world", "instance") or record is None:
-            # Loaded now: it may have become private while the change waited.
-            record = await self._look_up(noun, id_)
+        if noun in ("user", "world", "instance") or record is None:
+            # Loaded now: it may have become private while the change waited, and of two requests
+            # that change it, the later one may call `changed` first.
+            record = await self._look_up(noun, id_) or (record if noun == "user" else None)
         if record is None:
             return None
         return replace(await self._publication(record), among=change.among)
@@ -158,6 +159,8 @@ class UpdateFeed:
             self._hub.tell(message)
 
     async def _look_up(self, noun: Noun, id_: str) -> Record | None:
+        if noun == "user":
+            return await self._store.users.by_id(id_)
         if noun == "world":
             return await self._store.worlds.get(id_)
         if noun == "instance":

@@ -42,6 +42,7 @@ from actors.instance.messages import (
     Moderate,
     ModerationMessage,
     ReassignOwner,
+    RecordGone,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
@@ -67,6 +68,7 @@ from actors.membership import (
     MemberSessionEnded,
     RefreshAdmin,
     RemoveMember,
+    RenameUser,
     SocketLost,
 )
 from actors.runtime import Actor
@@ -195,6 +197,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(rules.leave(session, now))
             case RefreshAdmin(user, admin):
                 self._apply(rules.administers(user, admin, now))
+            case RenameUser(user, displayname):
+                self._apply(rules.rename(user, displayname, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)
             case RequestEntry():
@@ -221,6 +225,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._close_for(message)
             case RetryWrites():
                 self._persistence.write_pending()
+            case RecordGone():
+                self._close()
             case RefreshObserver(sink):
                 self._members.refresh_observer(sink)
             case Tick():
@@ -376,11 +382,14 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _updated(self, message: UpdateInstance, result: outcome.Outcome[object]) -> None:
         self._apply(self._moderation.updated(message, result))
+        if isinstance(result, outcome.Error) and isinstance(result.error, InstanceNotFound):
+            self._close()
 
     def _moderate(self, message: ModerationMessage) -> None:
+        before = self._persistence.pending
         decision = self._moderation.decide(message)
         self._apply(decision.domain_events)
-        self._moderation.finish(message, decision)
+        self._moderation.finish(message, decision, before)
 
     # The end -----------------------------------------------------------------------------------
 

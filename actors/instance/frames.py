@@ -38,7 +38,7 @@ Values: TypeAlias = Mapping[str, RetainedValue]
 class InstanceFrames:
     """The frames of one incarnation of an instance.
 
-    A player's view stays the same until its role changes, so its JSON is kept.
+    A player's view stays the same until its role or its name changes, so its JSON is kept.
     """
 
     def __init__(self, rules: Instance) -> None:
@@ -51,6 +51,10 @@ class InstanceFrames:
         """Drops what is kept for a player that has left."""
         self._player_views.pop(player_id, None)
         self._parts.pop(player_id, None)
+
+    def rename(self, player_id: str) -> None:
+        """The player has another name now."""
+        self._player_views.pop(player_id, None)
 
     def player_view(self, player: Player) -> Raw:
         """The player as others see it, JSON."""
@@ -67,6 +71,11 @@ class InstanceFrames:
         """The event for the others, and its data."""
         data = bytes(self.player_view(player))
         return event(events.INSTANCE_JOINED, self._id, data), data
+
+    def updated(self, player: Player) -> tuple[bytes, bytes]:
+        """The event for everybody inside, and its data."""
+        data = bytes(self.player_view(player))
+        return event(events.PLAYER_UPDATED, self._id, data), data
 
     def left(self, left: Left) -> tuple[bytes, bytes]:
         """The event for the others, and its data."""

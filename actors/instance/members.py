@@ -6,6 +6,7 @@ An observer is an admin's socket that gets all players' data without being insid
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
@@ -149,6 +150,14 @@ class Members:
             return []
         self._parts.recovery.missed.begin(member.player.id, gap=sink.lost_frames)
         return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)
+
+    def replace(self, player: Player) -> None:
+        """A player that is inside has another name now."""
+        self._parts.frames.rename(player.id)
+        member = self._parts.recovery.seated.get(player.session)
+        if member is not None:
+            member.player = player
+            member.visitor = replace(member.visitor, displayname=player.displayname)
 
     def remove(self, player: Player) -> Member | None:
         """Forgets a player that has left, with its sockets; returns its member, if it had one."""

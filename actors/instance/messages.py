@@ -180,6 +180,11 @@ class RetryWrites(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordGone(Message):
+    """A write has found that the database no longer has the instance's record."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Message):
     """The next deadline of the rules has come."""
 
@@ -205,6 +210,7 @@ InstanceMessage: TypeAlias = (
     | ReassignOwner
     | ContinueQueueRound
     | RetryWrites
+    | RecordGone
     | RefreshObserver
     | Tick
 )

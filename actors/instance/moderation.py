@@ -49,6 +49,7 @@ class ModerationRequests:
     def __init__(self, parts: InstanceParts, persistence: Persistence) -> None:
         self._parts = parts
         self._persistence = persistence
+        self._logged_at = 0
 
     # The instance itself -----------------------------------------------------------------------
 
@@ -121,16 +122,26 @@ class ModerationRequests:
             by=user_ref(by.user, address),
             reason=reason,
             until=until,
-            created_at=now,
+            created_at=self._log_time(now),
         )
         return Decision(domain_events, entry)
 
-    def finish(self, message: ModerationMessage, decision: Decision) -> None:
-        """Writes the log entry, and answers the request once all of it is durable."""
+    def _log_time(self, now: int) -> int:
+        """The time of the next log entry. Each has its own, since the log takes an entry with the
+        same time, type and users as a repetition of a write whose result was lost."""
+        self._logged_at = max(now, self._logged_at + 1)
+        return self._logged_at
+
+    def finish(self, message: ModerationMessage, decision: Decision, before: int) -> None:
+        """Writes the log entry, and answers the request once all of it is durable.
+
+        `before`: the number of writes that were pending before the decision.
+        """
         message.defer()
         if decision.log_entry is not None:
             self._persistence.add(decision.log_entry)
-        self._persistence.when_durable(partial(self._answer, message))
+        writes = self._persistence.pending - before
+        self._persistence.when_durable(writes, partial(self._answer, message))
 
     def _answer(self, message: ModerationMessage, error: ReiletaError | None) -> None:
         if error is not None:

@@ -30,12 +30,14 @@ from reileta.rules.instance.events import (
     MasterChanged,
     Muted,
     QueueChanged,
+    Renamed,
     RoleChanged,
     Unbanned,
     Unmuted,
     Updated,
     Warned,
 )
+from reileta.rules.instance.seats import Player
 
 
 class Notifications:
@@ -56,6 +58,8 @@ class Notifications:
                 self._joined(domain_event)
             case Left():
                 self._left(domain_event, answered)
+            case Renamed(player):
+                self._renamed(player)
             case CandidateChanged():
                 self._queue.candidate_changed(domain_event)
             case QueueChanged():
@@ -101,6 +105,14 @@ class Notifications:
         frame, data = parts.frames.joined(joined.player)
         parts.fanout.broadcast(frame, without=parts.recovery.sinks_of((joined.player,)))
         parts.publisher.publish(events.INSTANCE_JOINED, data)
+
+    def _renamed(self, player: Player) -> None:
+        """Everybody inside, the player's own sockets too, and subscribers."""
+        parts = self._parts
+        self._members.replace(player)
+        frame, data = parts.frames.updated(player)
+        parts.fanout.broadcast(frame)
+        parts.publisher.publish(events.PLAYER_UPDATED, data)
 
     def _left(self, left: Left, answered: Sink | None) -> None:
         """The player's sockets, its session, everybody still inside, and subscribers."""

@@ -11,6 +11,8 @@ crash.
 answered after the commit. Writes that gather during a transaction share the next one, in order.
 If the database is down, the requester gets the error, and the write is tried again until it
 succeeds: so memory and database agree in the end, even if nobody asks again.
+A request is answered with the first error of any of its writes. If the record is gone, the actor
+gets `RecordGone`, and closes the instance.
 Pending writes outlive a crash in `RecoveryState.moderation_writes`. Overflow policy: `ensure_room`
 refuses requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves,
 such as the end of a ban, are always taken.
@@ -24,7 +26,7 @@ from typing import Final, TypeAlias, cast
 
 import outcome
 
-from actors.instance.messages import RetryWrites
+from actors.instance.messages import RecordGone, RetryWrites
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import PendingWrite, RecoveryState, WhenDurable
 from actors.runtime import SerialJobs
@@ -182,11 +184,16 @@ class Persistence:
         self._pending.append(PendingWrite(write))
         self.write_pending()
 
-    def when_durable(self, then: WhenDurable) -> None:
+    @property
+    def pending(self) -> int:
+        """The number of moderation writes that are not known to be durable."""
+        return len(self._pending)
+
+    def when_durable(self, writes: int, then: WhenDurable) -> None:
         """Calls `then(None)` once all decisions until now are durable, or `then(why they are not)`
-        after the first attempt."""
+        after the first attempt. `writes`: how many of the newest pending ones belong to it."""
         if self._pending:
-            self._pending[-1].then.append(then)
+            self._pending[-1].then.append((then, writes))
         else:
             then(None)
 
@@ -215,15 +222,18 @@ class Persistence:
             error = cast(ReiletaError, result.error)  # the only errors that work can end with
             for pending in batch:
                 waiting, pending.then = pending.then, []
-                for then in waiting:
+                for then, _ in waiting:
                     then(error)
             self._parts.context.after(RETRY_S, RetryWrites())
             return
         refused = result.unwrap()
         del self._pending[: self._batch]
         for index, pending in enumerate(batch):
-            for then in pending.then:
-                then(refused.get(index))
+            for then, writes in pending.then:
+                own = range(index + 1 - writes, index + 1)
+                then(next((refused[one] for one in own if one in refused), None))
+        if any(isinstance(error, InstanceNotFound) for error in refused.values()):
+            self._parts.context.after(0, RecordGone())
         self.write_pending()
 
     def _ref(self, user: str) -> str:

@@ -38,10 +38,13 @@ class Member:
 
 @dataclass(slots=True)
 class PendingWrite:
-    """A moderation write that is not known to be durable, and the functions to call once it is."""
+    """A moderation write that is not known to be durable, and the functions to call once it is.
+
+    Each comes with the number of writes, up to this one, that it waits for.
+    """
 
     write: records.ModerationWrite
-    then: list[WhenDurable] = field(default_factory=list)
+    then: list[tuple[WhenDurable, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from actors.instance.messages import (
     InstanceMessage,
     Moderate,
     ReassignOwner,
+    RecordGone,
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
@@ -40,6 +41,7 @@ from actors.membership import (
     MemberSessionEnded,
     RefreshAdmin,
     RemoveMember,
+    RenameUser,
     SocketLost,
 )
 from reileta import records
@@ -110,10 +112,12 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
         case (
             ReassignOwner()
             | RefreshAdmin()
+            | RenameUser()
             | CandidateOnline()
             | CandidateOffline()
             | ContinueQueueRound()
             | RetryWrites()
+            | RecordGone()
         ):
             pass  # from the server
         case RefreshObserver() | Tick():

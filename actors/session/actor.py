@@ -45,6 +45,7 @@ from actors.session.messages import (
     LeaseRevoked,
     Leave,
     OpenSocket,
+    OwnerChanged,
     PatchState,
     RefreshToken,
     ReleaseResource,
@@ -59,6 +60,7 @@ from actors.session.parts import SessionParts
 from actors.session.presence import (
     notify_candidacies,
     notify_joined_of_admin,
+    notify_joined_of_name,
     publish_status,
     socket_closed,
 )
@@ -162,6 +164,8 @@ class SessionActor(Actor[SessionMessage]):
                 self._seat_lost(message)
             case UserChanged():
                 self._change_user(message)
+            case OwnerChanged(owner=owner):
+                self._resource.owner_changed(owner)
             case TokenKilled(token_hash=token):
                 if self._parts.rules is not None:
                     self._apply(self._parts.rules.kill(token, self._parts.now()))
@@ -296,8 +300,11 @@ class SessionActor(Actor[SessionMessage]):
 
     def _change_user(self, message: UserChanged) -> None:
         admin_changed = self._recovery.user.admin != message.user.admin
+        renamed = self._recovery.user.displayname != message.user.displayname
         self._recovery.user = message.user
         self._recovery.profile = message.profile
+        if renamed:
+            notify_joined_of_name(self._recovery, self._deps)
         if admin_changed:
             notify_joined_of_admin(self._recovery, self._deps)
         viewer = self._viewer()

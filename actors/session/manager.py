@@ -14,6 +14,7 @@ from actors.session.actor import SessionActor
 from actors.session.config import SessionDeps
 from actors.session.messages import (
     LeaseRevoked,
+    OwnerChanged,
     RefreshToken,
     SessionEnded,
     SessionMessage,
@@ -135,10 +136,12 @@ class SessionManager:
         self._signal(lost.session_id, LeaseRevoked(lost.name.number, lost.fence))
 
     def user_changed(self, user: records.User, profile: records.Profile) -> None:
-        """Tells the user's sessions, and the instances in whose queue it waits."""
+        """Tells the user's sessions, those that have a resource of it, and the instances in whose
+        queue it waits."""
         self._recent_changes.add(user)
         notify_candidacies_of_admin(user, self._deps)
         self._signal_where(lambda recovery: recovery.user.id == user.id, UserChanged(user, profile))
+        self._signal_where(lambda recovery: recovery.resource_owner == user.id, OwnerChanged(user))
 
     def _signal(self, session_id: str, message: SessionMessage) -> None:
         ref = self._registry.find(session_id)

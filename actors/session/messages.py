@@ -65,6 +65,13 @@ class UserChanged(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerChanged(Message):
+    """A user changed, who owns the resource that the session has, or had last."""
+
+    owner: records.User
+
+
+@dataclass(frozen=True, slots=True)
 class TokenKilled(Message):
     """A token ended: the session closes the sockets that authenticated with it."""
 
@@ -170,6 +177,7 @@ SessionMessage: TypeAlias = (
     | Leave
     | SeatLost
     | UserChanged
+    | OwnerChanged
     | TokenKilled
     | SessionEnded
     | Idle

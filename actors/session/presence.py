@@ -9,7 +9,13 @@ import structlog
 from actors.delivery.sink import Sink
 from actors.hub.messages import RemoveSocket
 from actors.hub.update_feed import publish_user
-from actors.membership import CandidateOffline, CandidateOnline, RefreshAdmin, SocketLost
+from actors.membership import (
+    CandidateOffline,
+    CandidateOnline,
+    RefreshAdmin,
+    RenameUser,
+    SocketLost,
+)
 from actors.session.config import SessionDeps
 from actors.session.recovery import SessionRecovery
 from reileta.errors import Overloaded
@@ -55,6 +61,13 @@ def notify_joined_of_admin(recovery: SessionRecovery, deps: SessionDeps) -> None
     user = recovery.user
     for joined in recovery.joined_instances.values():
         joined.instance.signal(RefreshAdmin(at(user.id, deps.address), user.admin))
+
+
+def notify_joined_of_name(recovery: SessionRecovery, deps: SessionDeps) -> None:
+    """Tells the instances that the session has joined the display name of its user."""
+    user = recovery.user
+    for joined in recovery.joined_instances.values():
+        joined.instance.signal(RenameUser(at(user.id, deps.address), user.displayname))
 
 
 def publish_status(session_id: str, recovery: SessionRecovery, deps: SessionDeps) -> None:

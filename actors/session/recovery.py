@@ -24,6 +24,7 @@ class SessionRecovery:
     `user`, `profile`: the session's user, as it was when it last changed.
     `sockets`: the open sockets of both APIs, with the token that each authenticated with.
     `session_sockets`: those of them that belong to the session API.
+    `resource_owner`: the id of the user who owns the resource that the session has, or had last.
     `joined_instances`: the instances where the session has a player, by id.
 
     The session's actor writes it; the node's `SessionManager` reads it.
@@ -33,4 +34,5 @@ class SessionRecovery:
     profile: Profile = NO_PROFILE
     sockets: dict[Sink, bytes] = field(default_factory=dict)
     session_sockets: set[Sink] = field(default_factory=set)
+    resource_owner: str | None = None
     joined_instances: dict[str, JoinedInstance] = field(default_factory=dict)

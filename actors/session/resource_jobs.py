@@ -76,6 +76,12 @@ class ResourceJobs:
     def set_owner(self, owner: records.User | None) -> None:
         """Sets the owner of the resource that the session has."""
         self._owner = owner
+        self._parts.recovery.resource_owner = None if owner is None else owner.id
+
+    def owner_changed(self, owner: records.User) -> None:
+        """A user has changed, who may be that owner."""
+        if self._owner is not None and self._owner.id == owner.id:
+            self._owner = owner
 
     def view(self, held: records.HeldResource | None) -> ResourceMetadata | None:
         """The resource that the session has, as its user may see it."""
@@ -161,7 +167,7 @@ class ResourceJobs:
             return []
         self._unsure = False
         if done.owner is not None:
-            self._owner = done.owner
+            self.set_owner(done.owner)
         events = self._check(done.held) if done.checked else []
         if done.error is None:
             events += self._succeed(job, done.answer)

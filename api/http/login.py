@@ -22,7 +22,7 @@ from reileta.protocol.input_types import GivenPassword, Input, Reference
 from reileta.records import SessionRecord, Token, User
 from reileta.rules.identity import Principal
 from reileta.rules.session.tokens import Lifetimes
-from reileta.security.credentials import digest, new_token
+from reileta.security.credentials import digest, new_seed, new_token, successor
 from reileta.security.passwords import Passwords
 from reileta.store.tokens import Theft
 
@@ -153,14 +153,17 @@ class LoginService:
     async def refresh(self, refresh_key: str) -> RefreshedToken:
         """Gives a token new keys. Its lifetimes start again.
 
+        A key that was used within the last `REPEAT_MS` gives the same new keys again.
+
         Raises CredentialInvalid for a key that is unknown, expired, revoked or already used. The
         use of an old key means that a key was stolen, so the token is revoked.
         """
-        access, refresh = new_token("ua"), new_token("ur")
+        seed = new_seed()
         refreshed = await self._tokens.rotate(
             digest(refresh_key),
-            access_hash=digest(access),
-            new_refresh_hash=digest(refresh),
+            access_hash=digest(successor(refresh_key, seed, "ua")),
+            new_refresh_hash=digest(successor(refresh_key, seed, "ur")),
+            seed=seed,
             lifetimes=self._lifetimes,
         )
         if refreshed is None:
@@ -173,8 +176,11 @@ class LoginService:
             raise CredentialInvalid
         token, session = refreshed.token, refreshed.session
         self._deps.auth.forget_keys(refreshed.superseded)
-        self._node.sessions.refresh_token(session.id, token.id, token.refresh_expires)
+        self._node.sessions.refresh_token(session.id, token.id, refreshed.expires)
         await self._sessions.seen([session.id])
+        access, refresh = "", refresh_key
+        for seed in refreshed.seeds:
+            access, refresh = successor(refresh, seed, "ua"), successor(refresh, seed, "ur")
         return RefreshedToken(token, access, refresh, session, refreshed.user)
 
     async def log_out(self, principal: Principal) -> None:

@@ -209,6 +209,8 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
         """Accepts the upgrade, unless its credential is not valid."""
         credential = credential_from(websocket)
         principal = await gateway.auth.authenticate(credential)
+        if principal is not None:
+            gateway.rates.ensure_room(principal.user.id)
         deprecated = credential is not None and credential.deprecated
         await accept(
             lambda transport: gateway.serve(transport, principal),

@@ -1,9 +1,9 @@
-"""Message rates: how much a client may send.
+"""The sockets of users, and message rates: how much a client may send.
 
 A client may send a burst at once, and a number of messages a second in the long run. A large
 message counts once for each KiB that it begins. Each socket has a rate of its own, and all sockets
 of a user share one that is larger. The shared rate outlives the sockets, so opening a new socket
-gives no new burst.
+gives no new burst. A user may have so many sockets at a time, of both APIs together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from reileta.errors import QuotaReached
 from reileta.settings import Settings
 
 FRAMES_PER_MESSAGE: Final = 16
@@ -54,7 +55,8 @@ class SharedRate:
 
 
 class UserRates:
-    """The shared rates of users with sockets, and of users who had one a moment ago.
+    """The sockets and the shared rates of users with sockets, and of users who had one a moment
+    ago.
 
     Bounded: a user without a socket is forgotten once its rate is full again. Beyond `GONE_LIMIT`
     of such users, the oldest is forgotten.
@@ -62,6 +64,7 @@ class UserRates:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._sockets_limit = settings.sockets_per_user if settings.rate_limits == "on" else 0
         self._full_after_s = settings.messages_burst / settings.messages_per_s
         self._rates: dict[str, SharedRate] = {}
         self._gone: OrderedDict[str, float] = OrderedDict()  # when the rate of each is full again
@@ -70,8 +73,17 @@ class UserRates:
         """The number of users that are remembered."""
         return len(self._rates)
 
+    def ensure_room(self, user: str) -> None:
+        """Checks that the user may have another socket. Raises QuotaReached."""
+        rate = self._rates.get(user)
+        if rate is not None and 0 < self._sockets_limit <= rate.sockets:
+            raise QuotaReached.field(
+                "sockets", f"a user can have at most {self._sockets_limit} open: close one first"
+            )
+
     def opened(self, user: str) -> SharedRate:
-        """Adds a socket of a user, for which `closed` must be called later."""
+        """Adds a socket of a user, for which `closed` must be called later. Raises QuotaReached."""
+        self.ensure_room(user)
         self._gone.pop(user, None)
         rate = self._rates.get(user)
         if rate is None:

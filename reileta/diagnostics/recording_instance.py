@@ -38,6 +38,7 @@ RULES: Final = (
     "add_moderator",
     "present",
     "refuse",
+    "rename",
     "restore",
     "resume",
     "speak",

@@ -16,12 +16,13 @@ from reileta.store.assets import Assets
 from reileta.store.blobs import Blobs
 from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Queries, asyncio_loop
+from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
 from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
-from reileta.store.leases import DatabaseTime, Leases, database_time
+from reileta.store.leases import Leases
 from reileta.store.migrate import known_migrations, migrate
 from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
@@ -98,7 +99,7 @@ async def open_store(
         files: by default in the data folder. Nothing is created or deleted there until a method
             needs it.
         types: the resource types, including a host's own.
-        lease_time: the time by which leases expire.
+        lease_time: the database's clock, by which leases expire and refreshes repeat.
 
     Raises:
         StartupError: the database can't be used.
@@ -131,7 +132,7 @@ async def open_store(
             database=database,
             users=Users(database, clock),
             sessions=Sessions(database, clock, quotas),
-            tokens=Tokens(database, clock),
+            tokens=Tokens(database, clock, lease_time),
             worlds=Worlds(database, clock, quotas),
             instances=Instances(database, clock, quotas),
             bans=Bans(database),

@@ -7,9 +7,8 @@ resources, also with several servers on one database. Constraints of the table e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
@@ -18,17 +17,10 @@ from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import ResourceTypes
 from reileta.store.database import Queries
+from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.resource_rows import LostLease, ResourceTable
 
 __all__ = ["Leases", "LostLease"]
-
-
-DatabaseTime: TypeAlias = Callable[[Queries], Awaitable[int]]
-
-
-async def database_time(queries: Queries) -> int:
-    """The time of the database's clock (ms)."""
-    return int(await queries.value("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
 
 
 class Leases(ResourceTable):

@@ -203,30 +203,42 @@ class ModerationWrites:
     async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
         """Writes all changes; returns the errors of those that failed, by their index.
 
-        A change that fails because its instance is gone does not affect the others.
+        A change that fails does not affect the others. All changes of an instance that is gone fail
+        with InstanceNotFound; those of the log, which outlives it, are written all the same.
 
         Raises:
             DatabaseUnavailable: some changes may be written; writing all again is safe.
         """
         try:
-            await self._write(moderation_writes)
+            return await self._write(moderation_writes)
         except DatabaseUnavailable:
             raise
         except ReiletaError as error:
             if len(moderation_writes) == 1:
                 return {0: error}
-            refused: dict[int, ReiletaError] = {}
-            for place, write in enumerate(moderation_writes):
-                for error in (await self.write([write])).values():
-                    refused[place] = error
-            return refused
-        return {}
+        refused: dict[int, ReiletaError] = {}
+        for place, write in enumerate(moderation_writes):
+            alone = await self.write([write])
+            if alone:
+                refused[place] = alone[0]
+        return refused
 
-    async def _write(self, moderation_writes: Sequence[ModerationWrite]) -> None:
+    async def _write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
+        refused: dict[int, ReiletaError] = {}
         async with self._queries.transaction() as queries:
             bans, moderators = Bans(queries), Moderators(queries)
             moderations = ModerationLog(queries, self._quotas)
-            for write in moderation_writes:
+            # The lock keeps the instances from being deleted before the commit.
+            rows = await queries.fetch(
+                "SELECT id FROM instances WHERE id = ANY($1) ORDER BY id FOR KEY SHARE",
+                [write.instance_id for write in moderation_writes],
+            )
+            there = {row["id"] for row in rows}
+            for place, write in enumerate(moderation_writes):
+                if write.instance_id not in there:
+                    refused[place] = InstanceNotFound()
+                    if not isinstance(write, Moderation):
+                        continue
                 match write:
                     case Ban():
                         await bans.put(write)
@@ -245,3 +257,4 @@ class ModerationWrites:
             await moderations.trim(
                 {one.owner for one in moderation_writes if isinstance(one, Moderation)}
             )
+        return refused

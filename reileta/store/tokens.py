@@ -3,6 +3,8 @@
 A transaction that adds a token of a user, or ends several of them, locks the user's row first: so
 parallel logins can't exceed the limit together, and there is no deadlock. A refresh locks only the
 row of its token; its rules are in `reileta/rules/session/tokens.py`.
+
+Seeds of rotations are deleted with the first change of the token after they are of no use.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Final
 from reileta.clock import Clock
 from reileta.errors import LoginInvalid, SessionNotFound
 from reileta.records import SessionRecord, Token, User
-from reileta.rules.session.tokens import Chain, Lifetimes, Pair, Spent
+from reileta.rules.session.tokens import REPEAT_MS, Chain, Lifetimes, Pair, Rotation, Spent
 from reileta.store.database import Queries, Row
+from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.users import user
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
@@ -42,6 +45,10 @@ class Refreshed:
     user: User
     superseded: tuple[bytes, ...]
     """The `access_hash`es of its earlier keys that are no longer valid."""
+    seeds: tuple[bytes, ...]
+    """What makes the new keys from the refresh key, one after the other."""
+    expires: int
+    """When all keys of the token have expired (ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,18 @@ _COLUMNS: Final = (
     "tokens.issued, tokens.access_hash, tokens.refresh_hash, tokens.session_id, tokens.user_id, "
     "tokens.created_at AS token_created_at, tokens.access_expires, tokens.refresh_expires, "
     "tokens.killed_at, tokens.first_hash, tokens.prior_access_hash, tokens.prior_refresh_hash, "
-    "tokens.prior_access_expires, tokens.prior_refresh_expires"
+    "tokens.prior_access_expires, tokens.prior_refresh_expires, tokens.rotation_seed, "
+    "tokens.rotated_at"
 )
 
 
 class Tokens:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(
+        self, queries: Queries, clock: Clock, database_time: DatabaseTime = database_time
+    ) -> None:
         self._queries = queries
         self._clock = clock
+        self._database_time = database_time
 
     async def issue(
         self,
@@ -208,13 +219,17 @@ class Tokens:
         *,
         access_hash: bytes,
         new_refresh_hash: bytes,
+        seed: bytes,
         lifetimes: Lifetimes,
     ) -> Refreshed | Theft | None:
-        """Makes new keys for the token of a refresh key.
+        """Gives new keys to the token of a refresh key, or for a short time the same ones again.
 
-        If two requests use the same key at once, each gets keys, but only those of the later one
-        are valid, as if the first answer had been lost. None for a key that is unknown, expired, or
-        of a revoked token; for a spent key the token is revoked, and a `Theft` is returned.
+        None for a key that is unknown, expired, or of a revoked token; for a spent key the token is
+        revoked, and a `Theft` is returned.
+
+        Args:
+            access_hash: of the new access key; `new_refresh_hash`: of the new refresh key.
+            seed: what makes both of them from the refresh key.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
@@ -228,28 +243,35 @@ class Tokens:
             spent: tuple[Spent, ...] = ()
             if row is None:
                 row = await transaction.fetch_one(
-                    f"SELECT {_COLUMNS}, spent.expires FROM spent_refreshes AS spent "  # noqa: S608
+                    f"SELECT {_COLUMNS} FROM spent_refreshes AS spent "  # noqa: S608
                     "JOIN tokens ON tokens.issued = spent.token "
                     "WHERE spent.refresh_hash = $1 FOR UPDATE OF tokens",
                     refresh_hash,
                 )
                 if row is None:
                     return None
-                spent = (Spent(refresh_hash, row["expires"]),)
+                spent = await _spent(transaction, row["issued"], refresh_hash)
             before = _chain(row, spent)
-            after = before.refreshed(
-                refresh_hash, lifetimes.pair(access_hash, new_refresh_hash, now), now
-            )
-            if isinstance(after, str):
-                return None
-            await self._keep(transaction, row["issued"], before, after)
-            if after.killed_at is not None:
-                return Theft(_id(row), row["session_id"], row["user_id"])
-            found = await Tokens(transaction, self._clock).by_access(access_hash)
+            at = await self._database_time(transaction)
+            again = before.repeated(refresh_hash, now, at)
+            if again is None:
+                pair = lifetimes.pair(access_hash, new_refresh_hash, now)
+                rotation = Rotation(seed, new_refresh_hash, at)
+                after = before.refreshed(refresh_hash, pair, now, rotation)
+                if isinstance(after, str):
+                    return None
+                await self._keep(transaction, row["issued"], before, after)
+                if after.killed_at is not None:
+                    return Theft(_id(row), row["session_id"], row["user_id"])
+                seeds: tuple[bytes, ...] = (seed,)
+            else:
+                after, pair, seeds = before, again.pair, again.seeds
+            found = await Tokens(transaction, self._clock).by_access(pair.access_hash)
         assert found is not None
         kept = {pair.access_hash for pair in (after.current, after.previous) if pair is not None}
         had = [pair.access_hash for pair in (before.current, before.previous) if pair is not None]
-        return Refreshed(*found, superseded=tuple(key for key in had if key not in kept))
+        superseded = tuple(key for key in had if key not in kept)
+        return Refreshed(*found, superseded, seeds, after.expires)
 
     async def of_session(self, session_id: str) -> list[Token]:
         """The session's valid tokens, oldest first, with their newest keys."""
@@ -268,7 +290,8 @@ class Tokens:
             "UPDATE tokens SET first_hash = coalesce(first_hash, access_hash), "
             "access_hash = $2, refresh_hash = $3, access_expires = $4, refresh_expires = $5, "
             "prior_access_hash = $6, prior_refresh_hash = $7, prior_access_expires = $8, "
-            "prior_refresh_expires = $9, killed_at = $10 WHERE issued = $1",
+            "prior_refresh_expires = $9, killed_at = $10, rotation_seed = $11, rotated_at = $12 "
+            "WHERE issued = $1",
             number,
             after.current.access_hash,
             after.current.refresh_hash,
@@ -279,16 +302,33 @@ class Tokens:
             None if prior is None else prior.access_expires,
             None if prior is None else prior.refresh_expires,
             after.killed_at,
+            None if after.rotation is None else after.rotation.seed,
+            None if after.rotation is None else after.rotation.at,
         )
         newly = [one for one in after.spent if one not in before.spent]
+        at = await self._database_time(transaction)
+        rotations = [
+            one.rotation if one.rotation is not None and one.rotation.repeats(at) else None
+            for one in newly
+        ]
+        # A key that expires is remembered for as long as it can be repeated.
         await transaction.execute(
-            "WITH forgotten AS (DELETE FROM spent_refreshes WHERE token = $1 AND expires <= $2) "
-            "INSERT INTO spent_refreshes (token, refresh_hash, expires) "
-            "SELECT $1, * FROM unnest($3::bytea[], $4::bigint[])",
+            "WITH forgotten AS (DELETE FROM spent_refreshes WHERE token = $1 AND expires <= $2 "
+            "AND coalesce(abs($7 - rotated_at) >= $8, true)), "
+            "faded AS (UPDATE spent_refreshes SET seed = NULL, successor = NULL, rotated_at = NULL "
+            "WHERE token = $1 AND expires > $2 AND abs($7 - rotated_at) >= $8) "
+            "INSERT INTO spent_refreshes (token, refresh_hash, expires, seed, successor, "
+            "rotated_at) SELECT $1, * FROM unnest($3::bytea[], $4::bigint[], $5::bytea[], "
+            "$6::bytea[], $9::bigint[])",
             number,
             now,
             [one.refresh_hash for one in newly],
             [one.expires for one in newly],
+            [None if one is None else one.seed for one in rotations],
+            [None if one is None else one.successor for one in rotations],
+            at,
+            REPEAT_MS,
+            [None if one is None else one.at for one in rotations],
         )
         if newly:
             await transaction.execute(
@@ -327,7 +367,30 @@ def _chain(row: Row, spent: tuple[Spent, ...] = ()) -> Chain:
     current = Pair(
         row["access_hash"], row["refresh_hash"], row["access_expires"], row["refresh_expires"]
     )
-    return Chain(current, prior, spent, row["killed_at"])
+    rotation = None
+    if prior is not None and row["rotation_seed"] is not None:
+        rotation = Rotation(row["rotation_seed"], row["refresh_hash"], row["rotated_at"])
+    return Chain(current, prior, spent, row["killed_at"], rotation)
+
+
+async def _spent(transaction: Queries, number: int, refresh_hash: bytes) -> tuple[Spent, ...]:
+    """A spent key of a token whose row is locked, and those that may have followed it."""
+    rows = await transaction.fetch(
+        "SELECT refresh_hash, expires, seed, successor, rotated_at FROM spent_refreshes "
+        "WHERE token = $1 AND (refresh_hash = $2 OR seed IS NOT NULL)",
+        number,
+        refresh_hash,
+    )
+    return tuple(
+        Spent(
+            row["refresh_hash"],
+            row["expires"],
+            None
+            if row["seed"] is None
+            else Rotation(row["seed"], row["successor"], row["rotated_at"]),
+        )
+        for row in rows
+    )
 
 
 def _token(row: Row, access_hash: bytes) -> Token:

@@ -133,6 +133,8 @@ class FakeModerationStore:
     batches: list[int] = field(default_factory=list)
     friendships: set[frozenset[str]] = field(default_factory=set)
     admins: set[int] = field(default_factory=set)
+    changed: dict[str, User] = field(default_factory=dict)
+    """The accounts that are not as `account` makes them."""
 
     async def of(self, instance_id: str) -> list[str]:
         await self.instances.reach()
@@ -142,7 +144,11 @@ class FakeModerationStore:
         await self.instances.reach()
         self.moderation_writes.extend(moderation_writes)
         self.batches.append(len(moderation_writes))
-        return {}
+        return {
+            place: InstanceNotFound()
+            for place, write in enumerate(moderation_writes)
+            if write.instance_id not in self.instances.records
+        }
 
     async def friends(self, user: str) -> frozenset[str]:
         await self.instances.reach()
@@ -153,6 +159,8 @@ class FakeModerationStore:
     async def by_id(self, id_: str) -> User | None:
         """Of the accounts, there are those below 1000."""
         await self.instances.reach()
+        if id_ in self.changed:
+            return self.changed[id_]
         number = int(id_[-12:], 16)
         return account(number, admin=number in self.admins) if number < 1000 else None
 
@@ -330,6 +338,12 @@ class NodeHarness:
         for client in clients:
             client.sink.take()
         return clients
+
+    async def change_user(self, user: User) -> None:
+        """Changes an account in the database, as an endpoint does."""
+        self.store.hosting.changed[user.id] = user
+        self.node.changed("user", user)
+        await settle()
 
     @property
     def instance(self) -> Ref[InstanceMessage]:

@@ -18,7 +18,7 @@ from reileta.store import Store, open_store
 from tests.api.asgi_transport import with_transports
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
-from tests.conftest import ManualClock
+from tests.conftest import ManualClock, lease_time
 from tests.quick_start import cheap_hasher, quick_start
 
 ADMIN_PASSWORD_HASH = "set by no test: the admin logs in with a token"
@@ -33,7 +33,8 @@ def _quick_start() -> Iterator[None]:
 @pytest.fixture
 async def store(database_url: str, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
     """The store, with its files in the test's own folder."""
-    async with open_store(Settings(database=database_url, data=tmp_path), clock) as store:
+    settings = Settings(database=database_url, data=tmp_path)
+    async with open_store(settings, clock, lease_time=lease_time(clock)) as store:
         yield store
 
 

@@ -3,19 +3,25 @@ quotas over both faces, and passwords that are guessed."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected
 
 from api.rate_limits import GUESSES
 from reileta import cli
 from reileta.clock import SystemClock
+from reileta.settings import Settings
+from reileta.store import open_store
 from tests import logs
-from tests.e2e.clients import Json, Player, connected
-from tests.e2e.processes import eventually
+from tests.e2e.clients import Json, Player, connected, until
+from tests.e2e.processes import eventually, serving
 from tests.e2e.servers import Account, ServerHarness, running
+from tests.e2e.test_sessions import line
 
 PASSWORD = "correct horse battery staple"
 
@@ -221,3 +227,170 @@ async def test_a_stranger_who_guesses_is_refused_and_others_are_not(
         assert statuses == [401] * GUESSES.burst + [429]
         other = {**account, "username": "bob"}
         assert (await client.post("/api/auth/register", json=other)).status_code == 200
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["user", "admin", "another process"])
+async def test_a_new_name_reaches_those_inside_and_those_who_come_later(
+    database_url: str, by: str
+) -> None:
+    async with running(database_url) as harness, client_of(harness) as client:
+        ann, bob, root = (
+            await harness.account("ann"),
+            await harness.account("bob"),
+            await harness.account("root", admin=True),
+        )
+        room = (await harness.instance(bob)).id
+        async with connected(harness, ann) as one, connected(harness, bob) as two:
+            await one.join(room)
+            await two.join(room)
+            if by == "another process":
+                settings = Settings(database=database_url)
+                async with open_store(settings, SystemClock()) as other:
+                    await other.users.update(ann.id, displayname="Anna")
+            else:
+                who, path = (ann, "@me") if by == "user" else (root, "ann")
+                answer = await client.post(
+                    f"/api/users/{path}", json={"displayname": "Anna"}, headers=header(who)
+                )
+                assert answer.status_code == 200
+            for player in (one, two):
+                told = await player.event("player-updated")
+                assert told["subgroup"] == room
+                assert told["data"]["player"] == one.id
+                assert told["data"]["displayname"] == "Anna"
+            async with connected(harness, root) as late:
+                players = (await late.join(room))["players"]
+            assert [each["displayname"] for each in players] == ["Anna", "bob", "root"]
+            listed = await client.get(f"/api/instances/{room}/players", headers=header(bob))
+            assert listed.json()["data"]["items"][0]["displayname"] == "Anna"
+
+
+# Sockets -----------------------------------------------------------------------------------------
+
+
+async def test_one_account_does_not_take_all_sockets(database_url: str) -> None:
+    async with running(database_url, sockets_per_user=2) as harness, AsyncExitStack() as stack:
+        ada, bob = await harness.account(), await harness.account()
+        more = [await harness.login(ada.id) for _ in range(3)]
+        first = await stack.enter_async_context(connected(harness, ada))
+        await stack.enter_async_context(line(harness, more[0].token))
+        for path in ("/api/ws", "/ws/user"):
+            async with client_of(harness) as client:
+                headers = {
+                    **header(more[1]),
+                    "Connection": "Upgrade",
+                    "Upgrade": "websocket",
+                    "Sec-WebSocket-Version": "13",
+                    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+                }
+                refused = await client.get(path, headers=headers)
+                assert refused.status_code == 409
+                assert refused.json()["error"]["code"] == 134
+        async with connected(harness) as late:
+            answer = await late.ask("authenticate", {"token": more[1].token})
+            assert answer["error"]["code"] == 134
+            answer = await late.ask("authenticate", {"token": bob.token})
+            assert "error" not in answer
+        await first.socket.aclose()
+        async with connected(harness) as late:
+
+            async def taken() -> bool:
+                answer = await late.ask("authenticate", {"token": more[1].token})
+                return "error" not in answer
+
+            await eventually(taken)
+
+
+@pytest.mark.parametrize("path", ["/api/ws", "/ws/user"])
+async def test_of_many_upgrades_at_once_as_many_open_as_may(database_url: str, path: str) -> None:
+    async with running(database_url, sockets_per_user=3) as harness:
+        ada = await harness.account()
+        tokens = [(await harness.login(ada.id)).token for _ in range(8)]
+        served: list[str] = []
+        done = trio.Event()
+
+        async def one(token: str) -> None:
+            headers = [(b"Authorization", f"Bearer {token}".encode())]
+            try:
+                async with connected(harness, path=path, headers=headers) as player:
+                    message = await player.receive()
+                    if "error" in message:
+                        assert message["error"]["code"] == 134
+                        return
+                    served.append(token)
+                    await done.wait()
+            except* (ConnectionRejected, ConnectionClosed):
+                pass
+            finally:
+                ended.append(token)
+
+        ended: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for token in tokens:
+                nursery.start_soon(one, token)
+            await until(lambda: len(served) + len(ended) == 8)
+            assert len(served) == 3
+            done.set()
+
+
+async def test_without_rate_limits_a_user_has_any_number_of_sockets(database_url: str) -> None:
+    async with (
+        running(database_url, sockets_per_user=1, rate_limits="off") as harness,
+        AsyncExitStack() as stack,
+    ):
+        ada = await harness.account()
+        for _ in range(3):
+            await stack.enter_async_context(connected(harness, ada))
+
+
+# Two tabs ----------------------------------------------------------------------------------------
+
+
+async def test_tabs_that_refresh_at_the_same_time_stay_logged_in(database_url: str) -> None:
+    async with running(database_url) as harness, client_of(harness) as client:
+        account = {"username": "ada", "password": PASSWORD}
+        await client.post("/api/auth/register", json=account)
+        token = (await client.post("/auth/login", json=account)).json()["token"]
+        answers: list[httpx.Response] = []
+
+        async def tab() -> None:
+            """Refreshes with the key that all tabs share, and goes on with what it got."""
+            async with client_of(harness) as own:
+                answer = await own.post("/auth/refresh", json={"refresh": token["refresh"]})
+                answers.append(answer)
+                access = answer.json()["token"]["access"]
+                used = await own.get("/session", headers={"Authorization": f"Bearer {access}"})
+                assert used.status_code == 200, used.text
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(tab)
+        assert len({answer.json()["token"]["access"] for answer in answers}) == 1
+        assert len({answer.json()["token"]["refresh"] for answer in answers}) == 1
+
+
+async def test_a_tab_gets_the_same_keys_after_a_kill_of_the_server(
+    database_url: str, tmp_path: Path
+) -> None:
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    account = {"username": "ada", "password": PASSWORD}
+    async with serving(*where) as served, served.ask() as client:
+        await client.post("/api/auth/register", json=account)
+        key = (await client.post("/auth/login", json=account)).json()["token"]["refresh"]
+        first = (await client.post("/auth/refresh", json={"refresh": key})).json()["token"]
+        bearer = {"Authorization": f"Bearer {first['access']}"}
+        assert (await client.get("/session", headers=bearer)).status_code == 200
+        served.process.kill()
+        await served.ended()
+    # However long the start takes: the refresh was just now.
+    async with serving(*where) as again, again.ask() as client:
+        async with open_store(Settings(database=database_url), SystemClock()) as store:
+            await store.database.execute(
+                "UPDATE spent_refreshes SET rotated_at = extract(epoch FROM now()) * 1000"
+            )
+        second = (await client.post("/auth/refresh", json={"refresh": key})).json()["token"]
+        assert (second["access"], second["refresh"]) == (first["access"], first["refresh"])
+        assert (await client.get("/session", headers=bearer)).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.conftest import PATIENCE_S
-from tests.e2e.clients import Player, connected
+from tests.e2e.clients import Json, Player, connected
 from tests.e2e.servers import Account, ServerHarness, running
 
 OK = 0
@@ -376,3 +376,33 @@ async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
             with trio.fail_after(PATIENCE_S):
                 while (await web.data(None, "GET", f"{path}/queue"))["queued"]:
                     await trio.sleep(0.05)
+
+
+def closed(message: Json) -> bool:
+    """Whether it is the end of an instance."""
+    return message.get("command") == "instance-left" and message["data"]["reason"] == "closed"
+
+
+async def test_a_moderation_is_acknowledged_only_if_it_is_durable(database_url: str) -> None:
+    """The instance's row is deleted behind the server's back."""
+    async with running(database_url) as harness:
+        ada, bob = await harness.account(), await harness.account()
+        for type_, over in (("ban", "socket"), ("warn", "socket"), ("ban", "http")):
+            room = (await harness.instance(ada)).id
+            async with connected(harness, ada) as host, connected(harness, bob) as guest:
+                await host.join(room)
+                await guest.join(room)
+                await harness.store.database.execute("DELETE FROM instances WHERE id = $1", room)
+                wanted = {"user": bob.id, "type": type_}
+                if over == "socket":
+                    answer = await host.ask("instance-moderate", wanted, subgroup=room)
+                    assert answer["error"]["code"] == HIDDEN
+                else:
+                    async with httpx.AsyncClient() as client:
+                        url = f"http://{harness.host}:{harness.port}/api/instances/{room}/moderate"
+                        bearer = {"Authorization": f"Bearer {ada.token}"}
+                        refused = await client.post(url, json=wanted, headers=bearer)
+                    assert refused.status_code == 404
+                if not any(closed(one) for one in host.skipped):
+                    await host.until(closed)
+                assert await harness.store.bans.of(room) == []

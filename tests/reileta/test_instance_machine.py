@@ -259,6 +259,10 @@ class InstanceMachine(RuleBasedStateMachine):
         until = self.now + lasts if lasts and measure in ("ban", "mute") else None
         self.call("moderate", by, user(number), measure, None, until, self.now)
 
+    @rule(number=numbers, name=st.sampled_from(["Zoe", "User 1"]))
+    def rename(self, number: int, name: str) -> None:
+        self.call("rename", user(number), name, self.now)
+
     @rule(number=others, name=st.booleans())
     def moderators(self, number: int, name: bool) -> None:
         method = "add_moderator" if name else "remove_moderator"

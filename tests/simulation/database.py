@@ -56,7 +56,7 @@ async def open_blocking(store: Store, url: str, clock: Clock) -> AsyncIterator[S
             database=database,
             users=Users(database, clock),
             sessions=Sessions(database, clock),
-            tokens=Tokens(database, clock),
+            tokens=Tokens(database, clock, lease_time(clock)),
             instances=Instances(database, clock),
             profiles=UserProfiles(database),
             states=SessionStates(database),

@@ -82,8 +82,9 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     async def refresh_token(call: RequestContext, params: Refresh) -> TokenAnswer:
         """Gives a token two new keys. Its lifetimes start again.
 
-        The old keys are valid until the new ones are first used. If an old refresh key is used
-        after that, one of the keys was stolen, and the token is revoked.
+        The old keys are valid until the new ones are first used. For 10 seconds, the same refresh
+        key gives the same new keys again, so that several tabs can refresh at the same time. If an
+        old refresh key is used after that, one of the keys was stolen, and the token is revoked.
         """
         refreshed = await logins.refresh(params.refresh)
         view = await show_session(node, refreshed.session.id, refreshed.user)

@@ -19,6 +19,7 @@ from reileta.errors import (
     InternalError,
     MessageInvalid,
     Overloaded,
+    QuotaReached,
     TooManyRequests,
 )
 from reileta.protocol.close_codes import CloseCode
@@ -56,6 +57,7 @@ REGISTRY_CHANNEL: Final = Channel(
         MessageInvalid,
         CredentialMalformed,
         CredentialInvalid,
+        QuotaReached,
         TooManyRequests,
         Overloaded,
     ),

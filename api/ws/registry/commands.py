@@ -79,7 +79,7 @@ async def ping(call: CommandContext, params: PingInput) -> PongView:
     gives=IdentityView,
     need="none",
     answers="session",
-    errors=(MessageInvalid, CredentialInvalid, AlreadyConnected, Overloaded),
+    errors=(MessageInvalid, CredentialInvalid, AlreadyConnected, QuotaReached, Overloaded),
     sent={"data": {"token": "ua_5uqk0CZ1m0…"}},
     answered=IDENTITY,
 )

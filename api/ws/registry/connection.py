@@ -259,6 +259,7 @@ class RegistryConnection:
         "_attaching",
         "_auth",
         "_commands",
+        "_counted",
         "_log",
         "_message",
         "_message_rate",
@@ -296,6 +297,8 @@ class RegistryConnection:
         self._span = current.get()
         self._message_rate = MessageRate(node.settings)
         self._rates = rates
+        self._counted: str | None = None
+        """The user whose socket this counts as."""
 
     # Messages from the client ------------------------------------------------------------------
 
@@ -396,6 +399,7 @@ class RegistryConnection:
         Raises:
             CredentialInvalid: the token is not valid.
             AlreadyConnected: the socket acts for another session.
+            QuotaReached: the user has as many sockets as one may have.
         """
         principal = await self._auth.authenticate_token(token)
         if self.principal is not None and self.principal.session_id != principal.session_id:
@@ -403,6 +407,9 @@ class RegistryConnection:
         await self._attach(principal, state)
 
     async def _attach(self, principal: Principal, state: bytes | None) -> None:
+        if self._counted is None:
+            self._message_rate.shared = self._rates.opened(principal.user.id)
+            self._counted = principal.user.id
         self._attaching = True
         try:
             for attempt in (1, 2):
@@ -416,11 +423,18 @@ class RegistryConnection:
                         raise
                 else:
                     break
+            self.principal = principal
         finally:
             self._attaching = False
-        if self._message_rate.shared is None:
-            self._message_rate.shared = self._rates.opened(principal.user.id)
-        self.principal = principal
+            if self.principal is None:
+                self._uncount()
+
+    def _uncount(self) -> None:
+        """The socket does not count as one of a user any more."""
+        if self._counted is not None:
+            self._message_rate.shared = None
+            self._rates.closed(self._counted)
+            self._counted = None
 
     def local(self, address: str) -> str:
         """`id@server` without the server, if that is this server."""
@@ -498,9 +512,7 @@ class RegistryConnection:
         span = self._begin()
         if self._log.observes(span):
             self._log.closed(span)
-        if self._message_rate.shared is not None and self.principal is not None:
-            self._message_rate.shared = None
-            self._rates.closed(self.principal.user.id)
+        self._uncount()
         # The session tells its instances, too, but it may be waiting for one of them just now.
         for seat in tuple(self.transport.seats.values()):
             seat.lose(self.transport)

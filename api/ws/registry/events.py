@@ -230,6 +230,16 @@ EVENTS: Final = Events(
         subgroup=_INSTANCE_ID,
     ),
     Event(
+        name=events.PLAYER_UPDATED,
+        group=_INSTANCE,
+        description="The user of a player inside changed its display name. The data is the player"
+        " as it is now.",
+        data=PlayerInsideView,
+        sent_to="everyone inside",
+        example=INSIDE,
+        subgroup=_INSTANCE_ID,
+    ),
+    Event(
         name=events.INSTANCE_RESTORED,
         group=_INSTANCE,
         description="The instance failed and was restarted. The data is the new snapshot; retained"

@@ -20,6 +20,7 @@ from reileta.errors import (
     Overloaded,
     PayloadTooLarge,
     PermissionDenied,
+    QuotaReached,
     SessionNotFound,
     TooManyRequests,
 )
@@ -218,6 +219,7 @@ SESSION_CHANNEL: Final = Channel(
         CredentialInvalid,
         PermissionDenied,
         AlreadyConnected,
+        QuotaReached,
         TooManyRequests,
         Overloaded,
     ),

@@ -24,7 +24,7 @@ from api.errors import close_code_of
 from api.ws.connection_log import ConnectionLog
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MessageRate, UserRates, weight
 from api.ws.transport.base import Transport, TransportState
-from reileta.errors import Overloaded, ReiletaError, TooManyRequests
+from reileta.errors import Overloaded, QuotaReached, ReiletaError, TooManyRequests
 from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import error_fields
@@ -66,6 +66,7 @@ class SessionConnection:
         self._message_rate = MessageRate(node.settings)
         self._rates = rates
         self._user = principal.user.id
+        self._over: QuotaReached | None = None
         self._replaced = replaced
         """The socket of the same token whose place it takes; None once the session knows."""
         self._owed: dict[str, float] = {}
@@ -88,7 +89,11 @@ class SessionConnection:
 
     def opened(self) -> None:
         """The socket is open; its first trace begins."""
-        self._message_rate.shared = self._rates.opened(self._user)
+        # `start` closes a socket over the user's limit: many upgrades may have come at once.
+        try:
+            self._message_rate.shared = self._rates.opened(self._user)
+        except QuotaReached as error:
+            self._over = error
         span = self._begin()
         if self._log.observes(span):
             self._log.opened(span)
@@ -96,6 +101,8 @@ class SessionConnection:
     async def start(self, principal: Principal) -> None:
         """Gives the socket to the session, which sends `hello`."""
         try:
+            if self._over is not None:
+                raise self._over
             for attempt in (1, 2):
                 session = self._session = await self._node.sessions.live(principal)
                 if self._replaced is not None:
@@ -161,17 +168,22 @@ class SessionConnection:
         if self.transport.state is TransportState.OPEN:
             self.close(CloseCode.REPLACED, "a newer socket of the token took the place of this one")
             self.transport.cut()
+        self._uncount()
 
     def closed(self) -> None:
         """The socket has ended. Never waits."""
         span = self._begin()
         if self._log.observes(span):
             self._log.closed(span)
+        self._uncount()
+        if self._session is not None:
+            self._session.signal(Detach(self))
+
+    def _uncount(self) -> None:
+        """The socket does not count as one of its user any more."""
         if self._message_rate.shared is not None:
             self._message_rate.shared = None
             self._rates.closed(self._user)
-        if self._session is not None:
-            self._session.signal(Detach(self))
 
     # Messages from the client ------------------------------------------------------------------
 

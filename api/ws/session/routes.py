@@ -68,6 +68,7 @@ class SessionSockets:
             await self._serve(transport, principal, place, replaced)
 
         try:
+            self._gateway.rates.ensure_room(principal.user.id)
             headers = Headers({"Deprecation": DEPRECATION} if credential.deprecated else {})
             await accept(serve, headers, SESSION_CHANNEL.subprotocol)
             accepted = True  # `serve` runs after this, and frees the place

@@ -27,6 +27,7 @@ from reileta.rules.instance.events import (
     BannedUser,
     InstanceEvent,
     Muted,
+    Renamed,
     RoleChanged,
     Unbanned,
     Unmuted,
@@ -256,6 +257,16 @@ class Administration(Admission):
             self.expel(user, "banned", ban.reason, out)
         elif news:
             self._reconsider(now, out, user=user)
+        return self.apply_consequences(now, out)
+
+    def rename(self, user: str, displayname: str, now: int) -> list[InstanceEvent]:
+        """The server reports the display name of a user, which may be a change."""
+        out: list[InstanceEvent] = []
+        for before in self.seats.of_user(user):
+            if before.displayname != displayname:
+                player = replace(before, displayname=displayname)
+                self.seats.replace(player)
+                out.append(Renamed(player))
         return self.apply_consequences(now, out)
 
     def close(self, by: Visitor | None, now: int) -> list[InstanceEvent]:

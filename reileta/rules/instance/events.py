@@ -47,6 +47,13 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Renamed:
+    """A player's user changed its display name. Recipients: everyone inside, and subscribers."""
+
+    player: Player
+
+
+@dataclass(frozen=True, slots=True)
 class MasterChanged:
     """Mastership passed from one user to another; None is nobody. Recipients: everyone inside, and
     subscribers of the instance (`update-instance`)."""
@@ -164,6 +171,7 @@ class Closed:
 InstanceEvent: TypeAlias = (
     Joined
     | Left
+    | Renamed
     | MasterChanged
     | RoleChanged
     | AdminChanged

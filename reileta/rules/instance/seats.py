@@ -66,6 +66,11 @@ class Seats:
         self._sessions[player.session] = player
         self._users[player.user] = self._users.get(player.user, 0) + 1
 
+    def replace(self, player: Player) -> None:
+        """Puts a player in the place of the one with the same id."""
+        self._players[player.id] = player
+        self._sessions[player.session] = player
+
     def start_grace(self, session: str, until: int) -> None:
         """A session lost its last socket; the first time counts, until it is `regained`."""
         if session in self._sessions:

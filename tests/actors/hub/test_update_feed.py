@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -41,7 +41,16 @@ class Registry:
     tags: tuple[str, ...] = ()
     """Of the world, as the database has it."""
 
-    profiles = assets = images = worlds = services = property(lambda self: self)
+    users_by_id: dict[str, User] = field(default_factory=dict)
+    """The users that the database has as they are; the others have been deleted meanwhile."""
+
+    profiles = assets = images = worlds = services = users = property(lambda self: self)
+
+    async def by_id(self, id_: str) -> User | None:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise DatabaseUnavailable
+        return self.users_by_id.get(id_)
 
     async def of(self, id_: str) -> Profile | list[Asset]:
         await trio.lowlevel.checkpoint()
@@ -95,6 +104,18 @@ async def telling(
         BackgroundTasks().run(nursery, "updates", updates.run)
         yield updates
         nursery.cancel_scope.cancel()
+
+
+async def test_of_two_changes_the_one_in_the_database_is_told() -> None:
+    """The request that changed the user last may be the first to say so."""
+    registry = Registry()
+    older, newer = (replace(account(1), displayname=name) for name in ("Ann", "Anna"))
+    registry.users_by_id[newer.id] = newer
+    async with telling(registry) as updates:
+        for user in (newer, older):
+            updates.changed("user", user)
+            await trio.testing.wait_all_tasks_blocked()
+            assert registry.heard(ANYONE)["displayname"] == "Anna"
 
 
 async def test_each_object_once_in_the_order_of_the_first_change() -> None:

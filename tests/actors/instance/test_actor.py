@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 import trio
@@ -18,7 +20,7 @@ from reileta.errors import (
 from reileta.protocol.frames import payload_of
 from reileta.records import Ban
 from tests.actors.frames import ROLES, data, failed, join, joined, leave, left, moderated
-from tests.actors.node_harness import EPOCH_MS, ROOM, NodeHarness, settle, user_at
+from tests.actors.node_harness import EPOCH_MS, ROOM, Client, NodeHarness, account, settle, user_at
 from tests.actors.sinks import SlowSink
 
 
@@ -383,3 +385,51 @@ async def test_one_inside_may_ask_for_all_again_unless_it_is_slow(
     await settle()
     sink.read()
     assert one.received()[-2:] == [join("U1", state=1), join("U1", state=8)]
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def names(client: Client) -> list[tuple[str, str]]:
+    """The player and the new name of each `player-updated`."""
+    updates = [one for one in client.sink.take() if one["command"] == "player-updated"]
+    return [(one["data"]["user"], one["data"]["displayname"]) for one in updates]
+
+
+async def test_those_inside_and_those_who_come_later_learn_a_new_name(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, twin, two = (
+        await harness.joined(1), await harness.joined(1, session=1), await harness.joined(2),
+    )  # fmt: skip
+    watcher = await harness.connect(3)
+    await watcher.subscribe("player-updated", target=ROOM)
+    for client in (one, twin, two, watcher):
+        client.sink.take()
+    await harness.change_user(replace(account(1), displayname="Zoe", updated_at=EPOCH_MS + 1))
+    for client in (one, twin, two, watcher):
+        assert names(client) == [(user_at(1), "Zoe")] * 2, client.sink
+    late = await harness.connect(4)
+    await late.join()
+    await settle()
+    players = late.sink.take()[-1]["data"]["players"]
+    assert [one["displayname"] for one in players] == ["Zoe", "Zoe", "U2", "U4"]
+    listed = await harness.node.instance_service.players(ROOM)
+    assert [player.displayname for player, _ in listed] == ["Zoe", "Zoe", "U2", "U4"]
+    # The name of all other events, and after a crash of the actor.
+    harness.crash()
+    await trio.sleep(1)
+    restored = [one for one in two.sink.take() if one["command"] == "instance-restored"]
+    assert [one["displayname"] for one in restored[-1]["data"]["players"]][:2] == ["Zoe", "Zoe"]
+
+
+async def test_a_player_in_its_grace_is_renamed_and_no_other_change_is_told(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
+    await harness.change_user(replace(account(1), description="new", updated_at=EPOCH_MS + 1))
+    assert names(two) == []
+    one.lose()
+    await settle()
+    await harness.change_user(replace(account(1), displayname="Zoe", updated_at=EPOCH_MS + 2))
+    assert names(two) == [(user_at(1), "Zoe")]

@@ -12,13 +12,21 @@ from actors.instance_service import ModerationRequest
 from reileta.errors import (
     Banned,
     DatabaseUnavailable,
+    InstanceNotFound,
     NotAllowed,
     NotInInstance,
     PlayerNotFound,
     UserNotFound,
 )
-from reileta.records import Ban, LiftBan, Moderation, ModeratorAddition, ModeratorRemoval
-from tests.actors.frames import data, failed, moderated
+from reileta.records import (
+    Ban,
+    InstanceChanges,
+    LiftBan,
+    Moderation,
+    ModeratorAddition,
+    ModeratorRemoval,
+)
+from tests.actors.frames import data, failed, left, moderated
 from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
 
 
@@ -330,3 +338,56 @@ async def test_friends_are_asked_for_where_they_matter(
     await back.join()  # in its grace, for which no database is needed
     owner = await harness.connect(0)
     await owner.join()
+
+
+@pytest.mark.parametrize("type_", ["ban", "kick", "mute", "warn", "add", "remove"])
+async def test_nothing_is_acknowledged_once_the_record_is_gone(
+    harness: NodeHarness, autojump_clock: MockClock, type_: str
+) -> None:
+    owner, one = await harness.joined(0), await harness.joined(1)
+    service = harness.node.instance_service
+    await service.add_moderator(ROOM, principal(0), account(2).id)
+    harness.store.instances.records.clear()
+
+    async def act() -> None:
+        match type_:
+            case "add":
+                await service.add_moderator(ROOM, principal(0), account(1).id)
+            case "remove":
+                await service.remove_moderator(ROOM, principal(0), account(2).id)
+            case _:
+                await moderate(harness, 0, user_at(1), type_)
+
+    with pytest.raises(InstanceNotFound):
+        await act()
+    await settle()
+    assert owner.sink.take()[-1]["command"] == "instance-left", "the instance has closed"
+    assert one.sink.seats == owner.sink.seats == {}
+    assert harness.node.metrics.instances == 0
+
+
+async def test_a_change_of_a_record_that_is_gone_closes_the_instance(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    one = await harness.joined(1)
+    harness.store.instances.records.clear()
+    with pytest.raises(InstanceNotFound):
+        await harness.node.instance_service.update(ROOM, principal(0), InstanceChanges(title="New"))
+    await settle()
+    assert one.received() == [left("closed")]
+
+
+async def test_each_entry_of_the_log_has_a_time_of_its_own(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    """The log would take two of the same moment for one."""
+    await harness.crowd(0, 1)
+    async with trio.open_nursery() as nursery:
+        for reason in ("first", "second", "third"):
+            request = ModerationRequest(user_at(1), "warn", reason)
+            nursery.start_soon(harness.node.instance_service.moderate, ROOM, principal(0), request)
+    entries = [
+        one for one in harness.store.hosting.moderation_writes if isinstance(one, Moderation)
+    ]
+    assert {one.reason for one in entries} == {"first", "second", "third"}
+    assert len({one.created_at for one in entries}) == 3

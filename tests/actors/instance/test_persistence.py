@@ -13,13 +13,19 @@ from actors.delivery.fanout import Fanout
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.instance.config import InstanceConfig
-from actors.instance.messages import InstanceMessage, RetryWrites
+from actors.instance.messages import InstanceMessage, RecordGone, RetryWrites
 from actors.instance.parts import InstanceParts
 from actors.instance.persistence import MODERATION_LIMIT, RETRY_S, Persistence
 from actors.instance.recovery import RecoveryState
 from actors.runtime import Context, Message, Ref
 from actors.runtime.jobs import LIMIT
-from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded, ReiletaError
+from reileta.errors import (
+    DatabaseUnavailable,
+    InstanceNotFound,
+    InvalidInput,
+    Overloaded,
+    ReiletaError,
+)
 from reileta.observability.metrics import Metrics
 from reileta.records import (
     Ban,
@@ -103,9 +109,10 @@ class Harness:
 
         self.persistence.note_empty(noted)
 
-    def when_durable(self, name: str) -> None:
+    def when_durable(self, name: str, writes: int = 1) -> None:
         self.persistence.when_durable(
-            lambda error: self.answers.append((name, None if error is None else type(error)))
+            writes,
+            lambda error: self.answers.append((name, None if error is None else type(error))),
         )
 
     async def work(self) -> list[str]:
@@ -242,6 +249,22 @@ async def test_moderation_that_is_refused_is_dropped_and_its_requester_answered(
     await harness.context.finish()
     assert harness.answers == [("0", InstanceNotFound), ("1", None)]
     assert harness.recovery.moderation_writes == []
+    assert harness.context.timers == [(0, RecordGone())]
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_a_request_is_answered_with_the_error_of_any_of_its_writes(refused: int) -> None:
+    harness = Harness()
+    harness.moderation_writes.refused = {refused: InvalidInput()}
+    harness.persistence.add(deed(0))
+    harness.when_durable("before")
+    for number in (1, 2, 3):
+        harness.persistence.add(deed(number))
+    harness.when_durable("three", 3)
+    harness.when_durable("none of its own", 0)
+    await harness.context.finish()
+    assert harness.answers == [("before", None), ("three", InvalidInput), ("none of its own", None)]
+    assert harness.context.timers == []
 
 
 async def test_the_next_incarnation_writes_what_is_pending_and_answers_nobody() -> None:

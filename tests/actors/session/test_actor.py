@@ -386,8 +386,7 @@ async def test_who_is_an_admin_no_longer_is_one_nowhere_at_once(
     watcher.say(b"1")
     await settle()
     assert data(1) not in one.received(but=ROLES)
-    harness.node.changed("user", account(1, admin=True))
-    await settle()
+    await harness.change_user(account(1, admin=True))
     again = await harness.joined(1, session=1)
     assert again.principal.user == account(1)  # as it was authenticated, before
     await harness.node.instance_service.moderate(

@@ -157,3 +157,28 @@ async def test_too_many_errands_are_refused(node: Node) -> None:
             nursery.start_soon(write)
     assert 0 < refused < 2 * RESOURCE_REQUESTS
     await until(lambda: True)
+
+
+async def test_a_resource_shows_its_owner_s_new_name_to_who_has_it(node: Node) -> None:
+    ada, bob = await log_in(node), await log_in(node)
+    name = await ada.document()
+    await node.store.resources.share(name, ada.claimant, bob.principal.user.id)
+    await bob.open()
+    await bob.acquire(name)
+    node.changed(
+        "user", await node.store.users.update(ada.principal.user.id, displayname="Ada the First")
+    )
+    recovery = node.sessions.recoveries[bob.principal.session_id]
+    assert recovery.resource_owner == ada.principal.user.id
+    twin = await second_token(bob)
+
+    async def shown() -> str:
+        line = await twin.open()
+        (hello,) = line.payloads()
+        (await node.sessions.live(twin.principal)).signal(Detach(line))
+        owner: str = hello["session"]["resource"]["owner"]["display_name"]
+        return owner
+
+    with trio.fail_after(PATIENCE_S):
+        while await shown() != "Ada the First":
+            await trio.sleep(0.005)

@@ -150,7 +150,7 @@ async def test_who_comes_while_it_stops_is_sent_away(nursery: trio.Nursery) -> N
 
 
 async def test_draining(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    gateway = Gateway(port(FakeNode()), auth())
+    gateway = Gateway(port(FakeNode(Settings(sockets_per_user=0))), auth())
     wires = [FakeTransport(nursery) for _ in range(500)]
     for wire in wires:
         nursery.start_soon(gateway.serve, wire, principal())

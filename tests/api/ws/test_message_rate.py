@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trio.testing import MockClock
 
 from api.ws.message_rate import GONE_LIMIT, USER_SOCKETS, MessageRate, UserRates, weight
+from reileta.errors import QuotaReached
 from reileta.settings import Settings
 
 
@@ -109,3 +112,22 @@ async def test_what_is_refused_to_a_user_is_no_debt(mock_clock: MockClock) -> No
         assert not shared.take(40)
     mock_clock.jump(1)
     assert shared.take(USER_SOCKETS * 8)
+
+
+async def test_a_user_has_so_many_sockets_and_no_more() -> None:
+    rates = UserRates(Settings(sockets_per_user=2))
+    rates.opened("ada"), rates.opened("ada"), rates.opened("bob")
+    for _ in range(2):
+        with pytest.raises(QuotaReached):
+            rates.ensure_room("ada")
+        with pytest.raises(QuotaReached):
+            rates.opened("ada")
+    rates.closed("ada")
+    rates.opened("ada")
+
+
+@pytest.mark.parametrize("lifted", [{"sockets_per_user": 0}, {"rate_limits": "off"}])
+async def test_the_limit_of_sockets_can_be_lifted(lifted: dict[str, Any]) -> None:
+    rates = UserRates(Settings(**lifted))
+    for _ in range(100):
+        rates.opened("ada")

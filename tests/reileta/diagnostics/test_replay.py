@@ -75,6 +75,7 @@ TIMED: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "update": (leaders, changes),
     "reassign_owner": (st.just("u_9"), users),
     "administers": (users, st.booleans()),
+    "rename": (users, st.sampled_from(["Zoe", "User 1"])),
     "close": (visitors,),
     "tick": (),
 }

@@ -3,8 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import trio
 
-from reileta.errors import InstanceNotFound, InvalidInput
+from reileta.errors import InstanceNotFound, InvalidInput, ReiletaError
 from reileta.records import (
     Ban,
     LiftBan,
@@ -132,3 +133,40 @@ async def test_one_that_can_not_be_written_takes_none_along(store: Store) -> Non
     }
     assert await store.bans.of(lobby.id) == [ban]
     assert await store.bans.of("i_none") == []
+
+
+async def test_nothing_of_an_instance_that_is_gone_succeeds_and_the_log_has_it(
+    store: Store,
+) -> None:
+    lobby = await make(store, "lobby")
+    log = Moderation(lobby.id, "u_o", "ban", "u_x@x.org", "u_o@x.org", "spam", None, 1)
+    gone: list[ModerationWrite] = [
+        Ban(lobby.id, "u_x@x.org", None, "spam", "u_o@x.org", 1),
+        LiftBan(lobby.id, "u_x@x.org"),
+        ModeratorAddition(lobby.id, "u_x@x.org", "u_o", 1),
+        ModeratorRemoval(lobby.id, "u_x@x.org"),
+        log,
+    ]
+    await store.instances.delete(lobby.id)
+    refused = await store.moderation_writes.write(gone)
+    assert [type(refused[place]) for place in range(5)] == [InstanceNotFound] * 5
+    page = await store.moderations.of(lobby.id, owner=None, limit=9, offset=0)
+    assert page.items == (log,)
+
+
+async def test_an_instance_is_not_deleted_before_what_was_written_is_durable(
+    store: Store,
+) -> None:
+    """The deletion waits for the transaction, or comes first: no ban is acknowledged and lost."""
+    lobby = await make(store, "lobby")
+    ban = Ban(lobby.id, "u_x@x.org", None, None, "u_o@x.org", 1)
+    refused: dict[int, ReiletaError] = {}
+
+    async def write() -> None:
+        refused.update(await store.moderation_writes.write([ban]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        nursery.start_soon(store.instances.delete, lobby.id)
+    assert not refused or isinstance(refused[0], InstanceNotFound)
+    assert await store.bans.of(lobby.id) == []

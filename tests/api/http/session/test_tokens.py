@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from api.app import ReiletaApp
 from reileta.observability import log_events
+from reileta.rules.session.tokens import REPEAT_MS
 from reileta.security.credentials import digest
 from tests.api.clients import PASSWORD, Client, new_token_of, registered, with_token
 from tests.api.fakes import FakeNode
@@ -151,12 +153,13 @@ async def test_refreshing_makes_both_keys_anew(
 
 
 async def test_a_refresh_key_used_after_its_successor_kills_the_token(
-    app: ReiletaApp, node: FakeNode, token: Client
+    app: ReiletaApp, node: FakeNode, token: Client, clock: ManualClock
 ) -> None:
     made = (await refresh(app, token.me["refresh"])).body["token"]
     owner = Client(app, made["access"])
     sibling = await with_token(app, "ada", token.me["session"]["id"])
     assert (await owner.get("/session")).status == 200
+    clock.advance(REPEAT_MS)
     stolen = await refresh(app, token.me["refresh"])
     assert (stolen.status, stolen.code) == (401, 101)
     assert (await owner.get("/session")).status == 401
@@ -167,7 +170,7 @@ async def test_a_refresh_key_used_after_its_successor_kills_the_token(
 
 @pytest.mark.parametrize("first_used", ["access", "refresh"])
 async def test_the_theft_of_a_refresh_key_is_logged_without_any_secret(
-    app: ReiletaApp, node: FakeNode, token: Client, first_used: str
+    app: ReiletaApp, node: FakeNode, token: Client, clock: ManualClock, first_used: str
 ) -> None:
     made = (await refresh(app, token.me["refresh"])).body["token"]
     secrets = [token.me["access"], token.me["refresh"], made["access"], made["refresh"]]
@@ -176,6 +179,7 @@ async def test_the_theft_of_a_refresh_key_is_logged_without_any_secret(
     else:
         last = (await refresh(app, made["refresh"])).body["token"]
         secrets += [last["access"], last["refresh"]]
+    clock.advance(REPEAT_MS)
     with capture_logs() as logs:
         assert (await refresh(app, token.me["refresh"])).status == 401
     (event,) = (one for one in logs if one["event"] == log_events.TOKEN_REUSED)
@@ -201,6 +205,59 @@ async def test_a_refresh_key_before_its_successor_is_used_is_no_theft(
         made = (await refresh(app, token.me["refresh"])).body["token"]
     assert [one for one in logs if one["event"] == log_events.TOKEN_REUSED] == []
     assert (await Client(app, made["access"]).get("/session")).status == 200
+
+
+@pytest.mark.parametrize("used", ["nothing", "access", "refresh"])
+async def test_tabs_that_refresh_with_one_key_get_the_same_new_keys(
+    app: ReiletaApp, node: FakeNode, token: Client, clock: ManualClock, used: str
+) -> None:
+    first = (await refresh(app, token.me["refresh"])).body["token"]
+    newest = first
+    if used == "access":
+        assert (await Client(app, first["access"]).get("/session")).status == 200
+    elif used == "refresh":
+        clock.advance(1)
+        newest = (await refresh(app, first["refresh"])).body["token"]
+        assert (await Client(app, newest["access"]).get("/session")).status == 200
+    clock.advance(REPEAT_MS - 2)
+    for _ in range(2):
+        again = (await refresh(app, token.me["refresh"])).body["token"]
+        assert (again["access"], again["refresh"]) == (newest["access"], newest["refresh"])
+        assert (await Client(app, again["access"]).get("/session")).status == 200
+    assert node.killed == []
+    assert node.admitted[-1] == max(node.admitted)
+    clock.advance(2)
+    assert (await refresh(app, newest["refresh"])).status == 200
+
+
+@pytest.mark.parametrize("ending", ["logout", "session", "password"])
+async def test_nothing_is_given_again_after_a_logout_or_a_new_password(
+    app: ReiletaApp, token: Client, admin: Client, ending: str
+) -> None:
+    made = (await refresh(app, token.me["refresh"])).body["token"]
+    if ending == "logout":
+        assert (await Client(app, made["access"]).ask("POST", "/auth/logout")).status == 200
+    elif ending == "session":
+        assert (await Client(app, made["access"]).delete("/api/auth/logout")).status == 200
+    else:
+        change = {"password": "another one altogether"}
+        assert (await admin.post("/api/users/ada", change)).status == 200
+    again = await refresh(app, token.me["refresh"])
+    assert (again.status, again.code) == (401, 101)
+
+
+async def test_neither_a_key_nor_what_makes_one_is_stored(
+    app: ReiletaApp, node: FakeNode, token: Client
+) -> None:
+    made = (await refresh(app, token.me["refresh"])).body["token"]
+    await Client(app, made["access"]).get("/session")
+    dump = ""
+    for table in ("tokens", "spent_refreshes"):
+        dump += str([list(row) for row in await node.store.database.fetch(f"TABLE {table}")])
+    for key in (made["access"], made["refresh"], token.me["access"], token.me["refresh"]):
+        raw = base64.urlsafe_b64decode(key[3:] + "=")
+        for form in (key, key[3:], repr(raw), repr(raw)[2:-1]):
+            assert form not in dump
 
 
 async def test_an_unknown_refresh_key_is_401(app: ReiletaApp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,7 @@ from reileta.rules.instance.events import (
     Left,
     MasterChanged,
     Muted,
+    Renamed,
     RoleChanged,
     Unbanned,
     Unmuted,
@@ -403,3 +405,17 @@ def test_a_candidate_in_line_keeps_its_place_when_it_is_an_admin() -> None:
         instance.candidate(visitor(number), number)
     instance.administers(user(2), True, 4)
     assert states(instance) == [(user(2), "waiting", 1), (user(3), "waiting", 2)]
+
+
+def test_a_new_name_is_that_of_all_players_of_a_user() -> None:
+    instance = room()
+    one, _ = instance.join(visitor(1), 0)
+    twin, _ = instance.join(visitor(1, session=1), 1)
+    other, _ = instance.join(visitor(2), 2)
+    renamed = [replace(player, displayname="Zoe") for player in (one, twin)]
+    assert instance.rename(user(1), "Zoe", 3) == [Renamed(player) for player in renamed]
+    assert list(instance.players.values()) == [*renamed, other]
+    assert instance.seats.of_session(one.session) == renamed[0]
+    assert instance.rename(user(1), "Zoe", 4) == []
+    assert instance.rename(user(9), "Nobody", 4) == []
+    assert instance.leave(one.session, 5)[0] == Left(renamed[0], "left")

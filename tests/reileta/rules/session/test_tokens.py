@@ -8,7 +8,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from reileta.rules.session.tokens import Chain, Lifetimes, Pair, Spent
+from reileta.rules.session.tokens import (
+    REPEAT_MS,
+    Chain,
+    Lifetimes,
+    Pair,
+    Repeated,
+    Rotation,
+    Spent,
+)
 
 LIFETIMES = Lifetimes(access_ms=15, refresh_ms=60)
 
@@ -101,6 +109,45 @@ def test_a_token_lives_as_long_as_any_of_its_keys() -> None:
 @pytest.mark.parametrize("key", [b"a1", b"a9"])
 def test_the_pair_of_a_key(key: bytes) -> None:
     assert (FIRST.pair_of(key) == FIRST.current) is (key == b"a1")
+
+
+def rotated(chain: Chain, key: bytes, number: int, at: int) -> Chain:
+    rotation = Rotation(b"s%d" % number, b"r%d" % number, at)
+    after = chain.refreshed(key, pair(number, 10), 10, rotation)
+    assert isinstance(after, Chain), after
+    return after
+
+
+def test_a_key_is_repeated_until_its_time_is_over() -> None:
+    after = rotated(FIRST, b"r1", 2, 1_000)
+    for chain in (after, after.used()):
+        for at in (1_000, 1_000 + REPEAT_MS - 1, 999):
+            assert chain.repeated(b"r1", 10, at) == Repeated(pair(2, 10), (b"s2",))
+        assert chain.repeated(b"r1", 10, 1_000 + REPEAT_MS) is None
+        assert chain.repeated(b"r1", 10, 1_000 - REPEAT_MS) is None, "the clock was set back"
+        assert chain.repeated(b"r1", 70, 1_000) is None, "the pair has expired"
+        assert chain.repeated(b"r2", 10, 1_000) is None, "the current one"
+        assert chain.repeated(b"r9", 10, 1_000) is None
+        assert chain.killed(10).repeated(b"r1", 10, 1_000) is None
+
+
+def test_the_successor_of_a_pair_that_is_no_longer_valid_is_given() -> None:
+    third = rotated(rotated(FIRST, b"r1", 2, 0), b"r2", 3, 5_000)
+    assert third.repeated(b"r1", 10, 5_000) == Repeated(pair(2, 10), (b"s2",))
+    assert third.used().repeated(b"r1", 10, 5_000) == Repeated(pair(3, 10), (b"s2", b"s3"))
+    assert third.used().repeated(b"r1", 10, 10_000) is None
+    assert third.used().repeated(b"r2", 10, 10_000) == Repeated(pair(3, 10), (b"s3",))
+
+
+def test_a_key_that_was_exchanged_twice_gives_the_second_pair() -> None:
+    twice = rotated(rotated(FIRST, b"r1", 2, 0), b"r1", 3, REPEAT_MS)
+    assert twice.repeated(b"r1", 10, REPEAT_MS) == Repeated(pair(3, 10), (b"s3",))
+    assert twice.repeated(b"r2", 10, REPEAT_MS) is None, "it was replaced, never exchanged"
+
+
+def test_a_rotation_whose_successor_is_not_remembered_gives_nothing() -> None:
+    lost = Chain(pair(3, 10), None, (Spent(b"r1", 60, Rotation(b"s2", b"r2", 0)),))
+    assert lost.repeated(b"r1", 10, 0) is None
 
 
 class TokenMachine(RuleBasedStateMachine):
