@@ -111,8 +111,19 @@ def live(
         tape.received(rule.title(), number, ms=now - BEGAN, socket=1 + number % 3)
         more = () if rule == "present" else (now,)
         with contextlib.suppress(ReiletaError):
-            getattr(instance, rule)(*args, *more)
+            getattr(instance, rule)(*args, *more, **further(rule, ms))
     return tape, instance
+
+
+def further(rule: str, number: int) -> dict[str, Any]:
+    """Arguments that may be left out, each in some of the calls."""
+    if rule in ("join", "candidate") and number % 2:
+        return {"silent": frozenset(f"s_{number % 4}.{session}" for session in (0, 1))}
+    if rule == "speak" and number % 2:
+        return {"series": number % 3}
+    if rule == "disconnect" and number % 2:
+        return {"closed": True}
+    return {}
 
 
 def test_the_histories_use_every_rule_but_those_of_a_restart() -> None:
