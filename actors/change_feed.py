@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import structlog
 
 from actors.node import Node
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.store import Store
 from reileta.store.change_feed import Changed
@@ -48,6 +48,8 @@ class ChangeApplier:
         """Polls. If the database is down, the next step applies the changes."""
         try:
             await self.poll()
+        except DatabaseFault:
+            raise  # the supervisor shows it
         except DatabaseUnavailable:
             _log.debug(log_events.CHANGES_POSTPONED)
 

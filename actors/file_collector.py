@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, StorageUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable, StorageUnavailable
 from reileta.media.files import FileStore
 from reileta.observability import log_events
 from reileta.store.blobs import Blobs
@@ -52,6 +52,8 @@ class FileCollector:
         while True:
             try:
                 await self._round()
+            except DatabaseFault:
+                raise  # the supervisor shows it
             except (DatabaseUnavailable, StorageUnavailable):
                 _log.debug(log_events.FILES_POSTPONED)
                 await trio.sleep(AGAIN_S)

@@ -28,7 +28,7 @@
     │                           HeadTooLarge 103, MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
         │                       NotImplementedHere 28, InternalError 16
-        └── DatabaseUnavailable 122, StorageUnavailable 122
+        └── DatabaseUnavailable 122 (DatabaseFault), StorageUnavailable 122
 
 `code` is the number that clients see (docs/protocol.md#error-codes). HTTP statuses and close codes
 are in one table, `api/errors.py`.
@@ -147,6 +147,11 @@ class DatabaseUnavailable(Overloaded):
     """The database can't be reached, or does not answer."""
 
     message = "Database unavailable"
+
+
+class DatabaseFault(DatabaseUnavailable):
+    """The database answers, but is not as it must be: a permission or a table is missing, or data
+    is corrupted. It does not pass by itself."""
 
 
 class StorageUnavailable(Overloaded):

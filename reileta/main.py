@@ -6,6 +6,7 @@ The only module of `reileta` that imports `actors` and `api`.
 from __future__ import annotations
 
 import gc
+import io
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +29,7 @@ from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.clock import SystemClock
 from reileta.observability import log, log_events
-from reileta.observability.line_writer import LineWriter
+from reileta.observability.line_writer import LineWriter, write_all
 from reileta.observability.metrics import Metrics
 from reileta.observability.output_files import OutputFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
@@ -43,6 +44,9 @@ KEY_FILE: Final = "server.key"
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
 """Seconds that running HTTP requests get once all sockets are closed."""
+
+SHOW_S: Final = 1.0
+"""Seconds until the password of the first start must be written, before the start goes on."""
 
 _log = structlog.get_logger()
 
@@ -59,6 +63,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
         lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
     )
     log.configure(settings.log_format, settings.log_level, stream=output, extra=(add_trace,))
+    sys.unraisablehook = _log_unraisable
     tune_collector()
     raise_descriptor_limit()
     try:
@@ -66,6 +71,12 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     finally:
         output.drain()
     return 0
+
+
+def _log_unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Logs what Python would write to standard error, where a full pipe would stop the server."""
+    message = raised.err_msg or "exception ignored"
+    _log.error(log_events.LIBRARY_SAID, logger="python", message=message, exc_info=raised.exc_value)
 
 
 def tune_collector() -> None:
@@ -264,11 +275,23 @@ async def _first_start(store: Store, passwords: Passwords) -> None:
     password = await store.users.ensure_system_accounts(passwords.hash)
     if password is not None:
         # To the terminal, not to the log: logs are stored, and other people read them.
-        sys.stderr.write(
+        text = (
             f"\n  An administrator account was created.  username: admin  password: {password}\n"
             "  The password is shown only this once; keep it.\n\n"
         )
-        sys.stderr.flush()
+        # If nobody reads, the thread waits for a reader, and the server starts without it.
+        with trio.move_on_after(SHOW_S):
+            await trio.to_thread.run_sync(_show, text, abandon_on_cancel=True)
+
+
+def _show(text: str) -> None:
+    """Writes to standard error, without Python's buffer and its lock."""
+    if sys.stderr is not None:
+        try:
+            descriptor = sys.stderr.fileno()
+        except io.UnsupportedOperation:  # a host program has replaced it
+            descriptor = 2
+        write_all(descriptor, text.encode("ascii", "backslashreplace"))
 
 
 def address_of(host: str, port: int) -> str:

@@ -31,6 +31,7 @@ _SCRIPTS: Final = (
 )
 _JOINING: Final = "".join(rf"\p{{Script_Extensions={script}}}" for script in _SCRIPTS.split("|"))
 _LETTER: Final = rf"[[\p{{L}}\p{{M}}]&&[{_JOINING}]]"
+_BASE: Final = rf"[\p{{L}}&&[{_JOINING}]]"
 _VIRAMA: Final = r"\p{Indic_Syllabic_Category=Virama}"
 _JOINS_NEXT: Final = r"[\p{Joining_Type=D}\p{Joining_Type=L}]\p{Joining_Type=T}*"
 _JOINS_LAST: Final = r"\p{Joining_Type=T}*[\p{Joining_Type=R}\p{Joining_Type=D}]"
@@ -46,10 +47,10 @@ _BELONGING: Final = regex.compile(
             # ZWNJ within a word of such a script, as in Persian.
             rf"(?<={_LETTER})\u200C(?={_LETTER})",
             # ZWJ beside a virama, as in Sinhala and Bengali.
-            rf"(?<={_LETTER})(?:(?<={_VIRAMA})\u200D|\u200D(?={_VIRAMA}))",
+            rf"(?<={_BASE}[\p{{M}}\u200D]*)(?:(?<={_VIRAMA})\u200D|\u200D(?={_VIRAMA}))",
             # ZWJ beside a letter that would not join without it: the Hijri year's sign.
-            rf"(?<={_JOINS_NEXT})\u200D(?!{_JOINS_LAST})",
-            rf"(?<!{_JOINS_NEXT})\u200D(?={_JOINS_LAST})",
+            rf"(?<={_JOINS_NEXT})\u200D(?!\u200D|{_JOINS_LAST})",
+            rf"(?<!\u200D|{_JOINS_NEXT})\u200D(?={_JOINS_LAST})",
             # Emoji: joined ones, their presentation, keycaps, and flags of regions.
             rf"(?<={_EMOJI}[\uFE0F\p{{Emoji_Modifier}}]?)\u200D(?={_EMOJI})",
             rf"(?<={_EMOJI})[\uFE0E\uFE0F]",

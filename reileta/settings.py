@@ -6,6 +6,7 @@ over the environment, which wins over the defaults. A setting's docstring is its
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,15 @@ from reileta.protocol.input_types import Title
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+
+def _means_all_addresses(address: str) -> bool:
+    """Whether an address, `host` or `host:port`, is such as 0.0.0.0."""
+    host = address.partition("]")[0][1:] if address.startswith("[") else address.partition(":")[0]
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -186,6 +196,8 @@ class Settings(BaseSettings):
     def _address_is_a_server(cls, value: str | None) -> str | None:
         if value is not None and not is_server_address(value):
             raise ValueError("must be host or host:port, in lower case")
+        if value is not None and _means_all_addresses(value):
+            raise ValueError("must be the address by which clients reach this server")
         return value
 
     @field_validator("database")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable
 
 
 class StartupError(Exception):
@@ -27,6 +27,7 @@ _NETWORK: Final = {
     errno.EADDRINUSE: "is already in use",
     errno.EADDRNOTAVAIL: "is not an address of this machine",
     errno.EACCES: "needs more permissions than this account has",
+    errno.EINVAL: "is not an address to listen on",
 }
 _FILES: Final = frozenset(
     {
@@ -47,6 +48,8 @@ def reason(error: BaseException, *, listening_on: str) -> str | None:
         if isinstance(leaf, StartupError):
             return str(leaf)
     for leaf in leaves:
+        if isinstance(leaf, DatabaseFault):
+            return f"can't use the database: {leaf.__cause__}"
         if isinstance(leaf, DatabaseUnavailable):
             return "can't reach the database: check --database, and that PostgreSQL is running"
         if isinstance(leaf, socket.gaierror):

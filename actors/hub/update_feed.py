@@ -24,7 +24,7 @@ from actors.hub.messages import HubMessage, Publish, UpdateViewer, combined_audi
 from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from reileta import records
-from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.errors import DatabaseFault, DatabaseUnavailable, Overloaded
 from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
@@ -120,6 +120,8 @@ class UpdateFeed:
                 try:
                     for key, change in batch:
                         messages.append(await self._message(*key, change))
+                except DatabaseFault:
+                    raise  # `ATTEMPTS` counts it, and the supervisor shows it
                 except DatabaseUnavailable:
                     self._put_back(batch)
                     batch = []

@@ -20,7 +20,7 @@ from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from reileta import records
-from reileta.errors import DatabaseUnavailable, InstanceNotFound
+from reileta.errors import DatabaseFault, DatabaseUnavailable, InstanceNotFound
 from reileta.ids import At
 from reileta.observability import log_events
 from reileta.rules.identity import Principal, Visitor
@@ -140,5 +140,7 @@ class InstanceManager:
                 async with self._registry.vacant(record.id) as vacant:
                     if vacant and await instances.delete_abandoned(record.id, before):
                         _log.info(log_events.INSTANCE_ENDED, instance=record.id, reason="empty")
+        except DatabaseFault:
+            raise  # the supervisor shows it
         except DatabaseUnavailable:
             _log.debug(log_events.SWEEP_POSTPONED)

@@ -10,7 +10,7 @@ import structlog
 
 from actors.session.config import RENEW_S, SessionDeps
 from actors.session.manager import SessionManager
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
 
 _log = structlog.get_logger()
@@ -30,6 +30,8 @@ class LeaseRenewer:
         """Renews the leases. If the database is down, it does nothing until the next time."""
         try:
             await self._renew()
+        except DatabaseFault:
+            raise  # the supervisor shows it
         except DatabaseUnavailable:
             _log.debug(log_events.LEASES_POSTPONED)
 

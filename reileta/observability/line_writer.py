@@ -1,8 +1,8 @@
 """A thread that writes the log, so that a reader that stops can't stop the server.
 
 A full pipe, a stopped terminal or a slow disk blocks this thread only. Overflow policy: up to
-`LIMIT_BYTES` wait; further lines are dropped and counted, and `log.dropped` says how many. A
-destination that is closed counts as read.
+`LIMIT_BYTES` wait; further lines are dropped and counted, and so are lines that can't be written,
+as on a full disk. `log.dropped` says how many, once lines can be written again.
 """
 
 from __future__ import annotations
@@ -89,27 +89,39 @@ class LineWriter:
             return self._changed.wait_for(lambda: not self._waiting_bytes, within_s)
 
     def _run(self) -> None:
+        torn = False  # whether the last line was written in part
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
                 data = b"".join(self._lines)
                 self._lines.clear()
-            self._write(data)
+            whole = b"\n" + data if torn else data
+            rest = write_all(self._descriptor, whole)
+            lost = min(rest.count(b"\n"), data.count(b"\n"))
+            if len(rest) < len(whole):
+                torn = bool(rest) and not whole[: -len(rest)].endswith(b"\n")
             with self._changed:
                 self._waiting_bytes -= len(data)
-                missed, self._unreported = self._unreported, 0
+                self.dropped += lost
+                self._unreported += lost
+                missed = 0
+                if not rest:  # a report could not be written either
+                    missed, self._unreported = self._unreported, 0
                 self._changed.notify_all()
             if missed:
                 self._report(missed)
 
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # another process made the pipe non-blocking
-                with suppress(OSError):
-                    select.select([], [self._descriptor], [])
-            except OSError as error:
-                if error.errno != errno.EINTR:
-                    return  # nobody will read it
+
+def write_all(descriptor: int, data: bytes) -> bytes:
+    """Writes the data, and waits as long as that takes; returns what can't be written."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # another process made the pipe non-blocking
+            with suppress(OSError):
+                select.select([], [descriptor], [])
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                break
+    return bytes(rest)

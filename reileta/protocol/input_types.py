@@ -196,7 +196,8 @@ def _password(value: str) -> str:
     refused = refused_character(value)
     if refused is not None:
         raise fault(
-            f"must not contain control, invisible or unassigned characters (U+{ord(refused):04X})"
+            f"must not contain U+{ord(refused):04X} there: control, invisible and unassigned characters "
+            "are refused, and signs where RFC 8265 does not allow them"
         )
     return value
 

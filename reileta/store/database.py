@@ -2,8 +2,9 @@
 
 `Queries` has the operations, for single statements (`Database`, each on a connection of the pool)
 and within a transaction. All statements have parameters. Every failure of a connection is
-`DatabaseUnavailable`; a violated constraint is `ConstraintBroken`; text that PostgreSQL can't store
-is `InvalidInput`.
+`DatabaseUnavailable`; a fault that the operator must mend, such as a missing permission, is
+`DatabaseFault`; a violated constraint is `ConstraintBroken`; text that PostgreSQL can't store is
+`InvalidInput`.
 
 The connections belong to an asyncio loop of their own (`asyncio_loop`), which keeps running while
 the server is being cancelled, so that running statements can finish or be rolled back.
@@ -27,9 +28,10 @@ import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
 from asyncpg.connect_utils import SessionAttribute
 
 from reileta.concurrency import plain_nursery
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.startup import StartupError
+from reileta.store.hosts import hosts_of
 from reileta.store.read_cache import ReadCache, written_by
 from reileta.store.storable import check_storable
 
@@ -55,8 +57,28 @@ _LOST: Final = (
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk or memory full
     asyncpg.InternalClientError,  # the connection broke during an answer
+    asyncpg.IdleInTransactionSessionTimeoutError,  # these two end the connection
+    asyncpg.TransactionTimeoutError,
 )
-_TRY_AGAIN: Final = asyncpg.TransactionRollbackError  # a deadlock, a serialization failure
+_SILENT: Final = (OSError, asyncpg.PostgresConnectionError)
+"""Of `_LOST`, those after which other connections to the same server are lost, too."""
+_TRY_AGAIN: Final = (
+    asyncpg.TransactionRollbackError,  # a deadlock, a serialization failure
+    asyncpg.LockNotAvailableError,  # the operator has set `lock_timeout`
+    asyncpg.InvalidCachedStatementError,  # the operator has altered a table
+)
+_FAULTS: Final = (
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.PostgresSystemError,  # the disk is broken
+    asyncpg.InternalServerError,  # data or indexes are corrupted
+)
+"""The statement is right, and the database is not as it must be."""
 _EXCHANGED: Final = (
     asyncpg.InvalidSQLStatementNameError,  # prepared in another session
     asyncpg.DuplicatePreparedStatementError,  # the name of another session's statement
@@ -153,6 +175,8 @@ class Database(Queries):
         self.reads: ReadCache[Row] = ReadCache(enabled=remember)
         self._loop = loop
         self._url = url
+        self._first_host = 0
+        """Of the URL's hosts, the one that is tried first: the last one that took writes."""
         self.name = f"reileta {secrets.token_hex(4)}"
         """The connections' `application_name`, unique per object: by it, the change feed ignores
         this process's own changes (store/change_feed.py)."""
@@ -273,7 +297,7 @@ class Database(Queries):
         except asyncpg.IntegrityConstraintViolationError as error:
             self._found()
             raise ConstraintBroken(error.constraint_name or "") from error
-        except (_TRY_AGAIN, asyncio.CancelledError) as error:
+        except (*_TRY_AGAIN, asyncio.CancelledError) as error:
             # asyncio was cancelled and Trio was not: the loop is being closed.
             raise self._unavailable() from error
         except asyncpg.ReadOnlySQLTransactionError as error:
@@ -293,8 +317,16 @@ class Database(Queries):
             # The connection may look open for a moment longer, or hang forever.
             if connection is not None:
                 connection.terminate()
+            if isinstance(error, _SILENT):
+                self._drop_idle()
             self._lost(error)
             raise self._unavailable() from error
+        except _FAULTS as error:
+            self._found()
+            self.errors += 1
+            reason = error.args[0] if error.args else type(error).__name__
+            self._log.error(log_events.DATABASE_FAULT, reason=reason, code=error.sqlstate)
+            raise DatabaseFault(retry_after_s=RETRY_AFTER_S) from error
         except asyncpg.InterfaceError as error:
             # asyncpg raises this for a broken connection and for wrong use; the latter is a defect.
             if connection is not None and not connection.is_closed():
@@ -388,15 +420,26 @@ class Database(Queries):
             connection.terminate()
 
     async def _connect(self) -> Connection:
+        """Connects to the first host that takes writes. Raises ConnectionError."""
         try:
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_S,
-                # A standby, or a server that is read-only, is as good as none: what it answers may
-                # be older than what was acknowledged. Of several hosts, the one with writes counts.
-                target_session_attrs=_READ_WRITE,
-                server_settings={"application_name": self.name},
-            )
+            hosts = hosts_of(self._url)
+            if len(hosts) < 2:
+                return await self._connect_to(self._url, CONNECT_S)
+            # asyncpg would give all of the time to the first host, which may hang.
+            last: Exception = ConnectionError()
+            for place in range(len(hosts)):
+                number = (self._first_host + place) % len(hosts)
+                host = hosts[number]
+                try:
+                    connection = await self._connect_to(
+                        self._url, CONNECT_S / len(hosts), host=host.name, port=host.port
+                    )
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    last = error
+                    continue
+                self._first_host = number
+                return connection
+            raise last
         except ValueError:
             # asyncpg parses the URL only now. Its own message can contain the password.
             raise StartupError("--database must be a postgresql:// URL") from None
@@ -407,6 +450,20 @@ class Database(Queries):
         except (asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             # For any reason, PostgreSQL refused the connection.
             raise ConnectionError(str(error)) from error
+
+    async def _connect_to(
+        self, url: str, within_s: float, *, host: str | None = None, port: int | None = None
+    ) -> Connection:
+        return await asyncpg.connect(
+            url,
+            host=host,
+            port=port,
+            timeout=within_s,
+            # A standby, or a server that is read-only, is as good as none: what it answers may be
+            # older than what was acknowledged. Of several hosts, the one with writes counts.
+            target_session_attrs=_READ_WRITE,
+            server_settings={"application_name": self.name},
+        )
 
     def _unavailable(self) -> DatabaseUnavailable:
         self.errors += 1
@@ -486,6 +543,8 @@ def unavailable_because(error: DatabaseUnavailable) -> str:
     """The message of PostgreSQL or the system; it can contain addresses and accounts but no
     password."""
     cause = error.__cause__
+    if isinstance(cause, TimeoutError):
+        return "it does not answer, or a pooler in front of it has no free connection"
     return str(cause).strip() or type(cause).__name__
 
 

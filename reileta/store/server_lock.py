@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 import trio
 
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.startup import StartupError
 from reileta.store.database import Database, Queries
@@ -76,6 +76,8 @@ class ServerLock:
                 await self._queries.value("SELECT 1")
                 return
             self.superseded = not await self._try()
+        except DatabaseFault:
+            raise  # the supervisor shows it
         except DatabaseUnavailable:
             await self.release()
             return

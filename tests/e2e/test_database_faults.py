@@ -63,6 +63,33 @@ async def test_a_database_error_in_a_background_task_ends_nothing(
         assert served.process.poll() is None
 
 
+async def test_a_database_error_in_a_write_of_an_instance_ends_no_instance(
+    database_url: str, tmp_path: Path
+) -> None:
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    owner, banned = await bots(2, tmp_path, *where[:2])
+    async with serving(*where) as served, at_the_database(database_url) as database:
+        place = await new_instance(served, owner)
+        async with connected(served, owner) as player, connected(served, banned) as other:
+            await player.join(place)
+            joined = await other.join(place)
+            await database.execute("ALTER TABLE bans RENAME TO lost_bans")
+            ban = {"type": "ban", "player": joined["player"]}
+            for _ in range(4):
+                refused = await player.ask("instance-moderate", ban, subgroup=place)
+                assert refused["error"]["code"] in (50, 122)
+            await served.until_logged("database.fault", 4)  # it is tried again every 2 s
+            assert not served.events("actor.crashed")
+            data = await player.ask("instance-data", {"x": 1}, subgroup=place)
+            assert "error" not in data
+            await database.execute("ALTER TABLE lost_bans RENAME TO bans")
+
+            async def stored() -> bool:
+                return bool(await database.value("SELECT count(*) FROM bans"))
+
+            await eventually(stored)
+
+
 async def test_a_database_that_is_read_only_for_a_while(database_url: str, tmp_path: Path) -> None:
     """As in a failover: nothing can be written, players stay, and afterwards all is as before."""
     where = ("--database", database_url, "--data", str(tmp_path / "data"))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 from tests.conftest import PATIENCE_S
+from tests.e2e.processes import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +46,44 @@ async def test_a_log_that_nobody_reads_stops_nothing(database_url: str, tmp_path
             assert (await client.get("/readyz")).status_code == 200
         process.send_signal(signal.SIGTERM)
         with trio.fail_after(10):
+            assert await process.wait() == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        os.close(reading)
+
+
+async def test_a_start_does_not_wait_for_a_reader_of_standard_error(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The first start shows a password there. Both outputs are one pipe, as in a container."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    options = ["--port", str(port), "--database", database_url, "--data", str(tmp_path / "data")]
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "reileta", "serve", *options], stdout=writing, stderr=writing
+    )
+    os.close(writing)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def ready() -> bool:
+                with suppress(httpx.TransportError):
+                    return (await client.get("/readyz")).is_success
+                return False
+
+            await eventually(ready)
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(15):
             assert await process.wait() == 0
     finally:
         if process.poll() is None:

@@ -50,6 +50,8 @@ def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> No
         {"port": 65536},
         {"port": -1},
         {"address": "Example.org"},
+        {"address": "0.0.0.0:3032"},
+        {"address": "[::]"},
         {"address": "example.org:0"},
         {"database": "mysql://localhost/x"},
         {"tls_cert": Path("cert.pem")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from threading import Event
@@ -59,6 +60,39 @@ def test_what_nobody_reads_is_dropped_counted_and_reported(pipe: tuple[int, int]
     assert reported.wait(10)
     assert counts == [dropped]
     assert text.count(b"\n") == 2000 - dropped + 1
+
+
+def test_lines_for_a_full_disk_are_dropped_counted_and_reported(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = pipe
+    room, counts, reported = 5, list[int](), Event()
+    system = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = system(descriptor, data[:room])
+        room -= written
+        return written
+
+    def report(lines: int) -> None:
+        counts.append(lines)
+        reported.set()
+
+    monkeypatch.setattr("reileta.observability.line_writer.os.write", write)
+    writer = LineWriter(writing, "ascii", report)
+    writer.write("first line\n")
+    assert writer.drain(within_s=10)
+    writer.write("second line\n")
+    assert writer.drain(within_s=10)
+    assert (writer.dropped, counts) == (2, [])
+    room = 1000
+    writer.write("third line\n")
+    assert reported.wait(10)
+    assert counts == [2]
+    assert read_to(reading, b"third line\n") == b"first\nthird line\n"
 
 
 def test_a_reader_that_is_gone_is_no_fault() -> None:

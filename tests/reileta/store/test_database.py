@@ -7,12 +7,14 @@ import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
-from reileta.errors import DatabaseUnavailable, InvalidInput
+from reileta.errors import DatabaseFault, DatabaseUnavailable, InvalidInput
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store import Store, open_store
@@ -94,6 +96,57 @@ async def test_a_defect_in_a_statement_is_no_outage(database: Database) -> None:
         await database.fetch("SELECT $1::int")
     assert not isinstance(caught.value, DatabaseUnavailable)
     assert await database.value("SELECT 1") == 1
+
+
+async def test_a_fault_that_the_operator_must_mend_has_a_name_of_its_own(
+    database: Database,
+) -> None:
+    await database.execute(
+        "CREATE FUNCTION broken() RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE EXCEPTION USING ERRCODE = 'XX001'; END $$"
+    )
+    for sql in (
+        "INSERT INTO nowhere VALUES (1)",
+        "INSERT INTO notes (other) VALUES (1)",
+        "SELECT nothing()",
+        "SELECT pg_read_file('x') FROM pg_authid",
+        "SELECT broken()",
+    ):
+        with capture_logs() as logs, pytest.raises(DatabaseFault):
+            await database.fetch(sql)
+        assert [line["event"] for line in logs] == ["database.fault"]
+    assert database.available
+    assert database.errors == 5
+    assert await database.value("SELECT 1") == 1
+
+
+async def test_a_lock_timeout_of_the_operator_passes(database: Database) -> None:
+    async with database.transaction() as one:
+        await one.execute("LOCK TABLE notes")
+        with pytest.raises(DatabaseUnavailable) as caught:  # noqa: PT012
+            async with database.transaction() as other:
+                await other.execute("SET LOCAL lock_timeout = 1")
+                await other.execute("INSERT INTO notes VALUES (1)")
+        assert not isinstance(caught.value, DatabaseFault)
+    assert await ids(database) == []
+
+
+async def test_of_several_hosts_one_that_hangs_is_passed_over(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a primary that has vanished without a word, in front of the standby that follows it."""
+    monkeypatch.setattr("reileta.store.database.CONNECT_S", 2.0)
+    parts = urlsplit(database_url)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    with TemporaryDirectory(prefix="hang-") as folder, socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(f"{folder}/.s.PGSQL.{query['port']}")
+        hanging.listen()
+        query["host"] = f"{folder},{query['host']}"
+        url = urlunsplit(parts._replace(query=urlencode(query)))
+        async with asyncio_loop() as loop:
+            database = Database(loop, url, connections=1)
+            assert await database.value("SELECT 1") == 1
+            await database.close()
 
 
 async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
