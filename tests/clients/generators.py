@@ -51,7 +51,9 @@ def _pip(folder: Path) -> Sequence[str]:
 
 def _npm(folder: Path) -> Sequence[str]:
     options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
-    return [str(NODE), str(_NPM), "ci", *options]
+    # By default, npm waits for more than a minute where there is no network.
+    waits = ("--fetch-retry-mintimeout", "1000", "--fetch-retry-maxtimeout", "5000")
+    return [str(NODE), str(_NPM), "ci", *options, *waits]
 
 
 def _installed(name: str, locks: Sequence[str], command: Callable[[Path], Sequence[str]]) -> Path:
