@@ -109,6 +109,8 @@ class Stopping:
         self.server: Server | None = None
         self._everything = everything
         self._files = files
+        self._reloading = False
+        self._reload_again = False
 
     async def handle(self, signals: AsyncIterator[int]) -> None:
         """Handles signals, forever."""
@@ -116,9 +118,10 @@ class Stopping:
             first = True
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._reopen()
-                    if self.server is not None:
-                        nursery.start_soon(self.server.reload)
+                    self._reload_again = True
+                    if not self._reloading:
+                        self._reloading = True
+                        nursery.start_soon(self._reload)
                     continue
                 _log.info(log_events.SERVER_DRAINING, signal=signal.Signals(number).name)
                 if self.server is None or not first:
@@ -127,9 +130,19 @@ class Stopping:
                 first = False
                 nursery.start_soon(self.server.stop)
 
-    def _reopen(self) -> None:
+    async def _reload(self) -> None:
+        """Reloads, one time after the other; signals that come meanwhile share the next time."""
+        while self._reload_again:
+            self._reload_again = False
+            await self._reopen()
+            if self.server is not None:
+                await self.server.reload()
+        self._reloading = False
+
+    async def _reopen(self) -> None:
         try:
-            files = self._files.reopen()
+            # In a thread, since the disk may be slow.
+            files = await trio.to_thread.run_sync(self._files.reopen, abandon_on_cancel=True)
         except OSError as error:
             _log.error(log_events.LOG_REOPENED, reason=error.strerror, file=error.filename)
         else:

@@ -126,7 +126,7 @@ class InstanceManager:
         actor failed too often. None of them can start while it is marked or deleted, so an instance
         that starts meanwhile keeps its own mark.
         """
-        if self._config.store.lock.lost:
+        if not await self._config.store.lock.held():
             return  # another server may have the instances
         try:
             now = self._config.clock.now_ms()

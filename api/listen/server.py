@@ -363,5 +363,6 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2", "http/1.1"] if settings.http2 else ["http/1.1"])
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    # Without a password, OpenSSL would ask for one on the terminal, and stop the server meanwhile.
+    context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     return context

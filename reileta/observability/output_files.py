@@ -33,9 +33,11 @@ class OutputFiles:
         """
         for descriptor, path in self._paths.items():
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags |= os.O_NONBLOCK  # a pipe in place of the file would wait for its reader
             mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
             new = os.open(path, flags, mode)
             try:
+                os.set_blocking(new, True)
                 os.dup2(new, descriptor)
             finally:
                 os.close(new)

@@ -196,8 +196,8 @@ def _password(value: str) -> str:
     refused = refused_character(value)
     if refused is not None:
         raise fault(
-            f"must not contain U+{ord(refused):04X} there: control, invisible and unassigned characters "
-            "are refused, and signs where RFC 8265 does not allow them"
+            f"must not contain U+{ord(refused):04X} there: control, invisible and unassigned "
+            "characters are refused, and signs where RFC 8265 does not allow them"
         )
     return value
 

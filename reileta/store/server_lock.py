@@ -49,6 +49,7 @@ class ServerLock:
         self._session = AsyncExitStack()
         self._queries: Queries | None = None
         self._wanted = False
+        self._watching = trio.Lock()
         self.superseded = False
         """Whether another server took the lock after an outage."""
 
@@ -69,8 +70,20 @@ class ServerLock:
             await trio.sleep(POLL_S)
         self._wanted = True
 
+    async def held(self) -> bool:
+        """Asks the database whether no other server can have the lock now: this one has it, or
+        does not want it. After a pause of the process, `lost` may be out of date."""
+        if self._wanted:
+            await self.watch()
+        return not self.lost
+
     async def watch(self) -> None:
         """Takes the lock again if its session has ended. Called every `WATCH_S`."""
+        async with self._watching:
+            await self._watch()
+
+    async def _watch(self) -> None:
+        before = self.superseded
         try:
             if self._queries is not None:
                 await self._queries.value("SELECT 1")
@@ -82,7 +95,8 @@ class ServerLock:
             await self.release()
             return
         if self.superseded:
-            _log.error(log_events.DATABASE_SUPERSEDED)
+            if not before:
+                _log.error(log_events.DATABASE_SUPERSEDED)
         else:
             _log.info(log_events.DATABASE_LOCKED)
 

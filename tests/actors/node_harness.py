@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -170,13 +169,18 @@ class FakeModerationStore:
         return account(int(number)) if number.isdigit() else None
 
 
+class FakeLock:
+    async def held(self) -> bool:
+        return True
+
+
 @dataclass
 class FakeDatabase:
     instances: FakeInstances = field(default_factory=FakeInstances)
 
     def __post_init__(self) -> None:
         self.bans = self.instances
-        self.lock = SimpleNamespace(lost=False)
+        self.lock = FakeLock()
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
         self.leases = self.sessions = FakeSessions()

@@ -73,6 +73,37 @@ async def test_new_connections_get_the_new_certificate(database_url: str, tmp_pa
         assert await answers(old)
 
 
+async def test_a_pipe_in_place_of_the_log_file_stops_nothing(
+    database_url: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "errors.log"
+    options = ["--port", "0", "--database", database_url, "--data", str(tmp_path / "data")]
+    with log.open("wb") as errors:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "reileta", "serve", "--log-format", "json", *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+    try:
+        assert process.stdout is not None
+        text = b""
+        with trio.fail_after(PATIENCE_S):
+            while b"server.ready" not in text:
+                text += await process.stdout.receive_some()
+            log.unlink()
+            os.mkfifo(log)
+            process.send_signal(signal.SIGHUP)
+            while b"log.reopened" not in text:
+                text += await process.stdout.receive_some()
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
 async def test_a_log_file_that_was_moved_away_is_made_anew(
     database_url: str, tmp_path: Path
 ) -> None:

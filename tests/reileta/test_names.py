@@ -65,7 +65,8 @@ def test_a_name_with_something_invisible_is_not(name: str, hidden: str) -> None:
     "name",
     ["👩\u200d", "\u200d👩", "👩\u200dA", "م\u200c", "\u200cم", "م\u200cA",
      "م\u200dم", "क\u200dक", "\u200d\u094d", "م\u200c\u200cا",
-     "م\u200d\u200dی", "م\u200d\u200d", "a\u094d\u200d", "\u2800⠓", "⠓\u2800", "1\ufe0f", "A\ufe0f", "A\U000e0100", "🏴\U000e0067", "ᠠ\u180e"],
+     "م\u200d\u200dی", "م\u200d\u200d", "a\u094d\u200d",
+     "\u2800⠓", "⠓\u2800", "1\ufe0f", "A\ufe0f", "A\U000e0100", "🏴\U000e0067", "ᠠ\u180e"],
     ids=ascii,
 )  # fmt: skip
 def test_joiners_belong_only_between_what_they_join(name: str) -> None:

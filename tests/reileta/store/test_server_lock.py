@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from reileta.settings import Settings
 from reileta.startup import StartupError
@@ -70,6 +71,27 @@ async def test_it_is_taken_again_after_an_outage(database_url: str, loop: Loop) 
     assert lost == [False, True, False]
     assert not lock.superseded
     await lock.release()
+    await database.close()
+
+
+async def test_a_server_that_was_paused_knows_when_it_asks(database_url: str, loop: Loop) -> None:
+    """Its own watch comes later than its sweep."""
+    database = Database(loop, database_url, connections=1)
+    first, second = ServerLock(database), ServerLock(database)
+    assert await first.held()  # it does not want it
+    await first.take()
+    assert await first.held()
+    await cut_all(database)
+    await second.take()
+    assert not first.lost
+    assert not await first.held()
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert not await first.held()
+    assert [line["event"] for line in logs].count("database.superseded") == 1
+    await second.release()
+    assert await first.held()
+    await first.release()
     await database.close()
 
 
