@@ -59,7 +59,10 @@ Need = Literal["none", "optional", "required"]
 `required` refuses requests without one (code 3)."""
 
 COLLECTIONS: Final = frozenset(
-    {"/api/server", "/api/users", "/api/worlds", "/api/services", "/api/instances"}
+    {
+        *("/api/server", "/api/users", "/api/worlds", "/api/services", "/api/instances"),
+        "/api/worlds/<ref>/assets",
+    }
 )
 """The paths that may be followed by `@ADDRESS`, which means the same as `?server=ADDRESS`."""
 BODY_VALUES: Final = VALUES_LIMIT + 64

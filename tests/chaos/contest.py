@@ -200,6 +200,8 @@ class Contestant:
                 self._is_back()
                 if message["type"] == "event":
                     await socket.send_message(json.dumps(ack(message["id"])))
+                    if message["payload"].get("event") == id_:
+                        raise OSError("the event was refused")
                 elif message["id"] == id_:
                     return
         raise OSError("no Ack came")

@@ -252,7 +252,9 @@ async def test_worlds_assets_and_the_home(harness: ServerHarness) -> None:
         await ada.data("POST", own, {"version": "1.2", "engine": "unity", "platform": "windows"})
         await ada.data("POST", f"{own}/file", files={"file": ("w.bundle", b"a world")})
         assert (await ada.web.get(f"{own}/file")).content == b"a world"
-        assert (await ada.data("GET", f"{path}/assets"))["total"] == 1
+        for assets in (f"{path}/assets", f"/api/worlds/{world['id']}/assets@{harness.address}"):
+            assert (await ada.data("GET", assets))["total"] == 1
+        assert await ada.error("GET", f"{path}/assets@elsewhere.example") == 5
 
         home = "/api/users/@me/home"
         assert await ada.error("GET", home) == 43
