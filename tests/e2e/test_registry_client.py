@@ -150,8 +150,12 @@ async def client(harness: ServerHarness, username: str = "") -> AsyncIterator[Do
 async def socket(
     harness: ServerHarness, token: str | None = None
 ) -> AsyncIterator[DocumentedSocket]:
-    url = harness.server.url.replace("http", "ws", 1) + "/api/ws"
-    async with trio_websocket.open_websocket_url(url) as connection:
+    address = f"{harness.host}:{harness.port}"
+    async with (
+        await trio.open_tcp_stream(harness.host, harness.port) as stream,
+        trio.open_nursery() as nursery,
+    ):
+        connection = await trio_websocket.wrap_client_stream(nursery, stream, address, "/api/ws")
         documented = DocumentedSocket(connection)
         if token is not None:
             response = await documented.request(
@@ -160,6 +164,7 @@ async def socket(
             fits(response["data"]["user"], USER_ME)
             await documented.event("authenticated")
         yield documented
+        nursery.cancel_scope.cancel()
 
 
 async def test_server_and_authentication(harness: ServerHarness) -> None:
