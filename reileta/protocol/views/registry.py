@@ -132,13 +132,13 @@ class HomeView(Struct, kw_only=True):
     world: WorldAt
     id: WorldId
     server: Address
-    title: Annotated[str, Meta(examples=["Harbour at dusk"])] | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    capacity: Annotated[int, Meta(examples=[32], ge=1, le=1024)] | UnsetType = UNSET
+    title: Annotated[Title, Meta(examples=["Harbour at dusk"])] | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    capacity: Capacity | UnsetType = UNSET
     owner: UserAt | UnsetType = UNSET
     thumbnail: PictureUrl | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
-    assets: tuple[AssetView, ...] | UnsetType = UNSET
+    assets: Annotated[tuple[AssetView, ...], Meta(description="Its builds")] | UnsetType = UNSET
     created_at: Millis | UnsetType = UNSET
     updated_at: Millis | UnsetType = UNSET
 
