@@ -83,6 +83,11 @@ _EXCHANGED: Final = (
     asyncpg.InvalidSQLStatementNameError,  # prepared in another session
     asyncpg.DuplicatePreparedStatementError,  # the name of another session's statement
 )
+_SETTINGS: Final = (
+    "SET standard_conforming_strings = on; SET default_transaction_isolation = 'read committed'"
+)
+"""What statements rely on, where the defaults of the database or the account are others. Not in the
+startup packet, because poolers refuse settings there."""
 _READ_WRITE: Final = SessionAttribute.read_write
 _BROKEN: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -454,7 +459,7 @@ class Database(Queries):
     async def _connect_to(
         self, url: str, within_s: float, *, host: str | None = None, port: int | None = None
     ) -> Connection:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             url,
             host=host,
             port=port,
@@ -464,6 +469,12 @@ class Database(Queries):
             target_session_attrs=_READ_WRITE,
             server_settings={"application_name": self.name},
         )
+        try:
+            await connection.execute(_SETTINGS, timeout=within_s)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def _unavailable(self) -> DatabaseUnavailable:
         self.errors += 1

@@ -131,6 +131,21 @@ async def test_a_lock_timeout_of_the_operator_passes(database: Database) -> None
     assert await ids(database) == []
 
 
+async def test_defaults_of_the_operator_change_no_meaning(database: Database) -> None:
+    name = await database.value("SELECT current_database()")
+    await database.execute(
+        f'ALTER DATABASE "{name}" SET default_transaction_isolation = serializable; '
+        f'ALTER DATABASE "{name}" SET standard_conforming_strings = off'
+    )
+    await cut_all(database)
+    async with database.transaction() as one, database.transaction() as other:
+        for queries, number in ((one, 1), (other, 2)):
+            assert await ids(queries) == []
+            await queries.execute("INSERT INTO notes VALUES ($1)", number)
+    assert await ids(database) == [1, 2]
+    assert await database.value(r"SELECT U&'i\0307'") == "i\u0307"
+
+
 async def test_of_several_hosts_one_that_hangs_is_passed_over(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
