@@ -29,7 +29,7 @@ class SessionPresenceView(Struct, kw_only=True):
 
     session: SessionId
     sockets: Annotated[int, Meta(description="Open WebSockets", ge=0)]
-    instances: tuple[OccupiedInstanceView, ...]
+    instances: Annotated[tuple[OccupiedInstanceView, ...], Meta(description="Where it is inside")]
 
 
 class WhereaboutsView(Struct, kw_only=True):
@@ -37,7 +37,9 @@ class WhereaboutsView(Struct, kw_only=True):
 
     user: UserId
     status: Status
-    sessions: tuple[SessionPresenceView, ...]
+    sessions: Annotated[
+        tuple[SessionPresenceView, ...], Meta(description="Connected, or a moment ago")
+    ]
     queues: Annotated[
         tuple[InstanceId, ...], Meta(description="Instances in whose queue the user waits")
     ]
@@ -48,7 +50,9 @@ class AuditEntryView(Struct, kw_only=True):
 
     number: Annotated[int, Meta(ge=0, description="Newer entries have greater numbers")]
     created_at: Millis
-    via: Literal["http", "socket", "command"]
+    via: Annotated[
+        Literal["http", "socket", "command"], Meta(description="The way the action came")
+    ]
     by: Annotated[UserId, Meta(description="The admin; left out for a command")] | UnsetType = UNSET
     by_name: Annotated[
         str,
@@ -56,10 +60,14 @@ class AuditEntryView(Struct, kw_only=True):
             description="The admin's username then; for a command, the name of the system's account"
         ),
     ]
-    action: Annotated[str, Meta(examples=["suspend_user"])]
+    action: Annotated[
+        str, Meta(description="The operation, or the command's", examples=["suspend_user"])
+    ]
     target: Annotated[str, Meta(description="An id, or the reference sent")] | UnsetType = UNSET
     target_name: Annotated[str, Meta(description="A user's username then")] | UnsetType = UNSET
-    details: dict[str, Any]
+    details: Annotated[
+        dict[str, Any], Meta(description="Names of the fields sent, and some of their values")
+    ]
     result: (
         Annotated[
             Literal["done", "refused"],

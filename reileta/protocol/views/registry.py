@@ -135,7 +135,13 @@ class UserMeView(UserView, kw_only=True):
 class SuspensionView(Struct, kw_only=True):
     """The suspension of an account: why, and until when."""
 
-    reason: str | UnsetType = UNSET
+    reason: (
+        Annotated[
+            str,
+            Meta(description="The user reads it when it tries to log in", examples=["no spam"]),
+        ]
+        | UnsetType
+    ) = UNSET
     until: (
         Annotated[Millis, Meta(description="Left out if it ends only when it is lifted")]
         | UnsetType
