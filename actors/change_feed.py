@@ -3,8 +3,8 @@
 `reileta admin grant` and `revoke`, other servers on the same database and its operator write to the
 database only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of
 its own: it forgets cached credentials, notifies sessions of changed users, and closes the sockets
-of sessions and tokens that ended. If the database is down, it asks again later and gets the changes
-then.
+of sessions and tokens that ended. It also logs what commands did. If the database is down, it asks
+again later and gets the changes then.
 
 It polls the database instead of listening to it, because a listener misses notifications while its
 connection is down, and connection poolers do not pass them on.
@@ -19,6 +19,7 @@ import structlog
 from actors.node import Node
 from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
+from reileta.records import AuditEntry
 from reileta.store import Store
 from reileta.store.change_feed import Changed
 
@@ -77,10 +78,24 @@ class ChangeApplier:
             changed |= await self._check_all()
         for user in (await self._store.users.many(changed.users)).values():
             self._node.changed("user", user)
+        if changed.audits:
+            for entry in await self._store.audit.many(sorted(changed.audits)):
+                self._note(entry)
         for instance_id in changed.instances:
             record = await self._store.instances.get(instance_id)
             if record is not None:
                 await self._node.owner_changed(instance_id, record.owner)
+
+    def _note(self, entry: AuditEntry) -> None:
+        """Logs what a command did. If the feed repeats it after an outage, so does the log."""
+        self._node.activity.note(
+            log_events.COMMAND_RUN,
+            None,
+            action=entry.action,
+            by=entry.by_name,
+            target=entry.target,
+            username=entry.target_name,
+        )
 
     async def _check_all(self) -> Changed:
         """Closes the sockets of sessions and tokens that have ended; returns all users here.

@@ -11,7 +11,7 @@ Sessions stop first, then instances, then the hub: the reverse of the order in w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -42,6 +42,9 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
+from reileta.errors import DatabaseUnavailable
+from reileta.observability import log_events
+from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
@@ -49,6 +52,9 @@ from reileta.settings import Settings
 from reileta.store import Store
 
 HUB_MAILBOX_LIMIT: Final = 65_536
+SUSPENSIONS_S: Final = 5.0
+"""How often suspensions whose time is over are lifted. Logins don't wait for that."""
+AUDIT_TRIM_S: Final = 3600.0
 
 
 class Node:
@@ -63,6 +69,7 @@ class Node:
         updates: publishes changes of records.
         hub: takes subscriptions.
         background: the loops of this process, supervised.
+        activity: logs what users and admins do.
         draining: whether the server is stopping.
     """
 
@@ -91,6 +98,7 @@ class Node:
         self.server = LiveServer(address, settings.secure, public_key)
         self.draining = False
         self.background = background
+        self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.hub = hub
         self.directory = directory
         self.instances = InstanceManager(
@@ -103,6 +111,7 @@ class Node:
                 limits=InstanceLimits.from_settings(settings),
                 directory=directory,
                 metrics=metrics,
+                activity=self.activity,
                 hub=hub,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
@@ -204,6 +213,21 @@ class Node:
         background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.run(nursery, "updates", self.updates.run)
+        background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
+
+    async def lift_suspensions(self) -> None:
+        """Lifts suspensions whose time is over, and publishes their users."""
+        with suppress(DatabaseUnavailable):  # the next time
+            for user in await self.store.users.lift_expired_suspensions():
+                self.changed("user", user)
+                self.activity.note(
+                    log_events.ACCOUNT_UNSUSPENDED, None, user=user.id, username=user.username
+                )
+
+    async def trim_audit(self) -> None:
+        """Deletes entries of the audit log that are too old."""
+        with suppress(DatabaseUnavailable):
+            await self.store.audit.trim(self.settings.audit_kept_days)
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         """Publishes `update-*` for a changed record. Live instances publish their own changes.

@@ -38,6 +38,7 @@ from api.http.endpoint import ApiDeps, Operation, Routes, Serve, address_of, lin
 from api.http.etags import AnswerCache
 from api.http.health import metrics_blueprint, ops_routes
 from api.http.registry.accounts import account_routes
+from api.http.registry.administration import administration_routes
 from api.http.registry.assets import asset_routes
 from api.http.registry.auth import auth_routes
 from api.http.registry.follows import follow_routes
@@ -56,15 +57,18 @@ from api.http.session.session import session_routes
 from api.http.session.tokens import token_routes
 from api.http.uploads import UploadSlots
 from api.openapi.page import docs_blueprint
-from api.rate_limits import HttpRateLimits
+from api.rate_limits import HttpRateLimits, network
 from reileta.errors import ReiletaError, TooManyRequests
-from reileta.observability.log_events import REQUEST_SERVED, UPGRADE_REFUSED
+from reileta.observability.log_events import REQUEST_SERVED, REQUEST_SLOW, UPGRADE_REFUSED
 from reileta.security.passwords import Passwords
 
 _log = structlog.stdlib.get_logger(__name__)
 
 BODY_TIMEOUT_S: Final = 20
 """Time limit for a body; then the request fails with 408."""
+
+SLOW_S: Final = 1.0
+"""Requests that take longer are logged at level info."""
 
 UNMATCHED: Final = "unmatched"
 """Label of all unknown paths in the metrics, so that clients can't create new labels."""
@@ -178,7 +182,7 @@ class ReiletaApp(QuartTrio):
             if response is not None:
                 _add_headers(response, span)
                 self._count(websocket, response.status_code, span, started)
-                self._count_refused_upgrade(websocket, response.status_code, span)
+                self._count_refused_upgrade(websocket, response.status_code, address_of(websocket))
         return response
 
     async def answer(self, request: Request) -> Answer:
@@ -233,16 +237,20 @@ class ReiletaApp(QuartTrio):
             _complete(answer, span)
             self._count(None, answer.status, span, started)
             if upgrade:
-                self._count_refused_upgrade(None, answer.status, span)
+                self._count_refused_upgrade(None, answer.status, address)
         return answer
 
-    def _count_refused_upgrade(self, websocket: Websocket | None, status: int, span: Span) -> None:
+    def _count_refused_upgrade(
+        self, websocket: Websocket | None, status: int, address: str
+    ) -> None:
         """Counts and logs an upgrade that was refused. `websocket` is None if its handshake was not
         valid."""
         self.node.metrics.upgrades_refused[status] += 1
         rule = None if websocket is None else websocket.url_rule
         route = UNMATCHED if rule is None else rule.rule
-        _log.info(UPGRADE_REFUSED, route=route, status=status, trace=span.trace_id)
+        self.node.activity.note(
+            UPGRADE_REFUSED, network(address), address=address, route=route, status=status
+        )
 
     def _count(
         self, carrier: BaseRequestWebsocket | None, status: int, span: Span, started: float
@@ -254,6 +262,17 @@ class ReiletaApp(QuartTrio):
             route = carrier.url_rule.rule
         seconds = time.perf_counter() - started
         self.node.metrics.http(method, route, status, seconds)
+        if seconds > SLOW_S:
+            address = "unknown" if request is None else address_of(request)
+            self.node.activity.note(
+                REQUEST_SLOW,
+                network(address),
+                address=address,
+                method=method,
+                route=route,
+                status=status,
+                ms=int(seconds * 1000),
+            )
         _log.log(
             logging.INFO if span.sampled else logging.DEBUG,
             REQUEST_SERVED,
@@ -277,9 +296,9 @@ class ReiletaApp(QuartTrio):
 
     async def _refuse(self, exception: Exception) -> Response:
         """Maps exceptions of requests and upgrades to responses, for Quart."""
-        return response_of(
-            self._refused(request if has_request_context() else websocket, exception)
-        )
+        if has_request_context():
+            return response_of(self._refused(request, exception))
+        return response_of(self._refused(websocket, exception))
 
     def _refused(self, carrier: BaseRequestWebsocket, exception: Exception) -> Answer:
         rule = carrier.url_rule
@@ -333,6 +352,7 @@ def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
     slots = UploadSlots()
     routes_by_subject = (
         server_routes(deps),
+        administration_routes(deps),
         auth_routes(deps, hasher),
         user_routes(deps, hasher),
         account_routes(deps, hasher),

@@ -215,7 +215,7 @@ class Auth:
         """The principal of a user's access key.
 
         Raises CredentialInvalid if the key is unknown, expired or revoked, if its session has
-        ended, and for keys of servers and of users of other servers.
+        ended or its user is suspended, and for keys of servers and of users of other servers.
         """
         if not token.startswith(_USER_TOKEN):
             raise CredentialInvalid
@@ -233,6 +233,7 @@ class Auth:
             record.killed_at is not None
             or session.ended_at is not None
             or record.access_expires <= now
+            or user.suspended(now)
         ):
             raise CredentialInvalid
         principal = Principal(

@@ -86,7 +86,8 @@ class Servers:
     def make_bots(self, count: int) -> None:
         """Creates bot accounts in Reileta's data folder, and writes their tokens to `tokens`."""
         command = ["bots", "create", "--count", str(count), "--tokens", str(self.tokens)]
-        self._call([str(self._reileta), *command, "--data", str(self._data)])
+        with self.run(REILETA):  # which makes the database
+            self._call([str(self._reileta), *command, "--data", str(self._data)])
 
     @contextmanager
     def run(self, kind: Kind) -> Iterator[Running]:

@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `bots create`, `admin grant` and `revoke`, `trace`, `replay`.
+"""The command line: `reileta serve`, `trace`, `replay`, and the groups `admin` and `bots`.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need
@@ -7,10 +7,8 @@ when they run, so that `reileta --version` does not load a server.
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -18,35 +16,24 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from reileta import __version__, cli_options, startup
-from reileta.errors import DatabaseUnavailable, UserCannotUpdate
+from reileta.cli_admin import admin
+from reileta.cli_bots import bots
+from reileta.cli_help import GroupedCommand, examples
+from reileta.cli_tools import Failed, attempt, commands, print_lines
 from reileta.init_process import run_under_init
-from reileta.observability import log
-from reileta.settings import Settings
 
-_HELP: Final = {"help_option_names": ["-h", "--help"]}
-_STORE: Final = ("data", "database")
-"""The settings that a command needs to find the server's database."""
+_RUN: Final = "Run a server"
+_ACCOUNTS: Final = "Accounts"
+_LOOK: Final = "Look for causes"
 
-
-def _typer(about: str) -> typer.Typer:
-    return typer.Typer(
-        help=about,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={**_HELP},
-    )
-
-
-app: Final = _typer("Reileta, a realtime instance server for social VR.")
-bots: Final = _typer("Create accounts for load tests.")
-admin: Final = _typer("Manage the server's administrators.")
-app.add_typer(bots, name="bots")
-app.add_typer(admin, name="admin")
-
-
-class Failed(typer.TyperException):
-    """The command failed; exit status 1."""
+app: Final = commands(
+    "Reileta, a realtime instance server for social VR.",
+    epilog=examples(
+        "reileta serve --port 4000 --data /srv/reileta",
+        "reileta admin grant ann --data /srv/reileta",
+        "reileta serve --help",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +69,15 @@ def _reileta(
     """Reileta, a realtime instance server for social VR."""
 
 
-@app.command()
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=_RUN,
+    epilog=examples(
+        "reileta serve",
+        "reileta serve --host 0.0.0.0 --address play.example.org --data /srv/reileta",
+        "reileta serve --tls-cert fullchain.pem --tls-key privkey.pem --log-format json",
+    ),
+)
 @cli_options.with_settings()
 def serve(**given: str | None) -> int:
     """Run the server until it is stopped (Ctrl-C or SIGTERM)."""
@@ -94,89 +89,19 @@ def serve(**given: str | None) -> int:
 
         return server.run(settings)
 
-    return run_under_init(lambda: _attempt(settings, run))
+    return run_under_init(lambda: attempt(settings, run))
 
 
-@bots.command("create")
-@cli_options.with_settings(_STORE)
-def create_bots(
-    *,
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="Number of accounts to create.")],
-    tokens: Annotated[
-        Path, typer.Option(metavar="FILE", help="File for their tokens, one per line (mode 0600).")
-    ],
-    autopilot: Annotated[bool, typer.Option("--autopilot", help="Create Autopilots.")] = False,
-    **given: str | None,
-) -> int:
-    """Create accounts for load tests, with one token each. The server may be running."""
-    settings = cli_options.read(given)
-    _tool_log()
-
-    def run() -> int:
-        from reileta.store import admin_commands
-
-        # The file is opened first: if it can't be written, no account is created. It is truncated
-        # last: if the accounts can't be created, older tokens in it are kept.
-        with open(tokens, "w", encoding="ascii", opener=_private) as file:
-            made = admin_commands.create_bots(settings, count, autopilot=autopilot)
-            if file.seekable():
-                file.truncate()
-            file.writelines(f"{token}\n" for token in made)
-        typer.echo(f"created {count} bots; their tokens are in {tokens}", err=True)
-        return 0
-
-    return _attempt(settings, run)
+app.add_typer(admin, name="admin", rich_help_panel=_ACCOUNTS)
+app.add_typer(bots, name="bots", rich_help_panel=_ACCOUNTS)
 
 
-@admin.command("grant")
-@cli_options.with_settings(_STORE)
-def grant(
-    *,
-    username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
-    **given: str | None,
-) -> int:
-    """Make an account an administrator. The server may be running."""
-    settings = cli_options.read(given)
-    _tool_log()
-
-    def run() -> int:
-        from reileta.store import admin_commands
-
-        if not admin_commands.grant_admin(settings, username):
-            raise Failed(f"there is no user named {username}")
-        typer.echo(f"{username} is now an admin", err=True)
-        return 0
-
-    return _attempt(settings, run)
-
-
-@admin.command("revoke")
-@cli_options.with_settings(_STORE)
-def revoke(
-    *,
-    username: Annotated[str, typer.Argument(help="The account's username.", show_default=False)],
-    **given: str | None,
-) -> int:
-    """Take the administrator role from an account, at once. The server may be running."""
-    settings = cli_options.read(given)
-    _tool_log()
-
-    def run() -> int:
-        from reileta.store import admin_commands
-
-        try:
-            found = admin_commands.revoke_admin(settings, username)
-        except UserCannotUpdate:
-            raise Failed("the main admin always stays an admin") from None
-        if not found:
-            raise Failed(f"there is no user named {username}")
-        typer.echo(f"{username} is no longer an admin", err=True)
-        return 0
-
-    return _attempt(settings, run)
-
-
-@app.command("trace")
+@app.command(
+    "trace",
+    cls=GroupedCommand,
+    rich_help_panel=_LOOK,
+    epilog=examples("reileta trace 00f067aa0ba902b7 --log reileta.log"),
+)
 def show_trace(
     *,
     trace: Annotated[
@@ -205,11 +130,16 @@ def show_trace(
     if not found.events:
         raise Failed(trace_render.nothing(found, wanted))
     root = trace_reader.tree(found.events)
-    _print(trace_render.mermaid(root) if as_mermaid else trace_render.draw(root, wanted))
+    print_lines(trace_render.mermaid(root) if as_mermaid else trace_render.draw(root, wanted))
     return 0
 
 
-@app.command("replay")
+@app.command(
+    "replay",
+    cls=GroupedCommand,
+    rich_help_panel=_LOOK,
+    epilog=examples("reileta replay recordings/i_1.1.1.recording --steps"),
+)
 def replay_recording(
     *,
     recording: Annotated[
@@ -230,7 +160,7 @@ def replay_recording(
             replay = Replay(file)
         except NotARecording as error:
             raise Failed(f"can't replay {recording}: {error}") from None
-        _print(report(replay, steps=steps))
+        print_lines(report(replay, steps=steps))
     return 0
 
 
@@ -247,48 +177,3 @@ def _reading(path: Path | None) -> Iterator[BinaryIO]:
         raise Failed(f"can't read {path}: {error.strerror}") from None
     with file:
         yield file
-
-
-def _print(lines: Iterable[str]) -> None:
-    """Writes to standard output in its encoding; a reader that closes the pipe is not an error."""
-    out = sys.stdout
-    encoding = out.encoding or "ascii"
-    try:
-        for line in lines:
-            out.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        out.flush()
-    except BrokenPipeError:
-        # At exit, Python would try to write the rest and print an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-
-
-def _tool_log() -> None:
-    """A tool prints its result on standard output; only errors are logged."""
-    log.configure("console", "error", stream=sys.stderr)
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file without truncating it and lets only its owner read it, even if it existed
-    before."""
-    descriptor = os.open(path, flags & ~os.O_TRUNC, 0o600)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, 0o600)
-    return descriptor
-
-
-def _attempt(settings: Settings, run: Callable[[], int]) -> int:
-    """Runs the command; an error that the operator can fix becomes one line."""
-    try:
-        return run()
-    except (
-        startup.StartupError,
-        DatabaseUnavailable,
-        OSError,
-        BaseExceptionGroup,
-    ) as error:
-        if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is None:
-            raise KeyboardInterrupt from None
-        message = startup.reason(error, listening_on=f"{settings.host}:{settings.port}")
-        if message is None:
-            raise
-        raise Failed(message) from None

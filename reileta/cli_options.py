@@ -17,7 +17,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from reileta.settings import Settings
+from reileta.settings import Settings, group_of
 
 PREFIX: Final = "REILETA_"
 
@@ -97,6 +97,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         metavar=_metavar(field),
         help=f"{help_text} [{', '.join(notes)}]",
         show_default=False,
+        rich_help_panel=group_of(name),
     )
     return inspect.Parameter(
         name,

@@ -11,7 +11,7 @@
     │                           CredentialInvalid 101
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
     │                           UserCannotDelete 19, NotInInstance 39, NotAllowed 49,
-    │                           ChallengeRefused 110, Banned 123
+    │                           ChallengeRefused 110, Banned 123, AccountSuspended 133
     ├── NotFound                RequestNotFound 2, ServerNotFound 5, UserNotFound 17,
     │                           SessionNotFound 20, WorldNotFound 25, AssetNotFound 27,
     │                           IntegrityNotFound 35, InstanceNotFound 36, HomeNotFound 43,
@@ -292,6 +292,20 @@ class ChallengeRefused(Forbidden):
 
 class Banned(Forbidden):
     code, message = 123, "Banned"
+
+
+class AccountSuspended(Forbidden):
+    """An admin has suspended the account; the details name the end and the reason."""
+
+    code, message = 133, "Account suspended"
+
+    @classmethod
+    def until(cls, until: int | None, reason: str | None) -> Self:
+        """`until` in ms; None: until an admin lifts it."""
+        details = [Detail("until", "an admin lifts it" if until is None else str(until))]
+        if reason is not None:
+            details.append(Detail("reason", reason))
+        return cls(*details)
 
 
 class RequestNotFound(NotFound):

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,7 +20,8 @@ import trio
 
 from actors.change_feed import POLL_S, ChangeApplier
 from actors.file_collector import FileCollector
-from actors.node import Node
+from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
+from actors.runtime.loop_lag import measure_lag
 from actors.runtime.trace import add_trace
 from api.app import ReiletaApp, create_app
 from api.listen.server import HttpServer, open_listeners
@@ -262,6 +264,9 @@ async def _serve_on(
             background.run(nursery, "sockets", gateway.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
             background.run(nursery, "files", files.run)
+            background.run(nursery, "lag", partial(measure_lag, metrics))
+            background.repeat(nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S)
+            background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
             background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from reileta.rules.resource.json_values import Json
 
 ADMIN_TAG: Final = "avr:admin"
 """The tag of a server administrator; only admins can set it."""
+DISABLED_TAG: Final = "avr:disabled"
+"""The tag of a suspended account; only admins can set it."""
 
 T = TypeVar("T")
 
@@ -51,10 +53,43 @@ class User:
     home: str | None
     created_at: int
     updated_at: int
+    suspended_until: int | None = None
+    """When the suspension of a user with `DISABLED_TAG` ends; None: when it is lifted."""
+    suspension_reason: str | None = None
 
     @property
     def admin(self) -> bool:
         return ADMIN_TAG in self.tags
+
+    def suspended(self, now_ms: int) -> bool:
+        """Whether the account is suspended at that time."""
+        if DISABLED_TAG not in self.tags:
+            return False
+        return self.suspended_until is None or now_ms < self.suspended_until
+
+
+AuditVia: TypeAlias = Literal["http", "socket", "command"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An action of an admin, or of a command (`by_id` None, `by_name` the system's account).
+
+    `target` is an id or another reference. `result` is None if it is unknown whether the action
+    took effect; `error` is the code of the error that refused it.
+    """
+
+    number: int
+    created_at: int
+    via: AuditVia
+    by_id: str | None
+    by_name: str
+    action: str
+    target: str | None
+    target_name: str | None
+    details: Mapping[str, Json]
+    result: Literal["done", "refused"] | None
+    error: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +100,16 @@ class SessionRecord:
     user_id: str
     created_at: int
     ended_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPresence:
+    """A session that is connected, or was a moment ago: how many sockets it has, and its players by
+    instance (None: it is joining)."""
+
+    session: str
+    sockets: int
+    players: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)

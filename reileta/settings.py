@@ -8,13 +8,27 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
 from reileta.protocol.input_types import Title
+
+GROUPS: Final = {
+    "host": "Network",
+    "data": "Storage",
+    "log_format": "Logs",
+    "title": "Server",
+    "registration": "Accounts",
+    "rate_limits": "Limits",
+    "credential_deadline_s": "WebSocket timeouts",
+    "away_s": "Sessions",
+    "seat_grace_s": "Instances",
+    "shutdown_s": "Shutdown",
+}
+"""The groups of the settings in help texts, by the first setting of each."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -71,6 +85,8 @@ class Settings(BaseSettings):
     """`console`: lines for people. `json`: one JSON object per line."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged."""
+    log_addresses: bool = False
+    """Log the addresses of clients with refused logins, closed sockets and the like."""
     trace_sample: float = Field(default=0.0, ge=0, le=1)
     """The share of traces (0 to 1) whose messages are all logged, at any log level."""
     record: Path | None = None
@@ -93,6 +109,8 @@ class Settings(BaseSettings):
     """Valid tokens per user. A new token beyond that revokes the oldest."""
     sessions_per_user: int = Field(default=64, ge=1)
     """Live sessions per user. A new session beyond that ends the one that was idle longest."""
+    audit_kept_days: int = Field(default=365, ge=1)
+    """Days for which the audit log keeps what admins did."""
 
     # Limits
     rate_limits: Literal["on", "off"] = "on"
@@ -223,3 +241,13 @@ class Settings(BaseSettings):
     @property
     def secure(self) -> bool:
         return self.tls_cert is not None
+
+
+def group_of(name: str) -> str:
+    """The title of a setting's group."""
+    group = ""
+    for field in Settings.model_fields:
+        group = GROUPS.get(field, group)
+        if field == name:
+            break
+    return group

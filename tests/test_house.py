@@ -223,9 +223,10 @@ def test_make_has_the_targets_that_are_shown() -> None:
 
 
 def test_the_command_has_what_is_shown() -> None:
-    known = {"serve", "bots", "create", "admin", "grant", "revoke", "trace", "replay"}
+    known = {"serve", "bots", "admin", "trace", "replay"}
     options = {*map(flag, Settings.model_fields), "--count", "--tokens", "--version", "--help"}
     options |= {"--log", "--mermaid", "--steps", "--autopilot"}
+    options |= {"--limit", "--user", "--reason", "--until", "--stdin", "--all"}
     for document, words in commands():
         if not words[0].endswith("reileta"):
             continue
@@ -279,8 +280,12 @@ def test_files_that_the_documents_name_exist() -> None:
 
 
 def test_metrics_that_operating_a_server_names_exist() -> None:
-    """A counter has the suffix `_total`, a histogram `_sum` and `_count`."""
-    suffixes = {"counter": ("_total",), "histogram": ("", "_sum", "_count"), "gauge": ("",)}
+    """A counter has the suffix `_total`, a histogram `_sum`, `_count` and `_bucket`."""
+    suffixes = {
+        "counter": ("_total",),
+        "histogram": ("", "_sum", "_count", "_bucket"),
+        "gauge": ("",),
+    }
     served = {
         family.name + suffix
         for family in MetricsCollector(Metrics(), UnusedDatabase()).collect()

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import outcome
-import structlog
 import trio
 
 from actors.delivery.fanout import Fanout
@@ -28,6 +27,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Occupancy
 from actors.hub.messages import RefreshObserver
 from actors.instance.config import InstanceConfig
+from actors.instance.event_log import InstanceLog
 from actors.instance.liveness import SilentSinks, ask_whether_there
 from actors.instance.members import Members
 from actors.instance.messages import (
@@ -82,7 +82,6 @@ from reileta.errors import (
     ReiletaError,
 )
 from reileta.ids import at, new_id
-from reileta.observability import log_events
 from reileta.protocol import commands
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
@@ -95,14 +94,16 @@ REST_LIMIT_S: Final = 0.005
 `REST_LIMIT_S`. So fan-outs take at most half of the time, and messages that come meanwhile share
 the next fan-out, which costs hardly more than one message alone."""
 
+MEASURED_OF: Final = 8
+"""Of so many fan-outs of data, the time of one is measured, so that measuring costs nothing that
+one could measure."""
+
 PART_BYTES: Final = 64 * 1024
 """A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
 others is held back before it sends more."""
 
 AskingMessage = TypeVar("AskingMessage", AddMember, RequestEntry)
 """A request that may have to wait until sockets have been asked whether their clients are there."""
-
-_log = structlog.get_logger()
 
 
 class InstanceActor(Actor[InstanceMessage]):
@@ -116,6 +117,8 @@ class InstanceActor(Actor[InstanceMessage]):
         self._config = config
         self._id = recovery.record.id
         self._closing = False  # whether its end is decided
+        self._wrote_early = False  # whether this drain has written data before its end
+        self._until_measured = 0  # fan-outs until the next one whose time is measured
         self._dirty = True  # whether the directory and watchers of the object are to be updated
 
     # Start -------------------------------------------------------------------------------------
@@ -135,6 +138,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._persistence = Persistence(parts)
         self._moderation = ModerationRequests(parts, self._persistence)
         self._notifications = Notifications(parts, self._members, self._queue)
+        self._log = InstanceLog(parts)
         self._deadline = self.context.deadline(Tick(), config.clock)
         self._members.refresh_observers()
         for session in self._members.restore():
@@ -180,6 +184,7 @@ class InstanceActor(Actor[InstanceMessage]):
             self._relay.send(message)
             if self.parts.fanout.gathered > PART_BYTES:
                 self._write_to_sockets()
+                self._wrote_early = True
             return
         rules, now = self.parts.rules, self.parts.now()
         ensure_visible(rules, message)
@@ -242,9 +247,17 @@ class InstanceActor(Actor[InstanceMessage]):
 
     async def flush(self) -> None:
         self._queue.notify()
+        has_data = self._wrote_early or self.parts.fanout.gathered
         begun = trio.current_time()
         self._write_to_sockets()
         took_s = trio.current_time() - begun
+        if has_data:
+            self._wrote_early = False
+            self._until_measured -= 1
+            if self._until_measured < 0:
+                self._until_measured = MEASURED_OF - 1
+                waited_s = begun + took_s - self.context.oldest_at
+                self._config.metrics.fanout.observe(waited_s)
         if took_s >= PACED_FROM_S:
             self.context.rest(min(took_s, REST_LIMIT_S))
         if self._dirty:
@@ -266,6 +279,7 @@ class InstanceActor(Actor[InstanceMessage]):
         """Writes and delivers each event; `answered` is the socket that gets an answer instead."""
         for event in domain_events:
             self._dirty = True
+            self._log.note(event)
             self._persistence.record(event)
             self._notifications.deliver(event, answered=answered)
             if isinstance(event, Closed):
@@ -388,6 +402,7 @@ class InstanceActor(Actor[InstanceMessage]):
     def _moderate(self, message: ModerationMessage) -> None:
         before = self._persistence.pending
         decision = self._moderation.decide(message)
+        self._log.moderated(message, decision)
         self._apply(decision.domain_events)
         self._moderation.finish(message, decision, before)
 
@@ -422,7 +437,6 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _end(self, closed: Closed) -> None:
         """Stops the actor. An instance that ended because it was empty is deleted too."""
-        _log.info(log_events.INSTANCE_ENDED, instance=self._id, reason=closed.reason)
         if closed.reason == "empty" and not self._closing:
             self._closing = True
             self._persistence.delete()  # if the database is down, the node's sweep finds it later

@@ -8,6 +8,7 @@ from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.runtime.mailbox import Ref
 from reileta.clock import Clock
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.instance import InstanceLimits
 from reileta.store import Store
@@ -24,6 +25,7 @@ class InstanceConfig:
     limits: InstanceLimits
     directory: Directory
     metrics: Metrics
+    activity: ActivityLog
     hub: Ref[HubMessage]
     backlog_limit_bytes: int = 1 << 20
     """How many bytes may wait for one socket."""

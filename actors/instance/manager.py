@@ -139,7 +139,9 @@ class InstanceManager:
             for record in await instances.abandoned(before):
                 async with self._registry.vacant(record.id) as vacant:
                     if vacant and await instances.delete_abandoned(record.id, before):
-                        _log.info(log_events.INSTANCE_ENDED, instance=record.id, reason="empty")
+                        self._config.activity.note(
+                            log_events.INSTANCE_ENDED, None, instance=record.id, reason="empty"
+                        )
         except DatabaseFault:
             raise  # the supervisor shows it
         except DatabaseUnavailable:

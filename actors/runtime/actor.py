@@ -111,6 +111,12 @@ class Context(Protocol[M]):
         """
         ...
 
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest message of this drain was sent, in seconds of Trio's clock; now, outside
+        of a drain."""
+        ...
+
     def rest(self, seconds: float) -> None:
         """Delays the next drain; messages that come meanwhile share it."""
         ...

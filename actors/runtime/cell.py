@@ -93,6 +93,10 @@ class Cell(Generic[M]):
         self._working.add(scope)
         self.mailbox.awaited += 1
 
+    @property
+    def oldest_at(self) -> float:
+        return self._batch[0].at if self._batch else trio.current_time()
+
     def rest(self, seconds: float) -> None:
         self._rest_s = seconds
 

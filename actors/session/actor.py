@@ -299,6 +299,9 @@ class SessionActor(Actor[SessionMessage]):
     # The user ----------------------------------------------------------------------------------
 
     def _change_user(self, message: UserChanged) -> None:
+        if message.user.suspended(self._deps.clock.now_ms()):
+            self._found_ended()  # a suspension ends the sessions, but others can write a tag
+            return
         admin_changed = self._recovery.user.admin != message.user.admin
         renamed = self._recovery.user.displayname != message.user.displayname
         self._recovery.user = message.user

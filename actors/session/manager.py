@@ -92,6 +92,18 @@ class SessionManager:
         users = (one.user for one in self._recoveries.values() if one.user.id == user_id)
         return next(users, None)
 
+    def presence(self, user_id: str) -> tuple[records.SessionPresence, ...]:
+        """The user's sessions that are here, and where they are."""
+        return tuple(
+            records.SessionPresence(
+                id_,
+                len(recovery.sockets),
+                {name: joined.player for name, joined in recovery.joined_instances.items()},
+            )
+            for id_, recovery in self._recoveries.items()
+            if recovery.user.id == user_id
+        )
+
     def current(self, principal: Principal) -> Principal:
         """The principal with its user as it is now.
 

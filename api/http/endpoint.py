@@ -20,6 +20,7 @@ from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
 
 from actors.node import Node
+from api.audit import AuditNote, audit
 from api.credentials import Auth, Credential, bearer_from, credential_from
 from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
@@ -109,6 +110,8 @@ class RequestContext:
     ip: str
     authenticate: Callable[[], Awaitable[Principal | None]] | None = field(default=None, repr=False)
     """Authenticates the request's credential again, and checks `Operation.only`."""
+    audit: AuditNote = field(default_factory=AuditNote)
+    """What the audit log says about the request, if an admin sent it."""
 
     async def renew(self) -> None:
         """Authenticates the caller again, after work that can take long.
@@ -195,6 +198,12 @@ class Operation:
     cached: Cached | None = None
 
     body: bool | None = None
+    audited: bool | None = None
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether it goes into the audit log when an admin calls it."""
+        return self.method != "GET" if self.audited is None else self.audited
 
     @property
     def takes_body(self) -> bool:
@@ -215,6 +224,7 @@ class Options(TypedDict, total=False):
     body_limit_bytes: int | None
     cached: Cached | None
     body: bool | None
+    audited: bool | None
     name: str
 
 
@@ -301,6 +311,8 @@ class Routes:
             body: whether the input is the body; None: as the method says.
             cached: for reads: the tables that the answer is made of. The answer then has an entity
                 tag, and is cached until one of these changes.
+            audited: whether the audit log has it when an admin calls it; None: unless it only
+                reads. False is for the daily use of one's own account.
             name: the `operationId` in `/openapi.json`; by default the handler's name. Clients are
                 generated from it, so it stays when a handler is renamed.
         """
@@ -350,7 +362,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
     route = f"{operation.method} {operation.path}"
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
     need, rate, only, api = operation.need, operation.rate, operation.only, operation.api
-    cached = operation.cached
+    cached, audited = operation.cached, operation.is_audited
     enveloped: Any = success_at_top if api == "session" else success
 
     async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
@@ -404,7 +416,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
 
     async def handled(call: RequestContext) -> object:
         if takes is None:
-            return await handler(call)
+            return await recorded(call)
         if takes_body:
             fields = await body_of(call.request, invalid)
             if isinstance(call.request.body, ReceivedBody):
@@ -412,7 +424,20 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             await call.renew()  # the body may have taken long
         else:
             fields = {**call.request.args.to_dict()}  # the first value of each key
-        return await handler(call, check(takes, fields, invalid))
+        return await recorded(call, check(takes, fields, invalid))
+
+    async def recorded(call: RequestContext, *params: Input) -> object:
+        """Calls the handler. If an admin called, the audit log has it, before it takes effect."""
+        if not audited or not call.admin:
+            return await handler(call, *params)
+        return await audit(
+            node.store.audit,
+            call.audit.begun(call.args, *params),
+            operation.name,
+            via="http",
+            by=call.by,
+            act=lambda: handler(call, *params),
+        )
 
     return serve
 

@@ -7,6 +7,7 @@ tokens and in the form of their answers. Everything else is here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -15,8 +16,17 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps
 from api.http.password_check import PasswordCheck
-from reileta.errors import CredentialInvalid, SessionNotFound
-from reileta.ids import is_id
+from api.rate_limits import network
+from reileta.errors import (
+    AccountSuspended,
+    CredentialInvalid,
+    DatabaseUnavailable,
+    LoginInvalid,
+    ReiletaError,
+    SessionNotFound,
+    TooManyRequests,
+)
+from reileta.ids import is_id, is_username
 from reileta.observability import log_events
 from reileta.protocol.input_types import GivenPassword, Input, Reference
 from reileta.records import SessionRecord, Token, User
@@ -25,6 +35,7 @@ from reileta.rules.session.tokens import Lifetimes
 from reileta.security.credentials import digest, new_seed, new_token, successor
 from reileta.security.passwords import Passwords
 from reileta.store.tokens import Theft
+from reileta.store.users import ensure_not_suspended
 
 T = TypeVar("T")
 MakeAnswer: TypeAlias = Callable[[User, SessionRecord, str | None], Awaitable[T]]
@@ -88,10 +99,16 @@ class LoginService:
 
         Raises:
             LoginInvalid: unknown user, no password, or a wrong one.
+            AccountSuspended: the password is right, but the account is suspended.
             TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
-        user, hash_ = await self.password_check.by_name(login.username, login.password, ip)
+        try:
+            user, hash_ = await self.password_check.by_name(login.username, login.password, ip)
+            ensure_not_suspended(user, self._node.clock.now_ms())
+        except (LoginInvalid, AccountSuspended, TooManyRequests) as refused:
+            await self._note_refused(login.username, ip, refused)
+            raise
         session = await self._own_session(user, login.session_id) or await self.open(user)
         try:
             result = await answer(user, session, hash_)
@@ -99,6 +116,24 @@ class LoginService:
             result = await answer(user, await self.open(user), hash_)
         await self.password_check.logged_in(user, ip)
         return result
+
+    async def _note_refused(self, username: str, ip: str, refused: ReiletaError) -> None:
+        """Logs a refused login; the user only if there is one of that name, as people type
+        passwords there too."""
+        activity = self._node.activity
+        if not activity.admits(log_events.LOGIN_REFUSED, network(ip)):
+            return
+        user = None
+        if is_username(username):
+            with suppress(DatabaseUnavailable):
+                user = await self._node.store.users.by_name(username)
+        activity.write(
+            log_events.LOGIN_REFUSED,
+            address=ip,
+            user=None if user is None else user.id,
+            username=None if user is None else user.username,
+            error=refused.code,
+        )
 
     async def register(self, user: User, ip: str, answer: MakeAnswer[T]) -> T:
         """Logs in a user that has just registered from that address."""
@@ -173,6 +208,8 @@ class LoginService:
                 log_events.TOKEN_REUSED, session=refreshed.session_id, user=refreshed.user_id
             )
             self._deps.token_revoked(refreshed.token)
+            raise CredentialInvalid
+        if refreshed.user.suspended(self._node.clock.now_ms()):
             raise CredentialInvalid
         token, session = refreshed.token, refreshed.session
         self._deps.auth.forget_keys(refreshed.superseded)

@@ -1,7 +1,8 @@
 """The log of one WebSocket: where its traces begin and end.
 
 Only observed traces are logged: those that are sampled, or all of them at level debug. For the
-others only `observes` is called. The log holds no payload, and no more of a command than its name.
+others only `observes` is called, and `closed` at the socket's end. The log holds no payload, and no
+more of a command than its name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import structlog
 import trio
 
 from actors.runtime.trace import Span
+from api.ws.transport.base import Transport
 from reileta.observability import log_events
+from reileta.observability.activity_log import ActivityLog
+from reileta.rules.identity import Principal
 
 UNKNOWN: Final = "unknown"
 """The name of an unknown command in the log: the client's own text could be anything."""
@@ -25,11 +29,14 @@ class ConnectionLog:
     """The log of one socket. `number` tells the sockets of a process apart; `names` are the names
     of commands that may be logged."""
 
-    __slots__ = ("_debug", "_names", "number")
+    __slots__ = ("_activity", "_debug", "_names", "number")
 
-    def __init__(self, number: int, names: frozenset[str], *, debug: bool) -> None:
+    def __init__(
+        self, number: int, names: frozenset[str], activity: ActivityLog, *, debug: bool
+    ) -> None:
         self.number = number
         self._names = names
+        self._activity = activity
         self._debug = debug
 
     def observes(self, span: Span) -> bool:
@@ -39,8 +46,24 @@ class ConnectionLog:
     def opened(self, span: Span) -> None:
         self._note(span, log_events.SOCKET_OPENED)
 
-    def closed(self, span: Span) -> None:
-        self._note(span, log_events.SOCKET_CLOSED)
+    def closed(self, span: Span, transport: Transport, principal: Principal | None) -> None:
+        """The socket has ended. This is logged in any case, within the rate of such events."""
+        code, by = transport.ended_with
+        fields: dict[str, Any] = {"code": code, "by": by}
+        if principal is not None:
+            fields["user"] = principal.user.id
+            fields["username"] = principal.user.username
+            fields["session"] = principal.session_id
+        if self.observes(span):
+            self._note(span, log_events.SOCKET_CLOSED, **fields)
+            return
+        self._activity.note(
+            log_events.SOCKET_CLOSED,
+            fields.get("user", transport.remote),
+            address=transport.remote,
+            socket=self.number,
+            **fields,
+        )
 
     def received(self, span: Span, command: str | None, size: int) -> None:
         """A message of `size` bytes came; `command` is None if it can't be read."""

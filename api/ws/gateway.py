@@ -101,7 +101,7 @@ class Gateway:
 
     def new_log(self, names: frozenset[str]) -> ConnectionLog:
         """The log of a new socket; `names` are the names of commands that it may hold."""
-        return ConnectionLog(next(self._numbers), names, debug=self._debug)
+        return ConnectionLog(next(self._numbers), names, self.node.activity, debug=self._debug)
 
     async def serve_connection(
         self, connection: ClientConnection, principal: Principal | None

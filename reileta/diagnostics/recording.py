@@ -14,7 +14,8 @@ Records are only appended, so the file of a killed process can be read up to its
 record. A reader only reads its own version of the format; fields can be added at the end of a
 record without a new version.
 
-A recording contains ids, display names, roles, moderators' reasons, and the data that players sent.
+A recording contains ids, usernames, display names, roles, moderators' reasons, and the data that
+players sent.
 It never contains tokens, passwords or e-mail addresses, since none of them reaches an instance.
 """
 

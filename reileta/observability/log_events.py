@@ -32,6 +32,12 @@ ACTOR_RECEIVED: Final = "actor.received"
 """A message was handled. Logged at debug level, or if its trace is sampled."""
 
 # Instances and sessions
+INSTANCE_OPENED: Final = "instance.opened"
+PLAYER_JOINED: Final = "player.joined"
+PLAYER_LEFT: Final = "player.left"
+"""A player left; `reason` as in `instance-left`."""
+USER_MODERATED: Final = "user.moderated"
+"""A host moderated a user in an instance, or gave or took a role; `type` says how."""
 INSTANCE_ENDED: Final = "instance.ended"
 """An instance closed; `reason` says why."""
 SWEEP_POSTPONED: Final = "sweep.postponed"
@@ -48,6 +54,8 @@ RECORDING_STOPPED: Final = "recording.stopped"
 
 # HTTP
 REQUEST_SERVED: Final = "request.served"
+REQUEST_SLOW: Final = "request.slow"
+"""A request took over a second, with the time that the client took to send its body."""
 REQUEST_FAILED: Final = "request.failed"
 """A handler raised an unexpected exception; the client got code 16."""
 
@@ -62,6 +70,7 @@ UPGRADE_REFUSED: Final = "upgrade.refused"
 """An upgrade to WebSocket was answered with an HTTP error; `status` says which."""
 SOCKET_OPENED: Final = "socket.opened"
 SOCKET_CLOSED: Final = "socket.closed"
+"""A WebSocket ended with the close code `code`; 1006: without a closing handshake."""
 SOCKET_RECEIVED: Final = "socket.received"
 """A client sent a message: the start of a trace. This and the next two are logged like
 `actor.received`."""
@@ -104,10 +113,25 @@ FILES_POSTPONED: Final = "files.postponed"
 """The database or the disk was unavailable; the work is tried again."""
 
 # Accounts
+ACCOUNT_CREATED: Final = "account.created"
+"""`by` is the admin who made it; without `by`, the user registered."""
+ACCOUNT_DELETED: Final = "account.deleted"
+ACCOUNT_SUSPENDED: Final = "account.suspended"
+ACCOUNT_UNSUSPENDED: Final = "account.unsuspended"
+"""A suspension was lifted by an admin, or (without `by`) its time is over."""
+PASSWORD_CHANGED: Final = "password.changed"  # noqa: S105 - an event's name
+ADMIN_GRANTED: Final = "admin.granted"
+ADMIN_REVOKED: Final = "admin.revoked"
+COMMAND_RUN: Final = "command.run"
+"""A command such as `reileta admin grant` changed the database; `action` is as in the audit log."""
+LOGIN_REFUSED: Final = "login.refused"
+"""`user` is left out if there is no such user: what was typed could be a password."""
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""
 
 # The log itself
+LOG_LIMITED: Final = "log.limited"
+"""So many `lines` of one kind of event were left out, because there were too many."""
 LOG_DROPPED: Final = "log.dropped"
 """Nobody read the log for a while; so many `lines` were dropped."""
 LOG_REOPENED: Final = "log.reopened"

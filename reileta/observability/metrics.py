@@ -121,6 +121,11 @@ class Metrics:
         """For each kind of actor, the messages that wait now in the fullest mailbox."""
         self.mailbox_wait = Histogram(SECONDS)
         """Seconds that a message waited in a mailbox."""
+        self.fanout = Histogram(SECONDS)
+        """Seconds from the arrival of a message with data to the fan-out that wrote it. Measured
+        for some fan-outs, and there for the message that waited longest."""
+        self.loop_lag = Histogram(SECONDS)
+        """Seconds that the event loop was late."""
         self.mailbox_refused = 0
         """Messages refused because a mailbox was full."""
         self.actor_restarts = 0
@@ -188,6 +193,8 @@ class MetricsCollector(Collector):
     _HISTOGRAMS: Final = (
         ("drain_size", "drain_messages", "Messages handled by one drain"),
         ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
+        ("fanout", "fanout_seconds", "From the arrival of the oldest data to its fan-out"),
+        ("loop_lag", "loop_lag_seconds", "How late the event loop runs its tasks"),
     )
 
     def __init__(self, metrics: Metrics, database: DatabaseCounters) -> None:

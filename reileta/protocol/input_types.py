@@ -404,6 +404,11 @@ Description = Annotated[
         0, 4096, "A text about it.", "A quiet harbour with boats to row.", pattern=patterns.TEXT
     ),
 ]
+Reason = Annotated[
+    str,
+    AfterValidator(_text(1, 500, lines=True)),
+    _text_schema(1, 500, "no spam, please", pattern=patterns.TEXT),
+]
 Email = Annotated[
     str,
     AfterValidator(_email),

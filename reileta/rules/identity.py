@@ -68,6 +68,8 @@ class Visitor:
     admin: bool = False
     guest: bool = False
     friends: frozenset[str] = frozenset()
+    username: str = field(default="", compare=False)
+    """For the log."""
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class Visitor:
             admin=user.admin,
             guest=guest,
             friends=friends,
+            username=user.username,
         )
 
     @property

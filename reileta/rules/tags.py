@@ -15,7 +15,7 @@ from reileta.errors import (
     PermissionDenied,
     TagUnknown,
 )
-from reileta.records import ADMIN_TAG
+from reileta.records import ADMIN_TAG, DISABLED_TAG
 from reileta.rules.instance.access import ACCESS_TAGS, PUBLIC
 
 PERMANENT: Final = "avr:permanent"
@@ -79,9 +79,9 @@ class TagVocabulary:
 
 USER_TAGS: Final = TagVocabulary(
     groups=(),
-    others=frozenset({ADMIN_TAG}),
+    others=frozenset({ADMIN_TAG, DISABLED_TAG}),
     defaults=(),
-    admin_only=frozenset({ADMIN_TAG}),
+    admin_only=frozenset({ADMIN_TAG, DISABLED_TAG}),
 )
 WORLD_TAGS: Final = TagVocabulary(
     groups=(("avr:public", "avr:private"), ("avr:development", "avr:release")),

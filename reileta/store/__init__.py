@@ -13,6 +13,7 @@ from reileta.media.files.local import LocalFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store.assets import Assets
+from reileta.store.audit_log import AuditLog
 from reileta.store.blobs import Blobs
 from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Queries, asyncio_loop
@@ -23,7 +24,7 @@ from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
 from reileta.store.leases import Leases
-from reileta.store.migrate import known_migrations, migrate
+from reileta.store.migrate import check_schema, known_migrations, migrate
 from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
 from reileta.store.quotas import Quotas
 from reileta.store.requirements import check_requirements
@@ -71,6 +72,7 @@ class Store:
     resources: Resources
     leases: Leases
     networks: Networks
+    audit: AuditLog
     lock: ServerLock
     """Keeps other servers away, if the store was opened as `exclusive`."""
     changes: ChangeFeed
@@ -94,7 +96,8 @@ async def open_store(
     `settings.database`, an embedded PostgreSQL runs during the body.
 
     Args:
-        shared: for commands, which use the PostgreSQL of a running server.
+        shared: for commands, which use the PostgreSQL of a running server. They create neither a
+            database nor its tables.
         exclusive: for servers. A second one is refused, before it changes the schema.
         files: by default in the data folder. Nothing is created or deleted there until a method
             needs it.
@@ -121,7 +124,10 @@ async def open_store(
         if exclusive:
             await lock.take()
             stack.push_async_callback(lock.release)
-        await migrate(database, clock, known_migrations())
+        if shared:
+            await check_schema(database, known_migrations())
+        else:
+            await migrate(database, clock, known_migrations())
         identity = ServerInfos(database, clock, settings.title)
         await identity.get()
         if files is None:
@@ -157,6 +163,7 @@ async def open_store(
             resources=Resources(database, clock, types, quotas),
             leases=Leases(database, clock, types, lease_time),
             networks=Networks(database, clock),
+            audit=AuditLog(database, clock),
             lock=lock,
             changes=ChangeFeed(database),
         )

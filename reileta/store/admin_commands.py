@@ -1,26 +1,65 @@
-"""Database work of the command line; works with or without a running server."""
+"""Database work of the command line; works with or without a running server.
+
+Each change is in the audit log, in the same transaction.
+"""
 
 from __future__ import annotations
+
+import os
+import pwd
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
 
 from reileta.clock import SystemClock
-from reileta.records import ADMIN_TAG
+from reileta.errors import UserCannotUpdate
+from reileta.records import ADMIN_TAG, AuditEntry, User
+from reileta.rules.resource.json_values import Json
+from reileta.security.passwords import Passwords
 from reileta.settings import Settings
-from reileta.store import bulk_accounts, open_store
+from reileta.store import Store, bulk_accounts, open_store
+from reileta.store.audit_log import AuditLog
+from reileta.store.bulk_accounts import BotBatch
+from reileta.store.users import ADMIN_PASSWORD_BYTES, Users
+
+T = TypeVar("T")
 
 
 def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> list[str]:
     """Creates `count` bot accounts and returns a token for each; see `bulk_accounts.create`."""
 
-    async def run() -> list[str]:
-        clock = SystemClock()
-        async with open_store(settings, clock, shared=True) as store:
-            return await bulk_accounts.create(
-                store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
-            )
+    async def work(store: Store, clock: SystemClock) -> list[str]:
+        tokens = await bulk_accounts.create(
+            store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
+        )
+        await _note(store.audit, "create_bots", None, count=count)
+        return tokens
 
-    return trio.run(run)
+    return _run(settings, work)
+
+
+def list_bots(settings: Settings) -> list[BotBatch]:
+    """The batches of bots, oldest first."""
+
+    async def work(store: Store, _clock: SystemClock) -> list[BotBatch]:
+        return await bulk_accounts.batches(store.database)
+
+    return _run(settings, work)
+
+
+def remove_bots(settings: Settings, batch: str | None) -> int:
+    """Deletes the accounts of a batch of bots (None: of all); returns their number."""
+
+    async def work(store: Store, _clock: SystemClock) -> int:
+        removed = await bulk_accounts.remove(store, batch)
+        if removed:
+            await _note(store.audit, "remove_bots", None, batch=batch, count=removed)
+        return removed
+
+    return _run(settings, work)
 
 
 def revoke_admin(settings: Settings, username: str) -> bool:
@@ -29,26 +68,138 @@ def revoke_admin(settings: Settings, username: str) -> bool:
     Raises UserCannotUpdate for the main admin.
     """
 
-    async def run() -> bool:
-        async with open_store(settings, SystemClock(), shared=True) as store:
-            user = await store.users.by_name(username)
-            if user is None:
-                return False
-            await store.users.revoke(user.id, ADMIN_TAG)
-            return True
+    async def work(users: Users, user: User) -> None:
+        await users.revoke(user.id, ADMIN_TAG)
 
-    return trio.run(run)
+    return _change(settings, username, "revoke_admin", work)
 
 
 def grant_admin(settings: Settings, username: str) -> bool:
     """Makes the user of that name an administrator; False if there is no such user."""
 
-    async def run() -> bool:
-        async with open_store(settings, SystemClock(), shared=True) as store:
-            user = await store.users.by_name(username)
-            if user is None:
-                return False
-            await store.users.grant(user.id, ADMIN_TAG)
-            return True
+    async def work(users: Users, user: User) -> None:
+        await users.grant(user.id, ADMIN_TAG)
+
+    return _change(settings, username, "grant_admin", work)
+
+
+def suspend_user(
+    settings: Settings, username: str, *, until: int | None, reason: str | None
+) -> bool:
+    """Suspends the user of that name; False if there is no such user.
+
+    Raises UserCannotUpdate for the server's own accounts.
+    """
+
+    async def work(users: Users, user: User) -> None:
+        await users.suspend(user.id, until=until, reason=reason)
+
+    return _change(settings, username, "suspend_user", work, until=until, reason=reason)
+
+
+def unsuspend_user(settings: Settings, username: str) -> bool:
+    """Lifts the suspension of the user of that name; False if there is no such user."""
+
+    async def work(users: Users, user: User) -> None:
+        await users.unsuspend(user.id)
+
+    return _change(settings, username, "unsuspend_user", work)
+
+
+def reset_password(settings: Settings, username: str, password: str | None) -> str | None:
+    """Sets a password (None: a random one), ends the user's sessions, and returns the password.
+
+    Returns None if there is no such user. Raises UserCannotUpdate for the server's own account.
+    """
+    new = secrets.token_urlsafe(ADMIN_PASSWORD_BYTES) if password is None else password
+
+    async def work(users: Users, user: User) -> None:
+        if user.id == (await users.server_account()).id:
+            raise UserCannotUpdate.field("password", "the server's own account has no password")
+        await users.change_password(user.id, hash_, keep=None)
+
+    hash_ = trio.run(Passwords().hash, new)
+    return new if _change(settings, username, "reset_password", work) else None
+
+
+def list_admins(settings: Settings) -> tuple[int, list[User]]:
+    """The time in ms, and the administrators at that time."""
+
+    async def work(store: Store, clock: SystemClock) -> tuple[int, list[User]]:
+        return clock.now_ms(), await store.users.admins()
+
+    return _run(settings, work)
+
+
+def read_audit(settings: Settings, limit: int, username: str | None) -> list[AuditEntry]:
+    """The newest entries of the audit log; with `username`, those by or about that user."""
+
+    async def work(store: Store, _clock: SystemClock) -> list[AuditEntry]:
+        if username is None:
+            return list((await store.audit.search(limit=limit, offset=0)).items)
+        user = await store.users.by_name(username)
+        id_ = username if user is None else user.id
+        by = await store.audit.search(by=id_, limit=limit, offset=0)
+        about = await store.audit.search(target=id_, limit=limit, offset=0)
+        found = {one.number: one for one in (*by.items, *about.items)}
+        return [found[number] for number in sorted(found, reverse=True)[:limit]]
+
+    return _run(settings, work)
+
+
+def _run(settings: Settings, work: Callable[[Store, SystemClock], Awaitable[T]]) -> T:
+    async def run() -> T:
+        clock = SystemClock()
+        async with open_store(settings, clock, shared=True) as store:
+            return await work(store, clock)
 
     return trio.run(run)
+
+
+def _change(
+    settings: Settings,
+    username: str,
+    action: str,
+    change: Callable[[Users, User], Awaitable[None]],
+    **details: Json,
+) -> bool:
+    """Changes the user of that name, with an entry in the audit log; False if there is no such
+    user."""
+
+    async def work(store: Store, clock: SystemClock) -> bool:
+        user = await store.users.by_name(username)
+        if user is None:
+            return False
+        async with _transaction(store, clock) as (users, audit):
+            await change(users, user)
+            await _note(audit, action, user, **details)
+        return True
+
+    return _run(settings, work)
+
+
+@asynccontextmanager
+async def _transaction(store: Store, clock: SystemClock) -> AsyncIterator[tuple[Users, AuditLog]]:
+    async with store.database.transaction() as transaction:
+        yield Users(transaction, clock), AuditLog(transaction, clock)
+
+
+async def _note(audit: AuditLog, action: str, user: User | None, **details: Json) -> None:
+    await audit.begin(
+        action,
+        via="command",
+        by_id=None,
+        by_name=_os_account(),
+        target=None if user is None else user.id,
+        target_name=None if user is None else user.username,
+        details={name: value for name, value in details.items() if value is not None},
+        done=True,
+    )
+
+
+def _os_account() -> str:
+    """The name of the system's account that runs this process."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

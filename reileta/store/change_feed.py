@@ -26,7 +26,8 @@ SWEEP_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Ids of changed users, ended sessions and tokens, and instances with a new owner.
+    """Ids of changed users, ended sessions and tokens, instances with a new owner, and numbers of
+    new entries in the audit log.
 
     A deleted user is reported by its sessions. `gap`: changes may be missing, because the last call
     was too long ago.
@@ -36,6 +37,7 @@ class Changed:
     sessions: frozenset[str] = frozenset()
     tokens: frozenset[bytes] = frozenset()
     instances: frozenset[str] = frozenset()
+    audits: frozenset[int] = frozenset()
     gap: bool = False
 
     def __or__(self, other: Changed) -> Changed:
@@ -44,6 +46,7 @@ class Changed:
             self.sessions | other.sessions,
             self.tokens | other.tokens,
             self.instances | other.instances,
+            self.audits | other.audits,
             self.gap or other.gap,
         )
 
@@ -93,6 +96,7 @@ class ChangeFeed:
             sessions=of("session"),
             tokens=frozenset(bytes.fromhex(one) for one in of("token")),
             instances=of("instance"),
+            audits=frozenset(int(one) for one in of("audit")),
             gap=gap,
         )
 

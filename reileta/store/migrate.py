@@ -62,6 +62,36 @@ async def migrate(database: Database, clock: Clock, known: list[Migration]) -> i
         raise StartupError(f"can't use the database: {unavailable_because(error)}") from error
 
 
+async def check_schema(database: Database, known: list[Migration]) -> None:
+    """Raises StartupError unless the database has this version's schema; changes nothing."""
+    try:
+        exists = await database.value("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        version = 0
+        if exists:
+            version = await database.value("SELECT max(version) FROM schema_migrations") or 0
+    except DatabaseUnavailable as error:
+        raise StartupError(f"can't use the database: {unavailable_because(error)}") from error
+    newest = known[-1].version
+    if not version:
+        raise StartupError(
+            "this is not the database of a server: check --database, or start a server with it"
+        )
+    if version < newest:
+        raise StartupError(
+            f"the database was written by an older version of Reileta (schema {version}, this "
+            f"version needs {newest}): start the server of this version first"
+        )
+    _ensure_known(version, newest)
+
+
+def _ensure_known(version: int, newest: int) -> None:
+    if version > newest:
+        raise StartupError(
+            f"the database was written by a newer version of Reileta (schema {version}, this "
+            f"version knows {newest}): run that version or restore a backup"
+        )
+
+
 async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
     await queries.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations ("
@@ -69,11 +99,7 @@ async def _apply(queries: Queries, clock: Clock, known: list[Migration]) -> int:
     )
     version = int(await queries.value("SELECT coalesce(max(version), 0) FROM schema_migrations"))
     newest = known[-1].version if known else 0
-    if version > newest:
-        raise StartupError(
-            f"the database was written by a newer version of Reileta (schema {version}, this "
-            f"version knows {newest}): run that version or restore a backup"
-        )
+    _ensure_known(version, newest)
     log = structlog.get_logger()
     for migration in known:
         if migration.version <= version:

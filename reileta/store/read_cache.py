@@ -38,7 +38,7 @@ LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 TABLES: Final = frozenset(
     {
-        *("assets", "bans", "blobs", "changes", "follows", "images", "instances"),
+        *("assets", "audit_log", "bans", "blobs", "changes", "follows", "images", "instances"),
         *("known_networks", "leases", "moderations", "moderators", "resources", "server"),
         *("services", "sessions", "shares", "spent_refreshes", "tokens", "users", "worlds"),
     }

@@ -18,7 +18,7 @@ from reileta.records import SessionRecord, Token, User
 from reileta.rules.session.tokens import REPEAT_MS, Chain, Lifetimes, Pair, Rotation, Spent
 from reileta.store.database import Queries, Row
 from reileta.store.database_time import DatabaseTime, database_time
-from reileta.store.users import user
+from reileta.store.users import ensure_not_suspended, user
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 """Time for which an invalid token is kept. The next issued token deletes older ones."""
@@ -102,16 +102,18 @@ class Tokens:
         Args:
             proof: the hash of the password that was checked; None: no password was checked.
 
-        Raises SessionNotFound if the session is not the user's or has ended, and LoginInvalid if
-        the password is no longer the one of `proof`.
+        Raises SessionNotFound if the session is not the user's or has ended, LoginInvalid if the
+        password is no longer the one of `proof`, and AccountSuspended.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
             locked = await transaction.fetch_one(
-                "SELECT password_hash FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
+                "SELECT * FROM users WHERE id = $1 FOR NO KEY UPDATE", user_id
             )
-            if proof is not None and locked is not None and locked["password_hash"] != proof:
-                raise LoginInvalid
+            if locked is not None:
+                if proof is not None and locked["password_hash"] != proof:
+                    raise LoginInvalid
+                ensure_not_suspended(user(locked), now)
             # A separate statement, so that it sees the changes of the lock's previous holder.
             alive = await transaction.fetch_one(
                 "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2 AND ended_at IS NULL",

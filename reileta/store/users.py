@@ -9,6 +9,7 @@ from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
 from reileta.errors import (
+    AccountSuspended,
     AuthInvalid,
     UserCannotDelete,
     UserCannotUpdate,
@@ -16,7 +17,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import is_id, new_id
-from reileta.records import ADMIN_TAG, Cursor, DeletedUser, Page, User
+from reileta.records import ADMIN_TAG, DISABLED_TAG, Cursor, DeletedUser, Page, User
 from reileta.store.blobs import hashes
 from reileta.store.database import ConstraintBroken, Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
@@ -36,12 +37,14 @@ class UserUpdate(TypedDict, total=False):
     status: str
     tags: frozenset[str]
     home: str | None
+    suspended_until: int | None
+    suspension_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Credentials that ended with a password: session ids, and the `id`s of tokens of the session
-    that was kept."""
+    """Credentials that ended with a password, or with a suspension: session ids, and the `id`s of
+    tokens of the session that was kept."""
 
     sessions: tuple[str, ...]
     tokens: tuple[bytes, ...]
@@ -119,7 +122,12 @@ class Users:
 
     async def update(self, id_: str, **changes: Unpack[UserUpdate]) -> User:
         """Changes the user and returns it. Raises UserNotFound, and UserInvalid for a taken
-        username."""
+        username.
+
+        Without `DISABLED_TAG` in new tags, a suspension ends; to suspend a user, call `suspend`.
+        """
+        if "tags" in changes and DISABLED_TAG not in changes["tags"]:
+            changes |= {"suspended_until": None, "suspension_reason": None}
         sets, values = assignments(changes, UserUpdate.__annotations__)
         try:
             row = await self._queries.fetch_one(
@@ -160,27 +168,72 @@ class Users:
             )
             if not changed:
                 raise UserNotFound
-            ended = await transaction.fetch(
-                "UPDATE sessions SET ended_at = $3 WHERE user_id = $1 AND ended_at IS NULL "
-                "AND id IS DISTINCT FROM $2 RETURNING id",
+            return await _revoke_credentials(transaction, id_, now, keep, keep_token)
+
+    async def suspend(
+        self, id_: str, *, until: int | None, reason: str | None
+    ) -> tuple[User, Revoked]:
+        """Suspends the account until that time (None: until it is lifted), and ends its sessions.
+
+        A second suspension replaces the first one's time and reason.
+
+        Raises UserNotFound, and UserCannotUpdate for the two accounts of the server itself: so
+        there is always an admin who can lift a suspension.
+        """
+        now = self._clock.now_ms()
+        async with self._queries.transaction() as transaction:
+            row = await transaction.fetch_one(
+                "UPDATE users SET updated_at = $2, suspended_until = $3, suspension_reason = $4, "
+                "tags = CASE WHEN $5 = ANY(tags) THEN tags ELSE array_append(tags, $5) END "
+                "WHERE id = $1 AND system IS NULL RETURNING *",
                 id_,
-                keep,
                 now,
+                until,
+                reason,
+                DISABLED_TAG,
             )
-            killed = await transaction.fetch(
-                "UPDATE tokens SET killed_at = $3 WHERE user_id = $1 AND killed_at IS NULL "
-                "AND (session_id IS DISTINCT FROM $2 "
-                "OR ($4::bytea IS NOT NULL AND coalesce(first_hash, access_hash) <> $4)) "
-                "RETURNING session_id, coalesce(first_hash, access_hash) AS id",
-                id_,
-                keep,
-                now,
-                keep_token,
-            )
-        return Revoked(
-            tuple(row["id"] for row in ended),
-            tuple(row["id"] for row in killed if row["session_id"] == keep),
+            if row is None and await transaction.fetch("SELECT 1 FROM users WHERE id = $1", id_):
+                raise UserCannotUpdate.field("tags", "the server's own accounts can't be suspended")
+            suspended = _found(row)
+            revoked = await _revoke_credentials(transaction, id_, now, None, None)
+        return suspended, revoked
+
+    async def unsuspend(self, id_: str) -> User:
+        """Lifts the suspension of an account; nothing changes if there is none. Raises
+        UserNotFound."""
+        row = await self._queries.fetch_one(
+            "UPDATE users SET updated_at = CASE WHEN $3 = ANY(tags) THEN $2 ELSE updated_at END, "
+            "tags = array_remove(tags, $3), suspended_until = NULL, suspension_reason = NULL "
+            "WHERE id = $1 RETURNING *",
+            id_,
+            self._clock.now_ms(),
+            DISABLED_TAG,
         )
+        return _found(row)
+
+    async def lift_expired_suspensions(self) -> list[User]:
+        """Lifts the suspensions whose time is over; returns the users."""
+        now = self._clock.now_ms()
+        # Asked first: an UPDATE invalidates the cached rows of all users.
+        if not await self._queries.fetch(
+            "SELECT 1 FROM users WHERE suspended_until <= $1 LIMIT 1", now
+        ):
+            return []
+        rows = await self._queries.fetch(
+            "UPDATE users SET updated_at = $1, tags = array_remove(tags, $2), "
+            "suspended_until = NULL, suspension_reason = NULL "
+            "WHERE suspended_until <= $1 RETURNING *",
+            now,
+            DISABLED_TAG,
+        )
+        return [user(row) for row in rows]
+
+    async def admins(self) -> list[User]:
+        """The administrators, suspended ones too, oldest first."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM users WHERE $1 = ANY(tags) ORDER BY number", ADMIN_TAG
+        )
+        return [user(row) for row in rows]
 
     async def delete(self, id_: str) -> DeletedUser:
         """Deletes an account and its private data, and transfers its objects, at once.
@@ -342,7 +395,42 @@ def user(row: Row) -> User:
         home=row["home"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        suspended_until=row["suspended_until"],
+        suspension_reason=row["suspension_reason"],
     )
+
+
+async def _revoke_credentials(
+    transaction: Queries, id_: str, now: int, keep: str | None, keep_token: bytes | None
+) -> Revoked:
+    """Ends the sessions of a user whose row is locked, as `Users.change_password` says."""
+    ended = await transaction.fetch(
+        "UPDATE sessions SET ended_at = $3 WHERE user_id = $1 AND ended_at IS NULL "
+        "AND id IS DISTINCT FROM $2 RETURNING id",
+        id_,
+        keep,
+        now,
+    )
+    killed = await transaction.fetch(
+        "UPDATE tokens SET killed_at = $3 WHERE user_id = $1 AND killed_at IS NULL "
+        "AND (session_id IS DISTINCT FROM $2 "
+        "OR ($4::bytea IS NOT NULL AND coalesce(first_hash, access_hash) <> $4)) "
+        "RETURNING session_id, coalesce(first_hash, access_hash) AS id",
+        id_,
+        keep,
+        now,
+        keep_token,
+    )
+    return Revoked(
+        tuple(row["id"] for row in ended),
+        tuple(row["id"] for row in killed if row["session_id"] == keep),
+    )
+
+
+def ensure_not_suspended(account: User, now_ms: int) -> None:
+    """Raises AccountSuspended, with the end and the reason of the suspension."""
+    if account.suspended(now_ms):
+        raise AccountSuspended.until(account.suspended_until, account.suspension_reason)
 
 
 def _user(row: Row | None) -> User | None:

@@ -6,6 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.hub.messages import RemoveSocket
+from actors.instance.actor import MEASURED_OF, PART_BYTES
 from actors.instance.parts import InstanceParts
 from actors.node import Node
 from actors.session.messages import Attach, Join, Leave
@@ -41,6 +43,31 @@ async def test_the_depth_of_mailboxes_is_measured(
     assert harness.node.metrics.mailbox_depths() == {"hub": 0, "instance": 0, "session": 3}
     await settle()
     assert harness.node.metrics.mailbox_depths()["session"] == 0
+    for number in range(4):
+        one.say(b"%d" % number)
+    for _ in range(2):
+        harness.node.hub.signal(RemoveSocket(FakeSink()))
+    assert harness.node.metrics.mailbox_depths() == {"hub": 2, "instance": 4, "session": 0}
+
+
+async def test_the_time_from_a_message_to_its_fan_out_is_measured_for_one_of_eight(
+    harness: NodeHarness, mock_clock: MockClock
+) -> None:
+    one, two = await harness.crowd(1, 2)
+    fanout = harness.node.metrics.fanout
+    assert fanout.count == 0  # joins are no data
+    one.say(b"1")
+    mock_clock.jump(0.03)
+    two.say(b"2")
+    mock_clock.jump(0.01)
+    await settle()
+    assert (fanout.count, round(fanout.sum, 6)) == (1, 0.04)
+    for _ in range(MEASURED_OF):
+        assert fanout.count == 1
+        # So much data is written before the end of the drain, and is measured all the same.
+        one.say(b'"%s"' % (b"x" * (PART_BYTES + 1)))
+        await settle()
+    assert fanout.count == 2
 
 
 async def test_a_soak_of_coming_and_going_leaves_nothing_behind(

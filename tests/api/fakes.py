@@ -12,6 +12,7 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import UNSET, DeletedUser, InstanceChanges, InstanceRecord, User
 from reileta.rules.identity import Principal
@@ -61,6 +62,7 @@ class FakeNode:
     deleted: list[DeletedUser] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.activity = ActivityLog(self.clock)
         self.instance_service: Any = self
 
     directory = instances = sessions = updates = property(lambda self: self)

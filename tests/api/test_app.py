@@ -7,8 +7,10 @@ import json
 import pytest
 import structlog
 from quart import Blueprint, Response
+from structlog.testing import capture_logs
 
 from actors.runtime.trace import current
+from api import app as app_module
 from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
 from api.rate_limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
@@ -302,3 +304,15 @@ async def test_the_limits_can_be_lifted(anyone: Client) -> None:
 
 async def test_a_noun_is_a_blueprint(app: ReiletaApp) -> None:
     assert {"server", "auth", "users", "worlds", "instances"} <= set(app.blueprints)
+
+
+async def test_slow_requests_are_logged_at_info(
+    anyone: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as entries:
+        await anyone.get("/api/time")
+        monkeypatch.setattr(app_module, "SLOW_S", 0.0)
+        await anyone.get("/api/time")
+    (slow,) = [one for one in entries if one["event"] == "request.slow"]
+    assert (slow["route"], slow["status"], slow["log_level"]) == ("/api/time", 200, "info")
+    assert "address" not in slow

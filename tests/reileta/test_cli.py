@@ -66,12 +66,43 @@ def test_the_version_is_said_without_loading_a_server() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["bots"], ["bots", "create"], ["admin"]])
+COMMANDS = [
+    [],
+    ["serve"],
+    ["trace"],
+    ["replay"],
+    *[["bots", *name] for name in ([], ["create"], ["list"], ["remove"])],
+    ["admin"],
+    *[["admin", name] for name in ("grant", "revoke", "list", "log")],
+    *[["admin", name] for name in ("reset-password", "suspend", "unsuspend")],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command, "--help"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(" ".join(["Usage: reileta", *command]))
     assert "\x1b" not in said
+    assert "\n  Examples:\n    reileta " in said
+
+
+def test_help_lists_settings_and_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["serve", "--help"])
+    groups: dict[str, str] = {}
+    title = ""
+    for line in capsys.readouterr().out.splitlines():
+        if line and not line.startswith(" "):
+            title = line.rstrip(":")
+        groups[title] = groups.get(title, "") + line
+    assert {"Network", "Storage", "Logs", "Accounts", "Limits", "Instances"} <= groups.keys()
+    assert "--port" in groups["Network"]
+    assert "--log-level" in groups["Logs"]
+    assert "--seat-grace-s" in groups["Instances"]
+    cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert "\nRun a server:\n  serve " in said
+    assert "\nAccounts:\n  admin " in said
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,8 +210,6 @@ def test_bots_get_their_tokens_written_to_a_private_file(
     tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "tokens"
-    file.write_text("an older run, and readable by all")
-    file.chmod(0o644)
     vars(tools)["create_bots"] = lambda _settings, count, autopilot: [
         f"ua_{n}" for n in range(count)
     ]
@@ -192,7 +221,36 @@ def test_bots_get_their_tokens_written_to_a_private_file(
     assert "ua_" not in output.err
 
 
-def test_older_tokens_stay_when_no_accounts_could_be_made(
+def test_a_file_that_exists_is_never_overwritten(
+    tools: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[int] = []
+    vars(tools)["create_bots"] = lambda _settings, count, autopilot: asked.append(count)
+    older, link = tmp_path / "tokens", tmp_path / "link"
+    older.write_text("ua_older\n")
+    link.symlink_to(older)
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "elsewhere")
+    for file in (older, link, dangling):
+        assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 1
+        assert capsys.readouterr().err.startswith(f"reileta: {file} exists already")
+    assert older.read_text() == "ua_older\n"
+    assert not asked
+
+
+def test_tokens_can_go_to_a_pipe(tools: types.ModuleType, tmp_path: Path) -> None:
+    vars(tools)["create_bots"] = lambda _settings, count, autopilot: ["ua_1"]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert cli.main(["bots", "create", "--count", "1", "--tokens", str(pipe)]) == 0
+        assert os.read(reader, 100) == b"ua_1\n"
+    finally:
+        os.close(reader)
+
+
+def test_no_file_stays_when_no_accounts_could_be_made(
     tools: types.ModuleType, tmp_path: Path
 ) -> None:
     def create_bots(_settings: Settings, _count: int, *, autopilot: bool) -> list[str]:
@@ -200,9 +258,8 @@ def test_older_tokens_stay_when_no_accounts_could_be_made(
 
     vars(tools)["create_bots"] = create_bots
     file = tmp_path / "tokens"
-    file.write_text("ua_older\n")
     assert cli.main(["bots", "create", "--count", "2", "--tokens", str(file)]) == 1
-    assert file.read_text() == "ua_older\n"
+    assert not file.exists()
 
 
 def test_a_token_file_that_can_not_be_written_makes_no_accounts(
@@ -245,11 +302,11 @@ def test_the_main_admin_stays_one(
     tools: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_settings: Settings, _username: str) -> bool:
-        raise UserCannotUpdate
+        raise UserCannotUpdate.field("tags", "the main admin always has avr:admin")
 
     vars(tools)["revoke_admin"] = refuse
     assert cli.main(["admin", "revoke", "admin"]) == 1
-    assert capsys.readouterr().err == "reileta: the main admin always stays an admin\n"
+    assert capsys.readouterr().err == "reileta: the main admin always has avr:admin\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.rate_limits import LOGIN
 from reileta.errors import AuthInvalid, ServerNotFound, UserInvalid
+from reileta.observability import log_events
 from reileta.protocol.input_types import CreateInput, DisplayName, Email, Flag, Password, Username
 from reileta.security.passwords import Passwords
 
@@ -53,6 +54,15 @@ def account_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             password_hash=hash_,
             email=params.email,
             autopilot=params.autopilot,
+        )
+        call.audit.about(user)
+        node.activity.note(
+            log_events.ACCOUNT_CREATED,
+            call.by.user.id,
+            user=user.id,
+            username=user.username,
+            by=call.by.user.id,
+            by_username=call.by.user.username,
         )
         node.changed("user", user)
         return await show_user(node, call, user)

@@ -11,14 +11,16 @@ from api.credentials import COOKIE, credential_from
 from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.presenters import show_me
-from api.rate_limits import LOGIN
+from api.rate_limits import LOGIN, network
 from reileta.errors import (
+    AccountSuspended,
     AuthInvalid,
     CredentialInvalid,
     LoginInvalid,
     NotLoggedIn,
     ServiceDisabled,
 )
+from reileta.observability import log_events
 from reileta.protocol.input_types import DisplayName, Email, Input, Password, Username
 from reileta.protocol.views.registry import LoginView, NothingView
 from reileta.records import SessionRecord, User
@@ -93,6 +95,13 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             password_hash=await logins.password_check.hashed(call, params.password),
             email=params.email,
         )
+        node.activity.note(
+            log_events.ACCOUNT_CREATED,
+            network(call.ip),
+            address=call.ip,
+            user=user.id,
+            username=user.username,
+        )
         return await logins.register(user, call.ip, login_reply)
 
     @routes.add(
@@ -102,7 +111,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         takes=Login,
         gives=LoginView,
         need="none",
-        errors=(LoginInvalid,),
+        errors=(LoginInvalid, AccountSuspended),
         rate=LOGIN,
     )
     async def login(call: RequestContext, params: Login) -> HttpReply:
@@ -133,6 +142,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=NothingView,
         need="required",
         errors=(CredentialInvalid,),
+        audited=False,
     )
     async def end_session(call: RequestContext) -> HttpReply:
         """Ends the session: revokes its tokens, closes its WebSockets (4000) and removes its

@@ -88,6 +88,7 @@ def follow_routes(deps: ApiDeps) -> Routes:
         gives=FollowView,
         need="required",
         errors=(*_ERRORS, AlreadyFollowing, UserCannotUpdate, UserInvalid),
+        audited=False,
     )
     async def follow_user(call: RequestContext) -> FollowView:
         """Follows a user of this server, or of another one (`u_…@server`). Two users who follow
@@ -107,6 +108,7 @@ def follow_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(*_ERRORS, UserCannotUpdate),
+        audited=False,
     )
     async def unfollow_user(call: RequestContext) -> NothingView:
         """Unfollows a user. It is not an error if the user was not followed. The user itself and

@@ -21,6 +21,7 @@ from reileta.errors import (
     TagUnknown,
     WorldNotFound,
 )
+from reileta.observability import log_events
 from reileta.protocol.input_types import (
     Capacity,
     CreateInput,
@@ -168,6 +169,15 @@ def instance_routes(deps: ApiDeps) -> Routes:
             "tags": tags,
         }
         instance = await create_named(params.name, fields)
+        owner = call.by.user
+        node.activity.note(
+            log_events.INSTANCE_OPENED,
+            owner.id,
+            instance=instance.id,
+            world=instance.world,
+            user=owner.id,
+            username=owner.username,
+        )
         node.changed("instance", instance)
         return view(instance)
 

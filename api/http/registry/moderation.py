@@ -55,6 +55,8 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         answer comes after the commit. The owner, admins, the master and moderators may do this to
         users of lower rank."""
         instance = await find_instance(node, call, call.args["ref"])
+        call.audit.target = instance.id
+        call.audit.add(type=params.type, user=params.user, player=params.player)
         await node.instance_service.moderate(instance.id, call.by, params.request())
         return NothingView()
 

@@ -108,6 +108,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
             NotAllowed,
             Overloaded,
         ),
+        audited=False,
     )
     async def become_candidate(call: RequestContext, params: CandidateInput) -> EntryView:
         """Requests a seat. The entry is `admitted` (a seat is reserved for a short time and
@@ -127,6 +128,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(InstanceNotFound, ServerNotFound, UserNotFound, NotQueued, NotAllowed),
+        audited=False,
     )
     async def withdraw_candidate(call: RequestContext, params: CandidateQuery) -> NothingView:
         """Removes the caller's entry. With `user`, removes that user's entry and invitation."""

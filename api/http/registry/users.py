@@ -12,6 +12,7 @@ from api.http.lookups import ensure_own_server, find_user
 from api.http.pagination import Search, list_of
 from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user, show_users
+from api.http.suspensions import Suspensions
 from reileta.errors import (
     LoginInvalid,
     NotLoggedIn,
@@ -23,6 +24,7 @@ from reileta.errors import (
     UserInvalid,
     UserNotFound,
 )
+from reileta.observability import log_events
 from reileta.protocol.input_types import (
     Description,
     DisplayName,
@@ -34,7 +36,7 @@ from reileta.protocol.input_types import (
     Username,
 )
 from reileta.protocol.views.registry import ListView, NothingView, UserView
-from reileta.records import ADMIN_TAG, User
+from reileta.records import ADMIN_TAG, DISABLED_TAG, User
 from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
@@ -95,6 +97,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     node, auth = deps.node, deps.auth
     users = node.store.users
     password_check = PasswordCheck(deps, passwords)
+    suspensions = Suspensions(deps)
     routes = Routes("users", deps, invalid=UserInvalid)
 
     @routes.add(
@@ -153,6 +156,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         if "description" in changes:
             changes["description"] = params.description or None
         user = await updatable(call, params)
+        call.audit.about(user)
         hash_ = None
         if password is not None or any(
             changes.get(name, getattr(user, name)) != getattr(user, name) for name in _PROVEN
@@ -161,16 +165,43 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             if password is not None:
                 hash_ = await password_check.hashed(call, password)
             user = await updatable(call, params)  # rights can change while a password is hashed
+        before = user.tags
         if "tags" in changes:
             changes["tags"] = await checked_tags(call, user, params.tags)
+            call.audit.add(tags=sorted(changes["tags"]))
         if changes:
             user = await users.update(user.id, **changes)
         if hash_ is not None:
             user = await change_password(call, user, hash_)
+        if DISABLED_TAG in user.tags - before:
+            user = await suspensions.suspend(call, user, until=None, reason=None)
+        note_tags(call, user, before)
         if changes or hash_ is not None:
             auth.forget_user(user.id)
             node.changed("user", user)
         return await show_user(node, call, user)
+
+    def note_tags(call: RequestContext, user: User, before: frozenset[str]) -> None:
+        """Logs roles that were given and taken."""
+        for event, tags in (
+            (log_events.ADMIN_GRANTED, user.tags - before),
+            (log_events.ADMIN_REVOKED, before - user.tags),
+        ):
+            if ADMIN_TAG in tags:
+                note(event, call, user)
+        if DISABLED_TAG in before - user.tags:
+            note(log_events.ACCOUNT_UNSUSPENDED, call, user)
+
+    def note(event: str, call: RequestContext, user: User) -> None:
+        by = call.by.user
+        node.activity.note(
+            event,
+            by.id,
+            user=user.id,
+            username=user.username,
+            by=by.id,
+            by_username=by.username,
+        )
 
     async def updatable(call: RequestContext, params: UserUpdate) -> User:
         """The user of the path, if the caller may change these fields. Raises otherwise."""
@@ -187,6 +218,10 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     ) -> frozenset[str]:
         """The user's new tags. Raises if the caller may not set them."""
         checked = USER_TAGS.resolve(tags, admin=call.admin, before=user.tags)
+        if DISABLED_TAG in checked - user.tags:
+            suspensions.ensure_allowed(call, user)
+            if user.id in {(await users.server_account()).id, (await users.main_admin()).id}:
+                raise UserCannotUpdate.field("tags", "the server's own accounts can't be suspended")
         if ADMIN_TAG in user.tags - checked and user.id == (await users.main_admin()).id:
             raise UserCannotUpdate.field("tags", f"must include {ADMIN_TAG} for the main admin")
         return checked
@@ -214,6 +249,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             await deps.session_ended(session_id)
         for token in revoked.tokens:
             deps.token_revoked(token)
+        note(log_events.PASSWORD_CHANGED, call, user)
         return await users.by_id(user.id) or user
 
     async def deletable(call: RequestContext) -> User:
@@ -241,6 +277,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         server's own account and the main admin can't be deleted.
         """
         user = await deletable(call)
+        call.audit.about(user)
         await ensure_proven(call, user, params.current_password, "to delete one's own account")
         user = await deletable(call)  # rights can change while the password is checked
         async with node.store.blobs.releasing() as loose:
@@ -248,6 +285,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             loose.update(deleted.files)
             auth.forget_user(user.id)
             await node.user_deleted(deleted)
+        note(log_events.ACCOUNT_DELETED, call, user)
         return NothingView()
 
     return routes

@@ -233,6 +233,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         need="required",
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceTaken),
+        audited=False,
     )
     async def release_resource(call: RequestContext) -> MetadataAnswer:
         """Releases the resource. If no session holds it, nothing happens. The answer holds its
@@ -295,6 +296,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
             QuotaReached,
         ),
         body_limit_bytes=BODY_LIMIT_BYTES,
+        audited=False,
     )
     async def write_resource(call: RequestContext, params: ResourcePatch) -> ResourceAnswer:
         """Changes title and data with a JSON merge patch, for the session that has acquired the

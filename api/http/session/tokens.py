@@ -10,7 +10,7 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.session.session import show_session
 from api.rate_limits import LOGIN
-from reileta.errors import AuthInvalid, CredentialInvalid, LoginInvalid
+from reileta.errors import AccountSuspended, AuthInvalid, CredentialInvalid, LoginInvalid
 from reileta.protocol.input_types import Input, Reference
 from reileta.protocol.views.session import TokenView, token_view
 from reileta.records import SessionRecord, User
@@ -62,7 +62,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         takes=SessionLogin,
         gives=TokenAnswer,
         need="none",
-        errors=(LoginInvalid,),
+        errors=(LoginInvalid, AccountSuspended),
         rate=LOGIN,
     )
     async def issue_token(call: RequestContext, params: SessionLogin) -> TokenAnswer:
@@ -96,6 +96,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         summary="Revoke a token",
         gives=TokenAnswer,
         need="required",
+        audited=False,
     )
     async def revoke_token(call: RequestContext) -> TokenAnswer:
         """Revokes the token that was used, and closes its WebSockets. Its session ends when it has

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.runtime.errors import ActorStopped
 from actors.session.messages import Join, Leave
+from api.audit import AuditNote, note_done
 from api.ws.declarations import CommandReply, Commands
 from api.ws.registry.connection import ClientMessage, CommandContext, RegistryConnection
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
@@ -202,6 +203,11 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
     await call.node.instance_service.moderate(
         call.instance, call.by, params.request(), sink=call.transport, state=call.state
     )
+    by = call.node.sessions.current(call.by)
+    if by.administers:
+        note = AuditNote(call.instance)
+        note.add(type=params.type, user=params.user, player=params.player)
+        await note_done(call.node.store.audit, note, "moderate", via="socket", by=by)
 
 
 @COMMANDS.add_relay(

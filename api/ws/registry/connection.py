@@ -509,9 +509,7 @@ class RegistryConnection:
 
     def closed(self) -> None:
         """The socket has ended, which has a trace of its own. Never waits."""
-        span = self._begin()
-        if self._log.observes(span):
-            self._log.closed(span)
+        self._log.closed(self._begin(), self.transport, self.principal)
         self._uncount()
         # The session tells its instances, too, but it may be waiting for one of them just now.
         for seat in tuple(self.transport.seats.values()):

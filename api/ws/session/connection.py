@@ -69,6 +69,7 @@ class SessionConnection:
         self._over: QuotaReached | None = None
         self._replaced = replaced
         """The socket of the same token whose place it takes; None once the session knows."""
+        self._principal = principal
         self._owed: dict[str, float] = {}
         """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
@@ -172,9 +173,7 @@ class SessionConnection:
 
     def closed(self) -> None:
         """The socket has ended. Never waits."""
-        span = self._begin()
-        if self._log.observes(span):
-            self._log.closed(span)
+        self._log.closed(self._begin(), self.transport, self._principal)
         self._uncount()
         if self._session is not None:
             self._session.signal(Detach(self))

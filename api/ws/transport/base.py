@@ -16,7 +16,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 from zlib import MAX_WBITS
 
 import structlog
@@ -84,6 +84,10 @@ class HeldMessage(enum.Enum):
 
     HELD = enum.auto()
 
+
+ClosedBy = Literal["server", "client", "nobody"]
+ABNORMAL: Final = 1006
+"""The close code of a connection that ended without a close frame (RFC 6455, 7.4.1)."""
 
 HELD: Final = HeldMessage.HELD
 Messages = list[bytes | HeldMessage | None]
@@ -269,6 +273,11 @@ class Transport(ABC):
         self.scope.cancel()
 
     # What the gateway uses ---------------------------------------------------------------------
+
+    @property
+    def ended_with(self) -> tuple[int, ClosedBy]:
+        """The close code, and which side sent it first. 1006: neither side has, so far."""
+        return ABNORMAL, "nobody"
 
     def listen(self, listener: MessageListener | None) -> None:
         """Sets the listener to which the transport may hand messages by itself."""
@@ -459,6 +468,13 @@ class ProtocolTransport(Transport):
         protocol = self._protocol
         close = protocol.close_rcvd
         return close is not None and bool(protocol.close_rcvd_then_sent) and close.code in LEAVING
+
+    @property
+    def ended_with(self) -> tuple[int, ClosedBy]:
+        sent, received = self._protocol.close_sent, self._protocol.close_rcvd
+        if received is not None and (sent is None or self._protocol.close_rcvd_then_sent):
+            return received.code, "client"
+        return (ABNORMAL, "nobody") if sent is None else (sent.code, "server")
 
     def _ask(self, payload: bytes) -> None:
         if self.pinged_at is None:  # else it is being asked already, and must not get more time

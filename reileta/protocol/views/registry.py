@@ -13,7 +13,16 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta.ids import At, at, base_url
-from reileta.records import NO_PROFILE, Asset, InstanceRecord, Profile, Service, User, World
+from reileta.records import (
+    DISABLED_TAG,
+    NO_PROFILE,
+    Asset,
+    InstanceRecord,
+    Profile,
+    Service,
+    User,
+    World,
+)
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -57,7 +66,13 @@ Millis = Annotated[
 Tags = Annotated[
     tuple[str, ...], Meta(description="Access and properties", examples=[["avr:public"]])
 ]
-UserTags = Annotated[tuple[str, ...], Meta(examples=[[]], description="`avr:admin` for an admin")]
+UserTags = Annotated[
+    tuple[str, ...],
+    Meta(
+        examples=[[]],
+        description="`avr:admin` for an admin, `avr:disabled` for a suspended account",
+    ),
+]
 Secure = Annotated[bool, Meta(examples=[True], description="Whether `address` uses TLS")]
 Username = Annotated[str, Meta(description="A unique name to log in with", examples=["ada"])]
 DisplayName = Annotated[str, Meta(description="The name that others see", examples=["Ada L."])]
@@ -114,6 +129,23 @@ class UserMeView(UserView, kw_only=True):
     status: Status
     following: Annotated[tuple[UserAt, ...], Meta(description="The users whom it follows")]
     home: WorldAt | UnsetType = UNSET
+    suspension: SuspensionView | UnsetType = UNSET
+
+
+class SuspensionView(Struct, kw_only=True):
+    """The suspension of an account: why, and until when."""
+
+    reason: (
+        Annotated[
+            str,
+            Meta(description="The user reads it when it tries to log in", examples=["no spam"]),
+        ]
+        | UnsetType
+    ) = UNSET
+    until: (
+        Annotated[Millis, Meta(description="Left out if it ends only when it is lifted")]
+        | UnsetType
+    ) = UNSET
 
 
 class IdentityView(Struct):
@@ -317,7 +349,14 @@ def user_me_view(
         status=_status(status),
         following=tuple(at(other, address) for other in profile.following),
         home=known(None if user.home is None else at(user.home, address)),
+        suspension=_suspension(user),
     )
+
+
+def _suspension(user: User) -> SuspensionView | UnsetType:
+    if DISABLED_TAG not in user.tags:
+        return UNSET
+    return SuspensionView(reason=known(user.suspension_reason), until=known(user.suspended_until))
 
 
 def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[str, Any]:

@@ -82,12 +82,29 @@ async def open_embedded(
     folder already.
     """
     try:
-        await trio.Path(data).mkdir(mode=0o711, parents=True, exist_ok=True)
         cluster = cluster or Cluster(data)
+        if shared:
+            _ensure_used(data, cluster)
+        else:
+            await trio.Path(data).mkdir(mode=0o711, parents=True, exist_ok=True)
         async with _used(data, cluster) if shared else _owned(data, cluster):
             yield cluster.url()
     except OSError as error:
         raise StartupError(f"can't use the data folder {data}: {error.strerror}") from error
+
+
+def _ensure_used(data: Path, cluster: Cluster) -> None:
+    """Raises StartupError if no server has ever used the folder; nothing is created there."""
+    if not (data / "postgres.lock").exists():
+        _ensure_made(data, cluster)
+
+
+def _ensure_made(data: Path, cluster: Cluster) -> None:
+    """Raises StartupError if the folder has no database: a command creates none."""
+    if not (cluster.folder / "PG_VERSION").exists():
+        raise StartupError(
+            f"there is no database in {data}: check --data, or start a server with it first"
+        )
 
 
 @asynccontextmanager
@@ -123,6 +140,7 @@ async def _used(data: Path, cluster: Cluster) -> AsyncIterator[None]:
                 return
         elif postgres.take():
             try:
+                _ensure_made(data, cluster)
                 async with _running(cluster):
                     yield
             finally:

@@ -26,6 +26,7 @@ from reileta.errors import (
     Overloaded,
     ReiletaError,
 )
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import (
     Ban,
@@ -44,6 +45,8 @@ from tests.reileta.instances import HOME, filled, room, user, visitor
 
 class HeldContext(HeldWork):
     """Its timers never fire."""
+
+    oldest_at = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +96,7 @@ class Harness:
             limits=self.rules.limits,
             directory=directory,
             metrics=Metrics(),
+            activity=ActivityLog(TrioClock()),
             hub=cast(Ref[HubMessage], None),
         )
         context = cast(Context[InstanceMessage], self.context)

@@ -15,6 +15,7 @@ from actors.runtime.errors import ActorStopped
 from api.credentials import Auth, Credential
 from api.ws.transport.base import Messages, Transport, TransportClosed
 from reileta.errors import CredentialInvalid
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import payload_of
 from reileta.records import User
@@ -128,6 +129,9 @@ class FakeNode:
     hub: FakeSession = field(default_factory=FakeSession)
     stopped_sessions: int = 0
     """So many times the session turns out to have stopped."""
+
+    def __post_init__(self) -> None:
+        self.activity = ActivityLog(self.clock)
 
     @property
     def sessions(self) -> FakeNode:

@@ -9,8 +9,11 @@ from structlog.testing import capture_logs
 
 from actors.runtime.trace import Span
 from api.ws.connection_log import ConnectionLog, debugging
+from reileta.clock import SystemClock
+from reileta.observability.activity_log import ActivityLog
 from reileta.protocol import commands
 from tests import logs
+from tests.api.ws.fake_transport import FakeTransport, principal
 
 SPAN = Span(0xABC)
 SAMPLED = Span(0xDEF, sampled=True)
@@ -18,7 +21,7 @@ NAMES = frozenset({commands.PING, commands.INSTANCE_JOIN, commands.INSTANCE_LEAV
 
 
 def connection_log(number: int = 1, *, debug: bool = True) -> ConnectionLog:
-    return ConnectionLog(number, NAMES, debug=debug)
+    return ConnectionLog(number, NAMES, ActivityLog(SystemClock()), debug=debug)
 
 
 def test_traces_are_looked_at_when_sampled_or_at_debug() -> None:
@@ -38,14 +41,26 @@ def test_debugging_is_what_the_log_is_set_to(level: str, said: bool) -> None:
         assert debugging() is said
 
 
-def test_events_name_their_trace_and_socket_at_the_trace_s_level() -> None:
+async def test_events_name_their_trace_and_socket_at_the_trace_s_level(
+    nursery: trio.Nursery,
+) -> None:
     with capture_logs() as entries:
         connection_log(7).opened(SPAN)
-        connection_log(8).closed(SAMPLED)
+        connection_log(8).closed(SAMPLED, FakeTransport(nursery), principal())
         connection_log(9).sent(SPAN)
     assert entries == [
         {"event": "socket.opened", "trace": f"{0xABC:016x}", "socket": 7, "log_level": "debug"},
-        {"event": "socket.closed", "trace": f"{0xDEF:016x}", "socket": 8, "log_level": "info"},
+        {
+            "event": "socket.closed",
+            "trace": f"{0xDEF:016x}",
+            "socket": 8,
+            "code": 1006,
+            "by": "nobody",
+            "user": principal().user.id,
+            "username": principal().user.username,
+            "session": principal().session_id,
+            "log_level": "info",
+        },
         {
             "event": "frames.sent",
             "trace": f"{0xABC:016x}",

@@ -22,10 +22,20 @@ pytestmark = pytest.mark.slow
 COUNT = 1000
 
 
+async def make_database(settings: Settings) -> None:
+    """As a server does at its first start."""
+    async with open_store(settings, SystemClock()) as store:
+        await store.users.ensure_system_accounts(hashed)
+
+
+async def hashed(password: str) -> str:
+    return f"hash of {password}"
+
+
 def test_a_thousand_bots_take_little_time_and_their_tokens_work(tmp_path: Path) -> None:
     data, file = tmp_path / "data", tmp_path / "tokens"
     # The database itself is made first, so that its making is not what is measured.
-    admin_commands.create_bots(Settings(data=data), 1)
+    trio.run(make_database, Settings(data=data))
     started = time.process_time()
     arguments = ["bots", "create", "--count", str(COUNT), "--tokens", str(file)]
     with logs.restored():
@@ -53,7 +63,7 @@ def test_a_thousand_bots_take_little_time_and_their_tokens_work(tmp_path: Path) 
                 assert not user.admin
                 assert await store.users.credentials(user.username) is None
             page = await store.users.search(query="bot_", limit=1, offset=0)
-            assert page.total == COUNT + 1
+            assert page.total == COUNT
 
     trio.run(check)
 
@@ -96,3 +106,78 @@ def test_a_database_that_can_not_be_reached_is_one_line_and_status_1(
     assert said.startswith("reileta: ")
     assert said.count("\n") == 1
     assert "hunter2" not in said
+
+
+COMMANDS = [
+    ["admin", "grant", "ann"],
+    ["admin", "revoke", "ann"],
+    ["admin", "list"],
+    ["admin", "log"],
+    ["admin", "reset-password", "ann"],
+    ["admin", "suspend", "ann"],
+    ["admin", "unsuspend", "ann"],
+    ["bots", "create", "--count", "1", "--tokens", "{}/tokens"],
+    ["bots", "list"],
+    ["bots", "remove", "--all"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words[:2]))
+async def test_a_command_makes_no_database(
+    command: list[str], empty_database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(tmp_path) for word in command]
+    with logs.restored():
+        for data in (tmp_path / "typo", tmp_path):
+            assert await run(*words, "--data", str(data)) == 1
+            assert f"there is no database in {data}" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+        assert await run(*words, "--database", empty_database_url) == 1
+        assert "not the database of a server" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+async def run(*words: str) -> int:
+    return await trio.to_thread.run_sync(cli.main, list(words))
+
+
+async def test_bots_are_listed_and_removed_by_batch(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data=tmp_path, database=database_url)
+    await make_database(settings)
+    where = ["--database", database_url, "--data", str(tmp_path)]
+    with logs.restored():
+        async with open_store(settings, SystemClock()) as store:
+            made = {}
+            for count in (3, 2):
+                tokens = await trio.to_thread.run_sync(admin_commands.create_bots, settings, count)
+                found = await store.tokens.by_access(credentials.digest(tokens[0]))
+                assert found is not None
+                made[count] = found[2]
+            # A user who looks like a bot, one whom a bot follows, and a bot that owns a world.
+            first, second = made[3], made[2]
+            name = second.username.replace("_1", "_7")
+            human = await store.users.create(username=name, displayname="Bot 7", password_hash="x")
+            await store.follows.put(second.id, human.id)
+            world = await store.worlds.create(
+                title="Hall", description=None, capacity=2, owner=second.id, tags=frozenset()
+            )
+            assert await run("bots", "list", *where) == 0
+            listed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+            batches = {one.username.rpartition("_")[0]: count for count, one in made.items()}
+            assert listed == [[name, str(count)] for name, count in batches.items()]
+            assert await run("bots", "remove", *where) == 2
+            assert await run("bots", "remove", "bot_none", *where) == 1
+            assert await run("bots", "remove", second.username.rpartition("_")[0], *where) == 0
+            assert await store.users.by_id(second.id) is None
+            assert await store.users.by_id(human.id) is not None
+            assert await store.users.by_id(first.id) is not None
+            kept = await store.worlds.get(world.id)
+            assert kept is not None
+            assert kept.owner == (await store.users.server_account()).id
+            assert await run("bots", "remove", "--all", *where) == 0
+            assert "removed 3 bots" in capsys.readouterr().err
+            assert await run("bots", "list", *where) == 0
+            assert capsys.readouterr().out == ""
+            assert await store.users.by_id(human.id) is not None

@@ -44,7 +44,7 @@ async def test_names_go_on_over_statements_and_runs_do_not_meet() -> None:
 async def test_only_digests_of_tokens_are_kept_and_they_live_for_a_year() -> None:
     recorder = Recorder()
     (token,) = await bulk_accounts.create(cast(Database, recorder), count=1, now_ms=1_000)
-    ((*_, hashes, created, expires, autopilot),) = recorder.asked
+    ((*_, hashes, created, expires, autopilot, _batch),) = recorder.asked
     assert autopilot is False
     assert hashes == [credentials.digest(token)]
     assert (created, expires) == (1_000, 1_000 + bulk_accounts.LIFETIME_MS)
@@ -54,5 +54,5 @@ async def test_only_digests_of_tokens_are_kept_and_they_live_for_a_year() -> Non
 async def test_they_can_be_autopilots() -> None:
     recorder = Recorder()
     await bulk_accounts.create(cast(Database, recorder), count=1, now_ms=1, autopilot=True)
-    ((*_, autopilot),) = recorder.asked
+    ((*_, autopilot, _batch),) = recorder.asked
     assert autopilot is True

@@ -48,7 +48,7 @@ def connection(
         auth(**known),
         Sampler(0),
         wire,
-        ConnectionLog(1, COMMANDS.names, debug=True),
+        ConnectionLog(1, COMMANDS.names, node.activity, debug=True),
         UserRates(node.settings),
         COMMANDS,
     )

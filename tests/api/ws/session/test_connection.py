@@ -28,7 +28,7 @@ class Conversation:
     def __init__(self, nursery: trio.Nursery, **settings: Any) -> None:
         self.node = FakeNode(Settings(**{"rate_limits": "off", **settings}))
         self.wire = FakeTransport(nursery)
-        log = ConnectionLog(1, KINDS, debug=False)
+        log = ConnectionLog(1, KINDS, self.node.activity, debug=False)
         rates = UserRates(self.node.settings)
         self.line = SessionConnection(
             port(self.node), Sampler(0), self.wire, log, principal(), rates

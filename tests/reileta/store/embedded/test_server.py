@@ -107,6 +107,8 @@ async def test_a_command_uses_the_running_servers(data_folder: Path, cluster: Cl
 
 
 async def test_a_command_alone_starts_it_and_stops_it(data_folder: Path, cluster: Cluster) -> None:
+    async with server(data_folder):
+        pass  # which makes the database
     async with command(data_folder) as store:
         await make_user(store, "ada")
     assert not cluster.answers()
@@ -136,6 +138,8 @@ async def test_others_wait_for_a_command_to_end(
             while name == "a_server" and len(names) < 2:  # the command may be using its PostgreSQL
                 await trio.sleep(0.01)
 
+    async with server(data_folder):
+        pass  # which makes the database
     async with trio.open_nursery() as nursery, command(data_folder):
         nursery.start_soon(work, command(data_folder), "another_command")
         nursery.start_soon(work, server(data_folder), "a_server")
@@ -234,3 +238,16 @@ async def test_a_data_folder_that_can_not_be_made_is_one_line(data_folder: Path)
     with pytest.raises(StartupError, match="can't use the data folder"):
         async with server(data_folder / "file"):
             pytest.fail("it is a file")
+
+
+async def test_a_command_makes_no_database(data_folder: Path, cluster: Cluster) -> None:
+    with pytest.raises(StartupError, match="there is no database in"):
+        async with command(data_folder):
+            pytest.fail("there is none")
+    assert not list(data_folder.iterdir())
+    # A server that was killed at its first start leaves a lock, and no database.
+    (data_folder / "postgres.lock").touch()
+    with pytest.raises(StartupError, match="there is no database in"):
+        async with command(data_folder):
+            pytest.fail("there is none")
+    assert not cluster.folder.exists()
