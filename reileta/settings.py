@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
 from reileta.protocol.input_types import Title
+from reileta.trusted_proxies import TrustedProxies
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -43,6 +44,9 @@ class Settings(BaseSettings):
     """The TLS certificate chain (PEM). If set, the port speaks only TLS."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM), without a passphrase."""
+    trusted_proxies: str | None = None
+    """Addresses and networks of reverse proxies, separated by commas: `127.0.0.1,fd00::/8`. Only
+    from these do the headers `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` count."""
 
     # Storage
     data: Path = Path("data")
@@ -133,7 +137,8 @@ class Settings(BaseSettings):
     """Open connections at the same time. Further connections are refused with 503 or 1013."""
     connections_per_address: int = Field(default=256, ge=0)
     """Open connections per address (per /64 network for IPv6). Further connections are refused with
-    429. 0, or `--rate-limits off`, lifts the limit: do this behind a proxy."""
+    429. 0, or `--rate-limits off`, lifts the limit. It applies to each client behind
+    `--trusted-proxies`, not to these."""
     http_idle_s: float = Field(default=75, gt=0)
     """Seconds after which an idle HTTP connection is closed."""
     http2: bool = True
@@ -186,6 +191,12 @@ class Settings(BaseSettings):
     def _address_is_a_server(cls, value: str | None) -> str | None:
         if value is not None and not is_server_address(value):
             raise ValueError("must be host or host:port, in lower case")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: str | None) -> str | None:
+        TrustedProxies.parse(value or "")
         return value
 
     @field_validator("database")

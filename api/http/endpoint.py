@@ -428,7 +428,8 @@ def ensure_only(principal: Principal | None, only: Only) -> None:
 
 
 def address_of(current: BaseRequestWebsocket) -> str:
-    """The address of the connection. Headers are ignored, because clients can forge them."""
+    """The address of the client: that of the connection, or the one that a trusted proxy reports
+    (`api/listen/forwarded.py`)."""
     client = current.scope.get("client")
     return client[0] if client else "local"
 

@@ -150,7 +150,7 @@ class Upgrade:
             "type": "websocket",
             "asgi": {"spec_version": "2.3", "version": "3.0"},
             "http_version": "1.1",
-            "scheme": "wss" if self._listening.settings.secure else "ws",
+            "scheme": "wss" if peer.scheme == "https" else "ws",
             "path": unquote(head.path.decode()),
             "raw_path": head.path,
             "query_string": head.query,
