@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
 from reileta.protocol.input_types import Title
+from reileta.site import base_path_of
 from reileta.trusted_proxies import TrustedProxies
 
 KIB = 1024
@@ -47,6 +48,9 @@ class Settings(BaseSettings):
     trusted_proxies: str | None = None
     """Addresses and networks of reverse proxies, separated by commas: `127.0.0.1,fd00::/8`. Only
     from these do the headers `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` count."""
+    base_path: str | None = None
+    """The path that clients' URLs begin with, such as `/vr`, if the server shares its host with
+    others."""
 
     # Storage
     data: Path = Path("data")
@@ -198,6 +202,11 @@ class Settings(BaseSettings):
     def _proxies_are_addresses(cls, value: str | None) -> str | None:
         TrustedProxies.parse(value or "")
         return value
+
+    @field_validator("base_path")
+    @classmethod
+    def _base_path_is_a_path(cls, value: str | None) -> str | None:
+        return None if value is None else base_path_of(value)
 
     @field_validator("database")
     @classmethod

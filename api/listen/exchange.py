@@ -22,6 +22,7 @@ from api.listen.turns import Turns
 from api.listen.unsent import Unsent
 from reileta.errors import Overloaded, ReiletaError, TooManyRequests
 from reileta.settings import Settings
+from reileta.site import without_base_path
 from reileta.trusted_proxies import TrustedProxies
 
 RETRY_AFTER_S: Final = 1.0
@@ -129,6 +130,10 @@ class Listening:
             share=share,
         )
 
+    def local_path(self, path: str) -> str:
+        """A path without the server's base path."""
+        return without_base_path(path, self.settings.base_path or "")
+
     def leave(self, client: Peer) -> None:
         """The end of a client's request or WebSocket."""
         if client.share is not None:
@@ -176,10 +181,11 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
     config = listening.app.config
     raw = head.path
     path = raw.decode("ascii")
+    path = listening.local_path(unquote(path) if "%" in path else path)
     return ReceivedRequest(
         head.method,
         peer.scheme,
-        unquote(path) if "%" in path else path,
+        path,
         head.query,
         headers_of(head, peer),
         "",

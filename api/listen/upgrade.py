@@ -151,7 +151,7 @@ class Upgrade:
             "asgi": {"spec_version": "2.3", "version": "3.0"},
             "http_version": "1.1",
             "scheme": "wss" if peer.scheme == "https" else "ws",
-            "path": unquote(head.path.decode()),
+            "path": self._listening.local_path(unquote(head.path.decode())),
             "raw_path": head.path,
             "query_string": head.query,
             "root_path": "",
