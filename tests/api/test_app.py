@@ -13,6 +13,7 @@ from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
 from api.rate_limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
 from reileta.security.passwords import Passwords
+from reileta.site import OWN_ROOTS
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
 
@@ -302,3 +303,9 @@ async def test_the_limits_can_be_lifted(anyone: Client) -> None:
 
 async def test_a_noun_is_a_blueprint(app: ReiletaApp) -> None:
     assert {"server", "auth", "users", "worlds", "instances"} <= set(app.blueprints)
+
+
+async def test_a_base_path_differs_from_every_path(app: ReiletaApp) -> None:
+    """Else a path without the base path could be read as one with it."""
+    roots = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
+    assert roots - {""} | {"ws"} == OWN_ROOTS
