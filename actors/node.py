@@ -94,8 +94,9 @@ class Node:
         self.clock = clock
         self.metrics = metrics
         self.address = address
-        self.secure = settings.secure
-        self.server = LiveServer(address, settings.secure, public_key)
+        self.server = LiveServer(
+            address, settings.secure, public_key, base_path=settings.base_path or ""
+        )
         self.draining = False
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
@@ -106,8 +107,7 @@ class Node:
             InstanceConfig(
                 store=store,
                 clock=clock,
-                address=address,
-                secure=self.secure,
+                server=self.server,
                 limits=InstanceLimits.from_settings(settings),
                 directory=directory,
                 metrics=metrics,
@@ -123,8 +123,7 @@ class Node:
         session_deps = SessionDeps(
             store=store,
             clock=clock,
-            address=address,
-            secure=self.secure,
+            server=self.server,
             directory=directory,
             hub=hub,
             instances=self.instances,

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reileta.protocol.views import server
+from reileta.site import Site
 from reileta.store import ServerInfo
 
 
 @dataclass(slots=True)
 class LiveServer:
     """How clients reach the server. `address` is its `ServerAt`; `public_key` is base64url.
+
+    An answer to a request has the scheme that its client used. Events go to many clients at once,
+    and so have one scheme for all: `secure` is set from the start if the server itself speaks TLS,
+    and otherwise as soon as a trusted proxy has passed on a request that came over TLS.
 
     `ready_at` is when it began to take connections (ms); None before that.
     """
@@ -19,9 +24,20 @@ class LiveServer:
     secure: bool
     public_key: str
     ready_at: int | None = None
+    base_path: str = ""
 
-    def view(self, info: ServerInfo) -> server.ServerView:
-        """The server as clients see it; `info` is what the database has of it."""
+    @property
+    def site(self) -> Site:
+        """The site as events show it."""
+        return self.site_over(secure=self.secure)
+
+    def site_over(self, *, secure: bool) -> Site:
+        """The site as a client sees it that comes over TLS (`secure`), or without."""
+        return Site(self.address, secure, self.base_path)
+
+    def view(self, info: ServerInfo, site: Site | None = None) -> server.ServerView:
+        """The server as clients see it; `info` is what the database has of it. `site`: None for
+        that of events."""
         return server.server_view(
             id_=info.id,
             title=info.title,
@@ -29,8 +45,7 @@ class LiveServer:
             icon=info.icon,
             created_at=info.created_at,
             updated_at=info.updated_at,
-            address=self.address,
-            secure=self.secure,
+            site=site or self.site,
             public_key=self.public_key,
             ready_at=self.ready_at,
         )

@@ -36,6 +36,7 @@ from api.http.bodies import HttpExchange, ReceivedRequest, ReceivedUpgrade
 from api.http.dispatch import Dispatch
 from api.http.endpoint import ApiDeps, Operation, Routes, Serve, address_of, line_of
 from api.http.etags import AnswerCache
+from api.http.headers import cookie_name
 from api.http.health import metrics_blueprint, ops_routes
 from api.http.registry.accounts import account_routes
 from api.http.registry.administration import administration_routes
@@ -139,7 +140,7 @@ class ReiletaApp(QuartTrio):
     request_class = ReceivedRequest
     websocket_class = ReceivedUpgrade
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, port: int) -> None:
         super().__init__(__name__, static_folder=None)
         self.session_interface = _NoSession()  # type: ignore[assignment]
         self.config["MAX_CONTENT_LENGTH"] = node.settings.body_limit_bytes
@@ -148,7 +149,12 @@ class ReiletaApp(QuartTrio):
         # Answer `/api//time` with 404 in the envelope, instead of a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
-        self.auth = Auth(node.store.tokens, node.clock)
+        self.auth = Auth(
+            node.store.tokens,
+            node.clock,
+            cookie=cookie_name(node.address, port),
+            address=node.address,
+        )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
         self.answers = AnswerCache()
@@ -204,6 +210,7 @@ class ReiletaApp(QuartTrio):
     async def _served(self, request: Request, serve: Serve, args: Mapping[str, str]) -> Answer:
         if not is_session_api(request):
             self.limits.address(address_of(request))
+        self._note_scheme(request)
         answer = await serve(request, args)
         return answer if isinstance(answer, Answer) else answer_of(answer)
 
@@ -282,7 +289,13 @@ class ReiletaApp(QuartTrio):
             us=int(seconds * 1e6),
         )
 
+    def _note_scheme(self, carrier: BaseRequestWebsocket) -> None:
+        """Events get `https` in URLs once a request has come over TLS (`LiveServer`)."""
+        if carrier.scheme in ("https", "wss"):
+            self.node.server.secure = True
+
     async def _before(self) -> Response | None:
+        self._note_scheme(request)
         if not is_session_api(request):
             self.limits.address(address_of(request))
         error = request.routing_exception
@@ -291,6 +304,7 @@ class ReiletaApp(QuartTrio):
         return None
 
     async def _before_upgrade(self) -> None:
+        self._note_scheme(websocket)
         if not is_session_api(websocket):
             self.limits.address(address_of(websocket))
 
@@ -344,9 +358,16 @@ def _preflight(allowed: Iterable[str]) -> Response:
     return Response(b"", 204, headers)
 
 
-def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
-    """Makes the application of a node. `passwords`: None for a hasher with default parameters."""
-    app = ReiletaApp(node)
+def create_app(
+    node: Node, *, passwords: Passwords | None = None, port: int | None = None
+) -> ReiletaApp:
+    """Makes the application of a node.
+
+    Args:
+        passwords: None for a hasher with default parameters.
+        port: the port that the server listens on; None: as in the settings.
+    """
+    app = ReiletaApp(node, node.settings.port if port is None else port)
     deps = ApiDeps(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
     slots = UploadSlots()
@@ -374,5 +395,5 @@ def create_app(node: Node, *, passwords: Passwords | None = None) -> ReiletaApp:
     for routes in routes_by_subject:
         app.register_routes(routes)
     app.register_blueprint(metrics_blueprint(deps))
-    app.register_blueprint(docs_blueprint(app.operations, address=node.address, secure=node.secure))
+    app.register_blueprint(docs_blueprint(app.operations, node.server.site, app.auth.cookie))
     return app

@@ -18,7 +18,8 @@ from reileta.records import SessionRecord, Token, User
 from reileta.rules.identity import Principal
 from reileta.security.credentials import digest
 
-COOKIE: Final = SESSION_COOKIE
+OLD_COOKIE: Final = SESSION_COOKIE
+"""The cookie of earlier versions, accepted until it expires."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """The form of a token (RFC 6750, 2.1). Any such text is looked up, and most are unknown; the limits
@@ -59,6 +60,8 @@ def credential_of(
     *,
     method: str,
     scheme: str,
+    cookie: str = OLD_COOKIE,
+    address: str | None = None,
 ) -> Credential | None:
     """The credential of a request or an upgrade: from the header, else the query, else the cookie.
 
@@ -68,6 +71,9 @@ def credential_of(
             send a request or open a WebSocket. Pass another method for a GET that changes
             something.
         scheme: `http`, `https`, `ws` or `wss`, to check the origin.
+        cookie: the name of the server's cookie. Without it, that of earlier versions counts.
+        address: the server's address: pages from there are its own, too, since a proxy can change
+            the `Host` of a request.
 
     Raises:
         CredentialMalformed: the text can't be a token.
@@ -90,15 +96,21 @@ def credential_of(
             if not value.startswith(prefix):
                 raise CredentialInvalid.field(name, f"must start with {prefix}")
             return Credential(value, "query")
-    token = cookies.get(COOKIE, "")
+    token = cookies.get(cookie) or cookies.get(OLD_COOKIE, "")
     if _TOKEN.fullmatch(token) and (
-        method in ("GET", "HEAD") or _same_origin(headers, scheme, method)
+        method in ("GET", "HEAD") or _same_origin(headers, scheme, method, address)
     ):
         return Credential(token, "cookie")
     return None
 
 
-def credential_from(carrier: BaseRequestWebsocket, *, changes: bool = False) -> Credential | None:
+def credential_from(
+    carrier: BaseRequestWebsocket,
+    *,
+    changes: bool = False,
+    cookie: str = OLD_COOKIE,
+    address: str | None = None,
+) -> Credential | None:
     """`credential_of` for a Quart request or websocket.
 
     `changes`: the request changes something although it is a GET, so a cookie alone must come from
@@ -113,6 +125,8 @@ def credential_from(carrier: BaseRequestWebsocket, *, changes: bool = False) -> 
         {} if in_header else carrier.cookies,
         method="POST" if changes and method in ("GET", "HEAD") else method,
         scheme=carrier.scheme,
+        cookie=cookie,
+        address=address,
     )
 
 
@@ -147,7 +161,7 @@ def _of_header(value: str) -> str:
     return token
 
 
-def _same_origin(headers: Headers, scheme: str, method: str) -> bool:
+def _same_origin(headers: Headers, scheme: str, method: str, address: str | None) -> bool:
     """Whether the browser's headers show that the request comes from a page of this server.
 
     `Origin` must be this server's, if there is one. Browsers omit it in a GET, but send
@@ -161,9 +175,10 @@ def _same_origin(headers: Headers, scheme: str, method: str) -> bool:
         return False
     if not origins:
         return bool(sites)
-    secure = scheme in ("https", "wss")
-    own = _origin(f"http{'s' if secure else ''}://{headers.get('Host', '')}")
-    return own is not None and len(origins) == 1 and _origin(origins[0]) == own
+    http = "https" if scheme in ("https", "wss") else "http"
+    own = {_origin(f"{http}://{host}") for host in (headers.get("Host"), address) if host}
+    origin = _origin(origins[0]) if len(origins) == 1 else None
+    return origin is not None and origin in own
 
 
 def _origin(text: str) -> tuple[str, str, str] | None:
@@ -196,11 +211,23 @@ class Auth:
     The cache holds at most `size` keys, each for at most `ttl_ms`; the oldest is dropped first.
     Changes by this process take effect at once, by the `forget_…` methods; those by another process
     (`reileta admin grant`) when the entry expires.
+
+    `cookie` and `address` are the server's: see `credential_of`.
     """
 
     def __init__(
-        self, tokens: TokenStore, clock: Clock, *, ttl_ms: int = 5_000, size: int = 10_000
+        self,
+        tokens: TokenStore,
+        clock: Clock,
+        *,
+        ttl_ms: int = 5_000,
+        size: int = 10_000,
+        cookie: str = OLD_COOKIE,
+        address: str | None = None,
     ) -> None:
+        self.cookie = cookie
+        """The name of the cookie that holds an access key."""
+        self._address = address
         self._tokens = tokens
         self._clock = clock
         self._ttl_ms = ttl_ms
@@ -210,6 +237,12 @@ class Auth:
         """Hashes of cached access keys, by their token's id."""
         # Counts `forget_…` calls: a query that began before such a call must not be cached.
         self._epoch = 0
+
+    def credential_from(
+        self, carrier: BaseRequestWebsocket, *, changes: bool = False
+    ) -> Credential | None:
+        """`credential_from`, for this server's cookie and address."""
+        return credential_from(carrier, changes=changes, cookie=self.cookie, address=self._address)
 
     async def authenticate_token(self, token: str) -> Principal:
         """The principal of a user's access key.

@@ -106,11 +106,6 @@ def at(id_: str, address: str) -> str:
     return id_ if "@" in id_[1:] else f"{id_}@{address}"
 
 
-def base_url(address: str, *, secure: bool) -> str:
-    """The HTTP base URL of the server at that address."""
-    return f"http{'s' if secure else ''}://{address}"
-
-
 def user_ref(text: str, address: str) -> str:
     """A user as records store it: `id` for a user of this server, else `id@server`."""
     named = At.parse(text)

@@ -254,7 +254,7 @@ async def _serve_on(
                 address=address,
                 public_key=key.public_base64url,
             ) as node,
-            _apis(node, passwords, timeouts) as (http_server, gateway),
+            _apis(node, passwords, timeouts, port) as (http_server, gateway),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(http_server.serve, listeners)
@@ -278,9 +278,9 @@ async def _serve_on(
 
 @asynccontextmanager
 async def _apis(
-    node: Node, passwords: Passwords, timeouts: Timeouts | None
+    node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int
 ) -> AsyncIterator[tuple[HttpServer, Gateway]]:
-    app: ReiletaApp = create_app(node, passwords=passwords)
+    app: ReiletaApp = create_app(node, passwords=passwords, port=port)
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))

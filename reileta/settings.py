@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.ids import is_server_address
 from reileta.protocol.input_types import Title
+from reileta.site import base_path_of
+from reileta.trusted_proxies import TrustedProxies
 
 GROUPS: Final = {
     "host": "Network",
@@ -67,6 +69,12 @@ class Settings(BaseSettings):
     """The TLS certificate chain (PEM). If set, the port speaks only TLS."""
     tls_key: Path | None = None
     """The private key of the certificate (PEM), without a passphrase."""
+    trusted_proxies: str | None = None
+    """Addresses and networks of reverse proxies, separated by commas: `127.0.0.1,fd00::/8`. Only
+    from these do the headers `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` count."""
+    base_path: str | None = None
+    """The path that clients' URLs begin with, such as `/vr`, if the server shares its host with
+    others."""
 
     # Storage
     data: Path = Path("data")
@@ -161,7 +169,8 @@ class Settings(BaseSettings):
     """Open connections at the same time. Further connections are refused with 503 or 1013."""
     connections_per_address: int = Field(default=256, ge=0)
     """Open connections per address (per /64 network for IPv6). Further connections are refused with
-    429. 0, or `--rate-limits off`, lifts the limit: do this behind a proxy."""
+    429. 0, or `--rate-limits off`, lifts the limit. It applies to each client behind
+    `--trusted-proxies`, not to these."""
     http_idle_s: float = Field(default=75, gt=0)
     """Seconds after which an idle HTTP connection is closed."""
     http2: bool = True
@@ -217,6 +226,17 @@ class Settings(BaseSettings):
         if value is not None and _means_all_addresses(value):
             raise ValueError("must be the address by which clients reach this server")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: str | None) -> str | None:
+        TrustedProxies.parse(value or "")
+        return value
+
+    @field_validator("base_path")
+    @classmethod
+    def _base_path_is_a_path(cls, value: str | None) -> str | None:
+        return None if value is None else base_path_of(value)
 
     @field_validator("database")
     @classmethod

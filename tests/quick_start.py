@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from api.http.endpoint import Operation
 from api.openapi import page
 from reileta.security import passwords
+from reileta.site import Site
 
 
 def cheap_hasher() -> PasswordHasher:
@@ -21,13 +22,13 @@ def cheap_hasher() -> PasswordHasher:
 @contextmanager
 def quick_start() -> Iterator[None]:
     """Meanwhile, equal operations are described once, and passwords are hashed cheaply."""
-    known: dict[tuple[str, str, bool], page.Documents] = {}
+    known: dict[tuple[str, Site, str], page.Documents] = {}
     describe = page.documents
 
-    def once(operations: Sequence[Operation], *, address: str, secure: bool) -> page.Documents:
-        key = (repr(operations), address, secure)
+    def once(operations: Sequence[Operation], site: Site, cookie: str) -> page.Documents:
+        key = (repr(operations), site, cookie)
         if key not in known:
-            known[key] = describe(operations, address=address, secure=secure)
+            known[key] = describe(operations, site, cookie)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -33,6 +33,7 @@ from reileta.records import Profile, User
 from reileta.rules import visibility
 from reileta.rules.identity import Viewer
 from reileta.rules.instance.access import access_of
+from reileta.site import Site
 from reileta.store import ServerInfo, Store
 
 Noun = Literal["user", "world", "instance", "server", "service"]
@@ -84,7 +85,6 @@ class UpdateFeed:
         self._directory = directory
         self._metrics = metrics
         self._address = server.address
-        self._secure = server.secure
         self._server = server
         self._users = users
         self._waiting: dict[_Key, _Change] = {}
@@ -180,8 +180,7 @@ class UpdateFeed:
                     record,
                     profile,
                     self._directory,
-                    address=self._address,
-                    secure=self._secure,
+                    self._server.site,
                 )
             case records.World():
                 return await self._world(record)
@@ -198,9 +197,7 @@ class UpdateFeed:
         assets = await self._store.assets.of(world.id)
         pictured = await self._store.images.get(world.id, "thumbnail") is not None
         data = encode(
-            registry.world_view(
-                world, self._address, secure=self._secure, assets=assets, pictured=pictured
-            )
+            registry.world_view(world, self._server.site, assets=assets, pictured=pictured)
         )
         audience = await self._store.worlds.audience(world)
 
@@ -212,9 +209,7 @@ class UpdateFeed:
     def _instance(self, record: records.InstanceRecord) -> Publish:
         """The event about an idle instance; live ones publish their own."""
         occupancy = self._directory.occupancy(record.id)
-        data = encode(
-            registry.instance_view(record, occupancy, address=self._address, secure=self._secure)
-        )
+        data = encode(registry.instance_view(record, occupancy, self._server.site))
         audience = visibility.instance_news(access_of(record.tags), owner=record.owner, inside=())
 
         def render(viewer: Viewer) -> bytes | None:
@@ -223,9 +218,7 @@ class UpdateFeed:
         return Publish(events.UPDATE_INSTANCE, record.id, render)
 
 
-def publish_user(
-    user: User, profile: Profile, directory: Directory, *, address: str, secure: bool
-) -> Publish:
+def publish_user(user: User, profile: Profile, directory: Directory, site: Site) -> Publish:
     """`update-user`, as each viewer may see the user: itself, admins, friends, anyone."""
 
     def render(viewer: Viewer) -> bytes:
@@ -233,8 +226,7 @@ def publish_user(
             registry.user_view(
                 user,
                 directory.status(user),
-                address,
-                secure=secure,
+                site,
                 viewer=viewer.user,
                 admin=viewer.admin,
                 friend_since=viewer.friends.get(user.id),

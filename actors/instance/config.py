@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.runtime.mailbox import Ref
+from actors.server import LiveServer
 from reileta.clock import Clock
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
@@ -20,8 +21,7 @@ class InstanceConfig:
 
     store: Store
     clock: Clock
-    address: str
-    secure: bool
+    server: LiveServer
     limits: InstanceLimits
     directory: Directory
     metrics: Metrics
@@ -31,3 +31,8 @@ class InstanceConfig:
     """How many bytes may wait for one socket."""
     paced: bool = True
     """Whether players who send more than others can receive are held back."""
+
+    @property
+    def address(self) -> str:
+        """The node's `ServerAt`."""
+        return self.server.address

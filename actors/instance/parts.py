@@ -63,8 +63,7 @@ class InstanceParts:
                 rules,
                 hub=config.hub,
                 directory=config.directory,
-                address=config.address,
-                secure=config.secure,
+                server=config.server,
             ),
             directory=config.directory,
         )

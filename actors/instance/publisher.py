@@ -9,6 +9,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import HubMessage, Publish
 from actors.runtime.mailbox import Ref
+from actors.server import LiveServer
 from reileta.errors import Overloaded
 from reileta.ids import at
 from reileta.protocol import events
@@ -28,15 +29,13 @@ class Publisher:
         *,
         hub: Ref[HubMessage],
         directory: Directory,
-        address: str,
-        secure: bool,
+        server: LiveServer,
     ) -> None:
         self._rules = rules
         self._id = rules.record.id
         self._hub = hub
         self._directory = directory
-        self._address = address
-        self._secure = secure
+        self._server = server
 
     def publish(
         self, event: str, data: bytes, *, informed: Iterable[Sink] = (), overseers: bool = False
@@ -55,11 +54,7 @@ class Publisher:
         record, occupancy = self._rules.record, self._directory.occupancy(self._id)
 
         def data() -> bytes:
-            return encode(
-                registry.instance_view(
-                    record, occupancy, address=self._address, secure=self._secure
-                )
-            )
+            return encode(registry.instance_view(record, occupancy, self._server.site))
 
         self._send(events.UPDATE_INSTANCE, data)
 
@@ -72,7 +67,7 @@ class Publisher:
         informed: frozenset[Sink] = frozenset(),
         overseers: bool = False,
     ) -> None:
-        rules, address = self._rules, self._address
+        rules, address = self._rules, self._server.address
         audience = (rules.oversight if overseers else rules.news_audience).frozen()
 
         def render(viewer: Viewer) -> bytes | None:

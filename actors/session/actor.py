@@ -234,8 +234,7 @@ class SessionActor(Actor[SessionMessage]):
         view = registry.user_me_view(
             user,
             user.status,
-            self._deps.address,
-            secure=self._deps.secure,
+            self._deps.server.site,
             profile=self._recovery.profile,
         )
         identity = encode(registry.IdentityView(view, self._id))

@@ -9,6 +9,7 @@ from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.membership import Instances
 from actors.runtime.mailbox import Ref
+from actors.server import LiveServer
 from actors.session.revocations import RevocationList
 from reileta.clock import Clock
 from reileta.ids import at
@@ -22,17 +23,21 @@ RENEW_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class SessionDeps:
-    """The dependencies and limits of a node's sessions. `address` is the node's `ServerAt`."""
+    """The dependencies and limits of a node's sessions."""
 
     store: Store
     clock: Clock
-    address: str
-    secure: bool
+    server: LiveServer
     directory: Directory
     hub: Ref[HubMessage]
     instances: Instances
     revocations: RevocationList
     limits: SessionLimits
+
+    @property
+    def address(self) -> str:
+        """The node's `ServerAt`."""
+        return self.server.address
 
     def lease_until(self, *, present: bool) -> int:
         """The time (ms) until which a session keeps its resource, counted from now."""

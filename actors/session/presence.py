@@ -80,8 +80,7 @@ def publish_status(session_id: str, recovery: SessionRecovery, deps: SessionDeps
         recovery.user,
         recovery.profile,
         deps.directory,
-        address=deps.address,
-        secure=deps.secure,
+        deps.server.site,
     )
     try:
         deps.hub.tell(replace(message, among=frozenset()))

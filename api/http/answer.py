@@ -53,8 +53,8 @@ def json_answer(body: bytes, status: int = 200, headers: EncodedHeaders = ()) ->
     return Answer(status, [_JSON, (b"content-length", b"%d" % len(body)), *headers], body)
 
 
-def encoded(headers: Mapping[str, str]) -> EncodedHeaders:
-    """Headers as they are sent."""
+def encoded(headers: Mapping[str, str] | Headers) -> EncodedHeaders:
+    """Headers as they are sent; `Headers` if a name occurs twice."""
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 

@@ -18,10 +18,11 @@ from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack, cast, overlo
 from quart import Blueprint, Response, request
 from quart.wrappers import Request
 from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.datastructures import Headers
 
 from actors.node import Node
 from api.audit import AuditNote, audit
-from api.credentials import Auth, Credential, bearer_from, credential_from
+from api.credentials import Auth, Credential, bearer_from
 from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
@@ -132,6 +133,11 @@ class RequestContext:
             raise CredentialInvalid  # a cookie that was valid when the request arrived
 
     @property
+    def secure(self) -> bool:
+        """Whether the client reaches the server, or the proxy in front of it, over TLS."""
+        return self.request.scheme == "https"
+
+    @property
     def user(self) -> User | None:
         """The user who sent the request, if it has a credential."""
         return None if self.principal is None else self.principal.user
@@ -172,7 +178,7 @@ class HttpReply:
     """An answer with additional headers."""
 
     data: object
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | Headers = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +377,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             limits.route(route, rate, ip)
         principal = credential = None
         if need != "none":
-            credential = bearer_from(current) if api == "session" else credential_from(current)
+            credential = bearer_from(current) if api == "session" else auth.credential_from(current)
             if credential is not None:
                 principal = await authenticated(credential)
             if principal is None and need == "required":
@@ -389,7 +395,9 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
         call = RequestContext(current, principal, args, ip, partial(authenticated, credential))
         if cached is not None:
-            key = key_of(operation.name, principal, current.query_string, args)
+            key = key_of(
+                operation.name, principal, current.query_string, args, scheme=current.scheme
+            )
             data = await answers.data(
                 key, cached.generation(node), call.user, lambda: handled(call)
             )
@@ -456,7 +464,8 @@ def ensure_only(principal: Principal | None, only: Only) -> None:
 
 
 def address_of(current: BaseRequestWebsocket) -> str:
-    """The address of the connection. Headers are ignored, because clients can forge them."""
+    """The address of the client: that of the connection, or the one that a trusted proxy reports
+    (`api/listen/forwarded.py`)."""
     client = current.scope.get("client")
     return client[0] if client else "local"
 

@@ -107,9 +107,15 @@ class AnswerCache:
 
 
 def key_of(
-    operation: str, principal: Principal | None, query: bytes, args: Mapping[str, str]
+    operation: str,
+    principal: Principal | None,
+    query: bytes,
+    args: Mapping[str, str],
+    *,
+    scheme: str = "http",
 ) -> tuple[Hashable, ...]:
-    """The cache key of an answer: operation, caller, query and path. Contains the digest of the
+    """The cache key of an answer: operation, caller, query, path and scheme, which is in
+    URLs. Contains the digest of the
     query, because a query can contain a token."""
     viewer = None if principal is None else (principal.user.id, principal.guest)
-    return (operation, viewer, blake2b(query).digest() if query else b"", *args.values())
+    return (operation, viewer, scheme, blake2b(query).digest() if query else b"", *args.values())

@@ -23,9 +23,11 @@ RANGE_LENGTH: Final = 256
 DISPOSITION_PARAMETERS: Final = 8
 
 SESSION_COOKIE: Final = "_suid"
-"""The only cookie that is read."""
+"""The beginning of the session's cookie's name (`cookie_name`). Earlier versions used it alone."""
 
-_COOKIE: Final = re.compile(rf'(?:^|;)[ \t]*+{SESSION_COOKIE}[ \t]*+=[ \t]*+"?+([^;" \t]*+)')
+_COOKIE: Final = re.compile(
+    rf'(?:^|;)[ \t]*+({SESSION_COOKIE}(?:_[0-9]{{1,5}})?)[ \t]*+=[ \t]*+"?+([^;" \t]*+)'
+)
 _PARAMETER: Final = re.compile(
     rb'[ \t]*+;[ \t]*+([^;="\s]++)=("[^"\\]*+(?:\\.[^"\\]*+)*+"|[^;"]*+)', re.DOTALL
 )
@@ -43,9 +45,12 @@ class BoundedHeaders(BaseRequestWebsocket):
 
     @cached_property
     def cookies(self) -> ImmutableMultiDict[str, str]:
-        """The session's cookie, if there is one. Other cookies are ignored."""
-        match = _COOKIE.search(";".join(self.headers.getlist("Cookie")))
-        return ImmutableMultiDict([] if match is None else [(SESSION_COOKIE, match[1])])
+        """The sessions' cookies of this server, and of others on its host: the first of each name.
+        Other cookies are ignored."""
+        found: dict[str, str] = {}
+        for match in _COOKIE.finditer(";".join(self.headers.getlist("Cookie"))):
+            found.setdefault(match[1], match[2])
+        return ImmutableMultiDict(found)
 
     def _parse_content_type(self) -> None:
         if len(self.headers.get("Content-Type", "")) > CONTENT_TYPE_LENGTH:
@@ -53,6 +58,21 @@ class BoundedHeaders(BaseRequestWebsocket):
                 "Content-Type", f"must be at most {CONTENT_TYPE_LENGTH} characters"
             )
         super()._parse_content_type()
+
+
+def cookie_name(address: str, port: int) -> str:
+    """The name of a server's cookie, such as `_suid_3032`.
+
+    Browsers send a cookie to all ports of a host. So servers on one host need different names, or
+    else a login at one of them logs users out of the other.
+
+    Args:
+        address: the server's `ServerAt`. Its port counts, because clients can't see the port that a
+            server behind a proxy or in a container listens on.
+        port: the port that the server listens on, if the address has none.
+    """
+    _, _, public = address.rpartition("]")[2].partition(":")
+    return f"{SESSION_COOKIE}_{public or port}"
 
 
 def is_query_bounded(query: bytes | str) -> bool:

@@ -17,10 +17,16 @@ from reileta.protocol.views.registry import (
     world_view,
 )
 from reileta.records import User, World
+from reileta.site import Site
 
 AnyUserView: TypeAlias = UserView | UserMeView | UserFriendView
 ANY_USER = (UserMeView, UserFriendView, UserView)
 """All views of a user, for the documentation: the one with the most fields first."""
+
+
+def site_of(node: Node, call: RequestContext) -> Site:
+    """The server's URLs, with the scheme that the caller used."""
+    return node.server.site_over(secure=call.secure)
 
 
 async def show_users(
@@ -34,12 +40,12 @@ async def show_users(
     if private:
         profiles |= await node.store.profiles.many(private, whole=True)
     friends = {} if me is None or admin else await node.store.follows.among(me, ids)
+    site = site_of(node, call)
     return tuple(
         user_view(
             user,
             node.directory.status(user),
-            node.address,
-            secure=node.secure,
+            site,
             viewer=me,
             admin=admin,
             friend_since=friends[user.id].following_at if user.id in friends else None,
@@ -54,24 +60,24 @@ async def show_user(node: Node, call: RequestContext, user: User) -> AnyUserView
     return (await show_users(node, call, [user]))[0]
 
 
-async def show_me(node: Node, user: User) -> UserMeView:
+async def show_me(node: Node, call: RequestContext, user: User) -> UserMeView:
     """The view that a user has of itself."""
     profile = await node.store.profiles.of(user.id)
-    return user_me_view(
-        user, node.directory.status(user), node.address, secure=node.secure, profile=profile
-    )
+    return user_me_view(user, node.directory.status(user), site_of(node, call), profile=profile)
 
 
-async def show_worlds(node: Node, worlds: Sequence[World]) -> tuple[WorldView, ...]:
+async def show_worlds(
+    node: Node, call: RequestContext, worlds: Sequence[World]
+) -> tuple[WorldView, ...]:
     """Views of worlds, in two queries. The caller's permission must be checked before."""
     ids = [world.id for world in worlds]
     assets = await node.store.assets.of_many(ids)
     images = await node.store.images.of_many(ids)
+    site = site_of(node, call)
     return tuple(
         world_view(
             world,
-            node.address,
-            secure=node.secure,
+            site,
             assets=assets[world.id],
             pictured=(world.id, "thumbnail") in images,
         )
@@ -79,6 +85,6 @@ async def show_worlds(node: Node, worlds: Sequence[World]) -> tuple[WorldView, .
     )
 
 
-async def show_world(node: Node, world: World) -> WorldView:
+async def show_world(node: Node, call: RequestContext, world: World) -> WorldView:
     """The view of one world."""
-    return (await show_worlds(node, [world]))[0]
+    return (await show_worlds(node, call, [world]))[0]

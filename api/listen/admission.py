@@ -1,4 +1,9 @@
-"""Limits on open connections, in all and per address."""
+"""Limits on open connections, in all and per address.
+
+The connections of a trusted proxy carry the requests of many clients, so the limit per address does
+not apply to them. It applies to the clients behind: each of their requests in progress, and each
+of their WebSockets, counts as a connection of theirs.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +38,8 @@ class Slot:
 
     verdict: Verdict
     network: str
+    behind: bool = False
+    """It is the share of a client in the connection of a trusted proxy."""
 
 
 class Admission:
@@ -67,6 +74,23 @@ class Admission:
         self.admitted += 1
         return Slot(Verdict.ADMITTED, key)
 
+    def enter_proxy(self, address: str, port: int) -> Slot:
+        """As `enter`, for a connection of a trusted proxy. Its key is its own."""
+        key = f"{address} {port}"
+        if self.admitted >= self._total:
+            return self._refuse(Verdict.FULL, key)
+        self._open[key] += 1
+        self.admitted += 1
+        return Slot(Verdict.ADMITTED, key)
+
+    def enter_behind(self, address: str) -> Slot:
+        """Counts a request or a WebSocket of a client behind a trusted proxy."""
+        key = network(address)
+        if self._per_address is not None and self._open[key] >= self._per_address:
+            return Slot(Verdict.OVER_SHARE, key, behind=True)
+        self._open[key] += 1
+        return Slot(Verdict.ADMITTED, key, behind=True)
+
     def _refuse(self, verdict: Verdict, key: str) -> Slot:
         if self._refusals >= REFUSALS or self._refused[key] >= REFUSALS_PER_ADDRESS:
             return Slot(Verdict.DROPPED, key)
@@ -77,6 +101,10 @@ class Admission:
     def leave(self, slot: Slot) -> None:
         """Gives the slot back. Call it once for each `enter`."""
         match slot.verdict:
+            case Verdict.ADMITTED if slot.behind:
+                _decrement(self._open, slot.network)
+            case Verdict.OVER_SHARE if slot.behind:
+                pass  # nothing was counted
             case Verdict.ADMITTED:
                 self.admitted -= 1
                 _decrement(self._open, slot.network)

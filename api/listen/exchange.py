@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
@@ -12,13 +14,16 @@ from werkzeug.datastructures import Headers
 
 from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
-from api.listen.admission import Verdict
+from api.listen.admission import Admission, Slot, Verdict
+from api.listen.forwarded import ProxyHeaders
 from api.listen.request_head import RequestHead, request_line_of
 from api.listen.timeouts import Timeouts
 from api.listen.turns import Turns
 from api.listen.unsent import Unsent
 from reileta.errors import Overloaded, ReiletaError, TooManyRequests
 from reileta.settings import Settings
+from reileta.site import without_base_path
+from reileta.trusted_proxies import TrustedProxies
 
 RETRY_AFTER_S: Final = 1.0
 
@@ -54,7 +59,7 @@ class App(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client of a connection, and how it was admitted."""
+    """The client of a connection or of a request, and how it was admitted."""
 
     address: str
     port: int
@@ -63,6 +68,12 @@ class Peer:
     verdict: Verdict = Verdict.ADMITTED
     network: str = ""
     """The key that its address is counted under (`api.rate_limits.network`)."""
+    scheme: str = "http"
+    """`http` or `https`, as the client reached this server or the proxy in front of it."""
+    proxy: bool = False
+    """It is a trusted proxy: its requests are those of clients behind it."""
+    share: Slot | None = None
+    """Set for a client behind a proxy."""
 
     @property
     def refusal(self) -> ReiletaError | None:
@@ -85,8 +96,57 @@ class Listening:
     timeouts: Timeouts
     turns: Turns = field(default_factory=Turns)
     unsent: Unsent = field(default_factory=Unsent)
+    admission: Admission = field(default_factory=lambda: Admission(1, None))
+    """Only for the shares of clients behind trusted proxies."""
     stopping: bool = False
     """The server stops: requests in progress are answered, no further ones are accepted."""
+    proxies: ProxyHeaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.proxies = ProxyHeaders(TrustedProxies.parse(self.settings.trusted_proxies or ""))
+
+    def enter(self, peer: Peer, head: RequestHead) -> Peer:
+        """The client of a request; pass it to `leave` at the end of the request or the WebSocket.
+
+        Of a trusted proxy's request, this is the client behind it, and the request's host becomes
+        the one that this client asked for.
+        """
+        if not peer.proxy:
+            self.proxies.ignored(head.headers, peer.address)
+            return peer
+        origin = self.proxies.origin(head.headers, peer.address, peer.port)
+        if origin.host is not None:
+            head.headers = [pair for pair in head.headers if pair[0] != b"host"]
+            head.headers.append((b"host", origin.host))
+        share = self.admission.enter_behind(origin.address) if origin.reported else None
+        full = peer.verdict is not Verdict.ADMITTED
+        return replace(
+            peer,
+            address=origin.address,
+            port=origin.port,
+            scheme=origin.scheme or peer.scheme,
+            verdict=peer.verdict if full or share is None else share.verdict,
+            network=peer.network if share is None else share.network,
+            share=share,
+        )
+
+    def local_path(self, path: str) -> str:
+        """A path without the server's base path."""
+        return without_base_path(path, self.settings.base_path or "")
+
+    def leave(self, client: Peer) -> None:
+        """The end of a client's request or WebSocket."""
+        if client.share is not None:
+            self.admission.leave(client.share)
+
+    @contextmanager
+    def client(self, peer: Peer, head: RequestHead) -> Iterator[Peer]:
+        """`enter` and `leave`."""
+        client = self.enter(peer, head)
+        try:
+            yield client
+        finally:
+            self.leave(client)
 
     def affordable(self, answer: Answer, peer: Peer, head: RequestHead | None) -> Answer:
         """The answer; or a refusal if too many unsent answers wait for the client's address."""
@@ -94,10 +154,6 @@ class Listening:
             return answer
         line = "" if head is None else request_line_of(head.target)
         return self.app.refuse(Overloaded(retry_after_s=RETRY_AFTER_S), line, peer.address)
-
-    @property
-    def scheme(self) -> str:
-        return "https" if self.settings.secure else "http"
 
 
 class HttpConnection(Protocol):
@@ -123,13 +179,13 @@ class HttpConnection(Protocol):
 def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedRequest:
     """Makes the application's request. The caller must feed its body."""
     config = listening.app.config
-    scheme = listening.scheme
     raw = head.path
     path = raw.decode("ascii")
+    path = listening.local_path(unquote(path) if "%" in path else path)
     return ReceivedRequest(
         head.method,
-        scheme,
-        unquote(path) if "%" in path else path,
+        peer.scheme,
+        path,
         head.query,
         headers_of(head, peer),
         "",
@@ -141,7 +197,7 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
             "type": "http",
             "http_version": head.version,
             "method": head.method,
-            "scheme": scheme,
+            "scheme": peer.scheme,
             "path": path,
             "raw_path": raw,
             "query_string": head.query,

@@ -57,6 +57,8 @@ class Http1Connection:
         self._stream = stream
         self._deadline = stream.deadline
         self._peer = peer
+        self._client = peer
+        """The client of the present request; between requests, the peer."""
         self._answering = False
         self._handling = False
         """The application is working on the answer."""
@@ -112,18 +114,20 @@ class Http1Connection:
                 head = await self._next_head()
                 if head is None:
                     return None
-                refusal = self._peer.refusal
-                if head.websocket and self._peer.verdict is not Verdict.OVER_SHARE:
-                    self._deadline.clear()
-                    return head
                 if head.version == "2":
                     self._deadline.clear()
                     return head
-                if refusal is not None:
-                    await self._refuse(refusal, head.target, upgrade=head.websocket)
-                    break
-                if not await self._exchange(head):
-                    break
+                with self._listening.client(self._peer, head) as self._client:
+                    refusal = self._client.refusal
+                    if head.websocket and self._client.verdict is not Verdict.OVER_SHARE:
+                        self._deadline.clear()
+                        return head
+                    if refusal is not None:
+                        await self._refuse(refusal, head.target, upgrade=head.websocket)
+                        break
+                    if not await self._exchange(head):
+                        break
+                self._client = self._peer
                 if self.buffer:
                     await trio.lowlevel.checkpoint()
                 else:
@@ -186,15 +190,15 @@ class Http1Connection:
         self._answering = self._handling = True
         if self._hung_up:
             self._deadline.limit(self._timeouts.half_closed_s)
-        if not self._listening.unsent.has_room(self._peer.network):
+        if not self._listening.unsent.has_room(self._client.network):
             await self._refuse(Overloaded(retry_after_s=RETRY_AFTER_S), head.target)
             return False
-        request = request_of(self._listening, self._peer, head)
+        request = request_of(self._listening, self._client, head)
         body = request.body
         self._begin_body(head, body)
-        with self._listening.turns.charged(self._peer.network):
+        with self._listening.turns.charged(self._client.network):
             answer = await self._listening.app.answer(request)
-        answer = self._listening.affordable(answer, self._peer, head)
+        answer = self._listening.affordable(answer, self._client, head)
         whole = body.whole or await self._left_over()
         self._handling = False
         self._deadline.unlimit()
@@ -215,7 +219,7 @@ class Http1Connection:
         """Answers input that is not a valid request, or a request that is refused unseen."""
         self._deadline.clear()
         line = request_line_of(target)
-        answer = self._listening.app.refuse(error, line, self._peer.address, upgrade=upgrade)
+        answer = self._listening.app.refuse(error, line, self._client.address, upgrade=upgrade)
         try:
             await self._send(answer, None, keep_alive=False)
         except ClientGone:
@@ -263,7 +267,7 @@ class Http1Connection:
                 await trio.lowlevel.checkpoint()
             self.buffer += data
         else:
-            await self._listening.turns.take(self._peer.network)
+            await self._listening.turns.take(self._client.network)
             await trio.lowlevel.checkpoint()
         self._take_body()
 
@@ -331,7 +335,7 @@ class Http1Connection:
 
     async def _send(self, answer: Answer, head: RequestHead | None, *, keep_alive: bool) -> bool:
         """Writes an answer. Returns whether the connection stays open. Raises ClientGone."""
-        network, unsent = self._peer.network, self._listening.unsent
+        network, unsent = self._client.network, self._listening.unsent
         status, body = answer.status, answer.body
         bodiless = status in _BODILESS or (head is not None and head.method == "HEAD")
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status]

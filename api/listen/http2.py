@@ -93,13 +93,16 @@ class Stream:
         "held_bytes",
         "id",
         "paced_bytes",
+        "peer",
         "room",
         "scope",
         "waited_s",
     )
 
-    def __init__(self, id_: int) -> None:
+    def __init__(self, id_: int, peer: Peer) -> None:
         self.id = id_
+        self.peer = peer
+        """The client of the request; before its head was checked, that of the connection."""
         self.scope = trio.CancelScope()
         self.head: RequestHead | None = None
         self.body: ReceivedBody | None = None
@@ -318,8 +321,8 @@ class Http2Connection:
             self._reset(id_, ErrorCodes.REFUSED_STREAM)
             return
         self._deadline.clear()
-        stream = self._streams[id_] = Stream(id_)
-        app, address = self._listening.app, self._peer.address
+        stream = self._streams[id_] = Stream(id_, self._peer)
+        app = self._listening.app
         try:
             head = _head(headers)
             if head.content_length and not has_body:
@@ -327,19 +330,21 @@ class Http2Connection:
                     MessageInvalid.field("Content-Length", "must be the body's length")
                 )
         except BadRequest as bad:
-            refuse = partial(app.refuse, bad.error, request_line_of(bad.target), address)
+            refuse = partial(app.refuse, bad.error, request_line_of(bad.target), self._peer.address)
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
             return
         stream.head = head
         stream.expects_continue = head.expects_continue
-        refusal = self._peer.refusal
-        if refusal is None and not self._listening.unsent.has_room(self._peer.network):
+        client = stream.peer = self._listening.enter(self._peer, head)
+        refusal = client.refusal
+        if refusal is None and not self._listening.unsent.has_room(client.network):
             refusal = Overloaded(retry_after_s=RETRY_AFTER_S)
         if refusal is not None:
-            refuse = partial(app.refuse, refusal, request_line_of(head.target), address)
+            line = request_line_of(head.target)
+            refuse = partial(app.refuse, refusal, line, client.address)
             tasks.start_soon(self._serve, stream, partial(_at_once, refuse))
             return
-        request = request_of(self._listening, self._peer, head)
+        request = request_of(self._listening, client, head)
         stream.body = request.body
         stream.body.receive_with(partial(self._receive_body, stream))
         tasks.start_soon(self._serve, stream, partial(app.answer, request))
@@ -384,19 +389,22 @@ class Http2Connection:
 
         async def work() -> None:
             turns = self._listening.turns
-            await turns.take(self._peer.network)
-            with turns.charged(self._peer.network):
+            await turns.take(stream.peer.network)
+            with turns.charged(stream.peer.network):
                 result = await answer()
             # Reuse the variable, so that a refused answer is freed while the refusal waits.
-            result = self._listening.affordable(result, self._peer, stream.head)
+            result = self._listening.affordable(result, stream.peer, stream.head)
             await self._send(stream, result)
 
-        with stream.scope:
-            failure = await capture_failure(work)
-            if failure is not None:
-                if not isinstance(failure, (ClientGone, h2.exceptions.ProtocolError)):
-                    _log.error(CONNECTION_FAILED, exc_info=failure)
-                self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
+        try:
+            with stream.scope:
+                failure = await capture_failure(work)
+                if failure is not None:
+                    if not isinstance(failure, (ClientGone, h2.exceptions.ProtocolError)):
+                        _log.error(CONNECTION_FAILED, exc_info=failure)
+                    self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
+        finally:
+            self._listening.leave(stream.peer)
         if stream.scope.cancelled_caught:
             self._reset(stream.id, ErrorCodes.CANCEL)  # does nothing if the client has reset it
         self._finish(stream)
@@ -443,7 +451,7 @@ class Http2Connection:
 
     async def _send(self, stream: Stream, answer: Answer) -> None:
         """Writes an answer."""
-        network, unsent = self._peer.network, self._listening.unsent
+        network, unsent = stream.peer.network, self._listening.unsent
         status, body = answer.status, answer.body
         headers = [(b":status", b"%d" % status), (b"date", date_header()), *answer.headers]
         bare = status in (204, 304)
@@ -495,7 +503,7 @@ class Http2Connection:
     async def _send_data(self, stream: Stream, data: bytes, *, last: bool) -> None:
         """Sends data as the client makes room for it. Raises ClientGone if the client is too slow:
         if it reads less than `PROGRESS_BYTES`, or the rest, in `Timeouts.progress_s`."""
-        with self._listening.unsent.holding(self._peer.network, len(data)):
+        with self._listening.unsent.holding(stream.peer.network, len(data)):
             await self._send_as_there_is_room(stream, data, last=last)
 
     async def _send_as_there_is_room(self, stream: Stream, data: bytes, *, last: bool) -> None:
@@ -523,7 +531,7 @@ class Http2Connection:
             await stream.room.wait()
         if timeout.cancelled_caught:
             raise ClientGone
-        await self._listening.turns.take(self._peer.network)
+        await self._listening.turns.take(stream.peer.network)
 
 
 def _settings(streams: int) -> h2.settings.Settings:

@@ -214,6 +214,15 @@ def _check_host(head: RequestHead, hosts: Iterable[bytes], authority: bytes | No
         raise _bad("Host", "is missing")
 
 
+def is_authority(host: bytes) -> bool:
+    """Whether the text is a host name or address, with an optional port."""
+    try:
+        _check_authority(host, "Host")
+    except BadRequest:
+        return False
+    return True
+
+
 @functools.lru_cache(maxsize=512)
 def _check_authority(host: bytes, field: str) -> None:
     host = host.strip(_SPACE)

@@ -129,7 +129,6 @@ class HttpServer:
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
-        self._listening = Listening(app, settings, timeouts)
         self._settings = settings
         self._metrics = metrics
         self._timeouts = timeouts
@@ -138,6 +137,7 @@ class HttpServer:
         if total < settings.connections:
             _log.warning(CONNECTIONS_LIMITED, connections=total, wanted=settings.connections)
         self.admission = Admission(total, settings.connections_per_address if limited else None)
+        self._listening = Listening(app, settings, timeouts, admission=self.admission)
         self._tls = _tls_context(settings)
         self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None
@@ -217,12 +217,22 @@ class HttpServer:
         except OSError:  # the client has gone already
             stream.socket.close()
             return
-        slot = self.admission.enter(host)
+        proxy = self._listening.proxies.trusted.trusts(host)
+        admission = self.admission
+        slot = admission.enter_proxy(host, port) if proxy else admission.enter(host)
         try:
             if slot.verdict is Verdict.DROPPED:
                 stream.socket.close()
                 return
-            peer = Peer(host, port, (plain_address(own[0]), own[1]), slot.verdict, slot.network)
+            peer = Peer(
+                host,
+                port,
+                (plain_address(own[0]), own[1]),
+                slot.verdict,
+                slot.network,
+                "https" if self._settings.secure else "http",
+                proxy=proxy,
+            )
             await self._serve(stream, peer)
         finally:
             self.admission.leave(slot)
@@ -236,6 +246,7 @@ class HttpServer:
         early = b""
         serve: Serve | None = None
         protocol: ServerProtocol | None = None
+        client: Peer | None = None
         try:
             upgrading = await self._http(stream, peer)
             if upgrading is None:
@@ -245,7 +256,9 @@ class HttpServer:
             protocol = ServerProtocol(
                 extensions=deflate, max_size=self._settings.message_limit_bytes, logger=_quiet
             )
-            upgrade = Upgrade(self._listening, stream, peer, protocol)
+            # Without a checkpoint since the connection has checked the client's share.
+            client = self._listening.enter(peer, head)
+            upgrade = Upgrade(self._listening, stream, client, protocol)
             with self._watched(upgrade, stream):
                 await upgrade.run(head)
             serve = upgrade.claimed
@@ -253,13 +266,21 @@ class HttpServer:
         finally:
             if serve is None:
                 stream.close()
+                if client is not None:
+                    self._listening.leave(client)
         if serve is None:
             return
         assert protocol is not None
-        transport = self._transport(stream, protocol, peer, early)
+        assert client is not None
+        share = client.share
+        transport = self._transport(stream, protocol, client, early)
         # Connections live long: free the objects that only the upgrade needed.
-        del stream, protocol, peer, early
-        await serve(transport)
+        del stream, protocol, peer, client, early
+        try:
+            await serve(transport)
+        finally:
+            if share is not None:
+                self.admission.leave(share)
 
     async def _http(self, stream: ByteStream, peer: Peer) -> tuple[RequestHead, bytes] | None:
         """Serves a connection while it speaks HTTP. Returns the head of a request for an upgrade

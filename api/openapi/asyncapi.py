@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from api.credentials import COOKIE
 from api.envelope import ErrorView
 from api.errors import status_of
+from api.http.headers import SESSION_COOKIE
 from api.openapi.examples import Json, example_of
 from api.openapi.names import pascal
 from api.openapi.schemas import Schemas, name_in, ref
@@ -26,6 +26,7 @@ from api.ws.session.channel import SESSION_CHANNEL
 from reileta import __version__
 from reileta.errors import ReiletaError
 from reileta.protocol.input_types import Input
+from reileta.site import Site
 
 ASYNCAPI: Final = "3.0.0"
 CLOSE_CODES: Final = "x-close-codes"
@@ -54,15 +55,16 @@ _SECURITY: Final = {
     "cookie": {
         "type": "httpApiKey",
         "in": "cookie",
-        "name": COOKIE,
+        "name": SESSION_COOKIE,
         "description": "The cookie of a browser whose page has the server's own origin.",
     },
 }
 
 
-def asyncapi(*, address: str, secure: bool, channels: Iterable[Channel] = CHANNELS) -> Json:
-    """The document of the channels. `address` is where clients reach the server, `secure` whether
-    they use TLS."""
+def asyncapi(
+    site: Site, *, cookie: str = SESSION_COOKIE, channels: Iterable[Channel] = CHANNELS
+) -> Json:
+    """The document of the channels, at a server with that cookie."""
     whole = tuple(channels)
     types = [one for channel in whole for one in _types(channel)]
     inputs = [one for one in types if _is_input(one)]
@@ -73,15 +75,21 @@ def asyncapi(*, address: str, secure: bool, channels: Iterable[Channel] = CHANNE
         "asyncapi": ASYNCAPI,
         "info": {"title": "Reileta", "version": __version__, "description": _ABOUT},
         "defaultContentType": "application/json",
-        "servers": {"this": {"host": address, "protocol": "wss" if secure else "ws"}},
+        "servers": {"this": server_of(site)},
         "channels": {one.key: one.channel() for one in described},
         "operations": {name: op for one in described for name, op in one.operations.items()},
         "components": {
             "messages": messages,
             "schemas": schemas.used_by(messages),
-            "securitySchemes": _SECURITY,
+            "securitySchemes": {**_SECURITY, "cookie": {**_SECURITY["cookie"], "name": cookie}},
         },
     }
+
+
+def server_of(site: Site) -> Json:
+    """The entry of the server itself."""
+    entry = {"host": site.address, "protocol": "wss" if site.secure else "ws"}
+    return entry | ({"pathname": site.base_path} if site.base_path else {})
 
 
 def _types(channel: Channel) -> Iterator[Any]:

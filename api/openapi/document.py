@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from api.credentials import COOKIE
 from api.envelope import Envelope
 from api.errors import status_of
 from api.http.endpoint import Download, Operation
+from api.http.headers import SESSION_COOKIE
 from api.openapi.examples import Json, example_of
 from api.openapi.links import PARAMETER, link
 from api.openapi.names import pascal
@@ -85,8 +85,10 @@ _ABOUT: Final = (
 )
 
 
-def document(operations: Sequence[Operation]) -> Json:
-    """The OpenAPI document of the operations."""
+def document(
+    operations: Sequence[Operation], *, cookie: str = SESSION_COOKIE, base_path: str = ""
+) -> Json:
+    """The OpenAPI document of the operations, at a server with that cookie and base path."""
     schemas = Schemas(
         [operation.takes for operation in operations if operation.takes is not None],
         [*(one for operation in operations for one in _alternatives(operation)), Envelope],
@@ -101,7 +103,7 @@ def document(operations: Sequence[Operation]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _ABOUT},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": base_path or "/"}],
         "tags": [{"name": noun} for noun in dict.fromkeys(op.noun for op in operations)],
         "paths": dict(paths),
         "components": {
@@ -119,7 +121,7 @@ def document(operations: Sequence[Operation]) -> Json:
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
-                    "name": COOKIE,
+                    "name": cookie,
                     "description": "The cookie of a browser, from a page of this server.",
                 },
             },

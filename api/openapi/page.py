@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 from typing import Any, Final
@@ -26,9 +26,11 @@ from api.openapi.asyncapi import (
     asyncapi,
     message_of,
     operations_of,
+    server_of,
 )
 from api.openapi.document import document, resolved
 from api.openapi.examples import Json
+from reileta.site import Site
 
 PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none';"
@@ -58,27 +60,34 @@ class Documents:
 
     openapi: bytes
     asyncapi: bytes
+    """For clients that came without TLS."""
+    asyncapi_over_tls: bytes
     page: bytes
 
 
-def documents(operations: Sequence[Operation], *, address: str, secure: bool) -> Documents:
+def documents(operations: Sequence[Operation], site: Site, cookie: str) -> Documents:
     """The documents of a server; see `docs_blueprint`. This takes some tenths of a second."""
-    endpoints = document(operations)
-    sockets = asyncapi(address=address, secure=secure)
+    endpoints = document(operations, cookie=cookie, base_path=site.base_path)
+    sockets = asyncapi(site, cookie=cookie)
+    plain, secure = (
+        {**sockets, "servers": {"this": server_of(replace(site, secure=over_tls))}}
+        for over_tls in (False, True)
+    )
     return Documents(
         openapi=json.dumps(endpoints, ensure_ascii=False).encode(),
-        asyncapi=json.dumps(sockets, ensure_ascii=False).encode(),
-        page=render(endpoints, sockets).encode(),
+        asyncapi=json.dumps(plain, ensure_ascii=False).encode(),
+        asyncapi_over_tls=json.dumps(secure, ensure_ascii=False).encode(),
+        page=render(endpoints, sockets, site.base_path).encode(),
     )
 
 
-def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: bool) -> Blueprint:
+def docs_blueprint(operations: Sequence[Operation], site: Site, cookie: str) -> Blueprint:
     """Both documents, the page, its style sheet, and `/`, which leads to the page.
 
-    `address` is where clients reach the server, `secure` whether they use TLS.
+    `site` is where clients reach the server, `cookie` the name of its cookie.
     """
     blueprint = Blueprint("docs", __name__)
-    made = documents(operations, address=address, secure=secure)
+    made = documents(operations, site, cookie)
     style = files("api.openapi").joinpath("static", "docs.css").read_bytes()
 
     @blueprint.get("/openapi.json")
@@ -87,7 +96,8 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
 
     @blueprint.get("/asyncapi.json")
     async def async_api() -> Response:
-        return _cached(request, made.asyncapi, "application/json")
+        body = made.asyncapi_over_tls if request.scheme == "https" else made.asyncapi
+        return _cached(request, body, "application/json")
 
     @blueprint.get("/docs")
     async def docs() -> Response:
@@ -101,7 +111,7 @@ def docs_blueprint(operations: Sequence[Operation], *, address: str, secure: boo
 
     @blueprint.get("/")
     async def root() -> Response:
-        return Response(b"", 302, {"Location": "/docs"})
+        return Response(b"", 302, {"Location": f"{site.base_path}/docs"})
 
     return blueprint
 
@@ -117,7 +127,7 @@ def _cached(asked: Request, body: bytes, content_type: str) -> Response:
     return unchanged
 
 
-def render(described: Json, sockets: Json) -> str:
+def render(described: Json, sockets: Json, base_path: str = "") -> str:
     """The OpenAPI document and the AsyncAPI document as one page."""
     info = described["info"]
     groups: dict[str, list[tuple[str, str, Json]]] = {}
@@ -136,16 +146,16 @@ def render(described: Json, sockets: Json) -> str:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title} API</title>",
-            '<link rel="stylesheet" href="/docs/docs.css"></head><body>',
+            f'<link rel="stylesheet" href="{base_path}/docs/docs.css"></head><body>',
             f"<nav><p class=brand>{title} <small>{escape(info['version'])}</small></p>",
             *(_contents(noun, entries) for noun, entries in groups.items()),
             *(_channel_contents(key, channel, sockets) for key, channel in channels.items()),
             '<h2><a href="#schemas">Schemas</a></h2></nav>',
             f"<main><h1>{title} API</h1><p>{_prose(info['description'])}</p>",
             f"<p>{_prose(_INTRODUCTION)}</p>",
-            '<p>For machines: <a href="/openapi.json">openapi.json</a> describes the endpoints,',
-            ' <a href="/asyncapi.json">asyncapi.json</a> the WebSockets. A refusal looks like',
-            f" this; each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
+            f'<p>For machines: <a href="{base_path}/openapi.json">openapi.json</a> describes the',
+            f' endpoints, <a href="{base_path}/asyncapi.json">asyncapi.json</a> the WebSockets.',
+            f" A refusal looks like this; each endpoint lists its codes.</p>{_sample(_REFUSAL)}",
             *(_group(noun, entries, described, schemas) for noun, entries in groups.items()),
             *(_channel(key, channel, sockets, schemas) for key, channel in channels.items()),
             '<h2 id="schemas">Schemas</h2>',

@@ -21,7 +21,7 @@ from werkzeug.datastructures import Headers
 from actors.node import Node
 from actors.runtime.failures import CapturedFailure
 from actors.runtime.trace import Sampler
-from api.credentials import Auth, credential_from
+from api.credentials import Auth
 from api.http.endpoint import DEPRECATION
 from api.ws.accept import accept
 from api.ws.connection_log import ConnectionLog, debugging
@@ -207,7 +207,7 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
     @blueprint.websocket("/api/ws")
     async def connect() -> None:
         """Accepts the upgrade, unless its credential is not valid."""
-        credential = credential_from(websocket)
+        credential = gateway.auth.credential_from(websocket)
         principal = await gateway.auth.authenticate(credential)
         if principal is not None:
             gateway.rates.ensure_room(principal.user.id)

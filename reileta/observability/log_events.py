@@ -59,6 +59,14 @@ REQUEST_SLOW: Final = "request.slow"
 REQUEST_FAILED: Final = "request.failed"
 """A handler raised an unexpected exception; the client got code 16."""
 
+# Proxies
+PROXY_NOT_TRUSTED: Final = "proxy.not_trusted"
+"""A request had headers of a proxy, but did not come from one of `--trusted-proxies`: the headers
+are ignored. Logged once."""
+PROXY_UNCLEAR: Final = "proxy.unclear"
+"""A trusted proxy sent both `X-Forwarded-…` and `Forwarded`, and they contradict each other. The
+proxy must remove the one that it does not set. Logged once."""
+
 # TLS
 TLS_RELOADED: Final = "tls.reloaded"
 """SIGHUP: new connections get the certificate that the files have now."""

@@ -15,6 +15,7 @@ from api.app import BODY_TIMEOUT_S, ReiletaApp, create_app
 from api.rate_limits import ADDRESS, GUESSES, GUESSES_FROM_AFAR, READ
 from reileta.errors import Detail, InstanceFull, Overloaded, Redirected
 from reileta.security.passwords import Passwords
+from reileta.site import OWN_ROOTS
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
 
@@ -316,3 +317,9 @@ async def test_slow_requests_are_logged_at_info(
     (slow,) = [one for one in entries if one["event"] == "request.slow"]
     assert (slow["route"], slow["status"], slow["log_level"]) == ("/api/time", 200, "info")
     assert "address" not in slow
+
+
+async def test_a_base_path_differs_from_every_path(app: ReiletaApp) -> None:
+    """Else a path without the base path could be read as one with it."""
+    roots = {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()}
+    assert roots - {""} | {"ws"} == OWN_ROOTS

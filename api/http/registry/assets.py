@@ -5,6 +5,7 @@ Files are streamed between the socket and the disk. Only a few blocks are in mem
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from api.http.endpoint import ApiDeps, Download, RequestContext, Routes, Upload
 from api.http.etags import Cached
 from api.http.lookups import ensure_unheld, find_world, own_world, unheld
 from api.http.pagination import TimePaging, list_view, page_of
+from api.http.presenters import site_of
 from api.http.uploads import UploadSlots, receive
 from reileta.errors import (
     AssetExists,
@@ -74,8 +76,8 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
     blobs = node.store.blobs
     routes = Routes("assets", deps, invalid=AssetInvalid)
 
-    def view(asset: Asset) -> AssetView:
-        return asset_view(asset, node.address, secure=node.secure)
+    def view(call: RequestContext, asset: Asset) -> AssetView:
+        return asset_view(asset, site_of(node, call))
 
     async def asset_of(call: RequestContext, world: World) -> Asset:
         id_ = call.args["asset"]
@@ -102,9 +104,8 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
     async def get_assets(call: RequestContext, params: TimePaging) -> ListView[AssetView]:
         """Lists the world's assets, oldest first."""
         world = await find_world(node, call, call.args["ref"])
-        return list_view(
-            page_of(params, await assets.of(world.id), lambda one: (one.created_at, one.id)), view
-        )
+        page = page_of(params, await assets.of(world.id), lambda one: (one.created_at, one.id))
+        return list_view(page, partial(view, call))
 
     @routes.add(
         "PUT",
@@ -128,7 +129,7 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
                 url=params.url,
             )
         node.changed("world", world)
-        return view(asset)
+        return view(call, asset)
 
     @routes.add(
         "GET",
@@ -141,7 +142,7 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
     async def get_asset(call: RequestContext) -> AssetView:
         """Returns one asset of the world."""
         world = await find_world(node, call, call.args["ref"])
-        return view(await asset_of(call, world))
+        return view(call, await asset_of(call, world))
 
     @routes.add(
         "POST",
@@ -160,7 +161,7 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
             async with unheld(node, call, world) as queries:
                 asset = await assets.within(queries).update(asset.id, **changes)
             node.changed("world", world)
-        return view(asset)
+        return view(call, asset)
 
     @routes.add(
         "DELETE",
@@ -238,6 +239,6 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
                     asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
                 loose.remove(stored.hash)
         node.changed("world", world)
-        return view(asset)
+        return view(call, asset)
 
     return routes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 from pydantic import AliasChoices, Field
+from werkzeug.datastructures import Headers
 from werkzeug.http import dump_cookie
 
-from api.credentials import COOKIE, credential_from
+from api.credentials import OLD_COOKIE
 from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.presenters import show_me
@@ -48,7 +49,9 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     logins = LoginService(deps, passwords, lifetimes)
     routes = Routes("auth", deps, invalid=AuthInvalid)
 
-    async def login_reply(user: User, session: SessionRecord, hash_: str | None) -> HttpReply:
+    async def login_reply(
+        call: RequestContext, user: User, session: SessionRecord, hash_: str | None
+    ) -> HttpReply:
         """Issues a token of the session, and answers with it in the body and in a cookie."""
         issued = await logins.issue(user, session, hash_)
         view = LoginView(
@@ -58,21 +61,37 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             access_expires=issued.token.access_expires,
             refresh_expires=issued.token.refresh_expires,
             created_at=session.created_at,
-            user=await show_me(node, user),
+            user=await show_me(node, call, user),
         )
-        return HttpReply(view, cookie(issued.access, settings.login_lifetime_s))
+        return HttpReply(view, await cookies(call, issued.access, settings.login_lifetime_s))
 
-    def cookie(value: str, max_age_s: int) -> Mapping[str, str]:
-        header = dump_cookie(
-            COOKIE,
+    def cookie(call: RequestContext, name: str, value: str, max_age_s: int, path: str) -> str:
+        return dump_cookie(
+            name,
             value,
             max_age=max_age_s,
-            path="/",
-            secure=node.secure,
+            path=path,
+            secure=call.secure,
             httponly=True,
             samesite="Lax",
         )
-        return {"Set-Cookie": header}
+
+    async def cookies(call: RequestContext, value: str, max_age_s: int) -> Headers:
+        """Sets the server's cookie. Removes a cookie of an earlier version, if this server has
+        issued it: else it would count again after a logout."""
+        path = settings.base_path or "/"
+        headers = Headers({"Set-Cookie": cookie(call, deps.auth.cookie, value, max_age_s, path)})
+        old = call.request.cookies.get(OLD_COOKIE)
+        if old is not None and await is_valid(old):
+            headers.add("Set-Cookie", cookie(call, OLD_COOKIE, "", 0, "/"))
+        return headers
+
+    async def is_valid(token: str) -> bool:
+        try:
+            await deps.auth.authenticate_token(token)
+        except CredentialInvalid:
+            return False
+        return True
 
     @routes.add(
         "POST",
@@ -102,7 +121,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             user=user.id,
             username=user.username,
         )
-        return await logins.register(user, call.ip, login_reply)
+        return await logins.register(user, call.ip, partial(login_reply, call))
 
     @routes.add(
         "POST",
@@ -116,7 +135,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     )
     async def login(call: RequestContext, params: Login) -> HttpReply:
         """Exchanges a username and password for a token. It is in the body and in a cookie."""
-        return await logins.log_in(params, call.ip, login_reply)
+        return await logins.log_in(params, call.ip, partial(login_reply, call))
 
     @routes.add(
         "GET",
@@ -130,10 +149,11 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         """Revokes the token that was used. Its session and the session's other tokens stay valid.
         A cookie is accepted only from a page of this server, because any page can make a browser
         send this request."""
-        if credential_from(call.request, changes=True) is None:
+        if deps.auth.credential_from(call.request, changes=True) is None:
             raise NotLoggedIn
+        headers = await cookies(call, "", 0)
         await logins.log_out(call.by)
-        return HttpReply(NothingView(), cookie("", 0))
+        return HttpReply(NothingView(), headers)
 
     @routes.add(
         "DELETE",
@@ -147,7 +167,8 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     async def end_session(call: RequestContext) -> HttpReply:
         """Ends the session: revokes its tokens, closes its WebSockets (4000) and removes its
         players."""
+        headers = await cookies(call, "", 0)
         await logins.end_session(call.by)
-        return HttpReply(NothingView(), cookie("", 0))
+        return HttpReply(NothingView(), headers)
 
     return routes

@@ -100,7 +100,7 @@ def home_routes(deps: ApiDeps) -> Routes:
         if target.server is None:
             with suppress(WorldNotFound):
                 found = await find_world(node, call, target.id.partition(":")[0])
-                world = await show_world(node, found)
+                world = await show_world(node, call, found)
         return home_view(home, node.address, world)
 
     async def change_home(user: User, home: str | None) -> None:

@@ -180,7 +180,7 @@ def image_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
             await ensure_unheld(node, call, world)
             await store_image(call, world.id, "thumbnail", unheld(node, call, world))
             node.changed("world", world)
-            return await show_world(node, world)
+            return await show_world(node, call, world)
 
         async def delete(call: RequestContext) -> NothingView:
             world = await own_world(node, call, call.args["ref"])

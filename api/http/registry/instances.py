@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Any, Final
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import ensure_own_server, find_instance, find_owner, find_world, world_ref
 from api.http.pagination import Search, empty_list, list_view
+from api.http.presenters import site_of
 from reileta.errors import (
     InstanceExists,
     InstanceInvalid,
@@ -98,9 +100,9 @@ def instance_routes(deps: ApiDeps) -> Routes:
     instances = node.store.instances
     routes = Routes("instances", deps, invalid=InstanceInvalid)
 
-    def view(instance: InstanceRecord) -> InstanceView:
+    def view(call: RequestContext, instance: InstanceRecord) -> InstanceView:
         inside = node.directory.occupancy(instance.id)
-        return instance_view(instance, inside, address=node.address, secure=node.secure)
+        return instance_view(instance, inside, site_of(node, call))
 
     @routes.add(
         "GET",
@@ -132,7 +134,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             offset=params.offset,
             after=params.after,
         )
-        return list_view(page, view)
+        return list_view(page, partial(view, call))
 
     @routes.add(
         "PUT",
@@ -179,7 +181,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             username=owner.username,
         )
         node.changed("instance", instance)
-        return view(instance)
+        return view(call, instance)
 
     async def create_named(name: str | None, fields: dict[str, Any]) -> InstanceRecord:
         """Stores the instance under that name, or under a generated one if it is None."""
@@ -203,7 +205,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
     async def get_instance(call: RequestContext) -> InstanceView:
         """Returns an instance by its id or name. Only its owner, its moderators, users inside and
         admins can see a private instance."""
-        return view(await find_instance(node, call, call.args["ref"]))
+        return view(call, await find_instance(node, call, call.args["ref"]))
 
     @routes.add(
         "POST",
@@ -224,7 +226,8 @@ def instance_routes(deps: ApiDeps) -> Routes:
         if "tags" in changes:
             changes["tags"] = frozenset(params.tags)
         return view(
-            await node.instance_service.update(instance.id, call.by, InstanceChanges(**changes))
+            call,
+            await node.instance_service.update(instance.id, call.by, InstanceChanges(**changes)),
         )
 
     @routes.add(

@@ -9,6 +9,7 @@ from pydantic import Field
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import ensure_own_server
+from api.http.presenters import site_of
 from reileta import __version__
 from reileta.errors import ServerInvalid, ServerNotFound
 from reileta.protocol.input_types import Description, HttpsUrl, Input, Title
@@ -45,7 +46,7 @@ def server_routes(deps: ApiDeps) -> Routes:
     async def get_server(call: RequestContext) -> ServerView:
         """Returns the server's title, address and public key."""
         ensure_own_server(node, call)
-        return node.server.view(await node.store.identity.get())
+        return node.server.view(await node.store.identity.get(), site_of(node, call))
 
     @routes.add(
         "POST",
@@ -67,7 +68,7 @@ def server_routes(deps: ApiDeps) -> Routes:
         if changes:
             identity = await node.store.identity.update(**changes)
             node.changed("server", identity)
-        return node.server.view(identity)
+        return node.server.view(identity, site_of(node, call))
 
     @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
     async def get_time(call: RequestContext) -> int:
@@ -87,7 +88,7 @@ def server_routes(deps: ApiDeps) -> Routes:
         gateways."""
         return DiscoveryView(
             address=node.address,
-            secure=node.secure,
+            secure=call.secure,
             public_key=node.server.public_key,
             version=__version__,
         )

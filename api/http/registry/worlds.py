@@ -105,7 +105,7 @@ def world_routes(deps: ApiDeps) -> Routes:
             offset=params.offset,
             after=params.after,
         )
-        return list_of(page, await show_worlds(node, page.items))
+        return list_of(page, await show_worlds(node, call, page.items))
 
     @routes.add(
         "PUT",
@@ -127,7 +127,7 @@ def world_routes(deps: ApiDeps) -> Routes:
             tags=WORLD_TAGS.resolve(params.tags, admin=call.admin),
         )
         node.changed("world", world)
-        return await show_world(node, world)
+        return await show_world(node, call, world)
 
     @routes.add(
         "GET",
@@ -140,7 +140,7 @@ def world_routes(deps: ApiDeps) -> Routes:
     async def get_world(call: RequestContext) -> WorldView:
         """Returns a world. Only the owner, users it is shared with and admins can see a private
         world."""
-        return await show_world(node, await find_world(node, call, call.args["ref"]))
+        return await show_world(node, call, await find_world(node, call, call.args["ref"]))
 
     @routes.add(
         "POST",
@@ -164,7 +164,7 @@ def world_routes(deps: ApiDeps) -> Routes:
             async with unheld(node, call, world) as queries:
                 world = await Worlds(queries, node.clock).update(world.id, **changes)
             node.changed("world", world)
-        return await show_world(node, world)
+        return await show_world(node, call, world)
 
     @routes.add(
         "DELETE",

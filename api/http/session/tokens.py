@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 from pydantic import Field
 
-from api.credentials import credential_from
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.session.session import show_session
@@ -101,7 +100,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     async def revoke_token(call: RequestContext) -> TokenAnswer:
         """Revokes the token that was used, and closes its WebSockets. Its session ends when it has
         no other valid token."""
-        credential = credential_from(call.request)
+        credential = deps.auth.credential_from(call.request)
         assert credential is not None
         valid = await tokens.by_access(digest(credential.token))
         view = await show_session(node, call.by.session_id, call.by.user)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from reileta.ids import At, at, base_url
+from reileta.ids import At, at
 from reileta.records import (
     DISABLED_TAG,
     NO_PROFILE,
@@ -23,6 +23,7 @@ from reileta.records import (
     User,
     World,
 )
+from reileta.site import Site
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -306,9 +307,8 @@ def known(value: T | None) -> T | UnsetType:
 def user_view(
     user: User,
     status: str,
-    address: str,
+    site: Site,
     *,
-    secure: bool,
     viewer: str | None = None,
     admin: bool = False,
     friend_since: int | None = None,
@@ -323,15 +323,15 @@ def user_view(
         profile: the user's profile; others than the user and admins only see its pictures.
     """
     if admin or viewer == user.id:
-        return user_me_view(user, status, address, secure=secure, profile=profile)
+        return user_me_view(user, status, site, profile=profile)
     if friend_since is not None:
         return UserFriendView(
-            **_public(user, address, secure, profile),
+            **_public(user, site, profile),
             isFriend=True,
             following_at=friend_since,
             status=_status(status),
         )
-    return UserView(**_public(user, address, secure, profile))
+    return UserView(**_public(user, site, profile))
 
 
 def follow_view(user: str, following_at: int, *, friend: bool, address: str) -> FollowView:
@@ -340,15 +340,15 @@ def follow_view(user: str, following_at: int, *, friend: bool, address: str) -> 
 
 
 def user_me_view(
-    user: User, status: str, address: str, *, secure: bool, profile: Profile = NO_PROFILE
+    user: User, status: str, site: Site, *, profile: Profile = NO_PROFILE
 ) -> UserMeView:
     """The user as it sees itself."""
     return UserMeView(
-        **_public(user, address, secure, profile),
+        **_public(user, site, profile),
         email=known(user.email),
         status=_status(status),
-        following=tuple(at(other, address) for other in profile.following),
-        home=known(None if user.home is None else at(user.home, address)),
+        following=tuple(at(other, site.address) for other in profile.following),
+        home=known(None if user.home is None else at(user.home, site.address)),
         suspension=_suspension(user),
     )
 
@@ -359,11 +359,8 @@ def _suspension(user: User) -> SuspensionView | UnsetType:
     return SuspensionView(reason=known(user.suspension_reason), until=known(user.suspended_until))
 
 
-def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[str, Any]:
-    pictures = {
-        kind: f"{base_url(address, secure=secure)}/api/users/{user.id}/{kind}"
-        for kind in profile.pictures
-    }
+def _public(user: User, site: Site, profile: Profile) -> dict[str, Any]:
+    pictures = {kind: f"{site.url}/api/users/{user.id}/{kind}" for kind in profile.pictures}
     return {
         "id": user.id,
         "username": user.username,
@@ -371,7 +368,7 @@ def _public(user: User, address: str, secure: bool, profile: Profile) -> dict[st
         "description": known(user.description),
         **pictures,
         "tags": tuple(sorted(user.tags)),
-        "server": address,
+        "server": site.address,
         "created_at": user.created_at,
         "updated_at": user.updated_at,
     }
@@ -396,35 +393,33 @@ def home_view(home: str, address: str, world: WorldView | None) -> HomeView:
 
 def world_view(
     world: World,
-    address: str,
+    site: Site,
     *,
-    secure: bool,
     assets: Sequence[Asset] = (),
     pictured: bool = False,
 ) -> WorldView:
     """The world, with an absolute owner; `pictured`: whether it has a thumbnail."""
-    thumbnail = f"{base_url(address, secure=secure)}/api/worlds/{world.id}/thumbnail"
+    thumbnail = f"{site.url}/api/worlds/{world.id}/thumbnail"
     return WorldView(
         id=world.id,
         title=world.title,
         description=known(world.description),
         capacity=world.capacity,
-        owner=at(world.owner, address),
-        server=address,
+        owner=at(world.owner, site.address),
+        server=site.address,
         thumbnail=thumbnail if pictured else UNSET,
         tags=tuple(sorted(world.tags)),
-        assets=tuple(asset_view(asset, address, secure=secure) for asset in assets),
+        assets=tuple(asset_view(asset, site) for asset in assets),
         created_at=world.created_at,
         updated_at=world.updated_at,
     )
 
 
-def asset_view(asset: Asset, address: str, *, secure: bool) -> AssetView:
+def asset_view(asset: Asset, site: Site) -> AssetView:
     """The asset; a file that is stored here gets a URL of this server."""
     url = asset.url
     if asset.hash is not None:
-        here = base_url(address, secure=secure)
-        url = f"{here}/api/worlds/{asset.world_id}/assets/{asset.id}/file"
+        url = f"{site.url}/api/worlds/{asset.world_id}/assets/{asset.id}/file"
     return AssetView(
         id=asset.id,
         version=asset.version,
@@ -465,11 +460,9 @@ class Inside(Protocol):
     def master(self) -> str | None: ...
 
 
-def instance_view(
-    instance: InstanceRecord, inside: Inside, *, address: str, secure: bool
-) -> InstanceView:
+def instance_view(instance: InstanceRecord, inside: Inside, site: Site) -> InstanceView:
     """The instance with its current occupancy."""
-    master = inside.master
+    address, master = site.address, inside.master
     return InstanceView(
         id=instance.id,
         name=instance.name,
@@ -484,7 +477,7 @@ def instance_view(
         tags=tuple(sorted(instance.tags)),
         server=address,
         address=address,
-        secure=secure,
+        secure=site.secure,
         created_at=instance.created_at,
         updated_at=instance.updated_at,
     )

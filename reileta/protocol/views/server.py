@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta import __version__
-from reileta.ids import base_url
 from reileta.protocol.views.registry import (
     Address,
     Description,
@@ -17,6 +16,7 @@ from reileta.protocol.views.registry import (
     Title,
     known,
 )
+from reileta.site import Site
 
 Health = Literal["alive", "ready"]
 
@@ -77,8 +77,7 @@ def server_view(
     icon: str | None,
     created_at: int,
     updated_at: int,
-    address: str,
-    secure: bool,
+    site: Site,
     public_key: str,
     ready_at: int | None,
 ) -> ServerView:
@@ -88,13 +87,10 @@ def server_view(
         title=title,
         description=known(description),
         icon=known(icon),
-        address=address,
-        secure=secure,
+        address=site.address,
+        secure=site.secure,
         version=__version__,
-        gateways=Gateways(
-            http=base_url(address, secure=secure),
-            ws=f"ws{'s' if secure else ''}://{address}/api/ws",
-        ),
+        gateways=Gateways(http=site.url, ws=f"{site.websocket_url}/api/ws"),
         public_key=public_key,
         created_at=created_at,
         updated_at=updated_at,

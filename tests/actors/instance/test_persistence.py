@@ -19,6 +19,7 @@ from actors.instance.persistence import MODERATION_LIMIT, RETRY_S, Persistence
 from actors.instance.recovery import RecoveryState
 from actors.runtime import Context, Message, Ref
 from actors.runtime.jobs import LIMIT
+from actors.server import LiveServer
 from reileta.errors import (
     DatabaseUnavailable,
     InstanceNotFound,
@@ -91,8 +92,7 @@ class Harness:
         config = InstanceConfig(
             store=cast(Store, self.store),
             clock=TrioClock(),
-            address=HOME,
-            secure=True,
+            server=LiveServer(HOME, secure=True, public_key=""),
             limits=self.rules.limits,
             directory=directory,
             metrics=Metrics(),

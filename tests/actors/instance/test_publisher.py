@@ -11,6 +11,7 @@ from actors.directory import Directory, Occupancy
 from actors.hub.messages import HubMessage, Publish
 from actors.instance.publisher import Publisher
 from actors.runtime.mailbox import Ref
+from actors.server import LiveServer
 from reileta.observability.metrics import Metrics
 from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance
@@ -34,8 +35,7 @@ def publisher(rules: Instance, hub: Hub | Ref[HubMessage], directory: Directory)
         rules,
         hub=cast(Ref[HubMessage], hub),
         directory=directory,
-        address=HOME,
-        secure=True,
+        server=LiveServer(HOME, secure=True, public_key=""),
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.headers import QUERY_FIELDS, one_range, parameter_of
+from api.app import ReiletaApp
+from api.http.headers import QUERY_FIELDS, cookie_name, one_range, parameter_of
 from tests.api.clients import Client
 
 
@@ -98,3 +99,34 @@ async def test_the_session_cookie_is_found_among_any(
 async def test_other_cookies_are_none(ada: Client, anyone: Client, cookie: str) -> None:
     said = {"Cookie": cookie.format(ada.token)}
     assert (await anyone.get("/api/users/@me", headers=said)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("127.0.0.1:3032", "_suid_3032"),
+        ("play.example.org", "_suid_4000"),
+        ("play.example.org:8443", "_suid_8443"),
+        ("[2001:db8::1]", "_suid_4000"),
+        ("[2001:db8::1]:80", "_suid_80"),
+    ],
+)
+def test_the_cookies_name_carries_the_port(address: str, name: str) -> None:
+    assert cookie_name(address, 4000) == name
+
+
+async def test_the_servers_own_cookie_comes_first(
+    app: ReiletaApp, ada: Client, bob: Client, anyone: Client
+) -> None:
+    """Then that of an earlier version; those of other servers on the host never count."""
+    own, other, old = f"{app.auth.cookie}={ada.token}", f"_suid_1={bob.token}", f"_suid={bob.token}"
+    for cookies, name in (
+        ((other, old, own), "ada"),
+        ((own, other, old), "ada"),
+        ((other, old), "bob"),
+    ):
+        answer = await anyone.get("/api/users/@me", headers={"Cookie": "; ".join(cookies)})
+        assert answer.data["username"] == name
+    for cookie in (other, f"x{own}", f"{own}x"):
+        answer = await anyone.get("/api/users/@me", headers={"Cookie": cookie})
+        assert answer.status == 401

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from quart.wrappers import Request
 
 from api.app import ReiletaApp
-from api.credentials import COOKIE
+from api.credentials import OLD_COOKIE
 from api.http.bodies import ReceivedBody
 from api.http.endpoint import Operation
 from api.http.uploads import receive
@@ -172,7 +172,7 @@ async def test_every_operation_that_takes_a_body_judges_again(
 async def test_a_cookie_that_ends_meanwhile_is_no_nobody(
     app: ReiletaApp, mallory: Client, endings: Revocations
 ) -> None:
-    cookie = {"Cookie": f"{COOKIE}={mallory.token}", "Origin": "http://localhost"}
+    cookie = {"Cookie": f"{OLD_COOKIE}={mallory.token}", "Origin": "http://localhost"}
     made = request(app, "POST", "/api/users/@me", body=b'{"status":"busy"}', headers=cookie)
     answer = await ask(app, "directly", slowly(made, endings.session_end))
     assert (answer.status, code(answer)) == (401, 101)

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from api.app import ReiletaApp
+from api.http.headers import SESSION_COOKIE
 from api.openapi.asyncapi import (
     CHANNELS,
     CLOSE_CODES,
@@ -25,6 +26,7 @@ from api.openapi.asyncapi import (
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.events import EVENTS
+from reileta.site import Site
 from tests.api.clients import Client, Json
 from tests.api.openapi.test_document import inner_schemas
 from tests.test_house import ROOT
@@ -32,7 +34,7 @@ from tests.test_house import ROOT
 
 @pytest.fixture
 def document() -> Json:
-    return asyncapi(address="play.example.org:3032", secure=True)
+    return asyncapi(Site("play.example.org:3032", secure=True))
 
 
 def validator(document: Json, schema: Json) -> jsonschema_rs.Draft7Validator:
@@ -72,8 +74,12 @@ def test_its_references_lead_somewhere_and_none_stands_beside_other_fields(
 async def test_it_is_served_with_the_servers_own_address(app: ReiletaApp, anyone: Client) -> None:
     answer = await anyone.get("/asyncapi.json")
     assert answer.headers["Content-Type"] == "application/json"
-    assert answer.body == asyncapi(address=app.node.address, secure=app.node.secure)
+    assert answer.body == asyncapi(Site(app.node.address), cookie=app.auth.cookie)
     assert answer.body["servers"]["this"] == {"host": app.node.address, "protocol": "ws"}
+    cookie = answer.body["components"]["securitySchemes"]["cookie"]
+    assert cookie["name"] == app.auth.cookie != SESSION_COOKIE
+    over_tls = (await anyone.get("/asyncapi.json", scheme="https")).body
+    assert over_tls["servers"]["this"]["protocol"] == "wss"
 
 
 async def test_every_websocket_is_in_it_and_none_is_in_the_openapi_document(

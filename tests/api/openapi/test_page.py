@@ -6,6 +6,7 @@ import re
 
 from api.openapi.asyncapi import CLOSE_CODES, asyncapi, message_of, payload_of
 from api.openapi.page import render
+from reileta.site import Site
 from tests.api.clients import Client
 
 
@@ -109,7 +110,7 @@ def test_files_that_come_and_go_are_shown_too() -> None:
             }
         },
     }
-    page = render(described, asyncapi(address="a.example", secure=False))
+    page = render(described, asyncapi(Site("a.example")))
     assert "<p><code>image/png</code>: string</p>" in page
     assert "<h4>Answer: 304</h4><p>The asker has it</p>" in page
     assert "Refusals: 416" in page

@@ -28,8 +28,9 @@ async def test_the_server_says_what_it_is_and_where_it_is_reached(
 
 
 async def test_under_tls_the_gateways_say_so(app: ReiletaApp, node: FakeNode) -> None:
-    node.secure, node.ready_at = True, None
-    server = (await Client(app).get("/api/server")).data
+    node.ready_at = None
+    server = (await Client(app).get("/api/server", scheme="https")).data
+    assert server["secure"] is True
     assert server["gateways"] == {"http": f"https://{ADDRESS}", "ws": f"wss://{ADDRESS}/api/ws"}
     assert "ready_at" not in server
 

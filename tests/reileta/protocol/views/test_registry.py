@@ -18,6 +18,7 @@ from reileta.protocol.views.registry import (
     world_view,
 )
 from reileta.records import Asset, InstanceRecord, Profile, Service, User, World
+from reileta.site import Site
 
 ADDRESS = "play.example.org:3032"
 USER = User(
@@ -52,7 +53,7 @@ PUBLIC = {
 
 
 def user(user: User = USER, status: str = "online", *, secure: bool = False, **how: Any) -> Any:
-    return shown(user_view(user, status, ADDRESS, secure=secure, **how))
+    return shown(user_view(user, status, Site(ADDRESS, secure), **how))
 
 
 def test_others_see_a_user_without_what_is_private() -> None:
@@ -90,7 +91,7 @@ def test_pictures_are_where_they_are_reached() -> None:
 
 
 def test_a_world() -> None:
-    assert shown(world_view(WORLD, ADDRESS, secure=False)) == {
+    assert shown(world_view(WORLD, Site(ADDRESS))) == {
         "id": "w_1",
         "title": "Harbour",
         "capacity": 8,
@@ -101,10 +102,7 @@ def test_a_world() -> None:
         "created_at": 1,
         "updated_at": 2,
     }
-    assert (
-        shown(world_view(replace(WORLD, description="d"), ADDRESS, secure=False))["description"]
-        == "d"
-    )
+    assert shown(world_view(replace(WORLD, description="d"), Site(ADDRESS)))["description"] == "d"
 
 
 class Few(NamedTuple):
@@ -114,7 +112,7 @@ class Few(NamedTuple):
 
 
 def test_an_instance() -> None:
-    view = instance_view(INSTANCE, Few(3, 1, "u_9"), address=ADDRESS, secure=True)
+    view = instance_view(INSTANCE, Few(3, 1, "u_9"), Site(ADDRESS, secure=True))
     assert shown(view) == {
         "id": "i_1",
         "name": "tea",
@@ -134,7 +132,7 @@ def test_an_instance() -> None:
 
 
 def test_an_empty_instance_has_no_master_and_says_so() -> None:
-    view = instance_view(INSTANCE, Few(0, 0, None), address=ADDRESS, secure=False)
+    view = instance_view(INSTANCE, Few(0, 0, None), Site(ADDRESS))
     assert shown(view)["master"] is None
 
 
@@ -146,7 +144,7 @@ ASSET = Asset(
 
 def test_an_asset_is_empty_here_or_elsewhere() -> None:
     def asset(asset: Asset) -> Any:
-        return shown(asset_view(asset, ADDRESS, secure=True))
+        return shown(asset_view(asset, Site(ADDRESS, secure=True)))
 
     empty = {
         "id": "f_1", "version": "1.2", "engine": "unity", "platform": "windows", "empty": True,
@@ -160,7 +158,7 @@ def test_an_asset_is_empty_here_or_elsewhere() -> None:
     assert asset(replace(ASSET, hash="ab", size=3)) == {
         **empty, "empty": False, "url": here, "hash": "ab", "size": 3,
     }  # fmt: skip
-    world = world_view(WORLD, ADDRESS, secure=False, assets=[ASSET], pictured=True)
+    world = world_view(WORLD, Site(ADDRESS), assets=[ASSET], pictured=True)
     assert shown(world)["assets"] == [empty]
     assert shown(world)["thumbnail"] == f"http://{ADDRESS}/api/worlds/w_1/thumbnail"
 
