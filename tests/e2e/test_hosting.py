@@ -404,7 +404,8 @@ async def test_a_moderation_is_acknowledged_only_if_it_is_durable(database_url: 
                         bearer = {"Authorization": f"Bearer {ada.token}"}
                         refused = await client.post(url, json=wanted, headers=bearer)
                     assert refused.status_code == 404
-                if not any(closed(one) for one in host.skipped):
+                # The endpoint looks for the row first, so only the command reaches the instance.
+                if over == "socket" and not any(closed(one) for one in host.skipped):
                     await host.until(closed)
                 assert await harness.store.bans.of(room) == []
 
