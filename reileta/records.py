@@ -156,7 +156,7 @@ class InstanceRecord:
     """An instance as it is stored; the players inside are not.
 
     `world` is `w_…`, with `:version` if one was requested and `@server` if the world is on another
-    server.
+    server. `entered`: whether a player has ever been inside.
     """
 
     id: str
@@ -169,6 +169,7 @@ class InstanceRecord:
     tags: frozenset[str]
     created_at: int
     updated_at: int
+    entered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,8 @@ class Settings(BaseSettings):
     """Seconds a candidate keeps its position in the queue after its WebSocket was lost."""
     empty_instance_s: float = Field(default=60, ge=0)
     """Seconds after which an empty instance closes, unless it is permanent."""
+    unused_instance_s: float = Field(default=600, ge=0)
+    """Seconds from its making for which an instance stays that nobody has entered."""
     retained_keys_per_player: int = Field(default=64, ge=1)
     """Keyed values that an instance retains per player."""
     retained_bytes_per_player: int = Field(default=64 * KIB, ge=1 * KIB)

@@ -136,9 +136,10 @@ class InstanceManager:
                     if vacant:
                         await instances.mark_empty(id_, now)
             before = now - int(self._settings.empty_instance_s * 1000)
-            for record in await instances.abandoned(before):
+            unused = now - int(self._settings.unused_instance_s * 1000)
+            for record in await instances.abandoned(before, unused):
                 async with self._registry.vacant(record.id) as vacant:
-                    if vacant and await instances.delete_abandoned(record.id, before):
+                    if vacant and await instances.delete_abandoned(record.id, before, unused):
                         self._config.activity.note(
                             log_events.INSTANCE_ENDED, None, instance=record.id, reason="empty"
                         )

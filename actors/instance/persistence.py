@@ -77,7 +77,8 @@ async def load(recovery: RecoveryState, store: Store) -> bool:
     else:
         # A lower capacity may have been written that could no longer take effect.
         capacity = max(record.capacity, len(recovery.seated))
-        recovery.record = replace(record, capacity=capacity)
+        entered = record.entered or (recovery.rules is not None and recovery.rules.entered)
+        recovery.record = replace(record, capacity=capacity, entered=entered)
         recovery.bans, recovery.moderators = bans, moderators
     return True
 
@@ -90,7 +91,7 @@ class Persistence:
         self._id = parts.id
         self._store = parts.config.store
         self._jobs = SerialJobs(parts.context)
-        self._noted: int | Unset | None = UNSET
+        self._noted: tuple[int | None, bool] | Unset = UNSET
         self._noting = False
         self._pending = parts.recovery.moderation_writes
         self._writing = False
@@ -127,24 +128,28 @@ class Persistence:
         self._jobs.add(lambda: self._store.instances.delete(self._id), then or _ignore)
 
     def note_empty(self, then: Callable[[bool], None]) -> None:
-        """Writes since when the instance is empty, or that somebody is inside, if that changed.
+        """Writes since when the instance is empty, or that somebody is inside, if that changed;
+        and whether anybody ever was.
 
         One such write waits or runs at most. `then(exists)` is called after each successful one,
         with whether the record still exists; the caller notes again. A failed write is repeated
         with the next change, or made up for by the sweep of the node.
         """
-        since = self._parts.rules.empty_since
-        if self._noting or since == self._noted:
+        rules = self._parts.rules
+        since, entered = state = rules.empty_since, rules.entered
+        if self._noting or state == self._noted:
             return
         self._noting = True
 
         def noted(result: outcome.Outcome[bool]) -> None:
             self._noting = False
             if isinstance(result, outcome.Value):
-                self._noted = since
+                self._noted = state
                 then(result.value)
 
-        self._jobs.add(lambda: self._store.instances.occupied(self._id, since), noted)
+        self._jobs.add(
+            lambda: self._store.instances.occupied(self._id, since, entered=entered), noted
+        )
 
     # Moderation --------------------------------------------------------------------------------
 

@@ -21,6 +21,11 @@ RECORDED_NAMES: Final = {"InstanceRecord": "Instance"}
 Add a class of `replay.state` here when you rename it, so that earlier recordings still match.
 """
 
+LATER_FIELDS: Final = {"InstanceRecord": {"entered"}, "Candidate": {"precedes"}}
+"""Fields that were added to classes of `replay.state`. They are left out while they have their
+default, so that earlier recordings still match. Add a field here when you add it to a class.
+"""
+
 _CONTROL: Final = {
     code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
 }
@@ -33,11 +38,13 @@ def stable_repr(value: Any, *, whole: bool = False) -> str:
     if isinstance(value, bytes):
         return _payload(value, whole)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        name = type(value).__name__
+        later = LATER_FIELDS.get(name, set())
         fields = (
             f"{one.name}={stable_repr(getattr(value, one.name), whole=whole)}"
             for one in dataclasses.fields(value)
+            if one.name not in later or getattr(value, one.name) != one.default
         )
-        name = type(value).__name__
         return f"{RECORDED_NAMES.get(name, name)}({', '.join(fields)})"
     if isinstance(value, Mapping):
         inner = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
 from reileta.errors import InstanceExists, InstanceNotFound
@@ -13,6 +13,11 @@ from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries, Row
 from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
+
+# $1: empty since before, $2: never entered, and made before
+_ABANDONED: Final = (
+    "empty_since < $1 AND (entered OR created_at < $2) AND 'avr:permanent' <> ALL(tags)"
+)
 
 
 class InstanceUpdate(TypedDict, total=False):
@@ -144,34 +149,41 @@ class Instances:
         """Deletes the instance and its bans; whether it existed."""
         return await self._queries.execute("DELETE FROM instances WHERE id = $1", id_) > 0
 
-    async def occupied(self, id_: str, since_ms: int | None) -> bool:
-        """Stores since when the instance has been empty; None: it is not empty.
+    async def occupied(self, id_: str, since_ms: int | None, *, entered: bool) -> bool:
+        """Stores since when the instance has been empty (None: it is not empty), and whether a
+        player has ever been inside.
 
         Returns whether the instance exists.
         """
         return (
             await self._queries.execute(
-                "UPDATE instances SET empty_since = $2 WHERE id = $1", id_, since_ms
+                "UPDATE instances SET empty_since = $2, entered = entered OR $3 WHERE id = $1",
+                id_,
+                since_ms,
+                entered,
             )
             > 0
         )
 
-    async def abandoned(self, before_ms: int) -> list[InstanceRecord]:
-        """Instances that are not permanent and have been empty since before then, longest first."""
+    async def abandoned(self, before_ms: int, unused_before_ms: int) -> list[InstanceRecord]:
+        """Instances that are not permanent and have been empty since before then, longest first.
+
+        One that nobody has entered must also have been made before `unused_before_ms`.
+        """
         rows = await self._queries.fetch(
-            "SELECT * FROM instances WHERE empty_since < $1 AND 'avr:permanent' <> ALL(tags) "
-            "ORDER BY empty_since, issued",
+            f"SELECT * FROM instances WHERE {_ABANDONED} ORDER BY empty_since, issued",  # noqa: S608
             before_ms,
+            unused_before_ms,
         )
         return [instance(row) for row in rows]
 
-    async def delete_abandoned(self, id_: str, before_ms: int) -> bool:
+    async def delete_abandoned(self, id_: str, before_ms: int, unused_before_ms: int) -> bool:
         """Deletes the instance if it is still one of `abandoned`; whether it was."""
         deleted = await self._queries.execute(
-            "DELETE FROM instances "
-            "WHERE id = $1 AND empty_since < $2 AND 'avr:permanent' <> ALL(tags)",
-            id_,
+            f"DELETE FROM instances WHERE {_ABANDONED} AND id = $3",  # noqa: S608
             before_ms,
+            unused_before_ms,
+            id_,
         )
         return deleted > 0
 
@@ -211,4 +223,5 @@ def instance(row: Row) -> InstanceRecord:
         tags=frozenset(row["tags"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        entered=row["entered"],
     )

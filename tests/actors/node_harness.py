@@ -91,26 +91,34 @@ class FakeInstances:
         self.empty_since.pop(id_, None)
         return self.records.pop(id_, None) is not None
 
-    async def occupied(self, id_: str, since_ms: int | None) -> bool:
+    async def occupied(self, id_: str, since_ms: int | None, *, entered: bool) -> bool:
         await self.reach()
         self.writes.append("occupied" if since_ms is None else "empty")
         if id_ not in self.records:
             return False
         self.empty_since[id_] = since_ms
+        record = self.records[id_]
+        self.records[id_] = replace(record, entered=record.entered or entered)
         return True
 
-    async def abandoned(self, before_ms: int) -> list[InstanceRecord]:
+    def _is_abandoned(self, id_: str, before_ms: int, unused_before_ms: int) -> bool:
+        since = self.empty_since.get(id_)
+        if since is None or since >= before_ms:
+            return False
+        record = self.records[id_]
+        return record.entered or record.created_at < unused_before_ms
+
+    async def abandoned(self, before_ms: int, unused_before_ms: int) -> list[InstanceRecord]:
         await self.reach()
         return [
             self.records[id_]
-            for id_, since in self.empty_since.items()
-            if since is not None and since < before_ms
+            for id_ in self.empty_since
+            if self._is_abandoned(id_, before_ms, unused_before_ms)
         ]
 
-    async def delete_abandoned(self, id_: str, before_ms: int) -> bool:
+    async def delete_abandoned(self, id_: str, before_ms: int, unused_before_ms: int) -> bool:
         await self.reach()
-        since = self.empty_since.get(id_)
-        return since is not None and since < before_ms and await self.delete(id_)
+        return self._is_abandoned(id_, before_ms, unused_before_ms) and await self.delete(id_)
 
     async def in_use(self) -> list[str]:
         await self.reach()

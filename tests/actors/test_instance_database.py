@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -10,6 +12,7 @@ from reileta.errors import (
     DatabaseUnavailable,
     InstanceInvalid,
     InstanceNotFound,
+    NotQueued,
     PermissionDenied,
 )
 from reileta.records import InstanceChanges
@@ -184,6 +187,50 @@ async def test_an_instance_that_stands_empty_ends(
         await one.join()
 
 
+@pytest.mark.parametrize("runs", [False, True])
+async def test_an_instance_that_nobody_has_entered_lives_ten_minutes(
+    harness: NodeHarness, autojump_clock: MockClock, runs: bool
+) -> None:
+    """Its maker loads its world for a while; `runs`: someone has tried to enter, and could not."""
+    instances = harness.store.instances
+    instances.records[ROOM] = replace(instances.records[ROOM], entered=False)
+    if runs:
+        with pytest.raises(NotQueued):
+            await harness.node.instance_service.withdraw(ROOM, principal(1))
+        assert harness.node.metrics.instances == 1
+    await trio.sleep(599)
+    assert ROOM in instances.records
+    await trio.sleep(12)
+    assert instances.records == {}
+    assert harness.node.metrics.instances == 0
+
+
+async def test_an_instance_that_was_entered_ends_as_soon_as_any_other(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    instances = harness.store.instances
+    instances.records[ROOM] = replace(instances.records[ROOM], entered=False)
+    one = await harness.joined(1)
+    await one.leave()
+    await trio.sleep(59)
+    assert instances.records[ROOM].entered
+    await trio.sleep(2)
+    assert instances.records == {}
+
+
+async def test_that_it_was_entered_is_known_after_a_crash_of_its_actor(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    instances = harness.store.instances
+    instances.records[ROOM] = replace(instances.records[ROOM], entered=False)
+    one = await harness.joined(1)
+    instances.records[ROOM] = replace(instances.records[ROOM], entered=False)  # not written
+    await one.leave()
+    harness.crash()
+    await trio.sleep(63)
+    assert instances.records == {}
+
+
 async def test_a_permanent_one_stays(harness: NodeHarness, autojump_clock: MockClock) -> None:
     harness.room(ROOM, "avr:permanent")
     one = await harness.joined(1)
@@ -300,10 +347,10 @@ async def test_one_deleted_while_it_started_closes(
     instances = harness.store.instances
     occupied = instances.occupied
 
-    async def deleted_first(id_: str, since_ms: int | None) -> bool:
+    async def deleted_first(id_: str, since_ms: int | None, *, entered: bool) -> bool:
         await trio.sleep(0.1)  # by then somebody is inside
         instances.records.clear()
-        return await occupied(id_, since_ms)
+        return await occupied(id_, since_ms, entered=entered)
 
     instances.occupied = deleted_first  # type: ignore[method-assign]
     await one.join()

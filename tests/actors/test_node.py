@@ -273,11 +273,11 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         # It is occupied, which is written down beside what its actor does, and so neither the
         # sweep nor its look for the forgotten touches it.
         with trio.fail_after(PATIENCE_S):
-            while await store.instances.abandoned(2**62):
+            while await store.instances.abandoned(2**62, 2**62):
                 await trio.sleep(0.01)
         await node.instances.sweep()
         assert await store.instances.in_use() == [record.id]
-        assert await store.instances.abandoned(2**62) == []
+        assert await store.instances.abandoned(2**62, 2**62) == []
         sink.seats[record.id].send_data(sink, b"1", None, None, None, b"2")
         await session.ask(Leave(sink, record.id, b"3"))
         await node.instance_service.close(record.id, who)

@@ -27,6 +27,7 @@ from reileta.rules.instance.events import (
     MasterChanged,
     Muted,
     QueueChanged,
+    Renamed,
     Unbanned,
     Unmuted,
     Updated,
@@ -116,7 +117,7 @@ class InstanceMachine(RuleBasedStateMachine):
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Calls, hears what happened, and sees that a call that raises changes nothing."""
         before = state(self.instance)
-        line = [one.user for one in self.instance.entries() if one.state == "waiting"]
+        line = self.line()
         inside = set(self.instance.seats.users)
         try:
             answer = getattr(self.instance, name)(*args, **kwargs)
@@ -149,6 +150,8 @@ class InstanceMachine(RuleBasedStateMachine):
                         del self.inside_since[player.user]
                         if self.handed == player.user:
                             self.handed = None
+                case Renamed(player):
+                    self.heard_inside[player.id] = player
                 case MasterChanged(master):
                     assert master != self.heard_master
                     self.heard_master = master
@@ -175,18 +178,36 @@ class InstanceMachine(RuleBasedStateMachine):
                 case _:
                     pass
 
-    def served_in_order(self, line: list[str], inside: set[str], out: list[InstanceEvent]) -> None:
-        """Of those who waited, nobody got a seat before one that still waits further in front. A
-        user who was `inside` may have its own seat held for it."""
+    def line(self) -> dict[str, bool]:
+        """Those who wait, in order, and whether they precede the others."""
+        candidates = self.instance.candidates
+        waiting = [one for state, one in candidates.each() if state == "waiting"]
+        return {one.user: one.precedes for one in waiting}
+
+    def served_in_order(
+        self, before: dict[str, bool], inside: set[str], out: list[InstanceEvent]
+    ) -> None:
+        """Of those who waited, nobody got a seat before one that still waits further in front.
+
+        Those whose role has just changed have another place. A user who was `inside` may have its
+        own seat held for it.
+        """
         now = {one.user: one.state for one in self.instance.entries()}
+        precede = {one.user: one.precedes for one in self.instance.candidates.all()}
+        line = [who for who, first in before.items() if precede.get(who, first) == first]
         still = [place for place, who in enumerate(line) if now.get(who) == "waiting"]
         served = [place for place, who in enumerate(line) if now.get(who) == "admitted"]
         assert not still or not served or max(served) < min(still)
         new = {one.user for one in out if isinstance(one, CandidateChanged) and one.entry}
-        came = {who for who in new if now.get(who) == "admitted"} - set(line) - inside
+        came = {who for who in new if now.get(who) == "admitted"} - set(before) - inside
         assert not still or not came, "got a seat before those in line"
-        waits = [one.user for one in self.instance.entries() if one.state == "waiting"]
-        assert waits[: len(still)] == [line[place] for place in still]
+        for first in (True, False):
+            waits = [who for who, precedes in self.line().items() if precedes == first]
+            stood = [line[place] for place in still if before[line[place]] == first]
+            known = [who for who in waits if who in stood]
+            assert known == stood
+            came_later = [who for who in waits if who not in before]
+            assert waits[len(waits) - len(came_later) :] == came_later
 
     @rule(ms=st.sampled_from([0, 1, 9, 10, 29, 30, 60]), late=st.booleans())
     def time_passes(self, ms: int, late: bool) -> None:
@@ -326,12 +347,18 @@ class InstanceMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_for_a_free_seat_or_from_inside(self) -> None:
         if self.history:
+            instance = self.instance
             entries = self.instance.entries()
             line = [one.position for one in entries if one.state == "waiting"]
             assert line == list(range(1, len(line) + 1))
             assert not line or self.instance.free == 0
             users = [one.user for one in entries]
-            assert len(users) == len(set(users)) <= 6
+            assert len(users) == len(set(users))
+            assert sum(not one.precedes for one in instance.candidates.all()) <= 6
+            precede = list(self.line().values())
+            assert precede == sorted(precede, reverse=True)
+            for one in instance.candidates.all():
+                assert one.precedes == instance.precedes(one.user, admin=one.admin)
             assert not set(users) & {one.user for one in self.instance.players.values()}
 
     @invariant()

@@ -114,7 +114,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
         """Requests a seat. The entry is `admitted` (a seat is reserved for a short time and
         `instance-join` takes it), `waiting` (in the queue) or `pending` (it needs an invitation).
         With `user`, invites that user, whether it requested a seat or not. The instance's access
-        tag decides who may invite."""
+        tag decides who may invite. The owner, admins and moderators wait before all others."""
         instance = await find_instance(node, call, call.args["ref"])
         if params.user is None:
             return entry_view(await node.instance_service.candidate(instance.id, call.by))

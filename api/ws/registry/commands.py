@@ -228,7 +228,7 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
 def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
     """Sends any JSON to the players inside the instance that `subgroup` names, or to those in
     `to`. They get it byte for byte; data that is left out is null. With `key`, the newest value is
-    retained for players who join later."""
+    retained for players who join later; null deletes it."""
     instance = message.subgroup
     seats = connection.transport.seats
     seat = None if instance is None else seats.get(instance)

@@ -75,6 +75,7 @@ class Administration(Admission):
                 "moderators", f"exceed the limit of {self.limits.moderators} per instance"
             )
         self.roles.moderators[user] = None
+        self._prefer(user)
         return self.apply_consequences(now, [RoleChanged(user, self.roles.of(user), by.user)])
 
     def remove_moderator(self, by: Visitor, user: str, now: int) -> list[InstanceEvent]:
@@ -87,6 +88,7 @@ class Administration(Admission):
         if user not in self.roles.moderators:
             return []
         del self.roles.moderators[user]
+        self._prefer(user)
         return self.apply_consequences(now, [RoleChanged(user, self.roles.of(user), by.user)])
 
     def moderate(
@@ -225,7 +227,9 @@ class Administration(Admission):
         admitted as friends of the former owner wait.
         """
         self.roles.moderators.pop(owner_at, None)
-        self.roles.owner = owner_at
+        before, self.roles.owner = self.roles.owner, owner_at
+        self._prefer(before)
+        self._prefer(owner_at)
         self.record = replace(self.record, owner=owner, updated_at=now)
         out: list[InstanceEvent] = [Updated(self.record)]
         self._reconsider(now, out)
@@ -247,6 +251,7 @@ class Administration(Admission):
             if role != before:
                 out.append(AdminChanged(user, role))
         news = self.candidates.administers(user, admin=admin)
+        self._prefer(user)
         ban = self.moderation.bans.get(user)
         if (
             ban is not None
@@ -280,6 +285,12 @@ class Administration(Admission):
         if by is not None:
             self.ensure_governs(by)
         return [] if self.closed else self.end("closed")
+
+    def _prefer(self, user: str) -> None:
+        """The role of a user changed: its place in the queue follows."""
+        one = self.candidates.get(user)
+        if one is not None:
+            self.candidates.prefer(user, precedes=self.precedes(user, admin=one.admin))
 
     def _target_user(self, target: str) -> str:
         """The user of a target, which is a user id or the id of a player inside."""

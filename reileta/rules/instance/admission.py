@@ -1,7 +1,8 @@
 """Admission to an instance: joining, leaving, and the queue.
 
 A part of `Instance`. The queue's entries are in `candidates.py`; who may enter by the access tag is
-decided in `access.py`.
+decided in `access.py`. The owner, the server's admins and moderators wait before all others, and
+the limit of candidates does not apply to them: a full instance does not shut them out for long.
 """
 
 from __future__ import annotations
@@ -166,16 +167,19 @@ class Admission(InstanceState):
         self._ensure_not_banned(who, now)
         lost = self.lost_players(who.user, silent)
         self._ensure_may_be_new(who.user, lost=len(lost))
+        precedes = self.precedes(who.user, admin=who.administers)
         one = Candidate(
             who.user,
             now,
             None if online else now + self.limits.queue_grace_ms,
             friends=who.friends,
             admin=who.administers,
+            precedes=precedes,
         )
         out: list[InstanceEvent] = []
         if self.may_enter(who.user, who.friends, who.administers):
-            self._ensure_room_in_queue()
+            if not precedes:
+                self._ensure_room_in_queue()
             for player in lost:
                 self.vacate(player, "disconnected", None, out)
             self.seat_or_queue(one, "asked", now, out, first=bool(lost))
@@ -229,7 +233,8 @@ class Admission(InstanceState):
         if self.moderation.banned(user, now):
             raise Banned
         state = self.candidates.state_of(user)
-        if state is None:
+        precedes = self.precedes(user, admin=False)
+        if state is None and not precedes:
             self._ensure_room_in_queue()
         if user not in self.invited and len(self.invited) >= self.limits.invitations:
             raise Overloaded
@@ -240,7 +245,7 @@ class Admission(InstanceState):
         if state is None or state == "pending":
             asked = self.candidates.get(user)
             absent_until = None if online else now + self.limits.queue_grace_ms
-            one = asked or Candidate(user, now, absent_until)
+            one = asked or Candidate(user, now, absent_until, precedes=precedes)
             self.seat_or_queue(one, "admitted", now, out)
             self.apply_consequences(now, out)
         return self._current_entry(user), out

@@ -1,7 +1,8 @@
 """Candidates: users who want to enter an instance, and their queue.
 
 A candidate is a user in one of three states: `admitted` (a seat is held for it), `waiting` (in the
-queue, first come, first served), or `pending` (it needs an invitation).
+queue, first come, first served), or `pending` (it needs an invitation). Candidates with precedence
+(owner, admins and moderators) wait before all others.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Candidate:
         absent_until: when it is removed for lack of a socket, ms; None while it has one. Ignored
             while a seat is held.
         held_until: when its held seat is released, ms; None while none is held.
+        precedes: whether it waits before those that do not precede.
     """
 
     user: str
@@ -40,6 +42,7 @@ class Candidate:
     held_until: int | None = None
     friends: frozenset[str] = frozenset()
     admin: bool = False
+    precedes: bool = False
 
     @property
     def expires_at(self) -> int | None:
@@ -81,10 +84,49 @@ class Candidates:
         return next(iter(self._in["waiting"].values()), None)
 
     def put(self, state: State, candidate: Candidate) -> None:
-        """Moves a candidate to the end of a state's list."""
+        """Moves a candidate to the end of a state's list; one with precedence that waits, to the
+        end of those with precedence."""
         self.remove(candidate.user)
         self._in[state][candidate.user] = candidate
         self.version += 1
+        if state == "waiting" and candidate.precedes:
+            self._sort()
+
+    def prefer(self, user: str, *, precedes: bool) -> bool:
+        """Gives a candidate precedence, or takes it; returns whether that is a change.
+
+        A candidate that waits is moved behind the others with precedence, or else to where it
+        stands by its time among those without.
+        """
+        for state, some in self._in.items():
+            one = some.get(user)
+            if one is not None and one.precedes != precedes:
+                some[user] = replace(one, precedes=precedes)
+                if state == "waiting":
+                    if not precedes:
+                        self._place_by_time(user)
+                    self._sort()
+                    self.version += 1
+                return True
+        return False
+
+    def _sort(self) -> None:
+        """Brings those with precedence to the front; otherwise the order stays. They are few."""
+        line = self._in["waiting"]
+        first = {user: one for user, one in line.items() if one.precedes}
+        self._in["waiting"] = first | line
+
+    def _place_by_time(self, user: str) -> None:
+        """Moves a waiting candidate before the first one without precedence that came later."""
+        line = self._in["waiting"]
+        moved = line.pop(user)
+        placed: dict[str, Candidate] = {}
+        for other, one in line.items():
+            if user not in placed and not one.precedes and one.since > moved.since:
+                placed[user] = moved
+            placed[other] = one
+        placed.setdefault(user, moved)
+        self._in["waiting"] = placed
 
     def remove(self, user: str) -> State | None:
         """Removes a candidate; returns the state it was in, or None."""

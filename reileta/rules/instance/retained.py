@@ -10,6 +10,8 @@ from reileta.errors import MessageInvalid
 
 KEY_LIMIT: Final = 64
 """Largest number of characters in a key."""
+NOTHING: Final = b"null"
+"""The value that deletes its key, and gives its place and its bytes back."""
 
 
 RetainedValue: TypeAlias = tuple[float | None, bytes, int]
@@ -72,12 +74,15 @@ class RetainedValues:
         )
 
     def keep(self, player: str, key: str, at: float | None, data: bytes, series: int = 0) -> None:
-        """Stores a value and replaces the previous one.
+        """Stores a value and replaces the previous one. `null` deletes the key, with its `at`.
 
         Raises:
             MessageInvalid: the player would have too many keys or bytes, or all players
                 together too many bytes.
         """
+        if data == NOTHING:
+            self._delete(player, key)
+            return
         values = self._values.get(player)
         before = None if values is None else values.get(key)
         if before is not None:
@@ -102,6 +107,17 @@ class RetainedValues:
             values = self._values[player] = {}
         values[key] = (at, data, series)
         self._bytes[player] = size
+
+    def _delete(self, player: str, key: str) -> None:
+        values = self._values.get(player)
+        before = None if values is None else values.pop(key, None)
+        if values is None or before is None:
+            return
+        size = len(key) + len(before[1])
+        self._bytes[player] -= size
+        self._total -= size
+        if not values:
+            del self._values[player], self._bytes[player]
 
     def forget(self, player: str) -> None:
         """Deletes the values of a player who left."""

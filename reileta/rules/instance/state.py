@@ -41,6 +41,7 @@ class InstanceLimits:
         hold_ms: how long a seat is held for an admitted candidate.
         queue_grace_ms: how long a waiting candidate is kept without a socket.
         empty_ms: how long an instance that is not permanent can be empty.
+        unused_ms: how long after its making one stays that no player has entered.
         retained_keys: retained values per player.
         retained_bytes: size of one player's retained values with their keys.
         retained_total_bytes: the same for all players together.
@@ -54,6 +55,7 @@ class InstanceLimits:
     hold_ms: int = 30_000
     queue_grace_ms: int = 60_000
     empty_ms: int = 60_000
+    unused_ms: int = 600_000
     retained_keys: int = 64
     retained_bytes: int = 64 * 1024
     retained_total_bytes: int = 8 * 1024 * 1024
@@ -74,6 +76,7 @@ class InstanceLimits:
             hold_ms=int(settings.hold_s * 1000),
             queue_grace_ms=int(settings.queue_grace_s * 1000),
             empty_ms=int(settings.empty_instance_s * 1000),
+            unused_ms=int(settings.unused_instance_s * 1000),
             retained_keys=settings.retained_keys_per_player,
             retained_bytes=settings.retained_bytes_per_player,
             candidates=settings.candidates_per_instance,
@@ -114,6 +117,8 @@ class InstanceState:
         self.empty_since: int | None = now
         """Since when nobody is inside and no seat is held, ms; None while a seat is occupied or
         held."""
+        self.entered = record.entered
+        """Whether a player has ever been inside."""
         self.new_player_id = new_player_id
         self.seats = Seats()
         self.roles = Roles(owner, moderators)
@@ -207,6 +212,10 @@ class InstanceState:
     def entry_of(self, user: str) -> Entry | None:
         return self.candidates.entry_of(user)
 
+    def precedes(self, user: str, *, admin: bool) -> bool:
+        """Whether a user goes first in the queue: the owner, admins and moderators."""
+        return admin or user == self.owner or user in self.roles.moderators
+
     def oversees(self, who: Visitor) -> bool:
         """Whether a visitor may see the whole queue: owner, admins, master, moderators."""
         return self.roles.of_visitor(who) != "normal"
@@ -259,7 +268,7 @@ class InstanceState:
             raise InstanceNotFound
 
     def ended(self, now: int) -> bool:
-        """Whether the instance is over: closed, or not permanent and empty for `empty_ms`."""
+        """Whether the instance is over: closed, or not permanent and empty for too long."""
         until = self._empty_until()
         return self.closed or (until is not None and until <= now)
 
@@ -273,7 +282,10 @@ class InstanceState:
     def _empty_until(self) -> int | None:
         if self.empty_since is None or self.permanent:
             return None
-        return self.empty_since + self.limits.empty_ms
+        until = self.empty_since + self.limits.empty_ms
+        if self.entered:
+            return until
+        return max(until, self.record.created_at + self.limits.unused_ms)
 
     def _next_due(self) -> int | None:
         if self.closed:
@@ -332,6 +344,7 @@ class InstanceState:
 
     def occupy(self, who: Visitor, player: Player, now: int) -> None:
         """Gives a free seat to a player."""
+        self.entered = True
         self.seats.occupy(player)
         self.roles.entered(who)
         self.roles.elect(self.seats.users)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
 import trio
@@ -79,6 +80,7 @@ async def test_a_new_instance_has_what_it_was_made_with(store: Store, clock: Man
         PUBLIC,
         now,
         now,
+        entered=False,
     )
     assert instance.id.startswith("i_")
     assert await store.instances.get(instance.id) == instance
@@ -168,38 +170,59 @@ async def test_what_stood_empty_for_long_is_abandoned(store: Store, clock: Manua
     empty = await make(store, "empty")
     busy = await make(store, "busy")
     await make(store, "permanent", tags=PUBLIC | {"avr:permanent"})
-    assert await store.instances.occupied(busy.id, None)
-    assert await store.instances.abandoned(start) == []
-    assert await store.instances.abandoned(start + 1) == [empty]
-    assert await store.instances.occupied(busy.id, start - 5)
-    assert await store.instances.abandoned(start + 1) == [busy, empty]
-    assert not await store.instances.occupied("i_none", None)
+    assert await store.instances.occupied(busy.id, None, entered=True)
+    assert await abandoned(store, start) == []
+    assert await abandoned(store, start + 1) == [empty.id]
+    assert await store.instances.occupied(busy.id, start - 5, entered=True)
+    assert await abandoned(store, start + 1) == [busy.id, empty.id]
+    assert not await store.instances.occupied("i_none", None, entered=True)
+
+
+FAR = 2**62
+"""All instances were made before."""
+
+
+async def abandoned(store: Store, before: int, unused_before: int = FAR) -> list[str]:
+    return [one.id for one in await store.instances.abandoned(before, unused_before)]
+
+
+async def test_one_that_nobody_has_entered_is_kept_longer(store: Store, clock: ManualClock) -> None:
+    start = clock.now_ms()
+    fresh, left = await make(store, "fresh"), await make(store, "left")
+    assert not fresh.entered
+    await store.instances.occupied(left.id, start, entered=True)
+    await store.instances.occupied(left.id, start, entered=False)  # it stays so
+    assert (await store.instances.get(left.id)) == replace(left, entered=True)
+    assert await abandoned(store, start + 1, start) == [left.id]
+    assert not await store.instances.delete_abandoned(fresh.id, start + 1, start)
+    assert await abandoned(store, start + 1, start + 1) == [fresh.id, left.id]
+    assert await store.instances.delete_abandoned(fresh.id, start + 1, start + 1)
 
 
 async def test_one_that_is_used_again_is_not_deleted(store: Store, clock: ManualClock) -> None:
     before = clock.now_ms() + 1
     used, kept, empty = [await make(store, name) for name in ("used", "kept", "empty")]
-    await store.instances.occupied(used.id, None)
+    await store.instances.occupied(used.id, None, entered=True)
     await store.instances.update(kept.id, tags=PUBLIC | {"avr:permanent"})
     assert await store.instances.in_use() == [used.id]
     for one in (used, kept):
-        assert not await store.instances.delete_abandoned(one.id, before)
-    assert not await store.instances.delete_abandoned(empty.id, before - 1)
-    assert await store.instances.delete_abandoned(empty.id, before)
+        assert not await store.instances.delete_abandoned(one.id, before, FAR)
+    assert not await store.instances.delete_abandoned(empty.id, before - 1, FAR)
+    assert await store.instances.delete_abandoned(empty.id, before, FAR)
     await store.instances.mark_empty(used.id, 5)
     await store.instances.mark_empty(used.id, 9)
     assert await store.instances.in_use() == []
-    assert await store.instances.abandoned(6) == [used]
+    assert await abandoned(store, 6) == [used.id]
 
 
 async def test_at_the_start_nobody_is_inside_anywhere(store: Store, clock: ManualClock) -> None:
     start = clock.now_ms()
     empty = await make(store, "empty")
     busy = await make(store, "busy")
-    await store.instances.occupied(busy.id, None)
+    await store.instances.occupied(busy.id, None, entered=True)
     assert await store.instances.all_empty_from(start + 100) == 1
-    assert await store.instances.abandoned(start + 100) == [empty]
-    assert await store.instances.abandoned(start + 101) == [empty, busy]
+    assert await abandoned(store, start + 100) == [empty.id]
+    assert await abandoned(store, start + 101) == [empty.id, busy.id]
 
 
 @pytest.mark.parametrize("text", ["\x00", "\udc00"])

@@ -12,11 +12,13 @@ from reileta.errors import (
     NotAllowed,
     NotQueued,
     Overloaded,
+    QuotaReached,
     UserNotFound,
 )
 from reileta.records import InstanceChanges
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.events import CandidateChanged, QueueChanged
+from reileta.rules.instance.instance import Instance
 from tests.reileta.instances import OWNER, filled, gone, room, states, user, visitor
 
 
@@ -289,3 +291,92 @@ def test_the_candidates_of_before_a_crash_are_there_again() -> None:
     narrow.restore(visitor(1), seated, 6)
     narrow.resume(before.candidates, before.invited, 6)
     assert states(narrow)[:2] == [(user(2), "waiting", 1), (user(3), "waiting", 2)]
+
+
+# Precedence --------------------------------------------------------------------------------------
+
+
+def full() -> Instance:
+    """Full with 1; 2 and 3 wait."""
+    instance = room(capacity=1)
+    filled(instance, 1)
+    for number in (2, 3):
+        instance.candidate(visitor(number), number)
+    return instance
+
+
+def line(instance: Instance) -> list[str]:
+    """Those who wait, in order."""
+    return [one.user for one in instance.entries() if one.state == "waiting"]
+
+
+def test_owner_admins_and_moderators_wait_before_all_others() -> None:
+    instance = full()
+    instance.add_moderator(visitor(0), user(6), 4)
+    entry, out = instance.candidate(visitor(6), 5)
+    assert entry.position == 1
+    assert QueueChanged(3) in out
+    instance.candidate(visitor(5, admin=True), 6)
+    instance.candidate(visitor(0), 7)
+    instance.candidate(visitor(4), 8)
+    assert line(instance) == [user(6), user(5), OWNER, user(2), user(3), user(4)]
+    assert [instance.entry_of(one).position for one in line(instance)] == [1, 2, 3, 4, 5, 6]  # type: ignore[union-attr]
+    instance.leave(visitor(1).session, 9)
+    assert states(instance)[0] == (user(6), "admitted", None)
+
+
+def test_an_overseer_makes_room_for_itself_from_outside() -> None:
+    instance = full()
+    instance.candidate(visitor(0), 5)
+    instance.moderate(visitor(0), user(1), "kick", None, None, 6)
+    assert instance.join(visitor(0), 7)[0].user == OWNER
+
+
+def test_the_place_in_the_queue_follows_the_role() -> None:
+    instance = full()
+    instance.candidate(visitor(4), 5)
+    out = instance.add_moderator(visitor(0), user(4), 6)
+    assert QueueChanged(3) in out
+    assert line(instance) == [user(4), user(2), user(3)]
+    instance.administers(user(3), True, 7)
+    assert line(instance) == [user(4), user(3), user(2)]
+    instance.remove_moderator(visitor(0), user(4), 8)
+    assert line(instance) == [user(3), user(2), user(4)]
+    instance.administers(user(3), False, 9)
+    assert line(instance) == [user(2), user(3), user(4)], "each by its time"
+    instance.reassign_owner(user(3).partition("@")[0], user(3), 10)
+    assert line(instance) == [user(3), user(2), user(4)]
+    instance.candidate(visitor(0), 11)
+    assert line(instance)[-1] == OWNER, "it was the owner"
+
+
+def test_a_long_queue_does_not_shut_them_out() -> None:
+    instance = room(capacity=1, candidates=2)
+    filled(instance, 1)
+    for number in (2, 3):
+        instance.candidate(visitor(number), number)
+    instance.add_moderator(visitor(0), user(6), 4)
+    for one in (visitor(0), visitor(5, admin=True), visitor(6)):
+        instance.candidate(one, 5)
+    with pytest.raises(Overloaded):
+        instance.candidate(visitor(4), 6)
+
+
+def test_precedence_outlives_a_crash() -> None:
+    instance = full()
+    instance.candidate(visitor(0), 5)
+    again = room(capacity=1)
+    filled(again, 1)
+    again.resume(instance.candidates, {}, 6)
+    assert line(again) == [OWNER, user(2), user(3)]
+
+
+def test_a_user_has_so_many_seats_with_a_held_one_and_precedence() -> None:
+    instance = room(capacity=8, seats_per_user=2)
+    instance.candidate(visitor(0), 0)
+    for session in (0, 1):
+        instance.join(visitor(0, session), session)
+    with pytest.raises(QuotaReached):
+        instance.join(visitor(0, 2), 3)
+    with pytest.raises(AlreadyConnected):
+        instance.candidate(visitor(0, 2), 4)

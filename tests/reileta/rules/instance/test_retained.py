@@ -79,3 +79,22 @@ def test_all_players_together_have_a_limit_too() -> None:
     values.forget("p_1")
     values.keep("p_4", "a", None, b"12345678")
     assert [one.player for one in values] == ["p_2", "p_3", "p_4"]
+
+
+def test_null_gives_place_and_bytes_back() -> None:
+    kept = RetainedValues(keys_limit=2, bytes_limit=10, total_limit=10)
+    kept.keep("p_1", "a", 5, b"1234")
+    kept.keep("p_1", "b", None, b"1234")
+    for key in ("a", "c"):  # "c" is not there, and needs no place
+        kept.keep("p_1", key, 6, b"null")
+    assert list(kept) == [Retained("p_1", "b", None, b"1234")]
+    assert kept.total_bytes == 5
+    assert not kept.rolls_back("p_1", "a", 1), "its time is gone, too"
+    kept.keep("p_1", "c", None, b"1234")
+    kept.keep("p_1", "b", None, b"null")
+    kept.keep("p_1", "c", None, b"null")
+    assert (list(kept), list(kept.by_player()), kept.total_bytes) == ([], [], 0)
+    kept.keep("p_2", "a", None, b"123456789")
+    kept.keep("p_1", "a", None, b"null")
+    kept.forget("p_1")
+    assert kept.total_bytes == 10
