@@ -188,7 +188,9 @@ class ReiletaApp(QuartTrio):
             if response is not None:
                 _add_headers(response, span)
                 self._count(websocket, response.status_code, span, started)
-                self._count_refused_upgrade(websocket, response.status_code, address_of(websocket))
+                self._count_refused_upgrade(
+                    websocket, response.status_code, address_of(websocket), span
+                )
         return response
 
     async def answer(self, request: Request) -> Answer:
@@ -244,11 +246,11 @@ class ReiletaApp(QuartTrio):
             _complete(answer, span)
             self._count(None, answer.status, span, started)
             if upgrade:
-                self._count_refused_upgrade(None, answer.status, address)
+                self._count_refused_upgrade(None, answer.status, address, span)
         return answer
 
     def _count_refused_upgrade(
-        self, websocket: Websocket | None, status: int, address: str
+        self, websocket: Websocket | None, status: int, address: str, span: Span
     ) -> None:
         """Counts and logs an upgrade that was refused. `websocket` is None if its handshake was not
         valid."""
@@ -256,7 +258,12 @@ class ReiletaApp(QuartTrio):
         rule = None if websocket is None else websocket.url_rule
         route = UNMATCHED if rule is None else rule.rule
         self.node.activity.note(
-            UPGRADE_REFUSED, network(address), address=address, route=route, status=status
+            UPGRADE_REFUSED,
+            network(address),
+            address=address,
+            trace=span.trace_id,
+            route=route,
+            status=status,
         )
 
     def _count(

@@ -69,6 +69,7 @@ class User:
 
 
 AuditVia: TypeAlias = Literal["http", "socket", "command"]
+AuditResult: TypeAlias = Literal["done", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class AuditEntry:
     target: str | None
     target_name: str | None
     details: Mapping[str, Json]
-    result: Literal["done", "refused"] | None
+    result: AuditResult | None
     error: int | None
 
 

@@ -17,6 +17,7 @@ from reileta.protocol.session_frames import Status as EventStatus
 from reileta.protocol.views.instance import LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
+from reileta.records import AuditResult, AuditVia
 from reileta.rules.instance.candidates import State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
 from reileta.rules.instance.roles import Role
@@ -56,6 +57,8 @@ ENUMS: Final[dict[str, Json]] = {
     "ChosenStatus": _texts(
         get_args(ChosenStatus), "The status that friends see while a WebSocket is open."
     ),
+    "AuditVia": _texts(get_args(AuditVia), "The way that an admin's action came."),
+    "AuditResult": _texts(get_args(AuditResult), "Whether an admin's action took effect."),
     "HealthStatus": _texts(get_args(Health), "Whether the server runs, or also takes requests."),
     "Role": _texts(
         get_args(Role), "A role inside an instance, from the highest down. Each may moderate lower."

@@ -24,7 +24,9 @@ class SuspensionInput(Input):
     """Why, and for how long."""
 
     reason: Reason | None = Field(
-        default=None, description="The user reads it when it tries to log in."
+        default=None,
+        description="The user reads it when it tries to log in.",
+        examples=["no spam"],
     )
     until: TimeMs | None = Field(
         default=None, description="When the suspension ends; without it, when it is lifted."
