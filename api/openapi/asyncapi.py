@@ -19,7 +19,7 @@ from api.errors import status_of
 from api.http.headers import SESSION_COOKIE
 from api.openapi.examples import Json, example_of
 from api.openapi.names import pascal
-from api.openapi.schemas import Schemas, name_in, ref
+from api.openapi.schemas import Schemas, either, name_in, ref
 from api.ws.declarations import ALL, Channel, Command, Event
 from api.ws.registry.channel import REGISTRY_CHANNEL
 from api.ws.session.channel import SESSION_CHANNEL
@@ -374,7 +374,7 @@ class _Described:
             data=data,
         )
         if command.subgroup == "instance or data":
-            payload["anyOf"] = [{"required": ["data"]}, {"required": ["subgroup"]}]
+            payload.update(either("data", "subgroup"))
         return payload
 
     def _event_payload(self, event: Event, data: Json) -> Json:

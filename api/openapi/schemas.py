@@ -7,6 +7,7 @@ into types that nobody can use. So every schema is put into one form:
   prefer titles to names.
 - Enumerations are components (`api/openapi/enums.py`). One value is a `const` with its type.
 - Integers have a format, because without one some languages take 32 bits for milliseconds.
+- "This field or that one" is an `if` with an `else`: generators make two types of an `anyOf`.
 - A reference stands alone, or in an `allOf` of one beside a description. Older readers ignore what
   stands beside a reference.
 - Properties have no `default`: clients would send it, and an update would then change a field that
@@ -147,6 +148,7 @@ def references(value: Any) -> Iterator[str]:
 def plain(schema: Json, *, defaults: bool = False) -> Json:
     """A schema in the form that the top of this file describes."""
     schema = {key: value for key, value in schema.items() if key != "title"}
+    _demand_either(schema)
     for keyword in _MAPS:
         if keyword in schema:
             schema[keyword] = {
@@ -177,6 +179,19 @@ def plain(schema: Json, *, defaults: bool = False) -> Json:
         bounded = schema.get("maximum", 2**53) <= _INT32 and schema.get("minimum", 0) >= -_INT32
         schema["format"] = "int32" if bounded else "int64"
     return schema
+
+
+def either(first: str, second: str) -> Json:
+    """The part of an object's schema that demands one of two fields, or both."""
+    return {"if": {"required": [first]}, "else": {"required": [second]}}
+
+
+def _demand_either(schema: Json) -> None:
+    """Rewrites an `anyOf` of two objects that only differ in the field that they must have."""
+    match schema.get("anyOf"):
+        case [{"required": [first], **one}, {"required": [second], **two}] if not one and not two:
+            del schema["anyOf"]
+            schema.update(either(first, second))
 
 
 def _describe_default(schema: Json) -> None:

@@ -54,3 +54,10 @@ def test_nothing_stands_beside_a_reference() -> None:
 def test_a_type_or_null_has_the_description_of_the_type() -> None:
     schema = {"anyOf": [{"type": "string", "description": "A text"}, {"type": "null"}]}
     assert plain(schema)["description"] == "A text"
+
+
+def test_one_field_or_another_makes_no_two_types() -> None:
+    schema = plain({"anyOf": [{"required": ["world"]}, {"required": ["id"]}]})
+    assert schema == {"if": {"required": ["world"]}, "else": {"required": ["id"]}}
+    kept = {"anyOf": [{"required": ["world"], "type": "object"}, {"required": ["id"]}]}
+    assert plain(kept) == kept
