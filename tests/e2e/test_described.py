@@ -182,6 +182,8 @@ async def test_players_are_told_what_is_described(
         await host.until(lambda one: one.get("data", {}).get("data") == "psst")
         await ask(web, ada, "PUT", f"/api/instances/{room}/moderators/{bob.id}")
         await guest.event("instance-role")
+        await ask(web, bob, "POST", "/api/users/@me", {"displayname": "Bob B."})
+        await host.event("player-updated")
         order = {"player": guest.id, "type": "mute", "reason": "hush", "until": 2**52}
         await host.ask("instance-moderate", order, subgroup=room)
         await guest.event("instance-moderated")

@@ -252,6 +252,9 @@ def test_an_update_changes_what_it_names() -> None:
     assert record.title is None
     instance.update(visitor(9, admin=True), InstanceChanges(tags=frozenset({"avr:official"})), 8)
     assert instance.record.tags == {"avr:official", "avr:public"}
+    both = InstanceChanges(tags=frozenset({"avr:public", "avr:private"}))
+    instance.update(visitor(9, admin=True), both, 9)
+    assert instance.record.tags == {"avr:private"}, "the strictest of those that exclude each other"
 
 
 def test_capacity_is_never_below_the_seats_taken() -> None:
@@ -285,7 +288,6 @@ def test_more_capacity_admits_those_in_line() -> None:
         (InstanceChanges(title="x"), 1, PermissionDenied),
         (InstanceChanges(tags=frozenset({"avr:permanent"})), 0, PermissionDenied),
         (InstanceChanges(tags=frozenset({"nonsense"})), 0, TagUnknown),
-        (InstanceChanges(tags=frozenset({"avr:public", "avr:private"})), 0, InstanceInvalid),
     ],
 )
 def test_what_an_update_may_not(

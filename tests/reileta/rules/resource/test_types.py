@@ -90,13 +90,14 @@ def test_a_worlds_data_is_under_the_rules_of_worlds() -> None:
         [],
         {"capacity": 0},
         {"capacity": "4"},
-        {"tags": ["avr:public", "avr:private"]},
     ]
     for data in bad:
         with pytest.raises(WorldInvalid):
             checked("world", "Sea", data)
     with pytest.raises(WorldInvalid):
         checked("world", "", None)
+    private = checked("world", "Sea", {"tags": ["avr:public", "avr:private"]})
+    assert tags_of(private.data) == ("avr:private",)
     with pytest.raises(TagUnknown):
         checked("world", "Sea", {"tags": ["x"]})
     with pytest.raises(PermissionDenied):
