@@ -44,7 +44,13 @@ _STATE: Final = {
     "description": "The state that the sockets of a session share: any JSON object.",
     "additionalProperties": {},
 }
+_AUDIT_DETAILS: Final = {
+    "type": "object",
+    "description": "Names of the fields sent, and some of their values.",
+    "additionalProperties": {},
+}
 _FIELDS: Final[Mapping[tuple[str, str], Json]] = {
+    ("AuditEntry", "details"): {"$ref": f"{REF}AuditDetails"},
     ("Session", "state"): {"$ref": f"{REF}SessionState"},
     ("Subscription", "event"): {"$ref": f"{REF}Topic"},
     ("UserList", "items"): {
@@ -84,7 +90,7 @@ class Schemas:
         self._raw: Json = {**described.get("$defs", {}), **structs}
         self._shapes = {one: plain(shape) for one, shape in zip(others, shapes, strict=True)}
         self._shapes.update({model: ref(published(model.__name__)) for model in models})
-        self.components: Json = {**ENUMS, "SessionState": _STATE}
+        self.components: Json = {**ENUMS, "SessionState": _STATE, "AuditDetails": _AUDIT_DETAILS}
         for name, (of, description) in _UNIONS.items():
             choices = [ref(published(one.__name__)) for one in of]
             self.components[name] = {"anyOf": choices, "description": description}

@@ -67,7 +67,7 @@ class Quotas:
         if await lock_owner(transaction, owner):
             limit: int = getattr(self, table)
             count = await transaction.value(
-                f"SELECT count(*) FROM {table} WHERE owner = $1",  # noqa: S608 - one of three
+                f"SELECT count(*) FROM {table} WHERE owner = $1",  # noqa: S608 - one of `Owned`
                 owner,
             )
             ensure_below(table, count, limit)

@@ -14,7 +14,14 @@ from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
-from reileta.records import UNSET, DeletedUser, InstanceChanges, InstanceRecord, User
+from reileta.records import (
+    UNSET,
+    DeletedUser,
+    InstanceChanges,
+    InstanceRecord,
+    SessionPresence,
+    User,
+)
 from reileta.rules.identity import Principal
 from reileta.rules.instance.access import access_of
 from reileta.rules.tags import INSTANCE_TAGS
@@ -131,6 +138,12 @@ class FakeNode:
 
     async def user_deleted(self, deleted: DeletedUser) -> None:
         self.deleted.append(deleted)
+
+    def presence(self, user_id: str) -> tuple[SessionPresence, ...]:
+        return ()
+
+    def candidacies(self, user_id: str) -> tuple[str, ...]:
+        return ()
 
     def connected_of(self, user_id: str) -> frozenset[str]:
         return frozenset()

@@ -59,9 +59,10 @@ async def test_an_empty_body_is_an_empty_object(
     for kind in ({}, {"Content-Type": "application/json"}):
         how: Any = {"content": body.encode(), "headers": kind}
         assert (await ada.ask("POST", "/api/users/@me", **how)).status_code == 200
-        refused = await ada.ask("PUT", "/api/worlds", **how)
+        assert (await ada.ask("PUT", "/api/worlds", **how)).json()["data"]["title"] == "New world"
+        refused = await ada.ask("PUT", "/api/instances", **how)
         (detail,) = refused.json()["error"]["details"]
-        assert detail == {"field": "title", "message": "is required"}
+        assert detail == {"field": "world", "message": "is required"}
         assert (await ada.ask("POST", "/resource/document", **how)).status_code == 400
     assert (await ada.ask("POST", "/api/users/@me", content=b" ")).status_code == 400
 

@@ -128,7 +128,7 @@ class World(ResourceType):
         if not isinstance(given, dict):
             raise self.invalid.field("data", "must be an object")
         title = self._title(content, before)
-        data = check(_WorldData, given, self.invalid)
+        data = check(_WorldData, given, self.invalid, within="data")
         had = () if before is None else tags_of(before.data)
         kept = WORLD_TAGS.resolve(data.tags, admin=admin, before=had)
         return Content(

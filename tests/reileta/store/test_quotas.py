@@ -224,15 +224,17 @@ async def test_a_resource_is_shared_with_so_many_users(store: Store) -> None:
 
 
 async def test_the_log_of_moderation_keeps_the_newest_of_each_owner(store: Store) -> None:
-    kick = Moderation("i_1", "u_o", "kick", "u_x@x.org", "u_o@x.org", None, None, 0)
-    other = replace(kick, instance_id="i_2", owner="u_p")
+    ada = await a_user(store, "ada")
+    first, second = str(await instance(store, ada, 1)), str(await instance(store, ada, 2))
+    kick = Moderation(first, "u_o", "kick", "u_x@x.org", "u_o@x.org", None, None, 0)
+    other = replace(kick, instance_id=second, owner="u_p")
     done = [replace(kick, created_at=number) for number in range(LIMIT + 2)]
     assert await store.moderation_writes.write([other]) == {}
     assert await store.moderation_writes.write(done[:-1]) == {}
     assert await store.moderation_writes.write(done[-1:]) == {}
-    page = await store.moderations.of("i_1", owner=None, limit=10, offset=0)
+    page = await store.moderations.of(first, owner=None, limit=10, offset=0)
     assert page.items == tuple(reversed(done[-LIMIT:]))
-    assert (await store.moderations.of("i_2", owner=None, limit=10, offset=0)).items == (other,)
+    assert (await store.moderations.of(second, owner=None, limit=10, offset=0)).items == (other,)
 
 
 # Documents' bytes --------------------------------------------------------------------------------
