@@ -68,6 +68,8 @@ class ChangeApplier:
         """Applies changes; applying one twice does no harm."""
         for user_id in changed.users:
             self._credentials.forget_user(user_id)
+        recoveries = self._node.sessions.recoveries
+        owners = [recoveries[one].user for one in changed.sessions if one in recoveries]
         for session_id in changed.sessions:
             self._credentials.forget_session(session_id)
             self._node.sessions.end(session_id)
@@ -76,8 +78,12 @@ class ChangeApplier:
             self._node.sessions.end_token(token)
         if changed.gap:
             changed |= await self._check_all()
-        for user in (await self._store.users.many(changed.users)).values():
-            self._node.changed("user", user)
+        users = await self._store.users.many(changed.users | {one.id for one in owners})
+        for user_id in changed.users & users.keys():
+            self._node.changed("user", users[user_id])
+        for owner in owners:
+            if owner.id not in users:
+                self._node.sessions.user_deleted(owner)
         if changed.audits:
             for entry in await self._store.audit.many(sorted(changed.audits)):
                 self._note(entry)

@@ -86,6 +86,13 @@ class CandidateOffline(Message):
     user: str
 
 
+@dataclass(frozen=True, slots=True)
+class CandidateBarred(Message):
+    """The account of a candidate (`UserIDAt`) was suspended or deleted."""
+
+    user: str
+
+
 MembershipMessage: TypeAlias = (
     AddMember
     | RemoveMember
@@ -95,6 +102,7 @@ MembershipMessage: TypeAlias = (
     | RenameUser
     | CandidateOnline
     | CandidateOffline
+    | CandidateBarred
 )
 InstanceRecipient: TypeAlias = Recipient[MembershipMessage]
 """An instance's actor, as sessions see it."""

@@ -242,6 +242,7 @@ class Node:
         """
         for session_id in deleted.sessions:
             self.sessions.end(session_id)
+        self.sessions.user_deleted(deleted.user)
         if deleted.instances:
             owner = (await self.store.users.server_account()).id
             for instance_id in deleted.instances:

@@ -244,7 +244,7 @@ class ReiletaApp(QuartTrio):
             if status is not None and not isinstance(error, TooManyRequests):
                 answer.status = status
             _complete(answer, span)
-            self._count(None, answer.status, span, started)
+            self._count(None, answer.status, span, started, address=address)
             if upgrade:
                 self._count_refused_upgrade(None, answer.status, address, span)
         return answer
@@ -267,9 +267,19 @@ class ReiletaApp(QuartTrio):
         )
 
     def _count(
-        self, carrier: BaseRequestWebsocket | None, status: int, span: Span, started: float
+        self,
+        carrier: BaseRequestWebsocket | None,
+        status: int,
+        span: Span,
+        started: float,
+        *,
+        address: str = "unknown",
     ) -> None:
-        """Counts and logs an answer. `carrier` is None if the input was not a valid request."""
+        """Counts and logs an answer. `carrier` is None if the input was not a valid request from
+        `address`.
+
+        Quart's global `request` must not be used here: most requests are served without Quart.
+        """
         method = route = UNMATCHED
         if carrier is not None and carrier.url_rule is not None:
             method = carrier.method if isinstance(carrier, Request) else "GET"
@@ -277,7 +287,8 @@ class ReiletaApp(QuartTrio):
         seconds = time.perf_counter() - started
         self.node.metrics.http(method, route, status, seconds)
         if seconds > SLOW_S:
-            address = "unknown" if carrier is None else address_of(carrier)
+            if carrier is not None:
+                address = address_of(carrier)
             self.node.activity.note(
                 REQUEST_SLOW,
                 network(address),

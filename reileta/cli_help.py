@@ -46,10 +46,14 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
         _write(formatter, title, rows)
 
 
-def _write(formatter: Any, title: str, rows: Sequence[tuple[str | None, tuple[str, str]]]) -> None:
-    """Writes the rows below the titles of their groups; `title` is for those without a group."""
+def _write(formatter: Any, title: str, rows: Sequence[tuple[object, tuple[str, str]]]) -> None:
+    """Writes the rows below the titles of their groups; `title` is for those without a group.
+
+    A command without a group has None or, in newer versions of Typer, a placeholder of its own.
+    """
     groups: dict[str, list[tuple[str, str]]] = {}
-    for group, row in sorted(rows, key=lambda row: row[0] is not None):
+    named = [(group if isinstance(group, str) else None, row) for group, row in rows]
+    for group, row in sorted(named, key=lambda row: row[0] is not None):
         groups.setdefault(title if group is None else group, []).append(row)
     for name, members in groups.items():
         with formatter.section(name):

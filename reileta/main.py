@@ -34,6 +34,7 @@ from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter, write_all
 from reileta.observability.metrics import Metrics
 from reileta.observability.output_files import OutputFiles
+from reileta.observability.warning_rate import WarningRate
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import load_or_create
@@ -64,7 +65,8 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     output = LineWriter.standard_output(
         lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
     )
-    log.configure(settings.log_format, settings.log_level, stream=output, extra=(add_trace,))
+    extra = (WarningRate(), add_trace)
+    log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
     raise_descriptor_limit()

@@ -63,6 +63,7 @@ from actors.instance.relay import DataRelay
 from actors.instance.visibility import ensure_visible
 from actors.membership import (
     AddMember,
+    CandidateBarred,
     CandidateOffline,
     CandidateOnline,
     MemberSessionEnded,
@@ -95,8 +96,8 @@ REST_LIMIT_S: Final = 0.005
 the next fan-out, which costs hardly more than one message alone."""
 
 MEASURED_OF: Final = 8
-"""Of so many fan-outs of data, the time of one is measured, so that measuring costs nothing that
-one could measure."""
+"""Of so many fan-outs of data, the time of one is measured. Measuring all of them would add a call
+to each, which matters most where a fan-out reaches few sockets."""
 
 PART_BYTES: Final = 64 * 1024
 """A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
@@ -206,6 +207,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(rules.rename(user, displayname, now))
             case CandidateOnline(user) | CandidateOffline(user):
                 self._queue.refresh_presence(user)
+            case CandidateBarred(user):
+                self._apply(self._queue.bar(user))
             case RequestEntry():
                 self._ensure_open()
                 self._request_entry(message)

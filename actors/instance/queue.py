@@ -118,6 +118,13 @@ class Queue:
         else:
             self._parts.rules.absent(user, self._parts.now())
 
+    def bar(self, user: str) -> list[InstanceEvent]:
+        """Takes out a candidate that can't come any more, so that no seat is held for it."""
+        rules = self._parts.rules
+        if rules.entry_of(user) is None:
+            return []
+        return rules.withdraw(user, self._parts.now())
+
     def _online(self, user: str) -> bool:
         return self._parts.directory.connected(self._ref(user))
 

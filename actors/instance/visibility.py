@@ -36,6 +36,7 @@ from actors.instance.messages import (
 )
 from actors.membership import (
     AddMember,
+    CandidateBarred,
     CandidateOffline,
     CandidateOnline,
     MemberSessionEnded,
@@ -115,6 +116,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | RenameUser()
             | CandidateOnline()
             | CandidateOffline()
+            | CandidateBarred()
             | ContinueQueueRound()
             | RetryWrites()
             | RecordGone()

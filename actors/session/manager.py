@@ -21,7 +21,12 @@ from actors.session.messages import (
     TokenKilled,
     UserChanged,
 )
-from actors.session.presence import notify_candidacies_of_admin, publish_status, socket_closed
+from actors.session.presence import (
+    notify_candidacies_of_admin,
+    notify_candidacies_of_barred,
+    publish_status,
+    socket_closed,
+)
 from actors.session.recent_changes import RecentUserChanges
 from actors.session.recovery import SessionRecovery
 from reileta import records
@@ -151,9 +156,17 @@ class SessionManager:
         """Tells the user's sessions, those that have a resource of it, and the instances in whose
         queue it waits."""
         self._recent_changes.add(user)
-        notify_candidacies_of_admin(user, self._deps)
+        if user.suspended(self._deps.clock.now_ms()):
+            notify_candidacies_of_barred(user, self._deps)
+        else:
+            notify_candidacies_of_admin(user, self._deps)
         self._signal_where(lambda recovery: recovery.user.id == user.id, UserChanged(user, profile))
         self._signal_where(lambda recovery: recovery.resource_owner == user.id, OwnerChanged(user))
+
+    def user_deleted(self, user: records.User) -> None:
+        """Tells the instances in whose queue the user waits. Its sessions are told one by one, with
+        `end`."""
+        notify_candidacies_of_barred(user, self._deps)
 
     def _signal(self, session_id: str, message: SessionMessage) -> None:
         ref = self._registry.find(session_id)

@@ -10,6 +10,7 @@ from actors.delivery.sink import Sink
 from actors.hub.messages import RemoveSocket
 from actors.hub.update_feed import publish_user
 from actors.membership import (
+    CandidateBarred,
     CandidateOffline,
     CandidateOnline,
     RefreshAdmin,
@@ -54,6 +55,14 @@ def notify_candidacies_of_admin(user: User, deps: SessionDeps) -> None:
         instance = deps.instances.running(instance_id)
         if instance is not None:
             instance.signal(RefreshAdmin(at(user.id, deps.address), user.admin))
+
+
+def notify_candidacies_of_barred(user: User, deps: SessionDeps) -> None:
+    """Tells the instances in whose queue the user waits that it was suspended or deleted."""
+    for instance_id in deps.directory.candidacies(user.id):
+        instance = deps.instances.running(instance_id)
+        if instance is not None:
+            instance.signal(CandidateBarred(at(user.id, deps.address)))
 
 
 def notify_joined_of_admin(recovery: SessionRecovery, deps: SessionDeps) -> None:

@@ -1,6 +1,7 @@
 """Database work of the command line; works with or without a running server.
 
-Each change is in the audit log, in the same transaction.
+Each change is in the audit log, in the same transaction. Bots are too many for one transaction:
+their entry is written before it, and completed after it.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
     """Creates `count` bot accounts and returns a token for each; see `bulk_accounts.create`."""
 
     async def work(store: Store, clock: SystemClock) -> list[str]:
-        tokens = await bulk_accounts.create(
-            store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
-        )
-        await _note(store.audit, "create_bots", None, count=count)
-        return tokens
+        details: dict[str, Json] = {"count": count}
+        async with _noted(store.audit, "create_bots", details):
+            return await bulk_accounts.create(
+                store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
+            )
 
     return _run(settings, work)
 
@@ -54,9 +55,13 @@ def remove_bots(settings: Settings, batch: str | None) -> int:
     """Deletes the accounts of a batch of bots (None: of all); returns their number."""
 
     async def work(store: Store, _clock: SystemClock) -> int:
-        removed = await bulk_accounts.remove(store, batch)
-        if removed:
-            await _note(store.audit, "remove_bots", None, batch=batch, count=removed)
+        existing = await bulk_accounts.batches(store.database)
+        if not any(batch in (None, one.name) for one in existing):
+            return 0
+        details: dict[str, Json] = {} if batch is None else {"batch": batch}
+        async with _noted(store.audit, "remove_bots", details):
+            removed = await bulk_accounts.remove(store, batch)
+            details["count"] = removed
         return removed
 
     return _run(settings, work)
@@ -195,6 +200,24 @@ async def _note(audit: AuditLog, action: str, user: User | None, **details: Json
         details={name: value for name, value in details.items() if value is not None},
         done=True,
     )
+
+
+@asynccontextmanager
+async def _noted(audit: AuditLog, action: str, details: dict[str, Json]) -> AsyncIterator[None]:
+    """Writes an entry before the block, and completes it after it. If the block raises, the entry
+    stays without a result, since a part of the block may have taken effect. The block can add
+    details."""
+    number = await audit.begin(
+        action,
+        via="command",
+        by_id=None,
+        by_name=_os_account(),
+        target=None,
+        target_name=None,
+        details=details,
+    )
+    yield
+    await audit.finish(number, error=None, target=None, target_name=None, details=details)
 
 
 def _os_account() -> str:

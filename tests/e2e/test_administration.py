@@ -11,6 +11,8 @@ import trio
 
 from reileta import cli
 from reileta.records import DISABLED_TAG
+from reileta.security import credentials
+from reileta.store import admin_commands
 from tests import logs
 from tests.e2e.clients import connected
 from tests.e2e.processes import eventually
@@ -118,6 +120,55 @@ async def test_a_suspension_ends_everything_at_once_until_it_is_lifted(
             assert await login(client, "ann") is None
             # The keys from before stay dead.
             assert (await client.get("/api/users/@me", headers=mine)).status_code == 401
+
+
+@pytest.mark.parametrize("way", ["endpoint", "tag", "command", "delete", "bots"])
+async def test_no_seat_is_held_for_a_candidate_that_was_suspended_or_deleted(
+    database_url: str, way: str
+) -> None:
+    """It leaves the queue at once, and the next one gets the seat."""
+    with logs.restored():
+        async with (
+            running(database_url, rate_limits="off") as harness,
+            client_of(harness) as client,
+        ):
+            root, bob = await harness.account("root", admin=True), await harness.account("bob")
+            made = await trio.to_thread.run_sync(admin_commands.create_bots, harness.settings, 1)
+            bot = await harness.store.tokens.by_access(credentials.digest(made[0]))
+            assert bot is not None
+            ann = Account(bot[2].id, bot[2].username, bot[1].id, made[0])
+            room = (await harness.instance(root, capacity=1)).id
+            path = f"/api/users/{ann.username}"
+            async with (
+                connected(harness, root) as host,
+                connected(harness, ann),
+                connected(harness, bob) as next_one,
+            ):
+                await host.join(room)
+                for one in (ann, bob):
+                    await client.post(f"/api/instances/{room}/candidate", headers=header(one))
+                match way:
+                    case "endpoint":
+                        await client.post(f"{path}/suspension", json={}, headers=header(root))
+                    case "tag":
+                        body = {"tags": [DISABLED_TAG]}
+                        await client.post(path, json=body, headers=header(root))
+                    case "command":
+                        assert await command(harness, "suspend", ann.username) == 0
+                    case "delete":
+                        await client.delete(path, headers=header(root))
+                    case _:
+                        await trio.to_thread.run_sync(
+                            admin_commands.remove_bots, harness.settings, None
+                        )
+                gone = await host.until(
+                    lambda one: one.get("data", {}).get("reason") == "withdrawn"
+                )
+                assert gone["data"]["entry"] is None
+                assert gone["data"]["user"].startswith(ann.id)
+                await host.ask("instance-leave", {"instance": room})
+                await next_one.until(lambda one: one.get("data", {}).get("reason") == "admitted")
+                await next_one.join(room)
 
 
 async def test_a_suspension_ends_by_itself(database_url: str) -> None:

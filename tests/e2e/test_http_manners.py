@@ -11,7 +11,10 @@ import httpx
 import pytest
 import trio
 import trio_websocket
+from structlog.testing import capture_logs
 
+from api import app as app_module
+from tests.api.listen.h2client import H2Client, get
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import (
     CLOSE,
@@ -281,3 +284,24 @@ async def test_before_a_close_with_1008_comes_102_once(database_url: str, path: 
                 while len(harness.gateway):
                     await trio.sleep(0.005)
             ada = await harness.account()
+
+
+async def test_slow_requests_are_answered_and_logged_with_the_client(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP/1.1 and HTTP/2, with and without a route, malformed, or an upgrade."""
+    monkeypatch.setattr(app_module, "SLOW_S", 0.0)
+    async with running(database_url, log_addresses=True) as harness:
+        with capture_logs() as entries:
+            async with httpx.AsyncClient(base_url=harness.server.url) as web:
+                assert (await web.get("/api/time")).status_code == 200
+                assert (await web.get("/nowhere")).status_code == 404
+            async with H2Client.to(harness.port) as h2:
+                assert (await h2.ask(get(b"/api/time"))).status == 200
+            for raw in (b"GET / HTTP/1.1\r\n\r\n", upgrade_head(STRANGER)):
+                async with RawClient.connected(harness) as client:
+                    await client.send(raw)
+                    assert (await client.answer()).status in {400, 401}
+    slow = [one for one in entries if one["event"] == "request.slow"]
+    assert [one["status"] for one in slow] == [200, 404, 200, 400, 401]
+    assert {one["address"] for one in slow} == {"127.0.0.1"}

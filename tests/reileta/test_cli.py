@@ -85,6 +85,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     assert said.startswith(" ".join(["Usage: reileta", *command]))
     assert "\x1b" not in said
     assert "\n  Examples:\n    reileta " in said
+    assert " object at 0x" not in said
 
 
 def test_help_lists_settings_and_commands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,14 +52,14 @@ async def test_it_calls_itself_what_it_is_told_to(database_url: str, tmp_path: P
 
 
 async def test_the_first_password_is_shown_once_and_never_logged(
-    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for times in (1, 0):
         with structlog.testing.capture_logs() as logged:
             async with trio.open_nursery() as nursery:
                 await nursery.start(serve, settings(database_url, tmp_path))
                 nursery.cancel_scope.cancel()
-        shown = capsys.readouterr().err
+        shown = capfd.readouterr().err  # it is written below Python's stream
         assert shown.count("password:") == times
         if times:
             password = shown.split("password:")[1].split()[0]
@@ -119,6 +119,10 @@ async def heeded(*steps: str) -> bool:
                     else:
                         await send.send(signal.Signals[f"SIG{step}"])
                         await wait_all_tasks_blocked()
+                if "ready" in steps and "HUP" in steps:  # a thread has to end first
+                    with trio.fail_after(PATIENCE_S):
+                        while not server.reloads:
+                            await trio.sleep(0.005)
                 nursery.cancel_scope.cancel()
     assert server.stops == ("ready" in steps and not {"TERM", "QUIT"}.isdisjoint(steps))
     assert server.reloads == ("ready" in steps and "HUP" in steps)

@@ -11,6 +11,7 @@ import trio
 
 from reileta import cli, ids
 from reileta.clock import SystemClock
+from reileta.errors import DatabaseUnavailable
 from reileta.records import ADMIN_TAG
 from reileta.security import credentials
 from reileta.settings import Settings
@@ -181,3 +182,29 @@ async def test_bots_are_listed_and_removed_by_batch(
             assert await run("bots", "list", *where) == 0
             assert capsys.readouterr().out == ""
             assert await store.users.by_id(human.id) is not None
+            noted = (await store.audit.search(limit=9, offset=0)).items
+            assert [(one.action, one.result, one.details.get("count")) for one in noted[::-1]] == [
+                ("create_bots", "done", 3),
+                ("create_bots", "done", 2),
+                ("remove_bots", "done", 2),
+                ("remove_bots", "done", 3),
+            ]
+
+
+async def test_bots_are_not_made_or_removed_without_an_entry_in_the_audit_log(
+    database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path, database=database_url)
+    await make_database(settings)
+    with logs.restored():
+        async with open_store(settings, SystemClock()) as store:
+            await trio.to_thread.run_sync(admin_commands.create_bots, settings, 1)
+            before = await store.users.search(query=None, limit=9, offset=0)
+            await store.database.execute("ALTER TABLE audit_log RENAME TO away")
+            for work in (
+                lambda: admin_commands.create_bots(settings, 1),
+                lambda: admin_commands.remove_bots(settings, None),
+            ):
+                with pytest.raises(DatabaseUnavailable):
+                    await trio.to_thread.run_sync(work)
+            assert (await store.users.search(query=None, limit=9, offset=0)).total == before.total
