@@ -148,7 +148,11 @@ class Members:
         del member.sinks[sink]
         if member.sinks:
             return []
-        self._parts.recovery.missed.begin(member.player.id, gap=sink.lost_frames)
+        missed, vanished_at = self._parts.recovery.missed, sink.vanished_at
+        gap = sink.lost_frames or (
+            vanished_at is not None and missed.underway(member.player.id, vanished_at)
+        )
+        missed.begin(member.player.id, gap=gap)
         return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)
 
     def replace(self, player: Player) -> None:

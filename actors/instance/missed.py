@@ -11,6 +11,7 @@ that all who come back share. While nobody is away, nothing is kept.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,10 @@ from actors.delivery.batch import Batch
 
 SEAT_LIMIT_BYTES: Final = 256 * 1024
 TOTAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
+UNDERWAY_S: Final = 1.0
+"""How long a message may be on its way: a client that was heard of so long after it has read it."""
+EVERYBODY: Final = ""
+"""In place of a player's id: several players have spoken."""
 CHUNK_BYTES: Final = 16 * 1024
 
 
@@ -75,6 +80,8 @@ class MissedMessages:
         total_limit_bytes: int = TOTAL_LIMIT_BYTES,
     ) -> None:
         self.away: dict[str, _Absence] = {}
+        self._speaker = EVERYBODY
+        self._spoken_at = self._others_spoken_at = -math.inf
         self._seat_limit = seat_limit_bytes
         self._total_limit = total_limit_bytes
         self._chunks: deque[_Chunk] = deque()
@@ -87,6 +94,21 @@ class MissedMessages:
     def size(self) -> int:
         """The bytes of all frames that are kept."""
         return self._chunk_bytes + self._own_bytes
+
+    def spoken(self, speaker: str, at: float) -> None:
+        """Messages without a key were written to the sockets, from one player or `EVERYBODY`."""
+        if speaker == EVERYBODY:
+            self._others_spoken_at = at
+        elif speaker != self._speaker:
+            self._others_spoken_at = self._spoken_at
+        self._speaker, self._spoken_at = speaker, at
+
+    def underway(self, player_id: str, heard_at: float) -> bool:
+        """Whether messages may not have reached a player whose client was last heard of then, and
+        has vanished: others have spoken since, or just before."""
+        mine = self._speaker == player_id
+        spoken_at = self._others_spoken_at if mine else self._spoken_at
+        return spoken_at > heard_at - UNDERWAY_S
 
     def begin(self, player_id: str, *, gap: bool = False) -> None:
         """A player lost its last socket; `gap`: earlier messages may not have reached it."""

@@ -144,3 +144,23 @@ def test_a_batch_of_missed_messages_may_exceed_the_backlog() -> None:
     batches: tuple[Batch, ...] = messages.take("p_1").batches
     assert batches
     assert all(batch.snapshot for batch in batches)
+
+
+def test_messages_are_under_way_for_a_second_and_not_to_who_sent_them() -> None:
+    messages = MissedMessages()
+    assert not messages.underway("p_1", 0)
+    messages.spoken("p_1", 10)
+    assert not messages.underway("p_1", 10)
+    assert messages.underway("p_2", 10)
+    assert messages.underway("p_2", 10.9)
+    assert not messages.underway("p_2", 11)
+    messages.spoken("p_2", 20)
+    messages.spoken("p_2", 30)
+    assert messages.underway("p_1", 30)
+    assert messages.underway("p_2", 10)  # what p_1 said
+    assert not messages.underway("p_2", 11)
+    messages.spoken(missed.EVERYBODY, 40)
+    assert messages.underway("p_2", 40)
+    messages.spoken("p_2", 50)
+    assert messages.underway("p_2", 40)
+    assert not messages.underway("p_2", 41)
