@@ -11,7 +11,9 @@ import httpx
 import pytest
 import trio
 import trio_websocket
+from structlog.testing import capture_logs
 
+from api import app as app_module
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import (
     CLOSE,
@@ -281,3 +283,27 @@ async def test_before_a_close_with_1008_comes_102_once(database_url: str, path: 
                 while len(harness.gateway):
                     await trio.sleep(0.005)
             ada = await harness.account()
+
+
+async def test_requests_are_answered_and_logged_however_slow_they_are(
+    harness: ServerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "SLOW_S", 0.0)
+    url = f"http://{harness.host}:{harness.port}"
+    with capture_logs() as entries:
+        for http2 in (False, True):
+            async with httpx.AsyncClient(
+                base_url=url, http1=not http2, http2=http2, timeout=PATIENCE_S
+            ) as http:
+                assert (await http.get("/api/time")).status_code == 200
+                assert (await http.post("/api/auth/login", json={})).status_code == 400
+                assert (await http.get("/api/nothing")).status_code == 404
+                assert (await http.put("/api/time")).status_code == 405
+                assert (await http.options("/api/time")).status_code == 204
+        for head in (b"GET / HTTP/1.1\r\n\r\n", upgrade_head(path="/api/nothing")):
+            async with RawClient.connected(harness) as client:
+                await client.send(head)
+                assert (await client.answer()).status in (400, 404)
+    slow = [(one["route"], one["status"]) for one in entries if one["event"] == "request.slow"]
+    assert slow.count(("/api/time", 200)) == 2
+    assert not [one for one in entries if one["event"] == "connection.failed"]
