@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
+from actors.instance import missed
 from api.ws.transport import base
 from benchmarks.killable import ack
 from tests.conftest import PATIENCE_S
@@ -262,6 +263,23 @@ async def test_a_player_that_vanishes_while_others_speak_is_told_of_the_gap(
                 else:
                     await client.stream.aclose()
             await until(lambda: len(harness.gateway) == 1)
+            async with connected(harness, ada) as back:
+                answer = await back.join(place)
+                assert (answer["player"], answer["gap"]) == (player, True)
+
+
+async def test_who_vanishes_again_before_it_reads_what_it_missed_is_told_of_the_gap(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(missed, "UNDERWAY_S", 0.0)  # what others said was long ago
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = (await harness.instance(bob)).id
+        async with connected(harness, bob) as other:
+            await other.join(place)
+            player = await lost(harness, ada, place)
+            await other.ask("instance-data", "hello?", subgroup=place)
+            await lost(harness, ada, place)
             async with connected(harness, ada) as back:
                 answer = await back.join(place)
                 assert (answer["player"], answer["gap"]) == (player, True)
