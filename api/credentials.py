@@ -203,6 +203,7 @@ class _Known:
     principal: Principal
     token_expires: int
     stale_at: int
+    """By the clock's steady time: a revocation elsewhere must not wait for the wall time."""
 
 
 class Auth:
@@ -253,9 +254,9 @@ class Auth:
         if not token.startswith(_USER_TOKEN):
             raise CredentialInvalid
         access_hash = digest(token)
-        now = self._clock.now_ms()
+        now, steady = self._clock.now_ms(), self._clock.steady_ms()
         known = self._known.get(access_hash)
-        if known is not None and now < known.stale_at and now < known.token_expires:
+        if known is not None and steady < known.stale_at and now < known.token_expires:
             return known.principal
         epoch = self._epoch
         row = await self._tokens.use(access_hash)
@@ -280,7 +281,9 @@ class Auth:
             self._drop(earlier)  # the first use of a key revokes the earlier ones
         if epoch == self._epoch:
             self._drop(access_hash)
-            self._known[access_hash] = _Known(principal, record.access_expires, now + self._ttl_ms)
+            self._known[access_hash] = _Known(
+                principal, record.access_expires, steady + self._ttl_ms
+            )
             self._keys.setdefault(record.id, set()).add(access_hash)
             if len(self._known) > self._size:
                 self._drop(next(iter(self._known)))

@@ -73,6 +73,12 @@ class Sink(Protocol):
         """Whether the client closed the socket itself, as one that goes does (1000, 1001)."""
         ...
 
+    @property
+    def vanished_at(self) -> float | None:
+        """When the client was last heard of (Trio's seconds), if it went without closing the
+        socket: it may not have read what was written since. None: it closed it."""
+        ...
+
     async def responds(self) -> bool:
         """Asks the client with a ping: whether anything is heard of it in about a second."""
         ...

@@ -254,6 +254,9 @@ class InstanceActor(Actor[InstanceMessage]):
         begun = trio.current_time()
         self._write_to_sockets()
         took_s = trio.current_time() - begun
+        if self._relay.speaker is not None:
+            self.parts.recovery.missed.spoken(self._relay.speaker, begun)
+            self._relay.speaker = None
         if has_data:
             self._wrote_early = False
             self._until_measured -= 1

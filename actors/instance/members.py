@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import trio
+
 from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
 from actors.instance.liveness import SilentSinks
@@ -82,7 +84,7 @@ class Members:
         """
         fanout, sink = self._parts.fanout, message.sink
         member = self._parts.recovery.seated[message.visitor.session]
-        missed = self._parts.recovery.missed.take(member.player.id)
+        missed = self._parts.recovery.missed.take(member.player.id, trio.current_time())
         snapshot: tuple[Batch, ...] = ()
         if message.state is not None:
             gap = gap or missed.gap
@@ -148,7 +150,11 @@ class Members:
         del member.sinks[sink]
         if member.sinks:
             return []
-        self._parts.recovery.missed.begin(member.player.id, gap=sink.lost_frames)
+        missed, vanished_at = self._parts.recovery.missed, sink.vanished_at
+        gap = sink.lost_frames or (
+            vanished_at is not None and missed.underway(member.player.id, vanished_at)
+        )
+        missed.begin(member.player.id, gap=gap)
         return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)
 
     def replace(self, player: Player) -> None:

@@ -11,6 +11,7 @@ that all who come back share. While nobody is away, nothing is kept.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,10 @@ from actors.delivery.batch import Batch
 
 SEAT_LIMIT_BYTES: Final = 256 * 1024
 TOTAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
+UNDERWAY_S: Final = 1.0
+"""How long a message may be on its way: a client that was heard of so long after it has read it."""
+EVERYBODY: Final = ""
+"""In place of a player's id: several players have spoken."""
 CHUNK_BYTES: Final = 16 * 1024
 
 
@@ -75,6 +80,9 @@ class MissedMessages:
         total_limit_bytes: int = TOTAL_LIMIT_BYTES,
     ) -> None:
         self.away: dict[str, _Absence] = {}
+        self._speaker = EVERYBODY
+        self._spoken_at = self._others_spoken_at = -math.inf
+        self._told_at: dict[str, float] = {}  # by player inside that got what it missed: when
         self._seat_limit = seat_limit_bytes
         self._total_limit = total_limit_bytes
         self._chunks: deque[_Chunk] = deque()
@@ -87,6 +95,22 @@ class MissedMessages:
     def size(self) -> int:
         """The bytes of all frames that are kept."""
         return self._chunk_bytes + self._own_bytes
+
+    def spoken(self, speaker: str, at: float) -> None:
+        """Messages without a key were written to the sockets, from one player or `EVERYBODY`."""
+        if speaker == EVERYBODY:
+            self._others_spoken_at = at
+        elif speaker != self._speaker:
+            self._others_spoken_at = self._spoken_at
+        self._speaker, self._spoken_at = speaker, at
+
+    def underway(self, player_id: str, heard_at: float) -> bool:
+        """Whether messages may not have reached a player whose client was last heard of then, and
+        has vanished: since then, or just before, others have spoken, or it got what it missed."""
+        mine = self._speaker == player_id
+        spoken_at = self._others_spoken_at if mine else self._spoken_at
+        told_at = self._told_at.get(player_id, -math.inf)
+        return max(spoken_at, told_at) > heard_at - UNDERWAY_S
 
     def begin(self, player_id: str, *, gap: bool = False) -> None:
         """A player lost its last socket; `gap`: earlier messages may not have reached it."""
@@ -132,7 +156,7 @@ class MissedMessages:
         self._own_bytes -= len(dropped)
         absence.gap = True
 
-    def take(self, player_id: str) -> Missed:
+    def take(self, player_id: str, at: float) -> Missed:
         """The messages of a player that has a socket again, which are no longer kept for it."""
         absence = self.away.get(player_id)
         if absence is None:
@@ -142,11 +166,17 @@ class MissedMessages:
         batches = _merged(chunks, absence.own, self._seat_limit)
         if sum(map(len, batches)) < sum(one.size for one in chunks) + absence.own_bytes:
             gap = True
-        self.forget(player_id)
+        self._end_absence(player_id)
+        if batches or gap:
+            self._told_at[player_id] = at
         return Missed(batches, gap)
 
     def forget(self, player_id: str) -> None:
-        """A player has left; nothing happens if it is not away."""
+        """A player has left."""
+        self._told_at.pop(player_id, None)
+        self._end_absence(player_id)
+
+    def _end_absence(self, player_id: str) -> None:
         absence = self.away.pop(player_id, None)
         if absence is not None:
             self._own_bytes -= absence.own_bytes

@@ -12,6 +12,7 @@ from actors.instance.messages import InstanceMessage
 from actors.instance.publisher import Publisher
 from actors.instance.recovery import RecoveryState
 from actors.runtime import Context
+from actors.runtime.clock_steps import StepWatch
 from reileta.rules.instance.instance import Instance
 
 
@@ -29,6 +30,7 @@ class InstanceParts:
         frames: encodes the instance's frames.
         publisher: publishes to the hub.
         directory: the node's presence and occupancy.
+        steps: notices that the clock was set.
     """
 
     id: str
@@ -40,6 +42,7 @@ class InstanceParts:
     frames: InstanceFrames
     publisher: Publisher
     directory: Directory
+    steps: StepWatch
 
     @classmethod
     def make(
@@ -66,8 +69,13 @@ class InstanceParts:
                 server=config.server,
             ),
             directory=config.directory,
+            steps=StepWatch(config.clock),
         )
 
     def now(self) -> int:
-        """The time in ms, as the rules count it."""
-        return self.config.clock.now_ms()
+        """The time in ms, as the rules count it. If the clock was set, they know from here on."""
+        now = self.config.clock.now_ms()
+        step_ms = self.steps.look(now)
+        if step_ms:
+            self.rules.clock_was_set(step_ms)
+        return now

@@ -7,6 +7,7 @@ from typing import Final
 
 from actors.delivery.sink import Sink
 from actors.instance.messages import InstanceMessage, SendData
+from actors.instance.missed import EVERYBODY
 from actors.instance.parts import InstanceParts
 from actors.membership import SocketLost
 from actors.runtime import Ref
@@ -74,6 +75,7 @@ class DataRelay:
         self._recovery = parts.recovery
         self._fanout = parts.fanout
         self._now = parts.config.clock.now_ms
+        self._steady = parts.config.clock.steady_ms  # of the rates, which no one else compares
         self._limited = parts.config.paced
         if parts.recovery.rates is None:
             parts.recovery.rates = InstanceRates(parts.config.backlog_limit_bytes)
@@ -81,6 +83,8 @@ class DataRelay:
         self._missed = parts.recovery.missed
         self._away = parts.recovery.missed.away
         self._senders: dict[str, _Sender] = {}  # by player
+        self.speaker: str | None = None
+        """Who has sent messages without a key in this drain: a player, or `EVERYBODY`."""
 
     def send(self, message: SendData) -> None:
         """Relays one message of a player; its socket gets the error if the rules refuse it."""
@@ -113,6 +117,8 @@ class DataRelay:
             else:
                 frame = sender.frames.keyed(key, message.at, message.data)
                 conflation = None if key is None else (self._id, player, key)
+            if (key is None or message.to is not None) and self.speaker != player:
+                self.speaker = player if self.speaker is None else EVERYBODY
             if spoken is TO_ALL or spoken.to is None:
                 self._fanout.broadcast(
                     frame, conflation, without=self._sinks_of(player), data=True, pace=rate
@@ -135,7 +141,7 @@ class DataRelay:
         """A player has left; the rate of its user is remembered for a while."""
         self._senders.pop(player.id, None)
         if not self._rules.seats.count_of(player.user):
-            self._rates.went(player.user, self._now())
+            self._rates.went(player.user, self._steady())
 
     def __len__(self) -> int:
         """How many players have sent data and are still inside."""
@@ -152,7 +158,7 @@ class DataRelay:
 
     def _ensure_fair(self, rate: DataRate, size: int) -> None:
         users = len(self._rules.seats.users)
-        if not self._rates.allows(rate, size, self._now(), users):
+        if not self._rates.allows(rate, size, self._steady(), users):
             at_once = self._rates.burst(users) // 1024
             raise TooManyRequests(1.0, Detail("data", TOO_MUCH_DATA.format(at_once)))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from actors.runtime.clock_steps import StepWatch
 from actors.session.config import SessionDeps
 from actors.session.recovery import SessionRecovery
 from reileta import records
@@ -22,6 +23,7 @@ class SessionParts:
     recovery: SessionRecovery
     deps: SessionDeps
     rules: Session | None = None
+    _steps: StepWatch = field(init=False)
 
     @property
     def user(self) -> records.User:
@@ -34,6 +36,13 @@ class SessionParts:
         assert self.rules is not None
         return self.rules
 
+    def __post_init__(self) -> None:
+        self._steps = StepWatch(self.deps.clock)
+
     def now(self) -> int:
-        """The time, ms."""
-        return self.deps.clock.now_ms()
+        """The time, ms. If the clock was set, the rules know from here on."""
+        now = self.deps.clock.now_ms()
+        step_ms = self._steps.look(now)
+        if step_ms and self.rules is not None:
+            self.rules.clock_was_set(step_ms)
+        return now

@@ -27,6 +27,7 @@ RULES: Final = (
     "administers",
     "admit",
     "candidate",
+    "clock_was_set",
     "close",
     "remove_moderator",
     "transfer_master",

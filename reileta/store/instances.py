@@ -203,10 +203,12 @@ class Instances:
     async def all_empty_from(self, now_ms: int) -> int:
         """Marks all instances as empty; returns how many were not marked so before.
 
-        Instances that were empty already keep their time. For a server that starts.
+        Instances that were empty already keep their time, unless the clock was set back and it lies
+        ahead. For a server that starts.
         """
         return await self._queries.execute(
-            "UPDATE instances SET empty_since = $1 WHERE empty_since IS NULL", now_ms
+            "UPDATE instances SET empty_since = $1 WHERE empty_since IS NULL OR empty_since > $1",
+            now_ms,
         )
 
 

@@ -37,14 +37,18 @@ EPOCH_MS = 1_790_000_000_000
 ROOM = "i_00000000-0000-4000-8000-000000000001"
 
 
+@dataclass
 class TrioClock:
-    """Trio's own clock, which tests may set."""
+    """Trio's own clock, whose wall time tests may set."""
+
+    set_ms: int = 0
+    """By how much the wall time was set."""
 
     def now_ms(self) -> int:
-        return EPOCH_MS + round(trio.current_time() * 1000)
+        return self.steady_ms() + self.set_ms
 
     def steady_ms(self) -> int:
-        return self.now_ms()
+        return EPOCH_MS + round(trio.current_time() * 1000)
 
 
 @dataclass
@@ -297,6 +301,7 @@ class NodeHarness:
     store: FakeDatabase
     listeners: Listeners
     """The hub's subscriptions."""
+    clock: TrioClock
 
     def room(
         self, id_: str = ROOM, *tags: str, capacity: int = 8, access: str = "avr:public"
@@ -406,16 +411,16 @@ async def open_harness(
     monkeypatch.setattr(actors.instance.manager, "InstanceActor", InspectableInstance)
     listeners = Listeners()
     monkeypatch.setattr(actors.node, "Listeners", lambda: listeners)
-    store, metrics = FakeDatabase(), Metrics()
+    store, metrics, clock = FakeDatabase(), Metrics(), TrioClock()
     async with Node.open(
         settings=Settings(**settings),
         store=cast(Store, store),
-        clock=TrioClock(),
+        clock=clock,
         metrics=metrics,
         instruments=metrics,
         address=ADDRESS,
         public_key="",
     ) as node:
-        harness = NodeHarness(node, store, listeners)
+        harness = NodeHarness(node, store, listeners, clock)
         harness.room()
         yield harness

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
+from actors.instance import missed
 from api.ws.transport import base
 from benchmarks.killable import ack
 from tests.conftest import PATIENCE_S
@@ -242,6 +243,73 @@ async def test_a_player_whose_old_socket_is_silent_is_told_of_the_gap(
             async with connected(harness, ada) as back:
                 answer = await back.join(place)
                 assert (answer["player"], answer["gap"]) == (player, True)
+
+
+@pytest.mark.parametrize("ending", ["reset", "end"])
+async def test_a_player_that_vanishes_while_others_speak_is_told_of_the_gap(
+    database_url: str, ending: str
+) -> None:
+    """The system, or a proxy, has taken what the client has not read."""
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = (await harness.instance(bob)).id
+        async with connected(harness, bob) as other:
+            await other.join(place)
+            async with RawClient.connected(harness) as client:
+                player = await client.enter(ada, place)
+                await other.ask("instance-data", "who hears this?", subgroup=place)
+                if ending == "reset":
+                    await vanish(client)
+                else:
+                    await client.stream.aclose()
+            await until(lambda: len(harness.gateway) == 1)
+            async with connected(harness, ada) as back:
+                answer = await back.join(place)
+                assert (answer["player"], answer["gap"]) == (player, True)
+
+
+async def test_who_vanishes_again_before_it_reads_what_it_missed_is_told_of_the_gap(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(missed, "UNDERWAY_S", 0.0)  # what others said was long ago
+    async with running(database_url) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = (await harness.instance(bob)).id
+        async with connected(harness, bob) as other:
+            await other.join(place)
+            player = await lost(harness, ada, place)
+            await other.ask("instance-data", "hello?", subgroup=place)
+            await lost(harness, ada, place)
+            async with connected(harness, ada) as back:
+                answer = await back.join(place)
+                assert (answer["player"], answer["gap"]) == (player, True)
+
+
+@pytest.mark.parametrize("what", ["one's own words", "retained", "closed"])
+async def test_what_is_not_missed_is_no_gap(database_url: str, what: str) -> None:
+    async with running(database_url, closed_seat_grace_s=PATIENCE_S) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        place = (await harness.instance(bob)).id
+        async with connected(harness, bob) as other:
+            await other.join(place)
+            async with RawClient.connected(harness) as client:
+                player = await client.enter(ada, place)
+                speech = {"command": "instance-data", "subgroup": place, "data": "hello"}
+                if what == "one's own words":
+                    await client.send(text(speech))
+                    await other.hear()
+                elif what == "retained":
+                    await other.ask("instance-data", "pose", subgroup=place, key="pose")
+                else:
+                    await other.ask("instance-data", "hello", subgroup=place)
+                    await client.send(frame(CLOSE, struct.pack(">H", 1001)))
+                    await client.close_frame()
+                await vanish(client)
+            await until(lambda: len(harness.gateway) == 1)
+            async with connected(harness, ada) as back:
+                answer = await back.join(place)
+                assert answer["player"] == player
+                assert "gap" not in answer
 
 
 async def test_a_second_tab_is_told_of_no_gap(database_url: str, patient_answers: None) -> None:

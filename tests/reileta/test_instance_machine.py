@@ -219,6 +219,24 @@ class InstanceMachine(RuleBasedStateMachine):
             assert due is None or due > self.now
             assert not self.instance.ended(self.now) or self.instance.closed
 
+    @rule(by_ms=st.sampled_from([-1000, -7, 7, 1000]))
+    def clock_is_set(self, by_ms: int) -> None:
+        """No wait but a ban is longer or shorter for it; a mute may be shorter."""
+        self.time_passes(0, late=False)  # or a ban that ran out would be in force again
+        waits = self.waits()
+        self.now += by_ms
+        self.call("clock_was_set", by_ms)
+        assert self.waits() == waits
+
+    def waits(self) -> list[int]:
+        """How long each wait lasts from now on: grace periods, held seats, the queue."""
+        instance = self.instance
+        expiring = (one.expires_at for one in instance.candidates.all())
+        ends = [*instance.seats.deadlines, *(one for one in expiring if one is not None)]
+        if instance.empty_since is not None:
+            ends.append(instance.empty_since)
+        return [one - self.now for one in ends]
+
     @rule(who=visitors, silent=st.frozensets(sessions, max_size=3))
     def join(self, who: Visitor, silent: frozenset[str]) -> None:
         waits = [one for one in self.instance.entries() if one.state == "waiting"]

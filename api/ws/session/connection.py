@@ -258,6 +258,10 @@ class SessionConnection:
     def left(self) -> bool:
         return self.transport.left
 
+    @property
+    def vanished_at(self) -> float | None:
+        return self.transport.vanished_at
+
     async def responds(self) -> bool:
         return await self.transport.responds()
 

@@ -198,6 +198,13 @@ class Transport(ABC):
         """Whether the client closed the socket itself, as one that goes does (1000, 1001)."""
         return False
 
+    @property
+    def vanished_at(self) -> float | None:
+        """When the client was last heard of, if it went without closing the socket: what was
+        written since may not have reached it, although the system has taken it. None: it closed
+        the socket, and has read all that came before the server's answer to that."""
+        return self.heard_at
+
     async def responds(self) -> bool:
         """Asks the client with a ping: whether anything is heard of it in `ANSWER_S`."""
         asked_at = trio.current_time()
@@ -468,6 +475,10 @@ class ProtocolTransport(Transport):
         protocol = self._protocol
         close = protocol.close_rcvd
         return close is not None and bool(protocol.close_rcvd_then_sent) and close.code in LEAVING
+
+    @property
+    def vanished_at(self) -> float | None:
+        return self.heard_at if self._protocol.close_rcvd is None else None
 
     @property
     def ended_with(self) -> tuple[int, ClosedBy]:

@@ -142,6 +142,16 @@ class Candidates:
             if user in some:
                 some[user] = replace(some[user], absent_until=until)
 
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set: held seats and places last as long as before."""
+        for some in self._in.values():
+            for user, one in some.items():
+                some[user] = replace(
+                    one,
+                    absent_until=_moved(one.absent_until, by_ms),
+                    held_until=_moved(one.held_until, by_ms),
+                )
+
     def administers(self, user: str, *, admin: bool) -> bool:
         """Stores whether a candidate is an admin of the server; returns whether that is a
         change."""
@@ -209,6 +219,10 @@ class Candidates:
         if next(reversed(line)) == user:  # the newest
             return len(line)
         return 1 + next(place for place, other in enumerate(line) if other == user)
+
+
+def _moved(time: int | None, by_ms: int) -> int | None:
+    return None if time is None else time + by_ms
 
 
 def _entry(one: Candidate, state: State, position: int | None) -> Entry:

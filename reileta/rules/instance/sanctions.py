@@ -7,7 +7,7 @@ this process, also when the user leaves and joins again. Users are `UserIDAt`s.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeGuard, get_args
 
 from reileta.errors import ModerationInvalid
@@ -51,10 +51,19 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Modera
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """A muted user; until when (None: until unmuted)."""
+    """A muted user; until when (None: until unmuted).
+
+    `clock_set_ms`: by how much the wall clock was set since.
+    """
 
     user: str
     until: int | None
+    clock_set_ms: int = 0
+
+    @property
+    def ends_at(self) -> int | None:
+        """When it ends: at `until`, but no later than it would if the clock had not been set."""
+        return None if self.until is None else self.until + min(self.clock_set_ms, 0)
 
 
 class Sanctions:
@@ -80,7 +89,7 @@ class Sanctions:
 
     def muted(self, user: str, now: int) -> bool:
         mute = self.mutes.get(user)
-        return mute is not None and (mute.until is None or now < mute.until)
+        return mute is not None and (mute.ends_at is None or now < mute.ends_at)
 
     def ban(self, ban: Ban) -> None:
         """Adds or replaces a ban.
@@ -112,8 +121,16 @@ class Sanctions:
             if ban.until is not None:
                 yield ban.until
         for mute in self.mutes.values():
-            if mute.until is not None:
-                yield mute.until
+            if mute.ends_at is not None:
+                yield mute.ends_at
+
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set: no mute lasts longer for it. Bans end at their `until`: they
+        outlive the process, and it is the time that was named."""
+        self.mutes = {
+            user: replace(mute, clock_set_ms=mute.clock_set_ms + by_ms)
+            for user, mute in self.mutes.items()
+        }
 
     def expire(self, now: int) -> tuple[list[str], list[str]]:
         """Removes expired bans and mutes; returns the users no longer banned, and no longer
@@ -124,7 +141,7 @@ class Sanctions:
         mutes = [
             user
             for user, mute in self.mutes.items()
-            if mute.until is not None and mute.until <= now
+            if mute.ends_at is not None and mute.ends_at <= now
         ]
         for user in bans:
             del self.bans[user]

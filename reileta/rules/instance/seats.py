@@ -79,6 +79,10 @@ class Seats:
     def end_grace(self, session: str) -> None:
         self._grace.pop(session, None)
 
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set: grace periods last as long as before."""
+        self._grace = {session: until + by_ms for session, until in self._grace.items()}
+
     def vacate(self, player: Player) -> bool:
         """Frees a player's seat; returns whether its user has no other player left."""
         del self._players[player.id]

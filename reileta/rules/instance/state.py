@@ -117,6 +117,7 @@ class InstanceState:
         self.empty_since: int | None = now
         """Since when nobody is inside and no seat is held, ms; None while a seat is occupied or
         held."""
+        self._made_at = min(record.created_at, now)
         self.entered = record.entered
         """Whether a player has ever been inside."""
         self.new_player_id = new_player_id
@@ -285,7 +286,7 @@ class InstanceState:
         until = self.empty_since + self.limits.empty_ms
         if self.entered:
             return until
-        return max(until, self.record.created_at + self.limits.unused_ms)
+        return max(until, self._made_at + self.limits.unused_ms)
 
     def _next_due(self) -> int | None:
         if self.closed:
@@ -298,6 +299,17 @@ class InstanceState:
         return min(dues, default=None)
 
     # The steps of the rules
+
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set by so many ms, back if negative: every wait of a known length
+        lasts as long as before. Bans keep their `until`."""
+        self.seats.clock_was_set(by_ms)
+        self.candidates.clock_was_set(by_ms)
+        self.moderation.clock_was_set(by_ms)
+        if self.empty_since is not None:
+            self.empty_since += by_ms
+        self._made_at += by_ms
+        self.reschedule()
 
     def reschedule(self) -> None:
         """A deadline may have changed."""

@@ -329,6 +329,13 @@ class Session:
 
     # Time and end
 
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set by so many ms, back if negative: the time away lasts as long as
+        before. Tokens keep the time at which they expire."""
+        if self._away_until is not None:
+            self._away_until += by_ms
+        self._expiry_check_at += by_ms
+
     def next_deadline(self) -> int | None:
         """When `tick` must be called next, ms; None: not before something else happens."""
         if self.ended:

@@ -35,21 +35,21 @@ def test_everybody_away_gets_what_came_since_it_lost_its_socket() -> None:
     messages.add_for("p_1", number(3))
     messages.add_for("p_9", number(4))
     messages.add(number(5))
-    assert frames(messages.take("p_2")) == [number(2), number(5)]
+    assert frames(messages.take("p_2", 0)) == [number(2), number(5)]
     messages.add(number(6))
-    taken = messages.take("p_1")
+    taken = messages.take("p_1", 0)
     assert frames(taken) == [number(1), number(2), number(3), number(5), number(6)]
     assert not taken.gap
-    assert messages.take("p_1") == Missed()
+    assert messages.take("p_1", 0) == Missed()
     assert messages.size == 0
 
 
 def test_what_came_before_may_be_a_gap() -> None:
     messages = MissedMessages()
     messages.begin("p_1", gap=True)
-    assert messages.take("p_1") == Missed((), gap=True)
+    assert messages.take("p_1", 0) == Missed((), gap=True)
     messages.begin("p_1")
-    assert messages.take("p_1") == Missed()
+    assert messages.take("p_1", 0) == Missed()
 
 
 def test_300_players_share_the_memory_of_a_flood() -> None:
@@ -62,7 +62,7 @@ def test_300_players_share_the_memory_of_a_flood() -> None:
         assert messages.size <= missed.SEAT_LIMIT_BYTES
     buffers: set[int] = set()
     for player in players:
-        taken = messages.take(player)
+        taken = messages.take(player, 0)
         assert taken.gap
         assert frames(taken)[-1] == number(19_999, 1_000)
         buffers.update(id(batch.buffer) for batch in taken.batches)
@@ -76,8 +76,8 @@ def test_messages_for_single_players_are_bounded_in_all() -> None:
         for index in range(20):
             messages.add_for(player, number(index, 98))
             assert messages.size <= 1_500
-    assert frames(messages.take("p_1")) == [number(index, 98) for index in range(10, 20)]
-    assert [frames(messages.take(player)) for player in PLAYERS[1:]] == [
+    assert frames(messages.take("p_1", 0)) == [number(index, 98) for index in range(10, 20)]
+    assert [frames(messages.take(player, 0)) for player in PLAYERS[1:]] == [
         [number(index, 98) for index in range(15, 20)],
         [],
     ]
@@ -117,7 +117,7 @@ def test_a_player_gets_all_it_missed_or_the_newest_and_is_told_of_the_gap(
             messages.forget(player)
             owed.pop(player, None)
         elif step == "take":
-            taken = messages.take(player)
+            taken = messages.take(player, 0)
             expected = owed.pop(player, [])
             got = frames(taken)
             assert sum(map(len, got)) <= missed_limit
@@ -141,6 +141,43 @@ def test_a_batch_of_missed_messages_may_exceed_the_backlog() -> None:
     messages.begin("p_1")
     messages.add(number(1))
     messages.add_for("p_1", number(2))
-    batches: tuple[Batch, ...] = messages.take("p_1").batches
+    batches: tuple[Batch, ...] = messages.take("p_1", 0).batches
     assert batches
     assert all(batch.snapshot for batch in batches)
+
+
+def test_messages_are_under_way_for_a_second_and_not_to_who_sent_them() -> None:
+    messages = MissedMessages()
+    assert not messages.underway("p_1", 0)
+    messages.spoken("p_1", 10)
+    assert not messages.underway("p_1", 10)
+    assert messages.underway("p_2", 10)
+    assert messages.underway("p_2", 10.9)
+    assert not messages.underway("p_2", 11)
+    messages.spoken("p_2", 20)
+    messages.spoken("p_2", 30)
+    assert messages.underway("p_1", 30)
+    assert messages.underway("p_2", 10)  # what p_1 said
+    assert not messages.underway("p_2", 11)
+    messages.spoken(missed.EVERYBODY, 40)
+    assert messages.underway("p_2", 40)
+    messages.spoken("p_2", 50)
+    assert messages.underway("p_2", 40)
+    assert not messages.underway("p_2", 41)
+
+
+def test_what_a_player_has_missed_is_under_way_for_a_second_too() -> None:
+    messages = MissedMessages()
+    messages.begin("p_1")
+    messages.add(number(1))
+    messages.take("p_1", 10)
+    assert messages.underway("p_1", 10.9)
+    assert not messages.underway("p_1", 11)
+    messages.begin("p_1")
+    assert messages.take("p_1", 20) == Missed()
+    assert not messages.underway("p_1", 20)
+    messages.begin("p_1", gap=True)
+    assert messages.take("p_1", 30) == Missed((), gap=True)
+    assert messages.underway("p_1", 30)
+    messages.forget("p_1")
+    assert not messages.underway("p_1", 30)

@@ -80,9 +80,12 @@ TIMED: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "tick": (),
 }
 """Rules with the strategies of their arguments; the time comes behind."""
+UNTIMED = {"present", "clock_was_set"}
 
 operations = st.one_of(
-    op("present", users), *(op(rule, *args) for rule, args in TIMED.items() if rule != "close")
+    op("present", users),
+    op("clock_was_set", st.sampled_from([-1000, 1000])),
+    *(op(rule, *args) for rule, args in TIMED.items() if rule != "close"),
 )
 histories = st.tuples(
     st.sampled_from(ACCESS_TAGS),
@@ -109,7 +112,9 @@ def live(
     for number, (ms, (rule, args)) in enumerate(script, 1):
         now += ms
         tape.received(rule.title(), number, ms=now - BEGAN, socket=1 + number % 3)
-        more = () if rule == "present" else (now,)
+        if rule == "clock_was_set":
+            now += args[0]
+        more = () if rule in UNTIMED else (now,)
         with contextlib.suppress(ReiletaError):
             getattr(instance, rule)(*args, *more, **further(rule, ms))
     return tape, instance
@@ -127,7 +132,7 @@ def further(rule: str, number: int) -> dict[str, Any]:
 
 
 def test_the_histories_use_every_rule_but_those_of_a_restart() -> None:
-    assert set(TIMED) | {"present"} == set(RULES) - {"restore", "resume"}
+    assert set(TIMED) | UNTIMED == set(RULES) - {"restore", "resume"}
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -223,6 +223,9 @@ async def test_at_the_start_nobody_is_inside_anywhere(store: Store, clock: Manua
     assert await store.instances.all_empty_from(start + 100) == 1
     assert await abandoned(store, start + 100) == [empty.id]
     assert await abandoned(store, start + 101) == [empty.id, busy.id]
+    # The clock was set back: an hour ahead is no time since when anything was empty.
+    assert await store.instances.all_empty_from(start - 3_600_000) == 2
+    assert await abandoned(store, start - 3_599_999) == [empty.id, busy.id]
 
 
 @pytest.mark.parametrize("text", ["\x00", "\udc00"])

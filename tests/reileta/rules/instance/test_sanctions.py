@@ -67,3 +67,17 @@ def test_both_are_bounded_and_can_be_changed_at_the_bound() -> None:
     moderation.mute(Mute(user(2), 5))
     with pytest.raises(ModerationInvalid):
         moderation.mute(Mute(user(3), None))
+
+
+def test_a_mute_is_never_longer_for_a_clock_that_was_set_and_a_ban_ends_at_its_time() -> None:
+    moderation = Sanctions([ban(1, 100)], [Mute(user(2), 100)], bans_limit=9, mutes_limit=9)
+    moderation.clock_was_set(-80)
+    assert sorted(moderation.deadlines) == [20, 100]
+    assert moderation.muted(user(2), 19)
+    assert not moderation.muted(user(2), 20)
+    assert moderation.mutes[user(2)].until == 100  # as it was said
+    moderation.clock_was_set(120)
+    assert sorted(moderation.deadlines) == [100, 100]
+    moderation.clock_was_set(-60)
+    assert moderation.expire(80) == ([], [user(2)])
+    assert moderation.banned(user(1), 99)

@@ -131,3 +131,16 @@ def test_the_settings_defaults_are_the_rules_defaults() -> None:
     off = InstanceLimits.from_settings(Settings(rate_limits="off"))
     assert off == InstanceLimits(seats_per_user=0)
     assert InstanceLimits.from_settings(Settings()) == InstanceLimits(seats_per_user=4)
+
+
+def test_an_instance_made_ahead_of_the_clock_lives_as_long_as_others() -> None:
+    """The clock was set back between its making and its start, or afterwards."""
+    started = room(now=-10_000, empty_ms=60, unused_ms=600)  # its record is from time 0
+    started.entered = False
+    assert started.next_deadline() == -10_000 + 600
+    later = room(now=10, empty_ms=60, unused_ms=600)
+    later.entered = False
+    later.clock_was_set(-10_000)
+    assert later.next_deadline() == 600 - 10_000
+    assert not later.ended(599 - 10_000)
+    assert later.ended(600 - 10_000)

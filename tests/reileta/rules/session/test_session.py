@@ -235,3 +235,21 @@ def test_the_limits_are_those_of_the_settings() -> None:
     assert SessionLimits.from_settings(Settings()) == SessionLimits()
     limits = SessionLimits.from_settings(Settings(away_s=1.5, ack_timeout_ms=200))
     assert (limits.away_ms, limits.ack_timeout_ms) == (1500, 200)
+
+
+@pytest.mark.parametrize("by_ms", [-1000, 500])
+def test_a_session_is_away_as_long_if_the_clock_is_set_meanwhile(by_ms: int) -> None:
+    one = session(held=HELD)
+    one.clock_was_set(by_ms)
+    assert one.next_deadline() == min(60 + by_ms, 1000)
+    assert one.tick(59 + by_ms) == []
+    assert one.tick(60 + by_ms) == [AbsenceTimedOut(HELD)]
+
+
+def test_tokens_expire_by_the_clock_as_it_is() -> None:
+    one = session()
+    one.clock_was_set(500)
+    assert one.tick(999) == []
+    assert set(one.tokens) == {TOKEN, OTHER}
+    one.tick(1000)
+    assert set(one.tokens) == {OTHER}
