@@ -180,8 +180,7 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
     """Makes the application's request. The caller must feed its body."""
     config = listening.app.config
     raw = head.path
-    path = raw.decode("ascii")
-    path = listening.local_path(unquote(path) if "%" in path else path)
+    path = listening.local_path(decoded_path(raw.decode("ascii")))
     return ReceivedRequest(
         head.method,
         peer.scheme,
@@ -206,6 +205,17 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
             "server": peer.server,
         },
     )
+
+
+def decoded_path(path: str) -> str:
+    """A path without percent-encoding, except for `%2F`, which is a part of its segment.
+
+    Otherwise a proxy and this server would see different segments, and `/api/users/a%2Fhome` would
+    be the same as `/api/users/a/home` (RFC 3986, 2.2).
+    """
+    if "%" not in path:
+        return path
+    return "/".join(unquote(segment).replace("/", "%2F") for segment in path.split("/"))
 
 
 class ReceivedHeaders(Headers):

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote
 
 import trio
 from websockets.exceptions import InvalidHeader
@@ -17,7 +16,7 @@ from websockets.server import ServerProtocol
 
 from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
-from api.listen.exchange import Listening, Peer
+from api.listen.exchange import Listening, Peer, decoded_path
 from api.listen.http1 import date_header
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import ConnectionDeadline
@@ -151,7 +150,7 @@ class Upgrade:
             "asgi": {"spec_version": "2.3", "version": "3.0"},
             "http_version": "1.1",
             "scheme": "wss" if peer.scheme == "https" else "ws",
-            "path": self._listening.local_path(unquote(head.path.decode())),
+            "path": self._listening.local_path(decoded_path(head.path.decode())),
             "raw_path": head.path,
             "query_string": head.query,
             "root_path": "",
