@@ -27,6 +27,7 @@ from api.envelope import request_line, success, success_at_top
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
 from api.http.etags import AnswerCache, Cached, key_of
+from api.http.headers import ensure_not_encoded
 from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
@@ -480,8 +481,9 @@ def line_of(current: BaseRequestWebsocket) -> str:
 async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str, object]:
     """The JSON object in a request's body; an empty object if there is no body.
 
-    Raises MediaTypeUnsupported for another content type, `invalid` if the body is not a JSON object
-    that can be stored unchanged (`json_values.decode`), and PayloadTooLarge.
+    Raises MediaTypeUnsupported for another content type and for a compressed body, `invalid` if the
+    body is not a JSON object that can be stored unchanged (`json_values.decode`), and
+    PayloadTooLarge.
     """
     kind = current.mimetype
     if kind and kind != "application/json" and not kind.endswith("+json"):
@@ -489,6 +491,7 @@ async def body_of(current: Request, invalid: type[InvalidInput]) -> Mapping[str,
     body: bytes = await current.get_data(cache=True, as_text=False, parse_form_data=False)
     if not body.removeprefix(BOM):
         return {}  # some clients send a content type without a body
+    ensure_not_encoded(current)
     value = decode(body, limit_bytes=len(body), values_limit=BODY_VALUES, error=invalid)
     if not isinstance(value, dict):
         raise invalid.field("body", "must be a JSON object")

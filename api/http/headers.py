@@ -34,6 +34,13 @@ _PARAMETER: Final = re.compile(
 _RANGE: Final = re.compile(r"([0-9]*+)-([0-9]*+)")
 
 
+def ensure_not_encoded(request: BaseRequestWebsocket) -> None:
+    """Raises MediaTypeUnsupported if the request's body is compressed. The server decompresses no
+    bodies, so no small request becomes a large one."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MediaTypeUnsupported.field("Content-Encoding", "must be identity")
+
+
 class BoundedHeaders(BaseRequestWebsocket):
     """Query, cookies and content type of a request or upgrade."""
 

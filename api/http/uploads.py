@@ -20,7 +20,7 @@ from quart.wrappers import Request
 
 from api.http.bodies import Chunks, ReceivedBody
 from api.http.endpoint import RequestContext
-from api.http.headers import parameter_of
+from api.http.headers import ensure_not_encoded, parameter_of
 from api.rate_limits import network
 from reileta.errors import InvalidInput, MediaTypeUnsupported, Overloaded, PayloadTooLarge
 from reileta.settings import KIB
@@ -139,8 +139,7 @@ async def _receive(
 ) -> None:
     body = request.body
     assert isinstance(body, ReceivedBody)
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise MediaTypeUnsupported.field("Content-Encoding", "must be identity")
+    ensure_not_encoded(request)
     content_type = request.mimetype
     if content_type == "multipart/form-data":
         boundary = _boundary(request, invalid)

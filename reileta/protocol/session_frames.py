@@ -35,6 +35,8 @@ FRAME_VALUES: Final = VALUES_LIMIT + 256
 _TIME: Final = "%Y-%m-%dT%H:%M:%S.%f%z"
 _STATUSES: Final = get_args(Status)
 _REASON_LIMIT: Final = 1024
+_LEAP_SECOND: Final = re.compile(r"(?P<minute>[0-9]{2}:[0-9]{2}:)60")
+"""A time in a leap second, which ISO 8601 and `%S` allow, and Python's `datetime` does not."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -196,6 +198,6 @@ def _typed(value: object, type_: type, name: str) -> None:
 
 def _is_time(text: str) -> bool:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return datetime.fromisoformat(_LEAP_SECOND.sub(r"\g<minute>59", text)).tzinfo is not None
     except ValueError:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -97,3 +98,27 @@ async def test_a_message_of_the_session_api_may_begin_with_a_mark(harness: Serve
         while answer["type"] != "ack":
             answer = await get(socket)
         assert answer["id"] == sent["id"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "gzip, identity"])
+async def test_a_compressed_body_is_refused_as_such(
+    harness: ServerHarness, client: httpx.AsyncClient, encoding: str
+) -> None:
+    ann = await harness.account()
+    headers = {
+        "Authorization": f"Bearer {ann.token}",
+        "Content-Type": "application/json",
+        "Content-Encoding": encoding,
+    }
+    # Also if it is not compressed at all: then nobody relies on a header that was ignored.
+    for body in (gzip.compress(b'{"displayname": "Zoe"}'), b'{"displayname": "Zoe"}'):
+        answer = await client.post("/api/users/@me", content=body, headers=headers)
+        assert answer.status_code == 415
+        error = answer.json()["error"]
+        assert (error["code"], error["details"][0]["field"]) == (104, "Content-Encoding")
+    login = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    answer = await client.post("/auth/login", content=b"{}", headers=login)
+    assert answer.status_code == 415
+    headers["Content-Encoding"] = "identity"
+    answer = await client.post("/api/users/@me", content=b'{"displayname": "Zoe"}', headers=headers)
+    assert answer.status_code == 200

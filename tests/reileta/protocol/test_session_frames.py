@@ -70,6 +70,13 @@ def test_a_field_that_may_be_null_may_be_left_out() -> None:
     assert parse(json.dumps({**EVENT, "reason": "why"}).encode()) == ClientEvent(ID, {"x": 1})
 
 
+@pytest.mark.parametrize(
+    "time", ["2016-12-31T23:59:60.000000+0000", "1990-12-31T15:59:60-08:00", "2016-12-31T23:59:60Z"]
+)
+def test_an_event_may_be_sent_in_a_leap_second(time: str) -> None:
+    assert parse(json.dumps({**EVENT, "sent_at": time}).encode()) == ClientEvent(ID, {"x": 1})
+
+
 def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in EVENT.items() if key != name}
 
@@ -101,6 +108,8 @@ def without(name: str) -> dict[str, Any]:
         ({**EVENT, "status": "fatal"}, 4005),
         ({**EVENT, "id": "1"}, 4005),
         ({**EVENT, "sent_at": "today"}, 4005),
+        ({**EVENT, "sent_at": "2016-12-31T23:59:61.000000+0000"}, 4005),
+        ({**EVENT, "sent_at": "2016-12-31T23:60:00.000000+0000"}, 4005),
         ({**EVENT, "sent_at": "2026-09-21T14:13:20"}, 4005),
         ({**EVENT, "status": "fine"}, 4005),
         ({**EVENT, "reason": "x" * 2000}, 4005),
