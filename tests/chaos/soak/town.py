@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -83,13 +84,14 @@ class Way:
 class Town:
     """The server as its visitors know it. `rooms` are the instances that are open now."""
 
-    def __init__(
-        self, ways: list[Way], tls: ssl.SSLContext, http2_tls: ssl.SSLContext, seed: int
-    ) -> None:
+    def __init__(self, ways: list[Way], certificate: Path, seed: int) -> None:
         self.ways = ways
-        self.tls = tls
-        self.http2_tls = http2_tls
-        """The same, for a stream that speaks HTTP/2 from the start."""
+        # httpx changes the protocols that a context offers.
+        plain, one, two = (ssl.create_default_context(cafile=str(certificate)) for _ in range(3))
+        two.set_alpn_protocols(["h2"])
+        self.tls: Final = plain
+        self.http1_tls: Final = one
+        self.http2_tls: Final = two
         self.random = random.Random(seed)
         self.rooms: dict[str, set[str]] = {}
         """By id, the users inside whom their host may moderate."""
@@ -128,7 +130,10 @@ class Town:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """A client with connections that are kept."""
         transport = httpx.AsyncHTTPTransport(
-            verify=self.tls, http1=not http2, http2=http2, local_address=at
+            verify=self.http2_tls if http2 else self.http1_tls,
+            http1=not http2,
+            http2=http2,
+            local_address=at,
         )
         async with httpx.AsyncClient(
             base_url=f"https://127.0.0.1:{way.port}",
