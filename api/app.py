@@ -277,7 +277,7 @@ class ReiletaApp(QuartTrio):
         seconds = time.perf_counter() - started
         self.node.metrics.http(method, route, status, seconds)
         if seconds > SLOW_S:
-            address = "unknown" if request is None else address_of(request)
+            address = "unknown" if carrier is None else address_of(carrier)
             self.node.activity.note(
                 REQUEST_SLOW,
                 network(address),

@@ -11,7 +11,9 @@ import httpx
 import pytest
 import trio
 import trio_websocket
+from structlog.testing import capture_logs
 
+from api import app as app_module
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import (
     CLOSE,
@@ -281,3 +283,24 @@ async def test_before_a_close_with_1008_comes_102_once(database_url: str, path: 
                 while len(harness.gateway):
                     await trio.sleep(0.005)
             ada = await harness.account()
+
+
+async def test_slow_requests_are_answered_and_logged(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind: a known path, an unknown one, a refused upgrade, and what is no request."""
+    monkeypatch.setattr(app_module, "SLOW_S", -1.0)
+    async with running(database_url, rate_limits="off") as harness:
+        with capture_logs() as logs:
+            for http2 in (False, True):
+                url = f"http://127.0.0.1:{harness.port}"
+                async with httpx.AsyncClient(base_url=url, http1=not http2, http2=http2) as client:
+                    assert (await client.get("/api/time")).status_code == 200
+                    assert (await client.get("/api/nothing")).status_code == 404
+            async with RawClient.connected(harness) as raw:
+                assert (await raw.upgrade(None, "Authorization: Bearer ua_unknown")).status == 401
+            async with RawClient.connected(harness) as raw:
+                await raw.send(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n")
+                assert (await raw.answer()).status == 400
+        slow = [log["status"] for log in logs if log["event"] == "request.slow"]
+        assert sorted(slow) == [200, 200, 400, 401, 404, 404]
