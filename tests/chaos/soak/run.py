@@ -35,6 +35,7 @@ from tests.chaos.soak.town import GONE, Fault, Town, Way, data
 from tests.chaos.soak.visitors import CROWD, GRACE_S, Holder, Pinger, Visitor
 from tests.conftest import new_certificate
 
+KEEP_LOG = os.environ.get("KEEP_LOG")
 ADMIN_ADDRESS: Final = "127.0.0.9"
 SAMPLE_S: Final = 2.0
 QUIET_S: Final = 90.0
@@ -94,6 +95,9 @@ class Log:
     async def read(self, stream: trio.abc.ReceiveStream) -> None:
         """Reads standard output."""
         async for line in _lines(stream):
+            if KEEP_LOG:
+                with open(KEEP_LOG, "a") as file:
+                    file.write(line + "\n")
             try:
                 event = json.loads(line)
             except ValueError:
