@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,10 +33,9 @@ from tests.chaos.soak.judge import (
 from tests.chaos.soak.observed import OBSERVE, ask
 from tests.chaos.soak.postgres import Pair
 from tests.chaos.soak.town import GONE, Fault, Town, Way, data
-from tests.chaos.soak.visitors import CROWD, GRACE_S, Holder, Pinger, Visitor
+from tests.chaos.soak.visitors import CLOSED_GRACE_S, CROWD, GRACE_S, Holder, Pinger, Visitor
 from tests.conftest import new_certificate
 
-KEEP_LOG = os.environ.get("KEEP_LOG")
 ADMIN_ADDRESS: Final = "127.0.0.9"
 SAMPLE_S: Final = 2.0
 QUIET_S: Final = 90.0
@@ -48,7 +48,12 @@ OPTIONS: Final = {
     "--host": "127.0.0.1",
     "--port": "0",
     "--log-format": "json",
+    "--read-cache": "on",
+    "--trusted-proxies": "127.0.0.1",
     "--seat-grace-s": f"{GRACE_S:g}",
+    "--closed-seat-grace-s": f"{CLOSED_GRACE_S:g}",
+}
+FORGETFUL: Final = {
     "--empty-instance-s": "5",
     "--queue-grace-s": "5",
     "--hold-s": "5",
@@ -59,10 +64,10 @@ OPTIONS: Final = {
     "--http-idle-s": "15",
     "--access-lifetime-s": "120",
     "--refresh-lifetime-s": "240",
-    "--read-cache": "on",
-    "--trusted-proxies": "127.0.0.1",
 }
 """Short times, so that much is forgotten in a short time."""
+BRIEF: Final = {"--empty-instance-s": "1", "--queue-grace-s": "1", "--hold-s": "1", "--away-s": "1"}
+"""For a soak of seconds: all deadlines of clients are as usual, however busy the machine is."""
 DURING_FAULTS: Final = (
     "database.lost",
     "database.back",
@@ -83,7 +88,8 @@ FORGOTTEN: Final = ("users", "sessions", "tokens", "worlds", "assets", "instance
 class Log:
     """The server's output: counts of its events, and what should not be in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Path | None) -> None:
+        self._file = None if keep is None else keep.open("w")
         self.ready = trio.Event()
         self.url = ""
         self.password = ""
@@ -95,9 +101,8 @@ class Log:
     async def read(self, stream: trio.abc.ReceiveStream) -> None:
         """Reads standard output."""
         async for line in _lines(stream):
-            if KEEP_LOG:
-                with open(KEEP_LOG, "a") as file:
-                    file.write(line + "\n")
+            if self._file is not None:
+                print(line, file=self._file)
             try:
                 event = json.loads(line)
             except ValueError:
@@ -314,17 +319,20 @@ class Soak:
 
 
 @asynccontextmanager
-async def soaking(folder: Path, scale: float, seed: int) -> AsyncIterator[Soak]:
+async def soaking(
+    folder: Path, scale: float, seed: int, times: Mapping[str, str], keep: Path | None
+) -> AsyncIterator[Soak]:
     """Starts the databases, the server and nginx."""
     certificate = new_certificate(folder)
     pair = Pair(folder)
-    log = Log()
+    log = Log(keep)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_shielded, pair)
         await pair.start()
         cert, key = certificate
         options = {
             **OPTIONS,
+            **times,
             "--data": str(folder / "data"),
             "--database": pair.url,
             "--tls-cert": str(cert),
@@ -380,12 +388,20 @@ async def _shielded(pair: Pair) -> None:
         await pair.stop()
 
 
-async def soak(minutes: float, scale: float, seed: int, folder: Path) -> list[str]:
+async def soak(
+    minutes: float,
+    scale: float,
+    seed: int,
+    folder: Path,
+    *,
+    times: Mapping[str, str] = FORGETFUL,
+    keep: Path | None = None,
+) -> list[str]:
     """Runs a soak and prints its figures; what is wrong."""
     seconds = minutes * 60
     warm_s = min(WARM_S, seconds / 4)
-    every_s = max(8.0, min(45.0, seconds / 12))
-    async with soaking(folder, scale, seed) as running:
+    every_s = max(3.0, min(45.0, seconds / 12))
+    async with soaking(folder, scale, seed, times, keep) as running:
         town = running.town
         token = await running.log_in()
         rows = await running.rows()
@@ -482,12 +498,14 @@ def _report(
     print("rows:", {name: (rows.get(name), cleared[name]) for name in cleared})
 
 
-def run(minutes: float, scale: float, seed: int) -> int:
+def run(minutes: float, scale: float, seed: int, log: Path | None) -> int:
     """Runs a soak; 1 if anything is wrong."""
+    # Ctrl-C and SIGTERM end what was started, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # PostgreSQL may run as another account
-        wrong = trio.run(soak, minutes, scale, seed, folder)
+        wrong = trio.run(partial(soak, minutes, scale, seed, folder, keep=log))
     alike = Counter(re.sub(r"\d[\d.:TZ-]*", "0", line) for line in wrong)
     for line, times in alike.items():
         print(f"WRONG {times} times {line}" if times > 1 else f"WRONG {line}")

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,9 @@ GONE: Final = (
     trio.TooSlowError,
 )
 """What a client sees when its connection, or the server's database, is gone."""
+DURING_FAULTS: Final = (122, 36, 101)
+"""Errors that a fault explains: the database is unavailable; or what a request made that failed is
+not there."""
 AFTER_S: Final = 3.0
 """Seconds after the end of a fault in which its consequences may still show."""
 
@@ -72,6 +75,22 @@ class Tally:
     """Errors during a fault, by visitor and kind."""
     unexplained: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+
+    def failed(self, name: str, error: Exception, took_s: float, *, explained: bool) -> None:
+        """Sorts why a visit failed. `explained`: there was a fault."""
+        for leaf in leaves(error):
+            what = f"{name}: {type(leaf).__name__}: {leaf}"[:300]
+            if isinstance(leaf, LocalProtocolError):
+                # trio-websocket answers a ping after it has sent its close frame.
+                self.done["answered a ping while closing"] += 1
+            elif isinstance(leaf, Refused) and explained and leaf.code in DURING_FAULTS:
+                self.explained[f"{name}: error {leaf.code}"] += 1
+            elif isinstance(leaf, GONE) and explained:
+                self.explained[f"{name}: {type(leaf).__name__}"] += 1
+            elif isinstance(leaf, (Refused, *GONE)):
+                self.unexplained.append(f"{what} (after {took_s:.1f} s)")
+            else:
+                self.broken.append(f"{what} at {_where(leaf)}")
 
 
 @dataclass
@@ -120,10 +139,7 @@ class Town:
 
     def explains(self, began: float, ended: float) -> bool:
         """Whether there was a fault in that time, or shortly before."""
-        return any(
-            fault.began <= ended and (fault.ended is None or fault.ended + AFTER_S >= began)
-            for fault in self.faults
-        )
+        return explains(self.faults, began, ended)
 
     @asynccontextmanager
     async def http(
@@ -184,26 +200,19 @@ class Town:
                 await visit()
                 self.tally.done[name] += 1
             except Exception as error:  # noqa: BLE001 - sorted below
-                self._failed(name, error, began)
+                ended = trio.current_time()
+                explained = self.explains(began, ended)
+                self.tally.failed(name, error, ended - began, explained=explained)
                 await trio.sleep(0.2 + self.random.random())
             await trio.sleep(self.random.random() * 0.2)
 
-    def _failed(self, name: str, error: Exception, began: float) -> None:
-        ended = trio.current_time()
-        explained = self.explains(began, ended)
-        for leaf in leaves(error):
-            what = f"{name}: {type(leaf).__name__}: {leaf}"[:300]
-            if isinstance(leaf, LocalProtocolError):
-                # trio-websocket answers a ping after it has sent its close frame.
-                self.tally.done["answered a ping while closing"] += 1
-            elif isinstance(leaf, Refused) and explained and leaf.code in (122, 36, 101):
-                self.tally.explained[f"{name}: error {leaf.code}"] += 1
-            elif isinstance(leaf, GONE) and explained:
-                self.tally.explained[f"{name}: {type(leaf).__name__}"] += 1
-            elif isinstance(leaf, (Refused, *GONE)):
-                self.tally.unexplained.append(f"{what} (after {ended - began:.1f} s)")
-            else:
-                self.tally.broken.append(f"{what} at {_where(leaf)}")
+
+def explains(faults: Iterable[Fault], began: float, ended: float) -> bool:
+    """Whether one of the faults was in that time, or shortly before."""
+    return any(
+        fault.began <= ended and (fault.ended is None or fault.ended + AFTER_S >= began)
+        for fault in faults
+    )
 
 
 def _where(error: BaseException) -> str:
