@@ -106,4 +106,4 @@ def test_errors_are_sorted() -> None:
 # Clients that vanish leave sockets behind that the clients' libraries do not close.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_server_is_as_before_after_visitors_and_a_failover(data_folder: Path) -> None:
-    assert await soak(0.25, 0.15, 1, data_folder, times=BRIEF) == []
+    assert await soak(0.2, 0.15, 1, data_folder, times=BRIEF) == []

@@ -28,7 +28,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
-    upstream reileta {{ server 127.0.0.1:{upstream}; keepalive 16; }}
+    upstream reileta {{ server 127.0.0.1:{upstream}; keepalive 16; keepalive_timeout 3s; }}
     server {{
         listen 127.0.0.1:{port} ssl http2;
         ssl_certificate {certificate};

@@ -2,7 +2,7 @@
 
     REILETA_OBSERVE=/path/socket python -m tests.chaos.soak.observed serve …
 
-The server is the usual one, but for `REMEMBERED_MS`. One more task answers: a line with `counts`,
+The server is the usual one, but for `SHORTENED`. One more task answers: a line with `counts`,
 `tables` or `classes` gets one JSON object. The last two look at every object, which takes a moment:
 ask in quiet moments.
 """
@@ -16,16 +16,25 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import trio
 
+from actors import node
+from actors.session import actor as session_actor
 from actors.session import recent_changes, revocations
 from reileta import cli, main
 
 OBSERVE: Final = "REILETA_OBSERVE"
-REMEMBERED_MS: Final = 5_000
-"""How long the server remembers what was revoked or changed; a minute would only cost time here."""
+SHORTENED: Final[tuple[tuple[ModuleType, str, float], ...]] = (
+    (revocations, "REMEMBERED_MS", 2_000),
+    (recent_changes, "REMEMBERED_MS", 2_000),
+    (node, "FORGET_S", 1.0),
+    (session_actor, "IDLE_S", 3.0),
+)
+"""How long the server remembers what is over, where no setting says so: up to a minute, which would
+only cost time here."""
 _OURS: Final = ("reileta.", "actors.", "api.")
 _TABLES: Final = (dict, set, frozenset, list, tuple, bytearray)
 
@@ -128,6 +137,6 @@ async def ask(path: Path, what: str) -> dict[str, int]:
 
 if __name__ == "__main__":
     setattr(main, "serve", _observed)  # noqa: B010
-    for module in (revocations, recent_changes):
-        setattr(module, "REMEMBERED_MS", REMEMBERED_MS)  # noqa: B010
+    for module, name, value in SHORTENED:
+        setattr(module, name, value)
     sys.exit(cli.main())

@@ -31,7 +31,7 @@ from tests.chaos.soak.judge import (
     top,
 )
 from tests.chaos.soak.observed import OBSERVE, ask
-from tests.chaos.soak.postgres import Pair
+from tests.chaos.soak.postgres import Pair, PostgresFailed
 from tests.chaos.soak.town import GONE, Fault, Town, Way, data
 from tests.chaos.soak.visitors import CLOSED_GRACE_S, CROWD, GRACE_S, Holder, Pinger, Visitor
 from tests.conftest import new_certificate
@@ -170,7 +170,8 @@ class Soak:
         connections = 0
         if not self._in_fault():
             query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'reileta %'"
-            connections = int(await self.pair.sql(query))
+            with suppress(PostgresFailed):  # a fault has just begun
+                connections = int(await self.pair.sql(query))
         return Sample(
             at_s=trio.current_time() - self.began,
             resident_bytes=int(fields["VmRSS"].split()[0]) * 1024,
@@ -195,7 +196,7 @@ class Soak:
         before: dict[str, int] = {}
         same = 0
         while trio.current_time() < deadline and same < 3:
-            await trio.sleep(SAMPLE_S)
+            await trio.sleep(1)
             counts = await ask(self.folder / "observe", "counts")
             rest = [count for name, count in counts.items() if name != "tasks"]
             same = same + 1 if counts == before and not any(rest) else 0
@@ -400,7 +401,7 @@ async def soak(
     """Runs a soak and prints its figures; what is wrong."""
     seconds = minutes * 60
     warm_s = min(WARM_S, seconds / 4)
-    every_s = max(3.0, min(45.0, seconds / 12))
+    every_s = max(4.0, min(45.0, seconds / 12))
     async with soaking(folder, scale, seed, times, keep) as running:
         town = running.town
         token = await running.log_in()
