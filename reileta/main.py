@@ -29,6 +29,7 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
+from reileta.allocator import give_back_large_blocks
 from reileta.clock import SystemClock
 from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter, write_all
@@ -69,6 +70,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
+    give_back_large_blocks()
     raise_descriptor_limit()
     try:
         trio.run(_until_stopped, settings, types, output)

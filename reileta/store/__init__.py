@@ -136,7 +136,7 @@ async def open_store(
         quotas = Quotas.of(settings)
         yield Store(
             database=database,
-            users=Users(database, clock),
+            users=Users(database, clock, quotas),
             sessions=Sessions(database, clock, quotas),
             tokens=Tokens(database, clock, lease_time),
             worlds=Worlds(database, clock, quotas),

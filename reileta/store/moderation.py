@@ -137,6 +137,13 @@ class ModerationLog:
                     "DELETE FROM moderations WHERE owner = $1 AND number <= $2", owner, newest_over
                 )
 
+    async def transfer(self, owner: str, heir: str) -> None:
+        """Gives the entries of an owner to another one, and trims those."""
+        await self._queries.execute(
+            "UPDATE moderations SET owner = $2 WHERE owner = $1", owner, heir
+        )
+        await self.trim([heir])
+
     async def note(self, moderation: Moderation) -> None:
         """Adds an entry. Adding it again, because the first result was lost, changes nothing."""
         await self._queries.execute(

@@ -20,7 +20,9 @@ from reileta.ids import is_id, new_id
 from reileta.records import ADMIN_TAG, DISABLED_TAG, Cursor, DeletedUser, Page, User
 from reileta.store.blobs import hashes
 from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.moderation import ModerationLog
 from reileta.store.query_builder import Where, assignments, page, tag_list
+from reileta.store.quotas import DEFAULT, Quotas
 
 ADMIN_PASSWORD_BYTES: Final = 18
 """144 random bits, 24 characters."""
@@ -51,9 +53,10 @@ class Revoked:
 
 
 class Users:
-    def __init__(self, queries: Queries, clock: Clock) -> None:
+    def __init__(self, queries: Queries, clock: Clock, quotas: Quotas = DEFAULT) -> None:
         self._queries = queries
         self._clock = clock
+        self._quotas = quotas
 
     async def create(
         self,
@@ -239,8 +242,9 @@ class Users:
         """Deletes an account and its private data, and transfers its objects, at once.
 
         E-mail address, password, sessions, tokens, pictures, and follows in both directions are
-        deleted. Worlds, instances and services are transferred to the server's own account. Raises
-        UserNotFound, and UserCannotDelete for the two accounts of the server itself.
+        deleted. Worlds, instances and services are transferred to the server's own account, and the
+        entries of the moderation log, of which that account keeps as many as every other owner.
+        Raises UserNotFound, and UserCannotDelete for the two accounts of the server itself.
         """
         now = self._clock.now_ms()
         async with self._queries.transaction() as transaction:
@@ -259,6 +263,7 @@ class Users:
                     now,
                 )
                 handed[table] = tuple(one["id"] for one in rows)
+            await ModerationLog(transaction, self._quotas).transfer(id_, heir)
             sessions = await transaction.fetch(
                 "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL", id_
             )

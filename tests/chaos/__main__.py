@@ -26,14 +26,17 @@ KILL_EVERY_S: Final = 4.0
 
 
 def main() -> int:
-    """Gives each kind of run a third of the time; stops at the first failure, with status 1."""
+    """Gives each kind of run a quarter of the time; stops at the first failure, with status 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--seed", type=int, default=1, help="the simulation's first seed")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed of soak and simulation")
     arguments = parser.parse_args()
-    share_s = arguments.minutes * 60 / 3
+    share_s = arguments.minutes * 60 / 4
     runs = itertools.chain(
-        _contest(share_s), _simulations(share_s, arguments.seed), _vanishing_clients(share_s)
+        _contest(share_s),
+        _soak(share_s, arguments.seed),
+        _simulations(share_s, arguments.seed),
+        _vanishing_clients(share_s),
     )
     for command in runs:
         print(f"$ {shlex.join(command)}", flush=True)
@@ -48,6 +51,13 @@ def _contest(share_s: float) -> Iterator[list[str]]:
     kills = max(1, round(share_s / KILL_EVERY_S))
     seconds = ["--seconds", f"{share_s:.0f}", "--kills", str(kills)]
     yield [sys.executable, "-m", "tests.chaos.contest", *seconds]
+
+
+def _soak(share_s: float, seed: int) -> Iterator[list[str]]:
+    """Starting, and waiting until the server has forgotten its visitors, take a minute of it."""
+    minutes = max(0.5, share_s / 60 - 1)
+    options = ["--minutes", f"{minutes:.1f}", "--seed", str(seed)]
+    yield [sys.executable, "-m", "tests.chaos.soak", *options]
 
 
 def _simulations(share_s: float, first: int) -> Iterator[list[str]]:

@@ -10,11 +10,13 @@ import pytest
 import trio
 
 from reileta.errors import UserCannotDelete, UserInvalid, UserNotFound
-from reileta.records import DeletedUser, SessionRecord, User
+from reileta.records import DeletedUser, Moderation, SessionRecord, User
 from reileta.security.credentials import digest
 from reileta.store import Store
 from reileta.store.follows import Follows
 from reileta.store.instances import Instances
+from reileta.store.moderation import ModerationLog
+from reileta.store.quotas import Quotas
 from reileta.store.services import Services
 from reileta.store.sessions import Sessions
 from reileta.store.users import Revoked, Users
@@ -169,6 +171,26 @@ async def test_every_table_forgets_a_deleted_users_address(store: Store, heir: U
             assert "ada@example.org" not in row[0]
             assert "secret-hash" not in row[0]
             assert ada.id not in row[0]
+
+
+async def test_the_moderation_logs_of_deleted_owners_stay_within_one_limit(
+    store: Store, heir: User, clock: ManualClock
+) -> None:
+    """Else they would stay for ever, and grow with each account that is made and deleted."""
+    quotas = Quotas(moderations=3)
+    log, users = ModerationLog(store.database, quotas), Users(store.database, clock, quotas)
+    for name in ("ada", "bob"):
+        owner = await a_user(store, name)
+        for at in range(2):
+            entry = Moderation(f"i_{name}", owner.id, "kick", "u_x@x", "u_y@x", None, None, at)
+            await log.note(entry)
+        await users.delete(owner.id)
+    kept = [
+        (await log.of(f"i_{name}", owner=heir.id, limit=9, offset=0)).total
+        for name in ("ada", "bob")
+    ]
+    assert kept == [1, 2]
+    assert await store.database.value("SELECT count(*) FROM moderations") == 3
 
 
 async def test_the_servers_own_accounts_stay(store: Store, heir: User) -> None:

@@ -1,0 +1,142 @@
+"""`reileta serve` that also tells, on a Unix socket, what it holds in memory.
+
+    REILETA_OBSERVE=/path/socket python -m tests.chaos.soak.observed serve …
+
+The server is the usual one, but for `SHORTENED`. One more task answers: a line with `counts`,
+`tables` or `classes` gets one JSON object. The last two look at every object, which takes a moment:
+ask in quiet moments.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import trio
+
+from actors import node
+from actors.session import actor as session_actor
+from actors.session import recent_changes, revocations
+from reileta import cli, main
+
+OBSERVE: Final = "REILETA_OBSERVE"
+SHORTENED: Final[tuple[tuple[ModuleType, str, float], ...]] = (
+    (revocations, "REMEMBERED_MS", 2_000),
+    (recent_changes, "REMEMBERED_MS", 2_000),
+    (node, "FORGET_S", 1.0),
+    (session_actor, "IDLE_S", 3.0),
+)
+"""How long the server remembers what is over, where no setting says so: up to a minute, which would
+only cost time here."""
+_OURS: Final = ("reileta.", "actors.", "api.")
+_TABLES: Final = (dict, set, frozenset, list, tuple, bytearray)
+
+
+def _counts(server: main.Server) -> dict[str, int]:
+    """The tasks of the process, and the tables that the server itself names."""
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    http = server.http_server
+    return {
+        "tasks": tasks,
+        "http connections": http.http_connections,
+        "places": len(http.admission),
+        "sockets of both APIs": server.node.metrics.connections,
+        "backlog bytes": server.node.metrics.backlog_bytes,
+        **server.node.debug_counts(),
+    }
+
+
+def _fields(thing: object) -> list[tuple[str, Any]]:
+    fields = dict(getattr(thing, "__dict__", {}))
+    for kind in type(thing).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
+                fields[name] = getattr(thing, name)
+    return list(fields.items())
+
+
+def _is_ours(thing: object) -> bool:
+    module = type(thing).__module__
+    return isinstance(module, str) and module.startswith(_OURS)
+
+
+def _tables(_: main.Server) -> dict[str, int]:
+    """The sizes of all containers that objects of our classes hold, by class and field."""
+    gc.collect()
+    sizes: Counter[str] = Counter()
+    for thing in gc.get_objects():
+        if _is_ours(thing):
+            name = type(thing).__qualname__
+            for field, value in _fields(thing):
+                if isinstance(value, _TABLES) or hasattr(type(value), "maxlen"):
+                    sizes[f"{name}.{field}"] += len(value)
+    return dict(sizes)
+
+
+def _classes(_: main.Server) -> dict[str, int]:
+    """How many objects of each class there are."""
+    gc.collect()
+    kinds = Counter(type(thing) for thing in gc.get_objects())
+    counted: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        counted[f"{kind.__module__}.{kind.__qualname__}"] += count
+    return dict(counted)
+
+
+_ANSWERS: Final[dict[str, Callable[[main.Server], dict[str, int]]]] = {
+    "counts": _counts,
+    "tables": _tables,
+    "classes": _classes,
+}
+
+
+_plain: Final[Callable[..., Awaitable[None]]] = main.serve
+
+
+async def _observed(*args: Any, task_status: trio.TaskStatus[main.Server]) -> None:
+    """`main.serve`, and the task that answers."""
+
+    async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
+        await _plain(*args, task_status=task_status)
+
+    async with trio.open_nursery() as observing:
+        async with trio.open_nursery() as serving:
+            server = await serving.start(serve)
+
+            async def answer(stream: trio.SocketStream) -> None:
+                async with stream:
+                    asked = (await stream.receive_some(64)).decode().strip()
+                    await stream.send_all(json.dumps(_ANSWERS[asked](server)).encode())
+
+            listener = trio.socket.socket(trio.socket.AF_UNIX)
+            await listener.bind(os.environ[OBSERVE])
+            listener.listen()
+            observing.start_soon(trio.serve_listeners, answer, [trio.SocketListener(listener)])
+            task_status.started(server)
+        observing.cancel_scope.cancel()
+
+
+async def ask(path: Path, what: str) -> dict[str, int]:
+    """Asks an observed server."""
+    async with await trio.open_unix_socket(path) as stream:
+        await stream.send_all(what.encode() + b"\n")
+        text = b""
+        async for chunk in stream:
+            text += chunk
+    answer: dict[str, int] = json.loads(text)
+    return answer
+
+
+if __name__ == "__main__":
+    setattr(main, "serve", _observed)  # noqa: B010
+    for module, name, value in SHORTENED:
+        setattr(module, name, value)
+    sys.exit(cli.main())
