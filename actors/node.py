@@ -102,6 +102,7 @@ class Node:
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.hub = hub
         self.directory = directory
+        revocations = RevocationList(clock)
         self.instances = InstanceManager(
             instances,
             InstanceConfig(
@@ -113,6 +114,7 @@ class Node:
                 metrics=metrics,
                 activity=self.activity,
                 hub=hub,
+                ended=revocations,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
             ),
@@ -127,7 +129,7 @@ class Node:
             directory=directory,
             hub=hub,
             instances=self.instances,
-            revocations=RevocationList(clock),
+            revocations=revocations,
             limits=SessionLimits.from_settings(settings),
         )
         self.sessions = SessionManager(sessions, session_deps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from actors.directory import Directory
@@ -27,6 +28,8 @@ class InstanceConfig:
     metrics: Metrics
     activity: ActivityLog
     hub: Ref[HubMessage]
+    ended: Container[str] = frozenset()
+    """The ids of sessions and users that have ended or were deleted a moment ago."""
     backlog_limit_bytes: int = 1 << 20
     """How many bytes may wait for one socket."""
     paced: bool = True

@@ -34,6 +34,7 @@ from actors.instance.messages import (
     WithdrawEntry,
 )
 from actors.instance.parts import InstanceParts
+from reileta.errors import CredentialInvalid, UserNotFound
 from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
@@ -80,9 +81,12 @@ class Queue:
     ) -> list[InstanceEvent]:
         """Answers the request; raises what the rules refuse.
 
-        `silent`: sessions whose players give way if their user asks for a seat.
+        `silent`: sessions whose players give way if their user asks for a seat. A request that was
+        on its way when its session ended (CredentialInvalid) or its user was deleted
+        (UserNotFound) is refused, since nothing would remove the entry.
         """
         rules, now = self._parts.rules, self._parts.now()
+        self._ensure_still_there(message)
         match message:
             case RequestEntry(visitor):
                 entry, domain_events = rules.candidate(
@@ -101,6 +105,13 @@ class Queue:
             case _:
                 assert_never(message)
         return domain_events
+
+    def _ensure_still_there(self, message: QueueRequest) -> None:
+        ended = self._parts.config.ended
+        if isinstance(message, RequestEntry) and message.visitor.session in ended:
+            raise CredentialInvalid
+        if isinstance(message, AdmitCandidate) and self._ref(message.user) in ended:
+            raise UserNotFound
 
     def answer(self, message: GetQueue) -> None:
         """Answers with what the requester may see."""

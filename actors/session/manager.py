@@ -166,6 +166,7 @@ class SessionManager:
     def user_deleted(self, user: records.User) -> None:
         """Tells the instances in whose queue the user waits. Its sessions are told one by one, with
         `end`."""
+        self._deps.revocations.add(user.id)
         notify_candidacies_of_barred(user, self._deps)
 
     def _signal(self, session_id: str, message: SessionMessage) -> None:

@@ -1,8 +1,8 @@
-"""Tokens and sessions that ended a moment ago.
+"""Tokens and sessions that ended a moment ago, and users that were deleted.
 
 Closes a race: a client may authenticate just before its token is revoked, and attach its socket
 just after. Revocation only closes sockets that are attached already, so revoked ids are remembered
-for 60 s and checked when a socket attaches.
+for 60 s and checked when a socket attaches, or when a user asks for a seat.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REMEMBERED_MS: Final = 60_000
 
 
 class RevocationList:
-    """Token hashes and session ids. Bounded by how many can end in a minute."""
+    """Token hashes, and ids of sessions and users. Bounded by how many can end in a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,11 +24,11 @@ class RevocationList:
     def __len__(self) -> int:
         return len(self._until)
 
-    def __contains__(self, id_: bytes | str) -> bool:
+    def __contains__(self, id_: object) -> bool:
         return id_ in self._until
 
     def add(self, id_: bytes | str) -> None:
-        """Remembers a token or session that has just ended."""
+        """Remembers a token, session or user that has just ended."""
         self._until.pop(id_, None)
         self._until[id_] = self._clock.steady_ms() + REMEMBERED_MS
 
