@@ -281,7 +281,7 @@ async def test_the_next_incarnation_writes_what_is_pending_and_answers_nobody() 
     assert (harness.moderation_writes.written, harness.answers) == ([[deed(0)]], [])
 
 
-def test_pending_moderation_is_bounded() -> None:
+async def test_pending_moderation_is_bounded() -> None:
     harness = Harness()
     for number in range(MODERATION_LIMIT):
         harness.persistence.ensure_room()
