@@ -422,6 +422,9 @@ class InstanceState:
         for player in tuple(self.seats.players.values()):
             self.vacate(player, "closed", None, out)
         self.closed = True
+        # `Closed` says it all: what is still called afterwards announces nothing of the end.
+        self._announced_master = None
+        self._announced_queue = self.candidates.version
         self.reschedule()
         out.append(Closed(reason))
         return out

@@ -144,3 +144,14 @@ def test_an_instance_made_ahead_of_the_clock_lives_as_long_as_others() -> None:
     assert later.next_deadline() == 600 - 10_000
     assert not later.ended(599 - 10_000)
     assert later.ended(600 - 10_000)
+
+
+def test_nothing_of_the_end_is_told_after_it() -> None:
+    """A message can still be handled when its instance has closed."""
+    instance = room(capacity=1)
+    filled(instance, 1)
+    instance.candidate(visitor(2), 5)
+    instance.close(None, 10)
+    assert instance.master is None
+    assert instance.rename(user(1), "Zoe", 11) == []
+    assert instance.administers(user(1), True, 12) == []
