@@ -266,3 +266,26 @@ async def test_empty_frames_and_control_frames_count_as_well(database_url: str) 
                     nursery.start_soon(pour, client, flood)
                     assert (await client.close_frame()).close_code == 1008
                     nursery.cancel_scope.cancel()
+
+
+async def test_null_and_no_data_at_all_delete_a_key(database_url: str) -> None:
+    """The others inside get the null, those who join later get nothing, and the place is free."""
+    async with running(database_url, rate_limits="off", retained_keys_per_player=1) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        room = (await harness.instance(ada)).id
+        async with connected(harness, ada) as player, connected(harness, bob) as other:
+            await player.join(room)
+            await other.join(room)
+            message = {"command": "instance-data", "subgroup": room}
+            for key, nothing in (("a", ', "data": null'), ("b", ', "data":  null '), ("c", "")):
+                kept = await player.ask("instance-data", 1, subgroup=room, key=key)
+                assert kept["data"] == {}
+                assert [one["key"] for one in (await other.join(room))["retained"]] == [key]
+                await player.ask("instance-data", subgroup=room, key=key, to=[other.id])
+                assert (await other.join(room))["retained"]  # with `to`, nothing is retained
+                head = json.dumps({**message, "key": key})[:-1]
+                await player.socket.send_message(head + nothing + "}")
+                while (heard := await other.hear())["data"] is not None or heard["key"] != key:
+                    pass
+                await player.ask("ping")
+                assert (await other.join(room))["retained"] == []
