@@ -12,6 +12,8 @@
 
 .SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
+# The tools say what they do; the commands themselves are shown by `make -n`.
+.SILENT:
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
@@ -30,13 +32,13 @@ PROJECT := pyproject.toml reileta/__init__.py
 .PHONY: help serve install test check chaos bench format lock clean
 
 help:
-	@sed -n 's/^#   //p' Makefile
+	sed -n 's/^#   //p' Makefile
 
 serve: $(USE)
-	@exec $(BIN)/reileta serve $(ARGS)
+	exec $(BIN)/reileta serve $(ARGS)
 
 install: $(USE)
-	@echo "$(BIN)/reileta is ready: $$($(BIN)/reileta --version)"
+	echo "$(BIN)/reileta is ready: $$($(BIN)/reileta --version)"
 
 # Each worker has a PostgreSQL of its own.
 test: $(DEVELOP)
@@ -84,23 +86,37 @@ clean:
 # A Python without ensurepip (Debian's python3 without python3-venv) creates the environment without
 # pip; then the pip of that Python installs into it.
 $(BIN)/python:
-	@[ -n "$(PYTHON)" ] || { echo "Reileta needs Python 3.11 or newer, but none was found:" \
-		"install it, or pass it with 'make PYTHON=/path/to/python3.11 …'" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Reileta needs Python 3.11 or newer, but $(or $(PYTHON),none) $(if \
+		$(PYTHON),is not,was found): install it, or pass it with 'make PYTHON=/path/to/python3.11 …'" \
+		>&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || { "$(PYTHON)" -c 'import pip' 2>/dev/null \
+		&& "$(PYTHON)" -m venv --clear --without-pip $(VENV) >/dev/null 2>&1; } || { \
+		echo "Reileta can't make $(VENV)/ with $(PYTHON): $$("$(PYTHON)" -m venv $(VENV) 2>&1 \
+		| grep . | tail -n 1) (on Debian and Ubuntu, install python3-venv)" >&2; exit 1; }
 
 PIP = $$($(BIN)/python -c 'import pip' 2>/dev/null && echo "$(BIN)/python -m pip" \
-	|| echo "$(PYTHON) -m pip --python $(BIN)/python") --disable-pip-version-check
+	|| echo "$(PYTHON) -m pip --python $(BIN)/python") --disable-pip-version-check --no-input
 # setuptools warns about every editable install, which is intended here.
 INSTALL = PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
+# pip's output goes to a log. If pip fails, one line says why.
+LOG := $(VENV)/set-up.log
+define set-up
+	{ $(PIP) install --quiet --require-hashes -r $(1) && $(INSTALL); } >$(LOG) 2>&1 || { \
+		why=$$(grep -E '^ERROR: ' $(LOG) | tail -n 1); why=$${why:-$$(tail -n 1 $(LOG))}; \
+		why="$${why#ERROR: } (details in $(LOG))"; case "$$why" in \
+			"No matching distribution"*|*ConnectionPool*|*[Cc]"onnection "*) \
+			why="pip gets nothing from the package index, is there a network? $$why"; esac; \
+		echo "Reileta can't be set up: $$why" >&2; exit 1; }
+endef
+
 $(USE): requirements.lock $(PROJECT) | $(BIN)/python
-	@echo "Setting up $(VENV)/ …"
-	@$(PIP) install --quiet --require-hashes -r requirements.lock
-	@$(INSTALL)
-	@touch $@
+	echo "Setting up $(VENV)/ …"
+	$(call set-up,requirements.lock)
+	touch $@
 
 $(DEVELOP): requirements-dev.lock $(PROJECT) | $(BIN)/python
-	@echo "Setting up $(VENV)/ for development …"
-	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
-	@$(INSTALL)
-	@touch $@ $(USE)
+	echo "Setting up $(VENV)/ for development …"
+	$(call set-up,requirements-dev.lock)
+	touch $@ $(USE)
