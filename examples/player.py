@@ -1,6 +1,6 @@
 """A minimal player: logs in, joins an instance, sends what you type, prints what others send.
 
-    .venv/bin/python examples/player.py ann --instance NAME
+    .venv/bin/python examples/player.py ann_example --instance NAME
 
 If the account does not exist, it is created. `examples/two_players.py` opens an instance and shows
 two of these players meeting. Any WebSocket client can do the same.
@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,32 +25,73 @@ import trio_websocket
 
 SERVER = "http://127.0.0.1:3032"
 PASSWORD = "only an example"  # noqa: S105 - not a secret: the account of an example
+INVALID_INPUT, INVALID_LOGIN = 22, 23
+"""The error codes of a login that are not final: the account may not exist yet."""
 
 
 class Refused(Exception):
     """The server refused a request. The text is its error message."""
 
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def refusal(error: dict[str, Any]) -> Refused:
+    """The exception for an error of the server, with its details."""
+    details = (f"{one['field']} {one['message']}" for one in error.get("details", []))
+    reasons = "; ".join(details)
+    message: str = error["message"]
+    return Refused(f"{message}: {reasons}" if reasons else message, error["code"])
+
+
+def answer_in(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object in the body of an answer. Raises Refused if it holds an error."""
+    try:
+        answer: dict[str, Any] = response.json()
+        refused = refusal(answer["error"]) if "error" in answer else None
+    except (ValueError, TypeError, LookupError):
+        raise Refused(f"{response.url} does not belong to a Reileta server") from None
+    if refused is not None:
+        raise refused
+    return answer
+
+
+def rejection(rejected: trio_websocket.ConnectionRejected) -> Refused:
+    """The exception for a refused upgrade to WebSocket."""
+    try:
+        return refusal(json.loads(rejected.body or b"")["error"])
+    except (ValueError, TypeError, LookupError):
+        return Refused(f"status {rejected.status_code}")
+
 
 async def call(http: httpx.AsyncClient, method: str, path: str, **body: Any) -> dict[str, Any]:
     """Calls the HTTP API and returns the answer's `data`."""
-    response = await http.request(method, path, json=body or None)
-    answer = response.json()
-    if "error" in answer:
-        details = [f"{one['field']} {one['message']}" for one in answer["error"].get("details", [])]
-        raise Refused(": ".join([answer["error"]["message"], *details]))
+    answer = answer_in(await http.request(method, path, json=body or None))
     data: dict[str, Any] = answer["data"]
     return data
 
 
 async def log_in(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> str:
     """Logs in; creates the account if that fails. Returns the token."""
-    account = {"username": username, "password": password}
     try:
-        session = await call(http, "POST", "/api/auth/login", **account)
-    except Refused:
-        session = await call(http, "POST", "/api/auth/register", **account)
+        session = await call(http, "POST", "/api/auth/login", username=username, password=password)
+    except Refused as refused:
+        session = await register(http, username, password, refused)
     token: str = session["token"]
     return token
+
+
+async def register(
+    http: httpx.AsyncClient, username: str, password: str, refused: Refused
+) -> dict[str, Any]:
+    """Creates the account whose login was refused, unless the account exists."""
+    if refused.code not in (INVALID_INPUT, INVALID_LOGIN):
+        raise refused
+    try:
+        return await call(http, "POST", "/api/auth/register", username=username, password=password)
+    except Refused as second:
+        raise Refused(f"{refused}; a new account is refused, too: {second}") from None
 
 
 class Player:
@@ -95,7 +136,7 @@ class Player:
         while (message := await self._next()).get("state") != state:
             self._early.append(message)
         if "error" in message:
-            raise Refused(message["error"]["message"])
+            raise refusal(message["error"])
         data: dict[str, Any] = message.get("data", {})
         return data
 
@@ -136,7 +177,11 @@ async def _print(player: Player) -> None:
     while True:
         message = await player.receive()
         if message.get("subgroup") == player.instance or "error" in message:
-            print(message.get("command"), json.dumps(message.get("error") or message["data"]))
+            print(
+                message.get("command"),
+                json.dumps(message.get("error") or message["data"]),
+                flush=True,
+            )
 
 
 async def _main(options: argparse.Namespace) -> None:
@@ -145,7 +190,7 @@ async def _main(options: argparse.Namespace) -> None:
     async with Player.connected(options.server, token) as player, trio.open_nursery() as nursery:
         joined = await player.join(options.instance)
         names = ", ".join(one["displayname"] for one in joined["players"])
-        print(f"inside {joined['instance']} as {joined['player']}: {names}")
+        print(f"inside {joined['instance']} as {joined['player']}: {names}", flush=True)
         nursery.start_soon(_print, player)
         await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
         async for line in typed():
@@ -153,18 +198,28 @@ async def _main(options: argparse.Namespace) -> None:
         nursery.cancel_scope.cancel()
 
 
-def run(main: Any, *arguments: Any) -> None:
-    """Runs `main`. Errors that the user can fix are shown in one line."""
+def run(main: Callable[[argparse.Namespace], Awaitable[None]], options: argparse.Namespace) -> None:
+    """Runs `main`. Errors that the user can do something about are shown in one line."""
+    reason = ""
     try:
-        trio.run(main, *arguments)
-    except* httpx.ConnectError:
-        sys.exit(f"no server answers there: start one with `make serve` ({SERVER})")
-    except* Refused as refused:
-        sys.exit(f"refused: {_first(refused)}")
-    except* trio_websocket.ConnectionClosed as closed:
-        sys.exit(f"closed: {_first(closed)}")
+        trio.run(main, options)
     except* KeyboardInterrupt:
         pass
+    except* BrokenPipeError:  # nobody reads the output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except* EXPECTED as errors:
+        reason = _reason(_first(errors), options.server)
+    if reason:
+        sys.exit(reason)
+
+
+EXPECTED = (
+    Refused,
+    httpx.HTTPError,
+    trio_websocket.ConnectionClosed,
+    trio_websocket.HandshakeError,
+    OSError,
+)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -172,10 +227,44 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
+def _reason(error: BaseException, server: str) -> str:
+    match error:
+        case Refused():
+            return f"refused: {error}"
+        case httpx.HTTPStatusError():
+            return f"refused: {error.response.status_code} {error.response.reason_phrase}"
+        case trio_websocket.ConnectionRejected():
+            return f"refused: {rejection(error)}"
+        case trio_websocket.ConnectionClosed(reason=trio_websocket.CloseReason() as reason):
+            return f"closed: {reason.code} {reason.reason or reason.name}"
+    details = str(error) or type(error).__name__
+    return (
+        f"no answer from {server} ({details}): start a server with `make serve`, or name another "
+        "with --server"
+    )
+
+
+def url(text: str) -> str:
+    """An argument of the command line: a server's URL."""
+    try:
+        parts = httpx.URL(text)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(f"must be a URL such as {SERVER}")
+    return text.rstrip("/")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all examples have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--server", type=url, default=SERVER, help=f"its URL (if not {SERVER})")
+    return parser
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="A minimal player of a Reileta server.")
-    parser.add_argument("username")
+    parser = arguments("A minimal player of a Reileta server.")
+    parser.add_argument("username", help="created if it does not exist")
     parser.add_argument("--instance", required=True, help="its id or its name")
-    parser.add_argument("--password", default=PASSWORD)
-    parser.add_argument("--server", default=SERVER)
+    parser.add_argument("--password", default=PASSWORD, help=f"if not '{PASSWORD}'")
     run(_main, parser.parse_args())

@@ -1,7 +1,7 @@
 """Edits a document together in two terminals, and continues after a restart of the server.
 
-    .venv/bin/python examples/shared_document.py ann
-    .venv/bin/python examples/shared_document.py ann --session s_…
+    .venv/bin/python examples/shared_document.py ann_example
+    .venv/bin/python examples/shared_document.py ann_example --session s_…
 
 The first prints its session, and the second joins that session: all sockets of a session share its
 state. Type `name value` to set a line of the document, `name` alone to remove it. Lines that you
@@ -21,7 +21,17 @@ from typing import Any
 import httpx
 import trio
 import trio_websocket
-from player import PASSWORD, SERVER, Refused, end_at_ctrl_c, run, typed
+from player import (
+    PASSWORD,
+    Refused,
+    answer_in,
+    arguments,
+    end_at_ctrl_c,
+    register,
+    rejection,
+    run,
+    typed,
+)
 
 GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocket.HandshakeError)
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
@@ -68,10 +78,8 @@ class Login:
         try:
             answer = await self._ask("/auth/login", given)
         except Refused as refused:
-            try:
-                await self._ask("/api/auth/register", self._account)
-            except Refused:
-                raise refused from None
+            async with httpx.AsyncClient(base_url=self.server) as http:
+                await register(http, **self._account, refused=refused)
             answer = await self._ask("/auth/login", given)
         opened = answer["token"]["session"]["id"]
         if self.session not in (None, opened):
@@ -97,10 +105,7 @@ class Login:
             response = await http.post(path, json=body)
         if response.status_code == 429 or response.is_server_error:
             response.raise_for_status()  # try again later
-        answer: Json = response.json()
-        if "error" in answer:
-            raise Refused(answer["message"])
-        return answer
+        return answer_in(response)
 
 
 class Document:
@@ -160,7 +165,7 @@ class Document:
             if rejected.status_code == 401:  # the token is not valid any more; the session may be
                 await self._login.log_in()
             elif rejected.status_code not in (409, 429) and rejected.status_code < 500:
-                raise Refused(json.loads(rejected.body or b"{}").get("message")) from None
+                raise rejection(rejected) from None
 
     async def _talk(self, socket: trio_websocket.WebSocketConnection) -> None:
         while True:
@@ -229,9 +234,8 @@ async def _main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Edits a shared document.")
-    parser.add_argument("username")
+    parser = arguments("Edits a shared document.")
+    parser.add_argument("username", help="created if it does not exist")
     parser.add_argument("--session", help="the session to share, as the other terminal prints it")
-    parser.add_argument("--password", default=PASSWORD)
-    parser.add_argument("--server", default=SERVER)
+    parser.add_argument("--password", default=PASSWORD, help=f"if not '{PASSWORD}'")
     run(_main, parser.parse_args())

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import httpx
-from player import SERVER, Player, call, log_in, run
+from player import Player, arguments, call, log_in, run
 
 
 async def tell(name: str, player: Player, event: str) -> None:
@@ -20,7 +20,8 @@ async def tell(name: str, player: Player, event: str) -> None:
     print(f"{name} gets {event}: {json.dumps(message['data'])}")
 
 
-async def main(server: str) -> None:
+async def main(options: argparse.Namespace) -> None:
+    server = options.server
     async with httpx.AsyncClient(base_url=server) as http:
         ann_token = await log_in(http, "ann_example")
         bob_token = await log_in(http, "bob_example")
@@ -51,6 +52,4 @@ def _names(joined: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Two players meet in an instance.")
-    parser.add_argument("--server", default=SERVER)
-    run(main, parser.parse_args().server)
+    run(main, arguments("Two players meet in an instance.").parse_args())

