@@ -211,7 +211,9 @@ def commands() -> tuple[tuple[str, list[str]], ...]:
 
 def test_the_documents_show_commands_that_need_no_activated_environment() -> None:
     for document in DOCUMENTS:
-        for block in re.findall(r"```(?:console|sh|bash)?\n(.*?)```", document.read_text(), re.S):
+        for language, block in re.findall(r"```(\w*)\n(.*?)```", document.read_text(), re.S):
+            if language not in ("", "console", "sh", "bash"):
+                continue
             bare = re.findall(r"^(?:\$ )?(?:python|reileta) .*", block, re.M)
             assert bare == [], name(document)
 
