@@ -209,6 +209,15 @@ def commands() -> tuple[tuple[str, list[str]], ...]:
     return tuple(found)
 
 
+def test_the_documents_show_commands_that_need_no_activated_environment() -> None:
+    for document in DOCUMENTS:
+        for language, block in re.findall(r"```(\w*)\n(.*?)```", document.read_text(), re.S):
+            if language not in ("", "console", "sh", "bash"):
+                continue
+            bare = re.findall(r"^(?:\$ )?(?:python|reileta) .*", block, re.M)
+            assert bare == [], name(document)
+
+
 def test_the_documents_show_commands() -> None:
     assert {document for document, _ in commands()} >= {"README.md", "docs/operating.md"}
 

@@ -629,7 +629,9 @@ async def asyncio_loop() -> AsyncIterator[Loop]:
                 await trio.sleep_forever()
 
     async with plain_nursery() as nursery:
-        loop: Loop = await nursery.start(run)
+        # In a cancelled scope, `started` does nothing: `run` would never end, nor would `start`.
+        with trio.CancelScope(shield=True):
+            loop: Loop = await nursery.start(run)
         try:
             yield loop
         finally:

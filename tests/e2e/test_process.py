@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -106,6 +108,30 @@ async def test_a_second_sigterm_stops_it_at_once(database_url: str, tmp_path: Pa
         served.process.send_signal(signal.SIGTERM)
         assert await served.ended(within_s=3) == 0
         assert "Traceback" not in served.errors
+
+
+async def test_ctrl_c_while_the_database_is_made_is_no_failure(data_folder: Path) -> None:
+    """A terminal sends SIGINT to every process of its foreground group."""
+    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--data", str(data_folder)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+    )
+    with process:
+        try:
+            with trio.fail_after(PATIENCE_S):
+                while not (data_folder / "postgres.new" / "PG_VERSION").exists():
+                    assert process.poll() is None
+                    await trio.sleep(0.01)
+                os.killpg(process.pid, signal.SIGINT)
+                _, errors = await trio.to_thread.run_sync(
+                    process.communicate, abandon_on_cancel=True
+                )
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert b"reileta:" not in errors
+    async with serving("--data", str(data_folder)):
+        pass
 
 
 async def test_what_was_acknowledged_outlives_a_kill(data_folder: Path, tmp_path: Path) -> None:

@@ -362,6 +362,8 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            # After a Ctrl-C, the start completes the database and then ends in order.
+            start_new_session=True,
             user=self._uid,
             group=self._gid,
             extra_groups=self._groups,

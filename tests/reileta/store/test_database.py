@@ -507,3 +507,12 @@ async def test_a_table_that_may_not_be_written_is_not_ready(database: Database) 
     await database.execute("ALTER TABLE server RENAME TO gone")
     assert not await database.takes_writes()
     assert await database.ping()
+
+
+async def test_a_loop_of_a_cancelled_body_ends() -> None:
+    """A server that is stopped while it starts."""
+    with trio.fail_after(PATIENCE_S), trio.CancelScope() as scope:
+        scope.cancel()
+        async with asyncio_loop():
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
