@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic.json_schema import WithJsonSchema
 
 from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
@@ -20,6 +21,7 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import ensure_own_server, find_user
 from api.http.pagination import Search, next_of
 from reileta.errors import (
+    NotQueued,
     PayloadTooLarge,
     PermissionDenied,
     QuotaReached,
@@ -35,8 +37,10 @@ from reileta.errors import (
     VersionConflict,
 )
 from reileta.protocol.input_types import Input, Reference, Title
+from reileta.protocol.session_frames import iso
 from reileta.protocol.views.registry import NextCursor
 from reileta.protocol.views.session import (
+    Iso,
     ResourceMetadata,
     ResourceView,
     metadata_view,
@@ -81,6 +85,39 @@ class Share(Input):
     user: Reference = Field(description="By id, `id@server` or username.", examples=["ada"])
 
 
+def _flag(text: Any) -> Any:
+    """A query's `true` or `false`."""
+    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
+
+
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
+
+
+class PreviewQuery(Input):
+    """How much to show."""
+
+    data: Flag = Field(
+        default=False,
+        description="Show the whole view to users who may acquire the resource, as watchers get"
+        " it; others get the preview.",
+    )
+
+
+class ResourcePlaceView(Struct):
+    """The session's place in the waiting line of a resource."""
+
+    position: Annotated[int, Meta(description="1 is the first", ge=1)]
+    offered_until: Annotated[
+        Iso | None, Meta(description="Until then, only this session can acquire the resource")
+    ]
+
+
+class ResourceQueueAnswer(Struct):
+    """The session's place; null: the session no longer waits."""
+
+    queue: Annotated[ResourcePlaceView | None, Meta(description="Null: it does not wait")]
+
+
 class ResourceAnswer(Struct):
     """A resource; null if there is none any more."""
 
@@ -106,7 +143,7 @@ class ResourcesAnswer(Struct):
 def resource_routes(deps: ApiDeps) -> Routes:
     """Declares the endpoints of resources."""
     node = deps.node
-    resources, users = node.store.resources, node.store.users
+    resources, users, live = node.store.resources, node.store.users, node.resources
     types = resources.types
     routes = Routes("resources", deps, invalid=ResourceInvalid, api="session")
 
@@ -248,18 +285,56 @@ def resource_routes(deps: ApiDeps) -> Routes:
         return MetadataAnswer(await metadata(released.record) if seen else None)
 
     @routes.add(
+        "POST",
+        "/resource/<type>/<number>/queue",
+        summary="Wait for a resource",
+        gives=ResourceQueueAnswer,
+        need="required",
+        only="client",
+        errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, QuotaReached, SessionNotFound),
+    )
+    async def queue_for_resource(call: RequestContext) -> ResourceQueueAnswer:
+        """Puts the caller's session at the end of the waiting line of the resource; a session that
+        waits already keeps its place. When the resource is free and the session is the first, it
+        is offered to the session for a while: `acquire` takes it. The event `resource-queue` has
+        each new place."""
+        place = await live.queue(key_of(call), call.by.as_claimant())
+        until = place.offered_until
+        return ResourceQueueAnswer(
+            ResourcePlaceView(place.position, None if until is None else iso(until))
+        )
+
+    @routes.add(
+        "DELETE",
+        "/resource/<type>/<number>/queue",
+        summary="Stop waiting for a resource",
+        gives=ResourceQueueAnswer,
+        need="required",
+        only="client",
+        errors=(*_UNKNOWN, NotQueued),
+    )
+    async def leave_resource_queue(call: RequestContext) -> ResourceQueueAnswer:
+        """Takes the caller's session out of the waiting line. An offer goes on to the next."""
+        await live.unqueue(key_of(call), call.by.as_claimant())
+        return ResourceQueueAnswer(None)
+
+    @routes.add(
         "GET",
         "/resource/<type>/<number>/preview",
         summary="Preview a resource",
+        takes=PreviewQuery,
         gives=ResourceAnswer,
         need="required",
         errors=(*_UNKNOWN, PermissionDenied),
     )
-    async def preview_resource(call: RequestContext) -> ResourceAnswer:
+    async def preview_resource(call: RequestContext, params: PreviewQuery) -> ResourceAnswer:
         """Returns the part that can be seen without acquiring the resource, even while another
-        session holds it."""
-        resource = await resources.get(key_of(call))
+        session holds it. With `data`, users who may acquire it get the whole view: that is how a
+        watcher closes a gap in the versions."""
+        resource = await live.read(key_of(call))
         resource.ensure_visible(call.by.as_claimant())
+        if params.data and resource.may(call.by.as_claimant()):
+            return ResourceAnswer(await full_view(resource.record))
         return ResourceAnswer(await preview(resource.record))
 
     @routes.add(
@@ -273,7 +348,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     )
     async def view_resource(call: RequestContext) -> ResourceAnswer:
         """Returns the whole resource, for the session that has acquired it."""
-        resource = await resources.get(key_of(call))
+        resource = await live.read(key_of(call))
         resource.ensure_may(call.by.as_claimant())
         resource.ensure_held(call.by.as_claimant(), resource.lease.fence)
         return ResourceAnswer(await full_view(resource.record))
@@ -337,7 +412,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def share_resource(call: RequestContext, params: Share) -> ResourceAnswer:
         """Lets another user acquire the resource, too. The owner and admins may do this."""
         user = await find_user(node, call, params.user)
-        record = await resources.share(key_of(call), call.by.as_claimant(), user.id)
+        record = await live.share(key_of(call), call.by.as_claimant(), user.id)
         return ResourceAnswer(await preview(record))
 
     @routes.add(
@@ -354,7 +429,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         The owner, admins and the user itself may do this. `resource` is null if the caller can't
         see the resource any more."""
         user = await find_user(node, call, params.user)
-        record, lost = await resources.unshare(key_of(call), call.by.as_claimant(), user.id)
+        record, lost = await live.unshare(key_of(call), call.by.as_claimant(), user.id)
         if lost is not None:
             node.sessions.lease_lost(lost)
         return ResourceAnswer(None if record is None else await preview(record))
