@@ -7,7 +7,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -226,6 +226,16 @@ class TlsStream(ByteStream):
         self.stream = stream
         self.data = TlsData(stream)
         """The stream for the next owner of the connection."""
+
+    def forget_handshake(self) -> None:
+        """Breaks the reference cycle of Trio's stream, after the attempt to do the handshake.
+
+        The stream keeps its bound method for the handshake, which it calls once. With that cycle,
+        the 50 KiB of a closed connection would wait for the garbage collector, which comes to old
+        objects only after minutes.
+        """
+        once: Any = self.stream._handshook
+        once._afn = None
 
     @property
     def speaks_http2(self) -> bool:

@@ -323,6 +323,8 @@ class HttpServer:
                 await stream.stream.do_handshake()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False
+        finally:
+            stream.forget_handshake()
         return True
 
     async def _run(
