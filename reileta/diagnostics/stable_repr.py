@@ -21,7 +21,11 @@ RECORDED_NAMES: Final = {"InstanceRecord": "Instance"}
 Add a class of `replay.state` here when you rename it, so that earlier recordings still match.
 """
 
-LATER_FIELDS: Final = {"InstanceRecord": {"entered"}, "Candidate": {"precedes"}}
+LATER_FIELDS: Final = {
+    "InstanceRecord": {"entered"},
+    "Candidate": {"precedes"},
+    "Mute": {"clock_set_ms"},
+}
 """Fields that were added to classes of `replay.state`. They are left out while they have their
 default, so that earlier recordings still match. Add a field here when you add it to a class.
 """

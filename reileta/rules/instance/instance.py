@@ -102,6 +102,17 @@ class Instance(Administration):
         inside = self.seats.players
         return Spoken(tuple(one for one in dict.fromkeys(to) if one in inside), False)
 
+    def clock_was_set(self, by_ms: int) -> None:
+        """The wall clock was set by so many ms, back if negative: every wait of a known length
+        lasts as long as before. Bans keep their `until`."""
+        self.seats.clock_was_set(by_ms)
+        self.candidates.clock_was_set(by_ms)
+        self.moderation.clock_was_set(by_ms)
+        if self.empty_since is not None:
+            self.empty_since += by_ms
+        self._made_at += by_ms
+        self.reschedule()
+
     def tick(self, now: int) -> list[InstanceEvent]:
         """Handles everything that has expired: grace periods, held seats, absent candidates, bans,
         mutes, and the instance itself if it has been empty for too long."""

@@ -300,17 +300,6 @@ class InstanceState:
 
     # The steps of the rules
 
-    def clock_was_set(self, by_ms: int) -> None:
-        """The wall clock was set by so many ms, back if negative: every wait of a known length
-        lasts as long as before. Bans keep their `until`."""
-        self.seats.clock_was_set(by_ms)
-        self.candidates.clock_was_set(by_ms)
-        self.moderation.clock_was_set(by_ms)
-        if self.empty_since is not None:
-            self.empty_since += by_ms
-        self._made_at += by_ms
-        self.reschedule()
-
     def reschedule(self) -> None:
         """A deadline may have changed."""
         self._due_known = False
