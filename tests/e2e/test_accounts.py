@@ -320,6 +320,9 @@ async def test_of_many_upgrades_at_once_as_many_open_as_may(database_url: str, p
                     if "error" in message:
                         assert message["error"]["code"] == 134
                         return
+                    if message.get("payload", {}).get("kind") == "closing":
+                        assert message["payload"]["code"] == 1013
+                        return
                     served.append(token)
                     await done.wait()
             except* (ConnectionRejected, ConnectionClosed):
