@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
-from reileta.records import HeldResource, Lease
+from reileta.records import ADMIN_TAG, HeldResource, Lease
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import ResourceTypes
@@ -21,6 +22,14 @@ from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.resource_rows import LostLease, ResourceTable
 
 __all__ = ["Leases", "LostLease"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A session, and the resource that it holds."""
+
+    who: Claimant
+    holds: ResourceKey | None
 
 
 class Leases(ResourceTable):
@@ -96,6 +105,22 @@ class Leases(ResourceTable):
             return None
         until = found.lease.until - await self._ahead_ms(self.queries)
         return HeldResource(found.record, found.lease.fence, until)
+
+    async def claim_of(self, session_id: str) -> Claim | None:
+        """The session as the rules of resources see it; None: it has ended."""
+        row = await self.queries.fetch_one(
+            "SELECT users.id, users.autopilot, $2 = ANY(users.tags) AS admin, leases.type, "
+            "leases.number FROM sessions JOIN users ON users.id = sessions.user_id "
+            "LEFT JOIN leases ON leases.session_id = sessions.id "
+            "WHERE sessions.id = $1 AND sessions.ended_at IS NULL",
+            session_id,
+            ADMIN_TAG,
+        )
+        if row is None:
+            return None
+        who = Claimant(session_id, row["id"], bool(row["admin"]), row["autopilot"])
+        holds = None if row["number"] is None else ResourceKey(row["type"], row["number"])
+        return Claim(who, holds)
 
     async def renew(self, session_id: str, *, until: int) -> bool:
         """Extends the session's lease to `until` (ms); whether it has one."""

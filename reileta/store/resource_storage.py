@@ -37,6 +37,8 @@ class ResourceStorage(ABC):
     table: ClassVar[str]
     shared_by_types: ClassVar[bool] = False
     """Whether the table holds several types, by its column `type`."""
+    takes_several_versions: ClassVar[bool] = False
+    """Whether `update` can write a resource whose version has grown by more than one."""
 
     def holds(self, row: Row, type_: str) -> bool:
         """Whether the row is a resource of that type."""
@@ -95,6 +97,7 @@ class DocumentStorage(ResourceStorage):
 
     table = "resources"
     shared_by_types = True
+    takes_several_versions = True
 
     def data(self, row: Row) -> Json:
         data: Json = load(row["data"])
@@ -138,12 +141,13 @@ class DocumentStorage(ResourceStorage):
     ) -> bool:
         written = await transaction.execute(
             "UPDATE resources SET updated_at = $3, title = $4, data = $5, "
-            "version = version + 1 WHERE number = $1 AND version = $2",
+            "version = $6 WHERE number = $1 AND version = $2",
             after.number,
             before.version,
             after.updated_at,
             after.title,
             encode(after.data),
+            after.version,
         )
         if written and _weight(after) > _weight(before):
             await quotas.ensure_weight(transaction, after.owner)

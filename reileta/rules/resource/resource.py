@@ -43,6 +43,20 @@ class ResourceKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """A session's change of a resource: the arguments of `Resource.write`.
+
+    `fence`: of the session's acquisition; None: it has not acquired the resource. `if_version`:
+    only if the resource has that version.
+    """
+
+    who: Claimant
+    fence: int | None
+    patch: dict[str, Json]
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Resource:
     """A resource: its record and its lease."""
 
