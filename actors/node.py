@@ -3,9 +3,11 @@
     root
     ├── hub          subscriptions and publications
     ├── instances    one actor for each live instance, started on first use
+    ├── resources    one actor for each resource that is used, watched or waited for
     └── sessions     one actor for each session that is connected, or was a moment ago
 
-Sessions stop first, then instances, then the hub: the reverse of the order in which they start.
+Sessions stop first, then resources, then instances, then the hub: the reverse of the order in which
+they start.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ from actors.instance.messages import InstanceMessage, ReassignOwner
 from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
+from actors.resource.config import ResourceDeps
+from actors.resource.interests import Interests
+from actors.resource.manager import POLL_S, ResourceManager
+from actors.resource.messages import ResourceMessage
+from actors.resource_access import OpenSockets
 from actors.runtime.actor import Spec
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.clock_steps import EVERY_S, ClockSteps
@@ -65,6 +72,7 @@ class Node:
         directory: occupancy of instances and presence of users, for anyone to read.
         instances: finds and starts instances.
         instance_service: requests to instances, on behalf of a principal.
+        resources: asks resources, and notifies them.
         sessions: finds and starts sessions, and notifies them.
         updates: publishes changes of records.
         hub: takes subscriptions.
@@ -85,6 +93,7 @@ class Node:
         hub: Ref[HubMessage],
         directory: Directory,
         instances: Registry[str, InstanceMessage],
+        resources: Registry[int, ResourceMessage],
         sessions: Registry[str, SessionMessage],
         recorder: RecordingWriter | None,
         background: BackgroundTasks,
@@ -122,6 +131,18 @@ class Node:
             settings,
             recorder,
         )
+        self.resources = ResourceManager(
+            resources,
+            ResourceDeps(
+                store=store,
+                clock=clock,
+                metrics=metrics,
+                sessions=self,
+                interests=Interests(),
+                offer_ms=int(settings.resource_offer_s * 1000),
+                grace_ms=int(settings.away_s * 1000),
+            ),
+        )
         session_deps = SessionDeps(
             store=store,
             clock=clock,
@@ -129,6 +150,7 @@ class Node:
             directory=directory,
             hub=hub,
             instances=self.instances,
+            resources=self.resources,
             revocations=revocations,
             limits=SessionLimits.from_settings(settings),
         )
@@ -162,17 +184,19 @@ class Node:
         background = BackgroundTasks()
         metrics.background = lambda: background.tasks
         directory = Directory(metrics)
-        shutdown_s = settings.shutdown_s / 4
+        shutdown_s = settings.shutdown_s / 5
         async with trio.open_nursery() as nursery:
             background.run(nursery, "timers", timers.run)
             async with (
                 open_recorder(settings, clock, background) as recorder,
                 Supervisor.open("root", timers, instruments, shutdown_s=shutdown_s) as root,
                 Supervisor.open("instances", timers, instruments, shutdown_s=shutdown_s) as second,
-                Supervisor.open("sessions", timers, instruments, shutdown_s=shutdown_s) as third,
+                Supervisor.open("resources", timers, instruments, shutdown_s=shutdown_s) as third,
+                Supervisor.open("sessions", timers, instruments, shutdown_s=shutdown_s) as fourth,
             ):
                 instances: Registry[str, InstanceMessage] = Registry(second)
-                sessions: Registry[str, SessionMessage] = Registry(third)
+                resources: Registry[int, ResourceMessage] = Registry(third)
+                sessions: Registry[str, SessionMessage] = Registry(fourth)
                 listeners = Listeners()
                 hub = await root.start(
                     Spec(
@@ -191,6 +215,7 @@ class Node:
                     hub=hub,
                     directory=directory,
                     instances=instances,
+                    resources=resources,
                     sessions=sessions,
                     recorder=recorder,
                     background=background,
@@ -198,7 +223,8 @@ class Node:
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
                     "instance": second.deepest_mailbox,
-                    "session": third.deepest_mailbox,
+                    "resource": third.deepest_mailbox,
+                    "session": fourth.deepest_mailbox,
                 }
                 node.start_background(nursery)
                 steps = ClockSteps(clock, timers)
@@ -213,6 +239,7 @@ class Node:
         background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
         background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
+        background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
 
@@ -236,6 +263,12 @@ class Node:
         `among`: the change of a user concerns only these users, its friends, itself and admins.
         """
         self.updates.changed(noun, record, among)
+        if isinstance(record, records.World):
+            self.resources.changed(record.number)
+
+    def sockets(self, session_id: str) -> OpenSockets:
+        """The session's open sockets here."""
+        return self.sessions.sockets(session_id)
 
     async def user_deleted(self, deleted: records.DeletedUser) -> None:
         """Ends the sessions of a user that the store has deleted; publishes its objects' new owner.
@@ -251,6 +284,7 @@ class Node:
                 await self.owner_changed(instance_id, owner)
         for world_id in deleted.worlds:
             self.updates.changed_id("world", world_id)
+        self.resources.all_changed()
         for service_id in deleted.services:
             self.updates.changed_id("service", service_id)
         for recovery in list(self.sessions.recoveries.values()):
@@ -271,6 +305,7 @@ class Node:
         """The sizes of all tables, for tests that look for leaks."""
         return {
             "instances": len(self.instances),
+            **self.resources.debug_counts(),
             **self.sessions.debug_counts(),
             **self.directory.debug_counts(),
             "players": self.metrics.players,

@@ -189,6 +189,8 @@ class Settings(BaseSettings):
     # Sessions
     away_s: float = Field(default=60, gt=0)
     """Seconds a session without a WebSocket keeps its resource."""
+    resource_offer_s: float = Field(default=30, gt=0)
+    """Seconds for which a free resource is offered to the first session that waits for it."""
     ack_timeout_ms: int = Field(default=10_000, ge=100)
     """Milliseconds a client of the session API has to acknowledge an event."""
 

@@ -98,8 +98,6 @@ from reileta.rules.session.shared_state import PatchRefused, StateChanged
 
 IDLE_S: Final = 30.0
 """How long a session without sockets and players stays in memory."""
-RESOURCE_REQUESTS: Final = 64
-"""Requests about the resource that may wait for the one under way; over it, `Overloaded`."""
 WAITING_LIMIT: Final = 64
 """Messages that may wait until the rules are loaded; over it, `Overloaded`."""
 
@@ -120,7 +118,7 @@ class SessionActor(Actor[SessionMessage]):
         self._parts = SessionParts(self._id, self._recovery, self._deps)
         self._state = StateSync(self._parts)
         self._resource = ResourceJobs(self._parts)
-        self._jobs = SerialJobs(self.context, limit=RESOURCE_REQUESTS + 1)
+        self._jobs = SerialJobs(self.context)
         self._deadline = self.context.deadline(DeadlineReached(), self._deps.clock)
         self._idle: Timer | None = None
         self._opening: set[Sink] = set()
@@ -224,6 +222,7 @@ class SessionActor(Actor[SessionMessage]):
             self._connect_registry_socket(message.sink, message.token_hash)
             if first:
                 self._come_online()
+            self._deps.resources.session_present(self._id)
         else:
             self._introduce(message)
         message.reply(None)
@@ -261,11 +260,12 @@ class SessionActor(Actor[SessionMessage]):
             return
         if first:
             self._renew_lease(present=True)
-        self._recovery.session_sockets.add(sink)
+        self._recovery.session_sockets[sink] = sink
         self._recovery.sockets[sink] = token
         if self._deps.directory.opened(self._recovery.user.id, sink):
             self._come_online()
         self._state.send_hello(sink, self._resource.view(self._parts.loaded.held))
+        self._deps.resources.session_present(self._id)
         message.reply(None)
 
     def _registry_sockets(self) -> dict[Sink, bytes]:
@@ -277,13 +277,15 @@ class SessionActor(Actor[SessionMessage]):
     def _detach(self, sink: Sink) -> None:
         """Removes a socket of either API."""
         self._opening.discard(sink)
-        self._recovery.session_sockets.discard(sink)
+        self._recovery.session_sockets.pop(sink, None)
         if self._state.disconnect(sink):
             self._renew_lease(present=False)
         if self._recovery.sockets.pop(sink, None) is None:
             return
         if socket_closed(self._id, self._recovery, sink, self._deps):
             publish_status(self._id, self._recovery, self._deps)
+        if not self._recovery.sockets:
+            self._deps.resources.session_absent(self._id)
         self._start_idle_timer()
 
     def _close_sockets(self, token: bytes | None = None) -> None:
@@ -351,6 +353,7 @@ class SessionActor(Actor[SessionMessage]):
     def _found_ended(self) -> None:
         """The database says that the session has ended."""
         self._deps.revocations.add(self._id)
+        self._deps.resources.session_ended(self._id)
         self._end()
 
     # Rules, loaded when first needed -----------------------------------------------------------
@@ -375,11 +378,16 @@ class SessionActor(Actor[SessionMessage]):
             self._open(message)
             return
         try:
-            self._jobs.ensure_room()
+            self._resource.ensure_room()
         except Overloaded as error:
             message.fail(error)
             return
-        self._add_job(message)
+        if isinstance(message, WriteResource):
+            writes = self._resource.batch(message)
+            if writes is not None:
+                self._add_job(writes)
+        else:
+            self._add_job(message)
 
     async def _load(self) -> _Loaded:
         store, id_ = self._deps.store, self._id
@@ -478,6 +486,7 @@ class SessionActor(Actor[SessionMessage]):
             self._add_job(RenewLease(present))
 
     def _add_job(self, job: Job) -> None:
+        self._resource.added(job)
         self._jobs.add(partial(self._resource.do, job), partial(self._job_done, job))
 
     def _job_done(self, job: Job, result: outcome.Outcome[JobResult]) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.membership import Instances
+from actors.resource_access import ResourceAccess
 from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.revocations import RevocationList
@@ -31,6 +32,7 @@ class SessionDeps:
     directory: Directory
     hub: Ref[HubMessage]
     instances: Instances
+    resources: ResourceAccess
     revocations: RevocationList
     limits: SessionLimits
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from actors.resource_access import OpenSockets
 from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
@@ -92,6 +93,15 @@ class SessionManager:
         """The sessions that are connected, or were a moment ago, by id; only to be read."""
         return self._recoveries
 
+    def sockets(self, session_id: str) -> OpenSockets:
+        """The session's open sockets here."""
+        recovery = self._recoveries.get(session_id)
+        if recovery is None:
+            return OpenSockets()
+        session = recovery.session_sockets
+        registry = tuple(sink for sink in recovery.sockets if sink not in session)
+        return OpenSockets(registry, tuple(session.values()))
+
     def user(self, user_id: str) -> records.User | None:
         """The user of that id as it is now, if one of its sessions is here."""
         users = (one.user for one in self._recoveries.values() if one.user.id == user_id)
@@ -136,6 +146,7 @@ class SessionManager:
         """Closes the sockets of a session that the store has ended; its players leave."""
         self._deps.revocations.add(session_id)
         self._signal(session_id, SessionEnded())
+        self._deps.resources.session_ended(session_id)
 
     def end_token(self, token_hash: bytes) -> None:
         """Closes the sockets that authenticated with a token that the store has ended."""
@@ -149,7 +160,8 @@ class SessionManager:
         self._signal(session_id, RefreshToken(token_hash, expires))
 
     def lease_lost(self, lost: LostLease) -> None:
-        """Tells a session that the store has taken its resource."""
+        """Tells a session that the store has taken its resource, and those who watch it."""
+        self._deps.resources.changed(lost.name.number)
         self._signal(lost.session_id, LeaseRevoked(lost.name.number, lost.fence))
 
     def user_changed(self, user: records.User, profile: records.Profile) -> None:
@@ -160,6 +172,7 @@ class SessionManager:
             notify_candidacies_of_barred(user, self._deps)
         else:
             notify_candidacies_of_admin(user, self._deps)
+        self._deps.resources.user_changed(user)
         self._signal_where(lambda recovery: recovery.user.id == user.id, UserChanged(user, profile))
         self._signal_where(lambda recovery: recovery.resource_owner == user.id, OwnerChanged(user))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from actors.delivery.sink import Sink
+from actors.delivery.sink import SessionSink, Sink
 from actors.membership import InstanceRecipient
 from reileta.records import NO_PROFILE, Profile, User
 
@@ -33,6 +33,6 @@ class SessionRecovery:
     user: User
     profile: Profile = NO_PROFILE
     sockets: dict[Sink, bytes] = field(default_factory=dict)
-    session_sockets: set[Sink] = field(default_factory=set)
+    session_sockets: dict[Sink, SessionSink] = field(default_factory=dict)
     resource_owner: str | None = None
     joined_instances: dict[str, JoinedInstance] = field(default_factory=dict)

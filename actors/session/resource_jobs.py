@@ -1,13 +1,15 @@
 """Jobs on a session's resource: the query of each, and the effect of its outcome.
 
-The actor runs one job at a time (`SerialJobs`). `do` runs beside the actor; `finish` runs in it,
-and returns what the rules make of the outcome.
+The actor runs one job at a time (`SerialJobs`); writes that wait together are one job. `do` runs
+beside the actor, and asks the resource's actor; `finish` runs in it, and returns what the rules
+make of the outcome.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 import outcome
 
@@ -21,7 +23,7 @@ from actors.session.messages import (
 from actors.session.parts import SessionParts
 from reileta import records
 from reileta.errors import (
-    DatabaseUnavailable,
+    Overloaded,
     PermissionDenied,
     ReiletaError,
     ResourceNotAcquired,
@@ -29,8 +31,9 @@ from reileta.errors import (
     ResourceTaken,
 )
 from reileta.protocol.views.session import ResourceMetadata, held_view
-from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.resource import ResourceKey, Write
 from reileta.rules.session.session import SessionEvent
+from reileta.store.leases import LostLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,33 @@ class ExpireLease:
     """The session has been without a socket for too long: takes its resource."""
 
 
-Job: TypeAlias = ResourceRequest | RenewLease | ExpireLease
+@dataclass(slots=True)
+class WriteBatch:
+    """Requests to write to one resource. It takes further ones until its job `has_begun`."""
+
+    name: ResourceKey
+    requests: list[WriteResource]
+    has_begun: bool = False
+
+
+Job: TypeAlias = (
+    AcquireResource | ReleaseResource | DeleteResource | WriteBatch | RenewLease | ExpireLease
+)
+
+
+_Other: TypeAlias = AcquireResource | ReleaseResource | DeleteResource | RenewLease | ExpireLease
+"""Jobs that are not writes."""
+
+RESOURCE_REQUESTS: Final = 64
+"""Requests about the resource that may wait for the one under way; over it, `Overloaded`."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """The outcome of a job that reached the database.
 
-    `answer` or `error`: the store's. `checked`: `held` is the resource that the session has now.
+    `answer` or `error`: the resource's; the answer of writes has an outcome for each.
+    `checked`: `held` is the resource that the session has now.
     `owner`: the user who owns the resource concerned; None: there is none, or it is not needed.
     """
 
@@ -72,6 +94,10 @@ class ResourceJobs:
         """The owner of the resource that the session has, or had last."""
         self._unsure = False
         """Whether the session may have another resource than the rules know."""
+        self._requests = 0
+        """Requests that wait or are under way."""
+        self._batch: WriteBatch | None = None
+        """The last job, if it is one of writes."""
 
     def set_owner(self, owner: records.User | None) -> None:
         """Sets the owner of the resource that the session has."""
@@ -90,36 +116,60 @@ class ResourceJobs:
         type_ = self._parts.deps.store.resources.types.of(held.resource.type)
         return held_view(held, type_, self._owner, self._parts.user)
 
+    # Waiting -----------------------------------------------------------------------------------
+
+    def ensure_room(self) -> None:
+        """Counts another request, which must become a job. Raises Overloaded."""
+        if self._requests > RESOURCE_REQUESTS:
+            raise Overloaded
+        self._requests += 1
+
+    def batch(self, request: WriteResource) -> WriteBatch | None:
+        """A new job for the request; None if the last job takes it, too."""
+        batch = self._batch
+        if batch is not None and not batch.has_begun and batch.name == request.name:
+            batch.requests.append(request)
+            return None
+        return WriteBatch(request.name, [request])
+
+    def added(self, job: Job) -> None:
+        """The job is the last one now."""
+        self._batch = job if isinstance(job, WriteBatch) else None
+
     # Beside the actor --------------------------------------------------------------------------
 
     async def do(self, job: Job) -> JobResult:
         """Does a job in the database.
 
         Raises:
-            DatabaseUnavailable: the database is down; it may have done the job anyway.
+            Overloaded: the database is down, or the resource's actor failed or has too much to
+                do; the job may have been done anyway.
         """
         rules, store = self._parts.loaded, self._parts.deps.store
         held, checked = rules.held, self._unsure
         if checked:
             held = await store.leases.of_session(rules.id)
-        answer: object = None
+        answer: Any = None
         error: ReiletaError | None = None
         try:
             answer = await self._ask_store(job, held)
-        except DatabaseUnavailable:
+        except Overloaded:
             raise
         except ReiletaError as refusal:
             error = refusal
-            if isinstance(refusal, (PermissionDenied, ResourceNotFound)) and rules.held is not None:
-                # The session may have lost its resource at another server.
-                lease = await store.leases.of_session(rules.id)
-                if lease is None or not _same_acquisition(lease, rules.held):
-                    held, checked = lease, True
+        refused = [error, *answer] if isinstance(job, WriteBatch) and answer else [error]
+        unknown = any(isinstance(one, (PermissionDenied, ResourceNotFound)) for one in refused)
+        if unknown and rules.held is not None:
+            # The session may have lost its resource at another server.
+            lease = await store.leases.of_session(rules.id)
+            if lease is None or not _same_acquisition(lease, rules.held):
+                held, checked = lease, True
         owner_id = None
         if isinstance(answer, records.HeldResource):
             owner_id = answer.resource.owner
-        elif isinstance(answer, records.ResourceRecord) and not isinstance(job, DeleteResource):
-            owner_id = answer.owner
+        elif isinstance(job, WriteBatch) and answer:
+            written = [one for one in answer if isinstance(one, records.ResourceRecord)]
+            owner_id = written[-1].owner if written else None
         elif checked and held is not None:
             owner_id = held.resource.owner
         owner = None if owner_id is None else await store.users.by_id(owner_id)
@@ -127,30 +177,31 @@ class ResourceJobs:
 
     async def _ask_store(self, job: Job, held: records.HeldResource | None) -> object:
         rules, deps = self._parts.loaded, self._parts.deps
-        store = deps.store
+        store, resources = deps.store, deps.resources
         match job:
             case AcquireResource(name=key, who=who):
                 until = deps.lease_until(present=rules.present)
-                return await store.leases.acquire(key, who, until=until)
+                return await resources.acquire(key, who, until=until)
             case ReleaseResource(name=key, who=who):
-                return await store.leases.release(key, who)
-            case WriteResource(name=key, who=who):
-                return await store.resources.write(
-                    key,
-                    who,
-                    fence=_fence(held, key),
-                    patch=job.patch,
-                    if_version=job.if_version,
+                return await resources.release(key, who)
+            case WriteBatch(name=key, requests=requests):
+                job.has_begun = True
+                fence = _fence(held, key)
+                return await resources.write(
+                    key, [Write(one.who, fence, one.patch, one.if_version) for one in requests]
                 )
             case DeleteResource(name=key, who=who):
-                return await store.resources.delete(
+                return await resources.delete(
                     key, who, fence=_fence(held, key), if_version=job.if_version
                 )
             case RenewLease(present=present):
                 until = deps.lease_until(present=present)
                 return await store.leases.renew(rules.id, until=until)
             case ExpireLease():
-                return await store.leases.expire_one(rules.id)
+                expired = await store.leases.expire_one(rules.id)
+                if isinstance(expired, LostLease):
+                    resources.changed(expired.name.number)
+                return expired
             case _:
                 assert_never(job)
 
@@ -162,18 +213,42 @@ class ResourceJobs:
             done = result.unwrap()
         except ReiletaError as error:
             self._unsure = True  # the database may have done the job anyway
-            if not isinstance(job, (RenewLease, ExpireLease)):
-                job.fail(error)
+            for request in self._requests_of(job):
+                request.fail(error)
             return []
         self._unsure = False
         if done.owner is not None:
             self.set_owner(done.owner)
         events = self._check(done.held) if done.checked else []
+        if isinstance(job, WriteBatch):
+            refusal = done.error
+            answers: Any = done.answer if refusal is None else [refusal] * len(job.requests)
+            self._requests_of(job)
+            for request, answer in zip(job.requests, answers, strict=True):
+                if isinstance(answer, Overloaded):
+                    self._unsure = True
+                if isinstance(answer, ReiletaError):
+                    events += self._refuse(request, answer)
+                else:
+                    events += self._wrote(request, answer)
+            return events
+        self._requests_of(job)
         if done.error is None:
             events += self._succeed(job, done.answer)
-        else:
+        elif not isinstance(job, (RenewLease, ExpireLease)):
             events += self._refuse(job, done.error)
         return events
+
+    def _requests_of(self, job: Job) -> Sequence[ResourceRequest]:
+        """The requests that the job has finished."""
+        if isinstance(job, (RenewLease, ExpireLease)):
+            return ()
+        if not isinstance(job, WriteBatch):
+            self._requests -= 1
+            return (job,)
+        job.has_begun = True  # also if it never did
+        self._requests -= len(job.requests)
+        return job.requests
 
     def _check(self, held: records.HeldResource | None) -> list[SessionEvent]:
         """The database says which resource the session has."""
@@ -184,7 +259,16 @@ class ResourceJobs:
             return self._drop(ResourceKey("", rules.held.resource.number))
         return []
 
-    def _succeed(self, job: Job, answer: Any) -> list[SessionEvent]:
+    def _wrote(self, request: WriteResource, answer: records.ResourceRecord) -> list[SessionEvent]:
+        rules = self._parts.loaded
+        events: list[SessionEvent] = []
+        if rules.held is not None and rules.held.resource.number == answer.number:
+            held = records.HeldResource(answer, rules.held.fence, rules.held.until)
+            events = rules.took(held, self._parts.now())
+        request.reply(answer)
+        return events
+
+    def _succeed(self, job: _Other, answer: Any) -> list[SessionEvent]:
         rules, now = self._parts.loaded, self._parts.now()
         events: list[SessionEvent] = []
         match job:
@@ -195,11 +279,6 @@ class ResourceJobs:
                 if answer is not None:
                     events = rules.dropped(answer.name.number, answer.fence)
                 job.reply(None)
-            case WriteResource():
-                if rules.held is not None and rules.held.resource.number == answer.number:
-                    held = records.HeldResource(answer, rules.held.fence, rules.held.until)
-                    events = rules.took(held, now)
-                job.reply(answer)
             case DeleteResource():
                 events = self._drop(job.name)
                 job.reply(answer)
@@ -214,9 +293,7 @@ class ResourceJobs:
                 assert_never(job)
         return events
 
-    def _refuse(self, job: Job, error: ReiletaError) -> list[SessionEvent]:
-        if isinstance(job, (RenewLease, ExpireLease)):
-            return []
+    def _refuse(self, job: ResourceRequest, error: ReiletaError) -> list[SessionEvent]:
         events: list[SessionEvent] = []
         if isinstance(error, (ResourceNotAcquired, ResourceTaken)):
             events = self._drop(job.name)  # the rules were out of date

@@ -169,6 +169,7 @@ async def unheld(node: Node, call: RequestContext, world: World) -> AsyncIterato
             yield queries
     except ResourceNotFound:
         raise WorldNotFound from None
+    node.resources.changed(world.number)
 
 
 async def find_instance(node: Node, call: RequestContext, text: str) -> InstanceRecord:

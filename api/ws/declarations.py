@@ -27,9 +27,9 @@ Example = dict[str, Any]
 Need = Literal["none", "session"]
 """Whether the socket must have a credential before the command; without it, the answer is
 `NotLoggedIn`."""
-Answers = Literal["connection", "session", "instance"]
-"""Which part sends the answer: the connection, from what the handler returns; or the session or the
-instance, in order with its own events."""
+Answers = Literal["connection", "session", "instance", "resource"]
+"""Which part sends the answer: the connection, from what the handler returns; or the session, the
+instance or the resource, in order with its own events."""
 Subgroup = Literal["none", "instance", "instance or data"]
 """Whether the message's `subgroup` names an instance: never; always; or in place of `data`."""
 ALL: Final = "all"

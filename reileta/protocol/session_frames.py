@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -26,6 +27,11 @@ Status = Literal["ok", "error"]
 HELLO: Final = "hello"
 STATE: Final = "state"
 RESOURCE: Final = "resource"
+WATCH: Final = "watch"
+UNWATCH: Final = "unwatch"
+RESOURCE_UPDATED: Final = "resource-updated"
+RESOURCE_UNWATCHED: Final = "resource-unwatched"
+RESOURCE_QUEUE: Final = "resource-queue"
 REFUSED: Final = "refused"
 CLOSING: Final = "closing"
 ACK: Final = "ack"
@@ -37,6 +43,14 @@ _STATUSES: Final = get_args(Status)
 _REASON_LIMIT: Final = 1024
 _LEAP_SECOND: Final = re.compile(r"(?P<minute>[0-9]{2}:[0-9]{2}:)60")
 """A time in a leap second, which ISO 8601 and `%S` allow, and Python's `datetime` does not."""
+_MEMBERS: Final[Mapping[str, Mapping[str, type]]] = {
+    STATE: {"patch": dict},
+    WATCH: {"type": str, "id": int},
+    UNWATCH: {"type": str, "id": int},
+}
+"""The kinds of payloads that clients send, with the members of each."""
+RESOURCE_ID_LIMIT: Final = 10**18 - 1
+"""The largest id that can name a resource."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -64,7 +78,17 @@ class ClientEvent:
     patch: dict[str, Json]
 
 
-ClientFrame: TypeAlias = ClientAck | ClientEvent
+@dataclass(frozen=True, slots=True)
+class ClientWatch:
+    """The client begins to watch a resource, or ends that (`watches` is False)."""
+
+    id: str
+    type: str
+    number: int
+    watches: bool
+
+
+ClientFrame: TypeAlias = ClientAck | ClientEvent | ClientWatch
 
 
 def iso(ms: int) -> str:
@@ -137,9 +161,14 @@ def parse(payload: bytes | None) -> ClientFrame:
             CloseCode.FIELD_VALUE, f"reason must be at most {_REASON_LIMIT} characters"
         )
     body = fields["payload"]
-    if body["kind"] != STATE:
-        raise MessageRefused(CloseCode.FIELD_VALUE, "payload.kind must be `state`")
-    return ClientEvent(id_, body["patch"])
+    if body["kind"] == STATE:
+        return ClientEvent(id_, body["patch"])
+    if body["kind"] not in _MEMBERS:
+        kinds = "`state`, `watch` or `unwatch`"
+        raise MessageRefused(CloseCode.FIELD_VALUE, f"payload.kind must be {kinds}")
+    if abs(body["id"]) > RESOURCE_ID_LIMIT:
+        raise MessageRefused(CloseCode.FIELD_VALUE, "payload.id must be the id of a resource")
+    return ClientWatch(id_, body["type"], body["id"], body["kind"] == WATCH)
 
 
 def _object(payload: bytes) -> dict[str, Any]:
@@ -168,19 +197,25 @@ def _shaped(fields: dict[str, Any], kind: str) -> None:
     if kind == "event" and isinstance(body, dict):
         if "kind" not in body:
             raise MessageRefused(CloseCode.FIELD_MISSING, "payload.kind is missing")
-        if body["kind"] == STATE and "patch" not in body:
-            raise MessageRefused(CloseCode.FIELD_MISSING, "payload.patch is missing")
+        for member in _members(body["kind"]):
+            if member not in body:
+                raise MessageRefused(CloseCode.FIELD_MISSING, f"payload.{member} is missing")
     for name in names:
         if name == "payload":
             _typed(body, dict, "payload")
             assert isinstance(body, dict)
             _typed(body["kind"], str, "payload.kind")
-            if body["kind"] == STATE:
-                _typed(body["patch"], dict, "payload.patch")
+            for member, type_ in _members(body["kind"]).items():
+                _typed(body[member], type_, f"payload.{member}")
         else:
             _typed(fields[name], str, name)
     if kind == "event" and fields.get("reason") is not None:
         _typed(fields["reason"], str, "reason")
+
+
+def _members(kind: object) -> Mapping[str, type]:
+    """The members that a client's payload of that kind has."""
+    return _MEMBERS.get(kind, {}) if isinstance(kind, str) else {}
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
@@ -191,8 +226,8 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 
 def _typed(value: object, type_: type, name: str) -> None:
-    if not isinstance(value, type_):
-        expected = "a string" if type_ is str else "an object"
+    if not isinstance(value, type_) or (type_ is int and isinstance(value, bool)):
+        expected = {str: "a string", int: "an integer"}.get(type_, "an object")
         raise MessageRefused(CloseCode.FIELD_TYPE, f"{name} must be {expected}")
 
 

@@ -40,7 +40,12 @@ async def test_the_depth_of_mailboxes_is_measured(
     one = await harness.joined(1)
     for _ in range(3):
         one.session.tell(Join(one.sink, ROOM, None))
-    assert harness.node.metrics.mailbox_depths() == {"hub": 0, "instance": 0, "session": 3}
+    assert harness.node.metrics.mailbox_depths() == {
+        "hub": 0,
+        "instance": 0,
+        "resource": 0,
+        "session": 3,
+    }
     await settle()
     assert harness.node.metrics.mailbox_depths()["session"] == 0
     for number in range(4):

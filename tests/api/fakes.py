@@ -41,6 +41,19 @@ class FakeOccupancy:
     master: str | None = None
 
 
+class FakeResources:
+    """A `ResourceManager` without actors: the store carries everything out."""
+
+    def __init__(self, store: Store) -> None:
+        self.read = store.resources.get
+        self.share = store.resources.share
+        self.unshare = store.resources.unshare
+        self.changes: list[int] = []
+
+    def changed(self, number: int) -> None:
+        self.changes.append(number)
+
+
 @dataclass
 class FakeNode:
     """A `Node` without actors, which is its own directory, instances, sessions and updates.
@@ -71,6 +84,7 @@ class FakeNode:
     def __post_init__(self) -> None:
         self.activity = ActivityLog(self.clock)
         self.instance_service: Any = self
+        self.resources = FakeResources(self.store)
 
     directory = instances = sessions = updates = property(lambda self: self)
 

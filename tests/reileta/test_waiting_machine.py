@@ -15,7 +15,7 @@ from reileta.errors import ReiletaError, ResourceHeld, ResourceTaken
 from reileta.records import Lease, ResourceRecord
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.json_values import Json
-from reileta.rules.resource.merge_patch import apply_object
+from reileta.rules.resource.merge_patch import apply_object, diff
 from reileta.rules.resource.resource import Resource, ResourceKey
 from reileta.rules.resource.types import Document
 from reileta.rules.resource.waiting_line import LeaveReason, LeftLine, Place, WaitingLine
@@ -121,8 +121,11 @@ class WaitingMachine(RuleBasedStateMachine):
             return
         try:
             after = before.acquire(_who(session), self.holds(session), self.now + AWAY_MS)
-        except (ResourceHeld, ResourceTaken) as error:
-            assert before.lease.session is not None or isinstance(error, ResourceHeld)
+        except ResourceHeld:
+            assert self.holds(session) is not None
+            return
+        except ResourceTaken:
+            assert before.lease.session is not None
             return
         assert before.lease.session is None, "two holders"
         assert not waits or waits[0] == session, "acquired past the line"
@@ -222,11 +225,12 @@ class WaitingMachine(RuleBasedStateMachine):
         if owed is Owed.PATCH:
             version, copy = self.copies[number, key]
             assert version == self.told[number].record.version, "a patch that can't be applied"
+            last = self.told[number].record.data
             assert isinstance(copy, dict)
-            changed = after.record.data
-            assert isinstance(changed, dict)
-            copy = apply_object(copy, {name: value for name, value in changed.items()})
-            self.copies[number, key] = (after.record.version, copy)
+            assert isinstance(last, dict)
+            assert isinstance(after.record.data, dict)
+            patched = apply_object(copy, diff(last, after.record.data))
+            self.copies[number, key] = (after.record.version, patched)
         else:
             self.copies[number, key] = (after.record.version, after.record.data)
 
@@ -247,7 +251,7 @@ class WaitingMachine(RuleBasedStateMachine):
         for number, line in self.lines.items():
             held = self.resources[number].lease.session is not None
             assert (line.offered is not None) == (not held and len(line) > 0)
-            assert not held or self.resources[number].lease.session not in line
+            assert (self.resources[number].lease.session or "") not in line
 
     @invariant()
     def offers_and_absences_run_out(self) -> None:
@@ -270,7 +274,7 @@ class WaitingMachine(RuleBasedStateMachine):
     def a_watcher_that_keeps_up_has_the_newest(self) -> None:
         for (number, key), (version, data) in self.copies.items():
             told = self.told[number].record
-            if key not in self.slow and not self.watchers[number].lagging:
+            if key not in self.slow and not self.watchers[number].lagging():
                 assert (version, data) == (told.version, told.data)
 
 

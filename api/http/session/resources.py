@@ -20,6 +20,7 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.lookups import ensure_own_server, find_user
 from api.http.pagination import Search, next_of
 from reileta.errors import (
+    NotQueued,
     PayloadTooLarge,
     PermissionDenied,
     QuotaReached,
@@ -35,8 +36,10 @@ from reileta.errors import (
     VersionConflict,
 )
 from reileta.protocol.input_types import Input, Reference, Title
+from reileta.protocol.session_frames import iso
 from reileta.protocol.views.registry import NextCursor
 from reileta.protocol.views.session import (
+    Iso,
     ResourceMetadata,
     ResourceView,
     metadata_view,
@@ -81,6 +84,31 @@ class Share(Input):
     user: Reference = Field(description="By id, `id@server` or username.", examples=["ada"])
 
 
+class PreviewQuery(Input):
+    """How much to show."""
+
+    data: bool = Field(
+        default=False,
+        description="Show the whole view to users who may acquire the resource, as watchers get"
+        " it; others get the preview.",
+    )
+
+
+class QueuePlaceView(Struct):
+    """The session's place in the waiting line of a resource."""
+
+    position: Annotated[int, Meta(description="1 is the first", ge=1)]
+    offered_until: Annotated[
+        Iso | None, Meta(description="Until then, only this session can acquire the resource")
+    ]
+
+
+class QueueAnswer(Struct):
+    """The session's place; null: the session no longer waits."""
+
+    queue: QueuePlaceView | None
+
+
 class ResourceAnswer(Struct):
     """A resource; null if there is none any more."""
 
@@ -106,7 +134,7 @@ class ResourcesAnswer(Struct):
 def resource_routes(deps: ApiDeps) -> Routes:
     """Declares the endpoints of resources."""
     node = deps.node
-    resources, users = node.store.resources, node.store.users
+    resources, users, live = node.store.resources, node.store.users, node.resources
     types = resources.types
     routes = Routes("resources", deps, invalid=ResourceInvalid, api="session")
 
@@ -248,18 +276,54 @@ def resource_routes(deps: ApiDeps) -> Routes:
         return MetadataAnswer(await metadata(released.record) if seen else None)
 
     @routes.add(
+        "POST",
+        "/resource/<type>/<number>/queue",
+        summary="Wait for a resource",
+        gives=QueueAnswer,
+        need="required",
+        only="client",
+        errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, QuotaReached, SessionNotFound),
+    )
+    async def queue_for_resource(call: RequestContext) -> QueueAnswer:
+        """Puts the caller's session at the end of the waiting line of the resource; a session that
+        waits already keeps its place. When the resource is free and the session is the first, it
+        is offered to the session for a while: `acquire` takes it. The event `resource-queue` has
+        each new place."""
+        place = await live.queue(key_of(call), call.by.as_claimant())
+        until = place.offered_until
+        return QueueAnswer(QueuePlaceView(place.position, None if until is None else iso(until)))
+
+    @routes.add(
+        "DELETE",
+        "/resource/<type>/<number>/queue",
+        summary="Stop waiting for a resource",
+        gives=QueueAnswer,
+        need="required",
+        only="client",
+        errors=(*_UNKNOWN, NotQueued),
+    )
+    async def leave_resource_queue(call: RequestContext) -> QueueAnswer:
+        """Takes the caller's session out of the waiting line. An offer goes on to the next."""
+        await live.unqueue(key_of(call), call.by.as_claimant())
+        return QueueAnswer(None)
+
+    @routes.add(
         "GET",
         "/resource/<type>/<number>/preview",
         summary="Preview a resource",
+        takes=PreviewQuery,
         gives=ResourceAnswer,
         need="required",
         errors=(*_UNKNOWN, PermissionDenied),
     )
-    async def preview_resource(call: RequestContext) -> ResourceAnswer:
+    async def preview_resource(call: RequestContext, params: PreviewQuery) -> ResourceAnswer:
         """Returns the part that can be seen without acquiring the resource, even while another
-        session holds it."""
-        resource = await resources.get(key_of(call))
+        session holds it. With `data`, users who may acquire it get the whole view: that is how a
+        watcher closes a gap in the versions."""
+        resource = await live.read(key_of(call))
         resource.ensure_visible(call.by.as_claimant())
+        if params.data and resource.may(call.by.as_claimant()):
+            return ResourceAnswer(await full_view(resource.record))
         return ResourceAnswer(await preview(resource.record))
 
     @routes.add(
@@ -273,7 +337,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     )
     async def view_resource(call: RequestContext) -> ResourceAnswer:
         """Returns the whole resource, for the session that has acquired it."""
-        resource = await resources.get(key_of(call))
+        resource = await live.read(key_of(call))
         resource.ensure_may(call.by.as_claimant())
         resource.ensure_held(call.by.as_claimant(), resource.lease.fence)
         return ResourceAnswer(await full_view(resource.record))
@@ -337,7 +401,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
     async def share_resource(call: RequestContext, params: Share) -> ResourceAnswer:
         """Lets another user acquire the resource, too. The owner and admins may do this."""
         user = await find_user(node, call, params.user)
-        record = await resources.share(key_of(call), call.by.as_claimant(), user.id)
+        record = await live.share(key_of(call), call.by.as_claimant(), user.id)
         return ResourceAnswer(await preview(record))
 
     @routes.add(
@@ -354,7 +418,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         The owner, admins and the user itself may do this. `resource` is null if the caller can't
         see the resource any more."""
         user = await find_user(node, call, params.user)
-        record, lost = await resources.unshare(key_of(call), call.by.as_claimant(), user.id)
+        record, lost = await live.unshare(key_of(call), call.by.as_claimant(), user.id)
         if lost is not None:
             node.sessions.lease_lost(lost)
         return ResourceAnswer(None if record is None else await preview(record))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from actors.hub.messages import Subscribe, Unsubscribe
+from actors.resource.messages import Subscriber
 from actors.runtime.errors import ActorStopped
 from actors.session.messages import Join, Leave
 from api.audit import AuditNote, note_done
@@ -21,8 +22,10 @@ from api.ws.registry.inputs import (
     InstanceInput,
     ModerateInput,
     PingInput,
+    ResourceInput,
     TopicInput,
 )
+from api.ws.resource_events import WATCHED, ResourceRefView, ResourceUpdatedView
 from reileta.errors import (
     AlreadyConnected,
     Banned,
@@ -39,6 +42,8 @@ from reileta.errors import (
     PermissionDenied,
     PlayerNotFound,
     QuotaReached,
+    ResourceNotFound,
+    ResourceTypeUnknown,
     TooManyRequests,
     UserNotFound,
 )
@@ -47,6 +52,7 @@ from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import AcceptedView, PlaceView
 from reileta.protocol.views.registry import IdentityView, NothingView
 from reileta.rules.resource.json_values import is_deeper
+from reileta.rules.resource.resource import ResourceKey
 
 DATA_DEPTH: Final = 60
 """Arrays and objects within one another in data that is relayed; its event adds three more. Many
@@ -208,6 +214,53 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
         note = AuditNote(call.instance)
         note.add(type=params.type, user=params.user, player=params.player)
         await note_done(call.node.store.audit, note, "moderate", via="socket", by=by)
+
+
+@COMMANDS.add(
+    commands.WATCH,
+    takes=ResourceInput,
+    gives=ResourceUpdatedView,
+    answers="resource",
+    errors=(
+        NotLoggedIn,
+        MessageInvalid,
+        ResourceTypeUnknown,
+        ResourceNotFound,
+        PermissionDenied,
+        QuotaReached,
+        Overloaded,
+    ),
+    sent={"data": {"type": "document", "id": 17}},
+    answered=WATCHED,
+)
+async def watch(call: CommandContext, params: ResourceInput) -> None:
+    """Watches a resource of the session API, which the user may see. The answer is the resource as
+    it is now; without `state`, it comes as the event `resource-updated`. Each change comes as that
+    event. Watching again gives the whole resource again."""
+    await call.node.resources.watch(
+        _resource(call, params),
+        call.node.sessions.current(call.by).as_claimant(),
+        Subscriber(call.transport, call.state),
+    )
+
+
+@COMMANDS.add(
+    commands.UNWATCH,
+    takes=ResourceInput,
+    gives=ResourceRefView,
+    errors=(NotLoggedIn, MessageInvalid, ResourceTypeUnknown),
+    sent={"data": {"type": "document", "id": 17}},
+    answered={"type": "document", "id": 17},
+)
+async def unwatch(call: CommandContext, params: ResourceInput) -> ResourceRefView:
+    """Ends a watch. If the socket does not watch the resource, nothing happens."""
+    name = _resource(call, params)
+    call.node.resources.unwatch(name, call.transport)
+    return ResourceRefView(name.type, name.number)
+
+
+def _resource(call: CommandContext, params: ResourceInput) -> ResourceKey:
+    return ResourceKey(call.node.store.resources.types.of(params.type).name, params.id)
 
 
 @COMMANDS.add_relay(

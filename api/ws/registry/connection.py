@@ -514,5 +514,6 @@ class RegistryConnection:
         # The session tells its instances, too, but it may be waiting for one of them just now.
         for seat in tuple(self.transport.seats.values()):
             seat.lose(self.transport)
+        self.node.resources.socket_closed(self.transport)
         if self.session is not None:
             self.session.signal(Detach(self.transport))

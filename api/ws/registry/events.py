@@ -8,6 +8,17 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from api.ws.declarations import Event, Events, opened
 from api.ws.registry.examples import ADA, BOB, IDENTITY, INSIDE, PLAYER, SINCE, TOPIC, WELCOME
+from api.ws.resource_events import (
+    PLACE,
+    QUEUE_TEXT,
+    UNWATCHED,
+    UNWATCHED_TEXT,
+    UPDATED,
+    UPDATED_TEXT,
+    ResourceQueueView,
+    ResourceUnwatchedView,
+    ResourceUpdatedView,
+)
 from reileta.protocol import events
 from reileta.protocol.views.instance import (
     CandidateView,
@@ -66,6 +77,7 @@ Pong: Final = opened(PongView)
 _AUTHENTICATION: Final = "authentication"
 _UPDATE: Final = "update"
 _INSTANCE: Final = "instance"
+_RESOURCE: Final = "resource"
 
 _INSTANCE_ID: Final = "the instance's id"
 _SOCKET: Final = "the socket concerned"
@@ -248,5 +260,29 @@ EVENTS: Final = Events(
         sent_to="everyone inside",
         example={**WELCOME, "retained": []},
         subgroup=_INSTANCE_ID,
+    ),
+    Event(
+        name=events.RESOURCE_UPDATED,
+        group=_RESOURCE,
+        description=UPDATED_TEXT,
+        data=ResourceUpdatedView,
+        sent_to="the sockets that watch it",
+        example=UPDATED,
+    ),
+    Event(
+        name=events.RESOURCE_UNWATCHED,
+        group=_RESOURCE,
+        description=UNWATCHED_TEXT,
+        data=ResourceUnwatchedView,
+        sent_to="the socket that watched",
+        example=UNWATCHED,
+    ),
+    Event(
+        name=events.RESOURCE_QUEUE,
+        group=_RESOURCE,
+        description=QUEUE_TEXT,
+        data=ResourceQueueView,
+        sent_to="the session's sockets",
+        example=PLACE,
     ),
 )

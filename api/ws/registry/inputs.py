@@ -5,18 +5,28 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from msgspec import Raw
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StrictInt, model_validator
 from pydantic.json_schema import WithJsonSchema
 
 from api.moderation_input import ModerateInput
 from api.ws.declarations import ALL
 from api.ws.registry.events import EVENTS
 from reileta.protocol.input_types import Input, Reference, checked, fault
+from reileta.protocol.session_frames import RESOURCE_ID_LIMIT
 
-__all__ = ["AuthenticateInput", "InstanceInput", "ModerateInput", "PingInput", "TopicInput"]
+__all__ = [
+    "AuthenticateInput",
+    "InstanceInput",
+    "ModerateInput",
+    "PingInput",
+    "ResourceInput",
+    "TopicInput",
+]
 
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
+TYPE_LIMIT: Final = 32
+"""Characters of a resource type."""
 
 RawJson = Annotated[Raw, WithJsonSchema({})]
 """Any JSON, as the client's bytes."""
@@ -71,6 +81,24 @@ class TopicInput(Input):
     target: Reference | None = Field(
         default=None,
         description="The id of one object, or `@me`; without it, all objects.",
+    )
+
+
+def is_resource_type(text: str) -> bool:
+    """Whether the text can name a resource type."""
+    return 1 <= len(text) <= TYPE_LIMIT and text.isprintable()
+
+
+class ResourceInput(Input):
+    """The resource that a command is about."""
+
+    type: Annotated[
+        str,
+        checked(is_resource_type, "must be a resource type"),
+        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TYPE_LIMIT}),
+    ] = Field(description="The resource's type.", examples=["document"])
+    id: StrictInt = Field(
+        ge=-RESOURCE_ID_LIMIT, le=RESOURCE_ID_LIMIT, description="The resource's id.", examples=[17]
     )
 
 

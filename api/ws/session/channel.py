@@ -12,6 +12,19 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.envelope import ErrorView
 from api.ws.declarations import Channel, Command, Event, Events
+from api.ws.resource_events import (
+    PLACE,
+    QUEUE_TEXT,
+    UNWATCHED,
+    UNWATCHED_TEXT,
+    UPDATED,
+    UPDATED_TEXT,
+    Number,
+    ResourceQueueView,
+    ResourceUnwatchedView,
+    ResourceUpdatedView,
+    TypeName,
+)
 from reileta.errors import (
     AlreadyConnected,
     CredentialInvalid,
@@ -21,6 +34,8 @@ from reileta.errors import (
     PayloadTooLarge,
     PermissionDenied,
     QuotaReached,
+    ResourceNotFound,
+    ResourceTypeUnknown,
     SessionNotFound,
     TooManyRequests,
 )
@@ -87,6 +102,40 @@ class ResourcePayload(Struct):
     resource: Annotated[ResourceMetadata | None, Meta(description="null: none")]
 
 
+class WatchPayload(Struct):
+    """The resource to watch."""
+
+    kind: Literal["watch"]
+    type: TypeName
+    id: Number
+
+
+class UnwatchPayload(Struct):
+    """The resource that is no longer watched."""
+
+    kind: Literal["unwatch"]
+    type: TypeName
+    id: Number
+
+
+class ResourceUpdatedPayload(ResourceUpdatedView, kw_only=True):
+    """A resource that the socket watches."""
+
+    kind: Literal["resource-updated"]
+
+
+class ResourceUnwatchedPayload(ResourceUnwatchedView, kw_only=True):
+    """A watch that has ended."""
+
+    kind: Literal["resource-unwatched"]
+
+
+class ResourceQueuePayload(ResourceQueueView, kw_only=True):
+    """The session's place in a waiting line."""
+
+    kind: Literal["resource-queue"]
+
+
 class RefusedPayload(Struct):
     """The client's event that changed nothing, and the reason."""
 
@@ -126,6 +175,19 @@ _HELLO: Final = {
 }
 _ACK: Final = {"type": "ack", "id": _ID, "sent_at": _SENT_AT}
 
+
+def _event(payload: dict[str, Any]) -> dict[str, Any]:
+    """An Event of a client."""
+    return {
+        "type": "event",
+        "id": _ID,
+        "sent_at": _SENT_AT,
+        "status": "ok",
+        "reason": None,
+        "payload": payload,
+    }
+
+
 COMMANDS: Final = (
     Command(
         name=session_frames.STATE,
@@ -137,14 +199,34 @@ COMMANDS: Final = (
         gives=AckMessage,
         answers="session",
         errors=(PayloadTooLarge, PermissionDenied, SessionNotFound, Overloaded),
-        example={
-            "type": "event",
-            "id": _ID,
-            "sent_at": _SENT_AT,
-            "status": "ok",
-            "reason": None,
-            "payload": {"kind": "state", "patch": _PATCH},
-        },
+        example=_event({"kind": "state", "patch": _PATCH}),
+        answer_example=_ACK,
+    ),
+    Command(
+        name=session_frames.WATCH,
+        description="Watches a resource that the user may see. After the Ack, the event"
+        " `resource-updated` has the resource as it is; each change comes as another one. Watching"
+        " again gives the whole resource again.",
+        takes=WatchPayload,
+        gives=AckMessage,
+        answers="resource",
+        errors=(
+            ResourceTypeUnknown,
+            ResourceNotFound,
+            PermissionDenied,
+            QuotaReached,
+            Overloaded,
+        ),
+        example=_event({"kind": "watch", "type": "document", "id": 17}),
+        answer_example=_ACK,
+    ),
+    Command(
+        name=session_frames.UNWATCH,
+        description="Ends a watch. If the socket does not watch the resource, nothing happens.",
+        takes=UnwatchPayload,
+        gives=AckMessage,
+        errors=(ResourceTypeUnknown,),
+        example=_event({"kind": "unwatch", "type": "document", "id": 17}),
         answer_example=_ACK,
     ),
 )
@@ -178,10 +260,37 @@ EVENTS: Final = Events(
         acknowledged=True,
     ),
     Event(
+        name=session_frames.RESOURCE_UPDATED,
+        description=UPDATED_TEXT,
+        data=ResourceUpdatedPayload,
+        sent_to="the sockets that watch it",
+        example={"kind": "resource-updated", **UPDATED},
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.RESOURCE_UNWATCHED,
+        description=UNWATCHED_TEXT,
+        data=ResourceUnwatchedPayload,
+        sent_to="the socket that watched",
+        example={"kind": "resource-unwatched", **UNWATCHED},
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.RESOURCE_QUEUE,
+        description=QUEUE_TEXT,
+        data=ResourceQueuePayload,
+        sent_to="the session's sockets",
+        example={"kind": "resource-queue", **PLACE},
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
         name=session_frames.REFUSED,
-        description="A change was refused. Its Ack follows. The status is `error`.",
+        description="A change or a watch was refused. Its Ack follows. The status is `error`.",
         data=RefusedPayload,
-        sent_to="the socket that sent the change",
+        sent_to="the socket that sent the event",
         fixed={"status": "error"},
         example={
             "kind": "refused",
@@ -199,7 +308,9 @@ EVENTS: Final = Events(
     ),
 )
 
-KINDS: Final = frozenset({session_frames.STATE, session_frames.ACK})
+KINDS: Final = frozenset(
+    {session_frames.STATE, session_frames.WATCH, session_frames.UNWATCH, session_frames.ACK}
+)
 """The kinds of messages that clients send, as the log names them."""
 
 SESSION_CHANNEL: Final = Channel(

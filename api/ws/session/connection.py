@@ -16,6 +16,8 @@ import trio
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle
 from actors.node import Node
+from actors.resource.messages import Subscriber
+from actors.runtime.ask import ask_timeout
 from actors.runtime.errors import ActorStopped
 from actors.runtime.mailbox import Ref
 from actors.runtime.trace import Sampler, Span, current
@@ -31,6 +33,8 @@ from reileta.protocol.frames import error_fields
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
+    ClientFrame,
+    ClientWatch,
     MessageRefused,
     ack_frame,
     event_frame,
@@ -39,6 +43,7 @@ from reileta.protocol.session_frames import (
     refusal_frame,
 )
 from reileta.rules.identity import Principal
+from reileta.rules.resource.resource import ResourceKey
 
 UNANSWERED: Final = 1024
 """How many events of a client may wait for their answer; one more closes the socket."""
@@ -70,6 +75,9 @@ class SessionConnection:
         self._replaced = replaced
         """The socket of the same token whose place it takes; None once the session knows."""
         self._principal = principal
+        self._watch: ClientWatch | None = None
+        """The message that `handle` is to finish."""
+        self._span = current.get()
         self._owed: dict[str, float] = {}
         """Events without an Ack, and the time by which the client must send it."""
         self._unanswered: set[str] = set()
@@ -122,7 +130,7 @@ class SessionConnection:
             self.close(close_code_of(type(error)) or CloseCode.TRY_AGAIN_LATER, error.message)
 
     def take(self, payload: bytes | None) -> bool:
-        """Takes one message. Never waits, never raises."""
+        """Takes one message; False when `handle` must finish it. Never waits, never raises."""
         self._node.metrics.messages_in += 1
         span = self._begin()
         try:
@@ -131,22 +139,46 @@ class SessionConnection:
                 raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
             frame = parse(payload)
             if self._log.observes(span):
-                kind = session_frames.ACK if isinstance(frame, ClientAck) else session_frames.STATE
+                kind = _kind(frame)
                 self._log.received(span, kind, len(payload or b""))
             if isinstance(frame, ClientAck):
                 # Acks don't count: the session's other sockets decide how many there are.
                 self._acknowledged(frame)
-            elif self._message_rate.take():
+            elif not self._message_rate.take():
+                raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
+            elif isinstance(frame, ClientEvent):
                 self._change(frame)
             else:
-                raise MessageRefused(CloseCode.POLICY_VIOLATION, "too many messages")
+                self._expect_answer(frame.id)
+                self._watch, self._span = frame, span
+                return False
         except MessageRefused as refused:
             limited = refused.code is CloseCode.POLICY_VIOLATION
             self.close(refused.code, refused.reason, TooManyRequests() if limited else None)
         return True
 
     async def handle(self) -> None:
-        """Does nothing: `take` finishes every message."""
+        """Begins or ends the watch that `take` left."""
+        frame, self._watch = self._watch, None
+        assert frame is not None
+        current.set(self._span)
+        resources = self._node.resources
+        try:
+            kind = self._node.store.resources.types.of(frame.type)
+            name = ResourceKey(kind.name, frame.number)
+            if frame.watches:
+                who = self._node.sessions.current(self._principal).as_claimant()
+                with ask_timeout():
+                    await resources.watch(
+                        name, who, Subscriber(self, session_sink=self, event_id=frame.id)
+                    )
+            else:
+                resources.unwatch(name, self)
+                self.ack(frame.id)
+                self.flush()
+        except ReiletaError as error:
+            if frame.id.lower() in self._unanswered:
+                self._refuse_now(frame.id, error)
 
     def charge_overhead(self) -> None:
         """Counts frames without a message at a fraction of a message each."""
@@ -175,6 +207,7 @@ class SessionConnection:
         """The socket has ended. Never waits."""
         self._log.closed(self._begin(), self.transport, self._principal)
         self._uncount()
+        self._node.resources.socket_closed(self)
         if self._session is not None:
             self._session.signal(Detach(self))
 
@@ -192,8 +225,9 @@ class SessionConnection:
                 CloseCode.FIELD_VALUE, "id must be that of an event that waits for its Ack"
             )
 
-    def _change(self, event: ClientEvent) -> None:
-        if event.id.lower() in self._unanswered:
+    def _expect_answer(self, event_id: str) -> None:
+        """Notes an event that is to be answered."""
+        if event_id.lower() in self._unanswered:
             raise MessageRefused(
                 CloseCode.FIELD_VALUE, "id must not be that of an event that waits for its answer"
             )
@@ -201,7 +235,10 @@ class SessionConnection:
             raise MessageRefused(
                 CloseCode.POLICY_VIOLATION, "too many events wait for their answer"
             )
-        self._unanswered.add(event.id.lower())
+        self._unanswered.add(event_id.lower())
+
+    def _change(self, event: ClientEvent) -> None:
+        self._expect_answer(event.id)
         if self._session is None:
             self._refuse_now(event.id, Overloaded())
             return
@@ -285,3 +322,14 @@ class SessionConnection:
             event_frame(new_event_id(), now, payload, status="error", reason=reason)
         )
         self.transport.close(code, reason)
+
+
+def _kind(frame: ClientFrame) -> str:
+    """The kind of a message, as the log names it."""
+    match frame:
+        case ClientAck():
+            return session_frames.ACK
+        case ClientEvent():
+            return session_frames.STATE
+        case ClientWatch(watches=watches):
+            return session_frames.WATCH if watches else session_frames.UNWATCH

@@ -12,7 +12,8 @@ Overflow policy: `LINE_LIMIT` sessions wait in a line, and a session waits in at
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from reileta.errors import NotQueued, QuotaReached
@@ -160,6 +161,20 @@ class WaitingLine:
         self._waiters.clear()
         self._offered_until = None
         return left
+
+    def ensure_allowed(self, may: Callable[[Claimant], bool]) -> list[LeftLine]:
+        """Sessions whose users may no longer acquire the resource leave."""
+        refused = [name for name, waiter in self._waiters.items() if not may(waiter.who)]
+        return [left for name in refused for left in self.leave(name, LeaveReason.REFUSED)]
+
+    def set_admin(self, user: str, *, admin: bool) -> bool:
+        """The user may have become an admin, or may have ceased to be one; whether it waits."""
+        waits = False
+        for waiter in self._waiters.values():
+            if waiter.who.user == user:
+                waiter.who = replace(waiter.who, admin=admin)
+                waits = True
+        return waits
 
     def present(self, session: str) -> None:
         """The session has a WebSocket again."""

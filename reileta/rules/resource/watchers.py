@@ -12,7 +12,7 @@ Overflow policy: `WATCHERS_LIMIT` sockets watch a resource, and a session watche
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
@@ -25,7 +25,7 @@ WATCHERS_LIMIT: Final = 10_000
 WATCHES_PER_SESSION: Final = 256
 """How many resources one session may watch; a resource counts once for each socket."""
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K")
 
 
 class Owed(enum.Enum):
@@ -75,7 +75,7 @@ class WatchChanges(Generic[K]):
 
 
 class Watchers(Generic[K]):
-    """The watchers of one resource, by a key of the caller's."""
+    """The watchers of one resource, by a hashable key of the caller's."""
 
     def __init__(self) -> None:
         self._watchers: dict[K, Watcher] = {}
@@ -89,7 +89,6 @@ class Watchers(Generic[K]):
     def __iter__(self) -> Iterator[K]:
         return iter(self._watchers)
 
-    @property
     def lagging(self) -> bool:
         """Whether some watcher has not got the last change."""
         return any(watcher.behind for watcher in self._watchers.values())
@@ -135,9 +134,7 @@ class Watchers(Generic[K]):
         """
         changes: WatchChanges[K] = WatchChanges()
         if after is None:
-            changes.ended[EndReason.DELETED] = list(self._watchers)
-            self._watchers.clear()
-            return changes
+            return self.end(list(self._watchers), EndReason.DELETED)
         differs = before is None or _shown(before) != _shown(after)
         for key, watcher in list(self._watchers.items()):
             if not after.visible_to(watcher.who):
@@ -168,6 +165,11 @@ class Watchers(Generic[K]):
                 owed = Owed.VIEW if watcher.whole else Owed.PREVIEW
                 changes.owed.setdefault(owed, []).append(key)
         return changes
+
+    def restart(self) -> None:
+        """The server failed while it told the watchers: it is not known what they have got."""
+        for watcher in self._watchers.values():
+            watcher.behind = True
 
     def end(self, keys: Iterable[K], reason: EndReason) -> WatchChanges[K]:
         """Ends these watches."""

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from actors.node import Node
-from actors.session.actor import RESOURCE_REQUESTS
 from actors.session.messages import DeleteResource, Detach
+from actors.session.resource_jobs import RESOURCE_REQUESTS
 from reileta.errors import (
     Overloaded,
     PermissionDenied,

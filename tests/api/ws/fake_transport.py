@@ -116,6 +116,16 @@ class FakeSession:
         return True
 
 
+class FakeResources:
+    """Knows which sockets have closed."""
+
+    def __init__(self) -> None:
+        self.closed: list[object] = []
+
+    def socket_closed(self, sink: object) -> None:
+        self.closed.append(sink)
+
+
 @dataclass
 class FakeNode:
     """A `Node` as far as sockets need one."""
@@ -127,6 +137,7 @@ class FakeNode:
     draining: bool = False
     actor: FakeSession = field(default_factory=FakeSession)
     hub: FakeSession = field(default_factory=FakeSession)
+    resources: FakeResources = field(default_factory=FakeResources)
     stopped_sessions: int = 0
     """So many times the session turns out to have stopped."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from api.ws.declarations import Command
 from api.ws.session.channel import (
     COMMANDS,
     EVENTS,
@@ -15,7 +16,6 @@ from api.ws.session.channel import (
     AckMessage,
     ClosingPayload,
     EventMessage,
-    PatchPayload,
     RefusedPayload,
 )
 from reileta.errors import PayloadTooLarge, TooManyRequests
@@ -25,6 +25,7 @@ from reileta.protocol.frames import error_fields, payload_of
 from reileta.protocol.session_frames import (
     ClientAck,
     ClientEvent,
+    ClientWatch,
     MessageRefused,
     ack_frame,
     event_frame,
@@ -34,7 +35,18 @@ from reileta.protocol.session_frames import (
 )
 from tests.test_docs import rows
 
-KINDS = {"hello", "state", "resource", "refused", "closing"}
+KINDS = {
+    "hello",
+    "state",
+    "resource",
+    "refused",
+    "closing",
+    "watch",
+    "unwatch",
+    "resource-updated",
+    "resource-unwatched",
+    "resource-queue",
+}
 
 
 def same(value: Any, type_: Any) -> bool:
@@ -46,7 +58,9 @@ def test_both_have_their_kinds_of_events_and_close_codes() -> None:
     assert SESSION_CHANNEL.addresses == ("/ws/user", "/ws/autopilot")
     known = {session_frames.HELLO, session_frames.STATE, session_frames.RESOURCE}
     known |= {session_frames.REFUSED, session_frames.CLOSING}
-    assert EVENTS.names == known == KINDS
+    known |= {session_frames.WATCH, session_frames.UNWATCH, session_frames.RESOURCE_UPDATED}
+    known |= {session_frames.RESOURCE_UNWATCHED, session_frames.RESOURCE_QUEUE}
+    assert EVENTS.names | {command.name for command in COMMANDS} == known == KINDS
     told = {row[0] for row in rows("Close codes of the session API") if row[0].isdigit()}
     assert set(map(str, SESSION_CHANNEL.close_codes)) == told
 
@@ -68,24 +82,32 @@ def test_what_is_sent_is_described_as_it_is_framed() -> None:
 
 
 def test_what_a_client_may_send_is_described_as_it_is_taken_apart() -> None:
-    (command,) = COMMANDS
-    taken = parse(json.dumps(command.example).encode())
-    assert taken == ClientEvent(command.example["id"], command.example["payload"]["patch"])
-    assert same(command.example, EventMessage)
-    assert same(command.example["payload"], PatchPayload)
-    acked = parse(json.dumps(command.answer_example).encode())
-    assert acked == ClientAck(command.example["id"])
+    taken = [parse(json.dumps(command.example).encode()) for command in COMMANDS]
+    ids = [command.example["id"] for command in COMMANDS]
+    assert taken == [
+        ClientEvent(ids[0], COMMANDS[0].example["payload"]["patch"]),
+        ClientWatch(ids[1], "document", 17, watches=True),
+        ClientWatch(ids[2], "document", 17, watches=False),
+    ]
+    for command in COMMANDS:
+        assert same(command.example, EventMessage)
+        assert same(command.example["payload"], command.takes)
+        acked = parse(json.dumps(command.answer_example).encode())
+        assert acked == ClientAck(command.example["id"])
 
 
-@pytest.mark.parametrize("message", [EventMessage, AckMessage, PatchPayload])
-def test_each_field_that_is_described_must_be_there(message: Any) -> None:
-    (command,) = COMMANDS
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(COMMANDS[0], EventMessage), (COMMANDS[0], AckMessage)]
+    + [(command, command.takes) for command in COMMANDS],
+)
+def test_each_field_that_is_described_must_be_there(command: Command, message: Any) -> None:
     whole = command.answer_example if message is AckMessage else command.example
     for name in message.__struct_fields__:
         if name == "reason":  # it may be null, so it may be left out
             continue
         broken = json.loads(json.dumps(whole))
-        del (broken["payload"] if message is PatchPayload else broken)[name]
+        del (broken["payload"] if message is command.takes else broken)[name]
         with pytest.raises(MessageRefused) as refused:
             parse(json.dumps(broken).encode())
         assert refused.value.code == CloseCode.FIELD_MISSING

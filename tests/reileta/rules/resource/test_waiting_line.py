@@ -28,7 +28,7 @@ def line_of(*sessions: str) -> WaitingLine:
 
 def test_the_first_to_come_gets_the_offer() -> None:
     line = line_of("a", "b")
-    assert line.offered is None
+    assert line.place("a") == Place(1)
     line.offer(5)
     assert line.offered == Claimant("a", "u_1")
     assert line.place("a") == Place(1, 5 + OFFER_MS)

@@ -109,11 +109,11 @@ def test_a_slow_watcher_gets_the_newest_view_when_it_has_caught_up() -> None:
     slow = {"owner"}
     watchers.add("owner", OWNER, resource())
     assert not watchers.change(resource(), resource(version=2), slow.__contains__)
-    assert watchers.lagging
+    assert watchers.lagging()
     assert not watchers.catch_up(slow.__contains__)
     slow.clear()
     assert watchers.catch_up(slow.__contains__).owed == {Owed.VIEW: ["owner"]}
-    assert not watchers.lagging
+    assert not watchers.lagging()
     changes = watchers.change(resource(version=2), resource(version=3), slow.__contains__)
     assert changes.owed == {Owed.PATCH: ["owner"]}
 

@@ -1,0 +1,1 @@
+"""The resource actor and its parts; `actor.py` is where to begin."""

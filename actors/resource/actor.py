@@ -1,0 +1,332 @@
+"""The resource actor: the order of all that is done with a resource, its watchers and its line.
+
+It stands in front of the lease in the database (`reileta/store/leases.py`), which stays the
+authority with its fencing token: every request asks the store, and is answered after the commit.
+The actor carries out one operation after the other, in the order in which they came; writes that
+wait together share a transaction, and reads a query. So the holder, the watchers and the waiting
+sessions see one order.
+
+When the resource is free and sessions wait, the first of them gets an offer before the next
+operation is carried out, so nobody overtakes it.
+
+A resource that nobody watches, waits for or uses has no actor: it ends after `IDLE_S`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, assert_never
+
+import outcome
+
+from actors.resource.config import ResourceDeps
+from actors.resource.messages import (
+    Acquire,
+    CatchUp,
+    DeadlineReached,
+    Delete,
+    Idle,
+    LeaveLine,
+    LookAgain,
+    Operation,
+    Presence,
+    Queue,
+    Read,
+    Release,
+    ResourceMessage,
+    Share,
+    Tell,
+    Unqueue,
+    Unshare,
+    Unwatch,
+    UserChanged,
+    Watch,
+    WriteAll,
+)
+from actors.resource.operations import (
+    Gone,
+    NextInLine,
+    Result,
+    Seen,
+    Turn,
+    Unsure,
+    carry_out,
+    first_run,
+    look,
+    next_in_line,
+)
+from actors.resource.parts import ResourceParts
+from actors.resource.recovery import ResourceRecovery
+from actors.resource.snapshot import Snapshot
+from actors.resource.waiting import Waiting
+from actors.resource.watching import Watching
+from actors.runtime.actor import Actor
+from actors.runtime.timers import Timer
+from reileta.errors import Overloaded, ReiletaError
+from reileta.rules.resource.waiting_line import LeaveReason
+
+IDLE_S: Final = 10.0
+"""How long a resource that nobody uses stays in memory."""
+AGAIN_S: Final = 1.0
+"""How long it waits when the database is down."""
+OPERATIONS: Final = 512
+"""Operations that may wait for the one under way; over it, `Overloaded`."""
+
+
+class ResourceActor(Actor[ResourceMessage]):
+    """One resource that is used, watched or waited for, or was a moment ago."""
+
+    def __init__(self, number: int, recovery: ResourceRecovery, deps: ResourceDeps) -> None:
+        self._number = number
+        self._recovery = recovery
+        self._deps = deps
+
+    async def on_start(self) -> None:
+        parts = ResourceParts(self._number, self._recovery, self._deps, self.context)
+        self._watching = Watching(parts)
+        self._waiting = Waiting(parts)
+        self._operations: deque[Operation | Unwatch] = deque()
+        self._running = False
+        """Whether an operation or a look at the database is under way."""
+        self._stale = False
+        """Whether the resource may have changed since it was read."""
+        self._pause: Timer | None = None
+        """Until it asks a database again that was down."""
+        self._idle: Timer | None = None
+        if self._recovery.wanted:  # the incarnation before this one has crashed
+            self._recovery.watchers.restart()
+            self.context.ref.signal(LookAgain())
+
+    async def receive(self, message: ResourceMessage) -> None:
+        match message:
+            case (
+                Acquire()
+                | Release()
+                | WriteAll()
+                | Delete()
+                | Share()
+                | Unshare()
+                | Read()
+                | Queue()
+                | Unqueue()
+                | Watch()
+            ):
+                if len(self._operations) >= OPERATIONS:
+                    raise Overloaded
+                message.defer()
+                self._operations.append(message)
+            case Unwatch():
+                self._operations.append(message)  # behind its Watch; there is one for each watch
+            case LookAgain():
+                self._stale = True
+                if self._pause is not None:
+                    self._pause.cancel()
+                    self._pause = None
+            case UserChanged(user=user, admin=admin):
+                self._watching.set_admin(user, admin=admin)
+                self._waiting.set_admin(user, admin=admin)
+            case Presence(session=session, present=present):
+                self._waiting.set_presence(session, present=present)
+            case LeaveLine(session=session, reason=reason):
+                self._waiting.leave(session, reason)
+            case DeadlineReached():
+                if self._running:
+                    self._waiting.postpone()
+                else:
+                    self._waiting.tick()
+            case Tell():
+                self._watching.paused()
+            case CatchUp():
+                self._watching.caught_up()
+            case Idle():
+                self._idle = None
+                if not self._busy:
+                    self.context.retire()
+            case _:
+                assert_never(message)
+
+    async def flush(self) -> None:
+        if not self._running:
+            self._begin()
+        self._watching.tell()
+        self._waiting.flush(running=self._running)
+        if not self._busy and self._idle is None:
+            self._idle = self.context.after(IDLE_S, Idle())
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._running or self._operations or self._recovery.wanted)
+
+    # One thing at a time -----------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begins what is to be done next, if there is anything."""
+        recovery, store = self._recovery, self._deps.store
+        name = recovery.name
+        if name is not None and recovery.wanted and self._pause is None:
+            known = recovery.known
+            free = known is not None and known.resource.lease.session is None
+            first = recovery.line.first
+            if free and first is not None and recovery.line.offered is None:
+                work = partial(next_in_line, name, first.session, store)
+                self._run(work, partial(self._next_known, first.session))
+                return
+            if self._stale:
+                self._stale = False
+                self._run(partial(look, name, store), self._looked)
+                return
+        while self._operations:
+            first_one = self._operations[0]
+            if isinstance(first_one, Unwatch):
+                self._operations.popleft()
+                self._watching.remove(first_one.sink)
+                continue
+            if isinstance(first_one, Unqueue):
+                self._operations.popleft()
+                self._unqueue(first_one)
+                continue
+            run = self._next_run()
+            turn = self._turn_against(run[0])
+            self._run(
+                partial(carry_out, run, store, turn=turn, wanted=recovery.wanted),
+                partial(self._carried_out, run),
+            )
+            return
+
+    def _run(self, work: Any, then: Any) -> None:
+        self._running = True
+        self.context.run(work, then)
+
+    def _next_run(self) -> list[Operation]:
+        waiting: list[Operation] = []
+        for operation in self._operations:
+            if isinstance(operation, Unwatch):
+                break
+            waiting.append(operation)
+        run = waiting[: first_run(waiting)]
+        for _ in run:
+            self._operations.popleft()
+        return run
+
+    def _turn_against(self, operation: Operation) -> Turn | None:
+        """The session that has the turn, if the operation is an acquisition by another one."""
+        line = self._recovery.line
+        if not isinstance(operation, Acquire) or line.admits(operation.who.session):
+            return None
+        first = line.first
+        return None if first is None else Turn(first)
+
+    # What came of it ---------------------------------------------------------------------------
+
+    def _looked(self, result: outcome.Outcome[Snapshot | Gone]) -> None:
+        self._running = False
+        try:
+            seen = result.unwrap()
+        except ReiletaError:
+            self._look_later()
+        else:
+            self._see(seen)
+
+    def _next_known(self, session: str, result: outcome.Outcome[NextInLine]) -> None:
+        """Offers the resource to the first session, or finds that it can't get it."""
+        self._running = False
+        try:
+            found = result.unwrap()
+        except ReiletaError:
+            self._look_later()
+            return
+        self._see(found.seen)
+        line = self._recovery.line
+        if session not in line or not isinstance(found.seen, Snapshot):
+            return
+        resource, claim = found.seen.resource, found.claim
+        if claim is None:
+            self._waiting.leave(session, LeaveReason.ENDED)
+        elif not resource.may(claim.who):
+            self._waiting.leave(session, LeaveReason.REFUSED)
+        elif claim.holds is not None and claim.holds.number != self._number:
+            self._waiting.leave(session, LeaveReason.HOLDS)
+        elif resource.lease.session is None:
+            first = line.first
+            if first is not None and first.session == session:
+                self._waiting.offer()
+
+    def _carried_out(self, run: Sequence[Operation], result: outcome.Outcome[Result]) -> None:
+        self._running = False
+        try:
+            done = result.unwrap()
+        except ReiletaError as error:
+            self._stale = True
+            for operation in run:
+                self._fail(operation, error)
+            return
+        self._see(done.seen, run[0])
+        for operation, answer in zip(run, done.answers, strict=True):
+            if isinstance(answer, ReiletaError):
+                self._fail(operation, answer)
+            else:
+                self._answer(operation, answer)
+
+    def _see(self, seen: Seen, operation: Operation | None = None) -> None:
+        """Notes how the resource is now."""
+        recovery = self._recovery
+        match seen:
+            case Snapshot():
+                if operation is not None:
+                    recovery.name = operation.name
+                recovery.known = seen
+                self._waiting.see(seen.resource)
+            case Gone():
+                recovery.known = None
+                self._watching.tell_gone()
+                self._waiting.see(None)
+            case Unsure():
+                self._stale = True
+            case None:
+                pass
+            case _:
+                assert_never(seen)
+
+    def _look_later(self) -> None:
+        """The database is down."""
+        self._stale = True
+        self._pause = self.context.after(AGAIN_S, LookAgain())
+
+    # Answers -----------------------------------------------------------------------------------
+
+    def _answer(self, operation: Operation, answer: Any) -> None:
+        match operation:
+            case Queue(who=who, present=present):
+                try:
+                    operation.reply(self._waiting.join(who, present=present))
+                except ReiletaError as error:
+                    self._fail(operation, error)
+            case Watch():
+                try:
+                    self._watching.add(operation)
+                except ReiletaError as error:
+                    self._fail(operation, error)
+                else:
+                    operation.reply(None)
+            case _:
+                operation.reply(answer)
+
+    def _fail(self, operation: Operation, error: ReiletaError) -> None:
+        interests, recovery = self._deps.interests, self._recovery
+        if isinstance(operation, Watch):
+            sink = operation.subscriber.sink
+            if sink not in recovery.watchers:
+                interests.remove_watch(sink, self._number)
+        elif isinstance(operation, Queue) and operation.who.session not in recovery.line:
+            interests.remove_wait(operation.who.session, self._number)
+        operation.fail(error)
+
+    def _unqueue(self, request: Unqueue) -> None:
+        try:
+            self._waiting.withdraw(request.who.session)
+        except ReiletaError as error:
+            request.fail(error)
+        else:
+            request.reply(None)

@@ -1,0 +1,321 @@
+"""Sessions that wait for resources, on a node over the real database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from actors.node import Node
+from actors.resource.messages import DeadlineReached
+from actors.session.messages import Detach
+from reileta.errors import (
+    DatabaseUnavailable,
+    NotQueued,
+    PermissionDenied,
+    QuotaReached,
+    ResourceHeld,
+    ResourceNotFound,
+    ResourceTaken,
+    SessionNotFound,
+)
+from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.waiting_line import Place
+from reileta.store import Store
+from tests.actors.session_clients import (
+    FakeSessionSink,
+    SessionClient,
+    log_in,
+    open_node,
+    second_token,
+    until,
+)
+from tests.conftest import ManualClock
+
+OFFER_S, AWAY_S = 30, 60
+
+
+@pytest.fixture
+async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
+    async with open_node(store, clock) as node:
+        yield node
+
+
+class Waiter:
+    """A session with a socket, which may acquire the document of another one."""
+
+    def __init__(self, client: SessionClient, socket: FakeSessionSink) -> None:
+        self.client = client
+        self.socket = socket
+        self.told: list[tuple[int | None, bool, str | None]] = []
+        """Each place that it was told: position, whether it has the offer, why it left."""
+
+    async def queue(self, name: ResourceKey) -> Place:
+        return await self.client.node.resources.queue(name, self.client.claimant)
+
+    async def unqueue(self, name: ResourceKey) -> None:
+        await self.client.node.resources.unqueue(name, self.client.claimant)
+
+    def places(self) -> list[tuple[int | None, bool, str | None]]:
+        for payload in self.socket.payloads():
+            if payload["kind"] == "resource-queue":
+                offered = payload["offered_until"] is not None
+                self.told.append((payload["position"], offered, payload["reason"]))
+        return self.told
+
+    async def lose_socket(self) -> None:
+        ref = await self.client.node.sessions.live(self.client.principal)
+        ref.signal(Detach(self.socket))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def waiters(node: Node, count: int) -> tuple[SessionClient, ResourceKey, list[Waiter]]:
+    """The owner of a document, which holds it, and others who may acquire it."""
+    owner = await log_in(node)
+    name = await owner.document()
+    others = []
+    for _ in range(count):
+        client = await log_in(node)
+        await node.resources.share(name, owner.claimant, client.principal.user.id)
+        others.append(Waiter(client, await client.open()))
+    await owner.acquire(name)
+    return owner, name, others
+
+
+async def settle(node: Node, name: ResourceKey) -> None:
+    for _ in range(4):
+        await node.resources.read(name)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def later(clock: ManualClock, node: Node, name: ResourceKey, seconds: int) -> None:
+    """Time passes by the server's clock, and the actor notices."""
+    clock.advance(1000 * seconds)
+    ref = await node.resources._live(name)  # noqa: SLF001 - timers are of Trio's clock
+    ref.signal(DeadlineReached())
+    await settle(node, name)
+
+
+async def test_the_next_in_line_takes_over(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    assert await one.queue(name) == Place(1)
+    assert await two.queue(name) == Place(2)
+    assert await one.queue(name) == Place(1)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    assert two.places() == [(2, False, None)]
+    for client in (two.client, owner):
+        with pytest.raises(ResourceTaken) as taken:
+            await client.acquire(name)
+        assert taken.value.details[0].message == one.client.principal.session_id
+    await one.client.acquire(name)
+    await until(lambda: (1, False, None) in two.places())
+    assert one.places()[-1] == (None, False, "acquired")
+    await one.client.release(name)
+    await until(lambda: (1, True, None) in two.places())
+    await two.client.acquire(name)
+    assert node.debug_counts()["waiting sessions"] == 0
+
+
+async def test_nobody_overtakes_the_line_in_the_moment_of_the_release(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    refused = 0
+
+    async def overtake() -> None:
+        nonlocal refused
+        try:
+            await two.client.acquire(name)
+        except ResourceTaken:
+            refused += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owner.release, name)
+        for _ in range(5):
+            nursery.start_soon(overtake)
+    assert refused == 5
+    await one.client.acquire(name)
+
+
+async def test_an_offer_that_runs_out_goes_on(node: Node, clock: ManualClock) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await later(clock, node, name, OFFER_S - 1)
+    assert one.places()[-1] == (1, True, None)
+    await later(clock, node, name, 1)
+    assert one.places()[-1] == (None, False, "expired")
+    await until(lambda: (1, True, None) in two.places())
+    with pytest.raises(ResourceTaken):
+        await one.client.acquire(name)
+    await two.client.acquire(name)
+
+
+async def test_leaving_hands_the_offer_on(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await one.unqueue(name)
+    await until(lambda: (1, True, None) in two.places())
+    with pytest.raises(NotQueued):
+        await one.unqueue(name)
+    assert one.places()[-1] == (None, False, "withdrawn")
+
+
+async def test_a_session_that_acquires_another_resource_waits_no_longer(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    other = await one.client.document()
+    await one.client.acquire(other)
+    await until(lambda: (None, False, "holds") in one.places())
+    with pytest.raises(ResourceHeld):
+        await one.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in two.places())
+
+
+async def test_a_session_that_acquired_another_elsewhere_is_passed_over(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    other = await one.client.document()
+    await node.store.leases.acquire(other, one.client.claimant, until=1 << 60)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in two.places())
+    assert one.places()[-1] == (None, False, "holds")
+
+
+async def test_a_session_that_ended_or_may_no_longer_is_passed_over(node: Node) -> None:
+    owner, name, (one, two, three) = await waiters(node, 3)
+    for waiter in (one, two, three):
+        await waiter.queue(name)
+    await node.store.sessions.end(one.client.principal.session_id)
+    await node.resources.unshare(name, owner.claimant, two.client.principal.user.id)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in three.places())
+    assert two.places()[-1] == (None, False, "refused")
+    with pytest.raises(SessionNotFound):
+        await one.queue(name)
+    with pytest.raises(PermissionDenied):
+        await two.queue(name)
+
+
+async def test_a_session_without_sockets_keeps_its_place_for_a_while(
+    node: Node, clock: ManualClock
+) -> None:
+    _, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await one.lose_socket()
+    await later(clock, node, name, AWAY_S - 1)
+    twin = Waiter(one.client, await (await second_token(one.client)).open())
+    await until(lambda: twin.places() == [(1, False, None)])
+    await later(clock, node, name, 5 * AWAY_S)
+    assert two.places()[-1] == (2, False, None)
+    one.socket = twin.socket
+    await one.lose_socket()
+    await later(clock, node, name, AWAY_S)
+    assert two.places()[-1] == (1, False, None)
+    assert await one.queue(name) == Place(2)
+
+
+async def test_a_free_resource_is_offered_at_once(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await owner.release(name)
+    await one.queue(name)
+    await until(lambda: (1, True, None) in one.places())
+    with pytest.raises(ResourceTaken):
+        await two.client.acquire(name)
+
+
+async def test_a_holder_that_is_gone_makes_room(node: Node) -> None:
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await node.store.sessions.end(owner.principal.session_id)
+    node.sessions.end(owner.principal.session_id)
+    await until(lambda: (1, True, None) in one.places())
+
+
+async def test_a_lease_that_expired_makes_room(node: Node, clock: ManualClock) -> None:
+    _, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    clock.advance(1000 * (AWAY_S + 21))
+    await node.lease_renewer.renew()
+    await until(lambda: (1, True, None) in one.places())
+
+
+async def test_the_line_ends_with_the_resource(node: Node) -> None:
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    held = await node.store.leases.of_session(owner.principal.session_id)
+    assert held is not None
+    await node.resources.delete(name, owner.claimant, fence=held.fence, if_version=None)
+    await until(lambda: (None, False, "deleted") in one.places())
+    with pytest.raises(ResourceNotFound):
+        await one.queue(name)
+    assert node.debug_counts()["waiting sessions"] == 0
+
+
+async def test_autopilots_do_not_queue(node: Node) -> None:
+    pilot = await log_in(node, autopilot=True)
+    name = await pilot.document()
+    with pytest.raises(PermissionDenied):
+        await node.resources.queue(name, pilot.principal.as_claimant())
+
+
+async def test_a_crash_keeps_the_line_and_the_offer(node: Node) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await crash(node, name)
+    assert await two.queue(name) == Place(2)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await crash(node, name)
+    with pytest.raises(ResourceTaken):
+        await two.client.acquire(name)
+    await one.client.acquire(name)
+
+
+async def crash(node: Node, name: ResourceKey) -> None:
+    ref = await node.resources._live(name)  # noqa: SLF001 - there is no other door to an actor
+    ref.signal(cast(Any, "not a message"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_an_outage_delays_the_offer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    leases = type(node.store.leases)
+    whole = leases.claim_of
+    away = True
+
+    async def claim_of(self: Any, session: str) -> Any:
+        if away:
+            raise DatabaseUnavailable
+        return await whole(self, session)
+
+    monkeypatch.setattr(leases, "claim_of", claim_of)
+    monkeypatch.setattr("actors.resource.actor.AGAIN_S", 0.01)
+    await owner.release(name)
+    with pytest.raises((ResourceTaken, DatabaseUnavailable)):
+        await owner.acquire(name)
+    away = False
+    await until(lambda: (1, True, None) in one.places())
+
+
+async def test_lines_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.resource.interests.LINES_PER_SESSION", 1)
+    _, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await one.queue(name)
+    with pytest.raises(QuotaReached):
+        await one.queue(await one.client.document())

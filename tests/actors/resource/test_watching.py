@@ -1,0 +1,365 @@
+"""Watchers of resources, on a node over the real database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from actors.node import Node
+from actors.resource.messages import Subscriber
+from reileta.errors import PermissionDenied, QuotaReached, ResourceNotFound
+from reileta.records import ADMIN_TAG
+from reileta.rules.identity import Claimant
+from reileta.rules.resource import watchers
+from reileta.rules.resource.json_values import Json
+from reileta.rules.resource.merge_patch import apply_object
+from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.types import WORLD, Content
+from reileta.store import Store
+from tests.actors.session_clients import FakeSessionSink, SessionClient, log_in, open_node, until
+from tests.actors.sinks import FakeSink, SlowSink
+from tests.conftest import ManualClock
+
+
+@pytest.fixture
+async def node(store: Store, clock: ManualClock) -> AsyncIterator[Node]:
+    async with open_node(store, clock) as node:
+        yield node
+
+
+class Watcher:
+    """A socket of `/api/ws` that keeps a copy of a resource by what it is sent."""
+
+    def __init__(self) -> None:
+        self.sink: FakeSink = FakeSink()
+        self.copy: dict[str, Json] = {}
+        self.last: dict[str, Any] = {}
+        self.ended: list[str] = []
+        self.events = 0
+        self.views = 0
+
+    def read(self) -> Watcher:
+        for message in self.sink.take():
+            data = message["data"]
+            if message["command"] == "resource-unwatched":
+                self.ended.append(data["reason"])
+                continue
+            assert message["command"] in ("watch", "resource-updated")
+            self.events += 1
+            self.last = data
+            if "view" in data:
+                self.copy = data["view"]
+                self.views += 1
+            elif "patch" in data:
+                assert data["from"] == self.copy["version"], "a gap"
+                self.copy = apply_object(self.copy, data["patch"])
+                assert self.copy["version"] == data["version"]
+        return self
+
+
+async def watch(node: Node, client: SessionClient, name: ResourceKey) -> Watcher:
+    watcher = Watcher()
+    who = client.principal.as_claimant()
+    await node.resources.watch(name, who, Subscriber(watcher.sink, b"1"))
+    return watcher.read()
+
+
+async def settle(node: Node, name: ResourceKey) -> None:
+    """Until the resource's actor has done all that it was sent."""
+    for _ in range(3):
+        await node.resources.read(name)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_watcher_keeps_a_copy_without_asking(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    assert watcher.last["holder"] is None
+    assert watcher.copy["version"] == 1
+    await ada.acquire(name)
+    await settle(node, name)
+    assert watcher.read().last["holder"]["session"] == ada.principal.session_id
+    for width in range(5):
+        await ada.write(name, data={"door": {"width": width, "side": ["l"] * width}})
+    await ada.write(name, title="Back door", data={"door": {"side": None}})
+    await ada.release(name)
+    await settle(node, name)
+    watcher.read()
+    assert watcher.last["title"] == "Back door"
+    assert watcher.last["holder"] is None
+    assert watcher.copy["data"] == {"door": {"width": 4}}
+    assert watcher.copy["version"] == 7
+    assert watcher.views == 1
+
+
+async def test_nulls_that_no_patch_can_make_come_as_a_whole_view(node: Node) -> None:
+    ada = await log_in(node)
+    made = await node.store.resources.create(WORLD, ada.claimant, Content("Sea", None))
+    name = ResourceKey(WORLD, made.number)
+    watcher = await watch(node, ada, name)
+    await ada.acquire(name)
+    await ada.write(name, data={"description": "wide"})
+    await ada.write(name, data={"description": None})
+    await settle(node, name)
+    assert watcher.read().copy["data"] == (await node.resources.read(name)).record.data
+
+
+async def test_who_may_only_see_the_preview_gets_no_data(node: Node) -> None:
+    ada, bob = await log_in(node), await log_in(node)
+    made = await node.store.resources.create(WORLD, ada.claimant, Content("Sea", None))
+    name = ResourceKey(WORLD, made.number)
+    watcher = await watch(node, bob, name)
+    await ada.acquire(name)
+    await ada.write(name, title="Lake")
+    await settle(node, name)
+    watcher.read()
+    assert watcher.last["title"] == "Lake"
+    assert watcher.last["access"] == "preview"
+    assert watcher.last["holder"]["session"] is None
+    assert not {"view", "patch", "from", "data"} & set(watcher.last)
+    await node.resources.share(name, ada.claimant, bob.principal.user.id)
+    await settle(node, name)
+    assert watcher.read().last["access"] == "view"
+    assert watcher.copy["title"] == "Lake"
+
+
+async def test_who_may_not_see_it_can_not_watch(node: Node) -> None:
+    ada, bob = await log_in(node), await log_in(node)
+    name = await ada.document()
+    with pytest.raises(PermissionDenied):
+        await watch(node, bob, name)
+    with pytest.raises(ResourceNotFound):
+        await watch(node, ada, ResourceKey("document", 1 << 40))
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_a_watch_ends_with_its_reason(node: Node) -> None:
+    ada, bob, admin = [await log_in(node) for _ in range(3)]
+    await node.store.users.update(admin.principal.user.id, tags=frozenset({ADMIN_TAG}))
+    name = await ada.document()
+    await node.resources.share(name, ada.claimant, bob.principal.user.id)
+    shared, owned = await watch(node, bob, name), await watch(node, ada, name)
+    overseen = Watcher()
+    who = Claimant(admin.principal.session_id, admin.principal.user.id, admin=True)
+    await node.resources.watch(name, who, Subscriber(overseen.sink, b"1"))
+    await node.resources.unshare(name, ada.claimant, bob.principal.user.id)
+    await settle(node, name)
+    assert shared.read().ended == ["unshared"]
+    node.resources.user_changed(admin.principal.user)  # who is an admin no longer
+    await settle(node, name)
+    assert overseen.read().ended == ["hidden"]
+    await ada.acquire(name)
+    held = await node.store.leases.of_session(ada.principal.session_id)
+    assert held is not None
+    await node.resources.delete(name, ada.claimant, fence=held.fence, if_version=None)
+    await until(lambda: owned.read().ended)
+    assert owned.ended == ["deleted"]
+    assert node.debug_counts()["watching sockets"] == 0
+    assert node.debug_counts()["watching sessions"] == 0
+
+
+async def test_unwatch_and_a_closed_socket_end_it_in_silence(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    one, two = await watch(node, ada, name), await watch(node, ada, name)
+    assert node.resources.unwatch(name, one.sink)
+    assert not node.resources.unwatch(name, one.sink)
+    node.resources.socket_closed(two.sink)
+    await ada.acquire(name)
+    await settle(node, name)
+    assert one.sink.take() == two.sink.take() == []
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_watching_again_right_after_an_end_counts(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    node.resources.unwatch(name, watcher.sink)
+    who = ada.principal.as_claimant()
+    await node.resources.watch(name, who, Subscriber(watcher.sink, b"1"))
+    await ada.acquire(name)
+    await settle(node, name)
+    assert watcher.read().last["holder"] is not None
+    node.resources.socket_closed(watcher.sink)
+    await settle(node, name)
+    await ada.release(name)
+    await settle(node, name)
+    assert watcher.sink.take() == []
+
+
+async def test_a_watch_of_the_session_api_is_acknowledged_then_told(node: Node) -> None:
+    ada = await log_in(node)
+    socket = await ada.open()
+    name = await ada.document()
+    socket.take()
+    subscriber = Subscriber(socket, session_sink=socket, event_id="e1")
+    await node.resources.watch(name, ada.principal.as_claimant(), subscriber)
+    assert socket.acks == ["e1"]
+    (told,) = socket.payloads()
+    assert told["kind"] == "resource-updated"
+    assert told["view"]["data"] is None
+    await ada.acquire(name)
+    await ada.write(name, data={"a": 1})
+    await settle(node, name)
+    kinds = [payload["kind"] for payload in socket.payloads()]
+    assert kinds.count("resource") == 2
+    assert "resource-updated" in kinds
+
+
+async def test_a_change_by_somebody_else_is_found(node: Node) -> None:
+    """Another server, a command or an operator writes to the database alone."""
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    await node.store.leases.acquire(name, ada.claimant, until=1 << 60)
+    await node.resources.poll()
+    await settle(node, name)
+    assert watcher.read().last["holder"]["session"] == ada.principal.session_id
+    events = watcher.events
+    await node.resources.poll()
+    await settle(node, name)
+    assert watcher.read().events == events
+    await node.store.sessions.end(ada.principal.session_id)
+    node.sessions.end(ada.principal.session_id)
+    await settle(node, name)
+    assert watcher.read().last["holder"] is None
+
+
+async def test_a_crash_loses_no_change(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    await ada.acquire(name)
+    await settle(node, name)
+    await node.store.resources.write(
+        name, ada.claimant, fence=1, patch={"data": {"a": 1}}, if_version=None
+    )
+    await crash(node, name)
+    await until(lambda: watcher.read().copy["version"] == 2)
+    assert watcher.copy["data"] == {"a": 1}
+    await ada.write(name, data={"b": 2})
+    await settle(node, name)
+    assert watcher.read().copy["data"] == {"a": 1, "b": 2}
+
+
+async def crash(node: Node, name: ResourceKey) -> None:
+    ref = await node.resources._live(name)  # noqa: SLF001 - there is no other door to an actor
+    ref.signal(cast(Any, "not a message"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_an_actor_that_fails_for_good_says_so(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    await node.resources.queue(name, ada.principal.as_claimant())
+    for _ in range(6):
+        await crash(node, name)
+        await trio.sleep(0.3)
+        if watcher.read().ended:
+            break
+    assert watcher.ended == ["failed"]
+    assert node.debug_counts()["waiting sessions"] == 0
+    assert (await watch(node, ada, name)).copy["version"] == 1
+
+
+async def test_a_slow_watcher_gets_the_newest(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher, quick, slow = Watcher(), await watch(node, ada, name), SlowSink()
+    watcher.sink = slow
+    await node.resources.watch(name, ada.principal.as_claimant(), Subscriber(slow, b"1"))
+    slow.read()
+    await ada.acquire(name)
+    await settle(node, name)
+    slow.read()
+    watcher.read()
+    slow.waiting.append(b"x" * (1 << 20))
+    for width in range(3):
+        await ada.write(name, data={"width": width})
+    await settle(node, name)
+    assert len(slow.waiting) == 1
+    assert quick.read().copy["version"] == 4
+    slow.waiting.clear()
+    await until(lambda: slow.waiting)
+    slow.read()
+    assert watcher.read().copy["version"] == 4
+    assert watcher.copy == quick.copy
+
+
+async def test_watches_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    monkeypatch.setattr("actors.resource.interests.WATCHES_PER_SESSION", 1)
+    await watch(node, ada, name)
+    with pytest.raises(QuotaReached):
+        await watch(node, ada, name)
+    monkeypatch.setattr("actors.resource.interests.WATCHES_PER_SESSION", 9)
+    monkeypatch.setattr(watchers, "WATCHERS_LIMIT", 1)
+    with pytest.raises(QuotaReached):
+        await watch(node, ada, name)
+    assert node.debug_counts()["watching sockets"] == 1
+
+
+async def test_writes_that_wait_together_are_one_transaction(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    batches: list[int] = []
+    together = type(node.store.resources).write_all
+
+    async def counted(self: Any, name: Any, writes: Any) -> Any:
+        batches.append(len(writes))
+        return await together(self, name, writes)
+
+    monkeypatch.setattr(type(node.store.resources), "write_all", counted)
+    versions: list[int] = []
+
+    async def write(number: int) -> None:
+        versions.append((await ada.write(name, data={str(number): number})).version)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(write, number)
+    assert sorted(versions) == list(range(2, 22))
+    assert sum(batches) == 20
+    assert len(batches) < 20
+    data = (await node.resources.read(name)).record.data
+    assert data == {str(number): number for number in range(20)}
+
+
+async def test_a_resource_that_nobody_uses_is_put_away(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 0.01)
+    ada = await log_in(node)
+    name = await ada.document()
+    await node.resources.read(name)
+    await until(lambda: node.debug_counts()["resources"] == 0)
+    assert node.debug_counts()["resource recoveries"] == 0
+    watcher = await watch(node, ada, name)
+    await trio.sleep(0.05)
+    assert node.debug_counts()["resources"] == 1
+    node.resources.socket_closed(watcher.sink)
+    await until(lambda: node.debug_counts()["resources"] == 0)
+
+
+async def test_a_sink_of_a_session_socket_is_forgotten(node: Node) -> None:
+    ada = await log_in(node)
+    name, socket = await ada.document(), FakeSessionSink()
+    subscriber = Subscriber(socket, session_sink=socket, event_id="e1")
+    await node.resources.watch(name, ada.principal.as_claimant(), subscriber)
+    node.resources.socket_closed(socket)
+    await settle(node, name)
+    socket.take()
+    await ada.acquire(name)
+    await settle(node, name)
+    assert socket.take() == []
