@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 from api.http.registry.users import ChosenStatus
 from api.openapi.names import pascal
 from api.ws.registry.inputs import TOPICS
+from api.ws.resource_events import QueueEndReason, UnwatchReason, WatcherAccess
 from reileta.errors import by_code
 from reileta.protocol.session_frames import Status as EventStatus
 from reileta.protocol.views.instance import LogType
@@ -72,6 +73,13 @@ ENUMS: Final[dict[str, Json]] = {
         get_args(CandidateReason), "Why the entry of a candidate is new, changed or gone."
     ),
     "LeaveReason": _texts(get_args(LeaveReason), "Why a player left."),
+    "WatcherAccess": _texts(
+        get_args(WatcherAccess), "What a watcher may see of a resource: all, or the preview."
+    ),
+    "UnwatchReason": _texts(get_args(UnwatchReason), "Why the watch of a resource ended."),
+    "QueueEndReason": _texts(
+        get_args(QueueEndReason), "Why a session no longer waits for a resource."
+    ),
     "ModerationType": _texts(get_args(ModerationAction), "How a user is moderated."),
     "ModerationLogType": _texts(
         get_args(LogType), "The type of an entry of the moderation log: also changes of roles."

@@ -10,10 +10,26 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from reileta.protocol.views.registry import Title
 from reileta.protocol.views.session import AccountView, Iso
 
 Number = Annotated[int, Meta(description="The resource's id", examples=[17])]
 TypeName = Annotated[str, Meta(description="The resource's type", examples=["document"])]
+
+
+WatcherAccess = Literal["view", "preview"]
+UnwatchReason = Literal["deleted", "unshared", "hidden", "failed"]
+QueueEndReason = Literal[
+    "acquired",
+    "withdrawn",
+    "expired",
+    "away",
+    "holds",
+    "refused",
+    "ended",
+    "deleted",
+    "failed",
+]
 
 
 class ResourceRefView(Struct):
@@ -26,7 +42,7 @@ class ResourceRefView(Struct):
 class HolderView(Struct):
     """The session that holds a resource."""
 
-    user: AccountView | None
+    user: Annotated[AccountView | None, Meta(description="Its user")]
     session: Annotated[
         str | None, Meta(description="Null for users who may not acquire the resource")
     ]
@@ -41,15 +57,15 @@ class ResourceUpdatedView(Struct, kw_only=True, rename={"from_": "from"}):
 
     type: TypeName
     id: Number
-    title: str
-    version: int
-    owner: AccountView | None
+    title: Annotated[Title, Meta(examples=["Front door"])]
+    version: Annotated[int, Meta(description="Each change adds 1", examples=[4])]
+    owner: Annotated[
+        AccountView | None, Meta(description="null after the owner's account was deleted")
+    ]
     created_at: Iso
     updated_at: Iso
     holder: Annotated[HolderView | None, Meta(description="Null: no session holds it")]
-    access: Annotated[
-        Literal["view", "preview"], Meta(description="What the watcher may see of it")
-    ]
+    access: Annotated[WatcherAccess, Meta(description="What the watcher may see of it")]
     view: Annotated[dict[str, Any], Meta(description="As `GET …/view` answers it")] | UnsetType = (
         UNSET
     )
@@ -68,7 +84,7 @@ class ResourceUnwatchedView(Struct, kw_only=True):
     type: TypeName
     id: Number
     reason: Annotated[
-        Literal["deleted", "unshared", "hidden", "failed"],
+        UnwatchReason,
         Meta(
             description="The resource was deleted; it is no longer shared with the user; the user"
             " may no longer see it; or the server failed"
@@ -88,18 +104,7 @@ class ResourceQueueView(Struct, kw_only=True):
         Iso | None, Meta(description="Until then, only this session can acquire the resource")
     ]
     reason: Annotated[
-        Literal[
-            "acquired",
-            "withdrawn",
-            "expired",
-            "away",
-            "holds",
-            "refused",
-            "ended",
-            "deleted",
-            "failed",
-        ]
-        | None,
+        QueueEndReason | None,
         Meta(description="Why it no longer waits; null while it waits"),
     ]
 

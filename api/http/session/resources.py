@@ -94,7 +94,7 @@ class PreviewQuery(Input):
     )
 
 
-class QueuePlaceView(Struct):
+class ResourcePlaceView(Struct):
     """The session's place in the waiting line of a resource."""
 
     position: Annotated[int, Meta(description="1 is the first", ge=1)]
@@ -103,10 +103,10 @@ class QueuePlaceView(Struct):
     ]
 
 
-class QueueAnswer(Struct):
+class ResourceQueueAnswer(Struct):
     """The session's place; null: the session no longer waits."""
 
-    queue: QueuePlaceView | None
+    queue: Annotated[ResourcePlaceView | None, Meta(description="Null: it does not wait")]
 
 
 class ResourceAnswer(Struct):
@@ -279,33 +279,35 @@ def resource_routes(deps: ApiDeps) -> Routes:
         "POST",
         "/resource/<type>/<number>/queue",
         summary="Wait for a resource",
-        gives=QueueAnswer,
+        gives=ResourceQueueAnswer,
         need="required",
         only="client",
         errors=(*_UNKNOWN, PermissionDenied, ResourceHeld, QuotaReached, SessionNotFound),
     )
-    async def queue_for_resource(call: RequestContext) -> QueueAnswer:
+    async def queue_for_resource(call: RequestContext) -> ResourceQueueAnswer:
         """Puts the caller's session at the end of the waiting line of the resource; a session that
         waits already keeps its place. When the resource is free and the session is the first, it
         is offered to the session for a while: `acquire` takes it. The event `resource-queue` has
         each new place."""
         place = await live.queue(key_of(call), call.by.as_claimant())
         until = place.offered_until
-        return QueueAnswer(QueuePlaceView(place.position, None if until is None else iso(until)))
+        return ResourceQueueAnswer(
+            ResourcePlaceView(place.position, None if until is None else iso(until))
+        )
 
     @routes.add(
         "DELETE",
         "/resource/<type>/<number>/queue",
         summary="Stop waiting for a resource",
-        gives=QueueAnswer,
+        gives=ResourceQueueAnswer,
         need="required",
         only="client",
         errors=(*_UNKNOWN, NotQueued),
     )
-    async def leave_resource_queue(call: RequestContext) -> QueueAnswer:
+    async def leave_resource_queue(call: RequestContext) -> ResourceQueueAnswer:
         """Takes the caller's session out of the waiting line. An offer goes on to the next."""
         await live.unqueue(key_of(call), call.by.as_claimant())
-        return QueueAnswer(None)
+        return ResourceQueueAnswer(None)
 
     @routes.add(
         "GET",
