@@ -21,6 +21,7 @@ from typing import Any, Final, assert_never
 
 import outcome
 
+from actors.delivery.sink import Sink
 from actors.resource.config import ResourceDeps
 from actors.resource.messages import (
     Acquire,
@@ -64,7 +65,7 @@ from actors.resource.waiting import Waiting
 from actors.resource.watching import Watching
 from actors.runtime.actor import Actor
 from actors.runtime.timers import Timer
-from reileta.errors import Overloaded, ReiletaError
+from reileta.errors import Overloaded, ReiletaError, SessionNotFound
 from reileta.rules.resource.waiting_line import LeaveReason
 
 IDLE_S: Final = 10.0
@@ -87,14 +88,18 @@ class ResourceActor(Actor[ResourceMessage]):
         parts = ResourceParts(self._number, self._recovery, self._deps, self.context)
         self._watching = Watching(parts)
         self._waiting = Waiting(parts)
-        self._operations: deque[Operation | Unwatch] = deque()
+        self._operations: deque[Operation] = deque()
+        self._run_now: Sequence[Operation] = ()
+        """The operations that are being carried out."""
+        self._ended: list[Watch] = []
+        """Those that wait or run, whose sockets have unwatched or closed meanwhile."""
         self._running = False
         """Whether an operation or a look at the database is under way."""
         self._stale = False
         """Whether the resource may have changed since it was read."""
         self._pause: Timer | None = None
         """Until it asks a database again that was down."""
-        self._idle: Timer | None = None
+        self._idle: Timer | None = self.context.after(IDLE_S, Idle())
         if self._recovery.wanted:  # the incarnation before this one has crashed
             self._recovery.watchers.restart()
             self.context.ref.signal(LookAgain())
@@ -117,8 +122,8 @@ class ResourceActor(Actor[ResourceMessage]):
                     raise Overloaded
                 message.defer()
                 self._operations.append(message)
-            case Unwatch():
-                self._operations.append(message)  # behind its Watch; there is one for each watch
+            case Unwatch(sink=sink):
+                self._unwatch(sink)
             case LookAgain():
                 self._stale = True
                 if self._pause is not None:
@@ -179,15 +184,12 @@ class ResourceActor(Actor[ResourceMessage]):
                 return
         while self._operations:
             first_one = self._operations[0]
-            if isinstance(first_one, Unwatch):
-                self._operations.popleft()
-                self._watching.remove(first_one.sink)
-                continue
             if isinstance(first_one, Unqueue):
                 self._operations.popleft()
                 self._unqueue(first_one)
                 continue
-            run = self._next_run()
+            run = [self._operations.popleft() for _ in range(first_run(self._operations))]
+            self._run_now = run
             turn = self._turn_against(run[0])
             self._run(
                 partial(carry_out, run, store, turn=turn, wanted=recovery.wanted),
@@ -198,17 +200,6 @@ class ResourceActor(Actor[ResourceMessage]):
     def _run(self, work: Any, then: Any) -> None:
         self._running = True
         self.context.run(work, then)
-
-    def _next_run(self) -> list[Operation]:
-        waiting: list[Operation] = []
-        for operation in self._operations:
-            if isinstance(operation, Unwatch):
-                break
-            waiting.append(operation)
-        run = waiting[: first_run(waiting)]
-        for _ in run:
-            self._operations.popleft()
-        return run
 
     def _turn_against(self, operation: Operation) -> Turn | None:
         """The session that has the turn, if the operation is an acquisition by another one."""
@@ -255,6 +246,7 @@ class ResourceActor(Actor[ResourceMessage]):
 
     def _carried_out(self, run: Sequence[Operation], result: outcome.Outcome[Result]) -> None:
         self._running = False
+        self._run_now = ()
         try:
             done = result.unwrap()
         except ReiletaError as error:
@@ -303,6 +295,8 @@ class ResourceActor(Actor[ResourceMessage]):
                     operation.reply(self._waiting.join(who, present=present))
                 except ReiletaError as error:
                     self._fail(operation, error)
+            case Watch() if any(operation is ended for ended in self._ended):
+                self._fail(operation, SessionNotFound())
             case Watch():
                 try:
                     self._watching.add(operation)
@@ -317,11 +311,23 @@ class ResourceActor(Actor[ResourceMessage]):
         interests, recovery = self._deps.interests, self._recovery
         if isinstance(operation, Watch):
             sink = operation.subscriber.sink
-            if sink not in recovery.watchers:
+            ended = any(operation is one for one in self._ended)
+            self._ended = [one for one in self._ended if one is not operation]
+            if sink not in recovery.watchers and not ended:
                 interests.remove_watch(sink, self._number)
         elif isinstance(operation, Queue) and operation.who.session not in recovery.line:
             interests.remove_wait(operation.who.session, self._number)
         operation.fail(error)
+
+    def _unwatch(self, sink: Sink) -> None:
+        """The socket does not watch any more, nor when what it asked for before is done.
+
+        At once, because what waits here is lost in a crash.
+        """
+        self._watching.remove(sink)
+        for operation in (*self._run_now, *self._operations):
+            if isinstance(operation, Watch) and operation.subscriber.sink is sink:
+                self._ended.append(operation)
 
     def _unqueue(self, request: Unqueue) -> None:
         try:

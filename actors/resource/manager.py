@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -65,6 +65,15 @@ class ResourceManager:
         self._registry = registry
         self._deps = deps
         self._recoveries: dict[int, ResourceRecovery] = {}
+
+    @property
+    def recoveries(self) -> Mapping[int, ResourceRecovery]:
+        """The resources that have an actor, by number; only to be read."""
+        return self._recoveries
+
+    def running(self, number: int) -> Ref[ResourceMessage] | None:
+        """The resource's actor, if it runs and takes messages."""
+        return self._registry.find(number)
 
     # Requests ----------------------------------------------------------------------------------
 

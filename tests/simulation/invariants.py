@@ -21,10 +21,13 @@ from reileta.rules.resource.json_values import Json, same
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.store import Store
 from reileta.store.leases import Leases
+from reileta.store.resources import Resources
 from tests.actors.session_clients import FakeSessionSink
 from tests.conftest import ManualClock
 from tests.simulation.call_scheduler import Call, name
 
+WATCH: Final = "w"
+"""What the ids of events begin with that begin a watch."""
 SLACK_MS: Final = 20_000
 """The longest time for which a call can be held back after its times were chosen."""
 Api = Literal["session", "registry"]
@@ -50,6 +53,8 @@ class InvariantChecker:
         """The sessions that are alive: their state and its version."""
         self.history: dict[tuple[str, int], dict[str, Json]] = {}
         """By session and version: the state, as it was in the database or at a client."""
+        self.versions: dict[tuple[int, int], Json] = {}
+        """By document and version: the data, as it was in the database."""
         self.kept: dict[str, int] = {}
         """By session: when its lease was last renewed because it has a socket (ms)."""
 
@@ -129,11 +134,19 @@ class InvariantChecker:
             before = self.documents[number]
             now = self.documents[number] = version, marks(msgspec.json.decode(row["data"]))
             self.expect(before[1] <= now[1], "an acknowledged write stays")
+            self.versions[number, version] = msgspec.json.decode(row["data"])
             if version != before[0]:
-                by = (call.args[1].session, call.named["fence"])
-                self.expect(version == before[0] + 1, "each write adds one to the version")
                 self.expect(
-                    by == self.leases[number], "only the holder writes, by its fencing number"
+                    call.name == name("resources", Resources.write_all),
+                    "a document changes by a write alone",
+                )
+                by = {(write.who.session, write.fence) for write in call.args[1]}
+                self.expect(
+                    version == before[0] + len(now[1] - before[1]),
+                    "each write adds one to the version",
+                )
+                self.expect(
+                    by == {self.leases[number]}, "only the holder writes, by its fencing number"
                 )
 
     # What clients got
@@ -144,6 +157,14 @@ class InvariantChecker:
         self.expect(version <= newest, "clients get nothing that is not in the database")
         known = self.history.setdefault((id_, version), state)
         self.expect(same(known, state), "a version of a state is the same for all")
+
+    def check_document(self, number: int, version: int, data: Json) -> None:
+        """A watcher's copy of that version."""
+        self.expect(
+            version <= self.documents[number][0], "watchers hear of nothing that is not stored"
+        )
+        known = self.versions.get((number, version), data)
+        self.expect(same(known, data), "a watcher's copy is what is stored")
 
     def check_ack(self, id_: str, mark: str) -> None:
         state, _ = self.sessions.get(id_, ({mark: 1}, 0))  # all is gone with the session
@@ -187,6 +208,10 @@ class SimulatedClient(FakeSessionSink):
         """-1 until the socket is open."""
         self.resource: Any = None
         self.unanswered: dict[str, dict[str, Json]] = {}
+        self.views: dict[int, dict[str, Json]] = {}
+        """The documents that it watches, by number, as it made them of what it was sent."""
+        self.ended: set[int] = set()
+        """Those whose watch ended."""
         self._checker = checker
 
     @property
@@ -208,9 +233,28 @@ class SimulatedClient(FakeSessionSink):
                 self._saw(payload["version"], apply_object(self.state, payload["patch"]))
             case "resource":
                 self.resource = payload["resource"]
+            case "resource-updated":
+                self._watched(payload)
+            case "resource-unwatched":
+                self.views.pop(payload["id"], None)
+                self.ended.add(payload["id"])
+
+    def _watched(self, payload: dict[str, Any]) -> None:
+        number = payload["id"]
+        if "patch" in payload:
+            view = self.views.get(number, {})
+            self._checker.expect(
+                payload["from"] == view.get("version"), "a patch can always be applied"
+            )
+            self.views[number] = apply_object(view, payload["patch"])
+        else:
+            self.views[number] = payload["view"]
+        view = self.views[number]
+        self._checker.expect(view["version"] == payload["version"], "a view has its version")
+        self._checker.check_document(number, payload["version"], view["data"])
 
     def ack(self, event_id: str) -> None:
-        if self.closed is None:
+        if self.closed is None and not event_id.startswith(WATCH):
             patch = self._answered(event_id)
             self._checker.check_ack(self.principal.session_id, event_id)
             self._saw(self.version + 1, apply_object(self.state, patch))

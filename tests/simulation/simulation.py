@@ -17,6 +17,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from actors.node import Node
+from actors.resource.messages import Subscriber
 from actors.runtime.errors import ActorStopped
 from actors.runtime.mailbox import Ref
 from actors.session.config import RENEW_S
@@ -24,6 +25,7 @@ from actors.session.messages import Attach, Detach, OpenSocket, PatchState, Sess
 from reileta.errors import (
     AlreadyConnected,
     CredentialInvalid,
+    NotQueued,
     Overloaded,
     ReiletaError,
     ResourceHeld,
@@ -40,7 +42,7 @@ from reileta.store import Store
 from tests.actors.session_clients import SessionClient, new_document, new_principal, open_node
 from tests.conftest import ManualClock
 from tests.simulation.call_scheduler import CallScheduler, Verdict
-from tests.simulation.invariants import Api, InvariantChecker, SimulatedClient
+from tests.simulation.invariants import WATCH, Api, InvariantChecker, SimulatedClient
 
 NODES: Final = (0, 1)
 OUTSIDE: Final = -1
@@ -55,6 +57,7 @@ DEFECT: Final = "not a message"
 REFUSALS: Final = (
     AlreadyConnected,
     CredentialInvalid,
+    NotQueued,
     Overloaded,
     ResourceHeld,
     ResourceNotAcquired,
@@ -63,6 +66,17 @@ REFUSALS: Final = (
 )
 """Errors that a valid request may get, because it is late or another one was quicker."""
 
+EMPTY_TABLES: Final = (
+    "sessions",
+    "recoveries",
+    "sockets",
+    "resources",
+    "resource recoveries",
+    "watching sockets",
+    "watching sessions",
+    "waiting sessions",
+)
+"""Tables of a node that are empty when all clients have gone."""
 Fault = Literal["held", "failed", "unanswered"] | None
 """What happens to a node's next database call; None: it is carried out."""
 Work = Callable[[SessionClient, ResourceKey], Awaitable[None]]
@@ -230,6 +244,7 @@ class Simulation:
         self._detach(client)
 
     def _detach(self, client: SimulatedClient) -> None:
+        self.nodes[client.node].node.resources.socket_closed(client)
         if client.ref is not None:
             client.ref.signal(Detach(client))
 
@@ -247,6 +262,32 @@ class Simulation:
             client.ref.tell(PatchState(client, mark, client.unanswered[mark]))
         except Overloaded as error:
             client.refuse(mark, error)
+
+    async def watch(self, which: int, document: int, watches: bool) -> None:
+        """A client begins to watch a document, or ends that."""
+        connected = [one for one in self.clients if one.open and one.api == "session"]
+        if not connected:
+            return
+        client, key = connected[which % len(connected)], self.documents[document]
+        resources = self.nodes[client.node].node.resources
+        if not watches:
+            if resources.unwatch(key, client):
+                client.views.pop(key.number, None)
+            return
+        event_id = WATCH + next(self._marks)
+        subscriber = Subscriber(client, session_sink=client, event_id=event_id)
+        who = client.principal.as_claimant()
+        self._nursery.start_soon(self._request, partial(resources.watch, key, who, subscriber))
+
+    async def queue(self, node: int, session: int, document: int, waits: bool) -> None:
+        """A session begins to wait for a document, or ends that."""
+        principal = await self._valid(session, 0) or await self._valid(session, 1)
+        if principal is None:
+            return
+        resources = self.nodes[node].node.resources
+        ask = resources.queue if waits else resources.unqueue
+        work: Any = partial(ask, self.documents[document], principal.as_claimant())
+        self._nursery.start_soon(self._request, work)
 
     async def acquire(self, node: int, session: int, document: int) -> None:
         principal = await self._valid(session, 0) or await self._valid(session, 1)
@@ -334,6 +375,15 @@ class Simulation:
                 with suppress(Overloaded):
                     ref.tell(defect)
 
+    async def crash_document(self, node: int, document: int) -> None:
+        """The actor of a document crashes."""
+        number = self.documents[document].number
+        ref = self.nodes[node].node.resources.running(number)
+        if ref is not None:
+            defect: Any = DEFECT
+            with suppress(Overloaded):
+                ref.tell(defect)
+
     async def restart(self, number: int, killed: bool) -> None:
         """A node stops in order or is killed, and another one takes its place."""
         running = self.nodes[number]
@@ -416,12 +466,31 @@ class Simulation:
         self._logs.clear()
         assert not self.checker.violations, self.checker.violations
 
+    def _check_resources(self) -> None:
+        """Nobody waits for a document that is free, and all watchers have the newest."""
+        for key in self.documents:
+            holder, _ = self.checker.leases[key.number]
+            for running in self.nodes:
+                recovery = running.node.resources.recoveries.get(key.number)
+                if recovery is not None and len(recovery.line):
+                    offered = recovery.line.offered is not None
+                    self.checker.expect(
+                        offered == (holder is None), "a free document is offered, no other one"
+                    )
+                    self.checker.expect(holder not in recovery.line.sessions, "no holder waits")
+            version, _ = self.checker.documents[key.number]
+            for client in self.clients:
+                if client.open and key.number in client.views:
+                    seen = client.views[key.number]["version"]
+                    self.checker.expect(seen == version, "a watcher has the newest version")
+
     async def rest(self) -> None:
         """All faults end: then no client waits for anything."""
         self.scheduler.faults.clear()
         await self.release_all()
         await self._recover()
         self.checker.expect(self._requests == 0, "each request is answered")
+        self._check_resources()
         now = self._clock.now_ms()
         for one in self.clients:
             self.checker.expect(not one.revoked, "a revoked credential has no open socket")
@@ -448,5 +517,5 @@ class Simulation:
             self.checker.expect(holder is None, "a session that is away for too long loses it")
         for running in self.nodes:
             counts = running.node.debug_counts()
-            for table in ("sessions", "recoveries", "sockets"):
+            for table in EMPTY_TABLES:
                 self.checker.expect(not counts[table], f"nothing is left behind: {counts}")

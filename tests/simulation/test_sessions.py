@@ -130,6 +130,28 @@ class SessionsMachine(RuleBasedStateMachine):
     def harm(self, kind: str, which: int, elsewhere: bool, at_once: bool) -> None:
         self.do(getattr(self._simulation, kind), which, elsewhere, at_once=at_once)
 
+    @rule(which=which, document=documents, watches=st.sampled_from([True, True, False]))
+    def watch(self, which: int, document: int, watches: bool) -> None:
+        self.do(self._simulation.watch, which, document, watches)
+
+    @rule(
+        node=nodes,
+        session=sessions,
+        document=documents,
+        waits=st.sampled_from([True, True, False]),
+        fault=faults,
+        at_once=at_once,
+    )
+    def queue(
+        self, node: int, session: int, document: int, waits: bool, fault: Fault, at_once: bool
+    ) -> None:
+        self.do(self._simulation.set_fault, node, fault, at_once=True)
+        self.do(self._simulation.queue, node, session, document, waits, at_once=at_once)
+
+    @rule(node=nodes, document=documents, at_once=at_once)
+    def crash_document(self, node: int, document: int, at_once: bool) -> None:
+        self.do(self._simulation.crash_document, node, document, at_once=at_once)
+
     @rule(session=sessions)
     def log_in(self, session: int) -> None:
         self.do(self._simulation.log_in, session)

@@ -286,7 +286,7 @@ async def test_a_crash_keeps_the_line_and_the_offer(node: Node) -> None:
 
 
 async def crash(node: Node, name: ResourceKey) -> None:
-    ref = await node.resources._live(name)  # noqa: SLF001 - there is no other door to an actor
+    ref = await node.resources._live(name)  # noqa: SLF001 - it may not run
     ref.signal(cast(Any, "not a message"))
     await trio.testing.wait_all_tasks_blocked(0.01)
 

@@ -11,7 +11,12 @@ import trio.testing
 
 from actors.node import Node
 from actors.resource.messages import Subscriber
-from reileta.errors import PermissionDenied, QuotaReached, ResourceNotFound
+from reileta.errors import (
+    PermissionDenied,
+    QuotaReached,
+    ResourceNotFound,
+    SessionNotFound,
+)
 from reileta.records import ADMIN_TAG
 from reileta.rules.identity import Claimant
 from reileta.rules.resource import watchers
@@ -249,7 +254,7 @@ async def test_a_crash_loses_no_change(node: Node) -> None:
 
 
 async def crash(node: Node, name: ResourceKey) -> None:
-    ref = await node.resources._live(name)  # noqa: SLF001 - there is no other door to an actor
+    ref = await node.resources._live(name)  # noqa: SLF001 - it may not run
     ref.signal(cast(Any, "not a message"))
     await trio.testing.wait_all_tasks_blocked(0.01)
 
@@ -343,8 +348,8 @@ async def test_a_resource_that_nobody_uses_is_put_away(
     ada = await log_in(node)
     name = await ada.document()
     await node.resources.read(name)
-    await until(lambda: node.debug_counts()["resources"] == 0)
-    assert node.debug_counts()["resource recoveries"] == 0
+    await until(lambda: node.debug_counts()["resource recoveries"] == 0)
+    assert node.debug_counts()["resources"] == 0
     watcher = await watch(node, ada, name)
     await trio.sleep(0.05)
     assert node.debug_counts()["resources"] == 1
@@ -363,3 +368,62 @@ async def test_a_sink_of_a_session_socket_is_forgotten(node: Node) -> None:
     await ada.acquire(name)
     await settle(node, name)
     assert socket.take() == []
+
+
+async def test_a_socket_that_closes_while_its_watch_begins_is_forgotten(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name, watcher = await ada.document(), Watcher()
+    resources, gate, reads = type(node.store.resources), trio.Event(), 0
+    get = resources.get
+
+    async def late(self: Any, name: ResourceKey) -> Any:
+        nonlocal reads
+        reads += 1
+        await gate.wait()
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", late)
+
+    async def begin() -> None:
+        with pytest.raises(SessionNotFound):
+            await watch_by(watcher)
+
+    async def watch_by(watcher: Watcher) -> None:
+        who = ada.principal.as_claimant()
+        await node.resources.watch(name, who, Subscriber(watcher.sink, b"1"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin)
+        await until(lambda: reads)
+        node.resources.socket_closed(watcher.sink)
+        again = Watcher()
+        nursery.start_soon(watch_by, again)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gate.set()
+    assert watcher.sink.take() == []
+    assert again.read().copy["version"] == 1
+    assert node.debug_counts()["watching sockets"] == 1
+
+
+async def test_a_closed_socket_is_forgotten_although_the_actor_crashes(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    one, two = await watch(node, ada, name), await watch(node, ada, name)
+    node.resources.socket_closed(one.sink)
+    await crash(node, name)
+    await ada.acquire(name)
+    await until(lambda: two.read().last["holder"])
+    assert one.sink.take() == []
+
+
+async def test_an_actor_that_crashed_is_put_away_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await node.resources.read(name)
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 0.01)
+    await crash(node, name)
+    await until(lambda: node.debug_counts()["resources"] == 0)
