@@ -72,8 +72,10 @@ IDLE_S: Final = 10.0
 """How long a resource that nobody uses stays in memory."""
 AGAIN_S: Final = 1.0
 """How long it waits when the database is down."""
-OPERATIONS: Final = 512
+OPERATIONS: Final = 8192
 """Operations that may wait for the one under way; over it, `Overloaded`."""
+WRITES: Final = 512
+"""The same for writes, which can be large."""
 
 
 class ResourceActor(Actor[ResourceMessage]):
@@ -118,7 +120,8 @@ class ResourceActor(Actor[ResourceMessage]):
                 | Unqueue()
                 | Watch()
             ):
-                if len(self._operations) >= OPERATIONS:
+                limit = WRITES if isinstance(message, WriteAll) else OPERATIONS
+                if len(self._operations) >= limit:
                     raise Overloaded
                 message.defer()
                 self._operations.append(message)

@@ -34,14 +34,22 @@ class ResourceFrame:
         self._name = name
         self._fields = fields
         self._clock = clock
+        self._data: bytes | None = None
         self._pieces: tuple[Piece, ...] | None = None
         self._event: tuple[str, bytes] | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The event's data."""
+        if self._data is None:
+            self._data = encode(self._fields)
+        return self._data
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """For the sockets of the registry API."""
         if self._pieces is None:
-            frame = event(self._name, None, encode(self._fields))
+            frame = event(self._name, None, self.data)
             self._pieces = ((Batch((frame,)), 0, len(frame)),)
         return self._pieces
 
@@ -62,9 +70,9 @@ class ResourceFrame:
             session_sink.flush()
 
 
-def watch_answer(state: bytes, fields: Fields) -> bytes:
+def watch_answer(state: bytes, data: bytes) -> bytes:
     """The answer to `watch` on `/api/ws`."""
-    return answer(commands.WATCH, state, None, encode(fields))
+    return answer(commands.WATCH, state, None, data)
 
 
 def unwatched(name: ResourceKey, reason: EndReason) -> Fields:

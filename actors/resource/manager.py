@@ -45,7 +45,7 @@ from reileta.rules.resource.waiting_line import LeaveReason, Place, WaitingLine
 from reileta.rules.resource.watchers import EndReason
 from reileta.store.leases import LostLease
 
-MAILBOX_LIMIT: Final = 1024
+MAILBOX_LIMIT: Final = 8192
 POLL_S: Final = 0.5
 """How often a node asks the database whether others have changed what is watched here."""
 

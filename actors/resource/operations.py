@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeAlias, assert_never
 
 from actors.resource.messages import (
@@ -41,6 +42,8 @@ from reileta.store.leases import Claim
 
 WRITES_AT_ONCE: Final = 64
 """How many requests to write share a transaction."""
+READS_AT_ONCE: Final = 1024
+"""How many requests to read or to watch share a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +87,12 @@ def first_run(operations: Sequence[Operation]) -> int:
     """How many of the operations, from the first on, are carried out together."""
     first = operations[0]
     count = 1
-    if isinstance(first, (WriteAll, Read)):
-        for other in operations:
-            same = type(other) is type(first) and other.name == first.name
-            if other is not first:
-                if not same or count >= WRITES_AT_ONCE:
-                    break
-                count += 1
+    if isinstance(first, (WriteAll, Read, Watch)):
+        limit = WRITES_AT_ONCE if isinstance(first, WriteAll) else READS_AT_ONCE
+        for other in islice(operations, 1, limit):
+            if type(other) is not type(first) or other.name != first.name:
+                break
+            count += 1
     return count
 
 
@@ -184,10 +186,9 @@ async def _do(
             return (None,), found
         case Unqueue():
             return (None,), None
-        case Watch(who=who):
+        case Watch():  # `Watchers.add` checks who may
             found = await store.resources.get(name)
-            found.ensure_visible(who)
-            return (None,), found
+            return (None,) * len(run), found
         case _:
             assert_never(first)
 

@@ -16,13 +16,13 @@ from actors.delivery.sink import Sink
 from actors.resource.frames import ResourceFrame, unwatched, watch_answer
 from actors.resource.messages import CatchUp, Tell, Watch
 from actors.resource.parts import ResourceParts
-from actors.resource.snapshot import Fields
+from actors.resource.snapshot import Fields, Snapshot
 from actors.runtime.timers import Timer
 from reileta.protocol import events
 from reileta.rules.resource.resource import Resource
 from reileta.rules.resource.watchers import Owed, WatchChanges
 
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.005
 """The longest pause between two fan-outs."""
 LAG_BYTES: Final = 64 * 1024
 """A socket that has more bytes waiting is a slow watcher."""
@@ -39,6 +39,9 @@ class Watching:
         self._pause: Timer | None = None
         self._catch_up: Timer | None = None
         self._access_changed = False
+        self._first_of: Snapshot | None = None
+        self._first: dict[Owed, ResourceFrame] = {}
+        """What new watchers are sent of that snapshot."""
 
     # Watchers come and go ----------------------------------------------------------------------
 
@@ -49,17 +52,29 @@ class Watching:
         assert known is not None
         self._tell_changes()  # the others, before the newcomer is one of them
         owed = recovery.watchers.add(subscriber.sink, message.who, known.resource)
-        fields = known.update(owed, None, known.view())
+        frame = self._first_frame(known, owed)
         session_sink = subscriber.session_sink
         if session_sink is not None:
             recovery.session_sinks[subscriber.sink] = session_sink
             session_sink.ack(subscriber.event_id)
-            self._send(events.RESOURCE_UPDATED, fields, (subscriber.sink,))
+            frame.send(subscriber.sink, session_sink)
         elif subscriber.state is not None:
-            subscriber.sink.send(watch_answer(subscriber.state, fields))
+            subscriber.sink.send(watch_answer(subscriber.state, frame.data))
         else:  # it wants no answer, but must know where it begins
-            self._send(events.RESOURCE_UPDATED, fields, (subscriber.sink,))
+            frame.send(subscriber.sink, None)
         self._parts.context.sent(1, 1)
+
+    def _first_frame(self, known: Snapshot, owed: Owed) -> ResourceFrame:
+        """What a new watcher is sent; encoded once, however many come at once."""
+        if self._first_of is not known:
+            self._first_of, self._first = known, {}
+        frame = self._first.get(owed)
+        if frame is None:
+            view = {} if owed is Owed.PREVIEW else known.view()
+            fields = known.update(owed, None, view)
+            frame = ResourceFrame(events.RESOURCE_UPDATED, fields, self._parts.deps.clock)
+            self._first[owed] = frame
+        return frame
 
     def remove(self, sink: Sink) -> None:
         """The socket no longer watches; the manager has removed it from the interests."""

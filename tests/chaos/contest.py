@@ -29,6 +29,10 @@ from tests.chaos.history import History, Hold
 AWAY_S: Final = 1.5
 """How long a session without a WebSocket keeps its resource here."""
 PATCH_EVERY_S: Final = 0.25
+OFFER_S: Final = 3.0
+"""How long a free resource is offered to the first session here."""
+WAIT_LIMIT_S: Final = 60.0
+"""The longest time for which a session waits in line without an event."""
 RETRY_S: Final = 1.0
 """The longest pause after an attempt that got nothing; shorter ones only load the server."""
 AWAY_SHARE: Final = 0.04
@@ -55,6 +59,13 @@ class Contestant:
         self.history = history
         self.written = 0
         self._holds = holds
+        self.seen: dict[int, int] = {}
+        """The newest version of each resource that a watch has shown it."""
+        self._watched: tuple[int, ...] = ()
+        self._places: dict[int, tuple[int | None, bool]] = {}
+        """Its place in the line of each resource that it was told last, and whether it has the
+        offer."""
+        self._told = trio.Event()
         self._socket = trio.CancelScope()
         self._stays_away = False
         self._away_since: float | None = trio.current_time()
@@ -163,6 +174,72 @@ class Contestant:
         away = 0.0 if self._away_since is None else now - self._away_since
         return away >= AWAY_S or self._declared_gone >= since
 
+    # The waiting line
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits in lines, and does not try its luck."""
+        return self.number % 3 == 0
+
+    async def wait_in_line(self, resources: list[int]) -> None:
+        """Waits for a resource, takes the offer, writes and releases; again and again."""
+        self._watched = tuple(resources)
+        while True:
+            resource, began = random.choice(resources), trio.current_time()
+            answer = await self.ask("POST", f"/resource/document/{resource}/queue")
+            if answer is None or answer.status_code != 200:
+                await trio.sleep(random.random() * RETRY_S)
+                await self._give_back()
+                continue
+            if await self._offered(resource, answer.json()["queue"]):
+                acquired = await self.ask("POST", f"/resource/document/{resource}/acquire")
+                if acquired is not None and acquired.status_code == 200:
+                    self.history.offers_taken += 1
+                    version = acquired.json()["resource"]["version"]
+                    await self.hold(resource, version, began)
+                    continue
+            await self._give_back()
+
+    async def _offered(self, resource: int, place: dict[str, Any]) -> bool:
+        """Waits until it is offered the resource; False: it no longer waits there.
+
+        The line does not survive the server, so after each new connection it waits anew.
+        """
+        self._places[resource] = place["position"], place["offered_until"] is not None
+        with trio.move_on_after(WAIT_LIMIT_S):
+            while True:
+                position, offered = self._places.get(resource, (None, False))
+                if position is None or offered:
+                    return offered
+                await self._told.wait()
+        self.history.violations.append(f"session {self.number} waited for ever for {resource}")
+        return False
+
+    async def _give_back(self) -> None:
+        """Releases what an acquisition without an answer may have got it."""
+        session = (await self.surely("GET", "/session")).json()["session"]
+        if session["resource"] is not None:
+            path = f"/resource/document/{session['resource']['id']}/release"
+            await self.surely("POST", path)
+
+    def _note(self, payload: dict[str, Any]) -> None:
+        """Notes what an event tells of a resource."""
+        if payload["kind"] == "resource-updated":
+            resource, version = payload["id"], payload["version"]
+            if "from" in payload and payload["from"] != self.seen.get(resource):
+                self.history.violations.append(f"session {self.number} got a patch with a gap")
+            self.seen[resource] = version
+            self.history.shown[resource] = max(self.history.shown.get(resource, 0), version)
+        elif payload["kind"] == "resource-queue":
+            resource, position = payload["id"], payload["position"]
+            before = self._places.get(resource, (None, False))[0]
+            if position is not None and before is not None and position > before:
+                what = f"session {self.number} was put back from {before} to {position}"
+                self.history.violations.append(what)
+            self._places[resource] = position, payload["offered_until"] is not None
+            self._told.set()
+            self._told = trio.Event()
+
     # The state
 
     async def change(self) -> None:
@@ -185,6 +262,14 @@ class Contestant:
         url = self.server.url.replace("http", "ws", 1) + "/ws/user"
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
         async with open_websocket_url(url, extra_headers=headers, disconnect_timeout=1) as socket:
+            self._places.clear()  # the server may be a new one
+            self._told.set()
+            self._told = trio.Event()
+            for resource in self._watched:
+                watch = event({})
+                watch["payload"] = {"kind": "watch", "type": "document", "id": resource}
+                await socket.send_message(json.dumps(watch))
+                await self._acknowledged(socket, watch["id"])
             for number in numbers:
                 sent = event({"n": number})
                 await socket.send_message(json.dumps(sent))
@@ -199,6 +284,7 @@ class Contestant:
                 message = json.loads(await socket.get_message())
                 self._is_back()
                 if message["type"] == "event":
+                    self._note(message["payload"])
                     await socket.send_message(json.dumps(ack(message["id"])))
                     if message["payload"].get("event") == id_:
                         raise OSError("the event was refused")
@@ -217,7 +303,8 @@ async def contest(
     data: Path, *, sessions: int, resources: int, seconds: float, kills: int
 ) -> History:
     """Runs the contest on a server of its own, and checks its history."""
-    history, server, holds = History(), Server(data, ["--away-s", str(AWAY_S)]), itertools.count(1)
+    options = ["--away-s", str(AWAY_S), "--resource-offer-s", str(OFFER_S)]
+    history, server, holds = History(), Server(data, options), itertools.count(1)
     await server.start()
     tokens = data.parent / "tokens"
     make = [sys.executable, "-m", "reileta", "bots", "create", "--count", str(sessions)]
@@ -236,7 +323,8 @@ async def contest(
         async with trio.open_nursery() as competing:
             for one in contestants:
                 competing.start_soon(one.change)
-                competing.start_soon(one.compete, ids)
+                # Every third one waits in line, the others try their luck.
+                competing.start_soon(one.wait_in_line if one.waits else one.compete, ids)
             for _ in range(kills):
                 await trio.sleep(seconds / (kills + 1))
                 await server.kill()
@@ -266,6 +354,9 @@ async def _shared(contestants: list[Contestant], resources: int) -> list[int]:
 async def _check_end(history: History, contestants: list[Contestant], ids: list[int]) -> None:
     """Checks that each acknowledged patch and write is in the database."""
     for one in contestants:
+        for resource in ids if one.waits else ():
+            await one.surely("DELETE", f"/resource/document/{resource}/queue")
+    for one in contestants:
         session = (await one.surely("GET", "/session")).json()["session"]
         acknowledged = history.patches.get(one.number, 0)
         if session["state"].get("n", 0) < acknowledged:
@@ -277,7 +368,11 @@ async def _check_end(history: History, contestants: list[Contestant], ids: list[
         path = f"/resource/document/{resource}"
         await contestants[0].surely("POST", f"{path}/acquire")
         held = await contestants[0].surely("GET", f"{path}/view")
-        data = held.json()["resource"]["data"] or {}
+        stored = held.json()["resource"]
+        data = stored["data"] or {}
+        if history.shown.get(resource, 0) > stored["version"]:
+            what = f"a watcher saw version {history.shown[resource]} of {resource}, which is lost"
+            history.violations.append(what)
         for (number, written), count in history.writes.items():
             if written == resource and data.get(str(number), 0) < count:
                 history.violations.append(f"resource {resource} lost {number}'s write {count}")
@@ -300,7 +395,8 @@ def run(*, sessions: int, resources: int, seconds: float, kills: int) -> bool:
     print(
         f"{len(history.holds)} holds, {history.written} writes and "
         f"{sum(history.patches.values())} patches acknowledged; "
-        f"{history.refused} writes of sessions declared gone refused"
+        f"{history.refused} writes of sessions declared gone refused; "
+        f"{history.offers_taken} offers taken, {sum(history.shown.values())} versions watched"
     )
     for violation in history.violations:
         print(f"VIOLATION {violation}")

@@ -33,6 +33,8 @@ class History:
         writes: by session and resource, the last write that was acknowledged.
         patches: by session, the last patch of its state that was acknowledged.
         refused: how many writes of sessions that were declared gone were refused.
+        shown: by resource, the newest version that a watcher saw.
+        offers_taken: how many sessions that waited got their resource by an offer.
         violations: descriptions of violated invariants, from contestants and from `check`.
     """
 
@@ -41,6 +43,8 @@ class History:
     writes: dict[tuple[int, int], int] = field(default_factory=dict)
     patches: dict[int, int] = field(default_factory=dict)
     refused: int = 0
+    shown: dict[int, int] = field(default_factory=dict)
+    offers_taken: int = 0
     violations: list[str] = field(default_factory=list)
 
     def acquired(self, resource: int, version: int, hold: int) -> None:

@@ -24,6 +24,8 @@ async def test_no_rule_is_broken_while_the_server_is_killed(data_folder: Path) -
     assert history.violations == []
     assert history.holds
     assert history.written
+    assert history.offers_taken
+    assert history.shown
     assert sum(history.patches.values()) > 12
 
 

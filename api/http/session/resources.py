@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic.json_schema import WithJsonSchema
 
 from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
@@ -84,10 +85,18 @@ class Share(Input):
     user: Reference = Field(description="By id, `id@server` or username.", examples=["ada"])
 
 
+def _flag(text: Any) -> Any:
+    """A query's `true` or `false`."""
+    return {"true": True, "false": False}.get(text, text) if isinstance(text, str) else text
+
+
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
+
+
 class PreviewQuery(Input):
     """How much to show."""
 
-    data: bool = Field(
+    data: Flag = Field(
         default=False,
         description="Show the whole view to users who may acquire the resource, as watchers get"
         " it; others get the preview.",
