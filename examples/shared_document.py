@@ -4,8 +4,16 @@
     .venv/bin/python examples/shared_document.py ann_example --session s_…
 
 The first prints its session, and the second joins that session: all sockets of a session share its
-state. Type `name value` to set a line of the document, `name` alone to remove it. Lines that you
-type while the server is down are kept, and sent when it is back.
+state. With `--document`, the terminals are sessions of their own that watch one document:
+
+    .venv/bin/python examples/shared_document.py ann --document new
+    .venv/bin/python examples/shared_document.py ann --document 17
+
+All of them show each change. Who types a line waits for the document and edits it when it is
+offered; an empty line hands it to the next in line.
+
+Type `name value` to set a line of the document, `name` alone to remove it. Lines that you type
+while the server is down are kept, and sent when it is back.
 """
 
 from __future__ import annotations
@@ -37,6 +45,7 @@ GONE = (OSError, httpx.HTTPError, trio_websocket.ConnectionClosed, trio_websocke
 HOPELESS = {1009, 4001, 4002, 4003, 4004, 4005}
 """Close codes after which another try would fail in the same way, because of what was sent."""
 HELP = "Type `name value` to set a line, `name` alone to take it out; Ctrl-D ends."
+LOST = "connection lost, trying again"
 LEAVE_S = 30.0
 """Time limit at the end for lines that are not saved yet."""
 Json = dict[str, Any]
@@ -150,7 +159,7 @@ class Document:
                     raise
             if self._socket is not None:
                 self._socket, wait_s = None, 0.2
-                print("connection lost, trying again", flush=True)
+                print(LOST, flush=True)
             await trio.sleep(wait_s)
             wait_s = min(2 * wait_s, 5.0)
 
@@ -209,10 +218,131 @@ class Document:
         print(json.dumps(lines, sort_keys=True), flush=True)
 
 
+class WatchedDocument:
+    """A document that this terminal watches, and edits when it is its turn."""
+
+    def __init__(self, login: Login, number: str) -> None:
+        self._login = login
+        self._number = number
+        self._typed: Json = {}
+        """Lines that wait until this session holds the document."""
+        self._view: Json = {}
+        self._holds = False
+
+    async def edit(self, name: str, value: str | None) -> None:
+        """Sets or removes a line; if another session edits, once that is done."""
+        self._typed[name] = value
+        if self._holds:
+            await self._save()
+        else:
+            place = (await self._ask("POST", "/queue"))["queue"]
+            if place["offered_until"] is not None:
+                await self._take_over()
+            else:
+                print(f"waiting, position {place['position']}", flush=True)
+
+    async def hand_over(self) -> None:
+        """Releases the document, which is offered to the next in line."""
+        if self._holds:
+            self._holds = False
+            await self._ask("POST", "/release")
+            print("handed over", flush=True)
+
+    async def follow(self) -> None:
+        """Watches the document, and again whenever the connection is lost."""
+        if self._number == "new":
+            made = await self._request("POST", "/resource/document", {"title": "Notes", "data": {}})
+            self._number = str(made["resource"]["id"])
+        print(f"document {self._number}", flush=True)
+        while True:
+            with suppress(*GONE):
+                await self._follow()
+            self._holds = False
+            print(LOST, flush=True)
+            await trio.sleep(0.5)
+
+    async def _follow(self) -> None:
+        url = self._login.server.replace("http", "ws", 1) + "/ws/user"
+        credential = [(b"Authorization", f"Bearer {self._login.access}".encode())]
+        async with trio_websocket.open_websocket_url(url, extra_headers=credential) as socket:
+            payload = {"kind": "watch", "type": "document", "id": int(self._number)}
+            fields = {"status": "ok", "reason": None, "payload": payload}
+            await socket.send_message(message("event", str(uuid.uuid4()), **fields))
+            if self._typed:  # the server may have forgotten the line
+                await self._ask("POST", "/queue")
+            while True:
+                received = json.loads(await socket.get_message())
+                if received["type"] == "event" and received["payload"]["kind"] != "closing":
+                    await socket.send_message(message("ack", received["id"]))
+                    await self._take(received["payload"])
+
+    async def _take(self, payload: Json) -> None:
+        match payload["kind"]:
+            case "resource-updated":
+                if "view" in payload:
+                    self._view = payload["view"]
+                elif payload["from"] == self._view["version"]:
+                    self._view = merge(self._view, payload["patch"])
+                else:  # a gap
+                    self._view = (await self._ask("GET", "/preview?data=true"))["resource"]
+                holder = payload["holder"]
+                name = "nobody" if holder is None else holder["user"]["username"]
+                lines = json.dumps(self._view["data"], sort_keys=True)
+                print(f"{lines} (edited by {name})", flush=True)
+            case "resource-queue" if payload["offered_until"] is not None:
+                await self._take_over()
+            case "resource-queue" if payload["position"] is not None:
+                print(f"waiting, position {payload['position']}", flush=True)
+            case "resource" if payload["resource"] is None:
+                self._holds = False
+
+    async def _take_over(self) -> None:
+        if not self._holds:
+            self._holds = True
+            await self._ask("POST", "/acquire")
+            print("it is your turn", flush=True)
+        await self._save()
+
+    async def _save(self) -> None:
+        typed, self._typed = self._typed, {}
+        if typed:
+            await self._ask("PATCH", "", {"data": typed})
+
+    async def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        return await self._request(method, f"/resource/document/{self._number}{path}", body)
+
+    async def _request(self, method: str, path: str, body: Json | None = None) -> Json:
+        headers = {"Authorization": f"Bearer {self._login.access}"}
+        async with httpx.AsyncClient(base_url=self._login.server) as http:
+            answer: Json = (await http.request(method, path, json=body, headers=headers)).json()
+        if "error" in answer:
+            raise Refused(answer["message"])
+        return answer
+
+
+async def _watch(login: Login, number: str) -> None:
+    document = WatchedDocument(login, number)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
+        nursery.start_soon(document.follow)
+        nursery.start_soon(login.stay_good)
+        async for line in typed():
+            name, _, value = line.strip().partition(" ")
+            if name:
+                await document.edit(name, value or None)
+            else:
+                await document.hand_over()
+        await document.hand_over()
+        nursery.cancel_scope.cancel()
+
+
 async def _main(options: argparse.Namespace) -> None:
     login = Login(options.server, options.username, options.password, options.session)
     document = Document(login)
     await login.log_in()
+    if options.document is not None:
+        await _watch(login, options.document)
+        return
     if sys.stdin.isatty():
         print(HELP, file=sys.stderr)
     saved = True
@@ -238,4 +368,5 @@ if __name__ == "__main__":
     parser.add_argument("username", help="created if it does not exist")
     parser.add_argument("--session", help="the session to share, as the other terminal prints it")
     parser.add_argument("--password", default=PASSWORD, help=f"if not '{PASSWORD}'")
+    parser.add_argument("--document", help="its number, or `new`: watch it, and edit it in turn")
     run(_main, parser.parse_args())
