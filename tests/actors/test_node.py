@@ -52,7 +52,12 @@ async def test_the_depth_of_mailboxes_is_measured(
         one.say(b"%d" % number)
     for _ in range(2):
         harness.node.hub.signal(RemoveSocket(FakeSink()))
-    assert harness.node.metrics.mailbox_depths() == {"hub": 2, "instance": 4, "session": 0}
+    assert harness.node.metrics.mailbox_depths() == {
+        "hub": 2,
+        "instance": 4,
+        "resource": 0,
+        "session": 0,
+    }
 
 
 async def test_the_time_from_a_message_to_its_fan_out_is_measured_for_one_of_eight(
