@@ -166,7 +166,7 @@ async def test_players_hear_of_the_restart_before_the_database_answers_anything_
 ) -> None:
     one = await harness.joined(1)
 
-    async def never(*_: Any) -> bool:
+    async def never(*_: Any, **__: Any) -> bool:
         await trio.sleep_forever()
         raise AssertionError
 

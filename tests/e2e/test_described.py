@@ -82,7 +82,8 @@ class DescriptionChecker:
         if message["type"] == "ack":
             self.hold("SessionAck", message)
         else:
-            self.hold(f"Session{message['payload']['kind'].capitalize()}Event", message)
+            kind = message["payload"]["kind"].title().replace("-", "")
+            self.hold(f"Session{kind}Event", message)
 
 
 def name_of(reference: Json) -> str:
@@ -190,6 +191,19 @@ async def test_players_are_told_what_is_described(
         kick = {"user": bob.id, "type": "kick", "reason": "enough"}
         await host.ask("instance-moderate", kick, subgroup=room)
         await guest.event("instance-left")
+        made = await ask(web, ada, "POST", "/resource/document", {"title": "Front door"})
+        path = f"/resource/document/{made['resource']['id']}"
+        watched = {"type": "document", "id": made["resource"]["id"]}
+        await host.ask("watch", watched)
+        await host.ask("unwatch", watched)
+        await host.ask("watch", watched)
+        await ask(web, ada, "POST", f"{path}/share", {"user": bob.id})
+        await ask(web, ada, "POST", f"{path}/acquire")
+        await host.event("resource-updated")
+        await ask(web, bob, "POST", f"{path}/queue")
+        await guest.event("resource-queue")
+        await ask(web, ada, "DELETE", path)
+        await host.event("resource-unwatched")
         await host.ask("unsubscribe", {"event": "all"})
         await host.event("unsubscribed")
         await ask(web, bob, "DELETE", "/api/auth/logout")
@@ -230,9 +244,28 @@ async def test_sessions_are_told_what_is_described(
         await until(one, "refused")
         made = await ask(web, ada, "POST", "/resource/document", {"title": "Front door"})
         number = made["resource"]["id"]
+        for kind in ("watch", "unwatch", "watch"):
+            order = event({})
+            order["payload"] = {"kind": kind, "type": "document", "id": number}
+            described.hold(f"Session{kind.title()}Command", order)
+            await one.send_message(json.dumps(order))
+            await until(one, "ack")
         await ask(web, ada, "POST", f"/resource/document/{number}/acquire")
-        await until(one, "resource")
-        await until(two, "resource")  # or its Ack would be under way when the socket closes
+        await until(one, "resource-updated")
+        bob = await harness.account()
+        name = (await ask(web, bob, "GET", "/session"))["session"]["user"]["username"]
+        await ask(web, ada, "POST", f"/resource/document/{number}/share", {"user": name})
+        async with line(harness, bob.token) as third:
+            await until(third, "hello")
+            await ask(web, bob, "POST", f"/resource/document/{number}/queue")
+            await until(third, "resource-queue")
+            await ask(web, ada, "DELETE", f"/resource/document/{number}")
+            await until(third, "resource-queue")
+        await until(one, "resource-unwatched")
+        # Else an Ack would be under way when the socket closes.
+        await until(two, "resource")
+        await until(two, "resource")
         await ask(web, ada, "DELETE", "/api/auth/logout")
         await until(two, "closing")
-    assert described.seen == described.events | {"SessionAck", "SessionStateCommand"}
+    commands_sent = {"SessionStateCommand", "SessionWatchCommand", "SessionUnwatchCommand"}
+    assert described.seen == described.events | commands_sent | {"SessionAck"}

@@ -203,7 +203,10 @@ async def test_what_was_typed_last_is_saved_before_the_end(data_folder: Path) ->
             assert other.errors == "refused: s_none is not an open session of ann\n"
         async with terminal("ann", "--server", served.url, "--password", "no such word") as other:
             assert await other.ended() == 1
-            assert other.errors == "refused: Auth invalid login\n"
+            assert other.errors == (
+                "refused: Auth invalid login; a new account is refused, too: Auth invalid input: "
+                "username is taken\n"
+            )
         async with terminal("ann", "--server", served.url) as one:
             await one.session()
             one.process.send_signal(signal.SIGINT)
@@ -213,5 +216,5 @@ async def test_what_was_typed_last_is_saved_before_the_end(data_folder: Path) ->
 async def test_without_a_server_it_says_so_at_once() -> None:
     async with terminal("ann", "--server", "http://127.0.0.1:1") as one:
         assert await one.ended() == 1
-        assert one.errors.startswith("no server answers there")
+        assert one.errors.startswith("no answer from http://127.0.0.1:1 ")
         assert one.errors.count("\n") == 1

@@ -77,6 +77,8 @@ def filled(value: Any, names: Mapping[str, str]) -> Any:
         return {key: filled(one, names) for key, one in value.items()}
     if isinstance(value, list):
         return [filled(one, names) for one in value]
+    if isinstance(value, str) and value.startswith("#"):
+        return int(value[1:].format_map(names))
     return value.format_map(names) if isinstance(value, str) else value
 
 
@@ -85,6 +87,7 @@ def blank(text: str, names: Mapping[str, str]) -> str:
     for key, name in names.items():
         if key in ("number", "document"):
             text = text.replace(f"/{name}/", f"/<{key}>/").replace(f'/{name}"', f'/<{key}>"')
+            text = text.replace(f'"id": {name}', f'"id": <{key}>')
         elif key in ("world", "asset", "id", "name", "title", "session"):
             text = text.replace(name, f"<{key}>")
     return text
@@ -200,7 +203,7 @@ async def answered(player: Player, command: str, message: Json, names: Mapping[s
     whole = filled(message, names)
     data = whole.pop("data", None)
     answer = await player.ask(command, data, **whole)
-    return json.loads(blank(json.dumps({**answer, "state": 0}), names))
+    return blank(json.dumps({**answer, "state": 0}), names)
 
 
 async def test_of_a_document_is_said_that_one_may_not_and_no_more(here: PrivateObjects) -> None:
@@ -209,6 +212,8 @@ async def test_of_a_document_is_said_that_one_may_not_and_no_more(here: PrivateO
             method, _, template = endpoint.partition(" ")
             if not template.startswith("/resource/{type}/{number}"):
                 continue
+            if endpoint == "DELETE /resource/{type}/{number}/queue":
+                continue  # it says only that the session does not wait
             for path, body in probes:
                 if RESOURCE not in path or body == {"user": "nobody"}:
                     continue

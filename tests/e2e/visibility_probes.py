@@ -56,6 +56,10 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/users/{ref}": each("/api/users/{owner}", None) + each("/api/users/{world}", None),
     "POST /api/users/{ref}": each("/api/users/{owner}", {}),
     "DELETE /api/users/{ref}": each("/api/users/{owner}", None),
+    "POST /api/users/{ref}/suspension": each("/api/users/{owner}/suspension", None, {}),
+    "DELETE /api/users/{ref}/suspension": each("/api/users/{owner}/suspension", None),
+    "GET /api/users/{ref}/whereabouts": each("/api/users/{owner}/whereabouts", None),
+    "GET /api/audit": each("/api/audit?by={owner}&target={instance}", None),
     "GET /api/users/{ref}/sessions": each("/api/users/{owner}/sessions", None),
     "DELETE /api/users/{ref}/sessions/{session}": (
         *each("/api/users/{owner}/sessions/{session}", None),
@@ -169,6 +173,8 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
         RESOURCE, {}, {"title": "Mine"}, {"title": ""}, {"data": {"tags": ["avr:nonsense"]}}
     ),
     "DELETE /resource/{type}/{number}": each(RESOURCE, None),
+    "POST /resource/{type}/{number}/queue": each(RESOURCE + "/queue", None),
+    "DELETE /resource/{type}/{number}/queue": each(RESOURCE + "/queue", None),
     "POST /resource/{type}/{number}/share": each(
         RESOURCE + "/share", *({"user": user} for user in USERS)
     ),
@@ -190,6 +196,11 @@ WHERE: Final[tuple[Json, ...]] = (
     {"data": {"instance": "{instance}@{server}"}},
     {"subgroup": "{instance}"},
 )
+WATCHED: Final[tuple[Json, ...]] = (
+    {"data": {"type": "world", "id": "#{number}"}},
+    {"data": {"type": "document", "id": "#{number}"}},
+)
+"""`#`: the id is a number."""
 COMMANDS: Final[Mapping[str, tuple[Json, ...]]] = {
     "ping": (),
     "authenticate": (),
@@ -203,7 +214,9 @@ COMMANDS: Final[Mapping[str, tuple[Json, ...]]] = {
         {"subgroup": "{instance}"},
     ),
     "instance-moderate": tuple({"subgroup": "{instance}", "data": one} for one in MEASURES),
+    "watch": WATCHED,
+    "unwatch": WATCHED,
 }
 """The same of the commands of `/api/ws`."""
-SESSION_COMMANDS: Final = {"state"}
-"""Those of the session API's sockets: of the session's own state alone."""
+SESSION_COMMANDS: Final = {"state", "watch", "unwatch"}
+"""Those of the session API's sockets: of the session's own state, and those that are above."""
