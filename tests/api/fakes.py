@@ -53,6 +53,11 @@ class FakeResources:
     def changed(self, number: int) -> None:
         self.changes.append(number)
 
+    async def queue(self, *_: object) -> None:
+        raise AssertionError("nobody asks a resource's actor here")
+
+    unqueue = queue
+
 
 @dataclass
 class FakeNode:

@@ -93,6 +93,8 @@ async def successes(
         f"POST {path}/<number>/share": (await ada.post(f"{here}/share", {"user": "bob"}), one),
         f"POST {path}/<number>/unshare": (await bob.post(f"{here}/unshare", {"user": "bob"}), one),
         f"POST {path}/<number>/release": (await ada.ask("POST", f"{here}/release"), one),
+        f"POST {path}/<number>/queue": (await ada.ask("POST", f"{here}/queue"), {"queue"}),
+        f"DELETE {path}/<number>/queue": (await ada.ask("DELETE", f"{here}/queue"), {"queue"}),
     }
     assert (await ada.ask("POST", f"{here}/acquire")).status == 200
     found[f"DELETE {path}/<number>"] = await ada.delete(here), one
@@ -216,7 +218,7 @@ async def test_endpoints_can_be_client_only_autopilot_only_or_admin_only(
     ada, pilot = await new_token_of(app, "ada"), await autopilot(app, node)
     clients_only = [one for one in operations if one.only == "client"]
     assert {one.name.partition("_")[0] for one in clients_only} == {
-        "acquire", "release", "view", "write", "delete",
+        "acquire", "release", "queue", "leave", "view", "write", "delete",
     }  # fmt: skip
     for operation in clients_only:
         assert (await pilot.ask(operation.method, bad(operation))).status == 403
