@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -28,6 +29,12 @@ from reileta.protocol.views.registry import HomeView, NothingView, home_view
 from reileta.records import User
 
 
+def _world_ref(schema: dict[str, Any]) -> None:
+    """Describes a field that names a world: null, which is taken as left out, would name none."""
+    (text, _null) = schema.pop("anyOf")
+    schema.update(text | WORLD_REF)
+
+
 class HomeInput(Input):
     """A world, with or without a version of its assets: as one reference, or in its parts."""
 
@@ -42,12 +49,12 @@ class HomeInput(Input):
         default=None,
         description="`w_…`, `w_…:version`, and either with `@server`. If it is there, it counts.",
         examples=["w_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c:1.2"],
-        json_schema_extra=WORLD_REF,
+        json_schema_extra=_world_ref,
     )
     id: Reference | None = Field(
         default=None,
         description="In place of `world`: the world's id.",
-        json_schema_extra=WORLD_REF,
+        json_schema_extra=_world_ref,
     )
     server: Reference | None = Field(
         default=None, description="With `id`: the world's server. Default: this server."
