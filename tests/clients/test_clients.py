@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from reileta.observability import log_events
 from tests.clients.generators import NODE, node_modules, python_packages
+from tests.server_process import serving
 from tests.test_house import ROOT
 
 pytestmark = pytest.mark.slow
@@ -30,26 +30,10 @@ WAIT_S = 240
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server with a folder and a port of its own."""
-    data = tmp_path_factory.mktemp("server") / "data"
-    environment = {key: text for key, text in os.environ.items() if "REILETA" not in key}
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "reileta", "serve", "--port", "0", "--data", str(data)),
-            *("--log-format", "json"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            events = (json.loads(line) for line in process.stdout)
-            yield next(one["url"] for one in events if one["event"] == log_events.SERVER_READY)
-        finally:
-            process.terminate()
-            process.stdout.read()
-            assert process.wait(timeout=15) == 0
+    with serving(tmp_path_factory.mktemp("server") / "data") as (url, process):
+        yield url
+        process.terminate()
+        assert process.wait(timeout=15) == 0
 
 
 def section(title: str) -> str:
