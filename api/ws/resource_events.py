@@ -86,8 +86,8 @@ class ResourceUnwatchedView(Struct, kw_only=True):
     reason: Annotated[
         UnwatchReason,
         Meta(
-            description="The resource was deleted; it is no longer shared with the user; the user"
-            " may no longer see it; or the server failed"
+            description="`deleted`: the resource was deleted. `unshared`: the sharing with the user"
+            " was ended. `hidden`: the user lost the right to see it. `failed`: the server failed"
         ),
     ]
 
@@ -109,8 +109,8 @@ class ResourceQueueView(Struct, kw_only=True):
     ]
 
 
-_TIME: Final = "2026-09-21T14:13:20.000000+0000"
-_OWNER: Final = {
+EXAMPLE_TIME: Final = "2026-09-21T14:13:20.000000+0000"
+EXAMPLE_ACCOUNT: Final = {
     "id": 7,
     "username": "ada",
     "display_name": "Ada L.",
@@ -123,10 +123,10 @@ WATCHED: Final = {
     "id": 17,
     "title": "Front door",
     "version": 3,
-    "owner": _OWNER,
-    "created_at": _TIME,
-    "updated_at": _TIME,
-    "holder": {"user": _OWNER, "session": "s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"},
+    "owner": EXAMPLE_ACCOUNT,
+    "created_at": EXAMPLE_TIME,
+    "updated_at": EXAMPLE_TIME,
+    "holder": {"user": EXAMPLE_ACCOUNT, "session": "s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"},
     "access": "view",
     "view": {
         "id": 17,
@@ -134,9 +134,9 @@ WATCHED: Final = {
         "title": "Front door",
         "version": 3,
         "data": {"width": 80},
-        "owner": _OWNER,
-        "created_at": _TIME,
-        "updated_at": _TIME,
+        "owner": EXAMPLE_ACCOUNT,
+        "created_at": EXAMPLE_TIME,
+        "updated_at": EXAMPLE_TIME,
     },
 }
 """The answer to `watch`."""
@@ -151,7 +151,7 @@ PLACE: Final = {
     "type": "document",
     "id": 17,
     "position": 1,
-    "offered_until": _TIME,
+    "offered_until": EXAMPLE_TIME,
     "reason": None,
 }
 

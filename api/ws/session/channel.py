@@ -13,6 +13,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.envelope import ErrorView
 from api.ws.declarations import Channel, Command, Event, Events
 from api.ws.resource_events import (
+    EXAMPLE_ACCOUNT,
+    EXAMPLE_TIME,
     PLACE,
     QUEUE_TEXT,
     UNWATCHED,
@@ -111,7 +113,7 @@ class WatchPayload(Struct):
 
 
 class UnwatchPayload(Struct):
-    """The resource that is no longer watched."""
+    """Ends the watch of a resource."""
 
     kind: Literal["unwatch"]
     type: TypeName
@@ -152,28 +154,19 @@ class ClosingPayload(Struct):
     error: ErrorView | UnsetType = UNSET
 
 
-_SENT_AT: Final = "2026-09-21T14:13:20.000000+0000"
 _PATCH: Final = {"door": {"width": 91.5}}
-_ACCOUNT: Final = {
-    "id": 7,
-    "username": "ada",
-    "display_name": "Ada L.",
-    "email": None,
-    "autopilot": False,
-    "admin": False,
-}
 _HELLO: Final = {
     "kind": "hello",
     "session": {
         "id": "s_0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9",
-        "user": _ACCOUNT,
+        "user": EXAMPLE_ACCOUNT,
         "state": {"door": {"width": 80}},
         "resource": None,
     },
     "version": 7,
     "ack_timeout_ms": 10000,
 }
-_ACK: Final = {"type": "ack", "id": _ID, "sent_at": _SENT_AT}
+_ACK: Final = {"type": "ack", "id": _ID, "sent_at": EXAMPLE_TIME}
 
 
 def _event(payload: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +174,7 @@ def _event(payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "event",
         "id": _ID,
-        "sent_at": _SENT_AT,
+        "sent_at": EXAMPLE_TIME,
         "status": "ok",
         "reason": None,
         "payload": payload,
