@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -43,7 +44,7 @@ _SHUT: Final = (36, 39, 48, 49, 123)
 """What a player is refused with in a room that has ended or is full, or that bans or mutes it."""
 
 
-class Visitor:
+class Visitor(ABC):
     """A visitor with an address, and an account once it has registered."""
 
     def __init__(self, town: Town, number: int) -> None:
@@ -58,9 +59,9 @@ class Visitor:
         self._since = 0.0
         self._registered = False
 
+    @abstractmethod
     async def visit(self) -> None:
         """One stay."""
-        raise NotImplementedError
 
     def chance(self, share: float) -> bool:
         """True with that probability."""
