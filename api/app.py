@@ -232,7 +232,7 @@ class ReiletaApp(QuartTrio):
         Args:
             line: the envelope's `request`, as far as it is known.
             upgrade: whether it is the answer to an upgrade.
-            status: the status, if it is another than that of the error.
+            status: replaces the status of the error.
         """
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:

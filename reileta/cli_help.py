@@ -49,7 +49,7 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
 def _write(formatter: Any, title: str, rows: Sequence[tuple[object, tuple[str, str]]]) -> None:
     """Writes the rows below the titles of their groups; `title` is for those without a group.
 
-    A command without a group has None or, in newer versions of Typer, a placeholder of its own.
+    A command without a group has None or, in newer versions of Typer, a default object.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     named = [(group if isinstance(group, str) else None, row) for group, row in rows]

@@ -29,7 +29,7 @@ CHUNK_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What a player gets: frames in order, and whether some are missing before them."""
+    """The frames for a player, in order; `gap`: earlier frames may be missing."""
 
     batches: tuple[Batch, ...] = ()
     gap: bool = False
@@ -157,7 +157,7 @@ class MissedMessages:
         absence.gap = True
 
     def take(self, player_id: str, at: float) -> Missed:
-        """The messages of a player that has a socket again, which are no longer kept for it."""
+        """Removes and returns the messages of a player that has a socket again."""
         absence = self.away.get(player_id)
         if absence is None:
             return Missed()

@@ -41,7 +41,7 @@ class Watching:
         self._access_changed = False
         self._first_of: Snapshot | None = None
         self._first: dict[Owed, ResourceFrame] = {}
-        """What new watchers are sent of that snapshot."""
+        """The encoded first frames of that snapshot, for new watchers."""
 
     # Watchers come and go ----------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class Watching:
         self._parts.context.sent(1, 1)
 
     def _first_frame(self, known: Snapshot, owed: Owed) -> ResourceFrame:
-        """What a new watcher is sent; encoded once, however many come at once."""
+        """The first frame for a new watcher. Watchers that come at the same time share it."""
         if self._first_of is not known:
             self._first_of, self._first = known, {}
         frame = self._first.get(owed)

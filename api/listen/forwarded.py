@@ -207,8 +207,8 @@ def _entries(headers: Headers, wanted: bytes) -> list[bytes]:
 
 
 def _nth_last(entries: Sequence[bytes], number: int) -> bytes | None:
-    """What the proxy wrote that the client reached. If there are fewer entries than proxies, then
-    some proxies don't append: the first entry."""
+    """The entry of the outermost trusted proxy, which the client reached. If there are fewer
+    entries than proxies, some proxies don't append, and this is the first entry."""
     return entries[-min(max(number, 1), len(entries))] if entries else None
 
 
