@@ -8,10 +8,11 @@
     │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
     │       ImageInvalid 124, RangeInvalid 127, ResourceInvalid 126
     ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
-    │                           CredentialInvalid 101
+    │                           CredentialInvalid 101, ServerNotKnown 136
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
     │                           UserCannotDelete 19, NotInInstance 39, NotAllowed 49,
-    │                           ChallengeRefused 110, Banned 123, AccountSuspended 133
+    │                           ChallengeRefused 110, Banned 123, AccountSuspended 133,
+    │                           ServerBlocked 135, GuestNotAllowed 129
     ├── NotFound                RequestNotFound 2, ServerNotFound 5, UserNotFound 17,
     │                           SessionNotFound 20, WorldNotFound 25, AssetNotFound 27,
     │                           IntegrityNotFound 35, InstanceNotFound 36, HomeNotFound 43,
@@ -262,6 +263,12 @@ class CredentialInvalid(Unauthenticated):
     code, message = 101, "Credentials not valid"
 
 
+class ServerNotKnown(Unauthenticated):
+    """The operation is for other servers, and needs the token of one."""
+
+    code, message = 136, "Server not known"
+
+
 class PermissionDenied(Forbidden):
     code, message = 4, "User don't have permission"
 
@@ -306,6 +313,18 @@ class AccountSuspended(Forbidden):
         if reason is not None:
             details.append(Detail("reason", reason))
         return cls(*details)
+
+
+class ServerBlocked(Forbidden):
+    """A rule of this server, or its settings, exclude the other server."""
+
+    code, message = 135, "Server blocked"
+
+
+class GuestNotAllowed(Forbidden):
+    """Users of other servers may not do that here."""
+
+    code, message = 129, "Guest not allowed"
 
 
 class RequestNotFound(NotFound):

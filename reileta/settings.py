@@ -28,6 +28,7 @@ GROUPS: Final = {
     "credential_deadline_s": "WebSocket timeouts",
     "away_s": "Sessions",
     "seat_grace_s": "Instances",
+    "federation": "Other servers",
     "shutdown_s": "Shutdown",
 }
 """The groups of the settings in help texts, by the first setting of each."""
@@ -217,6 +218,21 @@ class Settings(BaseSettings):
     error 122."""
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that can wait for one instance; further data is refused with error 122."""
+
+    # Other servers
+    federation: Literal["open", "allowlist", "off"] = "open"
+    """`open`: any server can become known, unless a rule blocks it. `allowlist`: only servers that a
+    rule allows. `off`: no requests to or from other servers."""
+    guests: Literal["open", "known", "off"] = "known"
+    """Users of other servers. `known`: those of servers with a token, up to 1,000 new ones an hour
+    for each server. `open`: without that limit. `off`: none."""
+    guests_own: bool = False
+    """Let guests own worlds and instances here."""
+    federation_allow: str | None = None
+    """Networks, separated by commas, in which other servers may be although they are not public:
+    `10.1.0.0/16,fd00::/8`. Only there can an IP address be the address of a server."""
+    federation_insecure: str | None = None
+    """Addresses of servers, separated by commas, that are reached without TLS: `10.1.0.7:3032`."""
 
     # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
