@@ -101,7 +101,20 @@ class Conflict(ReiletaError):
 
 
 class RemoteError(ReiletaError):
+    """Another server did not answer, or not as it must.
+
+    `cause` is for the log, never for clients: it would tell them about this server's network.
+    `retry_after_s`: seconds after which the other server is asked again; None if that is not known.
+    """
+
     code, message = 6, "No response from server"
+
+    def __init__(
+        self, *details: Detail, cause: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(*details)
+        self.cause = cause
+        self.retry_after_s = retry_after_s
 
 
 class TooMany(ReiletaError):

@@ -221,8 +221,8 @@ class Settings(BaseSettings):
 
     # Other servers
     federation: Literal["open", "allowlist", "off"] = "open"
-    """`open`: any server can become known, unless a rule blocks it. `allowlist`: only servers that a
-    rule allows. `off`: no requests to or from other servers."""
+    """`open`: any server can become known, unless a rule blocks it. `allowlist`: only servers that
+    a rule allows. `off`: no requests to or from other servers."""
     guests: Literal["open", "known", "off"] = "known"
     """Users of other servers. `known`: those of servers with a token, up to 1,000 new ones an hour
     for each server. `open`: without that limit. `off`: none."""
