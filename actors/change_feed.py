@@ -2,8 +2,8 @@
 
 `reileta admin grant` and `revoke`, other servers on the same database and its operator write to the
 database only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of
-its own: it forgets cached credentials, notifies sessions of changed users, and closes the sockets
-of sessions and tokens that ended. It also logs what commands did. If the database is down, it asks
+its own: it forgets cached credentials, notifies sessions of changed users, closes the sockets of
+sessions and tokens that ended, and applies rules about other servers. It also logs what commands did. If the database is down, it asks
 again later and gets the changes then.
 
 It polls the database instead of listening to it, because a listener misses notifications while its
@@ -78,6 +78,8 @@ class ChangeApplier:
             self._node.sessions.end_token(token)
         if changed.gap:
             changed |= await self._check_all()
+        if changed.server_rules or changed.gap:
+            await self._node.servers.apply()
         users = await self._store.users.many(changed.users | {one.id for one in owners})
         for user_id in changed.users & users.keys():
             self._node.changed("user", users[user_id])

@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from actors.directory import Directory
+from actors.federation.servers import FederatedServers
 from actors.hub.actor import HubActor, Listeners
 from actors.hub.messages import HubMessage
 from actors.hub.update_feed import Noun, Record, UpdateFeed
@@ -50,6 +51,7 @@ from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
+from reileta.federation.peers import HttpClient, NoClient, Peers
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
@@ -62,6 +64,8 @@ HUB_MAILBOX_LIMIT: Final = 65_536
 SUSPENSIONS_S: Final = 5.0
 """How often suspensions whose time is over are lifted. Logins don't wait for that."""
 AUDIT_TRIM_S: Final = 3600.0
+RULES_S: Final = 5.0
+"""How often rules about servers whose time is over stop acting. Requests don't wait for that."""
 
 
 class Node:
@@ -78,6 +82,8 @@ class Node:
         hub: takes subscriptions.
         background: the loops of this process, supervised.
         activity: logs what users and admins do.
+        servers: decides about other servers; a block acts there.
+        peers: asks other servers.
         draining: whether the server is stopping.
     """
 
@@ -97,6 +103,7 @@ class Node:
         sessions: Registry[str, SessionMessage],
         recorder: RecordingWriter | None,
         background: BackgroundTasks,
+        client: HttpClient | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -109,6 +116,14 @@ class Node:
         self.draining = False
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
+        self.servers = FederatedServers(store, clock, settings.federation, self.activity)
+        self.peers = Peers(
+            address=address,
+            client=client or NoClient(),
+            clock=clock,
+            decide=self.servers.decision,
+            counters=metrics,
+        )
         self.hub = hub
         self.directory = directory
         revocations = RevocationList(clock)
@@ -178,8 +193,12 @@ class Node:
         instruments: Instruments,
         address: str,
         public_key: str,
+        client: HttpClient | None = None,
     ) -> AsyncIterator[Node]:
-        """The node for the block. At its end the actors finish their messages, in bounded time."""
+        """The node for the block. At its end the actors finish their messages, in bounded time.
+
+        `client` reaches other servers; None: there are none.
+        """
         timers = Timers()
         background = BackgroundTasks()
         metrics.background = lambda: background.tasks
@@ -219,7 +238,9 @@ class Node:
                     sessions=sessions,
                     recorder=recorder,
                     background=background,
+                    client=client,
                 )
+                await node.servers.load()
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
                     "instance": second.deepest_mailbox,
@@ -241,6 +262,7 @@ class Node:
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
+        background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
 
     async def lift_suspensions(self) -> None:
@@ -308,5 +330,6 @@ class Node:
             **self.resources.debug_counts(),
             **self.sessions.debug_counts(),
             **self.directory.debug_counts(),
+            **self.peers.debug_counts(),
             "players": self.metrics.players,
         }

@@ -154,6 +154,7 @@ class ReiletaApp(QuartTrio):
             node.clock,
             cookie=cookie_name(node.address, port),
             address=node.address,
+            servers=node.servers,
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)

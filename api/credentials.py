@@ -15,7 +15,7 @@ from api.http.headers import SESSION_COOKIE
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, CredentialMalformed
 from reileta.records import SessionRecord, Token, User
-from reileta.rules.identity import Principal
+from reileta.rules.identity import Principal, ServerPrincipal
 from reileta.security.credentials import digest
 
 OLD_COOKIE: Final = SESSION_COOKIE
@@ -25,6 +25,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """The form of a token (RFC 6750, 2.1). Any such text is looked up, and most are unknown; the limits
 of headers and queries bound its length."""
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token
+_SERVER_TOKEN: Final = "sa_"  # noqa: S105
 _KINDS: Final = {"avr(user)": ("ua_", "ia_"), "avr(server)": ("sa_",)}
 _BEARER: Final = re.compile(r"\s*bearer\s", re.IGNORECASE)
 _ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[^\s/@:\[\]?#,]+)(?::([0-9]{1,5}))?")
@@ -51,6 +52,11 @@ class Credential:
     @property
     def deprecated(self) -> bool:
         return self.source == "query" and self.token.startswith(_USER_TOKEN)
+
+    @property
+    def of_server(self) -> bool:
+        """Whether it is the token of another server."""
+        return self.token.startswith(_SERVER_TOKEN)
 
 
 def credential_of(
@@ -198,6 +204,15 @@ class TokenStore(Protocol):
         ...
 
 
+class ServerTokens(Protocol):
+    """Authentication of other servers."""
+
+    async def authenticate(self, token_hash: bytes, /) -> ServerPrincipal | None:
+        """The server that has that token; None if it is unknown, expired or revoked. Raises
+        ServerBlocked."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     principal: Principal
@@ -225,7 +240,9 @@ class Auth:
         size: int = 10_000,
         cookie: str = OLD_COOKIE,
         address: str | None = None,
+        servers: ServerTokens | None = None,
     ) -> None:
+        self._servers = servers
         self.cookie = cookie
         """The name of the cookie that holds an access key."""
         self._address = address
@@ -288,6 +305,18 @@ class Auth:
             if len(self._known) > self._size:
                 self._drop(next(iter(self._known)))
         return principal
+
+    async def authenticate_server(self, token: str) -> ServerPrincipal:
+        """The other server whose token it is. Nothing is cached, so a block acts at once.
+
+        Raises CredentialInvalid if the token is unknown, expired or revoked, and ServerBlocked.
+        """
+        server = None
+        if self._servers is not None and token.startswith(_SERVER_TOKEN):
+            server = await self._servers.authenticate(digest(token))
+        if server is None:
+            raise CredentialInvalid
+        return server
 
     def _drop(self, access_hash: bytes) -> None:
         known = self._known.pop(access_hash, None)

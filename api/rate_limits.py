@@ -8,7 +8,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import TooManyRequests
-from reileta.rules.identity import Principal
+from reileta.rules.identity import Principal, ServerPrincipal
 from reileta.rules.ratelimit import Rate, RateLimiter
 from reileta.settings import KIB
 
@@ -16,6 +16,8 @@ ADDRESS: Final = Rate(per_s=100, burst=400)
 """All requests from one address, which can be that of a household, a school or a café."""
 ACCOUNT: Final = Rate(per_s=50, burst=200)
 TOKEN: Final = Rate(per_s=30, burst=120)
+SERVER: Final = Rate(per_s=10, burst=40)
+"""Another server, by its address, however many machines send its requests."""
 
 READ: Final = Rate(per_s=30, burst=120)
 """A route that reads, per address."""
@@ -61,6 +63,7 @@ class HttpRateLimits:
         self._addresses = RateLimiter(ADDRESS)
         self._accounts = RateLimiter(ACCOUNT)
         self._tokens = RateLimiter(TOKEN)
+        self._servers = RateLimiter(SERVER)
         self._guesses = RateLimiter(GUESSES, NAMES)
         self._guesses_from_afar = RateLimiter(GUESSES_FROM_AFAR, NAMES)
         self._routes: dict[str, RateLimiter] = {}
@@ -86,6 +89,10 @@ class HttpRateLimits:
         if self._enabled:
             self._take(self._accounts, principal.user.id)
             self._take(self._tokens, principal.token_hash.hex())
+
+    def server(self, server: ServerPrincipal) -> None:
+        """Counts a request of another server."""
+        self._take(self._servers, server.address)
 
     def guess(self, username: str, ip: str) -> Guess:
         """Counts a login attempt for a name, whether the name exists or not.

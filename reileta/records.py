@@ -384,3 +384,70 @@ class InstanceChanges:
         """The changed fields with their new values."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in values.items() if value is not UNSET}
+
+
+PeerState: TypeAlias = Literal["new", "known", "pending"]
+"""`new`: never authenticated. `known`: its key is pinned. `pending`: it has a key that an admin must
+accept."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerServer:
+    """Another server. Its address is canonical; `host` is the address without a port.
+
+    `public_key` is pinned since `key_since`. `offered_key` is a key that does not follow from it,
+    for an admin to accept. The gateways and the version are what the server says of itself.
+    """
+
+    address: str
+    host: str
+    secure: bool
+    state: PeerState
+    public_key: str | None
+    key_since: int | None
+    offered_key: str | None
+    offered_at: int | None
+    gateway_http: str | None
+    gateway_ws: str | None
+    version: str | None
+    first_seen: int
+    last_seen: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerToken:
+    """A token that this server has issued to another one. `id` is public."""
+
+    id: str
+    server: str
+    created_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerToken:
+    """A token that another server has issued to this one, encrypted (`federation/sealing.py`)."""
+
+    server: str
+    id: str
+    sealed: bytes
+    issued_at: int
+    expires_at: int
+
+    def __repr__(self) -> str:
+        return f"PeerToken({self.server!r}, {self.id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A challenge that this server has begun. `hint` is the beginning of its secret id."""
+
+    hint: str
+    server: str
+    nonce: str
+    created_at: int
+    expires_at: int
+    fetched_at: int | None
+
+    def __repr__(self) -> str:
+        return f"Challenge({self.hint!r}, {self.server!r})"

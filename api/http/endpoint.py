@@ -37,10 +37,11 @@ from reileta.errors import (
     NotLoggedIn,
     PermissionDenied,
     ReiletaError,
+    ServerNotKnown,
 )
 from reileta.protocol.input_types import Input, check
 from reileta.records import User
-from reileta.rules.identity import Principal
+from reileta.rules.identity import Principal, ServerPrincipal
 from reileta.rules.ratelimit import Rate
 from reileta.rules.resource.json_values import VALUES_LIMIT, decode
 from reileta.unicode import BOM
@@ -52,9 +53,9 @@ Api = Literal["registry", "session"]
 """The API that an operation belongs to. In the session API, the fields of an answer stand beside
 `message` instead of in `data`, credentials are accepted in the `Authorization` header only, and
 credentials and roles are checked before rate limits."""
-Only = Literal["client", "autopilot", "admin"]
-"""The kind of users that may call an operation; others get 403. Such an operation needs a
-credential."""
+Only = Literal["client", "autopilot", "admin", "server"]
+"""The kind of callers that an operation is for. Such an operation needs a credential: `server` that
+of another server (others get error 136), the other kinds that of such a user (others get 403)."""
 Serve = Callable[[Request, Mapping[str, str]], Awaitable[Answer | Response]]
 """Serves the requests of one operation. The mapping holds the variable parts of the path."""
 Need = Literal["none", "optional", "required"]
@@ -70,6 +71,9 @@ COLLECTIONS: Final = frozenset(
 """The paths that may be followed by `@ADDRESS`, which means the same as `?server=ADDRESS`."""
 BODY_VALUES: Final = VALUES_LIMIT + 64
 """Limit of JSON values in a body: those of a document, and 64 around it."""
+VIA: Final = "avr/"
+"""How the name of a server begins in the header `Via`: `Via: avr/a.example`. Servers send it with
+requests that they pass on for a user."""
 DEPRECATION: Final = "@1767225600"
 """Value of the `Deprecation` header: since when `?authuser` is deprecated (RFC 9745)."""
 
@@ -101,7 +105,8 @@ class RequestContext:
     """One request, as a handler sees it.
 
     Attributes:
-        principal: who sent the request; None without a credential.
+        principal: the user who sent the request; None without a credential, and for servers.
+        server: the other server that sent the request; None if it was not one.
         args: the variable parts of the path.
         ip: the address of the client.
     """
@@ -114,6 +119,7 @@ class RequestContext:
     """Authenticates the request's credential again, and checks `Operation.only`."""
     audit: AuditNote = field(default_factory=AuditNote)
     """What the audit log says about the request, if an admin sent it."""
+    server: ServerPrincipal | None = None
 
     async def renew(self) -> None:
         """Authenticates the caller again, after work that can take long.
@@ -127,10 +133,10 @@ class RequestContext:
         Raises CredentialInvalid if the token or its session has ended, and PermissionDenied if the
         user may not call the operation any more.
         """
-        if self.principal is None or self.authenticate is None:
+        if (self.principal is None and self.server is None) or self.authenticate is None:
             return
         self.principal = await self.authenticate()
-        if self.principal is None:
+        if self.principal is None and self.server is None:
             raise CredentialInvalid  # a cookie that was valid when the request arrived
 
     @property
@@ -154,6 +160,22 @@ class RequestContext:
     def admin(self) -> bool:
         """Whether an admin of this server sent the request."""
         return self.principal is not None and self.principal.administers
+
+    @property
+    def by_server(self) -> ServerPrincipal:
+        """The other server that sent the request. Raises ServerNotKnown if it was not one."""
+        if self.server is None:
+            raise ServerNotKnown
+        return self.server
+
+    @property
+    def from_elsewhere(self) -> bool:
+        """Whether another server sent the request, a guest, or a server that passes it on for a
+        user. Such a request is never passed on: that is what stops loops."""
+        if self.server is not None or (self.principal is not None and self.principal.guest):
+            return True
+        named = ",".join(self.request.headers.getlist("Via"))
+        return any(one.strip().lower().startswith(VIA) for one in named.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,14 +398,18 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         ip = address_of(current)
         if api == "registry":
             limits.route(route, rate, ip)
-        principal = credential = None
+        principal = server = credential = None
         if need != "none":
             credential = bearer_from(current) if api == "session" else auth.credential_from(current)
-            if credential is not None:
+            if credential is not None and credential.of_server and api == "registry":
+                server = await auth.authenticate_server(credential.token)
+                limits.server(server)
+            elif credential is not None:
                 principal = await authenticated(credential)
-            if principal is None and need == "required":
-                raise NotLoggedIn
-            if principal is None and only is not None:
+            if only == "server":
+                if server is None:
+                    raise ServerNotKnown
+            elif principal is None and (need == "required" or only is not None):
                 raise NotLoggedIn
         if api == "session":
             limits.address(ip)
@@ -394,7 +420,9 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             cast(ReceivedBody, current.body).allow(operation.body_limit_bytes)
         deprecated = credential is not None and credential.deprecated
         headers = [(b"deprecation", DEPRECATION.encode())] if deprecated else []
-        call = RequestContext(current, principal, args, ip, partial(authenticated, credential))
+        call = RequestContext(
+            current, principal, args, ip, partial(authenticated, credential), server=server
+        )
         if cached is not None:
             key = key_of(
                 operation.name, principal, current.query_string, args, scheme=current.scheme
@@ -418,8 +446,11 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         return json_answer(body, 200, headers)
 
     async def authenticated(credential: Credential | None) -> Principal | None:
+        if credential is not None and credential.of_server and api == "registry":
+            await auth.authenticate_server(credential.token)
+            return None
         principal = await auth.authenticate(credential)
-        if principal is not None and only is not None:
+        if principal is not None and only is not None and only != "server":
             ensure_only(principal, only)
         return principal
 
@@ -455,10 +486,11 @@ def ensure_only(principal: Principal | None, only: Only) -> None:
     """Raises NotLoggedIn without a principal, and PermissionDenied if it is not of that kind."""
     if principal is None:
         raise NotLoggedIn
-    meets = {
+    meets: dict[Only, bool] = {
         "client": not principal.user.autopilot,
         "autopilot": principal.user.autopilot,
         "admin": principal.administers,
+        "server": False,
     }
     if not meets[only]:
         raise PermissionDenied

@@ -34,6 +34,8 @@ from reileta.errors import (
     PermissionDenied,
     ReiletaError,
     RequestTimedOut,
+    ServerBlocked,
+    ServerNotKnown,
     TooManyRequests,
     VersionConflict,
 )
@@ -53,6 +55,7 @@ _REASONS: Final = {
     429: "Too many requests",
     500: "The server failed",
     501: "Not implemented",
+    502: "Another server gave no usable answer",
     503: "Not available now",
 }
 _PATHS: Final = {
@@ -117,6 +120,12 @@ def document(
                     "in": "query",
                     "name": "authuser",
                     "description": "Deprecated: the token as `?authuser=…`.",
+                },
+                "server": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "authserver",
+                    "description": "The token of another server, as `?authserver=…`.",
                 },
                 "cookie": {
                     "type": "apiKey",
@@ -188,6 +197,8 @@ def _security(operation: Operation) -> list[Json]:
     ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
     if operation.api == "session":
         ways = ways[:1]
+    if operation.only == "server":
+        ways = [{"token": []}, {"server": []}]
     return ways if operation.need == "required" else [{}, *ways]
 
 
@@ -392,9 +403,11 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
         yield operation.invalid
     if operation.need != "none":
         yield from (CredentialMalformed, CredentialInvalid)
-    if operation.need == "required" and operation.api == "registry":
+    if operation.only == "server":
+        yield from (ServerNotKnown, ServerBlocked)
+    elif operation.need == "required" and operation.api == "registry":
         yield NotLoggedIn
-    if operation.only is not None:
+    if operation.only is not None and operation.only != "server":
         yield PermissionDenied
     if operation.takes_body or operation.uploads is not None:
         yield from (PayloadTooLarge, MediaTypeUnsupported, RequestTimedOut)

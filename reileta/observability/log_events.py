@@ -31,6 +31,12 @@ SUPERVISOR_OVERDUE: Final = "supervisor.overdue"
 ACTOR_RECEIVED: Final = "actor.received"
 """A message was handled. Logged at debug level, or if its trace is sampled."""
 
+# Other servers
+SERVER_RULE_CHANGED: Final = "server.rule_changed"
+"""An admin or a command changed a rule about other servers; without `kind`, the rule was deleted."""
+SERVER_BLOCKED: Final = "server.blocked"
+"""A rule excludes a server that had a token; its tokens, guests and objects are gone."""
+
 # Instances and sessions
 INSTANCE_OPENED: Final = "instance.opened"
 PLAYER_JOINED: Final = "player.joined"

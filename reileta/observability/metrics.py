@@ -138,6 +138,11 @@ class Metrics:
         self.log_dropped: Callable[[], int] = int
         """Lines that were dropped because nobody read the log."""
 
+        # Other servers
+        self.peer_requests: defaultdict[str, int] = defaultdict(int)
+        """Requests to other servers, by their outcome: `2xx`, `no_response`, `bad_answer`, …"""
+        self.peer_seconds = Histogram(SECONDS)
+
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
         self.http_seconds: defaultdict[tuple[str, str], Histogram] = defaultdict(
@@ -145,6 +150,11 @@ class Metrics:
         )
         self.http_limited = 0
         """Requests answered with 429."""
+
+    def peer_answered(self, outcome: str, seconds: float) -> None:
+        """Counts one request to another server."""
+        self.peer_requests[outcome] += 1
+        self.peer_seconds.observe(seconds)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one answered HTTP request."""
@@ -195,6 +205,7 @@ class MetricsCollector(Collector):
         ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
         ("fanout", "fanout_seconds", "From the arrival of the oldest data to its fan-out"),
         ("loop_lag", "loop_lag_seconds", "How late the event loop runs its tasks"),
+        ("peer_seconds", "peer_request_seconds", "How long other servers took to answer"),
     )
 
     def __init__(self, metrics: Metrics, database: DatabaseCounters) -> None:
@@ -229,6 +240,7 @@ class MetricsCollector(Collector):
         yield from self._background()
         yield from self._upgrades()
         yield from self._http()
+        yield from self._peers()
         yield from self._store()
 
     def _background(self) -> Iterator[Metric]:
@@ -269,6 +281,14 @@ class MetricsCollector(Collector):
         for labels, histogram in self._metrics.http_seconds.items():
             seconds.add_metric(list(labels), histogram.cumulative(), histogram.sum)
         yield seconds
+
+    def _peers(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "reileta_peer_requests", "Requests to other servers", labels=["outcome"]
+        )
+        for outcome, count in self._metrics.peer_requests.items():
+            requests.add_metric([outcome], count)
+        yield requests
 
     def _store(self) -> Iterator[Metric]:
         database = self._database

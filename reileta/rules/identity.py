@@ -3,6 +3,7 @@
 | who needs it | type | made by |
 |---|---|---|
 | HTTP endpoints and sockets | `Principal` | `api.credentials.Auth`, from a credential |
+| HTTP endpoints, for another server | `ServerPrincipal` | the same, from a server's token |
 | the rules of an instance | `Visitor` | `Principal.as_visitor`, `Visitor.of` |
 | the rules of a resource | `Claimant` | `Principal.as_claimant`, `Claimant.of` |
 | events about records | `Viewer` | `Viewer.of` |
@@ -52,6 +53,19 @@ class Principal:
     def as_claimant(self) -> Claimant:
         """The principal for the rules of resources."""
         return Claimant.of(self.user, self.session_id, admin=self.administers)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPrincipal:
+    """Another server, as its token proves it.
+
+    `address` is its canonical `ServerAt`. `token_id` is the public id of the token, which is valid
+    until `expires_at` (ms).
+    """
+
+    address: str
+    token_id: str
+    expires_at: int = FOR_EVER
 
 
 @dataclass(frozen=True, slots=True)

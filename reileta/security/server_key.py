@@ -10,6 +10,8 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -35,6 +37,16 @@ class ServerKey:
     def sign(self, data: bytes) -> bytes:
         """The signature of the data, 64 bytes."""
         return self._private.sign(data)
+
+    def derive(self, purpose: bytes) -> bytes:
+        """A secret key of 32 bytes for that purpose; always the same for the same server's key."""
+        secret = self._private.private_bytes_raw()
+        return HKDF(SHA256(), 32, salt=None, info=purpose).derive(secret)
+
+    @classmethod
+    def generate(cls) -> ServerKey:
+        """A new key, which is stored nowhere."""
+        return cls(Ed25519PrivateKey.generate())
 
 
 def load_or_create(path: Path) -> ServerKey:

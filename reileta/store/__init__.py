@@ -15,6 +15,7 @@ from reileta.settings import Settings
 from reileta.store.assets import Assets
 from reileta.store.audit_log import AuditLog
 from reileta.store.blobs import Blobs
+from reileta.store.challenges import Challenges
 from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Queries, asyncio_loop
 from reileta.store.database_time import DatabaseTime, database_time
@@ -31,6 +32,7 @@ from reileta.store.requirements import check_requirements
 from reileta.store.resources import Resources
 from reileta.store.server_info import ServerInfo, ServerInfos
 from reileta.store.server_lock import ServerLock
+from reileta.store.servers import Servers
 from reileta.store.services import Services
 from reileta.store.session_states import SessionStates
 from reileta.store.sessions import Sessions
@@ -73,6 +75,9 @@ class Store:
     leases: Leases
     networks: Networks
     audit: AuditLog
+    servers: Servers
+    """Other servers."""
+    challenges: Challenges
     lock: ServerLock
     """Keeps other servers away, if the store was opened as `exclusive`."""
     changes: ChangeFeed
@@ -164,6 +169,8 @@ async def open_store(
             leases=Leases(database, clock, types, lease_time),
             networks=Networks(database, clock),
             audit=AuditLog(database, clock),
+            servers=Servers(database, clock),
+            challenges=Challenges(database, clock),
             lock=lock,
             changes=ChangeFeed(database),
         )

@@ -1,9 +1,9 @@
 """The change feed: changes by other processes that a server must act on.
 
-Triggers write a row for each change of a user, session, token or instance, with the process that
-made it. A server reads the rows of others since its last call (`ChangeFeed.next`). A transaction
-that began earlier can commit later, so "since" is a database snapshot and not a number: a row can
-be in two results, but is returned once.
+Triggers write a row for each change of a user, session, token, instance or rule about servers, with
+the process that made it. A server reads the rows of others since its last call (`ChangeFeed.next`).
+A transaction that began earlier can commit later, so "since" is a database snapshot and not a
+number: a row can be in two results, but is returned once.
 
 An outage of the database loses nothing, since the rows belong to the transactions themselves. Rows
 are kept for `KEPT_S`; a server that could not read for longer gets `Changed.gap`.
@@ -26,8 +26,8 @@ SWEEP_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Ids of changed users, ended sessions and tokens, instances with a new owner, and numbers of
-    new entries in the audit log.
+    """Ids of changed users, ended sessions and tokens, instances with a new owner, numbers of new
+    entries in the audit log, and patterns of changed rules about other servers.
 
     A deleted user is reported by its sessions. `gap`: changes may be missing, because the last call
     was too long ago.
@@ -38,6 +38,7 @@ class Changed:
     tokens: frozenset[bytes] = frozenset()
     instances: frozenset[str] = frozenset()
     audits: frozenset[int] = frozenset()
+    server_rules: frozenset[str] = frozenset()
     gap: bool = False
 
     def __or__(self, other: Changed) -> Changed:
@@ -47,6 +48,7 @@ class Changed:
             self.tokens | other.tokens,
             self.instances | other.instances,
             self.audits | other.audits,
+            self.server_rules | other.server_rules,
             self.gap or other.gap,
         )
 
@@ -97,6 +99,7 @@ class ChangeFeed:
             tokens=frozenset(bytes.fromhex(one) for one in of("token")),
             instances=of("instance"),
             audits=frozenset(int(one) for one in of("audit")),
+            server_rules=of("server_rule"),
             gap=gap,
         )
 

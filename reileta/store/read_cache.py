@@ -38,9 +38,11 @@ LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 TABLES: Final = frozenset(
     {
-        *("assets", "audit_log", "bans", "blobs", "changes", "follows", "images", "instances"),
-        *("known_networks", "leases", "moderations", "moderators", "resources", "server"),
-        *("services", "sessions", "shares", "spent_refreshes", "tokens", "users", "worlds"),
+        *("assets", "audit_log", "bans", "blobs", "challenges", "changes", "follows", "guests"),
+        *("images", "instances", "integrity_tokens", "known_networks", "leases", "moderations"),
+        *("moderators", "peer_tokens", "resources", "server", "server_rules", "server_tokens"),
+        *("servers", "services", "sessions", "shares", "spent_refreshes", "tokens", "users"),
+        *("visits", "vouched_follows", "worlds"),
     }
 )
 """All tables."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from actors.federation.servers import FederatedServers
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
 from actors.runtime.background import BackgroundTasks
@@ -12,6 +13,7 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
+from reileta.federation.peers import NoClient, Peers
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import (
@@ -90,6 +92,16 @@ class FakeNode:
         self.activity = ActivityLog(self.clock)
         self.instance_service: Any = self
         self.resources = FakeResources(self.store)
+        self.servers = FederatedServers(
+            self.store, self.clock, self.settings.federation, self.activity
+        )
+        self.peers = Peers(
+            address=self.address,
+            client=NoClient(),
+            clock=self.clock,
+            decide=self.servers.decision,
+            counters=self.metrics,
+        )
 
     directory = instances = sessions = updates = property(lambda self: self)
 

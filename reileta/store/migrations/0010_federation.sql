@@ -12,9 +12,7 @@ CREATE TABLE servers (
     gateway_ws text,
     version text,
     first_seen bigint NOT NULL,
-    last_seen bigint,
-    failures integer NOT NULL DEFAULT 0,
-    retry_at bigint
+    last_seen bigint
 );
 
 CREATE TABLE server_rules (
@@ -25,6 +23,19 @@ CREATE TABLE server_rules (
     until bigint,
     created_at bigint NOT NULL
 );
+
+-- Running servers learn of rules that commands and other servers changed.
+ALTER TABLE changes DROP CONSTRAINT changes_kind_check;
+ALTER TABLE changes ADD CONSTRAINT changes_kind_check
+    CHECK (kind IN ('user', 'session', 'token', 'instance', 'audit', 'server_rule'));
+CREATE FUNCTION note_server_rule() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO changes (kind, id) VALUES ('server_rule', coalesce(NEW.pattern, OLD.pattern));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER server_rules_changed AFTER INSERT OR UPDATE OR DELETE ON server_rules
+    FOR EACH ROW EXECUTE FUNCTION note_server_rule();
 
 -- Challenges that this server has begun, until the other server fetches them. Their ids are secret.
 CREATE TABLE challenges (

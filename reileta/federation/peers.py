@@ -1,0 +1,403 @@
+"""Requests of this server to others, as a server: tokens, bounds, backoff, the envelope.
+
+Everything that this server asks of another one passes through `Peers`, so that rules, bounds and
+backoff hold for all of it.
+
+| bound | | beyond it |
+|---|---|---|
+| requests to one server at a time | `PER_PEER` | they wait in line |
+| requests to all servers at a time | `ALL_PEERS` | they wait in line |
+| requests that wait in line for one server | `WAITING` | Overloaded at once |
+| time in line | `WAIT_S` | Overloaded |
+| servers whose failures are remembered | `REMEMBERED` | the one asked longest ago is forgotten |
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import msgspec
+import trio
+
+from reileta.clock import Clock
+from reileta.errors import (
+    BadData,
+    ChallengeRefused,
+    MalformedData,
+    NoData,
+    NoResponse,
+    Overloaded,
+    RemoteError,
+    ServerBlocked,
+)
+from reileta.rules.federation import backoff
+from reileta.rules.federation.server_rules import Decision
+
+AGENT: Final = "AVR(Server)"
+PER_PEER: Final = 4
+ALL_PEERS: Final = 32
+WAITING: Final = 64
+WAIT_S: Final = 5.0
+REMEMBERED: Final = 4096
+
+TokenUse: TypeAlias = Literal["never", "if_known", "required"]
+Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
+
+
+class ClientAnswer(Protocol):
+    """An answer over HTTP; the names of `headers` are in lower case."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class HttpClient(Protocol):
+    """Requests to addresses that others chose (`reileta/federation/client.py`)."""
+
+    async def request(
+        self,
+        method: str,
+        server: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] = ...,
+        body: bytes | None = None,
+    ) -> ClientAnswer:
+        """Raises NoResponse, BadRedirect and BadData."""
+        ...
+
+
+class NoClient:
+    """A client that reaches no server, for a server without other servers."""
+
+    async def request(self, *_: object, **__: object) -> ClientAnswer:
+        raise NoResponse(cause="this server has no client")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerError:
+    """The `error` of an answer's envelope."""
+
+    code: int
+    message: str = ""
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """An answer of another server: `data`, or an error that the other server decided on."""
+
+    status: int
+    data: msgspec.Raw | None
+    error: PeerError | None = None
+
+    def into(self, kind: Any) -> Any:
+        """`data` as a value of that type. Raises MalformedData if it is not one, and NoData without
+        data."""
+        if self.data is None:
+            raise NoData
+        try:
+            return msgspec.json.decode(self.data, type=kind)
+        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+            raise MalformedData(cause=str(error)) from None
+
+
+class TokenSource(Protocol):
+    """Our tokens at other servers (`reileta/federation/challenger.py`)."""
+
+    async def known(self, server: str, /) -> str | None:
+        """Our token at that server, if we have one."""
+        ...
+
+    async def obtain(self, server: str, /) -> str:
+        """Our token at that server, by a challenge if we have none.
+
+        Raises ChallengeRefused and RemoteError.
+        """
+        ...
+
+    async def rejected(self, server: str, token: str, /) -> None:
+        """The server does not accept that token."""
+        ...
+
+
+class _NoTokens:
+    async def known(self, server: str) -> str | None:
+        return None
+
+    async def obtain(self, server: str) -> str:
+        raise ChallengeRefused
+
+    async def rejected(self, server: str, token: str) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class PeerCondition:
+    """How a server answered lately."""
+
+    failures: int = 0
+    """In a row."""
+    retry_at: int = 0
+    """By the steady clock (ms): before that, the server is not asked."""
+    under_way: int = 0
+    waiting: int = 0
+    turns: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(PER_PEER))
+
+    @property
+    def idle(self) -> bool:
+        return not (self.under_way or self.waiting)
+
+
+class _ErrorPart(msgspec.Struct):
+    code: int
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _ErrorPart | msgspec.UnsetType = msgspec.UNSET
+
+
+class PeerCounters(Protocol):
+    """Counts of requests to other servers (`reileta/observability/metrics.py`)."""
+
+    def peer_answered(self, outcome: str, seconds: float) -> None: ...
+
+
+class Peers:
+    """Asks other servers. `address` is this server's own; `decide` says what the rules allow."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        client: HttpClient,
+        clock: Clock,
+        decide: Callable[[str], Decision],
+        tokens: TokenSource | None = None,
+        counters: PeerCounters | None = None,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._address = address
+        self._client = client
+        self._clock = clock
+        self._decide = decide
+        self.tokens: TokenSource = tokens or _NoTokens()
+        self._counters = counters
+        self._jitter = jitter
+        self._conditions: OrderedDict[str, PeerCondition] = OrderedDict()
+        self._all = trio.Semaphore(ALL_PEERS)
+
+    async def ask(
+        self,
+        method: Method,
+        server: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: object | None = None,
+        token: TokenUse = "if_known",
+        via: bool = False,
+    ) -> PeerAnswer:
+        """The answer of another server to a request of this one.
+
+        An error that the other server decided on (4xx, 5xx with an envelope) is in the answer.
+
+        Args:
+            server: its canonical address.
+            path: begins with "/"; its parts are quoted (`client.path_of`).
+            body: a value for JSON.
+            token: whether to send our token there. `required`: with a challenge if there is none.
+            via: the request is passed on for a user, so the other server must not pass it on again.
+
+        Raises:
+            ServerBlocked: a rule or the setting `federation` excludes the server.
+            NoResponse: it can't be reached, or has failed so often that it is left alone now.
+            NoData, BadData, BadRedirect: its answer is not an envelope.
+            ChallengeRefused: it does not accept this server.
+            Overloaded: too many requests to it wait.
+        """
+        own = await self._token(server, token)
+        answer = await self._once(method, server, path, query, body, own, via=via)
+        if answer.status == 401 and own is not None:
+            await self.tokens.rejected(server, own)
+            own = await self._token(server, "required")
+            answer = await self._once(method, server, path, query, body, own, via=via)
+        return answer
+
+    async def token(self, server: str) -> str:
+        """Our token at another server, by a challenge if there is none.
+
+        Raises ServerBlocked, ChallengeRefused, RemoteError and Overloaded, as `ask`.
+        """
+        self.ensure_allowed(server)
+        return await self.tokens.obtain(server)
+
+    async def _token(self, server: str, use: TokenUse) -> str | None:
+        self.ensure_allowed(server)
+        if use == "never":
+            return None
+        if use == "required":
+            return await self.tokens.obtain(server)
+        return await self.tokens.known(server)
+
+    def ensure_allowed(self, server: str) -> None:
+        """Raises ServerBlocked if a rule or a setting excludes the server."""
+        if self._decide(server) == "block":
+            raise ServerBlocked
+
+    def ensure_ready(self, server: str) -> None:
+        """Raises NoResponse, with the time of the next try, if the server is left alone now."""
+        condition = self._conditions.get(server)
+        if condition is None:
+            return
+        wait_ms = condition.retry_at - self._clock.steady_ms()
+        if wait_ms > 0:
+            raise NoResponse(cause="backoff", retry_after_s=wait_ms / 1000)
+
+    def condition(self, server: str) -> tuple[int, int | None]:
+        """Failures in a row of a server, and when it is asked again (ms since 1970), if it is left
+        alone now."""
+        condition = self._conditions.get(server)
+        if condition is None:
+            return 0, None
+        wait_ms = condition.retry_at - self._clock.steady_ms()
+        return condition.failures, self._clock.now_ms() + wait_ms if wait_ms > 0 else None
+
+    def debug_counts(self) -> dict[str, int]:
+        """The sizes of all tables, for tests that look for leaks."""
+        return {"peers": len(self._conditions)}
+
+    async def _once(
+        self,
+        method: Method,
+        server: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        body: object | None,
+        token: str | None,
+        *,
+        via: bool,
+    ) -> PeerAnswer:
+        headers = {"user-agent": AGENT, "accept": "application/json"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        if via:
+            headers["via"] = f"avr/{self._address}"
+        encoded = None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            encoded = msgspec.json.encode(body)
+        async with self._turn(server) as condition:
+            self.ensure_allowed(server)  # a rule may have changed meanwhile
+            started_s = self._clock.steady_ms() / 1000
+            outcome = "cancelled"
+            try:
+                received = await self._client.request(
+                    method, server, path, query=query, headers=headers, body=encoded
+                )
+                answer = _parsed(received)
+                outcome = f"{answer.status // 100}xx"
+            except NoResponse:
+                self._failed(condition)
+                outcome = "no_response"
+                raise
+            except RemoteError:
+                outcome = "bad_answer"
+                raise
+            finally:
+                if self._counters is not None:
+                    seconds = self._clock.steady_ms() / 1000 - started_s
+                    self._counters.peer_answered(outcome, seconds)
+        if answer.status >= 500 or answer.status in (401, 429):
+            self._failed(condition, received.headers)
+        else:
+            condition.failures = 0
+            condition.retry_at = 0
+        return answer
+
+    def _failed(self, condition: PeerCondition, headers: Mapping[str, str] | None = None) -> None:
+        condition.failures += 1
+        asked = None if headers is None else headers.get("retry-after", "")
+        asked_ms = int(asked) * 1000 if asked and asked.isascii() and asked.isdigit() else None
+        wait_ms = backoff.wait_ms(
+            condition.failures, self._jitter(*backoff.JITTER), asked_ms=asked_ms
+        )
+        if wait_ms:
+            condition.retry_at = self._clock.steady_ms() + wait_ms
+
+    @asynccontextmanager
+    async def _turn(self, server: str) -> AsyncIterator[PeerCondition]:
+        """A block in which one request may be sent. Raises NoResponse and Overloaded."""
+        self.ensure_ready(server)
+        condition = self._condition(server)
+        if condition.waiting >= WAITING:
+            raise Overloaded
+        condition.waiting += 1
+        acquired = 0
+        gates = (condition.turns, self._all)
+        try:
+            with trio.move_on_after(WAIT_S):
+                for gate in gates:
+                    await gate.acquire()
+                    acquired += 1
+        finally:
+            condition.waiting -= 1
+            if acquired < len(gates):
+                for gate in gates[:acquired]:
+                    gate.release()
+        if acquired < len(gates):
+            raise Overloaded
+        condition.under_way += 1
+        try:
+            self.ensure_ready(server)  # it may have failed for others meanwhile
+            yield condition
+        finally:
+            condition.under_way -= 1
+            for gate in gates:
+                gate.release()
+
+    def _condition(self, server: str) -> PeerCondition:
+        condition = self._conditions.get(server)
+        if condition is None:
+            condition = self._conditions[server] = PeerCondition()
+        self._conditions.move_to_end(server)
+        excess = len(self._conditions) - REMEMBERED
+        if excess > 0:
+            idle = (name for name, one in self._conditions.items() if one.idle and name != server)
+            for name in [name for name, _ in zip(idle, range(excess), strict=False)]:
+                del self._conditions[name]
+        return condition
+
+
+def _parsed(answer: ClientAnswer) -> PeerAnswer:
+    """The answer's envelope. Raises NoData and BadData, and NoResponse for a 5xx without one: a
+    proxy answers in the place of a server that is down."""
+    try:
+        envelope = msgspec.json.decode(answer.body, type=_Envelope)
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        if answer.status >= 500:
+            raise NoResponse(cause=f"status {answer.status}") from None
+        raise BadData(cause=str(error)) from None
+    data = None if envelope.data is msgspec.UNSET else envelope.data
+    error = None
+    if envelope.error is not msgspec.UNSET:
+        error = PeerError(envelope.error.code, envelope.error.message[:200])
+    if data is None and error is None:
+        if answer.status >= 500:
+            raise NoResponse(cause=f"status {answer.status}")
+        raise NoData
+    if answer.status >= 400 and error is None:
+        raise BadData(cause=f"status {answer.status} without an error")
+    return PeerAnswer(answer.status, data if error is None else None, error)
