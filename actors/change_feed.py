@@ -1,10 +1,10 @@
 """The change feed: applies what other processes changed in the database.
 
-`reileta admin grant` and `revoke`, other servers on the same database and its operator write to the
-database only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of
-its own: it forgets cached credentials, notifies sessions of changed users, closes the sockets of
-sessions and tokens that ended, and applies rules about other servers. It also logs what commands did. If the database is down, it asks
-again later and gets the changes then.
+`reileta admin grant`, other servers on the same database and its operator write to the database
+only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of its own:
+it forgets cached credentials, notifies sessions of changed users, closes the sockets of sessions
+and tokens that ended, and applies rules about other servers. It also logs what commands did. If the
+database is down, it asks again later and gets the changes then.
 
 It polls the database instead of listening to it, because a listener misses notifications while its
 connection is down, and connection poolers do not pass them on.

@@ -55,6 +55,7 @@ from reileta.federation.peers import HttpClient, NoClient, Peers
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
+from reileta.rules.federation.addresses import canonical
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.settings import Settings
@@ -118,7 +119,7 @@ class Node:
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.servers = FederatedServers(store, clock, settings.federation, self.activity)
         self.peers = Peers(
-            address=address,
+            address=canonical(address),
             client=client or NoClient(),
             clock=clock,
             decide=self.servers.decision,
@@ -240,7 +241,6 @@ class Node:
                     background=background,
                     client=client,
                 )
-                await node.servers.load()
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
                     "instance": second.deepest_mailbox,

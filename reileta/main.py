@@ -31,11 +31,14 @@ from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.allocator import give_back_large_blocks
 from reileta.clock import SystemClock
+from reileta.federation.client import GuardedClient, ListeningSockets
 from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter, write_all
 from reileta.observability.metrics import Metrics
 from reileta.observability.output_files import OutputFiles
 from reileta.observability.warning_rate import WarningRate
+from reileta.rules.federation.addresses import canonical
+from reileta.rules.federation.networks import Networks
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import load_or_create
@@ -249,6 +252,7 @@ async def _serve_on(
         await store.changes.begin()
         key = load_or_create(settings.data / KEY_FILE)
         async with (
+            _client(settings, address, listeners) as client,
             Node.open(
                 settings=settings,
                 store=store,
@@ -257,10 +261,12 @@ async def _serve_on(
                 instruments=metrics,
                 address=address,
                 public_key=key.public_base64url,
+                client=client,
             ) as node,
             _apis(node, passwords, timeouts, port) as (http_server, gateway),
             trio.open_nursery() as nursery,
         ):
+            await node.servers.load()
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             changes = ChangeApplier(store, node, gateway.auth)
@@ -278,6 +284,19 @@ async def _serve_on(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
             task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
+
+
+def _client(
+    settings: Settings, address: str, listeners: Sequence[trio.SocketListener]
+) -> GuardedClient:
+    """The client for requests to other servers."""
+    insecure = (settings.federation_insecure or "").split(",")
+    return GuardedClient(
+        address=canonical(address),
+        own=ListeningSockets(listener.socket.getsockname()[:2] for listener in listeners),
+        allowed=Networks.parse(settings.federation_allow or ""),
+        insecure=frozenset(canonical(one.strip()) for one in insecure if one.strip()),
+    )
 
 
 @asynccontextmanager

@@ -387,8 +387,8 @@ class InstanceChanges:
 
 
 PeerState: TypeAlias = Literal["new", "known", "pending"]
-"""`new`: never authenticated. `known`: its key is pinned. `pending`: it has a key that an admin must
-accept."""
+"""`new`: never authenticated. `known`: its key is pinned. `pending`: it has a new key that an admin
+must accept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,33 +35,26 @@ from reileta.errors import (
     RemoteError,
     ServerBlocked,
 )
+from reileta.federation.client import RemoteAnswer
 from reileta.rules.federation import backoff
 from reileta.rules.federation.server_rules import Decision
 
-AGENT: Final = "AVR(Server)"
 PER_PEER: Final = 4
 ALL_PEERS: Final = 32
 WAITING: Final = 64
 WAIT_S: Final = 5.0
 REMEMBERED: Final = 4096
+MESSAGE_LENGTH: Final = 200
+"""Characters of the message of another server's error that are kept."""
 
 TokenUse: TypeAlias = Literal["never", "if_known", "required"]
 Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
 
 
-class ClientAnswer(Protocol):
-    """An answer over HTTP; the names of `headers` are in lower case."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
-
-
 class HttpClient(Protocol):
-    """Requests to addresses that others chose (`reileta/federation/client.py`)."""
+    """Requests to addresses that others chose (`GuardedClient`)."""
+
+    def secure(self, server: str) -> bool: ...
 
     async def request(
         self,
@@ -70,9 +63,9 @@ class HttpClient(Protocol):
         path: str,
         *,
         query: Sequence[tuple[str, str]] = (),
-        headers: Mapping[str, str] = ...,
+        headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> ClientAnswer:
+    ) -> RemoteAnswer:
         """Raises NoResponse, BadRedirect and BadData."""
         ...
 
@@ -80,7 +73,10 @@ class HttpClient(Protocol):
 class NoClient:
     """A client that reaches no server, for a server without other servers."""
 
-    async def request(self, *_: object, **__: object) -> ClientAnswer:
+    def secure(self, server: str) -> bool:
+        return True
+
+    async def request(self, *_: object, **__: object) -> RemoteAnswer:
         raise NoResponse(cause="this server has no client")
 
 
@@ -90,7 +86,6 @@ class PeerError:
 
     code: int
     message: str = ""
-    details: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +202,7 @@ class Peers:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: object | None = None,
-        token: TokenUse = "if_known",
+        token: TokenUse = "if_known",  # noqa: S107 - a way to use one
         via: bool = False,
     ) -> PeerAnswer:
         """The answer of another server to a request of this one.
@@ -290,15 +285,12 @@ class Peers:
         *,
         via: bool,
     ) -> PeerAnswer:
-        headers = {"user-agent": AGENT, "accept": "application/json"}
+        headers: dict[str, str] = {}
         if token is not None:
-            headers["authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {token}"
         if via:
-            headers["via"] = f"avr/{self._address}"
-        encoded = None
-        if body is not None:
-            headers["content-type"] = "application/json"
-            encoded = msgspec.json.encode(body)
+            headers["Via"] = f"avr/{self._address}"
+        encoded = None if body is None else msgspec.json.encode(body)
         async with self._turn(server) as condition:
             self.ensure_allowed(server)  # a rule may have changed meanwhile
             started_s = self._clock.steady_ms() / 1000
@@ -381,23 +373,22 @@ class Peers:
         return condition
 
 
-def _parsed(answer: ClientAnswer) -> PeerAnswer:
+def _parsed(answer: RemoteAnswer) -> PeerAnswer:
     """The answer's envelope. Raises NoData and BadData, and NoResponse for a 5xx without one: a
     proxy answers in the place of a server that is down."""
     try:
         envelope = msgspec.json.decode(answer.body, type=_Envelope)
-    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as fault:
         if answer.status >= 500:
             raise NoResponse(cause=f"status {answer.status}") from None
-        raise BadData(cause=str(error)) from None
-    data = None if envelope.data is msgspec.UNSET else envelope.data
-    error = None
+        raise BadData(cause=str(fault)) from None
     if envelope.error is not msgspec.UNSET:
-        error = PeerError(envelope.error.code, envelope.error.message[:200])
-    if data is None and error is None:
-        if answer.status >= 500:
-            raise NoResponse(cause=f"status {answer.status}")
-        raise NoData
-    if answer.status >= 400 and error is None:
+        error = PeerError(envelope.error.code, envelope.error.message[:MESSAGE_LENGTH])
+        return PeerAnswer(answer.status, None, error)
+    if answer.status >= 500:
+        raise NoResponse(cause=f"status {answer.status} without an error")
+    if answer.status >= 400:
         raise BadData(cause=f"status {answer.status} without an error")
-    return PeerAnswer(answer.status, data if error is None else None, error)
+    if envelope.data is msgspec.UNSET:
+        raise NoData
+    return PeerAnswer(answer.status, envelope.data)

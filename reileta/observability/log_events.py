@@ -33,7 +33,7 @@ ACTOR_RECEIVED: Final = "actor.received"
 
 # Other servers
 SERVER_RULE_CHANGED: Final = "server.rule_changed"
-"""An admin or a command changed a rule about other servers; without `kind`, the rule was deleted."""
+"""An admin changed a rule about other servers; without `kind`, the rule was deleted."""
 SERVER_BLOCKED: Final = "server.blocked"
 """A rule excludes a server that had a token; its tokens, guests and objects are gone."""
 

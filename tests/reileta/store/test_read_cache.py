@@ -111,7 +111,7 @@ async def test_an_update_writes_no_other_table_than_is_known(store: Store) -> No
     own = {"sessions_ending", "worlds_version", "resources_bytes"}  # of the same row
     # Into the change feed, of which nothing is ever remembered.
     feed = {"users_changed", "sessions_over", "tokens_killed", "instances_inherited"}
-    feed |= {"audit_log_written"}
+    feed |= {"audit_log_written", "server_rules_changed"}
     assert {row["name"] for row in triggers} == own | feed | {"sessions_ended"}
 
 
