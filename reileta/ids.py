@@ -112,6 +112,21 @@ def user_ref(text: str, address: str) -> str:
     return named.id if named.local_to(address) else text
 
 
+def server_of(text: str) -> str | None:
+    """The server in `id@server`; None for a bare identifier."""
+    return At.parse(text).server if text else None
+
+
+def all_of(address: str) -> str:
+    """The reference to all users of another server, in bans: `*@server`."""
+    return f"*@{address}"
+
+
+def banned_server(text: str) -> str | None:
+    """The server in a reference that `all_of` has made; None for a reference to one user."""
+    return text[2:] if text.startswith("*@") else None
+
+
 def is_user_ref(text: str) -> bool:
     """Whether the text refers to a user: a bare id of this server, or a `UserIDAt`."""
     return is_id(text, "u") or is_user_at(text)

@@ -61,6 +61,12 @@ class User:
     def admin(self) -> bool:
         return ADMIN_TAG in self.tags
 
+    @property
+    def guest(self) -> bool:
+        """Whether it is a user of another server: its id is a `UserIDAt`, and it has no account
+        here."""
+        return "@" in self.id
+
     def suspended(self, now_ms: int) -> bool:
         """Whether the account is suspended at that time."""
         if DISABLED_TAG not in self.tags:
@@ -138,6 +144,73 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Guest:
+    """A user of another server who has been here. `user` is its `UserIDAt`.
+
+    `session_id` is the session that it has here, with each of its tokens; `thumbnail` the https URL
+    of a picture at its own server.
+    """
+
+    user: str
+    server: str
+    displayname: str
+    thumbnail: str | None
+    session_id: str
+    first_seen: int
+    last_seen: int
+    updated_at: int
+
+    def as_user(self) -> User:
+        """The guest as a user without an account: without a number and a username."""
+        return User(
+            id=self.user,
+            number=0,
+            username="",
+            displayname=self.displayname,
+            description=None,
+            email=None,
+            status="online",
+            tags=frozenset(),
+            autopilot=False,
+            home=None,
+            created_at=self.first_seen,
+            updated_at=self.updated_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityToken:
+    """A guest's token as it is stored: only the SHA-256 of it. `user` is a `UserIDAt`."""
+
+    hash: bytes
+    id: str
+    user: str
+    created_at: int
+    expires_at: int
+    revoked_at: int | None
+
+    def valid(self, now_ms: int) -> bool:
+        """Whether it is valid at that time."""
+        return self.revoked_at is None and now_ms < self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A token that another server has issued to a user of this one, for a session of it.
+
+    The server is asked to revoke it from `revoke_since` on (None: not at all).
+    """
+
+    id: str
+    server: str
+    user_id: str
+    session_id: str
+    created_at: int
+    expires_at: int
+    revoke_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """A world. `number` is its integer id in the session API."""
 
@@ -175,7 +248,10 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A user who may not enter an instance until `until` (None: forever)."""
+    """A user who may not enter an instance until `until` (None: forever).
+
+    `user` is `*@server` for all users of another server.
+    """
 
     instance_id: str
     user: str
@@ -217,13 +293,14 @@ class Profile:
     """Facts about a user outside of its row.
 
     `following` are references, the earliest first; `friends` are those of them who follow back,
-    with the time since which the user follows each.
+    with the time since which the user follows each. `thumbnail` is the URL of a guest's picture.
     """
 
     pictures: frozenset[str] = frozenset()
     """Which of `thumbnail` and `banner` exist."""
     following: tuple[str, ...] = ()
     friends: Mapping[str, int] = field(default_factory=dict)
+    thumbnail: str | None = None
 
 
 NO_PROFILE: Final = Profile()

@@ -21,6 +21,7 @@ from reileta.store.database import Database, Queries, asyncio_loop
 from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
+from reileta.store.guests import Guests
 from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
@@ -78,6 +79,7 @@ class Store:
     servers: Servers
     """Other servers."""
     challenges: Challenges
+    guests: Guests
     lock: ServerLock
     """Keeps other servers away, if the store was opened as `exclusive`."""
     changes: ChangeFeed
@@ -152,7 +154,7 @@ async def open_store(
             moderation_writes=ModerationWrites(database, quotas),
             identity=identity,
             follows=Follows(database, clock, limit=settings.follows_per_user),
-            profiles=UserProfiles(database),
+            profiles=UserProfiles(database, clock),
             services=Services(database, clock, quotas),
             assets=Assets(
                 database,
@@ -171,6 +173,7 @@ async def open_store(
             audit=AuditLog(database, clock),
             servers=Servers(database, clock),
             challenges=Challenges(database, clock),
+            guests=Guests(database, clock),
             lock=lock,
             changes=ChangeFeed(database),
         )

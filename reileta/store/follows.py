@@ -1,21 +1,26 @@
 """Follows, and the friendships of users who follow each other.
 
 A user is the bare id of a user of this server, or the `UserIDAt` of another server's: `u_…@host`.
+Whom a guest follows here, its own server vouches for, as long as the guest has a valid token
+(`reileta/store/guests.py`); so users of two servers can be friends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import AlreadyFollowing, UserInvalid, UserNotFound
 from reileta.ids import is_id, is_user_ref
 from reileta.records import Cursor, Follow, Page
 from reileta.store.database import Queries, Row
+from reileta.store.guests import known_follows, whole_second
 from reileta.store.query_builder import Where, page
 
-_MUTUAL = (
-    "FROM follows AS mine JOIN follows AS theirs "
+_KNOWN: Final = known_follows("$2")
+_MUTUAL: Final = (
+    f"FROM {_KNOWN} AS mine JOIN {_KNOWN} AS theirs "
     "ON theirs.follower = mine.followed AND theirs.followed = mine.follower "
     "WHERE mine.follower = $1"
 )
@@ -95,7 +100,7 @@ class Follows:
 
     async def friends(self, user: str) -> frozenset[str]:
         """Users that the user follows and who follow the user."""
-        rows = await self._queries.recall(f"SELECT mine.followed {_MUTUAL}", user)
+        rows = await self._queries.recall(f"SELECT mine.followed {_MUTUAL}", user, self._now())
         return frozenset(row["followed"] for row in rows)
 
     async def among(self, user: str, others: Collection[str]) -> dict[str, Follow]:
@@ -103,13 +108,28 @@ class Follows:
         if not others:
             return {}
         rows = await self._queries.recall(
-            f"SELECT mine.* {_MUTUAL} AND mine.followed = ANY($2)", user, list(others)
+            f"SELECT mine.* {_MUTUAL} AND mine.followed = ANY($3)",
+            user,
+            self._now(),
+            list(others),
         )
         return {row["followed"]: follow(row) for row in rows}
 
     async def is_friend(self, user: str, other: str) -> bool:
         """Whether the two follow each other."""
         return other in await self.among(user, [other])
+
+    async def followers_among(self, user: str, others: Collection[str]) -> frozenset[str]:
+        """Those of the others who follow the user."""
+        rows = await self._queries.fetch(
+            "SELECT follower FROM follows WHERE followed = $1 AND follower = ANY($2)",
+            user,
+            list(others),
+        )
+        return frozenset(row["follower"] for row in rows)
+
+    def _now(self) -> int:
+        return whole_second(self._clock.now_ms())
 
 
 async def _held(queries: Queries, user: str, lock: str) -> None:

@@ -46,8 +46,8 @@ TABLES: Final = frozenset(
     }
 )
 """All tables."""
-_BESIDE: Final = {"sessions": "leases"}
-"""Tables whose triggers write to another table when a row is updated."""
+_BESIDE: Final = {"sessions": frozenset({"leases", "visits"}), "tokens": frozenset({"visits"})}
+"""Tables whose triggers write to other tables when a row is updated."""
 
 _WORD: Final = re.compile(r"\w+")
 _READS: Final = re.compile(r"\s*(SELECT|WITH|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET)\b", re.I)
@@ -73,7 +73,7 @@ def written_by(sql: str) -> frozenset[str]:
     written = TABLES.intersection(table.lower() for table in _WRITES.findall(sql))
     if _ALL.search(sql) or not (written or _READS.match(sql)):
         return TABLES
-    return written | {_BESIDE[table] for table in written if table in _BESIDE}
+    return written.union(*(_BESIDE[table] for table in written if table in _BESIDE))
 
 
 class ReadCache(Generic[R]):

@@ -1,13 +1,16 @@
-"""A user's pictures, follows and friends, read together."""
+"""A user's or guest's pictures, follows and friends, read together."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
 
+from reileta.clock import Clock
 from reileta.records import NO_PROFILE, Profile
 from reileta.store.database import Queries
+from reileta.store.guests import known_follows, whole_second
 
+_KNOWN = known_follows("$2")
 _PICTURES = (
     "(SELECT coalesce(array_agg(kind), '{}') FROM images WHERE user_id = one.id) AS pictures"
 )
@@ -16,27 +19,34 @@ _FOLLOWING = (
     "WHERE follower = one.id) AS following"
 )
 _FRIENDS = (
-    "(SELECT coalesce(json_object_agg(mine.followed, mine.following_at), '{}')::text "
-    "FROM follows AS mine JOIN follows AS theirs "
+    "(SELECT coalesce(json_object_agg(mine.followed, mine.following_at), '{}')::text "  # noqa: S608 - constants
+    f"FROM {_KNOWN} AS mine JOIN {_KNOWN} AS theirs "
     "ON theirs.follower = mine.followed AND theirs.followed = mine.follower "
     "WHERE mine.follower = one.id) AS friends"
 )
+_THUMBNAIL = "(SELECT thumbnail FROM guests WHERE user_ref = one.id) AS thumbnail"
 
 
 class UserProfiles:
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, clock: Clock) -> None:
         self._queries = queries
+        self._clock = clock
 
     async def of(self, user_id: str) -> Profile:
         """The user's profile, in one statement; an empty one for an unknown user."""
         row = await self._queries.recall_one(
-            f"SELECT {_PICTURES}, {_FOLLOWING}, {_FRIENDS} FROM (VALUES ($1::text)) AS one (id)",  # noqa: S608 - the texts above
+            f"SELECT {_PICTURES}, {_FOLLOWING}, {_FRIENDS}, {_THUMBNAIL} "  # noqa: S608 - the texts above
+            "FROM (VALUES ($1::text)) AS one (id)",
             user_id,
+            whole_second(self._clock.now_ms()),
         )
         if row is None:
             return NO_PROFILE
         return Profile(
-            frozenset(row["pictures"]), tuple(row["following"]), json.loads(row["friends"])
+            frozenset(row["pictures"]),
+            tuple(row["following"]),
+            json.loads(row["friends"]),
+            row["thumbnail"],
         )
 
     async def many(self, user_ids: Collection[str], *, whole: bool = False) -> dict[str, Profile]:
@@ -48,9 +58,13 @@ class UserProfiles:
             return {}
         following = _FOLLOWING if whole else "'{}'::text[] AS following"
         rows = await self._queries.recall(
-            f"SELECT one.id, {_PICTURES}, {following} FROM unnest($1::text[]) AS one (id)",  # noqa: S608 - the texts above
+            f"SELECT one.id, {_PICTURES}, {following}, {_THUMBNAIL} "  # noqa: S608 - the texts above
+            "FROM unnest($1::text[]) AS one (id)",
             list(user_ids),
         )
         return {
-            row["id"]: Profile(frozenset(row["pictures"]), tuple(row["following"])) for row in rows
+            row["id"]: Profile(
+                frozenset(row["pictures"]), tuple(row["following"]), thumbnail=row["thumbnail"]
+            )
+            for row in rows
         }

@@ -58,7 +58,7 @@ async def open_blocking(store: Store, url: str, clock: Clock) -> AsyncIterator[S
             sessions=Sessions(database, clock),
             tokens=Tokens(database, clock, lease_time(clock)),
             instances=Instances(database, clock),
-            profiles=UserProfiles(database),
+            profiles=UserProfiles(database, clock),
             states=SessionStates(database),
             resources=Resources(database, clock, BUILT_IN),
             leases=Leases(database, clock, BUILT_IN, lease_time(clock)),

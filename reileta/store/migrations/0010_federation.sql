@@ -75,37 +75,84 @@ CREATE TABLE guests (
     server text NOT NULL REFERENCES servers ON DELETE CASCADE,
     displayname text NOT NULL,
     thumbnail text,
+    -- Kept across tokens, so that a guest who comes back has the same player.
     session_id text UNIQUE NOT NULL,
     first_seen bigint NOT NULL,
-    last_seen bigint NOT NULL
+    last_seen bigint NOT NULL,
+    updated_at bigint NOT NULL
 );
-CREATE INDEX guests_by_server ON guests (server);
+CREATE INDEX guests_by_server ON guests (server, first_seen);
+CREATE INDEX guests_by_visit ON guests (last_seen);
 
 CREATE TABLE integrity_tokens (
     hash bytea PRIMARY KEY,
     id text UNIQUE NOT NULL,
+    issued bigint NOT NULL GENERATED ALWAYS AS IDENTITY UNIQUE,
     user_ref text NOT NULL REFERENCES guests ON DELETE CASCADE,
     created_at bigint NOT NULL,
     expires_at bigint NOT NULL,
     revoked_at bigint
 );
 CREATE INDEX integrity_tokens_by_user ON integrity_tokens (user_ref);
+CREATE INDEX integrity_tokens_by_expiry ON integrity_tokens (expires_at);
+
+-- Whom of our users a guest follows, as its server says. It counts as long as the guest has a valid
+-- token.
+CREATE TABLE vouched_follows (
+    follower text NOT NULL REFERENCES guests ON DELETE CASCADE,
+    followed text NOT NULL REFERENCES users ON DELETE CASCADE,
+    following_at bigint NOT NULL,
+    PRIMARY KEY (follower, followed)
+);
+CREATE INDEX vouched_follows_by_followed ON vouched_follows (followed);
 
 -- Integrity tokens that other servers have issued to users of this one, to revoke them there.
 CREATE TABLE visits (
     id text NOT NULL,
     server text NOT NULL,
+    issued bigint NOT NULL GENERATED ALWAYS AS IDENTITY UNIQUE,
     user_id text NOT NULL,
     session_id text NOT NULL,
+    created_at bigint NOT NULL,
     expires_at bigint NOT NULL,
+    -- Since when the token is to be revoked at the other server, by the time of this one.
     revoke_since bigint,
     PRIMARY KEY (server, id)
 );
 CREATE INDEX visits_by_user ON visits (user_id);
+CREATE INDEX visits_by_session ON visits (session_id);
+CREATE INDEX visits_by_expiry ON visits (expires_at);
+CREATE INDEX visits_to_revoke ON visits (revoke_since) WHERE revoke_since IS NOT NULL;
 
-CREATE TABLE vouched_follows (
-    follower text NOT NULL REFERENCES guests ON DELETE CASCADE,
-    followed text NOT NULL,
-    PRIMARY KEY (follower, followed)
-);
-CREATE INDEX vouched_follows_by_followed ON vouched_follows (followed);
+-- However a session ends (a logout, a suspension, a deleted account, a command), the tokens that it
+-- got elsewhere are to be revoked there.
+CREATE FUNCTION end_visits() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE visits SET revoke_since = coalesce(
+        CASE WHEN TG_OP = 'UPDATE' THEN NEW.ended_at ELSE OLD.ended_at END,
+        (extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+    WHERE session_id = OLD.id AND revoke_since IS NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER sessions_end_visits AFTER UPDATE OF ended_at ON sessions
+    FOR EACH ROW WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL)
+    EXECUTE FUNCTION end_visits();
+CREATE TRIGGER sessions_gone_visits AFTER DELETE ON sessions
+    FOR EACH ROW EXECUTE FUNCTION end_visits();
+
+-- A logout that leaves the session without a valid token ends them, too.
+CREATE FUNCTION end_visits_of_token() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE visits SET revoke_since = NEW.killed_at
+    WHERE session_id = NEW.session_id AND revoke_since IS NULL AND NOT EXISTS (
+        SELECT 1 FROM tokens
+        WHERE tokens.session_id = NEW.session_id AND killed_at IS NULL
+        AND greatest(access_expires, refresh_expires) > NEW.killed_at
+    );
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tokens_end_visits AFTER UPDATE OF killed_at ON tokens
+    FOR EACH ROW WHEN (OLD.killed_at IS NULL AND NEW.killed_at IS NOT NULL)
+    EXECUTE FUNCTION end_visits_of_token();

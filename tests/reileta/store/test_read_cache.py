@@ -80,8 +80,9 @@ def test_what_a_statement_reads() -> None:
         ("\n  update ONLY users SET tags = $1", {"users"}),
         ("INSERT INTO worlds (id) VALUES ($1) ON CONFLICT DO UPDATE SET id = $1", {"worlds"}),
         ("WITH a AS (INSERT INTO users VALUES (1)) INSERT INTO sessions VALUES (1)",
-         {"users", "sessions", "leases"}),
-        ("UPDATE sessions SET ended_at = $1", {"sessions", "leases"}),
+         {"users", "sessions", "leases", "visits"}),
+        ("UPDATE sessions SET ended_at = $1", {"sessions", "leases", "visits"}),
+        ("UPDATE tokens SET killed_at = $1", {"tokens", "visits"}),
         ("DELETE FROM follows WHERE follower = $1", TABLES),
         ("WITH gone AS (SELECT 1) DELETE FROM follows USING gone", TABLES),
         ("TRUNCATE users", TABLES),
@@ -112,7 +113,8 @@ async def test_an_update_writes_no_other_table_than_is_known(store: Store) -> No
     # Into the change feed, of which nothing is ever remembered.
     feed = {"users_changed", "sessions_over", "tokens_killed", "instances_inherited"}
     feed |= {"audit_log_written", "server_rules_changed"}
-    assert {row["name"] for row in triggers} == own | feed | {"sessions_ended"}
+    beside = {"sessions_ended", "sessions_end_visits", "tokens_end_visits"}
+    assert {row["name"] for row in triggers} == own | feed | beside
 
 
 async def test_rows_are_read_once(reads: ReadCache[tuple[object, ...]]) -> None:
