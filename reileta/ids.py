@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 import uuid
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from reileta.rules.federation.addresses import canonical, is_address
 
 Kind = Literal["u", "w", "i", "s", "p", "f"]
 """user, world, instance, session, player, asset"""
@@ -16,15 +17,11 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ID: Final = re.compile(rf"(?P<kind>[uwispf])_{_UUID}")
 _USERNAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,31}")
 _INSTANCE_NAME: Final = re.compile(r"[a-z0-9._-]{3,32}")
-_HOST: Final = re.compile(
-    r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
-)
 _SERVICE: Final = re.compile(
     r"(?=.{3,128}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+"
 )
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _PLATFORM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 def new_id(kind: Kind) -> str:
@@ -61,28 +58,13 @@ def is_platform(text: str) -> bool:
     return _PLATFORM.fullmatch(text) is not None
 
 
-def is_server_address(text: str) -> bool:
-    """Whether the text is a `ServerAt`: `host` or `host:port`, lower case, IPv6 in brackets."""
-    if text.startswith("["):
-        inside, bracket, rest = text[1:].partition("]")
-        if not bracket:
-            return False
-        try:
-            ipaddress.IPv6Address(inside)
-        except ValueError:
-            return False
-        return not rest or (rest.startswith(":") and _is_port(rest[1:]))
-    host, colon, port = text.partition(":")
-    return _HOST.fullmatch(host) is not None and (not colon or _is_port(port))
-
-
-def _is_port(text: str) -> bool:
-    return _PORT.fullmatch(text) is not None and int(text) <= 65535
-
-
 @dataclass(frozen=True, slots=True)
 class At:
-    """`id@server`, parsed. `server` is None if the text has no server."""
+    """`id@server`, parsed.
+
+    `server` is None if the text has no server. `parse` makes it canonical
+    (`rules/federation/addresses.py`), and leaves a text that is not an address as it is.
+    """
 
     id: str
     server: str | None = None
@@ -91,14 +73,21 @@ class At:
     def parse(cls, text: str) -> At:
         """Parses `id`, `name`, `id@server`, or a reserved name such as `@me` or `@me@server`."""
         head, at, server = text[1:].partition("@")
-        return cls(text[:1] + head, server if at else None)
+        return cls(text[:1] + head, _canonical(server) if at else None)
 
     def local_to(self, address: str) -> bool:
-        """Whether this names an object of the server at `address`."""
+        """Whether this names an object of the server at the canonical address."""
         return self.server is None or self.server == address
 
     def __str__(self) -> str:
         return self.id if self.server is None else f"{self.id}@{self.server}"
+
+
+def _canonical(server: str) -> str:
+    try:
+        return canonical(server)
+    except ValueError:
+        return server
 
 
 def at(id_: str, address: str) -> str:
@@ -109,7 +98,7 @@ def at(id_: str, address: str) -> str:
 def user_ref(text: str, address: str) -> str:
     """A user as records store it: `id` for a user of this server, else `id@server`."""
     named = At.parse(text)
-    return named.id if named.local_to(address) else text
+    return named.id if named.local_to(address) else str(named)
 
 
 def server_of(text: str) -> str | None:
@@ -133,6 +122,11 @@ def is_user_ref(text: str) -> bool:
 
 
 def is_user_at(text: str) -> bool:
-    """Whether the text is a `UserIDAt`: a user's id with its server."""
+    """Whether the text is a `UserIDAt`: a user's id with the canonical address of its server."""
     named = At.parse(text)
-    return is_id(named.id, "u") and named.server is not None and is_server_address(named.server)
+    return (
+        is_id(named.id, "u")
+        and named.server is not None
+        and is_address(named.server)
+        and str(named) == text
+    )

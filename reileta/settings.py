@@ -6,15 +6,15 @@ over the environment, which wins over the defaults. A setting's docstring is its
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from reileta.ids import is_server_address
 from reileta.protocol.input_types import Title
+from reileta.rules.federation.addresses import canonical, ip_of
+from reileta.rules.federation.networks import Networks
 from reileta.site import base_path_of
 from reileta.trusted_proxies import TrustedProxies
 
@@ -36,15 +36,6 @@ GROUPS: Final = {
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
-
-
-def _means_all_addresses(address: str) -> bool:
-    """Whether an address, `host` or `host:port`, is such as 0.0.0.0."""
-    host = address.partition("]")[0][1:] if address.startswith("[") else address.partition(":")[0]
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False
 
 
 class Settings(BaseSettings):
@@ -241,17 +232,30 @@ class Settings(BaseSettings):
     @field_validator("address")
     @classmethod
     def _address_is_a_server(cls, value: str | None) -> str | None:
-        if value is not None and not is_server_address(value):
-            raise ValueError("must be host or host:port, in lower case")
-        if value is not None and _means_all_addresses(value):
+        if value is None:
+            return None
+        address = canonical(value)
+        ip = ip_of(address)
+        if ip is not None and ip.is_unspecified:
             raise ValueError("must be the address by which clients reach this server")
-        return value
+        return address
 
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies_are_addresses(cls, value: str | None) -> str | None:
         TrustedProxies.parse(value or "")
         return value
+
+    @field_validator("federation_allow")
+    @classmethod
+    def _allowed_are_networks(cls, value: str | None) -> str | None:
+        Networks.parse(value or "")
+        return value
+
+    @field_validator("federation_insecure")
+    @classmethod
+    def _insecure_are_servers(cls, value: str | None) -> str | None:
+        return None if value is None else ",".join(sorted(_servers(value)))
 
     @field_validator("base_path")
     @classmethod
@@ -281,6 +285,21 @@ class Settings(BaseSettings):
     @property
     def secure(self) -> bool:
         return self.tls_cert is not None
+
+    @property
+    def allowed_networks(self) -> Networks:
+        """Networks in which other servers may be although they are not public."""
+        return Networks.parse(self.federation_allow or "")
+
+    @property
+    def insecure_servers(self) -> frozenset[str]:
+        """Canonical addresses of the servers that are reached without TLS."""
+        return _servers(self.federation_insecure or "")
+
+
+def _servers(text: str) -> frozenset[str]:
+    """The canonical addresses in a list with commas. Raises ValueError."""
+    return frozenset(canonical(entry) for entry in map(str.strip, text.split(",")) if entry)
 
 
 def group_of(name: str) -> str:

@@ -22,6 +22,7 @@ from reileta.errors import (
 )
 from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import InstanceRecord, User, World
+from reileta.rules.federation.addresses import same_server
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import WORLD
 from reileta.store.database import Queries
@@ -47,7 +48,7 @@ def local(node: Node, call: RequestContext, text: str) -> str:
 def ensure_own_server(node: Node, call: RequestContext) -> None:
     """Raises ServerNotFound if `?server`, or the path of a collection, names another server."""
     for server in (call.request.args.get("server"), call.args.get("server")):
-        if server is not None and server != node.address:
+        if server is not None and not same_server(server, node.address):
             raise ServerNotFound
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> No
     [
         {"port": 65536},
         {"port": -1},
-        {"address": "Example.org"},
+        {"address": "example..org"},
+        {"address": "127.1"},
+        {"address": "[::ffff:192.0.2.1]"},
         {"address": "0.0.0.0:3032"},
         {"address": "[::]"},
         {"address": "example.org:0"},
@@ -58,6 +61,8 @@ def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> No
         {"tls_key": Path("key.pem")},
         {"log_format": "xml"},
         {"trace_sample": 1.5},
+        {"federation_allow": "10.1.0.1/16"},
+        {"federation_insecure": "a.example,127.1"},
         {"no_such_setting": 1},
     ],
 )
@@ -68,3 +73,19 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_certificate_with_its_key_makes_it_secure() -> None:
     assert Settings(tls_cert=Path("cert.pem"), tls_key=Path("key.pem")).secure
+
+
+@pytest.mark.parametrize("text", ["PLAY.Example.org", "play.example.org.", "play.example.org:443"])
+def test_the_address_is_canonical(text: str) -> None:
+    assert Settings(address=text).address == "play.example.org"
+
+
+def test_other_servers_are_named_in_lists() -> None:
+    settings = Settings(
+        federation_allow="10.1.0.0/16, fd00::/8", federation_insecure="B.example:80, 10.1.0.7:3032,"
+    )
+    assert ip_address("10.1.2.3") in settings.allowed_networks
+    assert ip_address("10.2.2.3") not in settings.allowed_networks
+    assert settings.insecure_servers == {"b.example", "10.1.0.7:3032"}
+    assert not Settings().allowed_networks
+    assert not Settings().insecure_servers

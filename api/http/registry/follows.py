@@ -51,10 +51,10 @@ def follow_routes(deps: ApiDeps) -> Routes:
 
     async def followed_id(call: RequestContext) -> str:
         """The id of the followed user; for users of other servers, `UserIDAt`."""
-        text = call.args["other"]
-        if is_user_at(text) and not At.parse(text).local_to(node.address):
-            return text
-        return (await find_user(node, call, text)).id
+        other = At.parse(call.args["other"])
+        if is_user_at(str(other)) and not other.local_to(node.address):
+            return str(other)
+        return (await find_user(node, call, str(other))).id
 
     async def publish(user: User, followed: str) -> None:
         """Publishes the change of a follow, which can begin or end a friendship.

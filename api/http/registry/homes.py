@@ -22,11 +22,12 @@ from reileta.errors import (
     UserNotFound,
     WorldNotFound,
 )
-from reileta.ids import At, is_asset_version, is_server_address
+from reileta.ids import At, is_asset_version
 from reileta.protocol.input_types import Input, Reference, fault
 from reileta.protocol.patterns import WORLD_REF
 from reileta.protocol.views.registry import HomeView, NothingView, home_view
 from reileta.records import User
+from reileta.rules.federation.addresses import is_address
 
 
 def _world_ref(schema: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ class HomeInput(Input):
             raise fault("is required", field="world")
         if self.world is None and self.version and not is_asset_version(self.version):
             raise fault("must be a version of the world's assets", field="version")
-        if self.world is None and self.server and not is_server_address(self.server):
+        if self.world is None and self.server and not is_address(self.server):
             raise fault("must be a server's address", field="server")
         return self
 
@@ -150,7 +151,7 @@ def home_routes(deps: ApiDeps) -> Routes:
         ensure_may_change(call, user)
         home = world_ref(node, params.reference)
         server = None if home is None else At.parse(home).server
-        if home is None or (server is not None and not is_server_address(server)):
+        if home is None or (server is not None and not is_address(server)):
             field = "id" if params.world is None else "world"
             raise UserInvalid.field(field, "must be w_…, optionally with :version or @server")
         ensure_own_server(node, call)

@@ -438,10 +438,10 @@ class RegistryConnection:
 
     def local(self, address: str) -> str:
         """`id@server` without the server, if that is this server."""
-        if not address:
+        if "@" not in address[1:]:
             return address
         parsed = At.parse(address)
-        return parsed.id if parsed.local_to(self.node.address) else address
+        return parsed.id if parsed.local_to(self.node.address) else str(parsed)
 
     def why_not_inside(self, instance: str | None) -> ReiletaError:
         """The error of a message to an instance in which the socket has no seat."""
