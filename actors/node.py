@@ -58,6 +58,7 @@ from reileta.observability.metrics import Metrics
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
 
@@ -73,7 +74,8 @@ class Node:
     """The actors of one server process and the services over them; made by `Node.open`.
 
     Attributes:
-        server: the running server's address, key and start time.
+        key: the server's key, with which it signs; `take_key` replaces it.
+        server: the running server's address, public key and start time.
         directory: occupancy of instances and presence of users, for anyone to read.
         instances: finds and starts instances.
         instance_service: requests to instances, on behalf of a principal.
@@ -96,7 +98,7 @@ class Node:
         clock: Clock,
         metrics: Metrics,
         address: str,
-        public_key: str,
+        key: ServerKey,
         hub: Ref[HubMessage],
         directory: Directory,
         instances: Registry[str, InstanceMessage],
@@ -111,8 +113,13 @@ class Node:
         self.clock = clock
         self.metrics = metrics
         self.address = address
+        self.key = key
         self.server = LiveServer(
-            address, settings.secure, public_key, base_path=settings.base_path or ""
+            address,
+            settings.secure,
+            key.public_base64url,
+            base_path=settings.base_path or "",
+            links=key.links,
         )
         self.draining = False
         self.background = background
@@ -193,7 +200,7 @@ class Node:
         metrics: Metrics,
         instruments: Instruments,
         address: str,
-        public_key: str,
+        key: ServerKey,
         client: HttpClient | None = None,
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time.
@@ -231,7 +238,7 @@ class Node:
                     clock=clock,
                     metrics=metrics,
                     address=address,
-                    public_key=public_key,
+                    key=key,
                     hub=hub,
                     directory=directory,
                     instances=instances,
@@ -264,6 +271,13 @@ class Node:
         background.run(nursery, "updates", self.updates.run)
         background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
+
+    async def take_key(self, key: ServerKey) -> None:
+        """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then
+        the key is in use, and only not published."""
+        self.key = key
+        self.server.take_key(key)
+        self.changed("server", await self.store.identity.get())
 
     async def lift_suspensions(self) -> None:
         """Lifts suspensions whose time is over, and publishes their users."""

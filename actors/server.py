@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reileta.protocol.views import server
+from reileta.rules.federation.signatures import Link
+from reileta.security.server_key import ServerKey
 from reileta.site import Site
 from reileta.store import ServerInfo
 
@@ -17,7 +19,8 @@ class LiveServer:
     and so have one scheme for all: `secure` is set from the start if the server itself speaks TLS,
     and otherwise as soon as a trusted proxy has passed on a request that came over TLS.
 
-    `ready_at` is when it began to take connections (ms); None before that.
+    `ready_at` is when it began to take connections (ms); None before that. `links` lead from
+    earlier keys to `public_key`, newest first; `revision` grows when the key changes.
     """
 
     address: str
@@ -25,6 +28,13 @@ class LiveServer:
     public_key: str
     ready_at: int | None = None
     base_path: str = ""
+    links: tuple[Link, ...] = ()
+    revision: int = 0
+
+    def take_key(self, key: ServerKey) -> None:
+        """Shows another key from now on."""
+        self.public_key, self.links = key.public_base64url, key.links
+        self.revision += 1
 
     @property
     def site(self) -> Site:

@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `trace`, `replay`, and the groups `admin` and `bots`.
+"""The command line: `reileta serve`, `trace`, `replay`; the groups `admin`, `bots` and `key`.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need
@@ -19,11 +19,13 @@ from reileta import __version__, cli_options, startup
 from reileta.cli_admin import admin
 from reileta.cli_bots import bots
 from reileta.cli_help import GroupedCommand, examples
+from reileta.cli_key import key
 from reileta.cli_tools import Failed, attempt, commands, print_lines
 from reileta.init_process import run_under_init
 
 _RUN: Final = "Run a server"
 _ACCOUNTS: Final = "Accounts"
+_SERVERS: Final = "Other servers"
 _LOOK: Final = "Look for causes"
 
 app: Final = commands(
@@ -94,6 +96,7 @@ def serve(**given: str | None) -> int:
 
 app.add_typer(admin, name="admin", rich_help_panel=_ACCOUNTS)
 app.add_typer(bots, name="bots", rich_help_panel=_ACCOUNTS)
+app.add_typer(key, name="key", rich_help_panel=_SERVERS)
 
 
 @app.command(

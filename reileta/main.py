@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
@@ -31,6 +31,7 @@ from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.allocator import give_back_large_blocks
 from reileta.clock import SystemClock
+from reileta.errors import DatabaseUnavailable
 from reileta.federation.client import GuardedClient, ListeningSockets
 from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter, write_all
@@ -38,16 +39,14 @@ from reileta.observability.metrics import Metrics
 from reileta.observability.output_files import OutputFiles
 from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
-from reileta.rules.federation.networks import Networks
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
-from reileta.security.server_key import load_or_create
+from reileta.security.server_key import KEY_FILE, adopt, load_or_create
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
 from reileta.store.server_lock import WATCH_S
 
-KEY_FILE: Final = "server.key"
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
 """Seconds that running HTTP requests get once all sockets are closed."""
@@ -189,7 +188,27 @@ class Server:
         self._serving.cancel()
 
     async def reload(self) -> None:
-        """Reads the TLS files again. Open connections keep the certificate that they have."""
+        """Reads the TLS files again, and takes a new key. Open connections keep the certificate
+        that they have."""
+        await self._reload_tls()
+        await self._reload_key()
+
+    async def _reload_key(self) -> None:
+        node = self.node
+        old = node.key
+        take = partial(adopt, node.settings.data / KEY_FILE, old, node.address, node.clock.now_ms())
+        try:
+            # In a thread, since the disk may be slow; not abandoned, since it changes the file.
+            key = await trio.to_thread.run_sync(take)
+        except StartupError as error:
+            _log.error(log_events.SERVER_KEY_REFUSED, reason=str(error))
+            return
+        if key is not old:
+            _log.info(log_events.SERVER_KEY_CHANGED, public_key=key.public_base64url)
+            with suppress(DatabaseUnavailable):
+                await node.take_key(key)
+
+    async def _reload_tls(self) -> None:
         settings = self.node.settings
         if not settings.secure:
             return
@@ -242,7 +261,7 @@ async def _serve_on(
 ) -> None:
     clock = SystemClock()
     metrics = Metrics()
-    address = settings.address or address_of(settings.host, port)
+    address = settings.address or _own_address(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -250,7 +269,8 @@ async def _serve_on(
         await _first_start(store, passwords)
         await store.instances.all_empty_from(clock.now_ms())
         await store.changes.begin()
-        key = load_or_create(settings.data / KEY_FILE)
+        key_file = settings.data / KEY_FILE
+        key = adopt(key_file, load_or_create(key_file), address, clock.now_ms())
         async with (
             _client(settings, address, listeners) as client,
             Node.open(
@@ -260,7 +280,7 @@ async def _serve_on(
                 metrics=metrics,
                 instruments=metrics,
                 address=address,
-                public_key=key.public_base64url,
+                key=key,
                 client=client,
             ) as node,
             _apis(node, passwords, timeouts, port) as (http_server, gateway),
@@ -290,12 +310,11 @@ def _client(
     settings: Settings, address: str, listeners: Sequence[trio.SocketListener]
 ) -> GuardedClient:
     """The client for requests to other servers."""
-    insecure = (settings.federation_insecure or "").split(",")
     return GuardedClient(
-        address=canonical(address),
+        address=address,
         own=ListeningSockets(listener.socket.getsockname()[:2] for listener in listeners),
-        allowed=Networks.parse(settings.federation_allow or ""),
-        insecure=frozenset(canonical(one.strip()) for one in insecure if one.strip()),
+        allowed=settings.allowed_networks,
+        insecure=settings.insecure_servers,
     )
 
 
@@ -333,6 +352,17 @@ def _show(text: str) -> None:
         except io.UnsupportedOperation:  # a host program has replaced it
             descriptor = 2
         write_all(descriptor, text.encode("ascii", "backslashreplace"))
+
+
+def _own_address(host: str, port: int) -> str:
+    """The canonical address of a server that has none in its settings. Raises StartupError."""
+    try:
+        return canonical(address_of(host, port))
+    except ValueError as error:
+        raise StartupError(
+            f"--address is needed with --host {host}: the name by which clients reach this "
+            f"server, which {error}"
+        ) from None
 
 
 def address_of(host: str, port: int) -> str:

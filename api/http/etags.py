@@ -50,11 +50,13 @@ class Cached:
     live: bool = False
 
     def generation(self, node: Node) -> int | None:
-        """A number that grows when one of the sources changes; None while it is unknown."""
+        """A number that grows when one of the sources or the server's key changes; None while it
+        is unknown."""
         generation = node.store.database.generation(self.tables)
-        if generation is None or not self.live:
-            return generation
-        return generation + node.directory.version
+        if generation is None:
+            return None
+        generation += node.server.revision
+        return generation + node.directory.version if self.live else generation
 
 
 @dataclass(frozen=True, slots=True)

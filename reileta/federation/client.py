@@ -19,6 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, ip_address
 from types import TracebackType
 from typing import Any, Final, Self
@@ -95,7 +96,7 @@ class GuardedClient:
         self._insecure = insecure
         guard = _Guard(own, allowed, Resolver() if resolve is None else resolve)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context() if tls is None else tls,
+            ssl_context=_system_tls() if tls is None else tls,
             max_connections=CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
             keepalive_expiry=IDLE_S,
@@ -185,6 +186,11 @@ class GuardedClient:
             port=port or (443 if secure else 80),
             target=target,
         )
+
+
+@cache
+def _system_tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def path_of(*segments: str) -> str:

@@ -26,6 +26,7 @@ from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.records import Ban, InstanceRecord, ModerationWrite, User
 from reileta.rules.identity import Principal, Visitor
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.fake_stores import FakeFiles, FakeProfiles, FakeSessions, FakeWorlds
@@ -419,7 +420,7 @@ async def open_harness(
         metrics=metrics,
         instruments=metrics,
         address=ADDRESS,
-        public_key="",
+        key=ServerKey.generate(),
     ) as node:
         harness = NodeHarness(node, store, listeners, clock)
         harness.room()

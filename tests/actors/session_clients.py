@@ -25,6 +25,7 @@ from reileta.records import ResourceRecord
 from reileta.rules.identity import Claimant, Principal
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import Content
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.sinks import FakeSink
@@ -162,7 +163,7 @@ async def open_node(store: Store, clock: Clock, **settings: Any) -> AsyncIterato
         metrics=metrics,
         instruments=metrics,
         address="play.example.org:3032",
-        public_key="",
+        key=ServerKey.generate(),
     ) as node:
         yield node
 

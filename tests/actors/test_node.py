@@ -16,6 +16,7 @@ from reileta.observability.metrics import Metrics
 from reileta.records import InstanceChanges, Unset
 from reileta.records import World as WorldRecord
 from reileta.rules.identity import Principal
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
 from tests.actors.frames import data, join, leave, left
@@ -267,7 +268,7 @@ async def test_over_the_real_database(store: Store, clock: ManualClock) -> None:
         metrics=metrics,
         instruments=metrics,
         address=ADDRESS,
-        public_key="",
+        key=ServerKey.generate(),
     ) as node:
         who, sink = Principal(owner, opened.id, b"token"), FakeSink()
         session = await node.sessions.live(who)

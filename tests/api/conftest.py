@@ -13,6 +13,7 @@ from api.app import ReiletaApp, create_app
 from api.ws.gateway import Gateway
 from api.ws.session.routes import session_blueprint
 from reileta.security.passwords import Passwords
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from tests.api.asgi_transport import with_transports
@@ -88,7 +89,7 @@ async def living(node: FakeNode) -> AsyncIterator[Node]:
         metrics=node.metrics,
         instruments=node.metrics,
         address=node.address,
-        public_key=node.public_key,
+        key=ServerKey.generate(),
     ) as living:
         yield living
 

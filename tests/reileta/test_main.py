@@ -12,8 +12,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from reileta import main
-from reileta.main import KEY_FILE, Server, Stopping, serve
+from reileta.main import Server, Stopping, serve
 from reileta.observability.output_files import OutputFiles
+from reileta.security.server_key import KEY_FILE
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from tests.conftest import PATIENCE_S

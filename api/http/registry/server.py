@@ -10,11 +10,10 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
 from api.http.lookups import ensure_own_server
 from api.http.presenters import site_of
-from reileta import __version__
 from reileta.errors import ServerInvalid, ServerNotFound
 from reileta.protocol.input_types import Description, HttpsUrl, Input, Title
 from reileta.protocol.views.registry import Millis
-from reileta.protocol.views.server import DiscoveryView, ServerView
+from reileta.protocol.views.server import DiscoveryView, ServerView, discovery_view
 
 
 class ServerUpdate(Input):
@@ -84,13 +83,8 @@ def server_routes(deps: ApiDeps) -> Routes:
         cached=Cached(()),
     )
     async def get_discovery(call: RequestContext) -> DiscoveryView:
-        """Returns the address, public key and version of the server, for other servers and
-        gateways."""
-        return DiscoveryView(
-            address=node.address,
-            secure=call.secure,
-            public_key=node.server.public_key,
-            version=__version__,
-        )
+        """Returns the address, keys, gateways and version of the server, for other servers."""
+        server = node.server
+        return discovery_view(site_of(node, call), server.public_key, server.links)
 
     return routes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,6 +17,7 @@ from reileta.protocol.views.registry import (
     Title,
     known,
 )
+from reileta.rules.federation.signatures import CHAIN_LENGTH, Link
 from reileta.site import Site
 
 Health = Literal["alive", "ready"]
@@ -54,12 +56,39 @@ class ServerView(Struct, kw_only=True):
     ready_at: Millis | UnsetType = UNSET
 
 
+class KeyView(Struct, kw_only=True):
+    """A key that replaced the key before it."""
+
+    public_key: PublicKey
+    since: Millis
+    by: Annotated[
+        str,
+        Meta(
+            description=(
+                "Signature of the key before it (Ed25519, base64url) over the lines `avr-key-1`, "
+                "the server's address, the key before it, this key, and `since`"
+            ),
+        ),
+    ]
+
+
 class DiscoveryView(Struct, kw_only=True):
     """The first information that another server needs."""
 
     address: Address
     secure: Secure
     public_key: PublicKey
+    keys: Annotated[
+        tuple[KeyView, ...],
+        Meta(
+            description=(
+                "The chain from earlier keys to `public_key`, newest first; empty if the key was "
+                "never replaced"
+            ),
+            max_length=CHAIN_LENGTH,
+        ),
+    ]
+    gateways: Gateways
     version: Annotated[str, Meta(description="Of Reileta", examples=["0.1.0"])]
 
 
@@ -90,9 +119,27 @@ def server_view(
         address=site.address,
         secure=site.secure,
         version=__version__,
-        gateways=Gateways(http=site.url, ws=f"{site.websocket_url}/api/ws"),
+        gateways=_gateways(site),
         public_key=public_key,
         created_at=created_at,
         updated_at=updated_at,
         ready_at=known(ready_at),
     )
+
+
+def discovery_view(site: Site, public_key: str, links: Sequence[Link]) -> DiscoveryView:
+    """The server for other servers. `links` lead to the public key, newest first."""
+    return DiscoveryView(
+        address=site.address,
+        secure=site.secure,
+        public_key=public_key,
+        keys=tuple(
+            KeyView(public_key=link.public_key, since=link.since, by=link.by) for link in links
+        ),
+        gateways=_gateways(site),
+        version=__version__,
+    )
+
+
+def _gateways(site: Site) -> Gateways:
+    return Gateways(http=site.url, ws=f"{site.websocket_url}/api/ws")

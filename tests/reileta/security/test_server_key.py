@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from reileta.security.server_key import ServerKey, load_or_create
+from reileta.rules.federation.signatures import (
+    CHAIN_LENGTH,
+    Link,
+    encode,
+    follows_chain,
+    key_bytes,
+    verify,
+)
+from reileta.security.server_key import ServerKey, adopt, load_or_create, prepare
 from reileta.startup import StartupError
 
 
@@ -78,3 +87,158 @@ def test_a_path_that_can_not_be_used_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="can't use the server's key"):
         load_or_create(tmp_path / "file" / "key")
+
+
+HERE = "play.example.org"
+
+
+def rotated(path: Path, now_ms: int = 1_000) -> ServerKey:
+    """The server's key after a rotation."""
+    prepare(path)
+    return adopt(path, load_or_create(path), HERE, now_ms)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_new_key_waits_until_the_server_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    old = load_or_create(path)
+    assert adopt(path, old, HERE, 1_000) is old
+    made = prepare(path)
+    assert load_or_create(path).public_base64url == old.public_base64url
+    assert names(tmp_path) == ["key", "key.next"]
+    assert (tmp_path / "key.next").stat().st_mode & 0o777 == 0o600
+    new = adopt(path, old, HERE, 1_000)
+    assert new.public_base64url == made != old.public_base64url
+    assert names(tmp_path) == ["key"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    loaded = load_or_create(path)
+    assert (loaded.public_base64url, loaded.links) == (made, new.links)
+    assert verify(made, b"data", encode(loaded.sign(b"data")))
+
+
+def test_the_old_key_signs_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    old = load_or_create(path)
+    new = rotated(path)
+    (link,) = new.links
+    assert (link.public_key, link.since) == (new.public_base64url, 1_000)
+    data = key_bytes(HERE, old.public_base64url, new.public_base64url, 1_000)
+    assert verify(old.public_base64url, data, link.by)
+
+
+def test_each_of_the_last_keys_leads_to_the_present_one(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keys = [load_or_create(path), *(rotated(path) for _ in range(CHAIN_LENGTH + 1))]
+    links = load_or_create(path).links
+    assert len(links) == CHAIN_LENGTH
+    assert [follows_chain(key.public_base64url, links, HERE) for key in keys] == [
+        False,
+        *[True] * (CHAIN_LENGTH + 1),
+    ]
+    assert not any(follows_chain(key.public_base64url, links, f"{HERE}:1") for key in keys[:-1])
+    # The clock stood still, or went back.
+    assert [link.since for link in links] == [*range(1_000 + CHAIN_LENGTH, 1_000, -1)]
+
+
+def test_a_second_key_can_not_wait(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    with pytest.raises(StartupError, match="does not exist"):
+        prepare(path)
+    load_or_create(path)
+    made = prepare(path)
+    with pytest.raises(StartupError, match="waits already"):
+        prepare(path)
+    assert adopt(path, load_or_create(path), HERE, 1_000).public_base64url == made
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_crash_at_any_moment_loses_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The server has the old key or the new one, and the next start ends what was begun."""
+    path = tmp_path / "key"
+    first = load_or_create(path)
+    steps = 0
+
+    def killed_at(name: str, real: object) -> object:
+        def step(*args: object, **options: object) -> object:
+            nonlocal steps
+            steps += 1
+            if steps > number:
+                raise Killed(name)
+            assert callable(real)
+            return real(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "fsync", "link"):
+            patch.setattr(f"os.{name}", killed_at(name, getattr(os, name)))
+        for name in ("replace", "unlink"):
+            patch.setattr(Path, name, killed_at(name, getattr(Path, name)))
+        try:
+            prepare(path)
+            adopt(path, first, HERE, 1_000)
+        except Killed:
+            pass
+    loaded = load_or_create(path)
+    assert loaded.public_base64url == first.public_base64url or loaded.links
+    after = adopt(path, loaded, HERE, 2_000)
+    if after.links:
+        assert len(after.links) == 1
+        assert follows_chain(first.public_base64url, after.links, HERE)
+        assert after.links[0].public_key == after.public_base64url
+    else:
+        assert after.public_base64url == first.public_base64url
+    again = load_or_create(path)
+    assert (again.public_base64url, again.links) == (after.public_base64url, after.links)
+    assert not path.with_name("key.next").exists()
+    last = rotated(path, 3_000)
+    assert follows_chain(first.public_base64url, last.links, HERE)
+
+
+def test_a_new_key_that_can_not_be_used_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    old = load_or_create(path)
+    content = path.read_bytes()
+    path.with_name("key.next").write_bytes(b"rubbish")
+    with pytest.raises(StartupError, match=r"key\.next is not an unencrypted Ed25519 key"):
+        adopt(path, old, HERE, 1_000)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rubbish",
+        "link: a 1 b",
+        f"link: {'a' * 43} -1 {'b' * 86}",
+        f"link: {'a' * 43} 1 {'b' * 85}",
+        "\n".join([f"link: {'a' * 43} 1 {'b' * 86}"] * (CHAIN_LENGTH + 1)),
+    ],
+)
+def test_a_file_with_wrong_lines_is_left_alone(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "key"
+    load_or_create(path)
+    with path.open("a") as file:
+        file.write(f"{line}\n")
+    content = path.read_bytes()
+    with pytest.raises(StartupError, match="wrong lines"):
+        load_or_create(path)
+    assert path.read_bytes() == content
+
+
+def test_a_link_names_its_key_and_time(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    load_or_create(path)
+    link = Link("a" * 43, 1_700_000_000_000, "b" * 86)
+    with path.open("a") as file:
+        file.write(f"link: {link.public_key} {link.since} {link.by}\n")
+    assert load_or_create(path).links == (link,)

@@ -51,6 +51,11 @@ async def test_discovery(app: ReiletaApp, node: FakeNode) -> None:
         "address": ADDRESS,
         "secure": False,
         "public_key": node.public_key,
+        "keys": [],
+        "gateways": {
+            "http": f"http://{ADDRESS}",
+            "ws": f"ws://{ADDRESS}/api/ws",
+        },
         "version": __version__,
     }
 

@@ -1,0 +1,43 @@
+"""The command `reileta key rotate`: a new key for the server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import typer
+
+from reileta import cli_options
+from reileta.cli_help import GroupedCommand, examples
+from reileta.cli_tools import attempt, commands, print_lines, tool_log
+
+key: Final = commands(
+    "Replace the key by which other servers know this one. The server may be running.",
+    epilog=examples("reileta key rotate --data /srv/reileta"),
+)
+
+
+@key.callback()
+def _key() -> None:
+    """Replace the key by which other servers know this one. The server may be running."""
+
+
+@key.command(
+    "rotate",
+    cls=GroupedCommand,
+    epilog=examples("reileta key rotate --data /srv/reileta"),
+)
+@cli_options.with_settings(("data",))
+def rotate(**given: str | None) -> int:
+    """Make a new key, and print its public half. The server takes it at SIGHUP or at its next
+    start, and then signs it with the old one, so that other servers accept it."""
+    settings = cli_options.read(given)
+    tool_log()
+
+    def run() -> int:
+        from reileta.security.server_key import KEY_FILE, prepare
+
+        print_lines([prepare(settings.data / KEY_FILE)])
+        typer.echo("the server takes the new key at SIGHUP, or when it starts again", err=True)
+        return 0
+
+    return attempt(settings, run)
