@@ -9,7 +9,8 @@ Peers and users choose the names of servers, so nothing that they choose is trus
 - TLS proves the name, with the certificate authorities of the system. Only servers that a setting
   names are reached without TLS.
 - A redirect is an error. Proxies of the environment, cookies and compression are not used.
-- Time, the size of the head and that of the body are bounded, whatever the other server sends.
+- The time of a request is bounded, and the size of the answer (`answer_bounds.py`), whatever the
+  other server sends.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, ip_address
@@ -29,16 +30,13 @@ import httpcore
 import trio
 
 from reileta.errors import BadData, BadRedirect, NoResponse
+from reileta.federation.answer_bounds import BODY_BYTES, AnswerBounds
 from reileta.federation.resolver import Resolve, Resolver
 from reileta.rules.federation.addresses import canonical, ip_of, split
 from reileta.rules.federation.networks import IPAddress, Networks, refusal, unmapped
 
 TIMEOUT_S: Final = 5.0
 """Seconds for a whole request, with name, connection, TLS and body."""
-HEAD_BYTES: Final = 32 * 1024
-BODY_BYTES: Final = 1024 * 1024
-FRAMING_BYTES: Final = 64 * 1024
-"""What chunks and interim answers may add to head and body."""
 CONNECT_S: Final = 1.5
 """Seconds for a connection to one address."""
 TRIED_ADDRESSES: Final = 4
@@ -57,6 +55,8 @@ _FIRST_FINAL: Final = 200
 
 Own = Callable[[IPAddress, int], bool]
 """Whether a connection to that address and port would reach this server itself."""
+Connect = Callable[[IPAddress, int], Awaitable[trio.abc.Stream]]
+"""A connection to that address and port. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class GuardedClient:
         allowed: networks in which servers may be although they are not public.
         insecure: canonical addresses of servers that are reached without TLS.
         resolve: finds the addresses of a name. None: the system's resolver.
+        connect: opens a connection. None: over TCP.
         tls: verifies certificates. None: with the certificate authorities of the system.
     """
 
@@ -90,11 +91,12 @@ class GuardedClient:
         allowed: Networks,
         insecure: frozenset[str],
         resolve: Resolve | None = None,
+        connect: Connect | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._insecure = insecure
-        guard = _Guard(own, allowed, Resolver() if resolve is None else resolve)
+        guard = _Guard(own, allowed, resolve or Resolver(), connect or open_tcp)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=_system_tls() if tls is None else tls,
             max_connections=CONNECTIONS,
@@ -208,14 +210,14 @@ async def _read(response: httpcore.Response) -> RemoteAnswer:
         raise BadRedirect(cause=f"status {response.status}")
     if response.status < _FIRST_FINAL:
         raise BadData(cause=f"status {response.status}")
-    if sum(len(name) + len(value) + 4 for name, value in response.headers) > HEAD_BYTES:
-        raise BadData(cause=f"the head is over {HEAD_BYTES} bytes")
     headers = _headers(response.headers)
     if "content-length" in headers and "transfer-encoding" in headers:
         raise BadData(cause="both Content-Length and Transfer-Encoding")
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise BadData(cause="the body is compressed")
-    # Read to its end, but never beyond what `_GuardedStream` lets through.
+    stream = response.extensions["network_stream"]
+    assert isinstance(stream, _GuardedStream)
+    stream.bounds.begin_body(chunked="transfer-encoding" in headers)
     body = await response.aread()
     if len(body) > BODY_BYTES:
         raise BadData(cause=f"the body is over {BODY_BYTES} bytes")
@@ -234,10 +236,11 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 class _Guard(httpcore.AsyncNetworkBackend):
     """Opens connections, only to addresses that pass. Its NoResponse reaches the caller as is."""
 
-    def __init__(self, own: Own, allowed: Networks, resolve: Resolve) -> None:
+    def __init__(self, own: Own, allowed: Networks, resolve: Resolve, connect: Connect) -> None:
         self._own = own
         self._allowed = allowed
         self._resolve = resolve
+        self._connect = connect
 
     async def connect_tcp(
         self,
@@ -266,7 +269,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
         for address in addresses[:TRIED_ADDRESSES]:
             try:
                 with trio.fail_after(CONNECT_S):
-                    return _GuardedStream(await _connect(address, port))
+                    return _GuardedStream(await self._connect(address, port))
             except trio.TooSlowError:
                 failure = f"no connection within {CONNECT_S:g} s"
             except OSError as error:
@@ -285,7 +288,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
         await trio.sleep(seconds)
 
 
-async def _connect(ip: IPAddress, port: int) -> trio.SocketStream:
+async def open_tcp(ip: IPAddress, port: int) -> trio.SocketStream:
     """A connection to exactly that address. Raises OSError."""
     family = socket.AF_INET if isinstance(ip, IPv4Address) else socket.AF_INET6
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
@@ -301,27 +304,25 @@ async def _connect(ip: IPAddress, port: int) -> trio.SocketStream:
 
 
 class _GuardedStream(httpcore.AsyncNetworkStream):
-    """A connection that lets through a bounded number of bytes for each request."""
+    """A connection that lets through a bounded answer to each request."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._received = 0
-        """Bytes since the last part of a request."""
+        self.bounds = AnswerBounds()
+        """Those of the answer to the last request."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
-            data = bytes(await self._stream.receive_some(max_bytes))
+            data = bytes(await self._stream.receive_some(min(max_bytes, self.bounds.read_bytes)))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise NoResponse(cause=_reason(error)) from None
-        if not data and not self._received:
+        if not data and not self.bounds.received:
             raise NoResponse(cause="closed without an answer")
-        self._received += len(data)
-        if self._received > HEAD_BYTES + BODY_BYTES + FRAMING_BYTES:
-            raise BadData(cause="the answer is too large")
+        self.bounds.admit(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._received = 0
+        self.bounds = AnswerBounds()
         try:
             await self._stream.send_all(buffer)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -338,7 +339,6 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        assert isinstance(self._stream, trio.SocketStream)
         stream = trio.SSLStream(
             self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
         )
@@ -355,8 +355,8 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # an idle connection on which something comes was closed
             stream = self._stream
-            plain = stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
-            return plain.socket.is_readable()
+            plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            return isinstance(plain, trio.SocketStream) and plain.socket.is_readable()
         return None
 
 
