@@ -52,6 +52,7 @@ USER_AGENT: Final = "AVR(Server)"
 _PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+/?|/")
 _REDIRECTS: Final = range(300, 400)
 _FIRST_FINAL: Final = 200
+_VERSIONS: Final = frozenset({b"HTTP/1.0", b"HTTP/1.1"})
 
 Own = Callable[[IPAddress, int], bool]
 """Whether a connection to that address and port would reach this server itself."""
@@ -158,10 +159,14 @@ class GuardedClient:
         for name, value in sent:
             if not (f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
                 raise ValueError(f"the header {name} must be printable ASCII")
+        request = httpcore.Request(method, url, headers=sent, content=_Body(body))
         try:
             with trio.fail_after(TIMEOUT_S):
-                async with self._pool.stream(method, url, headers=sent, content=body) as response:
+                response = await self._pool.handle_async_request(request)
+                try:
                     return await _read(response)
+                finally:
+                    await response.aclose()
         except trio.TooSlowError:
             raise NoResponse(cause=f"no answer within {TIMEOUT_S:g} s") from None
         except (httpcore.NetworkError, httpcore.TimeoutException) as error:
@@ -190,6 +195,22 @@ class GuardedClient:
         )
 
 
+class _Body:
+    """The body of a request. Not a generator: if the request fails, one would be left half way, to
+    be closed by the garbage collector."""
+
+    def __init__(self, body: bytes | None) -> None:
+        self._parts = [body] if body else []
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
+
+
 @cache
 def _system_tls() -> ssl.SSLContext:
     return ssl.create_default_context()
@@ -210,6 +231,8 @@ async def _read(response: httpcore.Response) -> RemoteAnswer:
         raise BadRedirect(cause=f"status {response.status}")
     if response.status < _FIRST_FINAL:
         raise BadData(cause=f"status {response.status}")
+    if response.extensions["http_version"] not in _VERSIONS:
+        raise BadData(cause="not HTTP/1.1")
     headers = _headers(response.headers)
     if "content-length" in headers and "transfer-encoding" in headers:
         raise BadData(cause="both Content-Length and Transfer-Encoding")
