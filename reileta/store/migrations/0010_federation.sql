@@ -156,3 +156,28 @@ $$;
 CREATE TRIGGER tokens_end_visits AFTER UPDATE OF killed_at ON tokens
     FOR EACH ROW WHEN (OLD.killed_at IS NULL AND NEW.killed_at IS NOT NULL)
     EXECUTE FUNCTION end_visits_of_token();
+
+-- Earlier versions stored the default ports of other servers, which their canonical addresses leave
+-- out. Rows that become the same are one.
+DELETE FROM follows WHERE followed ~ ':(443|80)$' AND EXISTS (
+    SELECT 1 FROM follows other WHERE other.follower = follows.follower
+    AND other.followed < follows.followed
+    AND regexp_replace(other.followed, ':(443|80)$', '')
+        = regexp_replace(follows.followed, ':(443|80)$', ''));
+UPDATE follows SET followed = regexp_replace(followed, ':(443|80)$', '')
+    WHERE followed ~ ':(443|80)$';
+DELETE FROM bans WHERE user_ref ~ ':(443|80)$' AND EXISTS (
+    SELECT 1 FROM bans other WHERE other.instance_id = bans.instance_id
+    AND other.user_ref < bans.user_ref
+    AND regexp_replace(other.user_ref, ':(443|80)$', '')
+        = regexp_replace(bans.user_ref, ':(443|80)$', ''));
+UPDATE bans SET user_ref = regexp_replace(user_ref, ':(443|80)$', '')
+    WHERE user_ref ~ ':(443|80)$';
+DELETE FROM moderators WHERE user_ref ~ ':(443|80)$' AND EXISTS (
+    SELECT 1 FROM moderators other WHERE other.instance_id = moderators.instance_id
+    AND other.user_ref < moderators.user_ref
+    AND regexp_replace(other.user_ref, ':(443|80)$', '')
+        = regexp_replace(moderators.user_ref, ':(443|80)$', ''));
+UPDATE moderators SET user_ref = regexp_replace(user_ref, ':(443|80)$', '')
+    WHERE user_ref ~ ':(443|80)$';
+UPDATE users SET home = regexp_replace(home, ':(443|80)$', '') WHERE home ~ '@.*:(443|80)$';

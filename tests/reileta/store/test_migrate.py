@@ -9,6 +9,7 @@ import trio
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store import Store, open_store
+from reileta.store.database import Database, asyncio_loop
 from reileta.store.migrate import Migration, known_migrations, migrate
 from tests.conftest import ManualClock
 
@@ -105,3 +106,48 @@ async def test_a_database_without_trigrams_goes_without(
         await store.database.execute("DROP EXTENSION pg_trgm CASCADE")
         await store.users.create(username="ada", displayname="Ada", password_hash=None)
         assert (await store.users.search(query="AD", limit=1, offset=0)).total == 1
+
+
+async def test_references_to_other_servers_lose_their_default_ports(
+    empty_database_url: str, clock: ManualClock
+) -> None:
+    """Version 0.1.0 stored `u_…@play.example.org:443` and `u_…@play.example.org` as two users."""
+    known = known_migrations()
+    before = [
+        *("u_2@a.example:443", "u_2@a.example:80", "u_3@b.example", "u_3@b.example:80"),
+        *("u_4@[::1]:443", "u_5@c.example:8443", "u_6@[fe80::443]", "u_7"),
+    ]
+    after = [
+        *("u_2@a.example", "u_3@b.example", "u_4@[::1]", "u_5@c.example:8443"),
+        *("u_6@[fe80::443]", "u_7"),
+    ]
+    async with asyncio_loop() as loop:
+        database = Database(loop, empty_database_url, connections=2)
+        try:
+            await migrate(database, clock, [one for one in known if one.version < 10])
+            await database.execute(
+                "INSERT INTO users (id, username, displayname, home, created_at, updated_at) "
+                "VALUES ('u_1', 'ann', 'Ann', 'w_1:2@a.example:443', 0, 0)"
+            )
+            await database.execute(
+                "INSERT INTO instances (id, name, world, owner, capacity, created_at, updated_at) "
+                "VALUES ('i_1', 'hall', 'w_1', 'u_1', 4, 0, 0)"
+            )
+            for insert in (
+                "INSERT INTO follows (follower, followed, following_at) VALUES ('u_1', $1, 0)",
+                "INSERT INTO bans VALUES ('i_1', $1, NULL, NULL, 'u_1', 0)",
+                "INSERT INTO moderators VALUES ('i_1', $1, 'u_1', DEFAULT, 0)",
+            ):
+                for reference in before:
+                    await database.execute(insert, reference)
+            await migrate(database, clock, known)
+            for select in (
+                "SELECT followed AS reference FROM follows ORDER BY 1",
+                "SELECT user_ref AS reference FROM bans ORDER BY 1",
+                "SELECT user_ref AS reference FROM moderators ORDER BY 1",
+            ):
+                rows = await database.fetch(select)
+                assert [row["reference"] for row in rows] == after
+            assert await database.value("SELECT home FROM users") == "w_1:2@a.example"
+        finally:
+            await database.close()
