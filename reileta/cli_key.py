@@ -8,7 +8,7 @@ import typer
 
 from reileta import cli_options
 from reileta.cli_help import GroupedCommand, examples
-from reileta.cli_tools import attempt, commands, print_lines, tool_log
+from reileta.cli_tools import STORE, attempt, commands, print_lines, tool_log
 
 key: Final = commands(
     "Replace the key by which other servers know this one. The server may be running.",
@@ -26,17 +26,17 @@ def _key() -> None:
     cls=GroupedCommand,
     epilog=examples("reileta key rotate --data /srv/reileta"),
 )
-@cli_options.with_settings(("data",))
+@cli_options.with_settings(STORE)
 def rotate(**given: str | None) -> int:
     """Make a new key, and print its public half. The server takes it at SIGHUP or at its next
-    start, and then signs it with the old one, so that other servers accept it."""
+    start, and signs it with the old one, so that other servers accept it."""
     settings = cli_options.read(given)
     tool_log()
 
     def run() -> int:
-        from reileta.security.server_key import KEY_FILE, prepare
+        from reileta.store import admin_commands
 
-        print_lines([prepare(settings.data / KEY_FILE)])
+        print_lines([admin_commands.rotate_key(settings)])
         typer.echo("the server takes the new key at SIGHUP, or when it starts again", err=True)
         return 0
 

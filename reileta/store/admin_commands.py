@@ -19,6 +19,7 @@ from reileta.clock import SystemClock
 from reileta.errors import UserCannotUpdate
 from reileta.records import ADMIN_TAG, AuditEntry, User
 from reileta.rules.resource.json_values import Json
+from reileta.security import server_key
 from reileta.security.passwords import Passwords
 from reileta.settings import Settings
 from reileta.store import Store, bulk_accounts, open_store
@@ -63,6 +64,21 @@ def remove_bots(settings: Settings, batch: str | None) -> int:
             removed = await bulk_accounts.remove(store, batch)
             details["count"] = removed
         return removed
+
+    return _run(settings, work)
+
+
+def rotate_key(settings: Settings) -> str:
+    """Makes a new key for the server, which it takes at SIGHUP or at its next start; returns the
+    public half.
+
+    Raises StartupError if there is no key yet, or a new one already waits.
+    """
+
+    async def work(store: Store, _clock: SystemClock) -> str:
+        public_key = server_key.prepare(settings.data / server_key.KEY_FILE)
+        async with _noted(store.audit, "rotate_key", {"public_key": public_key}):
+            return public_key
 
     return _run(settings, work)
 
