@@ -299,7 +299,7 @@ class Peers:
                 received = await self._client.request(
                     method, server, path, query=query, headers=headers, body=encoded
                 )
-                answer = _parsed(received)
+                answer = parsed(received)
                 outcome = f"{answer.status // 100}xx"
             except NoResponse:
                 self._failed(condition)
@@ -373,7 +373,7 @@ class Peers:
         return condition
 
 
-def _parsed(answer: RemoteAnswer) -> PeerAnswer:
+def parsed(answer: RemoteAnswer) -> PeerAnswer:
     """The answer's envelope. Raises NoData and BadData, and NoResponse for a 5xx without one: a
     proxy answers in the place of a server that is down."""
     try:

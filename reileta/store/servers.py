@@ -143,6 +143,19 @@ class Servers:
             > 0
         )
 
+    async def stale(self, before_ms: int, limit: int = 32) -> list[str]:
+        """Known servers with a token, of which nothing was read since then; the oldest first."""
+        rows = await self._queries.fetch(
+            "SELECT address FROM servers WHERE last_seen <= $1 AND ("
+            "EXISTS (SELECT 1 FROM peer_tokens WHERE server = address) OR "
+            "EXISTS (SELECT 1 FROM server_tokens WHERE server = address AND revoked_at IS NULL "
+            "AND expires_at > $2)) ORDER BY last_seen LIMIT $3",
+            before_ms,
+            self._clock.now_ms(),
+            limit,
+        )
+        return [row["address"] for row in rows]
+
     async def trim(self) -> int:
         """Forgets servers that were not heard of for `KEPT_MS`, and have neither a token nor
         guests; deletes tokens that have ended. Returns the number of servers."""
