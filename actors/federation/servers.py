@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeAlias
 
@@ -49,6 +49,8 @@ class FederatedServers:
         """So that the rules in memory are those of the last commit."""
         self.listeners: list[BlockListener] = []
         """Each is called when the rules change."""
+        self.connected_guests: Callable[[], Mapping[str, int]] = dict
+        """The guests who are connected now, by their server."""
 
     async def load(self) -> None:
         """Reads the rules."""

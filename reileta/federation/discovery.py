@@ -63,7 +63,9 @@ class _Part(msgspec.Struct):
 def discovered(data: msgspec.Raw, server: str, *, secure: bool) -> Discovery:
     """The discovery of the server at that canonical address, from the `data` of its answer.
 
-    `secure`: it is reached over TLS, so its gateways must be, too. Raises MalformedData if a field has another form, and if the address is another one.
+    `secure`: it is reached over TLS, so its gateways must be, too.
+
+    Raises MalformedData if a field has another form, and if the address is another one.
     """
     try:
         part = msgspec.json.decode(data, type=_Part)

@@ -1,8 +1,8 @@
 """The keys of other servers: pinned at first use, and changed only by their own chain or an admin.
 
-The key of a server that is not known yet is pinned. It may change by itself only through an unbroken
-chain of signatures from the pinned key. Any other key waits for an admin, and changes nothing else:
-the tokens that the server has stay valid, since it proved the pinned key for them.
+The key of a server that is not known yet is pinned. It may change by itself only through an
+unbroken chain of signatures from the pinned key. Any other key waits for an admin, and changes
+nothing else: the tokens that the server has stay valid, since it proved the pinned key for them.
 """
 
 from __future__ import annotations

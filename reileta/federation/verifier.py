@@ -43,7 +43,7 @@ from reileta.federation.peers import HttpClient, parsed
 from reileta.federation.pinning import PeerNews, pin
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
-from reileta.records import ServerToken
+from reileta.records import ChallengeRefusal, ServerToken
 from reileta.rules.federation.addresses import canonical, host_of
 from reileta.rules.federation.server_rules import Decision
 from reileta.rules.federation.signatures import challenge_bytes, verify
@@ -80,15 +80,6 @@ class Claim:
 
     def __repr__(self) -> str:
         return f"Claim({self.server!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a challenge was refused, for admins. `server` is None if it was not an address."""
-
-    at: int
-    server: str | None
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +147,10 @@ class ChallengeVerifier:
         self._networks = RateLimiter(PER_NETWORK, KEYS)
         self._hosts = RateLimiter(PER_HOST, KEYS)
         self._under_way = 0
-        self._refusals: deque[Refusal] = deque(maxlen=REMEMBERED)
+        self._refusals: deque[ChallengeRefusal] = deque(maxlen=REMEMBERED)
 
     @property
-    def refusals(self) -> Sequence[Refusal]:
+    def refusals(self) -> Sequence[ChallengeRefusal]:
         """The last refusals, the newest first."""
         return tuple(reversed(self._refusals))
 
@@ -213,7 +204,7 @@ class ChallengeVerifier:
 
     async def _refusal(self, claim: Claim, address: str | None, refused: _Refused) -> ReiletaError:
         """Logs and counts a refusal; the error that the client gets."""
-        self._refusals.append(Refusal(self._clock.now_ms(), address, refused.cause))
+        self._refusals.append(ChallengeRefusal(self._clock.now_ms(), address, refused.cause))
         self._activity.note(
             log_events.CHALLENGE_REFUSED, claim.network, server=address, cause=refused.cause
         )

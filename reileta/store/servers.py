@@ -331,9 +331,13 @@ class Servers:
         )
         return None if row is None else _peer_token(row)
 
-    async def peer_tokens(self) -> list[PeerToken]:
-        """Our tokens at all servers, encrypted."""
-        rows = await self._queries.fetch("SELECT * FROM peer_tokens ORDER BY expires_at")
+    async def peer_tokens(self, servers: Sequence[str] | None = None) -> list[PeerToken]:
+        """Our tokens at these servers (None: at all), encrypted."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM peer_tokens WHERE $1::text[] IS NULL OR server = ANY($1) "
+            "ORDER BY expires_at",
+            None if servers is None else list(servers),
+        )
         return [_peer_token(row) for row in rows]
 
     async def keep_peer_token(self, token: PeerToken) -> None:
