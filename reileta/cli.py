@@ -26,6 +26,7 @@ from reileta.init_process import run_under_init
 
 _RUN: Final = "Run a server"
 _ACCOUNTS: Final = "Accounts"
+_SERVERS: Final = "Other servers"
 _LOOK: Final = "Look for causes"
 
 app: Final = commands(

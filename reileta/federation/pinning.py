@@ -86,17 +86,17 @@ class PeerNews:
         if server is None or pinned.verdict in ("same", "waiting"):
             return
         if pinned.verdict == "pinned":
-            self._activity.note(log_events.SERVER_KNOWN, server.host, server=server.address)
+            self._activity.note(log_events.PEER_KNOWN, server.host, server=server.address)
         elif pinned.verdict == "offered":
             self._activity.note(
-                log_events.SERVER_KEY_OFFERED,
+                log_events.PEER_KEY_OFFERED,
                 server.host,
                 server=server.address,
                 key=server.offered_key,
             )
         else:
             self._activity.note(
-                log_events.SERVER_KEY_CHANGED,
+                log_events.PEER_KEY_CHANGED,
                 server.host,
                 server=server.address,
                 key=server.public_key,
@@ -106,7 +106,7 @@ class PeerNews:
     def accepted(self, server: PeerServer, by: str) -> None:
         """An admin accepted a key."""
         self._activity.note(
-            log_events.SERVER_KEY_CHANGED,
+            log_events.PEER_KEY_CHANGED,
             None,
             server=server.address,
             key=server.public_key,
