@@ -21,7 +21,7 @@ import trio
 from actors.directory import Directory
 from actors.federation.trust import Trust
 from actors.hub.actor import HubActor, Listeners
-from actors.hub.messages import HubMessage
+from actors.hub.messages import HubMessage, Publish
 from actors.hub.update_feed import Noun, Record, UpdateFeed
 from actors.instance.config import InstanceConfig
 from actors.instance.manager import InstanceManager
@@ -50,12 +50,15 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable
+from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.federation.challenger import RENEW_S
 from reileta.federation.peers import HttpClient, NoClient
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
+from reileta.protocol import events
+from reileta.protocol.frames import encode
+from reileta.protocol.views.federation import peer_change
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
@@ -312,6 +315,15 @@ class Node:
 
     def _peer_changed(self, server: records.PeerServer) -> None:
         """Publishes `update-peer`, for admins."""
+        data = encode(peer_change(server, self.servers.decision(server.address)))
+        with suppress(Overloaded):  # the hub counts what it refuses
+            self.hub.tell(
+                Publish(
+                    events.UPDATE_PEER,
+                    server.address,
+                    lambda viewer: data if viewer.admin else None,
+                )
+            )
 
     def sockets(self, session_id: str) -> OpenSockets:
         """The session's open sockets here."""

@@ -51,7 +51,7 @@ class Trust:
         self._store = store
         self._metrics = metrics
         self.news = PeerNews(activity, publish)
-        self.servers = FederatedServers(store, clock, settings.federation, activity)
+        self.servers = FederatedServers(store, clock, settings.federation, activity, publish)
         self.peers = Peers(
             address=own,
             client=client,

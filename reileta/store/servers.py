@@ -44,6 +44,15 @@ class Servers:
         )
         return None if row is None else _server(row)
 
+    async def many(self, addresses: Sequence[str]) -> list[PeerServer]:
+        """What is known of these servers."""
+        if not addresses:
+            return []
+        rows = await self._queries.fetch(
+            "SELECT * FROM servers WHERE address = ANY($1) ORDER BY address", list(addresses)
+        )
+        return [_server(row) for row in rows]
+
     async def search(
         self,
         *,

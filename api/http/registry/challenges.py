@@ -44,8 +44,14 @@ class ChallengeInput(Input):
     server: Reference = Field(
         description="The address of the server that begun it.", examples=["a.example.org"]
     )
-    id: Reference = Field(description="Its id: 43 characters of base64url.")
-    nonce: Reference = Field(description="Its nonce: 43 characters of base64url.")
+    id: Reference = Field(
+        description="Its id: 43 characters of base64url.",
+        examples=["pVfs5zkCHcbOBDMDbQ0mPuzFGEnYzHyvY1y6fAW2LU4"],
+    )
+    nonce: Reference = Field(
+        description="Its nonce: 43 characters of base64url.",
+        examples=["0yGbZbHRKk5hV0yrJ4qgJXG2v6hAfkq7bVnCzEyhZ6o"],
+    )
 
 
 def challenge_routes(deps: ApiDeps) -> Routes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import Field
 
@@ -39,8 +39,9 @@ from reileta.protocol.views.federation import (
     rule_view,
 )
 from reileta.protocol.views.registry import ListView, NothingView
-from reileta.records import PeerServer
+from reileta.records import PeerServer, PeerState
 from reileta.rules.federation.addresses import canonical
+from reileta.rules.federation.server_rules import RuleKind
 
 REMOTE: Final = (NoResponse, NoData, BadData, BadRedirect, MalformedData)
 """The errors of requests to other servers."""
@@ -50,9 +51,7 @@ class ServerSearch(Paging):
     """Which servers to list."""
 
     after: TextCursor | None = Field(default=None, description="`next` of an answer.")
-    state: Literal["new", "known", "pending"] | None = Field(
-        default=None, description="Only servers in this state."
-    )
+    state: PeerState | None = Field(default=None, description="Only servers in this state.")
 
 
 class ServerContact(Input):
@@ -65,7 +64,8 @@ class KeyAcceptance(Input):
     """The key to accept."""
 
     accept_key: Reference = Field(
-        description="The server's `offered_key`. If it has another one meanwhile: error 116."
+        description="The server's `offered_key`. If it has another one meanwhile: error 116.",
+        examples=["tn1l3Cl-tyUW3vKlKVMmvXThmtSDyNxq1wFXqWHXVxk"],
     )
 
 
@@ -73,16 +73,14 @@ class RuleSearch(Paging):
     """Which rules to list."""
 
     after: TextCursor | None = Field(default=None, description="`next` of an answer.")
-    kind: Literal["allow", "block", "silence"] | None = Field(
-        default=None, description="Only rules of this kind."
-    )
+    kind: RuleKind | None = Field(default=None, description="Only rules of this kind.")
 
 
 class RuleInput(CreateInput):
     """A rule about a host, and all hosts below it."""
 
     pattern: HostPattern = Field(description="The host; a port is ignored.")
-    kind: Literal["allow", "block", "silence"]
+    kind: RuleKind = Field(description="What the rule does.")
     reason: Reason | None = Field(default=None, description="For admins.", examples=["spam"])
     until: TimeMs | None = Field(
         default=None, description="When it ends; without it, when it is deleted."

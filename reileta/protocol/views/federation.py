@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reileta.protocol.views.registry import Address, Millis, PublicKey, Secure, known
-from reileta.records import Challenge, ChallengeRefusal, PeerServer, ServerToken
-from reileta.rules.federation.server_rules import Decision, Rule
+from reileta.records import (
+    Challenge,
+    ChallengeRefusal,
+    PeerServer,
+    PeerState,
+    ServerToken,
+)
+from reileta.rules.federation.server_rules import Decision, Rule, RuleKind
 
-State = Literal["new", "known", "pending"]
-RuleKind = Literal["allow", "block", "silence"]
+ChallengeDirection = Literal["sent", "refused"]
 
 
 class ChallengeView(Struct, kw_only=True):
@@ -32,7 +37,13 @@ class ServerTokenView(Struct, kw_only=True):
     """A token for another server. It is shown only this once."""
 
     id: Annotated[str, Meta(description="Public name of the token, to revoke it")]
-    token: Annotated[str, Meta(description="`sa_…`", examples=["sa_…"])]
+    token: Annotated[
+        str,
+        Meta(
+            description="`sa_` and 43 characters",
+            examples=["sa_pVfs5zkCHcbOBDMDbQ0mPuzFGEnYzHyvY1y6fAW2LU4"],
+        ),
+    ]
     expires_at: Millis
 
 
@@ -40,7 +51,7 @@ class ChallengeEntryView(Struct, kw_only=True):
     """A challenge that this server has begun in the last hour, or has refused lately."""
 
     direction: Annotated[
-        Literal["sent", "refused"],
+        ChallengeDirection,
         Meta(description="`sent`: begun by this server; `refused`: begun by the other one"),
     ]
     created_at: Millis
@@ -63,22 +74,32 @@ class PeerTokenView(Struct, kw_only=True):
     expires_at: Millis
 
 
+class PeerChangeView(Struct, kw_only=True):
+    """What changed about another server."""
+
+    address: Address
+    state: Annotated[PeerState, Meta(description="`pending`: an admin must accept its key")]
+    decision: Annotated[Decision, Meta(description="What the rules and the settings say")]
+    public_key: PublicKey | UnsetType = UNSET
+    offered_key: (
+        Annotated[str, Meta(description="A key that does not follow from the pinned one")]
+        | UnsetType
+    ) = UNSET
+
+
 class PeerServerView(Struct, kw_only=True):
     """Another server, as admins see it."""
 
     address: Address
     secure: Secure
     state: Annotated[
-        State,
+        PeerState,
         Meta(
             description="`known`: its key is pinned; `pending`: it has a key that an admin must "
             "accept"
         ),
     ]
-    decision: Annotated[
-        Literal["allow", "silence", "block"],
-        Meta(description="What the rules and the settings say"),
-    ]
+    decision: Annotated[Decision, Meta(description="What the rules and the settings say")]
     public_key: PublicKey | UnsetType = UNSET
     key_since: Annotated[Millis, Meta(description="When it was pinned")] | UnsetType = UNSET
     offered_key: (
@@ -106,7 +127,7 @@ class ServerRuleView(Struct, kw_only=True):
     """A rule about a host and all hosts below it."""
 
     pattern: Annotated[str, Meta(description="The host", examples=["evil.example"])]
-    kind: RuleKind
+    kind: Annotated[RuleKind, Meta(description="What the rule does")]
     by: Annotated[str, Meta(description="An admin's id, or the account that ran a command")]
     created_at: Millis
     reason: Annotated[str, Meta(examples=["spam"])] | UnsetType = UNSET
@@ -166,6 +187,17 @@ def peer_view(
         guests=guests,
         failures=failures,
         retry_at=known(retry_at),
+    )
+
+
+def peer_change(server: PeerServer, decision: Decision) -> PeerChangeView:
+    """What changed about another server, for events."""
+    return PeerChangeView(
+        address=server.address,
+        state=server.state,
+        decision=decision,
+        public_key=known(server.public_key),
+        offered_key=known(server.offered_key),
     )
 
 
