@@ -66,7 +66,7 @@ ENUMS: Final[dict[str, Json]] = {
         get_args(PeerState), "What is known of another server: its key is pinned, or must be."
     ),
     "ServerRuleKind": _texts(
-        get_args(RuleKind), "What a rule about other servers does, and what may be done with one."
+        get_args(RuleKind), "What a rule about other servers does, or what holds for one of them."
     ),
     "ChallengeDirection": _texts(
         get_args(ChallengeDirection), "Whether this server began a challenge, or refused it."

@@ -130,7 +130,7 @@ class ServerRuleView(Struct, kw_only=True):
     kind: Annotated[RuleKind, Meta(description="What the rule does")]
     by: Annotated[str, Meta(description="An admin's id, or the account that ran a command")]
     created_at: Millis
-    reason: Annotated[str, Meta(examples=["spam"])] | UnsetType = UNSET
+    reason: Annotated[str, Meta(description="For admins", examples=["spam"])] | UnsetType = UNSET
     until: Annotated[Millis, Meta(description="When it ends")] | UnsetType = UNSET
 
 
