@@ -19,9 +19,9 @@ from typing import Final
 import trio
 
 from actors.directory import Directory
-from actors.federation.servers import FederatedServers
+from actors.federation.trust import Trust
 from actors.hub.actor import HubActor, Listeners
-from actors.hub.messages import HubMessage
+from actors.hub.messages import HubMessage, Publish
 from actors.hub.update_feed import Noun, Record, UpdateFeed
 from actors.instance.config import InstanceConfig
 from actors.instance.manager import InstanceManager
@@ -50,12 +50,15 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable
-from reileta.federation.peers import HttpClient, NoClient, Peers
+from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.federation.challenger import RENEW_S
+from reileta.federation.peers import HttpClient, NoClient
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
-from reileta.rules.federation.addresses import canonical
+from reileta.protocol import events
+from reileta.protocol.frames import encode
+from reileta.protocol.views.federation import peer_change
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
@@ -66,6 +69,7 @@ HUB_MAILBOX_LIMIT: Final = 65_536
 SUSPENSIONS_S: Final = 5.0
 """How often suspensions whose time is over are lifted. Logins don't wait for that."""
 AUDIT_TRIM_S: Final = 3600.0
+TRUST_TRIM_S: Final = 3600.0
 RULES_S: Final = 5.0
 """How often rules about servers whose time is over stop acting. Requests don't wait for that."""
 
@@ -85,6 +89,7 @@ class Node:
         hub: takes subscriptions.
         background: the loops of this process, supervised.
         activity: logs what users and admins do.
+        trust: challenges, keys and tokens between this server and others.
         servers: decides about other servers; a block acts there.
         peers: asks other servers.
         draining: whether the server is stopping.
@@ -124,14 +129,18 @@ class Node:
         self.draining = False
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
-        self.servers = FederatedServers(store, clock, settings.federation, self.activity)
-        self.peers = Peers(
-            address=canonical(address),
-            client=client or NoClient(),
+        self.trust = Trust(
+            settings=settings,
+            store=store,
             clock=clock,
-            decide=self.servers.decision,
-            counters=metrics,
+            metrics=metrics,
+            activity=self.activity,
+            address=address,
+            client=client or NoClient(),
+            key=lambda: self.key,
+            publish=self._peer_changed,
         )
+        self.servers, self.peers = self.trust.servers, self.trust.peers
         self.hub = hub
         self.directory = directory
         revocations = RevocationList(clock)
@@ -270,6 +279,8 @@ class Node:
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
         background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
+        background.repeat(nursery, "tokens", self.trust.renew, every_s=RENEW_S, delayed=True)
+        background.repeat(nursery, "challenges", self.trust.trim, every_s=TRUST_TRIM_S)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
 
     async def take_key(self, key: ServerKey) -> None:
@@ -301,6 +312,18 @@ class Node:
         self.updates.changed(noun, record, among)
         if isinstance(record, records.World):
             self.resources.changed(record.number)
+
+    def _peer_changed(self, server: records.PeerServer) -> None:
+        """Publishes `update-peer`, for admins."""
+        data = encode(peer_change(server, self.servers.decision(server.address)))
+        with suppress(Overloaded):  # the hub counts what it refuses
+            self.hub.tell(
+                Publish(
+                    events.UPDATE_PEER,
+                    server.address,
+                    lambda viewer: data if viewer.admin else None,
+                )
+            )
 
     def sockets(self, session_id: str) -> OpenSockets:
         """The session's open sockets here."""
@@ -344,6 +367,6 @@ class Node:
             **self.resources.debug_counts(),
             **self.sessions.debug_counts(),
             **self.directory.debug_counts(),
-            **self.peers.debug_counts(),
+            **self.trust.debug_counts(),
             "players": self.metrics.players,
         }

@@ -42,6 +42,7 @@ from api.http.registry.accounts import account_routes
 from api.http.registry.administration import administration_routes
 from api.http.registry.assets import asset_routes
 from api.http.registry.auth import auth_routes
+from api.http.registry.challenges import challenge_routes
 from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
 from api.http.registry.images import image_routes
@@ -49,6 +50,7 @@ from api.http.registry.instances import instance_routes
 from api.http.registry.moderation import moderation_routes
 from api.http.registry.queue import queue_routes
 from api.http.registry.server import server_routes
+from api.http.registry.servers import peer_server_routes
 from api.http.registry.services import service_routes
 from api.http.registry.user_sessions import user_session_routes
 from api.http.registry.users import user_routes
@@ -403,6 +405,8 @@ def create_app(
         world_routes(deps),
         asset_routes(deps, slots),
         service_routes(deps),
+        challenge_routes(deps),
+        peer_server_routes(deps),
         instance_routes(deps),
         queue_routes(deps),
         moderation_routes(deps),

@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `trace`, `replay`; the groups `admin`, `bots` and `key`.
+"""The command line: `reileta serve`, `trace`, `replay`; groups `admin`, `bots`, `key`, `servers`.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need
@@ -20,6 +20,7 @@ from reileta.cli_admin import admin
 from reileta.cli_bots import bots
 from reileta.cli_help import GroupedCommand, examples
 from reileta.cli_key import key
+from reileta.cli_servers import servers
 from reileta.cli_tools import Failed, attempt, commands, print_lines
 from reileta.init_process import run_under_init
 
@@ -97,6 +98,7 @@ def serve(**given: str | None) -> int:
 app.add_typer(admin, name="admin", rich_help_panel=_ACCOUNTS)
 app.add_typer(bots, name="bots", rich_help_panel=_ACCOUNTS)
 app.add_typer(key, name="key", rich_help_panel=_SERVERS)
+app.add_typer(servers, name="servers", rich_help_panel=_SERVERS)
 
 
 @app.command(

@@ -20,6 +20,17 @@ from reileta.settings import Settings
 
 _ROLE: Final = "Administrators"
 _ACCOUNT: Final = "Accounts"
+REASON = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why. At most 500 characters.")
+]
+UNTIL = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="TIME",
+        help="When it ends, as 2027-01-31 or 2027-01-31T18:00, in UTC.",
+    ),
+]
 Username = Annotated[str, typer.Argument(help="The account's username.", show_default=False)]
 
 admin: Final = commands(
@@ -256,8 +267,7 @@ def suspend(
     from reileta.store import admin_commands
 
     settings = cli_options.read(given)
-    why = None if reason is None else _checked(Reason, reason, "--reason")
-    until_ms = None if until is None else _time(until)
+    why, until_ms = reason_of(reason), time_of(until)
     return _change(
         settings,
         username,
@@ -266,8 +276,15 @@ def suspend(
     )
 
 
-def _time(text: str) -> int:
-    """A time in ms. Raises WrongUse unless it is in the future."""
+def reason_of(text: str | None) -> str | None:
+    """The text of `--reason`. Raises WrongUse."""
+    return None if text is None else _checked(Reason, text, "--reason")
+
+
+def time_of(text: str | None) -> int | None:
+    """The time of `--until` in ms. Raises WrongUse unless it is in the future."""
+    if text is None:
+        return None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -286,7 +286,7 @@ async def _serve_on(
             _apis(node, passwords, timeouts, port) as (http_server, gateway),
             trio.open_nursery() as nursery,
         ):
-            await node.servers.load()
+            await node.servers.apply()
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             changes = ChangeApplier(store, node, gateway.auth)

@@ -528,3 +528,13 @@ class Challenge:
 
     def __repr__(self) -> str:
         return f"Challenge({self.hint!r}, {self.server!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeRefusal:
+    """Why a challenge of another server was refused, for admins. `server` is None if it was not an
+    address."""
+
+    at: int
+    server: str | None
+    cause: str

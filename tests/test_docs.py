@@ -238,6 +238,7 @@ def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
         ("address, everything", rate_limits.ADDRESS),
         ("account", rate_limits.ACCOUNT),
         ("token", rate_limits.TOKEN),
+        ("another server", rate_limits.SERVER),
         ("address and endpoint that reads", rate_limits.READ),
         ("address and endpoint that writes", rate_limits.WRITE),
         ("address and `register` or `login`", rate_limits.LOGIN),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, ServerBlocked
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
+from reileta.records import PeerServer
 from reileta.rules.federation.server_rules import Decision, Mode, Rule, RuleBook, RuleKind
 from reileta.rules.identity import ServerPrincipal
 from reileta.store import Store
@@ -37,11 +38,19 @@ class FederatedServers:
     the tokens between the server and this one are revoked, and all `listeners` are called.
     """
 
-    def __init__(self, store: Store, clock: Clock, mode: Mode, activity: ActivityLog) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        mode: Mode,
+        activity: ActivityLog,
+        publish: Callable[[PeerServer], None],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._mode = mode
         self._activity = activity
+        self._publish = publish
         self._rules = RuleBook((), mode)
         self._applied_at = 0
         self._unfinished = False
@@ -49,6 +58,8 @@ class FederatedServers:
         """So that the rules in memory are those of the last commit."""
         self.listeners: list[BlockListener] = []
         """Each is called when the rules change."""
+        self.connected_guests: Callable[[], Mapping[str, int]] = dict
+        """The guests who are connected now, by their server."""
 
     async def load(self) -> None:
         """Reads the rules."""
@@ -133,20 +144,21 @@ class FederatedServers:
             with suppress(DatabaseUnavailable):  # the next time
                 await self.apply()
 
-    async def _revoke(self, servers: Servers) -> tuple[RuleBook, list[str]]:
+    async def _revoke(self, servers: Servers) -> tuple[RuleBook, list[PeerServer]]:
         """The stored rules, and the servers whose tokens they have ended now."""
         rules, now = RuleBook(await servers.rules(), self._mode), self._clock.now_ms()
         with_tokens = await servers.with_tokens()
         blocked = [one for one in with_tokens if rules.decide(one, now) == "block"]
         if blocked:
             await servers.revoke_all(blocked)
-        return rules, blocked
+        return rules, await servers.many(blocked)
 
-    async def _in_force(self, rules: RuleBook, revoked: list[str]) -> None:
+    async def _in_force(self, rules: RuleBook, revoked: list[PeerServer]) -> None:
         self._rules = rules
         self._applied_at = self._clock.now_ms()
-        for address in revoked:
-            self._activity.note(log_events.SERVER_BLOCKED, None, server=address)
+        for server in revoked:
+            self._activity.note(log_events.SERVER_BLOCKED, None, server=server.address)
+            self._publish(server)
         self._unfinished = False
         for listener in self.listeners:
             try:

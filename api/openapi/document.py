@@ -69,6 +69,8 @@ _PARTS: Final = {
     "session": "The session's id.",
     "type": "A resource type: `document`, `world`, or one that the host added.",
     "number": "The resource's integer id.",
+    "challenge": "The id of a challenge, or of the token that it gave.",
+    "peer": "The address of another server: `host` or `host:port`.",
     "other": "The user who is followed: an id, a username, or `id@server`.",
 }
 _NUMBER: Final = {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**53 - 1}

@@ -15,10 +15,12 @@ from api.ws.registry.inputs import TOPICS
 from api.ws.resource_events import QueueEndReason, UnwatchReason, WatcherAccess
 from reileta.errors import by_code
 from reileta.protocol.session_frames import Status as EventStatus
+from reileta.protocol.views.federation import ChallengeDirection
 from reileta.protocol.views.instance import LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
-from reileta.records import AuditResult, AuditVia
+from reileta.records import AuditResult, AuditVia, PeerState
+from reileta.rules.federation.server_rules import RuleKind
 from reileta.rules.instance.candidates import State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
 from reileta.rules.instance.roles import Role
@@ -60,6 +62,15 @@ ENUMS: Final[dict[str, Json]] = {
     ),
     "AuditVia": _texts(get_args(AuditVia), "The way that an admin's action came."),
     "AuditResult": _texts(get_args(AuditResult), "Whether an admin's action took effect."),
+    "PeerState": _texts(
+        get_args(PeerState), "What is known of another server: its key is pinned, or must be."
+    ),
+    "ServerRuleKind": _texts(
+        get_args(RuleKind), "What a rule about other servers does, or what holds for one of them."
+    ),
+    "ChallengeDirection": _texts(
+        get_args(ChallengeDirection), "Whether this server began a challenge, or refused it."
+    ),
     "HealthStatus": _texts(get_args(Health), "Whether the server runs, or also takes requests."),
     "Role": _texts(
         get_args(Role), "A role inside an instance, from the highest down. Each may moderate lower."

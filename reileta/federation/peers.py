@@ -15,6 +15,7 @@ backoff hold for all of it.
 from __future__ import annotations
 
 import random
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ WAIT_S: Final = 5.0
 REMEMBERED: Final = 4096
 MESSAGE_LENGTH: Final = 200
 """Characters of the message of another server's error that are kept."""
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 TokenUse: TypeAlias = Literal["never", "if_known", "required"]
 Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
@@ -299,7 +301,7 @@ class Peers:
                 received = await self._client.request(
                     method, server, path, query=query, headers=headers, body=encoded
                 )
-                answer = _parsed(received)
+                answer = parsed(received)
                 outcome = f"{answer.status // 100}xx"
             except NoResponse:
                 self._failed(condition)
@@ -321,8 +323,8 @@ class Peers:
 
     def _failed(self, condition: PeerCondition, headers: Mapping[str, str] | None = None) -> None:
         condition.failures += 1
-        asked = None if headers is None else headers.get("retry-after", "")
-        asked_ms = int(asked) * 1000 if asked and asked.isascii() and asked.isdigit() else None
+        asked = _SECONDS.fullmatch("" if headers is None else headers.get("retry-after", ""))
+        asked_ms = None if asked is None else int(asked[0]) * 1000
         wait_ms = backoff.wait_ms(
             condition.failures, self._jitter(*backoff.JITTER), asked_ms=asked_ms
         )
@@ -373,7 +375,7 @@ class Peers:
         return condition
 
 
-def _parsed(answer: RemoteAnswer) -> PeerAnswer:
+def parsed(answer: RemoteAnswer) -> PeerAnswer:
     """The answer's envelope. Raises NoData and BadData, and NoResponse for a 5xx without one: a
     proxy answers in the place of a server that is down."""
     try:

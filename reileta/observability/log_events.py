@@ -36,6 +36,23 @@ SERVER_RULE_CHANGED: Final = "server.rule_changed"
 """An admin changed a rule about other servers; without `kind`, the rule was deleted."""
 SERVER_BLOCKED: Final = "server.blocked"
 """A rule excludes a server that had a token; its tokens, guests and objects are gone."""
+PEER_KNOWN: Final = "peer.known"
+"""Another server proved its key for the first time; the key is pinned."""
+PEER_KEY_OFFERED: Final = "peer.key_offered"
+"""Another server has a key that does not follow from the pinned one: an admin must accept it."""
+PEER_KEY_CHANGED: Final = "peer.key_changed"
+"""The pinned key of another server changed, by its chain of keys or (`by`) by an admin."""
+CHALLENGE_ACCEPTED: Final = "challenge.accepted"
+"""Another server proved who it is, and has a token of this server now."""
+CHALLENGE_REFUSED: Final = "challenge.refused"
+"""A challenge was refused; the client is not told the `cause`."""
+SERVER_TOKEN_REVOKED: Final = "server.token_revoked"  # noqa: S105 - an event's name
+PEER_TOKEN_OBTAINED: Final = "peer.token_obtained"  # noqa: S105
+"""This server has a new token at another one."""
+PEER_TOKEN_REFUSED: Final = "peer.token_refused"  # noqa: S105
+"""This server got no token at another one; `code` and `cause` say why."""
+PEER_TOKEN_REJECTED: Final = "peer.token_rejected"  # noqa: S105
+"""Another server does not accept the token that it gave to this one."""
 
 # Instances and sessions
 INSTANCE_OPENED: Final = "instance.opened"

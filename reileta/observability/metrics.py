@@ -142,6 +142,10 @@ class Metrics:
         self.peer_requests: defaultdict[str, int] = defaultdict(int)
         """Requests to other servers, by their outcome: `2xx`, `no_response`, `bad_answer`, …"""
         self.peer_seconds = Histogram(SECONDS)
+        self.peer_servers: Mapping[str, int] = {}
+        """Other servers that are known, by their state."""
+        self.challenges: defaultdict[str, int] = defaultdict(int)
+        """Challenges of other servers, by their outcome: `accepted`, `refused`, `limited`."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -155,6 +159,10 @@ class Metrics:
         """Counts one request to another server."""
         self.peer_requests[outcome] += 1
         self.peer_seconds.observe(seconds)
+
+    def challenge_answered(self, outcome: str) -> None:
+        """Counts one challenge of another server."""
+        self.challenges[outcome] += 1
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one answered HTTP request."""
@@ -289,6 +297,18 @@ class MetricsCollector(Collector):
         for outcome, count in self._metrics.peer_requests.items():
             requests.add_metric([outcome], count)
         yield requests
+        challenges = CounterMetricFamily(
+            "reileta_challenges", "Challenges of other servers", labels=["outcome"]
+        )
+        for outcome, count in self._metrics.challenges.items():
+            challenges.add_metric([outcome], count)
+        yield challenges
+        servers = GaugeMetricFamily(
+            "reileta_peer_servers", "Other servers that are known", labels=["state"]
+        )
+        for state, count in self._metrics.peer_servers.items():
+            servers.add_metric([state], count)
+        yield servers
 
     def _store(self) -> Iterator[Metric]:
         database = self._database

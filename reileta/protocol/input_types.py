@@ -35,6 +35,7 @@ from reileta.names import name_fault
 from reileta.opaque_string import prepared, refused_character
 from reileta.protocol import patterns
 from reileta.records import Cursor
+from reileta.rules.federation.addresses import TEXT_LENGTH, canonical, host_of
 from reileta.unicode import is_unicode
 
 MAX_CAPACITY: Final = 1024
@@ -275,6 +276,17 @@ def _cursor_schema(*kinds: type[int] | type[str]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{_cursor_pattern(kinds)}$"})
 
 
+def _server(value: str) -> str:
+    try:
+        return canonical(value)
+    except ValueError as error:
+        raise fault(str(error)) from None
+
+
+def _host_pattern(value: str) -> str:
+    return host_of(_server(value))
+
+
 def _flag(value: object) -> object:
     if isinstance(value, str):
         if value not in ("true", "false", "1", "0"):
@@ -449,6 +461,8 @@ Offset = Annotated[
 ]
 NumberCursor = Annotated[Cursor, BeforeValidator(_cursor(int)), _cursor_schema(int)]
 """A place in a list that is sorted by a number; `cursor_text` writes it."""
+TextCursor = Annotated[Cursor, BeforeValidator(_cursor(str)), _cursor_schema(str)]
+"""A place in a list that is sorted by a text."""
 TimeCursor = Annotated[Cursor, BeforeValidator(_cursor(int, str)), _cursor_schema(int, str)]
 """A place in a list that is sorted by time and id."""
 FollowerCursor = Annotated[
@@ -464,6 +478,33 @@ Reference = Annotated[
     WithJsonSchema({"type": "string", "maxLength": 256, "pattern": f"^{patterns.STORABLE}$"}),
 ]
 """An id, a name or a search text: any text that the database can look up."""
+
+ServerAddress = Annotated[
+    str,
+    AfterValidator(_server),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "The address of a server, `host` or `host:port`.",
+            "maxLength": TEXT_LENGTH,
+            "examples": ["b.example.org"],
+        }
+    ),
+]
+"""The address of a server, in its canonical spelling."""
+HostPattern = Annotated[
+    str,
+    AfterValidator(_host_pattern),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A host. A port is ignored.",
+            "maxLength": TEXT_LENGTH,
+            "examples": ["evil.example"],
+        }
+    ),
+]
+"""The host of a server in its canonical spelling, without a port."""
 
 TagList = Annotated[
     tuple[str, ...],

@@ -40,7 +40,7 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
                 store.database, count=count, now_ms=clock.now_ms(), autopilot=autopilot
             )
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def list_bots(settings: Settings) -> list[BotBatch]:
@@ -49,7 +49,7 @@ def list_bots(settings: Settings) -> list[BotBatch]:
     async def work(store: Store, _clock: SystemClock) -> list[BotBatch]:
         return await bulk_accounts.batches(store.database)
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def remove_bots(settings: Settings, batch: str | None) -> int:
@@ -65,7 +65,7 @@ def remove_bots(settings: Settings, batch: str | None) -> int:
             details["count"] = removed
         return removed
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def rotate_key(settings: Settings) -> str:
@@ -149,7 +149,7 @@ def list_admins(settings: Settings) -> tuple[int, list[User]]:
     async def work(store: Store, clock: SystemClock) -> tuple[int, list[User]]:
         return clock.now_ms(), await store.users.admins()
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def read_audit(settings: Settings, limit: int, username: str | None) -> list[AuditEntry]:
@@ -165,16 +165,18 @@ def read_audit(settings: Settings, limit: int, username: str | None) -> list[Aud
         found = {one.number: one for one in (*by.items, *about.items)}
         return [found[number] for number in sorted(found, reverse=True)[:limit]]
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
-def _run(settings: Settings, work: Callable[[Store, SystemClock], Awaitable[T]]) -> T:
-    async def run() -> T:
+def run(settings: Settings, work: Callable[[Store, SystemClock], Awaitable[T]]) -> T:
+    """The result of work on the database of a server, whether or not the server runs."""
+
+    async def opened() -> T:
         clock = SystemClock()
         async with open_store(settings, clock, shared=True) as store:
             return await work(store, clock)
 
-    return trio.run(run)
+    return trio.run(opened)
 
 
 def _change(
@@ -196,7 +198,7 @@ def _change(
             await _note(audit, action, user, **details)
         return True
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 @asynccontextmanager
@@ -205,14 +207,21 @@ async def _transaction(store: Store, clock: SystemClock) -> AsyncIterator[tuple[
         yield Users(transaction, clock), AuditLog(transaction, clock)
 
 
-async def _note(audit: AuditLog, action: str, user: User | None, **details: Json) -> None:
+async def _note(audit: AuditLog, action: str, user: User, **details: Json) -> None:
+    await note(audit, action, user.id, user.username, **details)
+
+
+async def note(
+    audit: AuditLog, action: str, target: str, target_name: str | None = None, **details: Json
+) -> None:
+    """Writes an entry for an action of the same transaction."""
     await audit.begin(
         action,
         via="command",
         by_id=None,
-        by_name=_os_account(),
-        target=None if user is None else user.id,
-        target_name=None if user is None else user.username,
+        by_name=os_account(),
+        target=target,
+        target_name=target_name,
         details={name: value for name, value in details.items() if value is not None},
         done=True,
     )
@@ -227,7 +236,7 @@ async def _noted(audit: AuditLog, action: str, details: dict[str, Json]) -> Asyn
         action,
         via="command",
         by_id=None,
-        by_name=_os_account(),
+        by_name=os_account(),
         target=None,
         target_name=None,
         details=details,
@@ -236,7 +245,7 @@ async def _noted(audit: AuditLog, action: str, details: dict[str, Json]) -> Asyn
     await audit.finish(number, error=None, target=None, target_name=None, details=details)
 
 
-def _os_account() -> str:
+def os_account() -> str:
     """The name of the system's account that runs this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -53,11 +53,13 @@ class Challenges:
         )
         return None if row is None else _challenge(row)
 
-    async def withdraw(self, id_: str) -> bool:
-        """Deletes the challenge with that id; whether there was one."""
-        return (
-            await self._queries.execute("DELETE FROM challenges WHERE id_hash = $1", digest(id_))
-            > 0
+    async def end(self, id_: str) -> None:
+        """From now on, nobody can fetch the challenge with that id."""
+        now = self._clock.now_ms()
+        await self._queries.execute(
+            "UPDATE challenges SET expires_at = least(expires_at, $2) WHERE id_hash = $1",
+            digest(id_),
+            now,
         )
 
     async def search(

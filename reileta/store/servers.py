@@ -44,6 +44,15 @@ class Servers:
         )
         return None if row is None else _server(row)
 
+    async def many(self, addresses: Sequence[str]) -> list[PeerServer]:
+        """What is known of these servers."""
+        if not addresses:
+            return []
+        rows = await self._queries.fetch(
+            "SELECT * FROM servers WHERE address = ANY($1) ORDER BY address", list(addresses)
+        )
+        return [_server(row) for row in rows]
+
     async def search(
         self,
         *,
@@ -142,6 +151,19 @@ class Servers:
             )
             > 0
         )
+
+    async def stale(self, before_ms: int, limit: int = 32) -> list[str]:
+        """Known servers with a token, of which nothing was read since then; the oldest first."""
+        rows = await self._queries.fetch(
+            "SELECT address FROM servers WHERE last_seen <= $1 AND ("
+            "EXISTS (SELECT 1 FROM peer_tokens WHERE server = address) OR "
+            "EXISTS (SELECT 1 FROM server_tokens WHERE server = address AND revoked_at IS NULL "
+            "AND expires_at > $2)) ORDER BY last_seen LIMIT $3",
+            before_ms,
+            self._clock.now_ms(),
+            limit,
+        )
+        return [row["address"] for row in rows]
 
     async def trim(self) -> int:
         """Forgets servers that were not heard of for `KEPT_MS`, and have neither a token nor
@@ -318,9 +340,13 @@ class Servers:
         )
         return None if row is None else _peer_token(row)
 
-    async def peer_tokens(self) -> list[PeerToken]:
-        """Our tokens at all servers, encrypted."""
-        rows = await self._queries.fetch("SELECT * FROM peer_tokens ORDER BY expires_at")
+    async def peer_tokens(self, servers: Sequence[str] | None = None) -> list[PeerToken]:
+        """Our tokens at these servers (None: at all), encrypted."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM peer_tokens WHERE $1::text[] IS NULL OR server = ANY($1) "
+            "ORDER BY expires_at",
+            None if servers is None else list(servers),
+        )
         return [_peer_token(row) for row in rows]
 
     async def keep_peer_token(self, token: PeerToken) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from actors.federation.servers import FederatedServers
+from actors.federation.trust import Trust
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
 from actors.runtime.background import BackgroundTasks
@@ -13,7 +13,7 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
-from reileta.federation.peers import NoClient, Peers
+from reileta.federation.peers import HttpClient, NoClient
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import (
@@ -21,6 +21,7 @@ from reileta.records import (
     DeletedUser,
     InstanceChanges,
     InstanceRecord,
+    PeerServer,
     SessionPresence,
     User,
 )
@@ -28,6 +29,7 @@ from reileta.rules.identity import Principal
 from reileta.rules.instance.access import access_of
 from reileta.rules.tags import INSTANCE_TAGS
 from reileta.rules.visibility import of_instance
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
 from reileta.store.leases import LostLease
@@ -87,21 +89,26 @@ class FakeNode:
     admitted: list[tuple[str, bytes, int]] = field(default_factory=list)
     lost: list[LostLease] = field(default_factory=list)
     deleted: list[DeletedUser] = field(default_factory=list)
+    client: HttpClient = field(default_factory=NoClient)
+    key: ServerKey = field(default_factory=ServerKey.generate)
+    peers_told: list[PeerServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.activity = ActivityLog(self.clock)
         self.instance_service: Any = self
         self.resources = FakeResources(self.store)
-        self.servers = FederatedServers(
-            self.store, self.clock, self.settings.federation, self.activity
-        )
-        self.peers = Peers(
-            address=self.address,
-            client=NoClient(),
+        self.trust = Trust(
+            settings=self.settings,
+            store=self.store,
             clock=self.clock,
-            decide=self.servers.decision,
-            counters=self.metrics,
+            metrics=self.metrics,
+            activity=self.activity,
+            address=self.address,
+            client=self.client,
+            key=lambda: self.key,
+            publish=self.peers_told.append,
         )
+        self.servers, self.peers = self.trust.servers, self.trust.peers
 
     directory = instances = sessions = updates = property(lambda self: self)
 

@@ -181,6 +181,17 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "POST /resource/{type}/{number}/unshare": each(
         RESOURCE + "/unshare", *({"user": user} for user in USERS)
     ),
+    "GET /api/challenges": NOTHING,
+    "PUT /api/challenges": NOTHING,
+    "GET /api/challenges/{challenge}": NOTHING,
+    "DELETE /api/challenges/{challenge}": NOTHING,
+    "GET /api/servers": NOTHING,
+    "POST /api/servers": NOTHING,
+    "GET /api/servers/{peer}": NOTHING,
+    "POST /api/servers/{peer}": NOTHING,
+    "GET /api/servers/rules": NOTHING,
+    "PUT /api/servers/rules": NOTHING,
+    "DELETE /api/servers/rules": NOTHING,
     "GET /healthz": NOTHING,
     "GET /readyz": NOTHING,
 }

@@ -20,6 +20,7 @@ from api.ws.resource_events import (
     ResourceUpdatedView,
 )
 from reileta.protocol import events
+from reileta.protocol.views.federation import PeerChangeView
 from reileta.protocol.views.instance import (
     CandidateView,
     LeftView,
@@ -136,6 +137,22 @@ EVENTS: Final = Events(
         description="The server's description changed.",
         data=ServerView,
         subgroup="the server's id",
+    ),
+    Event(
+        name=events.UPDATE_PEER,
+        group=_UPDATE,
+        description="Another server became known, offers a key that does not follow from the one"
+        " known before, has a new key, or was blocked. Only admins get it.",
+        data=PeerChangeView,
+        sent_to="admins who subscribe",
+        example={
+            "address": "b.example.org",
+            "state": "pending",
+            "decision": "allow",
+            "public_key": "9PGcCnTc3qSCt74zE1v5etMxaXgo7pycPPi9wz0CwRI",
+            "offered_key": "tn1l3Cl-tyUW3vKlKVMmvXThmtSDyNxq1wFXqWHXVxk",
+        },
+        subgroup="the other server's address",
     ),
     Event(
         name=events.UPDATE_WORLD,

@@ -37,6 +37,8 @@ NOWHERE = {
     "type": "document",
     "number": "4711",
     "server": "elsewhere.example",
+    "challenge": "A" * 43,
+    "peer": "elsewhere.example",
 }
 ODD_PATHS = [
     "/", "/docs", "/openapi.json", "/asyncapi.json", "/metrics", "/nope", "/api", "/api/time/",
