@@ -168,7 +168,7 @@ async def open_store(
             files=files,
             states=SessionStates(database),
             resources=Resources(database, clock, types, quotas),
-            leases=Leases(database, clock, types, lease_time),
+            leases=Leases(database, clock, types, lease_time, urgent=database.urgent),
             networks=Networks(database, clock),
             audit=AuditLog(database, clock),
             servers=Servers(database, clock),

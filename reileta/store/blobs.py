@@ -27,6 +27,8 @@ To delete a file that nothing references (`release`, `collect`):
       during the wait in D1: then the statement fails, and the file stays.
   D3. `FileStore.remove` deletes the file. It refuses if an upload claims the file (U1) or, for
       `collect`, if the file was stored again lately: then ROLLBACK keeps the row.
+      The lock must last for as long as the disk needs, so these transactions have no limit of
+      `IDLE_IN_TRANSACTION_S`.
   D4. COMMIT. After a crash between D3 and D4 there is a row without a file. Nothing references it
       (D2), and nothing can until an upload stores the file again (U1, U3).
 
@@ -54,6 +56,7 @@ RELEASE_S: Final = 5.0
 """Seconds a request waits for `release`; `collect` deletes the rest later."""
 _AT_ONCE: Final = 1000
 """Files per statement."""
+_KEEP_LOCK: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -158,6 +161,7 @@ class Blobs:
     async def _release(self, hash_: str) -> bool:
         try:
             async with self._queries.transaction() as transaction:
+                await transaction.execute(_KEEP_LOCK)
                 # D1. A row inserted here never outlives the transaction.
                 await transaction.execute(
                     "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, 0, $2, $2) "
@@ -176,6 +180,7 @@ class Blobs:
     async def _collect(self, hash_: str, before_ms: int) -> bool:
         try:
             async with self._queries.transaction() as transaction:
+                await transaction.execute(_KEEP_LOCK)
                 # D1 and D2: the condition is evaluated again under the lock, and the foreign keys
                 # also see references that were committed during the wait for the lock.
                 deleted = await transaction.execute(
