@@ -123,6 +123,8 @@ DATABASE_LOCKED: Final = "database.locked"
 DATABASE_CALLBACK_FAILED: Final = "database.callback_failed"
 """The driver of the database failed outside of a statement."""
 DATABASE_MIGRATED: Final = "database.migrated"
+DATABASE_NEWER: Final = "database.newer"
+"""A newer version of Reileta wrote the database, and this version works on it."""
 
 # Files
 CHANGES_POSTPONED: Final = "changes.postponed"
