@@ -267,7 +267,8 @@ async def _serve_on(
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
         await _first_start(store, passwords)
-        await store.instances.all_empty_from(clock.now_ms())
+        async with store.lock.session() as queries:
+            await store.instances.over(queries).all_empty_from(clock.now_ms())
         await store.changes.begin()
         key_file = settings.data / KEY_FILE
         key = adopt(key_file, load_or_create(key_file), address, clock.now_ms())
@@ -290,7 +291,7 @@ async def _serve_on(
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             changes = ChangeApplier(store, node, gateway.auth)
-            files = FileCollector(store.files, store.blobs, clock)
+            files = FileCollector(store.files, store.blobs, store.lock, clock)
             background.run(nursery, "sockets", gateway.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
             background.run(nursery, "files", files.run)

@@ -38,6 +38,10 @@ class Instances:
         self._clock = clock
         self._quotas = quotas
 
+    def over(self, queries: Queries) -> Instances:
+        """The same instances, over other queries."""
+        return Instances(queries, self._clock, self._quotas)
+
     async def create(
         self,
         *,

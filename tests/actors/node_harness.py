@@ -71,6 +71,9 @@ class FakeInstances:
         if self.away:
             raise DatabaseUnavailable
 
+    def over(self, queries: None) -> FakeInstances:
+        return self
+
     async def get(self, ref: str) -> InstanceRecord | None:
         await self.reach()
         for record in self.records.values():
@@ -197,6 +200,10 @@ class FakeMutes:
 class FakeLock:
     async def held(self) -> bool:
         return True
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        yield
 
 
 @dataclass
