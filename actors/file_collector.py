@@ -42,11 +42,15 @@ _log = structlog.stdlib.get_logger(__name__)
 class FileCollector:
     """Collects the files of one store. `run` is a task of the server."""
 
-    def __init__(self, files: FileStore, blobs: Blobs, lock: ServerLock, clock: Clock) -> None:
+    def __init__(
+        self, files: FileStore, blobs: Blobs, lock: ServerLock, clock: Clock, file_clock: Clock
+    ) -> None:
+        """`clock` is that of the database's rows, `file_clock` that of the file system."""
         self._files = files
         self._blobs = blobs
         self._lock = lock
         self._clock = clock
+        self._file_clock = file_clock
         self._began = False
         self._adopts_at = -math.inf
 
@@ -73,6 +77,9 @@ class FileCollector:
         if trio.current_time() >= self._adopts_at:
             adopted = await self._blobs.adopt()
             self._adopts_at = trio.current_time() + ADOPTED_EVERY_S
-        collected = await self._blobs.collect(self._clock.now_ms() - SPARED_MS)
+        collected = await self._blobs.collect(
+            self._clock.now_ms() - SPARED_MS,
+            placed_before_ms=self._file_clock.now_ms() - SPARED_MS,
+        )
         if swept or adopted or collected:
             _log.info(log_events.FILES_TIDIED, swept=swept, adopted=adopted, collected=collected)

@@ -45,6 +45,7 @@ from reileta.security.server_key import KEY_FILE, adopt, load_or_create
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.database_clock import FOLLOW_S, DatabaseClock
 from reileta.store.server_lock import WATCH_S
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -259,13 +260,14 @@ async def _serve_on(
     timeouts: Timeouts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    clock = SystemClock()
+    clock = DatabaseClock()
     metrics = Metrics()
     address = settings.address or _own_address(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
+        await clock.follow(store.database.urgent)
         await _first_start(store, passwords)
         async with store.lock.session() as queries:
             await store.instances.over(queries).all_empty_from(clock.now_ms())
@@ -291,13 +293,19 @@ async def _serve_on(
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             changes = ChangeApplier(store, node, gateway.auth)
-            files = FileCollector(store.files, store.blobs, store.lock, clock)
+            files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
             background.run(nursery, "sockets", gateway.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
             background.run(nursery, "files", files.run)
             background.run(nursery, "lag", partial(measure_lag, metrics))
             background.repeat(nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S)
             background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
+            background.repeat(
+                nursery,
+                "time",
+                partial(clock.follow_again, store.database.urgent),
+                every_s=FOLLOW_S,
+            )
             background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"

@@ -137,11 +137,15 @@ class Blobs:
             after = found[-1].hash
         return adopted
 
-    async def collect(self, before_ms: int) -> int:
+    async def collect(self, before_ms: int, *, placed_before_ms: int | None = None) -> int:
         """Deletes unreferenced files that were not touched since `before_ms`; returns how many.
+
+        A file that was stored since `placed_before_ms`, by the clock of the file system, stays; by
+        default that is the same time.
 
         Raises StorageUnavailable; files deleted before that stay deleted.
         """
+        placed_ms = before_ms if placed_before_ms is None else placed_before_ms
         collected = 0
         after = ""
         while rows := await self._queries.fetch(
@@ -154,7 +158,7 @@ class Blobs:
             _AT_ONCE,
         ):
             for row in rows:
-                collected += await self._collect(row["hash"], before_ms)
+                collected += await self._collect(row["hash"], before_ms, placed_ms)
             after = rows[-1]["hash"]
         return collected
 
@@ -177,7 +181,7 @@ class Blobs:
             return False
         return True
 
-    async def _collect(self, hash_: str, before_ms: int) -> bool:
+    async def _collect(self, hash_: str, before_ms: int, placed_before_ms: int) -> bool:
         try:
             async with self._queries.transaction() as transaction:
                 await transaction.execute(_KEEP_LOCK)
@@ -188,7 +192,7 @@ class Blobs:
                 )
                 if not deleted:
                     return False
-                if not await self._files.remove(hash_, placed_before_ms=before_ms):
+                if not await self._files.remove(hash_, placed_before_ms=placed_before_ms):
                     raise _Fresh
         except (ConstraintBroken, _Fresh):
             return False

@@ -38,12 +38,14 @@ class Files:
     async def adopt(self) -> int:
         return await self._ask("adopt")
 
-    async def collect(self, before_ms: int) -> int:
-        return await self._ask(f"collect {before_ms}")
+    async def collect(self, before_ms: int, *, placed_before_ms: int) -> int:
+        return await self._ask(f"collect {before_ms} {placed_before_ms}")
 
 
 def collector(files: Files, clock: ManualClock) -> FileCollector:
-    return FileCollector(cast(Any, files), cast(Any, files), cast(Any, files), clock)
+    """Its file system's clock is an hour behind."""
+    some, behind = cast(Any, files), ManualClock(clock.now_ms() - 3_600_000)
+    return FileCollector(some, some, some, clock, behind)
 
 
 async def test_a_server_that_has_lost_its_lock_collects_nothing(
@@ -65,7 +67,7 @@ async def test_it_begins_once_and_goes_on(autojump_clock: trio.testing.MockClock
     before = clock.now_ms() - SPARED_MS
     with trio.move_on_after(EVERY_S * 2.5):
         await collector(files, clock).run()
-    assert files.asked == ["sweep", "adopt", *[f"collect {before}"] * 3]
+    assert files.asked == ["sweep", "adopt", *[f"collect {before} {before - 3_600_000}"] * 3]
 
 
 async def test_what_is_not_written_down_is_looked_for_now_and_then(

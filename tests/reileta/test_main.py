@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,17 @@ async def test_started_means_ready(database_url: str, tmp_path: Path) -> None:
     assert [one["url"] for one in ready] == [server.url]
     key = chosen.data / KEY_FILE
     assert key.stat().st_mode & 0o777 == 0o600
+
+
+async def test_its_time_is_that_of_the_database(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_ns, day_ns = time.time_ns, 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + day_ns)
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, settings(database_url, tmp_path))
+        assert abs(server.node.clock.now_ms() - real_ns() // 10**6) < PATIENCE_S * 1000
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_calls_itself_what_it_is_told_to(database_url: str, tmp_path: Path) -> None:
