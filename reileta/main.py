@@ -41,7 +41,7 @@ from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
-from reileta.security.server_key import KEY_FILE, adopt, load_or_create
+from reileta.security.server_key import ServerKey, adopt, key_path, load_known
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
@@ -197,7 +197,8 @@ class Server:
     async def _reload_key(self) -> None:
         node = self.node
         old = node.key
-        take = partial(adopt, node.settings.data / KEY_FILE, old, node.address, node.clock.now_ms())
+        path = key_path(node.settings)
+        take = partial(adopt, path, old, node.address, node.clock.now_ms())
         try:
             # In a thread, since the disk may be slow; not abandoned, since it changes the file.
             key = await trio.to_thread.run_sync(take)
@@ -272,8 +273,7 @@ async def _serve_on(
         async with store.lock.session() as queries:
             await store.instances.over(queries).all_empty_from(clock.now_ms())
         await store.changes.begin()
-        key_file = settings.data / KEY_FILE
-        key = adopt(key_file, load_or_create(key_file), address, clock.now_ms())
+        key = await _take_key(settings, store, address, clock)
         async with (
             _client(settings, address, listeners) as client,
             Node.open(
@@ -313,6 +313,18 @@ async def _serve_on(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
             task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
+
+
+async def _take_key(
+    settings: Settings, store: Store, address: str, clock: DatabaseClock
+) -> ServerKey:
+    """The server's key, which the database knows from now on. Raises StartupError."""
+    path, known = key_path(settings), await store.identity.public_key()
+    key = adopt(path, load_known(path, known, address), address, clock.now_ms())
+    public = key.public_base64url
+    if public != known and not await store.identity.replace_public_key(public, known=known):
+        raise StartupError("the server's key was replaced meanwhile: start the server again")
+    return key
 
 
 def _client(

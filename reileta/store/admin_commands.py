@@ -18,13 +18,14 @@ import trio
 from reileta.errors import UserCannotUpdate
 from reileta.records import ADMIN_TAG, AuditEntry, User
 from reileta.rules.resource.json_values import Json
-from reileta.security import server_key
 from reileta.security.passwords import Passwords
+from reileta.security.server_key import key_path, load_or_create, prepare
 from reileta.settings import Settings
 from reileta.store import Store, bulk_accounts, open_store
 from reileta.store.audit_log import AuditLog
 from reileta.store.bulk_accounts import BotBatch
 from reileta.store.database_clock import DatabaseClock
+from reileta.store.server_info import ServerInfos
 from reileta.store.users import ADMIN_PASSWORD_BYTES, Users
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ def rotate_key(settings: Settings) -> str:
     """
 
     async def work(store: Store, _clock: DatabaseClock) -> str:
-        public_key = server_key.prepare(settings.data / server_key.KEY_FILE)
+        public_key = prepare(key_path(settings))
         async with _noted(store.audit, "rotate_key", {"public_key": public_key}):
             return public_key
 
@@ -141,6 +142,23 @@ def reset_password(settings: Settings, username: str, password: str | None) -> s
 
     hash_ = trio.run(Passwords().hash, new)
     return new if _change(settings, username, "reset_password", work) else None
+
+
+def accept_key(settings: Settings) -> str:
+    """Makes the key of the settings' file the server's in its database, and returns the public
+    half. The file is created if there is none. Raises StartupError."""
+
+    async def work(store: Store, clock: DatabaseClock) -> str:
+        public = load_or_create(key_path(settings)).public_base64url
+        known = await store.identity.public_key()
+        if public != known:
+            async with store.database.transaction() as transaction:
+                identity = ServerInfos(transaction, clock, settings.title)
+                await identity.replace_public_key(public, known=known)
+                await _note(AuditLog(transaction, clock), "accept_key", None)
+        return public
+
+    return _run(settings, work)
 
 
 def list_admins(settings: Settings) -> tuple[int, list[User]]:

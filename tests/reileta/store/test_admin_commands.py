@@ -203,6 +203,23 @@ async def test_the_time_of_commands_is_that_of_the_database(
     assert abs(now - real_ns() // 10**6) < PATIENCE_S * 1000
 
 
+async def test_a_key_is_accepted_with_an_entry_in_the_audit_log(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data=tmp_path / "data", database=database_url, key=tmp_path / "key")
+    await make_database(settings)
+    where = ["--database", database_url, "--data", str(settings.data), "--key", str(settings.key)]
+    printed = []
+    with logs.restored():
+        for _ in range(2):
+            assert await run("key", "accept", *where) == 0
+            printed.append(capsys.readouterr().out.strip())
+    async with open_store(settings, SystemClock()) as store:
+        assert printed == [await store.identity.public_key()] * 2
+        noted = (await store.audit.search(limit=9, offset=0)).items
+        assert [(one.action, one.result) for one in noted] == [("accept_key", "done")]
+
+
 async def test_bots_are_not_made_or_removed_without_an_entry_in_the_audit_log(
     database_url: str, tmp_path: Path
 ) -> None:
