@@ -50,12 +50,13 @@ from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, StorageUnavailable
 from reileta.media.files import FileStore
 from reileta.observability import log_events
-from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.database import STATEMENT_S, ConstraintBroken, Queries, Row
 
 RELEASE_S: Final = 5.0
 """Seconds a request waits for `release`; `collect` deletes the rest later."""
 _AT_ONCE: Final = 1000
 """Files per statement."""
+_WAIT_FOR_DISK: Final = f"SET LOCAL idle_in_transaction_session_timeout = {int(STATEMENT_S * 1000)}"
 _KEEP_LOCK: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -72,6 +73,7 @@ class Blobs:
 
         Raises StorageUnavailable if the file is gone: it must be uploaded again.
         """
+        await transaction.execute(_WAIT_FOR_DISK)
         await transaction.execute(
             "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, $2, $3, $3) "
             "ON CONFLICT (hash) DO UPDATE SET touched_at = excluded.touched_at",
