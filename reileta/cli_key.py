@@ -50,9 +50,9 @@ def rotate(**given: str | None) -> int:
 )
 @cli_options.with_settings((*STORE, "key"))
 def accept(**given: str | None) -> int:
-    """Let the server start with the key of the file, after the key that its database knows was
-    lost; a missing file is made. Prints the public half. Other servers don't know the key: their
-    admins must accept it."""
+    """Accept the key of the file in place of a lost one. The server then starts with it. A missing
+    file is made. Prints the public half. Other servers don't know the key: their admins must accept
+    it, too."""
     settings = cli_options.read(given)
     tool_log()
 

@@ -268,7 +268,7 @@ async def _serve_on(
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
-        await clock.follow(store.database.urgent)
+        await clock.follow(store.database)
         await _first_start(store, passwords)
         async with store.lock.session() as queries:
             await store.instances.over(queries).all_empty_from(clock.now_ms())

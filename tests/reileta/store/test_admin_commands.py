@@ -111,6 +111,7 @@ def test_a_database_that_can_not_be_reached_is_one_line_and_status_1(
 
 
 COMMANDS = [
+    ["key", "accept"],
     ["admin", "grant", "ann"],
     ["admin", "revoke", "ann"],
     ["admin", "list"],
