@@ -15,6 +15,7 @@ from actors.instance.messages import (
     AdmitCandidate,
     CloseInstance,
     GetBans,
+    GetMutes,
     GetPlayers,
     GetQueue,
     Moderate,
@@ -35,6 +36,7 @@ from reileta.ids import At, at, is_id, is_username
 from reileta.rules.identity import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
+from reileta.rules.instance.sanctions import Mute
 from reileta.rules.instance.seats import Player
 from reileta.store.users import Users
 
@@ -126,6 +128,11 @@ class InstanceService:
         """The bans in force, for those who oversee the instance."""
         by = self._by(principal)
         return await self._ask(instance_id, by, GetBans(by))
+
+    async def mutes(self, instance_id: str, principal: Principal) -> tuple[Mute, ...]:
+        """The mutes in force, for those who oversee the instance."""
+        by = self._by(principal)
+        return await self._ask(instance_id, by, GetMutes(by))
 
     async def moderate(
         self,

@@ -285,9 +285,12 @@ class Node:
 
     async def take_key(self, key: ServerKey) -> None:
         """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then
-        the key is in use, and only not published."""
-        self.key = key
+        the key is in use, and only not published. The database learns it at the next start."""
+        known, self.key = self.key, key
         self.server.take_key(key)
+        await self.store.identity.replace_public_key(
+            key.public_base64url, known=known.public_base64url
+        )
         self.changed("server", await self.store.identity.get())
 
     async def lift_suspensions(self) -> None:

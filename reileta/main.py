@@ -41,10 +41,11 @@ from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
-from reileta.security.server_key import KEY_FILE, adopt, load_or_create
+from reileta.security.server_key import ServerKey, adopt, key_path, load_known
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.database_clock import FOLLOW_S, DatabaseClock
 from reileta.store.server_lock import WATCH_S
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -196,7 +197,8 @@ class Server:
     async def _reload_key(self) -> None:
         node = self.node
         old = node.key
-        take = partial(adopt, node.settings.data / KEY_FILE, old, node.address, node.clock.now_ms())
+        path = key_path(node.settings)
+        take = partial(adopt, path, old, node.address, node.clock.now_ms())
         try:
             # In a thread, since the disk may be slow; not abandoned, since it changes the file.
             key = await trio.to_thread.run_sync(take)
@@ -259,18 +261,19 @@ async def _serve_on(
     timeouts: Timeouts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    clock = SystemClock()
+    clock = DatabaseClock()
     metrics = Metrics()
     address = settings.address or _own_address(settings.host, port)
     scheme = "https" if settings.secure else "http"
     passwords = Passwords()
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
+        await clock.follow(store.database)
         await _first_start(store, passwords)
-        await store.instances.all_empty_from(clock.now_ms())
+        async with store.lock.session() as queries:
+            await store.instances.over(queries).all_empty_from(clock.now_ms())
         await store.changes.begin()
-        key_file = settings.data / KEY_FILE
-        key = adopt(key_file, load_or_create(key_file), address, clock.now_ms())
+        key = await _take_key(settings, store, address, clock)
         async with (
             _client(settings, address, listeners) as client,
             Node.open(
@@ -290,13 +293,19 @@ async def _serve_on(
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             changes = ChangeApplier(store, node, gateway.auth)
-            files = FileCollector(store.files, store.blobs, clock)
+            files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
             background.run(nursery, "sockets", gateway.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
             background.run(nursery, "files", files.run)
             background.run(nursery, "lag", partial(measure_lag, metrics))
             background.repeat(nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S)
             background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
+            background.repeat(
+                nursery,
+                "time",
+                partial(clock.follow_again, store.database.urgent),
+                every_s=FOLLOW_S,
+            )
             background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
@@ -304,6 +313,18 @@ async def _serve_on(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
             task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
+
+
+async def _take_key(
+    settings: Settings, store: Store, address: str, clock: DatabaseClock
+) -> ServerKey:
+    """The server's key, which the database knows from now on. Raises StartupError."""
+    path, known = key_path(settings), await store.identity.public_key()
+    key = adopt(path, load_known(path, known, address), address, clock.now_ms())
+    public = key.public_base64url
+    if public != known and not await store.identity.replace_public_key(public, known=known):
+        raise StartupError("the server's key was replaced meanwhile: start the server again")
+    return key
 
 
 def _client(

@@ -262,6 +262,18 @@ class Ban:
 
 
 @dataclass(frozen=True, slots=True)
+class MuteRecord:
+    """A user whose data an instance refuses until `until` (None: until the user is unmuted)."""
+
+    instance_id: str
+    user: str
+    until: int | None
+    reason: str | None
+    by: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Moderation:
     """An entry of an instance's moderation log.
 
@@ -418,6 +430,14 @@ class LiftBan:
 
 
 @dataclass(frozen=True, slots=True)
+class LiftMute:
+    """Removes a mute."""
+
+    instance_id: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModeratorAddition:
     """Adds a moderator."""
 
@@ -435,7 +455,9 @@ class ModeratorRemoval:
     user: str
 
 
-ModerationWrite: TypeAlias = Ban | LiftBan | ModeratorAddition | ModeratorRemoval | Moderation
+ModerationWrite: TypeAlias = (
+    Ban | LiftBan | MuteRecord | LiftMute | ModeratorAddition | ModeratorRemoval | Moderation
+)
 """A moderation change to store. Writing one twice has the same effect as writing it once."""
 
 

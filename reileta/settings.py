@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     # Storage
     data: Path = Path("data")
     """The data folder: the embedded database, the server's key, uploaded files."""
+    key: Path | None = None
+    """The file of the server's key; by default `server.key` in the data folder. Only the server's
+    account may read it."""
     database: str | None = None
     """A `postgresql://` URL. By default the server runs an embedded PostgreSQL in the data
     folder."""

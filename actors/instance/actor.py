@@ -36,6 +36,7 @@ from actors.instance.messages import (
     CloseInstance,
     ContinueQueueRound,
     GetBans,
+    GetMutes,
     GetPlayers,
     GetQueue,
     InstanceMessage,
@@ -88,6 +89,7 @@ from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
 from reileta.rules.instance.events import Closed, InstanceEvent
 from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.sanctions import Mute
 
 PACED_FROM_S: Final = 0.000_2
 REST_LIMIT_S: Final = 0.005
@@ -159,16 +161,18 @@ class InstanceActor(Actor[InstanceMessage]):
         # Decisions from before a crash are in force, even if they are not written yet.
         if before is None:
             bans = [_with_server(ban, address) for ban in recovery.bans]
+            mutes = [_mute(mute, address) for mute in recovery.mutes]
             moderators = [at(user, address) for user in recovery.moderators]
         else:
             bans = list(before.bans.values())
+            mutes = list(before.mutes.values())
             moderators = list(before.roles.moderators)
         return self._make_rules(
             recovery.record,
             owner=at(recovery.record.owner, address),
             bans=bans,
             moderators=moderators,
-            mutes=() if before is None else before.moderation.mutes.values(),
+            mutes=mutes,
             limits=self._config.limits,
             now=self._config.clock.now_ms(),
             new_player_id=lambda: new_id("p"),
@@ -223,6 +227,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._members.list_players(message)
             case GetBans():
                 self._moderation.list_bans(message)
+            case GetMutes():
+                self._moderation.list_mutes(message)
             case Moderate() | TransferMaster() | AddModerator() | RemoveModerator():
                 self._moderate(message)
             case ReassignOwner():
@@ -447,6 +453,17 @@ class InstanceActor(Actor[InstanceMessage]):
             self._closing = True
             self._persistence.delete()  # if the database is down, the node's sweep finds it later
         self.context.ref.drain()
+
+
+def _mute(mute: records.MuteRecord, address: str) -> Mute:
+    """The stored mute as the rules have it, with `UserIDAt`s."""
+    return Mute(
+        at(mute.user, address),
+        mute.until,
+        reason=mute.reason,
+        by=at(mute.by, address),
+        created_at=mute.created_at,
+    )
 
 
 def _with_server(ban: records.Ban, address: str) -> records.Ban:

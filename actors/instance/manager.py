@@ -124,9 +124,11 @@ class InstanceManager:
 
         Their time came while the server or the database was down; or nobody ever entered; or their
         actor failed too often. None of them can start while it is marked or deleted, so an instance
-        that starts meanwhile keeps its own mark.
+        that starts meanwhile keeps its own mark. The writes run on the session of the server's
+        lock, so that none takes effect once another server can have the instances.
         """
-        if not await self._config.store.lock.held():
+        lock = self._config.store.lock
+        if not await lock.held():
             return  # another server may have the instances
         try:
             now = self._config.clock.now_ms()
@@ -134,12 +136,19 @@ class InstanceManager:
             for id_ in await instances.in_use():
                 async with self._registry.vacant(id_) as vacant:
                     if vacant:
-                        await instances.mark_empty(id_, now)
+                        async with lock.session() as queries:
+                            await instances.over(queries).mark_empty(id_, now)
             before = now - int(self._settings.empty_instance_s * 1000)
             unused = now - int(self._settings.unused_instance_s * 1000)
             for record in await instances.abandoned(before, unused):
                 async with self._registry.vacant(record.id) as vacant:
-                    if vacant and await instances.delete_abandoned(record.id, before, unused):
+                    if not vacant:
+                        continue
+                    async with lock.session() as queries:
+                        deleted = await instances.over(queries).delete_abandoned(
+                            record.id, before, unused
+                        )
+                    if deleted:
                         self._config.activity.note(
                             log_events.INSTANCE_ENDED, None, instance=record.id, reason="empty"
                         )

@@ -18,6 +18,7 @@ from reileta import records
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
+from reileta.rules.instance.sanctions import Mute
 from reileta.rules.instance.seats import Player
 
 
@@ -114,6 +115,13 @@ class GetPlayers(Request[tuple[tuple[Player, Role], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class GetMutes(Request[tuple[Mute, ...]]):
+    """Reads the mutes in force, the oldest first; for those who oversee the instance."""
+
+    by: Visitor
+
+
+@dataclass(frozen=True, slots=True)
 class GetBans(Request[tuple[records.Ban, ...]]):
     """Reads the bans in force, the oldest first; for those who oversee the instance."""
 
@@ -203,6 +211,7 @@ InstanceMessage: TypeAlias = (
     | GetQueue
     | GetPlayers
     | GetBans
+    | GetMutes
     | Moderate
     | TransferMaster
     | AddModerator

@@ -11,6 +11,7 @@ import outcome
 from actors.instance.messages import (
     AddModerator,
     GetBans,
+    GetMutes,
     Moderate,
     ModerationMessage,
     ReassignOwner,
@@ -160,6 +161,13 @@ class ModerationRequests:
         message.reply(
             tuple(ban for ban in rules.bans.values() if ban.until is None or now < ban.until)
         )
+
+    def list_mutes(self, message: GetMutes) -> None:
+        """Answers with the mutes in force, the oldest first. Raises NotAllowed."""
+        rules, now = self._parts.rules, self._parts.now()
+        if not rules.oversees(message.by):
+            raise NotAllowed
+        message.reply(tuple(mute for mute in rules.mutes.values() if rules.muted(mute.user, now)))
 
     def _user(self, target: str) -> str:
         """The user of a player inside, or the user itself."""

@@ -83,7 +83,7 @@ class Notifications:
             case Unbanned(user, by):
                 view = ModeratedView(type="unban", user=user, by=known(by))
                 self._moderated(view, overseers=True)
-            case Muted(user, until, reason, by):
+            case Muted(user, until, reason, by, _):
                 view = ModeratedView(
                     type="mute", user=user, by=by, reason=known(reason), until=known(until)
                 )

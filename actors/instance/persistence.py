@@ -7,7 +7,7 @@ because the database is down fails alone, and the instance keeps running.
 `note_empty` writes since when the instance is empty, so that the node's sweep finds it after a
 crash.
 
-**Moderation** (bans, moderators, the moderation log) takes effect at once; its requester is
+**Moderation** (bans, mutes, moderators, the moderation log) takes effect at once; its requester is
 answered after the commit. Writes that gather during a transaction share the next one, in order.
 If the database is down, the requester gets the error, and the write is tried again until it
 succeeds: so memory and database agree in the end, even if nobody asks again.
@@ -15,7 +15,7 @@ A request is answered with the first error of any of its writes. If the record i
 gets `RecordGone`, and closes the instance.
 Pending writes outlive a crash in `RecoveryState.moderation_writes`. Overflow policy: `ensure_room`
 refuses requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves,
-such as the end of a ban, are always taken.
+such as the end of a ban or a mute, are always taken.
 """
 
 from __future__ import annotations
@@ -38,12 +38,21 @@ from reileta.records import (
     InstanceChanges,
     InstanceRecord,
     LiftBan,
+    LiftMute,
     ModerationWrite,
     ModeratorAddition,
     ModeratorRemoval,
+    MuteRecord,
     Unset,
 )
-from reileta.rules.instance.events import BannedUser, InstanceEvent, RoleChanged, Unbanned
+from reileta.rules.instance.events import (
+    BannedUser,
+    InstanceEvent,
+    Muted,
+    RoleChanged,
+    Unbanned,
+    Unmuted,
+)
 from reileta.store import Store
 
 MODERATION_LIMIT: Final = 1024
@@ -54,7 +63,8 @@ Then: TypeAlias = Callable[[outcome.Outcome[object]], None]
 
 
 async def load(recovery: RecoveryState, store: Store) -> bool:
-    """Reads record, bans and moderators into the recovery state; returns whether there is a record.
+    """Reads record, bans, mutes and moderators into the recovery state; returns whether there is
+    a record.
 
     After a crash the state keeps its last values if the database is down or has no record.
 
@@ -70,6 +80,7 @@ async def load(recovery: RecoveryState, store: Store) -> bool:
                 raise InstanceNotFound
             return False
         bans = tuple(await store.bans.of(id_))
+        mutes = tuple(await store.mutes.of(id_))
         moderators = tuple(await store.moderators.of(id_))
     except DatabaseUnavailable:
         if first:
@@ -79,7 +90,7 @@ async def load(recovery: RecoveryState, store: Store) -> bool:
         capacity = max(record.capacity, len(recovery.seated))
         entered = record.entered or (recovery.rules is not None and recovery.rules.entered)
         recovery.record = replace(record, capacity=capacity, entered=entered)
-        recovery.bans, recovery.moderators = bans, moderators
+        recovery.bans, recovery.mutes, recovery.moderators = bans, mutes, moderators
     return True
 
 
@@ -169,6 +180,11 @@ class Persistence:
                 )
             case Unbanned(user):
                 self.add(LiftBan(self._id, self._ref(user)))
+            case Muted(user, until, reason, by, created_at):
+                muted, muter = self._ref(user), self._ref(by)
+                self.add(MuteRecord(self._id, muted, until, reason, muter, created_at))
+            case Unmuted(user):
+                self.add(LiftMute(self._id, self._ref(user)))
             case RoleChanged(user, by=by):
                 stored = self._ref(user)
                 if user in self._parts.rules.roles.moderators:

@@ -52,7 +52,7 @@ class RecoveryState:
     """The state that a fresh incarnation of an instance starts from.
 
     Attributes:
-        record, bans, moderators: the last that was read from the database, should it be down.
+        record, bans, mutes, moderators: the last that was read, should the database be down.
         seated: the members by session, in the order of joining.
         fanout: frames that the previous incarnation had not sent; None before the first.
         rules: the rules of the previous incarnation; None before the first.
@@ -63,6 +63,7 @@ class RecoveryState:
 
     record: records.InstanceRecord
     bans: tuple[records.Ban, ...] = ()
+    mutes: tuple[records.MuteRecord, ...] = ()
     moderators: tuple[str, ...] = ()
     seated: dict[str, Member] = field(default_factory=dict)
     fanout: Fanout | None = None

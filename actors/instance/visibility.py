@@ -18,6 +18,7 @@ from actors.instance.messages import (
     CloseInstance,
     ContinueQueueRound,
     GetBans,
+    GetMutes,
     GetPlayers,
     GetQueue,
     InstanceMessage,
@@ -100,6 +101,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | GetQueue(by=who)
             | GetPlayers(by=who)
             | GetBans(by=who)
+            | GetMutes(by=who)
             | Moderate(by=who)
             | TransferMaster(by=who)
             | AddModerator(by=who)

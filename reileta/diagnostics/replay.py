@@ -26,6 +26,7 @@ from reileta.diagnostics.recording import (
 from reileta.diagnostics.recording_instance import CALLS, OPENING
 from reileta.diagnostics.stable_repr import stable_repr
 from reileta.rules.instance.instance import Instance
+from reileta.rules.instance.sanctions import Mute
 
 RENAMED_RULES: Final = {
     "dismiss_moderator": "remove_moderator",
@@ -199,7 +200,6 @@ class _Kept:
 
 def state(rules: Instance) -> dict[str, Any]:
     """The complete state of an instance, as plain values in a fixed order."""
-    moderation = rules.moderation
     return {
         "record": rules.record,
         "owner": rules.owner,
@@ -221,7 +221,8 @@ def state(rules: Instance) -> dict[str, Any]:
         "candidates": list(rules.entries()),
         "invited": dict(rules.invited),
         "bans": list(rules.bans.values()),
-        "mutes": list(moderation.mutes.values()),
+        # Without the reason and the like, which recordings of earlier versions don't have.
+        "mutes": [Mute(one.user, one.until, one.clock_set_ms) for one in rules.mutes.values()],
         "retained": list(rules.retained()),
     }
 

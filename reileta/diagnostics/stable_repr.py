@@ -24,7 +24,7 @@ Add a class of `replay.state` here when you rename it, so that earlier recording
 LATER_FIELDS: Final = {
     "InstanceRecord": {"entered"},
     "Candidate": {"precedes"},
-    "Mute": {"clock_set_ms"},
+    "Mute": {"by", "clock_set_ms", "created_at", "reason"},
 }
 """Fields that were added to classes of `replay.state`. They are left out while they have their
 default, so that earlier recordings still match. Add a field here when you add it to a class.

@@ -8,6 +8,10 @@ The command only writes the new key to a file of its own (`prepare`). The server
 start or at SIGHUP (`adopt`), since it knows its address, which is in the signature. The key and its
 links are in one file, which is replaced in one step: after a crash the server has the old key and
 the file with the new one, or the new key.
+
+The database knows the public key, too (`load_known`): a server that is started with its database on
+another machine, or without its data folder, must not make a key of its own, which would make it a
+stranger to all other servers.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +37,23 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from reileta.rules.federation.signatures import CHAIN_LENGTH, Link, encode, key_bytes
+from reileta.rules.federation.signatures import (
+    CHAIN_LENGTH,
+    Link,
+    encode,
+    follows_chain,
+    key_bytes,
+)
+from reileta.settings import Settings
 from reileta.startup import StartupError
 
 KEY_FILE: Final = "server.key"
 """The name of the key's file in the data folder."""
 _OWNER_ONLY: Final = 0o600
+_ADVICE: Final = (
+    "restore it from a backup, or name its file with --key; if the key is lost, run `reileta key "
+    "accept`, after which other servers must accept the new key"
+)
 _END: Final = b"-----END PRIVATE KEY-----\n"
 _LINK: Final = re.compile(r"link: (?P<key>[\w-]{43}) (?P<since>\d{1,15}) (?P<by>[\w-]{86})", re.A)
 
@@ -100,6 +116,35 @@ def load_or_create(path: Path) -> ServerKey:
         raise StartupError(f"can't use the server's key {path}: {error.strerror}") from error
 
 
+def key_path(settings: Settings) -> Path:
+    """The file of the server's key."""
+    return settings.key or settings.data / KEY_FILE
+
+
+def load_known(path: Path, known: str | None, address: str) -> ServerKey:
+    """Loads the key from that file. Its public half, or that of an earlier key in its chain, must
+    be `known`; None: no server has started with the database, and `load_or_create` applies.
+
+    `address` is the server's canonical address. Raises StartupError.
+    """
+    if known is None:
+        return load_or_create(path)
+    try:
+        key = _load(path)
+    except FileNotFoundError:
+        raise StartupError(f"the server's key {path} does not exist: {_ADVICE}") from None
+    except OSError as error:
+        raise StartupError(f"can't use the server's key {path}: {error.strerror}") from error
+    if key.public_base64url == known:
+        return key
+    newest = key.links[0].public_key if key.links else None
+    if newest != key.public_base64url or not follows_chain(known, key.links, address):
+        raise StartupError(
+            f"the server's key {path} is not the one that the database knows, {known}: {_ADVICE}"
+        )
+    return key
+
+
 def prepare(path: Path) -> str:
     """Writes a new key beside that of the file, for the server to adopt. Returns its public half.
 
@@ -147,7 +192,8 @@ def _next(path: Path) -> Path:
 def _load(path: Path) -> ServerKey:
     pem = path.read_bytes()
     if path.stat().st_mode & 0o077:
-        path.chmod(_OWNER_ONLY)
+        with suppress(OSError):  # a secret that a container mounts belongs to another account
+            path.chmod(_OWNER_ONLY)
     try:
         private = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -27,7 +27,7 @@ from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
 from reileta.store.leases import Leases
 from reileta.store.migrate import check_schema, known_migrations, migrate
-from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators
+from reileta.store.moderation import Bans, ModerationLog, ModerationWrites, Moderators, Mutes
 from reileta.store.quotas import Quotas
 from reileta.store.requirements import check_requirements
 from reileta.store.resources import Resources
@@ -59,6 +59,7 @@ class Store:
     worlds: Worlds
     instances: Instances
     bans: Bans
+    mutes: Mutes
     moderators: Moderators
     moderations: ModerationLog
     moderation_writes: ModerationWrites
@@ -149,6 +150,7 @@ async def open_store(
             worlds=Worlds(database, clock, quotas),
             instances=Instances(database, clock, quotas),
             bans=Bans(database),
+            mutes=Mutes(database),
             moderators=Moderators(database),
             moderations=ModerationLog(database, quotas),
             moderation_writes=ModerationWrites(database, quotas),
@@ -168,7 +170,7 @@ async def open_store(
             files=files,
             states=SessionStates(database),
             resources=Resources(database, clock, types, quotas),
-            leases=Leases(database, clock, types, lease_time),
+            leases=Leases(database, clock, types, lease_time, urgent=database.urgent),
             networks=Networks(database, clock),
             audit=AuditLog(database, clock),
             servers=Servers(database, clock),

@@ -15,16 +15,17 @@ from typing import TypeVar
 
 import trio
 
-from reileta.clock import SystemClock
 from reileta.errors import UserCannotUpdate
 from reileta.records import ADMIN_TAG, AuditEntry, User
 from reileta.rules.resource.json_values import Json
-from reileta.security import server_key
 from reileta.security.passwords import Passwords
+from reileta.security.server_key import key_path, load_or_create, prepare
 from reileta.settings import Settings
 from reileta.store import Store, bulk_accounts, open_store
 from reileta.store.audit_log import AuditLog
 from reileta.store.bulk_accounts import BotBatch
+from reileta.store.database_clock import DatabaseClock
+from reileta.store.server_info import ServerInfos
 from reileta.store.users import ADMIN_PASSWORD_BYTES, Users
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ T = TypeVar("T")
 def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> list[str]:
     """Creates `count` bot accounts and returns a token for each; see `bulk_accounts.create`."""
 
-    async def work(store: Store, clock: SystemClock) -> list[str]:
+    async def work(store: Store, clock: DatabaseClock) -> list[str]:
         details: dict[str, Json] = {"count": count}
         async with _noted(store.audit, "create_bots", details):
             return await bulk_accounts.create(
@@ -46,7 +47,7 @@ def create_bots(settings: Settings, count: int, *, autopilot: bool = False) -> l
 def list_bots(settings: Settings) -> list[BotBatch]:
     """The batches of bots, oldest first."""
 
-    async def work(store: Store, _clock: SystemClock) -> list[BotBatch]:
+    async def work(store: Store, _clock: DatabaseClock) -> list[BotBatch]:
         return await bulk_accounts.batches(store.database)
 
     return run(settings, work)
@@ -55,7 +56,7 @@ def list_bots(settings: Settings) -> list[BotBatch]:
 def remove_bots(settings: Settings, batch: str | None) -> int:
     """Deletes the accounts of a batch of bots (None: of all); returns their number."""
 
-    async def work(store: Store, _clock: SystemClock) -> int:
+    async def work(store: Store, _clock: DatabaseClock) -> int:
         existing = await bulk_accounts.batches(store.database)
         if not any(batch in (None, one.name) for one in existing):
             return 0
@@ -75,12 +76,12 @@ def rotate_key(settings: Settings) -> str:
     Raises StartupError if there is no key yet, or a new one already waits.
     """
 
-    async def work(store: Store, _clock: SystemClock) -> str:
-        public_key = server_key.prepare(settings.data / server_key.KEY_FILE)
+    async def work(store: Store, _clock: DatabaseClock) -> str:
+        public_key = prepare(key_path(settings))
         async with _noted(store.audit, "rotate_key", {"public_key": public_key}):
             return public_key
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def revoke_admin(settings: Settings, username: str) -> bool:
@@ -143,10 +144,27 @@ def reset_password(settings: Settings, username: str, password: str | None) -> s
     return new if _change(settings, username, "reset_password", work) else None
 
 
+def accept_key(settings: Settings) -> str:
+    """Makes the key of the settings' file the server's in its database, and returns the public
+    half. The file is created if there is none. Raises StartupError."""
+
+    async def work(store: Store, clock: DatabaseClock) -> str:
+        public = load_or_create(key_path(settings)).public_base64url
+        known = await store.identity.public_key()
+        if public != known:
+            async with store.database.transaction() as transaction:
+                identity = ServerInfos(transaction, clock, settings.title)
+                await identity.replace_public_key(public, known=known)
+                await note(AuditLog(transaction, clock), "accept_key", None)
+        return public
+
+    return run(settings, work)
+
+
 def list_admins(settings: Settings) -> tuple[int, list[User]]:
     """The time in ms, and the administrators at that time."""
 
-    async def work(store: Store, clock: SystemClock) -> tuple[int, list[User]]:
+    async def work(store: Store, clock: DatabaseClock) -> tuple[int, list[User]]:
         return clock.now_ms(), await store.users.admins()
 
     return run(settings, work)
@@ -155,7 +173,7 @@ def list_admins(settings: Settings) -> tuple[int, list[User]]:
 def read_audit(settings: Settings, limit: int, username: str | None) -> list[AuditEntry]:
     """The newest entries of the audit log; with `username`, those by or about that user."""
 
-    async def work(store: Store, _clock: SystemClock) -> list[AuditEntry]:
+    async def work(store: Store, _clock: DatabaseClock) -> list[AuditEntry]:
         if username is None:
             return list((await store.audit.search(limit=limit, offset=0)).items)
         user = await store.users.by_name(username)
@@ -168,12 +186,13 @@ def read_audit(settings: Settings, limit: int, username: str | None) -> list[Aud
     return run(settings, work)
 
 
-def run(settings: Settings, work: Callable[[Store, SystemClock], Awaitable[T]]) -> T:
+def run(settings: Settings, work: Callable[[Store, DatabaseClock], Awaitable[T]]) -> T:
     """The result of work on the database of a server, whether or not the server runs."""
 
     async def opened() -> T:
-        clock = SystemClock()
+        clock = DatabaseClock()
         async with open_store(settings, clock, shared=True) as store:
+            await clock.follow(store.database)
             return await work(store, clock)
 
     return trio.run(opened)
@@ -189,7 +208,7 @@ def _change(
     """Changes the user of that name, with an entry in the audit log; False if there is no such
     user."""
 
-    async def work(store: Store, clock: SystemClock) -> bool:
+    async def work(store: Store, clock: DatabaseClock) -> bool:
         user = await store.users.by_name(username)
         if user is None:
             return False
@@ -202,7 +221,7 @@ def _change(
 
 
 @asynccontextmanager
-async def _transaction(store: Store, clock: SystemClock) -> AsyncIterator[tuple[Users, AuditLog]]:
+async def _transaction(store: Store, clock: DatabaseClock) -> AsyncIterator[tuple[Users, AuditLog]]:
     async with store.database.transaction() as transaction:
         yield Users(transaction, clock), AuditLog(transaction, clock)
 
@@ -212,7 +231,11 @@ async def _note(audit: AuditLog, action: str, user: User, **details: Json) -> No
 
 
 async def note(
-    audit: AuditLog, action: str, target: str, target_name: str | None = None, **details: Json
+    audit: AuditLog,
+    action: str,
+    target: str | None,
+    target_name: str | None = None,
+    **details: Json,
 ) -> None:
     """Writes an entry for an action of the same transaction."""
     await audit.begin(

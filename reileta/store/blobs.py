@@ -27,6 +27,8 @@ To delete a file that nothing references (`release`, `collect`):
       during the wait in D1: then the statement fails, and the file stays.
   D3. `FileStore.remove` deletes the file. It refuses if an upload claims the file (U1) or, for
       `collect`, if the file was stored again lately: then ROLLBACK keeps the row.
+      The lock must last for as long as the disk needs, so these transactions have no limit of
+      `IDLE_IN_TRANSACTION_S`.
   D4. COMMIT. After a crash between D3 and D4 there is a row without a file. Nothing references it
       (D2), and nothing can until an upload stores the file again (U1, U3).
 
@@ -48,12 +50,14 @@ from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, StorageUnavailable
 from reileta.media.files import FileStore
 from reileta.observability import log_events
-from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.database import STATEMENT_S, ConstraintBroken, Queries, Row
 
 RELEASE_S: Final = 5.0
 """Seconds a request waits for `release`; `collect` deletes the rest later."""
 _AT_ONCE: Final = 1000
 """Files per statement."""
+_WAIT_FOR_DISK: Final = f"SET LOCAL idle_in_transaction_session_timeout = {int(STATEMENT_S * 1000)}"
+_KEEP_LOCK: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -69,6 +73,7 @@ class Blobs:
 
         Raises StorageUnavailable if the file is gone: it must be uploaded again.
         """
+        await transaction.execute(_WAIT_FOR_DISK)
         await transaction.execute(
             "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, $2, $3, $3) "
             "ON CONFLICT (hash) DO UPDATE SET touched_at = excluded.touched_at",
@@ -134,11 +139,15 @@ class Blobs:
             after = found[-1].hash
         return adopted
 
-    async def collect(self, before_ms: int) -> int:
+    async def collect(self, before_ms: int, *, placed_before_ms: int | None = None) -> int:
         """Deletes unreferenced files that were not touched since `before_ms`; returns how many.
+
+        A file that was stored since `placed_before_ms`, by the clock of the file system, stays; by
+        default that is the same time.
 
         Raises StorageUnavailable; files deleted before that stay deleted.
         """
+        placed_ms = before_ms if placed_before_ms is None else placed_before_ms
         collected = 0
         after = ""
         while rows := await self._queries.fetch(
@@ -151,13 +160,14 @@ class Blobs:
             _AT_ONCE,
         ):
             for row in rows:
-                collected += await self._collect(row["hash"], before_ms)
+                collected += await self._collect(row["hash"], before_ms, placed_ms)
             after = rows[-1]["hash"]
         return collected
 
     async def _release(self, hash_: str) -> bool:
         try:
             async with self._queries.transaction() as transaction:
+                await transaction.execute(_KEEP_LOCK)
                 # D1. A row inserted here never outlives the transaction.
                 await transaction.execute(
                     "INSERT INTO blobs (hash, size, created_at, touched_at) VALUES ($1, 0, $2, $2) "
@@ -173,9 +183,10 @@ class Blobs:
             return False
         return True
 
-    async def _collect(self, hash_: str, before_ms: int) -> bool:
+    async def _collect(self, hash_: str, before_ms: int, placed_before_ms: int) -> bool:
         try:
             async with self._queries.transaction() as transaction:
+                await transaction.execute(_KEEP_LOCK)
                 # D1 and D2: the condition is evaluated again under the lock, and the foreign keys
                 # also see references that were committed during the wait for the lock.
                 deleted = await transaction.execute(
@@ -183,7 +194,7 @@ class Blobs:
                 )
                 if not deleted:
                     return False
-                if not await self._files.remove(hash_, placed_before_ms=before_ms):
+                if not await self._files.remove(hash_, placed_before_ms=placed_before_ms):
                     raise _Fresh
         except (ConstraintBroken, _Fresh):
             return False

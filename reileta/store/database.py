@@ -43,6 +43,11 @@ CONNECT_S: Final = 3.0
 """Seconds a statement waits for a free or a new connection."""
 STATEMENT_S: Final = 10.0
 """Seconds a statement can take."""
+URGENT_S: Final = 1.0
+"""Seconds a statement of `Database.urgent` can take, and can wait for its connection."""
+IDLE_IN_TRANSACTION_S: Final = 2.0
+"""Seconds between two statements of a transaction, after which PostgreSQL rolls it back and ends
+its connection: a process that was paused within a transaction must not keep its locks."""
 CANCEL_S: Final = 1.0
 """Seconds a cancelled statement can take to end, before its connection is ended."""
 CLOSE_S: Final = 1.0
@@ -84,7 +89,9 @@ _EXCHANGED: Final = (
     asyncpg.DuplicatePreparedStatementError,  # the name of another session's statement
 )
 _SETTINGS: Final = (
-    "SET standard_conforming_strings = on; SET default_transaction_isolation = 'read committed'"
+    "SET standard_conforming_strings = on; "
+    "SET default_transaction_isolation = 'read committed'; "
+    f"SET idle_in_transaction_session_timeout = {int(IDLE_IN_TRANSACTION_S * 1000)}"
 )
 """What statements rely on, where the defaults of the database or the account are others. Not in the
 startup packet, because poolers refuse settings there."""
@@ -185,10 +192,13 @@ class Database(Queries):
         self.name = f"reileta {secrets.token_hex(4)}"
         """The connections' `application_name`, unique per object: by it, the change feed ignores
         this process's own changes (store/change_feed.py)."""
-        self._slots = trio.Semaphore(connections, max_value=connections)
-        self._idle: list[tuple[Connection, float]] = []
-        """Idle connections, the last used one last, and since when each is idle."""
-        self._closed = False
+        self._pool = _Pool(self, connections)
+        self._urgent_pool = _Pool(self, 1)
+        self.urgent: Queries = _Urgent(self, self._urgent_pool)
+        """Statements that must not wait behind slow ones, such as the renewal of leases. They have
+        a connection of their own, one at a time, and each takes at most `URGENT_S`: a caller whose
+        statement fails comes again."""
+        self.closed = False
         self._log = structlog.get_logger()
         self._outage = False
         self.available = False
@@ -202,11 +212,11 @@ class Database(Queries):
 
     async def close(self) -> None:
         """Closes idle connections now, and the others when they are released. Later calls fail."""
-        self._closed = True
-        idle, self._idle = self._idle, []
+        self.closed = True
+        idle = [*self._pool.empty(), *self._urgent_pool.empty()]
 
         async def closed() -> None:
-            for connection, _ in idle:
+            for connection in idle:
                 try:
                     await connection.close(timeout=CLOSE_S)
                 except _BROKEN:
@@ -234,14 +244,14 @@ class Database(Queries):
 
     async def _alone(self, sql: str, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         """Runs a statement outside of a transaction."""
-        async with self._connected() as connection:
+        async with self._pool.connection(CONNECT_S) as connection:
             with self.reads.writing(written_by(sql)):
                 return await self.guard(lambda: ask(connection), connection, STATEMENT_S)
 
     async def takes_writes(self) -> bool:
         """Whether a write would work: no standby, not read-only, and with the permission to."""
         try:
-            async with self._connected() as connection:
+            async with self._pool.connection(CONNECT_S) as connection:
                 # Checked like a write, but it writes nothing; so the read cache needs not know.
                 await self.guard(
                     lambda: connection.execute("UPDATE server SET one = one WHERE false"),
@@ -268,13 +278,13 @@ class Database(Queries):
     @asynccontextmanager
     async def connection(self, *, statement_s: float = STATEMENT_S) -> AsyncIterator[Queries]:
         """One connection for several statements, each with that timeout."""
-        async with self._connected() as connection:
+        async with self._pool.connection(CONNECT_S) as connection:
             yield _Bound(self, connection, statement_s)
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncIterator[Queries]:
         """A new connection besides the pool, which is closed after the body."""
-        connection = await self.guard(self._connect, None, CONNECT_S)
+        connection = await self.guard(self.connect, None, CONNECT_S)
         try:
             yield _Bound(self, connection, STATEMENT_S)
         finally:
@@ -304,14 +314,14 @@ class Database(Queries):
             raise ConstraintBroken(error.constraint_name or "") from error
         except (*_TRY_AGAIN, asyncio.CancelledError) as error:
             # asyncio was cancelled and Trio was not: the loop is being closed.
-            raise self._unavailable() from error
+            raise self.unavailable() from error
         except asyncpg.ReadOnlySQLTransactionError as error:
             # The other connections are to the same server, which may be a standby now.
             if connection is not None:
                 connection.terminate()
             self._drop_idle()
             self._lost(error)
-            raise self._unavailable() from error
+            raise self.unavailable() from error
         except _EXCHANGED as error:
             if connection is not None:
                 connection.terminate()
@@ -325,7 +335,7 @@ class Database(Queries):
             if isinstance(error, _SILENT):
                 self._drop_idle()
             self._lost(error)
-            raise self._unavailable() from error
+            raise self.unavailable() from error
         except _FAULTS as error:
             self._found()
             self.errors += 1
@@ -337,7 +347,7 @@ class Database(Queries):
             if connection is not None and not connection.is_closed():
                 raise
             self._lost(error)
-            raise self._unavailable() from error
+            raise self.unavailable() from error
         finally:
             self.seconds += time.perf_counter() - started
         self._found()
@@ -361,7 +371,7 @@ class Database(Queries):
     async def _end_process(self, pid: int) -> None:
         """Ends PostgreSQL's process of a connection of ours. Behind a pooler, `pid` may name
         another one: it is ended only if it carries the name of our connections."""
-        connection = await self._connect()
+        connection = await self.connect()
         try:
             await connection.fetchval(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -384,47 +394,11 @@ class Database(Queries):
             return True
         return False
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
-        """A connection for the body alone."""
-        with trio.move_on_after(CONNECT_S) as scope:
-            await self._slots.acquire()
-        if scope.cancelled_caught:
-            raise self._unavailable() from _Busy()
-        try:
-            connection = self._take()
-            if connection is None:
-                connection = await self.guard(self._connect, None, CONNECT_S)
-            try:
-                yield connection
-            finally:
-                self._give_back(connection)
-        finally:
-            self._slots.release()
-
-    def _take(self) -> Connection | None:
-        if self._closed:
-            raise self._unavailable() from _Closed()
-        oldest = time.monotonic() - IDLE_S
-        while self._idle:
-            connection, since = self._idle.pop()
-            if not connection.is_closed() and since > oldest:
-                return connection
-            connection.terminate()
-        return None
-
-    def _give_back(self, connection: Connection) -> None:
-        if self._closed or not _usable(connection) or connection.is_in_transaction():
-            connection.terminate()
-        else:
-            self._idle.append((connection, time.monotonic()))
-
     def _drop_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection, _ in idle:
+        for connection in (*self._pool.empty(), *self._urgent_pool.empty()):
             connection.terminate()
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
         """Connects to the first host that takes writes. Raises ConnectionError."""
         try:
             hosts = hosts_of(self._url)
@@ -476,7 +450,8 @@ class Database(Queries):
             raise
         return connection
 
-    def _unavailable(self) -> DatabaseUnavailable:
+    def unavailable(self) -> DatabaseUnavailable:
+        """The error of a failed statement, which is counted."""
         self.errors += 1
         return DatabaseUnavailable(retry_after_s=RETRY_AFTER_S)
 
@@ -491,6 +466,82 @@ class Database(Queries):
         if self._outage:
             self._outage = False
             self._log.info(log_events.DATABASE_BACK)
+
+
+class _Pool:
+    """The connections of a database that take turns; opened on demand, reopened after a loss."""
+
+    def __init__(self, database: Database, size: int) -> None:
+        self._database = database
+        self._slots = trio.Semaphore(size, max_value=size)
+        self._idle: list[tuple[Connection, float]] = []
+        """Idle connections, the last used one last, and since when each is idle."""
+
+    @asynccontextmanager
+    async def connection(self, wait_s: float) -> AsyncIterator[Connection]:
+        """A connection for the body alone; waits so long for a free one."""
+        with trio.move_on_after(wait_s) as scope:
+            await self._slots.acquire()
+        if scope.cancelled_caught:
+            raise self._database.unavailable() from _Busy()
+        try:
+            connection = self._take()
+            if connection is None:
+                connection = await self._database.guard(self._database.connect, None, CONNECT_S)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    def empty(self) -> list[Connection]:
+        """Takes all idle connections out."""
+        idle, self._idle = self._idle, []
+        return [connection for connection, _ in idle]
+
+    def _take(self) -> Connection | None:
+        if self._database.closed:
+            raise self._database.unavailable() from _Closed()
+        oldest = time.monotonic() - IDLE_S
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and since > oldest:
+                return connection
+            connection.terminate()
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._database.closed or not _usable(connection) or connection.is_in_transaction():
+            connection.terminate()
+        else:
+            self._idle.append((connection, time.monotonic()))
+
+
+class _Urgent(Queries):
+    """`Database.urgent`."""
+
+    def __init__(self, database: Database, pool: _Pool) -> None:
+        self._database = database
+        self._pool = pool
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        async with self._bound() as bound:
+            return await bound.fetch(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> int:
+        async with self._bound() as bound:
+            return await bound.execute(sql, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Queries]:
+        async with self._bound() as bound, bound.transaction() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def _bound(self) -> AsyncIterator[Queries]:
+        async with self._pool.connection(URGENT_S) as connection:
+            yield _Bound(self._database, connection, URGENT_S)
 
 
 class _Bound(Queries):
@@ -538,11 +589,15 @@ class _Bound(Queries):
                 await self._end(end)
 
     async def _end(self, sql: str) -> None:
-        """Can't be cancelled: once COMMIT is sent, only its answer tells whether it succeeded."""
+        """Can't be cancelled: once COMMIT is sent, only its answer tells whether it succeeded. For
+        the same reason it may take as long as any statement: it waits for the disk."""
         if self._connection.is_closed() and sql.startswith("ROLLBACK"):
             return
+        seconds = max(self._statement_s, STATEMENT_S)
         with trio.CancelScope(shield=True):
-            await self._here(lambda it: it.execute(sql))
+            await self._database.guard(
+                lambda: self._connection.execute(sql), self._connection, seconds
+            )
 
     async def _here(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         return await self._database.guard(

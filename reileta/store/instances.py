@@ -38,6 +38,10 @@ class Instances:
         self._clock = clock
         self._quotas = quotas
 
+    def over(self, queries: Queries) -> Instances:
+        """The same instances, over other queries."""
+        return Instances(queries, self._clock, self._quotas)
+
     async def create(
         self,
         *,
@@ -146,7 +150,7 @@ class Instances:
         return instance(row)
 
     async def delete(self, id_: str) -> bool:
-        """Deletes the instance and its bans; whether it existed."""
+        """Deletes the instance with its bans and mutes; whether it existed."""
         return await self._queries.execute("DELETE FROM instances WHERE id = $1", id_) > 0
 
     async def occupied(self, id_: str, since_ms: int | None, *, entered: bool) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
@@ -22,6 +23,10 @@ from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.resource_rows import LostLease, ResourceTable
 
 __all__ = ["Leases", "LostLease"]
+
+
+RENEWED_AT_ONCE: Final = 1000
+"""Leases per statement of a renewal, so that each statement is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,13 @@ class Leases(ResourceTable):
         clock: Clock,
         types: ResourceTypes,
         database_time: DatabaseTime = database_time,
+        *,
+        urgent: Queries | None = None,
     ) -> None:
+        """`urgent`: what renews the leases; by default `queries`."""
         super().__init__(queries, clock, types)
         self._database_time = database_time
+        self._urgent = queries if urgent is None else urgent
 
     async def _ahead_ms(self, queries: Queries) -> int:
         """By how much the database's clock is ahead of the server's."""
@@ -156,16 +165,19 @@ class Leases(ResourceTable):
 
         In this order, so that an outage of the database costs no connected session its resource.
         """
-        async with self.queries.transaction() as transaction:
+        sessions = list(present)
+        async with self._urgent.transaction() as transaction:
             now = await self._database_time(transaction)
-            await transaction.execute(
-                "WITH mine AS (SELECT number FROM leases WHERE session_id = ANY($1) "
-                "ORDER BY number FOR UPDATE) "
-                "UPDATE leases SET until = greatest(until, $2) FROM mine "
-                "WHERE mine.number = leases.number",
-                list(present),
-                until + now - self.clock.now_ms(),
-            )
+            ahead_ms = now - self.clock.now_ms()
+            for first in range(0, len(sessions), RENEWED_AT_ONCE):
+                await transaction.execute(
+                    "WITH mine AS (SELECT number FROM leases WHERE session_id = ANY($1) "
+                    "ORDER BY number FOR UPDATE) "
+                    "UPDATE leases SET until = greatest(until, $2) FROM mine "
+                    "WHERE mine.number = leases.number",
+                    sessions[first : first + RENEWED_AT_ONCE],
+                    until + ahead_ms,
+                )
             rows = await transaction.fetch(
                 "WITH due AS (SELECT number, session_id FROM leases "
                 "WHERE session_id IS NOT NULL AND until <= $1 "

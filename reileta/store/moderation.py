@@ -1,7 +1,7 @@
-"""Moderation of instances: bans, moderators, the moderation log.
+"""Moderation of instances: bans, mutes, moderators, the moderation log.
 
-`ModerationWrites` writes all three in one transaction, in order. Bans and moderators are stored as
-long as the instance exists; the log outlives it. Mutes are not stored.
+`ModerationWrites` writes all of them in one transaction, in order. Bans, mutes and moderators are
+stored as long as the instance exists; the log outlives it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from reileta.records import (
     Ban,
     Cursor,
     LiftBan,
+    LiftMute,
     Moderation,
     ModerationWrite,
     ModeratorAddition,
     ModeratorRemoval,
+    MuteRecord,
     Page,
 )
 from reileta.store.database import ConstraintBroken, Queries, Row
@@ -72,6 +74,58 @@ class Bans:
         return (
             await self._queries.execute(
                 "DELETE FROM bans WHERE instance_id = $1 AND user_ref = $2", instance_id, user
+            )
+            > 0
+        )
+
+
+class Mutes:
+    """The users whose data an instance refuses."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    async def of(self, instance_id: str) -> list[MuteRecord]:
+        """All mutes of the instance, oldest first, including expired ones."""
+        rows = await self._queries.fetch(
+            "SELECT * FROM mutes WHERE instance_id = $1 ORDER BY created_at, user_ref", instance_id
+        )
+        return [
+            MuteRecord(
+                instance_id=row["instance_id"],
+                user=row["user_ref"],
+                until=row["until"],
+                reason=row["reason"],
+                by=row["by_ref"],
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]
+
+    async def put(self, mute: MuteRecord) -> None:
+        """Stores the mute and replaces an earlier one of the user. Raises InstanceNotFound."""
+        try:
+            await self._queries.execute(
+                "INSERT INTO mutes (instance_id, user_ref, until, reason, by_ref, created_at) "
+                "VALUES ($1, $2, $3, $4, $5, $6) "
+                "ON CONFLICT (instance_id, user_ref) DO UPDATE SET until = excluded.until, "
+                "reason = excluded.reason, by_ref = excluded.by_ref, "
+                "created_at = excluded.created_at",
+                mute.instance_id,
+                mute.user,
+                mute.until,
+                mute.reason,
+                mute.by,
+                mute.created_at,
+            )
+        except ConstraintBroken as error:
+            raise InstanceNotFound from error
+
+    async def remove(self, instance_id: str, user: str) -> bool:
+        """Removes the mute; whether there was one."""
+        return (
+            await self._queries.execute(
+                "DELETE FROM mutes WHERE instance_id = $1 AND user_ref = $2", instance_id, user
             )
             > 0
         )
@@ -233,7 +287,7 @@ class ModerationWrites:
     async def _write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
         refused: dict[int, ReiletaError] = {}
         async with self._queries.transaction() as queries:
-            bans, moderators = Bans(queries), Moderators(queries)
+            bans, mutes, moderators = Bans(queries), Mutes(queries), Moderators(queries)
             moderations = ModerationLog(queries, self._quotas)
             # The lock keeps the instances from being deleted before the commit.
             rows = await queries.fetch(
@@ -251,6 +305,10 @@ class ModerationWrites:
                         await bans.put(write)
                     case LiftBan():
                         await bans.remove(write.instance_id, write.user)
+                    case MuteRecord():
+                        await mutes.put(write)
+                    case LiftMute():
+                        await mutes.remove(write.instance_id, write.user)
                     case ModeratorAddition():
                         await moderators.put(
                             write.instance_id, write.user, by=write.by, now_ms=write.created_at

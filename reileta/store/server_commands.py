@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reileta.clock import SystemClock
 from reileta.records import PeerServer
 from reileta.rules.federation.server_rules import Rule, RuleBook, RuleKind
 from reileta.settings import Settings
 from reileta.store import Store
 from reileta.store.admin_commands import note, os_account, run
 from reileta.store.audit_log import AuditLog
+from reileta.store.database_clock import DatabaseClock
 from reileta.store.servers import Servers
 
 LISTED = 10_000
@@ -32,7 +32,7 @@ class KnownServers:
 def list_servers(settings: Settings) -> KnownServers:
     """All servers that are known, and all rules."""
 
-    async def work(store: Store, clock: SystemClock) -> KnownServers:
+    async def work(store: Store, clock: DatabaseClock) -> KnownServers:
         page = await store.servers.search(limit=LISTED, offset=0)
         return KnownServers(clock.now_ms(), page.items, await store.servers.rules())
 
@@ -44,7 +44,7 @@ def put_rule(
 ) -> None:
     """Sets a rule. Servers that it blocks lose their tokens here, and this one its tokens there."""
 
-    async def work(store: Store, clock: SystemClock) -> None:
+    async def work(store: Store, clock: DatabaseClock) -> None:
         async with store.database.transaction() as transaction:
             servers = Servers(transaction, clock)
             await servers.put_rule(pattern, kind, by=os_account(), reason=reason, until=until)
@@ -71,7 +71,7 @@ def put_rule(
 def delete_rule(settings: Settings, pattern: str) -> bool:
     """Deletes the rule with exactly that pattern; False if there is none."""
 
-    async def work(store: Store, clock: SystemClock) -> bool:
+    async def work(store: Store, clock: DatabaseClock) -> bool:
         async with store.database.transaction() as transaction:
             if not await Servers(transaction, clock).delete_rule(pattern):
                 return False
@@ -85,7 +85,7 @@ def accept_key(settings: Settings, address: str, key: str) -> PeerServer | None:
     """Pins the key that a server offers, if it is this one; else the server as it is. None: no such
     server is known."""
 
-    async def work(store: Store, clock: SystemClock) -> PeerServer | None:
+    async def work(store: Store, clock: DatabaseClock) -> PeerServer | None:
         async with store.database.transaction() as transaction:
             servers = Servers(transaction, clock)
             if await servers.accept_key(address, key):

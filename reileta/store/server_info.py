@@ -54,6 +54,18 @@ class ServerInfos:
         assert row is not None
         return _identity(row)
 
+    async def public_key(self) -> str | None:
+        """The key by which other servers know this one; None: no server has stored it yet."""
+        key: str | None = await self._queries.value("SELECT public_key FROM server")
+        return key
+
+    async def replace_public_key(self, key: str, *, known: str | None) -> bool:
+        """Stores the server's key if `known` is the stored one; whether it is."""
+        replaced = await self._queries.execute(
+            "UPDATE server SET public_key = $1 WHERE public_key IS NOT DISTINCT FROM $2", key, known
+        )
+        return replaced > 0
+
     async def update(self, **changes: Unpack[ServerInfoUpdate]) -> ServerInfo:
         """Changes the record and returns it."""
         await self.get()

@@ -8,11 +8,15 @@ leaves nothing behind.
 A restart of PostgreSQL ends the session, too. `watch` then takes the lock again. If another server
 was faster, this one is `superseded`: it is not ready, and does not sweep. Commands don't take the
 lock.
+
+A process can be paused between a look at the lock and the write that follows. So writes that harm
+another server run on the lock's own session (`session`): they fail once it has ended.
 """
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import structlog
@@ -49,7 +53,8 @@ class ServerLock:
         self._session = AsyncExitStack()
         self._queries: Queries | None = None
         self._wanted = False
-        self._watching = trio.Lock()
+        self._using = trio.Lock()
+        """The session runs one statement at a time."""
         self.superseded = False
         """Whether another server took the lock after an outage."""
 
@@ -77,9 +82,24 @@ class ServerLock:
             await self.watch()
         return not self.lost
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Queries]:
+        """For statements that take effect only while no other server can have the lock: those of
+        the lock's session, or of any connection if this server does not want the lock.
+
+        One user at a time; the body must be short. Raises DatabaseUnavailable if the lock is lost.
+        """
+        if not self._wanted:
+            yield self._database
+            return
+        async with self._using:
+            if self._queries is None:
+                raise DatabaseUnavailable
+            yield self._queries
+
     async def watch(self) -> None:
         """Takes the lock again if its session has ended. Called every `WATCH_S`."""
-        async with self._watching:
+        async with self._using:
             await self._watch()
 
     async def _watch(self) -> None:

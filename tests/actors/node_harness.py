@@ -24,7 +24,7 @@ from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, InstanceRecord, ModerationWrite, User
+from reileta.records import Ban, InstanceRecord, ModerationWrite, MuteRecord, User
 from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
@@ -70,6 +70,9 @@ class FakeInstances:
             await self.gate.wait()
         if self.away:
             raise DatabaseUnavailable
+
+    def over(self, queries: None) -> FakeInstances:
+        return self
 
     async def get(self, ref: str) -> InstanceRecord | None:
         await self.reach()
@@ -182,9 +185,25 @@ class FakeModerationStore:
         return account(int(number)) if number.isdigit() else None
 
 
+@dataclass
+class FakeMutes:
+    """`store.mutes`, as reachable as the instances."""
+
+    instances: FakeInstances
+    mutes: dict[str, list[MuteRecord]] = field(default_factory=dict)
+
+    async def of(self, instance_id: str) -> list[MuteRecord]:
+        await self.instances.reach()
+        return self.mutes.get(instance_id, [])
+
+
 class FakeLock:
     async def held(self) -> bool:
         return True
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        yield
 
 
 @dataclass
@@ -193,6 +212,7 @@ class FakeDatabase:
 
     def __post_init__(self) -> None:
         self.bans = self.instances
+        self.mutes = FakeMutes(self.instances)
         self.lock = FakeLock()
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting

@@ -15,10 +15,15 @@ from tests.conftest import ManualClock
 
 @dataclass
 class Files:
-    """`files` and `blobs`; what was asked of them stands in `asked`."""
+    """`files`, `blobs` and `lock`; what was asked of the former stands in `asked`."""
 
     asked: list[str] = field(default_factory=list)
     failing: list[Exception] = field(default_factory=list)
+    locked: bool = True
+
+    async def held(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.locked
 
     async def _ask(self, what: str) -> int:
         await trio.lowlevel.checkpoint()
@@ -33,16 +38,36 @@ class Files:
     async def adopt(self) -> int:
         return await self._ask("adopt")
 
-    async def collect(self, before_ms: int) -> int:
-        return await self._ask(f"collect {before_ms}")
+    async def collect(self, before_ms: int, *, placed_before_ms: int) -> int:
+        return await self._ask(f"collect {before_ms} {placed_before_ms}")
+
+
+def collector(files: Files, clock: ManualClock) -> FileCollector:
+    """Its file system's clock is an hour behind."""
+    some, behind = cast(Any, files), ManualClock(clock.now_ms() - 3_600_000)
+    return FileCollector(some, some, some, clock, behind)
+
+
+async def test_a_server_that_has_lost_its_lock_collects_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    files = Files(locked=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(collector(files, ManualClock()).run)
+        await trio.sleep(EVERY_S * 2.5)
+        assert files.asked == []
+        files.locked = True
+        await trio.sleep(EVERY_S)
+        nursery.cancel_scope.cancel()
+    assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]
 
 
 async def test_it_begins_once_and_goes_on(autojump_clock: trio.testing.MockClock) -> None:
     files, clock = Files(), ManualClock()
     before = clock.now_ms() - SPARED_MS
     with trio.move_on_after(EVERY_S * 2.5):
-        await FileCollector(cast(Any, files), cast(Any, files), clock).run()
-    assert files.asked == ["sweep", "adopt", *[f"collect {before}"] * 3]
+        await collector(files, clock).run()
+    assert files.asked == ["sweep", "adopt", *[f"collect {before} {before - 3_600_000}"] * 3]
 
 
 async def test_what_is_not_written_down_is_looked_for_now_and_then(
@@ -50,7 +75,7 @@ async def test_what_is_not_written_down_is_looked_for_now_and_then(
 ) -> None:
     files = Files()
     with trio.move_on_after(ADOPTED_EVERY_S * 1.5):
-        await FileCollector(cast(Any, files), cast(Any, files), ManualClock()).run()
+        await collector(files, ManualClock()).run()
     collected_between = round(ADOPTED_EVERY_S / EVERY_S)
     kinds = [what.split()[0] for what in files.asked]
     assert kinds[: collected_between + 4] == [
@@ -66,5 +91,5 @@ async def test_what_is_not_written_down_is_looked_for_now_and_then(
 async def test_what_is_away_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     files, clock = Files(failing=[StorageUnavailable(), DatabaseUnavailable()]), ManualClock()
     with trio.move_on_after(AGAIN_S * 2.5):
-        await FileCollector(cast(Any, files), cast(Any, files), clock).run()
+        await collector(files, clock).run()
     assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]

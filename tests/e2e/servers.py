@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 import trio
 
@@ -22,6 +23,7 @@ from reileta.settings import Settings
 from reileta.store import Store
 
 _numbers = itertools.count(1)
+_keys = TemporaryDirectory(prefix="reileta-e2e-keys-")
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,16 @@ async def running(
     database_url: str, *, timeouts: Timeouts | None = None, **changes: Any
 ) -> AsyncIterator[ServerHarness]:
     """A server on a port of the system's choice; `changes` are settings, `timeouts` those of HTTP
-    connections."""
+    connections. Servers of one database have the same key."""
     with TemporaryDirectory(prefix="reileta-e2e-") as data:
-        settings = Settings(
-            **{"port": 0, "data": Path(data), "database": database_url, "shutdown_s": 4, **changes}
-        )
+        defaults = {
+            "port": 0,
+            "data": Path(data),
+            "database": database_url,
+            "shutdown_s": 4,
+            "key": Path(_keys.name) / urlsplit(database_url).path[1:],
+        }
+        settings = Settings(**{**defaults, **changes})
         ended = trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -125,6 +127,79 @@ async def test_a_database_that_is_read_only_for_a_while(database_url: str, tmp_p
             assert (await player.ask("ping"))["command"] == "ping"
 
 
+async def test_a_server_that_is_paused_within_a_transaction_goes_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    """It is stopped while its statement waits for a lock, so that the transaction is idle once the
+    statement has ended."""
+    where = ("--database", database_url, "--data", str(tmp_path / "data"))
+    owner, banned = await bots(2, tmp_path, *where[:2])
+    async with (
+        serving(*where) as served,
+        at_the_database(database_url) as database,
+        database.dedicated() as gate,
+    ):
+        await database.execute(
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "PERFORM pg_advisory_xact_lock_shared(4711); RETURN NULL; END $$; "
+            "CREATE TRIGGER wait AFTER INSERT ON bans FOR EACH ROW EXECUTE FUNCTION wait(); "
+            "CREATE TRIGGER wait AFTER INSERT ON worlds FOR EACH ROW EXECUTE FUNCTION wait()"
+        )
+        place = await new_instance(served, owner)
+
+        async def waiting() -> list[int]:
+            """The processes of the two transactions, once both wait."""
+            rows = await database.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+                "AND wait_event_type = 'Lock'"
+            )
+            return [row["pid"] for row in rows] if len(rows) == 2 else []
+
+        async def gone(processes: list[int]) -> bool:
+            sql = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1)"
+            return bool(await database.value(sql, processes))
+
+        async with connected(served, owner) as player, connected(served, banned) as other:
+            await player.join(place)
+            joined = await other.join(place)
+            answers: dict[str, int] = {}
+
+            async def ban() -> None:
+                request = {"type": "ban", "player": joined["player"]}
+                answer = await player.ask("instance-moderate", request, subgroup=place)
+                answers["ban"] = answer["error"]["code"]
+
+            async def make_world() -> None:
+                headers = {"Authorization": f"Bearer {owner.token}"}
+                async with served.ask() as client:
+                    answer = await client.put("/api/worlds", json={"title": "x"}, headers=headers)
+                    answers["world"] = answer.json()["error"]["code"]
+                    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+                    again = await client.put("/api/worlds", json={"title": "x"}, headers=headers)
+                    assert again.status_code == 200
+
+            await gate.value("SELECT pg_advisory_lock(4711)")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ban)
+                nursery.start_soon(make_world)
+                processes = await eventually(waiting)
+                served.process.send_signal(signal.SIGSTOP)
+                try:
+                    await gate.value("SELECT pg_advisory_unlock(4711)")
+                    await eventually(partial(gone, processes))
+                finally:
+                    served.process.send_signal(signal.SIGCONT)
+            assert answers == {"ban": 122, "world": 122}
+
+            async def stored() -> bool:
+                return bool(await database.value("SELECT count(*) FROM bans"))
+
+            await eventually(stored)
+            assert (await player.ask("ping"))["command"] == "ping"
+            assert not served.events("actor.crashed")
+            assert not served.events("task.crashed")
+
+
 async def refused(*options: str) -> str:
     """The one line with which a server does not start."""
     command = [sys.executable, "-m", "reileta", "serve", "--port", "0", *options]
@@ -137,11 +212,11 @@ async def refused(*options: str) -> str:
 async def test_a_second_server_on_the_database_is_refused(
     database_url: str, tmp_path: Path
 ) -> None:
-    where = ("--database", database_url)
+    where = ("--database", database_url, "--key", str(tmp_path / "key"))
     async with serving(*where, "--data", str(tmp_path / "one")):
         line = await refused(*where, "--data", str(tmp_path / "two"))
         assert "another server uses the database" in line
-        await bots(1, tmp_path, *where)  # commands may
+        await bots(1, tmp_path, *where[:2])  # commands may
     async with serving(*where, "--data", str(tmp_path / "two")) as served:
         served.process.kill()
         await served.ended()

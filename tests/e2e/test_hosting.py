@@ -317,6 +317,28 @@ async def test_bans_and_moderators_outlive_a_restart(database_url: str) -> None:
         assert await code_of(player, room) == OK
 
 
+async def test_mutes_outlive_a_restart(database_url: str) -> None:
+    settings: dict[str, Any] = {"address": "play.example.org", "empty_instance_s": 600}
+    async with site(database_url, **settings) as (harness, web):
+        owner, one = [await harness.account() for _ in range(2)]
+        room, path = await opened(harness, owner)
+        async with connected(harness, one) as player:
+            assert await code_of(player, room) == OK
+            mute = {"user": one.id, "type": "mute", "reason": "loud"}
+            await web.data(owner, "POST", f"{path}/moderate", mute)
+    async with site(database_url, **settings) as (harness, web):
+        (listed,) = (await web.data(owner, "GET", f"{path}/mutes"))["items"]
+        assert (listed["user"], listed["reason"]) == (f"{one.id}@{harness.address}", "loud")
+        assert await web.code(one, "GET", f"{path}/mutes") == REFUSED
+        async with connected(harness, one) as player:
+            assert await code_of(player, room) == OK
+            answer = await player.ask("instance-data", {"say": "la"}, subgroup=room)
+            assert answer["error"]["code"] == REFUSED
+        await web.data(owner, "POST", f"{path}/moderate", {"user": one.id, "type": "unmute"})
+    async with site(database_url, **settings) as (harness, web):
+        assert (await web.data(owner, "GET", f"{path}/mutes"))["items"] == []
+
+
 async def test_following(
     harness: ServerHarness, web: HttpClient, one: Account, two: Account, admin: Account
 ) -> None:

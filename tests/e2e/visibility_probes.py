@@ -142,6 +142,7 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/instances/{ref}/players": each(HERE + "/players?limit=1", None),
     "POST /api/instances/{ref}/moderate": each(HERE + "/moderate", *MEASURES),
     "GET /api/instances/{ref}/bans": each(HERE + "/bans", None),
+    "GET /api/instances/{ref}/mutes": each(HERE + "/mutes", None),
     "GET /api/instances/{ref}/moderations": each(HERE + "/moderations", None),
     "POST /api/instances/{ref}/master": each(
         HERE + "/master", *({"user": user} for user in USERS), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,11 @@ from trio.testing import wait_all_tasks_blocked
 from reileta import main
 from reileta.main import Server, Stopping, serve
 from reileta.observability.output_files import OutputFiles
-from reileta.security.server_key import KEY_FILE
+from reileta.security.server_key import KEY_FILE, key_path, load_or_create, prepare
 from reileta.settings import Settings
 from reileta.startup import StartupError
+from reileta.store import admin_commands
+from tests import logs
 from tests.conftest import PATIENCE_S
 
 
@@ -42,6 +45,66 @@ async def test_started_means_ready(database_url: str, tmp_path: Path) -> None:
     assert [one["url"] for one in ready] == [server.url]
     key = chosen.data / KEY_FILE
     assert key.stat().st_mode & 0o777 == 0o600
+
+
+async def test_its_time_is_that_of_the_database(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_ns, day_ns = time.time_ns, 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + day_ns)
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, settings(database_url, tmp_path))
+        assert abs(server.node.clock.now_ms() - real_ns() // 10**6) < PATIENCE_S * 1000
+        nursery.cancel_scope.cancel()
+
+
+async def started_with(chosen: Settings) -> str:
+    """The public key of a server that has started with these settings, and stopped."""
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, chosen)
+        public = server.node.key.public_base64url
+        assert await server.node.store.identity.public_key() == public
+        nursery.cancel_scope.cancel()
+    return public
+
+
+async def test_the_key_is_the_one_that_the_database_knows(
+    database_url: str, tmp_path: Path
+) -> None:
+    here = settings(database_url, tmp_path)
+    public = await started_with(here)
+    elsewhere = settings(database_url, tmp_path / "elsewhere")
+    with pytest.raises(StartupError, match="does not exist: restore it from a backup"):
+        await serve(elsewhere)
+    assert not key_path(elsewhere).exists()
+    shared = settings(database_url, tmp_path / "elsewhere", key=key_path(here))
+    assert await started_with(shared) == public
+    other = load_or_create(key_path(elsewhere)).public_base64url
+    with pytest.raises(StartupError, match="is not the one that the database knows"):
+        await serve(elsewhere)
+    with logs.restored():
+        accepted = await trio.to_thread.run_sync(admin_commands.accept_key, elsewhere)
+    assert accepted == other
+    assert await started_with(elsewhere) == other
+    with pytest.raises(StartupError, match="is not the one that the database knows"):
+        await serve(here)
+
+
+async def test_the_database_learns_a_new_key(database_url: str, tmp_path: Path) -> None:
+    chosen = settings(database_url, tmp_path, address="play.example.org")
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(serve, chosen)
+        store = server.node.store
+        first = server.node.key.public_base64url
+        second = prepare(key_path(chosen))
+        await server.reload()
+        assert await store.identity.public_key() == second
+        # Of the next one it learns nothing, since it is killed.
+        await store.identity.replace_public_key(first, known=second)
+        nursery.cancel_scope.cancel()
+    assert await started_with(chosen) == second
+    third = prepare(key_path(chosen))
+    assert await started_with(chosen) == third
 
 
 async def test_it_calls_itself_what_it_is_told_to(database_url: str, tmp_path: Path) -> None:

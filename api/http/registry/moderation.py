@@ -1,4 +1,4 @@
-"""Moderation endpoints of an instance: bans, moderators, master, moderation log."""
+"""Moderation endpoints of an instance: bans, mutes, moderators, master, moderation log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from reileta.errors import (
 )
 from reileta.ids import is_id
 from reileta.protocol.input_types import Input, Reference
-from reileta.protocol.views.instance import BanView, ModerationView, ban_view, moderation_view
+from reileta.protocol.views.instance import (
+    BanView,
+    ModerationView,
+    MuteView,
+    ban_view,
+    moderation_view,
+    mute_view,
+)
 from reileta.protocol.views.registry import ListView, NothingView
 
 _WHERE: Final = (InstanceNotFound, ServerNotFound)
@@ -78,6 +85,23 @@ def moderation_routes(deps: ApiDeps) -> Routes:
             page_of(params, bans, lambda ban: (ban.created_at, ban.user)),
             lambda ban: ban_view(ban, node.address),
         )
+
+    @routes.add(
+        "GET",
+        "/api/instances/<ref>/mutes",
+        summary="List mutes",
+        takes=TimePaging,
+        gives=ListView[MuteView],
+        need="required",
+        errors=(*_WHERE, NotAllowed),
+    )
+    async def get_mutes(call: RequestContext, params: TimePaging) -> ListView[MuteView]:
+        """Lists the mutes in force, oldest first. For the owner, the master, moderators and
+        admins."""
+        instance = await find_instance(node, call, call.args["ref"])
+        mutes = await node.instance_service.mutes(instance.id, call.by)
+        page = page_of(params, mutes, lambda mute: (mute.created_at, mute.user))
+        return list_view(page, mute_view)
 
     @routes.add(
         "GET",

@@ -23,7 +23,7 @@ from reileta.records import Ban, Moderation
 from reileta.rules.instance.candidates import Entry, State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
 from reileta.rules.instance.roles import Role
-from reileta.rules.instance.sanctions import ModerationAction
+from reileta.rules.instance.sanctions import ModerationAction, Mute
 from reileta.rules.instance.seats import Player
 
 LogType = Literal[
@@ -78,6 +78,16 @@ class PlayerInsideView(Struct, kw_only=True):
 
 class BanView(Struct, kw_only=True):
     """A banned user, until when (without `until`: forever), why and by whom."""
+
+    user: UserAt
+    until: Millis | UnsetType = UNSET
+    reason: Reason | UnsetType = UNSET
+    by: UserAt
+    created_at: Millis
+
+
+class MuteView(Struct, kw_only=True):
+    """A muted user, until when (without `until`: until it is unmuted), why and by whom."""
 
     user: UserAt
     until: Millis | UnsetType = UNSET
@@ -162,6 +172,17 @@ def ban_view(ban: Ban, address: str) -> BanView:
         reason=known(ban.reason),
         by=at(ban.by, address),
         created_at=ban.created_at,
+    )
+
+
+def mute_view(mute: Mute) -> MuteView:
+    """The mute."""
+    return MuteView(
+        user=mute.user,
+        until=known(mute.until),
+        reason=known(mute.reason),
+        by=mute.by,
+        created_at=mute.created_at,
     )
 
 

@@ -153,9 +153,9 @@ class Administration(Admission):
             case "mute":
                 if not inside:
                     raise PlayerNotFound
-                self.moderation.mute(Mute(user, until))
+                self.moderation.mute(Mute(user, until, reason=reason, by=by.user, created_at=now))
                 self.audible.difference_update(one.id for one in self.seats.of_user(user))
-                out.append(Muted(user, until, reason, by.user))
+                out.append(Muted(user, until, reason, by.user, now))
             case "unmute":
                 if self.moderation.mutes.pop(user, None) is not None:
                     self.audible.update(one.id for one in self.seats.of_user(user))

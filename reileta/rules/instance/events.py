@@ -114,12 +114,16 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Muted:
-    """The user's data is dropped from now on. Recipients: that user and the overseers."""
+    """The user's data is dropped from now on.
+
+    Recipients: the store, that user and the overseers.
+    """
 
     user: str
     until: int | None
     reason: str | None
     by: str
+    created_at: int
 
 
 @dataclass(frozen=True, slots=True)

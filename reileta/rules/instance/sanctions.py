@@ -1,7 +1,7 @@
 """Bans and mutes of an instance, and checks of moderation input.
 
-Both are per user. Bans are stored and survive restarts; mutes last as long as the instance runs in
-this process, also when the user leaves and joins again. Users are `UserIDAt`s.
+Both are per user, whether it is inside or not, and are stored as long as the instance exists. Users
+are `UserIDAt`s.
 """
 
 from __future__ import annotations
@@ -51,14 +51,18 @@ def check(type_: str, reason: str | None, until: int | None, now: int) -> Modera
 
 @dataclass(frozen=True, slots=True)
 class Mute:
-    """A muted user; until when (None: until unmuted).
+    """A muted user; until when (None: until unmuted), why, by whom and since when.
 
-    `clock_set_ms`: by how much the wall clock was set since.
+    `clock_set_ms`: by how much the wall clock was set since, while the instance ran. `by` is empty
+    in recordings of earlier versions.
     """
 
     user: str
     until: int | None
     clock_set_ms: int = 0
+    reason: str | None = None
+    by: str = ""
+    created_at: int = 0
 
     @property
     def ends_at(self) -> int | None:
@@ -125,8 +129,8 @@ class Sanctions:
                 yield mute.ends_at
 
     def clock_was_set(self, by_ms: int) -> None:
-        """The wall clock was set: no mute lasts longer for it. Bans end at their `until`: they
-        outlive the process, and it is the time that was named."""
+        """The wall clock was set: no mute lasts longer for it while the instance runs. Bans end at
+        their `until`: it is the time that was named."""
         self.mutes = {
             user: replace(mute, clock_set_ms=mute.clock_set_ms + by_ms)
             for user, mute in self.mutes.items()

@@ -93,8 +93,7 @@ class InstanceState:
     Args:
         record: the stored record.
         owner: the owner as a `UserIDAt`.
-        bans, moderators: the stored ones, with `UserIDAt`s.
-        mutes: those from before a crash.
+        bans, mutes, moderators: the stored ones, with `UserIDAt`s.
         now: ms; the instance is empty from here on.
         new_player_id: makes a `p_…` for each player.
     """
@@ -176,6 +175,11 @@ class InstanceState:
     @property
     def free(self) -> int:
         return self.record.capacity - self.taken
+
+    @property
+    def mutes(self) -> Mapping[str, Mute]:
+        """Mutes by user; expired ones stay until the next `tick`."""
+        return self.moderation.mutes
 
     @property
     def bans(self) -> Mapping[str, Ban]:

@@ -1,3 +1,4 @@
+-- compatible_from: 1
 -- Users, sessions, tokens, worlds, instances and bans.
 -- Times are milliseconds since 1970 UTC. A reference to a user is text without a foreign key where
 -- it can be a user of another server (owner, user_ref, by_ref).

@@ -1,3 +1,4 @@
+-- compatible_from: 2
 -- Follows, services, assets of worlds, pictures, and their files.
 -- Times are milliseconds since 1970 UTC. A reference to a user is the bare id of a user of this
 -- server, or the UserIDAt of another server's.

@@ -1,3 +1,4 @@
+-- compatible_from: 3
 -- Moderators of instances, and the moderation log.
 
 CREATE TABLE moderators (

@@ -1,3 +1,4 @@
+-- compatible_from: 4
 -- The session API: states, key chains of tokens, resources, and leases.
 -- Times are milliseconds since 1970 UTC.
 

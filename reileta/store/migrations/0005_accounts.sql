@@ -1,3 +1,4 @@
+-- compatible_from: 5
 -- Quotas, known networks of users, and the change feed.
 
 -- The size of a document, so that a user's documents can be summed up without reading them.

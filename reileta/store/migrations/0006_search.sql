@@ -1,3 +1,4 @@
+-- compatible_from: 6
 -- Searches ignore case in all alphabets, and compare in the normal form NFC, on a database of any
 -- locale: lower() knows only ASCII where the locale is C.
 

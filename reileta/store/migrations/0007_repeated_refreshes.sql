@@ -1,3 +1,4 @@
+-- compatible_from: 7
 -- For a short time after a refresh, the same refresh key gives the same new keys again. They are made
 -- again from the refresh key, which is not stored, and from the seed here.
 

@@ -1,3 +1,4 @@
+-- compatible_from: 8
 -- Suspended accounts, the audit log, and the accounts of load tests.
 
 -- A user with the tag avr:disabled is suspended until that time; NULL: until it is lifted.

@@ -1,3 +1,4 @@
+-- compatible_from: 10
 -- Other servers: what is known of them, the rules about them, and the tokens between them and us.
 CREATE TABLE servers (
     address text PRIMARY KEY,

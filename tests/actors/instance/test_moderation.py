@@ -22,12 +22,23 @@ from reileta.records import (
     Ban,
     InstanceChanges,
     LiftBan,
+    LiftMute,
     Moderation,
     ModeratorAddition,
     ModeratorRemoval,
+    MuteRecord,
 )
 from tests.actors.frames import data, failed, left, moderated
-from tests.actors.node_harness import ROOM, Client, NodeHarness, account, principal, settle, user_at
+from tests.actors.node_harness import (
+    EPOCH_MS,
+    ROOM,
+    Client,
+    NodeHarness,
+    account,
+    principal,
+    settle,
+    user_at,
+)
 
 
 def of(client: Client, command: str) -> list[Any]:
@@ -191,6 +202,52 @@ async def test_named_moderators_and_bans_come_from_the_database(
     await moderate(harness, 2, user_at(3), "unban")
     await three.join()
     assert harness.store.hosting.moderation_writes[0] == LiftBan(ROOM, account(3).id)
+
+
+async def test_mutes_come_from_the_database(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    guest = "u_00000000-0000-4000-8000-000000000009@elsewhere.example"
+    mute = MuteRecord(ROOM, account(1).id, None, "loud", account(0).id, 1)
+    over = MuteRecord(ROOM, account(3).id, EPOCH_MS - 1, None, account(0).id, 2)
+    abroad = MuteRecord(ROOM, guest, None, None, account(0).id, 3)
+    harness.store.mutes.mutes[ROOM] = [mute, over, abroad]
+    one, three = await harness.crowd(1, 3)
+    one.sink.take(), three.sink.take()
+    one.say(b"1", state=b"3")
+    three.say(b"1", state=b"3")
+    await settle()
+    assert failed("data", 49, state=3) in one.received()
+    assert failed("data", 49, state=3) not in three.received()
+    listed = await harness.node.instance_service.mutes(ROOM, principal(0))
+    assert [(one.user, one.reason, one.by, one.created_at) for one in listed] == [
+        (user_at(1), "loud", user_at(0), 1),
+        (guest, None, user_at(0), 3),
+    ]
+    with pytest.raises(NotAllowed):
+        await harness.node.instance_service.mutes(ROOM, principal(3))
+    await moderate(harness, 0, guest, "unmute")
+    writes = harness.store.hosting.moderation_writes
+    assert [write for write in writes if isinstance(write, LiftMute)] == [
+        LiftMute(ROOM, account(3).id),  # it was over
+        LiftMute(ROOM, guest),
+    ]
+
+
+async def test_a_mute_is_answered_when_it_is_durable(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    await harness.crowd(1)
+    await settle()
+    harness.store.instances.away = True
+    with pytest.raises(DatabaseUnavailable):
+        await moderate(harness, 0, user_at(1), "mute")
+    assert harness.store.hosting.moderation_writes == []
+    harness.store.instances.away = False
+    await trio.sleep(5)
+    mute, entry = harness.store.hosting.moderation_writes
+    assert isinstance(entry, Moderation)
+    assert mute == MuteRecord(ROOM, account(1).id, None, None, account(0).id, entry.created_at)
 
 
 async def test_roles_are_told_to_everyone_inside(

@@ -40,6 +40,7 @@ ASKS: dict[str, Callable[[InstanceService, str, Principal], Awaitable[object]]] 
     "admit": lambda instance_service, id_, who: instance_service.admit(id_, who, user_at(5)),
     "refuse": lambda instance_service, id_, who: instance_service.refuse(id_, who, user_at(5)),
     "bans": lambda instance_service, id_, who: instance_service.bans(id_, who),
+    "mutes": lambda instance_service, id_, who: instance_service.mutes(id_, who),
     "kick": lambda instance_service, id_, who: instance_service.moderate(
         id_, who, ModerationRequest(user_at(0), "kick")
     ),

@@ -19,7 +19,7 @@ from reileta.rules.federation.signatures import (
     key_bytes,
     verify,
 )
-from reileta.security.server_key import ServerKey, adopt, load_or_create, prepare
+from reileta.security.server_key import ServerKey, adopt, load_known, load_or_create, prepare
 from reileta.startup import StartupError
 
 
@@ -96,6 +96,66 @@ def rotated(path: Path, now_ms: int = 1_000) -> ServerKey:
     """The server's key after a rotation."""
     prepare(path)
     return adopt(path, load_or_create(path), HERE, now_ms)
+
+
+def test_a_database_that_knows_no_key_takes_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    made = load_known(path, None, HERE).public_base64url
+    assert load_known(path, None, HERE).public_base64url == made
+    assert load_known(path, made, HERE).public_base64url == made
+
+
+def test_no_key_is_made_if_the_database_knows_one(tmp_path: Path) -> None:
+    known = ServerKey.generate().public_base64url
+    with pytest.raises(StartupError, match=r"key does not exist: restore .* key accept"):
+        load_known(tmp_path / "key", known, HERE)
+    assert names(tmp_path) == []
+
+
+def test_a_key_that_the_database_does_not_know_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    load_or_create(path)
+    content, known = path.read_bytes(), ServerKey.generate().public_base64url
+    with pytest.raises(StartupError, match=f"not the one that the database knows, {known}: ") as no:
+        load_known(path, known, HERE)
+    assert "\n" not in str(no.value)
+    assert path.read_bytes() == content
+    path.write_text("nothing")
+    with pytest.raises(StartupError, match="is not an unencrypted Ed25519 key"):
+        load_known(path, known, HERE)
+
+
+def test_a_key_that_follows_from_the_known_one_is_taken(tmp_path: Path) -> None:
+    """The server was killed before the database learnt the new key, or has an older copy of it."""
+    path = tmp_path / "key"
+    keys = [load_or_create(path), rotated(path), rotated(path)]
+    first, second, third = (key.public_base64url for key in keys)
+    for known in (first, second, third):
+        assert load_known(path, known, HERE).public_base64url == third
+    with pytest.raises(StartupError, match="is not the one"):
+        load_known(path, first, "elsewhere.example")
+
+
+def test_an_earlier_key_than_the_known_one_is_refused(tmp_path: Path) -> None:
+    """The file is from an old backup."""
+    path, backup = tmp_path / "key", tmp_path / "backup"
+    load_or_create(path)
+    rotated(path)
+    backup.write_bytes(path.read_bytes())
+    newest = rotated(path).public_base64url
+    with pytest.raises(StartupError, match="is not the one"):
+        load_known(backup, newest, HERE)
+
+
+def test_links_of_another_key_lead_nowhere(tmp_path: Path) -> None:
+    path, other = tmp_path / "key", tmp_path / "other"
+    known = load_or_create(path).public_base64url
+    rotated(path)
+    load_or_create(other)
+    lines = path.read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2]
+    other.write_bytes(other.read_bytes() + lines)
+    with pytest.raises(StartupError, match="is not the one"):
+        load_known(other, known, HERE)
 
 
 def names(folder: Path) -> list[str]:

@@ -17,6 +17,7 @@ from reileta.security import credentials
 from reileta.settings import Settings
 from reileta.store import admin_commands, open_store
 from tests import logs
+from tests.conftest import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +111,7 @@ def test_a_database_that_can_not_be_reached_is_one_line_and_status_1(
 
 
 COMMANDS = [
+    ["key", "accept"],
     ["admin", "grant", "ann"],
     ["admin", "revoke", "ann"],
     ["admin", "list"],
@@ -189,6 +191,34 @@ async def test_bots_are_listed_and_removed_by_batch(
                 ("remove_bots", "done", 2),
                 ("remove_bots", "done", 3),
             ]
+
+
+async def test_the_time_of_commands_is_that_of_the_database(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, real_ns = Settings(data=tmp_path, database=database_url), time.time_ns
+    await make_database(settings)
+    with logs.restored():
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 86_400 * 10**9)
+        now, _ = await trio.to_thread.run_sync(admin_commands.list_admins, settings)
+    assert abs(now - real_ns() // 10**6) < PATIENCE_S * 1000
+
+
+async def test_a_key_is_accepted_with_an_entry_in_the_audit_log(
+    database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data=tmp_path / "data", database=database_url, key=tmp_path / "key")
+    await make_database(settings)
+    where = ["--database", database_url, "--data", str(settings.data), "--key", str(settings.key)]
+    printed = []
+    with logs.restored():
+        for _ in range(2):
+            assert await run("key", "accept", *where) == 0
+            printed.append(capsys.readouterr().out.strip())
+    async with open_store(settings, SystemClock()) as store:
+        assert printed == [await store.identity.public_key()] * 2
+        noted = (await store.audit.search(limit=9, offset=0)).items
+        assert [(one.action, one.result) for one in noted] == [("accept_key", "done")]
 
 
 async def test_bots_are_not_made_or_removed_without_an_entry_in_the_audit_log(

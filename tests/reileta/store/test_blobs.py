@@ -13,6 +13,7 @@ from reileta.media.files.local import LocalFiles
 from reileta.store import Store
 from reileta.store.assets import Assets
 from reileta.store.blobs import Blobs
+from reileta.store.database import IDLE_IN_TRANSACTION_S, Database
 from tests.conftest import ManualClock
 from tests.reileta.store.blobs import FOREVER, Pausing, filled, kept, rows
 from tests.reileta.store.records import a_file, a_user, a_world, an_asset, held_up
@@ -104,6 +105,43 @@ async def test_a_crash_while_collecting_loses_nothing_that_is_wanted(
     await filled(filed, world, "2", b"x")
     assert await filed.blobs.collect(FOREVER) == 0
     assert await kept(filed) == {stored.hash}
+
+
+class Slow(LocalFiles):
+    """Files on a disk that needs longer than a transaction may be idle for."""
+
+    database: Database
+
+    async def wait(self) -> None:
+        await self.database.value("SELECT pg_sleep($1)", IDLE_IN_TRANSACTION_S * 1.1)
+
+    async def has(self, hash_: str) -> bool:
+        await self.wait()
+        return await super().has(hash_)
+
+    async def remove(self, hash_: str, *, placed_before_ms: int | None) -> bool:
+        await self.wait()
+        return await super().remove(hash_, placed_before_ms=placed_before_ms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", ["hold", "release", "collect"])
+async def test_a_slow_disk_ends_no_transaction(
+    filed: Store, clock: ManualClock, tmp_path: Path, work: str
+) -> None:
+    files = Slow(tmp_path / "files")
+    files.database = filed.database
+    stored = await a_file(files, b"x")
+    await filed.blobs.adopt()
+    blobs = Blobs(filed.database, clock, files)
+    if work == "hold":
+        async with filed.database.transaction() as transaction:
+            await blobs.hold(transaction, stored.hash, stored.size)
+            assert await transaction.value("SELECT count(*) FROM blobs") == 1
+        return
+    done = blobs.release([stored.hash]) if work == "release" else blobs.collect(FOREVER)
+    assert await done == 1
+    assert await kept(filed) == await rows(filed) == set()
 
 
 async def test_a_reference_waits_for_a_collection_and_sees_what_is_gone(

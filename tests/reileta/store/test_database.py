@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
+import subprocess
+import sys
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -312,6 +315,110 @@ async def test_a_connection_cut_in_a_transaction_is_an_outage_and_no_more(
             await cut_all(database)
     assert await ids(database) == []
     assert database.available
+
+
+async def test_an_urgent_statement_does_not_wait_behind_slow_ones(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.database.CONNECT_S", PATIENCE_S)
+    async with database.connection(), database.connection():  # all of the pool
+        with trio.fail_after(PATIENCE_S / 2):
+            assert await database.urgent.execute("INSERT INTO notes VALUES (1)") == 1
+            async with database.urgent.transaction() as transaction:
+                assert await ids(transaction) == [1]
+
+
+async def test_an_urgent_statement_that_waits_for_a_lock_fails_soon(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.execute("INSERT INTO notes VALUES (1)")
+    monkeypatch.setattr("reileta.store.database.URGENT_S", 0.05)
+    update = "UPDATE notes SET text = 'urgent'"
+    async with database.transaction() as transaction:
+        await transaction.execute("UPDATE notes SET text = 'slow'")
+        with trio.fail_after(PATIENCE_S), pytest.raises(DatabaseUnavailable):
+            await database.urgent.execute(update)
+    monkeypatch.undo()
+    assert await database.urgent.execute(update) == 1
+    assert await database.value("SELECT text FROM notes") == "urgent"
+
+
+async def test_a_commit_may_take_longer_than_an_urgent_statement(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the disk, here for a trigger; and only its answer tells whether it succeeded."""
+    await database.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "PERFORM pg_sleep(0.3); RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    async with database.urgent.transaction() as transaction:
+        monkeypatch.setattr("reileta.store.database.URGENT_S", 0.1)
+        await transaction.execute("INSERT INTO notes VALUES (1)")
+    assert await ids(database) == [1]
+
+
+async def test_an_urgent_statement_survives_a_restart_of_the_database(database: Database) -> None:
+    assert await database.urgent.value("SELECT 1") == 1
+    assert await cut_all(database) == 1
+    assert await database.urgent.value("SELECT 1") == 1
+
+
+PAUSED = """
+import os, signal, structlog, sys, trio
+from reileta.errors import DatabaseUnavailable
+from reileta.store.database import Database, asyncio_loop
+
+async def main(url, statements):
+    async with asyncio_loop() as loop:
+        database = Database(loop, url, connections=1)
+        for _ in range(2):
+            try:
+                async with database.transaction() as transaction:
+                    await transaction.execute("UPDATE notes SET text = text || ' paused'")
+                    if statements is not None:
+                        os.write(1, b"locked\\n")
+                        os.kill(os.getpid(), signal.SIGSTOP)
+                    for statement in statements or ():
+                        await transaction.execute(statement)
+            except DatabaseUnavailable as error:
+                os.write(1, b"unavailable %d\\n" % error.code)
+                statements = None
+            else:
+                os.write(1, b"committed\\n")
+        await database.close()
+
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+trio.run(main, sys.argv[1], sys.argv[2:])
+"""
+"""Updates a row in a transaction, is stopped within it, and tries once more."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statements", [[], ["SELECT 1"]], ids=["commit", "statement"])
+async def test_a_process_that_was_paused_in_a_transaction_lets_go_and_tries_again(
+    database: Database, database_url: str, statements: list[str]
+) -> None:
+    await database.execute("INSERT INTO notes VALUES (1, 'first')")
+    command = [sys.executable, "-c", PAUSED, database_url, *statements]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(PATIENCE_S):
+            assert await process.stdout.receive_some() == b"locked\n"
+            # This waits for the lock of the paused process.
+            assert await database.execute("UPDATE notes SET text = 'taken over'") == 1
+            process.send_signal(signal.SIGCONT)
+            printed = b"".join([part async for part in process.stdout])
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        await process.stdout.aclose()
+    assert printed == b"unavailable 122\ncommitted\n"
+    assert await database.value("SELECT text FROM notes") == "taken over paused"
 
 
 async def test_a_connection_that_stood_idle_for_long_is_not_used(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -205,6 +206,34 @@ async def test_the_overdue_lose_theirs_and_those_who_are_here_never(
     assert kept is not None
     assert kept.until == until
     assert await store.leases.of_session(later) is not None
+
+
+async def test_renewals_do_not_wait_for_other_statements(store: Store, clock: ManualClock) -> None:
+    session, who = await make_session(store)
+    _, name = await make_document(store, who)
+    await store.leases.acquire(name, who, until=clock.now_ms() + 60_000)
+    until = clock.now_ms() + 80_000
+    async with AsyncExitStack() as busy:
+        for _ in range(Settings().database_connections):
+            await busy.enter_async_context(store.database.connection())
+        assert await store.leases.renew_all([session.id], until=until) == []
+    kept = await store.leases.of_session(session.id)
+    assert kept is not None
+    assert kept.until == until
+
+
+async def test_any_number_of_leases_is_renewed(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.leases.RENEWED_AT_ONCE", 2)
+    sessions = []
+    for _ in range(5):
+        session, who = await make_session(store)
+        _, name = await make_document(store, who)
+        await store.leases.acquire(name, who, until=clock.now_ms() + 1)
+        sessions.append(session.id)
+    clock.advance(2)
+    assert await store.leases.renew_all(sessions, until=clock.now_ms() + 1) == []
 
 
 async def test_others_changes_of_a_world_that_is_held_are_refused(

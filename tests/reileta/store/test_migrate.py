@@ -5,12 +5,13 @@ from importlib import resources
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store import Store, open_store
 from reileta.store.database import Database, asyncio_loop
-from reileta.store.migrate import Migration, known_migrations, migrate
+from reileta.store.migrate import Migration, check_schema, known_migrations, migrate
 from tests.conftest import ManualClock
 
 
@@ -26,6 +27,13 @@ def test_every_sql_file_is_a_migration() -> None:
     sql = sorted(name for name in files if name.endswith(".sql"))
     assert sql == [migration.name for migration in known_migrations()]
     assert all(re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", name) for name in sql)
+
+
+def test_every_migration_states_with_which_versions_it_is_compatible() -> None:
+    for migration in known_migrations():
+        stated = f"-- compatible_from: {migration.compatible_from}\n"
+        assert migration.sql.startswith(stated), migration.name
+        assert 1 <= migration.compatible_from <= migration.version, migration.name
 
 
 async def applied(store: Store) -> list[int]:
@@ -80,6 +88,51 @@ async def test_a_database_of_a_newer_version_is_left_alone(
         async with open_store(Settings(database=database_url), clock):
             pytest.fail("it can't be opened")
     assert (await applied(store))[-1] == 9999
+
+
+LATER = Migration(9001, "9001_later.sql", "-- compatible_from: 9000\nCREATE TABLE later ()")
+"""Of a version after one that knows 9000."""
+
+
+def knows(version: int) -> list[Migration]:
+    """The migrations of a version that knows them up to that number."""
+    return [*known_migrations(), Migration(version, f"{version}_own.sql", "SELECT 1")]
+
+
+async def test_an_older_version_runs_on_a_newer_database_that_is_compatible(
+    store: Store, clock: ManualClock
+) -> None:
+    await migrate(store.database, clock, [*knows(9000), LATER])
+    with capture_logs() as logs:
+        assert await migrate(store.database, clock, knows(9000)) == 9001
+    assert [line["event"] for line in logs] == ["database.newer"]
+    await check_schema(store.database, knows(9000))
+    assert (await applied(store))[-2:] == [9000, 9001]
+
+
+async def test_one_migration_that_is_not_compatible_is_enough_to_refuse(
+    store: Store, clock: ManualClock
+) -> None:
+    last = Migration(9002, "9002_last.sql", "-- compatible_from: 9000\nSELECT 1")
+    between = Migration(9001, "9001_between.sql", "SELECT 1")
+    await migrate(store.database, clock, [*knows(9000), between, last])
+    for use in (
+        migrate(store.database, clock, knows(9000)),
+        check_schema(store.database, knows(9000)),
+    ):
+        with pytest.raises(StartupError, match=r"newer version of Reileta.*9002.*9001.*9000"):
+            await use
+    assert await migrate(store.database, clock, [*knows(9000), between]) == 9002
+
+
+async def test_a_database_from_before_compatibility_was_stated_learns_it(
+    store: Store, clock: ManualClock
+) -> None:
+    await store.database.execute("ALTER TABLE schema_migrations DROP COLUMN compatible_from")
+    known = known_migrations()
+    await migrate(store.database, clock, known)
+    rows = await store.database.fetch("SELECT * FROM schema_migrations ORDER BY version")
+    assert [row["compatible_from"] for row in rows] == [one.compatible_from for one in known]
 
 
 async def test_a_database_that_is_not_there_is_said_in_one_line(

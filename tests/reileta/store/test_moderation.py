@@ -9,10 +9,12 @@ from reileta.errors import InstanceNotFound, InvalidInput, ReiletaError
 from reileta.records import (
     Ban,
     LiftBan,
+    LiftMute,
     Moderation,
     ModerationWrite,
     ModeratorAddition,
     ModeratorRemoval,
+    MuteRecord,
 )
 from reileta.store import Store
 from tests.reileta.store.test_instances import make
@@ -38,6 +40,24 @@ async def test_a_new_ban_takes_the_place_of_the_earlier_one(store: Store) -> Non
     later = Ban(lobby.id, "u_x", 50, "second", "u_b", 2)
     await store.bans.put(later)
     assert await store.bans.of(lobby.id) == [later]
+
+
+async def test_mutes_are_kept_until_they_are_lifted(store: Store) -> None:
+    lobby, other = await make(store, "lobby"), await make(store, "other")
+    first = MuteRecord(lobby.id, "u_x", None, None, "u_a", 1)
+    second = MuteRecord(lobby.id, "u_y@x.org", 99, "loud", "u_a@x.org", 2)
+    elsewhere = MuteRecord(other.id, "u_x", None, None, "u_a", 3)
+    for mute in (second, replace(first, until=5), first, elsewhere):
+        await store.mutes.put(mute)
+    assert await store.mutes.of(lobby.id) == [first, second]
+    assert await store.mutes.remove(lobby.id, "u_x")
+    assert not await store.mutes.remove(lobby.id, "u_x")
+    assert await store.mutes.of(lobby.id) == [second]
+    assert await store.mutes.of(other.id) == [elsewhere]
+    await store.instances.delete(other.id)
+    assert await store.mutes.of(other.id) == []
+    with pytest.raises(InstanceNotFound):
+        await store.mutes.put(elsewhere)
 
 
 async def test_an_instance_that_is_not_there_bans_nobody(store: Store) -> None:
@@ -104,6 +124,7 @@ async def test_an_owner_reads_what_was_done_in_its_own_time(store: Store) -> Non
 async def test_deeds_are_done_in_order_and_can_be_repeated(store: Store) -> None:
     lobby = await make(store, "lobby")
     ban = Ban(lobby.id, "u_x@x.org", None, "spam", "u_o@x.org", 1)
+    mute = MuteRecord(lobby.id, "u_x@x.org", 9, None, "u_o@x.org", 1)
     moderation_writes: list[ModerationWrite] = [
         ban,
         LiftBan(lobby.id, ban.user),
@@ -111,11 +132,15 @@ async def test_deeds_are_done_in_order_and_can_be_repeated(store: Store) -> None
         ModeratorAddition(lobby.id, "u_m@x.org", ban.by, 2),
         ModeratorAddition(lobby.id, "u_n@x.org", ban.by, 2),
         ModeratorRemoval(lobby.id, "u_m@x.org"),
+        mute,
+        LiftMute(lobby.id, mute.user),
+        mute,
         Moderation(lobby.id, "u_o", "ban", ban.user, ban.by, "spam", None, 1),
     ]
     for _ in range(2):
         assert await store.moderation_writes.write(moderation_writes) == {}
         assert await store.bans.of(lobby.id) == [ban]
+        assert await store.mutes.of(lobby.id) == [mute]
         assert await store.moderators.of(lobby.id) == ["u_n@x.org"]
         assert (await store.moderations.of(lobby.id, owner=None, limit=9, offset=0)).total == 1
 

@@ -36,3 +36,12 @@ async def test_an_update_changes_what_it_names_alone(store: Store, clock: Manual
 async def test_an_update_before_the_first_look_makes_it(store: Store) -> None:
     await store.database.execute("DELETE FROM server")
     assert (await store.identity.update(title="New")).title == "New"
+
+
+async def test_the_key_is_replaced_only_by_who_knows_it(store: Store) -> None:
+    assert await store.identity.public_key() is None
+    assert not await store.identity.replace_public_key("b", known="a")
+    assert await store.identity.replace_public_key("a", known=None)
+    assert not await store.identity.replace_public_key("b", known=None)
+    assert await store.identity.replace_public_key("b", known="a")
+    assert await store.identity.public_key() == "b"

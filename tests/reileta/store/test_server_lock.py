@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
+from reileta.errors import DatabaseUnavailable
 from reileta.settings import Settings
 from reileta.startup import StartupError
-from reileta.store import open_store
+from reileta.store import Store, open_store
 from reileta.store.database import Database, Loop, asyncio_loop
 from reileta.store.server_lock import ServerLock
 from tests.conftest import ManualClock
+from tests.reileta.store.test_instances import make
 
 
 @pytest.fixture
@@ -111,3 +113,41 @@ async def test_a_server_that_was_slower_after_an_outage_knows(
     assert (first.lost, first.superseded) == (False, False)
     await first.release()
     await database.close()
+
+
+async def test_writes_of_a_server_that_was_superseded_meanwhile_have_no_effect(
+    database_url: str, loop: Loop, clock: ManualClock
+) -> None:
+    """It looked at the lock, and was paused before its write."""
+    async with open_store(Settings(database=database_url), clock, exclusive=True) as first:
+        room = await make(first, "room")
+        await first.instances.occupied(room.id, None, entered=True)
+        assert await first.lock.held()
+        await cut_all(first.database)
+        second = Database(loop, database_url, connections=1)
+        lock = ServerLock(second)
+        await lock.take()
+        with pytest.raises(DatabaseUnavailable):
+            async with first.lock.session() as queries:
+                await first.instances.over(queries).mark_empty(room.id, clock.now_ms())
+        assert await first.instances.in_use() == [room.id]
+        assert not await first.lock.held()
+        with pytest.raises(DatabaseUnavailable):
+            async with first.lock.session():
+                pytest.fail("it has no lock")
+        await lock.release()
+        assert await first.lock.held()
+        async with first.lock.session() as queries:
+            await first.instances.over(queries).mark_empty(room.id, clock.now_ms())
+        assert await first.instances.in_use() == []
+        await second.close()
+
+
+async def test_a_store_that_wants_no_lock_writes_without_one(
+    store: Store, clock: ManualClock
+) -> None:
+    room = await make(store, "room")
+    await store.instances.occupied(room.id, None, entered=True)
+    async with store.lock.session() as queries:
+        await store.instances.over(queries).mark_empty(room.id, clock.now_ms())
+    assert await store.instances.in_use() == []

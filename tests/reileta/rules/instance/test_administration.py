@@ -155,7 +155,7 @@ def test_what_a_muted_player_says_is_refused_until_unmuted() -> None:
     instance = room()
     one, two = filled(instance, 1, 2)
     out = instance.moderate(visitor(1), two.id, "mute", "loud", None, 5)
-    assert out == [Muted(user(2), None, "loud", user(1))]
+    assert out == [Muted(user(2), None, "loud", user(1), 5)]
     for key in (None, "pose"):
         with pytest.raises(NotAllowed):
             instance.speak(two.id, key, None, None, b"1", 6)
