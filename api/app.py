@@ -155,6 +155,8 @@ class ReiletaApp(QuartTrio):
             cookie=cookie_name(node.address, port),
             address=node.address,
             servers=node.servers,
+            guests=node.store.guests,
+            admission=node.guests.policy,
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)

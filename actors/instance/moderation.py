@@ -103,9 +103,9 @@ class ModerationRequests:
             case TransferMaster(to=to):
                 type_, user = "master", self._user(to)
                 domain_events = rules.transfer_master(by, to, now)
-            case AddModerator(user=user):
+            case AddModerator(user=user, guest=guest):
                 type_ = "moderator"
-                domain_events = rules.add_moderator(by, user, now)
+                domain_events = rules.add_moderator(by, user, now, guest=guest)
             case RemoveModerator(user=user):
                 type_ = "unmoderator"
                 domain_events = rules.remove_moderator(by, user, now)

@@ -29,7 +29,7 @@ from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.fake_stores import FakeFiles, FakeProfiles, FakeSessions, FakeWorlds
+from tests.actors.fake_stores import FakeFiles, FakeGuests, FakeProfiles, FakeSessions, FakeWorlds
 from tests.actors.frames import Frame
 from tests.actors.sinks import FakeSink
 
@@ -200,6 +200,7 @@ class FakeDatabase:
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
+        self.guests = FakeGuests()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
+from actors.federation.guests import GuestPolicy
 from actors.federation.servers import FederatedServers
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
@@ -95,6 +97,7 @@ class FakeNode:
         self.servers = FederatedServers(
             self.store, self.clock, self.settings.federation, self.activity
         )
+        self.guests: Any = SimpleNamespace(policy=GuestPolicy(self.settings, self.servers))
         self.peers = Peers(
             address=self.address,
             client=NoClient(),
