@@ -46,6 +46,7 @@ from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
 from api.http.registry.images import image_routes
 from api.http.registry.instances import instance_routes
+from api.http.registry.integrity import integrity_routes
 from api.http.registry.moderation import moderation_routes
 from api.http.registry.queue import queue_routes
 from api.http.registry.server import server_routes
@@ -405,6 +406,7 @@ def create_app(
         world_routes(deps),
         asset_routes(deps, slots),
         service_routes(deps),
+        integrity_routes(deps),
         instance_routes(deps),
         queue_routes(deps),
         moderation_routes(deps),

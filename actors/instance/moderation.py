@@ -153,8 +153,10 @@ class ModerationRequests:
         message.reply(None)
 
     def list_bans(self, message: GetBans) -> None:
-        """Answers with the bans in force, the oldest first. Raises NotAllowed."""
+        """Answers with the bans in force, the oldest first. Raises NotAllowed, and
+        GuestNotAllowed for a guest who is not the owner."""
         rules, now = self._parts.rules, self._parts.now()
+        rules.ensure_hosts(message.by)
         if not rules.oversees(message.by):
             raise NotAllowed
         message.reply(
