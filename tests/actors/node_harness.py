@@ -173,6 +173,8 @@ class FakeModerationStore:
         await self.instances.reach()
         if id_ in self.changed:
             return self.changed[id_]
+        if "@" in id_:
+            return None
         number = int(id_[-12:], 16)
         return account(number, admin=number in self.admins) if number < 1000 else None
 
@@ -201,6 +203,7 @@ class FakeDatabase:
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
         self.guests = FakeGuests()
+        self.servers: Any = None
 
 
 @dataclass(frozen=True, slots=True)
