@@ -63,9 +63,11 @@ class IntroductionInput(Input):
     thumbnail: Reference | None = Field(
         default=None,
         description="The https URL of a picture at that server. Any other URL is ignored.",
+        examples=["https://home.example/api/users/u_7f8c2c61/thumbnail"],
     )
     follows: Annotated[list[Reference], Field(max_length=FOLLOWS_LIMIT)] = Field(
         default_factory=list,
+        examples=[["u_2b1d9c34-5e6f-4a70-8b9c-0d1e2f3a4b5c@play.example.org"]],
         description="The users of this server whom it follows, as `u_…@server`: two who follow"
         " each other are friends.",
     )
