@@ -137,6 +137,10 @@ class Directory:
         """The instances in which the user is a candidate."""
         return tuple(self._candidacies.get(user_id, ()))
 
+    def candidates(self) -> tuple[str, ...]:
+        """The users who are a candidate of an instance."""
+        return tuple(self._candidacies)
+
     def debug_counts(self) -> dict[str, int]:
         """The sizes of all tables, for tests that look for leaks."""
         return {

@@ -31,8 +31,9 @@ from actors.runtime.ask import ask
 from actors.runtime.message import Request
 from actors.session.manager import SessionManager
 from reileta import records
-from reileta.errors import UserNotFound
-from reileta.ids import At, at, is_id, is_username
+from reileta.errors import ModerationInvalid, UserNotFound
+from reileta.ids import At, at, banned_server, is_id, is_username
+from reileta.rules.federation.addresses import covers
 from reileta.rules.identity import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
@@ -45,7 +46,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ModerationRequest:
-    """A moderation of a user or a player; see `reileta/rules/instance/sanctions.py`."""
+    """A moderation of a user, a player or all users of a server (`*@server`); see
+    `reileta/rules/instance/sanctions.py`."""
 
     target: str
     type: str
@@ -147,12 +149,17 @@ class InstanceService:
 
         A command on a socket (`sink`) is answered there too, in order with the other frames. The
         principal's user counts as it is now, since the socket may have been open for long. Raises
-        UserNotFound for a user of this server that does not exist.
+        UserNotFound for a user of this server that does not exist, and ModerationInvalid for this
+        server itself.
         """
         if sink is not None:
             principal = self._sessions.current(principal)
         target, admin = request.target, False
-        if not is_id(target, "p"):
+        server = banned_server(target)
+        if server is not None:
+            if covers(server, self._address):
+                raise ModerationInvalid.field("server", "must be another server")
+        elif not is_id(target, "p"):
             target = await self._user(target)
             admin = await self._is_admin(target)
         by = self._by(principal)
@@ -189,7 +196,9 @@ class InstanceService:
     async def add_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """Makes a user a moderator; for the owner."""
         by = self._by(principal)
-        await self._ask(instance_id, by, AddModerator(by, await self._user(user)))
+        name = await self._user(user)
+        guest = not At.parse(name).local_to(self._address)
+        await self._ask(instance_id, by, AddModerator(by, name, guest))
 
     async def remove_moderator(self, instance_id: str, principal: Principal, user: str) -> None:
         """Removes a moderator; for the owner."""

@@ -14,6 +14,7 @@ from actors.delivery.sink import Sink
 from actors.runtime.mailbox import Recipient
 from actors.runtime.message import Message, Request
 from reileta.rules.identity import Visitor
+from reileta.rules.instance.events import LeaveReason
 
 # From a session to an instance -------------------------------------------------------------------
 
@@ -54,6 +55,7 @@ class MemberSessionEnded(Message):
     """A session ended: its player leaves."""
 
     session: str
+    reason: LeaveReason = "left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from actors.directory import Directory
+from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
 from actors.federation.trust import Trust
+from actors.federation.visits import Visits
 from actors.hub.actor import HubActor, Listeners
 from actors.hub.messages import HubMessage, Publish
 from actors.hub.update_feed import Noun, Record, UpdateFeed
@@ -92,6 +95,8 @@ class Node:
         trust: challenges, keys and tokens between this server and others.
         servers: decides about other servers; a block acts there.
         peers: asks other servers.
+        guests: users of other servers who are here.
+        visits: our users' tokens at other servers.
         draining: whether the server is stopping.
     """
 
@@ -141,6 +146,7 @@ class Node:
             publish=self._peer_changed,
         )
         self.servers, self.peers = self.trust.servers, self.trust.peers
+        policy = GuestPolicy(settings, self.servers)
         self.hub = hub
         self.directory = directory
         revocations = RevocationList(clock)
@@ -156,6 +162,7 @@ class Node:
                 activity=self.activity,
                 hub=hub,
                 ended=revocations,
+                admits=policy.admits_user,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
             ),
@@ -185,6 +192,7 @@ class Node:
             resources=self.resources,
             revocations=revocations,
             limits=SessionLimits.from_settings(settings),
+            admits=policy.admits_user,
         )
         self.sessions = SessionManager(sessions, session_deps)
         self.lease_renewer = LeaseRenewer(self.sessions, session_deps)
@@ -197,6 +205,28 @@ class Node:
             users=self.sessions,
         )
         self.instance_service = InstanceService(self.instances, self.sessions, store.users, address)
+
+        self.guests = GuestService(
+            store=store,
+            clock=clock,
+            settings=settings,
+            policy=policy,
+            instances=self.instances,
+            sessions=self.sessions,
+            directory=directory,
+            activity=self.activity,
+            metrics=metrics,
+            publish=partial(self.changed, "user"),
+        )
+        self.servers.listeners.append(self.guests)
+        self.visits = Visits(
+            store=store,
+            clock=clock,
+            peers=self.peers,
+            address=address,
+            activity=self.activity,
+            metrics=metrics,
+        )
 
     @classmethod
     @asynccontextmanager
@@ -278,6 +308,8 @@ class Node:
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
+        background.run(nursery, "visits", self.visits.run)
+        background.repeat(nursery, "guests", self.tidy_guests, every_s=TIDY_S)
         background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
         background.repeat(nursery, "tokens", self.trust.renew, every_s=RENEW_S, delayed=True)
         background.repeat(nursery, "challenges", self.trust.trim, every_s=TRUST_TRIM_S)
@@ -301,6 +333,11 @@ class Node:
                 self.activity.note(
                     log_events.ACCOUNT_UNSUSPENDED, None, user=user.id, username=user.username
                 )
+
+    async def tidy_guests(self) -> None:
+        """Deletes guests and visits that have ended long ago."""
+        with suppress(DatabaseUnavailable):
+            await self.guests.tidy()
 
     async def trim_audit(self) -> None:
         """Deletes entries of the audit log that are too old."""

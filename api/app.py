@@ -47,6 +47,7 @@ from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
 from api.http.registry.images import image_routes
 from api.http.registry.instances import instance_routes
+from api.http.registry.integrity import integrity_routes
 from api.http.registry.moderation import moderation_routes
 from api.http.registry.queue import queue_routes
 from api.http.registry.server import server_routes
@@ -157,6 +158,8 @@ class ReiletaApp(QuartTrio):
             cookie=cookie_name(node.address, port),
             address=node.address,
             servers=node.servers,
+            guests=node.store.guests,
+            admission=node.guests.policy,
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
@@ -407,6 +410,7 @@ def create_app(
         service_routes(deps),
         challenge_routes(deps),
         peer_server_routes(deps),
+        integrity_routes(deps),
         instance_routes(deps),
         queue_routes(deps),
         moderation_routes(deps),

@@ -14,7 +14,8 @@ from werkzeug.datastructures import Headers
 from api.http.headers import SESSION_COOKIE
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, CredentialMalformed
-from reileta.records import SessionRecord, Token, User
+from reileta.ids import At
+from reileta.records import Guest, IntegrityToken, SessionRecord, Token, User
 from reileta.rules.identity import Principal, ServerPrincipal
 from reileta.security.credentials import digest
 
@@ -25,6 +26,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """The form of a token (RFC 6750, 2.1). Any such text is looked up, and most are unknown; the limits
 of headers and queries bound its length."""
 _USER_TOKEN: Final = "ua_"  # noqa: S105 - how one begins, not a token
+_GUEST_TOKEN: Final = "ia_"  # noqa: S105
 _SERVER_TOKEN: Final = "sa_"  # noqa: S105
 _KINDS: Final = {"avr(user)": ("ua_", "ia_"), "avr(server)": ("sa_",)}
 _BEARER: Final = re.compile(r"\s*bearer\s", re.IGNORECASE)
@@ -204,6 +206,22 @@ class TokenStore(Protocol):
         ...
 
 
+class GuestTokens(Protocol):
+    """The tokens of guests (`reileta.store.guests.Guests`)."""
+
+    async def use(self, token_hash: bytes, /) -> tuple[IntegrityToken, Guest] | None:
+        """The token and its guest, valid or not."""
+        ...
+
+
+class GuestAdmission(Protocol):
+    """Which servers' users may be here (`actors.federation.guests.GuestPolicy`)."""
+
+    def ensure_admitted(self, server: str, /) -> None:
+        """Raises ServerBlocked, and GuestNotAllowed if only its users may not be here."""
+        ...
+
+
 class ServerTokens(Protocol):
     """Authentication of other servers."""
 
@@ -241,8 +259,12 @@ class Auth:
         cookie: str = OLD_COOKIE,
         address: str | None = None,
         servers: ServerTokens | None = None,
+        guests: GuestTokens | None = None,
+        admission: GuestAdmission | None = None,
     ) -> None:
         self._servers = servers
+        self._guests = guests
+        self._admission = admission
         self.cookie = cookie
         """The name of the cookie that holds an access key."""
         self._address = address
@@ -263,19 +285,26 @@ class Auth:
         return credential_from(carrier, changes=changes, cookie=self.cookie, address=self._address)
 
     async def authenticate_token(self, token: str) -> Principal:
-        """The principal of a user's access key.
+        """The principal of a user's access key, or of a guest's token.
 
-        Raises CredentialInvalid if the key is unknown, expired or revoked, if its session has
-        ended or its user is suspended, and for keys of servers and of users of other servers.
+        Raises CredentialInvalid if it is unknown, expired or revoked, if its session has ended or
+        its user is suspended, and for tokens of servers. For a guest, raises GuestNotAllowed and
+        ServerBlocked if users of its server may not be here.
         """
-        if not token.startswith(_USER_TOKEN):
+        if not token.startswith((_USER_TOKEN, _GUEST_TOKEN)):
             raise CredentialInvalid
         access_hash = digest(token)
         now, steady = self._clock.now_ms(), self._clock.steady_ms()
         known = self._known.get(access_hash)
         if known is not None and steady < known.stale_at and now < known.token_expires:
+            self._ensure_admitted(known.principal)
             return known.principal
         epoch = self._epoch
+        if token.startswith(_GUEST_TOKEN):
+            principal = await self._guest(access_hash, now)
+            self._ensure_admitted(principal)
+            self._remember(access_hash, principal, principal.expires_at, epoch, steady)
+            return principal
         row = await self._tokens.use(access_hash)
         if row is None:
             raise CredentialInvalid
@@ -296,15 +325,41 @@ class Auth:
         )
         for earlier in self._keys.get(record.id, set()) - {access_hash}:
             self._drop(earlier)  # the first use of a key revokes the earlier ones
+        self._remember(access_hash, principal, record.access_expires, epoch, steady)
+        return principal
+
+    def _remember(
+        self, access_hash: bytes, principal: Principal, expires: int, epoch: int, steady: int
+    ) -> None:
+        """Caches the principal of a key that was asked for at `steady`, unless something was
+        revoked since then."""
         if epoch == self._epoch:
             self._drop(access_hash)
-            self._known[access_hash] = _Known(
-                principal, record.access_expires, steady + self._ttl_ms
-            )
-            self._keys.setdefault(record.id, set()).add(access_hash)
+            self._known[access_hash] = _Known(principal, expires, steady + self._ttl_ms)
+            self._keys.setdefault(principal.token_hash, set()).add(access_hash)
             if len(self._known) > self._size:
                 self._drop(next(iter(self._known)))
-        return principal
+
+    async def _guest(self, token_hash: bytes, now_ms: int) -> Principal:
+        """The principal of a guest's token. Raises CredentialInvalid."""
+        row = None if self._guests is None else await self._guests.use(token_hash)
+        if row is None or not row[0].valid(now_ms):
+            raise CredentialInvalid
+        token, guest = row
+        return Principal(
+            guest.as_user(),
+            guest.session_id,
+            token.hash,
+            guest=True,
+            expires_at=token.expires_at,
+            token_expires=token.expires_at,
+        )
+
+    def _ensure_admitted(self, principal: Principal) -> None:
+        """Raises ServerBlocked or GuestNotAllowed for a guest whose server's users may not be
+        here."""
+        if principal.guest and self._admission is not None:
+            self._admission.ensure_admitted(At.parse(principal.user.id).server or "")
 
     async def authenticate_server(self, token: str) -> ServerPrincipal:
         """The other server whose token it is. Nothing is cached, so a block acts at once.

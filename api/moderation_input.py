@@ -7,14 +7,15 @@ from typing import get_args
 from pydantic import ConfigDict, Field, model_validator
 
 from actors.instance_service import ModerationRequest
-from reileta.errors import PlayerNotFound
-from reileta.ids import is_id
+from reileta.errors import ModerationInvalid, PlayerNotFound
+from reileta.ids import all_of, is_id
 from reileta.protocol.input_types import Input, Reference, TimeMs, fault
+from reileta.rules.federation.addresses import canonical, host_of
 from reileta.rules.instance.sanctions import ModerationAction
 
 
 class ModerateInput(Input):
-    """A moderation of one target: give either `player` or `user`."""
+    """A moderation of one target: give one of `player`, `user` and `server`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -32,6 +33,12 @@ class ModerateInput(Input):
     user: Reference | None = Field(
         default=None, description="A user, inside or not, by id, `id@server` or username."
     )
+    server: Reference | None = Field(
+        default=None,
+        description="Another server, to ban or unban all its users. Its port does not count, and"
+        " hosts below it are included.",
+        examples=["rude.example"],
+    )
     type: Reference = Field(
         examples=["mute"], json_schema_extra={"enum": [*get_args(ModerationAction)]}
     )
@@ -44,13 +51,22 @@ class ModerateInput(Input):
 
     @model_validator(mode="after")
     def _names_one_target(self) -> ModerateInput:
-        if (self.player is None) == (self.user is None):
-            raise fault("give either `player` or `user`", field="user")
+        if sum(one is not None for one in (self.player, self.user, self.server)) != 1:
+            raise fault("give one of `player`, `user` and `server`", field="user")
         return self
 
     def request(self) -> ModerationRequest:
-        """The request to the instance. Raises PlayerNotFound if `player` is not a player's id."""
+        """The request to the instance.
+
+        Raises PlayerNotFound if `player` is not a player's id, and ModerationInvalid if `server` is
+        not the address of a server.
+        """
         if self.player is not None and not is_id(self.player, "p"):
             raise PlayerNotFound
         target = self.player or self.user or ""
+        if self.server is not None:
+            try:
+                target = all_of(host_of(canonical(self.server)))
+            except ValueError as error:
+                raise ModerationInvalid.field("server", str(error)) from None
         return ModerationRequest(target, self.type, self.reason, self.until)

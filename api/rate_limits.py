@@ -16,6 +16,8 @@ ADDRESS: Final = Rate(per_s=100, burst=400)
 """All requests from one address, which can be that of a household, a school or a café."""
 ACCOUNT: Final = Rate(per_s=50, burst=200)
 TOKEN: Final = Rate(per_s=30, burst=120)
+VISIT: Final = Rate(per_s=10 / 60, burst=10)
+"""Tokens that a user asks other servers for."""
 SERVER: Final = Rate(per_s=10, burst=40)
 """Another server, by its address, however many machines send its requests."""
 
@@ -64,6 +66,7 @@ class HttpRateLimits:
         self._accounts = RateLimiter(ACCOUNT)
         self._tokens = RateLimiter(TOKEN)
         self._servers = RateLimiter(SERVER)
+        self._visits = RateLimiter(VISIT)
         self._guesses = RateLimiter(GUESSES, NAMES)
         self._guesses_from_afar = RateLimiter(GUESSES_FROM_AFAR, NAMES)
         self._routes: dict[str, RateLimiter] = {}
@@ -89,6 +92,10 @@ class HttpRateLimits:
         if self._enabled:
             self._take(self._accounts, principal.user.id)
             self._take(self._tokens, principal.token_hash.hex())
+
+    def visit(self, principal: Principal) -> None:
+        """Counts a token that a user wants of another server."""
+        self._take(self._visits, principal.user.id)
 
     def server(self, server: ServerPrincipal) -> None:
         """Counts a request of another server."""

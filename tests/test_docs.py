@@ -176,7 +176,7 @@ async def test_every_endpoint_has_its_section_and_no_other(app: QuartTrio) -> No
 async def test_every_endpoint_tells_of_its_fields_and_errors(app: QuartTrio) -> None:
     described = json.loads(await (await app.test_client().get("/openapi.json")).get_data())
     schemas = described["components"]["schemas"]
-    shared = {16, 100, 101, 102, 103, 104, 122, 125}
+    shared = {16, 100, 101, 102, 103, 104, 122, 125, 129, 135}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             name = endpoint(method, path)
@@ -248,6 +248,7 @@ def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
             rate_limits.GUESSES_FROM_AFAR,
         ),
         ("address and endpoint that takes a picture", PICTURES),
+        ("user, for tokens of other servers", rate_limits.VISIT),
     ],
 )
 def test_the_rates_are_those_of_the_code(who: str, rate: Rate) -> None:

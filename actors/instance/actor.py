@@ -35,6 +35,7 @@ from actors.instance.messages import (
     AdmitCandidate,
     CloseInstance,
     ContinueQueueRound,
+    ExcludeServers,
     GetBans,
     GetMutes,
     GetPlayers,
@@ -77,13 +78,14 @@ from actors.runtime import Actor
 from reileta import records
 from reileta.errors import (
     AlreadyConnected,
+    CredentialInvalid,
     InstanceFull,
     InstanceNotFound,
     InternalError,
     QuotaReached,
     ReiletaError,
 )
-from reileta.ids import at, new_id
+from reileta.ids import at, is_id, new_id
 from reileta.protocol import commands
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
@@ -162,7 +164,8 @@ class InstanceActor(Actor[InstanceMessage]):
         if before is None:
             bans = [_with_server(ban, address) for ban in recovery.bans]
             mutes = [_mute(mute, address) for mute in recovery.mutes]
-            moderators = [at(user, address) for user in recovery.moderators]
+            # Users of other servers can't be moderators; earlier versions could name some.
+            moderators = [at(user, address) for user in recovery.moderators if is_id(user, "u")]
         else:
             bans = list(before.bans.values())
             mutes = list(before.mutes.values())
@@ -196,6 +199,7 @@ class InstanceActor(Actor[InstanceMessage]):
         match message:
             case AddMember():
                 self._ensure_open()
+                self._ensure_admitted(message)
                 self._add_member(message)
             case RemoveMember(session, sink):
                 player = self._members.player_of(session)
@@ -203,8 +207,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._members.farewell(message, player)
             case SocketLost():
                 self._apply(self._members.lose_socket(message))
-            case MemberSessionEnded(session):
-                self._apply(rules.leave(session, now))
+            case MemberSessionEnded(session, reason):
+                self._apply(rules.leave(session, now, reason))
             case RefreshAdmin(user, admin):
                 self._apply(rules.administers(user, admin, now))
             case RenameUser(user, displayname):
@@ -215,6 +219,7 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(self._queue.bar(user))
             case RequestEntry():
                 self._ensure_open()
+                self._ensure_admitted(message)
                 self._request_entry(message)
             case WithdrawEntry() | AdmitCandidate() | RejectCandidate():
                 self._ensure_open()
@@ -233,6 +238,11 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._moderate(message)
             case ReassignOwner():
                 self._apply(self._moderation.reassign_owner(message))
+            case ExcludeServers(servers):
+                self._apply(rules.exclude(servers, now))
+                self._queue.notify()
+                self._write_to_sockets()  # before the requester closes the sockets
+                message.reply(None)
             case UpdateInstance():
                 self._update(message)
             case CloseInstance():
@@ -392,6 +402,7 @@ class InstanceActor(Actor[InstanceMessage]):
             try:
                 ensure_visible(self.parts.rules, message)
                 self._ensure_open()
+                self._ensure_admitted(message)
                 then(message, silent)
             except ReiletaError as error:
                 message.fail(error)
@@ -417,6 +428,11 @@ class InstanceActor(Actor[InstanceMessage]):
         self._log.moderated(message, decision)
         self._apply(decision.domain_events)
         self._moderation.finish(message, decision, before)
+
+    def _ensure_admitted(self, message: AddMember | RequestEntry) -> None:
+        """Raises CredentialInvalid if the user's server was blocked while the message waited."""
+        if message.visitor.guest and not self._config.admits(message.visitor.user):
+            raise CredentialInvalid
 
     # The end -----------------------------------------------------------------------------------
 

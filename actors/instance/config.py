@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from actors.directory import Directory
@@ -30,6 +30,8 @@ class InstanceConfig:
     hub: Ref[HubMessage]
     ended: Container[str] = frozenset()
     """The ids of sessions and users that have ended or were deleted a moment ago."""
+    admits: Callable[[str], bool] = lambda _: True
+    """Whether a user (`UserIDAt` or bare id) may be here: not one of a server that is blocked."""
     backlog_limit_bytes: int = 1 << 20
     """How many bytes may wait for one socket."""
     paced: bool = True

@@ -63,7 +63,7 @@ class InstanceLog:
             user=entry.user,
             username=self._username_of(entry.user),
             by=entry.by,
-            by_username=message.by.username,
+            by_username=message.by.username or None,
             until=entry.until,
         )
 

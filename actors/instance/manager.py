@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import structlog
+import trio
 
 from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
-from actors.instance.messages import InstanceMessage
+from actors.instance.messages import ExcludeServers, InstanceMessage
 from actors.instance.queue import notify_abandoned
 from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
@@ -20,13 +22,16 @@ from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from reileta import records
-from reileta.errors import DatabaseFault, DatabaseUnavailable, InstanceNotFound
+from reileta.errors import DatabaseFault, DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import At
 from reileta.observability import log_events
 from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
 
 SWEEP_S: Final = 10.0
+EXCLUSION_S: Final = 0.5
+"""How long guests of a blocked server may stay connected until their instances have notified
+them."""
 
 _log = structlog.get_logger()
 
@@ -98,6 +103,14 @@ class InstanceManager:
 
         return record.id, await self._registry.get(record.id, spec)
 
+    async def exclude(self, servers: frozenset[str]) -> None:
+        """Has the users of these servers leave all instances. Returns once they are notified, or
+        after `EXCLUSION_S`: then the busy instances do it later."""
+        with trio.move_on_after(EXCLUSION_S):
+            async with trio.open_nursery() as nursery:
+                for ref in self._registry.running().values():
+                    nursery.start_soon(_excluded, ref, servers)
+
     def _actor(self, recovery: RecoveryState) -> InstanceActor:
         if self._recorder is None:
             return InstanceActor(recovery, self._config)
@@ -156,3 +169,8 @@ class InstanceManager:
             raise  # the supervisor shows it
         except DatabaseUnavailable:
             _log.debug(log_events.SWEEP_POSTPONED)
+
+
+async def _excluded(ref: Ref[InstanceMessage], servers: frozenset[str]) -> None:
+    with suppress(ReiletaError):  # it has stopped meanwhile, or is too busy to answer now
+        await ref.ask(ExcludeServers(servers))

@@ -130,7 +130,8 @@ class GetBans(Request[tuple[records.Ban, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Moderate(Request[None]):
-    """Kicks, bans, … a user (`UserIDAt`) or a player; answered after the commit.
+    """Kicks, bans, … a user (`UserIDAt`), a player, or all users of a server (`*@server`); answered
+    after the commit.
 
     `admin` says that the target is an admin of the server, as far as its account is known. A
     command on a socket (`sink`) is answered there as well.
@@ -156,10 +157,12 @@ class TransferMaster(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class AddModerator(Request[None]):
-    """The owner makes a user a moderator; answered after the commit."""
+    """The owner makes a user a moderator; answered after the commit. `guest`: it is a user of
+    another server."""
 
     by: Visitor
     user: str
+    guest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,14 @@ class ReassignOwner(Message):
     """The owner's account was deleted; `owner` (a bare id) owns the instance now."""
 
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludeServers(Request[None]):
+    """This server has nothing to do with other ones any more: their users leave. Answered once
+    they have been notified."""
+
+    servers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,7 @@ InstanceMessage: TypeAlias = (
     | AddModerator
     | RemoveModerator
     | ReassignOwner
+    | ExcludeServers
     | ContinueQueueRound
     | RetryWrites
     | RecordGone

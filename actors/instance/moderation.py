@@ -104,9 +104,9 @@ class ModerationRequests:
             case TransferMaster(to=to):
                 type_, user = "master", self._user(to)
                 domain_events = rules.transfer_master(by, to, now)
-            case AddModerator(user=user):
+            case AddModerator(user=user, guest=guest):
                 type_ = "moderator"
-                domain_events = rules.add_moderator(by, user, now)
+                domain_events = rules.add_moderator(by, user, now, guest=guest)
             case RemoveModerator(user=user):
                 type_ = "unmoderator"
                 domain_events = rules.remove_moderator(by, user, now)
@@ -154,8 +154,10 @@ class ModerationRequests:
         message.reply(None)
 
     def list_bans(self, message: GetBans) -> None:
-        """Answers with the bans in force, the oldest first. Raises NotAllowed."""
+        """Answers with the bans in force, the oldest first. Raises NotAllowed, and
+        GuestNotAllowed for a guest who is not the owner."""
         rules, now = self._parts.rules, self._parts.now()
+        rules.ensure_hosts(message.by)
         if not rules.oversees(message.by):
             raise NotAllowed
         message.reply(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from msgspec import UNSET
+
 from actors.delivery.sink import Sink
 from actors.instance.members import Members
 from actors.instance.parts import InstanceParts
@@ -17,7 +19,7 @@ from actors.membership import SeatLost
 from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
-from reileta.protocol.views.instance import ModeratedView, RoleView
+from reileta.protocol.views.instance import ModeratedView, RoleView, target_of
 from reileta.protocol.views.registry import known
 from reileta.rules.instance.events import (
     AdminChanged,
@@ -74,14 +76,14 @@ class Notifications:
             case BannedUser(ban, saw_instance):
                 view = ModeratedView(
                     type="ban",
-                    user=ban.user,
+                    **target_of(ban.user),
                     by=ban.by,
                     reason=known(ban.reason),
                     until=known(ban.until),
                 )
                 self._moderated(view, overseers=True, saw_instance=saw_instance)
             case Unbanned(user, by):
-                view = ModeratedView(type="unban", user=user, by=known(by))
+                view = ModeratedView(type="unban", **target_of(user), by=known(by))
                 self._moderated(view, overseers=True)
             case Muted(user, until, reason, by, _):
                 view = ModeratedView(
@@ -153,10 +155,15 @@ class Notifications:
         parts = self._parts
         data = encode(view)
         frame = event(events.INSTANCE_MODERATED, parts.id, data)
-        players = parts.rules.players_of(view.user)
+        user = view.user
+        players = [] if user is UNSET else parts.rules.players_of(user)
         outside: tuple[Sink, ...] = ()
-        if not players and (saw_instance or parts.rules.audience.admits(view.user)):
-            outside = self._sockets(view.user)
+        if (
+            user is not UNSET
+            and not players
+            and (saw_instance or parts.rules.audience.admits(user))
+        ):
+            outside = self._sockets(user)
         if overseers:
             players += parts.rules.overseers()
         sinks = (*parts.recovery.sinks_of(players), *outside)

@@ -35,7 +35,7 @@ from actors.instance.messages import (
 )
 from actors.instance.parts import InstanceParts
 from reileta.errors import CredentialInvalid, UserNotFound
-from reileta.ids import user_ref
+from reileta.ids import At, user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import CandidateView, StandingView, entry_view
@@ -94,7 +94,10 @@ class Queue:
                 )
                 message.reply(entry)
             case AdmitCandidate(by, user):
-                entry, domain_events = rules.admit(by, user, now, online=self._online(user))
+                guest = not At.parse(user).local_to(self._parts.config.address)
+                entry, domain_events = rules.admit(
+                    by, user, now, online=self._online(user), guest=guest
+                )
                 message.reply(entry)
             case WithdrawEntry(by):
                 domain_events = rules.withdraw(by.user, now)

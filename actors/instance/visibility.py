@@ -17,6 +17,7 @@ from actors.instance.messages import (
     AdmitCandidate,
     CloseInstance,
     ContinueQueueRound,
+    ExcludeServers,
     GetBans,
     GetMutes,
     GetPlayers,
@@ -114,6 +115,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             pass  # from players, who are or were inside
         case (
             ReassignOwner()
+            | ExcludeServers()
             | RefreshAdmin()
             | RenameUser()
             | CandidateOnline()

@@ -84,6 +84,7 @@ from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event
 from reileta.protocol.views import registry
 from reileta.rules.identity import Viewer, Visitor
+from reileta.rules.instance.events import LeaveReason
 from reileta.rules.resource.json_values import Json
 from reileta.rules.session.session import (
     AbsenceTimedOut,
@@ -168,8 +169,8 @@ class SessionActor(Actor[SessionMessage]):
                 if self._parts.rules is not None:
                     self._apply(self._parts.rules.kill(token, self._parts.now()))
                 self._close_sockets(token)
-            case SessionEnded():
-                self._end()
+            case SessionEnded(reason=reason):
+                self._end(reason)
             case Idle():
                 if not self._busy and not self.context.retire():
                     self._start_idle_timer()  # a message waits; the session may be idle after it
@@ -205,8 +206,11 @@ class SessionActor(Actor[SessionMessage]):
     # Sockets -----------------------------------------------------------------------------------
 
     def _ensure_valid(self, token: bytes) -> None:
-        """Raises CredentialInvalid if the token or the session has just ended."""
+        """Raises CredentialInvalid if the token or the session has just ended, or if the user's
+        server was just blocked."""
         if token in self._deps.revocations or self._id in self._deps.revocations:
+            raise CredentialInvalid
+        if not self._deps.admits(self._recovery.user.id):
             raise CredentialInvalid
 
     def _attach(self, message: Attach) -> None:
@@ -324,7 +328,8 @@ class SessionActor(Actor[SessionMessage]):
         return Viewer.of(self._recovery.user, self._recovery.profile)
 
     def _visitor(self, friends: frozenset[str] = frozenset()) -> Visitor:
-        return Visitor.of(self._recovery.user, self._id, self._deps.address, friends=friends)
+        user = self._recovery.user
+        return Visitor.of(user, self._id, self._deps.address, guest=user.guest, friends=friends)
 
     # The end -----------------------------------------------------------------------------------
 
@@ -339,14 +344,15 @@ class SessionActor(Actor[SessionMessage]):
                 self._idle.cancel()
             self._idle = self.context.after(IDLE_S, Idle())
 
-    def _end(self) -> None:
-        """The session has ended in the database."""
+    def _end(self, reason: LeaveReason = "left") -> None:
+        """The session has ended in the database, or its user may not be here any more. `reason`:
+        why its players leave."""
         if self._parts.rules is not None:
             self._apply(self._parts.rules.end())
         self._jobs.refuse_waiting(SessionNotFound())
         self._close_sockets()
         for joined in self._recovery.joined_instances.values():
-            joined.instance.signal(MemberSessionEnded(self._id))
+            joined.instance.signal(MemberSessionEnded(self._id, reason))
         self._recovery.joined_instances.clear()
         self.context.ref.drain()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,8 @@ class SessionDeps:
     resources: ResourceAccess
     revocations: RevocationList
     limits: SessionLimits
+    admits: Callable[[str], bool] = lambda _: True
+    """Whether a user (`UserIDAt` or bare id) may be here: not one of a server that is blocked."""
 
     @property
     def address(self) -> str:

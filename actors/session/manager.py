@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -32,6 +32,7 @@ from actors.session.recent_changes import RecentUserChanges
 from actors.session.recovery import SessionRecovery
 from reileta import records
 from reileta.errors import DatabaseUnavailable
+from reileta.ids import server_of
 from reileta.protocol.close_codes import CloseCode
 from reileta.rules.identity import Principal
 from reileta.store.leases import LostLease
@@ -119,6 +120,10 @@ class SessionManager:
             if recovery.user.id == user_id
         )
 
+    def users(self) -> frozenset[str]:
+        """The ids of the users whose sessions are here; `UserIDAt`s for guests."""
+        return frozenset(recovery.user.id for recovery in self._recoveries.values())
+
     def current(self, principal: Principal) -> Principal:
         """The principal with its user as it is now.
 
@@ -154,6 +159,13 @@ class SessionManager:
         self._signal_where(
             lambda recovery: token_hash in recovery.sockets.values(), TokenKilled(token_hash)
         )
+
+    def exclude(self, servers: Container[str]) -> None:
+        """Closes the sockets of all guests from these servers; their players leave."""
+        for session_id, recovery in list(self._recoveries.items()):
+            if server_of(recovery.user.id) in servers:
+                # Not in the revocations: the session is the guest's own for ever.
+                self._signal(session_id, SessionEnded("server-blocked"))
 
     def refresh_token(self, session_id: str, token_hash: bytes, expires: int) -> None:
         """Keeps sockets of a token open that got new keys, valid until `expires` (ms)."""

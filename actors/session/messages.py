@@ -14,6 +14,7 @@ from actors.membership import SeatLost
 from actors.runtime.message import Message, Request
 from reileta import records
 from reileta.rules.identity import Claimant
+from reileta.rules.instance.events import LeaveReason
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.resource import ResourceKey
 
@@ -80,7 +81,10 @@ class TokenKilled(Message):
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded(Message):
-    """The session ended: its sockets close and its players leave."""
+    """The session ended, or its user may not be here any more: its sockets close and its players
+    leave. `reason`: why they leave."""
+
+    reason: LeaveReason = "left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class JoinedInstance:
 class SessionRecovery:
     """State that survives a crash of the session's actor. A restarted actor continues with it.
 
-    `user`, `profile`: the session's user, as it was when it last changed.
+    `user`, `profile`: the session's user, as it was when it last changed. It can be a guest.
     `sockets`: the open sockets of both APIs, with the token that each authenticated with.
     `session_sockets`: those of them that belong to the session API.
     `resource_owner`: the id of the user who owns the resource that the session has, or had last.

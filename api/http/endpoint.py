@@ -32,6 +32,7 @@ from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
     CredentialInvalid,
+    GuestNotAllowed,
     InvalidInput,
     MediaTypeUnsupported,
     NotLoggedIn,
@@ -61,6 +62,10 @@ Serve = Callable[[Request, Mapping[str, str]], Awaitable[Answer | Response]]
 Need = Literal["none", "optional", "required"]
 """Whether an operation needs a credential: `none` ignores it, `optional` checks it if there is one,
 `required` refuses requests without one (code 3)."""
+
+GuestAccess = Literal["yes", "own", "no"]
+"""Whether guests may call an operation; those who may not get error 129. `own`: only if guests can
+own worlds and instances here (`--guests-own`)."""
 
 COLLECTIONS: Final = frozenset(
     {
@@ -228,6 +233,15 @@ class Operation:
 
     body: bool | None = None
     audited: bool | None = None
+    guests: GuestAccess | None = None
+
+    @property
+    def guest_access(self) -> GuestAccess:
+        """Whether guests may call it. They read what everybody may read, unless it says more."""
+        if self.guests is not None:
+            return self.guests
+        reads = self.method == "GET" and self.api == "registry"
+        return "yes" if reads and self.only is None and self.need != "required" else "no"
 
     @property
     def is_audited(self) -> bool:
@@ -254,6 +268,7 @@ class Options(TypedDict, total=False):
     cached: Cached | None
     body: bool | None
     audited: bool | None
+    guests: GuestAccess
     name: str
 
 
@@ -342,6 +357,7 @@ class Routes:
                 tag, and is cached until one of these changes.
             audited: whether the audit log has it when an admin calls it; None: unless it only
                 reads. False is for the daily use of one's own account.
+            guests: whether guests may call it; by default they may read what needs no credential.
             name: the `operationId` in `/openapi.json`; by default the handler's name. Clients are
                 generated from it, so it stays when a handler is renamed.
         """
@@ -392,6 +408,9 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
     need, rate, only, api = operation.need, operation.rate, operation.only, operation.api
     cached, audited = operation.cached, operation.is_audited
+    guests = operation.guest_access
+    if guests == "own" and node.settings.guests_own:
+        guests = "yes"
     enveloped: Any = success_at_top if api == "session" else success
 
     async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
@@ -450,6 +469,8 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             await auth.authenticate_server(credential.token)
             return None
         principal = await auth.authenticate(credential)
+        if principal is not None and principal.guest and guests != "yes":
+            raise GuestNotAllowed
         if principal is not None and only is not None and only != "server":
             ensure_only(principal, only)
         return principal
@@ -483,9 +504,12 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
 
 
 def ensure_only(principal: Principal | None, only: Only) -> None:
-    """Raises NotLoggedIn without a principal, and PermissionDenied if it is not of that kind."""
+    """Raises NotLoggedIn without a principal, GuestNotAllowed for a guest, and PermissionDenied if
+    the principal is not of that kind."""
     if principal is None:
         raise NotLoggedIn
+    if principal.guest:
+        raise GuestNotAllowed
     meets: dict[Only, bool] = {
         "client": not principal.user.autopilot,
         "autopilot": principal.user.autopilot,

@@ -13,6 +13,7 @@ from typing import Final
 from actors.node import Node
 from api.http.endpoint import RequestContext
 from reileta.errors import (
+    GuestNotAllowed,
     InstanceNotFound,
     PermissionDenied,
     ResourceNotFound,
@@ -132,9 +133,10 @@ async def own_world(node: Node, call: RequestContext, text: str) -> World:
 
 
 def ensure_owner(call: RequestContext, world: World) -> None:
-    """Raises PermissionDenied unless the caller is the world's owner or an admin."""
+    """Raises PermissionDenied unless the caller is the world's owner or an admin, and
+    GuestNotAllowed if it is a guest."""
     if not call.admin and world.owner != call.by.user.id:
-        raise PermissionDenied
+        raise GuestNotAllowed if call.by.guest else PermissionDenied
 
 
 async def ensure_unheld(node: Node, call: RequestContext, world: World) -> None:

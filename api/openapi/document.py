@@ -27,6 +27,7 @@ from reileta.errors import (
     CredentialInvalid,
     CredentialMalformed,
     DatabaseUnavailable,
+    GuestNotAllowed,
     InternalError,
     MediaTypeUnsupported,
     NotLoggedIn,
@@ -67,6 +68,7 @@ _PATHS: Final = {
 _PARTS: Final = {
     "asset": "The asset's id.",
     "session": "The session's id.",
+    "token": "The token's id.",
     "type": "A resource type: `document`, `world`, or one that the host added.",
     "number": "The resource's integer id.",
     "challenge": "The id of a challenge, or of the token that it gave.",
@@ -404,9 +406,9 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
     if operation.takes is not None:
         yield operation.invalid
     if operation.need != "none":
-        yield from (CredentialMalformed, CredentialInvalid)
+        yield from (CredentialMalformed, CredentialInvalid, GuestNotAllowed, ServerBlocked)
     if operation.only == "server":
-        yield from (ServerNotKnown, ServerBlocked)
+        yield ServerNotKnown
     elif operation.need == "required" and operation.api == "registry":
         yield NotLoggedIn
     if operation.only is not None and operation.only != "server":

@@ -30,6 +30,9 @@ Need = Literal["none", "session"]
 Answers = Literal["connection", "session", "instance", "resource"]
 """Which part sends the answer: the connection, from what the handler returns; or the session, the
 instance or the resource, in order with its own events."""
+GuestAccess = Literal["yes", "own", "no"]
+"""Whether guests may send the command; those who may not get `GuestNotAllowed`. `own`: only if
+guests can own instances here (`--guests-own`)."""
 Subgroup = Literal["none", "instance", "instance or data"]
 """Whether the message's `subgroup` names an instance: never; always; or in place of `data`."""
 ALL: Final = "all"
@@ -47,6 +50,7 @@ class Command:
         errors: the errors that refuse it, besides those that can refuse every command.
         example: a whole message, and `answer_example`, a message that answers it.
         options: the message's fields that this command alone has.
+        guests: whether guests may send it.
         handler: what carries it out; None where the socket has its own way.
     """
 
@@ -61,6 +65,7 @@ class Command:
     answers: Answers = "connection"
     subgroup: Subgroup = "none"
     options: tuple[str, ...] = ()
+    guests: GuestAccess = "no"
     handler: Callable[..., Awaitable[object]] | None = None
 
 
@@ -99,6 +104,7 @@ class Commands(Generic[C, R]):
         need: Need = "session",
         answers: Answers = "connection",
         subgroup: Subgroup = "none",
+        guests: GuestAccess = "no",
     ) -> Callable[[Callable[[C, I], Awaitable[object]]], Callable[[C, I], Awaitable[object]]]:
         """Declares a command; the decorated handler's docstring is its description.
 
@@ -123,6 +129,7 @@ class Commands(Generic[C, R]):
                     need=need,
                     answers=answers,
                     subgroup=subgroup,
+                    guests=guests,
                     handler=handler,
                 )
             )
@@ -158,6 +165,7 @@ class Commands(Generic[C, R]):
                     answers="instance",
                     subgroup="instance",
                     options=options,
+                    guests="yes",
                 )
             )
             self.relays[name] = handler

@@ -35,6 +35,7 @@ RULES: Final = (
     "join",
     "leave",
     "disconnect",
+    "exclude",
     "moderate",
     "add_moderator",
     "present",

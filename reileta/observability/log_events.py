@@ -170,6 +170,20 @@ LOGIN_REFUSED: Final = "login.refused"
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""
 
+# Guests
+GUEST_ADMITTED: Final = "guest.admitted"
+"""A user of another server got a token; `server` introduced it."""
+GUEST_REVOKED: Final = "guest.revoked"
+"""A guest's token was revoked, by itself, by its server or by an admin."""
+GUESTS_EXCLUDED: Final = "guests.excluded"
+"""Users of `server` may not be here any more; those who were have left."""
+VISIT_BEGUN: Final = "visit.begun"
+"""A user of this server got a token of `server`."""
+VISITS_REVOKED: Final = "visits.revoked"
+"""`server` has revoked so many `tokens` that it had issued to users of this server."""
+VISITS_POSTPONED: Final = "visits.postponed"
+"""`server` could not be asked to revoke tokens; it is asked again, for an hour in all."""
+
 # The log itself
 LOG_LIMITED: Final = "log.limited"
 """So many `lines` of one kind of event were left out, because there were too many."""

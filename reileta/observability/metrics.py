@@ -146,6 +146,14 @@ class Metrics:
         """Other servers that are known, by their state."""
         self.challenges: defaultdict[str, int] = defaultdict(int)
         """Challenges of other servers, by their outcome: `accepted`, `refused`, `limited`."""
+        self.guests_admitted = 0
+        """Tokens issued to users of other servers."""
+        self.guests_revoked = 0
+        """Those of them that were revoked."""
+        self.visits_begun = 0
+        """Tokens that other servers issued to users of this one."""
+        self.visits_revoked = 0
+        """Those of them that the other servers have revoked."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -207,6 +215,10 @@ class MetricsCollector(Collector):
         ("actor_restarts", "Actors started again after a crash"),
         ("actor_crashes", "Actors that crashed"),
         ("http_limited", "HTTP requests refused by a rate limit"),
+        ("guests_admitted", "Tokens issued to users of other servers"),
+        ("guests_revoked", "Tokens of users of other servers that were revoked"),
+        ("visits_begun", "Tokens that other servers issued to users of this one"),
+        ("visits_revoked", "Tokens that other servers revoked because a session ended here"),
     )
     _HISTOGRAMS: Final = (
         ("drain_size", "drain_messages", "Messages handled by one drain"),

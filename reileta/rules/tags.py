@@ -21,6 +21,8 @@ from reileta.rules.instance.access import ACCESS_TAGS, PUBLIC
 PERMANENT: Final = "avr:permanent"
 """An instance that does not close when it is empty."""
 OFFICIAL: Final = "avr:official"
+NO_GUESTS: Final = "avr:no_guests"
+"""An instance that users of other servers can't enter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ WORLD_TAGS: Final = TagVocabulary(
 )
 INSTANCE_TAGS: Final = TagVocabulary(
     groups=(ACCESS_TAGS,),
-    others=frozenset({PERMANENT, OFFICIAL}),
+    others=frozenset({PERMANENT, OFFICIAL, NO_GUESTS}),
     defaults=(PUBLIC,),
     admin_only=frozenset({PERMANENT, OFFICIAL}),
 )

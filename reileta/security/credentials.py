@@ -23,6 +23,11 @@ def new_token(kind: TokenKind) -> str:
     return f"{kind}_{secrets.token_urlsafe(TOKEN_BYTES)}"
 
 
+def new_public_id() -> str:
+    """A new id of a token, which is not secret: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
 def new_seed() -> bytes:
     """A new seed for `successor`."""
     return secrets.token_bytes(SEED_BYTES)

@@ -15,10 +15,11 @@ from reileta.errors import AlreadyFollowing, UserInvalid, UserNotFound
 from reileta.ids import is_id, is_user_ref
 from reileta.records import Cursor, Follow, Page
 from reileta.store.database import Queries, Row
-from reileta.store.guests import known_follows, whole_second
+from reileta.store.guests import known_follows, not_blocked, whole_second
 from reileta.store.query_builder import Where, page
 
 _KNOWN: Final = known_follows("$2")
+_SHOWN: Final = not_blocked("followed", "$2")
 _MUTUAL: Final = (
     f"FROM {_KNOWN} AS mine JOIN {_KNOWN} AS theirs "
     "ON theirs.follower = mine.followed AND theirs.followed = mine.follower "
@@ -75,9 +76,13 @@ class Follows:
         )
 
     async def of(self, user: str) -> list[Follow]:
-        """Users that the user follows, earliest first. At most `limit`."""
+        """Users that the user follows, earliest first. At most `limit`. Those of blocked servers
+        are left out."""
         rows = await self._queries.recall(
-            "SELECT * FROM follows WHERE follower = $1 ORDER BY following_at, followed", user
+            f"SELECT * FROM follows WHERE follower = $1 AND {_SHOWN} "  # noqa: S608 - a constant
+            "ORDER BY following_at, followed",
+            user,
+            self._now(),
         )
         return [follow(row) for row in rows]
 

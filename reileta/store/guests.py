@@ -49,6 +49,20 @@ def known_follows(now: str) -> str:
     )
 
 
+def not_blocked(user: str, now: str) -> str:
+    """SQL: the user (a reference, in that column) is not of a server that a rule blocks.
+
+    As `RuleBook.decide` says it. A follow of such a user is kept, but not shown.
+    """
+    host = f"regexp_replace(split_part({user}, '@', 2), ':[0-9]+$', '')"
+    return (
+        f"(position('@' IN {user}) = 0 OR NOT EXISTS (SELECT 1 FROM server_rules AS rule "  # noqa: S608 - columns
+        f"WHERE rule.kind = 'block' AND (rule.until IS NULL OR rule.until > {now}) "
+        f"AND (rule.pattern = {host} OR right({host}, length(rule.pattern) + 1) = "
+        "'.' || rule.pattern)))"
+    )
+
+
 def whole_second(now_ms: int) -> int:
     """The time, rounded up to a whole second: no token counts for longer than it is valid."""
     return -(-now_ms // 1000) * 1000

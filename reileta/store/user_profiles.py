@@ -8,15 +8,15 @@ from collections.abc import Collection
 from reileta.clock import Clock
 from reileta.records import NO_PROFILE, Profile
 from reileta.store.database import Queries
-from reileta.store.guests import known_follows, whole_second
+from reileta.store.guests import known_follows, not_blocked, whole_second
 
 _KNOWN = known_follows("$2")
 _PICTURES = (
     "(SELECT coalesce(array_agg(kind), '{}') FROM images WHERE user_id = one.id) AS pictures"
 )
 _FOLLOWING = (
-    "(SELECT coalesce(array_agg(followed ORDER BY following_at, followed), '{}') FROM follows "
-    "WHERE follower = one.id) AS following"
+    "(SELECT coalesce(array_agg(followed ORDER BY following_at, followed), '{}') FROM follows "  # noqa: S608 - constants
+    f"WHERE follower = one.id AND {not_blocked('followed', '$2')}) AS following"
 )
 _FRIENDS = (
     "(SELECT coalesce(json_object_agg(mine.followed, mine.following_at), '{}')::text "  # noqa: S608 - constants
@@ -59,8 +59,10 @@ class UserProfiles:
         following = _FOLLOWING if whole else "'{}'::text[] AS following"
         rows = await self._queries.recall(
             f"SELECT one.id, {_PICTURES}, {following}, {_THUMBNAIL} "  # noqa: S608 - the texts above
-            "FROM unnest($1::text[]) AS one (id)",
+            "FROM unnest($1::text[]) AS one (id)"
+            " WHERE $2::bigint IS NOT NULL",  # used only if `whole`
             list(user_ids),
+            whole_second(self._clock.now_ms()),
         )
         return {
             row["id"]: Profile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reileta.records import NO_PROFILE, Asset, HeldResource, Image, Profile, Token, World
+from reileta.records import NO_PROFILE, Asset, HeldResource, Image, Profile, Token, Visit, World
 from reileta.rules.visibility import Audience, of_world
 from reileta.store.leases import LostLease
 
@@ -33,6 +33,22 @@ class FakeProfiles:
 
     async def of(self, user: str) -> Profile:
         return NO_PROFILE
+
+
+class FakeGuests:
+    """`store.guests`: nobody came, and nobody went elsewhere."""
+
+    async def to_revoke(self, *, limit: int) -> list[Visit]:
+        return []
+
+    async def servers(self) -> list[str]:
+        return []
+
+    async def revoke_all(self, servers: Collection[str]) -> list[bytes]:
+        return []
+
+    async def tidy(self) -> int:
+        return 0
 
 
 class FakeWorlds:

@@ -29,7 +29,7 @@ from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.fake_stores import FakeFiles, FakeProfiles, FakeSessions, FakeWorlds
+from tests.actors.fake_stores import FakeFiles, FakeGuests, FakeProfiles, FakeSessions, FakeWorlds
 from tests.actors.frames import Frame
 from tests.actors.sinks import FakeSink
 
@@ -176,6 +176,8 @@ class FakeModerationStore:
         await self.instances.reach()
         if id_ in self.changed:
             return self.changed[id_]
+        if "@" in id_:
+            return None
         number = int(id_[-12:], 16)
         return account(number, admin=number in self.admins) if number < 1000 else None
 
@@ -220,6 +222,8 @@ class FakeDatabase:
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
+        self.guests = FakeGuests()
+        self.servers: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
+from actors.federation.guests import GuestPolicy
 from actors.federation.trust import Trust
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
@@ -109,6 +111,7 @@ class FakeNode:
             publish=self.peers_told.append,
         )
         self.servers, self.peers = self.trust.servers, self.trust.peers
+        self.guests: Any = SimpleNamespace(policy=GuestPolicy(self.settings, self.servers))
 
     directory = instances = sessions = updates = property(lambda self: self)
 

@@ -141,6 +141,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         "GET",
         "/api/auth/logout",
         summary="Log out",
+        guests="no",
         gives=NothingView,
         need="required",
         errors=(CredentialInvalid,),

@@ -13,19 +13,22 @@ from api.http.pagination import AFTER, Paging, TimePaging, list_view, page_of
 from reileta.errors import (
     AlreadyFollowing,
     NotLoggedIn,
+    ServerBlocked,
     ServerNotFound,
     UserCannotFetch,
     UserCannotUpdate,
     UserInvalid,
     UserNotFound,
 )
-from reileta.ids import At, is_user_at
+from reileta.ids import At, is_user_at, server_of
 from reileta.protocol.input_types import FollowerCursor
 from reileta.protocol.views.registry import FollowView, ListView, NothingView, follow_view
 from reileta.records import Follow, Page, User
 
 _ERRORS = (UserNotFound, ServerNotFound, NotLoggedIn)
-_CACHED: Final = Cached(("users", "follows"))
+_CACHED: Final = Cached(
+    ("users", "follows", "guests", "integrity_tokens", "server_rules", "vouched_follows")
+)
 
 
 class FollowerPaging(Paging):
@@ -61,10 +64,17 @@ def follow_routes(deps: ApiDeps) -> Routes:
 
         Both users are published together, so that neither sees an outdated view of the other.
         """
-        friend = await node.store.users.by_id(followed)
+        friend = await known_user(followed)
         node.changed("user", user, frozenset({followed}))
         if friend is not None:
             node.changed("user", friend, frozenset({user.id}))
+
+    async def known_user(reference: str) -> User | None:
+        """The user of this server, or the guest."""
+        if server_of(reference) is None:
+            return await node.store.users.by_id(reference)
+        guest = await node.store.guests.get(reference)
+        return None if guest is None else guest.as_user()
 
     async def follow_list(
         user: User, page: Page[Follow], other: Literal["followed", "follower"]
@@ -87,14 +97,18 @@ def follow_routes(deps: ApiDeps) -> Routes:
         summary="Follow a user",
         gives=FollowView,
         need="required",
-        errors=(*_ERRORS, AlreadyFollowing, UserCannotUpdate, UserInvalid),
+        errors=(*_ERRORS, AlreadyFollowing, UserCannotUpdate, UserInvalid, ServerBlocked),
         audited=False,
     )
     async def follow_user(call: RequestContext) -> FollowView:
         """Follows a user of this server, or of another one (`u_…@server`). Two users who follow
         each other are friends. The user itself and admins may do this."""
         user = await own_user(call, UserCannotUpdate)
-        follow = await follows.put(user.id, await followed_id(call))
+        followed = await followed_id(call)
+        server = server_of(followed)
+        if server is not None:
+            node.servers.ensure_allowed(server)
+        follow = await follows.put(user.id, followed)
         await publish(user, follow.followed)
         friend = await follows.is_friend(user.id, follow.followed)
         return follow_view(
@@ -130,8 +144,8 @@ def follow_routes(deps: ApiDeps) -> Routes:
         cached=_CACHED,
     )
     async def get_follows(call: RequestContext, params: TimePaging) -> ListView[FollowView]:
-        """Lists the users that this user follows, oldest follow first. For the user itself and
-        admins."""
+        """Lists the users that this user follows, oldest follow first. Users of blocked servers are
+        left out. For the user itself and admins."""
         user = await own_user(call, UserCannotFetch)
         page = page_of(
             params, await follows.of(user.id), lambda one: (one.following_at, one.followed)

@@ -11,6 +11,7 @@ from api.http.lookups import find_instance, local
 from api.http.pagination import Paging, TimePaging, list_view, page_of
 from api.moderation_input import ModerateInput
 from reileta.errors import (
+    GuestNotAllowed,
     InstanceNotFound,
     ModerationInvalid,
     NotAllowed,
@@ -52,18 +53,22 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "POST",
         "/api/instances/<ref>/moderate",
         summary="Moderate a user",
+        guests="own",
         takes=ModerateInput,
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM, NotInInstance),
     )
     async def moderate(call: RequestContext, params: ModerateInput) -> NothingView:
-        """Kicks, bans, unbans, mutes, unmutes or warns a user. The action takes effect at once; the
+        """Kicks, bans, unbans, mutes, unmutes or warns a user, or bans or unbans all users of a
+        server. The action takes effect at once; the
         answer comes after the commit. The owner, admins, the master and moderators may do this to
         users of lower rank."""
         instance = await find_instance(node, call, call.args["ref"])
         call.audit.target = instance.id
-        call.audit.add(type=params.type, user=params.user, player=params.player)
+        call.audit.add(
+            type=params.type, user=params.user, player=params.player, server=params.server
+        )
         await node.instance_service.moderate(instance.id, call.by, params.request())
         return NothingView()
 
@@ -71,6 +76,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/instances/<ref>/bans",
         summary="List bans",
+        guests="own",
         takes=TimePaging,
         gives=ListView[BanView],
         need="required",
@@ -107,6 +113,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/instances/<ref>/moderations",
         summary="List moderation actions",
+        guests="own",
         takes=Paging,
         gives=ListView[ModerationView],
         need="required",
@@ -127,7 +134,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         else:
             id_ = instance.id
             if instance.owner != call.by.user.id and not call.admin:
-                raise PermissionDenied
+                raise GuestNotAllowed if call.by.guest else PermissionDenied
         page = await node.store.moderations.of(
             id_, owner=owner, limit=params.limit, offset=params.offset, after=params.after
         )
@@ -139,6 +146,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "POST",
         "/api/instances/<ref>/master",
         summary="Transfer mastership",
+        guests="own",
         takes=MasterInput,
         gives=NothingView,
         need="required",
@@ -155,6 +163,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "PUT",
         "/api/instances/<ref>/moderators/<user>",
         summary="Add a moderator",
+        guests="own",
         gives=NothingView,
         need="required",
         errors=(*_WHERE, *_WHOM),
@@ -171,6 +180,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         "DELETE",
         "/api/instances/<ref>/moderators/<user>",
         summary="Remove a moderator",
+        guests="own",
         gives=NothingView,
         need="required",
         errors=(*_WHERE, UserNotFound, NotAllowed),

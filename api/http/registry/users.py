@@ -41,7 +41,13 @@ from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
 ChosenStatus = Literal["online", "away", "busy"]
-_CACHED: Final = Cached(("users", "follows", "images"), live=True)
+_CACHED: Final = Cached(
+    (
+        *("users", "follows", "images"),
+        *("guests", "integrity_tokens", "server_rules", "vouched_follows"),
+    ),
+    live=True,
+)
 _PROVEN: Final = ("username", "email")
 """Fields that a user can change only with its password, besides the password itself."""
 _PROVEN_NAMES: Final = "the username, the password or the e-mail address"

@@ -16,10 +16,12 @@ from reileta.errors import (
     CommandUnknown,
     CredentialInvalid,
     CredentialMalformed,
+    GuestNotAllowed,
     InternalError,
     MessageInvalid,
     Overloaded,
     QuotaReached,
+    ServerBlocked,
     TooManyRequests,
 )
 from reileta.protocol.close_codes import CloseCode
@@ -57,6 +59,8 @@ REGISTRY_CHANNEL: Final = Channel(
         MessageInvalid,
         CredentialMalformed,
         CredentialInvalid,
+        GuestNotAllowed,
+        ServerBlocked,
         QuotaReached,
         TooManyRequests,
         Overloaded,

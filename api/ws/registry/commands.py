@@ -31,6 +31,7 @@ from reileta.errors import (
     Banned,
     CredentialInvalid,
     EventUnknown,
+    GuestNotAllowed,
     InstanceFull,
     InstanceNotFound,
     MessageInvalid,
@@ -44,6 +45,7 @@ from reileta.errors import (
     QuotaReached,
     ResourceNotFound,
     ResourceTypeUnknown,
+    ServerBlocked,
     TooManyRequests,
     UserNotFound,
 )
@@ -68,6 +70,7 @@ COMMANDS: Final = Commands[CommandContext, Relay]()
     takes=PingInput,
     gives=Pong,
     need="none",
+    guests="yes",
     errors=(MessageInvalid,),
     sent={"data": {"time": 12}},
     answered={"client": 12, "server": SINCE},
@@ -86,7 +89,16 @@ async def ping(call: CommandContext, params: PingInput) -> PongView:
     gives=IdentityView,
     need="none",
     answers="session",
-    errors=(MessageInvalid, CredentialInvalid, AlreadyConnected, QuotaReached, Overloaded),
+    guests="yes",
+    errors=(
+        GuestNotAllowed,
+        ServerBlocked,
+        MessageInvalid,
+        CredentialInvalid,
+        AlreadyConnected,
+        QuotaReached,
+        Overloaded,
+    ),
     sent={"data": {"token": "ua_5uqk0CZ1m0…"}},
     answered=IDENTITY,
 )
@@ -100,7 +112,8 @@ async def authenticate(call: CommandContext, params: AuthenticateInput) -> None:
     commands.SUBSCRIBE,
     takes=TopicInput,
     gives=TopicView,
-    errors=(NotLoggedIn, MessageInvalid, EventUnknown, PermissionDenied),
+    guests="yes",
+    errors=(GuestNotAllowed, NotLoggedIn, MessageInvalid, EventUnknown, PermissionDenied),
     sent={"data": TOPIC},
     answered=TOPIC,
 )
@@ -108,6 +121,8 @@ async def subscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     """Subscribes to an event, a group of events, or `all`: of one object, or of all objects that
     the user may see. The event `subscribed` follows."""
     names, target = _topic(call, params)
+    if call.by.guest and names == {events.INSTANCE_DATA}:
+        raise GuestNotAllowed
     await call.node.hub.ask(Subscribe(call.transport, names, target))
     topic = TopicView(params.event, params.target)
     return CommandReply(topic, event(events.SUBSCRIBED, None, encode(topic)))
@@ -117,6 +132,7 @@ async def subscribe(call: CommandContext, params: TopicInput) -> CommandReply:
     commands.UNSUBSCRIBE,
     takes=TopicInput,
     gives=TopicView,
+    guests="yes",
     errors=(NotLoggedIn, MessageInvalid, EventUnknown),
     sent={"data": TOPIC},
     answered=TOPIC,
@@ -146,7 +162,9 @@ def _topic(call: CommandContext, params: TopicInput) -> tuple[frozenset[str], st
     gives=Welcome,
     subgroup="instance or data",
     answers="instance",
+    guests="yes",
     errors=(
+        GuestNotAllowed,
         NotLoggedIn,
         MessageInvalid,
         InstanceNotFound,
@@ -172,6 +190,7 @@ async def join(call: CommandContext, params: InstanceInput) -> None:
     gives=PlaceView,
     subgroup="instance or data",
     answers="instance",
+    guests="yes",
     errors=(NotLoggedIn, MessageInvalid, NotInInstance, Overloaded),
     sent={"data": {"instance": INSTANCE}},
     answered={"instance": INSTANCE, "player": PLAYER},
@@ -189,7 +208,9 @@ async def leave(call: CommandContext, params: InstanceInput) -> None:
     gives=NothingView,
     subgroup="instance",
     answers="instance",
+    guests="own",
     errors=(
+        GuestNotAllowed,
         NotLoggedIn,
         MessageInvalid,
         InstanceNotFound,
@@ -212,7 +233,7 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
     by = call.node.sessions.current(call.by)
     if by.administers:
         note = AuditNote(call.instance)
-        note.add(type=params.type, user=params.user, player=params.player)
+        note.add(type=params.type, user=params.user, player=params.player, server=params.server)
         await note_done(call.node.store.audit, note, "moderate", via="socket", by=by)
 
 
@@ -222,6 +243,7 @@ async def moderate(call: CommandContext, params: ModerateInput) -> None:
     gives=ResourceUpdatedView,
     answers="resource",
     errors=(
+        GuestNotAllowed,
         NotLoggedIn,
         MessageInvalid,
         ResourceTypeUnknown,
@@ -248,7 +270,7 @@ async def watch(call: CommandContext, params: ResourceInput) -> None:
     commands.UNWATCH,
     takes=ResourceInput,
     gives=ResourceRefView,
-    errors=(NotLoggedIn, MessageInvalid, ResourceTypeUnknown),
+    errors=(GuestNotAllowed, NotLoggedIn, MessageInvalid, ResourceTypeUnknown),
     sent={"data": {"type": "document", "id": 17}},
     answered={"type": "document", "id": 17},
 )

@@ -32,6 +32,7 @@ from api.ws.transport.base import Transport
 from reileta.errors import (
     AlreadyConnected,
     CommandUnknown,
+    GuestNotAllowed,
     MessageInvalid,
     NotInInstance,
     NotLoggedIn,
@@ -379,6 +380,7 @@ class RegistryConnection:
             raise CommandUnknown.field("command", f"must be one of {names}")
         if command.need == "session" and (self.principal is None or self.session is None):
             raise NotLoggedIn
+        self._ensure_guest_may(command)
         assert command.handler is not None
         call = CommandContext(self, message)
         result = await command.handler(call, call.checked(command))
@@ -390,6 +392,13 @@ class RegistryConnection:
                 self.send(answer(message.command, message.wanted, subgroup, data))
             if reply.then:
                 self.send(reply.then)
+
+    def _ensure_guest_may(self, command: Command) -> None:
+        """Raises GuestNotAllowed if the socket acts for a guest, who may not send the command."""
+        if self.principal is None or not self.principal.guest or command.guests == "yes":
+            return
+        if command.guests == "no" or not self.node.settings.guests_own:
+            raise GuestNotAllowed
 
     # What commands do with the connection ------------------------------------------------------
 

@@ -6,11 +6,11 @@ so users read their docstrings and descriptions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from reileta.ids import at
+from reileta.ids import at, banned_server
 from reileta.protocol.views.registry import (
     DisplayName,
     InstanceId,
@@ -32,6 +32,20 @@ LogType = Literal[
 """A moderation type, or a change of roles."""
 PlayerId = Annotated[
     str, Meta(description="A player's id", examples=["p_9c4b7e55-3d2a-4b1f-8a6e-5f4d3c2b1a09"])
+]
+BannedUserAt = Annotated[
+    str,
+    Meta(
+        description="The user, as `id@server`; left out if it is about a server",
+        examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11@play.example.org:3032"],
+    ),
+]
+BannedServer = Annotated[
+    str,
+    Meta(
+        description="The server whose users it is about; left out if it is about one user",
+        examples=["rude.example"],
+    ),
 ]
 Reason = Annotated[str, Meta(description="For the user, up to 500 characters")]
 
@@ -77,9 +91,10 @@ class PlayerInsideView(Struct, kw_only=True):
 
 
 class BanView(Struct, kw_only=True):
-    """A banned user, until when (without `until`: forever), why and by whom."""
+    """A banned user or server, until when (without `until`: forever), why and by whom."""
 
-    user: UserAt
+    user: BannedUserAt | UnsetType = UNSET
+    server: BannedServer | UnsetType = UNSET
     until: Millis | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
     by: UserAt
@@ -100,7 +115,8 @@ class ModerationView(Struct, kw_only=True):
     """An entry of the moderation log."""
 
     type: Annotated[LogType, Meta(examples=["ban"])]
-    user: UserAt
+    user: BannedUserAt | UnsetType = UNSET
+    server: BannedServer | UnsetType = UNSET
     by: UserAt
     reason: Reason | UnsetType = UNSET
     until: Millis | UnsetType = UNSET
@@ -111,7 +127,8 @@ class ModeratedView(Struct, kw_only=True, omit_defaults=True):
     """The event `instance-moderated`; without `by` if a ban or mute expired."""
 
     type: ModerationAction
-    user: UserAt
+    user: BannedUserAt | UnsetType = UNSET
+    server: BannedServer | UnsetType = UNSET
     by: UserAt | UnsetType = UNSET
     reason: Reason | UnsetType = UNSET
     until: Millis | UnsetType = UNSET
@@ -164,10 +181,16 @@ def player_view(player: Player, role: Role) -> PlayerInsideView:
     )
 
 
+def target_of(user: str) -> dict[str, Any]:
+    """The fields that name a moderated user (`UserIDAt`), or server (`*@server`)."""
+    server = banned_server(user)
+    return {"user": user} if server is None else {"server": server}
+
+
 def ban_view(ban: Ban, address: str) -> BanView:
     """The ban, with absolute user references."""
     return BanView(
-        user=at(ban.user, address),
+        **target_of(at(ban.user, address)),
         until=known(ban.until),
         reason=known(ban.reason),
         by=at(ban.by, address),
@@ -190,7 +213,7 @@ def moderation_view(one: Moderation, address: str) -> ModerationView:
     """The entry, with absolute user references."""
     return ModerationView(
         type=cast(LogType, one.type),
-        user=at(one.user, address),
+        **target_of(at(one.user, address)),
         by=at(one.by, address),
         reason=known(one.reason),
         until=known(one.until),

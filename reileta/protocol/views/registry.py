@@ -359,16 +359,28 @@ def _suspension(user: User) -> SuspensionView | UnsetType:
     return SuspensionView(reason=known(user.suspension_reason), until=known(user.suspended_until))
 
 
+def user_thumbnail(user_id: str, profile: Profile, site: Site) -> str | None:
+    """The URL of a user's thumbnail, if there is one."""
+    return _picture_url(user_id, "thumbnail", site) if "thumbnail" in profile.pictures else None
+
+
+def _picture_url(user_id: str, kind: str, site: Site) -> str:
+    return f"{site.url}/api/users/{user_id}/{kind}"
+
+
 def _public(user: User, site: Site, profile: Profile) -> dict[str, Any]:
-    pictures = {kind: f"{site.url}/api/users/{user.id}/{kind}" for kind in profile.pictures}
+    pictures = {kind: _picture_url(user.id, kind, site) for kind in profile.pictures}
+    if profile.thumbnail is not None:
+        pictures["thumbnail"] = profile.thumbnail
+    named = At.parse(user.id)
     return {
-        "id": user.id,
+        "id": named.id,
         "username": user.username,
         "displayname": user.displayname,
         "description": known(user.description),
         **pictures,
         "tags": tuple(sorted(user.tags)),
-        "server": site.address,
+        "server": named.server or site.address,
         "created_at": user.created_at,
         "updated_at": user.updated_at,
     }

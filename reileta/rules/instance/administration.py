@@ -5,20 +5,24 @@ A part of `Instance`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from reileta.errors import (
+    GuestNotAllowed,
     InstanceInvalid,
+    ModerationInvalid,
     NotAllowed,
     NotInInstance,
     PermissionDenied,
     PlayerNotFound,
     UserNotFound,
 )
-from reileta.ids import is_user_at
+from reileta.ids import all_of, banned_server, is_user_at, server_of
 from reileta.records import UNSET, Ban, InstanceChanges, InstanceRecord
 from reileta.rules import tags
+from reileta.rules.federation.addresses import covers
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access, sanctions
 from reileta.rules.instance.admission import Admission
@@ -35,7 +39,7 @@ from reileta.rules.instance.events import (
     Warned,
 )
 from reileta.rules.instance.roles import outranks
-from reileta.rules.instance.sanctions import Mute
+from reileta.rules.instance.sanctions import ModerationAction, Mute
 
 CAPACITY_LIMIT: Final = 1024
 
@@ -49,25 +53,35 @@ class Administration(Admission):
         Raises:
             NotAllowed: `by` is not the owner.
             PlayerNotFound: the target is not inside.
+            GuestNotAllowed: it is a guest.
         """
         self._ensure_owner(by)
         user = self._target_user(to)
         if user not in self.seats.users:
             raise PlayerNotFound
+        if not self.roles.may_lead(user):
+            raise GuestNotAllowed
         self.roles.master = user
         return self.apply_consequences(now, [])
 
-    def add_moderator(self, by: Visitor, user: str, now: int) -> list[InstanceEvent]:
+    def add_moderator(
+        self, by: Visitor, user: str, now: int, *, guest: bool = False
+    ) -> list[InstanceEvent]:
         """The owner appoints a moderator, inside or not, until the owner removes it.
+
+        `guest`: it is a user of another server.
 
         Raises:
             NotAllowed: `by` is not the owner.
             UserNotFound: `user` is not a `UserIDAt`.
+            GuestNotAllowed: it is a guest.
             InstanceInvalid: there are too many moderators.
         """
         self._ensure_owner(by)
         if not is_user_at(user):
             raise UserNotFound
+        if guest:
+            raise GuestNotAllowed
         if user in self.roles.moderators:
             return []
         if len(self.roles.moderators) >= self.limits.moderators:
@@ -102,17 +116,20 @@ class Administration(Admission):
         *,
         admin: bool = False,
     ) -> list[InstanceEvent]:
-        """Kicks, bans, unbans, mutes, unmutes or warns a user, by user or player id.
+        """Kicks, bans, unbans, mutes, unmutes or warns a user, by user or player id; bans or unbans
+        a server, by `*@server`.
 
         `admin`: the server knows that the target is an admin, whether it is inside or not.
 
         The action applies to the user with all its sessions. A kick also ends its candidacy and
         invitation, but the user can join again if the access allows it. A ban ends them and keeps
         the user out (except for server admins), whether it is inside or not. Unban and unmute of a
-        user who is neither are not errors.
+        user who is neither are not errors. A ban of a server does to all its users what a ban does
+        to one, except to the owner.
 
         Raises:
             InstanceNotFound: the instance is closed.
+            GuestNotAllowed: `by` is a guest, and not the owner.
             ModerationInvalid: type, reason or `until` is wrong; or too many bans or mutes.
             NotInInstance: `by` is not inside, nor owner, admin or moderator.
             NotAllowed: the target's role is not lower than that of `by`.
@@ -120,10 +137,14 @@ class Administration(Admission):
             UserNotFound: a user to ban is not a `UserIDAt`.
         """
         self.ensure_open()
+        self.ensure_hosts(by)
         action = sanctions.check(type_, reason, until, now)
         role = self.roles.of_visitor(by)
         if role == "normal":
             raise NotAllowed if by.user in self.seats.users else NotInInstance
+        server = banned_server(target)
+        if server is not None:
+            return self._moderate_server(by, server, action, reason, until, now)
         user = self._target_user(target)
         of_target = self.roles.of(user)
         if admin and outranks("admin", of_target):
@@ -148,7 +169,7 @@ class Administration(Admission):
                     out.append(RoleChanged(user, "normal", by.user))
                 self.expel(user, "banned", reason, out)
             case "unban":
-                if self.moderation.bans.pop(user, None) is not None:
+                if self.moderation.unban(user):
                     out.append(Unbanned(user, by.user))
             case "mute":
                 if not inside:
@@ -166,11 +187,60 @@ class Administration(Admission):
                 out.append(Warned(user, reason, by.user))
         return self.apply_consequences(now, out)
 
+    def _moderate_server(
+        self,
+        by: Visitor,
+        server: str,
+        action: ModerationAction,
+        reason: str | None,
+        until: int | None,
+        now: int,
+    ) -> list[InstanceEvent]:
+        """Bans or unbans all users of a server, and of those below its host."""
+        target = all_of(server)
+        out: list[InstanceEvent] = []
+        if action == "unban":
+            if self.moderation.unban(target):
+                out.append(Unbanned(target, by.user))
+        elif action == "ban":
+            ban = Ban(self.record.id, target, until, reason, by.user, now)
+            self.moderation.ban(ban)
+            out.append(BannedUser(ban, False))
+            self._expel_all(lambda one: covers(server, one), "banned", reason, out)
+        else:
+            raise ModerationInvalid.field("server", "can only be banned and unbanned")
+        return self.apply_consequences(now, out)
+
+    def exclude(self, servers: frozenset[str], now: int) -> list[InstanceEvent]:
+        """This server has nothing to do with some others any more: their users leave, with their
+        candidacies and invitations."""
+        if self.closed:
+            return []
+        out: list[InstanceEvent] = []
+        self._expel_all(lambda one: one in servers, "server-blocked", None, out)
+        return self.apply_consequences(now, out)
+
+    def _expel_all(
+        self,
+        of: Callable[[str], bool],
+        reason: Literal["banned", "server-blocked"],
+        note: str | None,
+        out: list[InstanceEvent],
+    ) -> None:
+        """Removes all users of the servers that `of` admits; a ban spares the owner."""
+        users = (*self.seats.users, *self.candidates.users(), *self.invited)
+        for user in dict.fromkeys(users):
+            server = server_of(user)
+            spared = user == self.owner and reason == "banned"
+            if server is not None and not spared and of(server):
+                self.expel(user, reason, note, out)
+
     def plan(self, by: Visitor, changes: InstanceChanges) -> InstanceRecord:
         """The record as `update` would make it now; changes nothing.
 
         Raises:
             InstanceNotFound: the instance is closed.
+            GuestNotAllowed: `by` is a guest, and not the owner.
             PermissionDenied: `by` may not change it, or may not set one of the tags.
             InstanceInvalid: the capacity is out of range or below the occupied seats; tags exclude
                 each other.
@@ -211,7 +281,9 @@ class Administration(Admission):
         record = self.plan(by, changes)
         if record == before:
             return before, []
-        access_changed = self.access != access.access_of(record.tags)
+        access_changed = self.access != access.access_of(record.tags) or self.no_guests != (
+            tags.NO_GUESTS in record.tags
+        )
         self.record = replace(record, updated_at=now)
         out: list[InstanceEvent] = [Updated(self.record)]
         if access_changed:
@@ -303,10 +375,13 @@ class Administration(Admission):
 
     def _ensure_owner(self, by: Visitor) -> None:
         self.ensure_open()
+        self.ensure_hosts(by)
         if by.user != self.owner:
             raise NotAllowed
 
     def ensure_governs(self, by: Visitor) -> None:
-        """Raises PermissionDenied unless `by` may change and close the instance."""
+        """Raises PermissionDenied unless `by` may change and close the instance; GuestNotAllowed if
+        it is a guest."""
+        self.ensure_hosts(by)
         if by.user != self.owner and not by.administers:
             raise PermissionDenied

@@ -15,6 +15,7 @@ from reileta.errors import (
     AlreadyCandidate,
     AlreadyConnected,
     Banned,
+    GuestNotAllowed,
     InstanceFull,
     NotAllowed,
     NotQueued,
@@ -48,6 +49,7 @@ class Admission(InstanceState):
         Raises:
             InstanceNotFound: the instance is closed.
             Banned: the user is banned, and neither the owner nor an admin.
+            GuestNotAllowed: the instance has the tag `avr:no_guests`.
             NotAllowed: the access does not let the user in.
             QuotaReached: the user has as many seats here as one user may have.
             InstanceFull: no seat is free.
@@ -61,6 +63,7 @@ class Admission(InstanceState):
         held = self.candidates.state_of(who.user) == "admitted"
         lost = self.lost_players(who.user, silent)
         self._ensure_not_banned(who, now)
+        self._ensure_guests_allowed(who.user, guest=who.guest)
         if not held:
             if not self.may_enter(who.user, who.friends, who.administers):
                 raise NotAllowed
@@ -124,6 +127,11 @@ class Admission(InstanceState):
         if self.moderation.banned(who.user, now):
             raise Banned
 
+    def _ensure_guests_allowed(self, user: str, *, guest: bool) -> None:
+        """Raises GuestNotAllowed if the tags shut a guest out, and it is not the owner."""
+        if guest and self.no_guests and user != self.owner:
+            raise GuestNotAllowed
+
     def _ensure_seat_of_user(self, user: str, *, lost: int) -> None:
         """Checks that one more session of a user may occupy a seat, once `lost` players give way.
 
@@ -157,7 +165,7 @@ class Admission(InstanceState):
         it.
 
         Raises:
-            InstanceNotFound, Banned: as for `join`.
+            InstanceNotFound, Banned, GuestNotAllowed: as for `join`.
             AlreadyConnected: a session of the user is inside.
             AlreadyCandidate: the user has an entry.
             NotAllowed: the user may neither enter nor wait for an invitation.
@@ -165,6 +173,7 @@ class Admission(InstanceState):
         """
         self.ensure_open()
         self._ensure_not_banned(who, now)
+        self._ensure_guests_allowed(who.user, guest=who.guest)
         lost = self.lost_players(who.user, silent)
         self._ensure_may_be_new(who.user, lost=len(lost))
         precedes = self.precedes(who.user, admin=who.administers)
@@ -175,6 +184,7 @@ class Admission(InstanceState):
             friends=who.friends,
             admin=who.administers,
             precedes=precedes,
+            guest=who.guest,
         )
         out: list[InstanceEvent] = []
         if self.may_enter(who.user, who.friends, who.administers):
@@ -205,10 +215,10 @@ class Admission(InstanceState):
         return self.apply_consequences(now, out)
 
     def admit(
-        self, by: Visitor, user: str, now: int, *, online: bool = False
+        self, by: Visitor, user: str, now: int, *, online: bool = False, guest: bool = False
     ) -> tuple[Entry, list[InstanceEvent]]:
         """Invites a user, `pending` or without an entry, and gives it a seat or a place in the
-        queue.
+        queue. `guest`: it is a user of another server.
 
         A user who has either keeps it: nobody moves ahead of others. A user without an entry and
         without a socket (`online` false) is removed from the queue like any other.
@@ -218,12 +228,15 @@ class Admission(InstanceState):
 
         Raises:
             InstanceNotFound: the instance is closed.
+            GuestNotAllowed: `by` is a guest and not the owner, or `user` is one whom the tags shut
+                out.
             NotAllowed: `by` may not invite, or the access tag has no invitations.
             UserNotFound: `user` is not a `UserIDAt`.
             Banned, AlreadyConnected: `user` is banned, or inside.
             Overloaded: there are too many candidates or invitations.
         """
         self.ensure_open()
+        self.ensure_hosts(by)
         if not self.may_invite(by.user, admin=by.administers):
             raise NotAllowed
         if not is_user_at(user):
@@ -232,6 +245,7 @@ class Admission(InstanceState):
             raise AlreadyConnected
         if self.moderation.banned(user, now):
             raise Banned
+        self._ensure_guests_allowed(user, guest=guest)
         state = self.candidates.state_of(user)
         precedes = self.precedes(user, admin=False)
         if state is None and not precedes:
@@ -245,7 +259,7 @@ class Admission(InstanceState):
         if state is None or state == "pending":
             asked = self.candidates.get(user)
             absent_until = None if online else now + self.limits.queue_grace_ms
-            one = asked or Candidate(user, now, absent_until, precedes=precedes)
+            one = asked or Candidate(user, now, absent_until, precedes=precedes, guest=guest)
             self.seat_or_queue(one, "admitted", now, out)
             self.apply_consequences(now, out)
         return self._current_entry(user), out
@@ -256,11 +270,13 @@ class Admission(InstanceState):
         Overseers may reject anyone; users who may invite, a pending candidate.
 
         Raises:
+            GuestNotAllowed: `by` is a guest and not the owner.
             NotAllowed: `by` may not.
             NotQueued: the user has neither entry nor invitation.
         """
         if by.user == user:
             return self.withdraw(user, now)
+        self.ensure_hosts(by)
         state = self.candidates.state_of(user)
         invites = self.may_invite(by.user, admin=by.administers)
         if not self.oversees(by) and not (invites and state in ("pending", None)):
@@ -304,13 +320,15 @@ class Admission(InstanceState):
         self.reschedule()
 
     def _reconsider(self, now: int, out: list[InstanceEvent], *, user: str | None = None) -> None:
-        """Checks all candidates again after the access tag changed, or only `user`."""
+        """Checks all candidates again after the access changed, or only `user`."""
         by_invitation = self.access in access.BY_INVITATION
         for one in tuple(self.candidates.all()):
             if user is not None and one.user != user:
                 continue
             state = self.candidates.state_of(one.user)
-            if self.may_enter(one.user, one.friends, one.admin):
+            if one.guest and self.no_guests and one.user != self.owner:
+                self.drop_candidate(one.user, "refused", out)
+            elif self.may_enter(one.user, one.friends, one.admin):
                 if state == "pending":
                     self.seat_or_queue(one, "admitted", now, out)
             elif not by_invitation:

@@ -34,6 +34,7 @@ class Candidate:
             while a seat is held.
         held_until: when its held seat is released, ms; None while none is held.
         precedes: whether it waits before those that do not precede.
+        guest: whether it is a user of another server.
     """
 
     user: str
@@ -43,6 +44,7 @@ class Candidate:
     friends: frozenset[str] = frozenset()
     admin: bool = False
     precedes: bool = False
+    guest: bool = False
 
     @property
     def expires_at(self) -> int | None:

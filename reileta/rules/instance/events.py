@@ -15,12 +15,21 @@ from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
-LeaveReason = Literal["left", "disconnected", "kicked", "banned", "closed"]
-"""Why a player left: by itself, after its grace period, by moderation, or because the instance
-closed."""
+LeaveReason = Literal["left", "disconnected", "kicked", "banned", "closed", "server-blocked"]
+"""Why a player left: by itself, after its grace period, by moderation, because the instance closed,
+or because this server has nothing to do with the player's any more."""
 
 CandidateReason = Literal[
-    "asked", "admitted", "joined", "withdrawn", "refused", "expired", "kicked", "banned", "closed"
+    "asked",
+    "admitted",
+    "joined",
+    "withdrawn",
+    "refused",
+    "expired",
+    "kicked",
+    "banned",
+    "closed",
+    "server-blocked",
 ]
 """Why a candidate's entry is new, changed or removed."""
 
@@ -136,7 +145,7 @@ class Unmuted:
 
 @dataclass(frozen=True, slots=True)
 class BannedUser:
-    """A user was banned; `user` and `by` are `UserIDAt`s.
+    """A user was banned, or all users of a server; `user` and `by` are `UserIDAt`s.
 
     Recipients: the store, the overseers, and the user if it may know of the instance, or could
     (`saw_instance`) until now. The user's players are gone by `Left`s that follow.

@@ -1,7 +1,7 @@
 """Bans and mutes of an instance, and checks of moderation input.
 
-Both are per user, whether it is inside or not, and are stored as long as the instance exists. Users
-are `UserIDAt`s.
+Both are per user, whether it is inside or not, and are stored as long as the instance exists. A ban
+can also be of all users of another server. Users are `UserIDAt`s.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeGuard, get_args
 
 from reileta.errors import ModerationInvalid
+from reileta.ids import banned_server, server_of
 from reileta.protocol.input_types import is_clean
 from reileta.records import Ban
+from reileta.rules.federation.addresses import covers
 
 ModerationAction = Literal["kick", "ban", "unban", "mute", "unmute", "warn"]
 
@@ -82,14 +84,32 @@ class Sanctions:
         mutes_limit: int,
     ) -> None:
         self.bans: dict[str, Ban] = {ban.user: ban for ban in bans}
+        self._servers: dict[str, str] = {}
+        """Banned servers, with the key of each ban."""
+        for ban in self.bans.values():
+            self._note_server(ban)
         self.mutes: dict[str, Mute] = {mute.user: mute for mute in mutes}
         self._bans_limit = bans_limit
         self._mutes_limit = mutes_limit
 
     def banned(self, user: str, now: int) -> Ban | None:
-        """The user's ban, if one is in force."""
-        ban = self.bans.get(user)
+        """The ban of the user or of its server, if one is in force."""
+        ban = self._in_force(user, now)
+        if ban is None and self._servers:
+            server = server_of(user)
+            for banned, key in self._servers.items():
+                if ban is None and server is not None and covers(banned, server):
+                    ban = self._in_force(key, now)
+        return ban
+
+    def _in_force(self, key: str, now: int) -> Ban | None:
+        ban = self.bans.get(key)
         return ban if ban is not None and (ban.until is None or now < ban.until) else None
+
+    def _note_server(self, ban: Ban) -> None:
+        server = banned_server(ban.user)
+        if server is not None:
+            self._servers[server] = ban.user
 
     def muted(self, user: str, now: int) -> bool:
         mute = self.mutes.get(user)
@@ -106,6 +126,12 @@ class Sanctions:
                 "type", f"exceeds the limit of {self._bans_limit} bans per instance"
             )
         self.bans[ban.user] = ban
+        self._note_server(ban)
+
+    def unban(self, user: str) -> bool:
+        """Removes the ban of a user or server; whether there was one."""
+        self._servers.pop(banned_server(user) or "", None)
+        return self.bans.pop(user, None) is not None
 
     def mute(self, mute: Mute) -> None:
         """Adds or replaces a mute.
@@ -148,7 +174,7 @@ class Sanctions:
             if mute.ends_at is not None and mute.ends_at <= now
         ]
         for user in bans:
-            del self.bans[user]
+            self.unban(user)
         for user in mutes:
             del self.mutes[user]
         return bans, mutes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from reileta.errors import InstanceNotFound
+from reileta.errors import GuestNotAllowed, InstanceNotFound
 from reileta.records import Ban, InstanceRecord
 from reileta.rules import tags, visibility
 from reileta.rules.identity import Visitor
@@ -152,6 +152,11 @@ class InstanceState:
     @property
     def permanent(self) -> bool:
         return tags.PERMANENT in self.record.tags
+
+    @property
+    def no_guests(self) -> bool:
+        """Whether users of other servers can't enter."""
+        return tags.NO_GUESTS in self.record.tags
 
     @property
     def players(self) -> Mapping[str, Player]:
@@ -397,7 +402,7 @@ class InstanceState:
     def expel(
         self,
         user: str,
-        reason: Literal["kicked", "banned"],
+        reason: Literal["kicked", "banned", "server-blocked"],
         note: str | None,
         out: list[InstanceEvent],
     ) -> None:
@@ -421,6 +426,15 @@ class InstanceState:
         self.reschedule()
         out.append(Closed(reason))
         return out
+
+    def ensure_hosts(self, by: Visitor) -> None:
+        """Checks that a visitor may do what only hosts may, as far as it depends on its server.
+
+        Raises:
+            GuestNotAllowed: it is a guest, and not the owner.
+        """
+        if by.guest and by.user != self.owner:
+            raise GuestNotAllowed
 
     def ensure_open(self) -> None:
         """Checks that the instance is open.

@@ -21,7 +21,7 @@ from reileta.errors import InstanceFull, ReiletaError
 from reileta.records import InstanceChanges
 from reileta.rules.instance.access import ACCESS_TAGS
 from reileta.rules.instance.instance import Instance
-from tests.reileta.instances import user, visitor
+from tests.reileta.instances import HOME, user, visitor
 from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
 numbers = st.integers(0, 5)
@@ -75,6 +75,7 @@ TIMED: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "update": (leaders, changes),
     "reassign_owner": (st.just("u_9"), users),
     "administers": (users, st.booleans()),
+    "exclude": (st.sampled_from([frozenset({HOME}), frozenset({"far.example"})]),),
     "rename": (users, st.sampled_from(["Zoe", "User 1"])),
     "close": (visitors,),
     "tick": (),
