@@ -149,6 +149,14 @@ LOGIN_REFUSED: Final = "login.refused"
 TOKEN_REUSED: Final = "token.reused"  # noqa: S105 - an event's name
 """A refresh key was used after its successor: a sign of theft."""
 
+# Objects of other servers
+REMOTE_ANSWER_REFUSED: Final = "remote.answer_refused"
+"""Another server answered with something that is not valid; `code` says in which way, and `fields`
+which of its fields."""
+REMOTE_OBJECTS_LEFT_OUT: Final = "remote.objects_left_out"
+"""So many `objects` of another server's list have names that nobody could read, or name objects
+of this server that don't exist."""
+
 # The log itself
 LOG_LIMITED: Final = "log.limited"
 """So many `lines` of one kind of event were left out, because there were too many."""

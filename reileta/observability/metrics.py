@@ -142,6 +142,8 @@ class Metrics:
         self.peer_requests: defaultdict[str, int] = defaultdict(int)
         """Requests to other servers, by their outcome: `2xx`, `no_response`, `bad_answer`, …"""
         self.peer_seconds = Histogram(SECONDS)
+        self.remote_reads: defaultdict[str, int] = defaultdict(int)
+        """Reads of other servers' objects, by their outcome."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -289,6 +291,12 @@ class MetricsCollector(Collector):
         for outcome, count in self._metrics.peer_requests.items():
             requests.add_metric([outcome], count)
         yield requests
+        reads = CounterMetricFamily(
+            "reileta_remote_reads", "Reads of other servers' objects", labels=["outcome"]
+        )
+        for outcome, count in self._metrics.remote_reads.items():
+            reads.add_metric([outcome], count)
+        yield reads
 
     def _store(self) -> Iterator[Metric]:
         database = self._database
