@@ -51,7 +51,9 @@ from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
+from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient, Peers
+from reileta.federation.remote_reads import RemoteReads
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
@@ -87,6 +89,7 @@ class Node:
         activity: logs what users and admins do.
         servers: decides about other servers; a block acts there.
         peers: asks other servers.
+        remote_reads: reads and caches objects of other servers.
         draining: whether the server is stopping.
     """
 
@@ -132,6 +135,17 @@ class Node:
             decide=self.servers.decision,
             counters=metrics,
         )
+        knowledge = Knowledge(store, self.peers)
+        self.remote_reads = RemoteReads(
+            self.peers,
+            address=address,
+            source=knowledge.source,
+            existing=knowledge.existing,
+            clock=clock,
+            metrics=metrics,
+            limited=settings.rate_limits == "on",
+        )
+        self.servers.listeners.append(self.remote_reads)
         self.hub = hub
         self.directory = directory
         revocations = RevocationList(clock)
@@ -345,5 +359,6 @@ class Node:
             **self.sessions.debug_counts(),
             **self.directory.debug_counts(),
             **self.peers.debug_counts(),
+            **self.remote_reads.debug_counts(),
             "players": self.metrics.players,
         }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ import trio
 from reileta.bounded_cache import BoundedCache
 from reileta.clock import Clock
 from reileta.errors import (
-    Detail,
+    ChallengeRefused,
     InvalidInput,
     NoData,
     NoResponse,
@@ -30,6 +30,7 @@ from reileta.errors import (
     RemoteError,
     TooManyRequests,
 )
+from reileta.federation.peers import Method, PeerAnswer, PeerError
 from reileta.observability.log_events import REMOTE_ANSWER_REFUSED, REMOTE_OBJECTS_LEFT_OUT
 from reileta.observability.metrics import Metrics
 from reileta.rules.federation.remote_objects import Question, Source, read
@@ -47,44 +48,21 @@ PEER: Final = Rate(per_s=10, burst=10)
 """Requests to one server, for all users together. Answers from the cache don't count."""
 _ENTRY_BYTES: Final = 512
 """Estimated overhead of an entry."""
-_DETAILS: Final = 8
-_DETAIL_LENGTH: Final = 200
+TOO_MANY: Final = 429
+FAILED: Final = 500
+"""The first status of a server that failed."""
+CODES: Final = 1000
+"""Error codes from here on are not shown."""
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class PeerFault(Protocol):
-    """The error of another server; `details` are pairs of field and message."""
-
-    @property
-    def code(self) -> int: ...
-    @property
-    def details(self) -> Sequence[tuple[str, str]]: ...
-
-
-class PeerReply(Protocol):
-    """The answer of another server, with its envelope opened."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def data(self) -> msgspec.Raw | None: ...
-    @property
-    def error(self) -> PeerFault | None: ...
 
 
 class AskedPeers(Protocol):
     """Requests to other servers (`reileta/federation/peers.py`)."""
 
     async def ask(
-        self,
-        method: Literal["GET"],
-        server: str,
-        path: str,
-        *,
-        query: Query = (),
-        via: bool = False,
-    ) -> PeerReply: ...
+        self, method: Method, server: str, path: str, *, query: Query = (), via: bool = False
+    ) -> PeerAnswer: ...
 
     def ensure_allowed(self, server: str) -> None: ...
 
@@ -142,7 +120,7 @@ class RemoteReads:
 
     Args:
         source: what is known of a server, by its address.
-        known: of these ids of this server's users and worlds, those that exist.
+        existing: of these ids of this server's users and worlds, those that exist.
         limited: whether rate limits are on.
     """
 
@@ -152,15 +130,15 @@ class RemoteReads:
         *,
         address: str,
         source: Callable[[str], Awaitable[Source]],
-        known: Callable[[Set[str]], Awaitable[Set[str]]],
+        existing: Callable[[Set[str]], Awaitable[Set[str]]],
         clock: Clock,
         metrics: Metrics,
         limited: bool = True,
     ) -> None:
         self._peers = peers
         self._address = address
-        self._source = source
-        self._known = known
+        self.source = source
+        self._existing = existing
         self._clock = clock
         self._metrics = metrics
         self._rates = RateLimiter(PEER, keys=1_000) if limited else None
@@ -170,6 +148,10 @@ class RemoteReads:
         self._flights: dict[_Key, _Flight] = {}
         self._epoch = 0
         """Grows when objects are dropped: an answer that was asked for before is not cached."""
+
+    def debug_counts(self) -> dict[str, int]:
+        """The sizes of all tables, for tests that look for leaks."""
+        return {"remote_flights": len(self._flights)}
 
     @property
     def held_bytes(self) -> int:
@@ -207,10 +189,10 @@ class RemoteReads:
                 case None:
                     continue  # its requester went away: the next one asks
 
-    def server_blocked(self, matches: Callable[[str], bool]) -> None:
-        """Drops the objects of the servers that match."""
+    async def server_blocked(self, blocked: Callable[[str], bool]) -> None:
+        """Drops the objects of the blocked servers."""
         self._epoch += 1
-        self._cache.drop(lambda key: matches(key[0]))
+        self._cache.drop(lambda key: blocked(key[0]))
 
     async def _fly(self, key: _Key, wanted: Read) -> RemoteData:
         flight = self._flights[key] = _Flight()
@@ -254,17 +236,20 @@ class RemoteReads:
         return data
 
     async def _ask(self, wanted: Read) -> RemoteData:
-        source = await self._source(wanted.server)
-        reply = await self._peers.ask(
-            "GET", wanted.server, wanted.path, query=wanted.query, via=True
-        )
+        source = await self.source(wanted.server)
+        try:
+            reply = await self._peers.ask(
+                "GET", wanted.server, wanted.path, query=wanted.query, via=True
+            )
+        except ChallengeRefused:  # our token has ended there, and it issues no other
+            raise NoData.field("server", "does not accept this server") from None
         if reply.error is not None:
-            raise _refusal(reply, reply.error, wanted.errors)
+            raise _refusal(reply.status, reply.error, wanted.errors)
         if reply.data is None:
             raise NoData
         answer = read(bytes(reply.data), wanted.question, source, self._address)
         ours = answer.ours
-        view = answer.without(ours - await self._known(ours) if ours else ours)
+        view = answer.without(ours - await self._existing(ours) if ours else ours)
         if answer.left_out:
             _log.info(REMOTE_OBJECTS_LEFT_OUT, server=wanted.server, objects=answer.left_out)
         return RemoteData.of(msgspec.json.encode(view))
@@ -280,24 +265,19 @@ class RemoteReads:
 
 
 def _refusal(
-    reply: PeerReply, fault: PeerFault, passed: Mapping[int, type[ReiletaError]]
+    status: int, error: PeerError, passed: Mapping[int, type[ReiletaError]]
 ) -> ReiletaError:
-    """The error for the requester, who must not take the other server's word for this one's: error
+    """The error for the requester. Most errors are about this server, and not about its user: error
     3 there does not mean that the user is not logged in here."""
-    if reply.status == 429 or reply.status >= 500:
-        return NoResponse()
-    error = passed.get(fault.code)
-    if error is not None and issubclass(error, NotFound):
-        return error()
-    if error is not None and issubclass(error, InvalidInput):
-        details = fault.details[:_DETAILS]
-        return error.fields(Detail(_clipped(field), _clipped(text)) for field, text in details)
-    return NoData.field("server", f"refused the request with error {fault.code}")
-
-
-def _clipped(text: str) -> str:
-    """A text of another server, as one printable line."""
-    return "".join(char if char.isprintable() else " " for char in text[:_DETAIL_LENGTH])
+    if status == TOO_MANY or status >= FAILED:
+        return NoResponse(cause=f"status {status}")
+    known = passed.get(error.code)
+    if known is not None and issubclass(known, NotFound):
+        return known()
+    if known is not None and issubclass(known, InvalidInput):
+        return known.field("server", "does not accept this query")
+    code = f" with error {error.code}" if 0 < error.code < CODES else ""
+    return NoData.field("server", f"refuses this request{code}")
 
 
 def _size(key: _Key) -> int:

@@ -13,7 +13,9 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
+from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import NoClient, Peers
+from reileta.federation.remote_reads import RemoteReads
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import (
@@ -101,6 +103,15 @@ class FakeNode:
             clock=self.clock,
             decide=self.servers.decision,
             counters=self.metrics,
+        )
+        knowledge = Knowledge(self.store, self.peers)
+        self.remote_reads = RemoteReads(
+            self.peers,
+            address=self.address,
+            source=knowledge.source,
+            existing=knowledge.existing,
+            clock=self.clock,
+            metrics=self.metrics,
         )
 
     directory = instances = sessions = updates = property(lambda self: self)

@@ -69,7 +69,8 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 """A server's id or version."""
-_CURSOR: Final = re.compile(rf"[!-~]{{1,{CURSOR_LIMIT}}}")
+CURSOR: Final = re.compile(rf"[!-~]{{1,{CURSOR_LIMIT}}}")
+"""A place in another server's list, in whatever form."""
 
 # Texts of msgspec's errors.
 _PATH: Final = re.compile(r" - at `\$([\w.\[\]]*)`\Z")
@@ -397,7 +398,7 @@ def _read_list(reader: _Reader, page: Any, view: Any, question: Question) -> Ans
         _ensure("items", len(page.items) <= question.limit, "must be as many as asked for at most")
         _ensure("total", page.total <= MAX_TIME_MS, "is too large")
         if not isinstance(page.next, UnsetType):
-            _ensure("next", _CURSOR.fullmatch(page.next) is not None, "must be a place in a list")
+            _ensure("next", CURSOR.fullmatch(page.next) is not None, "must be a place in a list")
         for number, item in enumerate(page.items):
             reader.ours = set()
             with _inside(f"items.{number}"):

@@ -5,26 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 import trio
 
 from reileta.errors import ReiletaError, ServerBlocked
+from reileta.federation.peers import Method, PeerAnswer, PeerError
 from reileta.rules.federation.remote_objects import Source
-
-
-@dataclass(frozen=True)
-class FakeError:
-    code: int
-    details: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class FakeReply:
-    status: int = 200
-    data: msgspec.Raw | None = None
-    error: FakeError | None = None
 
 
 @dataclass(frozen=True)
@@ -36,21 +23,21 @@ class Asked:
     query: tuple[tuple[str, str], ...]
 
 
-def found(data: object) -> FakeReply:
+def found(data: object) -> PeerAnswer:
     """An answer with data."""
-    return FakeReply(data=msgspec.Raw(json.dumps(data).encode()))
+    return PeerAnswer(200, msgspec.Raw(json.dumps(data).encode()))
 
 
-def refused(status: int, code: int, *details: tuple[str, str]) -> FakeReply:
+def refused(status: int, code: int) -> PeerAnswer:
     """An answer with an error."""
-    return FakeReply(status, error=FakeError(code, details))
+    return PeerAnswer(status, None, PeerError(code, "No"))
 
 
 @dataclass
 class FakePeers:
     """`Peers` that answer from `answers`, by path; `gate` holds answers back while it is set."""
 
-    answers: dict[str, FakeReply | ReiletaError | Callable[[Asked], FakeReply]] = field(
+    answers: dict[str, PeerAnswer | ReiletaError | Callable[[Asked], PeerAnswer]] = field(
         default_factory=dict
     )
     asked: list[Asked] = field(default_factory=list)
@@ -60,13 +47,13 @@ class FakePeers:
 
     async def ask(
         self,
-        method: Literal["GET"],
+        method: Method,
         server: str,
         path: str,
         *,
         query: Sequence[tuple[str, str]] = (),
         via: bool = False,
-    ) -> FakeReply:
+    ) -> PeerAnswer:
         self.ensure_allowed(server)
         assert method == "GET"
         assert via, "requests on behalf of users say so"
@@ -76,7 +63,7 @@ class FakePeers:
         answer = self.answers.get(path, refused(404, 2))
         if isinstance(answer, ReiletaError):
             raise answer
-        return answer if isinstance(answer, FakeReply) else answer(self.asked[-1])
+        return answer if isinstance(answer, PeerAnswer) else answer(self.asked[-1])
 
     def ensure_allowed(self, server: str) -> None:
         if server in self.blocked:
