@@ -49,11 +49,12 @@ ODD_PATHS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _both_kept_alike(node: FakeNode) -> None:
-    """Nothing is remembered here: both ways do all of the work."""
+@pytest.fixture
+def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
+    """Nothing is remembered here: both ways do all of the work. Other servers have nothing."""
     assert node.store.database.generation(("users",)) is None
     connected(node)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 async def both(app: ReiletaApp, method: str, target: str, **more: object) -> RawAnswer:
