@@ -26,11 +26,17 @@ from api.http.etags import Data
 from api.rate_limits import HttpRateLimits
 from reileta.errors import (
     AssetNotFound,
+    BadData,
+    BadRedirect,
     InstanceNotFound,
+    MalformedData,
+    NoData,
+    NoResponse,
     NotFound,
     NotLoggedIn,
     Redirected,
     ReiletaError,
+    ServerBlocked,
     ServerNotFound,
     ServiceNotFound,
     UserNotFound,
@@ -59,6 +65,15 @@ _REFS: Final[Mapping[str, tuple[Callable[[str], bool], type[NotFound]]]] = {
 }
 """For each collection: the references that can exist there, and the error for others."""
 _ME: Final = "@me"
+REMOTE_ERRORS: Final[tuple[type[ReiletaError], ...]] = (
+    NoResponse,
+    NoData,
+    BadData,
+    BadRedirect,
+    MalformedData,
+    ServerBlocked,
+)
+"""The errors of a read of another server."""
 
 
 def named_server(request: Request, args: Mapping[str, str], own: str) -> str | None:

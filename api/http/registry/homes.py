@@ -12,6 +12,7 @@ from api.http.etags import Cached, Unkept
 from api.http.lookups import ensure_own_server, find_user, find_world, world_ref
 from api.http.presenters import show_world
 from api.http.registry.users import ensure_may_change, may_change
+from api.http.remote import REMOTE_ERRORS
 from reileta.errors import (
     AssetNotFound,
     HomeNotFound,
@@ -142,7 +143,14 @@ def home_routes(deps: ApiDeps) -> Routes:
         takes=HomeInput,
         gives=HomeView,
         need="required",
-        errors=(UserNotFound, ServerNotFound, UserCannotUpdate, WorldNotFound, AssetNotFound),
+        errors=(
+            UserNotFound,
+            ServerNotFound,
+            UserCannotUpdate,
+            WorldNotFound,
+            AssetNotFound,
+            *REMOTE_ERRORS,
+        ),
     )
     async def set_home(call: RequestContext, params: HomeInput) -> HomeView:
         """Sets the user's home to a world of this or another server. The user itself and admins

@@ -13,6 +13,7 @@ from api.http.etags import Cached
 from api.http.lookups import ensure_own_server, find_instance, find_owner, find_world, world_ref
 from api.http.pagination import Search, empty_list, list_view
 from api.http.presenters import site_of
+from api.http.remote import REMOTE_ERRORS
 from reileta.errors import (
     InstanceExists,
     InstanceInvalid,
@@ -152,6 +153,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             TagUnknown,
             PermissionDenied,
             QuotaReached,
+            *REMOTE_ERRORS,
         ),
     )
     async def create_instance(call: RequestContext, params: InstanceCreate) -> InstanceView:
