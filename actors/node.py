@@ -55,7 +55,9 @@ from reileta import records
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.federation.challenger import RENEW_S
+from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
+from reileta.federation.remote_reads import RemoteReads
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
@@ -97,6 +99,7 @@ class Node:
         peers: asks other servers.
         guests: users of other servers who are here.
         visits: our users' tokens at other servers.
+        remote_reads: reads and caches objects of other servers.
         draining: whether the server is stopping.
     """
 
@@ -147,6 +150,17 @@ class Node:
         )
         self.servers, self.peers = self.trust.servers, self.trust.peers
         policy = GuestPolicy(settings, self.servers)
+        knowledge = Knowledge(store, self.peers)
+        self.remote_reads = RemoteReads(
+            self.peers,
+            address=address,
+            source=knowledge.source,
+            existing=knowledge.existing,
+            clock=clock,
+            metrics=metrics,
+            limited=settings.rate_limits == "on",
+        )
+        self.servers.listeners.append(self.remote_reads)
         self.hub = hub
         self.directory = directory
         revocations = RevocationList(clock)
@@ -408,5 +422,6 @@ class Node:
             **self.sessions.debug_counts(),
             **self.directory.debug_counts(),
             **self.trust.debug_counts(),
+            **self.remote_reads.debug_counts(),
             "players": self.metrics.players,
         }

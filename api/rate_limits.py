@@ -21,6 +21,8 @@ VISIT: Final = Rate(per_s=10 / 60, burst=10)
 SERVER: Final = Rate(per_s=10, burst=40)
 """Another server, by its address, however many machines send its requests."""
 
+REMOTE: Final = Rate(per_s=0.5, burst=30)
+"""Reads of other servers' objects, per account."""
 READ: Final = Rate(per_s=30, burst=120)
 """A route that reads, per address."""
 WRITE: Final = Rate(per_s=5, burst=60)
@@ -67,6 +69,7 @@ class HttpRateLimits:
         self._tokens = RateLimiter(TOKEN)
         self._servers = RateLimiter(SERVER)
         self._visits = RateLimiter(VISIT)
+        self._remote = RateLimiter(REMOTE)
         self._guesses = RateLimiter(GUESSES, NAMES)
         self._guesses_from_afar = RateLimiter(GUESSES_FROM_AFAR, NAMES)
         self._routes: dict[str, RateLimiter] = {}
@@ -100,6 +103,10 @@ class HttpRateLimits:
     def server(self, server: ServerPrincipal) -> None:
         """Counts a request of another server."""
         self._take(self._servers, server.address)
+
+    def remote_read(self, principal: Principal) -> None:
+        """Counts a read of another server's object, for an account."""
+        self._take(self._remote, principal.user.id)
 
     def guess(self, username: str, ip: str) -> Guess:
         """Counts a login attempt for a name, whether the name exists or not.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
@@ -18,7 +18,8 @@ class BoundedCache(Generic[V]):
     and `get` never returns it.
 
     The cache holds at most `limit_bytes`, counted with the sizes passed to `put`; beyond that it
-    evicts the least recently used value. Values expire `ttl_s` seconds after `put`.
+    evicts the least recently used value. Values expire `ttl_s` seconds after `put`, which can name
+    another time.
     """
 
     def __init__(
@@ -43,7 +44,15 @@ class BoundedCache(Generic[V]):
         self._values.move_to_end(key)
         return kept[3]
 
-    def put(self, key: Hashable, generation: int | None, value: V, size_bytes: int) -> None:
+    def put(
+        self,
+        key: Hashable,
+        generation: int | None,
+        value: V,
+        size_bytes: int,
+        *,
+        ttl_s: float | None = None,
+    ) -> None:
         """Stores a value, unless its generation is unknown or it is larger than an eighth of the
         cache."""
         before = self._values.pop(key, None)
@@ -51,9 +60,14 @@ class BoundedCache(Generic[V]):
             self.held_bytes -= before[2]
         if generation is None or size_bytes > self._limit_bytes // 8:
             return
-        until_s = self._monotonic() + self._ttl_s
+        until_s = self._monotonic() + (self._ttl_s if ttl_s is None else ttl_s)
         self._values[key] = (generation, until_s, size_bytes, value)
         self.held_bytes += size_bytes
         while self.held_bytes > self._limit_bytes:
             _, (_, _, gone_bytes, _) = self._values.popitem(last=False)
             self.held_bytes -= gone_bytes
+
+    def drop(self, matches: Callable[[Any], bool]) -> None:
+        """Drops the values whose keys match."""
+        for key in [key for key in self._values if matches(key)]:
+            self.held_bytes -= self._values.pop(key)[2]

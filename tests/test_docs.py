@@ -177,6 +177,7 @@ async def test_every_endpoint_tells_of_its_fields_and_errors(app: QuartTrio) -> 
     described = json.loads(await (await app.test_client().get("/openapi.json")).get_data())
     schemas = described["components"]["schemas"]
     shared = {16, 100, 101, 102, 103, 104, 122, 125, 129, 135}
+    about_other_servers = {3, 6, 7, 8, 9, 10, 11, 135}
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             name = endpoint(method, path)
@@ -199,6 +200,8 @@ async def test_every_endpoint_tells_of_its_fields_and_errors(app: QuartTrio) -> 
             }
             told = re.search(r"Errors: ([^.]*)\.", " ".join(section.split()))
             numbers = set() if told is None else set(map(int, re.findall(r"\b\d+\b", told[1])))
+            if "server" in fields:
+                codes -= about_other_servers
             assert codes - shared - numbers == set(), name
 
 

@@ -28,6 +28,7 @@ from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
 from api.http.etags import AnswerCache, Cached, key_of
 from api.http.headers import ensure_not_encoded
+from api.http.remote import RemoteObjects, named_server
 from api.rate_limits import READ, WRITE, HttpRateLimits
 from reileta.errors import (
     AuthInvalid,
@@ -38,6 +39,7 @@ from reileta.errors import (
     NotLoggedIn,
     PermissionDenied,
     ReiletaError,
+    ServerNotFound,
     ServerNotKnown,
 )
 from reileta.protocol.input_types import Input, check
@@ -91,6 +93,11 @@ class ApiDeps:
     auth: Auth
     limits: HttpRateLimits
     answers: AnswerCache = field(default_factory=AnswerCache)
+
+    @property
+    def remote(self) -> RemoteObjects:
+        """Reads objects of other servers."""
+        return RemoteObjects(self.node, self.limits)
 
     async def session_ended(self, session_id: str) -> None:
         """Call after the store has ended a session: its tokens stop working at once, its sockets
@@ -230,6 +237,7 @@ class Operation:
     api: Api = "registry"
     body_limit_bytes: int | None = None
     cached: Cached | None = None
+    remote: Any = None
 
     body: bool | None = None
     audited: bool | None = None
@@ -249,6 +257,11 @@ class Operation:
         return self.method != "GET" if self.audited is None else self.audited
 
     @property
+    def of_server(self) -> bool:
+        """Whether it is about an object that can be of another server (`api/http/remote.py`)."""
+        return self.api == "registry" and ServerNotFound in self.errors
+
+    @property
     def takes_body(self) -> bool:
         """Whether the input is a JSON body. If not, it is the query."""
         if self.takes is None:
@@ -266,6 +279,7 @@ class Options(TypedDict, total=False):
     only: Only | None
     body_limit_bytes: int | None
     cached: Cached | None
+    remote: Any
     body: bool | None
     audited: bool | None
     guests: GuestAccess
@@ -352,6 +366,8 @@ class Routes:
             uploads: the file in the body, which the handler reads itself (`api/http/uploads.py`).
             only: the kind of users that may call it; others get 403.
             body_limit_bytes: limit of the body; None: as in the settings.
+            remote: for reads of public objects: the type of the answer's `data` if it comes from
+                another server. None: the other server itself must be asked.
             body: whether the input is the body; None: as the method says.
             cached: for reads: the tables that the answer is made of. The answer then has an entity
                 tag, and is cached until one of these changes.
@@ -411,14 +427,16 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
     guests = operation.guest_access
     if guests == "own" and node.settings.guests_own:
         guests = "yes"
+    of_server, remote = operation.of_server, deps.remote
     enveloped: Any = success_at_top if api == "session" else success
 
     async def serve(current: Request, args: Mapping[str, str]) -> Answer | Response:
         ip = address_of(current)
         if api == "registry":
             limits.route(route, rate, ip)
+        elsewhere = named_server(current, args, node.address) if of_server else None
         principal = server = credential = None
-        if need != "none":
+        if need != "none" or elsewhere is not None:
             credential = bearer_from(current) if api == "session" else auth.credential_from(current)
             if credential is not None and credential.of_server and api == "registry":
                 server = await auth.authenticate_server(credential.token)
@@ -442,16 +460,21 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         call = RequestContext(
             current, principal, args, ip, partial(authenticated, credential), server=server
         )
-        if cached is not None:
+        data = None
+        if elsewhere is not None:
+            data = await remote.answer(call, operation, elsewhere)
+        elif cached is not None:
             key = key_of(
                 operation.name, principal, current.query_string, args, scheme=current.scheme
             )
             data = await answers.data(
                 key, cached.generation(node), call.user, lambda: handled(call)
             )
-            headers += data.headers(private=need != "none")
-            if data.is_known(current.headers.get("If-None-Match")):
-                return Answer(304, headers, b"")
+        if data is not None:
+            if cached is not None:
+                headers += data.headers(private=need != "none" or elsewhere is not None)
+                if data.is_known(current.headers.get("If-None-Match")):
+                    return Answer(304, headers, b"")
             body = success(line_of(current), node.clock.now_ms(), data.raw)
             return json_answer(body, 200, headers)
         answer = await handled(call)

@@ -60,6 +60,14 @@ class Cached:
 
 
 @dataclass(frozen=True, slots=True)
+class Unkept:
+    """What a handler returns if its answer depends on more than its `Cached` names: it gets an
+    entity tag, and is made anew for each request."""
+
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """The encoded `data` of an answer, its entity tag, and the user it was made for."""
 
@@ -102,7 +110,10 @@ class AnswerCache:
         """
         data = self._cache.get(key, generation)
         if data is None or (data.user is not user and data.user != user):
-            body = _encode(await make())
+            made = await make()
+            if isinstance(made, Unkept):
+                return Data.of(_encode(made.data), user)
+            body = _encode(made)
             data = Data.of(body, user)
             self._cache.put(key, generation, data, len(body) + _ENTRY_BYTES)
         return data

@@ -23,7 +23,7 @@ from reileta.errors import (
 )
 from reileta.ids import At, is_id, is_instance_name, is_username
 from reileta.records import InstanceRecord, User, World
-from reileta.rules.federation.addresses import same_server
+from reileta.rules.federation.addresses import is_address, same_server
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import WORLD
 from reileta.store.database import Queries
@@ -47,7 +47,11 @@ def local(node: Node, call: RequestContext, text: str) -> str:
 
 
 def ensure_own_server(node: Node, call: RequestContext) -> None:
-    """Raises ServerNotFound if `?server`, or the path of a collection, names another server."""
+    """Raises ServerNotFound if `?server`, or the path of a collection, names another server.
+
+    Operations that can be about objects of other servers don't come here then
+    (`api/http/remote.py`).
+    """
     for server in (call.request.args.get("server"), call.args.get("server")):
         if server is not None and not same_server(server, node.address):
             raise ServerNotFound
@@ -103,6 +107,8 @@ def world_ref(node: Node, text: str) -> str | None:
     target = At.parse(text)
     id_, colon, version = target.id.partition(":")
     if not is_id(id_, "w") or (colon and _VERSION.fullmatch(version) is None):
+        return None
+    if target.server is not None and not is_address(target.server):
         return None
     return target.id if target.local_to(node.address) else str(target)
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from api.envelope import Envelope
 from api.errors import status_of
-from api.http.endpoint import Download, Operation
+from api.http.endpoint import COLLECTIONS, Download, Operation
 from api.http.headers import SESSION_COOKIE
+from api.http.remote import REMOTE_ERRORS
 from api.openapi.examples import Json, example_of
 from api.openapi.links import PARAMETER, link
 from api.openapi.names import pascal
@@ -33,6 +34,7 @@ from reileta.errors import (
     NotLoggedIn,
     PayloadTooLarge,
     PermissionDenied,
+    Redirected,
     ReiletaError,
     RequestTimedOut,
     ServerBlocked,
@@ -44,6 +46,7 @@ from reileta.protocol.input_types import check
 
 _BEARER: Final = "The `token` of a login, as `Authorization: Bearer …`."
 _REASONS: Final = {
+    307: "Send the request to another server: `redirect` holds its address",
     400: "The request is not valid",
     401: "The credential is missing or not valid",
     403: "Not permitted",
@@ -83,6 +86,7 @@ _PARTS_OF_FILES: Final = {
     "Range": "One range of bytes, such as `bytes=0-1023`; other values ask for the whole file.",
     "If-Range": "An `ETag`: if the file has changed, the answer is the whole file, not the range.",
 }
+_REDIRECT: Final = {"secure": True, "address": "play.example.org:3032"}
 _TITLE: Final = "Reileta"
 _ABOUT: Final = (
     "A registry of users, worlds and instances, and access to live instances. Every JSON answer"
@@ -162,6 +166,8 @@ def _operation(operation: Operation, schemas: Schemas, answers: _Answers) -> Jso
         "responses": _responses(operation, schemas, answers),
         "security": _security(operation),
     }
+    if operation.path in COLLECTIONS:
+        described["x-aliases"] = [PARAMETER.sub(r"{\1}", operation.path) + "@{server}"]
     if operation.uploads is not None:
         described["requestBody"] = {
             "required": True,
@@ -196,7 +202,7 @@ def _may_be_empty(operation: Operation) -> bool:
 
 
 def _security(operation: Operation) -> list[Json]:
-    if operation.need == "none":
+    if operation.need == "none" and not operation.of_server:
         return []
     ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
     if operation.api == "session":
@@ -215,23 +221,31 @@ def _path_parameters(operation: Operation) -> Iterable[Json]:
             "description": _PARTS.get(name, _PATHS.get(operation.path.split("/")[2], "")),
             "schema": _NUMBER if name == "number" else {"type": "string"},
         }
-    # A query input describes this parameter itself.
-    if _asks_server(operation):
+    if operation.of_server and "server" not in _queried(operation):
         yield {
             "name": "server",
             "in": "query",
             "required": False,
-            "description": "The server of the object; the same as `@server` after an id.",
+            "description": _server_text(operation),
             "schema": {"type": "string"},
         }
 
 
-def _asks_server(operation: Operation) -> bool:
-    """Whether its query may have `?server`, which is not part of its input."""
-    noun = operation.path.split("/")[2] if operation.path.startswith("/api/") else ""
-    if noun not in (*_PATHS, "server"):
-        return False
-    return operation.takes_body or "server" not in getattr(operation.takes, "model_fields", ())
+def _queried(operation: Operation) -> Iterable[str]:
+    """The parameters of its query that its input describes."""
+    return () if operation.takes is None or operation.takes_body else operation.takes.model_fields
+
+
+def _server_text(operation: Operation) -> str:
+    """The description of the parameter `server`."""
+    if not operation.of_server:
+        return "Must be the address of this server."
+    same = "an id" if operation.path not in COLLECTIONS else "the path"
+    if operation.remote is None:
+        what = "If it is not this one, the answer is a redirect to it (error 10)."
+    else:
+        what = "This server asks it for the object, for a user who is logged in here."
+    return f"The address of a server. {what} The same as `@ADDRESS` after {same}."
 
 
 def _query_parameters(operation: Operation, schemas: Schemas) -> Iterable[Json]:
@@ -243,7 +257,9 @@ def _query_parameters(operation: Operation, schemas: Schemas) -> Iterable[Json]:
             "name": name,
             "in": "query",
             "required": name in required,
-            "description": field.get("description", ""),
+            "description": (
+                _server_text(operation) if name == "server" else field.get("description", "")
+            ),
             "schema": _not_null(field),
         }
 
@@ -406,7 +422,12 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
     if operation.takes is not None:
         yield operation.invalid
     if operation.need != "none":
-        yield from (CredentialMalformed, CredentialInvalid, GuestNotAllowed, ServerBlocked)
+        yield from (GuestNotAllowed, ServerBlocked)
+    if operation.need != "none" or operation.of_server:
+        yield from (CredentialMalformed, CredentialInvalid)
+    if operation.of_server:
+        yield NotLoggedIn
+        yield from (Redirected, ServerBlocked) if operation.remote is None else REMOTE_ERRORS
     if operation.only == "server":
         yield ServerNotKnown
     elif operation.need == "required" and operation.api == "registry":
@@ -420,7 +441,7 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
 
 def _refusal(path: str, status: int, errors: Sequence[type[ReiletaError]]) -> Json:
     headers = dict(_HEADERS)
-    if status in (429, 503):
+    if status in (429, 502, 503):
         headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
     return {
         "description": _REASONS[status] + ": " + ", ".join(f"{e.code} {e.message}" for e in errors),
@@ -435,6 +456,7 @@ def _refusal(path: str, status: int, errors: Sequence[type[ReiletaError]]) -> Js
                             "time": 1790000000000,
                             "message": error.message,
                             "error": {"code": error.code, "message": error.message},
+                            **({"redirect": _REDIRECT} if error is Redirected else {}),
                         }
                     }
                     for error in errors

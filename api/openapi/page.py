@@ -199,10 +199,11 @@ def _operation(method: str, path: str, operation: Json, document: Json, schemas:
         parts.append(_body(body, schemas))
     refusals = {}
     for status, response in operation["responses"].items():
-        if int(status) < 400:
-            parts.append(f"<h4>Answer: {status}</h4>{_success(response)}")
+        whole = resolved(document, response)
+        if int(status) >= 400 or "x-error-codes" in whole:
+            refusals[status] = whole
         else:
-            refusals[status] = resolved(document, response)
+            parts.append(f"<h4>Answer: {status}</h4>{_success(whole)}")
     parts.append(f"{_refusals(refusals)}</section>")
     return "".join(parts)
 

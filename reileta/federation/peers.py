@@ -249,6 +249,10 @@ class Peers:
             return await self.tokens.obtain(server)
         return await self.tokens.known(server)
 
+    def secure(self, server: str) -> bool:
+        """Whether a server is reached over TLS."""
+        return self._client.secure(server)
+
     def ensure_allowed(self, server: str) -> None:
         """Raises ServerBlocked if a rule or a setting excludes the server."""
         if self._decide(server) == "block":

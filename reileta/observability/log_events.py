@@ -183,6 +183,13 @@ VISITS_REVOKED: Final = "visits.revoked"
 """`server` has revoked so many `tokens` that it had issued to users of this server."""
 VISITS_POSTPONED: Final = "visits.postponed"
 """`server` could not be asked to revoke tokens; it is asked again, for an hour in all."""
+# Objects of other servers
+REMOTE_ANSWER_REFUSED: Final = "remote.answer_refused"
+"""Another server answered with something that is not valid; `code` says in which way, and `fields`
+which of its fields."""
+REMOTE_OBJECTS_LEFT_OUT: Final = "remote.objects_left_out"
+"""So many `objects` of another server's list have names that nobody could read, or name objects
+of this server that don't exist."""
 
 # The log itself
 LOG_LIMITED: Final = "log.limited"

@@ -154,6 +154,8 @@ class Metrics:
         """Tokens that other servers issued to users of this one."""
         self.visits_revoked = 0
         """Those of them that the other servers have revoked."""
+        self.remote_reads: defaultdict[str, int] = defaultdict(int)
+        """Reads of other servers' objects, by their outcome."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -321,6 +323,12 @@ class MetricsCollector(Collector):
         for state, count in self._metrics.peer_servers.items():
             servers.add_metric([state], count)
         yield servers
+        reads = CounterMetricFamily(
+            "reileta_remote_reads", "Reads of other servers' objects", labels=["outcome"]
+        )
+        for outcome, count in self._metrics.remote_reads.items():
+            reads.add_metric([outcome], count)
+        yield reads
 
     def _store(self) -> Iterator[Metric]:
         database = self._database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypedDict, Unpack
 
 from reileta.clock import Clock
@@ -69,6 +70,11 @@ class Worlds:
     async def get(self, id_: str) -> World | None:
         row = await self._queries.recall_one("SELECT * FROM worlds WHERE id = $1", id_)
         return None if row is None else world(row)
+
+    async def existing(self, ids: Collection[str]) -> set[str]:
+        """Those of these ids that worlds have."""
+        rows = await self._queries.fetch("SELECT id FROM worlds WHERE id = ANY($1)", list(ids))
+        return {row["id"] for row in rows}
 
     async def by_number(self, number: int) -> World | None:
         """The world with that number, its id in the session API."""

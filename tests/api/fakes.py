@@ -15,7 +15,9 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
+from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
+from reileta.federation.remote_reads import RemoteReads
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.records import (
@@ -112,6 +114,15 @@ class FakeNode:
         )
         self.servers, self.peers = self.trust.servers, self.trust.peers
         self.guests: Any = SimpleNamespace(policy=GuestPolicy(self.settings, self.servers))
+        knowledge = Knowledge(self.store, self.peers)
+        self.remote_reads = RemoteReads(
+            self.peers,
+            address=self.address,
+            source=knowledge.source,
+            existing=knowledge.existing,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
 
     directory = instances = sessions = updates = property(lambda self: self)
 

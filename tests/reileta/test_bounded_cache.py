@@ -68,3 +68,22 @@ def test_what_is_large_is_not_kept_and_what_it_replaces_is_gone() -> None:
     assert remembered.get("a", 1) is None
     assert remembered.get("a", 2) is None
     assert remembered.held_bytes == 0
+
+
+def test_a_value_can_have_a_time_of_its_own() -> None:
+    seconds = Seconds()
+    remembered: BoundedCache[str] = BoundedCache(1000, 10, seconds)
+    remembered.put("a", 1, "one", 10, ttl_s=2)
+    seconds.now_s = 1.9
+    assert remembered.get("a", 1) == "one"
+    seconds.now_s = 2
+    assert remembered.get("a", 1) is None
+
+
+def test_values_are_dropped_by_their_keys() -> None:
+    remembered: BoundedCache[str] = BoundedCache(1000, 10)
+    for key in ("ab", "b", "ac"):
+        remembered.put(key, 1, key, 10)
+    remembered.drop(lambda key: key.startswith("a"))
+    assert [remembered.get(key, 1) for key in ("ab", "b", "ac")] == [None, "b", None]
+    assert (len(remembered), remembered.held_bytes) == (1, 10)

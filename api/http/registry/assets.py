@@ -100,6 +100,7 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
         gives=ListView[AssetView],
         errors=_WORLD,
         cached=_CACHED,
+        remote=ListView[AssetView],
     )
     async def get_assets(call: RequestContext, params: TimePaging) -> ListView[AssetView]:
         """Lists the world's assets, oldest first."""
@@ -139,6 +140,7 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
         gives=AssetView,
         errors=_ASSET,
         cached=_CACHED,
+        remote=AssetView,
     )
     async def get_asset(call: RequestContext) -> AssetView:
         """Returns one asset of the world."""

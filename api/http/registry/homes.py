@@ -8,14 +8,19 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.http.etags import Cached
+from api.http.etags import Cached, Unkept
 from api.http.lookups import ensure_own_server, find_user, find_world, world_ref
 from api.http.presenters import show_world
 from api.http.registry.users import ensure_may_change, may_change
+from api.http.remote import REMOTE_ERRORS
 from reileta.errors import (
     AssetNotFound,
     HomeNotFound,
+    NotFound,
+    RemoteError,
+    ServerBlocked,
     ServerNotFound,
+    TooManyRequests,
     UserCannotFetch,
     UserCannotUpdate,
     UserInvalid,
@@ -25,7 +30,7 @@ from reileta.errors import (
 from reileta.ids import At, is_asset_version
 from reileta.protocol.input_types import Input, Reference, fault
 from reileta.protocol.patterns import WORLD_REF
-from reileta.protocol.views.registry import HomeView, NothingView, home_view
+from reileta.protocol.views.registry import HomeView, NothingView, WorldView, home_view
 from reileta.records import User
 from reileta.rules.federation.addresses import is_address
 
@@ -89,26 +94,20 @@ def home_routes(deps: ApiDeps) -> Routes:
     node, auth = deps.node, deps.auth
     routes = Routes("homes", deps, invalid=UserInvalid)
 
-    async def ensure_exists(call: RequestContext, world_id: str) -> None:
-        """Raises WorldNotFound or AssetNotFound if a world of this server, or that version of it,
-        does not exist. Worlds of other servers are not checked."""
-        target = At.parse(world_id)
-        if target.server is not None:
-            return
-        id_, _, version = target.id.partition(":")
-        world = await find_world(node, call, id_)
-        if version:
-            assets = await node.store.assets.of(world.id)
-            if version not in {asset.version for asset in assets}:
-                raise AssetNotFound
+    async def world_of(call: RequestContext, home: str) -> WorldView:
+        """The world of a home, of this or another server. Raises WorldNotFound, and the errors of
+        `RemoteObjects.world`."""
+        target = At.parse(home)
+        id_ = target.id.partition(":")[0]
+        if target.server is None:
+            return await show_world(node, call, await find_world(node, call, id_))
+        return await deps.remote.world(call, At(id_, target.server))
 
     async def show(call: RequestContext, home: str) -> HomeView:
-        """The home, with the world if it is of this server and the caller may see it."""
-        target, world = At.parse(home), None
-        if target.server is None:
-            with suppress(WorldNotFound):
-                found = await find_world(node, call, target.id.partition(":")[0])
-                world = await show_world(node, call, found)
+        """The home, with the world if the caller can see it now."""
+        world = None
+        with suppress(NotFound, RemoteError, ServerBlocked, TooManyRequests):
+            world = await world_of(call, home)
         return home_view(home, node.address, world)
 
     async def change_home(user: User, home: str | None) -> None:
@@ -125,15 +124,17 @@ def home_routes(deps: ApiDeps) -> Routes:
         errors=(UserNotFound, ServerNotFound, UserCannotFetch, HomeNotFound),
         cached=Cached(("users", "worlds", "shares", "assets", "images")),
     )
-    async def get_home(call: RequestContext) -> HomeView:
+    async def get_home(call: RequestContext) -> HomeView | Unkept:
         """Returns the user's home: the world, and a reference to it. For the user itself and
-        admins. Only the reference is left if the world is of another server, or can't be seen."""
+        admins. Only the reference is left if the world can't be seen, or if its server does not
+        answer."""
         user = await find_user(node, call, call.args["ref"])
         if not may_change(call, user):
             raise UserCannotFetch
         if user.home is None:
             raise HomeNotFound
-        return await show(call, user.home)
+        shown = await show(call, user.home)
+        return shown if At.parse(user.home).server is None else Unkept(shown)
 
     @routes.add(
         "POST",
@@ -142,7 +143,14 @@ def home_routes(deps: ApiDeps) -> Routes:
         takes=HomeInput,
         gives=HomeView,
         need="required",
-        errors=(UserNotFound, ServerNotFound, UserCannotUpdate, WorldNotFound, AssetNotFound),
+        errors=(
+            UserNotFound,
+            ServerNotFound,
+            UserCannotUpdate,
+            WorldNotFound,
+            AssetNotFound,
+            *REMOTE_ERRORS,
+        ),
     )
     async def set_home(call: RequestContext, params: HomeInput) -> HomeView:
         """Sets the user's home to a world of this or another server. The user itself and admins
@@ -150,14 +158,16 @@ def home_routes(deps: ApiDeps) -> Routes:
         user = await find_user(node, call, call.args["ref"])
         ensure_may_change(call, user)
         home = world_ref(node, params.reference)
-        server = None if home is None else At.parse(home).server
-        if home is None or (server is not None and not is_address(server)):
+        if home is None:
             field = "id" if params.world is None else "world"
             raise UserInvalid.field(field, "must be w_…, optionally with :version or @server")
         ensure_own_server(node, call)
-        await ensure_exists(call, home)
+        world = await world_of(call, home)
+        _, colon, version = At.parse(home).id.partition(":")
+        if colon and version not in {asset.version for asset in world.assets}:
+            raise AssetNotFound
         await change_home(user, home)
-        return await show(call, home)
+        return home_view(home, node.address, world)
 
     @routes.add(
         "DELETE",

@@ -13,6 +13,7 @@ from api.http.etags import Cached
 from api.http.lookups import ensure_own_server, find_instance, find_owner, find_world, world_ref
 from api.http.pagination import Search, empty_list, list_view
 from api.http.presenters import site_of
+from api.http.remote import REMOTE_ERRORS
 from reileta.errors import (
     InstanceExists,
     InstanceInvalid,
@@ -23,6 +24,7 @@ from reileta.errors import (
     TagUnknown,
     WorldNotFound,
 )
+from reileta.ids import At
 from reileta.observability import log_events
 from reileta.protocol.input_types import (
     Capacity,
@@ -112,6 +114,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         gives=ListView[InstanceView],
         errors=(ServerNotFound,),
         cached=_CACHED,
+        remote=ListView[InstanceView],
     )
     async def get_instances(call: RequestContext, params: InstanceSearch) -> ListView[InstanceView]:
         """Lists public instances and the caller's own. Admins see all."""
@@ -151,24 +154,24 @@ def instance_routes(deps: ApiDeps) -> Routes:
             TagUnknown,
             PermissionDenied,
             QuotaReached,
+            *REMOTE_ERRORS,
         ),
     )
     async def create_instance(call: RequestContext, params: InstanceCreate) -> InstanceView:
-        """Opens an instance of a world that the caller can see. The caller becomes its owner."""
+        """Opens an instance of a world that the caller can see, of this or another server. The
+        caller becomes its owner."""
         ensure_own_server(node, call)
         reference = world_ref(node, params.world)
         if reference is None:
             raise InstanceInvalid.field("world", "must be w_…, w_…:version or w_…:version@server")
-        if "@" in reference:
-            raise ServerNotFound.field("world", "must be a world of this server")
-        world = await find_world(node, call, reference.partition(":")[0])
+        capacity = await capacity_of(call, At.parse(reference))
         tags = INSTANCE_TAGS.resolve(params.tags, admin=call.admin)
         fields: dict[str, Any] = {
             "title": params.title,
             "description": params.description or None,
             "world": reference,
             "owner": call.by.user.id,
-            "capacity": world.capacity if params.capacity is None else params.capacity,
+            "capacity": capacity if params.capacity is None else params.capacity,
             "tags": tags,
         }
         instance = await create_named(params.name, fields)
@@ -183,6 +186,16 @@ def instance_routes(deps: ApiDeps) -> Routes:
         )
         node.changed("instance", instance)
         return view(call, instance)
+
+    async def capacity_of(call: RequestContext, reference: At) -> int:
+        """The capacity of a world of this or another server.
+
+        Raises WorldNotFound, and the errors of `RemoteObjects.world`.
+        """
+        id_ = reference.id.partition(":")[0]
+        if reference.server is None:
+            return (await find_world(node, call, id_)).capacity
+        return (await deps.remote.world(call, At(id_, reference.server))).capacity
 
     async def create_named(name: str | None, fields: dict[str, Any]) -> InstanceRecord:
         """Stores the instance under that name, or under a generated one if it is None."""
@@ -202,6 +215,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         gives=InstanceView,
         errors=(InstanceNotFound, ServerNotFound),
         cached=_CACHED,
+        remote=InstanceView,
     )
     async def get_instance(call: RequestContext) -> InstanceView:
         """Returns an instance by its id or name. Only its owner, its moderators, users inside and

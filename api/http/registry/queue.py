@@ -74,6 +74,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
         takes=QueuePaging,
         gives=QueueView,
         errors=(InstanceNotFound, ServerNotFound),
+        remote=QueueView,
     )
     async def get_queue(call: RequestContext, params: QueuePaging) -> QueueView:
         """Returns how many users wait, and the caller's own entry. The owner, the master,
@@ -148,6 +149,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
         takes=TimePaging,
         gives=ListView[PlayerInsideView],
         errors=(InstanceNotFound, ServerNotFound),
+        remote=ListView[PlayerInsideView],
     )
     async def get_players(call: RequestContext, params: TimePaging) -> ListView[PlayerInsideView]:
         """Lists players with their roles, in the order in which they joined. For everyone who may

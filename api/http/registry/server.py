@@ -41,6 +41,7 @@ def server_routes(deps: ApiDeps) -> Routes:
         need="none",
         errors=(ServerNotFound,),
         cached=Cached(("server",)),
+        remote=ServerView,
     )
     async def get_server(call: RequestContext) -> ServerView:
         """Returns the server's title, address and public key."""

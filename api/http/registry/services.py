@@ -106,6 +106,7 @@ def service_routes(deps: ApiDeps) -> Routes:
         gives=ListView[ServiceView],
         errors=(ServerNotFound,),
         cached=_CACHED,
+        remote=ListView[ServiceView],
     )
     async def get_services(call: RequestContext, params: ServiceSearch) -> ListView[ServiceView]:
         """Lists services whose id, title or description contains `query`, newest first."""
@@ -157,6 +158,7 @@ def service_routes(deps: ApiDeps) -> Routes:
         gives=ServiceView,
         errors=(ServiceNotFound, ServerNotFound),
         cached=_CACHED,
+        remote=ServiceView,
     )
     async def get_service(call: RequestContext) -> ServiceView:
         """Returns a service by its id."""

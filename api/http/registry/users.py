@@ -114,6 +114,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=ListView[UserView],
         errors=(ServerNotFound,),
         cached=_CACHED,
+        remote=ListView[UserView],
     )
     async def get_users(call: RequestContext, params: Search) -> ListView[AnyUserView]:
         """Lists users whose username, displayname or description contains `query`."""
@@ -130,6 +131,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=ANY_USER,
         errors=(UserNotFound, ServerNotFound, NotLoggedIn),
         cached=_CACHED,
+        remote=UserView,
     )
     async def get_user(call: RequestContext) -> AnyUserView:
         """Returns a user by its id or username, or `@me`, `@server`, `@admin`.

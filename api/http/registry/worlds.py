@@ -90,6 +90,7 @@ def world_routes(deps: ApiDeps) -> Routes:
         gives=ListView[WorldView],
         errors=(ServerNotFound,),
         cached=_CACHED,
+        remote=ListView[WorldView],
     )
     async def get_worlds(call: RequestContext, params: WorldSearch) -> ListView[WorldView]:
         """Lists worlds, newest first. Only the owner, users it is shared with and admins can see a
@@ -137,6 +138,7 @@ def world_routes(deps: ApiDeps) -> Routes:
         gives=WorldView,
         errors=(WorldNotFound, ServerNotFound),
         cached=_CACHED,
+        remote=WorldView,
     )
     async def get_world(call: RequestContext) -> WorldView:
         """Returns a world. Only the owner, users it is shared with and admins can see a private

@@ -25,6 +25,7 @@ from reileta.store import open_store
 from tests.api.clients import PASSWORD, Client
 from tests.api.fakes import FakeNode
 from tests.api.pngs import png
+from tests.api.remote_peers import connected
 from tests.api.requests import WAYS, RawAnswer, Way, ask, request
 from tests.conftest import Databases, ManualClock
 
@@ -50,10 +51,12 @@ ODD_PATHS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _both_kept_alike(node: FakeNode) -> None:
-    """Nothing is remembered here: both ways do all of the work."""
+@pytest.fixture
+def app(node: FakeNode, passwords: Passwords) -> ReiletaApp:
+    """Nothing is remembered here: both ways do all of the work. Other servers have nothing."""
     assert node.store.database.generation(("users",)) is None
+    connected(node)
+    return create_app(node.as_node(), passwords=passwords)
 
 
 async def both(app: ReiletaApp, method: str, target: str, **more: object) -> RawAnswer:

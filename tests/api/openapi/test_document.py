@@ -118,6 +118,29 @@ async def test_every_operation_has_one_schema_of_errors(document: Json) -> None:
     assert len(codes["enum"]) == len(codes["x-enum-varnames"]) == len(set(codes["x-enum-varnames"]))
 
 
+async def test_operations_about_objects_of_servers_say_so(app: ReiletaApp, document: Json) -> None:
+    aliases = set()
+    for operation in app.operations:
+        path = PARAMETER.sub(r"{\1}", operation.path)
+        described = document["paths"][path][operation.method.lower()]
+        aliases |= set(described.get("x-aliases", ()))
+        texts = [one["description"] for one in described["parameters"] if one["name"] == "server"]
+        if not operation.of_server:
+            assert texts in ([], ["Must be the address of this server."]), operation.name
+            continue
+        assert len(texts) == 1, operation.name
+        assert "@ADDRESS" in texts[0]
+        codes = {
+            code
+            for response in described["responses"].values()
+            for code in resolved(document, response).get("x-error-codes", ())
+        }
+        remote = {6, 7, 8, 9, 11} if operation.remote is not None else {10}
+        assert {3, 5, 135} | remote <= codes, operation.name
+    served = {rule.rule for rule in app.url_map.iter_rules() if rule.rule.endswith("@<server>")}
+    assert {PARAMETER.sub(r"{\1}", rule) for rule in served} == aliases
+
+
 async def test_integers_say_how_large_they_are(document: Json) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["World"]["properties"]["created_at"]["format"] == "int64"

@@ -32,22 +32,6 @@ async def test_a_home_comes_and_goes(node: FakeNode, ada: Client) -> None:
     assert node.told == [("user", ada.me["id"])] * 2
 
 
-async def test_a_home_can_be_of_another_server(ada: Client) -> None:
-    home = "w_00000000-0000-4000-8000-000000000000:1.2@other.example.org"
-    id_, server = "w_00000000-0000-4000-8000-000000000000", "other.example.org"
-    shown = {"world": home, "id": id_, "server": server}
-    for body in (
-        {"world": home},
-        {"id": id_, "server": server, "version": "1.2"},
-        {"id": f"{id_}:1.2", "server": server},
-        {"id": f"{id_}@{server}", "version": "1.2"},
-        shown,
-    ):
-        assert (await ada.delete(HOME)).status in (200, 404)
-        assert (await ada.post(HOME, body)).data == shown
-        assert (await ada.get(HOME)).data == shown
-
-
 async def test_a_home_in_its_parts(ada: Client) -> None:
     world = await a_world(ada)
     for body in (

@@ -108,13 +108,6 @@ async def test_the_world_must_be_one_that_the_asker_sees(
         assert (await client.put("/api/instances", {"world": private})).status == 200
 
 
-async def test_a_world_of_another_server_is_not_found_yet(ada: Client, world: Json) -> None:
-    host = ADDRESS.partition(":")[0]
-    for server in ("other.example.org", "other.example.org:99", host, f"{host}:99"):
-        answer = await ada.put("/api/instances", {"world": f"{world['id']}@{server}"})
-        assert (answer.status, answer.code, answer.fields) == (404, 5, {"world"})
-
-
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
@@ -262,15 +255,3 @@ async def test_a_bad_query_names_its_fields(anyone: Client) -> None:
 async def test_unknown_instances(anyone: Client, ref: str) -> None:
     answer = await anyone.get(f"/api/instances/{ref}")
     assert (answer.status, answer.code) == (404, 36)
-
-
-async def test_instances_of_other_servers_are_not_found_yet(ada: Client, world: Json) -> None:
-    other = "other.example.org"
-    for answer in (
-        await ada.get(f"/api/instances/place@{other}"),
-        await ada.get(f"/api/instances?server={other}"),
-        await ada.put(f"/api/instances?server={other}", {"world": world["id"]}),
-        await ada.post(f"/api/instances/place@{other}", {"title": "t"}),
-        await ada.delete(f"/api/instances/place?server={other}"),
-    ):
-        assert (answer.status, answer.code) == (404, 5)

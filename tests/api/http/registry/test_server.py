@@ -60,14 +60,6 @@ async def test_discovery(app: ReiletaApp, node: FakeNode) -> None:
     }
 
 
-async def test_another_server_is_not_found(app: ReiletaApp) -> None:
-    client = Client(app)
-    assert (await client.get(f"/api/server?server={ADDRESS}")).status == 200
-    for other in ("other.example.org", "", "%00", "play.example.org"):
-        answer = await client.get(f"/api/server?server={other}")
-        assert (answer.status, answer.code) == (404, 5)
-
-
 async def test_admins_name_the_server(node: FakeNode, admin: Client, anyone: Client) -> None:
     node.clock.advance(5)
     changes = {
@@ -96,4 +88,3 @@ async def test_what_it_can_not_be_called(admin: Client) -> None:
     body = {"title": "", "icon": "http://example.org/icon.png"}
     answer = await admin.post("/api/server", body)
     assert (answer.status, answer.code, answer.fields) == (400, 29, {"title", "icon"})
-    assert (await admin.post("/api/server?server=other.example", {})).code == 5

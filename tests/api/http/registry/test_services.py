@@ -125,12 +125,3 @@ async def test_searching(ada: Client, bob: Client, admin: Client, anyone: Client
 async def test_unknown_services(anyone: Client, ref: str) -> None:
     answer = await anyone.get(f"{PATH}/{ref}")
     assert (answer.status, answer.code) in {(404, 106), (404, 2)}
-
-
-async def test_services_of_other_servers_are_not_found_here(ada: Client) -> None:
-    for answer in (
-        await ada.get(f"{PATH}/{VOICE}@other.example.org"),
-        await ada.get(f"{PATH}?server=other.example.org"),
-        await ada.put(f"{PATH}?server=other.example.org", {"id": VOICE, "title": "t"}),
-    ):
-        assert (answer.status, answer.code) == (404, 5)

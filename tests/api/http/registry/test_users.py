@@ -53,16 +53,6 @@ async def test_unknown_users(anyone: Client, ref: str) -> None:
     assert (answer.status, answer.code) == (404, 17)
 
 
-async def test_users_of_other_servers_are_not_found_yet(anyone: Client, ada: Client) -> None:
-    for path in (
-        "ada@other.example.org", "ada?server=other.example.org", "@me@other.example.org", "ada@",
-        f"ada@{ADDRESS}?server=other.example.org",
-    ):  # fmt: skip
-        answer = await anyone.get(f"/api/users/{path}")
-        assert (answer.status, answer.code) == (404, 5)
-    assert (await anyone.get(f"/api/users/ada?server={ADDRESS}")).status == 200
-
-
 async def test_searching(app: ReiletaApp, anyone: Client, ada: Client) -> None:
     for name in ("Alan", "alonzo", "grace"):
         await registered(app, name)

@@ -204,18 +204,6 @@ async def test_unknown_worlds(anyone: Client, ref: str) -> None:
     assert (answer.status, answer.code) == (404, 25)
 
 
-async def test_worlds_of_other_servers_are_not_found_yet(ada: Client) -> None:
-    other = "other.example.org"
-    for answer in (
-        await ada.get(f"/api/worlds/w_1@{other}"),
-        await ada.get(f"/api/worlds?server={other}"),
-        await ada.put(f"/api/worlds?server={other}", {"title": "t"}),
-        await ada.post(f"/api/worlds/w_1@{other}", {"title": "t"}),
-        await ada.delete(f"/api/worlds/w_1?server={other}"),
-    ):
-        assert (answer.status, answer.code) == (404, 5)
-
-
 async def test_a_world_that_is_deleted_while_it_is_changed_is_not_found(
     ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
