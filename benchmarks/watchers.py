@@ -168,7 +168,10 @@ class Arrivals:
         self.events += len(events)
         if after != before:
             self._has[client] = after
-            self._at[before] -= 1
+            if self._at[before] == 1:
+                del self._at[before]
+            else:
+                self._at[before] -= 1
             self._at[after] = self._at.get(after, 0) + 1
 
     def _parsed(self, client: Client, data: bytes) -> tuple[_Change, ...]:
@@ -190,10 +193,7 @@ class Arrivals:
 
     def measure(self) -> None:
         """Measures the versions that all sockets have by now, and that the server has answered."""
-        lowest = self._lowest
-        while not self._at.get(lowest, 0) and len(self._at) > 1:
-            self._at.pop(lowest, None)
-            lowest += 1
+        lowest = min(self._at)
         if lowest != self._lowest:
             now = time.monotonic_ns(), time.time_ns()
             for version in range(self._lowest + 1, lowest + 1):
