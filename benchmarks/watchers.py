@@ -62,11 +62,14 @@ class WatchersResult(msgspec.Struct, frozen=True):
     """Latencies are until the last of all watchers has a version."""
 
     watchers: int
+    rate: float
+    """How many changes were due per second."""
     changes: int
     changes_per_s: float
     from_commit: Latency | None
     from_request: Latency | None
     events: int
+    events_per_s: float
     gaps: int
     all_arrived: bool
     generator_cpu: float
@@ -342,11 +345,13 @@ def measure(
             client.close()
     return WatchersResult(
         watchers=watchers,
+        rate=rate,
         changes=count,
         changes_per_s=count / took,
         from_commit=Latency.of(watch.arrivals.from_commit),
         from_request=Latency.of(watch.arrivals.from_request),
         events=watch.arrivals.events,
+        events_per_s=watch.arrivals.events / took,
         gaps=watch.arrivals.gaps,
         all_arrived=watch.all_arrived,
         generator_cpu=(load_after - load_before) / took,
