@@ -35,6 +35,8 @@ WAIT_LIMIT_S: Final = 60.0
 """The longest time for which a session waits in line without an event."""
 RETRY_S: Final = 1.0
 """The longest pause after an attempt that got nothing; shorter ones only load the server."""
+PAUSES: Final = 4
+"""The same, in the times that the attempt took: a busy machine must not be busy with refusals."""
 WRITES_MOST: Final = 6
 """How often a holder writes, at most."""
 LIFE_WRITES: Final = 0.5
@@ -118,7 +120,8 @@ class Contestant:
                 for resource in random.sample(resources, 2):
                     nursery.start_soon(try_for, resource)
             if not got and not unknown:
-                await trio.sleep(random.random() * RETRY_S)
+                took = trio.current_time() - began
+                await trio.sleep(random.random() * max(RETRY_S, PAUSES * took))
                 continue
             if len(got) > 1 and not self.may_be_gone(began):
                 self.history.violations.append(f"session {self.number} got two: {got}")
