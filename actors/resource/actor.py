@@ -172,6 +172,10 @@ class ResourceActor(Actor[ResourceMessage]):
     def _begin(self) -> None:
         """Begins what is to be done next, if there is anything."""
         recovery, store = self._recovery, self._deps.store
+        # These need no database, and can make room for an offer: so they come before it.
+        while self._operations and isinstance(first_one := self._operations[0], Unqueue):
+            self._operations.popleft()
+            self._unqueue(first_one)
         name = recovery.name
         if name is not None and recovery.wanted and self._pause is None:
             known = recovery.known
@@ -185,12 +189,7 @@ class ResourceActor(Actor[ResourceMessage]):
                 self._stale = False
                 self._run(partial(look, name, store), self._looked)
                 return
-        while self._operations:
-            first_one = self._operations[0]
-            if isinstance(first_one, Unqueue):
-                self._operations.popleft()
-                self._unqueue(first_one)
-                continue
+        if self._operations:
             run = [self._operations.popleft() for _ in range(first_run(self._operations))]
             self._run_now = run
             turn = self._turn_against(run[0])
@@ -198,7 +197,6 @@ class ResourceActor(Actor[ResourceMessage]):
                 partial(carry_out, run, store, turn=turn, wanted=recovery.wanted),
                 partial(self._carried_out, run),
             )
-            return
 
     def _run(self, work: Any, then: Any) -> None:
         self._running = True

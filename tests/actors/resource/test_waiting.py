@@ -22,6 +22,8 @@ from reileta.errors import (
     ResourceTaken,
     SessionNotFound,
 )
+from reileta.records import ADMIN_TAG
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.waiting_line import Place
 from reileta.store import Store
@@ -156,7 +158,9 @@ async def test_an_offer_that_runs_out_goes_on(node: Node, clock: ManualClock) ->
     await two.client.acquire(name)
 
 
-async def test_leaving_hands_the_offer_on(node: Node) -> None:
+async def test_leaving_hands_the_offer_on(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when something else wakes the actor."""
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 3600)
     owner, name, (one, two) = await waiters(node, 2)
     await one.queue(name)
     await two.queue(name)
@@ -319,3 +323,30 @@ async def test_lines_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) ->
     await one.queue(name)
     with pytest.raises(QuotaReached):
         await one.queue(await one.client.document())
+
+
+async def test_a_user_who_may_no_longer_acquire_it_waits_no_longer(node: Node) -> None:
+    """At once, also while another session holds the resource."""
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await node.resources.unshare(name, owner.claimant, one.client.principal.user.id)
+    await until(lambda: (None, False, "refused") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+    assert node.resources.recoveries[name.number].line.offered is None
+
+
+async def test_an_admin_who_is_none_any_more_gets_no_offer(node: Node) -> None:
+    """Another process changed the user, and this node has not heard of it."""
+    owner, name, (two,) = await waiters(node, 1)
+    admin = await log_in(node)
+    user = admin.principal.user.id
+    await node.store.users.update(user, tags=frozenset({ADMIN_TAG}))
+    one = Waiter(admin, await admin.open())
+    who = Claimant(admin.principal.session_id, user, admin=True)
+    assert await node.resources.queue(name, who) == Place(1)
+    await two.queue(name)
+    await node.store.users.update(user, tags=frozenset())
+    await owner.release(name)
+    await until(lambda: (1, True, None) in two.places())
+    assert one.places()[-1] == (None, False, "refused")

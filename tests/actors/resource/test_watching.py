@@ -12,6 +12,7 @@ import trio.testing
 from actors.node import Node
 from actors.resource.messages import Subscriber
 from reileta.errors import (
+    Overloaded,
     PermissionDenied,
     QuotaReached,
     ResourceNotFound,
@@ -22,7 +23,7 @@ from reileta.rules.identity import Claimant
 from reileta.rules.resource import watchers
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.merge_patch import apply_object
-from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.resource import ResourceKey, Write
 from reileta.rules.resource.types import WORLD, Content
 from reileta.store import Store
 from tests.actors.session_clients import FakeSessionSink, SessionClient, log_in, open_node, until
@@ -427,3 +428,42 @@ async def test_an_actor_that_crashed_is_put_away_too(
     monkeypatch.setattr("actors.resource.actor.IDLE_S", 0.01)
     await crash(node, name)
     await until(lambda: node.debug_counts()["resources"] == 0)
+
+
+@pytest.mark.parametrize("kind", ["reads", "writes"])
+async def test_operations_that_wait_are_bounded(
+    node: Node, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    limit = "OPERATIONS" if kind == "reads" else "WRITES"
+    monkeypatch.setattr(f"actors.resource.actor.{limit}", 2)
+    ada = await log_in(node)
+    name = await ada.document()
+    gate, begun, resources = trio.Event(), trio.Event(), type(node.store.resources)
+    get = resources.get
+
+    async def late(self: Any, name: ResourceKey) -> Any:
+        begun.set()
+        await gate.wait()
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", late)
+    refused = 0
+
+    async def ask() -> None:
+        nonlocal refused
+        try:
+            if kind == "reads":
+                await node.resources.read(name)
+            else:
+                await node.resources.write(name, [Write(ada.claimant, 1, {"data": 1})])
+        except Overloaded:
+            refused += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.resources.read, name)
+        await begun.wait()
+        for _ in range(5):
+            nursery.start_soon(ask)
+        await until(lambda: refused == 3)
+        gate.set()
+    assert refused == 3

@@ -134,3 +134,18 @@ def test_a_line_that_is_dissolved_is_empty() -> None:
     assert line.next_deadline is None
     with pytest.raises(NotQueued):
         line.place("a")
+
+
+def test_joining_again_as_an_admin_counts() -> None:
+    line = line_of("a")
+    line.join(Claimant("a", "u_1", admin=True), 9, present=True)
+    assert line.first == Claimant("a", "u_1", admin=True)
+
+
+def test_sessions_whose_users_may_no_longer_acquire_it_leave() -> None:
+    line = line_of("a", "b", "c")
+    line.offer(0)
+    left = line.ensure_allowed(lambda who: who.session == "c")
+    assert left == [LeftLine(one, LeaveReason.REFUSED) for one in ("a", "b")]
+    assert line.sessions == ("c",)
+    assert line.offered is None
