@@ -152,8 +152,8 @@ def test_sessions_whose_users_may_no_longer_acquire_it_leave() -> None:
 
 
 def test_the_next_deadline_is_that_of_the_offer_or_of_an_absence() -> None:
+    assert line_of("a").next_deadline is None
     line = line_of("a", "b")
-    assert line.next_deadline is None
     line.offer(7)
     assert line.next_deadline == 7 + OFFER_MS
     line.absent("b", 0)

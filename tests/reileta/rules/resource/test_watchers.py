@@ -137,3 +137,32 @@ def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         watchers.add("b", OWNER, resource())
     assert not watchers.end(["b"], EndReason.FAILED)
     assert watchers.end(["a"], EndReason.FAILED).ended == {EndReason.FAILED: ["a"]}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_slow_watcher_that_watches_again_or_ends_is_not_behind(again: bool) -> None:
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    watchers.change(resource(), resource(version=2), lambda _: True)
+    assert watchers.lagging()
+    if again:
+        assert watchers.add("owner", OWNER, resource(version=2)) is Owed.VIEW
+    else:
+        watchers.remove("owner")
+    assert not watchers.lagging()
+    assert not watchers.catch_up(never_slow)
+    changes = watchers.change(resource(version=2), resource(version=3), never_slow)
+    assert changes.owed == ({Owed.PATCH: ["owner"]} if again else {})
+
+
+def test_a_watcher_that_comes_after_a_change_of_access_is_decided_again() -> None:
+    """It is added to those who were told of another state than it is."""
+    watchers: Watchers[str] = Watchers()
+    before = resource()
+    watchers.add("owner", OWNER, before)
+    watchers.change(None, before, never_slow)
+    watchers.add("friend", FRIEND, before)
+    after = unshared(before)
+    watchers.add("admin", ADMIN, after)
+    changes = watchers.change(before, after, never_slow)
+    assert changes.ended == {EndReason.UNSHARED: ["friend"]}
