@@ -126,6 +126,9 @@ def test_a_watcher_that_missed_a_change_gets_a_view_and_not_the_next_patch() -> 
     slow.clear()
     changes = watchers.change(resource(version=2), resource(version=3), slow.__contains__)
     assert changes.owed == {Owed.VIEW: ["owner"]}
+    assert not watchers.lagging()
+    changes = watchers.change(resource(version=3), resource(version=4), slow.__contains__)
+    assert changes.owed == {Owed.PATCH: ["owner"]}
 
 
 def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,3 +169,31 @@ def test_a_watcher_that_comes_after_a_change_of_access_is_decided_again() -> Non
     watchers.add("admin", ADMIN, after)
     changes = watchers.change(before, after, never_slow)
     assert changes.ended == {EndReason.UNSHARED: ["friend"]}
+
+
+def test_a_resource_that_the_type_hides_now_is_watched_no_longer() -> None:
+    watchers: Watchers[str] = Watchers()
+    before = resource(public=True)
+    watchers.add("anyone", ANYONE, before)
+    watchers.add("friend", FRIEND, before)
+    changes = watchers.change(before, resource(), never_slow)
+    assert changes.ended == {EndReason.HIDDEN: ["anyone"]}
+    assert list(watchers) == ["friend"]
+
+
+def test_a_new_owner_sees_the_view_and_the_former_one_watches_no_longer() -> None:
+    watchers: Watchers[str] = Watchers()
+    before = resource()
+    watchers.add("owner", OWNER, before)
+    watchers.add("friend", FRIEND, before)
+    after = replace(before, record=replace(before.record, owner="u_new"))
+    changes = watchers.change(before, after, never_slow)
+    assert changes.ended == {EndReason.HIDDEN: ["owner"]}
+    assert changes.owed == {Owed.PATCH: ["friend"]}
+
+
+def test_a_first_change_is_a_view() -> None:
+    """Nothing is known that a patch could apply to."""
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    assert watchers.change(None, resource(), never_slow).owed == {Owed.VIEW: ["owner"]}
