@@ -9,7 +9,8 @@ sessions see one order.
 When the resource is free and sessions wait, the first of them gets an offer before the next
 operation is carried out, so nobody overtakes it.
 
-A resource that nobody watches, waits for or uses has no actor: it ends after `IDLE_S`.
+A resource that nobody watches, waits for or uses has no actor: it ends after `IDLE_S`, and at once
+if the resource does not exist.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ from actors.resource.waiting import Waiting
 from actors.resource.watching import Watching
 from actors.runtime.actor import Actor
 from actors.runtime.timers import Timer
-from reileta.errors import Overloaded, ReiletaError, SessionNotFound
+from reileta.errors import Overloaded, ReiletaError, ResourceNotFound, SessionNotFound
 from reileta.rules.resource.waiting_line import LeaveReason
 
 IDLE_S: Final = 10.0
@@ -149,7 +150,9 @@ class ResourceActor(Actor[ResourceMessage]):
             case CatchUp():
                 self._watching.caught_up()
             case Idle():
-                self._idle = None
+                if self._idle is not None:
+                    self._idle.cancel()
+                    self._idle = None
                 if not self._busy:
                     self.context.retire()
             case _:
@@ -318,6 +321,8 @@ class ResourceActor(Actor[ResourceMessage]):
                 interests.remove_watch(sink, self._number)
         elif isinstance(operation, Queue) and operation.who.session not in recovery.line:
             interests.remove_wait(operation.who.session, self._number)
+        if isinstance(error, ResourceNotFound):  # or actors for numbers made up would pile up
+            self.context.ref.signal(Idle())
         operation.fail(error)
 
     def _unwatch(self, sink: Sink) -> None:

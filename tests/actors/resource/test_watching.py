@@ -467,3 +467,19 @@ async def test_operations_that_wait_are_bounded(
         await until(lambda: refused == 3)
         gate.set()
     assert refused == 3
+
+
+async def test_numbers_that_are_made_up_leave_no_actors(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 3600)
+    ada = await log_in(node)
+    name = await ada.document()
+    await node.resources.read(name)
+    for number in range(1 << 40, (1 << 40) + 20):
+        with pytest.raises(ResourceNotFound):
+            await node.resources.read(ResourceKey("document", number))
+        with pytest.raises(ResourceNotFound):
+            await watch(node, ada, ResourceKey("document", number))
+    await until(lambda: node.debug_counts()["resource recoveries"] == 1)
+    assert node.debug_counts()["resources"] == 1
