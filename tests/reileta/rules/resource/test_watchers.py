@@ -197,3 +197,24 @@ def test_a_first_change_is_a_view() -> None:
     watchers: Watchers[str] = Watchers()
     watchers.add("owner", OWNER, resource())
     assert watchers.change(None, resource(), never_slow).owed == {Owed.VIEW: ["owner"]}
+
+
+def test_a_user_it_is_shared_with_is_sent_the_view_although_nothing_else_changed() -> None:
+    watchers: Watchers[str] = Watchers()
+    shared = resource(public=True)
+    before = unshared(shared)
+    assert watchers.add("friend", FRIEND, before) is Owed.PREVIEW
+    watchers.add("anyone", ANYONE, before)
+    slow = {"friend"}
+    assert not watchers.change(before, shared, slow.__contains__)
+    assert watchers.catch_up(never_slow).owed == {Owed.VIEW: ["friend"]}
+    watchers.change(shared, before, never_slow)
+    assert watchers.change(before, shared, never_slow).owed == {Owed.VIEW: ["friend"]}
+
+
+def test_after_a_failure_nobody_gets_a_patch() -> None:
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    watchers.restart()
+    changes = watchers.change(resource(), resource(version=2), never_slow)
+    assert changes.owed == {Owed.VIEW: ["owner"]}
