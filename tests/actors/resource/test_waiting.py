@@ -350,3 +350,73 @@ async def test_an_admin_who_is_none_any_more_gets_no_offer(node: Node) -> None:
     await owner.release(name)
     await until(lambda: (1, True, None) in two.places())
     assert one.places()[-1] == (None, False, "refused")
+
+
+async def test_an_offer_that_is_being_taken_does_not_run_out(
+    node: Node, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    leases, gate, begun = type(node.store.leases), trio.Event(), trio.Event()
+    acquire = leases.acquire
+
+    async def late(self: Any, *args: Any, **more: Any) -> Any:
+        begun.set()
+        await gate.wait()
+        return await acquire(self, *args, **more)
+
+    monkeypatch.setattr(leases, "acquire", late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.client.acquire, name)
+        await begun.wait()
+        clock.advance(1000 * OFFER_S)
+        ref = await node.resources._live(name)  # noqa: SLF001 - timers are of Trio's clock
+        ref.signal(DeadlineReached())
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gate.set()
+    await until(lambda: one.places()[-1][0] is None)
+    assert one.places()[-1] == (None, False, "acquired")
+    assert two.places()[-1] == (1, False, None)
+
+
+async def no_poll(_: object) -> None:
+    """In place of a look for changes by others."""
+
+
+async def test_an_offer_that_was_taken_although_the_database_went_away_counts(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor looks by itself, and needs no other change for it."""
+    monkeypatch.setattr(type(node.resources), "poll", no_poll)
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    leases = type(node.store.leases)
+    acquire = leases.acquire
+
+    async def acquired(self: Any, *args: Any, **more: Any) -> Any:
+        await acquire(self, *args, **more)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(leases, "acquire", acquired)
+    with pytest.raises(DatabaseUnavailable):
+        await node.resources.acquire(name, one.client.claimant, until=1 << 60)
+    await until(lambda: (None, False, "acquired") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_a_resource_that_was_taken_elsewhere_is_offered_no_longer(node: Node) -> None:
+    """Another process gave it to a session that does not wait here."""
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await node.store.leases.acquire(name, owner.claimant, until=1 << 60)
+    node.resources.changed(name.number)
+    await until(lambda: one.places()[-1] == (1, False, None))
+    assert await one.queue(name) == Place(1)

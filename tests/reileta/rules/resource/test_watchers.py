@@ -158,16 +158,13 @@ def test_a_slow_watcher_that_watches_again_or_ends_is_not_behind(again: bool) ->
     assert changes.owed == ({Owed.PATCH: ["owner"]} if again else {})
 
 
-def test_a_watcher_that_comes_after_a_change_of_access_is_decided_again() -> None:
-    """It is added to those who were told of another state than it is."""
+def test_a_watcher_that_came_while_it_was_shared_is_decided_again() -> None:
+    """It was added to others who were told of another state."""
     watchers: Watchers[str] = Watchers()
-    before = resource()
+    shared, before = resource(), unshared(resource())
     watchers.add("owner", OWNER, before)
-    watchers.change(None, before, never_slow)
-    watchers.add("friend", FRIEND, before)
-    after = unshared(before)
-    watchers.add("admin", ADMIN, after)
-    changes = watchers.change(before, after, never_slow)
+    watchers.add("friend", FRIEND, shared)
+    changes = watchers.change(shared, before, never_slow)
     assert changes.ended == {EndReason.UNSHARED: ["friend"]}
 
 
