@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -10,13 +11,15 @@ import trio
 import trio.testing
 
 from actors.node import Node
-from actors.resource.messages import DeadlineReached
+from actors.resource.messages import DeadlineReached, Subscriber
 from actors.session.messages import Detach
 from reileta.errors import (
     DatabaseUnavailable,
     NotQueued,
+    Overloaded,
     PermissionDenied,
     QuotaReached,
+    ReiletaError,
     ResourceHeld,
     ResourceNotFound,
     ResourceTaken,
@@ -35,6 +38,7 @@ from tests.actors.session_clients import (
     second_token,
     until,
 )
+from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 OFFER_S, AWAY_S = 30, 60
@@ -420,3 +424,79 @@ async def test_a_resource_that_was_taken_elsewhere_is_offered_no_longer(node: No
     node.resources.changed(name.number)
     await until(lambda: one.places()[-1] == (1, False, None))
     assert await one.queue(name) == Place(1)
+
+
+async def test_nothing_is_kept_of_a_request_that_was_refused(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name, sink = await ada.document(), FakeSink()
+    await node.resources.read(name)
+    monkeypatch.setattr("actors.resource.actor.OPERATIONS", 0)
+    with pytest.raises(Overloaded):
+        await node.resources.queue(name, ada.claimant)
+    with pytest.raises(Overloaded):
+        await node.resources.watch(name, ada.claimant, Subscriber(sink, b"1"))
+    assert node.debug_counts()["waiting sessions"] == 0
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_a_poll_that_finds_nothing_reads_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await settle(node, name)
+    resources, reads = type(node.store.resources), 0
+    get = resources.get
+
+    async def counted(self: Any, *args: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await get(self, *args)
+
+    monkeypatch.setattr(resources, "get", counted)
+    await node.resources.poll()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert reads == 0
+
+
+async def test_a_storm_leaves_nothing_behind(node: Node) -> None:
+    """Sessions wait, leave, watch and unwatch, crossing each other; the actor crashes twice."""
+    owner, name, others = await waiters(node, 6)
+
+    async def storm(waiter: Waiter, turn: int) -> None:
+        who, resources = waiter.client.claimant, node.resources
+        for number in range(12):
+            sink = FakeSink()
+            with suppress(ReiletaError):
+                await waiter.queue(name)
+            with suppress(ReiletaError):
+                await resources.watch(name, who, Subscriber(sink, b"1"))
+            if (number + turn) % 4 == 0:
+                with suppress(ReiletaError):
+                    await waiter.client.acquire(name)
+                    await waiter.client.release(name)
+            with suppress(ReiletaError):
+                await waiter.unqueue(name)
+            if number % 2:
+                resources.unwatch(name, sink)
+            resources.socket_closed(sink)
+
+    async with trio.open_nursery() as nursery:
+        for turn, waiter in enumerate(others):
+            nursery.start_soon(storm, waiter, turn)
+        await owner.release(name)
+        for _ in range(2):
+            await crash(node, name)
+    for waiter in others:
+        with suppress(NotQueued):
+            await waiter.unqueue(name)
+    await settle(node, name)
+    counts = node.debug_counts()
+    assert (counts["waiting sessions"], counts["watching sockets"]) == (0, 0)
+    recovery = node.resources.recoveries[name.number]
+    assert (len(recovery.line), len(recovery.watchers), recovery.session_sinks) == (0, 0, {})
+    for waiter in others:
+        left = [place for place in waiter.places() if place[2] is not None]
+        assert left
