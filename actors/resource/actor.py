@@ -287,7 +287,6 @@ class ResourceActor(Actor[ResourceMessage]):
 
     def _look_later(self) -> None:
         """The database is down."""
-        self._stale = True
         self._pause = self.context.after(AGAIN_S, LookAgain())
 
     # Answers -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import trio.testing
 from actors.node import Node
 from actors.resource.messages import DeadlineReached, Subscriber
 from actors.session.messages import Detach
+from reileta.clock import SystemClock
 from reileta.errors import (
     DatabaseUnavailable,
     NotQueued,
@@ -500,3 +501,15 @@ async def test_a_storm_leaves_nothing_behind(node: Node) -> None:
     for waiter in others:
         left = [place for place in waiter.places() if place[2] is not None]
         assert left
+
+
+async def test_offers_run_out_by_themselves(store: Store) -> None:
+    async with open_node(store, SystemClock(), resource_offer_s=0.05) as node:
+        owner, name, (one, two) = await waiters(node, 2)
+        await one.queue(name)
+        await two.queue(name)
+        await owner.release(name)
+        await until(lambda: (None, False, "expired") in one.places())
+        await until(lambda: (None, False, "expired") in two.places())
+        assert (1, True, None) in one.told
+        assert (1, True, None) in two.told

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
 
+from actors.delivery.batch import Piece
 from actors.node import Node
-from actors.resource.messages import Subscriber
+from actors.resource.messages import Subscriber, Tell
 from reileta.errors import (
     Overloaded,
     PermissionDenied,
@@ -483,3 +486,67 @@ async def test_numbers_that_are_made_up_leave_no_actors(
             await watch(node, ada, ResourceKey("document", number))
     await until(lambda: node.debug_counts()["resource recoveries"] == 1)
     assert node.debug_counts()["resources"] == 1
+
+
+class FaultySink(FakeSink):
+    """A socket that makes the actor crash when it writes to it for the second time."""
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        super().write(pieces)
+        if self.writes == 2:
+            raise RuntimeError("a fault")
+
+
+async def test_a_crash_among_the_watchers_leaves_no_gap(node: Node) -> None:
+    """Some have got the patch, the others have not."""
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    first, faulty = await watch(node, ada, name), Watcher()
+    faulty.sink = FaultySink()
+    who = ada.principal.as_claimant()
+    await node.resources.watch(name, who, Subscriber(faulty.sink, b"1"))
+    last = await watch(node, ada, name)
+    written = node.store.resources.write
+    await written(name, ada.claimant, fence=1, patch={"data": {"a": 1}}, if_version=None)
+    node.resources.changed(name.number)
+    await until(lambda: last.read().copy["version"] == 2)
+    await ada.write(name, data={"b": 2})
+    await until(lambda: all(one.read().copy["version"] == 3 for one in (first, faulty, last)))
+    assert first.copy["data"] == faulty.copy["data"] == last.copy["data"] == {"a": 1, "b": 2}
+    assert last.views == 2
+
+
+async def test_a_watch_that_is_cancelled_before_it_began_is_forgotten(node: Node) -> None:
+    ada = await log_in(node)
+    name, sink = await ada.document(), FakeSink()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await node.resources.watch(name, ada.principal.as_claimant(), Subscriber(sink, b"1"))
+    assert scope.cancelled_caught
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_changes_during_the_pause_after_a_fan_out_are_one_event(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    watcher = await watch(node, ada, name)
+    times = count(step=1000.0)  # each drain takes so long, also the one that begins the write
+    monkeypatch.setattr(
+        "actors.resource.watching.trio", SimpleNamespace(current_time=lambda: next(times))
+    )
+    monkeypatch.setattr("actors.resource.watching.PAUSE_S", 3600.0)
+    events = watcher.events
+    for key in ("a", "b", "c"):
+        await ada.write(name, data={key: 1})
+    await settle(node, name)
+    assert watcher.read().events == events
+    ref = node.resources.running(name.number)
+    assert ref is not None
+    ref.signal(Tell())
+    await settle(node, name)
+    assert watcher.read().events == events + 1
+    assert watcher.copy["data"] == {"a": 1, "b": 1, "c": 1}
