@@ -513,3 +513,58 @@ async def test_offers_run_out_by_themselves(store: Store) -> None:
         await until(lambda: (None, False, "expired") in two.places())
         assert (1, True, None) in one.told
         assert (1, True, None) in two.told
+
+
+async def test_a_session_that_ends_leaves_the_line_while_another_holds_the_resource(
+    node: Node,
+) -> None:
+    _, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await node.store.sessions.end(one.client.principal.session_id)
+    node.sessions.end(one.client.principal.session_id)
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_a_former_admin_waits_no_longer(node: Node) -> None:
+    _, name, (two,) = await waiters(node, 1)
+    admin = await log_in(node)
+    user = admin.principal.user
+    await node.store.users.update(user.id, tags=frozenset({ADMIN_TAG}))
+    one = Waiter(admin, await admin.open())
+    await node.resources.queue(name, Claimant(admin.principal.session_id, user.id, admin=True))
+    await two.queue(name)
+    node.resources.user_changed(user)  # who is an admin no longer
+    await until(lambda: (None, False, "refused") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_the_end_of_the_holder_s_session_makes_room_without_a_poll(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(node.resources), "poll", no_poll)
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await node.store.sessions.end(owner.principal.session_id)
+    node.resources.session_ended(owner.principal.session_id)
+    await until(lambda: (1, True, None) in one.places())
+
+
+async def test_what_is_done_is_done_although_it_can_not_be_read_afterwards(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    users, away = type(node.store.users), True
+    many = users.many
+
+    async def gone(self: Any, *args: Any) -> Any:
+        if away:
+            raise DatabaseUnavailable
+        return await many(self, *args)
+
+    monkeypatch.setattr("actors.resource.actor.AGAIN_S", 0.01)
+    monkeypatch.setattr(users, "many", gone)
+    await node.resources.release(name, owner.claimant)
+    away = False
+    await until(lambda: (1, True, None) in one.places())

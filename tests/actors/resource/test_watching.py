@@ -13,7 +13,7 @@ import trio.testing
 
 from actors.delivery.batch import Piece
 from actors.node import Node
-from actors.resource.messages import Subscriber, Tell
+from actors.resource.messages import Idle, Subscriber, Tell
 from reileta.errors import (
     Overloaded,
     PermissionDenied,
@@ -228,8 +228,8 @@ async def test_a_change_by_somebody_else_is_found(node: Node) -> None:
     watcher = await watch(node, ada, name)
     await node.store.leases.acquire(name, ada.claimant, until=1 << 60)
     await node.resources.poll()
-    await settle(node, name)
-    assert watcher.read().last["holder"]["session"] == ada.principal.session_id
+    await until(lambda: watcher.read().last["holder"])
+    assert watcher.last["holder"]["session"] == ada.principal.session_id
     events = watcher.events
     await node.resources.poll()
     await settle(node, name)
@@ -274,6 +274,7 @@ async def test_an_actor_that_fails_for_good_says_so(node: Node) -> None:
         if watcher.read().ended:
             break
     assert watcher.ended == ["failed"]
+    assert node.debug_counts()["watching sockets"] == 0
     assert node.debug_counts()["waiting sessions"] == 0
     assert (await watch(node, ada, name)).copy["version"] == 1
 
@@ -368,6 +369,7 @@ async def test_a_sink_of_a_session_socket_is_forgotten(node: Node) -> None:
     await node.resources.watch(name, ada.principal.as_claimant(), subscriber)
     node.resources.socket_closed(socket)
     await settle(node, name)
+    assert not node.resources.recoveries[name.number].session_sinks
     socket.take()
     await ada.acquire(name)
     await settle(node, name)
@@ -550,3 +552,56 @@ async def test_changes_during_the_pause_after_a_fan_out_are_one_event(
     await settle(node, name)
     assert watcher.read().events == events + 1
     assert watcher.copy["data"] == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_watcher_that_comes_later_begins_with_the_newest(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    await watch(node, ada, name)
+    await ada.write(name, data={"a": 1})
+    later = await watch(node, ada, name)
+    assert (later.copy["version"], later.copy["data"]) == (2, {"a": 1})
+
+
+async def test_a_watched_resource_is_not_put_away(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    ref = node.resources.running(name.number)
+    assert ref is not None
+    ref.signal(Idle())
+    await settle(node, name)
+    await ada.acquire(name)
+    await settle(node, name)
+    assert watcher.read().last["holder"] is not None
+
+
+async def test_reads_that_wait_together_share_a_query_but_not_with_other_types(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    resources, asked = type(node.store.resources), list[ResourceKey]()
+    get = resources.get
+
+    async def counted(self: Any, name: ResourceKey) -> Any:
+        asked.append(name)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", counted)
+    other, missing = ResourceKey(WORLD, name.number), 0
+
+    async def ask(key: ResourceKey) -> None:
+        nonlocal missing
+        try:
+            assert (await node.resources.read(key)).record.type == key.type
+        except ResourceNotFound:
+            missing += 1
+
+    async with trio.open_nursery() as nursery:
+        for key in [name] * 10 + [other] * 2:
+            nursery.start_soon(ask, key)
+    assert missing == 2
+    assert len(asked) < 12
