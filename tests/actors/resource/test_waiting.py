@@ -387,15 +387,16 @@ async def test_an_offer_that_is_being_taken_does_not_run_out(
     assert two.places()[-1] == (1, False, None)
 
 
-async def no_poll(_: object) -> None:
-    """In place of a look for changes by others."""
+async def no_stamps(*_: object) -> None:
+    """In place of what polls ask for: they find nothing."""
+    raise DatabaseUnavailable
 
 
 async def test_an_offer_that_was_taken_although_the_database_went_away_counts(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The actor looks by itself, and needs no other change for it."""
-    monkeypatch.setattr(type(node.resources), "poll", no_poll)
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
     owner, name, (one, two) = await waiters(node, 2)
     await one.queue(name)
     await two.queue(name)
@@ -542,7 +543,7 @@ async def test_a_former_admin_waits_no_longer(node: Node) -> None:
 async def test_the_end_of_the_holder_s_session_makes_room_without_a_poll(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(node.resources), "poll", no_poll)
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
     owner, name, (one,) = await waiters(node, 1)
     await one.queue(name)
     await node.store.sessions.end(owner.principal.session_id)

@@ -571,7 +571,8 @@ async def test_a_watched_resource_is_not_put_away(node: Node) -> None:
     ref = node.resources.running(name.number)
     assert ref is not None
     ref.signal(Idle())
-    await settle(node, name)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert node.resources.running(name.number) is ref
     await ada.acquire(name)
     await settle(node, name)
     assert watcher.read().last["holder"] is not None
