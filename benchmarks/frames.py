@@ -95,6 +95,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no part of a frame waits for more."""
+        return not self._buffer
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """All frames that are complete now. Incomplete data waits for more."""
         buffer = self._buffer

@@ -23,13 +23,14 @@ class Server:
     """`reileta serve` on a data folder, with a durable database of its own.
 
     `options` go to `serve`; `core` is the processor that it gets, if any. `up` is set while it
-    takes connections, at `url`.
+    takes connections, at `url`; `life` counts its starts.
     """
 
     def __init__(self, data: Path, options: Sequence[str] = (), core: int | None = None) -> None:
         self.data = data
         self.url = ""
         self.up = trio.Event()
+        self.life = 0
         self._options = options
         self._core = core
         self._process: trio.Process | None = None
@@ -51,6 +52,7 @@ class Server:
             while b'"server.ready"' not in output or not output.endswith(b"\n"):
                 output += await self._process.stdout.receive_some(4096)
         events = map(json.loads, output.decode().splitlines())
+        self.life += 1
         self.url = next(one["url"] for one in events if one["event"] == "server.ready")
         self.up.set()
 

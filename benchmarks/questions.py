@@ -26,6 +26,7 @@ from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
 from benchmarks.slow import SlowResult
 from benchmarks.sustained import PROBES, SustainedResult
+from benchmarks.watchers import WatchersResult
 
 ROOT: Final = Path(__file__).parent.parent
 RATE: Final = 20.0
@@ -55,14 +56,17 @@ class Scale:
     idle: int
     joins: int
     candidates: int
+    watchers: int
     slow_turn_s: float
     slow_rounds: int
 
     @classmethod
     def of(cls, *, quick: bool, seconds: float | None) -> Self:
         if quick:
-            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 2, 1)
-        return cls(False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 2000, 4, 4)
+            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 300, 2, 1)
+        return cls(
+            False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 2000, 1000, 4, 4
+        )
 
     @property
     def bots(self) -> int:
@@ -249,6 +253,15 @@ def queue(runner: Runner) -> None:
     runner.report.queue = runner.ask(REILETA, "queue", what, QueueResult, candidates=count)
 
 
+def watchers(runner: Runner) -> None:
+    """Many watchers of a document that changes."""
+    count = runner.scale.watchers
+    runner.report.watchers = runner.ask(
+        REILETA, "watchers", f"{count:,} watchers of a document", WatchersResult,
+        watchers=count, seconds=runner.scale.seconds,
+    )  # fmt: skip
+
+
 def http(runner: Runner) -> None:
     """HTTP requests per second; of the peers, on the one path that all have."""
     for kind in runner.http_kinds:
@@ -278,6 +291,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "idle": idle,
     "joins": joins,
     "queue": queue,
+    "watchers": watchers,
     "http": http,
     "slow": slow,
 }

@@ -18,6 +18,7 @@ from benchmarks.machine import MIB
 from benchmarks.queue import QueueResult
 from benchmarks.slow import SlowResult
 from benchmarks.sustained import SustainedResult
+from benchmarks.watchers import WatchersResult
 
 KIB = 1024
 HTTP_PATH = "/api/time"
@@ -67,6 +68,7 @@ class Report(msgspec.Struct):
     idle: IdleResult | None = None
     joins: JoinsResult | None = None
     queue: QueueResult | None = None
+    watchers: WatchersResult | None = None
     http: list[HttpRun] = []
     slow: SlowResult | None = None
 
@@ -142,6 +144,15 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         if queue.latency is not None:
             p99 = queue.latency.p99_ms
             yield Check("p99 from a free seat to `admitted`", "≤ 20 ms", f"{p99:.1f} ms", p99 <= 20)
+    if report.watchers is not None:
+        watchers = report.watchers
+        what = f"changes that all of {watchers.watchers:,} watchers got, none with a gap"
+        whole = watchers.all_arrived and not watchers.gaps
+        yield Check(what, "all", "yes" if whole else "no", whole)
+        if watchers.from_commit is not None:
+            p99 = watchers.from_commit.p99_ms
+            what = f"p99 until all have one of {watchers.rate:g} changes/s"
+            yield Check(what, "≤ 50 ms", f"{p99:.1f} ms", p99 <= 50)
     ours_per_s, theirs = (
         report.requests_per_s(us, HTTP_PATH),
         report.requests_per_s("FastAPI", HTTP_PATH),
@@ -261,6 +272,15 @@ def _singles(report: Report) -> Table:
             f"{queue.candidates:,} candidates for {queue.seats} seats",
             f"{queue.promotions_per_s:.0f} promotions/s, {queue.latency.p50_ms:.1f} ms, "
             f"p99 {queue.latency.p99_ms:.1f} ms from a free seat to `admitted`",
+        )
+    if report.watchers is not None and report.watchers.from_commit is not None:
+        watchers = report.watchers
+        assert watchers.from_commit is not None
+        table.add_row(
+            f"{watchers.watchers:,} watchers of a document, {watchers.rate:g} changes/s",
+            f"{watchers.from_commit.p50_ms:.1f} ms, p99 {watchers.from_commit.p99_ms:.1f} ms from "
+            f"the commit to the last watcher; {watchers.events_per_s:,.0f} events/s, load's CPU "
+            f"{watchers.generator_cpu:.0%}",
         )
     for run in report.http:
         for path in run.result.paths:

@@ -219,46 +219,115 @@ class Document:
 
 
 class WatchedDocument:
-    """A document that this terminal watches, and edits when it is its turn."""
+    """A document that this terminal watches, and edits when it is its turn.
+
+    `take_turns` alone waits, edits and hands over, so that nothing is asked twice at the same time.
+    """
 
     def __init__(self, login: Login, number: str) -> None:
+        self.done = trio.Event()
+        """Set while nothing is left to be saved or handed over."""
         self._login = login
         self._number = number
-        self._typed: Json = {}
-        """Lines that wait until this session holds the document."""
         self._view: Json = {}
-        self._holds = False
+        self._typed: Json = {}
+        """Lines that are not saved yet; None removes one."""
+        self._holds = self._offered = self._hands_over = False
+        self._todo = trio.Event()
 
-    async def edit(self, name: str, value: str | None) -> None:
-        """Sets or removes a line; if another session edits, once that is done."""
+    def edit(self, name: str, value: str | None) -> None:
+        """Sets or removes a line when this session can edit the document."""
         self._typed[name] = value
-        if self._holds:
-            await self._save()
-        else:
-            place = (await self._ask("POST", "/queue"))["queue"]
-            if place["offered_until"] is not None:
-                await self._take_over()
-            else:
-                print(f"waiting, position {place['position']}", flush=True)
+        self._hands_over = False
+        self._go_on()
 
-    async def hand_over(self) -> None:
-        """Releases the document, which is offered to the next in line."""
-        if self._holds:
+    def hand_over(self) -> None:
+        """Releases the document when all is saved; it is offered to the next in line."""
+        self._hands_over = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.done = trio.Event()
+        self._todo.set()
+
+    async def take_turns(self) -> None:
+        """Does what is to be done, and again when the server could not be reached."""
+        while True:
+            await self._todo.wait()
+            self._todo = trio.Event()
+            try:
+                await self._take_turn()
+            except GONE:
+                await trio.sleep(0.5)
+                self._todo.set()
+
+    async def _take_turn(self) -> None:
+        if self._typed and not self._holds:
+            await self._acquire()
+        if self._typed and self._holds:
+            sent = dict(self._typed)
+            if await self._ask("PATCH", "", {"data": sent}, but=(113, 115)) is None:
+                self._holds = False  # it was away for too long: it waits again
+                self._todo.set()
+                return
+            for name, value in sent.items():
+                if self._typed[name] == value:
+                    del self._typed[name]
+        if self._hands_over and self._holds and not self._typed:
+            await self._ask("POST", "/release", but=(113,))
             self._holds = False
-            await self._ask("POST", "/release")
             print("handed over", flush=True)
+        if not self._typed and not (self._hands_over and self._holds):
+            self.done.set()
 
-    async def follow(self) -> None:
-        """Watches the document, and again whenever the connection is lost."""
+    async def _acquire(self) -> None:
+        """Acquires the document if it is offered, and waits in line if it is not."""
+        if not self._offered:
+            waits = await self._ask("POST", "/queue", but=(114,))
+            if waits is None:
+                await self._look()
+                return
+            self._offered = waits["queue"]["offered_until"] is not None
+        if self._offered:
+            self._offered = False
+            if await self._ask("POST", "/acquire", but=(113, 114)) is None:
+                await self._look()
+            else:
+                self._holds = True
+                print("it is your turn", flush=True)
+
+    async def _look(self) -> None:
+        """Asks what this session holds, after an answer that was lost."""
+        has = (await self._request("GET", "/session"))["session"]["resource"]
+        self._holds = self._is_this(has)
+        if has is not None and not self._holds:
+            raise Refused("this session holds another resource")
+        self._todo.set()
+
+    def _is_this(self, resource: Json | None) -> bool:
+        return resource is not None and str(resource["id"]) == self._number
+
+    async def create(self) -> None:
+        """Creates the document if it is a new one."""
         if self._number == "new":
             made = await self._request("POST", "/resource/document", {"title": "Notes", "data": {}})
             self._number = str(made["resource"]["id"])
         print(f"document {self._number}", flush=True)
+
+    async def follow(self) -> None:
+        """Watches the document, and again whenever the connection is lost."""
         while True:
-            with suppress(*GONE):
+            try:
                 await self._follow()
-            self._holds = False
-            print(LOST, flush=True)
+            except trio_websocket.ConnectionRejected as rejected:
+                if rejected.status_code == 401:
+                    await self._login.log_in()
+            except GONE as gone:
+                if getattr(getattr(gone, "reason", None), "code", 0) in HOPELESS:
+                    raise
+                if self._view:
+                    print(LOST, flush=True)
+            self._view = {}
             await trio.sleep(0.5)
 
     async def _follow(self) -> None:
@@ -268,8 +337,6 @@ class WatchedDocument:
             payload = {"kind": "watch", "type": "document", "id": int(self._number)}
             fields = {"status": "ok", "reason": None, "payload": payload}
             await socket.send_message(message("event", str(uuid.uuid4()), **fields))
-            if self._typed:  # the server may have forgotten the line
-                await self._ask("POST", "/queue")
             while True:
                 received = json.loads(await socket.get_message())
                 if received["type"] == "event" and received["payload"]["kind"] != "closing":
@@ -278,62 +345,82 @@ class WatchedDocument:
 
     async def _take(self, payload: Json) -> None:
         match payload["kind"]:
+            case "hello":  # the server may have forgotten the line
+                self._holds = self._is_this(payload["session"]["resource"])
+                self._offered = False
+                self._todo.set()
+            case "resource":
+                self._holds = self._is_this(payload["resource"])
+                self._todo.set()
             case "resource-updated":
                 if "view" in payload:
                     self._view = payload["view"]
                 elif payload["from"] == self._view["version"]:
                     self._view = merge(self._view, payload["patch"])
                 else:  # a gap
-                    self._view = (await self._ask("GET", "/preview?data=true"))["resource"]
+                    found = await self._ask("GET", "/preview?data=true")
+                    assert found is not None
+                    self._view = found["resource"]
                 holder = payload["holder"]
                 name = "nobody" if holder is None else holder["user"]["username"]
                 lines = json.dumps(self._view["data"], sort_keys=True)
                 print(f"{lines} (edited by {name})", flush=True)
-            case "resource-queue" if payload["offered_until"] is not None:
-                await self._take_over()
-            case "resource-queue" if payload["position"] is not None:
-                print(f"waiting, position {payload['position']}", flush=True)
-            case "resource" if payload["resource"] is None:
-                self._holds = False
+            case "resource-queue":
+                self._offered = payload["offered_until"] is not None
+                if payload["position"] is not None and not self._offered:
+                    print(f"waiting, position {payload['position']}", flush=True)
+                self._todo.set()
+            case "resource-unwatched":
+                raise Refused(f"the document can't be watched any more: {payload['reason']}")
+            case "refused":
+                raise Refused(payload["error"]["message"])
 
-    async def _take_over(self) -> None:
-        if not self._holds:
-            self._holds = True
-            await self._ask("POST", "/acquire")
-            print("it is your turn", flush=True)
-        await self._save()
-
-    async def _save(self) -> None:
-        typed, self._typed = self._typed, {}
-        if typed:
-            await self._ask("PATCH", "", {"data": typed})
-
-    async def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        return await self._request(method, f"/resource/document/{self._number}{path}", body)
-
-    async def _request(self, method: str, path: str, body: Json | None = None) -> Json:
-        headers = {"Authorization": f"Bearer {self._login.access}"}
-        async with httpx.AsyncClient(base_url=self._login.server) as http:
-            answer: Json = (await http.request(method, path, json=body, headers=headers)).json()
-        if "error" in answer:
-            raise Refused(answer["message"])
+    async def _ask(
+        self, method: str, path: str, body: Json | None = None, *, but: tuple[int, ...] = ()
+    ) -> Json | None:
+        """The answer; None for an error with one of these codes."""
+        path = f"/resource/document/{self._number}{path}"
+        answer: Json | None = await self._request(method, path, body, but=but)
         return answer
+
+    async def _request(
+        self, method: str, path: str, body: Json | None = None, *, but: tuple[int, ...] = ()
+    ) -> Any:
+        async with httpx.AsyncClient(base_url=self._login.server) as http:
+            headers = {"Authorization": f"Bearer {self._login.access}"}
+            response = await http.request(method, path, json=body, headers=headers)
+        if response.status_code == 401:
+            await self._login.log_in()
+        if response.status_code in (401, 429) or response.is_server_error:
+            response.raise_for_status()  # try again later
+        answer = response.json()
+        if "error" in answer and answer["error"]["code"] in but:
+            return None
+        return answer_in(response)
 
 
 async def _watch(login: Login, number: str) -> None:
-    document = WatchedDocument(login, number)
+    document, saved = WatchedDocument(login, number), True
+    await document.create()
     async with trio.open_nursery() as nursery:
         await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
         nursery.start_soon(document.follow)
+        nursery.start_soon(document.take_turns)
         nursery.start_soon(login.stay_good)
         async for line in typed():
             name, _, value = line.strip().partition(" ")
             if name:
-                await document.edit(name, value or None)
+                document.edit(name, value or None)
             else:
-                await document.hand_over()
-        await document.hand_over()
+                document.hand_over()
+        document.hand_over()
+        saved = False
+        with trio.move_on_after(LEAVE_S):
+            await document.done.wait()
+            saved = True
         nursery.cancel_scope.cancel()
+    if not saved:
+        sys.exit("the last lines are not saved")
 
 
 async def _main(options: argparse.Namespace) -> None:

@@ -9,7 +9,8 @@ sessions see one order.
 When the resource is free and sessions wait, the first of them gets an offer before the next
 operation is carried out, so nobody overtakes it.
 
-A resource that nobody watches, waits for or uses has no actor: it ends after `IDLE_S`.
+A resource that nobody watches, waits for or uses has no actor: it ends after `IDLE_S`, and at once
+if the resource does not exist.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ from actors.resource.waiting import Waiting
 from actors.resource.watching import Watching
 from actors.runtime.actor import Actor
 from actors.runtime.timers import Timer
-from reileta.errors import Overloaded, ReiletaError, SessionNotFound
+from reileta.errors import Overloaded, ReiletaError, ResourceNotFound, SessionNotFound
 from reileta.rules.resource.waiting_line import LeaveReason
 
 IDLE_S: Final = 10.0
@@ -149,7 +150,9 @@ class ResourceActor(Actor[ResourceMessage]):
             case CatchUp():
                 self._watching.caught_up()
             case Idle():
-                self._idle = None
+                if self._idle is not None:
+                    self._idle.cancel()
+                    self._idle = None
                 if not self._busy:
                     self.context.retire()
             case _:
@@ -172,6 +175,10 @@ class ResourceActor(Actor[ResourceMessage]):
     def _begin(self) -> None:
         """Begins what is to be done next, if there is anything."""
         recovery, store = self._recovery, self._deps.store
+        # These need no database, and can make room for an offer: so they come before it.
+        while self._operations and isinstance(first_one := self._operations[0], Unqueue):
+            self._operations.popleft()
+            self._unqueue(first_one)
         name = recovery.name
         if name is not None and recovery.wanted and self._pause is None:
             known = recovery.known
@@ -185,12 +192,7 @@ class ResourceActor(Actor[ResourceMessage]):
                 self._stale = False
                 self._run(partial(look, name, store), self._looked)
                 return
-        while self._operations:
-            first_one = self._operations[0]
-            if isinstance(first_one, Unqueue):
-                self._operations.popleft()
-                self._unqueue(first_one)
-                continue
+        if self._operations:
             run = [self._operations.popleft() for _ in range(first_run(self._operations))]
             self._run_now = run
             turn = self._turn_against(run[0])
@@ -198,7 +200,6 @@ class ResourceActor(Actor[ResourceMessage]):
                 partial(carry_out, run, store, turn=turn, wanted=recovery.wanted),
                 partial(self._carried_out, run),
             )
-            return
 
     def _run(self, work: Any, then: Any) -> None:
         self._running = True
@@ -286,7 +287,6 @@ class ResourceActor(Actor[ResourceMessage]):
 
     def _look_later(self) -> None:
         """The database is down."""
-        self._stale = True
         self._pause = self.context.after(AGAIN_S, LookAgain())
 
     # Answers -----------------------------------------------------------------------------------
@@ -320,6 +320,8 @@ class ResourceActor(Actor[ResourceMessage]):
                 interests.remove_watch(sink, self._number)
         elif isinstance(operation, Queue) and operation.who.session not in recovery.line:
             interests.remove_wait(operation.who.session, self._number)
+        if isinstance(error, ResourceNotFound):  # or actors for numbers made up would pile up
+            self.context.ref.signal(Idle())
         operation.fail(error)
 
     def _unwatch(self, sink: Sink) -> None:

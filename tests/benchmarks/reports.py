@@ -10,6 +10,7 @@ from benchmarks.queue import QueueResult
 from benchmarks.report import HttpRun, Report, RoomRun, Sustained
 from benchmarks.slow import SlowResult
 from benchmarks.stats import Latency
+from benchmarks.watchers import WatchersResult
 
 
 def load_result(
@@ -82,6 +83,21 @@ def full_report() -> Report:
         joins=JoinsResult(1000, 3.0, 3.1, 499_500, True, 1000, 1 << 28, 2.5),
         queue=QueueResult(
             2000, 50, 1950, 100.0, Latency(1950, 5.0, 15.0, 30.0), True, True, 1950, 9000, 5.0
+        ),
+        watchers=WatchersResult(
+            watchers=1000,
+            rate=50.0,
+            changes=500,
+            changes_per_s=50.0,
+            from_commit=Latency(500, 17.0, 36.0, 40.0),
+            from_request=Latency(500, 20.0, 41.0, 50.0),
+            events=480_000,
+            events_per_s=48_000.0,
+            gaps=0,
+            all_arrived=True,
+            generator_cpu=0.4,
+            server_cpu=0.7,
+            server_cpu_us_per_event=13.0,
         ),
         http=[http_run("Reileta", 9000.0), http_run("FastAPI", 8000.0)],
         slow=SlowResult(

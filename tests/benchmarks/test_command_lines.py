@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import http, idle, inbound, joins, rooms, run, slow, sustained
+from benchmarks import http, idle, inbound, joins, rooms, run, slow, sustained, watchers
 from benchmarks.errors import BenchmarkError
 
 
@@ -20,7 +20,16 @@ def invoke(main: Callable[..., None], *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-ALL = [http.main, idle.main, inbound.main, joins.main, rooms.main, slow.main, sustained.main]
+ALL = [
+    http.main,
+    idle.main,
+    inbound.main,
+    joins.main,
+    rooms.main,
+    slow.main,
+    sustained.main,
+    watchers.main,
+]
 
 
 @pytest.mark.parametrize("main", ALL, ids=lambda main: main.__module__)

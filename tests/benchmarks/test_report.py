@@ -25,7 +25,7 @@ def test_a_good_run_passes_every_check() -> None:
     assert found["highest rate / that of Node ws"].found == "13.9"
     assert found["p99 at 300 players / Bun's"].found == "2.9"
     assert found["requests a second on /api/time / FastAPI's"].found == "1.12"
-    assert len(found) == 14
+    assert len(found) == 16
 
 
 def test_a_bad_run_fails_the_check_that_it_fails() -> None:
@@ -38,6 +38,14 @@ def test_a_bad_run_fails_the_check_that_it_fails() -> None:
     ]
 
 
+def test_watchers_that_missed_a_change_fail_the_check() -> None:
+    report = full_report()
+    assert report.watchers is not None
+    report.watchers = msgspec.structs.replace(report.watchers, gaps=1)
+    (bad,) = [check.what for check in checks(report) if not check.good]
+    assert "watchers" in bad
+
+
 def test_what_was_not_measured_is_not_judged() -> None:
     empty = Report(when="now", machine="here", pinned=True, quick=False, servers=[])
     assert list(checks(empty)) == []
@@ -48,7 +56,7 @@ def test_tables_name_servers_figures_and_what_is_missing() -> None:
     report.failed["idle"] = "no room"
     text = said(report)
     for words in (
-        "Node ws", "given up", "6.3", "≥ 3,190,000", "30.0 KiB", "GET /api/time",
+        "Node ws", "given up", "6.3", "≥ 3,190,000", "30.0 KiB", "GET /api/time", "48,000 events/s",
         "not measured: Socket.IO: socket.io is not installed", "failed: idle: no room",
     ):  # fmt: skip
         assert words in text

@@ -24,7 +24,7 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, open_websocket_url
 
 from benchmarks.killable import Server, ack, event
-from tests.chaos.history import History, Hold
+from tests.chaos.history import History, Hold, Wait
 
 AWAY_S: Final = 1.5
 """How long a session without a WebSocket keeps its resource here."""
@@ -35,6 +35,15 @@ WAIT_LIMIT_S: Final = 60.0
 """The longest time for which a session waits in line without an event."""
 RETRY_S: Final = 1.0
 """The longest pause after an attempt that got nothing; shorter ones only load the server."""
+PAUSES: Final = 4
+"""The same, in the times that the attempt took: a busy machine must not be busy with refusals."""
+WRITES_MOST: Final = 6
+"""How often a holder writes, at most."""
+LIFE_WRITES: Final = 0.5
+"""So many writes for each session must be acknowledged before the server is killed again: on a
+busy machine a server could be killed before all sessions have come back."""
+LIFE_PATIENCE_S: Final = 60.0
+"""The longest time to wait for them."""
 AWAY_SHARE: Final = 0.04
 """The probability that a holder disconnects before a write."""
 _GONE: Final = (httpx.HTTPError, OSError, ConnectionClosed, HandshakeError)
@@ -62,9 +71,11 @@ class Contestant:
         self.seen: dict[int, int] = {}
         """The newest version of each resource that a watch has shown it."""
         self._watched: tuple[int, ...] = ()
-        self._places: dict[int, tuple[int | None, bool]] = {}
-        """Its place in the line of each resource that it was told last, and whether it has the
-        offer."""
+        self._places: dict[int, tuple[int | None, str | None]] = {}
+        """Its place in the line of each resource that it was told last, and until when it is
+        offered to it."""
+        self._in_line: dict[int, int] = {}
+        """The lines in which it may be, and the life of the server in which it joined them."""
         self._told = trio.Event()
         self._socket = trio.CancelScope()
         self._stays_away = False
@@ -109,7 +120,8 @@ class Contestant:
                 for resource in random.sample(resources, 2):
                     nursery.start_soon(try_for, resource)
             if not got and not unknown:
-                await trio.sleep(random.random() * RETRY_S)
+                took = trio.current_time() - began
+                await trio.sleep(random.random() * max(RETRY_S, PAUSES * took))
                 continue
             if len(got) > 1 and not self.may_be_gone(began):
                 self.history.violations.append(f"session {self.number} got two: {got}")
@@ -128,7 +140,7 @@ class Contestant:
             self.history.acquired(resource, version, number)
         last, granted = since, None
         try:
-            for _ in range(random.randint(1, 3)):
+            for _ in range(random.randint(1, WRITES_MOST)):
                 if random.random() < AWAY_SHARE:
                     await self.go_away()
                 asked = trio.current_time()
@@ -186,34 +198,53 @@ class Contestant:
         self._watched = tuple(resources)
         while True:
             resource, began = random.choice(resources), trio.current_time()
-            answer = await self.ask("POST", f"/resource/document/{resource}/queue")
-            if answer is None or answer.status_code != 200:
-                await trio.sleep(random.random() * RETRY_S)
-                await self._give_back()
-                continue
-            if await self._offered(resource, answer.json()["queue"]):
+            if await self._waited(resource):
                 acquired = await self.ask("POST", f"/resource/document/{resource}/acquire")
                 if acquired is not None and acquired.status_code == 200:
                     self.history.offers_taken += 1
+                    self._in_line.pop(resource, None)
                     version = acquired.json()["resource"]["version"]
                     await self.hold(resource, version, began)
                     continue
+            else:
+                await trio.sleep(random.random() * RETRY_S)
             await self._give_back()
 
-    async def _offered(self, resource: int, place: dict[str, Any]) -> bool:
-        """Waits until it is offered the resource; False: it no longer waits there.
+    async def _waited(self, resource: int) -> bool:
+        """Waits for the resource; False: it got no offer."""
+        life, asked = self.server.life, trio.current_time()
+        fresh = self._in_line.get(resource) != life
+        self._places.pop(resource, None)
+        self._in_line[resource] = life
+        answer = await self.ask("POST", f"/resource/document/{resource}/queue")
+        if answer is None:
+            return False
+        if answer.status_code != 200:
+            if fresh:
+                self._in_line.pop(resource, None)
+            return False
+        wait = Wait(self.number, resource, life, asked, trio.current_time(), fresh)
+        place = answer.json()["queue"]
+        # An event can be faster than the answer; then it is newer.
+        self._places.setdefault(resource, (place["position"], place["offered_until"]))
+        wait.offered_until = await self._offered(resource)
+        if wait.offered_until is not None and self.server.life == life:
+            self.history.waits.append(wait)
+        return wait.offered_until is not None
+
+    async def _offered(self, resource: int) -> str | None:
+        """Waits until it is offered the resource; None: it no longer waits there.
 
         The line does not survive the server, so after each new connection it waits anew.
         """
-        self._places[resource] = place["position"], place["offered_until"] is not None
         with trio.move_on_after(WAIT_LIMIT_S):
             while True:
-                position, offered = self._places.get(resource, (None, False))
-                if position is None or offered:
+                position, offered = self._places.get(resource, (None, None))
+                if position is None or offered is not None:
                     return offered
                 await self._told.wait()
         self.history.violations.append(f"session {self.number} waited for ever for {resource}")
-        return False
+        return None
 
     async def _give_back(self) -> None:
         """Releases what an acquisition without an answer may have got it."""
@@ -232,11 +263,15 @@ class Contestant:
             self.history.shown[resource] = max(self.history.shown.get(resource, 0), version)
         elif payload["kind"] == "resource-queue":
             resource, position = payload["id"], payload["position"]
-            before = self._places.get(resource, (None, False))[0]
+            if payload["reason"] == "acquired":
+                return  # it knows that by the answer, and may already wait again
+            if payload["reason"] is not None:
+                self._in_line.pop(resource, None)
+            before = self._places.get(resource, (None, None))[0]
             if position is not None and before is not None and position > before:
                 what = f"session {self.number} was put back from {before} to {position}"
                 self.history.violations.append(what)
-            self._places[resource] = position, payload["offered_until"] is not None
+            self._places[resource] = position, payload["offered_until"]
             self._told.set()
             self._told = trio.Event()
 
@@ -326,16 +361,25 @@ async def contest(
                 # Every third one waits in line, the others try their luck.
                 competing.start_soon(one.wait_in_line if one.waits else one.compete, ids)
             for _ in range(kills):
-                await trio.sleep(seconds / (kills + 1))
+                await _live(history, seconds / (kills + 1), sessions)
                 await server.kill()
                 await server.start()
-            await trio.sleep(seconds / (kills + 1))
+            await _live(history, seconds / (kills + 1), sessions)
             competing.cancel_scope.cancel()
         await _check_end(history, contestants, ids)
         await server.stop()
         nursery.cancel_scope.cancel()
     history.check()
     return history
+
+
+async def _live(history: History, seconds: float, sessions: int) -> None:
+    """Lets the server live so long, and until the sessions have written enough."""
+    before = history.written
+    await trio.sleep(seconds)
+    with trio.move_on_after(LIFE_PATIENCE_S):
+        while history.written < before + sessions * LIFE_WRITES:
+            await trio.sleep(0.05 + random.random() / 5)
 
 
 async def _shared(contestants: list[Contestant], resources: int) -> list[int]:
@@ -396,7 +440,8 @@ def run(*, sessions: int, resources: int, seconds: float, kills: int) -> bool:
         f"{len(history.holds)} holds, {history.written} writes and "
         f"{sum(history.patches.values())} patches acknowledged; "
         f"{history.refused} writes of sessions declared gone refused; "
-        f"{history.offers_taken} offers taken, {sum(history.shown.values())} versions watched"
+        f"{history.offers_taken} offers taken, {len(history.waits)} waits, "
+        f"{sum(history.shown.values())} versions watched"
     )
     for violation in history.violations:
         print(f"VIOLATION {violation}")

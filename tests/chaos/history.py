@@ -23,6 +23,26 @@ class Hold:
 
 
 @dataclass
+class Wait:
+    """A session waited for a resource, and its socket lived while it did.
+
+    Attributes:
+        life: which start of the server it was.
+        asked: when it asked to wait; `joined`: when the answer came (seconds of one clock).
+        fresh: whether it was not in the line before it asked.
+        offered_until: of the offer that it got, a time of the server in ISO 8601; None: none.
+    """
+
+    session: int
+    resource: int
+    life: int
+    asked: float
+    joined: float
+    fresh: bool
+    offered_until: str | None = None
+
+
+@dataclass
 class History:
     """What was acknowledged.
 
@@ -35,6 +55,7 @@ class History:
         refused: how many writes of sessions that were declared gone were refused.
         shown: by resource, the newest version that a watcher saw.
         offers_taken: how many sessions that waited got their resource by an offer.
+        waits: the waits that ended with an offer.
         violations: descriptions of violated invariants, from contestants and from `check`.
     """
 
@@ -45,6 +66,7 @@ class History:
     refused: int = 0
     shown: dict[int, int] = field(default_factory=dict)
     offers_taken: int = 0
+    waits: list[Wait] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def acquired(self, resource: int, version: int, hold: int) -> None:
@@ -63,6 +85,7 @@ class History:
     def check(self) -> None:
         """Adds a violation for each pair of acknowledgements that cannot both be true."""
         self._check_holds()
+        self._check_order()
         for resource, steps in self.steps.items():
             self._check_steps(resource, sorted(steps))
 
@@ -79,6 +102,20 @@ class History:
                 for before, after in itertools.pairwise(holds):
                     if after.since < before.until:
                         self.violations.append(f"two {what}: {before} and {after}")
+
+    def _check_order(self) -> None:
+        """First come, first served: of two sessions that waited for a resource, the one that had
+        joined the line before the other asked got its offer first. The line is in the server's
+        memory, so it begins anew with each life of the server."""
+        lines: dict[tuple[int, int], list[Wait]] = defaultdict(list)
+        for one in self.waits:
+            if one.offered_until is not None:
+                lines[one.resource, one.life].append(one)
+        for line in lines.values():
+            for first, second in itertools.permutations(line, 2):
+                ahead = second.fresh and first.joined < second.asked
+                if ahead and (first.offered_until or "") > (second.offered_until or ""):
+                    self.violations.append(f"out of turn: {second} before {first}")
 
     def _check_steps(self, resource: int, steps: list[tuple[int, bool, int]]) -> None:
         """By the versions: none was made twice, and once another had it, whoever had it before

@@ -18,6 +18,7 @@ from api.ws.gateway import Gateway
 from reileta import main
 from reileta.observability.metrics import Metrics
 from reileta.records import ADMIN_TAG, InstanceRecord
+from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.credentials import digest, new_token
 from reileta.settings import Settings
 from reileta.store import Store
@@ -101,7 +102,11 @@ class ServerHarness:
 
 @asynccontextmanager
 async def running(
-    database_url: str, *, timeouts: Timeouts | None = None, **changes: Any
+    database_url: str,
+    *,
+    timeouts: Timeouts | None = None,
+    types: ResourceTypes = BUILT_IN,
+    **changes: Any,
 ) -> AsyncIterator[ServerHarness]:
     """A server on a port of the system's choice; `changes` are settings, `timeouts` those of HTTP
     connections. Servers of one database have the same key."""
@@ -117,7 +122,7 @@ async def running(
         ended = trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
-            await main.serve(settings, timeouts=timeouts, task_status=task_status)
+            await main.serve(settings, types, timeouts=timeouts, task_status=task_status)
             ended.set()
 
         async with trio.open_nursery() as nursery:

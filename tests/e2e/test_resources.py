@@ -27,9 +27,9 @@ async def ask(
     return answer
 
 
-def watched(kind: str, number: int) -> str:
+def watched(kind: str, number: int, type_: str = "document") -> str:
     message = event({})
-    message["payload"] = {"kind": kind, "type": "document", "id": number}
+    message["payload"] = {"kind": kind, "type": type_, "id": number}
     return json.dumps(message)
 
 

@@ -213,6 +213,76 @@ async def test_what_was_typed_last_is_saved_before_the_end(data_folder: Path) ->
             assert await one.ended() == 0
 
 
+def edited(lines: dict[str, str], by: str) -> str:
+    return f"{json.dumps(lines, sort_keys=True)} (edited by {by})"
+
+
+async def document(one: ExampleProcess) -> str:
+    """The number of the document that it prints first."""
+    await one.until(lambda said: len(said) >= 2)
+    word, number = one.said[0].split()
+    assert word == "document"
+    return number
+
+
+async def test_several_terminals_watch_one_document_and_edit_it_in_turn(data_folder: Path) -> None:
+    """Each is a session of its own; they take over in the order in which they waited, also after
+    the server was killed."""
+    data = ("--data", str(data_folder / "data"))
+    async with serving(*data) as served:
+        port, server = str(served.port), ("--server", served.url)
+        async with terminal("ann", *server, "--document", "new") as one:
+            number = await document(one)
+            assert one.said[1] == edited({}, "nobody")
+            other = ("ann", *server, "--document", number)
+            async with terminal(*other) as two, terminal(*other) as three:
+                await one.type("width 91")
+                saved = {"width": "91"}
+                for each in (one, two, three):
+                    await each.until(lambda said: edited(saved, "ann") in said)
+                await two.type("height 20")
+                await two.until(lambda said: "waiting, position 1" in said)
+                await three.type("depth 5", "width")
+                await three.until(lambda said: "waiting, position 2" in said)
+                assert "it is your turn" not in two.said
+                await one.type("")
+                await one.until(lambda said: "handed over" in said)
+                await two.until(lambda said: "it is your turn" in said)
+                await three.until(lambda said: "waiting, position 1" in said)
+                saved["height"] = "20"
+                for each in (one, two, three):
+                    await each.until(lambda said: edited(saved, "ann") in said)
+                assert "it is your turn" not in three.said
+
+                served.process.kill()
+                assert await served.ended() == -signal.SIGKILL
+                for each in (one, two, three):
+                    await each.until(lambda said: LOST in said)
+                await two.type("height 30", "")
+                async with serving(*data, "--port", port):
+                    saved = {"height": "30", "depth": "5"}
+                    await three.until(lambda said: "it is your turn" in said)
+                    await three.type("")
+                    for each in (one, two, three):
+                        await each.until(lambda said: said[-1] == edited(saved, "nobody"))
+                    await three.type("last line")
+                    assert await three.finished() == 0
+                    await one.until(
+                        lambda said: said[-1] == edited({**saved, "last": "line"}, "nobody")
+                    )
+                    assert await one.finished() == await two.finished() == 0
+                    assert one.errors == two.errors == three.errors == ""
+
+
+async def test_a_document_that_can_not_be_watched_is_refused(data_folder: Path) -> None:
+    async with (
+        serving("--data", str(data_folder / "data")) as served,
+        terminal("ann", "--server", served.url, "--document", "12345") as one,
+    ):
+        assert await one.ended() == 1
+        assert one.errors.startswith("refused: ")
+
+
 async def test_without_a_server_it_says_so_at_once() -> None:
     async with terminal("ann", "--server", "http://127.0.0.1:1") as one:
         assert await one.ended() == 1

@@ -53,14 +53,10 @@ class EndReason(enum.StrEnum):
 
 @dataclass(slots=True)
 class Watcher:
-    """One watcher; `whole`: it may see the whole view, and not only the preview.
-
-    `behind`: it has not got the last change.
-    """
+    """One watcher; `whole`: it may see the whole view, and not only the preview."""
 
     who: Claimant
     whole: bool
-    behind: bool = False
 
 
 @dataclass(slots=True)
@@ -79,6 +75,10 @@ class Watchers(Generic[K]):
 
     def __init__(self) -> None:
         self._watchers: dict[K, Watcher] = {}
+        self._behind: dict[K, None] = {}
+        """Those who have not got the last change."""
+        self._access: _Access | None = None
+        """By what it was decided who sees what; None: it must be decided again."""
 
     def __len__(self) -> int:
         return len(self._watchers)
@@ -91,12 +91,7 @@ class Watchers(Generic[K]):
 
     def lagging(self) -> bool:
         """Whether some watcher has not got the last change."""
-        return any(watcher.behind for watcher in self._watchers.values())
-
-    @property
-    def whole(self) -> bool:
-        """Whether some watcher may see the whole view."""
-        return any(watcher.whole for watcher in self._watchers.values())
+        return bool(self._behind)
 
     def add(self, key: K, who: Claimant, resource: Resource) -> Owed:
         """Adds a watcher, which is sent the resource as it is now; one that watches already, too.
@@ -109,11 +104,18 @@ class Watchers(Generic[K]):
         if key not in self._watchers and len(self._watchers) >= WATCHERS_LIMIT:
             raise QuotaReached.field("watchers", f"at most {WATCHERS_LIMIT} sockets")
         whole = resource.may(who)
+        access = _access(resource)
+        if not self._watchers:
+            self._access = access
+        elif access != self._access:
+            self._access = None
         self._watchers[key] = Watcher(who, whole)
+        self._behind.pop(key, None)
         return Owed.VIEW if whole else Owed.PREVIEW
 
     def remove(self, key: K) -> bool:
         """Removes a watcher; whether it was one."""
+        self._behind.pop(key, None)
         return self._watchers.pop(key, None) is not None
 
     def set_admin(self, user: str, *, admin: bool) -> bool:
@@ -122,6 +124,7 @@ class Watchers(Generic[K]):
         for watcher in self._watchers.values():
             if watcher.who.user == user:
                 watcher.who = replace(watcher.who, admin=admin)
+                self._access = None
                 watches = True
         return watches
 
@@ -132,44 +135,71 @@ class Watchers(Generic[K]):
 
         `is_slow`: whether a watcher can't take more now; it is owed the newest state later.
         """
-        changes: WatchChanges[K] = WatchChanges()
         if after is None:
             return self.end(list(self._watchers), EndReason.DELETED)
+        changes: WatchChanges[K] = WatchChanges()
+        turned = False
+        access = _access(after)
+        if access != self._access:  # only then: it is asked for each watcher
+            turned = self._decide_access(before, after, changes)
+            self._access = access
         differs = before is None or _shown(before) != _shown(after)
+        if not differs:
+            return self._catch_up(changes, is_slow) if turned else changes
+        previews: list[K] = []
+        views: list[K] = []
+        patches: list[K] = []
+        behind = self._behind
+        for key, watcher in self._watchers.items():
+            if is_slow(key):
+                behind[key] = None
+            elif not watcher.whole:
+                previews.append(key)
+            elif before is None or key in behind:
+                views.append(key)
+            else:
+                patches.append(key)
+        for keys in (previews, views):
+            for key in keys:
+                behind.pop(key, None)
+        owed = ((Owed.PREVIEW, previews), (Owed.VIEW, views), (Owed.PATCH, patches))
+        changes.owed = {kind: keys for kind, keys in owed if keys}
+        return changes
+
+    def _decide_access(
+        self, before: Resource | None, after: Resource, changes: WatchChanges[K]
+    ) -> bool:
+        """Decides anew who sees what. Returns whether somebody who stays sees something else: it is
+        behind then, since it has no view that a patch could apply to."""
+        turned = False
         for key, watcher in list(self._watchers.items()):
             if not after.visible_to(watcher.who):
                 unshared = before is not None and watcher.who.user in before.record.shares
                 reason = EndReason.UNSHARED if unshared else EndReason.HIDDEN
                 changes.ended.setdefault(reason, []).append(key)
-                del self._watchers[key]
+                self.remove(key)
                 continue
             whole = after.may(watcher.who)
-            if not differs and whole == watcher.whole:
-                continue
-            patches = watcher.whole and whole and before is not None and not watcher.behind
-            watcher.whole = whole
-            if is_slow(key):
-                watcher.behind = True
-                continue
-            watcher.behind = False
-            owed = Owed.PATCH if patches else Owed.VIEW if whole else Owed.PREVIEW
-            changes.owed.setdefault(owed, []).append(key)
-        return changes
+            if whole != watcher.whole:
+                watcher.whole = whole
+                self._behind[key] = None
+                turned = True
+        return turned
 
     def catch_up(self, is_slow: Callable[[K], bool]) -> WatchChanges[K]:
         """What the watchers are owed that were too slow, and can take more now."""
-        changes: WatchChanges[K] = WatchChanges()
-        for key, watcher in self._watchers.items():
-            if watcher.behind and not is_slow(key):
-                watcher.behind = False
-                owed = Owed.VIEW if watcher.whole else Owed.PREVIEW
-                changes.owed.setdefault(owed, []).append(key)
+        return self._catch_up(WatchChanges(), is_slow)
+
+    def _catch_up(self, changes: WatchChanges[K], is_slow: Callable[[K], bool]) -> WatchChanges[K]:
+        for key in [one for one in self._behind if not is_slow(one)]:
+            del self._behind[key]
+            owed = Owed.VIEW if self._watchers[key].whole else Owed.PREVIEW
+            changes.owed.setdefault(owed, []).append(key)
         return changes
 
     def restart(self) -> None:
         """The server failed while it told the watchers: it is not known what they have got."""
-        for watcher in self._watchers.values():
-            watcher.behind = True
+        self._behind = dict.fromkeys(self._watchers)
 
     def end(self, keys: Iterable[K], reason: EndReason) -> WatchChanges[K]:
         """Ends these watches."""
@@ -181,3 +211,12 @@ def _shown(resource: Resource) -> tuple[object, ...]:
     """Everything in a resource that a watcher is told; a new version is needed for new data."""
     record, lease = resource.record, resource.lease
     return (record.version, record.title, record.owner, record.updated_at, lease.session)
+
+
+_Access = tuple[str, frozenset[str], bool, bool]
+
+
+def _access(resource: Resource) -> _Access:
+    """Everything in a resource that decides who sees what."""
+    record, type_ = resource.record, resource.type
+    return (record.owner, record.shares, type_.shows(record), type_.hides(record))

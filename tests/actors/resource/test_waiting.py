@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -10,18 +11,23 @@ import trio
 import trio.testing
 
 from actors.node import Node
-from actors.resource.messages import DeadlineReached
+from actors.resource.messages import DeadlineReached, Subscriber
 from actors.session.messages import Detach
+from reileta.clock import SystemClock
 from reileta.errors import (
     DatabaseUnavailable,
     NotQueued,
+    Overloaded,
     PermissionDenied,
     QuotaReached,
+    ReiletaError,
     ResourceHeld,
     ResourceNotFound,
     ResourceTaken,
     SessionNotFound,
 )
+from reileta.records import ADMIN_TAG
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.waiting_line import Place
 from reileta.store import Store
@@ -33,6 +39,7 @@ from tests.actors.session_clients import (
     second_token,
     until,
 )
+from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 
 OFFER_S, AWAY_S = 30, 60
@@ -156,7 +163,9 @@ async def test_an_offer_that_runs_out_goes_on(node: Node, clock: ManualClock) ->
     await two.client.acquire(name)
 
 
-async def test_leaving_hands_the_offer_on(node: Node) -> None:
+async def test_leaving_hands_the_offer_on(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when something else wakes the actor."""
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 3600)
     owner, name, (one, two) = await waiters(node, 2)
     await one.queue(name)
     await two.queue(name)
@@ -319,3 +328,244 @@ async def test_lines_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) ->
     await one.queue(name)
     with pytest.raises(QuotaReached):
         await one.queue(await one.client.document())
+
+
+async def test_a_user_who_may_no_longer_acquire_it_waits_no_longer(node: Node) -> None:
+    """At once, also while another session holds the resource."""
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await node.resources.unshare(name, owner.claimant, one.client.principal.user.id)
+    await until(lambda: (None, False, "refused") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+    assert node.resources.recoveries[name.number].line.offered is None
+
+
+async def test_an_admin_who_is_none_any_more_gets_no_offer(node: Node) -> None:
+    """Another process changed the user, and this node has not heard of it."""
+    owner, name, (two,) = await waiters(node, 1)
+    admin = await log_in(node)
+    user = admin.principal.user.id
+    await node.store.users.update(user, tags=frozenset({ADMIN_TAG}))
+    one = Waiter(admin, await admin.open())
+    who = Claimant(admin.principal.session_id, user, admin=True)
+    assert await node.resources.queue(name, who) == Place(1)
+    await two.queue(name)
+    await node.store.users.update(user, tags=frozenset())
+    await owner.release(name)
+    await until(lambda: (1, True, None) in two.places())
+    assert one.places()[-1] == (None, False, "refused")
+
+
+async def test_an_offer_that_is_being_taken_does_not_run_out(
+    node: Node, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    leases, gate, begun = type(node.store.leases), trio.Event(), trio.Event()
+    acquire = leases.acquire
+
+    async def late(self: Any, *args: Any, **more: Any) -> Any:
+        begun.set()
+        await gate.wait()
+        return await acquire(self, *args, **more)
+
+    monkeypatch.setattr(leases, "acquire", late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.client.acquire, name)
+        await begun.wait()
+        clock.advance(1000 * OFFER_S)
+        ref = await node.resources._live(name)  # noqa: SLF001 - timers are of Trio's clock
+        ref.signal(DeadlineReached())
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gate.set()
+    await until(lambda: one.places()[-1][0] is None)
+    assert one.places()[-1] == (None, False, "acquired")
+    assert two.places()[-1] == (1, False, None)
+
+
+async def no_stamps(*_: object) -> None:
+    """In place of what polls ask for: they find nothing."""
+    raise DatabaseUnavailable
+
+
+async def test_an_offer_that_was_taken_although_the_database_went_away_counts(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor looks by itself, and needs no other change for it."""
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    leases = type(node.store.leases)
+    acquire = leases.acquire
+
+    async def acquired(self: Any, *args: Any, **more: Any) -> Any:
+        await acquire(self, *args, **more)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(leases, "acquire", acquired)
+    with pytest.raises(DatabaseUnavailable):
+        await node.resources.acquire(name, one.client.claimant, until=1 << 60)
+    await until(lambda: (None, False, "acquired") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_a_resource_that_was_taken_elsewhere_is_offered_no_longer(node: Node) -> None:
+    """Another process gave it to a session that does not wait here."""
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await node.store.leases.acquire(name, owner.claimant, until=1 << 60)
+    node.resources.changed(name.number)
+    await until(lambda: one.places()[-1] == (1, False, None))
+    assert await one.queue(name) == Place(1)
+
+
+async def test_nothing_is_kept_of_a_request_that_was_refused(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name, sink = await ada.document(), FakeSink()
+    await node.resources.read(name)
+    monkeypatch.setattr("actors.resource.actor.OPERATIONS", 0)
+    with pytest.raises(Overloaded):
+        await node.resources.queue(name, ada.claimant)
+    with pytest.raises(Overloaded):
+        await node.resources.watch(name, ada.claimant, Subscriber(sink, b"1"))
+    assert node.debug_counts()["waiting sessions"] == 0
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_a_poll_that_finds_nothing_reads_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await settle(node, name)
+    resources, reads = type(node.store.resources), 0
+    get = resources.get
+
+    async def counted(self: Any, *args: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await get(self, *args)
+
+    monkeypatch.setattr(resources, "get", counted)
+    await node.resources.poll()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert reads == 0
+
+
+async def test_a_storm_leaves_nothing_behind(node: Node) -> None:
+    """Sessions wait, leave, watch and unwatch, crossing each other; the actor crashes twice."""
+    owner, name, others = await waiters(node, 6)
+
+    async def storm(waiter: Waiter, turn: int) -> None:
+        who, resources = waiter.client.claimant, node.resources
+        for number in range(12):
+            sink = FakeSink()
+            with suppress(ReiletaError):
+                await waiter.queue(name)
+            with suppress(ReiletaError):
+                await resources.watch(name, who, Subscriber(sink, b"1"))
+            if (number + turn) % 4 == 0:
+                with suppress(ReiletaError):
+                    await waiter.client.acquire(name)
+                    await waiter.client.release(name)
+            with suppress(ReiletaError):
+                await waiter.unqueue(name)
+            if number % 2:
+                resources.unwatch(name, sink)
+            resources.socket_closed(sink)
+
+    async with trio.open_nursery() as nursery:
+        for turn, waiter in enumerate(others):
+            nursery.start_soon(storm, waiter, turn)
+        await owner.release(name)
+        for _ in range(2):
+            await crash(node, name)
+    for waiter in others:
+        with suppress(NotQueued):
+            await waiter.unqueue(name)
+    await settle(node, name)
+    counts = node.debug_counts()
+    assert (counts["waiting sessions"], counts["watching sockets"]) == (0, 0)
+    recovery = node.resources.recoveries[name.number]
+    assert (len(recovery.line), len(recovery.watchers), recovery.session_sinks) == (0, 0, {})
+    for waiter in others:
+        left = [place for place in waiter.places() if place[2] is not None]
+        assert left
+
+
+async def test_offers_run_out_by_themselves(store: Store) -> None:
+    async with open_node(store, SystemClock(), resource_offer_s=0.05) as node:
+        owner, name, (one, two) = await waiters(node, 2)
+        await one.queue(name)
+        await two.queue(name)
+        await owner.release(name)
+        await until(lambda: (None, False, "expired") in one.places())
+        await until(lambda: (None, False, "expired") in two.places())
+        assert (1, True, None) in one.told
+        assert (1, True, None) in two.told
+
+
+async def test_a_session_that_ends_leaves_the_line_while_another_holds_the_resource(
+    node: Node,
+) -> None:
+    _, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await two.queue(name)
+    await node.store.sessions.end(one.client.principal.session_id)
+    node.sessions.end(one.client.principal.session_id)
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_a_former_admin_waits_no_longer(node: Node) -> None:
+    _, name, (two,) = await waiters(node, 1)
+    admin = await log_in(node)
+    user = admin.principal.user
+    await node.store.users.update(user.id, tags=frozenset({ADMIN_TAG}))
+    one = Waiter(admin, await admin.open())
+    await node.resources.queue(name, Claimant(admin.principal.session_id, user.id, admin=True))
+    await two.queue(name)
+    node.resources.user_changed(user)  # who is an admin no longer
+    await until(lambda: (None, False, "refused") in one.places())
+    await until(lambda: (1, False, None) in two.places())
+
+
+async def test_the_end_of_the_holder_s_session_makes_room_without_a_poll(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    await node.store.sessions.end(owner.principal.session_id)
+    node.resources.session_ended(owner.principal.session_id)
+    await until(lambda: (1, True, None) in one.places())
+
+
+async def test_what_is_done_is_done_although_it_can_not_be_read_afterwards(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, (one,) = await waiters(node, 1)
+    await one.queue(name)
+    users, away = type(node.store.users), True
+    many = users.many
+
+    async def gone(self: Any, *args: Any) -> Any:
+        if away:
+            raise DatabaseUnavailable
+        return await many(self, *args)
+
+    monkeypatch.setattr("actors.resource.actor.AGAIN_S", 0.01)
+    monkeypatch.setattr(users, "many", gone)
+    await node.resources.release(name, owner.claimant)
+    away = False
+    await until(lambda: (1, True, None) in one.places())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import count
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
 
+from actors.delivery.batch import Piece
 from actors.node import Node
-from actors.resource.messages import Subscriber
+from actors.resource.messages import Idle, Subscriber, Tell
 from reileta.errors import (
+    Overloaded,
     PermissionDenied,
     QuotaReached,
     ResourceNotFound,
@@ -22,7 +26,7 @@ from reileta.rules.identity import Claimant
 from reileta.rules.resource import watchers
 from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.merge_patch import apply_object
-from reileta.rules.resource.resource import ResourceKey
+from reileta.rules.resource.resource import ResourceKey, Write
 from reileta.rules.resource.types import WORLD, Content
 from reileta.store import Store
 from tests.actors.session_clients import FakeSessionSink, SessionClient, log_in, open_node, until
@@ -224,8 +228,8 @@ async def test_a_change_by_somebody_else_is_found(node: Node) -> None:
     watcher = await watch(node, ada, name)
     await node.store.leases.acquire(name, ada.claimant, until=1 << 60)
     await node.resources.poll()
-    await settle(node, name)
-    assert watcher.read().last["holder"]["session"] == ada.principal.session_id
+    await until(lambda: watcher.read().last["holder"])
+    assert watcher.last["holder"]["session"] == ada.principal.session_id
     events = watcher.events
     await node.resources.poll()
     await settle(node, name)
@@ -270,6 +274,7 @@ async def test_an_actor_that_fails_for_good_says_so(node: Node) -> None:
         if watcher.read().ended:
             break
     assert watcher.ended == ["failed"]
+    assert node.debug_counts()["watching sockets"] == 0
     assert node.debug_counts()["waiting sessions"] == 0
     assert (await watch(node, ada, name)).copy["version"] == 1
 
@@ -364,6 +369,7 @@ async def test_a_sink_of_a_session_socket_is_forgotten(node: Node) -> None:
     await node.resources.watch(name, ada.principal.as_claimant(), subscriber)
     node.resources.socket_closed(socket)
     await settle(node, name)
+    assert not node.resources.recoveries[name.number].session_sinks
     socket.take()
     await ada.acquire(name)
     await settle(node, name)
@@ -427,3 +433,176 @@ async def test_an_actor_that_crashed_is_put_away_too(
     monkeypatch.setattr("actors.resource.actor.IDLE_S", 0.01)
     await crash(node, name)
     await until(lambda: node.debug_counts()["resources"] == 0)
+
+
+@pytest.mark.parametrize("kind", ["reads", "writes"])
+async def test_operations_that_wait_are_bounded(
+    node: Node, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    limit = "OPERATIONS" if kind == "reads" else "WRITES"
+    monkeypatch.setattr(f"actors.resource.actor.{limit}", 2)
+    ada = await log_in(node)
+    name = await ada.document()
+    gate, begun, resources = trio.Event(), trio.Event(), type(node.store.resources)
+    get = resources.get
+
+    async def late(self: Any, name: ResourceKey) -> Any:
+        begun.set()
+        await gate.wait()
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", late)
+    refused = 0
+
+    async def ask() -> None:
+        nonlocal refused
+        try:
+            if kind == "reads":
+                await node.resources.read(name)
+            else:
+                await node.resources.write(name, [Write(ada.claimant, 1, {"data": 1})])
+        except Overloaded:
+            refused += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.resources.read, name)
+        await begun.wait()
+        for _ in range(5):
+            nursery.start_soon(ask)
+        await until(lambda: refused == 3)
+        gate.set()
+    assert refused == 3
+
+
+async def test_numbers_that_are_made_up_leave_no_actors(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.resource.actor.IDLE_S", 3600)
+    ada = await log_in(node)
+    name = await ada.document()
+    await node.resources.read(name)
+    for number in range(1 << 40, (1 << 40) + 20):
+        with pytest.raises(ResourceNotFound):
+            await node.resources.read(ResourceKey("document", number))
+        with pytest.raises(ResourceNotFound):
+            await watch(node, ada, ResourceKey("document", number))
+    await until(lambda: node.debug_counts()["resource recoveries"] == 1)
+    assert node.debug_counts()["resources"] == 1
+
+
+class FaultySink(FakeSink):
+    """A socket that makes the actor crash when it writes to it for the second time."""
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        super().write(pieces)
+        if self.writes == 2:
+            raise RuntimeError("a fault")
+
+
+async def test_a_crash_among_the_watchers_leaves_no_gap(node: Node) -> None:
+    """Some have got the patch, the others have not."""
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    first, faulty = await watch(node, ada, name), Watcher()
+    faulty.sink = FaultySink()
+    who = ada.principal.as_claimant()
+    await node.resources.watch(name, who, Subscriber(faulty.sink, b"1"))
+    last = await watch(node, ada, name)
+    written = node.store.resources.write
+    await written(name, ada.claimant, fence=1, patch={"data": {"a": 1}}, if_version=None)
+    node.resources.changed(name.number)
+    await until(lambda: last.read().copy["version"] == 2)
+    await ada.write(name, data={"b": 2})
+    await until(lambda: all(one.read().copy["version"] == 3 for one in (first, faulty, last)))
+    assert first.copy["data"] == faulty.copy["data"] == last.copy["data"] == {"a": 1, "b": 2}
+    assert last.views == 2
+
+
+async def test_a_watch_that_is_cancelled_before_it_began_is_forgotten(node: Node) -> None:
+    ada = await log_in(node)
+    name, sink = await ada.document(), FakeSink()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await node.resources.watch(name, ada.principal.as_claimant(), Subscriber(sink, b"1"))
+    assert scope.cancelled_caught
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_changes_during_the_pause_after_a_fan_out_are_one_event(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    watcher = await watch(node, ada, name)
+    times = count(step=1000.0)  # each drain takes so long, also the one that begins the write
+    monkeypatch.setattr(
+        "actors.resource.watching.trio", SimpleNamespace(current_time=lambda: next(times))
+    )
+    monkeypatch.setattr("actors.resource.watching.PAUSE_S", 3600.0)
+    events = watcher.events
+    for key in ("a", "b", "c"):
+        await ada.write(name, data={key: 1})
+    await settle(node, name)
+    assert watcher.read().events == events
+    ref = node.resources.running(name.number)
+    assert ref is not None
+    ref.signal(Tell())
+    await settle(node, name)
+    assert watcher.read().events == events + 1
+    assert watcher.copy["data"] == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_watcher_that_comes_later_begins_with_the_newest(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    await watch(node, ada, name)
+    await ada.write(name, data={"a": 1})
+    later = await watch(node, ada, name)
+    assert (later.copy["version"], later.copy["data"]) == (2, {"a": 1})
+
+
+async def test_a_watched_resource_is_not_put_away(node: Node) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    ref = node.resources.running(name.number)
+    assert ref is not None
+    ref.signal(Idle())
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert node.resources.running(name.number) is ref
+    await ada.acquire(name)
+    await settle(node, name)
+    assert watcher.read().last["holder"] is not None
+
+
+async def test_reads_that_wait_together_share_a_query_but_not_with_other_types(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    resources, asked = type(node.store.resources), list[ResourceKey]()
+    get = resources.get
+
+    async def counted(self: Any, name: ResourceKey) -> Any:
+        asked.append(name)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", counted)
+    other, missing = ResourceKey(WORLD, name.number), 0
+
+    async def ask(key: ResourceKey) -> None:
+        nonlocal missing
+        try:
+            assert (await node.resources.read(key)).record.type == key.type
+        except ResourceNotFound:
+            missing += 1
+
+    async with trio.open_nursery() as nursery:
+        for key in [name] * 10 + [other] * 2:
+            nursery.start_soon(ask, key)
+    assert missing == 2
+    assert len(asked) < 12

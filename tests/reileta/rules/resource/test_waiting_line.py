@@ -134,3 +134,38 @@ def test_a_line_that_is_dissolved_is_empty() -> None:
     assert line.next_deadline is None
     with pytest.raises(NotQueued):
         line.place("a")
+
+
+def test_joining_again_as_an_admin_counts() -> None:
+    line = line_of("a")
+    line.join(Claimant("a", "u_1", admin=True), 9, present=True)
+    assert line.first == Claimant("a", "u_1", admin=True)
+
+
+def test_sessions_whose_users_may_no_longer_acquire_it_leave() -> None:
+    line = line_of("a", "b", "c")
+    line.offer(0)
+    left = line.ensure_allowed(lambda who: who.session == "c")
+    assert left == [LeftLine(one, LeaveReason.REFUSED) for one in ("a", "b")]
+    assert line.sessions == ("c",)
+    assert line.offered is None
+
+
+def test_the_next_deadline_is_that_of_the_offer_or_of_an_absence() -> None:
+    assert line_of("a").next_deadline is None
+    line = line_of("a", "b")
+    line.offer(7)
+    assert line.next_deadline == 7 + OFFER_MS
+    line.absent("b", 0)
+    assert line.next_deadline == 7 + OFFER_MS
+    line.leave("a", LeaveReason.WITHDRAWN)
+    assert line.next_deadline == GRACE_MS
+
+
+def test_a_user_who_becomes_an_admin_or_ceases_to_be_one_waits_as_such() -> None:
+    line = line_of("a")
+    assert line.set_admin("u_1", admin=True)
+    assert line.first == Claimant("a", "u_1", admin=True)
+    assert line.set_admin("u_1", admin=False)
+    assert line.first == Claimant("a", "u_1")
+    assert not line.set_admin("u_2", admin=True)

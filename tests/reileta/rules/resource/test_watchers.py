@@ -126,6 +126,9 @@ def test_a_watcher_that_missed_a_change_gets_a_view_and_not_the_next_patch() -> 
     slow.clear()
     changes = watchers.change(resource(version=2), resource(version=3), slow.__contains__)
     assert changes.owed == {Owed.VIEW: ["owner"]}
+    assert not watchers.lagging()
+    changes = watchers.change(resource(version=3), resource(version=4), slow.__contains__)
+    assert changes.owed == {Owed.PATCH: ["owner"]}
 
 
 def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +140,78 @@ def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         watchers.add("b", OWNER, resource())
     assert not watchers.end(["b"], EndReason.FAILED)
     assert watchers.end(["a"], EndReason.FAILED).ended == {EndReason.FAILED: ["a"]}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_slow_watcher_that_watches_again_or_ends_is_not_behind(again: bool) -> None:
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    watchers.change(resource(), resource(version=2), lambda _: True)
+    assert watchers.lagging()
+    if again:
+        assert watchers.add("owner", OWNER, resource(version=2)) is Owed.VIEW
+    else:
+        watchers.remove("owner")
+    assert not watchers.lagging()
+    assert not watchers.catch_up(never_slow)
+    changes = watchers.change(resource(version=2), resource(version=3), never_slow)
+    assert changes.owed == ({Owed.PATCH: ["owner"]} if again else {})
+
+
+def test_a_watcher_that_came_while_it_was_shared_is_decided_again() -> None:
+    """It was added to others who were told of another state."""
+    watchers: Watchers[str] = Watchers()
+    shared, before = resource(), unshared(resource())
+    watchers.add("owner", OWNER, before)
+    watchers.add("friend", FRIEND, shared)
+    changes = watchers.change(shared, before, never_slow)
+    assert changes.ended == {EndReason.UNSHARED: ["friend"]}
+
+
+def test_a_resource_that_the_type_hides_now_is_watched_no_longer() -> None:
+    watchers: Watchers[str] = Watchers()
+    before = resource(public=True)
+    watchers.add("anyone", ANYONE, before)
+    watchers.add("friend", FRIEND, before)
+    changes = watchers.change(before, resource(), never_slow)
+    assert changes.ended == {EndReason.HIDDEN: ["anyone"]}
+    assert list(watchers) == ["friend"]
+
+
+def test_a_new_owner_sees_the_view_and_the_former_one_watches_no_longer() -> None:
+    watchers: Watchers[str] = Watchers()
+    before = resource()
+    watchers.add("owner", OWNER, before)
+    watchers.add("friend", FRIEND, before)
+    after = replace(before, record=replace(before.record, owner="u_new"))
+    changes = watchers.change(before, after, never_slow)
+    assert changes.ended == {EndReason.HIDDEN: ["owner"]}
+    assert changes.owed == {Owed.PATCH: ["friend"]}
+
+
+def test_a_first_change_is_a_view() -> None:
+    """Nothing is known that a patch could apply to."""
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    assert watchers.change(None, resource(), never_slow).owed == {Owed.VIEW: ["owner"]}
+
+
+def test_a_user_it_is_shared_with_is_sent_the_view_although_nothing_else_changed() -> None:
+    watchers: Watchers[str] = Watchers()
+    shared = resource(public=True)
+    before = unshared(shared)
+    assert watchers.add("friend", FRIEND, before) is Owed.PREVIEW
+    watchers.add("anyone", ANYONE, before)
+    slow = {"friend"}
+    assert not watchers.change(before, shared, slow.__contains__)
+    assert watchers.catch_up(never_slow).owed == {Owed.VIEW: ["friend"]}
+    watchers.change(shared, before, never_slow)
+    assert watchers.change(before, shared, never_slow).owed == {Owed.VIEW: ["friend"]}
+
+
+def test_after_a_failure_nobody_gets_a_patch() -> None:
+    watchers: Watchers[str] = Watchers()
+    watchers.add("owner", OWNER, resource())
+    watchers.restart()
+    changes = watchers.change(resource(), resource(version=2), never_slow)
+    assert changes.owed == {Owed.VIEW: ["owner"]}
