@@ -12,7 +12,8 @@ they start.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
@@ -58,6 +59,7 @@ from reileta.federation.challenger import RENEW_S
 from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
 from reileta.federation.remote_reads import RemoteReads
+from reileta.ids import server_of
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
@@ -233,6 +235,7 @@ class Node:
             publish=partial(self.changed, "user"),
         )
         self.servers.listeners.append(self.guests)
+        self.servers.connected_guests = self._connected_guests
         self.visits = Visits(
             store=store,
             clock=clock,
@@ -366,6 +369,11 @@ class Node:
         self.updates.changed(noun, record, among)
         if isinstance(record, records.World):
             self.resources.changed(record.number)
+
+    def _connected_guests(self) -> Mapping[str, int]:
+        """How many guests are connected now, by their server."""
+        servers = map(server_of, filter(self.directory.connected, self.sessions.users()))
+        return Counter(server for server in servers if server is not None)
 
     def _peer_changed(self, server: records.PeerServer) -> None:
         """Publishes `update-peer`, for admins."""

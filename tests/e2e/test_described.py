@@ -17,6 +17,8 @@ from api.ws.registry.commands import COMMANDS
 from api.ws.registry.events import EVENTS
 from benchmarks.killable import event
 from reileta.protocol import commands, events
+from reileta.security.credentials import digest
+from reileta.security.server_key import ServerKey
 from tests.api.openapi.test_asyncapi import objects_of
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected
@@ -143,6 +145,22 @@ async def ask(
     return envelope
 
 
+async def a_known_server(harness: ServerHarness, address: str) -> None:
+    """Another server, which has a token of this one."""
+    servers = harness.store.servers
+    await servers.learn(
+        address,
+        host=address,
+        secure=True,
+        public_key=ServerKey.generate().public_base64url,
+        key_since=1,
+        gateway_http=None,
+        gateway_ws=None,
+        version=None,
+    )
+    await servers.issue_token(address, digest("sa_"), harness.server.node.clock.now_ms() + 60_000)
+
+
 async def test_players_are_told_what_is_described(
     harness: ServerHarness, web: httpx.AsyncClient
 ) -> None:
@@ -167,6 +185,9 @@ async def test_players_are_told_what_is_described(
         ):
             await ask(web, ada, method, path, body)
             await host.event(f"update-{path.split('/')[2].rstrip('s').replace('@me', 'user')}")
+        await a_known_server(harness, "b.example")
+        await ask(web, ada, "PUT", "/api/servers/rules", {"pattern": "example", "kind": "block"})
+        await host.event("update-peer")
         room = (await harness.instance(ada, capacity=1)).id
         await host.join(room)
         await ask(web, bob, "POST", f"/api/instances/{room}/candidate")

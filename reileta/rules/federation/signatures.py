@@ -19,6 +19,18 @@ CHAIN_LENGTH: Final = 8
 """Most links of a chain of keys."""
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
+_WEAK_KEYS: Final = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        *(first + "ff" * 30 + "7f" for first in ("ec", "ed", "ee")),
+    )
+)
+"""Points of small order, without the bit of the sign, in all their encodings. One signature can be
+valid for such a key and many messages, whoever made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +66,14 @@ def encode(raw: bytes) -> str:
 
 
 def is_public_key(text: str) -> bool:
-    """Whether the text has the form of a public key: 32 bytes in base64url."""
-    return _decoded(text, _KEY_BYTES) is not None
+    """Whether the text has the form of a public key: 32 bytes in base64url, and not one of the
+    points for which signatures prove nothing."""
+    return _key(text) is not None
 
 
 def verify(public_key: str, data: bytes, signature: str) -> bool:
     """Whether the signature (base64url) of the data is by that key (base64url, Ed25519)."""
-    key, signed = _decoded(public_key, _KEY_BYTES), _decoded(signature, _SIGNATURE_BYTES)
+    key, signed = _key(public_key), _decoded(signature, _SIGNATURE_BYTES)
     if key is None or signed is None:
         return False
     try:
@@ -103,6 +116,13 @@ def _lines(*values: str) -> bytes:
     if any("\n" in value for value in values):
         raise ValueError("must have no line breaks")
     return "\n".join(values).encode()
+
+
+def _key(text: str) -> bytes | None:
+    raw = _decoded(text, _KEY_BYTES)
+    if raw is None or raw[:-1] + bytes([raw[-1] & 0x7F]) in _WEAK_KEYS:
+        return None
+    return raw
 
 
 def _decoded(text: str, length: int) -> bytes | None:

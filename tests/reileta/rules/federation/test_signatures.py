@@ -118,3 +118,67 @@ def test_a_chain_with_a_broken_link_proves_nothing(keys: list[Link]) -> None:
 
 def test_links_before_the_pinned_key_do_not_matter() -> None:
     assert follows_chain(PUBLIC[1], [link(1, 2), Link(PUBLIC[1], 1, "lost")], HERE)
+
+
+# Points of small order ----------------------------------------------------------------------------
+
+P = 2**255 - 19
+D = -121665 * pow(121666, P - 2, P) % P
+ORDER = 2**252 + 27742317777372353535851937790883648493
+Point = tuple[int, int]
+
+
+def point_at(y: int) -> Point | None:
+    """A point of the curve with that y, if there is one."""
+    square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    for root in (x, x * pow(2, (P - 1) // 4, P) % P):
+        if root * root % P == square:
+            return root, y
+    return None
+
+
+def added(one: Point, other: Point) -> Point:
+    product = D * one[0] * other[0] * one[1] * other[1] % P
+    return (
+        (one[0] * other[1] + other[0] * one[1]) * pow(1 + product, P - 2, P) % P,
+        (one[1] * other[1] + one[0] * other[0]) * pow(1 - product, P - 2, P) % P,
+    )
+
+
+def times(number: int, point: Point) -> Point:
+    total = (0, 1)
+    while number:
+        if number & 1:
+            total = added(total, point)
+        point = added(point, point)
+        number >>= 1
+    return total
+
+
+def small_order() -> set[bytes]:
+    """Every encoding of the eight points of small order, with both signs."""
+    found: set[Point] = set()
+    y = 2
+    while len(found) < 8:  # until it has met one of order 8, of which all are multiples
+        point = point_at(y)
+        if point is not None:
+            small = times(ORDER, point)
+            found = {times(number, small) for number in range(8)}
+        y += 1
+    encodings = set()
+    for _, y in found:
+        for spelled in (y, y + P):
+            if spelled < 2**255:
+                for sign in (0, 1 << 255):
+                    encodings.add((spelled | sign).to_bytes(32, "little"))
+    return encodings
+
+
+def test_keys_for_which_signatures_prove_nothing_are_no_keys() -> None:
+    weak = small_order()
+    assert len(weak) == 14
+    for raw in weak:
+        assert not is_public_key(encode(raw))
+        for number in range(16):
+            assert not verify(encode(raw), bytes([number]), encode(raw + bytes(32)))
