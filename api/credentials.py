@@ -239,6 +239,10 @@ class Auth:
         # Counts `forget_…` calls: a query that began before such a call must not be cached.
         self._epoch = 0
 
+    def __len__(self) -> int:
+        """How many keys are cached."""
+        return len(self._known)
+
     def credential_from(
         self, carrier: BaseRequestWebsocket, *, changes: bool = False
     ) -> Credential | None:
@@ -285,9 +289,16 @@ class Auth:
                 principal, record.access_expires, steady + self._ttl_ms
             )
             self._keys.setdefault(record.id, set()).add(access_hash)
-            if len(self._known) > self._size:
-                self._drop(next(iter(self._known)))
+            self._drop_oldest(steady)
         return principal
+
+    def _drop_oldest(self, steady: int) -> None:
+        """Drops the entries that are too old, or too many. They are in the order of their age."""
+        while self._known:
+            access_hash, known = next(iter(self._known.items()))
+            if len(self._known) <= self._size and steady < known.stale_at:
+                return
+            self._drop(access_hash)
 
     def _drop(self, access_hash: bytes) -> None:
         known = self._known.pop(access_hash, None)

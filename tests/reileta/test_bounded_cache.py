@@ -68,3 +68,13 @@ def test_what_is_large_is_not_kept_and_what_it_replaces_is_gone() -> None:
     assert remembered.get("a", 1) is None
     assert remembered.get("a", 2) is None
     assert remembered.held_bytes == 0
+
+
+def test_values_whose_time_is_over_make_way() -> None:
+    seconds = Seconds()
+    remembered: BoundedCache[int] = BoundedCache(1_000_000, 10, seconds)
+    for number in range(1_000):
+        seconds.now_s = float(number)
+        remembered.put(number, 1, number, 100)
+    assert len(remembered) == 10
+    assert remembered.held_bytes == 1_000

@@ -439,6 +439,27 @@ async def test_connections_keep_nothing_of_who_had_them_made(database: Database)
     assert [request() for request in requests] == [None, None]
 
 
+async def test_statements_start_no_timers(database: Database) -> None:
+    """The context of a timer would keep what a request has in it for minutes."""
+
+    class Request: ...
+
+    variable: ContextVar[Request] = ContextVar("request")
+    requests: list[weakref.ref[Request]] = []
+
+    async def ask(number: int) -> None:
+        request = Request()
+        requests.append(weakref.ref(request))
+        variable.set(request)
+        await database.fetch(f"SELECT {number}, $1::text", "a")
+
+    await database.fetch("SELECT 1")  # the connection is there
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, 1)
+    gc.collect()
+    assert [request() for request in requests] == [None]
+
+
 async def test_a_failure_of_the_driver_outside_of_a_statement_ends_nothing(
     database_url: str,
 ) -> None:
