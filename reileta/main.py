@@ -29,7 +29,8 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
-from reileta.allocator import give_back_large_blocks
+from reileta.allocator import EVERY_S as MEMORY_S
+from reileta.allocator import give_back_beside, share_one_heap
 from reileta.clock import SystemClock
 from reileta.observability import log, log_events
 from reileta.observability.line_writer import LineWriter, write_all
@@ -70,7 +71,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
-    give_back_large_blocks()
+    share_one_heap()
     raise_descriptor_limit()
     try:
         trio.run(_until_stopped, settings, types, output)
@@ -272,6 +273,7 @@ async def _serve_on(
             background.repeat(nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S)
             background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
             background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
+            background.repeat(nursery, "memory", give_back_beside, every_s=MEMORY_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(
