@@ -468,8 +468,8 @@ class Database(Queries):
             # older than what was acknowledged. Of several hosts, the one with writes counts.
             target_session_attrs=_READ_WRITE,
             server_settings={"application_name": self.name},
-            # Else each statement has a timer of 5 minutes, whose context keeps the objects of the
-            # request that first used it. The number of statements is bounded anyway.
+            # Else each statement has a timer of 5 minutes, which outlives its connection. Their
+            # number is bounded anyway.
             max_cached_statement_lifetime=0,
         )
         try:

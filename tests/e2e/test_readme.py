@@ -36,9 +36,7 @@ def steps() -> list[tuple[str, str]]:
     return found
 
 
-async def test_each_command_prints_what_the_readme_says(
-    database_url: str, tmp_path: Path
-) -> None:
+async def test_each_command_prints_what_the_readme_says(database_url: str, tmp_path: Path) -> None:
     need("curl")
     variables: dict[str, str] = {}
     answer: dict[str, str] = {}

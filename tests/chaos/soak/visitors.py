@@ -367,6 +367,8 @@ class Holder(Visitor):
         """Changes the state; each change waits for its Ack."""
         hello = await socket.receive()
         await socket.send(ack(hello["id"]))
+        if hello["payload"]["kind"] == "closing":  # the database was lost after the upgrade
+            raise Refused("closing", hello["payload"]["code"])
         kept = hello["payload"]["session"]["state"].get("n", 0)
         if kept < self.acknowledged:
             raise Broken(f"the state has {kept}, acknowledged was {self.acknowledged}")
