@@ -64,6 +64,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     Raises:
         StartupError, OSError, DatabaseUnavailable: it can't start; the operator can fix the reason.
     """
+    share_one_heap()  # before the first thread, which would get a heap of its own
     output = LineWriter.standard_output(
         lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
     )
@@ -71,7 +72,6 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
-    share_one_heap()
     raise_descriptor_limit()
     try:
         trio.run(_until_stopped, settings, types, output)

@@ -33,9 +33,10 @@ SHORTENED: Final[tuple[tuple[ModuleType, str, float], ...]] = (
     (recent_changes, "REMEMBERED_MS", 2_000),
     (node, "FORGET_S", 1.0),
     (session_actor, "IDLE_S", 3.0),
+    (main, "MEMORY_S", 2.0),
 )
-"""How long the server remembers what is over, where no setting says so: up to a minute, which would
-only cost time here."""
+"""How long the server remembers what is over, or keeps free memory, where no setting says so: up to
+a minute, which would only cost time here."""
 _OURS: Final = ("reileta.", "actors.", "api.")
 _TABLES: Final = (dict, set, frozenset, list, tuple, bytearray)
 
