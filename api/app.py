@@ -180,7 +180,10 @@ class ReiletaApp(QuartTrio):
         """Serves one request through Quart, traces it and counts it."""
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
-            response = await super().handle_request(request)
+            try:
+                response = await super().handle_request(request)
+            finally:
+                _forget_routing(request)
             _add_headers(response, span)
             self._count(request, response.status_code, span, started)
         return response
@@ -190,7 +193,10 @@ class ReiletaApp(QuartTrio):
         like that of a request. None: it was accepted."""
         started = time.perf_counter()
         with bind(self._sampler.begin()) as span:
-            response = await super().handle_websocket(websocket)
+            try:
+                response = await super().handle_websocket(websocket)
+            finally:
+                _forget_routing(websocket)
             if response is not None:
                 _add_headers(response, span)
                 self._count(websocket, response.status_code, span, started)
@@ -368,6 +374,15 @@ def _complete(answer: Answer, span: Span) -> None:
     headers.append((b"x-trace-id", span.trace_id.encode()))
     names = {name for name, _ in headers}
     headers += [header for header in _DEFAULT if header[0] not in names]
+
+
+def _forget_routing(carrier: BaseRequestWebsocket) -> None:
+    """Breaks a reference cycle of a request that matched no route, after its answer.
+
+    The exception refers to the request through its traceback, and the request's connection would
+    wait for the garbage collector, which comes to old objects only after minutes.
+    """
+    carrier.routing_exception = None
 
 
 def is_session_api(carrier: BaseRequestWebsocket) -> bool:

@@ -278,6 +278,10 @@ class Auth:
         # Counts `forget_…` calls: a query that began before such a call must not be cached.
         self._epoch = 0
 
+    def __len__(self) -> int:
+        """How many keys are cached."""
+        return len(self._known)
+
     def credential_from(
         self, carrier: BaseRequestWebsocket, *, changes: bool = False
     ) -> Credential | None:
@@ -337,8 +341,7 @@ class Auth:
             self._drop(access_hash)
             self._known[access_hash] = _Known(principal, expires, steady + self._ttl_ms)
             self._keys.setdefault(principal.token_hash, set()).add(access_hash)
-            if len(self._known) > self._size:
-                self._drop(next(iter(self._known)))
+            self._drop_oldest(steady)
 
     async def _guest(self, token_hash: bytes, now_ms: int) -> Principal:
         """The principal of a guest's token. Raises CredentialInvalid."""
@@ -372,6 +375,14 @@ class Auth:
         if server is None:
             raise CredentialInvalid
         return server
+
+    def _drop_oldest(self, steady: int) -> None:
+        """Drops the entries that are too old, or too many. They are in the order of their age."""
+        while self._known:
+            access_hash, known = next(iter(self._known.items()))
+            if len(self._known) <= self._size and steady < known.stale_at:
+                return
+            self._drop(access_hash)
 
     def _drop(self, access_hash: bytes) -> None:
         known = self._known.pop(access_hash, None)

@@ -1,31 +1,69 @@
-"""The settings of the C library's allocator, with which large blocks go back to the system.
+"""Settings of the C library's allocator, and giving free memory back to the system.
 
-glibc raises the size from which it takes blocks from the system and gives them back, up to the
-largest block that was freed: after the first password (19 MiB) almost every block comes from its
-heaps, and each thread that hashes passwords keeps 19 MiB. With fixed sizes, such blocks go back at
-once. This costs a hash about half as much CPU again, since the system clears its pages each time;
-blocks of files and answers, which are smaller, cost what they did.
+glibc keeps what was freed: after the first password, blocks of up to 32 MiB come from its heaps, of
+which threads have several, and each heap in which passwords were hashed keeps 19 MiB. Here, all
+threads share one heap, and the server gives the free pages of that heap back now and then.
+
+Two ways were not taken. With a fixed size from which blocks come from the system, or with heaps
+that shrink at once, each hash costs half as much CPU again, because the system clears its 19 MiB
+each time. Buffers of our own for argon2 would stay for good, one per core.
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Any, Final
 
-LARGE_BYTES: Final = 4 * 1024 * 1024
-"""Blocks from this size on are given back when they are freed."""
-SPARE_BYTES: Final = 4 * 1024 * 1024
-"""What a heap may keep at its end."""
+import trio
+
+from reileta.settings import MIB
+
+EVERY_S: Final = 30.0
+"""How often a server gives memory back."""
+HEAP_BLOCK_BYTES: Final = 32 * MIB
+"""Blocks below this size come from the heap: the largest size that glibc takes."""
+SPARE_BYTES: Final = 512 * MIB
+"""What the heap may keep at its end until memory is given back."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 
 
-def give_back_large_blocks() -> bool:
-    """Fixes both sizes; False if the C library is not glibc."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # musl gives large blocks back by itself
+def _glibc(name: str) -> Any:
+    """A function of glibc; None if the C library is another one. musl gives memory back by
+    itself."""
+    return getattr(ctypes.CDLL(None), name, None)
+
+
+def share_one_heap() -> bool:
+    """Lets all threads use one heap; False if the C library is not glibc.
+
+    Call it before the first thread starts. Threads that allocate large blocks at the same time wait
+    for each other; small ones come from a cache that each thread has.
+    """
+    mallopt = _glibc("mallopt")
+    if mallopt is None:
         return False
     mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
-    return bool(mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES) and mallopt(_M_TRIM_THRESHOLD, SPARE_BYTES))
+    return all(
+        mallopt(name, value)
+        for name, value in (
+            (_M_ARENA_MAX, 1),
+            (_M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES),
+            (_M_TRIM_THRESHOLD, SPARE_BYTES),
+        )
+    )
+
+
+def give_back() -> None:
+    """Gives the free pages of the heap back. Threads that allocate meanwhile wait."""
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim.argtypes = (ctypes.c_size_t,)
+        trim(0)
+
+
+async def give_back_beside() -> None:
+    """`give_back`, in a worker thread."""
+    await trio.to_thread.run_sync(give_back)

@@ -19,7 +19,8 @@ class BoundedCache(Generic[V]):
 
     The cache holds at most `limit_bytes`, counted with the sizes passed to `put`; beyond that it
     evicts the least recently used value. Values expire `ttl_s` seconds after `put`, which can name
-    another time.
+    another time; each `put` drops expired values that were not used lately, so that memory follows
+    the traffic of the last moments.
     """
 
     def __init__(
@@ -63,8 +64,12 @@ class BoundedCache(Generic[V]):
         until_s = self._monotonic() + (self._ttl_s if ttl_s is None else ttl_s)
         self._values[key] = (generation, until_s, size_bytes, value)
         self.held_bytes += size_bytes
-        while self.held_bytes > self._limit_bytes:
-            _, (_, _, gone_bytes, _) = self._values.popitem(last=False)
+        now_s = self._monotonic()
+        while self._values:
+            _, expires_s, gone_bytes, _ = next(iter(self._values.values()))
+            if self.held_bytes <= self._limit_bytes and expires_s > now_s:
+                break
+            self._values.popitem(last=False)
             self.held_bytes -= gone_bytes
 
     def drop(self, matches: Callable[[Any], bool]) -> None:

@@ -29,7 +29,8 @@ from api.listen.timeouts import Timeouts
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
-from reileta.allocator import give_back_large_blocks
+from reileta.allocator import EVERY_S as MEMORY_S
+from reileta.allocator import give_back_beside, share_one_heap
 from reileta.clock import SystemClock
 from reileta.errors import DatabaseUnavailable
 from reileta.federation.client import GuardedClient, ListeningSockets
@@ -66,6 +67,7 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     Raises:
         StartupError, OSError, DatabaseUnavailable: it can't start; the operator can fix the reason.
     """
+    share_one_heap()  # before the first thread, which would get a heap of its own
     output = LineWriter.standard_output(
         lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
     )
@@ -73,7 +75,6 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
-    give_back_large_blocks()
     raise_descriptor_limit()
     try:
         trio.run(_until_stopped, settings, types, output)
@@ -307,6 +308,7 @@ async def _serve_on(
                 every_s=FOLLOW_S,
             )
             background.repeat(nursery, "lock", store.lock.watch, every_s=WATCH_S, delayed=True)
+            background.repeat(nursery, "memory", give_back_beside, every_s=MEMORY_S, delayed=True)
             node.server.ready_at = clock.now_ms()
             url = f"{scheme}://{address_of(settings.host, port)}"
             _log.info(

@@ -36,9 +36,10 @@ class LeaseRenewer:
             _log.debug(log_events.LEASES_POSTPONED)
 
     async def _renew(self) -> None:
-        until = self._clock.now_ms() + self._limits.away_ms + int(RENEW_S * 1000)
+        now = self._clock.now_ms()
+        until = now + self._limits.away_ms + int(RENEW_S * 1000)
         connected = self._sessions.connected()
-        for lost in await self._store.leases.renew_all(connected, until=until):
+        for lost in await self._store.leases.renew_all(connected, as_of=now, until=until):
             self._sessions.lease_lost(lost)
         await self._store.sessions.seen(connected)
         for session_id in await self._store.sessions.expire_all():

@@ -405,6 +405,7 @@ class Http2Connection:
                     self._reset(stream.id, ErrorCodes.INTERNAL_ERROR)
         finally:
             self._listening.leave(stream.peer)
+            stream.body = None  # break the reference cycle, also of a request that was cancelled
         if stream.scope.cancelled_caught:
             self._reset(stream.id, ErrorCodes.CANCEL)  # does nothing if the client has reset it
         self._finish(stream)
@@ -414,7 +415,6 @@ class Http2Connection:
         del self._streams[stream.id]
         if stream.held_bytes:
             self._acknowledge(stream)
-        stream.body = None
         self._dirty.set()
         if not self._streams:
             if self._listening.stopping or self._leaving or self._peer.refusal is not None:

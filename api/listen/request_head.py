@@ -259,24 +259,37 @@ def _bad(field: str, message: str) -> BadRequest:
     return BadRequest(MessageInvalid.field(field, message))
 
 
-class HeadParser:
-    """Parses the head of one HTTP/1 request, piece by piece."""
+class _Fields:
+    """The target and the headers, as httptools reports them.
 
-    __slots__ = ("_headers", "_parser", "_size", "_url")
+    The parser keeps it. It does not keep the parser: in a reference cycle, both would stay in
+    memory until the garbage collector comes, which is after minutes for old objects.
+    """
+
+    __slots__ = ("headers", "url")
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._headers: Headers = []
-        self._url = b""
-        self._size = 0
+        self.headers: Headers = []
+        self.url = b""
 
     def on_url(self, url: bytes) -> None:
         """Called by httptools."""
-        self._url += url
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by httptools."""
-        self._headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value))
+
+
+class HeadParser:
+    """Parses the head of one HTTP/1 request, piece by piece."""
+
+    __slots__ = ("_fields", "_parser", "_size")
+
+    def __init__(self) -> None:
+        self._fields = _Fields()
+        self._parser = httptools.HttpRequestParser(self._fields)
+        self._size = 0
 
     def feed(self, data: bytes) -> None:
         """Parses a piece of the head. The piece must not contain data behind the head.
@@ -300,4 +313,4 @@ class HeadParser:
         parts = line.split(b" ")
         if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise _bad("request", "must begin with a method, a path and HTTP/1.1")
-        return checked(parts[0], self._url, parts[2][-3:].decode(), self._headers)
+        return checked(parts[0], self._fields.url, parts[2][-3:].decode(), self._fields.headers)

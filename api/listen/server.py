@@ -41,7 +41,7 @@ from api.listen.request_head import RequestHead
 from api.listen.timeouts import Timeouts
 from api.listen.turns import SHARE
 from api.listen.upgrade import Serve, Upgrade
-from api.ws.transport.base import Transport, Upgraded
+from api.ws.transport.base import Transport, Upgraded, free
 from api.ws.transport.tcp import EpollReader, EpollTransport
 from api.ws.transport.tls import StreamTransport
 from reileta.observability.log_events import CONNECTION_FAILED, CONNECTIONS_LIMITED
@@ -266,6 +266,8 @@ class HttpServer:
         finally:
             if serve is None:
                 stream.close()
+                if protocol is not None:
+                    free(protocol)
                 if client is not None:
                     self._listening.leave(client)
         if serve is None:

@@ -126,7 +126,10 @@ class Gateway:
             connection.closed()
             self._connections.discard(connection)
             metrics.connections -= 1
-            await transport.finish()
+            try:
+                await transport.finish()
+            finally:
+                transport.listen(None)  # the listener refers to the transport, too
 
     async def _read(self, connection: ClientConnection, transport: Transport) -> None:
         transport.listen(connection)

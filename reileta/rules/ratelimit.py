@@ -8,6 +8,7 @@ needs no memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,18 @@ class Rate:
             raise ValueError("a rate needs per_s > 0 and burst >= 1")
 
 
+GENERATION_S: Final = 30.0
+"""How long keys are stored at least, unless there are too many."""
+
+
 class RateLimiter:
     """One `Rate`, counted separately for each key.
 
-    At most `2 * keys` keys are stored, in two generations: a full young generation becomes the old
-    one, and the previous old one is dropped. A key is dropped before its allowance is full again
-    only if more than `keys` other keys were used since its last use.
+    Keys are stored in two generations. The young generation becomes the old one, and the previous
+    old one is dropped, when the young one is full, or is so old that all allowances of the old one
+    are full again. So memory follows the traffic of the last moments, and at most `2 * keys` keys
+    are stored. A key is dropped before its allowance is full again only if more than `keys` other
+    keys were used since its last use.
     """
 
     def __init__(self, rate: Rate, keys: int = 20_000) -> None:
@@ -36,6 +43,9 @@ class RateLimiter:
         self._cost_s = 1.0 / rate.per_s
         self._tolerance_s = rate.burst / rate.per_s
         self._keys = keys
+        self._generation_s = max(GENERATION_S, self._tolerance_s)
+        self._young_until_s: float | None = None
+        """When the young generation becomes the old one; None before the first request."""
         self._young: dict[str, float] = {}
         self._old: dict[str, float] = {}
 
@@ -58,8 +68,11 @@ class RateLimiter:
         if wait_s > 1e-6:
             return wait_s
         if key not in self._young:
-            if len(self._young) >= self._keys:
+            if self._young_until_s is None:
+                self._young_until_s = now_s + self._generation_s
+            elif now_s >= self._young_until_s or len(self._young) >= self._keys:
                 self._old, self._young = self._young, {}
+                self._young_until_s = now_s + self._generation_s
             self._old.pop(key, None)
         self._young[key] = next_whole
         return 0.0

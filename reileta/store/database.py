@@ -442,6 +442,9 @@ class Database(Queries):
             # older than what was acknowledged. Of several hosts, the one with writes counts.
             target_session_attrs=_READ_WRITE,
             server_settings={"application_name": self.name},
+            # Else each statement has a timer of 5 minutes, which outlives its connection. Their
+            # number is bounded anyway.
+            max_cached_statement_lifetime=0,
         )
         try:
             await connection.execute(_SETTINGS, timeout=within_s)

@@ -159,16 +159,21 @@ class Leases(ResourceTable):
             await self.lease(transaction, row["number"], Lease(row["fence"]))
         return LostLease(session_id, ResourceKey(row["type"], row["number"]), row["fence"])
 
-    async def renew_all(self, present: Collection[str], *, until: int) -> list[LostLease]:
+    async def renew_all(
+        self, present: Collection[str], *, as_of: int, until: int
+    ) -> list[LostLease]:
         """Extends the leases of the sessions with a WebSocket here to `until` (ms), then takes
-        every expired lease, also those of other servers' sessions.
+        every lease that had expired at `as_of` (ms), also those of other servers' sessions.
 
         In this order, so that an outage of the database costs no connected session its resource.
+        `as_of` is when `present` was taken: a database that hangs meanwhile must not cost a session
+        its resource that came back in time.
         """
         sessions = list(present)
         async with self._urgent.transaction() as transaction:
             now = await self._database_time(transaction)
             ahead_ms = now - self.clock.now_ms()
+            due = as_of + ahead_ms
             for first in range(0, len(sessions), RENEWED_AT_ONCE):
                 await transaction.execute(
                     "WITH mine AS (SELECT number FROM leases WHERE session_id = ANY($1) "
@@ -185,7 +190,7 @@ class Leases(ResourceTable):
                 "UPDATE leases SET session_id = NULL FROM due "
                 "WHERE due.number = leases.number RETURNING due.session_id, leases.number, "
                 "leases.type, leases.fence",
-                now,
+                min(due, now),
             )
         return [
             LostLease(row["session_id"], ResourceKey(row["type"], row["number"]), row["fence"])

@@ -18,7 +18,9 @@ class FakeSessions:
     async def of_session(self, session_id: str) -> HeldResource | list[Token] | None:
         return None
 
-    async def renew_all(self, present: Collection[str], *, until: int) -> list[LostLease]:
+    async def renew_all(
+        self, present: Collection[str], *, as_of: int, until: int
+    ) -> list[LostLease]:
         return []
 
     async def seen(self, ids: Collection[str]) -> None:

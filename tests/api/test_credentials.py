@@ -332,6 +332,15 @@ async def test_memory_is_bounded(clock: ManualClock) -> None:
     assert tokens.asked == 5
 
 
+async def test_keys_that_are_no_longer_used_need_no_memory(clock: ManualClock) -> None:
+    names = ["ua_" + f"{n:043}" for n in range(100)]
+    auth = Auth(store(*(row(name) for name in names)), clock, ttl_ms=5_000)
+    for name in names:
+        clock.advance(1_000)
+        await auth.authenticate_token(name)
+    assert len(auth) == 5
+
+
 async def test_over_http_every_form_is_taken(app: ReiletaApp, ada: Client) -> None:
     anyone, token = Client(app), ada.token
     path = "/api/users/@me"

@@ -7,10 +7,12 @@ import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import pytest
 import trio
 
+from reileta.store.read_cache import TABLES
 from tests.e2e.clients import connected
 from tests.e2e.operator import at_the_database
 from tests.e2e.processes import bots, eventually, new_instance, serving
@@ -229,3 +231,60 @@ async def test_a_pooler_in_transaction_mode_is_refused(database_url: str, tmp_pa
         async with fake_pooler(database_url, Path(folder), "transaction") as url:
             line = await refused("--database", url, "--data", str(tmp_path))
     assert "pool_mode=session" in line
+
+
+ASKED: Final = (
+    ("GET", "/api/users/@me", None),
+    ("GET", "/api/users?query=a", None),
+    ("PUT", "/api/worlds", {"title": "x"}),
+    ("GET", "/api/worlds", None),
+    ("GET", "/api/instances", None),
+    ("GET", "/api/services", None),
+    ("GET", "/api/server", None),
+    ("GET", "/api/users/@me/follows", None),
+    ("GET", "/api/users/@me/home", None),
+    ("GET", "/session", None),
+    ("GET", "/resource/document", None),
+    ("POST", "/resource/document", {"title": "x", "data": {}}),
+    ("POST", "/resource/document/1/acquire", None),
+    ("POST", "/api/auth/login", {"username": "admin", "password": "wrong horse"}),
+    ("POST", "/api/auth/register", {"username": "newcomer", "password": "correct horse"}),
+)
+"""Requests that together use most tables."""
+
+
+async def test_tables_that_are_dropped_end_nothing(database_url: str, tmp_path: Path) -> None:
+    """An operator drops one table after another, and gives none back."""
+    where = ("--database", database_url, "--data", str(tmp_path / "data"), "--rate-limits", "off")
+    ada, bob = await bots(2, tmp_path, *where[:2])
+    headers = {"Authorization": f"Bearer {ada.token}"}
+    async with (
+        serving(*where, "--away-s", "0.2") as served,
+        at_the_database(database_url) as database,
+        served.ask() as client,
+    ):
+        place = await new_instance(served, ada)
+        async with connected(served, ada) as player, connected(served, bob) as other:
+            await player.join(place)
+            joined = await other.join(place)
+            for number, table in enumerate(sorted(TABLES)):
+                await database.execute(f'DROP TABLE "{table}" CASCADE')
+                for method, path, body in ASKED:
+                    answer = await client.request(method, path, json=body, headers=headers)
+                    assert answer.status_code != 500, (table, path, answer.text)
+                    if answer.status_code == 503:
+                        assert answer.json()["error"]["code"] == 122, (table, path, answer.text)
+                warning = {"player": joined["player"], "type": "warn", "reason": table}
+                warned = await player.ask("instance-moderate", warning, subgroup=place)
+                assert warned.get("error", {"code": 122})["code"] in (50, 122), (table, warned)
+                assert "error" not in await player.ask(
+                    "instance-data", {"n": number}, subgroup=place
+                ), table
+                assert (await other.hear())["data"] == {"n": number}
+                assert (await client.get("/healthz")).status_code == 200
+            assert (await client.get("/readyz")).status_code == 503
+        assert served.process.poll() is None
+        assert not served.events("actor.crashed")
+        assert not served.events("request.failed")
+        served.process.kill()  # it can't leave the database in order
+        await served.ended()

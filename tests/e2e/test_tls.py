@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,26 +134,3 @@ async def test_a_slow_reader(
                 assert harness.metrics.backlog_bytes <= 2 * 64 * 1024
                 assert (await slow.close_frame()).close_code == 4008
             await until(lambda: len(harness.gateway) == 1)
-
-
-async def test_connections_leave_no_garbage_in_cycles(
-    database_url: str, certificate: tuple[Path, Path], trusting: ssl.SSLContext
-) -> None:
-    """The memory of a TLS connection is about 50 KiB. It must not wait for the garbage collector,
-    which comes to old objects only after minutes."""
-
-    def left() -> int:
-        found = [one for one in gc.get_objects() if isinstance(one, ssl.SSLObject)]
-        return sum(bool(one.server_side) for one in found)
-
-    async with secure(database_url, certificate, rate_limits="off") as harness:
-        admission = harness.server.http_server.admission
-        gc.collect()
-        gc.disable()
-        try:
-            for http2 in (False, True):
-                async with httpx.AsyncClient(verify=trusting, http2=http2) as client:
-                    assert (await client.get(f"{harness.server.url}/api/time")).is_success
-            await until(lambda: not len(admission) and not left())
-        finally:
-            gc.enable()

@@ -87,3 +87,13 @@ def test_values_are_dropped_by_their_keys() -> None:
     remembered.drop(lambda key: key.startswith("a"))
     assert [remembered.get(key, 1) for key in ("ab", "b", "ac")] == [None, "b", None]
     assert (len(remembered), remembered.held_bytes) == (1, 10)
+
+
+def test_values_whose_time_is_over_make_way() -> None:
+    seconds = Seconds()
+    remembered: BoundedCache[int] = BoundedCache(1_000_000, 10, seconds)
+    for number in range(1_000):
+        seconds.now_s = float(number)
+        remembered.put(number, 1, number, 100)
+    assert len(remembered) == 10
+    assert remembered.held_bytes == 1_000

@@ -22,11 +22,15 @@ class StreamTransport(ProtocolTransport):
 
     def __init__(self, stream: trio.abc.Stream, upgraded: Upgraded) -> None:
         super().__init__(upgraded)
-        self._stream = stream
+        self._stream: trio.abc.Stream | None = stream
+        """None at the end: a seat that is kept for its player holds the transport for longer."""
 
     async def _receive_bytes(self) -> bytes:
+        stream = self._stream
+        if stream is None:
+            return b""
         try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            return bytes(await stream.receive_some(RECEIVE_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
@@ -37,11 +41,14 @@ class StreamTransport(ProtocolTransport):
         while self._backlog.size:
             data = b"".join(self._next_views(STREAM_CHUNK))
             self._taken(len(data))
+            assert self._stream is not None
             await self._stream.send_all(data)
             self._progressed(len(data))
 
     async def finish(self) -> None:
-        with trio.move_on_after(self._patience_s, shield=True):
-            await self._wait_flushed()
-            await self._stream.aclose()
+        if self._stream is not None:
+            with trio.move_on_after(self._patience_s, shield=True):
+                await self._wait_flushed()
+                await self._stream.aclose()
+        self._stream = None
         self._end()

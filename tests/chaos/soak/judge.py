@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 MIB: Final = 1024 * 1024
@@ -38,6 +38,8 @@ class Quiet:
     tables: Mapping[str, int]
     classes: Mapping[str, int]
     rows: Mapping[str, int]
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """What the allocators hold; empty without glibc."""
 
 
 def growth(samples: Sequence[Sample]) -> float:

@@ -3,12 +3,13 @@
     REILETA_OBSERVE=/path/socket python -m tests.chaos.soak.observed serve …
 
 The server is the usual one, but for `SHORTENED`. One more task answers: a line with `counts`,
-`tables` or `classes` gets one JSON object. The last two look at every object, which takes a moment:
-ask in quiet moments.
+`tables`, `classes` or `memory` gets one JSON object. `tables` and `classes` look at every object,
+which takes a moment: ask in quiet moments.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -32,9 +33,10 @@ SHORTENED: Final[tuple[tuple[ModuleType, str, float], ...]] = (
     (recent_changes, "REMEMBERED_MS", 2_000),
     (node, "FORGET_S", 1.0),
     (session_actor, "IDLE_S", 3.0),
+    (main, "MEMORY_S", 2.0),
 )
-"""How long the server remembers what is over, where no setting says so: up to a minute, which would
-only cost time here."""
+"""How long the server remembers what is over, or keeps free memory, where no setting says so: up to
+a minute, which would only cost time here."""
 _OURS: Final = ("reileta.", "actors.", "api.")
 _TABLES: Final = (dict, set, frozenset, list, tuple, bytearray)
 
@@ -91,10 +93,46 @@ def _classes(_: main.Server) -> dict[str, int]:
     return dict(counted)
 
 
+class _Mallinfo(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+
+def _memory(_: main.Server) -> dict[str, int]:
+    """What the allocators hold, in bytes: of glibc's heaps what is used and what is free, and its
+    large blocks; and the number of blocks of Python's own allocator. Empty without glibc."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return {}
+    mallinfo.restype = _Mallinfo
+    info = mallinfo()
+    return {
+        "heap used": info.uordblks,
+        "heap free": info.fordblks,
+        "large blocks": info.hblkhd,
+        "python blocks": sys.getallocatedblocks(),
+    }
+
+
 _ANSWERS: Final[dict[str, Callable[[main.Server], dict[str, int]]]] = {
     "counts": _counts,
     "tables": _tables,
     "classes": _classes,
+    "memory": _memory,
 }
 
 

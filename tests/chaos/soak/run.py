@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,13 +33,23 @@ from tests.chaos.soak.judge import (
 from tests.chaos.soak.observed import OBSERVE, ask
 from tests.chaos.soak.postgres import Pair, PostgresFailed
 from tests.chaos.soak.town import GONE, Fault, Town, Way, data
-from tests.chaos.soak.visitors import CLOSED_GRACE_S, CROWD, GRACE_S, Holder, Pinger, Visitor
+from tests.chaos.soak.visitors import (
+    AWAY_S,
+    CLOSED_GRACE_S,
+    CROWD,
+    GRACE_S,
+    Holder,
+    Pinger,
+    Visitor,
+)
 from tests.conftest import new_certificate
 
 ADMIN_ADDRESS: Final = "127.0.0.9"
 SAMPLE_S: Final = 2.0
 QUIET_S: Final = 90.0
 """The longest wait until the server has forgotten its visitors."""
+CHECKPOINT_S: Final = 300.0
+"""The load between two checkpoints: quiet moments, in which the memory is compared."""
 WARM_S: Final = 240.0
 """The load before the baseline. A shorter run is less warm, and may grow more."""
 READY_S: Final = 60.0
@@ -57,7 +67,7 @@ FORGETFUL: Final = {
     "--empty-instance-s": "5",
     "--queue-grace-s": "5",
     "--hold-s": "5",
-    "--away-s": "5",
+    "--away-s": f"{AWAY_S:g}",
     "--keepalive-interval-s": "5",
     "--keepalive-timeout-s": "5",
     "--credential-deadline-s": "5",
@@ -158,6 +168,7 @@ class Soak:
     samples: list[Sample] = field(default_factory=list)
     recovered: list[tuple[str, float]] = field(default_factory=list)
     """Faults, and seconds until the server was ready again."""
+    checkpoints: list[Quiet] = field(default_factory=list)
     fault_number: int = 0
 
     # Looking ----------------------------------------------------------------------------------
@@ -201,9 +212,13 @@ class Soak:
             rest = [count for name, count in counts.items() if name != "tasks"]
             same = same + 1 if counts == before and not any(rest) else 0
             before = counts
+        sample = await self.sample()
+        memory = await ask(self.folder / "observe", "memory")
         tables = await ask(self.folder / "observe", "tables")
         classes = await ask(self.folder / "observe", "classes")
-        return Quiet(await self.sample(), tables, classes, await self.rows())
+        quiet = Quiet(sample, tables, classes, await self.rows(), memory)
+        self.checkpoints.append(quiet)
+        return quiet
 
     async def rows(self) -> dict[str, int]:
         """How many rows each table has."""
@@ -222,6 +237,7 @@ class Soak:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.look)
+                nursery.start_soon(self.town.watch_lateness)
                 for visitor in self.visitors:
                     name = type(visitor).__name__.lower()
                     nursery.start_soon(self.town.forever, name, visitor.visit)
@@ -408,14 +424,19 @@ async def soak(
         rows = await running.rows()
         print(f"pid {running.process.pid}; {len(running.visitors)} visitors, seed {seed}")
         await running.load(warm_s, every_s)
-        before = await running.quiet()
+        kept = 0
+        after = before = await running.quiet()
         _say("warm", before.sample)
         first = len(running.samples)
-        await running.load(seconds - warm_s, every_s)
+        parts = max(1, round((seconds - warm_s) / CHECKPOINT_S))
+        for part in range(1, parts + 1):
+            await running.load((seconds - warm_s) / parts, every_s)
+            if part == parts:
+                kept = await running.check_kept()
+            after = await running.quiet()
+            _say(f"checkpoint {part} of {parts}", after.sample)
         loaded = running.samples[first:]
-        kept = await running.check_kept()
-        after = await running.quiet()
-        _say("end", after.sample)
+        checkpoints = tuple(running.checkpoints)
         await running.clear(token)
         await running.quiet()
         cleared = await running.rows()
@@ -426,6 +447,7 @@ async def soak(
             if name in rows and cleared[name] > rows[name]
         ]
     wrong += running.log.unexplained(town) + town.tally.broken + town.tally.unexplained
+    _checkpoints(checkpoints, running.samples)
     _report(running, before, after, loaded, rows, cleared, kept)
     return wrong
 
@@ -436,6 +458,32 @@ def _say(when: str, sample: Sample) -> None:
         f"{sample.descriptors} descriptors, {sample.threads} threads, {dict(sample.counts)}",
         flush=True,
     )
+
+
+def _checkpoints(checkpoints: Sequence[Quiet], samples: Sequence[Sample]) -> None:
+    """Prints what the server held in its quiet moments, one after another."""
+    print("\n| at, s | " + " | ".join(f"{one.sample.at_s:.0f}" for one in checkpoints) + " |")
+    print("|---|" + "---|" * len(checkpoints))
+
+    def line(name: str, values: Sequence[float], form: str = ",.0f") -> None:
+        print(f"| {name} | " + " | ".join(f"{value:{form}}" for value in values) + " |")
+
+    line("memory, MiB", [one.sample.resident_bytes / MIB for one in checkpoints], ".1f")
+    highest = []
+    for before, after in zip((None, *checkpoints[:-1]), checkpoints, strict=True):
+        since = 0.0 if before is None else before.sample.at_s
+        between = [s.resident_bytes for s in samples if since < s.at_s < after.sample.at_s]
+        highest.append(max(between, default=0) / MIB)
+    line("highest under load since, MiB", highest, ".1f")
+    for name in ("heap used", "heap free", "large blocks"):
+        line(f"{name}, MiB", [one.memory.get(name, 0) / MIB for one in checkpoints], ".1f")
+    line(
+        "blocks of Python's allocator", [one.memory.get("python blocks", 0) for one in checkpoints]
+    )
+    line("objects", [sum(one.classes.values()) for one in checkpoints])
+    line("tasks", [one.sample.counts["tasks"] for one in checkpoints])
+    for name in ("descriptors", "threads", "database_connections"):
+        line(name.replace("_", " "), [getattr(one.sample, name) for one in checkpoints])
 
 
 def _report(
@@ -489,6 +537,8 @@ def _report(
     for kind in kinds:
         took = [s for one, s in running.recovered if one == kind]
         print(f"{kind}: {len(took)} times, ready again after {max(took):.1f} s at most")
+    late = [late_s for _, late_s in town.late]
+    print(f"the visitors were late: {len(late)} times, {max(late, default=0):.1f} s at most")
     print(f"acknowledged values checked: {kept}")
     print("done:", dict(sorted(town.tally.done.items())))
     print("errors during faults:", dict(sorted(town.tally.explained.items())))

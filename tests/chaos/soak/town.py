@@ -42,7 +42,15 @@ DURING_FAULTS: Final = (122, 36, 101)
 """Errors that a fault explains: the database is unavailable; or what a request made that failed is
 not there."""
 AFTER_S: Final = 3.0
-"""Seconds after the end of a fault in which its consequences may still show."""
+"""Seconds after the end of a fault in which its consequences may still show; and as many more as
+the visitors were late meanwhile."""
+TICK_S: Final = 0.1
+STARVED_S: Final = 2.0
+"""If the visitors' process was so many seconds late, it may have missed the server's deadlines,
+which are 5 s: then the machine explains an error."""
+MESSAGES_UNREAD: Final = 65_536
+"""Messages that a visitor's library reads ahead. While fewer wait, it answers pings, whatever the
+visitor does meanwhile."""
 
 
 class Refused(Exception):
@@ -119,6 +127,8 @@ class Town:
         """Rooms and the users that a host has removed from them."""
         self.faults: list[Fault] = []
         self.tally = Tally()
+        self.late: list[tuple[float, float]] = []
+        """When this process was late, and by how many seconds."""
         self.pings: list[tuple[float, float]] = []
         """When a ping was answered, and after how many seconds."""
         self._addresses = 0
@@ -139,7 +149,22 @@ class Town:
 
     def explains(self, began: float, ended: float) -> bool:
         """Whether there was a fault in that time, or shortly before."""
-        return explains(self.faults, began, ended)
+        after_s = AFTER_S + self.lateness(began - AFTER_S, ended)
+        return explains(self.faults, began, ended, after_s)
+
+    def lateness(self, began: float, ended: float) -> float:
+        """By how many seconds this process was late in that time, at most."""
+        late = [late_s for at, late_s in self.late if at >= began and at - late_s <= ended]
+        return max(late, default=0.0)
+
+    async def watch_lateness(self) -> None:
+        """Notes when this process is late, because the machine is busy."""
+        while True:
+            due = trio.current_time() + TICK_S
+            await trio.sleep_until(due)
+            late_s = trio.current_time() - due
+            if late_s > TICK_S:
+                self.late.append((trio.current_time(), late_s))
 
     @asynccontextmanager
     async def http(
@@ -181,7 +206,12 @@ class Town:
                 headers = [(b"Authorization", f"Bearer {token}".encode())]
                 with trio.fail_after(PATIENCE_S):
                     connection = await wrap_client_stream(
-                        nursery, stream, f"127.0.0.1:{way.port}", path, extra_headers=headers
+                        nursery,
+                        stream,
+                        f"127.0.0.1:{way.port}",
+                        path,
+                        extra_headers=headers,
+                        message_queue_size=MESSAGES_UNREAD,
                     )
                 one = Socket(connection, stream)
                 yield one
@@ -201,16 +231,19 @@ class Town:
                 self.tally.done[name] += 1
             except Exception as error:  # noqa: BLE001 - sorted below
                 ended = trio.current_time()
-                explained = self.explains(began, ended)
+                starved = self.lateness(began, ended) >= STARVED_S
+                explained = starved or self.explains(began, ended)
                 self.tally.failed(name, error, ended - began, explained=explained)
+                if starved:
+                    self.tally.done["visit that was starved"] += 1
                 await trio.sleep(0.2 + self.random.random())
             await trio.sleep(self.random.random() * 0.2)
 
 
-def explains(faults: Iterable[Fault], began: float, ended: float) -> bool:
-    """Whether one of the faults was in that time, or shortly before."""
+def explains(faults: Iterable[Fault], began: float, ended: float, after_s: float = AFTER_S) -> bool:
+    """Whether one of the faults was in that time, or up to `after_s` before."""
     return any(
-        fault.began <= ended and (fault.ended is None or fault.ended + AFTER_S >= began)
+        fault.began <= ended and (fault.ended is None or fault.ended + after_s >= began)
         for fault in faults
     )
 

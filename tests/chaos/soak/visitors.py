@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from tests.chaos.soak.town import (
     Town,
     code_of,
     data,
+    leaves,
     quietly,
 )
 from tests.reileta.media.pngs import png
@@ -38,6 +40,10 @@ GRACE_S: Final = 4.0
 """How long the server keeps the seat of a lost player here."""
 CLOSED_GRACE_S: Final = 1.5
 """The same, after the player has closed its socket itself."""
+AWAY_S: Final = 5.0
+"""How long a session without a socket keeps its resource here."""
+STAY_S: Final = 3.0
+"""The least time between two pictures of a visitor: the server takes one a second of an address."""
 RENEW_S: Final = 40.0
 """After this time a visitor gets new keys."""
 _SHUT: Final = (36, 39, 48, 49, 123)
@@ -136,7 +142,10 @@ class Player(Visitor):
             return
         async with self.client():
             pass
-        room = self.town.random.choice(sorted(self.town.rooms))
+        rooms = sorted(self.town.rooms)
+        if not rooms:  # the last one has closed meanwhile
+            return
+        room = self.town.random.choice(rooms)
         player, left, kept_until = "", 0.0, 0.0
         for _ in range(self.town.random.randint(1, 4)):
             way = self.town.way()
@@ -291,6 +300,8 @@ class Holder(Visitor):
         self.document = 0
         self.written = 0
         self.confirmed = 0
+        self.alone_since = math.inf
+        """When the server closed the socket (Trio's clock, in seconds)."""
 
     async def visit(self) -> None:
         async with self.client() as http:
@@ -304,31 +315,60 @@ class Holder(Visitor):
                     self.town.way(), self.at, "/ws/user", self.token
                 ) as socket:
                     await self.change(socket)
-                    await data(http.post(f"{path}/acquire"), 114)
-                    for _ in range(3):
-                        self.written += 1
-                        body = {"data": {"n": self.written}}
-                        await data(http.patch(path, json=body))
-                        self.confirmed = self.written
-                        self.town.tally.done["document written"] += 1
-                    shown = await data(http.get(f"{path}/view"))
-                    if shown["resource"]["data"]["n"] != self.written:
-                        raise Broken(f"{path} has {shown['resource']['data']}, not {self.written}")
-                    if self.chance(0.7):
-                        await data(http.post(f"{path}/release"))
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self.follow, socket)
+                        await self.write(http, path)
+                        nursery.cancel_scope.cancel()
                     if self.chance(0.4):
                         await socket.lose(reset=self.chance(0.5))
-            except HandshakeError as error:
+            except (HandshakeError, ExceptionGroup) as error:
                 # 409: the server still asks the socket before whether it is there.
-                if getattr(error, "status_code", 0) != 409:
+                if any(getattr(one, "status_code", 0) != 409 for one in leaves(error)):
                     raise
                 self.town.tally.done["token in use (409)"] += 1
                 await trio.sleep(1)
+
+    async def follow(self, socket: Socket) -> None:
+        """Acknowledges the server's events, as it demands. Notes when the socket ends."""
+        self.alone_since = math.inf
+        try:
+            while True:
+                message = json.loads(await socket.connection.get_message())
+                if message["type"] == "event":
+                    await socket.send(ack(message["id"]))
+        except ConnectionClosed:
+            self.alone_since = trio.current_time()
+
+    async def write(self, http: httpx.AsyncClient, path: str) -> None:
+        """Acquires the document, writes to it three times, reads it, and often releases it.
+
+        A session without a socket loses it after `AWAY_S`, so 115 is right then, and only then.
+        """
+        await data(http.post(f"{path}/acquire"), 114)
+        try:
+            for _ in range(3):
+                self.written += 1
+                await data(http.patch(path, json={"data": {"n": self.written}}))
+                self.confirmed = self.written
+                self.town.tally.done["document written"] += 1
+            shown = await data(http.get(f"{path}/view"))
+        except Refused as refused:
+            if refused.code != 115:
+                raise
+            if trio.current_time() - self.alone_since < AWAY_S:
+                raise Broken(f"{path} was lost although the session has a socket") from None
+            raise trio.ClosedResourceError("its socket, for too long: error 115") from None
+        if shown["resource"]["data"]["n"] != self.written:
+            raise Broken(f"{path} has {shown['resource']['data']}, not {self.written}")
+        if self.chance(0.7):
+            await data(http.post(f"{path}/release"))
 
     async def change(self, socket: Socket) -> None:
         """Changes the state; each change waits for its Ack."""
         hello = await socket.receive()
         await socket.send(ack(hello["id"]))
+        if hello["payload"]["kind"] == "closing":  # the database was lost after the upgrade
+            raise Refused("closing", hello["payload"]["code"])
         kept = hello["payload"]["session"]["state"].get("n", 0)
         if kept < self.acknowledged:
             raise Broken(f"the state has {kept}, acknowledged was {self.acknowledged}")
@@ -439,6 +479,11 @@ class Uploader(Visitor):
     """Uploads files and gets them back; some transfers break off."""
 
     async def visit(self) -> None:
+        began = trio.current_time()
+        await self.upload()
+        await trio.sleep_until(began + STAY_S)
+
+    async def upload(self) -> None:
         async with self.client(http2=self.chance(0.3)) as http:
             world = (await data(http.put("/api/worlds", json={"title": self.name})))["id"]
             assets = f"/api/worlds/{world}/assets"
@@ -480,6 +525,11 @@ class Newcomer(Visitor):
         self._times = 0
 
     async def visit(self) -> None:
+        began = trio.current_time()
+        await self.use_account()
+        await trio.sleep_until(began + STAY_S)
+
+    async def use_account(self) -> None:
         self._times += 1
         self.name = f"newcomer{self.number}_{self._times}"
         self.token = self.refresh = self.session = ""

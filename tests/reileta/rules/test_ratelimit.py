@@ -102,3 +102,19 @@ def test_a_rate_lets_something_through() -> None:
             Rate(per_s, burst)
     with pytest.raises(ValueError, match="keys"):
         RateLimiter(Rate(1, 1), keys=0)
+
+
+def test_keys_that_are_no_longer_used_need_no_memory() -> None:
+    limiter = RateLimiter(Rate(per_s=1, burst=3))
+    for number in range(1_000):
+        assert limiter.take(str(number), NOW + number) == 0.0
+    assert len(limiter) < 100
+
+
+def test_a_key_outlasts_its_generation_until_its_allowance_is_full() -> None:
+    limiter = RateLimiter(Rate(per_s=0.1, burst=20))
+    assert [limiter.take("a", NOW) for _ in range(20)] == [0.0] * 20
+    for second in range(200):
+        limiter.take(f"other{second}", NOW + second)
+        wait_s = limiter.take("a", NOW + second)
+        assert (wait_s > 0) == (second % 10 != 0 or second == 0)

@@ -546,6 +546,20 @@ async def test_connections_keep_nothing_of_who_had_them_made(database: Database)
     assert [request() for request in requests] == [None, None]
 
 
+async def test_statements_leave_no_timers(database: Database) -> None:
+    """asyncpg would start one for each cached statement, also of connections that have ended."""
+
+    def timers() -> int:
+        soon = trio.current_time() + 60
+        found = [one for one in gc.get_objects() if type(one) is asyncio.TimerHandle]
+        return sum(one.when() > soon for one in found)
+
+    before = timers()
+    for number in range(10):
+        await database.fetch(f"SELECT {number}, $1::text", "a")
+    assert timers() == before
+
+
 async def test_a_failure_of_the_driver_outside_of_a_statement_ends_nothing(
     database_url: str,
 ) -> None:

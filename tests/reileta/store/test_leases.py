@@ -197,11 +197,12 @@ async def test_the_overdue_lose_theirs_and_those_who_are_here_never(
         sessions.append((session.id, name))
     (here, _), (gone, lost), (later, _) = sessions
     clock.advance(59_999)
-    assert await store.leases.renew_all([], until=0) == []
+    assert await store.leases.renew_all([], as_of=clock.now_ms(), until=0) == []
     await store.leases.renew(later, until=clock.now_ms() + 2)
     clock.advance(1)
     until = clock.now_ms() + 80_000
-    assert await store.leases.renew_all([here, "s_none"], until=until) == [LostLease(gone, lost, 1)]
+    taken = await store.leases.renew_all([here, "s_none"], as_of=clock.now_ms(), until=until)
+    assert taken == [LostLease(gone, lost, 1)]
     kept = await store.leases.of_session(here)
     assert kept is not None
     assert kept.until == until
@@ -216,7 +217,7 @@ async def test_renewals_do_not_wait_for_other_statements(store: Store, clock: Ma
     async with AsyncExitStack() as busy:
         for _ in range(Settings().database_connections):
             await busy.enter_async_context(store.database.connection())
-        assert await store.leases.renew_all([session.id], until=until) == []
+        assert await store.leases.renew_all([session.id], as_of=clock.now_ms(), until=until) == []
     kept = await store.leases.of_session(session.id)
     assert kept is not None
     assert kept.until == until
@@ -233,7 +234,23 @@ async def test_any_number_of_leases_is_renewed(
         await store.leases.acquire(name, who, until=clock.now_ms() + 1)
         sessions.append(session.id)
     clock.advance(2)
-    assert await store.leases.renew_all(sessions, until=clock.now_ms() + 1) == []
+    now_ms = clock.now_ms()
+    assert await store.leases.renew_all(sessions, as_of=now_ms, until=now_ms + 1) == []
+
+
+async def test_a_database_that_hangs_costs_no_session_its_resource_that_comes_back_meanwhile(
+    store: Store, clock: ManualClock
+) -> None:
+    session, who = await make_session(store)
+    _, name = await make_document(store, who)
+    await store.leases.acquire(name, who, until=clock.now_ms() + 60_000)
+    as_of = clock.now_ms() + 59_999  # when the node saw who has a WebSocket
+    clock.advance(70_000)  # until the database answers; the session has come back
+    assert await store.leases.renew_all([], as_of=as_of, until=0) == []
+    assert await store.leases.of_session(session.id) is not None
+    assert await store.leases.renew_all([], as_of=as_of + 1, until=0) == [
+        LostLease(session.id, name, 1)
+    ]
 
 
 async def test_others_changes_of_a_world_that_is_held_are_refused(
@@ -370,7 +387,7 @@ async def test_a_jump_of_the_servers_clock_takes_no_resource(
         held = await store.leases.acquire(name, who, until=clock.now_ms() + 600_000)
         assert held.until == clock.now_ms() + 600_000
         clock.advance(jump_ms)
-        assert await store.leases.renew_all([], until=0) == []
+        assert await store.leases.renew_all([], as_of=clock.now_ms(), until=0) == []
         kept = await store.leases.of_session(session.id)
         until = await store.leases.expire_one(session.id)
         assert kept is not None
