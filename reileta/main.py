@@ -42,7 +42,7 @@ from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.passwords import Passwords
-from reileta.security.server_key import ServerKey, adopt, key_path, load_known
+from reileta.security.server_key import ServerKey, adopt, key_path, load_known, renew
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
@@ -199,7 +199,7 @@ class Server:
         node = self.node
         old = node.key
         path = key_path(node.settings)
-        take = partial(adopt, path, old, node.address, node.clock.now_ms())
+        take = partial(renew, path, old, node.address, node.clock.now_ms())
         try:
             # In a thread, since the disk may be slow; not abandoned, since it changes the file.
             key = await trio.to_thread.run_sync(take)

@@ -178,11 +178,23 @@ def adopt(path: Path, key: ServerKey, address: str, now_ms: int) -> ServerKey:
         if new.public_base64url != key.public_base64url:  # a crash came before the last step
             key = key.replaced_by(new, address, now_ms)
             _replace(path, key)
-        waiting.unlink()
+        waiting.unlink(missing_ok=True)  # another process may have been faster
         _sync_folder(path.parent)
     except OSError as error:
         raise StartupError(f"can't use the server's new key {waiting}: {error.strerror}") from error
     return key
+
+
+def renew(path: Path, key: ServerKey, address: str, now_ms: int) -> ServerKey:
+    """The key that follows from `key`, if it was replaced meanwhile; else the key itself.
+
+    Another process with the same file may have taken a new key before this one: then the next key
+    must be signed by that. Raises StartupError; then the key stays.
+    """
+    current = load_known(path, key.public_base64url, address)
+    if current.public_base64url == key.public_base64url:
+        current = key
+    return adopt(path, current, address, now_ms)
 
 
 def _next(path: Path) -> Path:

@@ -6,11 +6,14 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 
 import api.app
+from actors.server import LiveServer
 from api.app import ReiletaApp, create_app
 from api.credentials import Auth
 from api.http import etags
@@ -18,6 +21,7 @@ from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import LIMIT_BYTES, AnswerCache, Cached, Data, key_of
 from reileta.records import User
 from reileta.security.passwords import Passwords
+from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store, open_store, read_cache
 from reileta.store.read_cache import TABLES, ReadCache, read_by
@@ -453,3 +457,21 @@ def test_a_tag_is_of_the_bytes() -> None:
     assert Data.of(b"1").tag == Data.of(b"1").tag != Data.of(b"2").tag
     assert not Data.of(b"1").is_known(None)
     assert not Data.of(b"1").is_known('W/"odd')
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_answer_is_out_of_date_when_the_servers_key_changes(live: bool) -> None:
+    server = LiveServer("play.example.org", secure=True, public_key="old")
+    database = SimpleNamespace(generation=lambda tables: 5)
+    node: Any = SimpleNamespace(
+        server=server,
+        store=SimpleNamespace(database=database),
+        directory=SimpleNamespace(version=7),
+    )
+    cached = Cached((), live=live)
+    before = cached.generation(node)
+    server.take_key(ServerKey.generate())
+    after = cached.generation(node)
+    assert before is not None
+    assert after is not None
+    assert after > before

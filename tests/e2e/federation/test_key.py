@@ -30,7 +30,8 @@ async def hang_up(server: FederatedServer, public_key: str) -> None:
 async def test_the_server_takes_a_new_key_when_it_runs_and_when_it_starts(
     databases: Databases, tmp_path: Path
 ) -> None:
-    async with federated_servers(databases, tmp_path, 1) as (server,):
+    cached = ("--read-cache", "on")
+    async with federated_servers(databases, tmp_path, 1, options=cached) as (server,):
         first = await server.get("/.well-known/avr")
         assert first["keys"] == []
         assert first["gateways"] == {

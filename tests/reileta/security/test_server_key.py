@@ -19,7 +19,7 @@ from reileta.rules.federation.signatures import (
     key_bytes,
     verify,
 )
-from reileta.security.server_key import ServerKey, adopt, load_known, load_or_create, prepare
+from reileta.security.server_key import ServerKey, adopt, load_known, load_or_create, prepare, renew
 from reileta.startup import StartupError
 
 
@@ -302,3 +302,29 @@ def test_a_link_names_its_key_and_time(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write(f"link: {link.public_key} {link.since} {link.by}\n")
     assert load_or_create(path).links == (link,)
+
+
+def test_processes_with_one_file_follow_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    first = load_or_create(path)
+    assert renew(path, first, HERE, 1_000) is first
+    prepare(path)
+    second = renew(path, first, HERE, 1_000)
+    # Another process has the first key yet, and gets the third one at once.
+    prepare(path)
+    third = renew(path, first, HERE, 1_000)
+    for key in (first, second):
+        assert follows_chain(key.public_base64url, third.links, HERE)
+        found = renew(path, key, HERE, 1_000)
+        assert (found.public_base64url, found.links) == (third.public_base64url, third.links)
+
+
+def test_a_file_with_a_key_that_does_not_follow_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    first = load_or_create(path)
+    path.unlink()
+    with pytest.raises(StartupError, match="does not exist"):
+        renew(path, first, HERE, 1_000)
+    load_or_create(path)
+    with pytest.raises(StartupError, match="is not the one"):
+        renew(path, first, HERE, 1_000)
