@@ -27,6 +27,7 @@ from api.ws.registry.commands import COMMANDS
 from api.ws.registry.events import EVENTS
 from api.ws.session.routes import session_blueprint
 from reileta.cli_options import flag
+from reileta.federation.remote_reads import PEER
 from reileta.protocol.close_codes import CloseCode, Meaning
 from reileta.rules.instance.instance import TO_LIMIT
 from reileta.rules.instance.retained import KEY_LIMIT
@@ -252,6 +253,11 @@ def test_the_limits_without_a_setting_are_those_of_the_code() -> None:
         ),
         ("address and endpoint that takes a picture", PICTURES),
         ("user, for tokens of other servers", rate_limits.VISIT),
+        (
+            "account, reads of [other servers' objects](#objects-of-other-servers)",
+            rate_limits.REMOTE,
+        ),
+        ("this server, requests to one other server", PEER),
     ],
 )
 def test_the_rates_are_those_of_the_code(who: str, rate: Rate) -> None:

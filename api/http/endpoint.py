@@ -76,6 +76,8 @@ COLLECTIONS: Final = frozenset(
     }
 )
 """The paths that may be followed by `@ADDRESS`, which means the same as `?server=ADDRESS`."""
+OF_SERVERS: Final = frozenset({"server", "users", "worlds", "services", "instances", "audit"})
+"""The collections whose objects can be of another server."""
 BODY_VALUES: Final = VALUES_LIMIT + 64
 """Limit of JSON values in a body: those of a document, and 64 around it."""
 VIA: Final = "avr/"
@@ -259,7 +261,8 @@ class Operation:
     @property
     def of_server(self) -> bool:
         """Whether it is about an object that can be of another server (`api/http/remote.py`)."""
-        return self.api == "registry" and ServerNotFound in self.errors
+        noun = f"{self.path}//".split("/")[2]
+        return noun in OF_SERVERS and ServerNotFound in self.errors
 
     @property
     def takes_body(self) -> bool:

@@ -15,7 +15,7 @@ import itertools
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,10 @@ class FederatedServer:
     data: Path
     database: str
     options: tuple[str, ...]
+    nursery: trio.Nursery
     process: ServerProcess | None = None
-    _running: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _stopping: trio.Event = field(default_factory=trio.Event)
+    _stopped: trio.Event = field(default_factory=trio.Event)
 
     @property
     def address(self) -> str:
@@ -81,20 +83,31 @@ class FederatedServer:
 
     async def start(self, *more: str) -> None:
         """Starts the process, with further options."""
-        self.process = await self._running.enter_async_context(
-            serving(
-                *("--host", self.host, "--port", str(self.port), "--address", self.address),
-                *("--data", str(self.data), "--database", self.database),
-                *("--shutdown-s", "2", "--log-level", "debug"),
-                *self.options,
-                *more,
-            )
+        self._stopping, self._stopped = trio.Event(), trio.Event()
+        self.process = await self.nursery.start(self._run, *more)
+
+    async def _run(self, *more: str, task_status: trio.TaskStatus[ServerProcess]) -> None:
+        """A task of its own for each process, so that they can end in any order."""
+        options = (
+            *("--host", self.host, "--port", str(self.port), "--address", self.address),
+            *("--data", str(self.data), "--database", self.database),
+            *("--shutdown-s", "2", "--log-level", "debug"),
+            *self.options,
+            *more,
         )
+        try:
+            async with serving(*options) as process:
+                task_status.started(process)
+                await self._stopping.wait()
+        finally:
+            self._stopped.set()
 
     async def stop(self) -> None:
         """Stops the process; what it stored stays."""
-        self.process = None
-        await self._running.aclose()
+        if self.process is not None:
+            self.process = None
+            self._stopping.set()
+            await self._stopped.wait()
 
     def ask(self, account: Account | str | None = None) -> httpx.AsyncClient:
         """A client of its HTTP API, with the token of an account, or that token."""
@@ -165,24 +178,24 @@ async def federated_servers(
     insecure = [*(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)), *peers]
     shared = ("--federation-allow", "127.0.0.0/8", "--federation-insecure", ",".join(insecure))
     names: list[str] = []
-    async with AsyncExitStack() as stack:
-        servers = []
-        for index, (host, port) in enumerate(zip(hosts, ports, strict=True)):
-            name, url = databases.create()
-            names.append(name)
-            own = each[index] if index < len(each) else ()
-            data = folder / f"server-{index}"
-            data.mkdir(mode=0o700)
-            servers.append(FederatedServer(host, port, data, url, (*shared, *options, *own)))
-        try:
-            for server in servers:
-                stack.push_async_callback(server.stop)
-                await server.start()
+    try:
+        async with trio.open_nursery() as nursery:
+            servers = []
+            for index, (host, port) in enumerate(zip(hosts, ports, strict=True)):
+                name, url = databases.create()
+                names.append(name)
+                own = each[index] if index < len(each) else ()
+                data = folder / f"server-{index}"
+                data.mkdir(mode=0o700)
+                options_of = (*shared, *options, *own)
+                servers.append(FederatedServer(host, port, data, url, options_of, nursery))
+                await servers[-1].start()
             yield tuple(servers)
-        finally:
-            await stack.aclose()
-            for name in names:
-                databases.drop(name)
+            for server in servers:
+                await server.stop()
+    finally:
+        for name in names:
+            databases.drop(name)
 
 
 @asynccontextmanager
