@@ -27,6 +27,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenure:
+    """A node's right to host an instance. It ends when the place has another epoch: then the node's
+    messages and writes, which name it, have no effect."""
+
+    instance: str
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A node, as placement sees it.
 
