@@ -504,9 +504,9 @@ class _NatsBus:
             try:
                 await self._serve(link)
             finally:
+                self._lose(link)
                 with trio.CancelScope(shield=True):
                     await self._loop.run_aio_coroutine(_discard(link.client))
-                self._lose(link)
 
     async def _connected(self, url: str) -> _Link | None:
         """A new connection to the server; None if it can't be made."""
@@ -605,7 +605,8 @@ class _NatsBus:
         if self._link is link:
             self._link = None
             self._announce()
-            _log.warning(log_events.BUS_LOST, connection=link.number)
+            if link.broken.is_set():  # else the bus is being closed
+                _log.warning(log_events.BUS_LOST, connection=link.number)
         for request in tuple(link.requests):
             request.cancel()
 
@@ -622,10 +623,11 @@ async def _discard(client: Client) -> None:
     from nats.errors import Error
 
     writer = getattr(client._transport, "_io_writer", None)
-    if writer is not None:
-        client._pending.clear()
-        client._pending_data_size = 0
-        writer.transport.abort()
+    if writer is None:
+        return  # it never had a connection, and `close` would fail
+    client._pending.clear()
+    client._pending_data_size = 0
+    writer.transport.abort()
     with suppress(Error, OSError, asyncio.TimeoutError):
         await asyncio.wait_for(client.close(), CLOSE_S)
 

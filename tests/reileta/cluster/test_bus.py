@@ -301,6 +301,13 @@ async def test_a_bus_waits_for_a_server_that_is_not_there_yet(
         await connected(bus)
 
 
+async def test_a_bus_can_end_at_each_step_of_an_attempt_to_connect(another_bus: OpenBus) -> None:
+    for steps in range(30):
+        async with another_bus():
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+
+
 async def test_one_of_several_servers_is_enough(nats: NatsServer, loop: Loop) -> None:
     async with open_bus(("nats://127.0.0.1:1", nats.url), "test", loop) as bus:
         await connected(bus)
