@@ -127,10 +127,18 @@ class KeyValue:
 
         Returns the new revision. Raises WrongRevision and BucketRefused.
         """
-        headers = {
-            "Nats-Expected-Last-Subject-Sequence": str(revision),
-            "Nats-TTL": f"{ttl_s}s",
-        }
+        return await self._put(key, value, {"Nats-TTL": f"{ttl_s}s"}, revision, connection)
+
+    async def delete(self, key: str, *, revision: int, connection: int) -> None:
+        """Deletes the entry if it has that revision. It reads as one without a value for a second
+        or two, and then as none. Raises WrongRevision and BucketRefused."""
+        headers = {"KV-Operation": "DEL", "Nats-TTL": "1s"}
+        await self._put(key, b"", headers, revision, connection)
+
+    async def _put(
+        self, key: str, value: bytes, headers: dict[str, str], revision: int, connection: int
+    ) -> int:
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
         try:
             message = await self._bus.request(
                 self._subject(key), value, headers=headers, connection=connection
