@@ -73,7 +73,7 @@ lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: $(BIN)/python
 	$(PIP) install --quiet uv
 	$(COMPILE) --upgrade -o requirements.lock
-	$(COMPILE) --upgrade --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --upgrade --extra cluster --extra dev -c requirements.lock -o requirements-dev.lock
 	cd tests/clients && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
 		--upgrade -o requirements.lock

@@ -72,6 +72,14 @@ LEASES_POSTPONED: Final = "leases.postponed"
 HUB_FULL: Final = "hub.full"
 """The hub refused a change of a user's status; subscribers do not get it."""
 
+# Cluster
+BUS_CONNECTED: Final = "bus.connected"
+"""The server is connected to NATS, by the connection of that number."""
+BUS_LOST: Final = "bus.lost"
+"""The connection to NATS ended; the server tries to connect again."""
+BUS_FAILED: Final = "bus.failed"
+"""NATS, or its client, reported an error on a connection, such as a missing permission."""
+
 # Recordings
 RECORDING_STARTED: Final = "recording.started"
 RECORDING_STOPPED: Final = "recording.stopped"

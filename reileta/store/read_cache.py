@@ -40,9 +40,9 @@ TABLES: Final = frozenset(
     {
         *("assets", "audit_log", "bans", "blobs", "challenges", "changes", "follows", "guests"),
         *("images", "instances", "integrity_tokens", "known_networks", "leases", "moderations"),
-        *("moderators", "mutes", "peer_tokens", "resources", "server", "server_rules"),
-        *("server_tokens", "servers", "services", "sessions", "shares", "spent_refreshes"),
-        *("tokens", "users", "visits", "vouched_follows", "worlds"),
+        *("moderators", "mutes", "nodes", "peer_tokens", "places", "resources", "server"),
+        *("server_rules", "server_tokens", "servers", "services", "sessions", "shares"),
+        *("spent_refreshes", "tokens", "users", "visits", "vouched_follows", "worlds"),
     }
 )
 """All tables."""

@@ -1,0 +1,1 @@
+"""Several nodes that act as one server: the bus between them, and what lies on it."""

@@ -1,0 +1,1 @@
+"""Rules of a cluster: which node hosts what, and until when."""

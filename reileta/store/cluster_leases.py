@@ -1,0 +1,289 @@
+"""The database's part of a cluster: nodes' leases, instances' places, and fenced writes.
+
+A node's row is one of the two witnesses of its lease (`reileta/rules/cluster/lease.py`). A node
+that is **fenced** has fallen: it hosts nothing, claims nothing, and its writes have no effect.
+
+An instance's place names its host and its epoch. A durable write of a host is one statement that
+locks the place, and writes only if host and epoch are still those of its `Tenure`. The fence of the
+host waits for the lock; a write that comes after the fence finds another epoch. So no write of a
+former host slips in.
+
+Times are of the database's clock. Use `Database.urgent`, or another connection besides the pool:
+renewals must not wait for slow statements. It must not go through a pooler that shares connections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from reileta.errors import InstanceNotFound
+from reileta.rules.cluster.lease import DatabaseMark
+from reileta.rules.cluster.placement import Place, Tenure
+from reileta.store.database import ConstraintBroken, Queries
+
+_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_HELD: Final = "SELECT 1 FROM places WHERE instance_id = $1 AND node = $2 AND epoch = $3 FOR SHARE"
+_PLACEHOLDER: Final = re.compile(r"\{\}")
+
+BUMP: Final = 1_000_000
+"""By how much `bump` raises epochs: more than a backup can lack."""
+FENCED_MS: Final = 24 * 60 * 60 * 1000
+"""For how long the rows of fallen nodes are kept, for operators to look at."""
+
+
+class NodeFenced(Exception):
+    """The node has fallen, or was never registered; nothing was written."""
+
+
+class Fenced(Exception):
+    """The instance has another host or epoch than the tenure, or is gone; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSeen:
+    """The answer to a renewal: the rows of all nodes that are not fenced."""
+
+    rows: dict[str, DatabaseMark]
+    asked_to_yield: bool
+    """Whether an operator or another node has asked this node to give its instances back."""
+
+
+class ClusterLeases:
+    """The nodes and places. Methods raise DatabaseUnavailable: the change may have been made."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    # Nodes
+
+    async def register(self, node: str, *, name: str, roles: Collection[str], version: str) -> None:
+        """Adds a node, whose id was never used before. Repeating it changes nothing."""
+        await self._queries.execute(
+            "INSERT INTO nodes (id, name, roles, version, started_at) "  # noqa: S608
+            f"VALUES ($1, $2, $3, $4, {_NOW}) ON CONFLICT (id) DO NOTHING",
+            node,
+            name,
+            sorted(roles),
+            version,
+        )
+
+    async def renew(self, node: str, *, nats_ok: bool) -> RowsSeen | None:
+        """Renews the node's lease, and looks at all others, in one statement; None: it was refused.
+
+        The row of the node itself may be that of before the renewal.
+        """
+        rows = await self._queries.fetch(
+            "WITH me AS (UPDATE nodes SET beat = beat + 1, nats_ok = $2 "
+            "WHERE id = $1 AND fenced_at IS NULL RETURNING 1) "
+            "SELECT id, beat, nats_ok, asked_to_yield, (SELECT count(*) FROM me) AS renewed "
+            "FROM nodes WHERE fenced_at IS NULL",
+            node,
+            nats_ok,
+        )
+        if not rows or not rows[0]["renewed"]:
+            return None
+        return RowsSeen(
+            {row["id"]: DatabaseMark(row["beat"], row["nats_ok"]) for row in rows},
+            any(row["id"] == node and row["asked_to_yield"] for row in rows),
+        )
+
+    async def fence(self, node: str, beat: int, *, by: str) -> list[str] | None:
+        """Takes a node over, if its row has that beat.
+
+        Returns the instances that have no host now; None: it has another beat, or is fenced.
+        """
+        # Two statements: the second must see the claims that the first has waited for.
+        async with self._queries.transaction() as transaction:
+            fenced = await transaction.execute(
+                f"UPDATE nodes SET fenced_at = {_NOW}, fenced_by = $3 "  # noqa: S608
+                "WHERE id = $1 AND beat = $2 AND fenced_at IS NULL",
+                node,
+                beat,
+                by,
+            )
+            return await _vacate(transaction, node) if fenced else None
+
+    async def give_back(self, node: str) -> list[str]:
+        """The node falls by its own will. It must be silent already (`NodeLease.yield_up`).
+
+        Returns the instances that have no host now.
+        """
+        async with self._queries.transaction() as transaction:
+            await transaction.execute(
+                f"UPDATE nodes SET fenced_at = {_NOW}, fenced_by = $1 "  # noqa: S608
+                "WHERE id = $1 AND fenced_at IS NULL",
+                node,
+            )
+            return await _vacate(transaction, node)
+
+    async def withdraw(self, node: str) -> list[str]:
+        """Like `give_back`, for a node that stops: its row is deleted, so nobody waits for it."""
+        async with self._queries.transaction() as transaction:
+            await transaction.execute("DELETE FROM nodes WHERE id = $1", node)
+            return await _vacate(transaction, node)
+
+    async def ask_to_yield(self, node: str) -> bool:
+        """Asks a node to give its instances back, by its next renewal. Whether it is there."""
+        asked = await self._queries.execute(
+            "UPDATE nodes SET asked_to_yield = true WHERE id = $1 AND fenced_at IS NULL", node
+        )
+        return asked > 0
+
+    async def remove_fallen(self) -> int:
+        """Deletes the rows of nodes that fell more than `FENCED_MS` ago; how many."""
+        return await self._queries.execute(
+            f"DELETE FROM nodes WHERE fenced_at < {_NOW} - $1::bigint",  # noqa: S608
+            FENCED_MS,
+        )
+
+    async def bump(self) -> None:
+        """After the restore of a backup, before any node starts: no epoch is used again, and no
+        node of before goes on."""
+        async with self._queries.transaction() as transaction:
+            await transaction.execute(
+                f"UPDATE nodes SET fenced_at = {_NOW}, fenced_by = 'bump' "  # noqa: S608
+                "WHERE fenced_at IS NULL"
+            )
+            await transaction.execute("UPDATE places SET node = NULL, epoch = epoch + $1", BUMP)
+
+    # Places
+
+    async def place(self, instance: str) -> Place:
+        """Where the instance lives."""
+        row = await self._queries.fetch_one(
+            "SELECT node, epoch FROM places WHERE instance_id = $1", instance
+        )
+        if row is None:
+            return Place(instance, None, 0)
+        return Place(instance, row["node"], row["epoch"])
+
+    async def places_of(self, node: str) -> list[Tenure]:
+        """The instances that the node hosts."""
+        rows = await self._queries.fetch(
+            "SELECT instance_id, epoch FROM places WHERE node = $1 ORDER BY instance_id", node
+        )
+        return [Tenure(row["instance_id"], node, row["epoch"]) for row in rows]
+
+    async def claim(self, instance: str, node: str) -> Place:
+        """Makes the node the instance's host, if it has none; the place after that.
+
+        A repeated claim, because the first answer was lost, finds the node as the host.
+
+        Raises NodeFenced and InstanceNotFound.
+        """
+        try:
+            # The lock on the node's row: a fence waits for it, and then sees the claim.
+            row = await self._queries.fetch_one(
+                "WITH me AS (SELECT 1 FROM nodes WHERE id = $2 AND fenced_at IS NULL FOR SHARE) "
+                "INSERT INTO places (instance_id, node, epoch) SELECT $1, $2, 1 FROM me "
+                "ON CONFLICT (instance_id) DO UPDATE SET node = excluded.node, "
+                "epoch = places.epoch + 1 WHERE places.node IS NULL RETURNING epoch",
+                instance,
+                node,
+            )
+        except ConstraintBroken as error:
+            raise InstanceNotFound from error
+        if row is not None:
+            return Place(instance, node, row["epoch"])
+        # Another node was faster, or this one has fallen.
+        alive = await self._queries.value(
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE id = $1 AND fenced_at IS NULL)", node
+        )
+        if not alive:
+            raise NodeFenced
+        return await self.place(instance)
+
+    async def move(self, tenure: Tenure, node: str) -> Tenure:
+        """Makes another node the host, which must not be fenced. Raises Fenced and NodeFenced."""
+        row = await self._queries.fetch_one(
+            "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL FOR SHARE), "
+            "moved AS (UPDATE places SET node = $4, epoch = epoch + 1 FROM it "
+            "WHERE instance_id = $1 AND node = $2 AND epoch = $3 RETURNING epoch) "
+            "SELECT (SELECT count(*) FROM it) AS there, (SELECT epoch FROM moved) AS epoch",
+            tenure.instance,
+            tenure.node,
+            tenure.epoch,
+            node,
+        )
+        if row is None or not row["there"]:
+            raise NodeFenced
+        if row["epoch"] is None:
+            raise Fenced
+        return Tenure(tenure.instance, node, row["epoch"])
+
+    async def leave(self, tenure: Tenure) -> bool:
+        """Gives the instance back; whether the tenure was the present one."""
+        left = await self._queries.execute(
+            "UPDATE places SET node = NULL, epoch = epoch + 1 "
+            "WHERE instance_id = $1 AND node = $2 AND epoch = $3",
+            tenure.instance,
+            tenure.node,
+            tenure.epoch,
+        )
+        return left > 0
+
+
+async def _vacate(transaction: Queries, node: str) -> list[str]:
+    rows = await transaction.fetch(
+        "UPDATE places SET node = NULL, epoch = epoch + 1 WHERE node = $1 RETURNING instance_id",
+        node,
+    )
+    return sorted(row["instance_id"] for row in rows)
+
+
+async def hold(transaction: Queries, tenure: Tenure) -> None:
+    """Locks the place until the transaction ends. Raises Fenced.
+
+    For writes that need several statements. Prefer `FencedWrite`: a process that is paused within a
+    transaction delays its own fence until PostgreSQL ends the transaction.
+    """
+    row = await transaction.fetch_one(_HELD, tenure.instance, tenure.node, tenure.epoch)
+    if row is None:
+        raise Fenced
+
+
+class FencedWrite:
+    """Changes by an instance's host, all in one statement, which is written only under its tenure.
+
+    All changes see the rows of before the statement; no two may change the same row.
+    """
+
+    def __init__(self, tenure: Tenure) -> None:
+        self._tenure = tenure
+        self._changes: list[str] = []
+        self._args: list[object] = [tenure.instance, tenure.node, tenure.epoch]
+
+    def add(self, sql: str, *args: object) -> None:
+        """Adds a change: an INSERT, UPDATE or DELETE that reads `held`, which has one row or none.
+
+        `{}` are the arguments: `INSERT INTO bans (instance_id, …) SELECT {}, … FROM held`;
+        `DELETE FROM bans USING held WHERE instance_id = {}`. The text must not depend on input.
+        """
+        if "held" not in sql:
+            raise ValueError("a fenced write must read held")
+        numbers = iter(range(len(self._args) + 1, len(self._args) + len(args) + 1))
+        self._changes.append(_PLACEHOLDER.sub(lambda _: f"${next(numbers)}", sql))
+        self._args += args
+
+    async def run(self, queries: Queries) -> list[int]:
+        """Writes all changes; the number of rows of each.
+
+        Raises Fenced, ConstraintBroken and DatabaseUnavailable. After the last one, the changes may
+        have been made.
+        """
+        parts = [f"held AS ({_HELD})"]
+        counts = ["(SELECT count(*) FROM held)"]
+        for number, change in enumerate(self._changes):
+            parts.append(f"change_{number} AS ({change} RETURNING 1)")
+            counts.append(f"(SELECT count(*) FROM change_{number})")  # noqa: S608
+        row = await queries.fetch_one(
+            f"WITH {', '.join(parts)} SELECT ARRAY[{', '.join(counts)}]",
+            *self._args,
+        )
+        held, *changed = row[0] if row is not None else [0]
+        if not held:
+            raise Fenced
+        return changed

@@ -1,0 +1,108 @@
+"""A NATS server of a test's own, which can be killed, paused and restarted."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import trio
+
+from tests.conftest import PATIENCE_S
+from tests.tools import missing
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+
+
+def nats_server_program() -> str:
+    """Where the program is: beside this Python, as its wheel installs it, or on the path."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        missing("nats-server")
+        raise AssertionError("missing() returned")
+    return found
+
+
+class NatsServer:
+    """One server with JetStream, on the same port each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = -1
+        self._process: trio.Process | None = None
+        self.log = ""
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        """Starts it; returns once it takes connections."""
+        config = self._folder / "nats.conf"
+        config.write_text(
+            f"listen: 127.0.0.1:{self._port}\n"
+            f"max_payload: {MAX_PAYLOAD_BYTES}\n"
+            f'jetstream {{ store_dir: "{self._folder / "store"}", max_file_store: 64MB }}\n'
+        )
+        self._process = await trio.lowlevel.open_process(
+            [nats_server_program(), "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert self._process.stderr is not None
+        self.log = ""
+        with trio.fail_after(PATIENCE_S):
+            async for chunk in self._process.stderr:
+                self.log += chunk.decode()
+                if "Server is ready" in self.log:
+                    break
+        port = re.search(r"Listening for client connections on 127\.0\.0\.1:(\d+)", self.log)
+        assert port is not None, self.log
+        self._port = int(port[1])
+
+    async def kill(self) -> None:
+        """Ends it without notice, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    def forget(self) -> None:
+        """Removes the data of the server, which must not run."""
+        assert self._process is None
+        shutil.rmtree(self._folder / "store")
+
+    async def pause(self) -> None:
+        """Stops it; returns once it does nothing more."""
+        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        status = psutil.Process(self._process.pid).status
+        with trio.fail_after(PATIENCE_S):
+            while status() != psutil.STATUS_STOPPED:
+                await trio.sleep(0.001)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+@asynccontextmanager
+async def nats_server(folder: Path) -> AsyncIterator[NatsServer]:
+    """A running server, whose files are in the folder."""
+    server = NatsServer(folder)
+    await server.start()
+    try:
+        yield server
+    finally:
+        with trio.CancelScope(shield=True):
+            await server.kill()
