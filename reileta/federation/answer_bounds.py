@@ -21,7 +21,7 @@ CHUNKED_LINES: Final = 8192
 """Lines in a chunked body: each chunk has two."""
 CHUNKED_BYTES: Final = 64 * 1024
 """Bytes that the chunks may add to the body."""
-SMALL_READ: Final = 4096
+SMALL_READ: Final = 2048
 """Bytes that are read at once if they may be many lines."""
 LARGE_READ: Final = 64 * 1024
 
