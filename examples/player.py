@@ -24,6 +24,8 @@ import trio
 import trio_websocket
 
 SERVER = "http://127.0.0.1:3032"
+HINT = "start a server with `make serve`, or name another with --server"
+"""The advice if the server does not answer."""
 PASSWORD = "only an example"  # noqa: S105 - not a secret: the account of an example
 INVALID_INPUT, INVALID_LOGIN = 22, 23
 """The error codes of a login that are not final: the account may not exist yet."""
@@ -173,6 +175,19 @@ async def end_at_ctrl_c(
             scope.cancel()
 
 
+async def stay(player: Player, instance: str) -> None:
+    """Joins, sends what is typed, and prints what others send, until the input ends."""
+    joined = await player.join(instance)
+    names = ", ".join(one["displayname"] for one in joined["players"])
+    print(f"inside {joined['instance']} as {joined['player']}: {names}", flush=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_print, player)
+        await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
+        async for line in typed():
+            await player.send({"say": line})
+        nursery.cancel_scope.cancel()
+
+
 async def _print(player: Player) -> None:
     while True:
         message = await player.receive()
@@ -187,15 +202,8 @@ async def _print(player: Player) -> None:
 async def _main(options: argparse.Namespace) -> None:
     async with httpx.AsyncClient(base_url=options.server) as http:
         token = await log_in(http, options.username, options.password)
-    async with Player.connected(options.server, token) as player, trio.open_nursery() as nursery:
-        joined = await player.join(options.instance)
-        names = ", ".join(one["displayname"] for one in joined["players"])
-        print(f"inside {joined['instance']} as {joined['player']}: {names}", flush=True)
-        nursery.start_soon(_print, player)
-        await nursery.start(end_at_ctrl_c, nursery.cancel_scope)
-        async for line in typed():
-            await player.send({"say": line})
-        nursery.cancel_scope.cancel()
+    async with Player.connected(options.server, token) as player:
+        await stay(player, options.instance)
 
 
 def run(main: Callable[[argparse.Namespace], Awaitable[None]], options: argparse.Namespace) -> None:
@@ -208,7 +216,7 @@ def run(main: Callable[[argparse.Namespace], Awaitable[None]], options: argparse
     except* BrokenPipeError:  # nobody reads the output any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except* EXPECTED as errors:
-        reason = _reason(_first(errors), options.server)
+        reason = _reason(_first(errors), options.server, options.hint)
     if reason:
         sys.exit(reason)
 
@@ -227,7 +235,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _reason(error: BaseException, server: str) -> str:
+def _reason(error: BaseException, server: str, hint: str) -> str:
     match error:
         case Refused():
             return f"refused: {error}"
@@ -238,10 +246,7 @@ def _reason(error: BaseException, server: str) -> str:
         case trio_websocket.ConnectionClosed(reason=trio_websocket.CloseReason() as reason):
             return f"closed: {reason.code} {reason.reason or reason.name}"
     details = str(error) or type(error).__name__
-    return (
-        f"no answer from {server} ({details}): start a server with `make serve`, or name another "
-        "with --server"
-    )
+    return f"no answer from {server} ({details}): {hint}"
 
 
 def url(text: str) -> str:
@@ -259,6 +264,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all examples have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--server", type=url, default=SERVER, help=f"its URL (if not {SERVER})")
+    parser.set_defaults(hint=HINT)
     return parser
 
 

@@ -73,6 +73,8 @@ EACH = [
     ("shared_document.py", ("carol",)),
     ("two_players.py", ()),
 ]
+ALL = [*EACH, ("visit.py", ("carol", "far.example"))]
+"""`tests/e2e/federation/test_visit.py` runs the last one between two servers."""
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
@@ -82,14 +84,14 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize(("script", "arguments"), EACH)
+@pytest.mark.parametrize(("script", "arguments"), ALL)
 def test_without_a_server_an_example_names_the_url(script: str, arguments: tuple[str, ...]) -> None:
     nowhere = "https://127.0.0.1:1/vr/"
     line = complaint(run(script, *arguments, "--server", nowhere))
     assert line.startswith(f"no answer from {nowhere.rstrip('/')} (")
 
 
-@pytest.mark.parametrize(("script", "arguments"), EACH)
+@pytest.mark.parametrize(("script", "arguments"), ALL)
 @pytest.mark.parametrize("text", ["127.0.0.1:3032", "http://"])
 def test_a_server_that_is_not_a_url_is_refused(
     script: str, arguments: tuple[str, ...], text: str
@@ -109,7 +111,7 @@ class Stranger(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(("script", "arguments"), EACH)
+@pytest.mark.parametrize(("script", "arguments"), ALL)
 def test_an_answer_of_another_kind_of_server_is_one_line(
     script: str, arguments: tuple[str, ...]
 ) -> None:

@@ -38,6 +38,7 @@ NOWHERE = {
     "type": "document",
     "number": "4711",
     "server": "elsewhere.example",
+    "token": "nothing",
     "challenge": "A" * 43,
     "peer": "elsewhere.example",
 }
