@@ -112,11 +112,14 @@ class ChangeApplier:
         """
         recoveries = dict(self._node.sessions.recoveries)
         for session_id, recovery in recoveries.items():
-            session = await self._store.sessions.get(session_id)
-            if session is None or session.ended_at is not None:
-                self._node.sessions.end(session_id)
-                continue
-            valid = {token.id for token in await self._store.tokens.of_session(session_id)}
+            if recovery.user.guest:  # its session is not one of the database's
+                valid = set(await self._store.guests.live_tokens(recovery.user.id))
+            else:
+                session = await self._store.sessions.get(session_id)
+                if session is None or session.ended_at is not None:
+                    self._node.sessions.end(session_id)
+                    continue
+                valid = {token.id for token in await self._store.tokens.of_session(session_id)}
             for token in set(recovery.sockets.values()) - valid:
                 self._node.sessions.end_token(token)
         return Changed(users=frozenset(recovery.user.id for recovery in recoveries.values()))

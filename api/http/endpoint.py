@@ -244,6 +244,7 @@ class Operation:
     body: bool | None = None
     audited: bool | None = None
     guests: GuestAccess | None = None
+    about_guests: bool = False
 
     @property
     def guest_access(self) -> GuestAccess:
@@ -286,6 +287,7 @@ class Options(TypedDict, total=False):
     body: bool | None
     audited: bool | None
     guests: GuestAccess
+    about_guests: bool
     name: str
 
 
@@ -376,6 +378,7 @@ class Routes:
                 tag, and is cached until one of these changes.
             audited: whether the audit log has it when an admin calls it; None: unless it only
                 reads. False is for the daily use of one's own account.
+            about_guests: whether `<ref>` can be a guest, of whom this server has its own answer.
             guests: whether guests may call it; by default they may read what needs no credential.
             name: the `operationId` in `/openapi.json`; by default the handler's name. Clients are
                 generated from it, so it stays when a handler is renamed.
@@ -464,6 +467,8 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             current, principal, args, ip, partial(authenticated, credential), server=server
         )
         data = None
+        if elsewhere is not None and operation.about_guests:
+            elsewhere = None if await remote.knows_guest(call, operation, elsewhere) else elsewhere
         if elsewhere is not None:
             data = await remote.answer(call, operation, elsewhere)
         elif cached is not None:

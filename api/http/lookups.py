@@ -12,6 +12,7 @@ from typing import Final
 
 from actors.node import Node
 from api.http.endpoint import RequestContext
+from api.http.remote import named_server
 from reileta.errors import (
     GuestNotAllowed,
     InstanceNotFound,
@@ -79,6 +80,18 @@ async def find_user(node: Node, call: RequestContext, text: str) -> User:
     if user is None:
         raise UserNotFound
     return user
+
+
+async def find_user_or_guest(node: Node, call: RequestContext) -> User:
+    """The user whom the path names, who can be a guest that was here. Raises as `find_user`."""
+    text = call.args["ref"]
+    server = named_server(call.request, call.args, node.address)
+    if server is None:
+        return await find_user(node, call, text)
+    guest = await node.store.guests.get(str(At(At.parse(text).id, server)))
+    if guest is None:
+        raise UserNotFound
+    return guest.as_user()
 
 
 async def find_owner(node: Node, call: RequestContext, text: str | None) -> str | None:

@@ -126,6 +126,18 @@ class RemoteObjects:
         passed.pop(ServerNotFound.code, None)
         return await self._read(call, Read(server, path, question, query, passed))
 
+    async def knows_guest(self, call: RequestContext, operation: Operation, server: str) -> bool:
+        """Whether an operation is about a guest, for whom this server answers itself.
+
+        It does so while the guest is here, and always where the other server is not asked: for
+        admins, for requests from elsewhere, and for nobody in particular.
+        """
+        guest = await self.node.store.guests.get(str(At(At.parse(call.args["ref"]).id, server)))
+        if guest is None or self.node.servers.is_blocked(server):
+            return False
+        asked = not call.from_elsewhere and call.principal is not None and operation.only is None
+        return not asked or bool(await self.node.store.guests.live_tokens(guest.user))
+
     async def redirect(self, server: str) -> Redirected:
         """The error that names the other server's gateway. Raises ServerBlocked."""
         self.node.servers.ensure_allowed(server)

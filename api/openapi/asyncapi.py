@@ -52,6 +52,13 @@ _SECURITY: Final = {
         "name": "authuser",
         "description": "Deprecated: the token as `?authuser=…` of the upgrade.",
     },
+    "integrity": {
+        "type": "httpApiKey",
+        "in": "query",
+        "name": "integrityuser",
+        "description": "The token of a user of another server, as `?integrityuser=…` of the"
+        " upgrade.",
+    },
     "cookie": {
         "type": "httpApiKey",
         "in": "cookie",

@@ -135,6 +135,12 @@ def document(
                     "name": "authserver",
                     "description": "The token of another server, as `?authserver=…`.",
                 },
+                "integrity": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "integrityuser",
+                    "description": "The token of a user of another server, as `?integrityuser=…`.",
+                },
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
@@ -205,6 +211,8 @@ def _security(operation: Operation) -> list[Json]:
     if operation.need == "none" and not operation.of_server:
         return []
     ways: list[Json] = [{"token": []}, {"query": []}, {"cookie": []}]
+    if operation.guest_access != "no":
+        ways.append({"integrity": []})
     if operation.api == "session":
         ways = ways[:1]
     if operation.only == "server":

@@ -198,5 +198,52 @@ async def test_after_a_long_outage_all_that_is_here_is_looked_at(
     assert sinks[0].closed is None
 
 
+async def test_after_a_long_outage_guests_with_a_valid_token_stay(
+    store: Store, node: Node, known: FakeAuthCache, clock: ManualClock
+) -> None:
+    await store.servers.learn(
+        "far.example",
+        host="far.example",
+        secure=True,
+        public_key="key",
+        key_since=0,
+        gateway_http=None,
+        gateway_ws=None,
+        version=None,
+    )
+
+    async def come(number: int) -> tuple[str, FakeSink]:
+        token = await store.guests.admit(
+            f"u_00000000-0000-4000-8000-{number:012x}@far.example",
+            "far.example",
+            displayname="Ann",
+            thumbnail=None,
+            follows=(),
+            token_hash=b"%d" % number,
+            token_id=f"t{number}",
+            expires_at=clock.now_ms() + 1000,
+            new_per_hour=None,
+        )
+        guest, sink = token.guest, FakeSink(str(number))
+        who = Principal(guest.as_user(), guest.session_id, token.token.hash, guest=True)
+        session = await node.sessions.live(who)
+        await session.ask(Attach(sink, who.token_hash))
+        return token.token.id, sink
+
+    async def lost() -> Changed:
+        return Changed(gap=True)
+
+    (_, ann), (id_, bea) = await come(1), await come(2)
+    await store.guests.revoke(id_)
+    applier = ChangeApplier(store, node, known)
+    store.changes.next = lost  # type: ignore[method-assign]
+    await applier.poll()
+    with trio.fail_after(PATIENCE_S):
+        while bea.closed is None:
+            await trio.sleep(0.01)
+    assert ann.closed is None
+    assert len(node.sessions.recoveries) == 2
+
+
 def test_it_is_asked_more_than_once_a_second_and_rows_are_kept_for_longer() -> None:
     assert POLL_S < 1 < KEPT_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from api.http.lookups import ensure_own_server, find_user
+from api.http.lookups import ensure_own_server, find_user, find_user_or_guest
 from api.http.pagination import Paging, list_view
 from api.http.presenters import ANY_USER, AnyUserView, show_user
 from api.http.suspensions import Suspensions
@@ -94,12 +94,13 @@ def administration_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(UserNotFound, ServerNotFound),
         audited=True,
+        about_guests=True,
     )
     async def get_whereabouts(call: RequestContext) -> WhereaboutsView:
         """Returns the user's sessions that are connected, or were a moment ago, with the instances
-        they are inside, and the instances in whose queue the user waits. Each request is in the
-        audit log."""
-        user = await find_user(node, call, call.args["ref"])
+        they are inside, and the instances in whose queue the user waits. The user can be a guest,
+        by `id@server`. Each request is in the audit log."""
+        user = await find_user_or_guest(node, call)
         call.audit.about(user)
         return whereabouts_view(
             user.id,

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import ensure_own_server, find_user
+from api.http.lookups import ensure_own_server, find_user, find_user_or_guest
 from api.http.pagination import Search, list_of
 from api.http.password_check import PasswordCheck
 from api.http.presenters import ANY_USER, AnyUserView, show_user, show_users
@@ -132,13 +132,15 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         errors=(UserNotFound, ServerNotFound, NotLoggedIn),
         cached=_CACHED,
         remote=UserView,
+        about_guests=True,
     )
     async def get_user(call: RequestContext) -> AnyUserView:
-        """Returns a user by its id or username, or `@me`, `@server`, `@admin`.
+        """Returns a user by its id or username, or `@me`, `@server`, `@admin`; or a guest by
+        `id@server`.
 
         The user itself and admins get `UserMe`, friends get `UserFriend`, all others get `User`.
         """
-        return await show_user(node, call, await find_user(node, call, call.args["ref"]))
+        return await show_user(node, call, await find_user_or_guest(node, call))
 
     @routes.add(
         "POST",

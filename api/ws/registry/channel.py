@@ -54,7 +54,7 @@ REGISTRY_CHANNEL: Final = Channel(
     " with the same `state`; a command without `state` is answered only by an error. Events have"
     " no `state`.",
     subprotocol="reileta.registry",
-    security=("token", "query", "cookie"),
+    security=("token", "query", "integrity", "cookie"),
     refusals=(
         MessageInvalid,
         CredentialMalformed,

@@ -35,7 +35,13 @@ class SessionPresenceView(Struct, kw_only=True):
 class WhereaboutsView(Struct, kw_only=True):
     """Where a user is."""
 
-    user: UserId
+    user: Annotated[
+        str,
+        Meta(
+            description="The user's id; of a guest, with its server",
+            examples=["u_7f8c2c61-0d2b-4c8e-9e1f-3a7d5f0b9c11"],
+        ),
+    ]
     status: Status
     sessions: Annotated[
         tuple[SessionPresenceView, ...], Meta(description="Connected, or a moment ago")

@@ -357,6 +357,56 @@ async def test_a_guest_reads_what_is_public_and_changes_nothing(database_url: st
                 assert code_of(answer) == GUEST_NOT_ALLOWED, path
 
 
+async def test_nothing_is_passed_on_for_a_guest_or_a_server(database_url: str) -> None:
+    async with running(database_url) as harness:
+        far = await played_server(harness)
+        ann = await far.guest()
+        user = new_id("u")
+        for token in (ann.token, far.token):
+            for path in (
+                "/api/users?server=near.example",
+                f"/api/users/{user}@near.example",
+                f"/api/users/{user}?server=near.example",
+                f"/api/users/{user}@{FAR}",
+                "/api/worlds@near.example",
+                "/api/server?server=near.example",
+            ):
+                answer = await far.ask("GET", path, token=token)
+                assert (answer.status_code, code_of(answer)) == (404, 5), path
+        assert harness.metrics.peer_requests == {}
+
+
+async def test_a_guest_is_shown_as_it_was_here(database_url: str) -> None:
+    async with running(database_url) as harness:
+        far = await played_server(harness)
+        ada, admin = await harness.account("ada"), await harness.account("boss", admin=True)
+        ann = await far.guest(displayname="Ann")
+        id_ = ann.at.partition("@")[0]
+        for token in (ann.token, far.token, ada.token, admin.token):
+            for path in (f"/api/users/{ann.at}", f"/api/users/{id_}?server={FAR}"):
+                answer = await far.ask("GET", path, token=token)
+                assert answer.status_code == 200, answer.text
+                shown = answer.json()["data"]
+                assert (shown["id"], shown["server"]) == (id_, FAR)
+                assert (shown["displayname"], shown["username"], shown["tags"]) == ("Ann", "", [])
+        assert "status" not in (await far.ask("GET", f"/api/users/{ann.at}", token=ada.token)).text
+        # As it is now, as soon as its server says so.
+        await far.guest(ann.at, displayname="Anne")
+        answer = await far.ask("GET", f"/api/users/{ann.at}", token=ada.token)
+        assert answer.json()["data"]["displayname"] == "Anne"
+        for method, path in (
+            ("POST", f"/api/users/{ann.at}"),
+            ("DELETE", f"/api/users/{ann.at}"),
+            ("POST", f"/api/users/{ann.at}/suspension"),
+        ):
+            answer = await far.ask(method, path, {}, token=admin.token)
+            assert code_of(answer) == 10, path
+        # A name like that of a user here is shown with its server, like any other.
+        eve = await far.guest(displayname="boss")
+        answer = await far.ask("GET", "/api/users?query=boss", token=eve.token)
+        assert [one["server"] for one in answer.json()["data"]["items"]] == [harness.address]
+
+
 async def test_a_guest_sends_only_commands_of_guests(database_url: str) -> None:
     async with running(database_url) as harness:
         ada = await harness.account("ada")
@@ -489,7 +539,7 @@ async def test_friends_of_two_servers_follow_each_other(database_url: str) -> No
                     )
                 )
                 assert online["data"]["isFriend"] is True
-                assert online["data"]["server"] == FAR
+                assert online["subgroup"] == ann.at
                 seen = await far.ask("GET", f"/api/users/{ada.id}", token=ann.token)
                 assert seen.json()["data"]["isFriend"] is True
                 assert seen.json()["data"]["status"] == "online"
@@ -560,7 +610,7 @@ async def test_without_guests_nobody_comes(database_url: str, settings: dict[str
         refused = await far.introduce(f"{new_id('u')}@{FAR}")
         assert code_of(refused) in (GUEST_NOT_ALLOWED, 135)
         answer = await far.ask("GET", "/api/users/@me", token=ann.token)
-        assert code_of(answer) in (GUEST_NOT_ALLOWED, 135)
+        assert code_of(answer) in (101, GUEST_NOT_ALLOWED, 135)
 
 
 async def test_a_silenced_server_reads_but_its_users_do_not_come(database_url: str) -> None:
