@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.federation import FederationResult
 from benchmarks.http import HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
@@ -59,13 +60,27 @@ class Scale:
     watchers: int
     slow_turn_s: float
     slow_rounds: int
+    introductions: int
+    reads: int
 
     @classmethod
     def of(cls, *, quick: bool, seconds: float | None) -> Self:
         if quick:
-            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 300, 2, 1)
+            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 300, 2, 1, 20, 300)
         return cls(
-            False, seconds or 10, 4, PROBES, (100, 200, 300, 400), 5000, 1000, 2000, 1000, 4, 4
+            False,
+            seconds or 10,
+            4,
+            PROBES,
+            (100, 200, 300, 400),
+            5000,
+            1000,
+            2000,
+            1000,
+            4,
+            4,
+            100,
+            1000,
         )
 
     @property
@@ -107,6 +122,13 @@ class Runner:
         with self._servers.run(kind) as running:
             return self._call(kind, running, file, result, options)
 
+    def alone(self, file: str, what: str, result: type[Result], **options: float | str) -> Result:
+        """A run that starts its servers itself. Raises BenchmarkError."""
+        self._screen.begin(what)
+        return self._run(
+            [sys.executable, "-m", f"benchmarks.{file}", "--json"], file, result, options
+        )
+
     def note(self, what: str, error: BenchmarkError) -> None:
         """A run failed. The benchmark continues without it."""
         self.report.failed[what] = str(error)
@@ -124,10 +146,19 @@ class Runner:
         command += ["--pid", str(running.pid)]
         if kind is REILETA:
             command += ["--tokens", str(self._servers.tokens)]
-        if self._core is not None:
-            command += ["--core", str(self._core)]
         if file in ("rooms", "sustained", "inbound"):
             command += ["--protocol", kind.protocol]
+        return self._run(command, file, result, options)
+
+    def _run(
+        self,
+        command: list[str],
+        file: str,
+        result: type[Result],
+        options: Mapping[str, float | str],
+    ) -> Result:
+        if self._core is not None:
+            command += ["--core", str(self._core)]
         for name, value in options.items():
             text = value if isinstance(value, str) else f"{value:g}"
             command += [f"--{name.replace('_', '-')}", text]
@@ -285,6 +316,15 @@ def slow(runner: Runner) -> None:
     )  # fmt: skip
 
 
+def federation(runner: Runner) -> None:
+    """Two servers that trust each other."""
+    scale = runner.scale
+    runner.report.federation = runner.alone(
+        "federation", "two servers", FederationResult,
+        rounds=scale.introductions, reads=scale.reads,
+    )  # fmt: skip
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "rooms": rooms,
     "inbound": inbound,
@@ -294,4 +334,5 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "watchers": watchers,
     "http": http,
     "slow": slow,
+    "federation": federation,
 }

@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.federation import FederationResult
 from benchmarks.http import HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
@@ -71,6 +72,7 @@ class Report(msgspec.Struct):
     watchers: WatchersResult | None = None
     http: list[HttpRun] = []
     slow: SlowResult | None = None
+    federation: FederationResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
@@ -175,6 +177,18 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         yield Check(
             "unkeyed messages at the slow one", "all, or closed 4008", slow.unkeyed_outcome, good
         )
+    if report.federation is not None:
+        found_ms = report.federation
+        for what, limit_ms, ms in (
+            ("a challenge, both ways", 50, found_ms.challenge_ms),
+            ("CPU of a challenge that is refused", 2, found_ms.refused_challenge_cpu_ms),
+            ("a cached read of another server / a local one", 1, found_ms.cached_more_ms),
+            ("an uncached one / asking the other server", 5, found_ms.uncached_more_ms),
+        ):
+            if ms is not None:
+                more = "+ " if " / " in what else ""
+                target = f"≤ {more}{limit_ms} ms"
+                yield Check(what, target, f"{more}{ms:.1f} ms", ms <= limit_ms)
 
 
 def tables(report: Report) -> Iterator[Table]:
@@ -299,4 +313,15 @@ def _singles(report: Report) -> Table:
         if slow.rss_before_bytes is not None and slow.rss_max_bytes is not None:
             grown = (slow.rss_max_bytes - slow.rss_before_bytes) / MIB
             table.add_row("the server's memory meanwhile", f"grew by {grown:.1f} MiB at most")
+    if report.federation is not None:
+        for what, latency in (
+            ("a token at another server", report.federation.introduction),
+            ("the same with a new challenge", report.federation.introduction_with_challenge),
+            ("a list of this server", report.federation.local_read),
+            ("the same of another server, from the cache", report.federation.cached_read),
+            ("a list of another server, without the cache", report.federation.uncached_read),
+            ("the same, asked there", report.federation.direct_read),
+        ):
+            if latency is not None:
+                table.add_row(what, f"{latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms")
     return table

@@ -56,14 +56,23 @@ class Running:
 class Servers:
     """Starts servers, each on its core, with its output in a file of the work folder.
 
-    `binaries` is where Reileta is installed; by default, beside this Python.
+    `binaries` is where Reileta is installed; by default, beside this Python. `options` are further
+    ones of `reileta serve`.
     """
 
-    def __init__(self, folder: Path, core: int | None, binaries: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        core: int | None,
+        binaries: Path | None = None,
+        *,
+        options: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
         self._core = core
         self._reileta = (binaries or Path(sys.executable).parent) / "reileta"
         self.tokens = folder / "tokens"
+        self._options = options
 
     def missing(self, kind: Kind) -> str | None:
         """The reason why a server can't be measured here; None if it can."""
@@ -118,7 +127,7 @@ class Servers:
     def _command(self, kind: Kind) -> Sequence[str]:
         if kind is REILETA:
             options = ["--port", "0", "--data", str(self._data), "--rate-limits", "off"]
-            return [str(self._reileta), "serve", *options, "--log-format", "json"]
+            return [str(self._reileta), "serve", *options, "--log-format", "json", *self._options]
         if kind is BUN:
             return [str(_bun()), str(PEERS / "bun.js")]
         if kind is FASTAPI:

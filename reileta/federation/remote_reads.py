@@ -46,6 +46,9 @@ MISSING_S: Final = 10.0
 """Seconds for which it is cached that there is no such object."""
 PEER: Final = Rate(per_s=10, burst=10)
 """Requests to one server, for all users together. Answers from the cache don't count."""
+AT_ONCE_BYTES: Final = 16 * 1024
+"""Larger answers are checked in a thread: the worst of 1 MiB takes 65 ms."""
+THREADS: Final = 2
 _ENTRY_BYTES: Final = 512
 """Estimated overhead of an entry."""
 TOO_MANY: Final = 429
@@ -145,6 +148,7 @@ class RemoteReads:
         self._cache: BoundedCache[RemoteData | type[ReiletaError]] = BoundedCache(
             LIMIT_BYTES, FOUND_S, self._monotonic
         )
+        self._threads = trio.CapacityLimiter(THREADS)
         self._flights: dict[_Key, _Flight] = {}
         self._epoch = 0
         """Grows when objects are dropped: an answer that was asked for before is not cached."""
@@ -247,7 +251,11 @@ class RemoteReads:
             raise _refusal(reply.status, reply.error, wanted.errors)
         if reply.data is None:
             raise NoData
-        answer = read(bytes(reply.data), wanted.question, source, self._address)
+        work = (bytes(reply.data), wanted.question, source, self._address)
+        if len(work[0]) <= AT_ONCE_BYTES:
+            answer = read(*work)
+        else:
+            answer = await trio.to_thread.run_sync(read, *work, limiter=self._threads)
         ours = answer.ours
         view = answer.without(ours - await self._existing(ours) if ours else ours)
         if answer.left_out:

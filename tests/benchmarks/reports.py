@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.federation import FederationResult
 from benchmarks.http import HttpResult, PathResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
@@ -100,6 +101,15 @@ def full_report() -> Report:
             server_cpu_us_per_event=13.0,
         ),
         http=[http_run("Reileta", 9000.0), http_run("FastAPI", 8000.0)],
+        federation=FederationResult(
+            introduction=Latency(9, 10.0, 20.0, 30.0),
+            introduction_with_challenge=Latency(9, 40.0, 60.0, 70.0),
+            refused_challenge_cpu_ms=1.5,
+            local_read=Latency(9, 0.5, 1.0, 2.0),
+            cached_read=Latency(9, 0.7, 1.0, 2.0),
+            direct_read=Latency(9, 2.0, 3.0, 4.0),
+            uncached_read=Latency(9, 5.0, 8.0, 9.0),
+        ),
         slow=SlowResult(
             players=100,
             fast_share=1.0,

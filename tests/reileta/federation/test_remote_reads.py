@@ -158,6 +158,19 @@ async def test_the_log_names_fields_but_not_values(town: Town) -> None:
     assert "secret" not in str(entry)
 
 
+async def test_a_large_answer_is_checked_like_a_small_one(town: Town) -> None:
+    description = "Boats.\n" * 500
+    right = page(*[{**WORLD, "description": description.strip()}] * 50)
+    question = Question(ListView[WorldView], limit=50)
+    town.peers.answers["/api/worlds"] = found(right)
+    assert await town.read(Read(B, "/api/worlds", question)) == right
+    town.clock.advance(int(FOUND_S * 1000))
+    wrong = page(*[*right["items"][1:], {**WORLD, "capacity": 0, "description": description}])
+    town.peers.answers["/api/worlds"] = found(wrong)
+    with pytest.raises(MalformedData):
+        await town.read(Read(B, "/api/worlds", question))
+
+
 async def test_the_order_of_a_query_does_not_matter(town: Town) -> None:
     town.peers.answers["/api/worlds"] = found(page(WORLD))
     question = Question(ListView[WorldView], limit=50)
