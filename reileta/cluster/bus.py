@@ -561,15 +561,16 @@ class _NatsBus:
         """Uses the connection until it ends."""
         async with plain_nursery() as nursery:
             nursery.start_soon(self._end_when_broken, link, nursery.cancel_scope)
-            while True:
+            while not link.broken.is_set() and self._queues != link.subscriptions.keys():
                 for queue in self._queues - link.subscriptions.keys():
-                    await self._listen(link, queue)
-                await self._flush(link)
-                if link.broken.is_set() or self._queues <= link.subscriptions.keys():
-                    break
-            if not link.broken.is_set():
-                for queue in self._queues:
                     queue.lose(None)
+                    await self._listen(link, queue)
+                for queue in link.subscriptions.keys() - self._queues:
+                    await self._stop_listening(link, queue)
+                await self._flush(link)
+                if not link.client.is_connected:
+                    link.broken.set()
+            if not link.broken.is_set():
                 self._link = link
                 self._announce()
                 self._reason = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -288,6 +289,26 @@ async def test_a_subscription_without_a_connection_begins_with_the_next(
         await connected(bus)
         bus.publish("a", b"1")
         assert datas(await received(subscription, 2)) == [None, b"1"]
+
+
+async def test_subscriptions_come_and_go_while_the_bus_connects(
+    nats: NatsServer, another_bus: OpenBus
+) -> None:
+    """At each step of an attempt: one that begins, and one that ends."""
+    for steps in range(0, 60, 3):
+        async with another_bus() as bus, AsyncExitStack() as stack:
+            ended = AsyncExitStack()
+            await ended.enter_async_context(bus.subscribe("a"))
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            begun = await stack.enter_async_context(bus.subscribe("b"))
+            await ended.aclose()
+            await connected(bus)
+            bus.publish("b", b"1")
+            items: list[BusMessage | Gap] = []
+            while BusMessage("b", b"1") not in items:
+                items += await received(begun, 1)
+            assert items in ([BusMessage("b", b"1")], [Gap(None), BusMessage("b", b"1")])
 
 
 async def test_a_bus_waits_for_a_server_that_is_not_there_yet(
