@@ -17,6 +17,7 @@ from reileta import cli
 from reileta.clock import SystemClock
 from reileta.settings import Settings
 from reileta.store import open_store
+from reileta.store.database_clock import DatabaseClock
 from tests import logs
 from tests.e2e.clients import Json, Player, connected, until
 from tests.e2e.processes import eventually, serving
@@ -216,7 +217,7 @@ async def test_a_stranger_who_guesses_is_refused_and_others_are_not(
 ) -> None:
     async with running(database_url) as harness, client_of(harness) as client:
         now_ms = harness.server.node.clock.now_ms()
-        monkeypatch.setattr(SystemClock, "now_ms", lambda _: now_ms)  # nothing is given back
+        monkeypatch.setattr(DatabaseClock, "now_ms", lambda _: now_ms)  # nothing is given back
         account = {"username": "ann", "password": PASSWORD}
         assert (await client.post("/api/auth/register", json=account)).status_code == 200
         wrong = {**account, "password": "not the password"}

@@ -7,7 +7,7 @@ import trio
 
 from api.listen.timeouts import Timeouts
 from api.rate_limits import ADDRESS
-from reileta.clock import SystemClock
+from reileta.store.database_clock import DatabaseClock
 from tests.e2e.clients import (
     PING,
     PONG,
@@ -228,7 +228,9 @@ async def test_too_many_upgrades_of_one_address(
 ) -> None:
     async with running(database_url) as harness:
         steady_ms = harness.server.node.clock.steady_ms()
-        monkeypatch.setattr(SystemClock, "steady_ms", lambda _: steady_ms)  # nothing is given back
+        monkeypatch.setattr(
+            DatabaseClock, "steady_ms", lambda _: steady_ms
+        )  # nothing is given back
         head = upgrade_head(None, "Authorization: Basic x")
         answers = [await asked(harness, head) for _ in range(ADDRESS.burst + 1)]
         assert {answer.status for answer in answers} == {400, 429}
