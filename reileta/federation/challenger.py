@@ -103,7 +103,7 @@ class Challenger:
         Raises ChallengeRefused, RemoteError, ServerBlocked, and Overloaded.
         """
         token = await self.known(server)
-        return await self.challenge(server) if token is None else token
+        return await self._share(server, fresh=False) if token is None else token
 
     async def rejected(self, server: str, token: str) -> None:
         """The server does not accept that token, so it is forgotten."""
@@ -113,35 +113,25 @@ class Challenger:
             self._activity.note(log_events.PEER_TOKEN_REJECTED, server, server=server)
 
     async def challenge(self, server: str) -> str:
-        """A new token, by a challenge. Raises as `obtain`."""
+        """A new token, by a challenge, also if there is one. Raises as `obtain`."""
+        return await self._share(server, fresh=True)
+
+    async def _share(self, server: str, *, fresh: bool) -> str:
+        """The token of the challenge that is under way, or of one of its own."""
         while True:
             flight = self._flights.get(server)
             if flight is None:
-                return await self._lead(server)
+                return await self._lead(server, fresh=fresh)
             await flight.done.wait()
             if flight.error is not None:
                 raise copy.copy(flight.error)
             if flight.token is not None:
                 return flight.token
 
-    async def contact(self, server: str) -> None:
-        """Makes a challenge now, also if there is a token. Raises as `obtain`."""
-        await self.challenge(server)
-
     async def refresh(self, server: str) -> None:
         """Reads again what a server says of itself. Raises ChallengeRefused if its key changed, and
         RemoteError."""
         await self._discover(server)
-
-    async def revoke(self, server: str) -> None:
-        """Ends our token at that server, here and there. Raises RemoteError if it can't be asked;
-        then the token is forgotten here only."""
-        kept = await self._store.servers.peer_token(server)
-        if kept is not None:
-            try:
-                await self._peers.ask("DELETE", server, f"{CHALLENGES_PATH}/{kept.id}")
-            finally:
-                await self._store.servers.drop_peer_token(server, kept.id)
 
     async def renew(self) -> None:
         """Renews the tokens that are due, and reads again what their servers say of themselves once
@@ -175,13 +165,16 @@ class Challenger:
         """The sizes of all tables, for tests that look for leaks."""
         return {"challenges_out": len(self._flights)}
 
-    async def _lead(self, server: str) -> str:
+    async def _lead(self, server: str, *, fresh: bool) -> str:
         if len(self._flights) >= FLIGHTS:
             raise Overloaded
         flight = self._flights[server] = _Flight()
         try:
-            flight.token = await self._challenge(server)
-            self._activity.note(log_events.PEER_TOKEN_OBTAINED, server, server=server)
+            # A challenge may have ended since the caller looked.
+            flight.token = None if fresh else await self.known(server)
+            if flight.token is None:
+                flight.token = await self._challenge(server)
+                self._activity.note(log_events.PEER_TOKEN_OBTAINED, server, server=server)
         except ReiletaError as error:
             flight.error = error
             self._activity.note(

@@ -132,7 +132,7 @@ def peer_server_routes(deps: ApiDeps) -> Routes:
         it is needed first; here an admin sees why it fails."""
         call.audit.add(server=params.server)
         node.servers.ensure_allowed(params.server)
-        await node.trust.challenger.contact(params.server)
+        await node.trust.challenger.challenge(params.server)
         return await view_of(params.server)
 
     @routes.add(
