@@ -44,25 +44,22 @@ async def pin(servers: Servers, found: Discovery, clock: Clock, *, secure: bool)
 
     Raises Overloaded if too many servers are known already.
     """
-    known = await servers.lock(found.address)
-    pinned = None if known is None else known.public_key
-    if known is not None and not found.follows(pinned):
+    known = await servers.lock(found.address, host=host_of(found.address), secure=secure)
+    if not found.follows(known.public_key):
         fresh = await servers.offer_key(found.address, found.public_key)
         return Pinned("offered" if fresh else "waiting", await servers.get(found.address))
     verdict: Verdict = "same"
-    if pinned is None:
-        verdict = "pinned"
-    elif pinned != found.public_key:
-        verdict = "rotated"
-    elif known is not None and known.state == "pending":
+    since = known.key_since
+    if known.public_key != found.public_key or since is None:
+        verdict, since = "pinned" if known.public_key is None else "rotated", clock.now_ms()
+    elif known.state == "pending":
         verdict = "accepted"
-    kept = known is not None and pinned == found.public_key and known.key_since is not None
     stored = await servers.learn(
         found.address,
-        host=host_of(found.address),
+        host=known.host,
         secure=secure,
         public_key=found.public_key,
-        key_since=known.key_since if kept and known and known.key_since else clock.now_ms(),
+        key_since=since,
         gateway_http=found.gateway_http,
         gateway_ws=found.gateway_ws,
         version=found.version,

@@ -37,12 +37,32 @@ class Servers:
         row = await self._queries.fetch_one("SELECT * FROM servers WHERE address = $1", address)
         return None if row is None else _server(row)
 
-    async def lock(self, address: str) -> PeerServer | None:
-        """As `get`, inside of a transaction: until its end, nobody else changes the row."""
+    async def lock(self, address: str, *, host: str, secure: bool) -> PeerServer:
+        """As `get`, inside of a transaction: until its end, nobody else changes the row. A server
+        that is not known gets one, so that of two keys at once only the first one is pinned.
+
+        Raises Overloaded if there are `SERVERS_LIMIT` already.
+        """
+        await self._add(address, host, secure=secure)
         row = await self._queries.fetch_one(
             "SELECT * FROM servers WHERE address = $1 FOR NO KEY UPDATE", address
         )
-        return None if row is None else _server(row)
+        if row is None:
+            raise Overloaded
+        return _server(row)
+
+    async def _add(self, address: str, host: str, *, secure: bool) -> None:
+        """Adds a row for a server that has none, unless there are too many."""
+        await self._queries.execute(
+            "INSERT INTO servers (address, host, secure, state, first_seen) "
+            "SELECT $1, $2, $3, 'new', $4 WHERE (SELECT count(*) FROM servers) < $5 "
+            "ON CONFLICT (address) DO NOTHING",
+            address,
+            host,
+            secure,
+            self._clock.now_ms(),
+            SERVERS_LIMIT,
+        )
 
     async def many(self, addresses: Sequence[str]) -> list[PeerServer]:
         """What is known of these servers."""
@@ -98,28 +118,19 @@ class Servers:
 
         Raises Overloaded if there are `SERVERS_LIMIT` already.
         """
-        now = self._clock.now_ms()
+        await self._add(address, host, secure=secure)
         row = await self._queries.fetch_one(
-            "INSERT INTO servers (address, host, secure, state, public_key, key_since, "
-            "gateway_http, gateway_ws, version, first_seen, last_seen) "
-            "SELECT $1, $2, $3, 'known', $4, $5, $6, $7, $8, $9::bigint, $9 "
-            "WHERE (SELECT count(*) FROM servers) < $10 "
-            "OR EXISTS (SELECT 1 FROM servers WHERE address = $1) "
-            "ON CONFLICT (address) DO UPDATE SET secure = excluded.secure, state = 'known', "
-            "public_key = excluded.public_key, key_since = excluded.key_since, "
-            "offered_key = NULL, offered_at = NULL, gateway_http = excluded.gateway_http, "
-            "gateway_ws = excluded.gateway_ws, version = excluded.version, "
-            "last_seen = excluded.last_seen RETURNING *",
+            "UPDATE servers SET secure = $2, state = 'known', public_key = $3, key_since = $4, "
+            "offered_key = NULL, offered_at = NULL, gateway_http = $5, gateway_ws = $6, "
+            "version = $7, last_seen = $8 WHERE address = $1 RETURNING *",
             address,
-            host,
             secure,
             public_key,
             key_since,
             gateway_http,
             gateway_ws,
             version,
-            now,
-            SERVERS_LIMIT,
+            self._clock.now_ms(),
         )
         if row is None:
             raise Overloaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import trio
@@ -31,11 +32,14 @@ async def test_a_peer_sees_three_attempts_and_then_none_for_a_while(
             error, _ = await contact(b, admin, peer.address)
             assert error["code"] == 6
         assert len(peer.requests) == 3
+        failed = time.monotonic()
         for _ in range(10):
             error, retry_after = await contact(b, admin, peer.address)
             assert error["code"] == 6
+            if len(peer.requests) > 3:  # a busy machine has taken the five seconds
+                assert time.monotonic() - failed >= 4
+                break
             assert 1 <= retry_after <= 7
-        assert len(peer.requests) == 3
 
 
 async def test_a_peer_that_asks_for_time_gets_it(databases: Databases, tmp_path: Path) -> None:

