@@ -133,6 +133,9 @@ class GuestService:
             expires_at=self._clock.now_ms() + TOKEN_MS,
             new_per_hour=self._new_per_hour,
         )
+        if not self.policy.admits(server):  # a rule has changed meanwhile
+            await self._store.guests.revoke_all([server])
+            raise GuestNotAllowed
         guest, before = admitted.guest, admitted.before
         self._metrics.guests_admitted += 1
         self._activity.note(log_events.GUEST_ADMITTED, server, user=guest.user, server=server)

@@ -8,8 +8,7 @@ itself.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Final
@@ -50,10 +49,14 @@ VISIT_LIMIT_MS: Final = 24 * 3_600_000
 """How long a token of another server may be valid: what it says beyond that is cut."""
 REVOKE_S: Final = 1.0
 """Seconds between two looks at what is to be revoked."""
-AT_ONCE: Final = 200
-"""Visits that one look takes."""
+AT_ONCE: Final = 50
+"""Visits at a server that one look takes."""
+SERVERS: Final = 1000
+"""Servers that one look takes."""
 SERVERS_AT_ONCE: Final = 8
-"""Servers that are asked at the same time, so that slow ones don't keep the others waiting."""
+"""Servers that are asked at the same time."""
+ROUND_S: Final = 10.0
+"""Seconds for a server in one look, so that slow ones don't keep the others waiting."""
 NOT_FOUND: Final = 35
 """The code of the error of a server that does not know the token: it has ended."""
 _REFUSALS: Final[Mapping[int, type[ReiletaError]]] = {
@@ -171,44 +174,38 @@ class Visits:
             self._look = trio.Event()
 
     async def revoke(self) -> None:
-        """Asks each server once to revoke the tokens whose visits have ended."""
-        due = await self._store.guests.to_revoke(limit=AT_ONCE)
-        by_server: defaultdict[str, list[Visit]] = defaultdict(list)
-        for visit in due:
-            by_server[visit.server].append(visit)
-        if not by_server:
+        """Asks each server to revoke the tokens whose visits have ended. A server that does not
+        answer keeps the others waiting for `ROUND_S` at most. Raises DatabaseUnavailable."""
+        servers = await self._store.guests.servers_to_ask(limit=SERVERS)
+        if not servers:
             return
         limiter = trio.CapacityLimiter(SERVERS_AT_ONCE)
         async with trio.open_nursery() as nursery:
-            for server, visits in by_server.items():
-                nursery.start_soon(self._revoke_at, server, visits, limiter)
+            for server in servers:
+                nursery.start_soon(self._revoke_at, server, limiter)
 
-    async def _revoke_at(
-        self, server: str, visits: Sequence[Visit], limiter: trio.CapacityLimiter
-    ) -> None:
-        done: list[Visit] = []
+    async def _revoke_at(self, server: str, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
-            for visit in visits:
+            with trio.move_on_after(ROUND_S):
                 try:
-                    answer = await self._peers.ask(
-                        "DELETE",
-                        server,
-                        path_of("api", "integrity", visit.id),
-                        token="required",  # noqa: S106 - a way to use one
-                    )
+                    await self._revoke_all_at(server)
                 except ReiletaError as error:
                     _log.debug(log_events.VISITS_POSTPONED, server=server, error=error.code)
-                    break
-                if answer.error is not None and answer.error.code != NOT_FOUND:
-                    _log.debug(log_events.VISITS_POSTPONED, server=server, error=answer.error.code)
-                    break
-                done.append(visit)
-            if done:
-                await self._store.guests.revoked(done)
-                self._metrics.visits_revoked += len(done)
-                self._activity.note(
-                    log_events.VISITS_REVOKED, None, server=server, tokens=len(done)
-                )
+
+    async def _revoke_all_at(self, server: str) -> None:
+        """Raises ReiletaError: the server, or the database, does not do it now."""
+        for visit in await self._store.guests.to_revoke(server, limit=AT_ONCE):
+            answer = await self._peers.ask(
+                "DELETE",
+                server,
+                path_of("api", "integrity", visit.id),
+                token="required",  # noqa: S106 - a way to use one
+            )
+            if answer.error is not None and answer.error.code != NOT_FOUND:
+                raise _refusal(answer.error)
+            await self._store.guests.revoked([visit])
+            self._metrics.visits_revoked += 1
+            self._activity.note(log_events.VISIT_REVOKED, server, user=visit.user_id, server=server)
 
 
 def _refusal(error: PeerError) -> ReiletaError:

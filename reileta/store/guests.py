@@ -84,6 +84,9 @@ class Admitted:
     befriended: frozenset[str]
 
 
+_TO_REVOKE: Final = "revoke_since IS NOT NULL AND expires_at > $1 AND revoke_since > $2"
+
+
 class Guests:
     def __init__(self, queries: Queries, clock: Clock) -> None:
         self._queries = queries
@@ -367,13 +370,26 @@ class Guests:
         )
         return [_visit(row) for row in rows]
 
-    async def to_revoke(self, *, limit: int) -> list[Visit]:
-        """Visits that are to be revoked and have not ended by themselves, the oldest first."""
+    async def servers_to_ask(self, *, limit: int) -> list[str]:
+        """Servers that are to revoke tokens of visits which have not ended by themselves."""
+        now = self._clock.now_ms()
         rows = await self._queries.fetch(
-            "SELECT * FROM visits WHERE revoke_since IS NOT NULL AND expires_at > $1 "
-            "AND revoke_since > $2 ORDER BY revoke_since, issued LIMIT $3",
-            self._clock.now_ms(),
-            self._clock.now_ms() - HOUR_MS,
+            f"SELECT DISTINCT server FROM visits WHERE {_TO_REVOKE} LIMIT $3",  # noqa: S608 - a constant
+            now,
+            now - HOUR_MS,
+            limit,
+        )
+        return [row["server"] for row in rows]
+
+    async def to_revoke(self, server: str, *, limit: int) -> list[Visit]:
+        """Those visits at a server, the oldest first."""
+        now = self._clock.now_ms()
+        rows = await self._queries.fetch(
+            f"SELECT * FROM visits WHERE {_TO_REVOKE} AND server = $3 "  # noqa: S608 - a constant
+            "ORDER BY revoke_since, issued LIMIT $4",
+            now,
+            now - HOUR_MS,
+            server,
             limit,
         )
         return [_visit(row) for row in rows]

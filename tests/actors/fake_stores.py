@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from reileta.records import NO_PROFILE, Asset, HeldResource, Image, Profile, Token, Visit, World
+from reileta.records import NO_PROFILE, Asset, HeldResource, Image, Profile, Token, World
 from reileta.rules.visibility import Audience, of_world
 from reileta.store.leases import LostLease
 
@@ -40,7 +40,7 @@ class FakeProfiles:
 class FakeGuests:
     """`store.guests`: nobody came, and nobody went elsewhere."""
 
-    async def to_revoke(self, *, limit: int) -> list[Visit]:
+    async def servers_to_ask(self, *, limit: int) -> list[str]:
         return []
 
     async def servers(self) -> list[str]:

@@ -97,6 +97,21 @@ async def test_a_token_that_ends_inside_is_renewed_without_leaving(database_url:
         assert all(one.get("command") != "instance-left" for one in host.skipped)
 
 
+async def test_a_guest_has_the_name_that_its_server_says_now(database_url: str) -> None:
+    async with running(database_url) as harness:
+        ada = await harness.account("ada")
+        far = await played_server(harness)
+        ann = await far.guest(displayname="Ann")
+        room = (await room_of(harness, ada)).id
+        async with connected(harness, ada) as host, connected(harness, ann) as guest:
+            await host.join(room)
+            await guest.join(room)
+            await far.guest(ann.at, displayname="Anne")
+            updated = (await host.event("player-updated"))["data"]
+            assert (updated["user"], updated["displayname"]) == (ann.at, "Anne")
+            assert updated["player"] == guest.id
+
+
 async def test_a_socket_is_closed_when_its_token_is_revoked(database_url: str) -> None:
     async with running(database_url) as harness:
         far = await played_server(harness)

@@ -262,7 +262,7 @@ async def test_neither_log_has_a_token(databases: Databases, tmp_path: Path) -> 
         await b.running.until_logged("guest.admitted")
         async with a.ask(ann) as client:
             await client.delete("/api/auth/logout")
-        await a.running.until_logged("visits.revoked")
+        await a.running.until_logged("visit.revoked")
         await b.running.until_logged("guest.revoked")
         for server in (a, b):
             text = "\n".join(server.running.log)

@@ -223,13 +223,14 @@ async def test_a_visit_is_to_be_revoked_when_its_session_ends(
         await a_visit(store, clock, ada.id, session, f"v-{session}")
     assert len((await store.guests.visits(ada.id, limit=9, offset=0)).items) == 2
     await store.sessions.end(sessions[0])
-    assert [one.session_id for one in await store.guests.to_revoke(limit=9)] == sessions[:1]
+    assert [one.session_id for one in await store.guests.to_revoke(SERVER, limit=9)] == sessions[:1]
     assert len((await store.guests.visits(ada.id, limit=9, offset=0)).items) == 1
     await store.users.suspend(ada.id, until=None, reason=None)
-    due = await store.guests.to_revoke(limit=9)
+    due = await store.guests.to_revoke(SERVER, limit=9)
     assert {one.session_id for one in due} == set(sessions)
+    assert await store.guests.servers_to_ask(limit=9) == [SERVER]
     await store.guests.revoked(due[:1])
-    assert await store.guests.to_revoke(limit=9) == due[1:]
+    assert await store.guests.to_revoke(SERVER, limit=9) == due[1:]
 
 
 async def test_a_visit_is_to_be_revoked_when_its_user_is_deleted(
@@ -242,7 +243,7 @@ async def test_a_visit_is_to_be_revoked_when_its_user_is_deleted(
     await store.users.delete(ada.id)
     # Since when, the database says, whose clock is not that of the test.
     await store.database.execute("UPDATE visits SET revoke_since = $1", clock.now_ms())
-    assert [one.id for one in await store.guests.to_revoke(limit=9)] == ["v"]
+    assert [one.id for one in await store.guests.to_revoke(SERVER, limit=9)] == ["v"]
 
 
 async def test_a_visit_outlives_a_token_of_its_session_but_not_the_last(
@@ -253,9 +254,9 @@ async def test_a_visit_outlives_a_token_of_its_session_but_not_the_last(
     tokens = [await a_token(store, clock, session) for _ in range(2)]
     await a_visit(store, clock, ada.id, session.id, "v")
     await store.tokens.kill(tokens[0].id, clock.now_ms())
-    assert await store.guests.to_revoke(limit=9) == []
+    assert await store.guests.to_revoke(SERVER, limit=9) == []
     await store.tokens.kill(tokens[1].id, clock.now_ms())
-    assert [one.id for one in await store.guests.to_revoke(limit=9)] == ["v"]
+    assert [one.id for one in await store.guests.to_revoke(SERVER, limit=9)] == ["v"]
 
 
 async def test_a_visit_of_a_session_that_has_ended_is_to_be_revoked_at_once(
@@ -265,7 +266,7 @@ async def test_a_visit_of_a_session_that_has_ended_is_to_be_revoked_at_once(
     session = await store.sessions.open(ada.id)
     await store.sessions.end(session.id)
     await a_visit(store, clock, ada.id, session.id, "v")
-    assert [one.id for one in await store.guests.to_revoke(limit=9)] == ["v"]
+    assert [one.id for one in await store.guests.to_revoke(SERVER, limit=9)] == ["v"]
 
 
 async def test_a_visit_is_revoked_for_an_hour_and_no_longer(
@@ -278,9 +279,9 @@ async def test_a_visit_is_revoked_for_an_hour_and_no_longer(
     assert [one.id for one in await store.guests.end_visit("v", user_id=ada.id)] == ["v"]
     assert await store.guests.end_visit("v", user_id=ada.id) == []
     clock.advance(HOUR_MS - 1)
-    assert len(await store.guests.to_revoke(limit=9)) == 1
+    assert len(await store.guests.to_revoke(SERVER, limit=9)) == 1
     clock.advance(1)
-    assert await store.guests.to_revoke(limit=9) == []
+    assert await store.guests.to_revoke(SERVER, limit=9) == []
 
 
 async def test_what_has_ended_long_ago_is_deleted(store: Store, clock: ManualClock) -> None:
