@@ -75,9 +75,9 @@ async def test_ones_own_changes_come_unasked(
         png_ = {"content": png(), "headers": {"Content-Type": "image/png"}}
         shown = await registry.done("POST", "/api/users/@me/thumbnail", **png_)
         assert await updated(player, "user") == shown
-        home = (await registry.done("PUT", "/api/worlds", {"title": "Harbour"}))["id"]
-        await registry.done("POST", "/api/users/@me/home", {"world": home})
-        assert (await updated(player, "user"))["home"] == f"{home}@{harness.address}"
+        world = (await registry.done("PUT", "/api/worlds", {}))["id"]
+        await registry.done("POST", "/api/users/@me/home", {"world": world})
+        assert (await updated(player, "user"))["home"] == f"{world}@{harness.address}"
         await harness.account("bob")
         await registry.done("PUT", "/api/users/@me/follows/bob")
         assert len((await updated(player, "user"))["following"]) == 1

@@ -47,7 +47,8 @@ async def test_answers_are_as_documented(database_url: str, tmp_path: Path) -> N
     where = ("--database", database_url)
     (bot,) = await bots(1, tmp_path, *where)
     data = ("--data", str(tmp_path / "data"))
-    async with serving(*where, *data, "--rate-limits", "off") as served:
+    offline = ("--federation", "off")  # it makes up addresses of servers
+    async with serving(*where, *data, *offline, "--rate-limits", "off") as served:
         await _make_admin(served, bot, where)
         token = ("--header", f"Authorization: Bearer {bot.token}")
         # Logging out would end the credential that all else is asked with.
