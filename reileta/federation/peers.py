@@ -48,6 +48,8 @@ REMEMBERED: Final = 4096
 MESSAGE_LENGTH: Final = 200
 """Characters of the message of another server's error that are kept."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes of another server: text that is not UTF-8 is no DecodeError."""
 
 TokenUse: TypeAlias = Literal["never", "if_known", "required"]
 Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
@@ -105,7 +107,7 @@ class PeerAnswer:
             raise NoData
         try:
             return msgspec.json.decode(self.data, type=kind)
-        except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise MalformedData(cause=str(error)) from None
 
 
@@ -384,7 +386,7 @@ def parsed(answer: RemoteAnswer) -> PeerAnswer:
     proxy answers in the place of a server that is down."""
     try:
         envelope = msgspec.json.decode(answer.body, type=_Envelope)
-    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as fault:
+    except UNREADABLE as fault:
         if answer.status >= 500:
             raise NoResponse(cause=f"status {answer.status}") from None
         raise BadData(cause=str(fault)) from None

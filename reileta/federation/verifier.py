@@ -39,7 +39,7 @@ from reileta.errors import (
 )
 from reileta.federation.client import RemoteAnswer, path_of
 from reileta.federation.discovery import PATH, Discovery, discovered
-from reileta.federation.peers import HttpClient, parsed
+from reileta.federation.peers import UNREADABLE, HttpClient, parsed
 from reileta.federation.pinning import PeerNews, pin
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
@@ -253,7 +253,7 @@ class ChallengeVerifier:
                 challenge = msgspec.json.decode(data, type=_Challenge)
             except RemoteError as error:
                 failed(error)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except UNREADABLE as error:
                 failures.append(_Refused(f"challenge: {error}"))
                 asking.cancel_scope.cancel()
 

@@ -101,6 +101,7 @@ def without(name: str) -> Callable[[Json], Json]:
 
 OTHER_ID = "A" * 43
 REDIRECT = b"HTTP/1.1 302 X\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"
+NO_UTF8 = b'HTTP/1.1 200 X\r\nContent-Length: 38\r\n\r\n{"error": {"code": 1, "message": "\xff"}}'
 WRONG: list[tuple[str, dict[str, Any]]] = [
     *((f"signed {name}", {"challenge": with_field(name, value)}) for name, value in (
         ("id", OTHER_ID),
@@ -137,6 +138,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     )),
     ("discovery without a key", {"discovery": without("public_key")}),
     ("no envelope", {"discovery": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"}),
+    ("no UTF-8", {"signed": lambda _: _raw(b'{"data": {"nonce": "\xff"}}')}),
+    ("no UTF-8 in an error", {"discovery": lambda _: NO_UTF8}),
     ("no JSON", {"signed": lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n<>"}),
     ("a redirect", {"signed": lambda _: REDIRECT}),
     ("a large answer", {"discovery": with_field("padding", "x" * 70_000)}),
