@@ -6,11 +6,10 @@ The server that hears it checks it like any input: a server speaks for its own u
 from __future__ import annotations
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from reileta.errors import IntegrityInvalid
 from reileta.ids import At, is_user_at
-from reileta.rules.federation.addresses import canonical
+from reileta.rules.federation.remote_objects import host_of_url
 
 
 def introduced_user(text: str, server: str) -> str:
@@ -44,7 +43,8 @@ def picture_of(url: str | None, places: Iterable[str | None]) -> str | None:
     """A picture's URL, if it is an https URL at one of these places; else None.
 
     `places` are addresses and URLs of the server that names the picture: so nobody who looks at
-    the user is led anywhere else.
+    the user is led anywhere else. The URL is one that a user of this server could set, without
+    characters that a browser would repair.
     """
     if url is None:
         return None
@@ -54,10 +54,5 @@ def picture_of(url: str | None, places: Iterable[str | None]) -> str | None:
 
 
 def _place(url: str) -> str | None:
-    """The canonical address in an https URL without a user; None for another URL."""
-    try:
-        parts = urlsplit(url)
-        secure = parts.scheme == "https" and "@" not in parts.netloc
-        return canonical(parts.netloc) if secure else None
-    except ValueError:
-        return None
+    """The canonical address in an https URL; None for another URL."""
+    return host_of_url(url, secure=True) if url.startswith("https://") else None

@@ -219,6 +219,12 @@ async def test_only_a_picture_at_its_own_server_is_shown(database_url: str) -> N
             "javascript:alert(1)",
             f"https://tracker.example/{FAR}",
             "https://[",
+            f"https://{FAR}/a\nb.png",
+            f"h\tttps://{FAR}/x.png",
+            f" https://{FAR}/x.png",
+            f"https://{FAR}/x\u202e.png",
+            f'https://{FAR}/x" onload="x',
+            f"https://{FAR}/\\..\\x.png",
         ):
             assert await shown(url) is None
 

@@ -26,6 +26,8 @@ OF_GUESTS: Final = {
     "DELETE /api/integrity/{token}",
 }
 """What a guest may call beyond what anybody may."""
+OF_OWNERS: Final = {"PUT /api/worlds", "PUT /api/instances"}
+"""What a guest may call with `--guests-own on`: the things of others stay out of reach."""
 OF_SERVERS: Final = {
     "GET /api/integrity",
     "PUT /api/integrity",
@@ -39,8 +41,11 @@ COMMANDS_OF_GUESTS: Final = {
 }
 
 
-async def test_every_operation_is_refused_that_is_not_for_strangers(database_url: str) -> None:
-    async with running(database_url, rate_limits="off") as harness:
+@pytest.mark.parametrize("guests_own", [False, True])
+async def test_every_operation_is_refused_that_is_not_for_strangers(
+    database_url: str, guests_own: bool
+) -> None:
+    async with running(database_url, rate_limits="off", guests_own=guests_own) as harness:
         boss = await harness.account("boss", admin=True)
         far = await played_server(harness)
         twin = await far.guest(f"{boss.id}@{far.address}", displayname="boss")
@@ -57,7 +62,13 @@ async def test_every_operation_is_refused_that_is_not_for_strangers(database_url
             known = {**values, "ref": refs.get(noun, "x")}
             return re.sub(r"\{(\w+)\}", lambda part: known.get(part[1], "1"), path)
 
-        body = {"title": "Evil", "displayname": "Evil", "user": boss.id, "type": "ban"}
+        body = {
+            "world": world,
+            "title": "Evil",
+            "displayname": "Evil",
+            "user": boss.id,
+            "type": "ban",
+        }
         async with (
             far.client() as nobody,
             far.client(twin.token) as guest,
@@ -77,7 +88,9 @@ async def test_every_operation_is_refused_that_is_not_for_strangers(database_url
                         assert statuses[1:] == statuses[:1] * 2, operation
                         continue
                     public, of_guest, of_server = map(code_of, answers)
-                    if operation not in OF_GUESTS:
+                    if guests_own and operation in OF_OWNERS:
+                        assert of_guest is None, operation
+                    elif operation not in OF_GUESTS:
                         assert of_guest in (public, GUEST_NOT_ALLOWED), operation
                     if operation not in OF_SERVERS:
                         assert of_server in (public, NOT_LOGGED_IN, INVALID_CREDENTIAL), operation
