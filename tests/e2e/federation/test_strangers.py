@@ -95,7 +95,9 @@ async def test_every_operation_is_refused_that_is_not_for_strangers(
                     if operation not in OF_SERVERS:
                         assert of_server in (public, NOT_LOGGED_IN, INVALID_CREDENTIAL), operation
         # What the guest is to others: nobody that this server knows.
-        assert (await harness.store.users.find(boss.id)).displayname == "boss"
+        own = await harness.store.users.find(boss.id)
+        assert own is not None
+        assert own.displayname == "boss"
         async with far.client(twin.token) as guest:
             me = (await guest.get("/api/users/@me")).json()["data"]
         assert (me["id"], me["server"], me["username"], me["tags"]) == (
