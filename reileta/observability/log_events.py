@@ -107,7 +107,7 @@ TLS_REFUSED: Final = "tls.refused"
 """The TLS files can't be used; the earlier certificate stays."""
 
 # Other servers
-SERVER_KEY_CHANGED: Final = "server_key.changed"
+SERVER_KEY_CHANGED: Final = "key.changed"
 """SIGHUP: the server took the key that `reileta key rotate` made."""
 SERVER_KEY_REFUSED: Final = "server_key.refused"
 """The new key can't be used; the earlier one stays."""

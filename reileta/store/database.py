@@ -295,6 +295,8 @@ class Database(Queries):
         work: Callable[[], Coroutine[Any, Any, T]],
         connection: Connection | None,
         seconds: float,
+        *,
+        urgent: bool = False,
     ) -> T:
         """Runs asyncio's `work` with a timeout; counts it, times it, and translates its errors."""
         self.statements += 1
@@ -332,9 +334,12 @@ class Database(Queries):
             # The connection may look open for a moment longer, or hang forever.
             if connection is not None:
                 connection.terminate()
-            if isinstance(error, _SILENT):
-                self._drop_idle()
-            self._lost(error)
+            # Urgent statements have little time. One that takes longer may only be slow, as others
+            # may be, so it ends neither their connections nor the trust in the database.
+            if not (urgent and isinstance(error, TimeoutError)):
+                if isinstance(error, _SILENT):
+                    self._drop_idle()
+                self._lost(error)
             raise self.unavailable() from error
         except _FAULTS as error:
             self._found()
@@ -544,16 +549,24 @@ class _Urgent(Queries):
     @asynccontextmanager
     async def _bound(self) -> AsyncIterator[Queries]:
         async with self._pool.connection(URGENT_S) as connection:
-            yield _Bound(self._database, connection, URGENT_S)
+            yield _Bound(self._database, connection, URGENT_S, urgent=True)
 
 
 class _Bound(Queries):
     """Statements on one connection, inside or outside of a transaction."""
 
-    def __init__(self, database: Database, connection: Connection, statement_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        statement_s: float,
+        *,
+        urgent: bool = False,
+    ) -> None:
         self._database = database
         self._connection = connection
         self._statement_s = statement_s
+        self._urgent = urgent
         self._depth = 0
         self._written: frozenset[str] = frozenset()
         """Tables that the transaction has written to so far."""
@@ -604,7 +617,10 @@ class _Bound(Queries):
 
     async def _here(self, ask: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
         return await self._database.guard(
-            lambda: ask(self._connection), self._connection, self._statement_s
+            lambda: ask(self._connection),
+            self._connection,
+            self._statement_s,
+            urgent=self._urgent,
         )
 
 
