@@ -109,7 +109,7 @@ TLS_REFUSED: Final = "tls.refused"
 # Other servers
 SERVER_KEY_CHANGED: Final = "key.changed"
 """SIGHUP: the server took the key that `reileta key rotate` made."""
-SERVER_KEY_REFUSED: Final = "server_key.refused"
+SERVER_KEY_REFUSED: Final = "key.refused"
 """The new key can't be used; the earlier one stays."""
 
 # WebSockets
