@@ -311,6 +311,7 @@ class Node:
                     "session": fourth.deepest_mailbox,
                 }
                 node.start_background(nursery)
+                node.start_federation(nursery)
                 steps = ClockSteps(clock, timers)
                 background.repeat(nursery, "clock", steps.check, every_s=EVERY_S)
                 yield node
@@ -325,12 +326,16 @@ class Node:
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
+        background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
+
+    def start_federation(self, nursery: trio.Nursery) -> None:
+        """Starts the loops that are about other servers."""
+        background = self.background
         background.run(nursery, "visits", self.visits.run)
         background.repeat(nursery, "guests", self.tidy_guests, every_s=TIDY_S)
         background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
         background.repeat(nursery, "tokens", self.trust.renew, every_s=RENEW_S, delayed=True)
         background.repeat(nursery, "challenges", self.trust.trim, every_s=TRUST_TRIM_S)
-        background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
 
     async def take_key(self, key: ServerKey) -> None:
         """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then

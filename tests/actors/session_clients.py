@@ -154,9 +154,11 @@ async def second_token(client: SessionClient) -> SessionClient:
 
 
 @asynccontextmanager
-async def open_node(store: Store, clock: Clock, **settings: Any) -> AsyncIterator[Node]:
+async def open_node(
+    store: Store, clock: Clock, kind: type[Node] = Node, **settings: Any
+) -> AsyncIterator[Node]:
     metrics = Metrics()
-    async with Node.open(
+    async with kind.open(
         settings=Settings(**settings),
         store=store,
         clock=clock,

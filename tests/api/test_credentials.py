@@ -334,7 +334,8 @@ async def test_memory_is_bounded(clock: ManualClock) -> None:
 
 async def test_keys_that_are_no_longer_used_need_no_memory(clock: ManualClock) -> None:
     names = ["ua_" + f"{n:043}" for n in range(100)]
-    auth = Auth(store(*(row(name) for name in names)), clock, ttl_ms=5_000)
+    rows = [row(name, access_expires=NOW + 600_000) for name in names]
+    auth = Auth(store(*rows), clock, ttl_ms=5_000)
     for name in names:
         clock.advance(1_000)
         await auth.authenticate_token(name)

@@ -83,6 +83,13 @@ Work = Callable[[SessionClient, ResourceKey], Awaitable[None]]
 Logs = list[MutableMapping[str, Any]]
 
 
+class _NodeAlone(Node):
+    """A node without other servers, whose loops would make calls that nobody schedules."""
+
+    def start_federation(self, nursery: trio.Nursery) -> None:
+        return None
+
+
 @dataclass
 class RunningNode:
     """A node, and how it ends: in order by `stop`, or at once by cancelling `scope`."""
@@ -153,7 +160,7 @@ class Simulation:
 
     async def _serve(self, number: int, *, task_status: trio.TaskStatus[RunningNode]) -> None:
         with trio.CancelScope() as scope:
-            async with open_node(self.scheduler.store(number), self._clock) as node:
+            async with open_node(self.scheduler.store(number), self._clock, _NodeAlone) as node:
                 running = RunningNode(node, scope)
                 task_status.started(running)
                 await running.stop.wait()
