@@ -22,7 +22,7 @@ from reileta.errors import (
     UserNotFound,
     WorldNotFound,
 )
-from reileta.ids import At, is_id, is_instance_name, is_username
+from reileta.ids import At, is_id, is_instance_name, is_user_at, is_username
 from reileta.records import InstanceRecord, User, World
 from reileta.rules.federation.addresses import is_address, same_server
 from reileta.rules.resource.resource import ResourceKey
@@ -88,7 +88,8 @@ async def find_user_or_guest(node: Node, call: RequestContext) -> User:
     server = named_server(call.request, call.args, node.address)
     if server is None:
         return await find_user(node, call, text)
-    guest = await node.store.guests.get(str(At(At.parse(text).id, server)))
+    name = str(At(At.parse(text).id, server))
+    guest = await node.store.guests.get(name) if is_user_at(name) else None
     if guest is None:
         raise UserNotFound
     return guest.as_user()

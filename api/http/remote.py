@@ -44,7 +44,7 @@ from reileta.errors import (
 )
 from reileta.federation.client import path_of
 from reileta.federation.remote_reads import Query, Read
-from reileta.ids import At, at, is_id, is_instance_name, is_service_id, is_username
+from reileta.ids import At, at, is_id, is_instance_name, is_service_id, is_user_at, is_username
 from reileta.protocol.input_types import check
 from reileta.protocol.views.registry import WorldView
 from reileta.rules.federation.addresses import canonical
@@ -132,8 +132,11 @@ class RemoteObjects:
         It does so while the guest is here, and always where the other server is not asked: for
         admins, for requests from elsewhere, and for nobody in particular.
         """
-        guest = await self.node.store.guests.get(str(At(At.parse(call.args["ref"]).id, server)))
-        if guest is None or self.node.servers.is_blocked(server):
+        name = str(At(At.parse(call.args["ref"]).id, server))
+        if not is_user_at(name) or self.node.servers.is_blocked(server):
+            return False
+        guest = await self.node.store.guests.get(name)
+        if guest is None:
             return False
         asked = not call.from_elsewhere and call.principal is not None and operation.only is None
         return not asked or bool(await self.node.store.guests.live_tokens(guest.user))

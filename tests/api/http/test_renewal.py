@@ -18,6 +18,7 @@ from api.http.endpoint import Operation
 from api.http.uploads import receive
 from reileta.media.images import Picture, Pictures
 from reileta.records import ADMIN_TAG
+from reileta.security.credentials import digest, new_token
 from reileta.security.passwords import SERVER, Passwords, Requester
 from tests.api.clients import PASSWORD, Client, logged_in, registered
 from tests.api.fakes import FakeNode
@@ -26,6 +27,7 @@ from tests.api.requests import WAYS, RawAnswer, Way, ask, request
 
 Meanwhile = Callable[[], Awaitable[object]]
 NEW = "another one altogether"
+FAR = "far.example"
 
 
 class Revocations:
@@ -152,16 +154,39 @@ def with_bodies(app: ReiletaApp) -> Iterator[Operation]:
             yield operation
 
 
+async def server_client(app: ReiletaApp, node: FakeNode) -> Client:
+    """A client with the token of another server."""
+    token = new_token("sa")
+    await node.store.servers.learn(
+        FAR,
+        host=FAR,
+        secure=True,
+        public_key="key",
+        key_since=0,
+        gateway_http=None,
+        gateway_ws=None,
+        version=None,
+    )
+    await node.store.servers.issue_token(FAR, digest(token), node.clock.now_ms() + 1000)
+    return Client(app, token)
+
+
 async def test_every_operation_that_takes_a_body_judges_again(
     app: ReiletaApp, node: FakeNode, mallory: Client
 ) -> None:
     seen = 0
     for operation in with_bodies(app):
         path = re.sub(r"<\w+>", "1", operation.path)
-        other = await logged_in(app, node, await node.store.users.main_admin())
+        if operation.only == "server":
+            other = await server_client(app, node)
 
-        async def end(client: Client = other) -> None:
-            await client.delete("/api/auth/logout")
+            async def end(client: Client = other) -> None:
+                await node.store.servers.revoke_all([FAR])
+        else:
+            other = await logged_in(app, node, await node.store.users.main_admin())
+
+            async def end(client: Client = other) -> None:
+                await client.delete("/api/auth/logout")
 
         answer = await sent_slowly(app, "directly", other, operation.method, path, {}, end)
         assert (answer.status, code(answer)) == (401, 101), operation
