@@ -160,6 +160,7 @@ class Node:
             existing=knowledge.existing,
             clock=clock,
             metrics=metrics,
+            activity=self.activity,
             limited=settings.rate_limits == "on",
         )
         self.servers.listeners.append(self.remote_reads)

@@ -15,7 +15,6 @@ from hashlib import blake2b
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
-import structlog
 import trio
 
 from reileta.bounded_cache import BoundedCache
@@ -31,6 +30,7 @@ from reileta.errors import (
     TooManyRequests,
 )
 from reileta.federation.peers import Method, PeerAnswer, PeerError
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.log_events import REMOTE_ANSWER_REFUSED, REMOTE_OBJECTS_LEFT_OUT
 from reileta.observability.metrics import Metrics
 from reileta.rules.federation.remote_objects import Question, Source, read
@@ -56,8 +56,6 @@ FAILED: Final = 500
 """The first status of a server that failed."""
 CODES: Final = 1000
 """Error codes from here on are not shown."""
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 class AskedPeers(Protocol):
@@ -136,6 +134,7 @@ class RemoteReads:
         existing: Callable[[Set[str]], Awaitable[Set[str]]],
         clock: Clock,
         metrics: Metrics,
+        activity: ActivityLog,
         limited: bool = True,
     ) -> None:
         self._peers = peers
@@ -144,6 +143,7 @@ class RemoteReads:
         self._existing = existing
         self._clock = clock
         self._metrics = metrics
+        self._activity = activity
         self._rates = RateLimiter(PEER, keys=1_000) if limited else None
         self._cache: BoundedCache[RemoteData | type[ReiletaError]] = BoundedCache(
             LIMIT_BYTES, FOUND_S, self._monotonic
@@ -225,8 +225,9 @@ class RemoteReads:
         except RemoteError as error:
             self._metrics.remote_reads["failed"] += 1
             if not isinstance(error, NoResponse):  # `Peers` logs these
-                _log.warning(
+                self._activity.note(
                     REMOTE_ANSWER_REFUSED,
+                    wanted.server,
                     server=wanted.server,
                     code=error.code,
                     fields=[detail.field for detail in error.details],
@@ -259,7 +260,12 @@ class RemoteReads:
         ours = answer.ours
         view = answer.without(ours - await self._existing(ours) if ours else ours)
         if answer.left_out:
-            _log.info(REMOTE_OBJECTS_LEFT_OUT, server=wanted.server, objects=answer.left_out)
+            self._activity.note(
+                REMOTE_OBJECTS_LEFT_OUT,
+                wanted.server,
+                server=wanted.server,
+                objects=answer.left_out,
+            )
         return RemoteData.of(msgspec.json.encode(view))
 
     def _count(self, server: str) -> None:

@@ -122,6 +122,7 @@ class FakeNode:
             existing=knowledge.existing,
             clock=self.clock,
             metrics=self.metrics,
+            activity=self.activity,
         )
 
     directory = instances = sessions = updates = property(lambda self: self)

@@ -19,6 +19,7 @@ def connected(node: FakeNode) -> FakePeers:
         existing=knowledge.existing,
         clock=node.clock,
         metrics=node.metrics,
+        activity=node.activity,
         limited=False,
     )
     return peers

@@ -27,6 +27,7 @@ from reileta.errors import (
 from reileta.federation import remote_reads
 from reileta.federation.peers import PeerAnswer
 from reileta.federation.remote_reads import FOUND_S, MISSING_S, PEER, Read, RemoteReads
+from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.protocol.views.registry import ListView, WorldView
 from reileta.rules.federation.remote_objects import Question
@@ -53,6 +54,7 @@ class Town:
             existing=self.existing,
             clock=self.clock,
             metrics=self.metrics,
+            activity=ActivityLog(self.clock),
             limited=limited,
         )
 
