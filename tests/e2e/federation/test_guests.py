@@ -556,6 +556,7 @@ async def test_friends_of_two_servers_follow_each_other(database_url: str) -> No
                 online = await host.until(
                     lambda one: (
                         one.get("command") == "update-user"
+                        and one["subgroup"] == ann.at
                         and one["data"].get("status") == "online"
                     )
                 )
