@@ -79,6 +79,12 @@ BUS_LOST: Final = "bus.lost"
 """The connection to NATS ended; the server tries to connect again."""
 BUS_FAILED: Final = "bus.failed"
 """NATS, or its client, reported an error on a connection, such as a missing permission."""
+CALL_FAILED: Final = "call.failed"
+"""The server failed while it answered a call of another node; that node got error 16."""
+CALL_MALFORMED: Final = "call.malformed"
+"""Another node sent a call that this one can't read: it may be of another version."""
+CALL_UNANSWERED: Final = "call.unanswered"
+"""The answer to another node's call could not be sent; that node asks again, or gives up."""
 
 # Recordings
 RECORDING_STARTED: Final = "recording.started"
