@@ -3,37 +3,38 @@
 A table that all of a node shares. Each entry has one writer: an instance writes its occupancy and
 its candidates, a session its user's sockets, the hub the observers. Everyone else reads. The
 process derives all of it, and loses it when it ends.
+
+In a cluster, the directory also knows what the other nodes have (`actors/elsewhere.py`), and tells
+them what it has: so `connected`, `status`, `occupancy`, `live`, `full` and `candidacies` are the
+same at every node, up to the time that a change takes to arrive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from actors.delivery.sink import Sink
+from actors.elsewhere import (
+    VACANT,
+    Elsewhere,
+    Occupancy,
+    SessionElsewhere,
+    candidate_fact,
+    occupancy_fact,
+    session_fact,
+    user_fact,
+)
 from reileta.observability.metrics import Metrics
 from reileta.records import User
-from reileta.rules.visibility import EVERYONE, Audience
+from reileta.rules.cluster.facts import Change
 
+__all__ = ["VACANT", "Directory", "Occupancy", "Told"]
 
-@dataclass(frozen=True, slots=True)
-class Occupancy:
-    """How full an instance is, and who may see it.
-
-    `connected`: players inside; `queued`: waiting candidates; `master`: its `UserIDAt`. `full`:
-    there is no free seat. `by_friends`: a visitor's friends decide whether it may enter.
-    `audience`: the `UserIDAt`s who may see the instance.
-    """
-
-    connected: int = 0
-    queued: int = 0
-    master: str | None = None
-    full: bool = False
-    by_friends: bool = False
-    audience: Audience = EVERYONE
-
-
-VACANT = Occupancy()
+Told: TypeAlias = Callable[[str, bytes | None], object]
+"""Takes a fact for the other nodes; None: it is not one any more."""
+SinkElsewhere: TypeAlias = Callable[[str], Sink]
+"""A sink to all sockets that a user has at other nodes."""
 
 
 class Directory:
@@ -45,6 +46,11 @@ class Directory:
 
     def __init__(self, metrics: Metrics) -> None:
         self.occupancies: dict[str, Occupancy] = {}
+        self.elsewhere = Elsewhere()
+        """What other nodes have."""
+        self._told: Told | None = None
+        self._sink_elsewhere: SinkElsewhere | None = None
+        self._session_facts: dict[str, bytes] = {}
         self._watchers: dict[str | None, dict[Sink, None]] = {}
         self._sockets: dict[str, dict[Sink, None]] = {}
         self._candidacies: dict[str, dict[str, None]] = {}
@@ -52,12 +58,57 @@ class Directory:
         self.version = 0
         """Increases when an occupancy changes, or the set of connected users."""
 
+    # The cluster -------------------------------------------------------------------------------
+
+    def join_cluster(self, told: Told, sink_elsewhere: SinkElsewhere) -> None:
+        """Tells other nodes what is here, now and whenever it changes."""
+        self._told, self._sink_elsewhere = told, sink_elsewhere
+        for instance_id, occupancy in self.occupancies.items():
+            told(*occupancy_fact(instance_id, occupancy))
+        for user_id in self._sockets:
+            told(*user_fact(user_id, connected=True))
+        for user_id, instances in self._candidacies.items():
+            for instance_id in instances:
+                told(*candidate_fact(user_id, instance_id, waits=True))
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether there may be other nodes."""
+        return self._told is not None
+
+    def learn(self, changes: Iterable[Change]) -> frozenset[str]:
+        """Other nodes have changed; returns the users who came online or went offline by it."""
+        concerned = self.elsewhere.concerned(changes)
+        before = {user for user in concerned if self.connected(user)}
+        if self.elsewhere.learn(changes):
+            self.version += 1
+        return frozenset(user for user in concerned if self.connected(user) != (user in before))
+
+    def note_session(self, session_id: str, session: SessionElsewhere | None) -> None:
+        """Tells other nodes what a session has here; None: nothing."""
+        if self._told is None:
+            return
+        key, fact = session_fact(session_id, session)
+        if fact is None:
+            if self._session_facts.pop(session_id, None) is not None:
+                self._told(key, None)
+        elif self._session_facts.get(session_id) != fact:
+            self._session_facts[session_id] = fact
+            self._told(key, fact)
+
+    def sessions_elsewhere(self, session_id: str) -> Mapping[str, SessionElsewhere]:
+        """What a session has at other nodes, by node."""
+        return self.elsewhere.sessions.get(session_id, {})
+
+    # Instances ---------------------------------------------------------------------------------
+
     def occupancy(self, instance_id: str) -> Occupancy:
-        return self.occupancies.get(instance_id, VACANT)
+        return self.live(instance_id) or VACANT
 
     def live(self, instance_id: str) -> Occupancy | None:
-        """How full an instance is; None if it does not run here."""
-        return self.occupancies.get(instance_id)
+        """How full an instance is; None if it runs nowhere."""
+        here = self.occupancies.get(instance_id)
+        return self.elsewhere.occupancy(instance_id) if here is None else here
 
     def occupy(self, instance_id: str, occupancy: Occupancy | None) -> None:
         """Sets the occupancy of an instance; None: it has stopped."""
@@ -66,12 +117,18 @@ class Directory:
             self.occupancies[instance_id] = occupancy
         if previous != occupancy:
             self.version += 1
+            if self._told is not None:
+                self._told(*occupancy_fact(instance_id, occupancy))
         self._metrics.players += (occupancy or VACANT).connected - (previous or VACANT).connected
         self._metrics.instances = len(self.occupancies)
 
     def full(self) -> frozenset[str]:
         """The ids of the instances without a free seat."""
-        return frozenset(id_ for id_, occupancy in self.occupancies.items() if occupancy.full)
+        here = self.occupancies
+        elsewhere = frozenset(id_ for id_ in self.elsewhere.full() if id_ not in here)
+        return elsewhere.union(id_ for id_, occupancy in here.items() if occupancy.full)
+
+    # Observers ---------------------------------------------------------------------------------
 
     def watch(self, sink: Sink, instance_id: str | None) -> None:
         """Adds an observer: the socket gets all data of that instance, or of all (None)."""
@@ -94,16 +151,26 @@ class Directory:
             sink for target in (None, instance_id) for sink in self._watchers.get(target, ())
         )
 
+    # Users -------------------------------------------------------------------------------------
+
     def connected(self, user_id: str) -> bool:
         """Whether the user has an open socket."""
-        return user_id in self._sockets
+        return user_id in self._sockets or user_id in self.elsewhere.users
 
     def status(self, user: User) -> str:
         """The user's status as clients see it: `offline` without an open socket."""
         return user.status if self.connected(user.id) else "offline"
 
     def sockets(self, user_id: str) -> tuple[Sink, ...]:
-        """The user's open sockets, of all its sessions."""
+        """The user's open sockets, of all its sessions. One sink stands for all sockets at other
+        nodes."""
+        here = self.sockets_here(user_id)
+        if self._sink_elsewhere is not None and user_id in self.elsewhere.users:
+            return (*here, self._sink_elsewhere(user_id))
+        return here
+
+    def sockets_here(self, user_id: str) -> tuple[Sink, ...]:
+        """The user's open sockets at this node."""
         return tuple(self._sockets.get(user_id, ()))
 
     def opened(self, user_id: str, sink: Sink) -> bool:
@@ -111,6 +178,9 @@ class Directory:
         sockets = self._sockets.setdefault(user_id, {})
         sockets[sink] = None
         first = len(sockets) == 1
+        if first and self._told is not None:
+            self._told(*user_fact(user_id, connected=True))
+        first = first and user_id not in self.elsewhere.users
         self.version += first
         return first
 
@@ -119,12 +189,19 @@ class Directory:
         sockets = self._sockets.get(user_id, {})
         sockets.pop(sink, None)
         last = not sockets and self._sockets.pop(user_id, None) is not None
+        if last and self._told is not None:
+            self._told(*user_fact(user_id, connected=False))
+        last = last and user_id not in self.elsewhere.users
         self.version += last
         return last
+
+    # Candidates --------------------------------------------------------------------------------
 
     def queue(self, user_id: str, instance_id: str) -> None:
         """Records that the user is a candidate of the instance."""
         self._candidacies.setdefault(user_id, {})[instance_id] = None
+        if self._told is not None:
+            self._told(*candidate_fact(user_id, instance_id, waits=True))
 
     def unqueue(self, user_id: str, instance_id: str) -> None:
         """Records that the user is no longer a candidate of the instance."""
@@ -132,14 +209,17 @@ class Directory:
         instances.pop(instance_id, None)
         if not instances:
             self._candidacies.pop(user_id, None)
+        if self._told is not None:
+            self._told(*candidate_fact(user_id, instance_id, waits=False))
 
     def candidacies(self, user_id: str) -> tuple[str, ...]:
         """The instances in which the user is a candidate."""
-        return tuple(self._candidacies.get(user_id, ()))
+        elsewhere = self.elsewhere.candidacies.get(user_id, ())
+        return tuple(dict.fromkeys((*self._candidacies.get(user_id, ()), *elsewhere)))
 
     def candidates(self) -> tuple[str, ...]:
         """The users who are a candidate of an instance."""
-        return tuple(self._candidacies)
+        return tuple(dict.fromkeys((*self._candidacies, *self.elsewhere.candidacies)))
 
     def debug_counts(self) -> dict[str, int]:
         """The sizes of all tables, for tests that look for leaks."""
@@ -148,4 +228,5 @@ class Directory:
             "watchers": len(self._watchers),
             "sockets": len(self._sockets),
             "candidacies": len(self._candidacies),
+            **self.elsewhere.debug_counts(),
         }
