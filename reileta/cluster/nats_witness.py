@@ -28,8 +28,8 @@ _ODD_BEAT: Final = 2**62
 class About(msgspec.Struct, frozen=True):
     """What a node says of itself.
 
-    `url`: where clients reach it, if they can. `load`, `lag_ms`, `instances`, `capacity`: as in
-    `reileta.rules.cluster.placement.Candidate`.
+    `url`: where clients reach it, if they can. `name`: what operators call it. `load`, `lag_ms`,
+    `instances`, `capacity`: as in `reileta.rules.cluster.placement.Candidate`.
     """
 
     version: str
@@ -40,6 +40,8 @@ class About(msgspec.Struct, frozen=True):
     lag_ms: int = 0
     instances: int = 0
     capacity: int = 0
+    name: str = ""
+    players: int = 0
 
 
 class _Value(msgspec.Struct, frozen=True, omit_defaults=True):
