@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -66,8 +67,15 @@ from actors.resource.waiting import Waiting
 from actors.resource.watching import Watching
 from actors.runtime.actor import Actor
 from actors.runtime.timers import Timer
-from reileta.errors import Overloaded, ReiletaError, ResourceNotFound, SessionNotFound
-from reileta.rules.resource.waiting_line import LeaveReason
+from reileta.errors import (
+    Overloaded,
+    ReiletaError,
+    ResourceHeld,
+    ResourceNotFound,
+    SessionNotFound,
+)
+from reileta.rules.identity import Claimant
+from reileta.rules.resource.waiting_line import LeaveReason, Place
 
 IDLE_S: Final = 10.0
 """How long a resource that nobody uses stays in memory."""
@@ -94,8 +102,12 @@ class ResourceActor(Actor[ResourceMessage]):
         self._operations: deque[Operation] = deque()
         self._run_now: Sequence[Operation] = ()
         """The operations that are being carried out."""
-        self._ended: list[Watch] = []
-        """Those that wait or run, whose sockets have unwatched or closed meanwhile."""
+        self._begun: dict[Sink, list[Watch]] = {}
+        """Those that wait or run; not those whose sockets have unwatched or closed meanwhile."""
+        self._left: LeaveReason | None = None
+        """Why the session whose `Queue` is being carried out can't wait: it happened meanwhile."""
+        self._admins: dict[str, bool] = {}
+        """The users of requests that wait or run who became admins meanwhile, or ceased to be."""
         self._running = False
         """Whether an operation or a look at the database is under way."""
         self._stale = False
@@ -103,6 +115,7 @@ class ResourceActor(Actor[ResourceMessage]):
         self._pause: Timer | None = None
         """Until it asks a database again that was down."""
         self._idle: Timer | None = self.context.after(IDLE_S, Idle())
+        self._recovery.asked = False
         if self._recovery.wanted:  # the incarnation before this one has crashed
             self._recovery.watchers.restart()
             self.context.ref.signal(LookAgain())
@@ -126,6 +139,9 @@ class ResourceActor(Actor[ResourceMessage]):
                     raise Overloaded
                 message.defer()
                 self._operations.append(message)
+                self._recovery.asked = True
+                if isinstance(message, Watch):
+                    self._begun.setdefault(message.subscriber.sink, []).append(message)
             case Unwatch(sink=sink):
                 self._unwatch(sink)
             case LookAgain():
@@ -134,12 +150,15 @@ class ResourceActor(Actor[ResourceMessage]):
                     self._pause.cancel()
                     self._pause = None
             case UserChanged(user=user, admin=admin):
+                if self._recovery.asked:
+                    self._note_admin(user, admin=admin)
                 self._watching.set_admin(user, admin=admin)
                 self._waiting.set_admin(user, admin=admin)
             case Presence(session=session, present=present):
                 self._waiting.set_presence(session, present=present)
             case LeaveLine(session=session, reason=reason):
                 self._waiting.leave(session, reason)
+                self._note_left(session, reason)
             case DeadlineReached():
                 if self._running:
                     self._waiting.postpone()
@@ -161,6 +180,9 @@ class ResourceActor(Actor[ResourceMessage]):
     async def flush(self) -> None:
         if not self._running:
             self._begin()
+        if not (self._running or self._operations):
+            self._recovery.asked = False
+            self._admins.clear()
         self._watching.tell()
         self._waiting.flush(running=self._running)
         if not self._busy and self._idle is None:
@@ -176,9 +198,8 @@ class ResourceActor(Actor[ResourceMessage]):
         """Begins what is to be done next, if there is anything."""
         recovery, store = self._recovery, self._deps.store
         # These need no database, and can make room for an offer: so they come before it.
-        while self._operations and isinstance(first_one := self._operations[0], Unqueue):
+        while self._operations and self._withdraw(self._operations[0]):
             self._operations.popleft()
-            self._unqueue(first_one)
         name = recovery.name
         if name is not None and recovery.wanted and self._pause is None:
             known = recovery.known
@@ -200,6 +221,18 @@ class ResourceActor(Actor[ResourceMessage]):
                 partial(carry_out, run, store, turn=turn, wanted=recovery.wanted),
                 partial(self._carried_out, run),
             )
+
+    def _withdraw(self, operation: Operation) -> bool:
+        """Lets a session leave the line, if it waits and that is what it asks for."""
+        recovery = self._recovery
+        if not isinstance(operation, Unqueue) or operation.name != recovery.name:
+            return False
+        session = operation.who.session
+        if session not in recovery.line:
+            return False
+        self._waiting.leave(session, LeaveReason.WITHDRAWN)
+        operation.reply(None)
+        return True
 
     def _run(self, work: Any, then: Any) -> None:
         self._running = True
@@ -257,13 +290,14 @@ class ResourceActor(Actor[ResourceMessage]):
             self._stale = True
             for operation in run:
                 self._fail(operation, error)
-            return
-        self._see(done.seen, run[0])
-        for operation, answer in zip(run, done.answers, strict=True):
-            if isinstance(answer, ReiletaError):
-                self._fail(operation, answer)
-            else:
-                self._answer(operation, answer)
+        else:
+            self._see(done.seen, run[0])
+            for operation, answer in zip(run, done.answers, strict=True):
+                if isinstance(answer, ReiletaError):
+                    self._fail(operation, answer)
+                else:
+                    self._answer(operation, answer)
+        self._left = None
 
     def _see(self, seen: Seen, operation: Operation | None = None) -> None:
         """Notes how the resource is now."""
@@ -293,19 +327,21 @@ class ResourceActor(Actor[ResourceMessage]):
 
     def _answer(self, operation: Operation, answer: Any) -> None:
         match operation:
-            case Queue(who=who, present=present):
+            case Queue(who=who):
                 try:
-                    operation.reply(self._waiting.join(who, present=present))
+                    operation.reply(self._join(self._now(who)))
                 except ReiletaError as error:
                     self._fail(operation, error)
-            case Watch() if any(operation is ended for ended in self._ended):
-                self._fail(operation, SessionNotFound())
             case Watch():
+                if not self._wanted(operation):
+                    self._fail(operation, SessionNotFound())
+                    return
                 try:
-                    self._watching.add(operation)
+                    self._watching.add(operation, self._now(operation.who))
                 except ReiletaError as error:
                     self._fail(operation, error)
                 else:
+                    self._finish(operation)
                     operation.reply(None)
             case _:
                 operation.reply(answer)
@@ -314,10 +350,9 @@ class ResourceActor(Actor[ResourceMessage]):
         interests, recovery = self._deps.interests, self._recovery
         if isinstance(operation, Watch):
             sink = operation.subscriber.sink
-            ended = any(operation is one for one in self._ended)
-            self._ended = [one for one in self._ended if one is not operation]
-            if sink not in recovery.watchers and not ended:
+            if self._wanted(operation) and sink not in recovery.watchers:
                 interests.remove_watch(sink, self._number)
+            self._finish(operation)
         elif isinstance(operation, Queue) and operation.who.session not in recovery.line:
             interests.remove_wait(operation.who.session, self._number)
         if isinstance(error, ResourceNotFound):  # or actors for numbers made up would pile up
@@ -330,14 +365,44 @@ class ResourceActor(Actor[ResourceMessage]):
         At once, because what waits here is lost in a crash.
         """
         self._watching.remove(sink)
-        for operation in (*self._run_now, *self._operations):
-            if isinstance(operation, Watch) and operation.subscriber.sink is sink:
-                self._ended.append(operation)
+        self._begun.pop(sink, None)
 
-    def _unqueue(self, request: Unqueue) -> None:
-        try:
-            self._waiting.withdraw(request.who.session)
-        except ReiletaError as error:
-            request.fail(error)
-        else:
-            request.reply(None)
+    def _wanted(self, watch: Watch) -> bool:
+        """Whether the socket has neither unwatched nor closed since it asked."""
+        return any(one is watch for one in self._begun.get(watch.subscriber.sink, ()))
+
+    def _finish(self, watch: Watch) -> None:
+        """The watch has begun, or has failed."""
+        sink = watch.subscriber.sink
+        others = [one for one in self._begun.pop(sink, ()) if one is not watch]
+        if others:
+            self._begun[sink] = others
+
+    def _note_left(self, session: str, reason: LeaveReason) -> None:
+        """The session can't wait any more, and is perhaps about to join the line."""
+        if any(isinstance(one, Queue) and one.who.session == session for one in self._run_now):
+            self._left = reason
+
+    def _join(self, who: Claimant) -> Place:
+        """The session waits from now on. Raises the error of what happened meanwhile."""
+        known = self._recovery.known
+        assert known is not None
+        if self._left is LeaveReason.HOLDS:
+            raise ResourceHeld
+        if self._left is not None:
+            raise SessionNotFound
+        known.resource.ensure_may(who)
+        return self._waiting.join(who)
+
+    # Admins ------------------------------------------------------------------------------------
+
+    def _note_admin(self, user: str, *, admin: bool) -> None:
+        """The user may have become an admin, or may have ceased to be one, while its request
+        waits."""
+        requests = (*self._run_now, *self._operations)
+        if any(isinstance(one, (Queue, Watch)) and one.who.user == user for one in requests):
+            self._admins[user] = admin
+
+    def _now(self, who: Claimant) -> Claimant:
+        """The one who asked, as it is now."""
+        return replace(who, admin=self._admins.get(who.user, who.admin))

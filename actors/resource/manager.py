@@ -129,8 +129,7 @@ class ResourceManager:
         interests = self._deps.interests
         new = interests.add_wait(who.session, name.number)
         try:
-            present = bool(self._deps.sessions.sockets(who.session))
-            return await self._ask(name, Queue(name, who, present))
+            return await self._ask(name, Queue(name, who))
         except ReiletaError:
             recovery = self._recoveries.get(name.number)
             if new and (recovery is None or who.session not in recovery.line):
@@ -138,7 +137,7 @@ class ResourceManager:
             raise
 
     async def unqueue(self, name: ResourceKey, who: Claimant) -> None:
-        """The session no longer waits. Raises NotQueued."""
+        """The session no longer waits. Raises NotQueued, ResourceNotFound and PermissionDenied."""
         await self._ask(name, Unqueue(name, who))
 
     async def watch(self, name: ResourceKey, who: Claimant, subscriber: Subscriber) -> None:
@@ -243,7 +242,7 @@ class ResourceManager:
     def user_changed(self, user: records.User) -> None:
         """The user's name or tags may have changed."""
         for number, recovery in list(self._recoveries.items()):
-            if recovery.wanted:
+            if recovery.wanted or recovery.asked:
                 self._signal(number, UserChanged(user.id, user.admin))
 
     async def poll(self) -> None:

@@ -78,11 +78,10 @@ class Read(Request[Resource]):
 
 @dataclass(frozen=True, slots=True)
 class Queue(Request[Place]):
-    """A session waits for the resource; `present`: whether it has a WebSocket."""
+    """A session waits for the resource."""
 
     name: ResourceKey
     who: Claimant
-    present: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from actors.resource.snapshot import Snapshot, snapshot_of
 from reileta.errors import (
     DatabaseUnavailable,
     Detail,
+    NotQueued,
     ReiletaError,
     ResourceHeld,
     ResourceNotFound,
@@ -184,8 +185,10 @@ async def _do(
             if claim.holds is not None:
                 raise ResourceHeld.field("resource", str(claim.holds))
             return (None,), found
-        case Unqueue():
-            return (None,), None
+        case Unqueue(who=who):  # of a session that does not wait
+            found = await store.resources.get(name)
+            found.ensure_visible(who)
+            return (NotQueued(),), found
         case Watch():  # `Watchers.add` checks who may
             found = await store.resources.get(name)
             return (None,) * len(run), found

@@ -24,6 +24,7 @@ class ResourceRecovery:
     `watchers`: the sockets that watch; `session_sinks` are those of them of the session API.
     `known`: the resource as it was last read for those who watch or wait; None: not yet.
     `told`: the resource as the watchers were last told of it.
+    `asked`: whether requests wait or are carried out.
 
     The resource's actor writes it; the node's `ResourceManager` reads it.
     """
@@ -34,6 +35,7 @@ class ResourceRecovery:
     session_sinks: dict[Sink, SessionSink] = field(default_factory=dict)
     known: Snapshot | None = None
     told: Snapshot | None = None
+    asked: bool = False
 
     @property
     def wanted(self) -> bool:

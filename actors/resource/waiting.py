@@ -25,19 +25,15 @@ class Waiting:
         self._line = parts.recovery.line
         self._deadline = parts.context.deadline(DeadlineReached(), parts.deps.clock)
 
-    def join(self, who: Claimant, *, present: bool) -> Place:
+    def join(self, who: Claimant) -> Place:
         """The session waits from now on. Raises QuotaReached."""
+        present = bool(self._parts.deps.sessions.sockets(who.session))
         self._line.join(who, self._parts.now(), present=present)
         return self._line.place(who.session)
 
     def leave(self, session: str, reason: LeaveReason) -> None:
         """The session no longer waits."""
         self.notify_left(self._line.leave(session, reason))
-
-    def withdraw(self, session: str) -> None:
-        """The session asks to leave the line. Raises NotQueued."""
-        self._line.place(session)
-        self.leave(session, LeaveReason.WITHDRAWN)
 
     def set_presence(self, session: str, *, present: bool) -> None:
         """The session got a new socket, or lost its last one."""

@@ -19,6 +19,7 @@ from actors.resource.parts import ResourceParts
 from actors.resource.snapshot import Fields, Snapshot
 from actors.runtime.timers import Timer
 from reileta.protocol import events
+from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import Resource
 from reileta.rules.resource.watchers import Owed, WatchChanges
 
@@ -45,13 +46,13 @@ class Watching:
 
     # Watchers come and go ----------------------------------------------------------------------
 
-    def add(self, message: Watch) -> None:
+    def add(self, message: Watch, who: Claimant) -> None:
         """Adds a watcher, and sends it the resource as it is known. Raises as `Watchers.add`."""
         recovery, subscriber = self._recovery, message.subscriber
         known = recovery.known
         assert known is not None
         self._tell_changes()  # the others, before the newcomer is one of them
-        owed = recovery.watchers.add(subscriber.sink, message.who, known.resource)
+        owed = recovery.watchers.add(subscriber.sink, who, known.resource)
         frame = self._first_frame(known, owed)
         session_sink = subscriber.session_sink
         if session_sink is not None:

@@ -56,10 +56,11 @@ T = TypeVar("T")
 
 BODY_LIMIT_BYTES: Final = DATA_LIMIT_BYTES + 4 * KIB
 """The largest data, and 4 KiB for the JSON around it."""
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
+_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]*")
+"""An id has one spelling: `04` and `+4` are not other names of 4."""
 _NUMBER_DIGITS: Final = 18
 """Ids have at most so many digits. A longer integer names nothing."""
-_VERSION: Final = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
+_VERSION: Final = re.compile(r'(?:W/)?"?(0|[1-9][0-9]{0,17})"?')
 _UNKNOWN: Final = (ResourceTypeUnknown, ResourceInvalid, ResourceNotFound)
 """Errors of every path that names a resource."""
 
@@ -150,9 +151,9 @@ def resource_routes(deps: ApiDeps) -> Routes:
     def key_of(call: RequestContext) -> ResourceKey:
         text = call.args["number"]
         if _NUMBER.fullmatch(text) is None:
-            raise ResourceInvalid.field("id", "must be an integer")
+            raise ResourceInvalid.field("id", "must be an integer, such as 17")
         name = types.of(call.args["type"]).name
-        if len(text) > _NUMBER_DIGITS:
+        if len(text.lstrip("-")) > _NUMBER_DIGITS:
             raise ResourceNotFound
         return ResourceKey(name, int(text))
 
@@ -311,7 +312,7 @@ def resource_routes(deps: ApiDeps) -> Routes:
         gives=ResourceQueueAnswer,
         need="required",
         only="client",
-        errors=(*_UNKNOWN, NotQueued),
+        errors=(*_UNKNOWN, PermissionDenied, NotQueued),
     )
     async def leave_resource_queue(call: RequestContext) -> ResourceQueueAnswer:
         """Takes the caller's session out of the waiting line. An offer goes on to the next."""
@@ -411,8 +412,8 @@ def resource_routes(deps: ApiDeps) -> Routes:
     )
     async def share_resource(call: RequestContext, params: Share) -> ResourceAnswer:
         """Lets another user acquire the resource, too. The owner and admins may do this."""
-        user = await find_user(node, call, params.user)
-        record = await live.share(key_of(call), call.by.as_claimant(), user.id)
+        key, user = key_of(call), await find_user(node, call, params.user)
+        record = await live.share(key, call.by.as_claimant(), user.id)
         return ResourceAnswer(await preview(record))
 
     @routes.add(
@@ -428,8 +429,8 @@ def resource_routes(deps: ApiDeps) -> Routes:
         """Ends the sharing with a user. If a session of that user holds the resource, it loses it.
         The owner, admins and the user itself may do this. `resource` is null if the caller can't
         see the resource any more."""
-        user = await find_user(node, call, params.user)
-        record, lost = await live.unshare(key_of(call), call.by.as_claimant(), user.id)
+        key, user = key_of(call), await find_user(node, call, params.user)
+        record, lost = await live.unshare(key, call.by.as_claimant(), user.id)
         if lost is not None:
             node.sessions.lease_lost(lost)
         return ResourceAnswer(None if record is None else await preview(record))

@@ -569,3 +569,131 @@ async def test_what_is_done_is_done_although_it_can_not_be_read_afterwards(
     await node.resources.release(name, owner.claimant)
     away = False
     await until(lambda: (1, True, None) in one.places())
+
+
+class Gate:
+    """Holds up a method of a store, after it was carried out, until `open`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> None:
+        self.begun = trio.Event()
+        self._opened = trio.Event()
+        whole = getattr(owner, method)
+
+        async def late(store: Any, *args: Any, **more: Any) -> Any:
+            answer = await whole(store, *args, **more)
+            self.begun.set()
+            await self._opened.wait()
+            return answer
+
+        monkeypatch.setattr(owner, method, late)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+async def test_a_socket_that_is_lost_while_its_session_queues_counts_as_lost(
+    node: Node, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one, two) = await waiters(node, 2)
+    gate = Gate(monkeypatch, type(node.store.leases), "claim_of")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.queue, name)
+        await gate.begun.wait()
+        await one.lose_socket()
+        gate.open()
+    await two.queue(name)
+    await later(clock, node, name, AWAY_S)
+    assert two.places()[-1] == (1, False, None)
+
+
+async def test_a_session_that_ends_while_it_queues_does_not_wait(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one,) = await waiters(node, 1)
+    gate = Gate(monkeypatch, type(node.store.leases), "claim_of")
+
+    async def queue() -> None:
+        with pytest.raises(SessionNotFound):
+            await one.queue(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue)
+        await gate.begun.wait()
+        node.resources.session_ended(one.client.principal.session_id)
+        gate.open()
+    assert node.debug_counts()["waiting sessions"] == 0
+    await one.queue(name)  # the next request is judged anew
+
+
+async def test_a_session_that_acquires_another_resource_while_it_queues_does_not_wait(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one, two) = await waiters(node, 2)
+    other = await one.client.document()
+    gate = Gate(monkeypatch, type(node.store.leases), "claim_of")
+
+    async def queue() -> None:
+        with pytest.raises(ResourceHeld):
+            await one.queue(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue)
+        await gate.begun.wait()
+        await node.resources.acquire(other, one.client.claimant, until=1 << 60)
+        gate.open()
+    assert await two.queue(name) == Place(1)
+
+
+async def test_an_admin_who_is_none_any_more_while_it_queues_does_not_wait(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (two,) = await waiters(node, 1)
+    admin = await log_in(node)
+    who = Claimant(admin.principal.session_id, admin.principal.user.id, admin=True)
+    gate = Gate(monkeypatch, type(node.store.leases), "claim_of")
+
+    async def queue() -> None:
+        with pytest.raises(PermissionDenied):
+            await node.resources.queue(name, who)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue)
+        await gate.begun.wait()
+        node.resources.user_changed(admin.principal.user)  # who is an admin no longer
+        gate.open()
+    assert await two.queue(name) == Place(1)
+
+
+async def test_leaving_a_line_is_judged_like_every_request_about_a_resource(node: Node) -> None:
+    """The resource must exist, and the user must see it; then the session must wait."""
+    _, name, (one,) = await waiters(node, 1)
+    stranger = Waiter(one.client, one.socket)
+    stranger.client = await log_in(node)
+    with pytest.raises(NotQueued):
+        await one.unqueue(name)
+    with pytest.raises(PermissionDenied):
+        await stranger.unqueue(name)
+    with pytest.raises(ResourceNotFound):
+        await one.unqueue(ResourceKey("document", 1 << 40))
+    await one.queue(name)
+    with pytest.raises(ResourceNotFound):
+        await one.unqueue(ResourceKey("world", name.number))
+    assert await one.queue(name) == Place(1)
+    await one.unqueue(name)
+    assert node.debug_counts()["waiting sessions"] == 0
+
+
+async def test_an_acquisition_of_another_while_a_session_queues_is_not_its_end(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens to others, or what is done with other requests, is not its own end."""
+    _, name, (one, two) = await waiters(node, 2)
+    gate = Gate(monkeypatch, type(node.store.leases), "claim_of")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.queue, name)
+        await gate.begun.wait()
+        node.resources.session_ended(two.client.principal.session_id)
+        gate.open()
+    assert node.resources.recoveries[name.number].line.sessions == (
+        one.client.principal.session_id,
+    )

@@ -14,11 +14,14 @@ import trio.testing
 from actors.delivery.batch import Piece
 from actors.node import Node
 from actors.resource.messages import Idle, Subscriber, Tell
+from actors.resource.operations import WRITES_AT_ONCE
 from reileta.errors import (
+    DatabaseUnavailable,
     Overloaded,
     PermissionDenied,
     QuotaReached,
     ResourceNotFound,
+    ResourceTaken,
     SessionNotFound,
 )
 from reileta.records import ADMIN_TAG
@@ -606,3 +609,202 @@ async def test_reads_that_wait_together_share_a_query_but_not_with_other_types(
             nursery.start_soon(ask, key)
     assert missing == 2
     assert len(asked) < 12
+
+
+async def no_stamps(*_: object) -> None:
+    """In place of what polls ask for: they find nothing."""
+    raise DatabaseUnavailable
+
+
+async def test_a_crash_loses_no_change_without_a_poll(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    await node.store.leases.acquire(name, ada.claimant, until=1 << 60)
+    await crash(node, name)
+    await until(lambda: watcher.read().last["holder"])
+
+
+async def test_a_refusal_shows_what_others_have_changed_without_a_poll(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(node.store.resources), "stamps", no_stamps)
+    ada, bob = await log_in(node), await log_in(node)
+    name = await ada.document()
+    await node.resources.share(name, ada.claimant, bob.principal.user.id)
+    watcher = await watch(node, ada, name)
+    await node.store.leases.acquire(name, ada.claimant, until=1 << 60)
+    with pytest.raises(ResourceTaken):
+        await bob.acquire(name)
+    await until(lambda: watcher.read().last["holder"])
+
+
+async def test_a_watch_again_that_fails_ends_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch that there is goes on, and still ends with its socket."""
+    ada = await log_in(node)
+    name = await ada.document()
+    watcher = await watch(node, ada, name)
+    resources, who = type(node.store.resources), ada.principal.as_claimant()
+    with monkeypatch.context() as outage:
+
+        async def away(*_: object) -> None:
+            raise DatabaseUnavailable
+
+        outage.setattr(resources, "get", away)
+        with pytest.raises(DatabaseUnavailable):
+            await node.resources.watch(name, who, Subscriber(watcher.sink, b"1"))
+    await ada.acquire(name)
+    await until(lambda: watcher.read().last["holder"])
+    assert node.debug_counts()["watching sockets"] == 1
+    node.resources.socket_closed(watcher.sink)
+    await settle(node, name)
+    assert len(node.resources.recoveries[name.number].watchers) == 0
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_a_watch_that_fails_after_its_request_was_given_up_is_forgotten(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = await log_in(node), await log_in(node)
+    name = await ada.document()
+    resources, begun, gate = type(node.store.resources), trio.Event(), trio.Event()
+    get = resources.get
+
+    async def late(self: Any, name: ResourceKey) -> Any:
+        begun.set()
+        await gate.wait()
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", late)
+    scope = trio.CancelScope()
+
+    async def begin() -> None:
+        with scope:
+            await watch(node, bob, name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin)
+        await begun.wait()
+        scope.cancel()
+        gate.set()
+    await settle(node, name)
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_who_ceases_to_be_an_admin_while_its_watch_begins_sees_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, admin = await log_in(node), await log_in(node)
+    name, watcher = await ada.document(), Watcher()
+    who = Claimant(admin.principal.session_id, admin.principal.user.id, admin=True)
+    users, begun, gate = type(node.store.users), trio.Event(), trio.Event()
+    many = users.many
+
+    async def late(self: Any, ids: Any) -> Any:
+        begun.set()
+        await gate.wait()
+        return await many(self, ids)
+
+    monkeypatch.setattr(users, "many", late)
+
+    async def begin() -> None:
+        with pytest.raises(PermissionDenied):
+            await node.resources.watch(name, who, Subscriber(watcher.sink, b"1"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(begin)
+        await begun.wait()
+        node.resources.user_changed(admin.principal.user)  # who is an admin no longer
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gate.set()
+    assert watcher.sink.take() == []
+    assert node.debug_counts()["watching sockets"] == 0
+
+
+async def test_a_patch_is_never_longer_than_the_view(node: Node) -> None:
+    """Many members that go and a few that come: their names alone are longer than what is left."""
+    ada = await log_in(node)
+    name = await ada.document()
+    await ada.acquire(name)
+    many: dict[str, Json] = {f"a name of a member {number}": 1 for number in range(100)}
+    await ada.write(name, data=many)
+    watcher = await watch(node, ada, name)
+    await ada.write(name, data=dict.fromkeys(many))
+    await settle(node, name)
+    assert watcher.read().views == 2
+    assert watcher.copy["data"] == {}
+    await ada.write(name, data={"a": 1})
+    await settle(node, name)
+    assert watcher.read().views == 2
+    assert watcher.copy["data"] == {"a": 1}
+
+
+async def test_a_transaction_takes_a_bounded_number_of_writes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await log_in(node)
+    name = await ada.document()
+    fence = await ada.acquire(name)
+    resources, batches = type(node.store.resources), list[int]()
+    together = resources.write_all
+
+    async def counted(self: Any, name: Any, writes: Any) -> Any:
+        batches.append(len(writes))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return await together(self, name, writes)
+
+    monkeypatch.setattr(resources, "write_all", counted)
+
+    async def write(number: int) -> None:
+        await node.resources.write(name, [Write(ada.claimant, fence, {"data": number})])
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2 * WRITES_AT_ONCE + 2):
+            nursery.start_soon(write, number)
+    assert sum(batches) == 2 * WRITES_AT_ONCE + 2
+    assert max(batches) == WRITES_AT_ONCE
+
+
+async def test_many_watches_that_wait_can_end_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose database hangs loses its clients: those that go end their own watches."""
+    ada = await log_in(node)
+    name = await ada.document()
+    monkeypatch.setattr("actors.resource.interests.WATCHES_PER_SESSION", 1000)
+    resources, begun, gate = type(node.store.resources), trio.Event(), trio.Event()
+    get = resources.get
+
+    async def late(self: Any, name: ResourceKey) -> Any:
+        begun.set()
+        await gate.wait()
+        return await get(self, name)
+
+    monkeypatch.setattr(resources, "get", late)
+    watchers_, ended = [Watcher() for _ in range(300)], 0
+
+    async def begin(watcher: Watcher) -> None:
+        nonlocal ended
+        try:
+            await node.resources.watch(name, ada.claimant, Subscriber(watcher.sink, b"1"))
+        except SessionNotFound:
+            ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for watcher in watchers_:
+            nursery.start_soon(begin, watcher)
+        await begun.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for watcher in watchers_[::2]:
+            node.resources.socket_closed(watcher.sink)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gate.set()
+    assert ended == 150
+    assert not any(watcher.sink.take() for watcher in watchers_[::2])
+    assert all(watcher.read().events == 1 for watcher in watchers_[1::2])
+    assert node.debug_counts()["watching sockets"] == 150

@@ -121,6 +121,57 @@ async def test_an_integral_id_and_a_known_type_are_needed(ada: Client) -> None:
     assert (known.status, known.code) == (400, 112)
 
 
+ROUTES = (
+    ("POST", "/acquire"),
+    ("POST", "/release"),
+    ("POST", "/queue"),
+    ("DELETE", "/queue"),
+    ("GET", "/preview"),
+    ("GET", "/view"),
+    ("PATCH", ""),
+    ("DELETE", ""),
+    ("POST", "/share"),
+    ("POST", "/unshare"),
+)
+"""All that name a resource."""
+
+
+def body_of(method: str, path: str) -> Json | None:
+    if path.endswith("share"):
+        return {"user": "ada"}
+    return {"title": "Gate"} if method == "PATCH" else None
+
+
+@pytest.mark.parametrize(("method", "suffix"), ROUTES)
+async def test_an_id_has_one_spelling(ada: Client, method: str, suffix: str) -> None:
+    path = await made(ada)
+    await acquired(ada, path)
+    number = path.rpartition("/")[2]
+    spellings = ("0{}", "00{}", "+{}", "%20{}", "{}%20", "-0{}", "{}.0", "{}e0", "0x{}", "-")
+    for spelling in (*spellings, "-0", "+0", "1_0", "%D9%A4", "%0A{}", "{}%00"):
+        name = f"/resource/document/{spelling.format(number)}{suffix}"
+        answer = await ada.ask(method, name, body_of(method, name))
+        assert (answer.status, answer.code, answer.fields) == (400, 126, {"id"}), spelling
+    assert (await ada.get(f"{path}/view")).body["resource"]["version"] == 1
+
+
+@pytest.mark.parametrize(("method", "suffix"), ROUTES)
+async def test_ids_that_name_nothing_are_not_found(ada: Client, method: str, suffix: str) -> None:
+    await made(ada)
+    for number in ("0", "-1", "9" * 18, "-" + "9" * 18, "1" + "0" * 18, str(1 << 63), "9" * 300):
+        name = f"/resource/document/{number}{suffix}"
+        answer = await ada.ask(method, name, body_of(method, name))
+        assert (answer.status, answer.code) == (404, 111), number
+
+
+async def test_a_version_has_one_spelling_too(ada: Client) -> None:
+    path = await made(ada)
+    await acquired(ada, path)
+    for version in ('"01"', "01", "+1", '"-1"', '""', '"1" "1"', "1.0"):
+        answer = await ada.patch(path, {"data": 1}, headers={"If-Match": version})
+        assert (answer.status, answer.code) == (400, 126), version
+
+
 async def test_an_existing_resource_is_needed(ada: Client) -> None:
     missing = await ada.ask("POST", "/resource/document/999999/acquire")
     assert (missing.status, missing.code) == (404, 111)
