@@ -25,6 +25,8 @@ from reileta.records import Guest, IntegrityToken, User
 from reileta.security.credentials import digest, new_public_id, new_token
 from reileta.settings import Settings
 from reileta.store import Store
+from reileta.store.guests import Guests
+from reileta.store.servers import Servers
 
 TOKEN_MS: Final = 3_600_000
 """How long a token of a guest is valid."""
@@ -179,6 +181,24 @@ class GuestService:
             for token in await self._store.guests.revoke_all(excluded):
                 self._sessions.end_token(token)
                 self._metrics.guests_revoked += 1
+
+    async def forget(self, server: str, *, by: str) -> tuple[bytes, ...] | None:
+        """Forgets another server (a canonical address): its key, its tokens here, this server's
+        token there, and its guests, whose sockets close. Returns the hashes of the guests' tokens,
+        or None if the server was not known.
+
+        If the two servers meet again, they are strangers.
+        """
+        async with self._store.database.transaction() as transaction:
+            tokens = await Guests(transaction, self._clock).revoke_all([server])
+            known = await Servers(transaction, self._clock).forget(server)
+        for token in tokens:
+            self._sessions.end_token(token)
+            self._metrics.guests_revoked += 1
+        if not known:
+            return None
+        self._activity.note(log_events.PEER_FORGOTTEN, None, server=server, by=by)
+        return tuple(tokens)
 
     async def _exclude(self, servers: Collection[str | None]) -> None:
         excluded = self._excluded(servers)

@@ -9,6 +9,7 @@ from actors.federation.servers import FederatedServers
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
 from reileta.federation.challenger import Challenger
+from reileta.federation.new_servers import NewServers
 from reileta.federation.peers import HttpClient, Peers
 from reileta.federation.pinning import PeerNews
 from reileta.federation.sealing import Sealing
@@ -51,6 +52,8 @@ class Trust:
         self._store = store
         self._metrics = metrics
         self.news = PeerNews(activity, publish)
+        limited = settings.rate_limits == "on"
+        new_servers = NewServers(clock, limited=limited)
         self.servers = FederatedServers(store, clock, settings.federation, activity, publish)
         self.peers = Peers(
             address=own,
@@ -68,6 +71,7 @@ class Trust:
             sealing=lambda: Sealing(key()),
             activity=activity,
             news=self.news,
+            new_servers=new_servers,
         )
         self.peers.tokens = self.challenger
         self.verifier = ChallengeVerifier(
@@ -79,7 +83,8 @@ class Trust:
             activity=activity,
             news=self.news,
             counters=metrics,
-            limited=settings.rate_limits == "on",
+            new_servers=new_servers,
+            limited=limited,
         )
 
     async def renew(self) -> None:

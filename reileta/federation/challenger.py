@@ -26,6 +26,7 @@ from reileta.errors import (
     ReiletaError,
 )
 from reileta.federation.discovery import PATH, Discovery, discovered
+from reileta.federation.new_servers import NewServers
 from reileta.federation.peers import PeerAnswer, Peers
 from reileta.federation.pinning import PeerNews, pin
 from reileta.federation.sealing import Sealing
@@ -81,6 +82,7 @@ class Challenger:
         sealing: Callable[[], Sealing],
         activity: ActivityLog,
         news: PeerNews,
+        new_servers: NewServers,
     ) -> None:
         self._address = address
         self._peers = peers
@@ -90,6 +92,7 @@ class Challenger:
         self._sealing = sealing
         self._activity = activity
         self._news = news
+        self._new_servers = new_servers
         self._flights: dict[str, _Flight] = {}
 
     async def known(self, server: str) -> str | None:
@@ -223,7 +226,9 @@ class Challenger:
         found = discovered(answer.data, server, secure=secure)
         async with self._store.database.transaction() as transaction:
             servers = Servers(transaction, self._clock)
-            pinned = await pin(servers, found, self._clock, secure=secure)
+            pinned = await pin(
+                servers, found, self._clock, secure=secure, admit=self._new_servers.admit
+            )
         self._news.told(pinned)
         if pinned.refused:
             raise ChallengeRefused

@@ -38,13 +38,24 @@ class Pinned:
         return self.verdict in REFUSED
 
 
-async def pin(servers: Servers, found: Discovery, clock: Clock, *, secure: bool) -> Pinned:
+async def pin(
+    servers: Servers,
+    found: Discovery,
+    clock: Clock,
+    *,
+    secure: bool,
+    admit: Callable[[str], None] | None = None,
+) -> Pinned:
     """Compares a server's key with the pinned one, and stores what the server says of itself if the
     key may be used. Call it in a transaction, and commit it in any case.
 
+    `admit` is called with the address of a server that is new, and may raise Overloaded.
+
     Raises Overloaded if too many servers are known already.
     """
-    known = await servers.lock(found.address, host=host_of(found.address), secure=secure)
+    known = await servers.lock(
+        found.address, host=host_of(found.address), secure=secure, admit=admit
+    )
     if not found.follows(known.public_key):
         fresh = await servers.offer_key(found.address, found.public_key)
         return Pinned("offered" if fresh else "waiting", await servers.get(found.address))

@@ -23,6 +23,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -39,6 +40,7 @@ from reileta.errors import (
 )
 from reileta.federation.client import RemoteAnswer, path_of
 from reileta.federation.discovery import PATH, Discovery, discovered
+from reileta.federation.new_servers import NewServers
 from reileta.federation.peers import UNREADABLE, HttpClient, parsed
 from reileta.federation.pinning import PeerNews, pin
 from reileta.observability import log_events
@@ -133,6 +135,7 @@ class ChallengeVerifier:
         activity: ActivityLog,
         news: PeerNews,
         counters: ChallengeCounters,
+        new_servers: NewServers,
         limited: bool = True,
     ) -> None:
         self._address = address
@@ -143,6 +146,7 @@ class ChallengeVerifier:
         self._activity = activity
         self._news = news
         self._counters = counters
+        self._new_servers = new_servers
         self._limited = limited
         self._networks = RateLimiter(PER_NETWORK, KEYS)
         self._hosts = RateLimiter(PER_HOST, KEYS)
@@ -170,6 +174,9 @@ class ChallengeVerifier:
             issued = await self._answer(claim, address)
         except _Refused as refused:
             error = await self._refusal(claim, address, refused)
+        except Overloaded:  # too many new servers
+            self._counters.challenge_answered("limited")
+            raise
         else:
             self._counters.challenge_answered("accepted")
             self._activity.note(
@@ -225,7 +232,7 @@ class ChallengeVerifier:
         self._ensure_allowed(address)
         found, challenge = await self._ask(claim, address)
         self._compare(claim, address, found, challenge)
-        return await self._issue(address, found)
+        return await self._issue(address, found, claim.network)
 
     def _ensure_allowed(self, address: str) -> None:
         if self._decide(address) == "block":
@@ -299,12 +306,18 @@ class ChallengeVerifier:
         if not verify(found.public_key, signed, challenge.signature):
             raise _Refused("challenge: the signature is not by the server's key")
 
-    async def _issue(self, address: str, found: Discovery) -> Issued:
+    async def _issue(self, address: str, found: Discovery, network: str) -> Issued:
         token = new_token("sa")
         record: ServerToken | None = None
         async with self._store.database.transaction() as transaction:
             servers = Servers(transaction, self._clock)
-            pinned = await pin(servers, found, self._clock, secure=self._client.secure(address))
+            pinned = await pin(
+                servers,
+                found,
+                self._clock,
+                secure=self._client.secure(address),
+                admit=partial(self._new_servers.admit, network=network),
+            )
             if not pinned.refused:
                 self._ensure_allowed(address)  # a rule may have changed meanwhile
                 record = await servers.issue_token(

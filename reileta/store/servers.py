@@ -6,12 +6,13 @@ Addresses are canonical (`reileta/rules/federation/addresses.py`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import Overloaded
 from reileta.records import Cursor, Page, PeerServer, PeerState, PeerToken, ServerToken
+from reileta.rules.federation.domains import DOMAIN_SQL, domain_of
 from reileta.rules.federation.server_rules import RULES_LIMIT, Rule, RuleKind
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, page
@@ -20,9 +21,30 @@ TOKENS_PER_SERVER: Final = 4
 """Valid tokens of another server. A new one beyond that revokes the oldest."""
 TOKEN_ID_BYTES: Final = 12
 SERVERS_LIMIT: Final = 10_000
-"""Servers that this server remembers. Beyond that, no further server becomes known."""
+"""Servers that this server remembers. A further one takes the place of one that means nothing."""
+PER_DOMAIN: Final = 1_000
+"""Servers of one domain that are remembered (`domain_of`), as for `SERVERS_LIMIT`."""
 KEPT_MS: Final = 90 * 24 * 3600 * 1000
 """Time for which a server is remembered that is not heard of, and has neither token nor guest."""
+
+
+_HOSTS: Final = (
+    "SELECT array_to_string(labels[place:], '.') AS host, place = 1 AS itself "
+    "FROM (SELECT string_to_array(servers.host, '.') AS labels) AS split, "
+    "generate_subscripts(labels, 1) AS place"
+)
+"""SQL: the host of a server, and its parent domains."""
+_MEANS_NOTHING: Final = (
+    "state <> 'pending' "  # noqa: S608 - constants
+    "AND NOT EXISTS (SELECT 1 FROM peer_tokens WHERE server = servers.address) "
+    "AND NOT EXISTS (SELECT 1 FROM guests WHERE server = servers.address) "
+    "AND NOT EXISTS (SELECT 1 FROM visits WHERE server = servers.address) "
+    # A block of a parent domain is the opposite of a reason to keep what is below it.
+    f"AND NOT EXISTS (SELECT 1 FROM ({_HOSTS}) AS hosts JOIN server_rules AS rule "
+    "ON rule.pattern = hosts.host WHERE hosts.itself OR rule.kind = 'allow')"
+)
+"""SQL: nobody here would notice that the server is forgotten. The tokens that it has are no reason
+to keep it: it gets new ones with its next challenge."""
 
 
 class Servers:
@@ -37,13 +59,22 @@ class Servers:
         row = await self._queries.fetch_one("SELECT * FROM servers WHERE address = $1", address)
         return None if row is None else _server(row)
 
-    async def lock(self, address: str, *, host: str, secure: bool) -> PeerServer:
+    async def lock(
+        self,
+        address: str,
+        *,
+        host: str,
+        secure: bool,
+        admit: Callable[[str], None] | None = None,
+    ) -> PeerServer:
         """As `get`, inside of a transaction: until its end, nobody else changes the row. A server
         that is not known gets one, so that of two keys at once only the first one is pinned.
 
-        Raises Overloaded if there are `SERVERS_LIMIT` already.
+        `admit` is called with the address before a row is added, and may raise.
+
+        Raises Overloaded if there are too many servers that can't be forgotten.
         """
-        await self._add(address, host, secure=secure)
+        await self._add(address, host, secure=secure, admit=admit)
         row = await self._queries.fetch_one(
             "SELECT * FROM servers WHERE address = $1 FOR NO KEY UPDATE", address
         )
@@ -51,18 +82,76 @@ class Servers:
             raise Overloaded
         return _server(row)
 
-    async def _add(self, address: str, host: str, *, secure: bool) -> None:
+    async def _add(
+        self,
+        address: str,
+        host: str,
+        *,
+        secure: bool,
+        admit: Callable[[str], None] | None = None,
+    ) -> None:
         """Adds a row for a server that has none, unless there are too many."""
+        if await self._queries.value("SELECT 1 FROM servers WHERE address = $1", address):
+            return
+        if admit is not None:
+            admit(address)
+        if not await self._make_room(domain_of(address)):
+            return
         await self._queries.execute(
             "INSERT INTO servers (address, host, secure, state, first_seen) "
-            "SELECT $1, $2, $3, 'new', $4 WHERE (SELECT count(*) FROM servers) < $5 "
-            "ON CONFLICT (address) DO NOTHING",
+            "VALUES ($1, $2, $3, 'new', $4) ON CONFLICT (address) DO NOTHING",
             address,
             host,
             secure,
             self._clock.now_ms(),
-            SERVERS_LIMIT,
         )
+
+    async def _make_room(self, domain: str) -> bool:
+        """Forgets servers that mean nothing, so that there is room for one of the domain; whether
+        there is.
+
+        If the domain has too many, its own make room for it. Else those of the domain with the most
+        servers do: so whoever fills the table loses its own servers first.
+        """
+        total, own = await self._counts(domain)
+        if own >= PER_DOMAIN:
+            await self._queries.execute(
+                f"DELETE FROM servers WHERE address IN (SELECT address FROM servers "  # noqa: S608 - constants
+                f"WHERE {DOMAIN_SQL} = $1 AND {_MEANS_NOTHING} "
+                "ORDER BY coalesce(last_seen, first_seen), address LIMIT $2 "
+                "FOR UPDATE SKIP LOCKED)",
+                domain,
+                own - PER_DOMAIN + 1,
+            )
+        elif total >= SERVERS_LIMIT:
+            await self._queries.execute(
+                "WITH sizes AS (SELECT domain, count(*) AS size FROM "  # noqa: S608 - constants
+                f"(SELECT {DOMAIN_SQL} AS domain FROM servers) AS each GROUP BY domain) "
+                "DELETE FROM servers WHERE address IN (SELECT address FROM servers "
+                f"JOIN sizes ON sizes.domain = {DOMAIN_SQL} WHERE {_MEANS_NOTHING} "
+                "ORDER BY size DESC, coalesce(last_seen, first_seen), address LIMIT $1 "
+                "FOR UPDATE OF servers SKIP LOCKED)",
+                total - SERVERS_LIMIT + 1,
+            )
+        else:
+            return True
+        total, own = await self._counts(domain)
+        return own < PER_DOMAIN and total < SERVERS_LIMIT
+
+    async def _counts(self, domain: str) -> tuple[int, int]:
+        """The number of all servers, and of those of a domain."""
+        row = await self._queries.fetch_one(
+            "SELECT count(*) AS total, count(*) FILTER "
+            "(WHERE host = $1 OR right(host, length($1) + 1) = '.' || $1) AS own FROM servers",
+            domain,
+        )
+        assert row is not None
+        return row["total"], row["own"]
+
+    async def forget(self, address: str) -> bool:
+        """Deletes what is known of a server, its tokens here and there, and its guests; whether it
+        was known."""
+        return await self._queries.execute("DELETE FROM servers WHERE address = $1", address) > 0
 
     async def many(self, addresses: Sequence[str]) -> list[PeerServer]:
         """What is known of these servers."""
@@ -116,7 +205,7 @@ class Servers:
         """Stores what a server says of itself, once its key has been checked: the key is pinned,
         and the server is known.
 
-        Raises Overloaded if there are `SERVERS_LIMIT` already.
+        Raises Overloaded if there are too many servers that can't be forgotten.
         """
         await self._add(address, host, secure=secure)
         row = await self._queries.fetch_one(
@@ -361,10 +450,12 @@ class Servers:
         return [_peer_token(row) for row in rows]
 
     async def keep_peer_token(self, token: PeerToken) -> None:
-        """Stores our token at a known server, in the place of an earlier one."""
+        """Stores our token at a known server, in the place of an earlier one. Without effect if the
+        server was forgotten meanwhile."""
         await self._queries.execute(
             "INSERT INTO peer_tokens (server, id, sealed, issued_at, expires_at) "
-            "VALUES ($1, $2, $3, $4, $5) ON CONFLICT (server) DO UPDATE SET id = excluded.id, "
+            "SELECT address, $2, $3::bytea, $4::bigint, $5::bigint FROM servers "
+            "WHERE address = $1 FOR KEY SHARE ON CONFLICT (server) DO UPDATE SET id = excluded.id, "
             "sealed = excluded.sealed, issued_at = excluded.issued_at, "
             "expires_at = excluded.expires_at",
             token.server,

@@ -194,6 +194,7 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "POST /api/servers": NOTHING,
     "GET /api/servers/{peer}": NOTHING,
     "POST /api/servers/{peer}": NOTHING,
+    "DELETE /api/servers/{peer}": NOTHING,
     "GET /api/servers/rules": NOTHING,
     "PUT /api/servers/rules": NOTHING,
     "DELETE /api/servers/rules": NOTHING,

@@ -173,6 +173,26 @@ def peer_server_routes(deps: ApiDeps) -> Routes:
         return await view_of(address)
 
     @routes.add(
+        "DELETE",
+        "/api/servers/<peer>",
+        summary="Forget a server",
+        gives=NothingView,
+        only="admin",
+        need="required",
+        errors=(ServerNotFound,),
+    )
+    async def forget_server(call: RequestContext) -> NothingView:
+        """Forgets another server: its key, its tokens here, this server's token there, and its
+        guests, whose WebSockets close. If it comes again, it is a stranger. To keep it out, set a
+        rule."""
+        tokens = await node.guests.forget(peer_of(call), by=call.by.user.id)
+        if tokens is None:
+            raise ServerNotFound
+        for token in tokens:
+            deps.auth.forget_token(token)
+        return NothingView()
+
+    @routes.add(
         "GET",
         "/api/servers/rules",
         summary="List rules about servers",

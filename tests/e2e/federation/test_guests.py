@@ -10,6 +10,7 @@ import trio
 from reileta.ids import new_id
 from reileta.records import InstanceRecord
 from tests.api.pngs import png
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Player, connected
 from tests.e2e.federation.peers import Guest, PlayedServer, code_of, played_server
 from tests.e2e.processes import eventually
@@ -621,6 +622,67 @@ async def test_a_block_acts_on_the_guests_inside_and_can_be_undone(database_url:
         back = await (await played_server(harness)).guest(ann.at)
         async with connected(harness, back) as guest:
             await guest.join(room)
+
+
+async def test_admins_see_how_many_guests_of_each_server_are_connected(database_url: str) -> None:
+    """Guests with an open socket, once each; not those who only have a token, nor users here."""
+    async with running(database_url) as harness:
+        boss = await harness.account("boss", admin=True)
+        far = await played_server(harness)
+        near = await played_server(harness, "near.example")
+        ann, bea, cat = await far.guest(), await far.guest(), await near.guest()
+        await far.guest()
+
+        async def counts() -> dict[str, int]:
+            listed = await far.ask("GET", "/api/servers", token=boss.token)
+            found = {one["address"]: one["guests"] for one in listed.json()["data"]["items"]}
+            for address, guests in found.items():
+                one = await far.ask("GET", f"/api/servers/{address}", token=boss.token)
+                assert one.json()["data"]["guests"] == guests
+            return found
+
+        async def gone() -> bool:
+            return not any((await counts()).values())
+
+        assert await counts() == {FAR: 0, "near.example": 0}
+        async with (
+            connected(harness, boss),
+            connected(harness, ann),
+            connected(harness, ann),
+            connected(harness, bea),
+            connected(harness, cat),
+        ):
+            assert await counts() == {FAR: 2, "near.example": 1}
+        assert await eventually(gone)
+
+
+async def test_a_server_that_is_forgotten_is_a_stranger_and_its_guests_go(
+    database_url: str,
+) -> None:
+    async with running(database_url) as harness:
+        ada, boss = await harness.account("ada"), await harness.account("boss", admin=True)
+        far = await played_server(harness)
+        near = await played_server(harness, "near.example")
+        ann, bea = await far.guest(), await near.guest()
+        path = f"/api/servers/{FAR.upper()}"
+        refused = await far.ask("DELETE", path, token=ada.token)
+        assert (refused.status_code, code_of(refused)) == (403, 4)
+        async with connected(harness, ann) as guest, connected(harness, bea) as other:
+            answer = await far.ask("DELETE", path, token=boss.token)
+            assert (answer.status_code, answer.json()["data"]) == (200, {})
+            with trio.fail_after(PATIENCE_S):
+                assert (await guest.closed())[0] == 4000
+            await other.join((await room_of(harness, ada)).id)
+        for token in (ann.token, far.token):
+            assert code_of(await far.ask("GET", "/api/users", token=token)) == 101
+        for method in ("GET", "DELETE"):
+            assert code_of(await far.ask(method, path, token=boss.token)) == 5
+        log = await far.ask("GET", "/api/audit", token=boss.token)
+        assert [one["action"] for one in log.json()["data"]["items"]].count("forget_server") == 2
+        # It comes again, as a stranger.
+        again = await (await played_server(harness)).guest(ann.at)
+        async with connected(harness, again):
+            pass
 
 
 @pytest.mark.parametrize("settings", [{"guests": "off"}, {"federation": "off"}])

@@ -16,6 +16,7 @@ from reileta.errors import (
 )
 from reileta.federation.challenger import Challenger
 from reileta.federation.client import RemoteAnswer
+from reileta.federation.new_servers import NewServers
 from reileta.federation.peers import Peers
 from reileta.federation.pinning import PeerNews
 from reileta.federation.sealing import Sealing
@@ -62,6 +63,7 @@ class Stage:
             sealing=lambda: Sealing(self.key),
             activity=activity,
             news=PeerNews(activity, self.published.append),
+            new_servers=NewServers(clock),
         )
         self.peers.tokens = self.challenger
 

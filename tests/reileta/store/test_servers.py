@@ -184,9 +184,17 @@ async def test_known_servers_are_bounded_but_still_updated(
 ) -> None:
     monkeypatch.setattr(stored, "SERVERS_LIMIT", 1)
     await learn(store)
+    await store.servers.keep_peer_token(PeerToken(B, "t", b"", 1, 10**15))
     with pytest.raises(Overloaded):
         await learn(store, C)
     assert (await learn(store, version="3")).version == "3"
+
+
+async def test_a_token_of_a_server_that_was_forgotten_meanwhile_is_not_kept(store: Store) -> None:
+    await learn(store)
+    await store.servers.forget(B)
+    await store.servers.keep_peer_token(PeerToken(B, "t", b"", 1, 10**15))
+    assert await store.servers.peer_tokens() == []
 
 
 async def test_servers_that_were_not_heard_of_are_forgotten(
