@@ -72,20 +72,20 @@ class ChangeApplier:
         owners = [recoveries[one].user for one in changed.sessions if one in recoveries]
         for session_id in changed.sessions:
             self._credentials.forget_session(session_id)
-            self._node.sessions.end(session_id)
+            self._node.sessions.ended_elsewhere(session_id)
         for token in changed.tokens:
             self._credentials.forget_token(token)
-            self._node.sessions.end_token(token)
+            self._node.sessions.token_ended_elsewhere(token)
         if changed.gap:
             changed |= await self._check_all()
         if changed.server_rules or changed.gap:
             await self._node.servers.apply()
         users = await self._store.users.many(changed.users | {one.id for one in owners})
         for user_id in changed.users & users.keys():
-            self._node.changed("user", users[user_id])
+            self._node.updates.changed_unless_told(users[user_id])
         for owner in owners:
             if owner.id not in users:
-                self._node.sessions.user_deleted(owner)
+                self._node.user_deleted_elsewhere(owner.id)
         if changed.audits:
             for entry in await self._store.audit.many(sorted(changed.audits)):
                 self._note(entry)
@@ -117,9 +117,9 @@ class ChangeApplier:
             else:
                 session = await self._store.sessions.get(session_id)
                 if session is None or session.ended_at is not None:
-                    self._node.sessions.end(session_id)
+                    self._node.sessions.ended_elsewhere(session_id)
                     continue
                 valid = {token.id for token in await self._store.tokens.of_session(session_id)}
             for token in set(recovery.sockets.values()) - valid:
-                self._node.sessions.end_token(token)
+                self._node.sessions.token_ended_elsewhere(token)
         return Changed(users=frozenset(recovery.user.id for recovery in recoveries.values()))

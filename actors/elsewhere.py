@@ -201,7 +201,7 @@ def _read_occupancy(fact: bytes | None) -> Occupancy | None:
 def lingers(key: str) -> bool:
     """Whether a fact outlives its node for a while: the users of a node that is gone are about to
     connect to another one."""
-    return key.startswith((f"{_USER}/", f"{_SESSION}/"))
+    return key.startswith(f"{_USER}/")
 
 
 def user_fact(user_id: str, *, connected: bool) -> Fact:

@@ -13,13 +13,15 @@ they start.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
 import trio
 
+from actors.cluster.facts import ClusterMember
+from actors.cluster.shared import Shared
 from actors.directory import Directory
 from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
 from actors.federation.trust import Trust
@@ -71,6 +73,7 @@ from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
+from reileta.store.live_credentials import LiveCredentials
 
 HUB_MAILBOX_LIMIT: Final = 65_536
 SUSPENSIONS_S: Final = 5.0
@@ -122,6 +125,8 @@ class Node:
         recorder: RecordingWriter | None,
         background: BackgroundTasks,
         client: HttpClient | None = None,
+        shared: Shared | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -137,6 +142,8 @@ class Node:
             links=key.links,
         )
         self.draining = False
+        self.shared = shared
+        self._listeners = Listeners() if listeners is None else listeners
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.trust = Trust(
@@ -178,6 +185,7 @@ class Node:
                 metrics=metrics,
                 activity=self.activity,
                 hub=hub,
+                relay=None if shared is None else shared.hub,
                 ended=revocations,
                 admits=policy.admits_user,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
@@ -210,6 +218,7 @@ class Node:
             revocations=revocations,
             limits=SessionLimits.from_settings(settings),
             admits=policy.admits_user,
+            nodes=shared,
         )
         self.sessions = SessionManager(sessions, session_deps)
         self.lease_renewer = LeaseRenewer(self.sessions, session_deps)
@@ -245,6 +254,8 @@ class Node:
             activity=self.activity,
             metrics=metrics,
         )
+        if shared is not None:
+            shared.bind(self, self.sessions)
 
     @classmethod
     @asynccontextmanager
@@ -259,15 +270,21 @@ class Node:
         address: str,
         key: ServerKey,
         client: HttpClient | None = None,
+        member: ClusterMember | None = None,
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time.
 
-        `client` reaches other servers; None: there are none.
+        `client` reaches other servers; None: there are none. `member` is this process's part in a
+        cluster; None: there is none.
         """
         timers = Timers()
         background = BackgroundTasks()
         metrics.background = lambda: background.tasks
         directory = Directory(metrics)
+        shared = None
+        if member is not None:
+            credentials = LiveCredentials(store.database)
+            shared = Shared(member, directory, metrics, address=address, credentials=credentials)
         shutdown_s = settings.shutdown_s / 5
         async with trio.open_nursery() as nursery:
             background.run(nursery, "timers", timers.run)
@@ -304,6 +321,8 @@ class Node:
                     recorder=recorder,
                     background=background,
                     client=client,
+                    shared=shared,
+                    listeners=listeners,
                 )
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
@@ -328,6 +347,9 @@ class Node:
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
+        if self.shared is not None:
+            for name, loop in self.shared.loops.items():
+                background.run(nursery, name, loop)
 
     def start_federation(self, nursery: trio.Nursery) -> None:
         """Starts the loops that are about other servers."""
@@ -375,14 +397,28 @@ class Node:
         self.updates.changed(noun, record, among)
         if isinstance(record, records.World):
             self.resources.changed(record.number)
+        if self.shared is not None:
+            self.shared.hub.changed(noun, record.id, among)
+
+    def _changed_id(self, noun: Noun, id_: str) -> None:
+        """As `changed`, for a record that is still to be loaded."""
+        self.updates.changed_id(noun, id_)
+        if self.shared is not None:
+            self.shared.hub.changed(noun, id_, None)
 
     def _connected_guests(self) -> Mapping[str, int]:
         """How many guests are connected now, by their server."""
-        servers = map(server_of, filter(self.directory.connected, self.sessions.users()))
+        here = filter(self.directory.connected, self.sessions.users())
+        servers = map(server_of, {*here, *self.directory.elsewhere.users})
         return Counter(server for server in servers if server is not None)
 
     def _peer_changed(self, server: records.PeerServer) -> None:
-        """Publishes `update-peer`, for admins."""
+        """Publishes `update-peer`, for admins, at all nodes."""
+        self._publish_peer(server)
+        if self.shared is not None:
+            self.shared.hub.peer_changed(server.address)
+
+    def _publish_peer(self, server: records.PeerServer) -> None:
         data = encode(peer_change(server, self.servers.decision(server.address)))
         with suppress(Overloaded):  # the hub counts what it refuses
             self.hub.tell(
@@ -410,13 +446,54 @@ class Node:
             for instance_id in deleted.instances:
                 await self.owner_changed(instance_id, owner)
         for world_id in deleted.worlds:
-            self.updates.changed_id("world", world_id)
+            self._changed_id("world", world_id)
         self.resources.all_changed()
         for service_id in deleted.services:
-            self.updates.changed_id("service", service_id)
+            self._changed_id("service", service_id)
+        self._publish_followers(deleted.user.id)
+
+    def _publish_followers(self, deleted: str) -> None:
+        """Publishes the users here who followed a user that was deleted."""
         for recovery in list(self.sessions.recoveries.values()):
-            if deleted.user.id in recovery.profile.following:
+            if deleted in recovery.profile.following:
                 self.updates.changed("user", recovery.user, frozenset())
+
+    # Changes at other nodes --------------------------------------------------------------------
+
+    def user_deleted_elsewhere(self, user_id: str) -> None:
+        """Another process has deleted a user; its sessions are ended one by one."""
+        self.sessions.user_deleted_elsewhere(user_id)
+        self._publish_followers(user_id)
+
+    def changed_elsewhere(self, noun: Noun, id_: str, among: frozenset[str] | None) -> None:
+        """Another node has changed a record."""
+        if noun == "user" and self.shared is not None:
+            self.shared.revocations.forget_user(id_)
+        self.updates.changed_id(noun, id_, among)
+
+    def publish_here(self, message: Publish) -> None:
+        """Publishes an event of another node's instance to the sockets here."""
+        with suppress(Overloaded):  # the hub counts what it refuses
+            self.hub.tell(message)
+
+    async def peer_changed_elsewhere(self, address: str) -> None:
+        """Another node has changed what is known of a server."""
+        with suppress(DatabaseUnavailable):  # the next event shows the whole server
+            server = await self.store.servers.get(address)
+            if server is not None:
+                self._publish_peer(server)
+
+    def tell_queues_again(self, users: Collection[str]) -> None:
+        """Has the instances here tell these candidates, who are elsewhere, their places."""
+        for user_id in users:
+            self.sessions.tell_queues_again(user_id)
+
+    def presence_changed(self, users: frozenset[str]) -> None:
+        """These users came online or went offline by sockets at other nodes."""
+        for user_id in users:
+            self.sessions.presence_changed(user_id)
+            if self._listeners.hear_of(user_id):
+                self.updates.changed_id("user", user_id, frozenset())
 
     async def owner_changed(self, instance_id: str, owner: str) -> None:
         """Tells an instance, or its subscribers, that the store gave it to an owner (a bare id)."""

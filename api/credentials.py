@@ -423,6 +423,10 @@ class Auth:
         """Call after the user was changed or deleted."""
         self._forget(lambda principal: principal.user.id == user_id)
 
+    def forget_all(self) -> None:
+        """Call if changes by other nodes may have been missed."""
+        self._forget(lambda _: True)
+
     def _forget(self, matches: Callable[[Principal], bool]) -> None:
         self._epoch += 1
         for key in [key for key, known in self._known.items() if matches(known.principal)]:

@@ -293,6 +293,8 @@ async def _serve_on(
             await node.servers.apply()
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
+            if node.shared is not None:
+                node.shared.use(gateway.auth)
             changes = ChangeApplier(store, node, gateway.auth)
             files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
             background.run(nursery, "sockets", gateway.watch)

@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
+import msgspec
 import trio
 
 from actors.elsewhere import lingers
 from reileta.cluster.bus import Bus, BusError, BusMessage, Gap
-from reileta.cluster.frames import Unpacker, packed
+from reileta.cluster.calls import pack, unpacked
 from reileta.rules.cluster.facts import Beat, Changes, Delta, FactsMap, OwnFacts, Whole
 
 TOLD_EVERY_S: Final = 0.05
@@ -38,8 +39,8 @@ FACTS: Final = "facts"
 Learned: TypeAlias = Callable[[Changes], None]
 """Takes what changed at other nodes."""
 
-_messages: Unpacker[Delta | Beat] = Unpacker(Delta | Beat)
-_wholes: Unpacker[Whole] = Unpacker(Whole)
+_messages: msgspec.msgpack.Decoder[Delta | Beat] = msgspec.msgpack.Decoder(Delta | Beat)
+_wholes: Final = msgspec.msgpack.Decoder(Whole)
 
 
 class ClusterMember(Protocol):
@@ -120,7 +121,7 @@ class FactsExchange:
         if isinstance(item, Gap):
             self._known.doubt()
             return
-        match _messages.read(item.data):
+        match unpacked(item.data, _messages):
             case Delta() as delta if delta.node != self._member.node:
                 self._learn(self._known.take(delta))
             case Beat() as beat if beat.node != self._member.node:
@@ -150,7 +151,7 @@ class FactsExchange:
     def _publish(self, message: Delta | Beat) -> None:
         # What is not sent, the others find missing.
         with suppress(BusError):
-            self._member.bus.publish(self._member.subject(FACTS), packed(message))
+            self._member.bus.publish(self._member.subject(FACTS), pack(message))
 
     def _learn(self, changes: Changes) -> None:
         if changes:
@@ -175,7 +176,7 @@ class FactsExchange:
                     if isinstance(item, BusMessage) and item.reply is not None:
                         with suppress(BusError):
                             for piece in self._own.whole(self._limit_bytes()):
-                                bus.publish(item.reply, packed(piece))
+                                bus.publish(item.reply, pack(piece))
 
     def _pull_wanted(self, nursery: trio.Nursery) -> None:
         for node in self._known.wanted():
@@ -206,7 +207,7 @@ class FactsExchange:
 
 
 def _is_last(piece: BusMessage) -> bool:
-    whole = _wholes.read(piece.data)
+    whole = unpacked(piece.data, _wholes)
     return whole is None or whole.last
 
 
@@ -215,7 +216,7 @@ def _part_of(node: str, pieces: list[BusMessage]) -> tuple[int, dict[str, bytes]
     clock = None
     facts: dict[str, bytes] = {}
     for piece in pieces:
-        whole = _wholes.read(piece.data)
+        whole = unpacked(piece.data, _wholes)
         if whole is None or whole.node != node or clock not in (None, whole.clock):
             return None
         clock = whole.clock

@@ -51,6 +51,14 @@ class Listeners:
     by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
     by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
 
+    def hear_of(self, user_id: str) -> bool:
+        """Whether a socket may get `update-user` about the user."""
+        return (
+            user_id in self.by_user
+            or (events.UPDATE_USER, None) in self.by_topic
+            or (events.UPDATE_USER, user_id) in self.by_topic
+        )
+
 
 class RunningInstances(Protocol):
     """The instances of a node that run (a `Registry` of them)."""

@@ -25,6 +25,7 @@ from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from reileta import records
 from reileta.errors import DatabaseFault, DatabaseUnavailable, Overloaded
+from reileta.ids import server_of
 from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
@@ -42,6 +43,8 @@ Record: TypeAlias = User | records.World | records.InstanceRecord | records.Serv
 WAITING: Final = 65_536
 AT_ONCE: Final = 64
 """How many objects are loaded before the first of them is published."""
+TOLD_USERS: Final = 4096
+"""Users that are remembered as they were published last."""
 AGAIN_S: Final = 1.0
 """How long it waits when the database is down."""
 ATTEMPTS: Final = 3
@@ -59,6 +62,8 @@ class _Change:
     among: frozenset[str] | None = None
     failures: int = 0
     """How often loading it has failed unexpectedly."""
+    unless_told: bool = False
+    """Whether it is not published if it is what was published of it last."""
 
 
 class UserListener(Protocol):
@@ -89,19 +94,27 @@ class UpdateFeed:
         self._users = users
         self._waiting: dict[_Key, _Change] = {}
         self._wake = trio.Event()
+        self._told_users: dict[str, tuple[User, Profile]] = {}
+        """In a cluster: the users as they were published last."""
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         """Publishes an object that changed; `among` as in `Publish`."""
         self._add(noun, record.id, _Change(record, among))
 
-    def changed_id(self, noun: Literal["world", "service"], id_: str) -> None:
+    def changed_id(self, noun: Noun, id_: str, among: frozenset[str] | None = None) -> None:
         """As `changed`, for an object that is still to be loaded."""
-        self._add(noun, id_, _Change(None))
+        self._add(noun, id_, _Change(None, among))
+
+    def changed_unless_told(self, user: User) -> None:
+        """As `changed`, for a user who may have been published already after the same change, by a
+        message of the node that made it."""
+        self._add("user", user.id, _Change(user, unless_told=True))
 
     def _add(self, noun: Noun, id_: str, change: _Change) -> None:
         earlier = self._waiting.get((noun, id_), change)
         among = combined_audience(earlier.among, change.among)
-        self._waiting[noun, id_] = replace(change, among=among)
+        unless_told = earlier.unless_told and change.unless_told
+        self._waiting[noun, id_] = replace(change, among=among, unless_told=unless_told)
         if len(self._waiting) > WAITING:
             del self._waiting[next(iter(self._waiting))]
             self._metrics.mailbox_refused += 1
@@ -142,18 +155,37 @@ class UpdateFeed:
             if failures < ATTEMPTS:
                 newer = self._waiting.get(key, change)
                 among = combined_audience(change.among, newer.among)
-                self._waiting[key] = replace(newer, among=among, failures=failures)
+                unless_told = change.unless_told and newer.unless_told
+                self._waiting[key] = replace(
+                    newer, among=among, failures=failures, unless_told=unless_told
+                )
         self._wake.set()
 
     async def _message(self, noun: Noun, id_: str, change: _Change) -> Publish | None:
         record = change.record
-        if noun in ("user", "world", "instance") or record is None:
+        guest = noun == "user" and server_of(id_) is not None
+        if record is None or (noun in ("user", "world", "instance") and not guest):
             # Loaded now: it may have become private while the change waited, and of two requests
             # that change it, the later one may call `changed` first.
             record = await self._look_up(noun, id_) or (record if noun == "user" else None)
         if record is None:
             return None
+        if isinstance(record, User) and self._directory.in_cluster:
+            return await self._user_in_cluster(record, change)
         return replace(await self._publication(record), among=change.among)
+
+    async def _user_in_cluster(self, user: User, change: _Change) -> Publish | None:
+        """The event about a user; None: the change was published before."""
+        profile = await self._store.profiles.of(user.id)
+        told = (user, profile)
+        if change.unless_told and self._told_users.get(user.id) == told:
+            return None
+        if change.among is None:
+            self._told_users.pop(user.id, None)
+            self._told_users[user.id] = told
+            if len(self._told_users) > TOLD_USERS:
+                del self._told_users[next(iter(self._told_users))]
+        return replace(self._user(user, profile), among=change.among)
 
     def _publish(self, message: Publish) -> None:
         """Sends it to the hub; a full hub drops it."""
@@ -161,8 +193,13 @@ class UpdateFeed:
             self._hub.tell(message)
 
     async def _look_up(self, noun: Noun, id_: str) -> Record | None:
+        if noun == "user" and server_of(id_) is not None:
+            guest = await self._store.guests.get(id_)
+            return None if guest is None else guest.as_user()
         if noun == "user":
             return await self._store.users.by_id(id_)
+        if noun == "server":
+            return await self._store.identity.get()
         if noun == "world":
             return await self._store.worlds.get(id_)
         if noun == "instance":
@@ -172,16 +209,7 @@ class UpdateFeed:
     async def _publication(self, record: Record) -> Publish:
         match record:
             case User():
-                profile = await self._store.profiles.of(record.id)
-                self._users.user_changed(record, profile)
-                # First, so that no event is rendered with the user's old permissions.
-                self._hub.signal(UpdateViewer(Viewer.of(record, profile)))
-                return publish_user(
-                    record,
-                    profile,
-                    self._directory,
-                    self._server.site,
-                )
+                return self._user(record, await self._store.profiles.of(record.id))
             case records.World():
                 return await self._world(record)
             case records.Service():
@@ -192,6 +220,12 @@ class UpdateFeed:
             case _:
                 data = encode(self._server.view(record))
                 return Publish(events.UPDATE_SERVER, record.id, lambda _: data)
+
+    def _user(self, user: User, profile: Profile) -> Publish:
+        self._users.user_changed(user, profile)
+        # First, so that no event is rendered with the user's old permissions.
+        self._hub.signal(UpdateViewer(Viewer.of(user, profile)))
+        return publish_user(user, profile, self._directory, self._server.site)
 
     async def _world(self, world: records.World) -> Publish:
         assets = await self._store.assets.of(world.id)

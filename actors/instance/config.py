@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
+from actors.instance.publisher import NewsRelay
 from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from reileta.clock import Clock
@@ -28,6 +29,8 @@ class InstanceConfig:
     metrics: Metrics
     activity: ActivityLog
     hub: Ref[HubMessage]
+    relay: NewsRelay | None = None
+    """Publishes to other nodes; None: there are none."""
     ended: Container[str] = frozenset()
     """The ids of sessions and users that have ended or were deleted a moment ago."""
     admits: Callable[[str], bool] = lambda _: True

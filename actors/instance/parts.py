@@ -67,6 +67,7 @@ class InstanceParts:
                 hub=config.hub,
                 directory=config.directory,
                 server=config.server,
+                relay=config.relay,
             ),
             directory=config.directory,
             steps=StepWatch(config.clock),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from typing import Protocol
 
 from actors.delivery.sink import Sink
 from actors.directory import Directory
@@ -17,6 +18,24 @@ from reileta.protocol.frames import encode
 from reileta.protocol.views import registry
 from reileta.rules.identity import Viewer
 from reileta.rules.instance.instance import Instance
+from reileta.rules.visibility import Audience
+
+
+class NewsRelay(Protocol):
+    """Publishes to subscribers at other nodes (`actors.cluster.hub_relay.HubRelay`)."""
+
+    def news(
+        self,
+        event: str,
+        instance_id: str,
+        data: Callable[[], bytes],
+        *,
+        audience: Audience,
+        inside: bool,
+        informed: Collection[Sink],
+    ) -> None:
+        """`inside`, `informed` as in `Publish`: sockets inside, and these, have it already."""
+        ...
 
 
 class Publisher:
@@ -30,7 +49,10 @@ class Publisher:
         hub: Ref[HubMessage],
         directory: Directory,
         server: LiveServer,
+        relay: NewsRelay | None = None,
     ) -> None:
+        """`relay`: to other nodes; None: there are none."""
+        self._relay = relay
         self._rules = rules
         self._id = rules.record.id
         self._hub = hub
@@ -76,3 +98,12 @@ class Publisher:
 
         with suppress(Overloaded):  # the mailbox counts what it refuses
             self._hub.tell(Publish(event, self._id, render, inside, informed))
+        if self._relay is not None:
+            self._relay.news(
+                event,
+                self._id,
+                data,
+                audience=audience,
+                inside=inside is not None,
+                informed=informed,
+            )

@@ -49,9 +49,12 @@ from actors.session.messages import (
     PatchState,
     RefreshToken,
     ReleaseResource,
+    ResourceMoved,
     ResourceRequest,
+    SeenElsewhere,
     SessionEnded,
     SessionMessage,
+    StateMoved,
     TokenKilled,
     UserChanged,
     WriteResource,
@@ -61,14 +64,23 @@ from actors.session.presence import (
     notify_candidacies,
     notify_joined_of_admin,
     notify_joined_of_name,
+    presence_of,
     publish_status,
     socket_closed,
 )
 from actors.session.recovery import JoinedInstance, SessionRecovery
-from actors.session.resource_jobs import ExpireLease, Job, JobResult, RenewLease, ResourceJobs
+from actors.session.resource_jobs import (
+    CheckLease,
+    ExpireLease,
+    Job,
+    JobResult,
+    RenewLease,
+    ResourceJobs,
+)
 from actors.session.state_sync import StateSync
 from reileta import records
 from reileta.errors import (
+    AlreadyConnected,
     CredentialInvalid,
     DatabaseUnavailable,
     InstanceNotFound,
@@ -126,6 +138,8 @@ class SessionActor(Actor[SessionMessage]):
         """Sockets of the session API that have asked to be opened, until they close."""
         self._waiting: list[_NeedsRules] = []
         """Messages that wait until the rules are loaded; empty if they are not being loaded."""
+        self._reading_state = False
+        """Whether the state of another node is being read; nothing is saved meanwhile."""
         self._start_idle_timer()  # the socket that started it may be gone before it sends a message
 
     async def receive(self, message: SessionMessage) -> None:
@@ -148,6 +162,13 @@ class SessionActor(Actor[SessionMessage]):
             case RefreshToken(token_hash=token, expires=expires):
                 if self._parts.rules is not None:
                     self._parts.rules.admit(token, expires)
+            case StateMoved(version=version):
+                self._state_moved(version)
+            case ResourceMoved():
+                if self._parts.rules is not None:
+                    self._add_job(CheckLease())
+            case SeenElsewhere():
+                self._meet()
             case DeadlineReached():
                 self._deadline.fired()
                 if self._parts.rules is not None:
@@ -178,10 +199,11 @@ class SessionActor(Actor[SessionMessage]):
                 assert_never(message)
 
     async def flush(self) -> None:
+        self._tell_presence()
         rules = self._parts.rules
         if rules is None:
             return
-        save = None if rules.ended else rules.save()
+        save = None if rules.ended or self._reading_state else rules.save()
         if save is not None:
             work = partial(
                 self._deps.store.states.apply,
@@ -258,6 +280,9 @@ class SessionActor(Actor[SessionMessage]):
             if sink not in self._opening:
                 raise SessionNotFound
             self._ensure_valid(token)
+            elsewhere = self._deps.directory.sessions_elsewhere(self._id)
+            if any(token in one.tokens for one in elsewhere.values()):
+                raise AlreadyConnected
             first = self._state.connect_session_socket(sink, token, message.expires)
         except ReiletaError as error:
             message.fail(error)
@@ -283,12 +308,15 @@ class SessionActor(Actor[SessionMessage]):
         self._opening.discard(sink)
         self._recovery.session_sockets.pop(sink, None)
         if self._state.disconnect(sink):
-            self._renew_lease(present=False)
+            elsewhere = self._deps.directory.sessions_elsewhere(self._id)
+            self._renew_lease(present=any(one.sockets for one in elsewhere.values()))
         if self._recovery.sockets.pop(sink, None) is None:
             return
         if socket_closed(self._id, self._recovery, sink, self._deps):
             publish_status(self._id, self._recovery, self._deps)
-        if not self._recovery.sockets:
+        if not self._recovery.sockets and not any(
+            one.sockets for one in self._deps.directory.sessions_elsewhere(self._id).values()
+        ):
             self._deps.resources.session_absent(self._id)
         self._start_idle_timer()
 
@@ -322,7 +350,7 @@ class SessionActor(Actor[SessionMessage]):
     def _come_online(self) -> None:
         """The user has its first socket."""
         publish_status(self._id, self._recovery, self._deps)
-        notify_candidacies(self._recovery.user, self._deps, online=True)
+        notify_candidacies(self._recovery.user.id, self._deps, online=True)
 
     def _viewer(self) -> Viewer:
         return Viewer.of(self._recovery.user, self._recovery.profile)
@@ -361,6 +389,48 @@ class SessionActor(Actor[SessionMessage]):
         self._deps.revocations.add(self._id)
         self._deps.resources.session_ended(self._id)
         self._end()
+
+    # Other nodes -------------------------------------------------------------------------------
+
+    def _tell_presence(self) -> None:
+        """Tells other nodes what the session has here, if that has changed."""
+        if self._deps.directory.in_cluster:
+            there = presence_of(self._recovery) if self._busy else None
+            self._deps.directory.note_session(self._id, there)
+
+    def _meet(self) -> None:
+        """Another node has sockets of the session, too: tells it what is known here."""
+        nodes, rules = self._deps.nodes, self._parts.rules
+        if nodes is not None and rules is not None and not rules.ended:
+            nodes.tell_state(self._id, rules.version)
+            nodes.tell_resource(self._id)
+
+    def _state_moved(self, version: int) -> None:
+        """Reads the state that another node has written.
+
+        While a write is in progress, that write finds it: it changes nothing then.
+        """
+        rules = self._parts.rules
+        if rules is None or rules.ended or self._reading_state or rules.saving:
+            return
+        if version > rules.version:
+            self._reading_state = True
+            self.context.run(partial(self._deps.store.states.load, rules.id), self._state_read)
+
+    def _state_read(self, result: outcome.Outcome[tuple[dict[str, Json], int]]) -> None:
+        self._reading_state = False
+        rules = self._parts.loaded
+        if rules.ended:
+            return
+        try:
+            state, version = result.unwrap()
+        except SessionNotFound:
+            self._found_ended()
+        except ReiletaError:
+            pass  # the next note, or the next write, reads it
+        else:
+            if version > rules.version:
+                self._apply(rules.stale(state, version))
 
     # Rules, loaded when first needed -----------------------------------------------------------
 
@@ -471,6 +541,8 @@ class SessionActor(Actor[SessionMessage]):
             return
         if written:
             self._apply(rules.saved())
+            if self._deps.nodes is not None:
+                self._deps.nodes.tell_state(self._id, rules.version)
         else:
             self.context.run(partial(self._deps.store.states.load, rules.id), self._reloaded)
 
@@ -496,7 +568,10 @@ class SessionActor(Actor[SessionMessage]):
         self._jobs.add(partial(self._resource.do, job), partial(self._job_done, job))
 
     def _job_done(self, job: Job, result: outcome.Outcome[JobResult]) -> None:
-        self._apply(self._resource.finish(job, result))
+        changes = self._resource.finish(job, result)
+        self._apply(changes)
+        if changes and self._deps.nodes is not None and not isinstance(job, CheckLease):
+            self._deps.nodes.tell_resource(self._id)
 
     # Players -----------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
@@ -23,6 +23,34 @@ RENEW_S: Final = 20.0
 """How often a node tells the database which sessions have a WebSocket here."""
 
 
+class OtherNodes(Protocol):
+    """Tells other nodes about sessions (`actors.cluster.shared.Shared`)."""
+
+    def session_ended(self, session_id: str, /) -> None:
+        """The store has ended a session."""
+        ...
+
+    def token_revoked(self, token_hash: bytes, /) -> None:
+        """The store has ended a token."""
+        ...
+
+    def user_deleted(self, user_id: str, /) -> None:
+        """The store has deleted a user."""
+        ...
+
+    def tell_state(self, session_id: str, version: int, /) -> None:
+        """A session's state has that version in the database."""
+        ...
+
+    def tell_resource(self, session_id: str, /) -> None:
+        """What a session holds was changed in the database."""
+        ...
+
+    def tell_token(self, session_id: str, token_hash: bytes, expires: int, /) -> None:
+        """A token of a session is valid until `expires` (ms)."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SessionDeps:
     """The dependencies and limits of a node's sessions."""
@@ -38,6 +66,8 @@ class SessionDeps:
     limits: SessionLimits
     admits: Callable[[str], bool] = lambda _: True
     """Whether a user (`UserIDAt` or bare id) may be here: not one of a server that is blocked."""
+    nodes: OtherNodes | None = None
+    """The other nodes; None: there are none."""
 
     @property
     def address(self) -> str:

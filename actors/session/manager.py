@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from actors.elsewhere import SessionElsewhere
 from actors.resource_access import OpenSockets
 from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
@@ -17,14 +18,19 @@ from actors.session.messages import (
     LeaseRevoked,
     OwnerChanged,
     RefreshToken,
+    ResourceMoved,
+    SeenElsewhere,
     SessionEnded,
     SessionMessage,
+    StateMoved,
     TokenKilled,
     UserChanged,
 )
 from actors.session.presence import (
+    notify_candidacies,
     notify_candidacies_of_admin,
     notify_candidacies_of_barred,
+    presence_of,
     publish_status,
     socket_closed,
 )
@@ -85,9 +91,12 @@ class SessionManager:
         return [id_ for id_, recovery in self._recoveries.items() if recovery.sockets]
 
     def connected_of(self, user_id: str) -> frozenset[str]:
-        """The ids of the user's sessions that have a WebSocket here."""
+        """The ids of the user's sessions that have a WebSocket, at any node."""
         recoveries = self._recoveries
-        return frozenset(id_ for id_ in self.connected() if recoveries[id_].user.id == user_id)
+        elsewhere = self._deps.directory.elsewhere.sessions_of(user_id)
+        return frozenset(
+            id_ for id_ in self.connected() if recoveries[id_].user.id == user_id
+        ).union(id_ for id_, some in elsewhere.items() if any(one.sockets for one in some))
 
     @property
     def recoveries(self) -> Mapping[str, SessionRecovery]:
@@ -109,15 +118,21 @@ class SessionManager:
         return next(users, None)
 
     def presence(self, user_id: str) -> tuple[records.SessionPresence, ...]:
-        """The user's sessions that are here, and where they are."""
+        """The user's sessions that are connected, or were a moment ago, and where they are."""
+        sessions: dict[str, list[SessionElsewhere]] = {
+            id_: [presence_of(recovery)]
+            for id_, recovery in self._recoveries.items()
+            if recovery.user.id == user_id
+        }
+        for id_, some in self._deps.directory.elsewhere.sessions_of(user_id).items():
+            sessions.setdefault(id_, []).extend(some)
         return tuple(
             records.SessionPresence(
                 id_,
-                len(recovery.sockets),
-                {name: joined.player for name, joined in recovery.joined_instances.items()},
+                sum(one.sockets for one in some),
+                {name: player for one in some for name, player in one.players.items()},
             )
-            for id_, recovery in self._recoveries.items()
-            if recovery.user.id == user_id
+            for id_, some in sessions.items()
         )
 
     def users(self) -> frozenset[str]:
@@ -149,12 +164,24 @@ class SessionManager:
 
     def end(self, session_id: str) -> None:
         """Closes the sockets of a session that the store has ended; its players leave."""
+        if self._deps.nodes is not None:
+            self._deps.nodes.session_ended(session_id)
+        self.ended_elsewhere(session_id)
+
+    def ended_elsewhere(self, session_id: str) -> None:
+        """As `end`, if all nodes know it or will know it without this one."""
         self._deps.revocations.add(session_id)
         self._signal(session_id, SessionEnded())
         self._deps.resources.session_ended(session_id)
 
     def end_token(self, token_hash: bytes) -> None:
         """Closes the sockets that authenticated with a token that the store has ended."""
+        if self._deps.nodes is not None:
+            self._deps.nodes.token_revoked(token_hash)
+        self.token_ended_elsewhere(token_hash)
+
+    def token_ended_elsewhere(self, token_hash: bytes) -> None:
+        """As `end_token`, if all nodes know it or will know it without this one."""
         self._deps.revocations.add(token_hash)
         self._signal_where(
             lambda recovery: token_hash in recovery.sockets.values(), TokenKilled(token_hash)
@@ -169,11 +196,31 @@ class SessionManager:
 
     def refresh_token(self, session_id: str, token_hash: bytes, expires: int) -> None:
         """Keeps sockets of a token open that got new keys, valid until `expires` (ms)."""
+        if self._deps.nodes is not None:
+            self._deps.nodes.tell_token(session_id, token_hash, expires)
+        self.token_refreshed(session_id, token_hash, expires)
+
+    def token_refreshed(self, session_id: str, token_hash: bytes, expires: int) -> None:
+        """As `refresh_token`, if another node has refreshed it."""
         self._signal(session_id, RefreshToken(token_hash, expires))
+
+    def state_moved(self, session_id: str, version: int) -> None:
+        """Another node has written the session's state, which has that version now."""
+        self._signal(session_id, StateMoved(version))
+
+    def resource_moved(self, session_id: str) -> None:
+        """Another node has changed which resource the session has, or that resource."""
+        self._signal(session_id, ResourceMoved())
+
+    def seen_elsewhere(self, session_id: str) -> None:
+        """The session has a socket at another node, which may know less or more than this one."""
+        self._signal(session_id, SeenElsewhere())
 
     def lease_lost(self, lost: LostLease) -> None:
         """Tells a session that the store has taken its resource, and those who watch it."""
         self._deps.resources.changed(lost.name.number)
+        if self._deps.nodes is not None:
+            self._deps.nodes.tell_resource(lost.session_id)
         self._signal(lost.session_id, LeaseRevoked(lost.name.number, lost.fence))
 
     def user_changed(self, user: records.User, profile: records.Profile) -> None:
@@ -181,7 +228,7 @@ class SessionManager:
         queue it waits."""
         self._recent_changes.add(user)
         if user.suspended(self._deps.clock.now_ms()):
-            notify_candidacies_of_barred(user, self._deps)
+            notify_candidacies_of_barred(user.id, self._deps)
         else:
             notify_candidacies_of_admin(user, self._deps)
         self._deps.resources.user_changed(user)
@@ -191,8 +238,23 @@ class SessionManager:
     def user_deleted(self, user: records.User) -> None:
         """Tells the instances in whose queue the user waits. Its sessions are told one by one, with
         `end`."""
-        self._deps.revocations.add(user.id)
-        notify_candidacies_of_barred(user, self._deps)
+        if self._deps.nodes is not None:
+            self._deps.nodes.user_deleted(user.id)
+        self.user_deleted_elsewhere(user.id)
+
+    def user_deleted_elsewhere(self, user_id: str) -> None:
+        """As `user_deleted`, if all nodes know it or will know it without this one."""
+        self._deps.revocations.add(user_id)
+        notify_candidacies_of_barred(user_id, self._deps)
+
+    def presence_changed(self, user_id: str) -> None:
+        """A user came online or went offline by a socket at another node."""
+        online = self._deps.directory.connected(user_id)
+        notify_candidacies(user_id, self._deps, online=online)
+
+    def tell_queues_again(self, user_id: str) -> None:
+        """Has the instances here in whose queue the user waits tell it its place."""
+        notify_candidacies(user_id, self._deps, online=True)
 
     def _signal(self, session_id: str, message: SessionMessage) -> None:
         ref = self._registry.find(session_id)
@@ -212,6 +274,7 @@ class SessionManager:
         """Cleans up after an actor that ended; `error`: it crashed too often."""
         if self._recoveries.get(id_) is recovery:
             del self._recoveries[id_]
+            self._deps.directory.note_session(id_, None)
         if error is None:  # the node stops: the gateway closes the sockets
             return
         last = [socket_closed(id_, recovery, sink, self._deps) for sink in recovery.sockets]

@@ -168,6 +168,23 @@ class RefreshToken(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class StateMoved(Message):
+    """Another node has written the state, which has that version now."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceMoved(Message):
+    """Another node has changed which resource the session has, or that resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenElsewhere(Message):
+    """The session has a socket at another node, which may know less or more than this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached(Message):
     """The deadline of the session's rules has passed."""
 
@@ -190,5 +207,8 @@ SessionMessage: TypeAlias = (
     | ResourceRequest
     | LeaseRevoked
     | RefreshToken
+    | StateMoved
+    | ResourceMoved
+    | SeenElsewhere
     | DeadlineReached
 )

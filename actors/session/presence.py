@@ -7,6 +7,7 @@ from dataclasses import replace
 import structlog
 
 from actors.delivery.sink import Sink
+from actors.elsewhere import SessionElsewhere
 from actors.hub.messages import RemoveSocket
 from actors.hub.update_feed import publish_user
 from actors.membership import (
@@ -27,6 +28,16 @@ from reileta.records import User
 _log = structlog.get_logger()
 
 
+def presence_of(recovery: SessionRecovery) -> SessionElsewhere:
+    """What the session has here, as other nodes know it."""
+    return SessionElsewhere(
+        recovery.user.id,
+        len(recovery.sockets),
+        {name: joined.player for name, joined in recovery.joined_instances.items()},
+        frozenset(recovery.sockets[sink] for sink in recovery.session_sockets),
+    )
+
+
 def socket_closed(
     session_id: str, recovery: SessionRecovery, sink: Sink, deps: SessionDeps
 ) -> bool:
@@ -36,14 +47,15 @@ def socket_closed(
     deps.hub.signal(RemoveSocket(sink))
     last = deps.directory.closed(recovery.user.id, sink)
     if last:
-        notify_candidacies(recovery.user, deps, online=False)
+        notify_candidacies(recovery.user.id, deps, online=False)
     return last
 
 
-def notify_candidacies(user: User, deps: SessionDeps, *, online: bool) -> None:
-    """Tells the instances in whose queue the user waits that it came online or went offline."""
-    name = at(user.id, deps.address)
-    for instance_id in deps.directory.candidacies(user.id):
+def notify_candidacies(user_id: str, deps: SessionDeps, *, online: bool) -> None:
+    """Tells the instances here in whose queue the user waits that it came online or went
+    offline."""
+    name = at(user_id, deps.address)
+    for instance_id in deps.directory.candidacies(user_id):
         instance = deps.instances.running(instance_id)
         if instance is not None:
             instance.signal(CandidateOnline(name) if online else CandidateOffline(name))
@@ -57,12 +69,12 @@ def notify_candidacies_of_admin(user: User, deps: SessionDeps) -> None:
             instance.signal(RefreshAdmin(at(user.id, deps.address), user.admin))
 
 
-def notify_candidacies_of_barred(user: User, deps: SessionDeps) -> None:
+def notify_candidacies_of_barred(user_id: str, deps: SessionDeps) -> None:
     """Tells the instances in whose queue the user waits that it was suspended or deleted."""
-    for instance_id in deps.directory.candidacies(user.id):
+    for instance_id in deps.directory.candidacies(user_id):
         instance = deps.instances.running(instance_id)
         if instance is not None:
-            instance.signal(CandidateBarred(at(user.id, deps.address)))
+            instance.signal(CandidateBarred(at(user_id, deps.address)))
 
 
 def notify_joined_of_admin(recovery: SessionRecovery, deps: SessionDeps) -> None:

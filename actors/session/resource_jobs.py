@@ -48,6 +48,11 @@ class ExpireLease:
     """The session has been without a socket for too long: takes its resource."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckLease:
+    """Another node may have changed which resource the session has, or that resource."""
+
+
 @dataclass(slots=True)
 class WriteBatch:
     """Requests to write to one resource. It takes further ones until its job `has_begun`."""
@@ -58,11 +63,19 @@ class WriteBatch:
 
 
 Job: TypeAlias = (
-    AcquireResource | ReleaseResource | DeleteResource | WriteBatch | RenewLease | ExpireLease
+    AcquireResource
+    | ReleaseResource
+    | DeleteResource
+    | WriteBatch
+    | RenewLease
+    | ExpireLease
+    | CheckLease
 )
 
 
-_Other: TypeAlias = AcquireResource | ReleaseResource | DeleteResource | RenewLease | ExpireLease
+_Other: TypeAlias = (
+    AcquireResource | ReleaseResource | DeleteResource | RenewLease | ExpireLease | CheckLease
+)
 """Jobs that are not writes."""
 
 RESOURCE_REQUESTS: Final = 64
@@ -146,7 +159,7 @@ class ResourceJobs:
                 do; the job may have been done anyway.
         """
         rules, store = self._parts.loaded, self._parts.deps.store
-        held, checked = rules.held, self._unsure
+        held, checked = rules.held, self._unsure or isinstance(job, CheckLease)
         if checked:
             held = await store.leases.of_session(rules.id)
         answer: Any = None
@@ -202,6 +215,8 @@ class ResourceJobs:
                 if isinstance(expired, LostLease):
                     resources.changed(expired.name.number)
                 return expired
+            case CheckLease():
+                return None
             case _:
                 assert_never(job)
 
@@ -235,13 +250,13 @@ class ResourceJobs:
         self._requests_of(job)
         if done.error is None:
             events += self._succeed(job, done.answer)
-        elif not isinstance(job, (RenewLease, ExpireLease)):
+        elif not isinstance(job, (RenewLease, ExpireLease, CheckLease)):
             events += self._refuse(job, done.error)
         return events
 
     def _requests_of(self, job: Job) -> Sequence[ResourceRequest]:
         """The requests that the job has finished."""
-        if isinstance(job, (RenewLease, ExpireLease)):
+        if isinstance(job, (RenewLease, ExpireLease, CheckLease)):
             return ()
         if not isinstance(job, WriteBatch):
             self._requests -= 1
@@ -254,6 +269,10 @@ class ResourceJobs:
         """The database says which resource the session has."""
         rules = self._parts.loaded
         if held is not None:
+            mine = rules.held
+            known = mine is not None and _same_acquisition(held, mine)
+            if mine is not None and known and held.resource.version == mine.resource.version:
+                return []
             return rules.took(held, self._parts.now())
         if rules.held is not None:
             return self._drop(ResourceKey("", rules.held.resource.number))
@@ -282,7 +301,7 @@ class ResourceJobs:
             case DeleteResource():
                 events = self._drop(job.name)
                 job.reply(answer)
-            case RenewLease():
+            case RenewLease() | CheckLease():
                 pass
             case ExpireLease():
                 if isinstance(answer, int):

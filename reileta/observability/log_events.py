@@ -181,6 +181,8 @@ DATABASE_NEWER: Final = "database.newer"
 # Files
 CHANGES_POSTPONED: Final = "changes.postponed"
 """The database was down when the server asked for changes by other processes; it asks again."""
+REVOCATIONS_POSTPONED: Final = "revocations.postponed"
+"""The check of the tokens and sessions of all sockets waits for the database."""
 FILES_TIDIED: Final = "files.tidied"
 """Counts of partial uploads deleted, files adopted, and unreferenced files deleted."""
 FILES_POSTPONED: Final = "files.postponed"

@@ -127,6 +127,7 @@ class Metrics:
         self.loop_lag = Histogram(SECONDS)
         """Seconds that the event loop was late."""
         self.mailbox_refused = 0
+        self.relay_refused = 0
         """Messages refused because a mailbox was full."""
         self.actor_restarts = 0
         self.actor_crashes = 0
@@ -214,6 +215,7 @@ class MetricsCollector(Collector):
         ("too_slow", "WebSockets closed because they could not keep up"),
         ("drains", "Drains of mailboxes"),
         ("mailbox_refused", "Messages refused because a mailbox was full"),
+        ("relay_refused", "Publications that did not reach the cluster's bus"),
         ("actor_restarts", "Actors started again after a crash"),
         ("actor_crashes", "Actors that crashed"),
         ("http_limited", "HTTP requests refused by a rate limit"),

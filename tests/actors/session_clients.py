@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from actors.cluster.facts import ClusterMember
 from actors.node import Node
 from actors.session.messages import (
     AcquireResource,
@@ -155,7 +156,11 @@ async def second_token(client: SessionClient) -> SessionClient:
 
 @asynccontextmanager
 async def open_node(
-    store: Store, clock: Clock, kind: type[Node] = Node, **settings: Any
+    store: Store,
+    clock: Clock,
+    kind: type[Node] = Node,
+    member: ClusterMember | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Node]:
     metrics = Metrics()
     async with kind.open(
@@ -166,6 +171,7 @@ async def open_node(
         instruments=metrics,
         address="play.example.org:3032",
         key=ServerKey.generate(),
+        member=member,
     ) as node:
         yield node
 

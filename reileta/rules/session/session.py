@@ -196,6 +196,11 @@ class Session:
         return self._live.version
 
     @property
+    def saving(self) -> bool:
+        """Whether a write of the state is in progress."""
+        return self._live.saving
+
+    @property
     def unsaved(self) -> int:
         """The number of changes that are not in the database yet."""
         return self._live.unsaved

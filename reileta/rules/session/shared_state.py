@@ -109,6 +109,11 @@ class LiveState:
         saving = self._waiting.saving
         return len(self._waiting.changes) + (0 if saving is None else len(saving.changes))
 
+    @property
+    def saving(self) -> bool:
+        """Whether a write is in progress."""
+        return self._waiting.saving is not None
+
     def change(self, change: StateEvent) -> None:
         """Adds a change to the waiting ones.
 
