@@ -20,6 +20,7 @@ from typing import Final
 
 import trio
 
+from actors.cluster.cluster import Cluster
 from actors.cluster.facts import ClusterMember
 from actors.cluster.shared import Shared
 from actors.directory import Directory
@@ -106,6 +107,7 @@ class Node:
         visits: our users' tokens at other servers.
         remote_reads: reads and caches objects of other servers.
         draining: whether the server is stopping.
+        cluster: this process's part in the cluster; None if it is the only one.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Node:
         client: HttpClient | None = None,
         shared: Shared | None = None,
         listeners: Listeners | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -144,6 +147,7 @@ class Node:
         self.draining = False
         self.shared = shared
         self._listeners = Listeners() if listeners is None else listeners
+        self.cluster = cluster
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.trust = Trust(
@@ -190,6 +194,7 @@ class Node:
                 admits=policy.admits_user,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
+                fenced=_ignore if cluster is None else cluster.hosting.fenced,
             ),
             InstanceVisibility(store, directory, address),
             settings,
@@ -271,30 +276,39 @@ class Node:
         key: ServerKey,
         client: HttpClient | None = None,
         member: ClusterMember | None = None,
+        name: str = "",
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time.
 
         `client` reaches other servers; None: there are none. `member` is this process's part in a
-        cluster; None: there is none.
+        cluster; None: as the settings say. `name`: that of a node of a cluster, for operators.
+        Raises StartupError.
         """
         timers = Timers()
         background = BackgroundTasks()
         metrics.background = lambda: background.tasks
         directory = Directory(metrics)
-        shared = None
-        if member is not None:
-            credentials = LiveCredentials(store.database)
-            shared = Shared(member, directory, metrics, address=address, credentials=credentials)
         shutdown_s = settings.shutdown_s / 5
         async with trio.open_nursery() as nursery:
             background.run(nursery, "timers", timers.run)
             async with (
+                _cluster(settings, store, name) as cluster,
                 open_recorder(settings, clock, background) as recorder,
                 Supervisor.open("root", timers, instruments, shutdown_s=shutdown_s) as root,
                 Supervisor.open("instances", timers, instruments, shutdown_s=shutdown_s) as second,
                 Supervisor.open("resources", timers, instruments, shutdown_s=shutdown_s) as third,
                 Supervisor.open("sessions", timers, instruments, shutdown_s=shutdown_s) as fourth,
             ):
+                shared = None
+                if cluster is not None:
+                    member = cluster.member
+                if member is not None:
+                    credentials = LiveCredentials(store.database)
+                    shared = Shared(
+                        member, directory, metrics, address=address, credentials=credentials
+                    )
+                    if cluster is not None:
+                        cluster.member.listeners.append(shared)
                 instances: Registry[str, InstanceMessage] = Registry(second)
                 resources: Registry[int, ResourceMessage] = Registry(third)
                 sessions: Registry[str, SessionMessage] = Registry(fourth)
@@ -323,6 +337,7 @@ class Node:
                     client=client,
                     shared=shared,
                     listeners=listeners,
+                    cluster=cluster,
                 )
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
@@ -330,6 +345,8 @@ class Node:
                     "resource": third.deepest_mailbox,
                     "session": fourth.deepest_mailbox,
                 }
+                if cluster is not None:
+                    await cluster.start(nursery, background, node.instances, metrics)
                 node.start_background(nursery)
                 node.start_federation(nursery)
                 steps = ClockSteps(clock, timers)
@@ -516,3 +533,19 @@ class Node:
             **self.remote_reads.debug_counts(),
             "players": self.metrics.players,
         }
+
+
+def _ignore(_: object) -> None:
+    """Without a cluster, no write is fenced."""
+
+
+@asynccontextmanager
+async def _cluster(settings: Settings, store: Store, name: str) -> AsyncIterator[Cluster | None]:
+    """The node's part in the cluster, which it leaves after the block."""
+    if settings.nats is None:
+        yield None
+        return
+    async with Cluster.open(settings, store, name) as cluster:
+        yield cluster
+        # The actors have stopped, and nothing more is said for their instances.
+        await cluster.member.withdraw()

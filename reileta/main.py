@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import io
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -46,6 +47,7 @@ from reileta.security.server_key import ServerKey, adopt, key_path, load_known, 
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.cluster_leases import ClusterLeases
 from reileta.store.database_clock import FOLLOW_S, DatabaseClock
 from reileta.store.server_lock import WATCH_S
 
@@ -271,8 +273,10 @@ async def _serve_on(
     async with open_store(settings, clock, exclusive=True, types=types) as store:
         await clock.follow(store.database)
         await _first_start(store, passwords)
-        async with store.lock.session() as queries:
-            await store.instances.over(queries).all_empty_from(clock.now_ms())
+        if settings.nats is None:  # else other nodes may have the instances
+            async with store.lock.session() as queries:
+                await ClusterLeases(queries).clear()
+                await store.instances.over(queries).all_empty_from(clock.now_ms())
         await store.changes.begin()
         key = await _take_key(settings, store, address, clock)
         async with (
@@ -286,6 +290,7 @@ async def _serve_on(
                 address=address,
                 key=key,
                 client=client,
+                name=settings.node_name or f"{socket.gethostname()}:{port}",
             ) as node,
             _apis(node, passwords, timeouts, port) as (http_server, gateway),
             trio.open_nursery() as nursery,
@@ -326,7 +331,12 @@ async def _take_key(
     path, known = key_path(settings), await store.identity.public_key()
     key = adopt(path, load_known(path, known, address), address, clock.now_ms())
     public = key.public_base64url
-    if public != known and not await store.identity.replace_public_key(public, known=known):
+    if (
+        public != known
+        and not await store.identity.replace_public_key(public, known=known)
+        # Another node may have been faster, with the same key.
+        and await store.identity.public_key() != public
+    ):
         raise StartupError("the server's key was replaced meanwhile: start the server again")
     return key
 

@@ -29,6 +29,7 @@ GROUPS: Final = {
     "away_s": "Sessions",
     "seat_grace_s": "Instances",
     "federation": "Other servers",
+    "nats": "Cluster",
     "shutdown_s": "Shutdown",
 }
 """The groups of the settings in help texts, by the first setting of each."""
@@ -228,6 +229,16 @@ class Settings(BaseSettings):
     federation_insecure: str | None = None
     """Addresses of servers, separated by commas, that are reached without TLS: `10.1.0.7:3032`."""
 
+    # Cluster
+    nats: str | None = None
+    """`nats://` URLs of NATS, separated by commas. With it, the server is a node of a cluster: all
+    nodes with the same `--database` and `--nats` act as one server. Needs `--database`, `--address`
+    and the same `--key` on each node."""
+    cluster: str = Field(default="reileta", pattern=r"^[A-Za-z0-9_-]{1,32}$")
+    """The name of the cluster, for clusters that share NATS."""
+    node_name: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
+    """The name of this node for operators; by default the name of the host, and the port."""
+
     # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
     """Seconds for an orderly shutdown."""
@@ -272,6 +283,27 @@ class Settings(BaseSettings):
             raise ValueError("must begin with postgresql://")
         return value
 
+    @field_validator("nats")
+    @classmethod
+    def _nats_is_urls(cls, value: str | None) -> str | None:
+        urls = () if value is None else tuple(map(str.strip, value.split(",")))
+        # A URL may hold a password, so the message does not repeat it.
+        if not all(url.startswith(("nats://", "tls://")) for url in urls):
+            raise ValueError("must be URLs such as nats://localhost:4222")
+        return value
+
+    @model_validator(mode="after")
+    def _cluster_shares_a_database(self) -> Settings:
+        if self.nats is None:
+            return self
+        if self.database is None:
+            raise ValueError("--nats needs --database: all nodes of a cluster use one database")
+        if self.address is None:
+            raise ValueError("--nats needs --address: all nodes of a cluster are one server")
+        if self.read_cache == "on":
+            raise ValueError("--read-cache on can't be used with --nats: other nodes write, too")
+        return self
+
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -284,6 +316,11 @@ class Settings(BaseSettings):
         if self.read_cache == "auto":
             return self.database is None
         return self.read_cache == "on"
+
+    @property
+    def nats_urls(self) -> tuple[str, ...]:
+        """The URLs of NATS; none without a cluster."""
+        return () if self.nats is None else tuple(map(str.strip, self.nats.split(",")))
 
     @property
     def secure(self) -> bool:

@@ -7,6 +7,10 @@ Its helpers share one object of parts (`parts.py`); they return events and never
 One drain is one write to each socket inside, or a few if it has much data. Nothing here waits for
 the database: writes run beside the actor, so the instance works while the database is down.
 
+In a cluster, an instance is **suspended** while its node's lease has run out: it keeps its state
+and its sockets, and writes, answers and sends nothing. Data and requests are refused, other
+messages wait. It goes on when the lease is confirmed again, or is dropped when the node has fallen.
+
 After a crash, a fresh incarnation gives the members whose sockets are still open their seats back,
 with the same player ids (`recovery.py`), and sends them `instance-restored`. Retained values are
 lost, so clients send them again.
@@ -28,6 +32,7 @@ from actors.directory import Occupancy
 from actors.hub.messages import RefreshObserver
 from actors.instance.config import InstanceConfig
 from actors.instance.event_log import InstanceLog
+from actors.instance.hosted import Holding
 from actors.instance.liveness import SilentSinks, ask_whether_there
 from actors.instance.members import Members
 from actors.instance.messages import (
@@ -41,6 +46,7 @@ from actors.instance.messages import (
     GetPlayers,
     GetQueue,
     InstanceMessage,
+    LookAgain,
     Moderate,
     ModerationMessage,
     ReassignOwner,
@@ -75,6 +81,7 @@ from actors.membership import (
     SocketLost,
 )
 from actors.runtime import Actor
+from actors.runtime.message import Request
 from reileta import records
 from reileta.errors import (
     AlreadyConnected,
@@ -92,6 +99,7 @@ from reileta.rules.instance.access import BY_FRIENDS
 from reileta.rules.instance.events import Closed, InstanceEvent
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.sanctions import Mute
+from reileta.store.host_writes import Suspended
 
 PACED_FROM_S: Final = 0.000_2
 REST_LIMIT_S: Final = 0.005
@@ -102,6 +110,12 @@ the next fan-out, which costs hardly more than one message alone."""
 MEASURED_OF: Final = 8
 """Of so many fan-outs of data, the time of one is measured. Measuring all of them would add a call
 to each, which matters most where a fan-out reaches few sockets."""
+
+SUSPENDED_S: Final = 0.05
+"""Seconds between the looks of a suspended instance whether it may go on."""
+
+POSTPONED: Final = 65_536
+"""Messages that wait while an instance is suspended; there is one for each socket at most."""
 
 PART_BYTES: Final = 64 * 1024
 """A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
@@ -123,6 +137,9 @@ class InstanceActor(Actor[InstanceMessage]):
         self._id = recovery.record.id
         self._closing = False  # whether its end is decided
         self._wrote_early = False  # whether this drain has written data before its end
+        self._holding = recovery.holding
+        self._suspended = False
+        self._postponed: list[InstanceMessage] = []  # while it is suspended
         self._until_measured = 0  # fan-outs until the next one whose time is measured
         self._dirty = True  # whether the directory and watchers of the object are to be updated
 
@@ -130,7 +147,8 @@ class InstanceActor(Actor[InstanceMessage]):
 
     async def on_start(self) -> None:
         recovery, config = self._recovery, self._config
-        if recovery.fanout is not None:  # frames that a crash left unsent
+        speaks = self._holding is None or self._holding.valid()
+        if recovery.fanout is not None and speaks:  # frames that a crash left unsent
             config.metrics.deliveries_out += recovery.fanout.flush()
         exists = await load(recovery, config.store)
         fanout = recovery.fanout = Fanout()
@@ -138,6 +156,7 @@ class InstanceActor(Actor[InstanceMessage]):
         rules = self._rules_after(before)
         self.parts = parts = InstanceParts.make(config, self.context, recovery, rules, fanout)
         self._relay = DataRelay(parts)
+        self._send = self._relay.send
         self._members = Members(parts, self._relay)
         self._queue = Queue(parts)
         self._persistence = Persistence(parts)
@@ -189,10 +208,13 @@ class InstanceActor(Actor[InstanceMessage]):
 
     async def receive(self, message: InstanceMessage) -> None:
         if isinstance(message, SendData):  # nearly every message
-            self._relay.send(message)
+            self._send(message)
             if self.parts.fanout.gathered > PART_BYTES:
                 self._write_to_sockets()
                 self._wrote_early = True
+            return
+        if self._holding is not None and not self._holding.valid():
+            self._postpone(message)
             return
         rules, now = self.parts.rules, self.parts.now()
         ensure_visible(rules, message)
@@ -253,6 +275,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._close()
             case RefreshObserver(sink):
                 self._members.refresh_observer(sink)
+            case LookAgain():
+                pass  # `flush` looks
             case Tick():
                 self._deadline.fired()
                 self._apply(rules.tick(now))
@@ -265,6 +289,8 @@ class InstanceActor(Actor[InstanceMessage]):
             message.sink.send(error)
 
     async def flush(self) -> None:
+        if self._holding is not None and not self._may_speak(self._holding):
+            return
         self._queue.notify()
         has_data = self._wrote_early or self.parts.fanout.gathered
         begun = trio.current_time()
@@ -288,10 +314,40 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _write_to_sockets(self) -> None:
         """Writes the drain's frames so far to each socket."""
+        if self._holding is not None and not self._holding.valid():
+            return  # the drain's end suspends it
         fanout = self.parts.fanout
         delivered = fanout.flush()
         self._config.metrics.deliveries_out += delivered
         self.context.sent(delivered, fanout.reached)
+
+    # Suspension --------------------------------------------------------------------------------
+
+    def _may_speak(self, holding: Holding) -> bool:
+        """Whether the lease is valid; suspends the instance, or lets it go on."""
+        if holding.valid():
+            if self._suspended:
+                self._suspended = False
+                self._send = self._relay.send
+                self._relay.resume()
+                postponed, self._postponed = self._postponed, []
+                for message in postponed:
+                    self.context.ref.signal(message)
+            return True
+        self._suspended = True
+        self._send = self._relay.refuse
+        if not holding.lost:
+            self.context.after(SUSPENDED_S, LookAgain())
+        return False
+
+    def _postpone(self, message: InstanceMessage) -> None:
+        """Refuses a request, and keeps another message, while the instance is suspended."""
+        if isinstance(message, Request):
+            raise Suspended
+        if isinstance(message, Tick):
+            self._deadline.fired()  # `flush` sets it again
+        elif not isinstance(message, LookAgain) and len(self._postponed) < POSTPONED:
+            self._postponed.append(message)
 
     # Events ------------------------------------------------------------------------------------
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
+from actors.instance.hosted import Holding
 from actors.instance.publisher import NewsRelay
+from actors.instance.recovery import RecoveryState
 from actors.runtime.mailbox import Ref
 from actors.server import LiveServer
 from reileta.clock import Clock
@@ -15,6 +18,7 @@ from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.instance import InstanceLimits
 from reileta.store import Store
+from reileta.store.host_writes import FencedHostWrites, HostWrites, UnfencedHostWrites
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,16 @@ class InstanceConfig:
     """How many bytes may wait for one socket."""
     paced: bool = True
     """Whether players who send more than others can receive are held back."""
+    fenced: Callable[[Holding], None] = lambda _: None
+    """Is called when a write has found that the instance has another host."""
+
+    def writes(self, recovery: RecoveryState) -> HostWrites:
+        """The durable writes of an instance's host."""
+        holding = recovery.holding
+        if holding is None:
+            return UnfencedHostWrites(self.store, recovery.record.id)
+        fenced = partial(self.fenced, holding)
+        return FencedHostWrites(self.store, holding.tenure, holding.valid, fenced)
 
     @property
     def address(self) -> str:

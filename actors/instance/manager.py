@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 import trio
@@ -11,6 +12,7 @@ import trio
 from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
+from actors.instance.hosted import Holding, Hosts, There
 from actors.instance.messages import ExcludeServers, InstanceMessage
 from actors.instance.queue import notify_abandoned
 from actors.instance.recorded import RecordedInstanceActor
@@ -19,19 +21,32 @@ from actors.instance.recovery import RecoveryState
 from actors.instance.visibility import InstanceVisibility
 from actors.membership import SeatLost
 from actors.runtime.actor import Spec
-from actors.runtime.mailbox import Ref
+from actors.runtime.errors import ActorStopped
+from actors.runtime.mailbox import Recipient, Ref
 from actors.runtime.registry import Registry
 from reileta import records
-from reileta.errors import DatabaseFault, DatabaseUnavailable, InstanceNotFound, ReiletaError
+from reileta.errors import (
+    DatabaseFault,
+    DatabaseUnavailable,
+    InstanceNotFound,
+    Overloaded,
+    ReiletaError,
+)
 from reileta.ids import At
 from reileta.observability import log_events
 from reileta.rules.identity import Principal, Visitor
 from reileta.settings import Settings
+from reileta.store.cluster_leases import UnhostedSweep
 
 SWEEP_S: Final = 10.0
+PLACED_AGAIN: Final = 3
+"""How often an instance is placed whose place is given back at the same time."""
 EXCLUSION_S: Final = 0.5
 """How long guests of a blocked server may stay connected until their instances have notified
 them."""
+
+InstanceRef: TypeAlias = Recipient[InstanceMessage]
+"""An instance's actor here, or what stands for one at another node."""
 
 _log = structlog.get_logger()
 
@@ -52,6 +67,12 @@ class InstanceManager:
         self._visibility = visibility
         self._settings = settings
         self._recorder = recorder
+        self.hosts: Hosts | None = None
+        """Which node hosts an instance; None: this server hosts all."""
+        self.elsewhere: Callable[[str, There], InstanceRef] = _unreachable
+        """An instance that another node hosts, as a recipient of messages."""
+        self.lost: Callable[[RecoveryState], None] | None = None
+        """Takes the members of an instance that this node lost; None: they leave."""
         self.sweep_every_s = min(SWEEP_S, max(0.05, settings.empty_instance_s))
 
     def __len__(self) -> int:
@@ -71,7 +92,7 @@ class InstanceManager:
         """The instance's actor, if it runs and takes messages."""
         return self._registry.find(instance_id)
 
-    async def live(self, name: str, who: Visitor) -> tuple[str, Ref[InstanceMessage]]:
+    async def live(self, name: str, who: Visitor) -> tuple[str, InstanceRef]:
         """An instance by id, name or `id@server`, started if it does not run.
 
         Raises:
@@ -88,12 +109,46 @@ class InstanceManager:
         record = await self._config.store.instances.get(wanted.id)
         if record is None or not await self._visibility.admits(record, who):
             raise InstanceNotFound
-        recovery = RecoveryState(record)
+        if self.hosts is None:
+            return record.id, await self._start(record, None)
+        return record.id, await self._start_or_find(record, self.hosts)
+
+    async def start(self, instance_id: str) -> Ref[InstanceMessage]:
+        """The actor of an instance that this node hosts, started if it does not run.
+
+        Raises:
+            InstanceNotFound: it does not exist.
+            Overloaded: this node does not host it any more.
+            DatabaseUnavailable: it does not run, and can't be looked up now.
+        """
+        record = await self._config.store.instances.get(instance_id)
+        if record is None:
+            raise InstanceNotFound
+        holding = None if self.hosts is None else self.hosts.holding(record.id)
+        if holding is None:
+            raise Overloaded
+        return await self._start(record, holding)
+
+    async def _start_or_find(self, record: records.InstanceRecord, hosts: Hosts) -> InstanceRef:
+        for _ in range(PLACED_AGAIN):
+            where = await hosts.place(record.id)
+            if isinstance(where, There):
+                return self.elsewhere(record.id, where)
+            with suppress(_HoldingEnded):
+                return await self._start(record, where.holding)
+        raise Overloaded
+
+    async def _start(
+        self, record: records.InstanceRecord, holding: Holding | None
+    ) -> Ref[InstanceMessage]:
+        recovery = RecoveryState(record, holding=holding)
 
         def gone(error: Exception | None) -> None:
             self._gone(recovery, error)
 
         def spec() -> Spec[InstanceMessage]:
+            if holding is not None and holding.lost:
+                raise _HoldingEnded  # while an earlier actor was stopping
             return Spec(
                 f"instance/{record.id}",
                 lambda: self._actor(recovery),
@@ -101,7 +156,12 @@ class InstanceManager:
                 gone=gone,
             )
 
-        return record.id, await self._registry.get(record.id, spec)
+        return await self._registry.get(record.id, spec)
+
+    def drop(self, instance_ids: Iterable[str]) -> None:
+        """Ends actors without a word: this node has lost their instances."""
+        for instance_id in instance_ids:
+            self._registry.abandon(instance_id)
 
     async def exclude(self, servers: frozenset[str]) -> None:
         """Has the users of these servers leave all instances. Returns once they are notified, or
@@ -120,7 +180,17 @@ class InstanceManager:
         """Cleans up after an actor that has ended; if it failed too often, tells those inside."""
         id_ = recovery.record.id
         self._config.directory.occupy(id_, None)
-        if recovery.fanout is not None and error is not None:
+        holding, speaks = recovery.holding, True
+        if self.hosts is not None and holding is not None:
+            speaks = holding.valid()
+            if not holding.lost:
+                self.hosts.gave_up(id_)
+            elif self.lost is not None:
+                self.lost(recovery)
+                return
+            else:
+                error = error or ActorStopped()
+        if recovery.fanout is not None and error is not None and speaks:
             self._config.metrics.deliveries_out += recovery.fanout.flush()
         for member in recovery.seated.values():
             member.session.signal(SeatLost(id_, member.player.id))
@@ -143,6 +213,9 @@ class InstanceManager:
         lock = self._config.store.lock
         if not await lock.held():
             return  # another server may have the instances
+        if self.hosts is not None:
+            await self._sweep_unhosted(self.hosts)
+            return
         try:
             now = self._config.clock.now_ms()
             instances = self._config.store.instances
@@ -169,6 +242,38 @@ class InstanceManager:
             raise  # the supervisor shows it
         except DatabaseUnavailable:
             _log.debug(log_events.SWEEP_POSTPONED)
+
+    async def _sweep_unhosted(self, hosts: Hosts) -> None:
+        """The same in a cluster, for instances that no node hosts; and gives places back for which
+        no actor runs here."""
+        for id_ in hosts.held():
+            async with self._registry.vacant(id_) as vacant:
+                if vacant:
+                    hosts.gave_up(id_)
+        store, now = self._config.store, self._config.clock.now_ms()
+        try:
+            deleted = await UnhostedSweep(store.database, store.instances).run(
+                now,
+                now - int(self._settings.empty_instance_s * 1000),
+                now - int(self._settings.unused_instance_s * 1000),
+            )
+        except DatabaseFault:
+            raise  # the supervisor shows it
+        except DatabaseUnavailable:
+            _log.debug(log_events.SWEEP_POSTPONED)
+            return
+        for record in deleted:
+            self._config.activity.note(
+                log_events.INSTANCE_ENDED, None, instance=record.id, reason="empty"
+            )
+
+
+class _HoldingEnded(Exception):
+    """This node does not host the instance any more: it must be placed again."""
+
+
+def _unreachable(instance_id: str, where: There) -> InstanceRef:
+    raise Overloaded
 
 
 async def _excluded(ref: Ref[InstanceMessage], servers: frozenset[str]) -> None:

@@ -208,6 +208,11 @@ class Tick(Message):
     """The next deadline of the rules has come."""
 
 
+@dataclass(frozen=True, slots=True)
+class LookAgain(Message):
+    """The instance is suspended, because its node's lease has run out; it may go on by now."""
+
+
 QueueRequest: TypeAlias = RequestEntry | WithdrawEntry | AdmitCandidate | RejectCandidate
 ModerationMessage: TypeAlias = Moderate | TransferMaster | AddModerator | RemoveModerator
 InstanceMessage: TypeAlias = (
@@ -234,4 +239,5 @@ InstanceMessage: TypeAlias = (
     | RecordGone
     | RefreshObserver
     | Tick
+    | LookAgain
 )

@@ -100,7 +100,7 @@ class Persistence:
     def __init__(self, parts: InstanceParts) -> None:
         self._parts = parts
         self._id = parts.id
-        self._store = parts.config.store
+        self._writes = parts.config.writes(parts.recovery)
         self._jobs = SerialJobs(parts.context)
         self._noted: tuple[int | None, bool] | Unset = UNSET
         self._noting = False
@@ -117,15 +117,14 @@ class Persistence:
         """
         fields = {name: getattr(planned, name) for name in changes.given()}
         self._jobs.ensure_room()
-        self._jobs.add(lambda: self._store.instances.update(self._id, **fields), then)
+        self._jobs.add(lambda: self._writes.update(**fields), then)
 
     def restore(self) -> None:
         """Writes the record in force, after an update that could not take effect."""
 
         async def write() -> InstanceRecord:
             record = self._parts.rules.record
-            return await self._store.instances.update(
-                self._id,
+            return await self._writes.update(
                 title=record.title,
                 description=record.description,
                 capacity=record.capacity,
@@ -136,7 +135,7 @@ class Persistence:
 
     def delete(self, then: Then | None = None) -> None:
         """Deletes the record."""
-        self._jobs.add(lambda: self._store.instances.delete(self._id), then or _ignore)
+        self._jobs.add(self._writes.delete, then or _ignore)
 
     def note_empty(self, then: Callable[[bool], None]) -> None:
         """Writes since when the instance is empty, or that somebody is inside, if that changed;
@@ -158,9 +157,7 @@ class Persistence:
                 self._noted = state
                 then(result.value)
 
-        self._jobs.add(
-            lambda: self._store.instances.occupied(self._id, since, entered=entered), noted
-        )
+        self._jobs.add(lambda: self._writes.occupied(since, entered=entered), noted)
 
     # Moderation --------------------------------------------------------------------------------
 
@@ -232,9 +229,7 @@ class Persistence:
 
     async def _write(self) -> dict[int, ReiletaError]:
         self._batch = len(self._pending)
-        return await self._store.moderation_writes.write(
-            [pending.write for pending in self._pending]
-        )
+        return await self._writes.moderate([pending.write for pending in self._pending])
 
     def _written(self, result: outcome.Outcome[dict[int, ReiletaError]]) -> None:
         self._writing = False

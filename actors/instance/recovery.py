@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
+from actors.instance.hosted import Holding
 from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost
 from actors.runtime.mailbox import Recipient
@@ -59,6 +60,7 @@ class RecoveryState:
         moderation_writes: moderation writes that may not be durable.
         rates: how much data each user sends.
         missed: messages for players without a socket.
+        holding: this node's right to host the instance; None without a cluster.
     """
 
     record: records.InstanceRecord
@@ -71,6 +73,7 @@ class RecoveryState:
     moderation_writes: list[PendingWrite] = field(default_factory=list)
     rates: InstanceRates | None = None
     missed: MissedMessages = field(default_factory=MissedMessages)
+    holding: Holding | None = None
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

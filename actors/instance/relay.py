@@ -11,7 +11,7 @@ from actors.instance.missed import EVERYBODY
 from actors.instance.parts import InstanceParts
 from actors.membership import SocketLost
 from actors.runtime import Ref
-from reileta.errors import Detail, NotInInstance, ReiletaError, TooManyRequests
+from reileta.errors import Detail, NotInInstance, Overloaded, ReiletaError, TooManyRequests
 from reileta.protocol import commands
 from reileta.protocol.frames import EMPTY, DataFrames, answer, encode, failure
 from reileta.protocol.views.instance import AcceptedView
@@ -22,6 +22,8 @@ TOO_MUCH_DATA: Final = (
     f"is more than others can take in: at most {FAIR_BYTES_PER_S // 1024} KiB a second"
     " and {} KiB at once for now"
 )
+REFUSED: Final = 1024
+"""So many messages of a suspended instance are answered; further ones are dropped."""
 DROPPED_DATA: Final = encode(AcceptedView(dropped=True))
 """The answer's `data` for a value that is older than the retained one."""
 
@@ -83,6 +85,7 @@ class DataRelay:
         self._missed = parts.recovery.missed
         self._away = parts.recovery.missed.away
         self._senders: dict[str, _Sender] = {}  # by player
+        self._refused = 0
         self.speaker: str | None = None
         """Who has sent messages without a key in this drain: a player, or `EVERYBODY`."""
 
@@ -136,6 +139,17 @@ class DataRelay:
             data = DROPPED_DATA if spoken.dropped else EMPTY
             frame = answer(commands.INSTANCE_DATA, message.state, self._id, data)
             self._fanout.private(sink, frame)
+
+    def refuse(self, message: SendData) -> None:
+        """Refuses a message, because the instance is suspended. The answer waits in the fan-out."""
+        self._refused += 1
+        if self._refused <= REFUSED:
+            frame = failure(commands.INSTANCE_DATA, message.state, self._id, Overloaded())
+            self._fanout.private(message.sink, frame)
+
+    def resume(self) -> None:
+        """The instance is not suspended any more."""
+        self._refused = 0
 
     def forget(self, player: Player) -> None:
         """A player has left; the rate of its user is remembered for a while."""

@@ -23,6 +23,7 @@ from actors.instance.messages import (
     GetPlayers,
     GetQueue,
     InstanceMessage,
+    LookAgain,
     Moderate,
     ReassignOwner,
     RecordGone,
@@ -126,7 +127,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | RecordGone()
         ):
             pass  # from the server
-        case RefreshObserver() | Tick():
+        case RefreshObserver() | Tick() | LookAgain():
             pass  # from the server
         case _:
             assert_never(message)

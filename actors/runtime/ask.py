@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import trio
 
 from actors.runtime.errors import AskTimedOut
-from actors.runtime.mailbox import Ref
+from actors.runtime.mailbox import Recipient
 from actors.runtime.message import Message, Request
 
 M = TypeVar("M", bound=Message)
@@ -40,7 +40,7 @@ def ask_timeout(seconds: float = ASK_TIMEOUT_S) -> Iterator[None]:
         raise AskTimedOut from None
 
 
-async def ask(ref: Ref[M], request: Request[R]) -> R:
+async def ask(ref: Recipient[M], request: Request[R]) -> R:
     """Sends a request and waits at most `ASK_TIMEOUT_S` for its answer.
 
     Raises:

@@ -86,6 +86,12 @@ class Registry(Generic[K, M]):
             raise start.failure or ActorStopped()
         return start.ref
 
+    def abandon(self, key: K) -> None:
+        """Ends the actor at once, if it runs or starts; `gone` is called if it had started."""
+        ref = self._refs.get(key)
+        if ref is not None:
+            self._supervisor.abandon(ref.name)
+
     @asynccontextmanager
     async def vacant(self, key: K) -> AsyncIterator[bool]:
         """Yields whether no actor runs, starts or stops for the key; then none starts in the block.

@@ -103,6 +103,13 @@ class Supervisor:
             raise failure
         return cell.ref
 
+    def abandon(self, name: str) -> None:
+        """Ends a child at once, whatever waits for it; its requests fail, and `gone` is called."""
+        cell = self._cells.get(name)
+        if cell is not None:
+            cell.mailbox.drain()
+            cell.scope.cancel()
+
     async def stop(self, within_s: float) -> None:
         """Drains all children at once; cancels those that have not ended in time."""
         self._stopping = True

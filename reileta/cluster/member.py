@@ -108,7 +108,8 @@ class MemberListener(Protocol):
     """What hears of changes in the cluster. The methods must not wait, nor raise."""
 
     def fell(self, was: str) -> None:
-        """This process is another node from now on; what `was` hosted is to be dropped."""
+        """This process is another node from now on, which has no lease yet; what `was` hosted is
+        to be dropped."""
         ...
 
     def node_gone(self, node: str) -> None:
@@ -329,6 +330,7 @@ class Member:
     async def _fall(self) -> None:
         was, of_itself = self.node, not self._lease.fallen
         self._lease.yield_up()
+        self._begin()
         self.counts.falls += 1
         _log.error(log_events.NODE_FELL, node=was, isolated=self.isolated, of_itself=of_itself)
         for listener in tuple(self.listeners):
@@ -338,7 +340,6 @@ class Member:
             with suppress(DatabaseUnavailable), trio.move_on_after(WITHDRAW_S):
                 await self._rows.give_back(was)
                 self._announce(was)
-        self._begin()
 
     def _tick(self, nursery: trio.Nursery) -> None:
         """Sends what is due."""

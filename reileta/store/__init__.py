@@ -17,7 +17,7 @@ from reileta.store.audit_log import AuditLog
 from reileta.store.blobs import Blobs
 from reileta.store.challenges import Challenges
 from reileta.store.change_feed import ChangeFeed
-from reileta.store.database import Database, Queries, asyncio_loop
+from reileta.store.database import Database, Loop, Queries, asyncio_loop
 from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
@@ -53,6 +53,8 @@ class Store:
     """All stored data. Methods raise DatabaseUnavailable while the database is down."""
 
     database: Database
+    loop: Loop
+    """The asyncio loop of the database's connections, for others that need one."""
     users: Users
     sessions: Sessions
     tokens: Tokens
@@ -106,7 +108,8 @@ async def open_store(
     Args:
         shared: for commands, which use the PostgreSQL of a running server. They create neither a
             database nor its tables.
-        exclusive: for servers. A second one is refused, before it changes the schema.
+        exclusive: for servers. A second one is refused, before it changes the schema; nodes of a
+            cluster are refused only if another server is none.
         files: by default in the data folder. Nothing is created or deleted there until a method
             needs it.
         types: the resource types, including a host's own.
@@ -128,7 +131,7 @@ async def open_store(
         )
         stack.push_async_callback(database.close)
         await check_requirements(database, pooler=settings.database is not None)
-        lock = ServerLock(database)
+        lock = ServerLock(database, shared=settings.nats is not None)
         if exclusive:
             await lock.take()
             stack.push_async_callback(lock.release)
@@ -144,6 +147,7 @@ async def open_store(
         quotas = Quotas.of(settings)
         yield Store(
             database=database,
+            loop=loop,
             users=Users(database, clock, quotas),
             sessions=Sessions(database, clock, quotas),
             tokens=Tokens(database, clock, lease_time),

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from reileta.errors import InstanceNotFound
+from reileta.records import InstanceRecord
 from reileta.rules.cluster.lease import DatabaseMark
 from reileta.rules.cluster.placement import Place, Tenure
 from reileta.store.database import ConstraintBroken, Queries
+from reileta.store.instances import Instances
 
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _HELD: Final = "SELECT 1 FROM places WHERE instance_id = $1 AND node = $2 AND epoch = $3 FOR SHARE"
@@ -30,6 +32,9 @@ _PLACEHOLDER: Final = re.compile(r"\{\}")
 
 BUMP: Final = 1_000_000
 """By how much `bump` raises epochs: more than a backup can lack."""
+SWEPT: Final = 200
+"""How many instances one sweep looks at, of each kind."""
+_SWEEP_KEY: Final = 0x7265696C65746132  # "reileta2"
 FENCED_MS: Final = 24 * 60 * 60 * 1000
 """For how long the rows of fallen nodes are kept, for operators to look at."""
 
@@ -148,6 +153,19 @@ class ClusterLeases:
                 "WHERE fenced_at IS NULL"
             )
             await transaction.execute("UPDATE places SET node = NULL, epoch = epoch + $1", BUMP)
+
+    async def clear(self) -> int:
+        """No node of before goes on, and no instance has a host; how many nodes there were. For a
+        server that uses the database alone, and has the lock."""
+        async with self._queries.transaction() as transaction:
+            fenced = await transaction.execute(
+                f"UPDATE nodes SET fenced_at = {_NOW}, fenced_by = 'alone' "  # noqa: S608
+                "WHERE fenced_at IS NULL"
+            )
+            await transaction.execute(
+                "UPDATE places SET node = NULL, epoch = epoch + 1 WHERE node IS NOT NULL"
+            )
+        return fenced
 
     # Places
 
@@ -287,3 +305,61 @@ class FencedWrite:
         if not held:
             raise Fenced
         return changed
+
+
+class UnhostedSweep:
+    """Marks and deletes instances that no node hosts.
+
+    It locks each instance's place before it decides: a claim waits, and then finds the instance
+    gone, or its host writes its own mark after that.
+    """
+
+    def __init__(self, database: Queries, instances: Instances) -> None:
+        self._database = database
+        self._instances = instances
+
+    async def run(self, now_ms: int, before_ms: int, unused_before_ms: int) -> list[InstanceRecord]:
+        """Marks instances as empty whose host is gone, and deletes up to `SWEPT` that have been
+        empty since before then, as `Instances.abandoned` says; returns the deleted ones.
+
+        One node at a time: it does nothing while another one sweeps.
+        """
+        async with self._database.transaction() as transaction:
+            if not await transaction.value("SELECT pg_try_advisory_xact_lock($1)", _SWEEP_KEY):
+                return []
+            instances = self._instances.over(transaction)
+            for id_ in await _unhosted_in_use(transaction):
+                if await _unhosted(transaction, id_):
+                    await instances.mark_empty(id_, now_ms)
+            deleted: list[InstanceRecord] = []
+            for record in await instances.abandoned(before_ms, unused_before_ms):
+                if len(deleted) == SWEPT:
+                    break
+                if await _unhosted(transaction, record.id) and await instances.delete_abandoned(
+                    record.id, before_ms, unused_before_ms
+                ):
+                    deleted.append(record)
+            return deleted
+
+
+async def _unhosted_in_use(transaction: Queries) -> list[str]:
+    rows = await transaction.fetch(
+        "SELECT id FROM instances WHERE empty_since IS NULL AND NOT EXISTS (SELECT 1 FROM places "
+        "WHERE instance_id = instances.id AND node IS NOT NULL) ORDER BY id LIMIT $1",
+        SWEPT,
+    )
+    return [row["id"] for row in rows]
+
+
+async def _unhosted(transaction: Queries, instance: str) -> bool:
+    """Whether no node hosts the instance; none can claim it until the transaction ends."""
+    try:
+        row = await transaction.fetch_one(
+            "INSERT INTO places (instance_id, node, epoch) "
+            "SELECT id, NULL, 0 FROM instances WHERE id = $1 "
+            "ON CONFLICT (instance_id) DO UPDATE SET node = places.node RETURNING node",
+            instance,
+        )
+    except ConstraintBroken:
+        return False  # it was deleted meanwhile
+    return row is not None and row["node"] is None

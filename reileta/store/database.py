@@ -194,10 +194,15 @@ class Database(Queries):
         this process's own changes (store/change_feed.py)."""
         self._pool = _Pool(self, connections)
         self._urgent_pool = _Pool(self, 1)
+        self._renewal_pool = _Pool(self, 1)
         self.urgent: Queries = _Urgent(self, self._urgent_pool)
         """Statements that must not wait behind slow ones, such as the renewal of leases. They have
         a connection of their own, one at a time, and each takes at most `URGENT_S`: a caller whose
         statement fails comes again."""
+        self.renewals: Queries = _Urgent(self, self._renewal_pool, patient=False)
+        """Like `urgent`, with a further connection, for the renewals of a node's lease alone. Their
+        outcome does not matter once they are given up, so a connection that hangs is ended at
+        once."""
         self.closed = False
         self._log = structlog.get_logger()
         self._outage = False
@@ -213,7 +218,7 @@ class Database(Queries):
     async def close(self) -> None:
         """Closes idle connections now, and the others when they are released. Later calls fail."""
         self.closed = True
-        idle = [*self._pool.empty(), *self._urgent_pool.empty()]
+        idle = self._idle()
 
         async def closed() -> None:
             for connection in idle:
@@ -297,8 +302,12 @@ class Database(Queries):
         seconds: float,
         *,
         urgent: bool = False,
+        patient: bool = True,
     ) -> T:
-        """Runs asyncio's `work` with a timeout; counts it, times it, and translates its errors."""
+        """Runs asyncio's `work` with a timeout; counts it, times it, and translates its errors.
+
+        `patient`: if it is given up, wait until it has ended.
+        """
         self.statements += 1
         started = time.perf_counter()
         try:
@@ -307,7 +316,10 @@ class Database(Queries):
                     result = await self._loop.run_aio_coroutine(work())
                 except trio.Cancelled:
                     if connection is not None:
-                        await self._stop(connection)
+                        if patient:
+                            await self._stop(connection)
+                        else:
+                            connection.terminate()
                     raise
             if scope.cancelled_caught:
                 raise TimeoutError
@@ -400,8 +412,13 @@ class Database(Queries):
         return False
 
     def _drop_idle(self) -> None:
-        for connection in (*self._pool.empty(), *self._urgent_pool.empty()):
+        for connection in self._idle():
             connection.terminate()
+
+    def _idle(self) -> list[Connection]:
+        """Takes all idle connections out."""
+        pools = (self._pool, self._urgent_pool, self._renewal_pool)
+        return [connection for pool in pools for connection in pool.empty()]
 
     async def connect(self) -> Connection:
         """Connects to the first host that takes writes. Raises ConnectionError."""
@@ -527,11 +544,12 @@ class _Pool:
 
 
 class _Urgent(Queries):
-    """`Database.urgent`."""
+    """`Database.urgent` and `Database.renewals`."""
 
-    def __init__(self, database: Database, pool: _Pool) -> None:
+    def __init__(self, database: Database, pool: _Pool, *, patient: bool = True) -> None:
         self._database = database
         self._pool = pool
+        self._patient = patient
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         async with self._bound() as bound:
@@ -549,7 +567,7 @@ class _Urgent(Queries):
     @asynccontextmanager
     async def _bound(self) -> AsyncIterator[Queries]:
         async with self._pool.connection(URGENT_S) as connection:
-            yield _Bound(self._database, connection, URGENT_S, urgent=True)
+            yield _Bound(self._database, connection, URGENT_S, urgent=True, patient=self._patient)
 
 
 class _Bound(Queries):
@@ -562,11 +580,13 @@ class _Bound(Queries):
         statement_s: float,
         *,
         urgent: bool = False,
+        patient: bool = True,
     ) -> None:
         self._database = database
         self._connection = connection
         self._statement_s = statement_s
         self._urgent = urgent
+        self._patient = patient
         self._depth = 0
         self._written: frozenset[str] = frozenset()
         """Tables that the transaction has written to so far."""
@@ -621,6 +641,7 @@ class _Bound(Queries):
             self._connection,
             self._statement_s,
             urgent=self._urgent,
+            patient=self._patient,
         )
 
 

@@ -6,7 +6,7 @@ stored as long as the instance exists; the log outlives it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import assert_never
 
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
@@ -261,8 +261,13 @@ class ModerationWrites:
         self._queries = queries
         self._quotas = quotas
 
-    async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
+    async def write(
+        self,
+        moderation_writes: Sequence[ModerationWrite],
+        first: Callable[[Queries], Awaitable[None]] | None = None,
+    ) -> dict[int, ReiletaError]:
         """Writes all changes; returns the errors of those that failed, by their index.
+        `first` is called within the transaction, before its other statements.
 
         A change that fails does not affect the others. All changes of an instance that is gone fail
         with InstanceNotFound; those of the log, which outlives it, are written all the same.
@@ -271,7 +276,7 @@ class ModerationWrites:
             DatabaseUnavailable: some changes may be written; writing all again is safe.
         """
         try:
-            return await self._write(moderation_writes)
+            return await self._write(moderation_writes, first)
         except DatabaseUnavailable:
             raise
         except ReiletaError as error:
@@ -279,14 +284,20 @@ class ModerationWrites:
                 return {0: error}
         refused: dict[int, ReiletaError] = {}
         for place, write in enumerate(moderation_writes):
-            alone = await self.write([write])
+            alone = await self.write([write], first)
             if alone:
                 refused[place] = alone[0]
         return refused
 
-    async def _write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
+    async def _write(
+        self,
+        moderation_writes: Sequence[ModerationWrite],
+        first: Callable[[Queries], Awaitable[None]] | None,
+    ) -> dict[int, ReiletaError]:
         refused: dict[int, ReiletaError] = {}
         async with self._queries.transaction() as queries:
+            if first is not None:
+                await first(queries)
             bans, mutes, moderators = Bans(queries), Mutes(queries), Moderators(queries)
             moderations = ModerationLog(queries, self._quotas)
             # The lock keeps the instances from being deleted before the commit.

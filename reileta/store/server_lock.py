@@ -5,6 +5,9 @@ them after a while. So two servers would delete each other's live instances. The
 session of PostgreSQL, on a connection besides the pool, and ends with it: a server that was killed
 leaves nothing behind.
 
+The nodes of a cluster share the lock, and keep only servers away that are not of a cluster. Among
+each other, they rely on their leases (`reileta/rules/cluster/lease.py`).
+
 A restart of PostgreSQL ends the session, too. `watch` then takes the lock again. If another server
 was faster, this one is `superseded`: it is not ready, and does not sweep. Commands don't take the
 lock.
@@ -33,6 +36,15 @@ WAIT_S: Final = 5.0
 """Seconds for the former server to go: PostgreSQL must notice its end."""
 POLL_S: Final = 0.1
 
+IN_USE: Final = (
+    "another server uses the database: stop it, or give this one a database of its own, or start "
+    "both as nodes of a cluster with --nats"
+)
+ALONE: Final = (
+    "another server uses the database alone: stop it, and start it with --nats, too, to make both "
+    "nodes of a cluster"
+)
+
 _KEY: Final = 0x7265696C65746131  # "reileta1"
 _KEEPALIVE: Final = {
     # PostgreSQL notices within 25 s that the machine of a server is gone.
@@ -48,8 +60,10 @@ _log = structlog.get_logger()
 class ServerLock:
     """The lock of one server process, once `take` was called."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, shared: bool = False) -> None:
+        """`shared`: with the other nodes of a cluster."""
         self._database = database
+        self._shared = shared
         self._session = AsyncExitStack()
         self._queries: Queries | None = None
         self._wanted = False
@@ -68,10 +82,7 @@ class ServerLock:
         deadline = trio.current_time() + WAIT_S
         while not await self._try():
             if trio.current_time() >= deadline:
-                raise StartupError(
-                    "another server uses the database: stop it, or give this one a database of its "
-                    "own"
-                )
+                raise StartupError(ALONE if self._shared else IN_USE)
             await trio.sleep(POLL_S)
         self._wanted = True
 
@@ -131,7 +142,8 @@ class ServerLock:
             queries = await session.enter_async_context(self._database.dedicated())
             for name, value in _KEEPALIVE.items():
                 await queries.value("SELECT set_config($1, $2, false)", name, value)
-            if not await queries.value("SELECT pg_try_advisory_lock($1)", _KEY):
+            take = "pg_try_advisory_lock_shared" if self._shared else "pg_try_advisory_lock"
+            if not await queries.value(f"SELECT {take}($1)", _KEY):
                 return False
             self._session = session.pop_all()
             self._queries = queries

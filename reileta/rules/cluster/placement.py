@@ -14,7 +14,7 @@ from typing import Final
 STAY_LOAD: Final = 0.6
 """Below this load, a node hosts what its own players ask for."""
 LAG_LIMIT_MS: Final = 50
-"""A node whose event loop is later than this gets no new instances."""
+"""A node whose event loop is later than this gets no new instances, unless all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,12 @@ class Candidate:
     lag_ms: int
 
     @property
+    def has_room(self) -> bool:
+        return self.hosts and self.instances < self.capacity
+
+    @property
     def takes_more(self) -> bool:
-        return self.hosts and self.instances < self.capacity and self.lag_ms < LAG_LIMIT_MS
+        return self.has_room and self.lag_ms < LAG_LIMIT_MS
 
 
 def host_of(
@@ -76,7 +80,8 @@ def host_of(
     """
     if place.node is not None:
         return place.node
-    able = sorted((one for one in candidates if one.takes_more), key=lambda one: one.node)
+    roomy = sorted((one for one in candidates if one.has_room), key=lambda one: one.node)
+    able = [one for one in roomy if one.takes_more] or roomy
     able = [one for one in able if one.node not in silent] or able
     own = next((one for one in able if one.node == asker), None)
     if own is not None and own.load < STAY_LOAD:

@@ -56,8 +56,17 @@ def test_else_the_less_loaded_of_two_random_nodes_gets_it() -> None:
     ],
 )
 def test_a_node_that_takes_no_more_is_not_chosen(unable: Candidate) -> None:
-    assert host_of(VACANT, [unable], "c_a", always()) is None
     assert host_of(VACANT, [unable, node("c_b")], "c_a", always(0)) == "c_b"
+
+
+@pytest.mark.parametrize("unable", [replace(IDLE, hosts=False), replace(IDLE, instances=10)])
+def test_without_a_node_that_has_room_none_is_chosen(unable: Candidate) -> None:
+    assert host_of(VACANT, [unable], "c_a", always()) is None
+
+
+def test_if_all_nodes_are_late_one_is_chosen_all_the_same() -> None:
+    late = [replace(IDLE, lag_ms=500), replace(IDLE, node="c_b", instances=10)]
+    assert host_of(VACANT, late, "c_a", always()) == "c_a"
 
 
 def test_a_node_that_did_not_answer_is_the_last_choice() -> None:

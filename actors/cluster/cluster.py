@@ -1,0 +1,131 @@
+"""This process's part in the cluster, with all that belongs to it; None without `--nats`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from actors.cluster.hosting import Hosting
+from actors.instance.manager import InstanceManager
+from actors.runtime.background import BackgroundTasks
+from actors.runtime.failures import capture_failure
+from reileta import __version__
+from reileta.cluster.bus import open_bus
+from reileta.cluster.calls import Calls
+from reileta.cluster.member import Load, Member
+from reileta.cluster.nats_witness import NatsWitness
+from reileta.observability.metrics import Metrics
+from reileta.settings import Settings
+from reileta.store import Store
+from reileta.store.cluster_leases import ClusterLeases
+
+CAPACITY: Final = 10_000
+"""Instances that one node hosts at most."""
+MEASURED_S: Final = 1.0
+START_S: Final = 5.0
+"""Seconds that the start waits for the first confirmation of the lease."""
+
+
+class LoadMeter:
+    """Measures how busy this process is: once a second, the part of one core, and the lag."""
+
+    def __init__(self) -> None:
+        self.load = 0.0
+        self.lag_ms = 0
+
+    async def run(self) -> None:
+        """Measures, for ever."""
+        while True:
+            begun, used = trio.current_time(), time.process_time()
+            await trio.sleep(MEASURED_S)
+            took_s = trio.current_time() - begun
+            self.load = round((time.process_time() - used) / took_s, 3)
+            self.lag_ms = round((took_s - MEASURED_S) * 1000)
+
+
+class Cluster:
+    """What a node has besides, as one of several.
+
+    Attributes:
+        member: this process as a node: its lease, and the other nodes.
+        calls: calls of other nodes, and to them.
+        hosting: the instances that this node hosts.
+        leases: the rows of all nodes, and the places of all instances.
+    """
+
+    def __init__(
+        self, member: Member, calls: Calls, hosting: Hosting, leases: ClusterLeases
+    ) -> None:
+        self.member = member
+        self.calls = calls
+        self.hosting = hosting
+        self.leases = leases
+        self.meter = LoadMeter()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, store: Store, name: str) -> AsyncIterator[Cluster]:
+        """The cluster's part for the block; `start` runs it. Raises StartupError."""
+        async with open_bus(settings.nats_urls, f"reileta {name}", store.loop) as bus:
+            leases = ClusterLeases(store.database)
+            member = Member(
+                bus=bus,
+                renewals=ClusterLeases(store.database.renewals),
+                rows=ClusterLeases(store.database.urgent),
+                records=NatsWitness(bus, settings.cluster),
+                cluster=settings.cluster,
+                name=name,
+                version=__version__,
+                may_register=store.lock.held,
+            )
+            calls = Calls(member, capture_failure)
+            hosting = Hosting(member, leases, calls)
+            member.listeners.append(_Renamed(calls.fell))
+            yield cls(member, calls, hosting, leases)
+
+    async def start(
+        self,
+        nursery: trio.Nursery,
+        background: BackgroundTasks,
+        instances: InstanceManager,
+        metrics: Metrics,
+    ) -> None:
+        """Becomes a node; returns once it may host, or after `START_S`."""
+        instances.hosts = self.hosting
+        self.hosting.start = instances.start
+        self.hosting.dropped = instances.drop
+
+        def load() -> Load:
+            return Load(
+                load=self.meter.load,
+                lag_ms=self.meter.lag_ms,
+                instances=len(self.hosting),
+                players=metrics.players,
+                capacity=CAPACITY,
+                draining=self.hosting.draining,
+            )
+
+        self.member.load = load
+        background.run(nursery, "load", self.meter.run)
+        background.run(nursery, "hosting", self.hosting.run)
+        background.run(nursery, "calls", self.calls.run)
+        background.run(nursery, "lease", self.member.run)
+        with trio.move_on_after(START_S):
+            await self.member.wait_valid()
+
+
+class _Renamed:
+    """A listener for those who only need to know that this node has another id."""
+
+    def __init__(self, fell: Callable[[str], None]) -> None:
+        self.fell = fell
+
+    def node_gone(self, node: str) -> None: ...
+
+    def node_seen(self, node: str) -> None: ...
+
+    def reconnected(self) -> None: ...

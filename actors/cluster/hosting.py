@@ -1,0 +1,289 @@
+"""Which node hosts an instance: reads places, claims them, and gives them back.
+
+The row in `places` decides. A node hosts what it has claimed there, until it gives it back, hands
+it over or falls. An instance without a host gets one when somebody asks for it: this node claims
+it, or asks another node to. A node that does not answer is asked again, or another one is; both can
+be done safely, since only one claim succeeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from random import SystemRandom
+from typing import Final
+
+import msgspec
+import trio
+
+from actors.instance.hosted import Here, Holding, There, Where
+from reileta.cluster.calls import Calls, NodeUnreachable
+from reileta.cluster.member import Member, NodeSeen
+from reileta.errors import DatabaseUnavailable, Detail, Overloaded, ReiletaError
+from reileta.rules.cluster.placement import Candidate, Place, Tenure, host_of
+from reileta.store.cluster_leases import ClusterLeases, NodeFenced
+
+PLACE_S: Final = 4.0
+"""Seconds in which an instance must have a host; then the request for it is refused."""
+CALL_S: Final = 2.0
+"""Seconds in which a node must have begun to host an instance."""
+AGAIN_S: Final = 0.1
+"""Seconds between two attempts."""
+LEAVE_AGAIN_S: Final = 0.5
+HOST: Final = "host"
+"""The call that asks a node to host an instance."""
+
+_random: Final = SystemRandom()
+
+
+class HostCall(msgspec.Struct, array_like=True, frozen=True):
+    """Please host the instance, if it has no host."""
+
+    instance: str
+
+
+class HostAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """Its host now; `node` is None if the node that was asked takes no more instances."""
+
+    node: str | None
+    epoch: int
+
+
+class _Search:
+    """A search for a host, for all who wait for it."""
+
+    __slots__ = ("done", "failure", "where")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.where: Where | None = None
+        self.failure: ReiletaError | None = None
+
+
+class _Leaving:
+    """A place that is being given back."""
+
+    __slots__ = ("done", "tenure")
+
+    def __init__(self, tenure: Tenure) -> None:
+        self.done = trio.Event()
+        self.tenure = tenure
+
+
+class Hosting:
+    """The instances that this node hosts. `run` must run beside its use.
+
+    Attributes:
+        start: starts the actor of an instance that this node hosts.
+        dropped: is called with what this node hosted until its fall.
+        counts: for metrics: places that were claimed, given back, and lost to a fence.
+    """
+
+    def __init__(self, member: Member, leases: ClusterLeases, calls: Calls) -> None:
+        self._member = member
+        self._leases = leases
+        self._calls = calls
+        self._held: dict[str, Holding] = {}
+        self._searches: dict[str, _Search] = {}
+        self._leaving: dict[str, _Leaving] = {}
+        self._nursery: trio.Nursery | None = None
+        self.start: Callable[[str], Awaitable[object]] | None = None
+        self.dropped: Callable[[list[str]], None] = lambda _: None
+        self.draining = False
+        self.counts: dict[str, int] = {"claimed": 0, "given_back": 0, "fenced": 0}
+        calls.serve(HOST, HostCall, self._host)
+        member.listeners.insert(0, self)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def held(self) -> list[str]:
+        """The instances that this node hosts."""
+        return list(self._held)
+
+    def holding(self, instance_id: str) -> Holding | None:
+        """This node's right to host the instance, if it has one."""
+        return self._held.get(instance_id)
+
+    def tenure(self, instance_id: str) -> Tenure | None:
+        """The same, as messages and writes name it."""
+        holding = self._held.get(instance_id)
+        return None if holding is None else holding.tenure
+
+    async def run(self) -> None:
+        """Searches for hosts, and gives places back."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for instance_id in self._leaving:  # of before a crash
+                nursery.start_soon(self._leave, instance_id)
+            await trio.sleep_forever()
+
+    # Finding a host ----------------------------------------------------------------------------
+
+    async def place(self, instance_id: str) -> Where:
+        """As `actors.instance.hosted.Hosts.place`. One search for each instance at a time."""
+        holding = self._held.get(instance_id)
+        if holding is not None:
+            return Here(holding)
+        search = self._searches.get(instance_id)
+        if search is None:
+            if self._nursery is None:
+                raise Overloaded
+            search = self._searches[instance_id] = _Search()
+            self._nursery.start_soon(self._search, instance_id, search)
+        await search.done.wait()
+        if search.where is None:
+            raise search.failure or Overloaded()
+        return search.where
+
+    async def _search(self, instance_id: str, search: _Search) -> None:
+        try:
+            with trio.move_on_after(PLACE_S):
+                search.where = await self._find(instance_id, search)
+        except ReiletaError as error:
+            search.failure = error
+        finally:
+            del self._searches[instance_id]
+            search.done.set()
+
+    async def _find(self, instance_id: str, search: _Search) -> Where:
+        silent: set[str] = set()
+        while True:
+            leaving = self._leaving.get(instance_id)
+            if leaving is not None:
+                await leaving.done.wait()
+            try:
+                where = await self._find_once(instance_id, silent)
+            except (NodeFenced, DatabaseUnavailable) as error:
+                # This node is another one in a moment; or the database is back in time.
+                if isinstance(error, DatabaseUnavailable):
+                    search.failure = error
+                where = None
+            if where is not None:
+                return where
+            await trio.sleep(AGAIN_S)
+
+    async def _find_once(self, instance_id: str, silent: set[str]) -> Where | None:
+        me = self._member.node
+        place = await self._leases.place(instance_id)
+        if place.node == me:
+            return self._holds(place)
+        if place.node is not None:
+            return There(place.node, place.epoch)
+        chosen = host_of(place, self._candidates(), me, _random.randrange, silent)
+        if chosen is None:
+            raise Overloaded(Detail("instance", "finds no node that can host it"))
+        if chosen == me:
+            return self._holds(await self._claim(instance_id))
+        try:
+            answer = await self._calls.call(chosen, HOST, HostCall(instance_id), HostAnswer, CALL_S)
+        except NodeUnreachable:
+            silent.add(chosen)
+            return None
+        if answer.node is None:
+            silent.add(chosen)
+            return None
+        return There(answer.node, answer.epoch) if answer.node != me else None
+
+    async def _claim(self, instance_id: str) -> Place:
+        """Claims the place for this node, unless it may not host; the place after that."""
+        if not self._member.valid():
+            raise NodeFenced
+        place = await self._leases.claim(instance_id, self._member.node)
+        if place.node == self._member.node:
+            self.counts["claimed"] += 1
+        return place
+
+    def _holds(self, place: Place) -> Where | None:
+        """The place, if it has a host; a place of this node is held from now on."""
+        if place.node is None:
+            return None
+        if place.node != self._member.node:
+            return There(place.node, place.epoch)
+        if place.instance in self._leaving:
+            return None
+        holding = self._held.get(place.instance)
+        if holding is None or holding.tenure.epoch != place.epoch:
+            tenure = Tenure(place.instance, place.node, place.epoch)
+            holding = self._held[place.instance] = Holding(tenure, self._member.valid)
+        return Here(holding)
+
+    def _candidates(self) -> list[Candidate]:
+        nodes: Mapping[str, NodeSeen] = self._member.nodes
+        return [
+            Candidate(
+                node=one.id,
+                hosts=one.state == "up",
+                instances=one.instances,
+                capacity=one.capacity,
+                load=one.load,
+                lag_ms=one.lag_ms,
+            )
+            for one in nodes.values()
+        ]
+
+    async def _host(self, call: HostCall, caller: str) -> HostAnswer:
+        """Another node asks this one to host an instance."""
+        if self.draining or self.start is None:
+            return HostAnswer(None, 0)
+        try:
+            place = await self._leases.place(call.instance)
+            if place.node is None:
+                place = await self._claim(call.instance)
+        except NodeFenced:
+            return HostAnswer(None, 0)
+        where = self._holds(place)
+        if isinstance(where, Here):
+            await self.start(call.instance)
+        return HostAnswer(place.node, place.epoch)
+
+    # Giving back -------------------------------------------------------------------------------
+
+    def gave_up(self, instance_id: str) -> None:
+        """The instance's actor has ended: its place is given back, and another node may host it."""
+        holding = self._held.pop(instance_id, None)
+        if holding is None:
+            return
+        holding.lost = True
+        self._leaving[instance_id] = _Leaving(holding.tenure)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._leave, instance_id)
+
+    async def _leave(self, instance_id: str) -> None:
+        leaving = self._leaving[instance_id]
+        # If this node falls, its places are given back all the same.
+        while leaving.tenure.node == self._member.node:
+            with suppress(DatabaseUnavailable):
+                if await self._leases.leave(leaving.tenure):
+                    self.counts["given_back"] += 1
+                break
+            await trio.sleep(LEAVE_AGAIN_S)
+        del self._leaving[instance_id]
+        leaving.done.set()
+
+    def fenced(self, holding: Holding) -> None:
+        """A write has found that the tenure has ended: the instance is dropped."""
+        self.counts["fenced"] += 1
+        instance_id = holding.tenure.instance
+        if self._held.get(instance_id) is holding:
+            del self._held[instance_id]
+            holding.lost = True
+            self.dropped([instance_id])
+
+    # As a listener of the member ---------------------------------------------------------------
+
+    def fell(self, was: str) -> None:
+        """This node hosts nothing any more."""
+        held, self._held = self._held, {}
+        for holding in held.values():
+            holding.lost = True
+        self.dropped(list(held))
+
+    def node_gone(self, node: str) -> None:
+        """Its instances get a host when somebody asks for them."""
+
+    def node_seen(self, node: str) -> None:
+        """Placement asks the member for its nodes."""
+
+    def reconnected(self) -> None:
+        """Places are not on the bus."""

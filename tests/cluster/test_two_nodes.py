@@ -1,0 +1,214 @@
+"""Two servers on one database do no harm to each other."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+
+import trio
+
+from reileta.store.cluster_leases import ClusterLeases
+from reileta.store.database import Database, asyncio_loop
+from tests.cluster.conftest import Ground
+from tests.e2e.clients import connected
+from tests.e2e.processes import Bot, ServerProcess, eventually, new_instance, serving
+from tests.e2e.test_database_faults import refused
+
+
+async def nodes_of(database: Database) -> list[str]:
+    """The names of the nodes that are not fenced."""
+    rows = await database.fetch("SELECT name FROM nodes WHERE fenced_at IS NULL ORDER BY name")
+    return [row["name"] for row in rows]
+
+
+async def host_of(database: Database, instance: str) -> str | None:
+    """The name of the node that hosts the instance."""
+    name: str | None = await database.value(
+        "SELECT name FROM places JOIN nodes ON nodes.id = node WHERE instance_id = $1", instance
+    )
+    return name
+
+
+async def epoch_of(database: Database, instance: str) -> int:
+    epoch: int = await database.value("SELECT epoch FROM places WHERE instance_id = $1", instance)
+    return epoch
+
+
+async def count(database: Database, sql: str) -> int:
+    number: int = await database.value(sql)
+    return number
+
+
+async def test_two_nodes_are_one_cluster_and_leave_it_in_order(ground: Ground) -> None:
+    async with asyncio_loop() as loop, ground.node("a") as a:
+        database = Database(loop, ground.database_url, connections=2)
+        async with ground.node("b") as b:
+            assert await nodes_of(database) == ["a", "b"]
+            a.process.terminate()
+            assert await a.ended() == 0
+            assert await nodes_of(database) == ["b"]
+            assert b.events("node.joined")
+        assert await nodes_of(database) == []
+        await database.close()
+
+
+async def test_an_instance_that_is_in_use_survives_the_start_and_the_sweep_of_another_node(
+    ground: Ground,
+) -> None:
+    quick = ("--empty-instance-s", "0.2", "--unused-instance-s", "0.2")
+    (owner,) = await ground.bots(1)
+    async with asyncio_loop() as loop, ground.node("a", *quick) as a:
+        database = Database(loop, ground.database_url, connections=2)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as player:
+            await player.join(room)
+            async with ground.node("b", *quick) as b:
+                other = await new_instance(b, owner)
+                # B sweeps: it deletes what nobody uses, and nothing else.
+                await eventually(partial(_gone, database, other))
+                assert await host_of(database, room) == "a"
+                unmarked = "SELECT count(*) FROM instances WHERE empty_since IS NULL"
+                assert await count(database, unmarked) == 1
+                assert (await player.ask("ping"))["command"] == "ping"
+        await database.close()
+
+
+async def _gone(database: Database, instance: str) -> bool:
+    there = await database.fetch("SELECT 1 FROM instances WHERE id = $1", instance)
+    return not there
+
+
+async def test_an_instance_of_a_node_that_died_gets_another_host_and_keeps_its_bans(
+    ground: Ground,
+) -> None:
+    owner, guest = await ground.bots(2)
+    async with asyncio_loop() as loop, ground.node("a") as a:
+        database = Database(loop, ground.database_url, connections=2)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as player:
+            await player.join(room)
+            b = await ground.start("b")
+            epoch = await epoch_of(database, room)
+            me = await _me(a, guest)
+            banned = await player.ask(
+                "instance-moderate", {"type": "ban", "user": me}, subgroup=room
+            )
+            assert "error" not in banned, banned
+        a.process.kill()
+        await a.ended()
+        taken = await b.until_logged("node.taken_over")
+        assert taken["instances"] == 1
+        assert await host_of(database, room) is None
+        async with connected(b, owner) as player:
+            await player.join(room)
+        assert await host_of(database, room) == "b"
+        assert await epoch_of(database, room) > epoch
+        async with connected(b, guest) as player:
+            answer = await player.ask("instance-join", {"instance": room})
+            assert answer["error"]["code"] in (41, 104, 120), answer
+        await database.close()
+
+
+async def _me(node: ServerProcess, account: Bot) -> str:
+    async with node.ask() as client:
+        me = await client.get(
+            "/api/users/@me", headers={"Authorization": f"Bearer {account.token}"}
+        )
+        id_: str = me.json()["data"]["id"]
+        return id_
+
+
+async def test_a_node_that_was_paused_sends_nothing_more_and_goes_on_as_another_one(
+    ground: Ground,
+) -> None:
+    owner, other = await ground.bots(2)
+    async with asyncio_loop() as loop, ground.node("a") as a:
+        database = Database(loop, ground.database_url, connections=2)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as one, connected(a, other) as two:
+            await one.join(room)
+            await two.join(room)
+            b = await ground.start("b")
+            a.process.send_signal(signal.SIGSTOP)
+            try:
+                await b.until_logged("node.taken_over")
+                await two.say(room, {"late": True})
+                async with connected(b, owner) as back:
+                    await back.join(room)
+                    assert await host_of(database, room) == "b"
+            finally:
+                a.process.send_signal(signal.SIGCONT)
+            await a.until_logged("node.fell")
+            await a.until_logged("node.joined", many=2)
+            assert await host_of(database, room) == "b"
+            heard = [one.get("command") for one in one.skipped]
+            assert "instance-data" not in heard
+        assert not a.events("write.fenced")
+        assert not a.events("actor.crashed")
+        await database.close()
+
+
+async def test_a_short_pause_makes_nobody_fall(ground: Ground) -> None:
+    owner, other = await ground.bots(2)
+    async with ground.node("a") as a:
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as one, connected(a, other) as two:
+            await one.join(room)
+            await two.join(room)
+            b = await ground.start("b")
+            a.process.send_signal(signal.SIGSTOP)
+            await trio.sleep(1.0)
+            a.process.send_signal(signal.SIGCONT)
+            await two.say(room, {"after": True})
+            assert await one.hear() == {"after": True}
+        assert not a.events("node.fell")
+        assert not b.events("node.taken_over")
+
+
+async def test_servers_with_and_without_a_cluster_never_share_a_database(ground: Ground) -> None:
+    async with ground.node("a"):
+        line = await refused(*ground.alone("b"))
+        assert "another server uses the database" in line
+        assert "--nats" in line
+    async with asyncio_loop() as loop:
+        database = Database(loop, ground.database_url, connections=1)
+        await ClusterLeases(database).register("c_dead", name="dead", roles=(), version="0")
+        async with serving(*ground.alone("b")):
+            assert await nodes_of(database) == []
+            line = await refused(*ground.options("a"))
+            assert "uses the database alone" in line
+        await database.close()
+
+
+async def test_a_node_with_another_key_is_refused(ground: Ground) -> None:
+    async with ground.node("a"):
+        line = await refused(*ground.options("b"), "--key", str(ground.folder / "other"))
+        assert "key" in line
+        assert str(ground.folder / "other") in line
+
+
+async def test_two_nodes_that_start_at_once_agree_on_the_key(ground: Ground) -> None:
+    nodes: list[ServerProcess] = []
+
+    async def start(name: str) -> None:
+        nodes.append(await ground.start(name))
+
+    async with trio.open_nursery() as starting:
+        starting.start_soon(start, "a")
+        starting.start_soon(start, "b")
+    keys = set()
+    for node in nodes:
+        async with node.ask() as client:
+            keys.add((await client.get("/.well-known/avr")).json()["data"]["public_key"])
+    assert len(keys) == 1
+
+
+async def test_it_starts_without_nats_and_says_so(ground: Ground) -> None:
+    (owner,) = await ground.bots(1)
+    await ground.nats.kill()
+    async with ground.node("a") as a:
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as player:
+            await player.join(room)
+        await ground.nats.start()
+        await a.until_logged("bus.connected")
