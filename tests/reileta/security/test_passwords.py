@@ -113,8 +113,8 @@ class HashQueue:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.hasher = GatedHasher()
+        self.passwords = Passwords(self.hasher, cores=1)  # makes a hash itself
         self.hasher.gate.clear()
-        self.passwords = Passwords(self.hasher, cores=1)
         self.order: list[str] = []
         self.sent_away: list[str] = []
         self._nursery = nursery
