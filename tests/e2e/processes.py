@@ -17,6 +17,7 @@ import trio
 
 from reileta.observability import log_events
 from tests.conftest import PATIENCE_S
+from tests.forked import ForkedProcess, run, start
 
 Json = dict[str, Any]
 
@@ -31,7 +32,7 @@ class Bot:
 class ServerProcess:
     """A running server. `log` has what it said on standard output so far, a line each."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process | ForkedProcess) -> None:
         self.process = process
         self.log: list[str] = []
         self.errors = ""
@@ -88,15 +89,22 @@ def _environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(*options: str) -> AsyncIterator[ServerProcess]:
-    """`reileta serve` on a port of the system's choice, which is killed after the test."""
-    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
-    process = await trio.lowlevel.open_process(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(),
-    )
+async def serving(*options: str, fresh: bool = False) -> AsyncIterator[ServerProcess]:
+    """`reileta serve` on a port of the system's choice, which is killed after the test.
+
+    `fresh`: as its operator starts it, not in a fork (tests/forked.py).
+    """
+    command = ["serve", "--port", "0", "--log-format", "json", *options]
+    process: trio.Process | ForkedProcess
+    if fresh:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "reileta", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+        )
+    else:
+        process = await start(*command, env=_environment())
     served = ServerProcess(process)
     try:
         async with trio.open_nursery() as nursery:
@@ -122,10 +130,9 @@ async def serving(*options: str) -> AsyncIterator[ServerProcess]:
 async def bots(count: int, folder: Path, *options: str) -> list[Bot]:
     """Accounts of a server that runs or not; `options` say where its database is."""
     tokens = folder / "tokens"
-    command = [sys.executable, "-m", "reileta", "bots", "create", "--count", str(count)]
-    await trio.run_process(
-        [*command, "--tokens", str(tokens), *options], env=_environment(), capture_stderr=True
-    )
+    made = ["bots", "create", "--count", str(count), "--tokens", str(tokens)]
+    done = await run(*made, *options, env=_environment())
+    assert done.returncode == 0, done.stderr
     return [Bot(line) for line in tokens.read_text().splitlines()]
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,9 +17,11 @@ import psutil
 import trio
 
 from tests.conftest import PATIENCE_S
+from tests.e2e import processes
 from tests.e2e.clients import CLOSE, Player, RawClient, connected, frame, text
-from tests.e2e.processes import Bot, ServerProcess, bots, eventually, new_instance, serving
+from tests.e2e.processes import Bot, ServerProcess, bots, eventually, new_instance
 
+serving = partial(processes.serving, fresh=True)
 CLOSED = re.compile(rb"\x88.(..)come back in (\d+) s\Z", re.DOTALL)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import trio
 
 from tests.conftest import PATIENCE_S, Databases
 from tests.e2e.processes import ServerProcess, serving
+from tests.forked import run
 
 Json = dict[str, Any]
 _numbers = itertools.count(1)
@@ -147,11 +147,7 @@ class FederatedServer:
 
     async def command(self, *arguments: str, check: bool = True) -> str:
         """Runs `reileta …` beside the server; returns its standard output."""
-        command = [sys.executable, "-m", "reileta", *arguments]
-        command += ["--data", str(self.data), "--database", self.database]
-        done = await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False
-        )
+        done = await run(*arguments, "--data", str(self.data), "--database", self.database)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout.decode()
 
