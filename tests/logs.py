@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,10 +17,11 @@ def restored() -> Iterator[None]:
     """Undoes within itself what `reileta.log.configure` did to both logging systems."""
     root = logging.getLogger()
     handlers, level = [*root.handlers], root.level
+    before = structlog.get_config()
     try:
         yield
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**before)
         _forget_cached_loggers()
         logging.captureWarnings(capture=False)
         root.handlers[:] = handlers
@@ -29,6 +32,8 @@ def _forget_cached_loggers() -> None:
     """A module's logger that was used meanwhile keeps its set-up by an attribute `bind` of its own;
     without it, the next use takes the present set-up, and `capture_logs` sees it."""
     kind = type(structlog.get_logger())
-    for logger in gc.get_objects():
+    # Those of modules are no longer among the collector's objects (conftest.py).
+    of_modules = (value for module in [*sys.modules.values()] for value in [*vars(module).values()])
+    for logger in itertools.chain(gc.get_objects(), of_modules):
         if type(logger) is kind:
             vars(logger).pop("bind", None)
