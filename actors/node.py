@@ -401,6 +401,11 @@ class Node:
         with suppress(DatabaseUnavailable):
             await self.guests.tidy()
 
+    async def sweep_attempts(self) -> None:
+        """Deletes attempts to log in that don't count any more."""
+        with suppress(DatabaseUnavailable):  # the next time
+            await self.store.attempts.sweep()
+
     async def trim_audit(self) -> None:
         """Deletes entries of the audit log that are too old."""
         with suppress(DatabaseUnavailable):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from reileta.clock import Clock
 from reileta.errors import TooManyRequests
@@ -55,6 +56,14 @@ BODY_BYTES: Final = 16 * KIB
 """Each full 16 KiB of a JSON body count as one more request of the address."""
 
 
+class AttemptStore(Protocol):
+    """Counts attempts at all nodes (`reileta.store.attempts.Attempts`)."""
+
+    async def take(self, key: str, rate: Rate, /) -> float: ...
+
+    async def give_back(self, key: str, rate: Rate, /) -> None: ...
+
+
 class HttpRateLimits:
     """Counts requests. All methods raise TooManyRequests if there are too many.
 
@@ -73,6 +82,48 @@ class HttpRateLimits:
         self._guesses = RateLimiter(GUESSES, NAMES)
         self._guesses_from_afar = RateLimiter(GUESSES_FROM_AFAR, NAMES)
         self._routes: dict[str, RateLimiter] = {}
+        self._shared = False
+        self.attempts: AttemptStore | None = None
+        """Where attempts are counted exactly; None without a cluster, or without limits."""
+
+    # Limits that other nodes share -------------------------------------------------------------
+
+    def share(self, attempts: AttemptStore) -> None:
+        """From now on, other nodes count what is spent here, and the other way round; logins and
+        their like are counted in the database."""
+        if not self._enabled:
+            return
+        self.attempts = attempts
+        self._shared = True
+        for limiter in self._limiters().values():
+            limiter.shared = True
+
+    def _limiters(self) -> dict[str, RateLimiter]:
+        """The limits that are shared, by name. Guesses are counted exactly, elsewhere."""
+        return {
+            "address": self._addresses,
+            "account": self._accounts,
+            "token": self._tokens,
+            "server": self._servers,
+            "visit": self._visits,
+            "remote": self._remote,
+            **{f"route {route}": limiter for route, limiter in self._routes.items()},
+        }
+
+    def spent(self, limit: int) -> dict[str, dict[str, float]]:
+        """What busy keys have spent since the last call, by limit; `limit`: keys of each."""
+        now_s = self._clock.steady_ms() / 1000
+        return {name: one.spent(now_s, limit) for name, one in self._limiters().items()}
+
+    def spend(self, limit: str, keys: Mapping[str, float]) -> None:
+        """What keys have spent at another node."""
+        limiter = self._limiters().get(limit)
+        if limiter is not None:  # of a route, only once it was used here
+            now_s = self._clock.steady_ms() / 1000
+            for key, seconds in keys.items():
+                limiter.spend(key, seconds, now_s)
+
+    # Requests ----------------------------------------------------------------------------------
 
     def address(self, ip: str) -> None:
         """Counts a request of an address."""
@@ -88,6 +139,7 @@ class HttpRateLimits:
             limiter = self._routes.get(route)
             if limiter is None:
                 limiter = self._routes[route] = RateLimiter(rate, keys=5_000)
+                limiter.shared = self._shared
             self._take(limiter, network(ip))
 
     def principal(self, principal: Principal) -> None:

@@ -27,6 +27,8 @@ from actors.runtime.trace import add_trace
 from api.app import ReiletaApp, create_app
 from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
+from api.rate_limits import HttpRateLimits
+from api.shared_limits import SharedLimits
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
@@ -47,6 +49,7 @@ from reileta.security.server_key import ServerKey, adopt, key_path, load_known, 
 from reileta.settings import Settings
 from reileta.startup import StartupError, check_tls, raise_descriptor_limit
 from reileta.store import Store, open_store
+from reileta.store.attempts import SWEEP_S
 from reileta.store.cluster_leases import ClusterLeases
 from reileta.store.database_clock import FOLLOW_S, DatabaseClock
 from reileta.store.server_lock import WATCH_S
@@ -292,7 +295,7 @@ async def _serve_on(
                 client=client,
                 name=settings.node_name or f"{socket.gethostname()}:{port}",
             ) as node,
-            _apis(node, passwords, timeouts, port) as (http_server, gateway),
+            _apis(node, passwords, timeouts, port) as (http_server, gateway, limits),
             trio.open_nursery() as nursery,
         ):
             await node.servers.apply()
@@ -300,6 +303,12 @@ async def _serve_on(
             background = node.background
             if node.shared is not None:
                 node.shared.use(gateway.auth)
+                limits.share(store.attempts)
+                shared_limits = SharedLimits(node.shared.member, limits)
+                background.run(nursery, "limits", shared_limits.run)
+                background.repeat(
+                    nursery, "attempts", node.sweep_attempts, every_s=SWEEP_S, delayed=True
+                )
             changes = ChangeApplier(store, node, gateway.auth)
             files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
             background.run(nursery, "sockets", gateway.watch)
@@ -356,13 +365,13 @@ def _client(
 @asynccontextmanager
 async def _apis(
     node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int
-) -> AsyncIterator[tuple[HttpServer, Gateway]]:
+) -> AsyncIterator[tuple[HttpServer, Gateway, HttpRateLimits]]:
     app: ReiletaApp = create_app(node, passwords=passwords, port=port)
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))
     http_server = HttpServer(app, node.settings, node.metrics, timeouts, node.background)
-    yield http_server, gateway
+    yield http_server, gateway, app.limits
 
 
 async def _first_start(store: Store, passwords: Passwords) -> None:

@@ -40,6 +40,7 @@ class Shared:
         address: str,
         credentials: LiveCredentials,
     ) -> None:
+        self.member = member
         self._directory = directory
         self._sessions: SessionManager
         self._node: SharingNode

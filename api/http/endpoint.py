@@ -24,6 +24,7 @@ from actors.node import Node
 from api.audit import AuditNote, audit
 from api.credentials import Auth, Credential, bearer_from
 from api.envelope import request_line, success, success_at_top
+from api.exact_limits import ExactLimits
 from api.http.answer import Answer, encoded, json_answer, response_of
 from api.http.bodies import ReceivedBody
 from api.http.etags import AnswerCache, Cached, key_of
@@ -95,6 +96,11 @@ class ApiDeps:
     auth: Auth
     limits: HttpRateLimits
     answers: AnswerCache = field(default_factory=AnswerCache)
+
+    @property
+    def exact_limits(self) -> ExactLimits:
+        """Limits on logins and the like, at all nodes of a cluster."""
+        return ExactLimits(self.limits)
 
     @property
     def remote(self) -> RemoteObjects:
@@ -426,6 +432,7 @@ def _view(serve: Serve) -> Callable[..., Awaitable[Response]]:
 def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps: ApiDeps) -> Serve:
     """The function that serves an operation: limits, credential, input, handler, envelope."""
     node, auth, limits, answers = deps.node, deps.auth, deps.limits, deps.answers
+    exact_limits = deps.exact_limits
     route = f"{operation.method} {operation.path}"
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
     need, rate, only, api = operation.need, operation.rate, operation.only, operation.api
@@ -440,6 +447,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         ip = address_of(current)
         if api == "registry":
             limits.route(route, rate, ip)
+            await exact_limits.route(route, rate, ip)
         elsewhere = named_server(current, args, node.address) if of_server else None
         principal = server = credential = None
         if need != "none" or elsewhere is not None:
@@ -457,6 +465,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         if api == "session":
             limits.address(ip)
             limits.route(route, rate, ip)
+            await exact_limits.route(route, rate, ip)
         if principal is not None:
             limits.principal(principal)
         if operation.body_limit_bytes is not None:

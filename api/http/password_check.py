@@ -3,7 +3,8 @@
 Wrong passwords are counted per name and address. They are also counted per name over all addresses
 from which the user has not logged in before. So an attacker with many addresses is limited, and
 can't lock a user out at an address that the user has used before. The counts are in memory: a
-restart gives an attacker one more burst. The known addresses are in the database.
+restart gives an attacker one more burst. In a cluster, they are also in the database, for all nodes
+together (`api/exact_limits.py`). The known addresses are in the database.
 
 Unknown names take as much time as known ones and are counted in the same way, so that an attacker
 can't find out which names exist.
@@ -27,7 +28,7 @@ class PasswordCheck:
     """Checks the passwords of this server's users."""
 
     def __init__(self, deps: ApiDeps, passwords: Passwords) -> None:
-        self._limits = deps.limits
+        self._limits = deps.exact_limits
         self._users, self._networks = deps.node.store.users, deps.node.store.networks
         self._passwords = passwords
 
@@ -39,7 +40,7 @@ class PasswordCheck:
             TooManyRequests: too many passwords were tried for the name.
             Overloaded: too many passwords wait to be checked.
         """
-        guess = self._limits.guess(username, ip)
+        guess = await self._limits.guess(username, ip)
         row = await self._users.credentials(username) if is_username(username) else None
         user, hash_ = (None, None) if row is None else row
         await self._check(guess, user, hash_, password)
@@ -53,7 +54,7 @@ class PasswordCheck:
         The call is renewed afterwards. Raises the errors of `by_name` and `RequestContext.renew`.
         """
         user = call.by.user
-        guess = self._limits.guess(user.username, call.ip)
+        guess = await self._limits.guess(user.username, call.ip)
         hash_ = await self._hash_of(user)
         await self._check(guess, user, hash_, password)
         await call.renew()
@@ -83,15 +84,15 @@ class PasswordCheck:
         user_id = _NOBODY if user is None else user.id
         known = await self._networks.known(user_id, guess.network)
         if not known:
-            self._limits.guess_from_afar(guess)
+            await self._limits.guess_from_afar(guess)
         try:
             right = await self._passwords.verify(hash_, password, Requester(guess.network, known))
         except Overloaded:
-            self._limits.no_guess(guess)
+            await self._limits.no_guess(guess)
             raise
         if not right:
             raise LoginInvalid
-        self._limits.no_guess(guess)
+        await self._limits.no_guess(guess)
 
     async def logged_in(self, user: User, ip: str) -> None:
         """Call after a login: remembers the address as known for the user."""

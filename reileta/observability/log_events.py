@@ -183,6 +183,8 @@ DATABASE_NEWER: Final = "database.newer"
 # Files
 CHANGES_POSTPONED: Final = "changes.postponed"
 """The database was down when the server asked for changes by other processes; it asks again."""
+ATTEMPTS_UNCOUNTED: Final = "attempts.uncounted"
+"""The database is down: attempts to log in and the like are counted at this node only."""
 REVOCATIONS_POSTPONED: Final = "revocations.postponed"
 """The check of the tokens and sessions of all sockets waits for the database."""
 FILES_TIDIED: Final = "files.tidied"

@@ -46,6 +46,10 @@ class RateLimiter:
         self._generation_s = max(GENERATION_S, self._tolerance_s)
         self._young_until_s: float | None = None
         """When the young generation becomes the old one; None before the first request."""
+        self.shared = False
+        """Whether other processes count the same keys: then `spent` must be called often."""
+        self._busy: dict[str, float] = {}
+        """Keys that have used more than half, each with the time that others know of already."""
         self._young: dict[str, float] = {}
         self._old: dict[str, float] = {}
 
@@ -75,7 +79,41 @@ class RateLimiter:
                 self._young_until_s = now_s + self._generation_s
             self._old.pop(key, None)
         self._young[key] = next_whole
+        if self.shared and next_whole - now_s > self._tolerance_s / 2:
+            self._busy.setdefault(key, now_s)
         return 0.0
+
+    def spent(self, now_s: float, limit: int) -> dict[str, float]:
+        """What keys have spent here since the last call, in seconds of allowance, from when they
+        had used half of it until it is full again: of up to `limit` keys, those that spent most.
+        """
+        spent = {}
+        for key, told in list(self._busy.items()):
+            whole_at = self._young.get(key) or self._old.get(key, 0.0)
+            new = whole_at - max(told, now_s)
+            if new > 0:
+                spent[key] = new
+            if whole_at > now_s:
+                self._busy[key] = whole_at
+            else:
+                del self._busy[key]
+        if len(spent) > limit:
+            most = sorted(spent.items(), key=lambda item: item[1], reverse=True)[:limit]
+            spent = dict(most)
+        return spent
+
+    def spend(self, key: str, seconds: float, now_s: float) -> None:
+        """Another process has spent so much of the key's allowance. It counts here, at most until
+        the key has spent twice as much as it may."""
+        whole_at = self._young.get(key) or self._old.get(key, 0.0)
+        latest = max(whole_at, now_s + 2 * self._tolerance_s)
+        next_whole = min(max(whole_at, now_s) + max(seconds, 0.0), latest)
+        if key not in self._young and len(self._young) >= self._keys:
+            return  # as many as may be kept; the own count stands alone
+        self._old.pop(key, None)
+        self._young[key] = next_whole
+        known = next_whole - max(whole_at, now_s)  # what is not this process's own
+        self._busy[key] = max(self._busy.get(key, now_s), now_s) + known
 
     def give_back(self, key: str) -> None:
         """Undoes one `take` of the key that should not count."""

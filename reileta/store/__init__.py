@@ -13,6 +13,7 @@ from reileta.media.files.local import LocalFiles
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.settings import Settings
 from reileta.store.assets import Assets
+from reileta.store.attempts import Attempts
 from reileta.store.audit_log import AuditLog
 from reileta.store.blobs import Blobs
 from reileta.store.challenges import Challenges
@@ -85,6 +86,8 @@ class Store:
     guests: Guests
     lock: ServerLock
     """Keeps other servers away, if the store was opened as `exclusive`."""
+    attempts: Attempts
+    """Attempts to log in and the like, at all nodes of a cluster."""
     changes: ChangeFeed
     """Changes by other processes, once its `begin` was called."""
 
@@ -181,5 +184,6 @@ async def open_store(
             challenges=Challenges(database, clock),
             guests=Guests(database, clock),
             lock=lock,
+            attempts=Attempts(database),
             changes=ChangeFeed(database),
         )

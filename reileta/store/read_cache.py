@@ -38,7 +38,17 @@ LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 TABLES: Final = frozenset(
     {
-        *("assets", "audit_log", "bans", "blobs", "challenges", "changes", "follows", "guests"),
+        *(
+            "assets",
+            "attempts",
+            "audit_log",
+            "bans",
+            "blobs",
+            "challenges",
+            "changes",
+            "follows",
+            "guests",
+        ),
         *("images", "instances", "integrity_tokens", "known_networks", "leases", "moderations"),
         *("moderators", "mutes", "nodes", "peer_tokens", "places", "resources", "server"),
         *("server_rules", "server_tokens", "servers", "services", "sessions", "shares"),
