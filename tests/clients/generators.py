@@ -1,4 +1,4 @@
-"""The generators of clients: installed once, into `build/generators/`, from the locks here.
+"""Tools of other languages: installed once, into `build/generators/`, from their locks.
 
 They are tools of their own, not part of the environment: `openapi-python-client` needs another
 version of typer than the server.
@@ -29,15 +29,16 @@ INSTALL_S = 300
 
 def python_packages() -> Path:
     """A folder for PYTHONPATH with openapi-python-client. Skips the test if pip can't get it."""
-    return _installed("python", ("requirements.lock",), _pip)
+    return _installed("python", HERE, ("requirements.lock",), _pip)
 
 
-def node_modules() -> Path:
-    """A folder with openapi-typescript, openapi-fetch, TypeScript and the parser of AsyncAPI.
+def node_modules(project: Path = HERE) -> Path:
+    """A folder with the `node_modules` of a project; by default with openapi-typescript,
+    openapi-fetch, TypeScript and the parser of AsyncAPI.
 
     Skips the test if npm can't get them.
     """
-    return _installed("node", ("package.json", "package-lock.json"), _npm)
+    return _installed("node", project, ("package.json", "package-lock.json"), _npm)
 
 
 def _pip(folder: Path) -> Sequence[str]:
@@ -56,9 +57,11 @@ def _npm(folder: Path) -> Sequence[str]:
     return [str(NODE), str(_NPM), "ci", *options, *waits]
 
 
-def _installed(name: str, locks: Sequence[str], command: Callable[[Path], Sequence[str]]) -> Path:
-    """The folder with what the locks say. Several processes may ask at the same time."""
-    content = b"".join((HERE / lock).read_bytes() for lock in locks) + sys.version.encode()
+def _installed(
+    name: str, project: Path, locks: Sequence[str], command: Callable[[Path], Sequence[str]]
+) -> Path:
+    """The folder with what the project's locks say. Several processes may ask at the same time."""
+    content = b"".join((project / lock).read_bytes() for lock in locks) + sys.version.encode()
     folder = BUILD / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     if folder.exists():
         return folder
@@ -66,7 +69,7 @@ def _installed(name: str, locks: Sequence[str], command: Callable[[Path], Sequen
     fresh = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=BUILD))
     try:
         for lock in locks:
-            shutil.copy(HERE / lock, fresh)
+            shutil.copy(project / lock, fresh)
         done = subprocess.run(
             command(fresh),
             env={**os.environ, "PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"},

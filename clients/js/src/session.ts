@@ -1,0 +1,480 @@
+/**
+ * The socket of the session API: the state that all sockets of the session share, and resources,
+ * which one session at a time may write. It connects again by itself, and sends what was not
+ * acknowledged again.
+ */
+
+import type { ConnectionOptions } from "./connection.js";
+import type { CredentialKeeper } from "./credentials.js";
+import { Emitter } from "./emitter.js";
+import { Disconnected, type ErrorObject, ProtocolError, Refused, TimedOut } from "./errors.js";
+import type { Http } from "./http.js";
+import { isObject, type Json, type JsonObject, merged } from "./merge_patch.js";
+import {
+  CloseCode,
+  comeBackInMs,
+  type ResourceMetadata,
+  type ResourceQueue,
+  type ResourceUpdated,
+} from "./protocol.js";
+import { platformSocket, type SocketClass, type SocketLike } from "./socket.js";
+import { Backoff, background } from "./timing.js";
+
+export interface SessionEvents {
+  /** The state changed, here or elsewhere. */
+  state: JsonObject;
+  /** The resource that the session holds, or null. */
+  resource: ResourceMetadata | null;
+  /** The session's place in the waiting line of a resource changed. */
+  queue: ResourceQueue;
+  open: { again: boolean };
+  lost: { code: number; reason: string; retryMs: number };
+  closed: { code: number; reason: string };
+}
+
+/** A resource as it is now, kept in step with the server. */
+export interface Watched {
+  readonly type: string;
+  readonly id: number;
+  /** The newest description, with `holder` and `access`. */
+  readonly current: ResourceUpdated;
+  /** The whole content, for those who may acquire it. */
+  readonly view: Json | undefined;
+  stop(): Promise<void>;
+}
+
+interface Payload {
+  kind: string;
+  [field: string]: unknown;
+}
+
+interface Sent {
+  id: string;
+  payload: Payload;
+  patch: JsonObject | undefined;
+  resolve(): void;
+  reject(error: unknown): void;
+  cancel(): void;
+}
+
+interface Watch {
+  type: string;
+  id: number;
+  current: ResourceUpdated | undefined;
+  view: Json | undefined;
+  listeners: Set<(watched: Watched) => void>;
+  ended(error: Error): void;
+}
+
+const TIMEOUT_MS = 30_000;
+
+export class SessionSocket extends Emitter<SessionEvents> {
+  /** The resource that the session holds. */
+  held: ResourceMetadata | null = null;
+
+  readonly #url: string;
+  readonly #http: Http;
+  readonly #keeper: CredentialKeeper;
+  readonly #class: SocketClass;
+  readonly #timeoutMs: number;
+  readonly #backoff: Backoff;
+  readonly #watches = new Map<string, Watch>();
+  #socket: SocketLike | undefined;
+  #open = false;
+  #openedBefore = false;
+  #closed: Error | undefined;
+  /** As the server has it, as far as it has told. */
+  #confirmed: JsonObject = {};
+  #sent: Sent[] = [];
+  #waiting: { resolve(): void; reject(error: unknown): void }[] = [];
+  #cancelRetry = () => {};
+  readonly #unlisten: () => void;
+
+  /** @internal Made by `Client.session`. */
+  constructor(url: string, http: Http, keeper: CredentialKeeper, options: ConnectionOptions = {}) {
+    super();
+    this.#url = url;
+    this.#http = http;
+    this.#keeper = keeper;
+    this.#class = options.WebSocket ?? platformSocket();
+    this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#backoff = options.backoff ?? new Backoff();
+    this.#unlisten = keeper.on("changed", (current) => {
+      if (current === undefined) this.#end(CloseCode.credentialGone, "the credential has ended");
+    });
+    this.#connect();
+  }
+
+  /** Resolves when the socket is open and the state is known. */
+  ready(): Promise<void> {
+    if (this.#open) return Promise.resolve();
+    if (this.#closed) return Promise.reject(this.#closed);
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  /** The state, with the own changes that are not acknowledged yet. */
+  get state(): JsonObject {
+    let state: Json = this.#confirmed;
+    for (const { patch } of this.#sent) if (patch !== undefined) state = merged(state, patch);
+    return isObject(state) ? state : {};
+  }
+
+  /** Changes the state by a merge patch: null removes a member. Resolves when it is stored. After a
+   * lost connection it is sent again. */
+  async patch(patch: JsonObject): Promise<void> {
+    const done = this.#send({ kind: "state", patch }, patch);
+    this.emit("state", this.state);
+    await done;
+  }
+
+  // Resources --------------------------------------------------------------------------------------
+
+  /** Acquires a resource; with `wait`, stands in line until it is offered. */
+  async acquire(
+    type: string,
+    number: number,
+    options: { wait?: boolean; onQueue?: (queue: ResourceQueue) => void; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const path = { type, number };
+    const { signal } = options;
+    for (;;) {
+      try {
+        await this.#http.whole("post", "/resource/{type}/{number}/acquire", { path, signal });
+        return;
+      } catch (error) {
+        const taken = error instanceof Refused && error.code === ACQUIRED_ELSEWHERE;
+        if (!taken || !options.wait) throw error;
+      }
+      await this.#waitInLine(type, number, options);
+    }
+  }
+
+  async release(type: string, number: number): Promise<void> {
+    await this.#http.whole("post", "/resource/{type}/{number}/release", { path: { type, number } });
+  }
+
+  /** Writes by a merge patch, if the session holds the resource. */
+  async write(
+    type: string,
+    number: number,
+    change: { title?: string; data?: JsonObject },
+    options: { version?: number } = {},
+  ): Promise<void> {
+    const { version } = options;
+    const headers = version === undefined ? {} : { "If-Match": `"${version}"` };
+    await this.#http.whole("patch", "/resource/{type}/{number}", {
+      path: { type, number },
+      body: change as never,
+      headers,
+    });
+  }
+
+  /** Watches a resource: `changed` gets it at once, and at each change. */
+  async watch(type: string, id: number, changed: (watched: Watched) => void): Promise<Watched> {
+    await this.ready();
+    const key = `${type}/${id}`;
+    let watch = this.#watches.get(key);
+    const fresh = watch === undefined;
+    if (watch === undefined) {
+      watch = { type, id, current: undefined, view: undefined, listeners: new Set(), ended() {} };
+      this.#watches.set(key, watch);
+    }
+    const own = watch;
+    const first = new Promise<Watched>((resolve, reject) => {
+      if (own.current !== undefined) return resolve(this.#watched(own, changed));
+      const begun = () => {
+        own.listeners.delete(begun);
+        resolve(this.#watched(own, changed));
+      };
+      own.listeners.add(begun);
+      const { ended } = own;
+      own.ended = (error) => {
+        ended(error);
+        reject(error);
+      };
+    });
+    own.listeners.add(changed);
+    if (fresh) {
+      try {
+        await this.#send({ kind: "watch", type, id });
+      } catch (error) {
+        this.#watches.delete(key);
+        first.catch(() => {});
+        throw error;
+      }
+    }
+    return first;
+  }
+
+  close(): void {
+    this.#end(1000, "");
+  }
+
+  #watched(watch: Watch, listener: (watched: Watched) => void): Watched {
+    const { type, id } = watch;
+    return {
+      type,
+      id,
+      get current() {
+        return watch.current as ResourceUpdated;
+      },
+      get view() {
+        return watch.view;
+      },
+      stop: async () => {
+        watch.listeners.delete(listener);
+        if (watch.listeners.size > 0 || !this.#watches.delete(`${type}/${id}`)) return;
+        if (this.#open) await this.#send({ kind: "unwatch", type, id });
+      },
+    };
+  }
+
+  async #waitInLine(
+    type: string,
+    number: number,
+    { onQueue, signal }: { onQueue?: (queue: ResourceQueue) => void; signal?: AbortSignal },
+  ): Promise<void> {
+    await this.ready();
+    const path = { type, number };
+    const unlisten: (() => void)[] = [];
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const aborted = () => reject(signal?.reason);
+        signal?.addEventListener("abort", aborted, { once: true });
+        unlisten.push(() => signal?.removeEventListener("abort", aborted));
+        const ask = () =>
+          this.#http.whole("post", "/resource/{type}/{number}/queue", { path }).then(({ queue }) => {
+            if (queue?.offered_until) resolve();
+          });
+        unlisten.push(
+          this.on("queue", (queue) => {
+            if (queue.type !== type || queue.id !== number) return;
+            onQueue?.(queue);
+            if (queue.offered_until || queue.reason === "expired" || queue.reason === "failed") {
+              resolve(); // asks for it, and stands in line again if it is too late
+            } else if (queue.reason && queue.reason !== "acquired") {
+              reject(new Error(`no longer in line: ${queue.reason}`));
+            }
+          }),
+          this.on("open", () => void ask().catch(reject)),
+          this.on("closed", ({ reason }) => reject(new Disconnected(reason))),
+        );
+        ask().catch(reject);
+      });
+    } catch (error) {
+      if (signal?.aborted) {
+        const leave = this.#http.whole("delete", "/resource/{type}/{number}/queue", { path });
+        await leave.catch(() => {});
+      }
+      throw error;
+    } finally {
+      for (const stop of unlisten) stop();
+    }
+  }
+
+  // Connecting -------------------------------------------------------------------------------------
+
+  #connect(): void {
+    if (this.#closed) return;
+    const token = this.#keeper.current?.token;
+    if (token === undefined) return this.#end(CloseCode.credentialGone, "there is no credential");
+    // A page can't set headers of the upgrade.
+    const socket = new this.#class(`${this.#url}?authuser=${token}`, "reileta.session");
+    this.#socket = socket;
+    let opened = false;
+    socket.onopen = () => (opened = true);
+    socket.onerror = () => {};
+    socket.onmessage = ({ data }) => {
+      if (socket === this.#socket && typeof data === "string") this.#receive(data);
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (socket === this.#socket) this.#lost(code, reason, opened);
+    };
+  }
+
+  #lost(code: number, reason: string, opened: boolean): void {
+    this.#socket = undefined;
+    this.#open = false;
+    if (this.#closed) return;
+    if (code === CloseCode.replaced) return this.#end(code, reason);
+    if (NOT_TAKEN.has(code)) {
+      // One of the messages was wrong; sent again, it would close the next socket, too.
+      for (const one of this.#sent.splice(0)) {
+        one.cancel();
+        one.reject(new ProtocolError(reason || `the server closed the socket with ${code}`));
+      }
+    }
+    const asked = comeBackInMs(reason);
+    let retryMs = asked === undefined ? this.#backoff.next() : asked + Math.random() * 1_000;
+    // An upgrade that is refused has no reason that a page may read: a refresh finds out.
+    const doubtful = code === CloseCode.credentialGone || !opened;
+    if (doubtful) retryMs = Math.max(retryMs, 250);
+    const timer = setTimeout(() => {
+      if (!doubtful) return this.#connect();
+      this.#http
+        .whole("get", "/session", {})
+        .catch((error: unknown) => {
+          const gone = error instanceof Refused && error.status === 401;
+          return gone ? this.#keeper.refresh() : undefined;
+        })
+        .catch(() => {})
+        .finally(() => this.#connect());
+    }, retryMs);
+    this.#cancelRetry = () => clearTimeout(timer);
+    this.emit("lost", { code, reason, retryMs });
+  }
+
+  #end(code: number, reason: string): void {
+    if (this.#closed) return;
+    this.#closed = new Disconnected(reason || "the connection was closed");
+    this.#cancelRetry();
+    this.#unlisten();
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#open = false;
+    socket?.close(1000);
+    const { length } = this.#sent;
+    for (const one of this.#sent.splice(0, length)) {
+      one.cancel();
+      one.reject(this.#closed);
+    }
+    for (const watch of this.#watches.values()) watch.ended(this.#closed);
+    this.#watches.clear();
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#closed);
+    this.emit("closed", { code, reason });
+  }
+
+  // Messages ---------------------------------------------------------------------------------------
+
+  #send(payload: Payload, patch?: JsonObject): Promise<void> {
+    if (this.#closed) return Promise.reject(this.#closed);
+    return new Promise((resolve, reject) => {
+      const id = crypto.randomUUID();
+      const cancel = background(this.#timeoutMs, () => {
+        const index = this.#sent.indexOf(sent);
+        if (index >= 0) this.#sent.splice(index, 1);
+        reject(new TimedOut(payload.kind, this.#timeoutMs));
+      });
+      const sent: Sent = { id, payload, patch, resolve, reject, cancel };
+      this.#sent.push(sent);
+      if (this.#open) this.#write(sent);
+    });
+  }
+
+  #write({ id, payload }: Sent): void {
+    const sent_at = new Date().toISOString();
+    const message = { type: "event", id, sent_at, status: "ok", reason: null, payload };
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message));
+  }
+
+  #receive(text: string): void {
+    const message = JSON.parse(text) as { type: string; id: string; payload?: Payload };
+    if (message.type === "ack") return this.#acknowledged(message.id.toLowerCase());
+    const { payload } = message;
+    if (payload === undefined) return;
+    if (payload.kind !== "closing" && this.#socket?.readyState === 1) {
+      const sent_at = new Date().toISOString();
+      this.#socket.send(JSON.stringify({ type: "ack", id: message.id, sent_at }));
+    }
+    switch (payload.kind) {
+      case "hello":
+        return this.#hello(payload);
+      case "state":
+        this.#confirmed = merged(this.#confirmed, payload["patch"] as JsonObject) as JsonObject;
+        return this.emit("state", this.state);
+      case "resource":
+        this.held = payload["resource"] as ResourceMetadata | null;
+        return this.emit("resource", this.held);
+      case "refused":
+        return this.#refused(payload["event"] as string, payload["error"] as ErrorObject);
+      case "resource-updated":
+        return this.#updated(payload as unknown as ResourceUpdated);
+      case "resource-unwatched":
+        return this.#unwatched(payload as unknown as { type: string; id: number; reason: string });
+      case "resource-queue":
+        return this.emit("queue", payload as unknown as ResourceQueue);
+    }
+  }
+
+  #hello(payload: Payload): void {
+    const session = payload["session"] as {
+      state: JsonObject;
+      resource: ResourceMetadata | null;
+    };
+    this.#backoff.reset();
+    this.#confirmed = session.state;
+    this.held = session.resource;
+    this.#open = true;
+    const again = this.#openedBefore;
+    this.#openedBefore = true;
+    // What was not acknowledged may or may not be in this state: it is sent again, with new ids.
+    for (const sent of this.#sent) {
+      sent.id = crypto.randomUUID();
+      this.#write(sent);
+    }
+    for (const watch of this.#watches.values()) {
+      const { type, id } = watch;
+      const waits = this.#sent.some(
+        ({ payload: one }) => one.kind === "watch" && one["type"] === type && one["id"] === id,
+      );
+      if (!waits) this.#send({ kind: "watch", type, id }).catch((error: Error) => this.#drop(watch, error));
+    }
+    for (const { resolve } of this.#waiting.splice(0)) resolve();
+    this.emit("open", { again });
+    this.emit("state", this.state);
+    this.emit("resource", this.held);
+  }
+
+  #acknowledged(id: string): void {
+    const sent = this.#taken(id);
+    if (sent === undefined) return;
+    if (sent.patch !== undefined) {
+      this.#confirmed = merged(this.#confirmed, sent.patch) as JsonObject;
+    }
+    sent.resolve();
+  }
+
+  #refused(id: string, error: ErrorObject): void {
+    const sent = this.#taken(id.toLowerCase());
+    sent?.reject(new Refused(error));
+    if (sent?.patch !== undefined) this.emit("state", this.state);
+  }
+
+  #taken(id: string): Sent | undefined {
+    const index = this.#sent.findIndex((one) => one.id === id);
+    if (index < 0) return undefined;
+    const [sent] = this.#sent.splice(index, 1);
+    sent?.cancel();
+    return sent;
+  }
+
+  #updated(update: ResourceUpdated): void {
+    const watch = this.#watches.get(`${update.type}/${update.id}`);
+    if (watch === undefined) return;
+    const { view, patch, from } = update as { view?: Json; patch?: Json; from?: number };
+    if (view !== undefined) watch.view = view;
+    else if (patch !== undefined && isObject(watch.view) && watch.view["version"] === from) {
+      watch.view = merged(watch.view, patch);
+    } else if (patch !== undefined) {
+      // The copy is not the one that the patch belongs to: the answer has the whole view.
+      void this.#send({ kind: "watch", type: watch.type, id: watch.id }).catch(() => {});
+      return;
+    }
+    watch.current = update;
+    for (const listener of [...watch.listeners]) listener(this.#watched(watch, listener));
+  }
+
+  #unwatched({ type, id, reason }: { type: string; id: number; reason: string }): void {
+    const watch = this.#watches.get(`${type}/${id}`);
+    if (watch !== undefined) this.#drop(watch, new Error(`no longer watched: ${reason}`));
+  }
+
+  #drop(watch: Watch, error: Error): void {
+    this.#watches.delete(`${watch.type}/${watch.id}`);
+    watch.ended(error);
+  }
+}
+
+const ACQUIRED_ELSEWHERE = 113;
+/** Close codes that say that a message of the client is not one. */
+const NOT_TAKEN: ReadonlySet<number> = new Set([1007, 1009, 4001, 4002, 4003, 4004, 4005]);

@@ -1,0 +1,287 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Client, Disconnected, ErrorCode, MemoryStore, ProtocolError, Refused } from "../dist/index.js";
+import { Proxy, Server, until } from "./server.mjs";
+
+const PASSWORD = "only an example";
+let server;
+let count = 0;
+const clients = [];
+
+before(async () => {
+  server = await Server.start("--rate-limits", "off", "--seat-grace-s", "20");
+});
+
+after(async () => {
+  for (const client of clients) client.close();
+  await server.stop();
+});
+
+async function user(name, url = server.url, options = {}) {
+  const client = new Client(url, options);
+  clients.push(client);
+  await client.register(`${name}_${++count}`, PASSWORD, name);
+  return client;
+}
+
+async function instance(owner, fields = {}) {
+  const { id: world } = await owner.http.put("/api/worlds", { body: { title: "A meadow" } });
+  return owner.http.put("/api/instances", { body: { world, ...fields } });
+}
+
+function record(room, ...names) {
+  const seen = [];
+  for (const name of names) room.on(name, (value) => seen.push([name, value]));
+  return seen;
+}
+
+test("two players meet", async () => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const { id } = await instance(ann);
+  const first = await ann.join(id);
+  first.set("pose", { x: 1 });
+  const seen = record(first, "joined", "left", "message", "value");
+  await until(() => ann.connection.open);
+  await ann.connection.ping(); // the pose is there
+  const second = await ben.join(id);
+  assert.deepEqual([...second.players.values()].map((one) => one.displayname), ["Ann", "Ben"]);
+  assert.deepEqual(second.value(first.player, "pose"), { x: 1 });
+  assert.equal(second.me.displayname, "Ben");
+  await second.send({ say: "hello" });
+  second.set("pose", { x: 2 });
+  await until(() => first.value(second.player, "pose")?.x === 2);
+  second.set("pose", null);
+  await until(() => seen.at(-1)[1].data === undefined);
+  assert.equal(first.value(second.player, "pose"), undefined);
+  await second.leave();
+  await until(() => seen.at(-1)[0] === "left");
+  const kinds = seen.map(([name, value]) => (name === "message" ? value.data.say : name));
+  assert.deepEqual(kinds, ["joined", "hello", "value", "value", "left"]);
+  assert.equal(first.players.size, 1);
+  assert.equal(second.inside, false);
+  assert.throws(() => second.set("pose", 1), Disconnected);
+});
+
+test("a refusal is an error with a code and fields", async () => {
+  const ann = await user("Ann");
+  const refused = await instance(ann, { capacity: 0 }).catch((error) => error);
+  assert.ok(refused instanceof Refused);
+  assert.equal(refused.code, ErrorCode.InstanceInvalid);
+  assert.equal(refused.status, 400);
+  assert.equal(refused.details[0].field, "capacity");
+  const nowhere = await ann.join("nowhere-at-all").catch((error) => error);
+  assert.equal(nowhere.code, ErrorCode.InstanceNotFound);
+  const stranger = new Client(server.url);
+  const wrong = await stranger.login("nobody_at_all", PASSWORD).catch((error) => error);
+  assert.equal(wrong.code, ErrorCode.LoginInvalid);
+});
+
+test("whoever waits in line comes in when a seat is free", async () => {
+  const [ann, ben, cleo] = [await user("Ann"), await user("Ben"), await user("Cleo")];
+  const { id } = await instance(ann, { capacity: 1 });
+  const inside = await ann.join(id);
+  const standings = [];
+  const onQueue = (standing) => standings.push(standing.position);
+  const ends = new AbortController();
+  const second = ben.join(id, { wait: true, onQueue });
+  await until(() => standings.includes(1));
+  const third = cleo.join(id, { wait: true, onQueue, signal: ends.signal });
+  await until(() => standings.includes(2));
+  await inside.leave();
+  const room = await second;
+  assert.equal(room.me.displayname, "Ben");
+  await until(() => standings.at(-1) === 1);
+  ends.abort(new Error("enough"));
+  await assert.rejects(third, { message: "enough" });
+  const { queued } = await ann.http.get("/api/instances/{ref}/queue", { path: { ref: id } });
+  assert.equal(queued, 0);
+  await assert.rejects(ann.join(id), (error) => error.code === ErrorCode.InstanceFull);
+});
+
+test("a cut connection comes back as the same player", async () => {
+  const proxy = await Proxy.to(server.port);
+  const [ann, ben] = [await user("Ann"), await user("Ben", proxy.url)];
+  const { id } = await instance(ann);
+  const [first, second] = [await ann.join(id), await ben.join(id)];
+  await ben.connection.subscribe("update-world");
+  second.set("pose", { x: 1 });
+  await until(() => first.value(second.player, "pose"));
+  const { player } = second;
+  const others = record(first, "joined", "left");
+  const own = record(second, "away", "back", "joined", "left", "message");
+  const lost = ben.connection.once("connection-lost");
+  const asked = ben.http.get("/api/time", {}).catch(() => {});
+  proxy.cut();
+  await lost;
+  await first.send("while you were away");
+  await until(() => own.some(([name]) => name === "message"));
+  await asked;
+  assert.equal(second.player, player);
+  assert.deepEqual(others, []);
+  assert.deepEqual(own.map(([name]) => name), ["away", "back", "message"]);
+  assert.equal(own[1][1].samePlayer, true);
+  const told = ben.connection.once("update-world");
+  await ann.http.put("/api/worlds", { body: { title: "Another" } });
+  assert.equal((await told).data.title, "Another");
+  proxy.close();
+  ben.close();
+});
+
+test("a request rejects when its connection is lost", async () => {
+  const proxy = await Proxy.to(server.port);
+  const ann = await user("Ann", proxy.url);
+  await ann.connection.ready();
+  const asked = ann.connection.request("ping", {});
+  proxy.cut();
+  await assert.rejects(asked, Disconnected);
+  assert.ok((await ann.connection.ping()) > 0, "it connects again");
+  ann.close();
+  assert.throws(() => ann.connection, Disconnected);
+  proxy.close();
+});
+
+test("values are sent no faster than asked, and the newest arrives", async () => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const { id } = await instance(ann);
+  const [first, second] = [await ann.join(id), await ben.join(id)];
+  const seen = record(first, "value");
+  for (let x = 0; x <= 300; x++) {
+    second.set("pose", { x }, { perSecond: 20 });
+    if (x % 10 === 0) await sleep(10);
+  }
+  await until(() => first.value(second.player, "pose")?.x === 300);
+  assert.ok(seen.length <= 20, `${seen.length} values came`);
+});
+
+test("a value that is too large closes the socket once, and is forgotten", async () => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const { id } = await instance(ann);
+  const [first, second] = [await ann.join(id), await ben.join(id)];
+  second.set("name", "Ben");
+  const back = second.once("back");
+  second.set("scan", "x".repeat(70_000));
+  await back;
+  second.set("pose", { x: 1 });
+  await until(() => first.value(second.player, "pose")?.x === 1);
+  assert.equal(first.value(second.player, "name"), "Ben");
+  assert.equal(first.value(second.player, "scan"), undefined);
+});
+
+test("a kicked player is told why, and does not come back by itself", async () => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const { id } = await instance(ann);
+  const [first, second] = [await ann.join(id), await ben.join(id)];
+  const ended = second.once("ended");
+  await first.moderate({ player: second.player }, "kick", { reason: "too loud" });
+  const { reason, note } = await ended;
+  assert.deepEqual([reason, note], ["kicked", "too loud"]);
+  assert.equal(second.inside, false);
+  const kicked = await first.once("left", AbortSignal.timeout(100)).catch(() => undefined);
+  assert.equal(kicked, undefined, "it was told before");
+  assert.equal(first.players.size, 1);
+});
+
+test("a logout ends rooms and sockets", async () => {
+  const ann = await user("Ann");
+  const { id } = await instance(ann);
+  const room = await ann.join(id);
+  const ended = room.once("ended");
+  await ann.logout();
+  await ended;
+  assert.equal(ann.loggedIn, false);
+  await assert.rejects(ann.join(id));
+});
+
+test("a listener that fails keeps nothing from the others", async (t) => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const { id } = await instance(ann);
+  const first = await ann.join(id);
+  const errors = [];
+  const theirs = process.listeners("uncaughtException");
+  process.removeAllListeners("uncaughtException");
+  process.on("uncaughtException", (error) => errors.push(error.message));
+  t.after(() => {
+    process.removeAllListeners("uncaughtException");
+    for (const listener of theirs) process.on("uncaughtException", listener);
+  });
+  first.on("joined", () => {
+    throw new Error("mine");
+  });
+  const joined = first.once("joined");
+  await ben.join(id);
+  assert.equal((await joined).displayname, "Ben");
+  await until(() => errors.length === 1);
+});
+
+test("two pages refresh once, and both go on", async () => {
+  const shared = new MemoryStore();
+  const ann = await user("Ann", server.url, { store: shared });
+  const other = new Client(server.url, { store: shared });
+  clients.push(other);
+  const before = ann.token;
+  await Promise.all([ann.credentials.refresh(), other.credentials.refresh()]);
+  assert.notEqual(ann.token, before);
+  await other.credentials.refresh();
+  await ann.credentials.refresh(); // takes what the other has got
+  assert.equal(ann.token, other.token);
+  await ann.http.whole("get", "/session", {});
+});
+
+test("the state of a session is the same for all its sockets", async () => {
+  const ann = await user("Ann");
+  const other = new Client(server.url);
+  clients.push(other);
+  const { username } = await ann.http.get("/api/users/{ref}", { path: { ref: "@me" } });
+  other.credentials.set(ann.credentials.current);
+  await other.login(username, PASSWORD); // the same session, with a token of its own
+  assert.equal(other.credentials.current.session, ann.credentials.current.session);
+  await other.session.ready();
+  await ann.session.patch({ door: { width: 91.5 }, light: true });
+  await ann.session.patch({ light: null });
+  assert.deepEqual(ann.session.state, { door: { width: 91.5 } });
+  const { session } = await ann.http.whole("get", "/session", {});
+  assert.deepEqual(session.state, { door: { width: 91.5 } });
+  await until(() => JSON.stringify(other.session.state) === JSON.stringify(session.state));
+  await ann.session.patch({ long: "x".repeat(40_000) });
+  await assert.rejects(ann.session.patch({ longer: "x".repeat(40_000) }), Refused);
+  await ann.session.patch({ long: null });
+  // More values than a state may have: the server closes the socket, and it is not sent again.
+  const many = Object.fromEntries(Array.from({ length: 4_500 }, (_, index) => [`n${index}`, 1]));
+  await assert.rejects(ann.session.patch(many), ProtocolError);
+  await ann.session.patch({ light: true });
+  assert.deepEqual(ann.session.state, { door: { width: 91.5 }, light: true });
+});
+
+test("a resource is watched, and handed on in line", async () => {
+  const [ann, ben] = [await user("Ann"), await user("Ben")];
+  const made = await ann.http.whole("post", "/resource/{type}", {
+    path: { type: "document" },
+    body: { title: "Front door", data: { width: 80 } },
+  });
+  const { id } = made.resource;
+  const path = { type: "document", number: id };
+  const { username } = await ben.http.get("/api/users/{ref}", { path: { ref: "@me" } });
+  await ann.http.whole("post", "/resource/{type}/{number}/share", { path, body: { user: username } });
+  const versions = [];
+  const watched = await ben.session.watch("document", id, (one) => versions.push(one.current.version));
+  assert.deepEqual(watched.view.data, { width: 80 });
+  await ann.session.ready();
+  await ann.session.acquire("document", id);
+  await ann.session.write("document", id, { data: { height: 20 } });
+  await until(() => watched.view.data.height === 20);
+  const places = [];
+  const acquired = ben.session.acquire("document", id, {
+    wait: true,
+    onQueue: ({ position }) => places.push(position),
+  });
+  await until(() => watched.current.holder !== null);
+  await sleep(200);
+  await ann.session.release("document", id);
+  await acquired;
+  await ben.session.write("document", id, { data: { width: 91 } });
+  await until(() => watched.view.data.width === 91);
+  assert.deepEqual(watched.view.data, { width: 91, height: 20 });
+  await watched.stop();
+});
