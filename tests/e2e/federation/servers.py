@@ -115,7 +115,9 @@ class FederatedServer:
         if account is not None:
             token = account if isinstance(account, str) else account.token
             headers["Authorization"] = f"Bearer {token}"
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_S)
+        return httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=PATIENCE_S, verify=False
+        )
 
     async def get(self, path: str, account: Account | str | None = None, **more: Any) -> Any:
         """`data` of a successful read."""
