@@ -4,6 +4,7 @@
 #   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
+#   make cluster   run three nodes that act as one server, to try it (SECONDS=60 ends it)
 #   make chaos     run the long fault tests (MINUTES=15)
 #   make bench     run the benchmarks of this server and its peers
 #   make format    format the sources
@@ -30,7 +31,7 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve install test check chaos bench format lock clean
+.PHONY: help serve install test check cluster chaos bench format lock clean
 
 help:
 	sed -n 's/^#   //p' Makefile
@@ -51,6 +52,10 @@ check: $(DEVELOP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not database" $(ARGS)
+
+# Three nodes, NATS and PostgreSQL on loopback, from the locked wheels.
+cluster: $(DEVELOP)
+	exec $(BIN)/python -m tests.cluster $(if $(SECONDS),--seconds $(SECONDS))
 
 # tests/chaos/README.md says what it runs.
 MINUTES ?= 15

@@ -377,6 +377,11 @@ class Node:
         background.repeat(nursery, "tokens", self.trust.renew, every_s=RENEW_S, delayed=True)
         background.repeat(nursery, "challenges", self.trust.trim, every_s=TRUST_TRIM_S)
 
+    @property
+    def turns_away(self) -> bool:
+        """Whether new sockets are closed at once, to come back elsewhere."""
+        return self.draining or (self.cluster is not None and self.cluster.member.isolated)
+
     async def take_key(self, key: ServerKey) -> None:
         """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then
         the key is in use, and only not published. The database learns it at the next start."""

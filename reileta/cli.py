@@ -18,6 +18,7 @@ import typer
 from reileta import __version__, cli_options, startup
 from reileta.cli_admin import admin
 from reileta.cli_bots import bots
+from reileta.cli_cluster import cluster, node
 from reileta.cli_help import GroupedCommand, examples
 from reileta.cli_key import key
 from reileta.cli_servers import servers
@@ -27,6 +28,7 @@ from reileta.init_process import run_under_init
 _RUN: Final = "Run a server"
 _ACCOUNTS: Final = "Accounts"
 _SERVERS: Final = "Other servers"
+_CLUSTER: Final = "Cluster"
 _LOOK: Final = "Look for causes"
 
 app: Final = commands(
@@ -99,6 +101,8 @@ app.add_typer(admin, name="admin", rich_help_panel=_ACCOUNTS)
 app.add_typer(bots, name="bots", rich_help_panel=_ACCOUNTS)
 app.add_typer(key, name="key", rich_help_panel=_SERVERS)
 app.add_typer(servers, name="servers", rich_help_panel=_SERVERS)
+app.add_typer(node, name="node", rich_help_panel=_CLUSTER)
+app.add_typer(cluster, name="cluster", rich_help_panel=_CLUSTER)
 
 
 @app.command(

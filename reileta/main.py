@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from actors.change_feed import POLL_S, ChangeApplier
+from actors.cluster.cluster import OnFall
 from actors.file_collector import FileCollector
 from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
 from actors.runtime.loop_lag import measure_lag
@@ -35,6 +36,7 @@ from reileta import __version__
 from reileta.allocator import EVERY_S as MEMORY_S
 from reileta.allocator import give_back_beside, share_one_heap
 from reileta.clock import SystemClock
+from reileta.cluster.member import Member
 from reileta.errors import DatabaseUnavailable
 from reileta.federation.client import GuardedClient, ListeningSockets
 from reileta.observability import log, log_events
@@ -189,6 +191,9 @@ class Server:
         """
         self.node.draining = True
         self.http_server.stop_accepting()
+        if self.node.cluster is not None:
+            with trio.move_on_after(self.node.settings.shutdown_s / 4):
+                await self.node.cluster.hosting.drain()
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
             await self.http_server.finish_requests()
@@ -250,7 +255,13 @@ async def serve(
 
 
 def _check_address(settings: Settings, listeners: Sequence[trio.SocketListener]) -> None:
-    """Raises StartupError if ids would contain an address that means all addresses."""
+    """Raises StartupError if ids would contain an address that means all addresses, or a different
+    one at each node of a cluster."""
+    if settings.nats is not None and settings.address is None:
+        raise StartupError(
+            "--address is needed with --nats: the name by which clients reach the cluster, such as "
+            "play.example.org"
+        )
     host = listeners[0].socket.getsockname()[0]
     if settings.address is None and ip_address(host.partition("%")[0]).is_unspecified:
         raise StartupError(
@@ -299,6 +310,9 @@ async def _serve_on(
             trio.open_nursery() as nursery,
         ):
             await node.servers.apply()
+            if node.cluster is not None:
+                leave = partial(_send_away_if_isolated, node.cluster.member, gateway)
+                node.cluster.member.listeners.append(OnFall(leave))
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
             if node.shared is not None:
@@ -331,6 +345,12 @@ async def _serve_on(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
             task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
+
+
+def _send_away_if_isolated(member: Member, gateway: Gateway, _: str) -> None:
+    """A node that NATS does not answer is of no use to its clients, unlike its peers."""
+    if member.isolated:
+        gateway.send_away()
 
 
 async def _take_key(

@@ -298,8 +298,6 @@ class Settings(BaseSettings):
             return self
         if self.database is None:
             raise ValueError("--nats needs --database: all nodes of a cluster use one database")
-        if self.address is None:
-            raise ValueError("--nats needs --address: all nodes of a cluster are one server")
         if self.read_cache == "on":
             raise ValueError("--read-cache on can't be used with --nats: other nodes write, too")
         return self

@@ -33,8 +33,9 @@ def nats_server_program() -> str:
 class NatsServer:
     """One server with JetStream, on the same port each time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
         self._folder = folder
+        self._max_payload_bytes = max_payload_bytes
         self._port = -1
         self._process: trio.Process | None = None
         self.log = ""
@@ -48,7 +49,7 @@ class NatsServer:
         config = self._folder / "nats.conf"
         config.write_text(
             f"listen: 127.0.0.1:{self._port}\n"
-            f"max_payload: {MAX_PAYLOAD_BYTES}\n"
+            f"max_payload: {self._max_payload_bytes}\n"
             f'jetstream {{ store_dir: "{self._folder / "store"}", max_file_store: 64MB }}\n'
         )
         self._process = await trio.lowlevel.open_process(
@@ -97,9 +98,11 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(folder: Path) -> AsyncIterator[NatsServer]:
+async def nats_server(
+    folder: Path, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES
+) -> AsyncIterator[NatsServer]:
     """A running server, whose files are in the folder."""
-    server = NatsServer(folder)
+    server = NatsServer(folder, max_payload_bytes)
     await server.start()
     try:
         yield server

@@ -18,7 +18,7 @@ from reileta.cluster.bus import open_bus
 from reileta.cluster.calls import Calls
 from reileta.cluster.member import Load, Member
 from reileta.cluster.nats_witness import NatsWitness
-from reileta.observability.metrics import Metrics
+from reileta.observability.metrics import ClusterFigures, Metrics
 from reileta.settings import Settings
 from reileta.store import Store
 from reileta.store.cluster_leases import ClusterLeases
@@ -84,8 +84,19 @@ class Cluster:
             )
             calls = Calls(member, capture_failure)
             hosting = Hosting(member, leases, calls)
-            member.listeners.append(_Renamed(calls.fell))
+            member.listeners.append(OnFall(calls.fell))
             yield cls(member, calls, hosting, leases)
+
+    @property
+    def unready(self) -> str | None:
+        """Why this node can't take players now; None: it can."""
+        if self.hosting.draining:
+            return "is being drained"
+        if self.member.isolated:
+            return "is isolated: NATS does not answer it"
+        if not self.member.valid():
+            return "is suspended: no witness has confirmed its lease lately"
+        return None
 
     async def start(
         self,
@@ -109,7 +120,23 @@ class Cluster:
                 draining=self.hosting.draining,
             )
 
+        def figures() -> ClusterFigures:
+            counts, places = self.member.counts, self.hosting.counts
+            return ClusterFigures(
+                valid_for_s=self.member.valid_for_s,
+                nodes=len(self.member.nodes),
+                falls=counts.falls,
+                takeovers=counts.takeovers,
+                renewals=counts.renewals,
+                failures=counts.failures,
+                renewal_s=counts.renewals_s,
+                claimed=places["claimed"],
+                given_back=places["given_back"],
+                fenced=places["fenced"],
+            )
+
         self.member.load = load
+        metrics.cluster = figures
         background.run(nursery, "load", self.meter.run)
         background.run(nursery, "hosting", self.hosting.run)
         background.run(nursery, "calls", self.calls.run)
@@ -118,8 +145,8 @@ class Cluster:
             await self.member.wait_valid()
 
 
-class _Renamed:
-    """A listener for those who only need to know that this node has another id."""
+class OnFall:
+    """A listener for those who only need to know that this process is another node now."""
 
     def __init__(self, fell: Callable[[str], None]) -> None:
         self.fell = fell

@@ -14,12 +14,14 @@ from random import SystemRandom
 from typing import Final
 
 import msgspec
+import structlog
 import trio
 
 from actors.instance.hosted import Here, Holding, There, Where
 from reileta.cluster.calls import Calls, NodeUnreachable
 from reileta.cluster.member import Member, NodeSeen
 from reileta.errors import DatabaseUnavailable, Detail, Overloaded, ReiletaError
+from reileta.observability import log_events
 from reileta.rules.cluster.placement import Candidate, Place, Tenure, host_of
 from reileta.store.cluster_leases import ClusterLeases, NodeFenced
 
@@ -32,8 +34,11 @@ AGAIN_S: Final = 0.1
 LEAVE_AGAIN_S: Final = 0.5
 HOST: Final = "host"
 """The call that asks a node to host an instance."""
+DRAIN: Final = "drain"
+"""The call that asks a node to take no more instances."""
 
 _random: Final = SystemRandom()
+_log = structlog.get_logger()
 
 
 class HostCall(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +52,19 @@ class HostAnswer(msgspec.Struct, array_like=True, frozen=True):
 
     node: str | None
     epoch: int
+
+
+class DrainCall(msgspec.Struct, array_like=True, frozen=True):
+    """Please take no more instances, and hand over those that you have; or (`on` is false) do take
+    some again."""
+
+    on: bool = True
+
+
+class DrainAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """How many instances the node still hosts."""
+
+    instances: int
 
 
 class _Search:
@@ -75,6 +93,8 @@ class Hosting:
 
     Attributes:
         start: starts the actor of an instance that this node hosts.
+        hand_over: hands all instances here over to other nodes, as far as they take them.
+        draining: whether it takes no more instances.
         dropped: is called with what this node hosted until its fall.
         counts: for metrics: places that were claimed, given back, and lost to a fence.
     """
@@ -91,7 +111,9 @@ class Hosting:
         self.dropped: Callable[[list[str]], None] = lambda _: None
         self.draining = False
         self.counts: dict[str, int] = {"claimed": 0, "given_back": 0, "fenced": 0}
+        self.hand_over: Callable[[], Awaitable[None]] | None = None
         calls.serve(HOST, HostCall, self._host)
+        calls.serve(DRAIN, DrainCall, self._drain)
         member.listeners.insert(0, self)
 
     def __len__(self) -> int:
@@ -236,6 +258,18 @@ class Hosting:
         if isinstance(where, Here):
             await self.start(call.instance)
         return HostAnswer(place.node, place.epoch)
+
+    async def _drain(self, call: DrainCall, caller: str) -> DrainAnswer:
+        """An operator drains this node."""
+        await self.drain(on=call.on)
+        return DrainAnswer(len(self._held))
+
+    async def drain(self, *, on: bool = True) -> None:
+        """Takes no more instances, and hands over those that are here; or takes some again."""
+        self.draining = on
+        _log.info(log_events.NODE_DRAINED, node=self._member.node, on=on, instances=len(self))
+        if on and self.hand_over is not None:
+            await self.hand_over()
 
     # Giving back -------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ class Gateway:
         connection.opened()
         try:
             with transport.scope:
-                if self.node.draining:
+                if self.node.turns_away:
                     transport.close(CloseCode.GOING_AWAY, come_back_reason())
                 elif transport.over_limit:
                     transport.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
@@ -183,6 +183,11 @@ class Gateway:
         elif connection.expires_at <= now_ms:
             connection.expire()
         connection.check_deadlines(now)
+
+    def send_away(self) -> None:
+        """Closes all sockets (1001): their clients come back at another node."""
+        for connection in tuple(self._connections):
+            connection.transport.close(CloseCode.GOING_AWAY, come_back_reason())
 
     async def drain(self, within_s: float) -> None:
         """Closes all sockets (1001), a few at a time, and waits for their clients to go."""

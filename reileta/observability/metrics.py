@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -88,6 +89,22 @@ class BackgroundTask(Protocol):
     def failing(self) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterFigures:
+    """A node's part in a cluster. `renewals` and the like are by witness: `nats`, `database`."""
+
+    valid_for_s: float = 0.0
+    nodes: int = 0
+    falls: int = 0
+    takeovers: int = 0
+    renewals: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    renewal_s: Mapping[str, float] = field(default_factory=dict)
+    claimed: int = 0
+    given_back: int = 0
+    fenced: int = 0
+
+
 class Metrics:
     """The counters of one server process. The code that does the work increments them."""
 
@@ -157,6 +174,9 @@ class Metrics:
         """Those of them that the other servers have revoked."""
         self.remote_reads: defaultdict[str, int] = defaultdict(int)
         """Reads of other servers' objects, by their outcome."""
+
+        self.cluster: Callable[[], ClusterFigures] = ClusterFigures
+        """This node's part in the cluster; all zero without one."""
 
         # HTTP
         self.http_requests: defaultdict[HttpKey, int] = defaultdict(int)
@@ -265,6 +285,7 @@ class MetricsCollector(Collector):
         yield from self._upgrades()
         yield from self._http()
         yield from self._peers()
+        yield from self._cluster()
         yield from self._store()
 
     def _background(self) -> Iterator[Metric]:
@@ -331,6 +352,42 @@ class MetricsCollector(Collector):
         for outcome, count in self._metrics.remote_reads.items():
             reads.add_metric([outcome], count)
         yield reads
+
+    def _cluster(self) -> Iterator[Metric]:
+        figures = self._metrics.cluster()
+        yield GaugeMetricFamily(
+            "reileta_lease_valid_seconds",
+            "For how long this node may host without a further confirmation; negative: not now",
+            value=figures.valid_for_s,
+        )
+        yield GaugeMetricFamily(
+            "reileta_cluster_nodes", "Nodes of the cluster, with this one", value=figures.nodes
+        )
+        renewals = CounterMetricFamily(
+            "reileta_lease_renewals", "Renewals that a witness answered", labels=["witness"]
+        )
+        failures = CounterMetricFamily(
+            "reileta_lease_failures", "Renewals that a witness did not answer", labels=["witness"]
+        )
+        seconds = GaugeMetricFamily(
+            "reileta_lease_renewal_seconds", "How long the last renewal took", labels=["witness"]
+        )
+        for family, values in (
+            (renewals, figures.renewals),
+            (failures, figures.failures),
+            (seconds, figures.renewal_s),
+        ):
+            for witness, value in values.items():
+                family.add_metric([witness], value)
+            yield family
+        for name, text, count in (
+            ("node_falls", "How often this process was taken over, or yielded", figures.falls),
+            ("node_takeovers", "Nodes that this one has taken over", figures.takeovers),
+            ("places_claimed", "Instances that this node began to host", figures.claimed),
+            ("places_given_back", "Instances that this node gave back", figures.given_back),
+            ("fenced_writes", "Writes refused because of another host", figures.fenced),
+        ):
+            yield CounterMetricFamily(f"reileta_{name}", text, value=count)
 
     def _store(self) -> Iterator[Metric]:
         database = self._database

@@ -48,6 +48,24 @@ class Fenced(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as the database has it, for operators. Times are in ms since 1970.
+
+    `instances`: how many places name it.
+    """
+
+    id: str
+    name: str
+    version: str
+    started_at: int
+    beat: int
+    nats_ok: bool
+    fenced_at: int | None
+    fenced_by: str | None
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowsSeen:
     """The answer to a renewal: the rows of all nodes that are not fenced."""
 
@@ -136,6 +154,35 @@ class ClusterLeases:
             "UPDATE nodes SET asked_to_yield = true WHERE id = $1 AND fenced_at IS NULL", node
         )
         return asked > 0
+
+    async def nodes(self) -> list[NodeRow]:
+        """All nodes, those that have fallen last, and then by name."""
+        rows = await self._queries.fetch(
+            "SELECT *, (SELECT count(*) FROM places WHERE node = nodes.id) AS instances FROM nodes "
+            "ORDER BY fenced_at IS NOT NULL, name, started_at"
+        )
+        return [
+            NodeRow(
+                id=row["id"],
+                name=row["name"],
+                version=row["version"],
+                started_at=row["started_at"],
+                beat=row["beat"],
+                nats_ok=row["nats_ok"],
+                fenced_at=row["fenced_at"],
+                fenced_by=row["fenced_by"],
+                instances=row["instances"],
+            )
+            for row in rows
+        ]
+
+    async def epochs(self) -> tuple[int, int]:
+        """How many instances have no host, and the highest epoch."""
+        row = await self._queries.fetch_one(
+            "SELECT count(*) FILTER (WHERE node IS NULL) AS vacant, "
+            "coalesce(max(epoch), 0) AS highest FROM places"
+        )
+        return (0, 0) if row is None else (row["vacant"], row["highest"])
 
     async def remove_fallen(self) -> int:
         """Deletes the rows of nodes that fell more than `FENCED_MS` ago; how many."""
