@@ -160,7 +160,7 @@ async def test_a_short_pause_makes_nobody_fall(ground: Ground) -> None:
             await trio.sleep(1.0)
             a.process.send_signal(signal.SIGCONT)
             await two.say(room, {"after": True})
-            assert await one.hear() == {"after": True}
+            assert (await one.hear())["data"] == {"after": True}
         assert not a.events("node.fell")
         assert not b.events("node.taken_over")
 
