@@ -9,6 +9,7 @@ from actors.federation.servers import FederatedServers
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
 from reileta.federation.challenger import Challenger
+from reileta.federation.discovery import base_path_at
 from reileta.federation.new_servers import NewServers
 from reileta.federation.peers import HttpClient, Peers
 from reileta.federation.pinning import PeerNews
@@ -60,6 +61,7 @@ class Trust:
             client=client,
             clock=clock,
             decide=self.servers.decision,
+            base_path=self._base_path,
             counters=metrics,
         )
         self.challenger = Challenger(
@@ -86,6 +88,11 @@ class Trust:
             new_servers=new_servers,
             limited=limited,
         )
+
+    async def _base_path(self, server: str) -> str | None:
+        """Below which path the API of a known server is; None if the server is not known."""
+        known = await self._store.servers.get(server)
+        return None if known is None else base_path_at(known.gateway_http, server)
 
     async def renew(self) -> None:
         """Renews tokens that are due, and counts the servers that are known."""

@@ -8,6 +8,7 @@ itself.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,10 +54,18 @@ AT_ONCE: Final = 50
 """Visits at a server that one look takes."""
 SERVERS: Final = 1000
 """Servers that one look takes."""
-SERVERS_AT_ONCE: Final = 8
-"""Servers that are asked at the same time."""
-ROUND_S: Final = 10.0
-"""Seconds for a server in one look, so that slow ones don't keep the others waiting."""
+UNDER_WAY: Final = 4096
+"""Servers that are asked, or wait for their turn. Further ones wait in the database."""
+PROMPT_TURNS: Final = 32
+"""Servers that are asked at the same time, of those that are not known to be slow."""
+PROMPT_S: Final = 2.0
+"""Seconds for each of them. A server that takes longer is slow from then on."""
+SLOW_TURNS: Final = 8
+"""Slow servers that are asked at the same time: they keep only each other waiting."""
+SLOW_S: Final = 10.0
+"""Seconds for each of them."""
+SLOW_SERVERS: Final = 4096
+"""Servers that are known to be slow; beyond, the earliest is forgotten."""
 NOT_FOUND: Final = 35
 """The code of the error of a server that does not know the token: it has ended."""
 _REFUSALS: Final[Mapping[int, type[ReiletaError]]] = {
@@ -113,6 +122,10 @@ class Visits:
         self._activity = activity
         self._metrics = metrics
         self._look = trio.Event()
+        self._under_way: set[str] = set()
+        self._slow: OrderedDict[str, None] = OrderedDict()
+        self._prompt_turns = trio.CapacityLimiter(PROMPT_TURNS)
+        self._slow_turns = trio.CapacityLimiter(SLOW_TURNS)
 
     async def begin(self, user: User, session_id: str, server: str, site: Site) -> BegunVisit:
         """Introduces a user to another server (a canonical address), which issues a token.
@@ -139,7 +152,14 @@ class Visits:
         thumbnail = user_thumbnail(user.id, profile, site)
         if thumbnail is not None:
             body["thumbnail"] = thumbnail
-        answer = await self._peers.ask("PUT", server, "/api/integrity", body=body, token="required")  # noqa: S106 - a way to use one
+        async with self._peers.asking(user.id):
+            answer = await self._peers.ask(
+                "PUT",
+                server,
+                "/api/integrity",
+                body=body,
+                token="required",  # noqa: S106 - a way to use one
+            )
         if answer.error is not None:
             raise _refusal(answer.error)
         issued: IssuedToken = answer.into(IssuedToken)
@@ -166,31 +186,51 @@ class Visits:
 
     async def run(self) -> None:
         """Has tokens revoked whose visits have ended, until cancelled."""
-        while True:
-            with suppress(DatabaseUnavailable):  # the next time
-                await self.revoke()
-            with trio.move_on_after(REVOKE_S):
-                await self._look.wait()
-            self._look = trio.Event()
+        async with trio.open_nursery() as asking:
+            while True:
+                with suppress(DatabaseUnavailable):  # the next time
+                    await self._ask_servers(asking)
+                with trio.move_on_after(REVOKE_S):
+                    await self._look.wait()
+                self._look = trio.Event()
 
     async def revoke(self) -> None:
-        """Asks each server to revoke the tokens whose visits have ended. A server that does not
-        answer keeps the others waiting for `ROUND_S` at most. Raises DatabaseUnavailable."""
-        servers = await self._store.guests.servers_to_ask(limit=SERVERS)
-        if not servers:
-            return
-        limiter = trio.CapacityLimiter(SERVERS_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            for server in servers:
-                nursery.start_soon(self._revoke_at, server, limiter)
+        """Asks each server once to revoke the tokens whose visits have ended. Raises
+        DatabaseUnavailable."""
+        async with trio.open_nursery() as asking:
+            await self._ask_servers(asking)
 
-    async def _revoke_at(self, server: str, limiter: trio.CapacityLimiter) -> None:
-        async with limiter:
-            with trio.move_on_after(ROUND_S):
+    async def _ask_servers(self, asking: trio.Nursery) -> None:
+        """Begins to ask those servers that are not being asked already. None waits for a slow one,
+        or for the end of an earlier look."""
+        limit = min(SERVERS, UNDER_WAY - len(self._under_way))
+        if limit <= 0:
+            return
+        servers = await self._store.guests.servers_to_ask(limit=limit, without=self._under_way)
+        for server in servers:
+            self._under_way.add(server)
+            asking.start_soon(self._revoke_at, server)
+
+    async def _revoke_at(self, server: str) -> None:
+        slow = server in self._slow
+        try:
+            async with self._slow_turns if slow else self._prompt_turns:
+                began_s = trio.current_time()
                 try:
-                    await self._revoke_all_at(server)
+                    with trio.move_on_after(SLOW_S if slow else PROMPT_S):
+                        await self._revoke_all_at(server)
                 except ReiletaError as error:
                     _log.debug(log_events.VISITS_POSTPONED, server=server, error=error.code)
+                self._note_time(server, trio.current_time() - began_s)
+        finally:
+            self._under_way.discard(server)
+
+    def _note_time(self, server: str, seconds: float) -> None:
+        self._slow.pop(server, None)
+        if seconds >= PROMPT_S:
+            self._slow[server] = None
+            if len(self._slow) > SLOW_SERVERS:
+                self._slow.popitem(last=False)
 
     async def _revoke_all_at(self, server: str) -> None:
         """Raises ReiletaError: the server, or the database, does not do it now."""
@@ -200,6 +240,7 @@ class Visits:
                 server,
                 path_of("api", "integrity", visit.id),
                 token="required",  # noqa: S106 - a way to use one
+                revocation=True,
             )
             if answer.error is not None and answer.error.code != NOT_FOUND:
                 raise _refusal(answer.error)

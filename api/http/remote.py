@@ -163,7 +163,7 @@ class RemoteObjects:
 
     async def _read(self, call: RequestContext, wanted: Read) -> Data:
         self.limits.remote_read(call.by)
-        data = await self.node.remote_reads.read(wanted)
+        data = await self.node.remote_reads.read(wanted, call.by.user.id)
         return Data(data.raw, data.tag)
 
     def _question(

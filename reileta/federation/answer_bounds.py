@@ -26,6 +26,7 @@ SMALL_READ: Final = 2048
 LARGE_READ: Final = 64 * 1024
 
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_INTERIM: Final = re.compile(rb"HTTP/\S+ +1")
 
 
 class AnswerBounds:
@@ -39,20 +40,30 @@ class AnswerBounds:
         self._line_limit = HEAD_LINES
         self._interim = 0
         self._in_head = True
+        self._head = bytearray()
+        self._body_at: int | None = None
+        """Where the body begins, once that is known."""
         self.read_bytes = SMALL_READ
         """Bytes to read at once."""
 
     def begin_body(self, *, chunked: bool) -> None:
         """The head is complete; the body follows, or was received with it in part."""
         self._in_head = False
+        self._body_at = _end_of_heads(self._head)
         self._lines = 0
         self._line_limit = CHUNKED_LINES
         self._limit = self.received + BODY_BYTES + (CHUNKED_BYTES if chunked else 0)
         self.read_bytes = SMALL_READ if chunked else LARGE_READ
 
+    def ends_with(self, body_bytes: int) -> bool:
+        """Whether nothing was received but the heads and a body of that length, in one piece."""
+        return self._body_at is not None and self.received == self._body_at + body_bytes
+
     def admit(self, data: bytes) -> None:
         """Counts what was received. Raises BadData if it is too much."""
         self.received += len(data)
+        if self._in_head:
+            self._head += data
         if self.received > self._limit:
             raise BadData(cause=f"the {'head' if self._in_head else 'body'} is too large")
         if self.read_bytes == LARGE_READ:
@@ -64,3 +75,13 @@ class AnswerBounds:
         self._lines += data.count(b"\n", 0, end)
         if self._lines > self._line_limit or self._interim > INTERIM_ANSWERS:
             raise BadData(cause="the answer has too many lines")
+
+
+def _end_of_heads(received: bytearray) -> int | None:
+    """Where the head of the answer ends, after those of interim answers (1xx)."""
+    place = 0
+    while (blank := _BLANK_LINE.search(received, place)) is not None:
+        if _INTERIM.match(received, place) is None:
+            return blank.end()
+        place = blank.end()
+    return None

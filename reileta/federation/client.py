@@ -9,6 +9,8 @@ Peers and users choose the names of servers, so nothing that they choose is trus
 - TLS proves the name, with the certificate authorities of the system. Only servers that a setting
   names are reached without TLS.
 - A redirect is an error. Proxies of the environment, cookies and compression are not used.
+- A connection is used again only if it brought exactly one answer. A second one would be taken as
+  the answer of the next request.
 - The time of a request is bounded, and the size of the answer (`answer_bounds.py`), whatever the
   other server sends.
 """
@@ -244,6 +246,9 @@ async def _read(response: httpcore.Response) -> RemoteAnswer:
     body = await response.aread()
     if len(body) > BODY_BYTES:
         raise BadData(cause=f"the body is over {BODY_BYTES} bytes")
+    # Only with a length is it known where the answer ends.
+    exact = "content-length" in headers and stream.bounds.ends_with(len(body))
+    stream.spent = not exact or await stream.has_more()
     return RemoteAnswer(response.status, headers, body)
 
 
@@ -333,6 +338,27 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self.bounds = AnswerBounds()
         """Those of the answer to the last request."""
+        self.spent = False
+        """Whether it may bring something that is not the answer to the next request."""
+
+    async def has_more(self) -> bool:
+        """Whether TLS has received something that was not read. Does not wait for more; what the
+        socket has is seen before it is used again (`get_extra_info`)."""
+        if not isinstance(self._stream, trio.SSLStream):
+            return False
+        transport = self._stream.transport_stream
+        assert isinstance(transport, _Transport)
+        transport.waits = False
+        try:
+            await self._stream.receive_some(1)
+        except _NothingMore:
+            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return True
+        else:
+            return True
+        finally:
+            transport.waits = True
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -363,7 +389,10 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
         stream = trio.SSLStream(
-            self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
+            _Transport(self._stream),
+            ssl_context,
+            server_hostname=server_hostname,
+            https_compatible=True,
         )
         try:
             await stream.do_handshake()
@@ -379,8 +408,37 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
         if info == "is_readable":  # an idle connection on which something comes was closed
             stream = self._stream
             plain = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            plain = plain.below if isinstance(plain, _Transport) else plain
+            if self.spent:
+                return True
             return isinstance(plain, trio.SocketStream) and plain.socket.is_readable()
         return None
+
+
+class _NothingMore(Exception):
+    """TLS would have to wait for more."""
+
+
+class _Transport(trio.abc.Stream):
+    """What is below TLS. Unless it `waits`, it receives nothing."""
+
+    def __init__(self, below: trio.abc.Stream) -> None:
+        self.below = below
+        self.waits = True
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self.waits:
+            raise _NothingMore
+        return await self.below.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.below.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.below.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.below.aclose()
 
 
 def _reason(error: trio.BrokenResourceError | trio.ClosedResourceError) -> str:

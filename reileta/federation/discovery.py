@@ -16,8 +16,11 @@ from reileta.rules.federation.signatures import (
     follows_chain,
     is_public_key,
 )
+from reileta.site import base_path_of
 
 PATH: Final = "/.well-known/avr"
+API: Final = "/api/"
+"""What the paths of a server's API begin with, below its base path."""
 URL_LENGTH: Final = 512
 VERSION_LENGTH: Final = 64
 
@@ -32,6 +35,11 @@ class Discovery:
     gateway_http: str | None
     gateway_ws: str | None
     version: str | None
+
+    @property
+    def base_path(self) -> str:
+        """Below which path its API is; empty for the root."""
+        return base_path_at(self.gateway_http, self.address)
 
     def follows(self, pin: str | None) -> bool:
         """Whether its key is the pinned one, or follows from it. Without a pin any key does."""
@@ -58,6 +66,20 @@ class _Part(msgspec.Struct):
     keys: list[_LinkPart] = []
     gateways: _GatewaysPart | None = None
     version: str | None = None
+
+
+def base_path_at(gateway: str | None, server: str) -> str:
+    """The path of a server's gateway, if that is at the server's own address; else the root.
+
+    `server`: a canonical address.
+    """
+    if gateway is None:
+        return ""
+    try:
+        parts = urlsplit(gateway)
+        return base_path_of(parts.path) if canonical(parts.netloc) == server else ""
+    except ValueError:
+        return ""
 
 
 def discovered(data: msgspec.Raw, server: str, *, secure: bool) -> Discovery:

@@ -3,13 +3,11 @@
 Everything that this server asks of another one passes through `Peers`, so that rules, bounds and
 backoff hold for all of it.
 
-| bound | | beyond it |
-|---|---|---|
-| requests to one server at a time | `PER_PEER` | they wait in line |
-| requests to all servers at a time | `ALL_PEERS` | they wait in line |
-| requests that wait in line for one server | `WAITING` | Overloaded at once |
-| time in line | `WAIT_S` | Overloaded |
-| servers whose failures are remembered | `REMEMBERED` | the one asked longest ago is forgotten |
+At most `REMEMBERED` servers' failures are remembered; beyond, the one asked longest ago is
+forgotten. `reileta/federation/turns.py` bounds what is under way.
+
+A server whose API is below a base path says so in `/.well-known/avr` (`gateways`), which is at the
+root. Requests to its API go there.
 """
 
 from __future__ import annotations
@@ -17,34 +15,35 @@ from __future__ import annotations
 import random
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
-import trio
 
 from reileta.clock import Clock
 from reileta.errors import (
     BadData,
+    BadRedirect,
     ChallengeRefused,
     MalformedData,
     NoData,
     NoResponse,
-    Overloaded,
+    ReiletaError,
     RemoteError,
     ServerBlocked,
 )
 from reileta.federation.client import RemoteAnswer
+from reileta.federation.discovery import API, PATH, discovered
+from reileta.federation.turns import Line, Turns, peer_line
 from reileta.rules.federation import backoff
 from reileta.rules.federation.server_rules import Decision
 
-PER_PEER: Final = 4
-ALL_PEERS: Final = 32
-WAITING: Final = 64
-WAIT_S: Final = 5.0
 REMEMBERED: Final = 4096
+LOOK_MS: Final = 5 * 60_000
+"""Time after which an unknown server, whose answers make no sense, is asked again where its API
+is."""
 MESSAGE_LENGTH: Final = 200
 """Characters of the message of another server's error that are kept."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
@@ -149,13 +148,31 @@ class PeerCondition:
     """In a row."""
     retry_at: int = 0
     """By the steady clock (ms): before that, the server is not asked."""
-    under_way: int = 0
-    waiting: int = 0
-    turns: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(PER_PEER))
+    answered: bool = False
+    """Whether it has ever answered."""
+    base_path: str = ""
+    """Where its API is, by its own word. Only of a server that is not known."""
+    looked_at: int | None = None
+    """By the steady clock (ms): when it was asked for that."""
+    line: Line = field(default_factory=peer_line)
 
-    @property
-    def idle(self) -> bool:
-        return not (self.under_way or self.waiting)
+    def proven(self, token: str | None) -> bool:
+        """Whether it is likely to answer: its last answer was one, or it has given this server a
+        token."""
+        return self.failures == 0 and (self.answered or token is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A request, as `Peers.ask` takes it."""
+
+    method: Method
+    server: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    body: object | None = None
+    via: bool = False
+    revocation: bool = False
 
 
 class _ErrorPart(msgspec.Struct):
@@ -174,8 +191,15 @@ class PeerCounters(Protocol):
     def peer_answered(self, outcome: str, seconds: float) -> None: ...
 
 
+async def _at_root(_: str) -> str | None:
+    return None
+
+
 class Peers:
-    """Asks other servers. `address` is this server's own; `decide` says what the rules allow."""
+    """Asks other servers. `address` is this server's own; `decide` says what the rules allow.
+
+    `base_path`: below which path the API of a known server is; None if the server is not known.
+    """
 
     def __init__(
         self,
@@ -185,6 +209,7 @@ class Peers:
         clock: Clock,
         decide: Callable[[str], Decision],
         tokens: TokenSource | None = None,
+        base_path: Callable[[str], Awaitable[str | None]] = _at_root,
         counters: PeerCounters | None = None,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -193,10 +218,18 @@ class Peers:
         self._clock = clock
         self._decide = decide
         self.tokens: TokenSource = tokens or _NoTokens()
+        self._base_path = base_path
         self._counters = counters
         self._jitter = jitter
         self._conditions: OrderedDict[str, PeerCondition] = OrderedDict()
-        self._all = trio.Semaphore(ALL_PEERS)
+        self._turns = Turns()
+
+    def asking(self, user: str) -> AbstractAsyncContextManager[None]:
+        """A block in which a user of this server, by its id, has other servers asked.
+
+        Raises Overloaded.
+        """
+        return self._turns.of(user)
 
     async def ask(
         self,
@@ -208,6 +241,7 @@ class Peers:
         body: object | None = None,
         token: TokenUse = "if_known",  # noqa: S107 - a way to use one
         via: bool = False,
+        revocation: bool = False,
     ) -> PeerAnswer:
         """The answer of another server to a request of this one.
 
@@ -219,6 +253,7 @@ class Peers:
             body: a value for JSON.
             token: whether to send our token there. `required`: with a challenge if there is none.
             via: the request is passed on for a user, so the other server must not pass it on again.
+            revocation: it ends a token, and has turns of its own. At most one for each server.
 
         Raises:
             ServerBlocked: a rule or the setting `federation` excludes the server.
@@ -228,12 +263,44 @@ class Peers:
             Overloaded: too many requests to it wait.
         """
         own = await self._token(server, token)
-        answer = await self._once(method, server, path, query, body, own, via=via)
+        sent = _Sent(method, server, path, query, body, via=via, revocation=revocation)
+        answer = await self._found(sent, own)
         if answer.status == 401 and own is not None:
             await self.tokens.rejected(server, own)
             own = await self._token(server, "required")
-            answer = await self._once(method, server, path, query, body, own, via=via)
+            answer = await self._found(sent, own)
         return answer
+
+    async def _found(self, sent: _Sent, token: str | None) -> PeerAnswer:
+        """The answer to a request, which goes to where the server's API is."""
+        if not sent.path.startswith(API):
+            return await self._once(sent, "", token)
+        known = await self._base_path(sent.server)
+        base = self._condition(sent.server).base_path if known is None else known
+        try:
+            return await self._once(sent, base, token)
+        except (BadData, BadRedirect, NoData):
+            if known is not None or sent.method != "GET":
+                raise
+            if not await self._look(sent.server, base):
+                raise
+        return await self._once(sent, self._condition(sent.server).base_path, token)
+
+    async def _look(self, server: str, base: str) -> bool:
+        """Asks a server that is not known where its API is; whether that is another place."""
+        condition, now = self._condition(server), self._clock.steady_ms()
+        if condition.looked_at is not None and now - condition.looked_at < LOOK_MS:
+            return condition.base_path != base
+        condition.looked_at = now
+        try:
+            answer = await self._once(_Sent("GET", server, PATH), "", None)
+            if answer.data is None:
+                return False
+            found = discovered(answer.data, server, secure=self.secure(server))
+        except ReiletaError:
+            return False
+        condition.base_path = found.base_path
+        return found.base_path != base
 
     async def token(self, server: str) -> str:
         """Our token at another server, by a challenge if there is none.
@@ -280,32 +347,28 @@ class Peers:
 
     def debug_counts(self) -> dict[str, int]:
         """The sizes of all tables, for tests that look for leaks."""
-        return {"peers": len(self._conditions)}
+        return {"peers": len(self._conditions), "askers": len(self._turns.askers)}
 
-    async def _once(
-        self,
-        method: Method,
-        server: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
-        body: object | None,
-        token: str | None,
-        *,
-        via: bool,
-    ) -> PeerAnswer:
+    async def _once(self, sent: _Sent, base: str, token: str | None) -> PeerAnswer:
+        server = sent.server
         headers: dict[str, str] = {}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        if via:
+        if sent.via:
             headers["Via"] = f"avr/{self._address}"
-        encoded = None if body is None else msgspec.json.encode(body)
-        async with self._turn(server) as condition:
+        encoded = None if sent.body is None else msgspec.json.encode(sent.body)
+        async with self._turn(server, token, revocation=sent.revocation) as condition:
             self.ensure_allowed(server)  # a rule may have changed meanwhile
             started_s = self._clock.steady_ms() / 1000
             outcome = "cancelled"
             try:
                 received = await self._client.request(
-                    method, server, path, query=query, headers=headers, body=encoded
+                    sent.method,
+                    server,
+                    base + sent.path,
+                    query=sent.query,
+                    headers=headers,
+                    body=encoded,
                 )
                 answer = parsed(received)
                 outcome = f"{answer.status // 100}xx"
@@ -325,6 +388,7 @@ class Peers:
         else:
             condition.failures = 0
             condition.retry_at = 0
+            condition.answered = True
         return answer
 
     def _failed(self, condition: PeerCondition, headers: Mapping[str, str] | None = None) -> None:
@@ -338,35 +402,20 @@ class Peers:
             condition.retry_at = self._clock.steady_ms() + wait_ms
 
     @asynccontextmanager
-    async def _turn(self, server: str) -> AsyncIterator[PeerCondition]:
+    async def _turn(
+        self, server: str, token: str | None, *, revocation: bool
+    ) -> AsyncIterator[PeerCondition]:
         """A block in which one request may be sent. Raises NoResponse and Overloaded."""
         self.ensure_ready(server)
         condition = self._condition(server)
-        if condition.waiting >= WAITING:
-            raise Overloaded
-        condition.waiting += 1
-        acquired = 0
-        gates = (condition.turns, self._all)
-        try:
-            with trio.move_on_after(WAIT_S):
-                for gate in gates:
-                    await gate.acquire()
-                    acquired += 1
-        finally:
-            condition.waiting -= 1
-            if acquired < len(gates):
-                for gate in gates[:acquired]:
-                    gate.release()
-        if acquired < len(gates):
-            raise Overloaded
-        condition.under_way += 1
-        try:
+        line, gates = condition.line, [self._turns.all]
+        if revocation:
+            line, gates = Line(self._turns.revocations), []
+        elif not condition.proven(token):
+            gates.insert(0, self._turns.unproven)
+        async with line.turn(*gates):
             self.ensure_ready(server)  # it may have failed for others meanwhile
             yield condition
-        finally:
-            condition.under_way -= 1
-            for gate in gates:
-                gate.release()
 
     def _condition(self, server: str) -> PeerCondition:
         condition = self._conditions.get(server)
@@ -375,7 +424,11 @@ class Peers:
         self._conditions.move_to_end(server)
         excess = len(self._conditions) - REMEMBERED
         if excess > 0:
-            idle = (name for name, one in self._conditions.items() if one.idle and name != server)
+            idle = (
+                name
+                for name, one in self._conditions.items()
+                if not one.line.used and name != server
+            )
             for name in [name for name, _ in zip(idle, range(excess), strict=False)]:
                 del self._conditions[name]
         return condition

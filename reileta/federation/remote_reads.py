@@ -10,6 +10,7 @@ else is cached. Equal requests that come meanwhile wait for the first one's answ
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final, Protocol, TypeAlias
@@ -64,6 +65,8 @@ class AskedPeers(Protocol):
     async def ask(
         self, method: Method, server: str, path: str, *, query: Query = (), via: bool = False
     ) -> PeerAnswer: ...
+
+    def asking(self, user: str) -> AbstractAsyncContextManager[None]: ...
 
     def ensure_allowed(self, server: str) -> None: ...
 
@@ -162,27 +165,32 @@ class RemoteReads:
         """The size of the cached answers."""
         return self._cache.held_bytes
 
-    async def read(self, wanted: Read) -> RemoteData:
-        """The object or list.
+    async def read(self, wanted: Read, user: str) -> RemoteData:
+        """The object or list, for a user of this server.
 
         Raises:
             ServerBlocked: a rule or a setting of this server excludes the other one.
             RemoteError: one of 6 to 11, with details if the answer is wrong.
             TooManyRequests: this server asks the other one too often.
+            Overloaded: too many requests to the other server, or of this user, wait.
             ReiletaError: one of `wanted.errors`, as the other server answered.
         """
         key = wanted.key
         while True:
-            self._peers.ensure_allowed(wanted.server)
-            cached = self._cache.get(key, 0)
-            if cached is not None:
-                self._metrics.remote_reads["cached"] += 1
-                if isinstance(cached, RemoteData):
-                    return cached
-                raise cached
+            found = self._cached(key, wanted)
+            if found is not None:
+                return found
             flight = self._flights.get(key)
             if flight is None:
-                return await self._fly(key, wanted)
+                # The user's turn comes before the request that others may share, so that nobody
+                # waits in this user's line.
+                async with self._peers.asking(user):
+                    found = self._cached(key, wanted)
+                    if found is not None:
+                        return found
+                    if key not in self._flights:
+                        return await self._fly(key, wanted)
+                continue
             await flight.done.wait()
             match flight.outcome:
                 case RemoteData():
@@ -192,6 +200,17 @@ class RemoteReads:
                     raise flight.outcome
                 case None:
                     continue  # its requester went away: the next one asks
+
+    def _cached(self, key: _Key, wanted: Read) -> RemoteData | None:
+        """The cached object, or None. Raises ServerBlocked, and the cached error."""
+        self._peers.ensure_allowed(wanted.server)
+        cached = self._cache.get(key, 0)
+        if cached is None:
+            return None
+        self._metrics.remote_reads["cached"] += 1
+        if isinstance(cached, RemoteData):
+            return cached
+        raise cached
 
     async def server_blocked(self, blocked: Callable[[str], bool]) -> None:
         """Drops the objects of the blocked servers."""

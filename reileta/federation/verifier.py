@@ -239,45 +239,25 @@ class ChallengeVerifier:
             raise _Refused("a rule or a setting excludes the server")
 
     async def _ask(self, claim: Claim, address: str) -> tuple[Discovery, _Challenge]:
-        """What the server says of itself, and its challenge, asked for at once."""
-        discovery: Discovery | None = None
-        challenge: _Challenge | None = None
-        failures: list[_Refused] = []
+        """What the server says of itself, and its challenge.
+
+        One after the other: the first answer says where the second question goes. And both use one
+        connection, so a claim of an address at which nobody is costs one attempt to connect.
+        """
         secure = self._client.secure(address)
-
-        async def discover() -> None:
-            nonlocal discovery
-            try:
-                data = await self._data(address, PATH)
-                discovery = discovered(data, address, secure=secure)
-            except RemoteError as error:
-                failed(error)
-
-        async def fetch() -> None:
-            nonlocal challenge
-            try:
-                data = await self._data(address, path_of("api", "challenges", claim.id))
-                challenge = msgspec.json.decode(data, type=_Challenge)
-            except RemoteError as error:
-                failed(error)
-            except UNREADABLE as error:
-                failures.append(_Refused(f"challenge: {error}"))
-                asking.cancel_scope.cancel()
-
-        def failed(error: RemoteError) -> None:
+        try:
+            with trio.fail_after(FETCH_S):
+                found = discovered(await self._data(address, PATH), address, secure=secure)
+                path = found.base_path + path_of("api", "challenges", claim.id)
+                data = await self._data(address, path)
+                return found, msgspec.json.decode(data, type=_Challenge)
+        except trio.TooSlowError:
+            raise _Refused(f"no answer within {FETCH_S:g} s", absent=True) from None
+        except RemoteError as error:
             cause = error.cause or error.message
-            failures.append(_Refused(cause, absent=isinstance(error, NoResponse)))
-            asking.cancel_scope.cancel()
-
-        with trio.move_on_after(FETCH_S):
-            async with trio.open_nursery() as asking:
-                asking.start_soon(discover)
-                asking.start_soon(fetch)
-        if failures:
-            raise failures[0]
-        if discovery is None or challenge is None:
-            raise _Refused(f"no answer within {FETCH_S:g} s", absent=True)
-        return discovery, challenge
+            raise _Refused(cause, absent=isinstance(error, NoResponse)) from None
+        except UNREADABLE as error:
+            raise _Refused(f"challenge: {error}") from None
 
     async def _data(self, address: str, path: str) -> msgspec.Raw:
         answer: RemoteAnswer = await self._client.request("GET", address, path)

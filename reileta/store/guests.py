@@ -370,14 +370,17 @@ class Guests:
         )
         return [_visit(row) for row in rows]
 
-    async def servers_to_ask(self, *, limit: int) -> list[str]:
-        """Servers that are to revoke tokens of visits which have not ended by themselves."""
+    async def servers_to_ask(self, *, limit: int, without: Collection[str] = ()) -> list[str]:
+        """Servers that are to revoke tokens of visits which have not ended by themselves. Those
+        `without` are left out."""
         now = self._clock.now_ms()
         rows = await self._queries.fetch(
-            f"SELECT DISTINCT server FROM visits WHERE {_TO_REVOKE} LIMIT $3",  # noqa: S608 - a constant
+            f"SELECT DISTINCT server FROM visits WHERE {_TO_REVOKE} "  # noqa: S608 - a constant
+            "AND server <> ALL($4::text[]) LIMIT $3",
             now,
             now - HOUR_MS,
             limit,
+            list(without),
         )
         return [row["server"] for row in rows]
 

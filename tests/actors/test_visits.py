@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 import trio
 
-from actors.federation.visits import ROUND_S, Visits
+from actors.federation.visits import PROMPT_S, PROMPT_TURNS, SLOW_S, SLOW_TURNS, Visits
 from reileta.errors import (
     BadData,
     GuestNotAllowed,
@@ -42,10 +43,25 @@ class PlayedPeers:
     answers: dict[str, Callable[[str, Any], Any]] = field(default_factory=dict)
     asked: list[tuple[str, str, str, Any]] = field(default_factory=list)
 
+    askers: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def asking(self, user: str) -> AsyncIterator[None]:
+        self.askers.append(user)
+        yield
+
     async def ask(
-        self, method: str, server: str, path: str, *, body: object = None, token: str = ""
+        self,
+        method: str,
+        server: str,
+        path: str,
+        *,
+        body: object = None,
+        token: str = "",
+        revocation: bool = False,
     ) -> PeerAnswer:
         assert token == "required"
+        assert revocation is (method == "DELETE")
         self.asked.append((method, server, path, body))
         answer = self.answers[server](method, body)
         if isinstance(answer, ReiletaError):
@@ -98,6 +114,7 @@ async def test_a_user_is_introduced_with_whom_it_follows_there(
     assert begun.token == TOKEN
     assert TOKEN not in repr(begun)
     ((method, _, path, body),) = peers.asked
+    assert peers.askers == [ada.id]
     assert (method, path) == ("PUT", "/api/integrity")
     assert body == {
         "user": f"{ada.id}@{HOME}",
@@ -213,15 +230,62 @@ async def test_a_server_that_is_away_is_asked_again_for_an_hour(
     assert peers.asked == []
 
 
-async def test_a_server_that_does_not_answer_keeps_nobody_waiting_for_long(
+async def test_slow_servers_keep_only_each_other_waiting(
+    store: Store,
+    clock: ManualClock,
+    visits: Visits,
+    peers: PlayedPeers,
+    nursery: trio.Nursery,
+) -> None:
+    """However many there are: once they are known to be slow, others are asked at once."""
+    slow = [(f"slow{number}.example", "v") for number in range(PROMPT_TURNS + 2 * SLOW_TURNS)]
+    ada = await a_user(store)
+    await begun(store, clock, ada, *slow)
+    peers.answers = {server: lambda *_: None for server, _ in slow} | {NEAR: lambda *_: {}}
+
+    def asked() -> list[str]:
+        return [server for _, server, _, _ in peers.asked]
+
+    began_s = trio.current_time()
+    await visits.revoke()
+    # As many turns as it takes, of two seconds each.
+    assert trio.current_time() - began_s < PROMPT_S * 3
+    assert len(set(asked())) == len(slow)
+    nursery.start_soon(visits.run)
+    peers.asked.clear()
+    with trio.fail_after(SLOW_S):
+        while len(peers.asked) < SLOW_TURNS:
+            await trio.sleep(0.01)
+    await begun(store, clock, ada, (NEAR, "v"))
+    visits.look()
+    with trio.fail_after(PROMPT_S):
+        while NEAR not in asked():
+            await trio.sleep(0.01)
+    assert len(asked()) == SLOW_TURNS + 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_is_quick_again_is_not_slow(
     store: Store, clock: ManualClock, visits: Visits, peers: PlayedPeers
 ) -> None:
-    slow = [(f"slow{number}.example", "v") for number in range(3)]
-    await begun(store, clock, await a_user(store), *slow, (NEAR, "v"))
-    peers.answers = {server: lambda *_: None for server, _ in slow} | {NEAR: lambda *_: {}}
-    with trio.fail_after(ROUND_S * 2):
-        await visits.revoke()
-    assert sorted(await store.guests.servers_to_ask(limit=9)) == [server for server, _ in slow]
+    ada = await a_user(store)
+    await begun(store, clock, ada, (FAR, "v1"))
+    peers.answers = {FAR: lambda *_: None}
+    await visits.revoke()
+    peers.answers = {FAR: lambda *_: {}}
+    await visits.revoke()
+    assert await store.guests.servers_to_ask(limit=9) == []
+    slow = [(f"slow{number}.example", "v") for number in range(SLOW_TURNS)]
+    peers.answers |= {server: lambda *_: None for server, _ in slow}
+    await begun(store, clock, ada, *slow)
+    await visits.revoke()
+    await begun(store, clock, ada, (FAR, "v2"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(visits.revoke)
+        with trio.fail_after(PROMPT_S):
+            while FAR in await store.guests.servers_to_ask(limit=9):
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_ended_is_revoked_at_once(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -44,6 +45,7 @@ class FakePeers:
     blocked: set[str] = field(default_factory=set)
     sources: dict[str, Source] = field(default_factory=dict)
     gate: trio.Event | None = None
+    askers: list[str] = field(default_factory=list)
 
     async def ask(
         self,
@@ -64,6 +66,11 @@ class FakePeers:
         if isinstance(answer, ReiletaError):
             raise answer
         return answer if isinstance(answer, PeerAnswer) else answer(self.asked[-1])
+
+    @asynccontextmanager
+    async def asking(self, user: str) -> AsyncIterator[None]:
+        self.askers.append(user)
+        yield
 
     def ensure_allowed(self, server: str) -> None:
         if server in self.blocked:

@@ -6,7 +6,7 @@ import datetime
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
@@ -524,3 +524,94 @@ async def test_a_server_without_tls_is_not_asked_in_clear(authority: Authority) 
     assert caught.value.cause.startswith("TLS")
     assert len(received) == 1
     assert b"sa_x" not in received[0]
+
+
+# One answer for each request ---------------------------------------------------------------------
+
+SECOND = b'HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"evil"'
+
+
+def padded(size: int) -> bytes:
+    """An answer of that many bytes, with head and body."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    return head % (size - len(head % size)) + b"x" * (size - len(head % size))
+
+
+@asynccontextmanager
+async def at_a_socket(
+    tmp_path: Path, *sent: bytes, secure: bool
+) -> AsyncIterator[tuple[GuardedClient, str, list[int]]]:
+    """A client, and a server that sends these bytes at once for the first request of its first
+    connection, and else one answer for each request. The numbers of its connections' requests."""
+    authority = Authority(tmp_path)
+    requests: list[int] = []
+    tls = authority.server(x509.DNSName("peer.example")) if secure else None
+
+    async def serve(tcp: trio.SocketStream) -> None:
+        number = len(requests)
+        requests.append(0)
+        stream: trio.abc.Stream = tcp
+        if tls is not None:
+            stream = trio.SSLStream(tcp, tls, server_side=True, https_compatible=True)
+        peer = Peer(stream)
+        with suppress(trio.BrokenResourceError):  # the client had enough
+            while await peer.read_head():
+                requests[number] += 1
+                first = number == 0 and requests[number] == 1
+                await peer.send(b"".join(sent) if first else ANSWER)
+
+    async def loopback(name: str) -> Sequence[IPAddress]:
+        return [ip_address("127.0.0.2")]
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.2")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        server = f"peer.example:{listener.socket.getsockname()[1]}"
+        async with GuardedClient(
+            address=OWN,
+            own=lambda ip, port: False,
+            allowed=Networks.parse("127.0.0.0/8"),
+            insecure=frozenset() if secure else frozenset({server}),
+            resolve=loopback,
+            tls=authority.trusted,
+        ) as client:
+            yield client, server, requests
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("first", "secure"),
+    [
+        (ANSWER, False),
+        (hostile.CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", False),
+        (padded(SMALL_READ), False),
+        (b"HTTP/1.1 103 Early\r\n\r\n" + ANSWER, False),
+        (b"HTTP/1.1 204 No\r\n\r\n", False),
+        (ANSWER, True),
+        (padded(SMALL_READ), True),  # the rest of a record that is decrypted
+        (padded(16 * 1024), True),  # a record that is not
+        (hostile.CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", True),
+    ],
+    ids=lambda one: one[:40].decode() if isinstance(one, bytes) else str(one),
+)
+@pytest.mark.parametrize("second", [SECOND, SECOND[:9], b"\r\n"], ids=["whole", "part", "line"])
+async def test_a_second_answer_is_not_that_of_the_next_request(
+    tmp_path: Path, first: bytes, second: bytes, secure: bool
+) -> None:
+    async with at_a_socket(tmp_path, first, second, secure=secure) as (client, server, requests):
+        await client.request("GET", server, "/")
+        assert (await client.request("GET", server, "/")).body == b"{}"
+        assert requests == [1, 1]
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(
+    "first", [ANSWER, b"HTTP/1.1 103 Early\r\n\r\n" + ANSWER, padded(200_000)], ids=len
+)
+async def test_a_connection_with_one_answer_for_each_request_is_used_again(
+    tmp_path: Path, first: bytes, secure: bool
+) -> None:
+    async with at_a_socket(tmp_path, first, secure=secure) as (client, server, requests):
+        for _ in range(3):
+            await client.request("GET", server, "/")
+        assert requests == [3]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import trio
@@ -19,8 +21,18 @@ from reileta.errors import (
     ServerBlocked,
 )
 from reileta.federation.client import RemoteAnswer
-from reileta.federation.peers import ALL_PEERS, PER_PEER, REMEMBERED, WAIT_S, WAITING, Peers
+from reileta.federation.peers import LOOK_MS, REMEMBERED, Method, Peers
+from reileta.federation.turns import (
+    ALL_PEERS,
+    PER_ASKER,
+    PER_PEER,
+    REVOCATIONS,
+    UNPROVEN,
+    WAIT_S,
+    WAITING,
+)
 from reileta.rules.federation.server_rules import Decision
+from reileta.security.server_key import ServerKey
 from tests.conftest import ManualClock
 from tests.reileta.federation.fake_client import Answerer, FakeClient, Sent, answered
 
@@ -303,19 +315,179 @@ async def test_a_slow_server_costs_others_nothing(
     nursery.cancel_scope.cancel()
 
 
+async def sleeps(sent: Sent) -> RemoteAnswer:
+    if sent.path == "/slow":
+        await trio.sleep_forever()
+    return answered(1)
+
+
 async def test_the_number_of_requests_under_way_is_bounded(
     clock: ManualClock, nursery: trio.Nursery
 ) -> None:
-    async def slow(sent: Sent) -> RemoteAnswer:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    made, client = peers(slow, clock)
-    for number in range(ALL_PEERS + 5):
-        nursery.start_soon(made.ask, "GET", f"s{number}.example", "/api/users")
+    made, client = peers(sleeps, clock)
+    names = [f"s{number}.example" for number in range(ALL_PEERS + 5)]
+    for name in names:
+        await made.ask("GET", name, "/")
+    client.sent.clear()
+    for name in names:
+        nursery.start_soon(made.ask, "GET", name, "/slow")
     await wait_all_tasks_blocked()
     assert len(client.sent) == ALL_PEERS
+    # To end a token there are turns of their own.
+    for name in names:
+        nursery.start_soon(partial(made.ask, "DELETE", name, "/slow", revocation=True))
+    await wait_all_tasks_blocked()
+    assert len(client.sent) == ALL_PEERS + min(len(names), REVOCATIONS)
     nursery.cancel_scope.cancel()
+
+
+async def test_servers_that_have_not_answered_leave_turns_to_those_that_have(
+    clock: ManualClock, nursery: trio.Nursery
+) -> None:
+    made, client = peers(sleeps, clock, tokens=FakeTokens({"token.example": "sa_1"}))
+    await made.ask("GET", B, "/")
+    client.sent.clear()
+    for number in range(ALL_PEERS):
+        nursery.start_soon(made.ask, "GET", f"s{number}.example", "/slow")
+    await wait_all_tasks_blocked()
+    assert len(client.sent) == UNPROVEN
+    for server in (B, "token.example"):
+        assert (await made.ask("GET", server, "/")).status == 200
+    nursery.cancel_scope.cancel()
+
+
+async def test_slow_servers_that_one_user_names_take_only_its_own_turns(
+    clock: ManualClock, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    made, client = peers(sleeps, clock)
+    refused: list[str] = []
+
+    async def ask(user: str, name: str) -> None:
+        try:
+            async with made.asking(user):
+                await made.ask("GET", name, "/slow")
+        except Overloaded:
+            refused.append(user)
+
+    for number in range(PER_ASKER + WAITING):
+        if number == PER_ASKER:
+            await wait_all_tasks_blocked()
+        nursery.start_soon(ask, "u_mallory", f"s{number}.example")
+    await wait_all_tasks_blocked()
+    assert len(client.sent) == PER_ASKER
+    assert refused == []
+    await ask("u_mallory", "more.example")
+    assert refused == ["u_mallory"]
+    before = trio.current_time()
+    async with made.asking("u_ada"):
+        assert (await made.ask("GET", "c.example", "/")).status == 200
+    assert trio.current_time() == before
+    await trio.sleep(WAIT_S + 1)
+    assert refused == ["u_mallory"] * (WAITING + 1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_user_asked_for_is_forgotten(clock: ManualClock) -> None:
+    made, _ = peers(fine, clock)
+    async with made.asking("u_ada"), made.asking("u_ada"), made.asking("u_bob"):
+        assert made.debug_counts()["askers"] == 2
+    assert made.debug_counts()["askers"] == 0
+    with trio.CancelScope() as scope:
+        async with made.asking("u_ada"):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert made.debug_counts()["askers"] == 0
+
+
+# Base paths --------------------------------------------------------------------------------------
+
+
+class BelowAPath:
+    """A server whose API is below a path; at its root is something else."""
+
+    def __init__(self, described: Mapping[str, object] | None = None) -> None:
+        self.base = "/vr"
+        self.described = {
+            "address": B,
+            "public_key": ServerKey.generate().public_base64url,
+            "gateways": {"http": f"https://{B}{self.base}"},
+            **(described or {}),
+        }
+
+    async def __call__(self, sent: Sent) -> RemoteAnswer:
+        if sent.path == "/.well-known/avr":
+            return answered(self.described)
+        if sent.path.startswith(f"{self.base}/api/"):
+            return answered(sent.path)
+        return RemoteAnswer(404, {}, b"<html>")
+
+
+def with_base(
+    answer: Answerer, clock: ManualClock, base: str | None = None
+) -> tuple[Peers, FakeClient]:
+    async def known(server: str) -> str | None:
+        return base
+
+    made, client = peers(answer, clock)
+    made = Peers(
+        address="a.example",
+        client=client,
+        clock=clock,
+        decide=lambda _: "allow",
+        base_path=known,
+    )
+    return made, client
+
+
+async def test_the_api_of_a_known_server_is_where_it_says(clock: ManualClock) -> None:
+    made, client = with_base(BelowAPath(), clock, "/vr")
+    methods: tuple[Method, ...] = ("GET", "PUT", "DELETE")
+    for method in methods:
+        assert (await made.ask(method, B, "/api/users")).into(str) == "/vr/api/users"
+    await made.ask("GET", B, "/.well-known/avr")
+    assert {one.path for one in client.sent} == {"/vr/api/users", "/.well-known/avr"}
+
+
+async def test_an_unknown_server_is_asked_where_its_api_is_if_its_answer_makes_no_sense(
+    clock: ManualClock,
+) -> None:
+    made, client = with_base(BelowAPath(), clock)
+    for _ in range(2):
+        assert (await made.ask("GET", B, "/api/users")).into(str) == "/vr/api/users"
+    assert [one.path for one in client.sent] == [
+        "/api/users",
+        "/.well-known/avr",
+        "/vr/api/users",
+        "/vr/api/users",
+    ]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"gateways": {"http": f"https://{B}"}},
+        {"gateways": {"http": "https://other.example/vr"}},
+        {"gateways": {"http": f"https://{B}/../vr"}},
+        {"gateways": {"http": f"https://{B}/api/vr"}},
+        {"gateways": {"http": f"https://{B}/v r"}},
+        {"gateways": {"http": f"https://{B}" + "/a" * 20}},
+        {"gateways": {}},
+        {"address": "other.example"},
+        {"public_key": "no key"},
+    ],
+)
+async def test_a_server_that_names_no_path_of_its_own_is_asked_at_its_root(
+    clock: ManualClock, described: dict[str, object]
+) -> None:
+    made, client = with_base(BelowAPath(described), clock)
+    for expected in (2, 3):  # it is not asked for its path each time
+        with pytest.raises(BadData):
+            await made.ask("GET", B, "/api/users")
+        assert len(client.sent) == expected
+    clock.advance(LOOK_MS)
+    with pytest.raises(BadData):
+        await made.ask("GET", B, "/api/users")
+    assert len(client.sent) == 5
 
 
 async def test_a_cancelled_request_gives_its_place_back(clock: ManualClock) -> None:
@@ -337,4 +509,4 @@ async def test_servers_that_were_asked_long_ago_are_forgotten(clock: ManualClock
     made, _ = peers(fine, clock)
     for number in range(REMEMBERED + 10):
         await made.ask("GET", f"s{number}.example", "/")
-    assert made.debug_counts() == {"peers": REMEMBERED}
+    assert made.debug_counts()["peers"] == REMEMBERED

@@ -36,6 +36,7 @@ from tests.reileta.federation.fake_peers import FakePeers, found, refused
 from tests.reileta.rules.federation import remote_examples as examples
 from tests.reileta.rules.federation.remote_examples import OWN, UUID, WORLD, page
 
+ADA = "u_ada"
 B, PATH = examples.PEER, f"/api/worlds/w_{UUID}"
 ERRORS: dict[int, type[ReiletaError]] = {25: WorldNotFound, 24: WorldInvalid}
 WANTED = Read(B, PATH, Question(WorldView, f"w_{UUID}"), errors=ERRORS)
@@ -62,7 +63,7 @@ class Town:
         return self.here & ids
 
     async def read(self, wanted: Read = WANTED) -> Any:
-        return json.loads(bytes((await self.reads.read(wanted)).raw))
+        return json.loads(bytes((await self.reads.read(wanted, ADA)).raw))
 
 
 @pytest.fixture
@@ -72,14 +73,14 @@ def town() -> Town:
 
 async def test_an_answer_is_kept_for_a_minute(town: Town) -> None:
     town.peers.answers[PATH] = found(WORLD)
-    first = await town.reads.read(WANTED)
+    first = await town.reads.read(WANTED, ADA)
     assert await town.read() == WORLD
     town.clock.advance(int(FOUND_S * 1000) - 1)
-    assert await town.reads.read(WANTED) == first
+    assert await town.reads.read(WANTED, ADA) == first
     assert len(town.peers.asked) == 1
     town.clock.advance(1)
     town.peers.answers[PATH] = found({**WORLD, "title": "Quay"})
-    assert (await town.reads.read(WANTED)).tag != first.tag
+    assert (await town.reads.read(WANTED, ADA)).tag != first.tag
     assert len(town.peers.asked) == 2
     assert town.metrics.remote_reads == {"fetched": 2, "cached": 2}
 
