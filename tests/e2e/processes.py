@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import trio
 
 from reileta.observability import log_events
@@ -51,6 +52,28 @@ class ServerProcess:
         """The log's events of that name."""
         return [event for event in map(json.loads, self.log) if event["event"] == name]
 
+    async def until_ready(self) -> Json:
+        """Waits until it serves. Its start needs seconds of CPU, which can take minutes while other
+        tests have the processors. So only time in which it does nothing counts."""
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_if_it_hangs, scope)
+                while not (found := self.events(log_events.SERVER_READY)):
+                    assert self.process.poll() is None, "\n".join([*self.log, self.errors])
+                    await self._said.wait()
+                nursery.cancel_scope.cancel()
+            return found[-1]
+        raise AssertionError("\n".join(["it hangs at its start", *self.log, self.errors]))
+
+    async def _cancel_if_it_hangs(self, scope: trio.CancelScope) -> None:
+        before, last = -1.0, trio.current_time()
+        while trio.current_time() - last < PATIENCE_S:
+            used = _cpu_s(self.process.pid)
+            if used is None or used != before:
+                before, last = used or 0.0, trio.current_time()
+            await trio.sleep(1)
+        scope.cancel()
+
     async def until_logged(self, name: str, many: int = 1) -> Json:
         """Waits for the log's event of that name, or for so many of them; the last."""
         with trio.fail_after(PATIENCE_S):
@@ -84,6 +107,16 @@ class ServerProcess:
             return await self.process.wait()
 
 
+def _cpu_s(pid: int) -> float | None:
+    """CPU seconds of a process and its children; None if it has ended."""
+    try:
+        root = psutil.Process(pid)
+        times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return None
+    return sum(one.user + one.system for one in times)
+
+
 def _environment() -> dict[str, str]:
     return {key: text for key, text in os.environ.items() if "REILETA" not in key}
 
@@ -110,7 +143,7 @@ async def serving(*options: str, fresh: bool = False) -> AsyncIterator[ServerPro
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.read_log)
             nursery.start_soon(served.read_errors)
-            ready = await served.until_logged(log_events.SERVER_READY)
+            ready = await served.until_ready()
             served.url = ready["url"]
             yield served
             if process.poll() is None:

@@ -46,11 +46,17 @@ class Account:
 
 
 def free_port(host: str) -> int:
-    """A port of that address that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of that address that nobody listens on, and that nobody else is given.
+
+    The socket stays bound until the process ends. Otherwise another test could get the port before
+    the server listens there, which can be many seconds later.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server can listen there
+    sock.bind((host, 0))
+    port: int = sock.getsockname()[1]
+    sock.detach()
+    return port
 
 
 @dataclass
