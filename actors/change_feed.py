@@ -88,11 +88,12 @@ class ChangeApplier:
                 self._node.user_deleted_elsewhere(owner.id)
         if changed.audits:
             for entry in await self._store.audit.many(sorted(changed.audits)):
-                self._note(entry)
+                if entry.via == "command":  # another node logs what it does itself
+                    self._note(entry)
         for instance_id in changed.instances:
             record = await self._store.instances.get(instance_id)
             if record is not None:
-                await self._node.owner_changed(instance_id, record.owner)
+                self._node.owner_changed_elsewhere(record)
 
     def _note(self, entry: AuditEntry) -> None:
         """Logs what a command did. If the feed repeats it after an outage, so does the log."""

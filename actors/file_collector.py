@@ -9,7 +9,7 @@ can leave others, which this task collects:
 
 A file is spared for 2 minutes after it was stored or last referenced, so that another process's
 fresh upload is not deleted. A server that has lost its lock (`reileta/store/server_lock.py`)
-collects nothing.
+collects nothing. Of the nodes of a cluster, one at a time collects.
 
 With 100,000 files, PostgreSQL takes 0.2 s to find those without references, along three indexes.
 Finding files without a row takes 3 s in small steps, 2 s of a core, and so it is done less often.
@@ -70,6 +70,11 @@ class FileCollector:
     async def _round(self) -> None:
         if not await self._lock.held():
             return  # another server may have the files
+        async with self._lock.alone("files") as alone:
+            if alone:
+                await self._collect()
+
+    async def _collect(self) -> None:
         swept = adopted = 0
         if not self._began:
             swept = await self._files.sweep()

@@ -210,6 +210,8 @@ class Node:
                 interests=Interests(),
                 offer_ms=int(settings.resource_offer_s * 1000),
                 grace_ms=int(settings.away_s * 1000),
+                tell_elsewhere=None if shared is None else shared.notes.tell_queue,
+                present_elsewhere=None if shared is None else shared.present,
             ),
         )
         session_deps = SessionDeps(
@@ -260,7 +262,9 @@ class Node:
             metrics=metrics,
         )
         if shared is not None:
-            shared.bind(self, self.sessions)
+            shared.bind(self, self.sessions, self.resources)
+            if cluster is not None:
+                shared.keep_lines(cluster.calls)
 
     @classmethod
     @asynccontextmanager
@@ -404,7 +408,9 @@ class Node:
     async def tidy_guests(self) -> None:
         """Deletes guests and visits that have ended long ago."""
         with suppress(DatabaseUnavailable):
-            await self.guests.tidy()
+            async with self.store.lock.alone("guests") as alone:
+                if alone:
+                    await self.guests.tidy()
 
     async def sweep_attempts(self) -> None:
         """Deletes attempts to log in that don't count any more."""
@@ -414,7 +420,9 @@ class Node:
     async def trim_audit(self) -> None:
         """Deletes entries of the audit log that are too old."""
         with suppress(DatabaseUnavailable):
-            await self.store.audit.trim(self.settings.audit_kept_days)
+            async with self.store.lock.alone("audit") as alone:
+                if alone:
+                    await self.store.audit.trim(self.settings.audit_kept_days)
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         """Publishes `update-*` for a changed record. Live instances publish their own changes.
@@ -491,6 +499,14 @@ class Node:
         """Another process has deleted a user; its sessions are ended one by one."""
         self.sessions.user_deleted_elsewhere(user_id)
         self._publish_followers(user_id)
+
+    def owner_changed_elsewhere(self, record: records.InstanceRecord) -> None:
+        """Another process has given an instance to its owner."""
+        ref = self.instances.running(record.id)
+        if ref is not None:
+            ref.signal(ReassignOwner(record.owner))
+        elif self.directory.live(record.id) is None:  # else its host publishes it
+            self.updates.changed("instance", record)
 
     def changed_elsewhere(self, noun: Noun, id_: str, among: frozenset[str] | None) -> None:
         """Another node has changed a record."""

@@ -55,6 +55,7 @@ from reileta.store.attempts import SWEEP_S
 from reileta.store.cluster_leases import ClusterLeases
 from reileta.store.database_clock import FOLLOW_S, DatabaseClock
 from reileta.store.server_lock import WATCH_S
+from reileta.store.shared_folder import ensure_shared_folder
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
@@ -286,6 +287,8 @@ async def _serve_on(
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
         await clock.follow(store.database)
+        if settings.nats is not None:
+            await ensure_shared_folder(store.database, settings.files_folder)
         await _first_start(store, passwords)
         if settings.nats is None:  # else other nodes may have the instances
             async with store.lock.session() as queries:

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     # Storage
     data: Path = Path("data")
     """The data folder: the embedded database, the server's key, uploaded files."""
+    files: Path | None = None
+    """The folder of uploaded files; by default `files` in the data folder. All nodes of a cluster
+    need the same one, on storage that they share."""
     key: Path | None = None
     """The file of the server's key; by default `server.key` in the data folder. Only the server's
     account may read it."""
@@ -314,6 +317,11 @@ class Settings(BaseSettings):
         if self.read_cache == "auto":
             return self.database is None
         return self.read_cache == "on"
+
+    @property
+    def files_folder(self) -> Path:
+        """The folder of uploaded files."""
+        return self.data / "files" if self.files is None else self.files
 
     @property
     def nats_urls(self) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ up for by the check that every node makes (`actors/cluster/revocations.py`), and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 import trio
@@ -18,6 +19,7 @@ from actors.cluster.facts import ClusterMember
 from actors.directory import Directory
 from reileta.cluster.bus import BusError, BusMessage
 from reileta.cluster.calls import pack, unpacked
+from reileta.protocol.frames import encode
 
 NOTES: Final = "s"
 """The subject of notes; with a node's id, of those for it."""
@@ -44,7 +46,14 @@ class TokenRefreshed(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     expires: int
 
 
-SessionNote: TypeAlias = StateMoved | ResourceMoved | TokenRefreshed
+class QueueTold(msgspec.Struct, frozen=True, array_like=True, tag="q"):
+    """The data of `resource-queue`, as JSON, for the session's sockets."""
+
+    session: str
+    data: bytes
+
+
+SessionNote: TypeAlias = StateMoved | ResourceMoved | TokenRefreshed | QueueTold
 
 _notes: msgspec.msgpack.Decoder[SessionNote] = msgspec.msgpack.Decoder(SessionNote)
 
@@ -60,9 +69,11 @@ class NoteReceiver(Protocol):
 
 
 class SessionNotes:
-    """Sends and receives the notes of one node. `receiver` must be set before `run`."""
+    """Sends and receives the notes of one node. `receiver` and `tell_queue_here` must be set before
+    `run`."""
 
     receiver: NoteReceiver
+    tell_queue_here: Callable[[str, dict[str, Any]], None]
 
     def __init__(self, member: ClusterMember, directory: Directory) -> None:
         self._member = member
@@ -80,6 +91,11 @@ class SessionNotes:
     def tell_token(self, session_id: str, token_hash: bytes, expires: int) -> None:
         """A token of the session was refreshed here."""
         self._tell(session_id, TokenRefreshed(session_id, token_hash, expires))
+
+    def tell_queue(self, session_id: str, fields: Mapping[str, Any]) -> None:
+        """The session has another place in the line of a resource, or none any more."""
+        if self._directory.sessions_elsewhere(session_id):
+            self._tell(session_id, QueueTold(session_id, encode(fields)))
 
     def _tell(self, session_id: str, note: SessionNote) -> None:
         for node in tuple(self._directory.sessions_elsewhere(session_id)):
@@ -116,5 +132,7 @@ class SessionNotes:
                 self.receiver.resource_moved(session)
             case TokenRefreshed(session=session, token=token, expires=expires):
                 self.receiver.token_refreshed(session, token, expires)
+            case QueueTold(session=session, data=data):
+                self.tell_queue_here(session, msgspec.json.decode(data, type=dict[str, Any]))
             case None:
                 pass  # of another version

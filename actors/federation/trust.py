@@ -97,14 +97,18 @@ class Trust:
     async def renew(self) -> None:
         """Renews tokens that are due, and counts the servers that are known."""
         with suppress(DatabaseUnavailable):  # the next time
-            await self.challenger.renew()
+            async with self._store.lock.alone("peer tokens") as alone:
+                if alone:
+                    await self.challenger.renew()
             self._metrics.peer_servers = await self._store.servers.count()
 
     async def trim(self) -> None:
         """Deletes challenges and tokens that are over, and servers that were not heard of."""
         with suppress(DatabaseUnavailable):
-            await self._store.challenges.trim()
-            await self._store.servers.trim()
+            async with self._store.lock.alone("challenges") as alone:
+                if alone:
+                    await self._store.challenges.trim()
+                    await self._store.servers.trim()
 
     def debug_counts(self) -> dict[str, int]:
         """The sizes of all tables, for tests that look for leaks."""

@@ -33,6 +33,7 @@ from actors.resource.messages import (
     Idle,
     LeaveLine,
     LookAgain,
+    MoveLineAway,
     Operation,
     Presence,
     Queue,
@@ -159,6 +160,8 @@ class ResourceActor(Actor[ResourceMessage]):
             case LeaveLine(session=session, reason=reason):
                 self._waiting.leave(session, reason)
                 self._note_left(session, reason)
+            case MoveLineAway():
+                self._waiting.move_away()
             case DeadlineReached():
                 if self._running:
                     self._waiting.postpone()

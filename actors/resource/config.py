@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from actors.resource.interests import Interests
 from actors.resource_access import SessionSockets
 from reileta.clock import Clock
 from reileta.observability.metrics import Metrics
 from reileta.store import Store
+
+
+class TellElsewhere(Protocol):
+    """Sends the data of `resource-queue` to a session's sockets at other nodes."""
+
+    def __call__(self, session_id: str, fields: Mapping[str, Any], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +34,7 @@ class ResourceDeps:
     interests: Interests
     offer_ms: int
     grace_ms: int
+    present_elsewhere: Callable[[str], bool] | None = None
+    """Whether a session has a socket at another node; None: there are none."""
+    tell_elsewhere: TellElsewhere | None = None
+    """Tells a session's sockets at other nodes its place in a line; None: there are none."""

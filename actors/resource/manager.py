@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -16,6 +16,7 @@ from actors.resource.messages import (
     Delete,
     LeaveLine,
     LookAgain,
+    MoveLineAway,
     Presence,
     Queue,
     Read,
@@ -30,7 +31,9 @@ from actors.resource.messages import (
     Watch,
     WriteAll,
 )
+from actors.resource.operations import Turn, not_your_turn
 from actors.resource.recovery import ResourceRecovery
+from actors.resource.snapshot import Fields
 from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Request
@@ -54,6 +57,20 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 
+class LinesElsewhere(Protocol):
+    """The waiting lines of all nodes (`actors.cluster.lines.Lines`)."""
+
+    async def queue(self, name: ResourceKey, who: Claimant) -> Place: ...
+
+    async def unqueue(self, name: ResourceKey, who: Claimant) -> None: ...
+
+    async def ensure_turn(self, name: ResourceKey, who: Claimant) -> None: ...
+
+    def left(self, number: int, session: str) -> None: ...
+
+    def session_ended(self, session: str) -> None: ...
+
+
 class ResourceManager:
     """One actor for each resource that is used, watched or waited for.
 
@@ -65,6 +82,8 @@ class ResourceManager:
         self._registry = registry
         self._deps = deps
         self._recoveries: dict[int, ResourceRecovery] = {}
+        self.lines: LinesElsewhere | None = None
+        """Waiting lines that may be at other nodes; None: all are here."""
 
     @property
     def recoveries(self) -> Mapping[int, ResourceRecovery]:
@@ -81,11 +100,23 @@ class ResourceManager:
         self, name: ResourceKey, who: Claimant, *, until: int
     ) -> records.HeldResource:
         """As `Leases.acquire`. If sessions wait, only the one that has the offer gets it."""
+        if self.lines is not None:
+            await self.lines.ensure_turn(name, who)
         held = await self._ask(name, Acquire(name, who, until))
         for number in self._deps.interests.awaited(who.session):
             if number != name.number:
                 self._signal(number, LeaveLine(who.session, LeaveReason.HOLDS))
         return held
+
+    async def ensure_turn_here(self, name: ResourceKey, who: Claimant) -> None:
+        """Raises what an acquisition gets if the line here has offered the resource to another
+        session, or will."""
+        recovery = self._recoveries.get(name.number)
+        if recovery is None or recovery.line.admits(who.session):
+            return
+        first = recovery.line.first
+        if first is not None:
+            raise await not_your_turn(name, who, self._deps.store, Turn(first))
 
     async def release(self, name: ResourceKey, who: Claimant) -> LostLease | None:
         """As `Leases.release`."""
@@ -126,6 +157,12 @@ class ResourceManager:
             ResourceHeld: the session holds a resource.
             QuotaReached: the line is full, or the session waits for too many resources.
         """
+        if self.lines is not None:
+            return await self.lines.queue(name, who)
+        return await self.queue_here(name, who)
+
+    async def queue_here(self, name: ResourceKey, who: Claimant) -> Place:
+        """As `queue`, in the line of this node."""
         interests = self._deps.interests
         new = interests.add_wait(who.session, name.number)
         try:
@@ -138,6 +175,13 @@ class ResourceManager:
 
     async def unqueue(self, name: ResourceKey, who: Claimant) -> None:
         """The session no longer waits. Raises NotQueued, ResourceNotFound and PermissionDenied."""
+        if self.lines is not None:
+            await self.lines.unqueue(name, who)
+        else:
+            await self.unqueue_here(name, who)
+
+    async def unqueue_here(self, name: ResourceKey, who: Claimant) -> None:
+        """As `unqueue`, in the line of this node."""
         await self._ask(name, Unqueue(name, who))
 
     async def watch(self, name: ResourceKey, who: Claimant, subscriber: Subscriber) -> None:
@@ -225,6 +269,31 @@ class ResourceManager:
         for number in self._deps.interests.awaited(session_id):
             self._signal(number, Presence(session_id, present=True))
 
+    def session_moved(self, session_id: str, *, present: bool) -> None:
+        """The session has got or lost sockets at another node; `present`: it has one anywhere."""
+        for number in self._deps.interests.awaited(session_id):
+            self._signal(number, Presence(session_id, present=present))
+
+    def lines_here(self) -> list[int]:
+        """The resources whose waiting line is here, and not empty."""
+        return [number for number, one in self._recoveries.items() if len(one.line)]
+
+    def forget_lines(self, numbers: Sequence[int]) -> None:
+        """Other nodes keep these lines from now on."""
+        for number in numbers:
+            self._signal(number, MoveLineAway())
+
+    def told_elsewhere(self, session_id: str, fields: Fields) -> None:
+        """The line of another node tells a session here its place, or that it no longer waits."""
+        if self.lines is not None and fields.get("position") is None:
+            self.lines.left(int(fields["id"]), session_id)
+        sockets = self._deps.sessions.sockets(session_id)
+        frame = ResourceFrame(events.RESOURCE_QUEUE, fields, self._deps.clock)
+        for sink in sockets.registry:
+            frame.send(sink, None)
+        for session_sink in sockets.session:
+            frame.send(session_sink, session_sink)
+
     def session_absent(self, session_id: str) -> None:
         """The session has lost its last socket."""
         for number in self._deps.interests.awaited(session_id):
@@ -232,6 +301,8 @@ class ResourceManager:
 
     def session_ended(self, session_id: str) -> None:
         """The session has ended: it waits no longer, and its resource is free."""
+        if self.lines is not None:
+            self.lines.session_ended(session_id)
         for number in self._deps.interests.awaited(session_id):
             self._signal(number, LeaveLine(session_id, LeaveReason.ENDED))
         for number, recovery in list(self._recoveries.items()):
@@ -296,7 +367,10 @@ class ResourceManager:
         for sink in recovery.watchers:
             frame.send(sink, recovery.session_sinks.get(sink))
         for left in recovery.line.dissolve(LeaveReason.FAILED):
-            frame = ResourceFrame(events.RESOURCE_QUEUE, left_fields(name, left), clock)
+            fields = left_fields(name, left)
+            if self._deps.tell_elsewhere is not None:
+                self._deps.tell_elsewhere(left.session, fields)
+            frame = ResourceFrame(events.RESOURCE_QUEUE, fields, clock)
             sockets = self._deps.sessions.sockets(left.session)
             for sink in sockets.registry:
                 frame.send(sink, None)

@@ -152,6 +152,11 @@ class LeaveLine(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class MoveLineAway(Message):
+    """Another node keeps the waiting line from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached(Message):
     """The deadline of the waiting line has passed."""
 
@@ -182,6 +187,7 @@ ResourceMessage: TypeAlias = (
     | UserChanged
     | Presence
     | LeaveLine
+    | MoveLineAway
     | DeadlineReached
     | Tell
     | CatchUp

@@ -153,7 +153,7 @@ async def _do(
     match first:
         case Acquire(who=who, until=until):
             if turn is not None:
-                raise await _not_your_turn(first, store, turn)
+                raise await not_your_turn(name, who, store, turn)
             return (await store.leases.acquire(name, who, until=until),), None
         case Release(who=who):
             return (await store.leases.release(name, who),), None
@@ -196,15 +196,15 @@ async def _do(
             assert_never(first)
 
 
-async def _not_your_turn(acquire: Acquire, store: Store, turn: Turn) -> ReiletaError:
+async def not_your_turn(name: ResourceKey, who: Claimant, store: Store, turn: Turn) -> ReiletaError:
     """The error of an acquisition while somebody else has the turn.
 
     Raises the error that it would get without a waiting line, if there is one.
     """
-    found = await store.resources.get(acquire.name)
-    found.ensure_may(acquire.who)
-    claim = await store.leases.claim_of(acquire.who.session)
+    found = await store.resources.get(name)
+    found.ensure_may(who)
+    claim = await store.leases.claim_of(who.session)
     if claim is None:
         raise SessionNotFound
-    found.acquire(acquire.who, claim.holds, acquire.until)
+    found.acquire(who, claim.holds, 0)
     return ResourceTaken(Detail("session", turn.of.session), Detail("user", turn.of.user))

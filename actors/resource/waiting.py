@@ -27,7 +27,10 @@ class Waiting:
 
     def join(self, who: Claimant) -> Place:
         """The session waits from now on. Raises QuotaReached."""
-        present = bool(self._parts.deps.sessions.sockets(who.session))
+        deps = self._parts.deps
+        present = bool(deps.sessions.sockets(who.session))
+        if not present and deps.present_elsewhere is not None:
+            present = deps.present_elsewhere(who.session)
         self._line.join(who, self._parts.now(), present=present)
         return self._line.place(who.session)
 
@@ -88,7 +91,15 @@ class Waiting:
             if name is not None:
                 self._send(one.session, left_fields(name, one))
 
+    def move_away(self) -> None:
+        """Another node keeps the line from now on, and its sessions wait there."""
+        for one in self._line.dissolve(LeaveReason.FAILED):
+            self._parts.deps.interests.remove_wait(one.session, self._parts.number)
+
     def _send(self, session: str, fields: Fields) -> None:
+        elsewhere = self._parts.deps.tell_elsewhere
+        if elsewhere is not None:
+            elsewhere(session, fields)
         sockets = self._parts.deps.sessions.sockets(session)
         if not sockets:
             return

@@ -400,10 +400,26 @@ class SessionActor(Actor[SessionMessage]):
 
     def _meet(self) -> None:
         """Another node has sockets of the session, too: tells it what is known here."""
+        self._close_second_sockets()
         nodes, rules = self._deps.nodes, self._parts.rules
         if nodes is not None and rules is not None and not rules.ended:
             nodes.tell_state(self._id, rules.version)
             nodes.tell_resource(self._id)
+
+    def _close_second_sockets(self) -> None:
+        """If a token has got sockets of the session API at two nodes at once, one of them keeps
+        its."""
+        nodes = self._deps.nodes
+        if nodes is None:
+            return
+        elsewhere = self._deps.directory.sessions_elsewhere(self._id)
+        taken = {
+            token for node, one in elsewhere.items() if node < nodes.node for token in one.tokens
+        }
+        for sink in list(self._recovery.session_sockets):
+            if self._recovery.sockets[sink] in taken:
+                sink.close(CloseCode.TRY_AGAIN_LATER, "the token has a socket at another node")
+                self._detach(sink)
 
     def _state_moved(self, version: int) -> None:
         """Reads the state that another node has written.

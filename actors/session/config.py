@@ -26,6 +26,11 @@ RENEW_S: Final = 20.0
 class OtherNodes(Protocol):
     """Tells other nodes about sessions (`actors.cluster.shared.Shared`)."""
 
+    @property
+    def node(self) -> str:
+        """The id of this node."""
+        ...
+
     def session_ended(self, session_id: str, /) -> None:
         """The store has ended a session."""
         ...

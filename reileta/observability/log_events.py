@@ -185,6 +185,8 @@ DATABASE_NEWER: Final = "database.newer"
 # Files
 CHANGES_POSTPONED: Final = "changes.postponed"
 """The database was down when the server asked for changes by other processes; it asks again."""
+LINE_LEFT: Final = "line.left"
+"""A waiting line has moved to another node, and a session may not wait in it any more."""
 ATTEMPTS_UNCOUNTED: Final = "attempts.uncounted"
 """The database is down: attempts to log in and the like are counted at this node only."""
 REVOCATIONS_POSTPONED: Final = "revocations.postponed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 from reileta.clock import Clock
 from reileta.media.files import FileStore
@@ -42,9 +41,6 @@ from reileta.store.tokens import Tokens
 from reileta.store.user_profiles import UserProfiles
 from reileta.store.users import Users
 from reileta.store.worlds import Worlds
-
-FILES_FOLDER: Final = "files"
-"""The folder of uploaded files, in the data folder."""
 
 __all__ = ["Database", "Queries", "ServerInfo", "Store", "open_store"]
 
@@ -113,8 +109,8 @@ async def open_store(
             database nor its tables.
         exclusive: for servers. A second one is refused, before it changes the schema; nodes of a
             cluster are refused only if another server is none.
-        files: by default in the data folder. Nothing is created or deleted there until a method
-            needs it.
+        files: by default those in the folder of the settings. Nothing is created or deleted there
+            until a method needs it.
         types: the resource types, including a host's own.
         lease_time: the database's clock, by which leases expire and refreshes repeat.
 
@@ -145,7 +141,7 @@ async def open_store(
         identity = ServerInfos(database, clock, settings.title)
         await identity.get()
         if files is None:
-            files = LocalFiles(settings.data / FILES_FOLDER)
+            files = LocalFiles(settings.files_folder)
         blobs = Blobs(database, clock, files)
         quotas = Quotas.of(settings)
         yield Store(

@@ -19,8 +19,9 @@ another server run on the lock's own session (`session`): they fail once it has 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
+from zlib import crc32
 
 import structlog
 import trio
@@ -46,6 +47,8 @@ ALONE: Final = (
 )
 
 _KEY: Final = 0x7265696C65746131  # "reileta1"
+_CHORES: Final = 0x72656C
+"""The first number of the locks of `ServerLock.alone`."""
 _KEEPALIVE: Final = {
     # PostgreSQL notices within 25 s that the machine of a server is gone.
     "tcp_keepalives_idle": "10",
@@ -107,6 +110,27 @@ class ServerLock:
             if self._queries is None:
                 raise DatabaseUnavailable
             yield self._queries
+
+    @asynccontextmanager
+    async def alone(self, chore: str) -> AsyncIterator[bool]:
+        """Whether no other node of the cluster is in such a block for that chore now.
+
+        Always, without a cluster. If the lock's session ends meanwhile, another node may begin: so
+        this saves work, and guards nothing. Raises DatabaseUnavailable.
+        """
+        if not self._shared or not self._wanted:
+            yield True
+            return
+        key = crc32(chore.encode())
+        async with self.session() as queries:
+            mine = await queries.value("SELECT pg_try_advisory_lock($1, $2)", _CHORES, key)
+        try:
+            yield bool(mine)
+        finally:
+            if mine:
+                with trio.CancelScope(shield=True), suppress(DatabaseUnavailable):
+                    async with self.session() as queries:
+                        await queries.value("SELECT pg_advisory_unlock($1, $2)", _CHORES, key)
 
     async def watch(self) -> None:
         """Takes the lock again if its session has ended. Called every `WATCH_S`."""

@@ -207,6 +207,10 @@ class FakeLock:
     async def session(self) -> AsyncIterator[None]:
         yield
 
+    @asynccontextmanager
+    async def alone(self, chore: str) -> AsyncIterator[bool]:
+        yield True
+
 
 @dataclass
 class FakeDatabase:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,6 +22,13 @@ class Files:
     asked: list[str] = field(default_factory=list)
     failing: list[Exception] = field(default_factory=list)
     locked: bool = True
+    elsewhere: bool = False
+    """Whether another node of the cluster collects."""
+
+    @asynccontextmanager
+    async def alone(self, chore: str) -> AsyncIterator[bool]:
+        assert chore == "files"
+        yield not self.elsewhere
 
     async def held(self) -> bool:
         await trio.lowlevel.checkpoint()
@@ -57,6 +66,20 @@ async def test_a_server_that_has_lost_its_lock_collects_nothing(
         await trio.sleep(EVERY_S * 2.5)
         assert files.asked == []
         files.locked = True
+        await trio.sleep(EVERY_S)
+        nursery.cancel_scope.cancel()
+    assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]
+
+
+async def test_of_a_cluster_one_node_at_a_time_collects(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    files = Files(elsewhere=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(collector(files, ManualClock()).run)
+        await trio.sleep(EVERY_S * 2.5)
+        assert files.asked == []
+        files.elsewhere = False
         await trio.sleep(EVERY_S)
         nursery.cancel_scope.cancel()
     assert [what.split()[0] for what in files.asked] == ["sweep", "adopt", "collect"]

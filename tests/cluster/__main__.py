@@ -58,6 +58,7 @@ def _start(name: str, folder: Path, database: str, nats: str) -> TriedNode:
     command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
     command += ["--database", database, "--nats", nats, "--node-name", name]
     command += ["--address", ADDRESS, "--data", str(folder / name), "--key", str(folder / "key")]
+    command += ["--files", str(folder / "files")]
     with log.open("wb") as out, log.with_suffix(".err").open("wb") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
     return TriedNode(name, process, log)

@@ -59,7 +59,11 @@ class Ground:
 
     def options(self, name: str) -> tuple[str, ...]:
         """The options of a node of that name."""
-        return (*self.alone(name), "--nats", self.nats.url, "--node-name", name)
+        return (
+            *self.alone(name),
+            *("--nats", self.nats.url, "--node-name", name),
+            *("--files", str(self.folder / "files")),
+        )
 
     def node(self, name: str, *more: str) -> AbstractAsyncContextManager[ServerProcess]:
         """A running node; what it logs is in its log."""

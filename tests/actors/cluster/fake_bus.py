@@ -182,5 +182,8 @@ class FakeMember:
     def nodes(self) -> Mapping[str, object]:
         return {self.node: None, **self.peers}
 
+    def valid(self) -> bool:
+        return True
+
     def subject(self, *parts: str) -> str:
         return ".".join(("avr", "test", *parts))

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from actors.change_feed import ChangeApplier
 from actors.hub.messages import Subscribe
 from actors.node import Node
 from actors.session.messages import Attach, Detach, Join
 from reileta.errors import AlreadyConnected
+from reileta.observability import log_events
 from reileta.records import InstanceRecord, World
 from reileta.rules.identity import Principal
 from reileta.settings import Settings
@@ -469,6 +471,47 @@ async def test_a_token_has_one_socket_of_the_session_api_at_all_nodes(cluster: C
     await until(lambda: two.node.directory.sessions_elsewhere(id_))
     with pytest.raises(AlreadyConnected):
         await two.here(ada).open()
+
+
+async def test_of_two_sockets_of_a_token_that_open_at_once_one_stays(cluster: Cluster) -> None:
+    one, two = cluster.one, cluster.two
+    ada = await log_in(one.node)
+    one.member.bus.cut()
+    sinks = [await ada.open(), await two.here(ada).open()]
+    assert [sink.closed for sink in sinks] == [None, None]
+    one.member.bus.mend()
+    assert one.node.shared is not None
+    one.node.shared.reconnected()
+    await until(lambda: sinks[1].closed is not None)
+    assert sinks[0].closed is None
+
+
+async def test_what_another_node_did_is_not_logged_as_a_command(cluster: Cluster) -> None:
+    one, two = cluster.one, cluster.two
+    ada = await log_in(one.node)
+    audit = one.node.store.audit
+    by = ada.principal.user
+    await audit.begin("suspend_user", via="http", by_id=by.id, by_name=by.username)
+    feed = ChangeApplier(two.node.store, two.node, two.cache)
+    with capture_logs() as logs:
+        await feed.poll()
+    assert [entry for entry in logs if entry["event"] == log_events.COMMAND_RUN] == []
+
+
+async def test_an_instance_with_another_owner_is_published_once_at_each_node(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.one, cluster.two
+    ada, ben = await log_in(one.node), await log_in(two.node)
+    instance = await new_instance(one.node, ada.principal)
+    watching = await two.attach(ben.principal, "update-instance")
+    await until(lambda: one.node.directory.connected(ben.principal.user.id))
+    cluster.broker.sent.clear()
+    changed = await one.node.store.instances.get(instance.id)
+    assert changed is not None
+    two.node.owner_changed_elsewhere(changed)
+    await told(watching, "update-instance", id=instance.id)
+    assert [subject for subject, _ in cluster.broker.sent if subject.endswith(".hub")] == []
 
 
 async def test_a_token_that_is_refreshed_at_one_node_keeps_its_sockets_at_the_other(

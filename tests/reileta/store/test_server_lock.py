@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 from structlog.testing import capture_logs
@@ -151,3 +152,32 @@ async def test_a_store_that_wants_no_lock_writes_without_one(
     async with store.lock.session() as queries:
         await store.instances.over(queries).mark_empty(room.id, clock.now_ms())
     assert await store.instances.in_use() == []
+
+
+async def test_a_chore_is_done_by_one_node_of_a_cluster_at_a_time(
+    database_url: str, loop: Loop
+) -> None:
+    async with AsyncExitStack() as stack:
+        locks = []
+        for _ in range(2):
+            database = Database(loop, database_url, connections=2)
+            stack.push_async_callback(database.close)
+            locks.append(ServerLock(database, shared=True))
+            await locks[-1].take()
+            stack.push_async_callback(locks[-1].release)
+        one, two = locks
+        files, guests = two.alone("files"), two.alone("guests")
+        async with one.alone("files") as first, files as second, guests as other:
+            assert (first, second, other) == (True, False, True)
+        async with two.alone("files") as later:
+            assert later
+            await two.release()  # its session ends, as in an outage
+            async with one.alone("files") as taken:
+                assert taken
+
+
+async def test_a_server_alone_does_every_chore(database_url: str, loop: Loop) -> None:
+    database = Database(loop, database_url, connections=1)
+    async with ServerLock(database).alone("files") as alone:
+        assert alone
+    await database.close()
