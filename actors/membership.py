@@ -29,7 +29,7 @@ class AddMember(Request[str]):
 
     visitor: Visitor
     sink: Sink
-    session: Recipient[SeatLost]
+    session: SessionRecipient
     state: bytes | None
 
 
@@ -136,3 +136,18 @@ class SeatLost(Message):
 
     instance: str
     player: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMoved(Message):
+    """An instance where the session has a player runs at another node now: `recipient` takes the
+    messages from here on. `sinks`: the session's sockets that are known there; some may have closed
+    meanwhile."""
+
+    instance: str
+    recipient: InstanceRecipient
+    sinks: tuple[Sink, ...]
+
+
+SessionRecipient: TypeAlias = Recipient[SeatLost | InstanceMoved]
+"""A session's actor, as instances see it."""

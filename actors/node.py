@@ -350,7 +350,7 @@ class Node:
                     "session": fourth.deepest_mailbox,
                 }
                 if cluster is not None:
-                    await cluster.start(nursery, background, node.instances, metrics)
+                    await cluster.start(nursery, background, node.instances, metrics, directory)
                 node.start_background(nursery)
                 node.start_federation(nursery)
                 steps = ClockSteps(clock, timers)

@@ -10,6 +10,8 @@ from typing import Final
 import trio
 
 from actors.cluster.hosting import Hosting
+from actors.cluster.relay import ClusterPlaces, Relay
+from actors.directory import Directory
 from actors.instance.manager import InstanceManager
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
@@ -55,6 +57,7 @@ class Cluster:
         calls: calls of other nodes, and to them.
         hosting: the instances that this node hosts.
         leases: the rows of all nodes, and the places of all instances.
+        relay: instances with players at several nodes; since `start`.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Cluster:
         self.hosting = hosting
         self.leases = leases
         self.meter = LoadMeter()
+        self.relay: Relay
 
     @classmethod
     @asynccontextmanager
@@ -104,11 +108,16 @@ class Cluster:
         background: BackgroundTasks,
         instances: InstanceManager,
         metrics: Metrics,
+        directory: Directory,
     ) -> None:
         """Becomes a node; returns once it may host, or after `START_S`."""
         instances.hosts = self.hosting
         self.hosting.start = instances.start
         self.hosting.dropped = instances.drop
+        places = ClusterPlaces(self.hosting, instances)
+        self.relay = relay = Relay(self.member, self.calls, directory, places)
+        instances.relay, instances.elsewhere, instances.lost = relay, relay.remote, relay.lost
+        self.member.listeners.append(relay)
 
         def load() -> Load:
             return Load(
@@ -140,6 +149,7 @@ class Cluster:
         background.run(nursery, "load", self.meter.run)
         background.run(nursery, "hosting", self.hosting.run)
         background.run(nursery, "calls", self.calls.run)
+        background.run(nursery, "relay", relay.run)
         background.run(nursery, "lease", self.member.run)
         with trio.move_on_after(START_S):
             await self.member.wait_valid()

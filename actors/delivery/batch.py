@@ -44,6 +44,20 @@ class Batch:
             self.ends.append(end)
         self._deflated: Batch | None = None
 
+    @classmethod
+    def of_buffer(
+        cls,
+        buffer: bytes,
+        ends: list[int],
+        keys: Sequence[Hashable | None] | None = None,
+        *,
+        snapshot: bool = False,
+    ) -> Batch:
+        """A batch from its attributes, as another node sent it."""
+        batch = cls((), keys, snapshot=snapshot)
+        batch.buffer, batch.view, batch.ends = buffer, memoryview(buffer), ends
+        return batch
+
     def __len__(self) -> int:
         return len(self.buffer)
 

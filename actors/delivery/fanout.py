@@ -32,6 +32,8 @@ class Fanout:
         self._absent: dict[Sink, int] = {}
         self.reached = 0
         """How many sinks the last flush wrote to."""
+        self.changes = 0
+        """How often a receiver was added or removed."""
 
     def __len__(self) -> int:
         return len(self._sinks)
@@ -50,6 +52,7 @@ class Fanout:
         A watcher gets players' data only.
         """
         self.remove(sink)
+        self.changes += 1
         since = self._absent.pop(sink, 0)
         self._sinks[sink] = None
         if watcher:
@@ -63,6 +66,7 @@ class Fanout:
     def remove(self, sink: Sink) -> None:
         """Ends that: from here on the sink gets its `private` frames only."""
         if sink in self._sinks:
+            self.changes += 1
             del self._sinks[sink]
             self._watchers.discard(sink)
             self._absent[sink] = self._size

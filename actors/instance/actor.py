@@ -54,6 +54,7 @@ from actors.instance.messages import (
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
+    RestoreMembers,
     RetryWrites,
     SendData,
     Tick,
@@ -150,6 +151,10 @@ class InstanceActor(Actor[InstanceMessage]):
         speaks = self._holding is None or self._holding.valid()
         if recovery.fanout is not None and speaks:  # frames that a crash left unsent
             config.metrics.deliveries_out += recovery.fanout.flush()
+            if recovery.remote is not None:
+                recovery.remote.publish(recovery.fanout)
+        if recovery.remote is not None and recovery.fanout is None:
+            await recovery.remote.prepare()
         exists = await load(recovery, config.store)
         fanout = recovery.fanout = Fanout()
         before = recovery.rules
@@ -174,6 +179,8 @@ class InstanceActor(Actor[InstanceMessage]):
             self._persistence.resume()
         if not exists:
             self._close()
+        if recovery.remote is not None:
+            recovery.remote.begun(self.context.ref)
         await self.flush()  # the next message may be long in coming
 
     def _rules_after(self, before: Instance | None) -> Instance:
@@ -265,6 +272,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._queue.notify()
                 self._write_to_sockets()  # before the requester closes the sockets
                 message.reply(None)
+            case RestoreMembers():
+                self._apply(self._members.restore_remote(message))
             case UpdateInstance():
                 self._update(message)
             case CloseInstance():
@@ -318,6 +327,8 @@ class InstanceActor(Actor[InstanceMessage]):
             return  # the drain's end suspends it
         fanout = self.parts.fanout
         delivered = fanout.flush()
+        if (remote := self.parts.recovery.remote) is not None:
+            remote.publish(fanout)
         self._config.metrics.deliveries_out += delivered
         self.context.sent(delivered, fanout.reached)
 

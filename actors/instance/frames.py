@@ -103,8 +103,18 @@ class InstanceFrames:
         if self._rules.values.total_bytes <= SHARED_FROM_BYTES:
             return (Batch([self.welcome(player, state, gap=gap)], snapshot=True),)
         nothing = encode(self._view(player, [], gap=gap))
-        whole = payload_of(answer(commands.INSTANCE_JOIN, state, self._id, nothing))
-        head = fragment(whole.removesuffix(_END), first=True)
+        return self._in_parts(answer(commands.INSTANCE_JOIN, state, self._id, nothing))
+
+    def restored_parts(self, player: Player) -> tuple[Batch, ...]:
+        """The same snapshot as an event, for a player that has missed messages."""
+        if self._rules.values.total_bytes <= SHARED_FROM_BYTES:
+            return (Batch([self.restored(player)], snapshot=True),)
+        nothing = encode(self._view(player, [], gap=False))
+        return self._in_parts(event(events.INSTANCE_RESTORED, self._id, nothing))
+
+    def _in_parts(self, without_values: bytes) -> tuple[Batch, ...]:
+        """A frame with a snapshot, with its values added; shared parts."""
+        head = fragment(payload_of(without_values).removesuffix(_END), first=True)
         values = self._rules.values.by_player()
         parts = [self._part(one, kept, first=not index) for index, (one, kept) in enumerate(values)]
         return (Batch([head], snapshot=True), *parts, LAST_PART)

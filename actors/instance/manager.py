@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 import trio
@@ -19,7 +19,6 @@ from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
 from actors.instance.recovery import RecoveryState
 from actors.instance.visibility import InstanceVisibility
-from actors.membership import SeatLost
 from actors.runtime.actor import Spec
 from actors.runtime.errors import ActorStopped
 from actors.runtime.mailbox import Recipient, Ref
@@ -51,6 +50,18 @@ InstanceRef: TypeAlias = Recipient[InstanceMessage]
 _log = structlog.get_logger()
 
 
+class InstanceRelay(Protocol):
+    """The sockets that instances have at other nodes (`actors.cluster.relay.Relay`)."""
+
+    def host(self, recovery: RecoveryState, holding: Holding) -> None:
+        """An instance's actor is about to start here: sets `RecoveryState.remote`."""
+        ...
+
+    def find_remote(self, instance_id: str) -> InstanceRef | None:
+        """What stands for an instance elsewhere, if someone here is inside it."""
+        ...
+
+
 class InstanceManager:
     """One actor for each live instance. The node calls `sweep` every `sweep_every_s` seconds."""
 
@@ -69,6 +80,8 @@ class InstanceManager:
         self._recorder = recorder
         self.hosts: Hosts | None = None
         """Which node hosts an instance; None: this server hosts all."""
+        self.relay: InstanceRelay | None = None
+        """Where instances have sockets at other nodes; None: nowhere."""
         self.elsewhere: Callable[[str, There], InstanceRef] = _unreachable
         """An instance that another node hosts, as a recipient of messages."""
         self.lost: Callable[[RecoveryState], None] | None = None
@@ -88,9 +101,13 @@ class InstanceManager:
         who = None if principal is None else principal.as_visitor(address)
         return await self._visibility.admits(record, who)
 
-    def running(self, instance_id: str) -> Ref[InstanceMessage] | None:
-        """The instance's actor, if it runs and takes messages."""
-        return self._registry.find(instance_id)
+    def running(self, instance_id: str) -> InstanceRef | None:
+        """The instance's actor, if it runs here and takes messages. In a cluster also what stands
+        for one elsewhere, if someone here is inside it."""
+        ref = self._registry.find(instance_id)
+        if ref is None and self.relay is not None:
+            return self.relay.find_remote(instance_id)
+        return ref
 
     async def live(self, name: str, who: Visitor) -> tuple[str, InstanceRef]:
         """An instance by id, name or `id@server`, started if it does not run.
@@ -149,6 +166,8 @@ class InstanceManager:
         def spec() -> Spec[InstanceMessage]:
             if holding is not None and holding.lost:
                 raise _HoldingEnded  # while an earlier actor was stopping
+            if holding is not None and self.relay is not None:
+                self.relay.host(recovery, holding)
             return Spec(
                 f"instance/{record.id}",
                 lambda: self._actor(recovery),
@@ -181,6 +200,8 @@ class InstanceManager:
         id_ = recovery.record.id
         self._config.directory.occupy(id_, None)
         holding, speaks = recovery.holding, True
+        if recovery.remote is not None:
+            recovery.remote.ended()
         if self.hosts is not None and holding is not None:
             speaks = holding.valid()
             if not holding.lost:
@@ -192,13 +213,17 @@ class InstanceManager:
                 error = error or ActorStopped()
         if recovery.fanout is not None and error is not None and speaks:
             self._config.metrics.deliveries_out += recovery.fanout.flush()
+            if recovery.remote is not None:
+                recovery.remote.publish(recovery.fanout)
         for member in recovery.seated.values():
-            member.session.signal(SeatLost(id_, member.player.id))
+            member.seat_lost(id_)
             for sink in member.sinks:
                 sink.seats.pop(id_, None)
                 if error is not None:
                     sink.send(InstanceFrames.abandoned(id_, member.player))
         recovery.seated.clear()
+        if recovery.remote is not None and speaks:
+            recovery.remote.publish(None)
         if recovery.rules is not None:
             notify_abandoned(recovery.rules, self._config.directory, self._config.address)
 

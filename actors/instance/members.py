@@ -13,13 +13,13 @@ import trio
 from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
 from actors.instance.liveness import SilentSinks
-from actors.instance.messages import GetPlayers
+from actors.instance.messages import GetPlayers, RestoreMembers
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import Member
 from actors.instance.relay import DataRelay, SocketSeat
 from actors.membership import AddMember, RemoveMember, SocketLost
 from reileta.errors import NotInInstance, Overloaded
-from reileta.rules.instance.events import InstanceEvent
+from reileta.rules.instance.events import InstanceEvent, Joined, Left
 from reileta.rules.instance.seats import Player
 
 
@@ -72,7 +72,7 @@ class Members:
         if member is None:
             member = seated[visitor.session] = Member(visitor, player, message.session)
         # The session's actor may have stopped, and another one started.
-        member.session = message.session
+        member.entered_from(message.session)
         self.refresh_observers()  # a socket may have subscribed before this instance ran
         return domain_events
 
@@ -103,19 +103,58 @@ class Members:
         Returns the sessions that have no socket now, for `Instance.disconnect`.
         """
         rules, frames, fanout = self._parts.rules, self._parts.frames, self._parts.fanout
-        members = tuple(self._parts.recovery.seated.values())
         now = self._parts.now()
-        for member in members:
-            rules.restore(member.visitor, member.player, now)
+        for member in tuple(self._parts.recovery.seated.values()):
+            if rules.may_return(member.visitor, now):
+                rules.restore(member.visitor, member.player, now)
+            else:  # it was inside at another host, and not everything was known there
+                self._turn_away(member)
+        members = tuple(self._parts.recovery.seated.values())
         for member in members:
             for sink in member.sinks:
                 self._seat(sink, member)
-                fanout.add(sink, frames.restored(member.player))
+                fanout.add(sink, frames.restored_parts(member.player))
         absent = [member for member in members if not member.sinks]
         for member in absent:
             # Known already, unless the crash was in the middle of losing or seating its socket.
             self._parts.recovery.missed.begin(member.player.id, gap=True)
         return [member.visitor.session for member in absent]
+
+    def _turn_away(self, member: Member) -> None:
+        """Ends the seat of a member that the rules don't know."""
+        left = Left(member.player, "disconnected", None)
+        frame = self._parts.frames.left_of_player(left)
+        for sink in member.sinks:
+            sink.seats.pop(self._parts.id, None)
+            self._parts.fanout.private(sink, frame)
+        self._parts.recovery.seated.pop(member.player.session, None)
+        member.seat_lost(self._parts.id)
+
+    def restore_remote(self, message: RestoreMembers) -> list[InstanceEvent]:
+        """Sends a snapshot to sockets at another node that have missed messages, and answers the
+        request."""
+        rules, now = self._parts.rules, self._parts.now()
+        seated, out, lost = self._parts.recovery.seated, list[InstanceEvent](), []
+        for given in message.members:
+            member = seated.get(given.player.session)
+            if member is None and message.returning and rules.may_return(given.visitor, now):
+                member = seated[given.player.session] = given
+                rules.restore(given.visitor, given.player, now)
+                out.append(Joined(given.player, rules.role_of(given.player.user)))
+            if member is None or member.player.id != given.player.id:
+                lost.append((given.player.session, given.player.id))
+                continue
+            member.entered_from(given.session)
+            self._parts.recovery.missed.forget(member.player.id)
+            if given.sinks:
+                out += rules.join(member.visitor, now)[1]  # it has a socket again
+            for sink in given.sinks:
+                self._seat(sink, member)
+                self._parts.fanout.add(sink, self._parts.frames.restored_parts(member.player))
+            if not member.sinks:
+                out += rules.disconnect(member.player.session, now)
+        message.reply(tuple(lost))
+        return out
 
     def _seat(self, sink: Sink, member: Member) -> None:
         member.sinks[sink] = None

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from actors.delivery.sink import Sink
 from actors.hub.messages import RefreshObserver
+from actors.instance.recovery import Member
 from actors.membership import MembershipMessage
 from actors.runtime.message import Message, Request
 from reileta import records
@@ -189,6 +190,16 @@ class ExcludeServers(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreMembers(Request[tuple[tuple[str, str], ...]]):
+    """Sockets at another node have missed messages, and get `instance-restored`. Answered with the
+    players (session, player) that have no seat. `returning`: they were inside at an earlier host,
+    and take their seats again if they may."""
+
+    members: tuple[Member, ...]
+    returning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ContinueQueueRound(Message):
     """Sends the next slice of the queue's notifications; see `queue.py`."""
 
@@ -234,6 +245,7 @@ InstanceMessage: TypeAlias = (
     | RemoveModerator
     | ReassignOwner
     | ExcludeServers
+    | RestoreMembers
     | ContinueQueueRound
     | RetryWrites
     | RecordGone

@@ -15,7 +15,6 @@ from actors.delivery.sink import Sink
 from actors.instance.members import Members
 from actors.instance.parts import InstanceParts
 from actors.instance.queue import Queue
-from actors.membership import SeatLost
 from reileta.ids import user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
@@ -129,7 +128,7 @@ class Notifications:
             self._members.refresh_observer(sink)
         parts.fanout.broadcast(frame)
         if member is not None:
-            member.session.signal(SeatLost(parts.id, player.id))
+            member.seat_lost(parts.id)
         parts.publisher.publish(events.INSTANCE_LEFT, data, informed=sinks)
 
     def _role(self, user: str) -> None:

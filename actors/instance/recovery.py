@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
 from actors.instance.hosted import Holding
 from actors.instance.missed import MissedMessages
-from actors.membership import SeatLost
-from actors.runtime.mailbox import Recipient
+from actors.membership import SeatLost, SessionRecipient
 from reileta import records
 from reileta.errors import ReiletaError
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
+
+if TYPE_CHECKING:
+    from actors.instance.messages import InstanceMessage
+    from actors.runtime.mailbox import Ref
 
 WhenDurable: TypeAlias = Callable[[ReiletaError | None], None]
 """Called with None when a write is durable, or with the reason why it is not yet."""
@@ -33,8 +36,40 @@ class Member:
 
     visitor: Visitor
     player: Player
-    session: Recipient[SeatLost]
+    session: SessionRecipient
     sinks: dict[Sink, None] = field(default_factory=dict)
+    recipients: dict[str, SessionRecipient] = field(default_factory=dict)
+    """All actors of the session, by the node where each runs; "" is this one."""
+
+    def entered_from(self, session: SessionRecipient) -> None:
+        """An actor of the session has entered with a socket. It may be a fresh one."""
+        self.session = session
+        self.recipients[getattr(session, "gateway", "")] = session
+
+    def seat_lost(self, instance_id: str) -> None:
+        """Tells the session that its player has left."""
+        for session in dict.fromkeys((self.session, *self.recipients.values())):
+            session.signal(SeatLost(instance_id, self.player.id))
+
+
+class RemoteReceivers(Protocol):
+    """The sockets of an instance that are at other nodes (`actors/cluster/gateways.py`)."""
+
+    async def prepare(self) -> None:
+        """Before the first incarnation: finds those who were inside at another host."""
+        ...
+
+    def begun(self, ref: Ref[InstanceMessage]) -> None:
+        """The first incarnation takes messages."""
+        ...
+
+    def ended(self) -> None:
+        """The actor has ended for good."""
+        ...
+
+    def publish(self, fanout: Fanout | None) -> None:
+        """Sends what a flush has written to them."""
+        ...
 
 
 @dataclass(slots=True)
@@ -61,6 +96,7 @@ class RecoveryState:
         rates: how much data each user sends.
         missed: messages for players without a socket.
         holding: this node's right to host the instance; None without a cluster.
+        remote: sockets at other nodes; None: there can't be any.
     """
 
     record: records.InstanceRecord
@@ -74,6 +110,7 @@ class RecoveryState:
     rates: InstanceRates | None = None
     missed: MissedMessages = field(default_factory=MissedMessages)
     holding: Holding | None = None
+    remote: RemoteReceivers | None = None
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

@@ -30,6 +30,7 @@ from actors.instance.messages import (
     RejectCandidate,
     RemoveModerator,
     RequestEntry,
+    RestoreMembers,
     RetryWrites,
     SendData,
     Tick,
@@ -117,6 +118,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
         case (
             ReassignOwner()
             | ExcludeServers()
+            | RestoreMembers()
             | RefreshAdmin()
             | RenameUser()
             | CandidateOnline()

@@ -22,6 +22,7 @@ from actors.delivery.sink import Sink
 from actors.hub.messages import AddSocket
 from actors.membership import (
     AddMember,
+    InstanceMoved,
     InstanceRecipient,
     MemberSessionEnded,
     RemoveMember,
@@ -182,6 +183,8 @@ class SessionActor(Actor[SessionMessage]):
                 message.reply(None)
             case SeatLost():
                 self._seat_lost(message)
+            case InstanceMoved():
+                self._instance_moved(message)
             case UserChanged():
                 self._change_user(message)
             case OwnerChanged(owner=owner):
@@ -649,6 +652,18 @@ class SessionActor(Actor[SessionMessage]):
             raise NotInInstance
         with ask_timeout(NESTED_ASK_TIMEOUT_S):
             await joined.instance.ask(RemoveMember(self._id, message.sink, message.state))
+
+    def _instance_moved(self, message: InstanceMoved) -> None:
+        """Goes on with the instance where it is now, and tells it what it may not know."""
+        instance, recipient = message.instance, message.recipient
+        joined = self._recovery.joined_instances.get(instance)
+        if joined is None:
+            recipient.signal(MemberSessionEnded(self._id))
+            return
+        joined.instance = recipient
+        for sink in message.sinks:
+            if sink not in self._recovery.sockets:
+                recipient.signal(SocketLost(self._id, sink))
 
     def _seat_lost(self, message: SeatLost) -> None:
         """Forgets a player, unless the session has a newer player there."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from actors.delivery.sink import SessionSink, Sink
-from actors.membership import SeatLost
+from actors.membership import InstanceMoved, SeatLost
 from actors.runtime.message import Message, Request
 from reileta import records
 from reileta.rules.identity import Claimant
@@ -197,6 +197,7 @@ SessionMessage: TypeAlias = (
     | Join
     | Leave
     | SeatLost
+    | InstanceMoved
     | UserChanged
     | OwnerChanged
     | TokenKilled

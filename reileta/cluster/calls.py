@@ -44,6 +44,8 @@ CALLS: Final = 4096
 """Calls that are answered at the same time; further ones are refused with `Overloaded`."""
 PARTS_BYTES: Final = 128 * 1024 * 1024
 """Arguments and answers that are incomplete or not yet fetched, in all; the oldest is dropped."""
+RENAMED_S: Final = 0.05
+"""Seconds between two looks at the id of a node that fell."""
 PARTS_S: Final = 10.0
 """Seconds for which they are kept."""
 
@@ -215,6 +217,7 @@ class Calls:
         self._answers = _PartsTable()
         self._running = 0
         self._renamed = trio.Event()
+        self._was = ""
         self.listening = trio.Event()
         """Set while the node's calls arrive."""
 
@@ -229,8 +232,18 @@ class Calls:
         self._handlers[name] = _Handler(msgspec.msgpack.Decoder(argument), handle)
 
     def fell(self, was: str) -> None:
-        """This node has another id now."""
+        """This node has another id now, or soon."""
+        self._was = was
         self._renamed.set()
+
+    def node_gone(self, node: str) -> None:
+        """As `MemberListener`."""
+
+    def node_seen(self, node: str) -> None:
+        """As `MemberListener`."""
+
+    def reconnected(self) -> None:
+        """As `MemberListener`."""
 
     def debug_counts(self) -> dict[str, int]:
         """The sizes of all tables, for tests that look for leaks."""
@@ -242,6 +255,8 @@ class Calls:
         """Answers the calls to this node, whatever its id is."""
         while True:
             self._renamed = trio.Event()
+            while self._member.node == self._was:  # noqa: ASYNC110  # the member has no event for it
+                await trio.sleep(RENAMED_S)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer_as, self._member.node, nursery)
                 await self._renamed.wait()

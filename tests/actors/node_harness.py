@@ -199,6 +199,17 @@ class FakeMutes:
         return self.mutes.get(instance_id, [])
 
 
+class FakeServers:
+    """`store.servers` and `store.challenges`: no other server is known."""
+
+    async def trim(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def count(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return 0
+
+
 class FakeLock:
     async def held(self) -> bool:
         return True
@@ -227,7 +238,8 @@ class FakeDatabase:
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
         self.guests = FakeGuests()
-        self.servers: Any = None
+        self.servers: Any = FakeServers()
+        self.challenges = self.servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +409,7 @@ class NodeHarness:
 
     def instance_of(self, id_: str) -> Ref[InstanceMessage]:
         ref = self.node.instances.running(id_)
-        assert ref is not None
+        assert isinstance(ref, Ref)
         return ref
 
     def act(self, act: Callable[[InspectableInstance], object]) -> None:
@@ -434,13 +446,13 @@ def user_at(number: int) -> str:
 
 @asynccontextmanager
 async def open_harness(
-    monkeypatch: pytest.MonkeyPatch, **settings: Any
+    monkeypatch: pytest.MonkeyPatch, store: FakeDatabase | None = None, **settings: Any
 ) -> AsyncIterator[NodeHarness]:
     """A node for the block, with one room in its database."""
     monkeypatch.setattr(actors.instance.manager, "InstanceActor", InspectableInstance)
     listeners = Listeners()
     monkeypatch.setattr(actors.node, "Listeners", lambda: listeners)
-    store, metrics, clock = FakeDatabase(), Metrics(), TrioClock()
+    store, metrics, clock = store or FakeDatabase(), Metrics(), TrioClock()
     async with Node.open(
         settings=Settings(**settings),
         store=cast(Store, store),

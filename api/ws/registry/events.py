@@ -271,11 +271,30 @@ EVENTS: Final = Events(
     Event(
         name=events.INSTANCE_RESTORED,
         group=_INSTANCE,
-        description="The instance failed and was restarted. The data is the new snapshot; retained"
-        " values are lost.",
+        description="Messages are lost: the instance failed and was restarted, or it runs at"
+        " another node of the server, which could not be reached for too long. The data is the new"
+        " snapshot; retained values that are not in it are lost.",
         data=Welcome,
-        sent_to="everyone inside",
+        sent_to="everyone inside whom it concerns",
         example={**WELCOME, "retained": []},
+        subgroup=_INSTANCE_ID,
+    ),
+    Event(
+        name=events.INSTANCE_PAUSED,
+        group=_INSTANCE,
+        description="The instance runs at another node of the server, which can't be reached for"
+        " now; data is refused with error 122. `instance-resumed`, `instance-restored` or"
+        " `instance-left` follows.",
+        data=NothingView,
+        sent_to="the players whom it concerns",
+        subgroup=_INSTANCE_ID,
+    ),
+    Event(
+        name=events.INSTANCE_RESUMED,
+        group=_INSTANCE,
+        description="The instance can be reached again, and no message is lost.",
+        data=NothingView,
+        sent_to="the players who were told of the pause",
         subgroup=_INSTANCE_ID,
     ),
     Event(

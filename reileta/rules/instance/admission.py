@@ -79,6 +79,14 @@ class Admission(InstanceState):
             self.vacate(one, "disconnected", None, out)
         return player, self.apply_consequences(now, out)
 
+    def may_return(self, who: Visitor, now: int) -> bool:
+        """Whether a player that was inside, at another host or before a crash, may have its seat
+        again."""
+        if self.free <= 0 or self.seats.of_session(who.session) is not None:
+            return False
+        trusted = who.user == self.owner or who.administers
+        return trusted or self.moderation.banned(who.user, now) is None
+
     def restore(self, who: Visitor, player: Player, now: int) -> None:
         """Restores a player that was inside before a crash; call it in the order of joining.
 

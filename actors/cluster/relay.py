@@ -1,0 +1,405 @@
+"""The relay of a node: the instances that it hosts for others, and those it reaches elsewhere.
+
+`run` listens for what other nodes' gateways send, and does what is due each second. The relay
+answers the calls of `actors/cluster/wire.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from actors.cluster import wire
+from actors.cluster.gateways import HostedInstance, RelayMember
+from actors.cluster.remote_instance import Places, RemoteInstance
+from actors.delivery.sink import Sink
+from actors.directory import Directory
+from actors.instance.hosted import Holding, Hosts, There
+from actors.instance.manager import InstanceManager
+from actors.instance.messages import InstanceMessage
+from actors.instance.recovery import Member, RecoveryState
+from actors.membership import SeatLost
+from actors.runtime.failures import capture_failure
+from actors.runtime.mailbox import Recipient
+from reileta.cluster.bus import Gap
+from reileta.cluster.calls import Calls, NodeUnreachable, unpacked
+from reileta.errors import Overloaded, ReiletaError
+from reileta.observability import log_events
+
+TICK_S: Final = 1.0
+RESEAT_S: Final = 0.3
+"""Seconds that a new host waits for the gateways to say which players they have."""
+PAUSE_AFTER_S: Final = 0.5
+"""Seconds without the bus until players of instances elsewhere are told."""
+
+_log = structlog.get_logger()
+
+
+class Cluster(RelayMember, Protocol):
+    """This process's part in the cluster (`reileta.cluster.member.Member`)."""
+
+    @property
+    def nodes(self) -> Mapping[str, object]: ...
+
+
+class ClusterPlaces:
+    """Finds instances in the cluster, and starts those that are placed here: `Places`."""
+
+    def __init__(self, hosts: Hosts, instances: InstanceManager) -> None:
+        self._hosts = hosts
+        self._instances = instances
+
+    async def find(self, instance_id: str) -> Recipient[InstanceMessage] | There:
+        """As `Places.find`."""
+        where = await self._hosts.place(instance_id)
+        if isinstance(where, There):
+            return where
+        return await self._instances.start(instance_id)
+
+
+class Relay:
+    """A `MemberListener`: what it hears of other nodes moves players, or ends their seats."""
+
+    def __init__(self, member: Cluster, calls: Calls, directory: Directory, places: Places) -> None:
+        self._member = member
+        self._calls = calls
+        self._directory = directory
+        self._places = places
+        self._hosted: dict[str, HostedInstance] = {}
+        self._remotes: dict[str, RemoteInstance] = {}
+        self._numbers = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._renamed = trio.Event()
+        self.started = trio.Event()
+        """Set once it answers."""
+        calls.serve("enter", wire.Enter, self._enter)
+        calls.serve("ask", wire.Ask, self._ask)
+        calls.serve("replay", wire.Replay, self._replay)
+        calls.serve("restore", wire.Restore, self._restore)
+        calls.serve("reseat", wire.Reseat, self._reseat)
+        calls.serve("responds", wire.Connection, self._responds)
+        calls.serve("parcels", wire.Parcels, self._take_parcels)
+        calls.serve("missing", wire.Missing, self._missing)
+
+    def debug_counts(self) -> dict[str, int]:
+        """The sizes of all tables, for tests that look for leaks."""
+        return {
+            "hosted instances": len(self._hosted),
+            "gateways": sum(len(one.gateways) for one in self._hosted.values()),
+            "remote instances": len(self._remotes),
+        }
+
+    # Running -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Relays until it is cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._listen)
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._watch_bus)
+            for remote in self._remotes.values():  # of before a crash
+                remote.restart()
+            await trio.sleep_forever()
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs work beside; its failure is logged."""
+
+        async def guarded() -> None:
+            failure = await capture_failure(work)
+            if failure is not None:
+                _log.error(log_events.RELAY_FAILED, exc_info=failure)
+
+        if self._nursery is not None:
+            self._nursery.start_soon(guarded)
+
+    async def _listen(self) -> None:
+        """Hands on what gateways send to this node, whatever its id is."""
+        while True:
+            self._renamed = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen_as, self._member.node)
+                await self._renamed.wait()
+                nursery.cancel_scope.cancel()
+            was = self._member.node
+            while self._member.node == was:  # noqa: ASYNC110  # the member has no event for it
+                await trio.sleep(0.05)
+
+    async def _listen_as(self, node: str) -> None:
+        async with self._member.bus.subscribe(
+            self._member.subject("n", node, "in")
+        ) as subscription:
+            self.started.set()
+            while True:
+                for item in await subscription.receive():
+                    if isinstance(item, Gap):
+                        for hosted in self._hosted.values():
+                            hosted.doubt()
+                        continue
+                    message = unpacked(item.data, wire.from_gateway)
+                    if message is not None:
+                        self._hear(message)
+
+    def _hear(self, message: wire.FromGateway) -> None:
+        hosted = self._hosts(message.instance, message.epoch)
+        if isinstance(message, wire.InChunk):
+            if hosted is not None:
+                hosted.take(message)
+        elif hosted is None or not hosted.heard(message):
+            # The gateway believes that it is known: it must begin anew.
+            self._spawn(partial(self._tell_unknown, message))
+
+    async def _tell_unknown(self, beat: wire.InBeat) -> None:
+        argument = wire.Missing(beat.instance, beat.epoch, beat.series, 0)
+        try:
+            await self._calls.call(beat.gateway, "missing", argument, wire.Replayed, TICK_S)
+        except (NodeUnreachable, ReiletaError):
+            return
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            for hosted in list(self._hosted.values()):
+                hosted.beat()
+            now = trio.current_time()
+            for remote in list(self._remotes.values()):
+                if not remote.tick(now):
+                    remote.close()
+                    if self._remotes.get(remote.id) is remote:
+                        del self._remotes[remote.id]
+
+    async def _watch_bus(self) -> None:
+        """Tells players of instances elsewhere when the bus is away for a while."""
+        connection = self._member.bus.connection
+        while True:
+            connection = await self._member.bus.changed_from(connection)
+            if connection is not None:
+                continue
+            with trio.move_on_after(PAUSE_AFTER_S):
+                connection = await self._member.bus.changed_from(None)
+            if connection is None:
+                for remote in self._remotes.values():
+                    remote.pause()
+
+    # Instances elsewhere -----------------------------------------------------------------------
+
+    def remote(self, instance: str, place: There) -> RemoteInstance:
+        """The instance at another node, for sessions and requests here."""
+        known = self._remotes.get(instance)
+        if known is not None and known.local is None:
+            if place.epoch > known.place.epoch:
+                known.recover()
+            return known
+        if self._nursery is None:
+            raise Overloaded
+        made = self._remotes[instance] = RemoteInstance(
+            instance,
+            place,
+            member=self._member,
+            calls=self._calls,
+            places=self._places,
+            spawn=self._spawn,
+            numbers=lambda: next(self._numbers),
+        )
+        return made
+
+    def find_remote(self, instance: str) -> RemoteInstance | None:
+        """The instance at another node, if players or requests of this node are there."""
+        return self._remotes.get(instance)
+
+    @property
+    def remotes(self) -> Mapping[str, RemoteInstance]:
+        """The instances elsewhere that this node reaches; only to be read."""
+        return self._remotes
+
+    @property
+    def hosted(self) -> Mapping[str, HostedInstance]:
+        """The instances of this node; only to be read."""
+        return self._hosted
+
+    # Instances here ----------------------------------------------------------------------------
+
+    def host(self, recovery: RecoveryState, holding: Holding) -> None:
+        """As `InstanceRelay.host`."""
+        epoch = holding.tenure.epoch
+        hosted = HostedInstance(
+            recovery.record.id,
+            epoch,
+            member=self._member,
+            calls=self._calls,
+            directory=self._directory,
+            spawn=self._spawn,
+            prepare=self._prepare,
+            begun=self._begun,
+            ended=self._ended,
+        )
+        self._hosted[hosted.id] = hosted
+        recovery.remote = hosted
+        hosted.recovery = recovery
+
+    async def _prepare(self, hosted: HostedInstance) -> None:
+        """Collects the players that the instance has at gateways; the actor starts with them."""
+        recovery, instance = hosted.recovery, hosted.id
+        if recovery is None or hosted.epoch <= 1:
+            return  # nobody hosted it before
+        members: dict[str, Member] = {}
+        remote = self._remotes.get(instance)
+        if remote is not None and remote.local is None:
+            for member in remote.hand_over():
+                members[member.player.session] = member
+        await self._collect(hosted, members)
+        seated = sorted(members.values(), key=lambda one: one.player.joined_at)
+        for member in seated[: recovery.record.capacity]:
+            recovery.seated[member.player.session] = member
+        for member in seated[recovery.record.capacity :]:
+            member.session.signal(SeatLost(instance, member.player.id))
+
+    async def _collect(self, hosted: HostedInstance, members: dict[str, Member]) -> None:
+        """Asks all other nodes for the players they have."""
+
+        async def ask(node: str) -> None:
+            argument = wire.Reseat(hosted.id, hosted.epoch)
+            try:
+                answer = await self._calls.call(node, "reseat", argument, wire.Reseated, RESEAT_S)
+            except (NodeUnreachable, ReiletaError) as error:
+                _log.info(log_events.RESEAT_UNANSWERED, node=node, reason=str(error))
+                return
+            if not answer.series:
+                return
+            gateway = hosted.gateway(node, answer.series)
+            assert gateway is not None
+            for seat in answer.seats:
+                _merge(members, hosted.seat(gateway, seat))
+
+        with trio.move_on_after(RESEAT_S):
+            async with trio.open_nursery() as nursery:
+                for node in self._member.nodes:
+                    if node != self._member.node:
+                        nursery.start_soon(ask, node)
+
+    def _begun(self, hosted: HostedInstance) -> None:
+        """The actor runs."""
+        remote = self._remotes.pop(hosted.id, None)
+        if remote is not None and hosted.ref is not None:
+            remote.come_home(hosted.ref)
+
+    def _ended(self, hosted: HostedInstance) -> None:
+        """The actor has ended, or did not start."""
+        if self._hosted.get(hosted.id) is hosted:
+            del self._hosted[hosted.id]
+
+    def _hosts(self, instance: str, epoch: int) -> HostedInstance | None:
+        hosted = self._hosted.get(instance)
+        if hosted is None or hosted.epoch != epoch or hosted.ref is None:
+            return None
+        return hosted
+
+    def lost(self, recovery: RecoveryState) -> None:
+        """This node does not host the instance any more: its players here go on elsewhere."""
+        instance, holding = recovery.record.id, recovery.holding
+        assert holding is not None
+        place = There(holding.tenure.node, holding.tenure.epoch)
+        members = [
+            replace(one, session=one.recipients.get("", one.session))
+            for one in recovery.seated.values()
+            if "" in one.recipients or not hasattr(one.session, "gateway")
+        ]
+        for member in members:
+            member.sinks = {one: None for one in member.sinks if not hasattr(one, "gateway")}
+        if not members:
+            return
+        remote = self.remote(instance, place)
+        remote.take_over(members)
+        remote.recover()
+
+    # The member's listener ---------------------------------------------------------------------
+
+    def fell(self, was: str) -> None:
+        """This process is another node: it has other streams to each host."""
+        self._renamed.set()
+        for remote in self._remotes.values():
+            remote.pause()
+            remote.recover()
+
+    def node_gone(self, node: str) -> None:
+        """Another node is gone: as a gateway, and as a host."""
+        for hosted in self._hosted.values():
+            hosted.lose(node)
+        for remote in self._remotes.values():
+            if remote.place.node == node:
+                remote.recover()
+
+    def node_seen(self, node: str) -> None:
+        """Another node is there."""
+
+    def reconnected(self) -> None:
+        """The bus was away: anything may be missing, on both sides."""
+        for hosted in self._hosted.values():
+            hosted.doubt()
+        for remote in self._remotes.values():
+            remote.doubt()
+
+    # Calls of other nodes ----------------------------------------------------------------------
+
+    async def _enter(self, argument: wire.Enter, caller: str) -> wire.Entered:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        if hosted is None:
+            return wire.Entered(elsewhere=True)
+        return await hosted.enter(caller, argument)
+
+    async def _ask(self, argument: wire.Ask, caller: str) -> wire.Answered:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        if hosted is None:
+            return wire.Answered(elsewhere=True)
+        return await hosted.ask(caller, argument)
+
+    async def _replay(self, argument: wire.Replay, caller: str) -> wire.Replayed:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        if hosted is None:
+            return wire.Replayed(elsewhere=True)
+        return hosted.replay(argument)
+
+    async def _restore(self, argument: wire.Restore, caller: str) -> wire.Restored:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        if hosted is None:
+            return wire.Restored(elsewhere=True)
+        return await hosted.restore(caller, argument)
+
+    async def _reseat(self, argument: wire.Reseat, caller: str) -> wire.Reseated:
+        remote = self._remotes.get(argument.instance)
+        if remote is None:
+            return wire.Reseated()
+        return await remote.reseat(There(caller, argument.epoch))
+
+    async def _responds(self, argument: wire.Connection, caller: str) -> bool:
+        remote = self._remotes.get(argument.instance)
+        sink: Sink | None = None if remote is None else remote.sink(argument.connection)
+        return sink is not None and await sink.responds()
+
+    async def _take_parcels(self, argument: wire.Parcels, caller: str) -> None:
+        remote = self._remotes.get(argument.instance)
+        if remote is not None and remote.place == There(caller, argument.epoch):
+            remote.parcels(argument.parcels)
+
+    async def _missing(self, argument: wire.Missing, caller: str) -> wire.Replayed:
+        remote = self._remotes.get(argument.instance)
+        return wire.Replayed(None) if remote is None else remote.missing(argument)
+
+
+def _merge(members: dict[str, Member], member: Member) -> None:
+    """A session may have sockets at several gateways."""
+    session = member.player.session
+    known = members.setdefault(session, member)
+    known.recipients[_gateway_of(member)] = member.session
+    if known is not member:
+        known.sinks.update(member.sinks)
+
+
+def _gateway_of(member: Member) -> str:
+    return str(getattr(member.session, "gateway", ""))

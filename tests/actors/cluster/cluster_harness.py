@@ -1,0 +1,191 @@
+"""Several nodes of one cluster in one process, with real actors, a database that is a dictionary
+and a bus in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+
+import actors.instance.config
+from actors.cluster.relay import ClusterPlaces, Relay
+from actors.instance.hosted import Here, Holding, There, Where
+from actors.instance.manager import InstanceManager
+from actors.runtime.failures import capture_failure
+from reileta.cluster.calls import Calls
+from reileta.errors import InstanceNotFound, Overloaded
+from reileta.rules.cluster.placement import Tenure
+from reileta.store import Store
+from reileta.store.host_writes import UnfencedHostWrites
+from tests.actors.node_harness import FakeDatabase, NodeHarness, open_harness
+from tests.reileta.cluster.memory_bus import MemoryBus, MemoryNats
+
+__all__ = ["Cluster", "ClusterNode", "open_cluster"]
+
+
+@dataclass
+class FakeMember:
+    """A node's part in the cluster, whose lease a test decides."""
+
+    cluster: Cluster
+    node: str
+    bus: MemoryBus
+    alive: bool = True
+
+    def subject(self, *parts: str) -> str:
+        return ".".join(("avr", "test", *parts))
+
+    def valid(self) -> bool:
+        return self.alive
+
+    @property
+    def nodes(self) -> dict[str, object]:
+        return {name: object() for name in self.cluster.live}
+
+
+@dataclass
+class FakeHosting:
+    """Places instances, by the rows that all nodes share."""
+
+    cluster: Cluster
+    member: FakeMember
+    holdings: dict[str, Holding] = field(default_factory=dict)
+
+    async def place(self, instance_id: str) -> Where:
+        await trio.lowlevel.checkpoint()
+        if self.cluster.database_away:
+            raise Overloaded
+        if instance_id not in self.cluster.store.instances.records:
+            raise InstanceNotFound
+        node, epoch = self.cluster.places.get(instance_id, (None, 0))
+        if node is None:
+            node, epoch = self.cluster.prefer or self.member.node, epoch + 1
+            self.cluster.places[instance_id] = (node, epoch)
+            if node != self.member.node:
+                await self.cluster.nodes[node].manager.start(instance_id)
+        if node == self.member.node:
+            return Here(self.holding(instance_id) or self._hold(instance_id, epoch))
+        return There(node, epoch)
+
+    def _hold(self, instance_id: str, epoch: int) -> Holding:
+        tenure = Tenure(instance_id, self.member.node, epoch)
+        holding = self.holdings[instance_id] = Holding(tenure, self.member.valid)
+        return holding
+
+    def holding(self, instance_id: str) -> Holding | None:
+        node, epoch = self.cluster.places.get(instance_id, (None, 0))
+        known = self.holdings.get(instance_id)
+        if known is not None and (node, epoch) == (known.tenure.node, known.tenure.epoch):
+            return known
+        return self._hold(instance_id, epoch) if node == self.member.node else None
+
+    def held(self) -> list[str]:
+        return list(self.holdings)
+
+    def gave_up(self, instance_id: str) -> None:
+        holding = self.holdings.pop(instance_id, None)
+        if holding is not None and self.cluster.places.get(instance_id) == (
+            holding.tenure.node,
+            holding.tenure.epoch,
+        ):
+            self.cluster.places[instance_id] = (None, holding.tenure.epoch)
+
+    def fenced(self, holding: Holding) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class ClusterNode:
+    """One node of the cluster."""
+
+    name: str
+    harness: NodeHarness
+    member: FakeMember
+    relay: Relay
+
+    @property
+    def manager(self) -> InstanceManager:
+        return self.harness.node.instances
+
+    @property
+    def bus(self) -> MemoryBus:
+        return self.member.bus
+
+
+@dataclass
+class Cluster:
+    """The nodes by name, and what they share.
+
+    Attributes:
+        prefer: the node on which instances are placed; None: the one that asks.
+        live: the nodes that are not gone.
+    """
+
+    nats: MemoryNats
+    store: FakeDatabase
+    nodes: dict[str, ClusterNode] = field(default_factory=dict)
+    places: dict[str, tuple[str | None, int]] = field(default_factory=dict)
+    live: list[str] = field(default_factory=list)
+    prefer: str | None = None
+    database_away: bool = False
+
+    def __getitem__(self, name: str) -> ClusterNode:
+        return self.nodes[name]
+
+    def vacate(self, name: str) -> None:
+        """A node was fenced: its places have no host. Nobody was told yet."""
+        self.live.remove(name)
+        for instance, (node, epoch) in list(self.places.items()):
+            if node == name:
+                self.places[instance] = (None, epoch + 1)
+
+    def kill(self, name: str) -> None:
+        """A node is gone, and says nothing more; the others hear of it."""
+        self.nodes[name].bus.cut()
+        self.nodes[name].member.alive = False
+        self.vacate(name)
+        for other in self.live:
+            self.nodes[other].relay.node_gone(name)
+
+
+def plain_writes(store: Store, tenure: Tenure, *_: object) -> UnfencedHostWrites:
+    """The writes of a host, without a database to compare its tenure with."""
+    return UnfencedHostWrites(store, tenure.instance)
+
+
+@asynccontextmanager
+async def open_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+    *names: str,
+    max_data_bytes: int = 1024 * 1024,
+    **settings: Any,
+) -> AsyncIterator[Cluster]:
+    """A cluster for the block, with one room in its database that runs nowhere."""
+    monkeypatch.setattr(actors.instance.config, "FencedHostWrites", plain_writes)
+    cluster = Cluster(MemoryNats(max_data_bytes=max_data_bytes), FakeDatabase())
+    async with AsyncExitStack() as stack:
+        harnesses = [
+            await stack.enter_async_context(open_harness(monkeypatch, cluster.store, **settings))
+            for _ in names
+        ]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for name, harness in zip(names, harnesses, strict=True):
+            member = FakeMember(cluster, name, cluster.nats.bus(name))
+            calls = Calls(member, capture_failure)
+            hosts, manager = FakeHosting(cluster, member), harness.node.instances
+            places = ClusterPlaces(hosts, manager)
+            relay = Relay(member, calls, harness.node.directory, places)
+            manager.hosts, manager.relay = hosts, relay
+            manager.elsewhere, manager.lost = relay.remote, relay.lost
+            cluster.nodes[name] = ClusterNode(name, harness, member, relay)
+            cluster.live.append(name)
+            nursery.start_soon(calls.run)
+            nursery.start_soon(relay.run)
+            await calls.listening.wait()
+            await relay.started.wait()
+        yield cluster
+        nursery.cancel_scope.cancel()

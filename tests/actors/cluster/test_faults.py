@@ -1,0 +1,304 @@
+"""What players notice when messages between nodes are lost, nodes die, and the bus goes away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from actors.instance.messages import GetPlayers
+from reileta.cluster.bus import BusMessage
+from reileta.errors import NotInInstance, Overloaded
+from tests.actors.cluster.cluster_harness import Cluster, open_cluster
+from tests.actors.node_harness import ROOM, Client, settle
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+@pytest.fixture
+async def cluster(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> AsyncIterator[Cluster]:
+    """Three nodes; the room is placed at `a`."""
+    async with open_cluster(monkeypatch, "a", "b", "c") as opened:
+        opened.prefer = "a"
+        yield opened
+
+
+def data_of(messages: list[dict[str, Any]]) -> list[Any]:
+    """The data of players in the messages."""
+    return [one["data"]["data"] for one in messages if one["command"] == "instance-data"]
+
+
+def commands_of(client: Client) -> list[str]:
+    """The commands of the messages since the last time, without data."""
+    commands = [one["command"] for one in client.sink.take()]
+    return [one for one in commands if one != "instance-data"]
+
+
+class Losing:
+    """Loses the messages of a subject whose places are given, counted from 0."""
+
+    def __init__(self, part: str, *places: int, bus: str = "") -> None:
+        self.part, self.places, self.bus = part, places, bus
+        self.seen = 0
+
+    def __call__(self, bus: str, message: BusMessage) -> bool:
+        if self.part not in message.subject or self.bus not in ("", bus):
+            return False
+        self.seen += 1
+        return self.seen - 1 in self.places
+
+
+@pytest.mark.parametrize("places", [(0,), (2, 3), (4,), (0, 1, 2, 3, 4)])
+async def test_lost_frames_are_made_up_for_in_order(
+    cluster: Cluster, places: tuple[int, ...]
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    cluster.nats.loses = Losing(".i.", *places)
+    for number in range(5):
+        one.say(b"%d" % number)
+        await trio.sleep(0.01)
+    await trio.sleep(3)  # a beat shows a loss at the tail
+    received = two.sink.take()
+    assert data_of(received) == [0, 1, 2, 3, 4]
+    assert {each["command"] for each in received} == {"instance-data"}
+
+
+@pytest.mark.parametrize("places", [(0,), (2, 3), (4,), (0, 1, 2, 3, 4)])
+async def test_lost_data_on_its_way_to_the_host_is_made_up_for_in_order(
+    cluster: Cluster, places: tuple[int, ...]
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    one.sink.take()
+    cluster.nats.loses = Losing(".in", *places)
+    for number in range(5):
+        two.say(b"%d" % number, state=b"%d" % number)
+        await trio.sleep(0.01)
+    await trio.sleep(3)
+    assert data_of(one.sink.take()) == [0, 1, 2, 3, 4]
+    assert [each["state"] for each in two.sink.take()] == [0, 1, 2, 3, 4]
+
+
+async def test_what_the_host_has_forgotten_ends_in_a_snapshot(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    one.say(b'"kept"', key="k")
+    await settle()
+    two.sink.take(), three.sink.take()
+    cluster["b"].bus.cut()
+    one.say(b'"missed"')
+    await trio.sleep(5)  # the host keeps 3 s
+    one.say(b'"last"', key="k")
+    await settle()
+    cluster["b"].bus.mend()
+    cluster["b"].relay.reconnected()
+    await trio.sleep(1)
+    messages = two.sink.take()
+    assert [each["command"] for each in messages] == ["instance-paused", "instance-restored"]
+    restored = messages[1]["data"]
+    assert restored["player"] == two.sink.seats[ROOM].player
+    assert [each["data"] for each in restored["retained"]] == ["last"]
+    assert data_of(three.sink.take()) == ["missed", "last"]
+    one.say(b'"after"')
+    await settle()
+    assert data_of(two.sink.take()) == ["after"]
+
+
+async def test_a_short_loss_of_the_bus_loses_nothing(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    cluster["b"].bus.cut()
+    one.say(b'"first"')
+    two.say(b'"mine"')
+    await trio.sleep(1.5)
+    with pytest.raises(Overloaded):
+        two.say(b'"refused"')
+    one.sink.take()
+    cluster["b"].bus.mend()
+    cluster["b"].relay.reconnected()
+    await trio.sleep(1)
+    messages = two.sink.take()
+    assert data_of(messages) == ["first"]
+    assert [each["command"] for each in messages] == [
+        "instance-paused",
+        "instance-data",
+        "instance-resumed",
+    ]
+    assert data_of(one.sink.take()) == ["mine"]
+    two.say(b'"again"')
+    await settle()
+    assert data_of(one.sink.take()) == ["again"]
+
+
+async def test_the_players_of_a_gateway_that_is_gone_keep_their_seats_for_the_grace(
+    cluster: Cluster,
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    stays_away = await cluster["b"].harness.joined(3)
+    player = await two.join()
+    lost = stays_away.sink.seats[ROOM].player
+    await settle()
+    one.sink.take()
+    cluster.kill("b")
+    await trio.sleep(5)
+    again = await cluster["c"].harness.connect(2)
+    assert await again.join() == player
+    await trio.sleep(30)
+    left = [each["data"]["player"] for each in one.sink.take()]
+    assert left == [lost]
+
+
+async def test_a_host_that_dies_is_replaced_and_players_keep_their_ids(cluster: Cluster) -> None:
+    await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    four = await cluster["c"].harness.joined(4)
+    ids = [each.sink.seats[ROOM].player for each in (two, three, four)]
+    await settle()
+    for each in (two, three, four):
+        each.sink.take()
+    cluster.prefer = "b"
+    cluster.kill("a")
+    await trio.sleep(2)
+    assert cluster.places[ROOM] == ("b", 3)
+    for each in (two, three, four):
+        messages = each.sink.take()
+        assert messages[-1]["command"] == "instance-restored"
+        players = [one["player"] for one in messages[-1]["data"]["players"]]
+        assert sorted(players) == sorted(ids)
+    assert [each.sink.seats[ROOM].player for each in (two, three, four)] == ids
+    for sender, receiver in ((two, three), (three, two), (four, three)):
+        sender.say(b'"here"')
+        await settle()
+        assert data_of(receiver.sink.take()) == ["here"]
+        for each in (two, three, four):
+            each.sink.take()
+    await three.leave()
+    await settle()
+    assert commands_of(two) == ["instance-left"]
+    assert commands_of(four) == ["instance-left"]
+
+
+async def test_a_host_without_players_of_its_own_takes_over(cluster: Cluster) -> None:
+    two = await cluster["b"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    cluster.prefer = "c"
+    cluster.kill("a")
+    await trio.sleep(2)
+    assert cluster.places[ROOM] == ("c", 3)
+    assert commands_of(two) == ["instance-paused", "instance-restored"]
+    assert two.sink.seats[ROOM].player == player
+
+
+async def test_a_gateway_that_the_new_host_did_not_hear_of_returns_late(cluster: Cluster) -> None:
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    ids = [each.sink.seats[ROOM].player for each in (two, three)]
+    two.sink.take(), three.sink.take()
+    cluster.prefer = "b"
+    cluster["c"].bus.cut()
+    cluster.kill("a")
+    await trio.sleep(1)
+    assert commands_of(two) == ["instance-paused", "instance-restored"]
+    cluster["c"].bus.mend()
+    cluster["c"].relay.reconnected()
+    await trio.sleep(3)
+    assert commands_of(two) == ["instance-joined"]
+    assert commands_of(three) == ["instance-paused", "instance-restored"]
+    assert [each.sink.seats[ROOM].player for each in (two, three)] == ids
+    three.say(b'"back"')
+    await settle()
+    assert data_of(two.sink.take()) == ["back"]
+
+
+async def test_a_session_that_ended_meanwhile_does_not_come_back(cluster: Cluster) -> None:
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    cluster.prefer = "b"
+    cluster.kill("a")
+    three.harness.node.sessions.end(three.principal.session_id)
+    await trio.sleep(2)
+    restored = two.sink.take()[-1]
+    assert restored["command"] in ("instance-restored", "instance-left")
+    await trio.sleep(1)
+    instance = cluster["b"].harness.instance
+    players = await instance.ask(GetPlayers(None))
+    assert [player.session for player, _ in players] == [two.principal.session_id]
+
+
+async def test_an_instance_that_is_gone_closes_for_its_players(cluster: Cluster) -> None:
+    two = await cluster["b"].harness.joined(2)
+    cluster.store.instances.records.clear()
+    cluster.kill("a")
+    await trio.sleep(2)
+    messages = two.sink.take()
+    assert [each["command"] for each in messages] == ["instance-paused", "instance-left"]
+    assert messages[1]["data"]["reason"] == "closed"
+    assert ROOM not in two.sink.seats
+    with pytest.raises(NotInInstance):
+        await two.leave()
+    await trio.sleep(10)
+    assert cluster["b"].relay.debug_counts()["remote instances"] == 0
+
+
+async def test_a_join_waits_for_the_new_host(cluster: Cluster) -> None:
+    await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.connect(3)
+    cluster.prefer = "b"
+    cluster["a"].bus.cut()
+    cluster["a"].member.alive = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(three.join)
+        await trio.sleep(1)
+        cluster.kill("a")
+    await settle()
+    assert three.sink.take()[0]["command"] == "instance-join"
+
+
+async def test_a_join_is_refused_when_no_host_is_found_in_time(cluster: Cluster) -> None:
+    await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.connect(3)
+    cluster["a"].bus.cut()
+    began = trio.current_time()
+    with pytest.raises(Overloaded):
+        await three.join()
+    assert 3 < trio.current_time() - began < 6
+    assert ROOM not in three.sink.seats
+
+
+async def test_a_large_snapshot_goes_to_its_gateway_alone_and_keeps_the_order(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_cluster(monkeypatch, "a", "b", "c", max_data_bytes=64 * 1024) as cluster:
+        cluster.prefer = "a"
+        await cluster["c"].harness.joined(9)
+        one, *others = [await cluster["a"].harness.joined(number) for number in range(1, 4)]
+        for number in range(12):
+            one.say(b'"%b"' % (b"x" * 5000), key=f"k{number}")
+            for other in others:
+                other.say(b'"%b"' % (b"y" * 5000), key=f"k{number}")
+            await trio.sleep(0.01)
+        cluster.nats.published.clear()
+        two = await cluster["b"].harness.connect(20)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(two.join)
+            for number in range(3):
+                one.say(b"%d" % number)
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
+        fans = sum(size for _, subject, size in cluster.nats.published if ".i." in subject)
+        assert fans < 20_000
+        assert max(size for _, _, size in cluster.nats.published) <= 64 * 1024
+        joined = two.sink.frames
+        assert len(joined) >= 5  # the fragments of the answer
+        one.say(b'"after"')
+        await settle()
+        assert b'"after"' in two.sink.frames[-1]

@@ -1,0 +1,173 @@
+"""Players of an instance at several nodes: they are inside together, whichever node hosts it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from reileta.errors import InstanceFull, NotInInstance
+from tests.actors.cluster.cluster_harness import Cluster, open_cluster
+from tests.actors.node_harness import ROOM, settle
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+@pytest.fixture
+async def cluster(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> AsyncIterator[Cluster]:
+    """Three nodes; the room is placed at `a`."""
+    async with open_cluster(monkeypatch, "a", "b", "c") as opened:
+        opened.prefer = "a"
+        yield opened
+
+
+async def test_players_join_through_any_node(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    player = await two.join()
+    await settle()
+    assert cluster.places[ROOM] == ("a", 1)
+    (welcome,) = two.sink.take()
+    assert (welcome["command"], welcome["state"]) == ("instance-join", 1)
+    assert welcome["data"]["player"] == player
+    assert len(welcome["data"]["players"]) == 2
+    (joined,) = one.sink.take()
+    assert joined["command"] == "instance-joined"
+    assert joined["data"]["player"] == player
+
+
+async def test_data_goes_both_ways_and_not_back_to_its_sender(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    clients = (one, two, three)
+    for client in clients:
+        client.sink.take()
+    for sender in clients:
+        sender.say(b'"hello"')
+        await settle()
+        for client in clients:
+            received = client.sink.take()
+            if client is sender:
+                assert received == []
+            else:
+                (message,) = received
+                assert message["command"] == "instance-data"
+                assert message["data"]["data"] == "hello"
+                assert message["data"]["player"] == sender.sink.seats[ROOM].player
+
+
+async def test_a_drain_is_published_once_however_many_gateways_and_players(
+    cluster: Cluster,
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    for number in (2, 3, 4):
+        await cluster["b"].harness.joined(number)
+        await cluster["c"].harness.joined(number + 3)
+    await settle()
+    cluster.nats.published.clear()
+    one.say(b'"hello"')
+    one.say(b'"world"')
+    await settle()
+    sent = [subject for name, subject, _ in cluster.nats.published if ".i." in subject]
+    assert len(sent) == 1
+
+
+async def test_nothing_is_published_if_all_players_are_local(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["a"].harness.joined(2)
+    one.say(b'"hello"')
+    await settle()
+    assert len(two.sink.take()) == 1
+    assert cluster.nats.published == []
+
+
+async def test_an_answer_keeps_its_place_among_the_data(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    two.say(b"1", state=b'"x"')
+    await settle()
+    (answer,) = two.sink.take()
+    assert (answer["command"], answer["state"], answer["data"]) == ("instance-data", "x", {})
+    assert len(one.sink.take()) >= 1
+
+
+async def test_a_player_leaves_after_its_last_data(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    one.sink.take()
+    for number in range(20):
+        two.say(b"%d" % number)
+    await two.leave()
+    await settle()
+    received = one.sink.take()
+    assert [each["data"].get("data") for each in received[:20]] == list(range(20))
+    assert received[20]["command"] == "instance-left"
+    answers = two.sink.take()
+    assert [each["command"] for each in answers] == ["instance-leave"]
+    assert ROOM not in two.sink.seats
+    with pytest.raises(NotInInstance):
+        await two.leave()
+
+
+async def test_the_last_to_leave_a_gateway_ends_its_link(cluster: Cluster) -> None:
+    await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    await two.leave()
+    await trio.sleep(20)
+    assert cluster["b"].relay.debug_counts()["remote instances"] == 0
+    assert not [one for one in cluster.nats.subscriptions if ".i." in one.pattern]
+
+
+async def test_a_lost_socket_starts_the_grace_and_a_new_one_ends_it(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    player = await two.join()
+    two.lose()
+    await trio.sleep(5)
+    again = await cluster["c"].harness.connect(2)
+    assert await again.join() == player
+    await trio.sleep(30)
+    commands = [each["command"] for each in one.sink.take()]
+    assert "instance-left" not in commands
+
+
+async def test_a_player_who_stays_away_leaves(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    one.sink.take()
+    two.lose()
+    await trio.sleep(15)
+    (left,) = one.sink.take()
+    assert (left["command"], left["data"]["reason"]) == ("instance-left", "disconnected")
+    assert not cluster["b"].relay.remotes or not cluster["b"].relay.remotes[ROOM].seats()
+
+
+async def test_sockets_of_one_session_at_two_gateways_are_one_player(cluster: Cluster) -> None:
+    await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    other = await cluster["c"].harness.connect(2)
+    assert await two.join() == await other.join()
+    await settle()
+    two.sink.take(), other.sink.take()
+    await two.leave()
+    await settle()
+    assert [each["command"] for each in other.sink.take()] == ["instance-left"]
+    assert ROOM not in other.sink.seats
+    with pytest.raises(NotInInstance):
+        await other.leave()
+
+
+async def test_a_refusal_reaches_the_other_node_as_it_is(cluster: Cluster) -> None:
+    cluster["a"].harness.room(capacity=1)
+    await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    with pytest.raises(InstanceFull):
+        await two.join()
+    await trio.sleep(10)
+    assert cluster["b"].relay.debug_counts()["remote instances"] == 0
+    assert ROOM not in two.sink.seats
