@@ -231,7 +231,7 @@ async def test_players_are_told_what_is_described(
         await guest.event("unauthenticated")
         assert (await guest.closed())[0] == 4000
     assert described.answers <= described.seen
-    # The first takes a crash, and its data is that of the answer to `instance-join`. The others take
+    # The first takes a crash; its data is that of the answer to `instance-join`. The others take
     # two nodes: tests/actors/cluster/test_faults.py.
     assert described.events - described.seen == {
         "InstanceRestoredEvent",
