@@ -155,7 +155,9 @@ class FakeModerationStore:
         await self.instances.reach()
         return self.moderators.get(instance_id, [])
 
-    async def write(self, moderation_writes: Sequence[ModerationWrite]) -> dict[int, ReiletaError]:
+    async def write(
+        self, moderation_writes: Sequence[ModerationWrite], first: object = None
+    ) -> dict[int, ReiletaError]:
         await self.instances.reach()
         self.moderation_writes.extend(moderation_writes)
         self.batches.append(len(moderation_writes))
@@ -210,6 +212,20 @@ class FakeServers:
         return 0
 
 
+class FakeTransactions:
+    """`store.database`, as far as a node of a cluster uses it: every tenure holds."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[FakeTransactions]:
+        yield self
+
+    async def fetch_one(self, sql: str, *args: object) -> object:
+        return ("held",)
+
+    async def value(self, sql: str, *args: object) -> bool:
+        return False  # another node sweeps
+
+
 class FakeLock:
     async def held(self) -> bool:
         return True
@@ -240,6 +256,7 @@ class FakeDatabase:
         self.guests = FakeGuests()
         self.servers: Any = FakeServers()
         self.challenges = self.servers
+        self.database = FakeTransactions()
 
 
 @dataclass(frozen=True, slots=True)
