@@ -16,7 +16,8 @@ import trio
 
 from benchmarks.machine import pinned
 
-START_S = 30.0
+START_S = 120.0
+"""The longest time that a start takes on a machine that is busy with other programs."""
 
 
 class Server:
@@ -46,15 +47,26 @@ class Server:
                 stderr=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in os.environ if name != "REILETA_DATA"},
             )
-        output = b""
-        assert self._process.stdout is not None
-        with trio.fail_after(START_S):
-            while b'"server.ready"' not in output or not output.endswith(b"\n"):
-                output += await self._process.stdout.receive_some(4096)
+        try:
+            output = await self._ready_log(self._process)
+        except trio.TooSlowError:
+            self._process.terminate()
+            with trio.CancelScope(shield=True):
+                await self._process.wait()
+            raise
         events = map(json.loads, output.decode().splitlines())
         self.life += 1
         self.url = next(one["url"] for one in events if one["event"] == "server.ready")
         self.up.set()
+
+    async def _ready_log(self, process: trio.Process) -> bytes:
+        """What it logs until it is ready. Raises TooSlowError."""
+        output = b""
+        assert process.stdout is not None
+        with trio.fail_after(START_S):
+            while b'"server.ready"' not in output or not output.endswith(b"\n"):
+                output += await process.stdout.receive_some(4096)
+        return output
 
     async def read(self) -> None:
         """Reads the log, so that it never blocks the server."""

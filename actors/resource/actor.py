@@ -279,10 +279,8 @@ class ResourceActor(Actor[ResourceMessage]):
             self._waiting.leave(session, LeaveReason.REFUSED)
         elif claim.holds is not None and claim.holds.number != self._number:
             self._waiting.leave(session, LeaveReason.HOLDS)
-        elif resource.lease.session is None:
-            first = line.first
-            if first is not None and first.session == session:
-                self._waiting.offer()
+        elif resource.lease.session is None:  # it is still the first: others join behind it
+            self._waiting.offer()
 
     def _carried_out(self, run: Sequence[Operation], result: outcome.Outcome[Result]) -> None:
         self._running = False

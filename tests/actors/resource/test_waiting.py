@@ -697,3 +697,51 @@ async def test_an_acquisition_of_another_while_a_session_queues_is_not_its_end(
     assert node.resources.recoveries[name.number].line.sessions == (
         one.client.principal.session_id,
     )
+
+
+async def test_who_has_not_the_turn_gets_the_error_that_it_would_get_without_a_line(
+    node: Node,
+) -> None:
+    owner, name, (one, two) = await waiters(node, 2)
+    await one.queue(name)
+    await owner.release(name)
+    await until(lambda: (1, True, None) in one.places())
+    await two.client.acquire(await two.client.document())
+    with pytest.raises(ResourceHeld):
+        await two.client.acquire(name)
+    stranger = await log_in(node)
+    with pytest.raises(PermissionDenied):
+        await stranger.acquire(name)
+    await node.store.sessions.end(stranger.principal.session_id)
+    with pytest.raises(SessionNotFound):
+        await node.resources.acquire(name, stranger.claimant, until=1 << 60)
+
+
+async def test_whether_the_user_may_acquire_it_comes_before_what_the_session_holds(
+    node: Node,
+) -> None:
+    _, name, _ = await waiters(node, 0)
+    stranger = await log_in(node)
+    await stranger.acquire(await stranger.document())
+    with pytest.raises(PermissionDenied):
+        await node.resources.queue(name, stranger.claimant)
+
+
+async def test_a_request_to_queue_that_was_given_up_and_then_refused_leaves_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name, (one,) = await waiters(node, 1)
+    await one.client.acquire(await one.client.document())
+    gate, scope = Gate(monkeypatch, type(node.store.leases), "claim_of"), trio.CancelScope()
+
+    async def queue() -> None:
+        with scope:
+            await one.queue(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue)
+        await gate.begun.wait()
+        scope.cancel()
+        gate.open()
+    await settle(node, name)
+    assert node.debug_counts()["waiting sessions"] == 0

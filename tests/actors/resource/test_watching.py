@@ -808,3 +808,21 @@ async def test_many_watches_that_wait_can_end_at_once(
     assert not any(watcher.sink.take() for watcher in watchers_[::2])
     assert all(watcher.read().events == 1 for watcher in watchers_[1::2])
     assert node.debug_counts()["watching sockets"] == 150
+
+
+async def test_a_watch_of_what_can_not_be_read_is_refused_and_harms_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resource is there, but the database goes away before its users are read."""
+    ada = await log_in(node)
+    name = await ada.document()
+    with monkeypatch.context() as outage:
+
+        async def away(*_: object) -> None:
+            raise DatabaseUnavailable
+
+        outage.setattr(type(node.store.users), "many", away)
+        with pytest.raises(DatabaseUnavailable):
+            await watch(node, ada, name)
+    assert node.debug_counts()["watching sockets"] == 0
+    assert (await watch(node, ada, name)).copy["version"] == 1
