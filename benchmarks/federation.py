@@ -38,8 +38,9 @@ from benchmarks.servers import REILETA, Running, Servers
 from benchmarks.stats import Latency
 
 HOSTS: Final = ("127.0.0.2", "127.0.0.3")
-NOWHERE: Final = "127.0.0.4:1"
-"""An address of a server at which nobody listens."""
+NOWHERE: Final = "127.0.0.4:1025"
+"""An address of a server at which nobody listens. It may be connected to, as ports below 1024 may
+not."""
 PASSWORD: Final = "only a benchmark"
 WARM_UP: Final = 3
 

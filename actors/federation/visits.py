@@ -26,6 +26,7 @@ from reileta.errors import (
     GuestNotAllowed,
     IntegrityInvalid,
     MalformedData,
+    NoData,
     Overloaded,
     ReiletaError,
     ServerBlocked,
@@ -160,6 +161,8 @@ class Visits:
                 body=body,
                 token="required",  # noqa: S106 - a way to use one
             )
+        if answer.unknown_path:
+            raise NoData.field("server", "takes no guests: its version is too old")
         if answer.error is not None:
             raise _refusal(answer.error)
         issued: IssuedToken = answer.into(IssuedToken)

@@ -21,6 +21,7 @@ from reileta.errors import (
     ChallengeRefused,
     DatabaseUnavailable,
     MalformedData,
+    NoData,
     NoResponse,
     Overloaded,
     ReiletaError,
@@ -221,6 +222,8 @@ class Challenger:
         admin has to accept its key."""
         answer = await self._peers.ask("GET", server, PATH, token="never")  # noqa: S106
         if answer.data is None:
+            if answer.unknown_path:
+                raise NoData.field("server", f"has no {PATH}: its version is too old")
             raise NoResponse(cause=f"discovery: status {answer.status}")
         secure = self._secure(server)
         found = discovered(answer.data, server, secure=secure)
@@ -245,8 +248,10 @@ def renewal_at(token: PeerToken) -> int:
 
 
 def _issued(answer: PeerAnswer) -> _Issued:
-    """The token of an answer. Raises ChallengeRefused, NoResponse and MalformedData."""
+    """The token of an answer. Raises ChallengeRefused, NoResponse, NoData and MalformedData."""
     if answer.error is not None:
+        if answer.unknown_path:
+            raise NoData.field("server", f"has no {CHALLENGES_PATH}: its version is too old")
         if answer.status < 500 and answer.status != 429:
             raise ChallengeRefused
         raise NoResponse(cause=f"challenge: status {answer.status}, code {answer.error.code}")

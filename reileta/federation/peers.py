@@ -32,6 +32,7 @@ from reileta.errors import (
     NoResponse,
     ReiletaError,
     RemoteError,
+    RequestNotFound,
     ServerBlocked,
 )
 from reileta.federation.client import RemoteAnswer
@@ -46,6 +47,8 @@ LOOK_MS: Final = 5 * 60_000
 is."""
 MESSAGE_LENGTH: Final = 200
 """Characters of the message of another server's error that are kept."""
+UNKNOWN_PATH: Final = RequestNotFound.code
+"""The code of an answer about a path or a method that the other server does not have."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes of another server: text that is not UTF-8 is no DecodeError."""
@@ -98,6 +101,11 @@ class PeerAnswer:
     status: int
     data: msgspec.Raw | None
     error: PeerError | None = None
+
+    @property
+    def unknown_path(self) -> bool:
+        """Whether the other server does not have the path or the method: an older version."""
+        return self.error is not None and self.error.code == UNKNOWN_PATH
 
     def into(self, kind: Any) -> Any:
         """`data` as a value of that type. Raises MalformedData if it is not one, and NoData without

@@ -10,6 +10,7 @@ import trio
 from reileta.errors import (
     ChallengeRefused,
     MalformedData,
+    NoData,
     NoResponse,
     ReiletaError,
     ServerBlocked,
@@ -200,7 +201,8 @@ async def test_all_who_wait_share_a_failure_and_the_next_one_tries_again(stage: 
     [
         (answered(status=403, code=110), ChallengeRefused),
         (answered(status=403, code=135), ChallengeRefused),
-        (answered(status=404, code=2), ChallengeRefused),
+        (answered(status=404, code=35), ChallengeRefused),
+        (answered(status=404, code=2), NoData),
         (answered(status=503, code=122), NoResponse),
         (answered(status=502, code=6), NoResponse),
         (answered(status=429, code=102), NoResponse),
