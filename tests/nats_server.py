@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,15 +31,42 @@ def nats_server_program() -> str:
     return found
 
 
-class NatsServer:
-    """One server with JetStream, on the same port each time."""
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port: int = sock.getsockname()[1]
+        return port
 
-    def __init__(self, folder: Path, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+
+class NatsServer:
+    """One server with JetStream, on the same port each time. `options` are further lines of its
+    configuration."""
+
+    def __init__(
+        self, folder: Path, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, options: str = ""
+    ) -> None:
         self._folder = folder
         self._max_payload_bytes = max_payload_bytes
+        self._options = options
         self._port = -1
         self._process: trio.Process | None = None
         self.log = ""
+
+    def join(self, name: str, port: int, routes: Sequence[int]) -> None:
+        """Makes it part of a cluster, before it is started. Clients learn no other addresses."""
+        others = ", ".join(f'"nats://127.0.0.1:{other}"' for other in routes)
+        self._options += (
+            f"server_name: {name}\n"
+            f"cluster {{ name: test, listen: 127.0.0.1:{port}, no_advertise: true, "
+            f"routes: [{others}] }}\n"
+        )
+
+    @property
+    def port(self) -> int:
+        """Known once it was started."""
+        assert self._port > 0
+        return self._port
 
     @property
     def url(self) -> str:
@@ -46,11 +74,13 @@ class NatsServer:
 
     async def start(self) -> None:
         """Starts it; returns once it takes connections."""
+        self._folder.mkdir(exist_ok=True)
         config = self._folder / "nats.conf"
         config.write_text(
             f"listen: 127.0.0.1:{self._port}\n"
             f"max_payload: {self._max_payload_bytes}\n"
             f'jetstream {{ store_dir: "{self._folder / "store"}", max_file_store: 64MB }}\n'
+            f"{self._options}"
         )
         self._process = await trio.lowlevel.open_process(
             [nats_server_program(), "-c", str(config)],
@@ -102,7 +132,7 @@ async def nats_server(
     folder: Path, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES
 ) -> AsyncIterator[NatsServer]:
     """A running server, whose files are in the folder."""
-    server = NatsServer(folder, max_payload_bytes)
+    server = NatsServer(folder, max_payload_bytes=max_payload_bytes)
     await server.start()
     try:
         yield server

@@ -1,0 +1,67 @@
+"""Runs one scenario on a ground of its own."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from tests.chaos.cluster import scenarios
+from tests.chaos.cluster.scenarios import Result, Scenario
+from tests.cluster.ground import ground
+
+
+@dataclass(frozen=True)
+class Course:
+    """A scenario, and how often its failure comes in a short and in a long run."""
+
+    scenario: Scenario
+    short: int
+    long: int
+    clients: int = 24
+    nodes: int = 3
+    nats_servers: int = 1
+    options: tuple[str, ...] = ()
+
+
+COURSES: Final[Mapping[str, Course]] = MappingProxyType(
+    {
+        "at_the_door": Course(scenarios.at_the_door, 1, 5, clients=200),
+        "two_sockets": Course(scenarios.two_sockets, 1, 10),
+        "deaths": Course(scenarios.deaths, 1, 50),
+        "long_pauses": Course(scenarios.long_pauses, 1, 100),
+        "short_pauses": Course(scenarios.short_pauses, 4, 200),
+        "nats_away": Course(scenarios.nats_away, 1, 30),
+        "postgres_away": Course(scenarios.postgres_away, 1, 10),
+        "cuts": Course(scenarios.cuts, 2, 18),
+        "rolling": Course(scenarios.rolling, 3, 12),
+        "seen_everywhere": Course(scenarios.seen_everywhere, 1, 1),
+        "resources": Course(scenarios.resources, 1, 1),
+        "guesses": Course(scenarios.guesses, 40, 200, options=("--rate-limits", "on")),
+        "mutes_survive": Course(scenarios.mutes_survive, 1, 1),
+    }
+)
+
+
+async def play(name: str, folder: Path, *, times: int, seed: int = 1) -> Result:
+    """What the scenario found."""
+    course = COURSES[name]
+    async with ground(
+        folder,
+        nodes=course.nodes,
+        clients=course.clients,
+        nats_servers=course.nats_servers,
+        options=course.options,
+    ) as standing:
+        result = await course.scenario(standing, times, seed)
+        print(f"refused, by code: {dict(standing.crowd.codes)}")
+        print(f"closed, by code: {dict(standing.crowd.closes)}")
+    if result.back_s:
+        print(
+            f"heard again after: median {statistics.median(result.back_s):.2f} s, "
+            f"worst {max(result.back_s):.2f} s of {len(result.back_s)}"
+        )
+    return result

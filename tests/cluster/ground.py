@@ -1,0 +1,488 @@
+"""The ground of the cluster's tests: PostgreSQL, NATS and nodes, all real, and ways to break them.
+
+    clients ── 127.0.1.1 ── node a ──┬── gate ── NATS
+               127.0.1.2 ── node b ──┼── gate ── PostgreSQL
+               127.0.1.3 ── node c ──┘
+
+Each node has a gate of its own to each server, so every pair can be cut, both ways or one way. A
+death is SIGKILL, a pause SIGSTOP. Nodes keep their ports: what is started again is where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+import psutil
+import trio
+
+from reileta.errors import DatabaseUnavailable
+from reileta.store.database import Database, asyncio_loop
+from tests.chaos.soak.postgres import PORT, SUPERUSER, Postgres
+from tests.cluster.checker import Fell, check
+from tests.cluster.clients import Crowd, Visitor, now
+from tests.cluster.gate import Gate, listen_on, tcp, unix
+from tests.conftest import PATIENCE_S
+from tests.forked import ForkedProcess, run, start
+from tests.nats_server import NatsServer, free_port
+
+Json = dict[str, Any]
+
+ENVIRONMENT: Final = {name: text for name, text in os.environ.items() if "REILETA" not in name}
+NAMES: Final = "abcdefgh"
+READY: Final = "server.ready"
+POLL_S: Final = 0.05
+RETURN_S: Final = 5.0
+"""Within so long after a death, everybody is inside again: a promise."""
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+FAULTS: Final = ("request.failed", "actor.crashed", "connection.failed")
+"""Events of the log that no failure of other machines explains."""
+
+
+class Node:
+    """A process `reileta serve --nats …`."""
+
+    def __init__(
+        self, name: str, number: int, folder: Path, options: Sequence[str], nursery: trio.Nursery
+    ) -> None:
+        self.name = name
+        self.host = f"127.0.1.{number + 1}"
+        self.port = 0
+        self.log: list[Json] = []
+        self.errors = ""
+        self.nats: list[Gate] = []
+        self.postgres: Gate | None = None
+        self._data = folder
+        self._options = options
+        self._nursery = nursery
+        self._process: ForkedProcess | None = None
+        self._said = trio.Event()
+        self._from = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def process(self) -> ForkedProcess:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self, *more: str) -> None:
+        """Starts it; returns once it takes connections."""
+        await self.launch(*more)
+        await self.until_logged(READY)
+
+    async def launch(self, *more: str) -> None:
+        """Starts it, and does not wait."""
+        self._from = len(self.log)
+        if not self.port:
+            self.port = free_port(self.host)
+        options = {
+            "--host": self.host,
+            "--port": str(self.port),
+            "--data": str(self._data),
+            "--node-name": self.name,
+            "--address": "play.example.org",
+            "--log-format": "json",
+            "--rate-limits": "off",
+        }
+        words = [word for option in options.items() for word in option]
+        self._process = await start("serve", *words, *self._options, *more, env=ENVIRONMENT)
+        self._nursery.start_soon(self._read_log, self._process.stdout)
+        self._nursery.start_soon(self._read_errors, self._process.stderr)
+
+    async def _read_log(self, stream: trio.abc.ReceiveStream) -> None:
+        rest = b""
+        async with stream:
+            async for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.log += [{**json.loads(line), "at": now()} for line in lines]
+                self._said.set()
+                self._said = trio.Event()
+        self._said.set()
+
+    async def _read_errors(self, stream: trio.abc.ReceiveStream) -> None:
+        async with stream:
+            async for chunk in stream:
+                self.errors += chunk.decode()
+
+    def events(self, name: str) -> list[Json]:
+        """What it logged of that name since it was started."""
+        return [event for event in self.log[self._from :] if event["event"] == name]
+
+    async def until_logged(self, name: str, many: int = 1) -> Json:
+        """Waits for an event, or for so many of them; the last."""
+        with trio.fail_after(PATIENCE_S):
+            while len(found := self.events(name)) < many:
+                said = "\n".join([*map(str, self.log[-20:]), self.errors[-2000:]])
+                assert self.runs, said
+                with trio.move_on_after(1):
+                    await self._said.wait()
+        return found[-1]
+
+    async def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        """Ends it in order; its exit status."""
+        self.process.terminate()
+        with trio.fail_after(PATIENCE_S):
+            return await self.process.wait()
+
+    async def pause(self) -> None:
+        """Stops it; returns once it does nothing more."""
+        self.process.send_signal(signal.SIGSTOP)
+        status = psutil.Process(self.process.pid).status
+        with trio.fail_after(PATIENCE_S):
+            while status() != psutil.STATUS_STOPPED:
+                await trio.sleep(0.001)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def cut(self) -> None:
+        """Cuts it off from NATS and PostgreSQL, not from its clients."""
+        for gate in self.gates:
+            gate.cut()
+
+    def heal(self) -> None:
+        for gate in self.gates:
+            gate.heal()
+
+    @property
+    def gates(self) -> list[Gate]:
+        assert self.postgres is not None
+        return [*self.nats, self.postgres]
+
+    def ask(self, token: str = "") -> httpx.AsyncClient:
+        """A client of its HTTP API."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.AsyncClient(
+            base_url=self.url, timeout=PATIENCE_S, headers=headers, verify=False
+        )
+
+
+@dataclass
+class Ground:
+    """A running cluster, and everything that was seen in it."""
+
+    nodes: list[Node]
+    nats: list[NatsServer]
+    postgres: Postgres
+    tokens: list[str]
+    crowd: Crowd
+    nursery: trio.Nursery
+    falls: list[Fell] = field(default_factory=list)
+    places: dict[str, tuple[str | None, int]] = field(default_factory=dict)
+    """By instance: its node, an incarnation, and its epoch, as last seen in the database."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of incarnations: which node they are."""
+    capacity: dict[str, int] = field(default_factory=dict)
+    visitors: list[Visitor] = field(default_factory=list)
+    _owner: int = 0
+
+    @property
+    def owner(self) -> str:
+        """The token of whoever owns the instances."""
+        return self.tokens[0]
+
+    # Clients and instances
+
+    async def instance(self, *, capacity: int = 64, at: int = 0) -> str:
+        """A public instance; its id."""
+        async with self.nodes[at].ask(self.owner) as client:
+            world = await data(client.put("/api/worlds", json={"title": "Harbour"}))
+            wanted = {"world": world["id"], "capacity": capacity, "tags": ["avr:public"]}
+            made = await data(client.put("/api/instances", json=wanted))
+        self.capacity[made["id"]] = capacity
+        id_: str = made["id"]
+        return id_
+
+    def visitor(self, instance: str, at: int, *, every_s: float = 0.5) -> Visitor:
+        """Another client, which comes at once, to the node of that number."""
+        number = len(self.visitors) + 1
+        visitor = Visitor(
+            self.crowd, f"v{number}", self.tokens[number], instance, at=at, every_s=every_s
+        )
+        self.visitors.append(visitor)
+        self.nursery.start_soon(visitor.run)
+        return visitor
+
+    async def until_inside(self, within_s: float = PATIENCE_S) -> float:
+        """Waits until all visitors are inside; for how long."""
+        began = now()
+        with trio.fail_after(within_s):
+            while not all(one.inside or one.stays_away for one in self.visitors):
+                await trio.sleep(0.01)
+        return now() - began
+
+    async def until_again(self, since: float, within_s: float = PATIENCE_S) -> list[float]:
+        """Waits until all visitors began to hear anew after that moment; after how long each."""
+        with trio.fail_after(within_s):
+            while not all(one.inside and one.since > since for one in self.visitors):
+                await trio.sleep(0.01)
+        return [one.since - since for one in self.visitors]
+
+    def host(self, instance: str) -> Node | None:
+        """The node that hosts an instance, as the database says."""
+        incarnation, _ = self.places.get(instance, (None, 0))
+        name = self.names.get(incarnation or "")
+        return next((node for node in self.nodes if node.name == name), None)
+
+    async def until_hosted(self, instance: str, *, beside: Node | None = None) -> Node:
+        """Waits until a node hosts it, another one than that."""
+        with trio.fail_after(PATIENCE_S):
+            while (node := self.host(instance)) is None or node is beside:
+                await trio.sleep(POLL_S)
+        return node
+
+    async def sql(self, statement: str) -> str:
+        """Asks PostgreSQL directly."""
+        said: str = await blocking(lambda: self.postgres.sql(statement))
+        return said
+
+    # The end
+
+    async def judge(self) -> list[str]:
+        """Waits until everybody agrees, lets the last messages arrive, and judges the run."""
+        for one in self.visitors:
+            one.quiet = True
+        wrong = await self._until_agreed()
+        found = check(self.crowd.records, capacity=self.capacity, falls=self.falls, ended=now())
+        for node in self.nodes:
+            for event in node.log:
+                if event["event"] in FAULTS or "exception" in event:
+                    found.append(f"node {node.name} logged {event}")
+        return wrong + found
+
+    async def _until_agreed(self) -> list[str]:
+        """Nobody sees ghosts 30 s after the last failure."""
+        wrong: list[str] = []
+        with trio.move_on_after(PATIENCE_S):
+            while True:
+                await trio.sleep(0.2)
+                wrong = await self._disagreements()
+                if not wrong:
+                    break
+        return wrong
+
+    async def _disagreements(self) -> list[str]:
+        wrong: list[str] = []
+        for instance in {one.instance for one in self.visitors}:
+            inside = [one for one in self.visitors if one.instance == instance and one.inside]
+            players = {one.player for one in inside}
+            wrong += [
+                f"{one.name} sees {len(one.players)} players, {len(players)} are inside"
+                for one in inside
+                if one.players != players
+            ]
+            for node in self.nodes:
+                if not node.runs:
+                    continue
+                try:
+                    async with node.ask(self.owner) as client:
+                        told = await data(
+                            client.get(f"/api/instances/{instance}/players?limit=100")
+                        )
+                except (httpx.HTTPError, Refused) as error:
+                    wrong.append(f"node {node.name} says {error!r}")
+                    continue
+                shown = {one["player"] for one in told["items"]}
+                if len(players) <= 100 and shown != players:
+                    wrong.append(
+                        f"node {node.name} shows {sorted(shown)}, inside are {sorted(players)}"
+                    )
+        return wrong
+
+
+class Refused(Exception):
+    """An answer with an error."""
+
+    def __init__(self, status: int, code: int, text: str) -> None:
+        super().__init__(status, code, text)
+        self.status = status
+        self.code = code
+
+
+async def data(answer: Awaitable[httpx.Response]) -> Any:
+    """The data of an answer. Raises Refused."""
+    response = await answer
+    body = response.json()
+    if "error" in body:
+        raise Refused(response.status_code, body["error"]["code"], response.text)
+    return body.get("data", body)
+
+
+async def eventually(so: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
+    """Waits until something is so."""
+    with trio.fail_after(within_s):
+        while not so():
+            await trio.sleep(0.01)
+
+
+async def blocking(work: Callable[[], Any]) -> Any:
+    return await trio.to_thread.run_sync(work)
+
+
+@asynccontextmanager
+async def ground(
+    folder: Path,
+    *,
+    nodes: int = 3,
+    clients: int = 16,
+    nats_servers: int = 1,
+    options: Sequence[str] = (),
+    nats_options: str = "",
+) -> AsyncIterator[Ground]:
+    """A running cluster in a folder that all accounts may pass; its nodes take connections."""
+    postgres = Postgres(folder / "postgres")
+    servers = [
+        NatsServer(
+            folder / f"nats{number}", max_payload_bytes=MAX_PAYLOAD_BYTES, options=nats_options
+        )
+        for number in range(nats_servers)
+    ]
+    if nats_servers > 1:
+        routes = [free_port() for _ in servers]
+        for number, (server, port) in enumerate(zip(servers, routes, strict=True)):
+            server.join(f"n{number}", port, routes)
+    made: list[Node] = []
+    async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as starting:
+                for server in servers:
+                    starting.start_soon(server.start)
+                starting.start_soon(blocking, partial(_make, postgres))
+            for number in range(nodes):
+                made.append(await _node(folder, number, postgres, servers, options, nursery))
+            # The first makes the tables and the key, and the accounts need both.
+            await made[0].start()
+            async with trio.open_nursery() as starting:
+                for node in made[1:]:
+                    starting.start_soon(node.start)
+                tokens = await _accounts(clients + 1, folder, postgres)
+            crowd = Crowd([node.url for node in made])
+            async with trio.open_nursery() as running:
+                standing = Ground(made, servers, postgres, tokens, crowd, running)
+                running.start_soon(_watch_places, standing, url(postgres.socket))
+                yield standing
+                running.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await _end(postgres, servers, made)
+        nursery.cancel_scope.cancel()
+
+
+def url(socket: Path) -> str:
+    """The database, by the socket in that folder."""
+    return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(socket), safe='')}&port={PORT}"
+
+
+def _make(postgres: Postgres) -> None:
+    postgres.make()
+    postgres.start()
+
+
+async def _node(
+    folder: Path,
+    number: int,
+    postgres: Postgres,
+    servers: Sequence[NatsServer],
+    options: Sequence[str],
+    nursery: trio.Nursery,
+) -> Node:
+    """A node with its gates; it does not run yet."""
+    home = folder / NAMES[number]
+    home.mkdir()
+    gates = []
+    urls = []
+    for server in servers:
+        gate = Gate(tcp("127.0.0.1", server.port))
+        listeners = await trio.open_tcp_listeners(0, host=f"127.0.1.{number + 1}")
+        nursery.start_soon(gate.serve, listeners)
+        host, port = listeners[0].socket.getsockname()[:2]
+        urls.append(f"nats://{host}:{port}")
+        gates.append(gate)
+    database = Gate(unix(postgres.socket / f".s.PGSQL.{PORT}"))
+    nursery.start_soon(database.serve, await listen_on(home / f".s.PGSQL.{PORT}"))
+    node = Node(
+        NAMES[number],
+        number,
+        home / "data",
+        [
+            *("--nats", ",".join(urls)),
+            *("--database", url(home)),
+            *("--key", str(folder / "server.key"), "--files", str(folder / "files")),
+            *options,
+        ],
+        nursery,
+    )
+    node.nats = gates
+    node.postgres = database
+    return node
+
+
+async def _accounts(many: int, folder: Path, postgres: Postgres) -> list[str]:
+    """Tokens of new accounts."""
+    tokens = folder / "tokens"
+    made = ["bots", "create", "--count", str(many), "--tokens", str(tokens)]
+    done = await run(*made, "--database", url(postgres.socket), env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return tokens.read_text().split()
+
+
+async def _watch_places(standing: Ground, where: str) -> None:
+    """Notes which node hosts what, and when an instance falls, as the database says; for ever."""
+    async with asyncio_loop() as loop:
+        database = Database(loop, where, connections=1)
+        try:
+            while True:
+                with suppress(DatabaseUnavailable):
+                    names = await database.fetch("SELECT id, name FROM nodes")
+                    places = await database.fetch("SELECT instance_id, node, epoch FROM places")
+                    _note(standing, names, places)
+                await trio.sleep(POLL_S)
+        finally:
+            with trio.CancelScope(shield=True):
+                await database.close()
+
+
+def _note(standing: Ground, names: Iterable[Any], places: Iterable[Any]) -> None:
+    standing.names.update({row["id"]: row["name"] for row in names})
+    for row in places:
+        _note_place(standing, row["instance_id"], row["node"], row["epoch"])
+
+
+def _note_place(standing: Ground, instance: str, node: str | None, epoch: int) -> None:
+    before = standing.places.get(instance)
+    standing.places[instance] = (node, epoch)
+    if before is None or before == (node, epoch) or before[0] is None:
+        return
+    # From one node to another in one step is a hand-over, unless there were steps between.
+    if node is None or epoch > before[1] + 1:
+        standing.falls.append(Fell(now(), instance))
+
+
+async def _end(postgres: Postgres, servers: Sequence[NatsServer], nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        if node.runs:
+            await node.kill()
+    for server in servers:
+        await server.kill()
+    await blocking(partial(postgres.stop, signal.SIGQUIT))
