@@ -269,6 +269,13 @@ def _client_class() -> type[Client]:
         async def _process_op_err(self, e: Exception) -> None:
             self.on_loss(e)
 
+        async def _process_pong(self) -> None:
+            # nats-py keeps the future of a flush that nobody waits for any more, and ends its
+            # reading at the PONG for it: the connection would be deaf until its pings fail.
+            if self._pongs and self._pongs[0].done():
+                self._pongs[0] = asyncio.Future()
+            await super()._process_pong()
+
     return LosingClient
 
 

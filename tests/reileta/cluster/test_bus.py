@@ -159,6 +159,23 @@ async def test_a_request_can_be_cancelled(bus: Bus) -> None:
         assert datas(await received(requests, 1)) == [b"goes on"]
 
 
+async def test_a_subscription_that_nobody_waits_for_leaves_the_connection_as_it_is(
+    bus: Bus, nats: NatsServer
+) -> None:
+    before = bus.connection
+    await nats.pause()
+    with trio.move_on_after(0.05):
+        async with bus.subscribe("given.up"):
+            raise AssertionError("the server answered")
+    nats.resume()
+    async with bus.subscribe("kept") as kept:
+        bus.publish("kept", b"heard")
+        with trio.fail_after(PATIENCE_S):
+            (message,) = await kept.receive()
+    assert isinstance(message, BusMessage)
+    assert bus.connection == before
+
+
 async def test_a_request_for_another_connection_is_not_sent(bus: Bus, nats: NatsServer) -> None:
     before = bus.connection
     async with bus.subscribe("a") as requests:
