@@ -121,7 +121,7 @@ class ServerLock:
         if not self._shared or not self._wanted:
             yield True
             return
-        key = crc32(chore.encode())
+        key = crc32(chore.encode()) & 0x7FFF_FFFF  # PostgreSQL's number has a sign
         async with self.session() as queries:
             mine = await queries.value("SELECT pg_try_advisory_lock($1, $2)", _CHORES, key)
         try:

@@ -176,6 +176,18 @@ async def test_a_chore_is_done_by_one_node_of_a_cluster_at_a_time(
                 assert taken
 
 
+@pytest.mark.parametrize("chore", ["audit", "files", "guests", "sweep", "leases", "cards"])
+async def test_every_chore_has_a_lock(database_url: str, loop: Loop, chore: str) -> None:
+    """Whatever number its name makes."""
+    database = Database(loop, database_url, connections=2)
+    lock = ServerLock(database, shared=True)
+    await lock.take()
+    async with lock.alone(chore) as alone:
+        assert alone
+    await lock.release()
+    await database.close()
+
+
 async def test_a_server_alone_does_every_chore(database_url: str, loop: Loop) -> None:
     database = Database(loop, database_url, connections=1)
     async with ServerLock(database).alone("files") as alone:
