@@ -28,12 +28,15 @@ from reileta.store.cluster_leases import ClusterLeases
 CAPACITY: Final = 10_000
 """Instances that one node hosts at most."""
 MEASURED_S: Final = 1.0
+SMOOTHED: Final = 0.3
+"""The weight of the newest second."""
 START_S: Final = 5.0
 """Seconds that the start waits for the first confirmation of the lease."""
 
 
 class LoadMeter:
-    """Measures how busy this process is: once a second, the part of one core, and the lag."""
+    """Measures how busy this process is: once a second, the part of one core, and the lag. Both are
+    smoothed: one busy second is not a reason to move an instance elsewhere."""
 
     def __init__(self) -> None:
         self.load = 0.0
@@ -45,8 +48,10 @@ class LoadMeter:
             begun, used = trio.current_time(), time.process_time()
             await trio.sleep(MEASURED_S)
             took_s = trio.current_time() - begun
-            self.load = round((time.process_time() - used) / took_s, 3)
-            self.lag_ms = round((took_s - MEASURED_S) * 1000)
+            load = (time.process_time() - used) / took_s
+            lag_ms = (took_s - MEASURED_S) * 1000
+            self.load = round(self.load + SMOOTHED * (load - self.load), 3)
+            self.lag_ms = round(self.lag_ms + SMOOTHED * (lag_ms - self.lag_ms))
 
 
 class Cluster:

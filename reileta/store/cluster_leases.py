@@ -369,11 +369,13 @@ class UnhostedSweep:
         """Marks instances as empty whose host is gone, and deletes up to `SWEPT` that have been
         empty since before then, as `Instances.abandoned` says; returns the deleted ones.
 
-        One node at a time: it does nothing while another one sweeps.
+        One node at a time: it does nothing while another one sweeps. It also forgets nodes that
+        fell long ago.
         """
         async with self._database.transaction() as transaction:
             if not await transaction.value("SELECT pg_try_advisory_xact_lock($1)", _SWEEP_KEY):
                 return []
+            await ClusterLeases(transaction).remove_fallen()
             instances = self._instances.over(transaction)
             for id_ in await _unhosted_in_use(transaction):
                 if await _unhosted(transaction, id_):

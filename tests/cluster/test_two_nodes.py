@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from functools import partial
 
 import trio
@@ -212,3 +213,124 @@ async def test_it_starts_without_nats_and_says_so(ground: Ground) -> None:
             await player.join(room)
         await ground.nats.start()
         await a.until_logged("bus.connected")
+
+
+# Operating ----------------------------------------------------------------------------------------
+
+
+async def command(ground: Ground, *words: str, nats: bool = True) -> str:
+    """What `reileta …` says of the cluster."""
+    where = ["--database", ground.database_url]
+    if nats:
+        where += ["--nats", ground.nats.url]
+    ended = await trio.run_process(
+        [sys.executable, "-m", "reileta", *words, *where], capture_stdout=True
+    )
+    return ended.stdout.decode()
+
+
+async def readiness(node: ServerProcess) -> tuple[int, str]:
+    async with node.ask() as client:
+        answer = await client.get("/readyz")
+        return answer.status_code, answer.text
+
+
+async def test_operators_see_drain_and_yield_nodes(ground: Ground) -> None:
+    (owner,) = await ground.bots(1)
+    async with ground.node("a") as a, asyncio_loop() as loop:
+        database = Database(loop, ground.database_url, connections=1)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as player:
+            await player.join(room)
+            assert "instances=1" in await command(ground, "node", "list")
+            assert "takes no more" in await command(ground, "node", "drain", "a")
+            status, text = await readiness(a)
+            assert (status, "drained" in text) == (503, True)
+            assert "takes instances again" in await command(ground, "node", "drain", "a", "--undo")
+            status, text = await readiness(a)
+            assert status == 200, text
+            assert "record=up" in await command(ground, "cluster", "status")
+        await command(ground, "node", "yield", "a", nats=False)
+        await a.until_logged("node.fell")
+        await a.until_logged("node.joined", many=2)
+        assert await host_of(database, room) is None
+        assert "by=itself" in await command(ground, "cluster", "status")
+        async with a.ask() as client:
+            shown = (await client.get("/metrics")).text
+        assert "reileta_node_falls_total 1.0" in shown
+        assert "reileta_fenced_writes_total 0.0" in shown
+        await database.close()
+
+
+class Gap:
+    """A way to NATS that can be cut without a word."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.open = True
+        self._changed = trio.Event()
+
+    def cut(self) -> None:
+        self.open = False
+
+    def mend(self) -> None:
+        self.open = True
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def serve(self, task_status: trio.TaskStatus[int]) -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with trio.open_nursery() as nursery:
+            task_status.started(listener.socket.getsockname()[1])
+            await trio.serve_listeners(self._pipe, [listener], handler_nursery=nursery)
+
+    async def _pipe(self, client: trio.SocketStream) -> None:
+        nats = await trio.open_tcp_stream("127.0.0.1", self._target)
+        async with client, nats, trio.open_nursery() as nursery:
+            nursery.start_soon(self._copy, client, nats, nursery.cancel_scope)
+            nursery.start_soon(self._copy, nats, client, nursery.cancel_scope)
+
+    async def _copy(
+        self, source: trio.SocketStream, sink: trio.SocketStream, over: trio.CancelScope
+    ) -> None:
+        try:
+            async for data in source:
+                while not self.open:
+                    await self._changed.wait()
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        over.cancel()
+
+
+async def test_a_node_that_only_nats_does_not_reach_gives_its_instances_back(
+    ground: Ground,
+) -> None:
+    (owner,) = await ground.bots(1)
+    gap = Gap(int(ground.nats.url.rpartition(":")[2]))
+    async with trio.open_nursery() as nursery, asyncio_loop() as loop:
+        port = await nursery.start(gap.serve)
+        database = Database(loop, ground.database_url, connections=1)
+        options = (*ground.options("a"), "--nats", f"nats://127.0.0.1:{port}")
+        async with serving(*options) as a, connected(a, owner) as player:
+            room = await new_instance(a, owner)
+            await player.join(room)
+            b = await ground.start("b")
+            gap.cut()
+            fell = await a.until_logged("node.fell")
+            assert (fell["isolated"], fell["of_itself"]) == (True, True)
+            code, reason = await player.closed()
+            assert code == 1001
+            assert "come back" in reason
+            status, text = await readiness(a)
+            assert (status, "isolated" in text) == (503, True)
+            async with connected(b, owner) as again:
+                await again.join(room)
+            assert await host_of(database, room) == "b"
+            assert not b.events("node.taken_over")
+            gap.mend()
+            await a.until_logged("lease.confirmed", many=2)
+            status, text = await readiness(a)
+            assert status == 200, text
+        await database.close()
+        nursery.cancel_scope.cancel()

@@ -193,3 +193,34 @@ async def test_a_server_alone_does_every_chore(database_url: str, loop: Loop) ->
     async with ServerLock(database).alone("files") as alone:
         assert alone
     await database.close()
+
+
+async def test_each_chore_has_a_number_that_postgresql_takes(database_url: str, loop: Loop) -> None:
+    database = Database(loop, database_url, connections=1)
+    lock = ServerLock(database, shared=True)
+    await lock.take()
+    for chore in ("audit", "files", "guests", "suspensions", "tokens", "challenges"):
+        async with lock.alone(chore) as alone:
+            assert alone
+    await lock.release()
+    await database.close()
+
+
+async def test_nodes_of_a_cluster_share_it_and_keep_others_away(
+    database_url: str, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.server_lock.WAIT_S", 0.0)
+    database = Database(loop, database_url, connections=1)
+    one, two = (ServerLock(database, shared=True) for _ in range(2))
+    lone = ServerLock(database)
+    await one.take()
+    await two.take()
+    with pytest.raises(StartupError, match="another server uses the database"):
+        await lone.take()
+    await one.release()
+    await two.release()
+    await lone.take()
+    with pytest.raises(StartupError, match="uses the database alone"):
+        await one.take()
+    await lone.release()
+    await database.close()
