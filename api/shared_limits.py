@@ -58,7 +58,7 @@ class SharedLimits:
         while True:
             await trio.sleep(TOLD_EVERY_S)
             for limit, keys in self._limits.spent(KEYS).items():
-                if keys and len(self._member.nodes) > 1:
+                if keys:
                     with suppress(BusError):
                         message = Spent(self._member.node, limit, keys)
                         self._member.bus.publish(self._member.subject(LIMITS), pack(message))

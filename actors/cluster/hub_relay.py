@@ -20,11 +20,13 @@ import msgspec
 import trio
 
 from actors.cluster.facts import ClusterMember
+from actors.cluster.gateways import RemoteSink
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle, Sink
 from actors.directory import Directory
 from actors.hub.messages import Publish
 from actors.hub.update_feed import Noun
+from actors.resource_access import OpenSockets
 from reileta.cluster.bus import BusError, BusMessage, Gap
 from reileta.cluster.calls import pack, unpacked
 from reileta.ids import at
@@ -54,7 +56,7 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag="c"):
 class News(msgspec.Struct, frozen=True, array_like=True, tag="n"):
     """An event of an instance for subscribers. `audience`: the `UserIDAt`s who may see it; None:
     everyone. `inside`: sockets inside the instance have it already. `informed`: so have the sockets
-    of these users."""
+    of these users, and `left`: those of these sessions, which have just left it."""
 
     node: str
     event: str
@@ -63,6 +65,7 @@ class News(msgspec.Struct, frozen=True, array_like=True, tag="n"):
     audience: list[str] | None
     inside: bool
     informed: list[str]
+    left: list[str] = []
 
 
 class PeerChanged(msgspec.Struct, frozen=True, array_like=True, tag="p"):
@@ -104,6 +107,10 @@ class Receivers(Protocol):
 
     async def peer_changed_elsewhere(self, address: str) -> None:
         """Publishes a change of another server."""
+        ...
+
+    def sockets(self, session_id: str) -> OpenSockets:
+        """The session's open sockets here."""
         ...
 
     def tell_queues_again(self, users: Collection[str]) -> None:
@@ -186,10 +193,6 @@ class HubRelay:
 
     # To other nodes ----------------------------------------------------------------------------
 
-    @property
-    def _alone(self) -> bool:
-        return len(self._member.nodes) <= 1
-
     def changed(self, noun: Noun, id_: str, among: frozenset[str] | None) -> None:
         """A record was changed here."""
         concerned = None if among is None else sorted(among)
@@ -210,8 +213,6 @@ class HubRelay:
         informed: Collection[Sink],
     ) -> None:
         """An instance here publishes an event."""
-        if self._alone:
-            return
         circles = audience.circles
         self._publish(
             HUB,
@@ -223,6 +224,7 @@ class HubRelay:
                 None if circles is None else sorted(frozenset().union(*circles)),
                 inside,
                 [sink.user for sink in informed if isinstance(sink, SinkElsewhere)],
+                list({sink.session for sink in informed if isinstance(sink, RemoteSink)}),
             ),
         )
 
@@ -319,7 +321,8 @@ class HubRelay:
             shown = audience.admits(at(viewer.user, self._address), admin=viewer.admin)
             return news.data if shown else None
 
-        informed = frozenset(
-            sink for user in news.informed for sink in self._directory.sockets_here(user)
-        )
-        return Publish(news.event, news.id, render, news.id if news.inside else None, informed)
+        informed = {sink for user in news.informed for sink in self._directory.sockets_here(user)}
+        for session in news.left:
+            informed.update(self.receivers.sockets(session).registry)
+        inside = news.id if news.inside else None
+        return Publish(news.event, news.id, render, inside, frozenset(informed))

@@ -164,3 +164,30 @@ async def test_an_asset_that_is_uploaded_at_one_node_is_there_at_all(
                 got = await client.get(file, headers=bearer(ada.token))
                 assert got.status_code == 200, got.text
                 assert got.content == b"PK" * 1000
+
+
+async def test_events_of_an_instance_come_once_wherever_it_lives(ground: Ground) -> None:
+    ada, ben, cy = await ground.bots(3)
+    async with ground.node("a") as a, ground.node("b") as b:
+        room = await new_instance(a, ada)
+        async with connected(a, ada) as host:
+            await host.join(room)
+            async with connected(b, ben) as player, connected(b, cy) as watching:
+                for one in (player, watching):
+                    for event in ("instance-joined", "instance-left"):
+                        answer = await one.ask("subscribe", {"event": event})
+                        assert "error" not in answer, answer
+                await player.join(room)
+                joined = await watching.event("instance-joined")
+                assert joined["subgroup"] == room
+                await player.ask("instance-leave", {"instance": room})
+                for one in (watching, host):
+                    left = await one.event("instance-left")
+                    assert left["data"]["player"] == player.id, left
+                # A round trip through the host: what comes twice has come by now.
+                await player.join(room)
+                await watching.event("instance-joined")
+                await player.ask("ping")
+                for one in (watching, player):
+                    names = [skipped["command"] for skipped in one.skipped]
+                    assert names.count("instance-left") <= (one is player), one.skipped

@@ -166,7 +166,7 @@ async def test_a_chore_is_done_by_one_node_of_a_cluster_at_a_time(
             await locks[-1].take()
             stack.push_async_callback(locks[-1].release)
         one, two = locks
-        files, guests = two.alone("files"), two.alone("guests")
+        files, guests = two.alone("files"), two.alone("audit")
         async with one.alone("files") as first, files as second, guests as other:
             assert (first, second, other) == (True, False, True)
         async with two.alone("files") as later:
