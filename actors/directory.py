@@ -151,6 +151,18 @@ class Directory:
             sink for target in (None, instance_id) for sink in self._watchers.get(target, ())
         )
 
+    @property
+    def observed(self) -> bool:
+        """Whether any socket here observes data."""
+        return bool(self._watchers)
+
+    def observed_elsewhere(self) -> list[str]:
+        """The instances of other nodes that sockets here observe."""
+        elsewhere = self.elsewhere.instances
+        if None in self._watchers:
+            return list(elsewhere)
+        return [one for one in self._watchers if one is not None and one in elsewhere]
+
     # Users -------------------------------------------------------------------------------------
 
     def connected(self, user_id: str) -> bool:

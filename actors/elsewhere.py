@@ -99,6 +99,11 @@ class Elsewhere:
         nodes = self._instances.get(instance_id)
         return None if nodes is None else nodes[next(reversed(nodes))]
 
+    @property
+    def instances(self) -> frozenset[str]:
+        """The ids of the instances that run at other nodes."""
+        return frozenset(self._instances)
+
     def full(self) -> frozenset[str]:
         """The ids of the instances at other nodes that have no free seat."""
         return frozenset(

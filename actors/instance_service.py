@@ -110,7 +110,7 @@ class InstanceService:
 
     async def queue(self, instance_id: str, principal: Principal | None) -> QueueSnapshot:
         """The queue, as the principal may see it. An instance that does not run has none."""
-        ref = self._instances.running(instance_id)
+        ref = await self._instances.find(instance_id)
         if ref is None:
             return QueueSnapshot(entries=())
         return await ask(ref, GetQueue(None if principal is None else self._by(principal)))
@@ -119,7 +119,7 @@ class InstanceService:
         self, instance_id: str, principal: Principal | None = None
     ) -> tuple[tuple[Player, Role], ...]:
         """The players, longest inside first; a principal of None is not logged in."""
-        ref = self._instances.running(instance_id)
+        ref = await self._instances.find(instance_id)
         if ref is None:
             return ()
         return await ask(ref, GetPlayers(None if principal is None else self._by(principal)))

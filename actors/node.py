@@ -540,7 +540,9 @@ class Node:
 
     async def owner_changed(self, instance_id: str, owner: str) -> None:
         """Tells an instance, or its subscribers, that the store gave it to an owner (a bare id)."""
-        ref = self.instances.running(instance_id)
+        ref = None
+        with suppress(Overloaded):  # its host reads the record when the instance moves
+            ref = await self.instances.find(instance_id)
         if ref is not None:
             ref.signal(ReassignOwner(owner))
             return

@@ -260,6 +260,9 @@ class HostedInstance:
 
     def ended(self) -> None:
         """As `RemoteReceivers.ended`."""
+        for gateway in self.gateways.values():
+            for sink in gateway.sinks.values():
+                self._directory.unwatch(sink, self.id)
         self._ended(self)
 
     # Out ---------------------------------------------------------------------------------------
@@ -456,7 +459,8 @@ class HostedInstance:
             return
         self._directory.unwatch(sink, self.id)
         self.ref.signal(RefreshObserver(sink))
-        self.ref.signal(SocketLost(sink.session, sink))
+        if sink.session:
+            self.ref.signal(SocketLost(sink.session, sink))
 
     def seat(self, gateway: Gateway, seat: wire.Seat) -> Member:
         """A session inside through a gateway, with its sockets."""
@@ -638,6 +642,25 @@ class HostedInstance:
         value = await self._do(gateway, request, argument.deed)
         number = 0 if gateway is None else self.last
         return wire.Answered(msgspec.Raw(wire.encode(value)), number)
+
+    def tell(self, argument: wire.Tell) -> wire.Told:
+        """Signals of a node that has nobody inside."""
+        if self.ref is None or self.ref.stopped:
+            return wire.Told(elsewhere=True)
+        for signal in argument.signals:
+            message = wire.signal_of(signal)
+            if message is not None:
+                self.ref.signal(message)  # type: ignore[arg-type]  # one of `SIGNALS`
+        return wire.Told()
+
+    def watch(self, node: str, argument: wire.Watch) -> wire.Watched:
+        """A gateway with observers, which may have nobody inside."""
+        gateway = self.gateway(node, argument.series)
+        if gateway is None or self.ref is None or self.ref.stopped:
+            return wire.Watched(elsewhere=True)
+        for number in argument.connections:
+            self._observe(gateway, wire.Observe(number, observes=True))
+        return wire.Watched(self.last + 1)
 
     async def _do(self, gateway: Gateway | None, request: Request[Any], deed: str) -> Any:
         """The answer to a request; a deed that is done, or under way, is not done again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -80,6 +81,8 @@ class Relay:
         """Set once it answers."""
         calls.serve("enter", wire.Enter, self._enter)
         calls.serve("ask", wire.Ask, self._ask)
+        calls.serve("tell", wire.Tell, self._tell)
+        calls.serve("watch", wire.Watch, self._watch)
         calls.serve("replay", wire.Replay, self._replay)
         calls.serve("restore", wire.Restore, self._restore)
         calls.serve("reseat", wire.Reseat, self._reseat)
@@ -168,11 +171,23 @@ class Relay:
             for hosted in list(self._hosted.values()):
                 hosted.beat()
             now = trio.current_time()
+            if self._directory.observed:
+                await self._observe()
             for remote in list(self._remotes.values()):
+                remote.observers(self._directory.watchers(remote.id))
                 if not remote.tick(now):
                     remote.close()
                     if self._remotes.get(remote.id) is remote:
                         del self._remotes[remote.id]
+
+    async def _observe(self) -> None:
+        """Reaches the instances elsewhere whose data is observed here."""
+        for instance in self._directory.observed_elsewhere():
+            if instance not in self._remotes and instance not in self._hosted:
+                with suppress(ReiletaError):
+                    place = await self._places.find(instance)
+                    if isinstance(place, There):
+                        self.remote(instance, place)
 
     async def _watch_bus(self) -> None:
         """Tells players of instances elsewhere when the bus is away for a while."""
@@ -358,6 +373,14 @@ class Relay:
         if hosted is None:
             return wire.Answered(elsewhere=True)
         return await hosted.ask(caller, argument)
+
+    async def _tell(self, argument: wire.Tell, caller: str) -> wire.Told:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        return wire.Told(elsewhere=True) if hosted is None else hosted.tell(argument)
+
+    async def _watch(self, argument: wire.Watch, caller: str) -> wire.Watched:
+        hosted = self._hosts(argument.instance, argument.epoch)
+        return wire.Watched(elsewhere=True) if hosted is None else hosted.watch(caller, argument)
 
     async def _replay(self, argument: wire.Replay, caller: str) -> wire.Replayed:
         hosted = self._hosts(argument.instance, argument.epoch)

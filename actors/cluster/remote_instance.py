@@ -223,6 +223,8 @@ class RemoteInstance:
         for connection in self._connections.values():
             connection.receives = False
             connection.held.clear()
+            if connection.observes:
+                self._box.append(wire.Observe(connection.number, observes=True))
         self._spawn(partial(self._run_link, self._scope, self._listening, self.place))
 
     def _end_link(self) -> None:
@@ -512,7 +514,7 @@ class RemoteInstance:
         if any(one.held and one.held_since < now - HELD_S for one in self._connections.values()):
             self._must_restore = True
             self._repair.set()
-        if self._seats or self._asks or self._connections:
+        if self._seats or self._asks or self._connections or self._box:
             self._idle_since = now
             if self._seats and self._listening.is_set() and self._incoming.next is not None:
                 self._beat()
@@ -606,17 +608,42 @@ class RemoteInstance:
         )
         self._forget(connection)
 
-    def observe(self, sink: Sink, *, observes: bool) -> None:
-        """A socket of an admin begins or ends to get all data."""
-        connection = self._of_sink.get(sink)
-        if connection is None:
-            if not observes:
-                return
-            connection = self._connect(sink, "")
-        connection.observes = observes
-        self._put(wire.Observe(connection.number, observes))
-        if not observes and self.id not in sink.seats:
-            self._forget(connection)
+    def observers(self, sinks: Iterable[Sink]) -> None:
+        """These sockets of admins are to get all data."""
+        if self.local is not None:
+            return
+        wanted = dict.fromkeys(sinks)
+        for sink in wanted:
+            connection = self._of_sink.get(sink) or self._connect(sink, "")
+            if not connection.observes:
+                connection.observes = True
+                self._put(wire.Observe(connection.number, observes=True))
+        for connection in tuple(self._connections.values()):
+            if connection.observes and connection.sink not in wanted:
+                connection.observes = False
+                self._put(wire.Observe(connection.number, observes=False))
+                if not connection.session:
+                    self._forget(connection)
+        if wanted and self._incoming.next is None and not self._seats and not self._asks:
+            self._spawn(self._watch)
+
+    async def _watch(self) -> None:
+        """Has the host send to observers, where nobody is inside."""
+
+        def argument() -> wire.Watch:
+            numbers = [one.number for one in self._connections.values() if one.observes]
+            return wire.Watch(self.id, self.place.epoch, self.series, numbers)
+
+        self._asks += 1
+        try:
+            async with self._first:
+                if self._incoming.next is None:
+                    answer = await self._called("watch", argument, wire.Watched, CALL_S)
+                    self._begin_at(answer.number)
+        except (_Moved, ReiletaError):
+            return
+        finally:
+            self._asks -= 1
 
     def _put(self, item: wire.Item) -> None:
         self._box.append(item)
@@ -627,11 +654,29 @@ class RemoteInstance:
         while True:
             await self._filled.wait()
             self._filled = trio.Event()
-            if self._incoming.next is not None:  # else the host does not know this gateway yet
+            if self._incoming.next is not None:
                 self._send_box()
-            else:
-                await trio.sleep(AGAIN_S)
+                continue
+            # The host does not know this gateway yet.
+            await self._tell_signals()
+            await trio.sleep(AGAIN_S)
+            if self._box:
                 self._filled.set()
+
+    async def _tell_signals(self) -> None:
+        """Sends signals in a call, where nobody is inside."""
+        signals = [one for one in self._box if isinstance(one, wire.Signal)]
+        if not signals or self._seats:
+            return
+        self._box = [one for one in self._box if not isinstance(one, wire.Signal)]
+        argument = wire.Tell(self.id, self.place.epoch, signals)
+        try:
+            answer = await self._calls.call(self.place.node, "tell", argument, wire.Told, CALL_S)
+        except (NodeUnreachable, ReiletaError):
+            answer = wire.Told(elsewhere=True)
+        if answer.elsewhere:
+            self._box[:0] = signals
+            self.recover()
 
     def _send_box(self) -> None:
         items, self._box = self._box, []

@@ -279,6 +279,36 @@ class Ask(msgspec.Struct, array_like=True):
     deed: str = ""
 
 
+class Tell(msgspec.Struct, array_like=True):
+    """Signals of a node that has nobody inside."""
+
+    instance: str
+    epoch: int
+    signals: list[Signal]
+
+
+class Told(msgspec.Struct, array_like=True):
+    """The signals were handed to the instance, unless it is elsewhere."""
+
+    elsewhere: bool = False
+
+
+class Watch(msgspec.Struct, array_like=True):
+    """A node has sockets that observe the data of the instance, and perhaps nobody inside."""
+
+    instance: str
+    epoch: int
+    series: int
+    connections: list[int]
+
+
+class Watched(msgspec.Struct, array_like=True):
+    """The number of the first message for the sockets."""
+
+    number: int = 0
+    elsewhere: bool = False
+
+
 class Answered(msgspec.Struct, array_like=True):
     """The answer; what the request sent to sockets is in the messages up to `number`."""
 

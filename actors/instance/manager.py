@@ -109,6 +109,23 @@ class InstanceManager:
             return self.relay.find_remote(instance_id)
         return ref
 
+    async def find(self, instance_id: str) -> InstanceRef | None:
+        """The instance's actor, wherever it runs; None: it runs nowhere, as far as is known here.
+
+        Raises:
+            Overloaded, DatabaseUnavailable: it runs at another node, which can't be told now.
+        """
+        ref = self.running(instance_id)
+        if ref is not None or self.hosts is None:
+            return ref
+        if self._config.directory.live(instance_id) is None:
+            return None
+        with suppress(InstanceNotFound):
+            where = await self.hosts.place(instance_id)
+            if isinstance(where, There):
+                return self.elsewhere(instance_id, where)
+        return self.running(instance_id)
+
     async def live(self, name: str, who: Visitor) -> tuple[str, InstanceRef]:
         """An instance by id, name or `id@server`, started if it does not run.
 

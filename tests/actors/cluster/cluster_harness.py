@@ -106,6 +106,7 @@ class ClusterNode:
     harness: NodeHarness
     member: FakeMember
     relay: Relay
+    calls: Calls
 
     @property
     def manager(self) -> InstanceManager:
@@ -142,6 +143,24 @@ class Cluster:
         for instance, (node, epoch) in list(self.places.items()):
             if node == name:
                 self.places[instance] = (None, epoch + 1)
+
+    def fall(self, name: str, again: str) -> None:
+        """A node was fenced, and its process goes on as another node."""
+        node = self.nodes[name]
+        self.vacate(name)
+        hosts = node.manager.hosts
+        assert isinstance(hosts, FakeHosting)
+        dropped, hosts.holdings = hosts.holdings, {}
+        for holding in dropped.values():
+            holding.lost = True
+        node.manager.drop(dropped)
+        node.relay.fell(name)
+        node.calls.fell(name)
+        for other in self.live:
+            self.nodes[other].relay.node_gone(name)
+        node.member.node = again
+        self.nodes[again] = node
+        self.live.append(again)
 
     def kill(self, name: str) -> None:
         """A node is gone, and says nothing more; the others hear of it."""
@@ -181,7 +200,7 @@ async def open_cluster(
             relay = Relay(member, calls, harness.node.directory, places)
             manager.hosts, manager.relay = hosts, relay
             manager.elsewhere, manager.lost = relay.remote, relay.lost
-            cluster.nodes[name] = ClusterNode(name, harness, member, relay)
+            cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls)
             cluster.live.append(name)
             nursery.start_soon(calls.run)
             nursery.start_soon(relay.run)

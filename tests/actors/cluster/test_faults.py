@@ -11,7 +11,7 @@ import trio.testing
 
 from actors.instance.messages import GetPlayers
 from reileta.cluster.bus import BusMessage
-from reileta.errors import NotInInstance, Overloaded
+from reileta.errors import InstanceFull, NotInInstance, Overloaded
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
 from tests.actors.node_harness import ROOM, Client, settle
 
@@ -302,3 +302,69 @@ async def test_a_large_snapshot_goes_to_its_gateway_alone_and_keeps_the_order(
         one.say(b'"after"')
         await settle()
         assert b'"after"' in two.sink.frames[-1]
+
+
+async def test_players_of_a_node_that_fell_are_the_same_at_the_new_host(cluster: Cluster) -> None:
+    """The process goes on as another node; its sockets stay open, and it may host again."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    ids = [each.sink.seats[ROOM].player for each in (one, two)]
+    await settle()
+    one.sink.take(), two.sink.take()
+    cluster.prefer = "b"
+    cluster.fall("a", "a2")
+    await trio.sleep(3)
+    assert cluster.places[ROOM][0] == "b"
+    for client in (one, two):
+        assert commands_of(client)[-1] == "instance-restored"
+    assert [each.sink.seats[ROOM].player for each in (one, two)] == ids
+    one.say(b'"still here"')
+    await trio.sleep(0.1)
+    assert data_of(two.sink.take()) == ["still here"]
+    two.say(b'"me too"')
+    await trio.sleep(0.1)
+    assert data_of(one.sink.take()) == ["me too"]
+    await one.leave()
+    await trio.sleep(0.1)
+    assert commands_of(two)[0] == "instance-left"
+
+
+async def test_a_gateway_that_fell_goes_on_with_the_same_host(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    await settle()
+    one.sink.take(), two.sink.take()
+    cluster.fall("b", "b2")
+    await trio.sleep(3)
+    assert commands_of(two)[-1] == "instance-restored"
+    assert two.sink.seats[ROOM].player == player
+    assert "instance-left" not in commands_of(one)
+    two.say(b'"back"')
+    await trio.sleep(0.1)
+    assert data_of(one.sink.take()) == ["back"]
+
+
+async def test_a_socket_that_closes_while_its_instance_moves_is_lost(cluster: Cluster) -> None:
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    cluster.prefer = "b"
+    cluster.kill("a")
+    two.lose()
+    three.lose()
+    await trio.sleep(3)
+    players = await cluster["b"].harness.instance.ask(GetPlayers(None))
+    assert len(players) == 2  # in their grace
+    await trio.sleep(20)
+    assert await cluster["b"].harness.node.instance_service.players(ROOM) == ()
+
+
+async def test_a_full_room_stays_full_while_its_host_changes(cluster: Cluster) -> None:
+    cluster["a"].harness.room(capacity=2)
+    await cluster["b"].harness.joined(2)
+    await cluster["c"].harness.joined(3)
+    late = await cluster["b"].harness.connect(4)
+    cluster.prefer = "b"
+    cluster.kill("a")
+    with pytest.raises(InstanceFull):
+        await late.join()

@@ -8,9 +8,13 @@ import pytest
 import trio
 import trio.testing
 
-from reileta.errors import InstanceFull, NotInInstance
+from actors.elsewhere import Occupancy, occupancy_fact
+from actors.instance_service import ModerationRequest
+from reileta.errors import AlreadyCandidate, InstanceFull, NotAllowed, NotInInstance
+from reileta.records import InstanceChanges
+from reileta.rules.cluster.facts import Change
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
-from tests.actors.node_harness import ROOM, settle
+from tests.actors.node_harness import ROOM, account, settle, user_at
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -171,3 +175,104 @@ async def test_a_refusal_reaches_the_other_node_as_it_is(cluster: Cluster) -> No
     await trio.sleep(10)
     assert cluster["b"].relay.debug_counts()["remote instances"] == 0
     assert ROOM not in two.sink.seats
+
+
+async def test_an_observer_gets_the_data_of_an_instance_at_another_node(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    admin = await cluster["b"].harness.connect(9, admin=True)
+    await admin.subscribe("instance-data", target=ROOM)
+    await trio.sleep(2)
+    admin.sink.take()
+    for sender in (one, two):
+        sender.say(b'"seen"')
+        await trio.sleep(0.1)
+    received = [each for each in admin.sink.take() if each["command"] == "instance-data"]
+    assert [each["data"]["data"] for each in received] == ["seen", "seen"]
+    await two.leave()
+    one.say(b'"alone"')
+    await trio.sleep(3)
+    received = [each for each in admin.sink.take() if each["command"] == "instance-data"]
+    assert [each["data"]["data"] for each in received] == ["alone"]
+    await admin.unsubscribe("instance-data", target=ROOM)
+    await trio.sleep(2)
+    one.say(b'"unseen"')
+    await trio.sleep(1)
+    assert admin.sink.take() == []
+
+
+async def test_an_observer_where_nobody_is_inside_gets_the_data(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    directory = cluster["b"].harness.node.directory
+    key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
+    directory.learn([Change("a", key, None, fact)])
+    admin = await cluster["b"].harness.connect(9, admin=True)
+    await admin.subscribe("instance-data")
+    await trio.sleep(3)
+    admin.sink.take()
+    one.say(b'"seen"')
+    await trio.sleep(0.1)
+    received = [each for each in admin.sink.take() if each["command"] == "instance-data"]
+    assert [each["data"]["data"] for each in received] == ["seen"]
+
+
+async def test_players_and_queue_are_read_from_any_node(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    node = cluster["b"].harness.node
+    key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
+    node.directory.learn([Change("a", key, None, fact)])
+    players = await node.instance_service.players(ROOM)
+    assert [(player.id, role) for player, role in players] == [
+        (one.sink.seats[ROOM].player, "master")
+    ]
+    snapshot = await node.instance_service.queue(ROOM, None)
+    assert snapshot.waiting == 0
+
+
+async def test_hosts_moderate_from_any_node(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    owner = await cluster["b"].harness.joined(0)
+    three = await cluster["c"].harness.joined(3)
+    for client in (one, owner, three):
+        client.sink.take()
+    service = cluster["b"].harness.node.instance_service
+    for action in ("mute", "kick"):
+        request = ModerationRequest(user_at(3), action, "rude")
+        await service.moderate(
+            ROOM, owner.principal, request, sink=owner.sink, state=b'"%b"' % action.encode()
+        )
+    await settle()
+    assert [each["state"] for each in owner.sink.take() if "state" in each] == ["mute", "kick"]
+    told = [(each["command"], each["data"].get("reason")) for each in three.sink.take()]
+    assert told == [("instance-moderated", "rude"), ("instance-left", "kicked")]
+    assert ROOM not in three.sink.seats
+    with pytest.raises(NotAllowed):
+        await service.bans(ROOM, three.principal)
+    changes = InstanceChanges(title="Elsewhere")
+    record = await service.update(ROOM, owner.principal, changes)
+    assert record.title == "Elsewhere"
+    assert cluster.store.instances.records[ROOM].title == "Elsewhere"
+
+
+async def test_users_wait_in_the_queue_of_an_instance_at_another_node(cluster: Cluster) -> None:
+    cluster["a"].harness.room(capacity=1)
+    await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.connect(2)
+    service = cluster["b"].harness.node.instance_service
+    entry = await service.candidate(ROOM, two.principal)
+    assert (entry.state, entry.position) == ("waiting", 1)
+    with pytest.raises(AlreadyCandidate):
+        await service.candidate(ROOM, two.principal)
+    await service.withdraw(ROOM, two.principal)
+
+
+async def test_a_signal_from_a_node_where_nobody_is_inside_arrives(cluster: Cluster) -> None:
+    await cluster["a"].harness.joined(1)
+    node = cluster["b"].harness.node
+    key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
+    node.directory.learn([Change("a", key, None, fact)])
+    await node.owner_changed(ROOM, account(1).id)
+    await trio.sleep(1)
+    recovery = cluster["a"].relay.hosted[ROOM].recovery
+    assert recovery is not None
+    assert recovery.record.owner == account(1).id
