@@ -27,6 +27,8 @@ from reileta.store.cluster_leases import ClusterLeases
 
 CAPACITY: Final = 10_000
 """Instances that one node hosts at most."""
+REPLICAS: Final = 3
+"""NATS servers that keep the records of nodes, if `--nats` names so many."""
 MEASURED_S: Final = 1.0
 SMOOTHED: Final = 0.3
 """The weight of the newest second."""
@@ -81,11 +83,12 @@ class Cluster:
         """The cluster's part for the block; `start` runs it. Raises StartupError."""
         async with open_bus(settings.nats_urls, f"reileta {name}", store.loop) as bus:
             leases = ClusterLeases(store.database)
+            replicas = REPLICAS if len(settings.nats_urls) >= REPLICAS else 1
             member = Member(
                 bus=bus,
                 renewals=ClusterLeases(store.database.renewals),
                 rows=ClusterLeases(store.database.urgent),
-                records=NatsWitness(bus, settings.cluster),
+                records=NatsWitness(bus, settings.cluster, replicas=replicas),
                 cluster=settings.cluster,
                 name=name,
                 version=__version__,

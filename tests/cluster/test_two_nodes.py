@@ -11,6 +11,7 @@ import trio
 from reileta.store.cluster_leases import ClusterLeases
 from reileta.store.database import Database, asyncio_loop
 from tests.cluster.conftest import Ground
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected
 from tests.e2e.processes import Bot, ServerProcess, eventually, new_instance, serving
 from tests.e2e.test_database_faults import refused
@@ -82,12 +83,13 @@ async def _gone(database: Database, instance: str) -> bool:
 async def test_an_instance_of_a_node_that_died_gets_another_host_and_keeps_its_bans(
     ground: Ground,
 ) -> None:
-    owner, guest = await ground.bots(2)
+    owner, guest, other = await ground.bots(3)
     async with asyncio_loop() as loop, ground.node("a") as a:
         database = Database(loop, ground.database_url, connections=2)
         room = await new_instance(a, owner)
-        async with connected(a, owner) as player:
+        async with connected(a, owner) as player, connected(a, other) as speaker:
             await player.join(room)
+            await speaker.join(room)
             b = await ground.start("b")
             epoch = await epoch_of(database, room)
             me = await _me(a, guest)
@@ -95,6 +97,10 @@ async def test_an_instance_of_a_node_that_died_gets_another_host_and_keeps_its_b
                 "instance-moderate", {"type": "ban", "user": me}, subgroup=room
             )
             assert "error" not in banned, banned
+            muted = await player.ask(
+                "instance-moderate", {"type": "mute", "user": await _me(a, other)}, subgroup=room
+            )
+            assert "error" not in muted, muted
         a.process.kill()
         await a.ended()
         taken = await b.until_logged("node.taken_over")
@@ -104,6 +110,10 @@ async def test_an_instance_of_a_node_that_died_gets_another_host_and_keeps_its_b
             await player.join(room)
         assert await host_of(database, room) == "b"
         assert await epoch_of(database, room) > epoch
+        async with connected(b, other) as player:
+            await player.join(room)
+            refused_data = await player.ask("instance-data", {"x": 1}, subgroup=room)
+            assert "error" in refused_data, refused_data
         async with connected(b, guest) as player:
             answer = await player.ask("instance-join", {"instance": room})
             assert answer["error"]["code"] == 123, answer  # banned
@@ -213,6 +223,30 @@ async def test_it_starts_without_nats_and_says_so(ground: Ground) -> None:
             await player.join(room)
         await ground.nats.start()
         await a.until_logged("bus.connected")
+
+
+async def test_many_who_join_at_two_nodes_at_once_find_one_host(ground: Ground) -> None:
+    accounts = await ground.bots(9)
+    async with ground.node("a") as a, ground.node("b") as b, asyncio_loop() as loop:
+        database = Database(loop, ground.database_url, connections=1)
+        room = await new_instance(a, accounts[0])
+        players: list[str] = []
+
+        async def join(account: Bot, node: ServerProcess) -> None:
+            async with connected(node, account) as player:
+                joined = await player.join(room)
+                players.append(joined["player"])
+                with trio.fail_after(PATIENCE_S):
+                    while len(players) < len(accounts) - 1:
+                        await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            for number, account in enumerate(accounts[1:]):
+                nursery.start_soon(join, account, (a, b)[number % 2])
+        assert len(set(players)) == 8
+        assert await epoch_of(database, room) == 1
+        assert await host_of(database, room) in ("a", "b")
+        await database.close()
 
 
 # Operating ----------------------------------------------------------------------------------------

@@ -89,3 +89,26 @@ def test_other_servers_are_named_in_lists() -> None:
     assert settings.insecure_servers == {"b.example", "10.1.0.7:3032"}
     assert not Settings().allowed_networks
     assert not Settings().insecure_servers
+
+
+def test_a_cluster_needs_a_database_that_all_nodes_use() -> None:
+    with pytest.raises(ValidationError, match="--nats needs --database"):
+        Settings(nats="nats://nats:4222")
+    with pytest.raises(ValidationError, match="--read-cache on can't be used with --nats"):
+        Settings(nats="nats://nats:4222", database="postgresql://db/x", read_cache="on")
+    settings = Settings(nats="nats://a:4222, tls://b", database="postgresql://db/x")
+    assert settings.nats_urls == ("nats://a:4222", "tls://b")
+    assert not settings.caches_reads
+    assert Settings().nats_urls == ()
+
+
+@pytest.mark.parametrize("url", ["http://nats", "nats:4222", "nats://a,", ""])
+def test_nats_is_given_by_urls(url: str) -> None:
+    with pytest.raises(ValidationError, match="must be URLs such as"):
+        Settings(nats=url, database="postgresql://db/x")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "ä", "x" * 33, "a>"])
+def test_the_name_of_a_cluster_is_part_of_subjects(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(cluster=name)

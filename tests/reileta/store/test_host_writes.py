@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.errors import InstanceNotFound
+from reileta.errors import DatabaseUnavailable, InstanceNotFound
 from reileta.records import Ban, InstanceRecord, MuteRecord
 from reileta.rules.cluster.placement import Tenure
 from reileta.store import Store
-from reileta.store.cluster_leases import ClusterLeases, UnhostedSweep
+from reileta.store.cluster_leases import ClusterLeases, UnhostedSweep, hold
 from reileta.store.host_writes import (
     FencedHostWrites,
     HostWrites,
@@ -140,6 +140,17 @@ async def test_a_fence_waits_for_a_write_that_was_first(host: Host) -> None:
             await transaction.execute("COMMIT; BEGIN")
     assert fenced == [[host.room.id]]
     assert (await host.state())[0] == ("First", (await host.state())[0][1])  # type: ignore[index]
+
+
+async def test_a_host_that_is_paused_in_a_write_does_not_hold_up_its_fence(host: Host) -> None:
+    """PostgreSQL ends the transaction; here after a shorter time than a node has."""
+    async with host.store.database.dedicated() as paused:
+        await paused.execute("SET idle_in_transaction_session_timeout = 50")
+        await paused.execute("BEGIN")
+        await hold(paused, host.tenure)
+        assert await host.leases.fence(A, 0, by=B) == [host.room.id]
+        with pytest.raises(DatabaseUnavailable):
+            await paused.execute("COMMIT")
 
 
 # The sweep
