@@ -20,6 +20,7 @@ from reileta.cluster.bus import open_bus
 from reileta.cluster.calls import Calls
 from reileta.cluster.member import Load, Member
 from reileta.cluster.nats_witness import NatsWitness
+from reileta.ids import at
 from reileta.observability.metrics import ClusterFigures, Metrics
 from reileta.settings import Settings
 from reileta.store import Store
@@ -68,8 +69,14 @@ class Cluster:
     """
 
     def __init__(
-        self, member: Member, calls: Calls, hosting: Hosting, leases: ClusterLeases
+        self,
+        member: Member,
+        calls: Calls,
+        hosting: Hosting,
+        leases: ClusterLeases,
+        store: Store,
     ) -> None:
+        self._store = store
         self.member = member
         self.calls = calls
         self.hosting = hosting
@@ -97,7 +104,7 @@ class Cluster:
             calls = Calls(member, capture_failure)
             hosting = Hosting(member, leases, calls)
             member.listeners.append(OnFall(calls.fell))
-            yield cls(member, calls, hosting, leases)
+            yield cls(member, calls, hosting, leases, store)
 
     @property
     def unready(self) -> str | None:
@@ -123,7 +130,12 @@ class Cluster:
         self.hosting.start = instances.start
         self.hosting.dropped = instances.drop
         places = ClusterPlaces(self.hosting, instances)
-        self.relay = relay = Relay(self.member, self.calls, directory, places)
+
+        async def kicks(instance_id: str) -> dict[str, int]:
+            last = await self._store.moderations.last_kicks(instance_id)
+            return {at(user, instances.address): ms for user, ms in last.items()}
+
+        self.relay = relay = Relay(self.member, self.calls, directory, places, kicks)
         instances.relay, instances.elsewhere, instances.lost = relay, relay.remote, relay.lost
         self.member.listeners.append(relay)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 import trio
@@ -25,7 +25,6 @@ from actors.instance.hosted import Holding, Hosts, There
 from actors.instance.manager import InstanceManager
 from actors.instance.messages import InstanceMessage
 from actors.instance.recovery import Member, RecoveryState
-from actors.membership import SeatLost
 from actors.runtime.failures import capture_failure
 from actors.runtime.mailbox import Recipient
 from reileta.cluster.bus import Gap
@@ -38,6 +37,10 @@ RESEAT_S: Final = 0.3
 """Seconds that a new host waits for the gateways to say which players they have."""
 PAUSE_AFTER_S: Final = 0.5
 """Seconds without the bus until players of instances elsewhere are told."""
+
+Kicks: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
+"""The users (`UserIDAt`) that were kicked from an instance, each with the time (ms) of its last
+kick."""
 
 _log = structlog.get_logger()
 
@@ -67,7 +70,16 @@ class ClusterPlaces:
 class Relay:
     """A `MemberListener`: what it hears of other nodes moves players, or ends their seats."""
 
-    def __init__(self, member: Cluster, calls: Calls, directory: Directory, places: Places) -> None:
+    def __init__(
+        self,
+        member: Cluster,
+        calls: Calls,
+        directory: Directory,
+        places: Places,
+        kicks: Kicks,
+    ) -> None:
+        """`kicks` reads the last kick of each user from an instance's log."""
+        self._kicks = kicks
         self._member = member
         self._calls = calls
         self._directory = directory
@@ -270,10 +282,15 @@ class Relay:
                 members[member.player.session] = member
         await self._collect(hosted, members)
         seated = sorted(members.values(), key=lambda one: one.player.joined_at)
-        for member in seated[: recovery.record.capacity]:
-            recovery.seated[member.player.session] = member
-        for member in seated[recovery.record.capacity :]:
-            member.session.signal(SeatLost(instance, member.player.id))
+        kicks = await self._kicks(instance)
+        for member in seated:
+            # The log may have a kick of which the member's gateway had not heard.
+            if kicks.get(member.player.user, 0) > member.player.joined_at:
+                recovery.turned_away.append((member, "kicked"))
+            elif len(recovery.seated) >= recovery.record.capacity:
+                recovery.turned_away.append((member, "disconnected"))
+            else:
+                recovery.seated[member.player.session] = member
 
     async def _collect(self, hosted: HostedInstance, members: dict[str, Member]) -> None:
         """Asks all other nodes for the players they have."""

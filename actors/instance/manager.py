@@ -91,6 +91,11 @@ class InstanceManager:
     def __len__(self) -> int:
         return len(self._registry.running())
 
+    @property
+    def address(self) -> str:
+        """The server's `ServerAt`."""
+        return self._config.address
+
     async def shows(self, record: records.InstanceRecord, principal: Principal | None) -> bool:
         """Whether the principal (None: not logged in) may see the instance of that record.
 

@@ -19,7 +19,7 @@ from actors.instance.recovery import Member
 from actors.instance.relay import DataRelay, SocketSeat
 from actors.membership import AddMember, RemoveMember, SocketLost
 from reileta.errors import NotInInstance, Overloaded
-from reileta.rules.instance.events import InstanceEvent, Joined, Left
+from reileta.rules.instance.events import InstanceEvent, Joined, LeaveReason, Left
 from reileta.rules.instance.seats import Player
 
 
@@ -108,7 +108,10 @@ class Members:
             if rules.may_return(member.visitor, now):
                 rules.restore(member.visitor, member.player, now)
             else:  # it was inside at another host, and not everything was known there
-                self._turn_away(member)
+                self._turn_away(member, "disconnected")
+        for member, reason in self._parts.recovery.turned_away:
+            self._turn_away(member, reason)
+        self._parts.recovery.turned_away.clear()
         members = tuple(self._parts.recovery.seated.values())
         for member in members:
             for sink in member.sinks:
@@ -120,9 +123,9 @@ class Members:
             self._parts.recovery.missed.begin(member.player.id, gap=True)
         return [member.visitor.session for member in absent]
 
-    def _turn_away(self, member: Member) -> None:
+    def _turn_away(self, member: Member, reason: LeaveReason) -> None:
         """Ends the seat of a member that the rules don't know."""
-        left = Left(member.player, "disconnected", None)
+        left = Left(member.player, reason, None)
         frame = self._parts.frames.left_of_player(left)
         for sink in member.sinks:
             sink.seats.pop(self._parts.id, None)

@@ -87,7 +87,7 @@ async def load(recovery: RecoveryState, store: Store) -> bool:
             raise
     else:
         # A lower capacity may have been written that could no longer take effect.
-        capacity = max(record.capacity, len(recovery.seated))
+        capacity = record.capacity if first else max(record.capacity, len(recovery.seated))
         entered = record.entered or (recovery.rules is not None and recovery.rules.entered)
         recovery.record = replace(record, capacity=capacity, entered=entered)
         recovery.bans, recovery.mutes, recovery.moderators = bans, mutes, moderators

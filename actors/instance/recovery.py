@@ -19,6 +19,7 @@ from reileta import records
 from reileta.errors import ReiletaError
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
+from reileta.rules.instance.events import LeaveReason
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
 
@@ -97,6 +98,7 @@ class RecoveryState:
         missed: messages for players without a socket.
         holding: this node's right to host the instance; None without a cluster.
         remote: sockets at other nodes; None: there can't be any.
+        turned_away: those who were inside at another host, and have no seat here, with the reason.
     """
 
     record: records.InstanceRecord
@@ -111,6 +113,7 @@ class RecoveryState:
     missed: MissedMessages = field(default_factory=MissedMessages)
     holding: Holding | None = None
     remote: RemoteReceivers | None = None
+    turned_away: list[tuple[Member, LeaveReason]] = field(default_factory=list)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

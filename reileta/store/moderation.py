@@ -214,6 +214,15 @@ class ModerationLog:
             moderation.created_at,
         )
 
+    async def last_kicks(self, instance_id: str) -> dict[str, int]:
+        """The users (as in the log) who were kicked, each with the time (ms) of its last kick."""
+        rows = await self._queries.fetch(
+            "SELECT user_ref, max(created_at) AS at FROM moderations "
+            "WHERE instance_id = $1 AND type = 'kick' GROUP BY user_ref",
+            instance_id,
+        )
+        return {row["user_ref"]: row["at"] for row in rows}
+
     async def of(
         self,
         instance_id: str,

@@ -133,6 +133,12 @@ class Cluster:
     live: list[str] = field(default_factory=list)
     prefer: str | None = None
     database_away: bool = False
+    kicks: dict[str, int] = field(default_factory=dict)
+    """The log: users with the time of their last kick."""
+
+    async def last_kicks(self, instance_id: str) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        return self.kicks
 
     def __getitem__(self, name: str) -> ClusterNode:
         return self.nodes[name]
@@ -197,7 +203,7 @@ async def open_cluster(
             calls = Calls(member, capture_failure)
             hosts, manager = FakeHosting(cluster, member), harness.node.instances
             places = ClusterPlaces(hosts, manager)
-            relay = Relay(member, calls, harness.node.directory, places)
+            relay = Relay(member, calls, harness.node.directory, places, cluster.last_kicks)
             manager.hosts, manager.relay = hosts, relay
             manager.elsewhere, manager.lost = relay.remote, relay.lost
             cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls)

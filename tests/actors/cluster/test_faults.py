@@ -13,7 +13,7 @@ from actors.instance.messages import GetPlayers
 from reileta.cluster.bus import BusMessage
 from reileta.errors import InstanceFull, NotInInstance, Overloaded
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
-from tests.actors.node_harness import ROOM, Client, settle
+from tests.actors.node_harness import ROOM, Client, settle, user_at
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -368,3 +368,21 @@ async def test_a_full_room_stays_full_while_its_host_changes(cluster: Cluster) -
     cluster.kill("a")
     with pytest.raises(InstanceFull):
         await late.join()
+
+
+async def test_a_kick_that_its_gateway_had_not_heard_of_is_in_force_at_the_new_host(
+    cluster: Cluster,
+) -> None:
+    two = await cluster["b"].harness.joined(2)
+    three = await cluster["c"].harness.joined(3)
+    two.sink.take(), three.sink.take()
+    cluster.prefer = "b"
+    cluster.kicks = {user_at(3): two.harness.clock.now_ms() + 1}
+    cluster.kill("a")
+    await trio.sleep(2)
+    messages = three.sink.take()
+    assert [each["command"] for each in messages] == ["instance-paused", "instance-left"]
+    assert messages[1]["data"]["reason"] == "kicked"
+    assert ROOM not in three.sink.seats
+    assert len(two.sink.take()[-1]["data"]["players"]) == 1
+    await three.join()  # a kick is no ban
