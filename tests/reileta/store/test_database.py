@@ -366,6 +366,33 @@ async def test_an_urgent_statement_survives_a_restart_of_the_database(database: 
     assert await database.urgent.value("SELECT 1") == 1
 
 
+async def test_a_renewal_of_a_node_waits_for_nothing_else(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reileta.store.database.CONNECT_S", PATIENCE_S)
+    async with (
+        database.connection(),
+        database.connection(),  # all of the pool
+        database.urgent.transaction(),
+    ):
+        with trio.fail_after(PATIENCE_S / 2):
+            assert await database.renewals.value("SELECT 1") == 1
+
+
+async def test_a_renewal_that_is_given_up_leaves_the_next_one_a_new_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await database.renewals.value("SELECT pg_backend_pid()")
+    monkeypatch.setattr("reileta.store.database.CANCEL_S", PATIENCE_S)
+    await database.execute("INSERT INTO notes VALUES (1)")
+    async with database.transaction() as transaction:
+        await transaction.execute("UPDATE notes SET text = 'held'")
+        with trio.move_on_after(0.05):
+            await database.renewals.execute("UPDATE notes SET text = 'renewed'")
+        with trio.fail_after(PATIENCE_S / 2):
+            assert await database.renewals.value("SELECT pg_backend_pid()") != before
+
+
 PAUSED = """
 import os, signal, structlog, sys, trio
 from reileta.errors import DatabaseUnavailable
