@@ -23,7 +23,7 @@ from reileta.cluster.member import Member, NodeSeen
 from reileta.errors import DatabaseUnavailable, Detail, Overloaded, ReiletaError
 from reileta.observability import log_events
 from reileta.rules.cluster.placement import Candidate, Place, Tenure, host_of
-from reileta.store.cluster_leases import ClusterLeases, NodeFenced
+from reileta.store.cluster_leases import ClusterLeases, Fenced, NodeFenced
 
 PLACE_S: Final = 4.0
 """Seconds in which an instance must have a host; then the request for it is refused."""
@@ -32,6 +32,7 @@ CALL_S: Final = 2.0
 AGAIN_S: Final = 0.1
 """Seconds between two attempts."""
 LEAVE_AGAIN_S: Final = 0.5
+MOVED_AT_ONCE: Final = 8
 HOST: Final = "host"
 """The call that asks a node to host an instance."""
 DRAIN: Final = "drain"
@@ -93,7 +94,8 @@ class Hosting:
 
     Attributes:
         start: starts the actor of an instance that this node hosts.
-        hand_over: hands all instances here over to other nodes, as far as they take them.
+        hand_over: hands all instances here over to other nodes, as far as they take them; None:
+            they get other hosts as after a fall.
         draining: whether it takes no more instances.
         dropped: is called with what this node hosted until its fall.
         counts: for metrics: places that were claimed, given back, and lost to a fence.
@@ -268,8 +270,42 @@ class Hosting:
         """Takes no more instances, and hands over those that are here; or takes some again."""
         self.draining = on
         _log.info(log_events.NODE_DRAINED, node=self._member.node, on=on, instances=len(self))
-        if on and self.hand_over is not None:
-            await self.hand_over()
+        if on:
+            await (self.hand_over or self._move_all)()
+
+    async def _move_all(self) -> None:
+        """Gives all instances here to other nodes, a few at a time. Their players stay, and get a
+        snapshot from the new host, as after a fall."""
+        waiting = self.held()
+
+        async def work() -> None:
+            while waiting and self.draining:
+                await self._move(waiting.pop())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(MOVED_AT_ONCE):
+                nursery.start_soon(work)
+
+    async def _move(self, instance_id: str) -> None:
+        """Gives an instance to another node; it stays if there is none, or it can't be written."""
+        holding = self._held.get(instance_id)
+        vacant = Place(instance_id, None, 0)
+        others = [one for one in self._candidates() if one.node != self._member.node]
+        to = host_of(vacant, others, None, _random.randrange)
+        if holding is None or to is None or not holding.valid():
+            return
+        try:
+            await self._leases.move(holding.tenure, to)
+        except (Fenced, NodeFenced, DatabaseUnavailable):
+            return
+        if self._held.get(instance_id) is holding:
+            del self._held[instance_id]
+        # From the commit on, nothing of this node has an effect. No await comes in between.
+        holding.lost = True
+        self.counts["given_back"] += 1
+        self.dropped([instance_id])
+        with suppress(NodeUnreachable, ReiletaError):  # then it begins when somebody asks for it
+            await self._calls.call(to, HOST, HostCall(instance_id), HostAnswer, CALL_S)
 
     # Giving back -------------------------------------------------------------------------------
 

@@ -296,6 +296,29 @@ async def test_operators_see_drain_and_yield_nodes(ground: Ground) -> None:
         await database.close()
 
 
+async def test_a_node_that_is_drained_keeps_its_players_and_gives_its_instances_away(
+    ground: Ground,
+) -> None:
+    owner, other = await ground.bots(2)
+    async with ground.node("a") as a, asyncio_loop() as loop:
+        database = Database(loop, ground.database_url, connections=1)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as one, connected(a, other) as two:
+            await one.join(room)
+            await two.join(room)
+            b = await ground.start("b")
+            assert "it has 0" in await command(ground, "node", "drain", "a")
+            assert await host_of(database, room) == "b"
+            for player in (one, two):
+                back = await player.event("instance-restored")
+                assert back["data"]["player"] == player.id
+            await one.say(room, {"still": "here"})
+            assert (await two.hear())["data"] == {"still": "here"}
+        assert not a.events("write.fenced")
+        assert not b.events("node.taken_over")
+        await database.close()
+
+
 class Gap:
     """A way to NATS that can be cut without a word."""
 

@@ -170,12 +170,35 @@ async def test_the_host_that_the_place_names_stays_although_it_is_silent(world: 
 async def test_a_node_that_is_drained_takes_no_more(world: World) -> None:
     first, second = [await make(world.store, name) for name in ("one", "two")]
     await world.b.hosting.place(first.id)
+    world.nodes["c_a"] = replace(world.nodes["c_a"], state="draining")  # nobody takes them
     answer = await world.b.calls.handlers["drain"](DrainCall(), "operator")
     assert answer == DrainAnswer(1)
     assert await world.b.calls.handlers["host"](HostCall(second.id), "c_a") == HostAnswer(None, 0)
     assert (await world.leases.place(second.id)).node is None
     await world.b.calls.handlers["drain"](DrainCall(on=False), "operator")
     assert (await world.b.calls.handlers["host"](HostCall(second.id), "c_a")).node == "c_b"
+
+
+async def test_a_node_that_is_drained_gives_its_instances_to_others(world: World) -> None:
+    rooms = [(await make(world.store, f"room{number}")).id for number in range(20)]
+    holdings = []
+    for room in rooms:
+        where = await world.a.hosting.place(room)
+        assert isinstance(where, Here)
+        holdings.append(where.holding)
+    assert await world.a.calls.handlers["drain"](DrainCall(), "operator") == DrainAnswer(0)
+    assert not any(one.valid() for one in holdings)
+    assert sorted(world.a.dropped) == sorted(world.b.started) == sorted(rooms)
+    assert sorted(world.b.hosting.held()) == sorted(rooms)
+    assert {(await world.leases.place(room)).epoch for room in rooms} == {2}
+
+
+async def test_the_last_node_keeps_its_instances_when_it_is_drained(world: World) -> None:
+    room = await make(world.store, "room")
+    await world.a.hosting.place(room.id)
+    del world.nodes["c_b"]
+    assert await world.a.calls.handlers["drain"](DrainCall(), "operator") == DrainAnswer(1)
+    assert world.a.dropped == []
 
 
 async def test_without_a_node_that_can_host_it_is_refused(world: World) -> None:
