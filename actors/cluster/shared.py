@@ -49,6 +49,8 @@ class Shared:
         self._node: SharingNode
         self._resources: ResourceManager
         self.lines: Lines | None = None
+        self.calls: Calls | None = None
+        """Calls of other nodes, and to them; None: they can't be called."""
         self.facts = FactsExchange(member, self._learn)
         self.hub = HubRelay(member, directory, metrics, address)
         self.notes = SessionNotes(member, directory)
@@ -76,6 +78,7 @@ class Shared:
 
     def keep_lines(self, calls: Calls) -> None:
         """Keeps each waiting line of a resource at one node."""
+        self.calls = calls
         self.lines = Lines(self.member, calls, self._resources)
         self._resources.lines = self.lines
 

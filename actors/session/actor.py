@@ -81,7 +81,6 @@ from actors.session.resource_jobs import (
 from actors.session.state_sync import StateSync
 from reileta import records
 from reileta.errors import (
-    AlreadyConnected,
     CredentialInvalid,
     DatabaseUnavailable,
     InstanceNotFound,
@@ -283,9 +282,6 @@ class SessionActor(Actor[SessionMessage]):
             if sink not in self._opening:
                 raise SessionNotFound
             self._ensure_valid(token)
-            elsewhere = self._deps.directory.sessions_elsewhere(self._id)
-            if any(token in one.tokens for one in elsewhere.values()):
-                raise AlreadyConnected
             first = self._state.connect_session_socket(sink, token, message.expires)
         except ReiletaError as error:
             message.fail(error)

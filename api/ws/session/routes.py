@@ -1,8 +1,8 @@
 """The routes `/ws/user` and `/ws/autopilot`, the session API's WebSockets.
 
 Each checks the credential and the role before the upgrade, as every endpoint of the session API
-does, and that the token has no other socket here (409). One whose client does not answer a ping
-gives way.
+does, and that the token has no other socket, at any node of a cluster (409). One whose client does
+not answer a ping gives way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from api.ws.accept import accept
 from api.ws.gateway import Gateway
 from api.ws.session.channel import KINDS, SESSION_CHANNEL
 from api.ws.session.connection import SessionConnection
+from api.ws.session.other_nodes import SocketsElsewhere
 from api.ws.transport.base import Transport
 from reileta.errors import AlreadyConnected, CredentialInvalid
 from reileta.rules.identity import Principal
@@ -45,6 +46,11 @@ class SessionSockets:
         self._gateway = gateway
         self._limits = limits
         self._places: dict[bytes, _Place] = {}
+        shared = gateway.node.shared
+        self._elsewhere: SocketsElsewhere | None = None
+        if shared is not None and shared.calls is not None:
+            directory = gateway.node.directory
+            self._elsewhere = SocketsElsewhere(directory, shared.calls, self.vacate)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -59,7 +65,7 @@ class SessionSockets:
         self._limits.address(address_of(websocket))
         self._limits.principal(principal)
         token = principal.token_hash
-        place, replaced = await self._take_place(token)
+        place, replaced = await self._take_place(token, principal.session_id)
         accepted = False
 
         async def serve(transport: Transport) -> None:
@@ -76,7 +82,9 @@ class SessionSockets:
             if not accepted:
                 self._free(token, place)
 
-    async def _take_place(self, token: bytes) -> tuple[_Place, SessionConnection | None]:
+    async def _take_place(
+        self, token: bytes, session_id: str
+    ) -> tuple[_Place, SessionConnection | None]:
         """The token's place for a new socket, and the one that had it and did not answer.
 
         Raises:
@@ -93,7 +101,30 @@ class SessionSockets:
         replaced = None if before is None else before.connection
         if replaced is not None:
             replaced.displace()
+        if self._elsewhere is not None:
+            vacant = False
+            try:
+                vacant = await self._elsewhere.vacate(session_id, token)
+            finally:
+                if not vacant:
+                    self._free(token, place)
+            if not vacant:
+                raise AlreadyConnected.field("Authorization", "already has a WebSocket")
         return place, replaced
+
+    async def vacate(self, token: bytes) -> bool:
+        """The token is to get a socket at another node: ends its socket here if the client does not
+        answer. Whether it has none here now."""
+        place = self._places.get(token)
+        if place is None:
+            return True
+        vacant = await place.vacant()
+        if not vacant or self._places.get(token) not in (place, None):
+            return False
+        self._free(token, place)
+        if place.connection is not None:
+            place.connection.displace()
+        return True
 
     def _free(self, token: bytes, place: _Place) -> None:
         if self._places.get(token) is place:

@@ -16,7 +16,6 @@ from actors.change_feed import ChangeApplier
 from actors.hub.messages import Subscribe
 from actors.node import Node
 from actors.session.messages import Attach, Detach, Join
-from reileta.errors import AlreadyConnected
 from reileta.observability import log_events
 from reileta.records import InstanceRecord, World
 from reileta.rules.identity import Principal
@@ -461,16 +460,6 @@ async def test_a_socket_at_any_node_keeps_the_resource(
     held = await one.node.store.leases.of_session(session_id)
     assert held is not None
     assert held.until > clock.now_ms() + one.node.settings.away_s * 1000
-
-
-async def test_a_token_has_one_socket_of_the_session_api_at_all_nodes(cluster: Cluster) -> None:
-    one, two = cluster.one, cluster.two
-    ada = await log_in(one.node)
-    await ada.open()
-    id_ = ada.principal.session_id
-    await until(lambda: two.node.directory.sessions_elsewhere(id_))
-    with pytest.raises(AlreadyConnected):
-        await two.here(ada).open()
 
 
 async def test_of_two_sockets_of_a_token_that_open_at_once_one_stays(cluster: Cluster) -> None:
