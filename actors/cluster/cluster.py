@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from actors.cluster.handover import Handover
 from actors.cluster.hosting import Hosting
 from actors.cluster.relay import ClusterPlaces, Relay
 from actors.directory import Directory
@@ -66,6 +67,7 @@ class Cluster:
         hosting: the instances that this node hosts.
         leases: the rows of all nodes, and the places of all instances.
         relay: instances with players at several nodes; since `start`.
+        handover: hands instances over to other nodes; since `start`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Cluster:
         self.leases = leases
         self.meter = LoadMeter()
         self.relay: Relay
+        self.handover: Handover
 
     @classmethod
     @asynccontextmanager
@@ -138,6 +141,10 @@ class Cluster:
         self.relay = relay = Relay(self.member, self.calls, directory, places, kicks)
         instances.relay, instances.elsewhere, instances.lost = relay, relay.remote, relay.lost
         self.member.listeners.append(relay)
+        self.handover = Handover(
+            self.member, self.hosting, self.leases, self.calls, relay, instances
+        )
+        self.hosting.hand_over = self.handover.run
 
         def load() -> Load:
             return Load(

@@ -331,6 +331,14 @@ class Hosting:
         del self._leaving[instance_id]
         leaving.done.set()
 
+    def moved(self, holding: Holding) -> None:
+        """The instance was handed over to another node: it is dropped here."""
+        instance_id = holding.tenure.instance
+        if self._held.get(instance_id) is holding:
+            del self._held[instance_id]
+        holding.lost = True
+        self.dropped([instance_id])
+
     def fenced(self, holding: Holding) -> None:
         """A write has found that the tenure has ended: the instance is dropped."""
         self.counts["fenced"] += 1

@@ -23,7 +23,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.instance.hosted import Holding, Hosts, There
 from actors.instance.manager import InstanceManager
-from actors.instance.messages import InstanceMessage
+from actors.instance.messages import Frozen, InstanceMessage
 from actors.instance.recovery import Member, RecoveryState
 from actors.runtime.failures import capture_failure
 from actors.runtime.mailbox import Recipient
@@ -33,6 +33,8 @@ from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events
 
 TICK_S: Final = 1.0
+SOFT: Final = 64
+"""States of instances that are handed over to this node at the same time."""
 RESEAT_S: Final = 0.3
 """Seconds that a new host waits for the gateways to say which players they have."""
 PAUSE_AFTER_S: Final = 0.5
@@ -86,6 +88,7 @@ class Relay:
         self._places = places
         self._hosted: dict[str, HostedInstance] = {}
         self._remotes: dict[str, RemoteInstance] = {}
+        self._soft: dict[str, wire.Adopt] = {}
         self._numbers = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._renamed = trio.Event()
@@ -275,6 +278,10 @@ class Relay:
         recovery, instance = hosted.recovery, hosted.id
         if recovery is None or hosted.epoch <= 1:
             return  # nobody hosted it before
+        adopt = self._soft.pop(instance, None)
+        if adopt is not None and adopt.epoch == hosted.epoch:
+            soft = adopt.soft
+            recovery.soft = Frozen(tuple(soft.values), soft.invited, tuple(soft.candidates))
         members: dict[str, Member] = {}
         remote = self._remotes.get(instance)
         if remote is not None and remote.local is None:
@@ -315,6 +322,29 @@ class Relay:
                     if node != self._member.node:
                         nursery.start_soon(ask, node)
 
+    def keep_soft(self, adopt: wire.Adopt) -> None:
+        """An instance is handed over to this node; its actor starts with what is known of it."""
+        self._soft[adopt.instance] = adopt
+        while len(self._soft) > SOFT:
+            del self._soft[next(iter(self._soft))]
+
+    async def locate(self, instance: str) -> Recipient[InstanceMessage] | None:
+        """The instance's actor, started if this node hosts it; None: it does not."""
+        place = await self._places.find(instance)
+        return None if isinstance(place, There) else place
+
+    async def wait_ended(self, instance: str) -> None:
+        """Waits until this node's actor of the instance has ended, and its players here wait."""
+        while instance in self._hosted:  # noqa: ASYNC110  # a moment, while it is handed over
+            await trio.sleep(0.005)
+        await trio.lowlevel.checkpoint()
+
+    def look_for(self, instance: str) -> None:
+        """The instance was handed over: its players here go to its new host."""
+        remote = self._remotes.get(instance)
+        if remote is not None:
+            remote.recover()
+
     def _begun(self, hosted: HostedInstance) -> None:
         """The actor runs."""
         remote = self._remotes.pop(hosted.id, None)
@@ -348,7 +378,8 @@ class Relay:
             return
         remote = self.remote(instance, place)
         remote.take_over(members)
-        remote.recover()
+        if not holding.moving:  # else the new host asks for them in a moment
+            remote.recover()
 
     # The member's listener ---------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ sockets: so a new field of theirs goes to its end, too, and has a default.
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
-from typing import Any, Final, TypeAlias, get_args, get_type_hints
+from typing import Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 
@@ -49,6 +49,7 @@ from actors.membership import (
 from actors.runtime.message import Message, Request
 from reileta.records import InstanceChanges
 from reileta.rules.identity import Visitor
+from reileta.rules.instance.candidates import Candidate, State
 from reileta.rules.instance.seats import Player
 
 MORE: Final = b"\x01"
@@ -373,6 +374,22 @@ class Reseated(msgspec.Struct, array_like=True):
 
     series: int = 0
     seats: list[Seat] = []
+
+
+class SoftState(msgspec.Struct, array_like=True):
+    """What only the host of an instance knows, besides its players; see `Frozen`."""
+
+    values: list[tuple[str, str, float | None, bytes, int]]
+    invited: dict[str, Literal["by-leader", "by-member"]]
+    candidates: list[tuple[State, Candidate]]
+
+
+class Adopt(msgspec.Struct, array_like=True):
+    """The instance is handed over, with that epoch."""
+
+    instance: str
+    epoch: int
+    soft: SoftState
 
 
 class Connection(msgspec.Struct, array_like=True):

@@ -41,6 +41,8 @@ from actors.instance.messages import (
     CloseInstance,
     ContinueQueueRound,
     ExcludeServers,
+    Freeze,
+    Frozen,
     GetBans,
     GetMutes,
     GetPlayers,
@@ -90,6 +92,7 @@ from reileta.errors import (
     InstanceFull,
     InstanceNotFound,
     InternalError,
+    Overloaded,
     QuotaReached,
     ReiletaError,
 )
@@ -97,6 +100,7 @@ from reileta.ids import at, is_id, new_id
 from reileta.protocol import commands
 from reileta.protocol.frames import failure
 from reileta.rules.instance.access import BY_FRIENDS
+from reileta.rules.instance.candidates import Candidates
 from reileta.rules.instance.events import Closed, InstanceEvent
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.sanctions import Mute
@@ -170,6 +174,9 @@ class InstanceActor(Actor[InstanceMessage]):
         self._log = InstanceLog(parts)
         self._deadline = self.context.deadline(Tick(), config.clock)
         self._members.refresh_observers()
+        soft, recovery.soft = recovery.soft, None
+        if soft is not None:
+            self._take_values(soft)
         for session in self._members.restore():
             self._apply(rules.disconnect(session, parts.now()))
         recovery.rules = rules
@@ -177,6 +184,12 @@ class InstanceActor(Actor[InstanceMessage]):
             self._apply(rules.resume(before.candidates, before.invited, parts.now()))
             self._queue.resume()
             self._persistence.resume()
+        if soft is not None:
+            candidates = Candidates()
+            for state, candidate in soft.candidates:
+                candidates.put(state, candidate)
+            self._apply(rules.resume(candidates, soft.invited, parts.now()))
+            self._queue.resume()
         if not exists:
             self._close()
         if recovery.remote is not None:
@@ -274,6 +287,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 message.reply(None)
             case RestoreMembers():
                 self._apply(self._members.restore_remote(message))
+            case Freeze():
+                message.reply(self._freeze())
             case UpdateInstance():
                 self._update(message)
             case CloseInstance():
@@ -331,6 +346,32 @@ class InstanceActor(Actor[InstanceMessage]):
             remote.publish(fanout)
         self._config.metrics.deliveries_out += delivered
         self.context.sent(delivered, fanout.reached)
+
+    # Moving to another node ----------------------------------------------------------------------
+
+    def _freeze(self) -> Frozen:
+        """Says the last word, and returns what the next host must know."""
+        holding = self._holding
+        if holding is None or self._closing or not self._persistence.idle:
+            raise Overloaded
+        self._queue.notify()
+        self._write_to_sockets()
+        holding.moving = True
+        rules = self.parts.rules
+        values = [
+            (player, key, at, data, series)
+            for player, kept in rules.values.by_player()
+            for key, (at, data, series) in kept.items()
+        ]
+        candidates = tuple(rules.candidates.each())
+        return Frozen(tuple(values), dict(rules.invited), candidates)
+
+    def _take_values(self, soft: Frozen) -> None:
+        """The retained values of those who are inside."""
+        inside = {member.player.id for member in self._recovery.seated.values()}
+        for player, key, at_, data, series in soft.values:
+            if player in inside:
+                self.parts.rules.values.keep(player, key, at_, data, series)
 
     # Suspension --------------------------------------------------------------------------------
 

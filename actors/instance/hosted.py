@@ -19,19 +19,20 @@ class Holding:
     Attributes:
         tenure: names it in messages and writes.
         lost: whether it has ended for good.
+        moving: whether the instance is being handed over, and so says nothing.
     """
 
-    __slots__ = ("_valid", "lost", "tenure")
+    __slots__ = ("_valid", "lost", "moving", "tenure")
 
     def __init__(self, tenure: Tenure, valid: Callable[[], bool]) -> None:
         """`valid`: whether the node may send, write and answer now."""
         self.tenure = tenure
-        self.lost = False
+        self.lost = self.moving = False
         self._valid = valid
 
     def valid(self) -> bool:
         """Whether the instance may send, write and answer now."""
-        return not self.lost and self._valid()
+        return not (self.lost or self.moving) and self._valid()
 
 
 @dataclass(frozen=True, slots=True)

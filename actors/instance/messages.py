@@ -7,8 +7,9 @@ its place among the other frames of that socket.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from actors.delivery.sink import Sink
 from actors.hub.messages import RefreshObserver
@@ -17,7 +18,7 @@ from actors.membership import MembershipMessage
 from actors.runtime.message import Message, Request
 from reileta import records
 from reileta.rules.identity import Visitor
-from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.candidates import Candidate, Entry, State
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.sanctions import Mute
 from reileta.rules.instance.seats import Player
@@ -200,6 +201,25 @@ class RestoreMembers(Request[tuple[tuple[str, str], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """What only the actor of an instance knows, besides its players.
+
+    `values`: (player, key, at, data, series). `invited`: how each user was invited. `candidates`:
+    with their states, in order.
+    """
+
+    values: tuple[tuple[str, str, float | None, bytes, int], ...] = ()
+    invited: Mapping[str, Literal["by-leader", "by-member"]] = field(default_factory=dict)
+    candidates: tuple[tuple[State, Candidate], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze(Request[Frozen]):
+    """The instance is handed over to another node: it says nothing more. Raises Overloaded while
+    something is still to be written."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContinueQueueRound(Message):
     """Sends the next slice of the queue's notifications; see `queue.py`."""
 
@@ -246,6 +266,7 @@ InstanceMessage: TypeAlias = (
     | ReassignOwner
     | ExcludeServers
     | RestoreMembers
+    | Freeze
     | ContinueQueueRound
     | RetryWrites
     | RecordGone

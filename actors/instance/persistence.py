@@ -203,6 +203,11 @@ class Persistence:
         self.write_pending()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is to be written, nor being written."""
+        return not self._pending and not len(self._jobs)
+
+    @property
     def pending(self) -> int:
         """The number of moderation writes that are not known to be durable."""
         return len(self._pending)

@@ -24,7 +24,7 @@ from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
 
 if TYPE_CHECKING:
-    from actors.instance.messages import InstanceMessage
+    from actors.instance.messages import Frozen, InstanceMessage
     from actors.runtime.mailbox import Ref
 
 WhenDurable: TypeAlias = Callable[[ReiletaError | None], None]
@@ -98,6 +98,7 @@ class RecoveryState:
         missed: messages for players without a socket.
         holding: this node's right to host the instance; None without a cluster.
         remote: sockets at other nodes; None: there can't be any.
+        soft: what the host knew that handed the instance over.
         turned_away: those who were inside at another host, and have no seat here, with the reason.
     """
 
@@ -113,6 +114,7 @@ class RecoveryState:
     missed: MissedMessages = field(default_factory=MissedMessages)
     holding: Holding | None = None
     remote: RemoteReceivers | None = None
+    soft: Frozen | None = None
     turned_away: list[tuple[Member, LeaveReason]] = field(default_factory=list)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:

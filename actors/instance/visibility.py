@@ -18,6 +18,7 @@ from actors.instance.messages import (
     CloseInstance,
     ContinueQueueRound,
     ExcludeServers,
+    Freeze,
     GetBans,
     GetMutes,
     GetPlayers,
@@ -119,6 +120,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             ReassignOwner()
             | ExcludeServers()
             | RestoreMembers()
+            | Freeze()
             | RefreshAdmin()
             | RenameUser()
             | CandidateOnline()

@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
 
 import actors.instance.config
+from actors.cluster.handover import Handover
 from actors.cluster.relay import ClusterPlaces, Relay
 from actors.instance.hosted import Here, Holding, There, Where
 from actors.instance.manager import InstanceManager
 from actors.runtime.failures import capture_failure
 from reileta.cluster.calls import Calls
-from reileta.errors import InstanceNotFound, Overloaded
+from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
 from reileta.rules.cluster.placement import Tenure
 from reileta.store import Store
 from reileta.store.host_writes import UnfencedHostWrites
@@ -25,6 +26,14 @@ from tests.actors.node_harness import FakeDatabase, NodeHarness, open_harness
 from tests.reileta.cluster.memory_bus import MemoryBus, MemoryNats
 
 __all__ = ["Cluster", "ClusterNode", "open_cluster"]
+
+
+@dataclass
+class FakeSeen:
+    """A node as others see it."""
+
+    state: Literal["up", "draining"] = "up"
+    instances: int = 0
 
 
 @dataclass
@@ -43,8 +52,8 @@ class FakeMember:
         return self.alive
 
     @property
-    def nodes(self) -> dict[str, object]:
-        return {name: object() for name in self.cluster.live}
+    def nodes(self) -> dict[str, FakeSeen]:
+        return {name: FakeSeen() for name in self.cluster.live}
 
 
 @dataclass
@@ -97,6 +106,18 @@ class FakeHosting:
     def fenced(self, holding: Holding) -> None:
         raise NotImplementedError
 
+    def moved(self, holding: Holding) -> None:
+        holding.lost = True
+        del self.holdings[holding.tenure.instance]
+        self.cluster.nodes[self.member.node].manager.drop([holding.tenure.instance])
+
+    async def move(self, tenure: Tenure, node: str) -> Tenure:
+        await trio.lowlevel.checkpoint()
+        if self.cluster.database_away:
+            raise DatabaseUnavailable
+        self.cluster.places[tenure.instance] = (node, tenure.epoch + 1)
+        return Tenure(tenure.instance, node, tenure.epoch + 1)
+
 
 @dataclass
 class ClusterNode:
@@ -107,6 +128,7 @@ class ClusterNode:
     member: FakeMember
     relay: Relay
     calls: Calls
+    handover: Handover
 
     @property
     def manager(self) -> InstanceManager:
@@ -206,7 +228,8 @@ async def open_cluster(
             relay = Relay(member, calls, harness.node.directory, places, cluster.last_kicks)
             manager.hosts, manager.relay = hosts, relay
             manager.elsewhere, manager.lost = relay.remote, relay.lost
-            cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls)
+            handover = Handover(member, hosts, hosts, calls, relay, manager)
+            cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls, handover)
             cluster.live.append(name)
             nursery.start_soon(calls.run)
             nursery.start_soon(relay.run)
