@@ -522,6 +522,8 @@ class Node:
     async def peer_changed_elsewhere(self, address: str) -> None:
         """Another node has changed what is known of a server."""
         with suppress(DatabaseUnavailable):  # the next event shows the whole server
+            # The rules may have changed with it: the event shows what they say, and they act here.
+            await self.servers.apply()
             server = await self.store.servers.get(address)
             if server is not None:
                 self._publish_peer(server)

@@ -263,7 +263,7 @@ class HubRelay:
                 while True:
                     for item in await subscription.receive():
                         if isinstance(item, BusMessage):
-                            await self._receive(item)
+                            self._receive(item, nursery)
                         else:
                             self.reconnected()
 
@@ -294,7 +294,7 @@ class HubRelay:
         for sink in self._directory.sockets_here(told.user):
             sink.write([(batch, 0, len(batch))])
 
-    async def _receive(self, item: BusMessage) -> None:
+    def _receive(self, item: BusMessage, nursery: trio.Nursery) -> None:
         message = unpacked(item.data, _relayed)
         if message is None or message.node == self._member.node:
             return  # of another version, or the node's own
@@ -306,7 +306,7 @@ class HubRelay:
             case News():
                 self.receivers.publish_here(self._publication(message))
             case PeerChanged(address=address):
-                await self.receivers.peer_changed_elsewhere(address)
+                nursery.start_soon(self.receivers.peer_changed_elsewhere, address)
             case TellAgain(node=node):
                 users = self._directory.elsewhere.users
                 waiting = self._directory.candidates()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,8 +17,9 @@ from actors.hub.messages import Subscribe
 from actors.node import Node
 from actors.session.messages import Attach, Detach, Join
 from reileta.observability import log_events
-from reileta.records import InstanceRecord, World
+from reileta.records import ADMIN_TAG, InstanceRecord, World
 from reileta.rules.identity import Principal
+from reileta.security.credentials import digest
 from reileta.settings import Settings
 from reileta.store import Store, open_store
 from tests.actors.cluster.fake_bus import FakeBroker, FakeMember
@@ -293,6 +294,35 @@ async def test_news_of_an_instance_reach_those_who_may_see_it(cluster: Cluster) 
 
 async def hashed(password: str) -> str:
     return "no hash"
+
+
+async def test_a_server_that_is_blocked_at_one_node_is_so_at_all_and_admins_are_told(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.one, cluster.two
+    root = await log_in(two.node)
+    await two.node.store.users.grant(root.principal.user.id, ADMIN_TAG)
+    admin = await two.node.store.users.by_id(root.principal.user.id)
+    assert admin is not None
+    watching = await two.attach(replace(root.principal, user=admin), "update-peer")
+    address = "far.example:3032"
+    servers = one.node.store.servers
+    await servers.learn(
+        address,
+        host="far.example",
+        secure=True,
+        public_key="key",
+        key_since=0,
+        gateway_http=None,
+        gateway_ws=None,
+        version=None,
+    )
+    expires = one.node.clock.now_ms() + 10**9
+    await servers.issue_token(address, digest(address), expires)
+    await one.node.servers.block("far.example", by="u_root")
+    news = await told(watching, "update-peer")
+    assert news["decision"] == "block", news
+    assert two.node.servers.is_blocked(address)
 
 
 # Revocation ---------------------------------------------------------------------------------------
