@@ -283,6 +283,12 @@ class HostedInstance:
                     self._receivers.pop(sink, None)
                 self._changes = None
         came, gone = self._changed_receivers(fanout)
+        for one in waiting:
+            # The gateway may have given up the first attempt to enter, and what was sent then.
+            if isinstance(one.request, AddMember):
+                sink = one.request.sink
+                if isinstance(sink, RemoteSink) and sink in self._receivers and sink not in came:
+                    came.append(sink)
         written, self.written = self.written, []
         number = self._outgoing.last + 1
         if written or came or gone or self.lost or self.closing:

@@ -116,16 +116,21 @@ class Line:
         with suppress(*LOST):
             await self._flush()
         if not data and self._protocol.state is not State.OPEN and not self._messages:
-            raise Ended(self._code(), self._protocol.close_reason or "")
+            raise Ended(self._code(), self._reason())
 
     def _code(self) -> int:
-        return self._protocol.close_code or 0
+        told = self._protocol.close_rcvd
+        return 0 if told is None else int(told.code)
+
+    def _reason(self) -> str:
+        told = self._protocol.close_rcvd
+        return "" if told is None else told.reason
 
     async def send(self, message: Json) -> None:
         """Raises Ended."""
         try:
             if self._protocol.state is not State.OPEN:
-                raise Ended(self._code())
+                raise Ended(self._code(), self._reason())
             self._protocol.send_text(json.dumps(message).encode())
             with trio.fail_after(HANDSHAKE_S):
                 await self._flush()
@@ -146,7 +151,7 @@ class Line:
         """The next message. Raises Ended."""
         while not self._messages:
             if self._protocol.state is not State.OPEN:
-                raise Ended(self._code(), self._protocol.close_reason or "")
+                raise Ended(self._code(), self._reason())
             try:
                 await self._read()
             except LOST as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.chaos.cluster import scenarios
 from tests.chaos.cluster.scenarios import Result, Scenario
-from tests.cluster.ground import ground
+from tests.cluster.ground import Ground, ground
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,20 @@ COURSES: Final[Mapping[str, Course]] = MappingProxyType(
 )
 
 
+def _keep(standing: Ground, path: Path) -> None:
+    """Writes down everything that was seen, in its order."""
+    told: list[tuple[float, object]] = [(one.at, one) for one in standing.crowd.records]
+    told += [(fall.at, fall) for fall in standing.falls]
+    told += [(at, (client, message)) for at, client, message in standing.crowd.events]
+    told += [
+        (event["at"], {"node": node.name, **event}) for node in standing.nodes for event in node.log
+    ]
+    path.write_text(
+        "".join(f"{at:.3f} {one}\n" for at, one in sorted(told, key=lambda one: one[0]))
+    )
+    print(f"everything that was seen: {path}")
+
+
 async def play(name: str, folder: Path, *, times: int, seed: int = 1) -> Result:
     """What the scenario found."""
     course = COURSES[name]
@@ -59,6 +73,8 @@ async def play(name: str, folder: Path, *, times: int, seed: int = 1) -> Result:
         result = await course.scenario(standing, times, seed)
         print(f"refused, by code: {dict(standing.crowd.codes)}")
         print(f"closed, by code: {dict(standing.crowd.closes)}")
+        if result.wrong:
+            _keep(standing, folder.parent / f"{name}-{seed}.log")
     if result.back_s:
         print(
             f"heard again after: median {statistics.median(result.back_s):.2f} s, "
