@@ -286,9 +286,13 @@ class HostedInstance:
         for one in waiting:
             # The gateway may have given up the first attempt to enter, and what was sent then.
             if isinstance(one.request, AddMember):
-                sink = one.request.sink
-                if isinstance(sink, RemoteSink) and sink in self._receivers and sink not in came:
-                    came.append(sink)
+                entered = one.request.sink
+                if (
+                    isinstance(entered, RemoteSink)
+                    and entered in self._receivers
+                    and entered not in came
+                ):
+                    came.append(entered)
         written, self.written = self.written, []
         number = self._outgoing.last + 1
         if written or came or gone or self.lost or self.closing:

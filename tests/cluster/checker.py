@@ -92,8 +92,9 @@ class Outside(Record):
 
 @dataclass(frozen=True)
 class Fell:
-    """An instance lost its host: seen in the database at that time at the latest."""
+    """An instance lost its host: `after` a look at the database, and seen in the next one `at`."""
 
+    after: float
     at: float
     instance: str
 
@@ -141,7 +142,7 @@ def check(
             *_repeats(stays),
             *_missed(told, stays, ended),
             *_one_order(stays),
-            *_one_host(stays, [fall.at for fall in falls if fall.instance == instance]),
+            *_one_host(stays, [fall for fall in falls if fall.instance == instance]),
             *_seats(told, stays, (capacity or {}).get(instance)),
         ]
         if ended is not None:
@@ -297,18 +298,18 @@ def _circle(tangled: Sequence[Mark], after: Mapping[Mark, set[Mark]]) -> list[Ma
         path.append(following)
 
 
-def _one_host(stays: Sequence[Stay], falls: Sequence[float]) -> Iterator[str]:
+def _one_host(stays: Sequence[Stay], falls: Sequence[Fell]) -> Iterator[str]:
     """Frames of a host after it fell: of a stay that began before."""
     for fall in falls:
         for stay in stays:
-            if stay.since >= fall:
+            if stay.since >= fall.after:
                 continue
-            late = [(at, mark) for at, mark in stay.seen if at > fall + SLACK_S]
+            late = [(at, mark) for at, mark in stay.seen if at > fall.at + SLACK_S]
             if late:
                 at, mark = late[0]
                 yield (
                     f"{stay.client} saw {len(late)} frames of a host that had fallen, the first "
-                    f"{at - fall:.2f} s later: {mark}"
+                    f"{at - fall.at:.2f} s later: {mark}"
                 )
 
 

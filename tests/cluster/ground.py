@@ -195,7 +195,8 @@ class Ground:
     """Of incarnations: which node they are."""
     capacity: dict[str, int] = field(default_factory=dict)
     visitors: list[Visitor] = field(default_factory=list)
-    _owner: int = 0
+    looked_at: float = 0.0
+    """When the database was last asked for places, and answered."""
 
     @property
     def owner(self) -> str:
@@ -454,9 +455,11 @@ async def _watch_places(standing: Ground, where: str) -> None:
         try:
             while True:
                 with suppress(DatabaseUnavailable):
+                    began = now()
                     names = await database.fetch("SELECT id, name FROM nodes")
                     places = await database.fetch("SELECT instance_id, node, epoch FROM places")
                     _note(standing, names, places)
+                    standing.looked_at = began
                 await trio.sleep(POLL_S)
         finally:
             with trio.CancelScope(shield=True):
@@ -476,7 +479,7 @@ def _note_place(standing: Ground, instance: str, node: str | None, epoch: int) -
         return
     # From one node to another in one step is a hand-over, unless there were steps between.
     if node is None or epoch > before[1] + 1:
-        standing.falls.append(Fell(now(), instance))
+        standing.falls.append(Fell(standing.looked_at, now(), instance))
 
 
 async def _end(postgres: Postgres, servers: Sequence[NatsServer], nodes: Sequence[Node]) -> None:

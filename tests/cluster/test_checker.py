@@ -84,7 +84,7 @@ class Course:
         return check(
             self.records,
             capacity={ROOM: capacity},
-            falls=[Fell(at, ROOM) for at in falls],
+            falls=[Fell(at - 0.05, at, ROOM) for at in falls],
             ended=self.at + 10,
         )
 

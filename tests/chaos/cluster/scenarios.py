@@ -358,7 +358,6 @@ async def rolling(ground: Ground, times: int, seed: int) -> Result:
         await ground.until_inside()
     told = restored_since(ground, began)
     result.expect(not told, f"{len(told)} times an instance began anew")
-    result.expect(not ground.falls, f"fell: {ground.falls}")
     result.wrong += await ground.judge()
     return result
 
@@ -404,20 +403,30 @@ async def _soon(so: Callable[[], Awaitable[bool]]) -> bool:
 
 
 async def resources(ground: Ground, times: int, seed: int) -> Result:
-    """A resource that a session holds through one node is refused to another one at every node."""
+    """A resource that a session holds through one node is refused to another one at every node, and
+    free once it is released at any."""
     result = Result()
     a, *others = ground.nodes
     holder, rival = ground.tokens[1], ground.tokens[2]
     async with a.ask(holder) as client:
-        made = await client.put("/resource/document/17", json={"data": {"n": 1}})
-        made.raise_for_status()
-        (await client.post("/resource/document/17/acquire")).raise_for_status()
-        (await client.post("/resource/document/17/share", json={"user": "x"})).json()
+        made = (await client.post("/resource/document", json={"title": "Plan"})).json()
+        path = f"/resource/document/{made['resource']['id']}"
+        answer = await client.post(f"{path}/acquire")
+        assert answer.status_code == 200, answer.text
+        async with a.ask(rival) as other:
+            me = await data(other.get("/api/users/@me"))
+        answer = await client.post(f"{path}/share", json={"user": me["id"]})
+        assert answer.status_code == 200, answer.text
     for node in others:
         async with node.ask(rival) as client:
-            answer = await client.post("/resource/document/17/acquire")
+            answer = await client.post(f"{path}/acquire")
             code = answer.json().get("error", {}).get("code")
-            result.expect(code in (113, 4), f"node {node.name} answered {answer.text}")
+            result.expect(code == 113, f"node {node.name} answered {answer.text}")
+    async with others[0].ask(holder) as client:
+        await client.post(f"{path}/release")
+    async with others[-1].ask(rival) as client:
+        answer = await client.post(f"{path}/acquire")
+        result.expect(answer.status_code == 200, f"released, and refused: {answer.text}")
     return result
 
 
