@@ -31,7 +31,9 @@ def main() -> int:
         print(f"{name}, {times} times, seed {arguments.seed}", flush=True)
         with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
             Path(folder).chmod(0o711)  # PostgreSQL may run as another account
-            result = trio.run(partial(play, name, Path(folder), times=times, seed=arguments.seed))
+            seen = Path(tempfile.gettempdir()) / f"cluster-{name}-{arguments.seed}.log"
+            one = partial(play, name, Path(folder), times=times, seed=arguments.seed, keep=seen)
+            result = trio.run(one)
         for what in result.wrong:
             print(f"WRONG {what[:2000]}", flush=True)
         wrong += len(result.wrong)

@@ -46,8 +46,8 @@ COURSES: Final[Mapping[str, Course]] = MappingProxyType(
 )
 
 
-def _keep(standing: Ground, path: Path) -> None:
-    """Writes down everything that was seen, in its order."""
+def _write_down(standing: Ground, path: Path) -> None:
+    """Everything that was seen, in its order."""
     told: list[tuple[float, object]] = [(one.at, one) for one in standing.crowd.records]
     told += [(fall.at, fall) for fall in standing.falls]
     told += [(at, (client, message)) for at, client, message in standing.crowd.events]
@@ -60,8 +60,10 @@ def _keep(standing: Ground, path: Path) -> None:
     print(f"everything that was seen: {path}")
 
 
-async def play(name: str, folder: Path, *, times: int, seed: int = 1) -> Result:
-    """What the scenario found."""
+async def play(
+    name: str, folder: Path, *, times: int, seed: int = 1, keep: Path | None = None
+) -> Result:
+    """What the scenario found; if anything, all that was seen goes to the file `keep`."""
     course = COURSES[name]
     async with ground(
         folder,
@@ -73,8 +75,8 @@ async def play(name: str, folder: Path, *, times: int, seed: int = 1) -> Result:
         result = await course.scenario(standing, times, seed)
         print(f"refused, by code: {dict(standing.crowd.codes)}")
         print(f"closed, by code: {dict(standing.crowd.closes)}")
-        if result.wrong:
-            _keep(standing, folder.parent / f"{name}-{seed}.log")
+        if result.wrong and keep is not None:
+            _write_down(standing, keep)
     if result.back_s:
         print(
             f"heard again after: median {statistics.median(result.back_s):.2f} s, "
