@@ -228,6 +228,8 @@ class InstanceManager:
             speaks = holding.valid()
             if not holding.lost:
                 self.hosts.gave_up(id_)
+                if error is None and recovery.rules is not None and not recovery.rules.closed:
+                    return  # this node stops: the next host asks the gateways for their players
             elif self.lost is not None:
                 self.lost(recovery)
                 return

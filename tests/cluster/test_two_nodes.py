@@ -296,6 +296,12 @@ async def test_operators_see_drain_and_yield_nodes(ground: Ground) -> None:
         await database.close()
 
 
+async def _knows(node: ServerProcess, nodes: int) -> bool:
+    """Whether the node knows of so many."""
+    async with node.ask() as client:
+        return f"reileta_cluster_nodes {nodes}.0" in (await client.get("/metrics")).text
+
+
 async def test_a_node_that_is_drained_keeps_its_players_and_gives_its_instances_away(
     ground: Ground,
 ) -> None:
@@ -307,6 +313,7 @@ async def test_a_node_that_is_drained_keeps_its_players_and_gives_its_instances_
             await one.join(room)
             await two.join(room)
             b = await ground.start("b")
+            await eventually(partial(_knows, a, 2))
             assert "it has 0" in await command(ground, "node", "drain", "a")
             assert await host_of(database, room) == "b"
             for player in (one, two):
