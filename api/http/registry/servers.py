@@ -131,6 +131,8 @@ def peer_server_routes(deps: ApiDeps) -> Routes:
         """Proves to another server who this one is, and gets a token there. This also happens when
         it is needed first; here an admin sees why it fails."""
         call.audit.add(server=params.server)
+        if params.server == node.address:
+            raise ServerInvalid.field("server", "must be another server")
         node.servers.ensure_allowed(params.server)
         await node.trust.challenger.challenge(params.server)
         return await view_of(params.server)

@@ -60,7 +60,7 @@ class PingInput(Input):
 
 
 class AuthenticateInput(Input):
-    """A credential: give either `token` or `integrity`."""
+    """A credential: give either `token` or `integrity`. The other one may be null or empty."""
 
     token: str | None = Field(default=None, description="The token of a user of this server.")
     integrity: str | None = Field(
@@ -69,7 +69,8 @@ class AuthenticateInput(Input):
 
     @model_validator(mode="after")
     def _has_one_credential(self) -> AuthenticateInput:
-        if (self.token is None) == (self.integrity is None):
+        missing = self.token is None and self.integrity is None
+        if missing or (self.token and self.integrity):
             raise fault("give either `token` or `integrity`", field="token")
         return self
 

@@ -43,6 +43,8 @@ async def post(server: FederatedServer, path: str, account: Any, body: object) -
 async def test_two_servers_come_to_know_each_other(databases: Databases, tmp_path: Path) -> None:
     async with two_servers(databases, tmp_path) as (a, b):
         admin_a, admin_b = await a.admin(), await b.admin()
+        own = await post(a, "/api/servers", admin_a, {"server": a.address})
+        assert (own["status"], own["error"]["code"]) == (400, 29)
         made = await post(a, "/api/servers", admin_a, {"server": b.address})
         assert made["status"] == 200, made
         key_a = (await a.get("/.well-known/avr"))["public_key"]

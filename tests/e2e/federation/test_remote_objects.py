@@ -84,6 +84,7 @@ async def test_each_call_of_the_documented_client_that_names_a_server(pair: Pair
     async with a.ask(ada) as client:
         for body, kept in (
             ({"id": world["id"], "server": b.address}, at),
+            ({"id": world["id"], "server": b.address, "version": ""}, at),
             (
                 {"id": world["id"], "server": b.address, "version": "1.2"},
                 f"{world['id']}:1.2@{b.address}",
@@ -97,9 +98,16 @@ async def test_each_call_of_the_documented_client_that_names_a_server(pair: Pair
         assert missing.json()["error"]["code"] == 25
         made = (await client.put("/api/instances", json={"world": at})).json()["data"]
         assert (made["world"], made["server"]) == (at, a.address)
-        made = (await client.put(f"/api/worlds@{b.address}", json={"title": "t"})).json()
         host = {"secure": False, "address": b.address}
-        assert (made["error"]["code"], made["redirect"]) == (10, host)
+        for path, new in (
+            ("worlds", {"title": "t"}),
+            ("instances", {"world": world["id"], "tags": ["avr:public"]}),
+        ):
+            made = (await client.put(f"/api/{path}@{b.address}", json=new)).json()
+            assert (made["error"]["code"], made["redirect"]) == (10, host)
+        visit = (await client.post("/api/integrity", json={"server": b.address})).json()["data"]
+        assert (visit["user"], visit["server"]) == (ada.at, b.address)
+        assert visit["token"].startswith("ia_")
         for path in (f"/api/users/{bob.at}/thumbnail", f"/api/worlds/{at}/thumbnail"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["redirect"]) == (307, host)

@@ -241,6 +241,14 @@ def test_data_of_a_command_names_the_field(type_: type[Input], data: bytes, fiel
     assert [detail.field for detail in caught.value.details] == [field]
 
 
+@pytest.mark.parametrize("left_out", [b"null", b'""'])
+def test_a_credential_may_come_with_an_empty_one_of_the_other_kind(left_out: bytes) -> None:
+    guest = parse_data(Raw(b'{"token": %b, "integrity": "ia_1"}' % left_out), AuthenticateInput)
+    assert (guest.token or guest.integrity) == "ia_1"
+    user = parse_data(Raw(b'{"token": "ua_1", "integrity": %b}' % left_out), AuthenticateInput)
+    assert (user.token or user.integrity) == "ua_1"
+
+
 def test_data_of_a_command() -> None:
     assert parse_data(Raw(b'{"instance": "i_1", "more": 1}'), InstanceInput).instance == "i_1"
     assert bytes(parse_data(Raw(b""), PingInput).time) == b"null"
