@@ -211,6 +211,7 @@ class Member:
         """The last description of each node."""
         self._seen: dict[str, NodeSeen] = {}
         self._gone: dict[str, None] = {}
+        self._rows_known: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -331,6 +332,7 @@ class Member:
         was, of_itself = self.node, not self._lease.fallen
         self._lease.yield_up()
         self._begin()
+        self._gone[was] = None  # the listeners hear of it as a fall
         self.counts.falls += 1
         _log.error(log_events.NODE_FELL, node=was, isolated=self.isolated, of_itself=of_itself)
         for listener in tuple(self.listeners):
@@ -507,8 +509,9 @@ class Member:
 
     def _compare(self, rows: Collection[str]) -> None:
         """The rows of all nodes were read."""
-        for node in self._seen.keys() - rows:
+        for node in self._rows_known - set(rows) - {self.node}:
             self._went(node)
+        self._rows_known = set(rows)
         for node in rows:
             about = self._about.get(node)
             if about is not None and node not in self._seen and node not in self._gone:
@@ -519,13 +522,16 @@ class Member:
             del self._about[node]
 
     def _went(self, node: str) -> None:
+        """A node is gone; one that was never seen may host instances all the same."""
+        if node in self._gone:
+            return
         self._gone[node] = None
         while len(self._gone) > GONE_KEPT:
             del self._gone[next(iter(self._gone))]
         self._about.pop(node, None)
-        if self._seen.pop(node, None) is not None:
-            for listener in tuple(self.listeners):
-                listener.node_gone(node)
+        self._seen.pop(node, None)
+        for listener in tuple(self.listeners):
+            listener.node_gone(node)
 
     def _announce(self, node: str) -> None:
         """Tells the others at once what their next look at the database would show."""

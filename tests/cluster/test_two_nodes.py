@@ -326,6 +326,33 @@ async def test_a_node_that_is_drained_keeps_its_players_and_gives_its_instances_
         await database.close()
 
 
+async def test_a_node_that_stops_leaves_its_instances_to_the_players_of_others(
+    ground: Ground,
+) -> None:
+    owner, other = await ground.bots(2)
+    a = await ground.start("a")
+    async with asyncio_loop() as loop, ground.node("b") as b, connected(b, other) as player:
+        database = Database(loop, ground.database_url, connections=1)
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as host:
+            await host.join(room)
+            await player.join(room)
+            first = await host_of(database, room)
+            a.process.terminate()
+            assert (await host.closed())[0] == 1001
+        assert await a.ended() == 0
+        assert not b.events("node.taken_over")
+        if first == "a":
+            back = await player.event("instance-restored")
+            assert back["data"]["player"] == player.id
+        assert await host_of(database, room) == "b"
+        async with connected(b, owner) as again:
+            await again.join(room)
+            await again.say(room, {"still": "here"})
+            assert (await player.hear())["data"] == {"still": "here"}
+        await database.close()
+
+
 class Gap:
     """A way to NATS that can be cut without a word."""
 

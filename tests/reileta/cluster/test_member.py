@@ -438,6 +438,28 @@ async def test_it_withdraws_in_order(world: World, autojump_clock: MockClock) ->
     assert was not in world.records
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_node_that_goes_before_it_was_seen_is_gone_all_the_same(
+    world: World, autojump_clock: MockClock, told: bool
+) -> None:
+    """Its record was never read; but an instance may be there."""
+    a = world.start("a")
+    await a.member.wait_valid()
+    await trio.sleep(0.2)
+    b = world.start("b")
+    b.records.deaf = True
+    await until(lambda: any(row.name == "b" for row in world.rows.rows.values()))
+    await trio.sleep(2 * RENEW_S)
+    assert list(a.member.nodes) == [a.member.node]
+    if not told:
+        b.bus.cut()
+    was = b.member.node
+    await b.member.withdraw()
+    await until(lambda: ("gone", was) in a.heard.events, 2.0)
+    await trio.sleep(2.0)
+    assert a.heard.events.count(("gone", was)) == 1
+
+
 async def test_it_does_not_register_while_it_must_not(
     world: World, autojump_clock: MockClock
 ) -> None:
