@@ -60,7 +60,8 @@ DEEDS: Final = 4096
 SILENT_S: Final = 1.0
 """A gateway learns the last number after so many seconds of silence."""
 LAG_S: Final = 2.0
-"""A gateway that is further behind gets no data with a key until it has caught up."""
+"""A gateway that is further behind is logged. It holds nobody up: all gateways get one message, and
+what this one can't take in it loses, and gets a snapshot."""
 
 _log = structlog.get_logger()
 

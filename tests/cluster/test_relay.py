@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.cluster.conftest import Ground
+from tests.cluster.test_two_nodes import command
 from tests.e2e.clients import connected
 from tests.e2e.processes import new_instance
 
@@ -37,4 +38,26 @@ async def test_players_at_two_nodes_are_together_and_stay_when_the_host_dies(
             await other.event("instance-restored")
             await player.say(room, {"again": True})
             while (await other.event("instance-data"))["data"]["data"] != {"again": True}:
+                pass
+
+
+async def test_players_of_a_drained_node_stay_inside_at_the_new_host(ground: Ground) -> None:
+    owner, guest = await ground.bots(2)
+    async with ground.node("a") as a:
+        await ground.start("b")
+        room = await new_instance(a, owner)
+        async with connected(a, owner) as host, connected(a, guest) as player:
+            await host.join(room)
+            joined = await player.join(room)
+            await host.say(room, {"kept": True}, key="k")
+            await player.event("instance-data")
+            answer = await host.ask("instance-data", 1, subgroup=room)  # all before is written
+            assert "error" not in answer
+            assert "takes no more" in await command(ground, "node", "drain", "a")
+            restored = await player.event("instance-restored")
+            assert restored["data"]["player"] == joined["player"]
+            assert [one["data"] for one in restored["data"]["retained"]] == [{"kept": True}]
+            await host.event("instance-restored")
+            await host.say(room, {"moved": True})
+            while (await player.event("instance-data"))["data"]["data"] != {"moved": True}:
                 pass

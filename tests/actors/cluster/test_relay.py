@@ -276,3 +276,24 @@ async def test_a_signal_from_a_node_where_nobody_is_inside_arrives(cluster: Clus
     recovery = cluster["a"].relay.hosted[ROOM].recovery
     assert recovery is not None
     assert recovery.record.owner == account(1).id
+
+
+async def test_bytes_between_nodes_do_not_depend_on_the_players_of_a_gateway(
+    cluster: Cluster,
+) -> None:
+    cluster["a"].harness.room(capacity=100)
+    one = await cluster["a"].harness.joined(1)
+    sent: list[int] = []
+    number = 2
+    for players in (2, 40):
+        while number < players + 2:
+            await cluster["b"].harness.joined(number)
+            number += 1
+        await trio.sleep(1)
+        cluster.nats.published.clear()
+        for key in range(20):
+            one.say(b'"%b"' % (b"x" * 300), key=f"k{key % 3}")
+        await trio.sleep(0.1)
+        sent.append(sum(size for _, subject, size in cluster.nats.published if ".i." in subject))
+    assert 20 * 300 < sent[0] < 20 * 300 * 2
+    assert abs(sent[1] - sent[0]) <= sent[0] / 20
