@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -235,6 +235,8 @@ class HostedInstance:
         """Those that the gateways know of."""
         self._changes: tuple[int, int] | None = None
         """The fan-out and its changes at the last look at the receivers."""
+        self._roster: dict[str, str] = {}
+        self._roster_stale = True
         self._waiting: list[_Waiting] = []
         self._parcels = 0
         self._taken: dict[str, int] = {}
@@ -294,10 +296,11 @@ class HostedInstance:
                     and entered not in came
                 ):
                     came.append(entered)
+        seated = self._newly_seated()
         written, self.written = self.written, []
         number = self._outgoing.last + 1
-        if written or came or gone or self.lost or self.closing:
-            self._send_fan(written, came, gone, waiting)
+        if written or came or gone or seated or self.lost or self.closing:
+            self._send_fan(written, came, gone, seated, waiting)
         for one in waiting:
             one.number = number
             one.published.set()
@@ -317,6 +320,7 @@ class HostedInstance:
         if fanout is None or self._changes == (id(fanout), fanout.changes):
             return [], []
         self._changes = (id(fanout), fanout.changes)
+        self._roster_stale = True
         now = {
             sink: None
             for gateway in self.gateways.values()
@@ -328,11 +332,34 @@ class HostedInstance:
         self._receivers = now
         return came, gone
 
+    def _newly_seated(self) -> list[wire.Seat]:
+        """The players of whom the gateways do not know; adds those who left to `lost`.
+
+        So each gateway can tell the next host of all players, also of those whose gateway is gone.
+        """
+        if not self._roster_stale or self.recovery is None or not self.gateways:
+            return []
+        self._roster_stale = False
+        members = self.recovery.seated
+        self.lost += [
+            (session, player)
+            for session, player in self._roster.items()
+            if session not in members and (session, player) not in self.lost
+        ]
+        seated = [
+            wire.Seat(replace(one.visitor, friends=frozenset()), one.player, [])
+            for session, one in members.items()
+            if self._roster.get(session) != one.player.id
+        ]
+        self._roster = {session: one.player.id for session, one in members.items()}
+        return seated
+
     def _send_fan(
         self,
         written: list[RemoteSink],
         came: list[RemoteSink],
         gone: list[RemoteSink],
+        seated: list[wire.Seat],
         waiting: list[_Waiting],
     ) -> None:
         nodes: dict[str, int] = {}
@@ -360,6 +387,7 @@ class HostedInstance:
             fan.edits.append((*address(sink), spans))
         fan.came = [address(sink) for sink in came]
         fan.gone = [address(sink) for sink in gone]
+        fan.seated = seated
         fan.lost, self.lost = self.lost, []
         fan.closed = [(*address(sink), code.name, reason) for sink, code, reason in self.closing]
         self.closing = []
@@ -448,6 +476,7 @@ class HostedInstance:
                 return None
             self.lose(node)
         made = self.gateways[node] = Gateway(self, node, series)
+        self._roster, self._roster_stale = {}, True  # it knows nobody
         return made
 
     def find(self, node: str, series: int) -> Gateway | None:

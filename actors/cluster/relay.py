@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import structlog
 import trio
@@ -25,12 +25,17 @@ from actors.instance.hosted import Holding, Hosts, There
 from actors.instance.manager import InstanceManager
 from actors.instance.messages import Frozen, InstanceMessage
 from actors.instance.recovery import Member, RecoveryState
+from actors.membership import InstanceMoved, SeatLost
+from actors.runtime.errors import ActorStopped
 from actors.runtime.failures import capture_failure
 from actors.runtime.mailbox import Recipient
+from actors.runtime.message import Request
 from reileta.cluster.bus import Gap
 from reileta.cluster.calls import Calls, NodeUnreachable, unpacked
 from reileta.errors import Overloaded, ReiletaError
 from reileta.observability import log_events
+
+R = TypeVar("R")
 
 TICK_S: Final = 1.0
 SOFT: Final = 64
@@ -52,6 +57,21 @@ class Cluster(RelayMember, Protocol):
 
     @property
     def nodes(self) -> Mapping[str, object]: ...
+
+
+class Nobody:
+    """In place of a session's actor, while the session is at no node: a `SessionRecipient`."""
+
+    gateway = ""
+
+    def tell(self, message: SeatLost | InstanceMoved) -> None:
+        """There is nobody to tell."""
+
+    def signal(self, message: SeatLost | InstanceMoved) -> bool:
+        return False
+
+    async def ask(self, request: Request[R]) -> R:
+        raise ActorStopped
 
 
 class ClusterPlaces:
@@ -283,11 +303,16 @@ class Relay:
             soft = adopt.soft
             recovery.soft = Frozen(tuple(soft.values), soft.invited, tuple(soft.candidates))
         members: dict[str, Member] = {}
+        others: list[wire.Seat] = []
         remote = self._remotes.get(instance)
         if remote is not None and remote.local is None:
             for member in remote.hand_over():
                 members[member.player.session] = member
-        await self._collect(hosted, members)
+            others += remote.others()
+        await self._collect(hosted, members, others)
+        for seat in others:  # their sockets were at a node that is gone
+            member = Member(seat.visitor, seat.player, Nobody())
+            members.setdefault(seat.player.session, member)
         seated = sorted(members.values(), key=lambda one: one.player.joined_at)
         kicks = await self._kicks(instance)
         for member in seated:
@@ -299,8 +324,10 @@ class Relay:
             else:
                 recovery.seated[member.player.session] = member
 
-    async def _collect(self, hosted: HostedInstance, members: dict[str, Member]) -> None:
-        """Asks all other nodes for the players they have."""
+    async def _collect(
+        self, hosted: HostedInstance, members: dict[str, Member], others: list[wire.Seat]
+    ) -> None:
+        """Asks all other nodes for the players they have, and for the others they know of."""
 
         async def ask(node: str) -> None:
             argument = wire.Reseat(hosted.id, hosted.epoch)
@@ -313,6 +340,7 @@ class Relay:
                 return
             gateway = hosted.gateway(node, answer.series)
             assert gateway is not None
+            others.extend(answer.others)
             for seat in answer.seats:
                 _merge(members, hosted.seat(gateway, seat))
 

@@ -187,6 +187,8 @@ class RemoteInstance:
         self._connections: dict[int, _Connection] = {}
         self._of_sink: dict[Sink, _Connection] = {}
         self._seats: dict[str, _Seat] = {}
+        self._roster: dict[str, wire.Seat] = {}
+        """All players, as the host has told."""
         self._asks = 0
         self._idle_since = trio.current_time()
         self._paused = False
@@ -198,6 +200,7 @@ class RemoteInstance:
         self._returning = False
         """Whether this host has not asked for the players."""
         self._handed_over: list[Member] = []
+        self._carried: list[wire.Signal] = []
         self._begin_link()
 
     # The link to one host ----------------------------------------------------------------------
@@ -209,7 +212,8 @@ class RemoteInstance:
         self._incoming = Incoming()
         self._outgoing = Outgoing(kept_bytes=2**62, kept_s=2**62)  # until it is confirmed
         self._joiner = wire.Joiner()
-        self._box: list[wire.Item] = []
+        self._box: list[wire.Item] = [*self._carried]  # what the last host may not have heard
+        self._carried = []
         self._filled = trio.Event()
         self._repair = trio.Event()
         self._parcels: dict[int, tuple[float, Batch]] = {}
@@ -237,6 +241,7 @@ class RemoteInstance:
             if whole is not None:
                 items += _items_of(whole)
         self._box = []
+        self._carried = [item for item in items if isinstance(item, wire.Signal)]
         for item in items:
             if isinstance(item, wire.Data) and item.state is not None:
                 connection = self._connections.get(item.connection)
@@ -321,7 +326,12 @@ class RemoteInstance:
                 connection.receives = False
                 if not connection.observes:
                     self._forget(connection)
+        for seat in fan.seated:
+            self._roster[seat.player.session] = seat
         for session, player in fan.lost:
+            known = self._roster.get(session)
+            if known is not None and known.player.id == player:
+                del self._roster[session]
             self._seat_lost(session, player)
         for gateway, number, code, reason in fan.closed:
             if gateway == mine and (connection := self._connections.get(number)) is not None:
@@ -516,8 +526,9 @@ class RemoteInstance:
             self._repair.set()
         if self._seats or self._asks or self._connections or self._box:
             self._idle_since = now
-            if self._seats and self._listening.is_set() and self._incoming.next is not None:
-                self._beat()
+        listens = self._listening.is_set() and self._incoming.next is not None
+        if listens and (self._seats or len(self._outgoing)):
+            self._beat()
         return now - self._idle_since < IDLE_S
 
     def _beat(self) -> None:
@@ -948,7 +959,12 @@ class RemoteInstance:
         self._filled.set()
         self._reseated.set()
         self._reseated = trio.Event()
-        return wire.Reseated(self.series, self.seats())
+        others, self._roster = self.others(), {}
+        return wire.Reseated(self.series, self.seats(), others)
+
+    def others(self) -> list[wire.Seat]:
+        """The players of other nodes, as the last host has told."""
+        return [seat for session, seat in self._roster.items() if session not in self._seats]
 
     def seats(self) -> list[wire.Seat]:
         """The players of this node, with their sockets."""

@@ -92,6 +92,14 @@ class Joiner:
 # From the host to gateways -----------------------------------------------------------------------
 
 
+class Seat(msgspec.Struct, array_like=True):
+    """A session inside through a gateway, with its sockets there."""
+
+    visitor: Visitor
+    player: Player
+    connections: list[int]
+
+
 class Buffer(msgspec.Struct, array_like=True):
     """A batch of frames. `keys`: for each frame the numbers of its key's parts in `Fan.names`,
     without the instance's id; None: no frame has a key. `parcel`: the number of the parcel that
@@ -114,9 +122,9 @@ class Fan(msgspec.Struct, array_like=True):
     """The frames of one drain. Gateways are named by their index in `gateways`.
 
     In this order: `came` become receivers; each receiver gets the whole of buffer 0, unless it has
-    an edit; `gone` are no receivers any more; `lost` are seats (session, player) that have ended;
-    `closed` sockets are closed, with the name of a
-    `CloseCode`. `taken`: the last number of each gateway's messages that has been
+    an edit; `gone` are no receivers any more; `seated` are new players, of any node, without their
+    sockets; `lost` are seats (session, player) that have ended; `closed` sockets are closed, with
+    the name of a `CloseCode`. `taken`: the last number of each gateway's messages that has been
     handed to the instance.
     """
 
@@ -130,6 +138,7 @@ class Fan(msgspec.Struct, array_like=True):
     closed: list[tuple[int, int, str, str]] = []
     taken: list[tuple[int, int]] = []
     names: list[str] = []
+    seated: list[Seat] = []
 
 
 class Chunk(msgspec.Struct, array_like=True, tag=1):
@@ -354,14 +363,6 @@ class Restored(msgspec.Struct, array_like=True):
     elsewhere: bool = False
 
 
-class Seat(msgspec.Struct, array_like=True):
-    """A session inside through a gateway, with its sockets there."""
-
-    visitor: Visitor
-    player: Player
-    connections: list[int]
-
-
 class Reseat(msgspec.Struct, array_like=True):
     """The instance has a new host, the caller: which players does a gateway have?"""
 
@@ -374,6 +375,8 @@ class Reseated(msgspec.Struct, array_like=True):
 
     series: int = 0
     seats: list[Seat] = []
+    others: list[Seat] = []
+    """The players of other nodes, as the last host told."""
 
 
 class SoftState(msgspec.Struct, array_like=True):
