@@ -490,6 +490,7 @@ class HostedInstance:
         if gateway is None:
             return
         for sink in list(gateway.sinks.values()):
+            self._receivers.pop(sink, None)  # if it comes back, it begins anew
             sink.ended(lost_frames=True, left=False, vanished_at=None)
             self._lose_socket(sink)
         gateway.sinks.clear()

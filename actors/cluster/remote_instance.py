@@ -262,7 +262,10 @@ class RemoteInstance:
                 nursery.start_soon(self._keep_whole)
                 listening.set()
                 while True:
-                    for item in await subscription.receive():
+                    received = await subscription.receive()
+                    # After a pause, this node may have been given up, with the players here.
+                    await self._until_here()
+                    for item in received:
                         if isinstance(item, Gap):
                             self.doubt()
                             continue
@@ -280,6 +283,11 @@ class RemoteInstance:
                     self._end_link()
                     self._begin_link()
                     self.recover()
+
+    async def _until_here(self) -> None:
+        """Waits while this node is suspended. If it falls, the link ends."""
+        while not self._member.valid() or self.gateway != self._member.node:
+            await trio.sleep(AGAIN_S)
 
     # In: from the host -------------------------------------------------------------------------
 
@@ -436,6 +444,7 @@ class RemoteInstance:
                 first = self._incoming.missing
                 if first is None:
                     break
+                await self._until_here()
                 self.gaps += 1
                 argument = wire.Replay(self.id, self.place.epoch, first)
                 try:

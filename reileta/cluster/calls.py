@@ -44,6 +44,8 @@ CALLS: Final = 4096
 """Calls that are answered at the same time; further ones are refused with `Overloaded`."""
 PARTS_BYTES: Final = 128 * 1024 * 1024
 """Arguments and answers that are incomplete or not yet fetched, in all; the oldest is dropped."""
+CONNECTED_S: Final = 1.0
+"""Seconds that a call waits for the connection on which it came."""
 RENAMED_S: Final = 0.05
 """Seconds between two looks at the id of a node that fell."""
 PARTS_S: Final = 10.0
@@ -282,6 +284,10 @@ class Calls:
 
     async def _answer(self, message: BusMessage, request: _Request) -> None:
         try:
+            if self._member.bus.connection is None:
+                # The first calls come before the bus says that it has a connection again.
+                with trio.move_on_after(CONNECTED_S):
+                    await self._member.bus.changed_from(None)
             answer = await self._answered(request)
         finally:
             self._running -= 1

@@ -344,6 +344,47 @@ async def test_a_gateway_that_fell_goes_on_with_the_same_host(cluster: Cluster) 
     assert data_of(one.sink.take()) == ["back"]
 
 
+@pytest.mark.parametrize("paused_s", [1, 15])
+async def test_players_of_a_gateway_that_was_paused_and_given_up_are_told(
+    cluster: Cluster, paused_s: int
+) -> None:
+    """What the host said of them meanwhile arrives before the node knows that it fell."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    await settle()
+    one.sink.take(), two.sink.take()
+    cluster["b"].member.alive = False
+    cluster["a"].relay.node_gone("b")
+    one.say(b'"meanwhile"')
+    await trio.sleep(paused_s)
+    assert b'"meanwhile"' not in b"".join(two.sink.frames)
+    cluster["b"].member.alive = True
+    cluster.fall("b", "b2")
+    await trio.sleep(3)
+    assert commands_of(two) == ["instance-paused", "instance-restored"]
+    assert two.sink.seats[ROOM].player == player
+    gone_and_back = ["instance-left", "instance-joined"]
+    assert commands_of(one) == (gone_and_back if paused_s > 10 else [])
+    two.say(b'"back"')
+    await trio.sleep(0.1)
+    assert data_of(one.sink.take()) == ["back"]
+
+
+async def test_a_gateway_that_was_suspended_gets_all_it_missed(cluster: Cluster) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    await settle()
+    two.sink.take()
+    cluster["b"].member.alive = False
+    one.say(b'"meanwhile"')
+    await trio.sleep(0.5)
+    assert two.sink.take() == []
+    cluster["b"].member.alive = True
+    await trio.sleep(0.5)
+    assert data_of(two.sink.take()) == ["meanwhile"]
+
+
 async def test_a_socket_that_closes_while_its_instance_moves_is_lost(cluster: Cluster) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)

@@ -261,3 +261,24 @@ async def test_rubbish_is_ignored(data: bytes) -> None:
         pair.member.bus.publish("avr.test.n.c_there.rpc", pack(["c_here", 1, "echo", b"\xc1"]))
         answer = await pair.here.call("c_there", "echo", Echo("a"), Echo, 30)
         assert answer.text == "c_here: a"
+
+
+async def test_a_call_that_comes_before_the_bus_says_that_it_is_connected_is_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with a_pair() as pair:
+        pair.there.serve("echo", Echo, echo)
+        pair.nats.hold()
+        answers: list[Echo] = []
+
+        async def ask() -> None:
+            answers.append(await pair.here.call("c_there", "echo", Echo("ha"), Echo, 30))
+
+        pair.nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        pair.member.bus.cut()
+        pair.nats.release()
+        await trio.sleep(0.5)
+        pair.member.bus.mend()
+        await trio.sleep(0.5)
+        assert len(answers) == 1
