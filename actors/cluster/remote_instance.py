@@ -286,7 +286,8 @@ class RemoteInstance:
 
     async def _until_here(self) -> None:
         """Waits while this node is suspended. If it falls, the link ends."""
-        while not self._member.valid() or self.gateway != self._member.node:
+        # A fall has no event.
+        while not self._member.valid() or self.gateway != self._member.node:  # noqa: ASYNC110
             await trio.sleep(AGAIN_S)
 
     # In: from the host -------------------------------------------------------------------------
