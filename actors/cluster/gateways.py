@@ -240,6 +240,8 @@ class HostedInstance:
         self._waiting: list[_Waiting] = []
         self._parcels = 0
         self._taken: dict[str, int] = {}
+        self._framed = 0
+        """The last message with frames."""
         self._sent_at = -math.inf
         self._prepare, self._begun, self._ended = prepare, begun, ended
         self._deeds: OrderedDict[str, Request[Any]] = OrderedDict()
@@ -399,6 +401,8 @@ class HostedInstance:
         self._taken = {node: one.incoming.last for node, one in self.gateways.items()}
         fan.gateways = list(nodes)
         self._send(wire.encode(fan))
+        if fan.buffers:
+            self._framed = self._outgoing.last
         buffers.send_parcels(waiting)
 
     def _send(self, data: bytes) -> None:
@@ -461,7 +465,9 @@ class HostedInstance:
         argument = wire.Connection(self.id, sink.number)
         try:
             return await self._calls.call(sink.gateway.node, "responds", argument, bool, PING_S)
-        except (NodeUnreachable, ReiletaError):
+        except NodeUnreachable as error:
+            return not error.absent  # if nobody is there, its sockets are gone
+        except ReiletaError:
             return True
 
     # Gateways ----------------------------------------------------------------------------------
@@ -602,8 +608,9 @@ class HostedInstance:
                 sink = gateway.sinks.pop(item.connection, None)
                 if sink is not None:
                     now, age = trio.current_time(), item.vanished_s
+                    under_way = item.heard is not None and item.heard < self._framed
                     sink.ended(
-                        lost_frames=item.lost_frames,
+                        lost_frames=item.lost_frames or under_way,
                         left=item.left,
                         vanished_at=None if age is None else now - age,
                     )

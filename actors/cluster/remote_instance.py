@@ -625,6 +625,7 @@ class RemoteInstance:
                 sink.lost_frames or bool(connection.held),
                 sink.left,
                 age,
+                None if self._incoming.next is None else self._incoming.last,
             )
         )
         self._forget(connection)

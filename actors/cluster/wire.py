@@ -179,13 +179,17 @@ class Data(msgspec.Struct, array_like=True, tag=1):
 
 
 class Lost(msgspec.Struct, array_like=True, tag=2):
-    """A socket of a session has closed; see `Sink`. `vanished_s`: how long ago it vanished."""
+    """A socket of a session has closed; see `Sink`. `vanished_s`: how long ago it vanished.
+
+    `heard`: the last of the host's messages that was written to it.
+    """
 
     connection: int
     session: str
     lost_frames: bool = False
     left: bool = False
     vanished_s: float | None = None
+    heard: int | None = None
 
 
 class Signal(msgspec.Struct, array_like=True, tag=3):
