@@ -278,6 +278,7 @@ class HostedInstance:
         `fanout` None: the receivers are as before.
         """
         if not (self.gateways or self.written or self._receivers):
+            self.lost.clear()  # else a gateway that comes back would take new seats for these
             return
         if self.frozen or not self._member.valid():
             return  # it is kept, and goes with the next

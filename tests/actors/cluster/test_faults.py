@@ -362,14 +362,10 @@ async def test_players_of_a_gateway_that_was_paused_and_given_up_are_told(
     cluster["b"].member.alive = True
     cluster.fall("b", "b2")
     await trio.sleep(3)
-    if paused_s > 10:  # its seat was kept for so long
-        assert commands_of(two) == ["instance-paused", "instance-left"]
-        assert ROOM not in two.sink.seats
-        assert commands_of(one) == ["instance-left"]
-        return
     assert commands_of(two) == ["instance-paused", "instance-restored"]
     assert two.sink.seats[ROOM].player == player
-    assert commands_of(one) == []
+    gone_and_back = ["instance-left", "instance-joined"]
+    assert commands_of(one) == (gone_and_back if paused_s > 10 else [])
     two.say(b'"back"')
     await trio.sleep(0.1)
     assert data_of(one.sink.take()) == ["back"]
