@@ -86,6 +86,7 @@ class Trust:
             news=self.news,
             counters=metrics,
             new_servers=new_servers,
+            proved=self.peers.proved,
             limited=limited,
         )
 

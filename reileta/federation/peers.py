@@ -394,10 +394,20 @@ class Peers:
         if answer.status >= 500 or answer.status in (401, 429):
             self._failed(condition, received.headers)
         else:
-            condition.failures = 0
-            condition.retry_at = 0
-            condition.answered = True
+            self._answered(condition)
         return answer
+
+    def proved(self, server: str) -> None:
+        """The server has just answered a question that was not asked here: the failures of before
+        count no more."""
+        condition = self._conditions.get(server)
+        if condition is not None:
+            self._answered(condition)
+
+    def _answered(self, condition: PeerCondition) -> None:
+        condition.failures = 0
+        condition.retry_at = 0
+        condition.answered = True
 
     def _failed(self, condition: PeerCondition, headers: Mapping[str, str] | None = None) -> None:
         condition.failures += 1

@@ -121,7 +121,8 @@ class _Challenge(msgspec.Struct):
 class ChallengeVerifier:
     """Answers challenges. `address` is this server's own.
 
-    `limited`: whether the rates count; the number under way always does.
+    `proved` is told of each server that has proved itself. `limited`: whether the rates count; the
+    number under way always does.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class ChallengeVerifier:
         news: PeerNews,
         counters: ChallengeCounters,
         new_servers: NewServers,
+        proved: Callable[[str], None] = lambda _: None,
         limited: bool = True,
     ) -> None:
         self._address = address
@@ -147,6 +149,7 @@ class ChallengeVerifier:
         self._news = news
         self._counters = counters
         self._new_servers = new_servers
+        self._proved = proved
         self._limited = limited
         self._networks = RateLimiter(PER_NETWORK, KEYS)
         self._hosts = RateLimiter(PER_HOST, KEYS)
@@ -178,6 +181,7 @@ class ChallengeVerifier:
             self._counters.challenge_answered("limited")
             raise
         else:
+            self._proved(issued.record.server)
             self._counters.challenge_answered("accepted")
             self._activity.note(
                 log_events.CHALLENGE_ACCEPTED,

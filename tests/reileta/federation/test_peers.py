@@ -266,6 +266,20 @@ async def test_a_server_that_fails_three_times_is_left_alone_for_longer_and_long
     assert await attempt()
 
 
+async def test_a_server_that_proves_itself_is_not_left_alone_any_more(clock: ManualClock) -> None:
+    made, client = peers(constantly(NoResponse(cause="refused")), clock)
+    made.proved(B)  # nothing is known of it
+    for _ in range(3):
+        with pytest.raises(NoResponse):
+            await made.ask("GET", B, "/api/users")
+    assert made.condition(B)[0] == 3
+    made.proved(B)
+    assert made.condition(B) == (0, None)
+    with pytest.raises(NoResponse):
+        await made.ask("GET", B, "/api/users")
+    assert len(client.sent) == 4
+
+
 async def test_errors_that_are_the_requests_own_do_not_count(clock: ManualClock) -> None:
     made, client = peers(constantly(answered(status=404, code=17)), clock)
     for _ in range(10):

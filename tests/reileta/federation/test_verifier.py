@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -27,7 +27,10 @@ ID, NONCE = "i" * 43, "n" * 43
 
 
 def verifier(
-    store: Store, clock: ManualClock, client: GuardedClient | FakeClient
+    store: Store,
+    clock: ManualClock,
+    client: GuardedClient | FakeClient,
+    proved: Callable[[str], None] = lambda _: None,
 ) -> ChallengeVerifier:
     activity = ActivityLog(clock)
     return ChallengeVerifier(
@@ -40,6 +43,7 @@ def verifier(
         news=PeerNews(activity, lambda _: None),
         counters=Metrics(),
         new_servers=NewServers(clock),
+        proved=proved,
         limited=False,
     )
 
@@ -104,6 +108,19 @@ class Claimant:
                 "signature": encode(self.key.sign(signed)),
             }
         )
+
+
+async def test_only_a_server_whose_challenge_is_right_has_proved_itself(
+    store: Store, clock: ManualClock
+) -> None:
+    proved: list[str] = []
+    client = FakeClient(Claimant(clock))  # type: ignore[arg-type]
+    made = verifier(store, clock, client, proved.append)
+    with pytest.raises(ChallengeRefused):
+        await made.answer(Claim(A, ID, "x" * 43, "10.0.0.0/16"))
+    assert proved == []
+    await made.answer(Claim(A, ID, NONCE, "10.0.0.0/16"))
+    assert proved == [A]
 
 
 async def test_one_network_and_one_domain_bring_few_servers_and_known_ones_pass(
