@@ -45,7 +45,7 @@ from actors.runtime.mailbox import Recipient
 from actors.runtime.message import Request
 from reileta.cluster.bus import BusError, Gap
 from reileta.cluster.calls import Calls, NodeUnreachable, pack, unpacked
-from reileta.errors import InstanceNotFound, Overloaded, ReiletaError
+from reileta.errors import InstanceNotFound, InternalError, Overloaded, ReiletaError
 from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
@@ -235,21 +235,24 @@ class RemoteInstance:
         """Stops listening to the host. Data that it has not confirmed is refused, late."""
         self._scope.cancel()
         chunks = self._outgoing.since(self._outgoing.last - len(self._outgoing) + 1) or []
-        joiner, items = wire.Joiner(), list(self._box)
+        joiner, box, self._box = wire.Joiner(), self._box, []
+        sent: list[wire.Item] = []
         for chunk in chunks:
             whole = joiner.take(chunk)
             if whole is not None:
-                items += _items_of(whole)
-        self._box = []
-        self._carried = [item for item in items if isinstance(item, wire.Signal)]
+                sent += _items_of(whole)
+        self._carried = [item for item in (*sent, *box) if isinstance(item, wire.Signal)]
+        # The host may have passed on what was sent before it was lost: nobody knows.
+        self._refuse_late(sent, InternalError())
+        self._refuse_late(box, Overloaded())
+
+    def _refuse_late(self, items: Iterable[wire.Item], error: ReiletaError) -> None:
         for item in items:
             if isinstance(item, wire.Data) and item.state is not None:
                 connection = self._connections.get(item.connection)
                 if connection is not None:
-                    frame = failure(
-                        commands.INSTANCE_DATA, bytes(item.state), self.id, Overloaded()
-                    )
-                    connection.sink.send(frame)
+                    state = bytes(item.state)
+                    connection.sink.send(failure(commands.INSTANCE_DATA, state, self.id, error))
 
     async def _run_link(self, scope: trio.CancelScope, listening: trio.Event, place: There) -> None:
         async def run() -> None:

@@ -22,6 +22,8 @@ from typing import Final
 SLACK_S: Final = 0.5
 """How late a frame may be seen that was sent before an instance fell: a host is silent for longer
 before it falls."""
+UNSURE: Final = (0, 16)
+"""Answers to a message that somebody may get: it was accepted; or the instance failed then."""
 TAIL_S: Final = 5.0
 """A message that was accepted so long before the end must have arrived."""
 
@@ -220,7 +222,7 @@ def _missed(told: Sequence[Record], stays: Sequence[Stay], ended: float | None) 
                 pass
     for sender, numbers in seen.items():
         for number in sorted(numbers):
-            if codes.get((sender, number), 0) != 0:
+            if codes.get((sender, number), 0) not in UNSURE:
                 yield f"{number} of {sender} was refused ({codes[sender, number]}) and seen"
             if number not in sent[sender]:
                 yield f"{number} of {sender} was seen, and never sent"

@@ -137,6 +137,17 @@ def test_what_was_lost_with_a_host_is_no_fault() -> None:
     assert course.wrong() == []
 
 
+@pytest.mark.parametrize("heard", [True, False])
+def test_of_a_failed_instance_nobody_knows_what_it_passed_on(heard: bool) -> None:
+    course = talked()
+    course.say("ann", 4, code=16)
+    if heard:
+        course.hear("bob", "ann", 4)
+        course.hear("cem", "ann", 4)
+    course.spread("ann", 5)
+    assert course.wrong() == []
+
+
 def test_whoever_comes_back_may_have_missed_something() -> None:
     course = talked()
     course.leave("cem")
