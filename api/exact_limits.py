@@ -30,10 +30,15 @@ class ExactLimits:
     def __init__(self, limits: HttpRateLimits) -> None:
         self._limits = limits
 
-    async def route(self, route: str, rate: Rate, ip: str) -> None:
-        """Counts a request to a route; only those that hash a password or renew keys."""
-        if rate == LOGIN:
-            await self._take(f"route {route} {network(ip)}", LOGIN)
+    @staticmethod
+    def counts(rate: Rate) -> bool:
+        """Whether `route` must be called for routes of this rate: those that hash a password or
+        renew keys."""
+        return rate == LOGIN
+
+    async def route(self, route: str, ip: str) -> None:
+        """Counts a request to a route."""
+        await self._take(f"route {route} {network(ip)}", LOGIN)
 
     async def guess(self, username: str, ip: str) -> Guess:
         """As `HttpRateLimits.guess`."""

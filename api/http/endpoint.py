@@ -432,7 +432,7 @@ def _view(serve: Serve) -> Callable[..., Awaitable[Response]]:
 def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps: ApiDeps) -> Serve:
     """The function that serves an operation: limits, credential, input, handler, envelope."""
     node, auth, limits, answers = deps.node, deps.auth, deps.limits, deps.answers
-    exact_limits = deps.exact_limits
+    exact_limits = deps.exact_limits if ExactLimits.counts(operation.rate) else None
     route = f"{operation.method} {operation.path}"
     takes, invalid, takes_body = operation.takes, operation.invalid, operation.takes_body
     need, rate, only, api = operation.need, operation.rate, operation.only, operation.api
@@ -447,7 +447,8 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         ip = address_of(current)
         if api == "registry":
             limits.route(route, rate, ip)
-            await exact_limits.route(route, rate, ip)
+            if exact_limits is not None:
+                await exact_limits.route(route, ip)
         elsewhere = named_server(current, args, node.address) if of_server else None
         principal = server = credential = None
         if need != "none" or elsewhere is not None:
@@ -465,7 +466,8 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         if api == "session":
             limits.address(ip)
             limits.route(route, rate, ip)
-            await exact_limits.route(route, rate, ip)
+            if exact_limits is not None:
+                await exact_limits.route(route, ip)
         if principal is not None:
             limits.principal(principal)
         if operation.body_limit_bytes is not None:

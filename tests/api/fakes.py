@@ -84,6 +84,7 @@ class FakeNode:
     ready_at: int | None = 1_790_000_000_000
     draining: bool = False
     shared: None = None
+    cluster: None = None
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()

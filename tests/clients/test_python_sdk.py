@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None
             with anyio.fail_after(LIMIT_S):
                 await work()
 
-        anyio.run(bounded, backend=request.param)
+        # In a thread of its own: what other tests left behind in this one does not matter there.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: anyio.run(bounded, backend=request.param)).result()
 
     return runner
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,7 @@ from reileta.rules.cluster.lease import Record
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store.cluster_leases import NodeRow
+from tests import logs
 
 URL = "postgresql://db/reileta"
 NATS = "nats://nats:4222"
@@ -51,6 +53,12 @@ class FakeCommands(types.ModuleType):
 
     def bump(self, settings: Settings) -> None:
         self.done.append("bump")
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    with logs.restored():
+        yield
 
 
 @pytest.fixture

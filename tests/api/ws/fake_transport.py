@@ -145,6 +145,10 @@ class FakeNode:
         self.activity = ActivityLog(self.clock)
 
     @property
+    def turns_away(self) -> bool:
+        return self.draining
+
+    @property
     def sessions(self) -> FakeNode:
         return self
 
