@@ -147,10 +147,11 @@ class Handover:
             holding.moving = False
             _log.warning(log_events.HANDOVER_FAILED, instance=instance_id, node=target)
             return
+        gateways = [self._member.node, *self._relay.gateways(instance_id)]
         self._hosting.moved(holding)
         with trio.move_on_after(ENDED_S):
             await self._relay.wait_ended(instance_id)
-        adopt = wire.Adopt(instance_id, tenure.epoch, soft)
+        adopt = wire.Adopt(instance_id, tenure.epoch, soft, gateways)
         try:
             await self._calls.call(target, "adopt", adopt, type(None), ADOPT_S)
         except (NodeUnreachable, ReiletaError) as error:

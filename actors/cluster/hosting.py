@@ -8,6 +8,7 @@ be done safely, since only one claim succeeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from random import SystemRandom
@@ -23,7 +24,7 @@ from reileta.cluster.member import Member, NodeSeen
 from reileta.errors import DatabaseUnavailable, Detail, Overloaded, ReiletaError
 from reileta.observability import log_events
 from reileta.rules.cluster.placement import Candidate, Place, Tenure, host_of
-from reileta.store.cluster_leases import ClusterLeases, Fenced, NodeFenced
+from reileta.store.cluster_leases import ClusterLeases, NodeFenced
 
 PLACE_S: Final = 4.0
 """Seconds in which an instance must have a host; then the request for it is refused."""
@@ -32,7 +33,10 @@ CALL_S: Final = 2.0
 AGAIN_S: Final = 0.1
 """Seconds between two attempts."""
 LEAVE_AGAIN_S: Final = 0.5
-MOVED_AT_ONCE: Final = 8
+DRAIN_AGAIN_S: Final = 0.5
+"""Seconds until a drained node tries again to hand over what is left; doubled each time, up to
+`DRAIN_AGAIN_MAX_S`, until another node is seen."""
+DRAIN_AGAIN_MAX_S: Final = 10.0
 HOST: Final = "host"
 """The call that asks a node to host an instance."""
 DRAIN: Final = "drain"
@@ -94,8 +98,7 @@ class Hosting:
 
     Attributes:
         start: starts the actor of an instance that this node hosts.
-        hand_over: hands all instances here over to other nodes, as far as they take them; None:
-            they get other hosts as after a fall.
+        hand_over: hands all instances here over to other nodes, as far as they take them.
         draining: whether it takes no more instances.
         dropped: is called with what this node hosted until its fall.
         counts: for metrics: places that were claimed, given back, and lost to a fence.
@@ -113,7 +116,9 @@ class Hosting:
         self.dropped: Callable[[list[str]], None] = lambda _: None
         self.draining = False
         self.counts: dict[str, int] = {"claimed": 0, "given_back": 0, "fenced": 0}
-        self.hand_over: Callable[[], Awaitable[None]] | None = None
+        self.hand_over: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self._handing_over = trio.Lock()
+        self._stirred = trio.Event()
         calls.serve(HOST, HostCall, self._host)
         calls.serve(DRAIN, DrainCall, self._drain)
         member.listeners.insert(0, self)
@@ -135,12 +140,12 @@ class Hosting:
         return None if holding is None else holding.tenure
 
     async def run(self) -> None:
-        """Searches for hosts, and gives places back."""
+        """Searches for hosts, and gives places back; hands over what a drained node has."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for instance_id in self._leaving:  # of before a crash
                 nursery.start_soon(self._leave, instance_id)
-            await trio.sleep_forever()
+            await self._keep_draining()
 
     # Finding a host ----------------------------------------------------------------------------
 
@@ -267,45 +272,36 @@ class Hosting:
         return DrainAnswer(len(self._held))
 
     async def drain(self, *, on: bool = True) -> None:
-        """Takes no more instances, and hands over those that are here; or takes some again."""
+        """Takes no more instances, and hands over those that are here; or takes some again. What
+        nobody takes now is handed over once somebody does."""
         self.draining = on
         _log.info(log_events.NODE_DRAINED, node=self._member.node, on=on, instances=len(self))
         if on:
-            await (self.hand_over or self._move_all)()
+            await self._hand_over_all()
+        self._stir()
 
-    async def _move_all(self) -> None:
-        """Gives all instances here to other nodes, a few at a time. Their players stay, and get a
-        snapshot from the new host, as after a fall."""
-        waiting = self.held()
+    async def _hand_over_all(self) -> None:
+        async with self._handing_over:
+            if self.draining:
+                await self.hand_over()
 
-        async def work() -> None:
-            while waiting and self.draining:
-                await self._move(waiting.pop())
+    async def _keep_draining(self) -> None:
+        """Hands over what a drained node still has. Others may not have been seen yet, or have
+        taken nothing; and an instance may have come while the node began to be drained."""
+        pause_s, stirred = DRAIN_AGAIN_S, self._stirred
+        while True:
+            with trio.move_on_after(pause_s if self.draining else math.inf):
+                await stirred.wait()
+                pause_s = DRAIN_AGAIN_S
+            stirred = self._stirred
+            if self.draining and self._held:
+                await self._hand_over_all()
+                # Each attempt can silence instances for a moment.
+                pause_s = min(2 * pause_s, DRAIN_AGAIN_MAX_S)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(MOVED_AT_ONCE):
-                nursery.start_soon(work)
-
-    async def _move(self, instance_id: str) -> None:
-        """Gives an instance to another node; it stays if there is none, or it can't be written."""
-        holding = self._held.get(instance_id)
-        vacant = Place(instance_id, None, 0)
-        others = [one for one in self._candidates() if one.node != self._member.node]
-        to = host_of(vacant, others, None, _random.randrange)
-        if holding is None or to is None or not holding.valid():
-            return
-        try:
-            await self._leases.move(holding.tenure, to)
-        except (Fenced, NodeFenced, DatabaseUnavailable):
-            return
-        if self._held.get(instance_id) is holding:
-            del self._held[instance_id]
-        # From the commit on, nothing of this node has an effect. No await comes in between.
-        holding.lost = True
-        self.counts["given_back"] += 1
-        self.dropped([instance_id])
-        with suppress(NodeUnreachable, ReiletaError):  # then it begins when somebody asks for it
-            await self._calls.call(to, HOST, HostCall(instance_id), HostAnswer, CALL_S)
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._stirred = trio.Event()
 
     # Giving back -------------------------------------------------------------------------------
 
@@ -337,6 +333,7 @@ class Hosting:
         if self._held.get(instance_id) is holding:
             del self._held[instance_id]
         holding.lost = True
+        self.counts["given_back"] += 1
         self.dropped([instance_id])
 
     def fenced(self, holding: Holding) -> None:
@@ -361,7 +358,8 @@ class Hosting:
         """Its instances get a host when somebody asks for them."""
 
     def node_seen(self, node: str) -> None:
-        """Placement asks the member for its nodes."""
+        """It may take what this node has, if it is drained."""
+        self._stir()
 
     def reconnected(self) -> None:
         """Places are not on the bus."""

@@ -7,7 +7,7 @@ answers the calls of `actors/cluster/wire.py`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -298,10 +298,11 @@ class Relay:
         recovery, instance = hosted.recovery, hosted.id
         if recovery is None or hosted.epoch <= 1:
             return  # nobody hosted it before
-        adopt = self._soft.pop(instance, None)
+        adopt, gateways = self._soft.pop(instance, None), set(self._member.nodes)
         if adopt is not None and adopt.epoch == hosted.epoch:
             soft = adopt.soft
             recovery.soft = Frozen(tuple(soft.values), soft.invited, tuple(soft.candidates))
+            gateways.update(adopt.gateways)
         members: dict[str, Member] = {}
         others: list[wire.Seat] = []
         remote = self._remotes.get(instance)
@@ -309,7 +310,7 @@ class Relay:
             for member in remote.hand_over():
                 members[member.player.session] = member
             others += remote.others()
-        await self._collect(hosted, members, others)
+        await self._collect(hosted, gateways - {self._member.node}, members, others)
         for seat in others:  # their sockets were at a node that is gone
             member = Member(seat.visitor, seat.player, Nobody())
             members.setdefault(seat.player.session, member)
@@ -325,9 +326,13 @@ class Relay:
                 recovery.seated[member.player.session] = member
 
     async def _collect(
-        self, hosted: HostedInstance, members: dict[str, Member], others: list[wire.Seat]
+        self,
+        hosted: HostedInstance,
+        nodes: Iterable[str],
+        members: dict[str, Member],
+        others: list[wire.Seat],
     ) -> None:
-        """Asks all other nodes for the players they have, and for the others they know of."""
+        """Asks other nodes for the players they have, and for the others they know of."""
 
         async def ask(node: str) -> None:
             argument = wire.Reseat(hosted.id, hosted.epoch)
@@ -346,9 +351,13 @@ class Relay:
 
         with trio.move_on_after(RESEAT_S):
             async with trio.open_nursery() as nursery:
-                for node in self._member.nodes:
-                    if node != self._member.node:
-                        nursery.start_soon(ask, node)
+                for node in nodes:
+                    nursery.start_soon(ask, node)
+
+    def gateways(self, instance: str) -> list[str]:
+        """The other nodes with players of an instance of this node."""
+        hosted = self._hosted.get(instance)
+        return [] if hosted is None else list(hosted.gateways)
 
     def keep_soft(self, adopt: wire.Adopt) -> None:
         """An instance is handed over to this node; its actor starts with what is known of it."""

@@ -392,11 +392,13 @@ class SoftState(msgspec.Struct, array_like=True):
 
 
 class Adopt(msgspec.Struct, array_like=True):
-    """The instance is handed over, with that epoch."""
+    """The instance is handed over, with that epoch. `gateways`: the nodes that may have players,
+    which the new host may not have seen yet."""
 
     instance: str
     epoch: int
     soft: SoftState
+    gateways: list[str] = []
 
 
 class Connection(msgspec.Struct, array_like=True):

@@ -44,6 +44,8 @@ class FakeMember:
     node: str
     bus: MemoryBus
     alive: bool = True
+    unseen: set[str] = field(default_factory=set)
+    """Nodes that live, and of which this one has not heard yet."""
 
     def subject(self, *parts: str) -> str:
         return ".".join(("avr", "test", *parts))
@@ -53,7 +55,7 @@ class FakeMember:
 
     @property
     def nodes(self) -> dict[str, FakeSeen]:
-        return {name: FakeSeen() for name in self.cluster.live}
+        return {name: FakeSeen() for name in self.cluster.live if name not in self.unseen}
 
 
 @dataclass

@@ -63,6 +63,32 @@ async def test_players_values_and_queue_move_with_the_instance(cluster: Cluster)
     assert "instance-left" in commands_of(two)
 
 
+async def test_players_and_values_of_nodes_that_the_new_host_has_not_seen_move_too(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_cluster(monkeypatch, "a", "b", "c") as cluster:
+        cluster.prefer = "a"
+        one = await cluster["a"].harness.joined(1)
+        two = await cluster["c"].harness.joined(2)
+        ids = [each.sink.seats[ROOM].player for each in (one, two)]
+        one.say(b'"of one"', key="k")
+        two.say(b'"of two"', key="k")
+        await trio.sleep(1)
+        one.sink.take(), two.sink.take()
+        cluster["a"].member.unseen.add("c")  # so it hands the instance to b
+        cluster["b"].member.unseen |= {"a", "c"}
+        await cluster["a"].handover.run()
+        await trio.sleep(0.5)
+        assert cluster.places[ROOM] == ("b", 2)
+        for client in (one, two):
+            restored = next(
+                each for each in client.sink.take() if each["command"] == "instance-restored"
+            )
+            values = {each["player"]: each["data"] for each in restored["data"]["retained"]}
+            assert values == dict(zip(ids, ("of one", "of two"), strict=True))
+        assert [each.sink.seats[ROOM].player for each in (one, two)] == ids
+
+
 async def test_an_instance_whose_place_can_not_be_changed_goes_on(cluster: Cluster) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)

@@ -179,18 +179,57 @@ async def test_a_node_that_is_drained_takes_no_more(world: World) -> None:
     assert (await world.b.calls.handlers["host"](HostCall(second.id), "c_a")).node == "c_b"
 
 
-async def test_a_node_that_is_drained_gives_its_instances_to_others(world: World) -> None:
-    rooms = [(await make(world.store, f"room{number}")).id for number in range(20)]
-    holdings = []
-    for room in rooms:
-        where = await world.a.hosting.place(room)
-        assert isinstance(where, Here)
-        holdings.append(where.holding)
-    assert await world.a.calls.handlers["drain"](DrainCall(), "operator") == DrainAnswer(0)
-    assert not any(one.valid() for one in holdings)
-    assert sorted(world.a.dropped) == sorted(world.b.started) == sorted(rooms)
-    assert sorted(world.b.hosting.held()) == sorted(rooms)
-    assert {(await world.leases.place(room)).epoch for room in rooms} == {2}
+async def test_a_node_that_is_drained_hands_over_what_is_left_once_another_one_is_seen(
+    world: World,
+) -> None:
+    room = await make(world.store, "room")
+    where = await world.a.hosting.place(room.id)
+    assert isinstance(where, Here)
+    asked = 0
+
+    async def hand_over() -> None:
+        nonlocal asked
+        asked += 1
+        if "c_b" in world.nodes:
+            world.a.hosting.moved(where.holding)
+
+    world.a.hosting.hand_over = hand_over
+    unseen = world.nodes.pop("c_b")
+    assert await world.a.calls.handlers["drain"](DrainCall(), "operator") == DrainAnswer(1)
+    assert asked == 1
+    world.nodes["c_b"] = unseen
+    world.a.hosting.node_seen("c_b")
+    await wait_all_tasks_blocked()
+    assert world.a.hosting.held() == []
+    assert world.a.dropped == [room.id]
+    assert world.a.hosting.counts["given_back"] == 1
+
+
+async def test_a_node_that_is_drained_tries_again_and_again_to_hand_over_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DRAIN_AGAIN_S", 0.001)
+    room = await make(world.store, "room")
+    await world.a.hosting.place(room.id)
+    often = trio.Event()
+    asked = 0
+
+    async def hand_over() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            often.set()
+
+    world.a.hosting.hand_over = hand_over
+    await world.a.hosting.drain()
+    with trio.fail_after(PATIENCE_S):
+        await often.wait()
+    await world.a.hosting.drain(on=False)
+    await wait_all_tasks_blocked()
+    asked = 0
+    world.a.hosting.node_seen("c_b")
+    await wait_all_tasks_blocked()
+    assert asked == 0
 
 
 async def test_the_last_node_keeps_its_instances_when_it_is_drained(world: World) -> None:
