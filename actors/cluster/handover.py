@@ -161,7 +161,7 @@ class Handover:
         else:
             self.moved += 1
             _log.info(log_events.INSTANCE_MOVED, instance=instance_id, node=target)
-        self._relay.look_for(instance_id)
+        self._relay.look_for(instance_id, tenure.epoch)
 
     async def _frozen(self, instance_id: str, holding: Holding) -> wire.SoftState | None:
         """What only the actor knows, which is frozen now; None: it can't be frozen yet."""

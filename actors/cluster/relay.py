@@ -376,10 +376,11 @@ class Relay:
             await trio.sleep(0.005)
         await trio.lowlevel.checkpoint()
 
-    def look_for(self, instance: str) -> None:
-        """The instance was handed over: its players here go to its new host."""
+    def look_for(self, instance: str, epoch: int) -> None:
+        """The instance was handed over: its players here go to its new host, unless that has asked
+        for them already. To look then would pause them again, and lose what they say."""
         remote = self._remotes.get(instance)
-        if remote is not None:
+        if remote is not None and remote.place.epoch < epoch:
             remote.recover()
 
     def _begun(self, hosted: HostedInstance) -> None:
