@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from benchmarks.servers import REILETA, Running, Servers
 from benchmarks.stats import Latency
 
 HOSTS: Final = ("127.0.0.2", "127.0.0.3")
+STRANGERS: Final = 8
+"""Connections that send challenges which are refused."""
 NOWHERE: Final = "127.0.0.4:1025"
 """An address of a server at which nobody listens. It may be connected to, as ports below 1024 may
 not."""
@@ -142,23 +145,34 @@ def introductions(a: Api, b: Api, rounds: int) -> tuple[Latency | None, Latency 
     return timed(introduce, rounds, nothing), timed(introduce, rounds, revoke)
 
 
-def refused_challenges(b: Api, running: Running, rounds: int) -> float | None:
-    """CPU time of the server for each, in ms, without what it uses in the same time anyway."""
+def refused_challenges(address: str, running: Running, rounds: int) -> float | None:
+    """CPU time of the server for each, in ms, without what it uses in the same time anyway.
 
-    def refuse() -> None:
-        for _ in range(rounds):
-            challenge = {
-                "server": NOWHERE,
-                "id": secrets.token_urlsafe(32),
-                "nonce": secrets.token_urlsafe(32),
-            }
-            b.call("PUT", "/api/challenges", challenge, status=403)
+    They come from several connections: each answer waits for a quarter of a second, in which the
+    server would use as much without any challenge.
+    """
+
+    def refuse(_: int) -> None:
+        with closing(Api(address)) as stranger:
+            for _ in range(rounds):
+                challenge = {
+                    "server": NOWHERE,
+                    "id": secrets.token_urlsafe(32),
+                    "nonce": secrets.token_urlsafe(32),
+                }
+                stranger.call("PUT", "/api/challenges", challenge, status=403)
+
+    def refuse_all() -> None:
+        with ThreadPoolExecutor(STRANGERS) as threads:
+            list(threads.map(refuse, range(STRANGERS)))
 
     began_s = time.monotonic()
-    busy_s = cpu_of(running, refuse)
+    busy_s = cpu_of(running, refuse_all)
     seconds = time.monotonic() - began_s
     idle_s = cpu_of(running, lambda: time.sleep(seconds))
-    return None if busy_s is None or idle_s is None else (busy_s - idle_s) * 1000 / rounds
+    if busy_s is None or idle_s is None:
+        return None
+    return (busy_s - idle_s) * 1000 / (rounds * STRANGERS)
 
 
 def cpu_of(running: Running, work: Callable[[], object]) -> float | None:
@@ -247,7 +261,7 @@ def measure(folder: Path, rounds: int, count: int, progress: worker.Share) -> Fe
         progress(0.1)
         known, new = introductions(a, b, rounds)
         progress(0.5)
-        refused_ms = refused_challenges(b, running, min(rounds, 50))
+        refused_ms = refused_challenges(second, running, min(rounds, 50))
         progress(0.7)
         return FederationResult(known, new, refused_ms, **reads(a, b, count))
 
