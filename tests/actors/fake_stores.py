@@ -40,7 +40,7 @@ class FakeProfiles:
 class FakeGuests:
     """`store.guests`: nobody came, and nobody went elsewhere."""
 
-    async def servers_to_ask(self, *, limit: int) -> list[str]:
+    async def servers_to_ask(self, *, limit: int, without: Collection[str] = ()) -> list[str]:
         return []
 
     async def servers(self) -> list[str]:
