@@ -100,8 +100,9 @@ test("whoever waits in line comes in when a seat is free", async () => {
   await assert.rejects(ann.join(id), (error) => error.code === ErrorCode.InstanceFull);
 });
 
-test("a cut connection comes back as the same player", async () => {
+test("a cut connection comes back as the same player", async (t) => {
   const proxy = await Proxy.to(server.port);
+  t.after(() => proxy.close());
   const [ann, ben] = [await user("Ann"), await user("Ben", proxy.url)];
   const { id } = await instance(ann);
   const [first, second] = [await ann.join(id), await ben.join(id)];
@@ -116,21 +117,24 @@ test("a cut connection comes back as the same player", async () => {
   proxy.cut();
   await lost;
   await first.send("while you were away");
-  await until(() => own.some(([name]) => name === "message"));
+  // If the server wrote it before it knew of the cut, nobody has it, and the room is told of a gap.
+  const missed = () => own.some(([name, value]) => name === "back" && value.gap);
+  await until(() => missed() || own.some(([name]) => name === "message"));
   await asked;
   assert.equal(second.player, player);
   assert.deepEqual(others, []);
-  assert.deepEqual(own.map(([name]) => name), ["away", "back", "message"]);
+  const names = own.map(([name]) => name);
+  assert.deepEqual(names, missed() ? ["away", "back"] : ["away", "back", "message"]);
   assert.equal(own[1][1].samePlayer, true);
   const told = ben.connection.once("update-world");
   await ann.http.put("/api/worlds", { body: { title: "Another" } });
   assert.equal((await told).data.title, "Another");
-  proxy.close();
   ben.close();
 });
 
-test("a request rejects when its connection is lost", async () => {
+test("a request rejects when its connection is lost", async (t) => {
   const proxy = await Proxy.to(server.port);
+  t.after(() => proxy.close());
   const ann = await user("Ann", proxy.url);
   await ann.connection.ready();
   const asked = ann.connection.request("ping", {});
@@ -139,7 +143,6 @@ test("a request rejects when its connection is lost", async () => {
   assert.ok((await ann.connection.ping()) > 0, "it connects again");
   ann.close();
   assert.throws(() => ann.connection, Disconnected);
-  proxy.close();
 });
 
 test("values are sent no faster than asked, and the newest arrives", async () => {
