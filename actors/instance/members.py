@@ -193,8 +193,11 @@ class Members:
         if member.sinks:
             return []
         missed, vanished_at = self._parts.recovery.missed, sink.vanished_at
-        gap = sink.lost_frames or (
-            vanished_at is not None and missed.underway(member.player.id, vanished_at)
+        gap = (
+            sink.lost_frames
+            # Said in this drain, and so written to a socket that is closed.
+            or self._relay.speaker not in (None, member.player.id)
+            or (vanished_at is not None and missed.underway(member.player.id, vanished_at))
         )
         missed.begin(member.player.id, gap=gap)
         return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)

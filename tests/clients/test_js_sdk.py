@@ -79,6 +79,7 @@ def test_its_own_tests_pass_against_real_servers(built: Path, tmp_path: Path) ->
         built,
         "--test",
         "--test-reporter=tap",
+        "--test-timeout=120000",
         *files,
         REILETA_COMMAND=command,
         TMPDIR=str(tmp_path),

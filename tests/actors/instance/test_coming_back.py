@@ -59,6 +59,21 @@ async def test_messages_outlive_a_crash_of_the_instance(
     assert "gap" not in answer["data"]
 
 
+@pytest.mark.parametrize("speaker", [1, 2], ids=["another", "itself"])
+async def test_what_others_say_while_a_socket_is_lost_in_the_same_drain_is_a_gap(
+    harness: NodeHarness, autojump_clock: MockClock, speaker: int
+) -> None:
+    """It is written to a socket that is closed, and nothing else tells of it."""
+    one, two = await harness.crowd(1, 2)
+    (one if speaker == 1 else two).say(b"1")
+    two.lose()
+    await settle()
+    back = await harness.connect(2)
+    await back.join()
+    answer = next(each for each in back.sink.take() if each["command"] == "instance-join")
+    assert answer["data"].get("gap", False) is (speaker == 1)
+
+
 async def test_a_session_that_leaves_or_stays_away_too_long_is_owed_nothing(
     harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
