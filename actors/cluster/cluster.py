@@ -183,7 +183,7 @@ class Cluster:
 
 
 class OnFall:
-    """A listener for those who only need to know that this process is another node now."""
+    """Calls a function when this process has fallen and is a new node, with a new id."""
 
     def __init__(self, fell: Callable[[str], None]) -> None:
         self.fell = fell

@@ -85,7 +85,7 @@ class FactsExchange:
     # MemberListener
 
     def fell(self, was: str) -> None:
-        """This process is another node now, which has the same facts."""
+        """This process has fallen. Its facts stay the same under its new id as a node."""
         self._own = OwnFacts(self._member.node, self._own.facts)
         self._due.set()
         self._fallen.set()

@@ -222,8 +222,6 @@ class HostedInstance:
         self.written: list[RemoteSink] = []
         self.closing: list[tuple[RemoteSink, CloseCode, str]] = []
         self.lost: list[tuple[str, str]] = []
-        self.frozen = False
-        """Whether nothing may be published, since the instance moves away."""
         self.publishes = 0
         self.published_bytes = 0
         self._member = member
@@ -280,7 +278,7 @@ class HostedInstance:
         if not (self.gateways or self.written or self._receivers):
             self.lost.clear()  # else a gateway that comes back would take new seats for these
             return
-        if self.frozen or not self._member.valid():
+        if not self._member.valid():
             return  # it is kept, and goes with the next
         waiting = self._answered()
         for one in waiting:
@@ -443,20 +441,13 @@ class HostedInstance:
         """Tells the gateways the last number, if nothing else did."""
         now = trio.current_time()
         self._outgoing.forget_old(now)
-        if not self.gateways or self.frozen or not self._member.valid():
+        if not self.gateways or not self._member.valid():
             return
         if now - self._sent_at < SILENT_S:
             return
         taken = {node: gateway.incoming.last for node, gateway in self.gateways.items()}
         try:
             self._member.bus.publish(self._subject, pack(wire.Beat(self.last, taken)))
-        except BusError:
-            return
-
-    def moving(self, to: str, epoch: int) -> None:
-        """Tells the gateways that the instance is about to move."""
-        try:
-            self._member.bus.publish(self._subject, pack(wire.Moving(to, epoch)))
         except BusError:
             return
 

@@ -246,7 +246,7 @@ class HubRelay:
     # MemberListener
 
     def fell(self, was: str) -> None:
-        """This process is another node now."""
+        """This process has fallen, and has a new id as a node."""
         self._fallen.set()
 
     def reconnected(self) -> None:

@@ -422,7 +422,7 @@ class Relay:
     # The member's listener ---------------------------------------------------------------------
 
     def fell(self, was: str) -> None:
-        """This process is another node: it has other streams to each host."""
+        """This process has fallen: as a new node, it begins new streams to each host."""
         self._renamed.set()
         for remote in self._remotes.values():
             remote.pause()

@@ -302,8 +302,6 @@ class RemoteInstance:
             case wire.Beat(last, taken):
                 self._incoming.heard(last)
                 self._confirm(taken.get(self.gateway))
-            case wire.Moving():
-                pass  # the new host asks for the players
         if self._incoming.missing is not None:
             self._repair.set()
 

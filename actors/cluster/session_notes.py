@@ -105,7 +105,7 @@ class SessionNotes:
     # MemberListener
 
     def fell(self, was: str) -> None:
-        """This process is another node now."""
+        """This process has fallen, and has a new id as a node."""
         self._fallen.set()
 
     async def run(self) -> None:

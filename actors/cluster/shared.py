@@ -107,7 +107,7 @@ class Shared:
     # MemberListener
 
     def fell(self, was: str) -> None:
-        """This process is another node now."""
+        """This process has fallen, and has a new id as a node."""
         self.facts.fell(was)
         self.hub.fell(was)
         self.notes.fell(was)

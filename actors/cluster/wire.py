@@ -2,7 +2,7 @@
 
 | subject | from → to | messages |
 |---|---|---|
-| `i.<instance>.<epoch>` | host → gateways | `Chunk` of a `Fan`, `Beat`, `Moving` |
+| `i.<instance>.<epoch>` | host → gateways | `Chunk` of a `Fan`, `Beat` |
 | `n.<node>.in` | gateway → host | `InChunk` of an `In`, `InBeat` |
 | `n.<node>.rpc` | any → any | the calls at the end of this file |
 
@@ -155,14 +155,7 @@ class Beat(msgspec.Struct, array_like=True, tag=2):
     taken: dict[str, int] = {}
 
 
-class Moving(msgspec.Struct, array_like=True, tag=3):
-    """The instance moves to a node, with that epoch."""
-
-    to: str
-    epoch: int
-
-
-FromHost: TypeAlias = Chunk | Beat | Moving
+FromHost: TypeAlias = Chunk | Beat
 
 # From a gateway to a host ------------------------------------------------------------------------
 
