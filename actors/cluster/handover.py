@@ -164,7 +164,7 @@ class Handover:
         self._relay.look_for(instance_id, tenure.epoch)
 
     async def _frozen(self, instance_id: str, holding: Holding) -> wire.SoftState | None:
-        """What only the actor knows, which is frozen now; None: it can't be frozen yet."""
+        """Stops the actor, and returns what only it knows; None: it can't be stopped yet."""
         try:
             ref = await self._instances.start(instance_id)
             with trio.move_on_after(FREEZE_S):

@@ -502,7 +502,7 @@ class RemoteInstance:
             self._repair.set()
             return False
         if series != self.series:
-            return True  # there is another host meanwhile
+            return True  # another host has taken over
         if answer.elsewhere:
             self.recover()
             await trio.sleep(AGAIN_S)
@@ -527,7 +527,7 @@ class RemoteInstance:
         self._seat_lost(session, player)
 
     def tick(self, now: float) -> bool:
-        """What is due each second; whether this is still needed."""
+        """Does what is due each second. Returns whether this object is still needed."""
         if self.local is not None:
             return False
         for number in [one for one, (at, _) in self._parcels.items() if at < now - PARCEL_KEPT_S]:

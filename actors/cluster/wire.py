@@ -122,7 +122,7 @@ class Fan(msgspec.Struct, array_like=True):
     """The frames of one drain. Gateways are named by their index in `gateways`.
 
     In this order: `came` become receivers; each receiver gets the whole of buffer 0, unless it has
-    an edit; `gone` are no receivers any more; `seated` are new players, of any node, without their
+    an edit; `gone` receive no more; `seated` are new players, of any node, without their
     sockets; `lost` are seats (session, player) that have ended; `closed` sockets are closed, with
     the name of a `CloseCode`. `taken`: the last number of each gateway's messages that has been
     handed to the instance.
