@@ -36,10 +36,12 @@ class ExampleProcess:
 
     async def until(self, seen: Callable[[list[str]], bool]) -> None:
         """Waits until what it said is so."""
-        with trio.fail_after(PATIENCE_S):
+        with trio.move_on_after(PATIENCE_S):
             while not seen(self.said):
                 assert self.process.poll() is None, (self.said, self.errors)
                 await self._heard.wait()
+            return
+        raise AssertionError(f"it does not come: {self.said} {self.errors}")
 
     async def until_shown(self, lines: dict[str, str]) -> None:
         """Waits until it shows a document with these lines."""

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.membership import SocketLost
 from actors.runtime.errors import ActorStopped
 from reileta.errors import InstanceFull
 from tests.actors.frames import ROLES, data, joined, left
@@ -66,6 +67,8 @@ async def test_what_others_say_while_a_socket_is_lost_in_the_same_drain_is_a_gap
     """It is written to a socket that is closed, and nothing else tells of it."""
     one, two = await harness.crowd(1, 2)
     (one if speaker == 1 else two).say(b"1")
+    # The session's actor tells it too, perhaps only in the next drain.
+    harness.instance.signal(SocketLost(two.principal.session_id, two.sink))
     two.lose()
     await settle()
     back = await harness.connect(2)

@@ -16,7 +16,9 @@ from tests.e2e.federation.peers import Guest, PlayedServer, code_of, played_serv
 from tests.e2e.processes import eventually
 from tests.e2e.servers import Account, ServerHarness, running
 
+UNAUTHORIZED = 101
 GUEST_NOT_ALLOWED = 129
+SERVER_BLOCKED = 135
 FAR = "far.example:3032"
 
 
@@ -89,7 +91,7 @@ async def test_a_token_that_ends_inside_is_renewed_without_leaving(database_url:
                 assert code_of(revoked) == 35  # it has ended already
                 harness.gateway.auth.forget_user(ann.at)
                 answer = await far.ask("GET", "/api/users/@me", token=ann.token)
-                assert code_of(answer) == 101
+                assert code_of(answer) == UNAUTHORIZED
                 renewed = await far.guest(ann.at)
                 answered = await guest.ask("authenticate", {"integrity": renewed.token})
                 assert answered["data"]["session"] == guest.session
@@ -128,7 +130,7 @@ async def test_a_socket_is_closed_when_its_token_is_revoked(database_url: str) -
                 if code_of(answer) is None:
                     assert (await guest.closed())[0] == 4000
                     again = await far.ask("GET", "/api/users/@me", token=ann.token)
-                    assert code_of(again) == 101
+                    assert code_of(again) == UNAUTHORIZED
                 return code_of(answer)
 
         own = await far.guest()
@@ -607,14 +609,14 @@ async def test_a_block_acts_on_the_guests_inside_and_can_be_undone(database_url:
             await other.say(room, "still here")
             assert (await host.hear())["data"] == "still here"
         answer = await far.ask("GET", "/api/users/@me", token=ann.token)
-        assert code_of(answer) in (101, 135)
-        assert code_of(await far.introduce(ann.at)) in (101, 135)
+        assert code_of(answer) in (UNAUTHORIZED, SERVER_BLOCKED)
+        assert code_of(await far.introduce(ann.at)) in (UNAUTHORIZED, SERVER_BLOCKED)
         follows = await far.ask("GET", "/api/users/@me/follows", token=ada.token)
         assert follows.json()["data"]["items"] == []
         me = await far.ask("GET", "/api/users/@me", token=ada.token)
         assert me.json()["data"]["following"] == []
         again = await far.ask("PUT", f"/api/users/@me/follows/{ann.at}", token=ada.token)
-        assert code_of(again) == 135
+        assert code_of(again) == SERVER_BLOCKED
 
         await harness.server.node.servers.delete_rule("far.example", by=ada.id)
         follows = await far.ask("GET", "/api/users/@me/follows", token=ada.token)
@@ -674,7 +676,7 @@ async def test_a_server_that_is_forgotten_is_a_stranger_and_its_guests_go(
                 assert (await guest.closed())[0] == 4000
             await other.join((await room_of(harness, ada)).id)
         for token in (ann.token, far.token):
-            assert code_of(await far.ask("GET", "/api/users", token=token)) == 101
+            assert code_of(await far.ask("GET", "/api/users", token=token)) == UNAUTHORIZED
         for method in ("GET", "DELETE"):
             assert code_of(await far.ask(method, path, token=boss.token)) == 5
         log = await far.ask("GET", "/api/audit", token=boss.token)
@@ -685,16 +687,26 @@ async def test_a_server_that_is_forgotten_is_a_stranger_and_its_guests_go(
             pass
 
 
-@pytest.mark.parametrize("settings", [{"guests": "off"}, {"federation": "off"}])
-async def test_without_guests_nobody_comes(database_url: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "codes"),
+    [
+        ({"guests": "off"}, {GUEST_NOT_ALLOWED}),
+        # A start without federation blocks every known server, and ends its token.
+        ({"federation": "off"}, {UNAUTHORIZED, SERVER_BLOCKED}),
+    ],
+    ids=["guests", "federation"],
+)
+async def test_without_guests_nobody_comes(
+    database_url: str, settings: dict[str, Any], codes: set[int]
+) -> None:
     async with running(database_url) as harness:
         ann = await (await played_server(harness)).guest()
     async with running(database_url, **settings) as harness:
         far = await played_server(harness)
         refused = await far.introduce(f"{new_id('u')}@{FAR}")
-        assert code_of(refused) in (GUEST_NOT_ALLOWED, 135)
+        assert code_of(refused) in codes
         answer = await far.ask("GET", "/api/users/@me", token=ann.token)
-        assert code_of(answer) in (101, GUEST_NOT_ALLOWED, 135)
+        assert code_of(answer) in {UNAUTHORIZED, *codes}
 
 
 async def test_a_silenced_server_reads_but_its_users_do_not_come(database_url: str) -> None:
