@@ -70,9 +70,18 @@ def server_routes(deps: ApiDeps) -> Routes:
             node.changed("server", identity)
         return node.server.view(identity, site_of(node, call))
 
-    @routes.add("GET", "/api/time", summary="Get the server's time", gives=Millis, need="none")
+    @routes.add(
+        "GET",
+        "/api/time",
+        summary="Get the server's time",
+        gives=Millis,
+        need="none",
+        errors=(ServerNotFound,),
+    )
     async def get_time(call: RequestContext) -> int:
-        """Returns the server's clock, in milliseconds since 1970 UTC."""
+        """Returns the server's clock, in milliseconds since 1970 UTC. Another server's is to be
+        asked there: the way through this server would falsify it."""
+        ensure_own_server(node, call)
         return node.clock.now_ms()
 
     @routes.add(

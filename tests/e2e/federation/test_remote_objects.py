@@ -111,6 +111,8 @@ async def test_each_call_of_the_documented_client_that_names_a_server(pair: Pair
         for path in (f"/api/users/{bob.at}/thumbnail", f"/api/worlds/{at}/thumbnail"):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["redirect"]) == (307, host)
+        answer = await client.get(f"/api/time?server={b.address}")
+        assert (answer.json()["error"]["code"], answer.json()["redirect"]) == (10, host)
 
 
 async def test_instances_of_another_server_are_found_and_followed(pair: Pair) -> None:
