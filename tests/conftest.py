@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import gc
+import inspect
 import ipaddress
 import itertools
 import shutil
@@ -66,6 +67,8 @@ _QUIET = {
 """No work in the background: databases live for seconds."""
 _MEMORY = Path("/dev/shm")
 _MEMORY_WANTED = 2 * 1024**3
+
+_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
 
 PATIENCE_S = 30.0
 """How long a test waits in real time, for a socket, a process or the database. Only a failure takes
@@ -189,10 +192,16 @@ _LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need a database, which `make check` leaves out; sorts the longest to the
-    front."""
+    front. Refuses tests that ask for virtual time in vain."""
     for item in items:
-        if "databases" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "databases" in fixtures:
             item.add_marker("database")
+        # pytest-trio takes the clock from the test's own arguments, not from those of a fixture.
+        if isinstance(item, pytest.Function) and not _CLOCKS.isdisjoint(fixtures):
+            arguments = inspect.signature(item.obj).parameters
+            if _CLOCKS.isdisjoint(arguments):
+                raise pytest.UsageError(f"{item.nodeid} must take autojump_clock itself")
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from api.rate_limits import ADDRESS, READ, HttpRateLimits
 from api.shared_limits import TOLD_EVERY_S, SharedLimits
@@ -53,7 +54,9 @@ async def nodes(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -
     return Nodes(nursery)
 
 
-async def test_a_client_at_three_nodes_gets_its_limit_after_a_second(nodes: Nodes) -> None:
+async def test_a_client_at_three_nodes_gets_its_limit_after_a_second(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     nodes.passed(HERE, 10_000)  # a burst at each
     await trio.sleep(TOLD_EVERY_S * 1.5)
     passed = 0
@@ -66,14 +69,16 @@ async def test_a_client_at_three_nodes_gets_its_limit_after_a_second(nodes: Node
     assert nodes.passed(THERE, 1) == 3
 
 
-async def test_what_a_client_may_do_at_one_node_it_may_do_at_three(nodes: Nodes) -> None:
+async def test_what_a_client_may_do_at_one_node_it_may_do_at_three(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     """A client within its limit is never refused, although others hear of it."""
     for _ in range(400):
         assert nodes.passed(HERE, 3) == 9  # 90 of 100 a second
         await trio.sleep(0.1)
 
 
-async def test_a_burst_is_told_once(nodes: Nodes) -> None:
+async def test_a_burst_is_told_once(nodes: Nodes, autojump_clock: MockClock) -> None:
     assert sum(nodes.passed(HERE, 10_000) for _ in range(1)) == 3 * ADDRESS.burst
     await trio.sleep(ADDRESS.burst / ADDRESS.per_s + TOLD_EVERY_S * 2)
     nodes.broker.sent.clear()
@@ -82,7 +87,7 @@ async def test_a_burst_is_told_once(nodes: Nodes) -> None:
     assert nodes.passed(HERE, 1) == 3
 
 
-async def test_routes_are_shared_too(nodes: Nodes) -> None:
+async def test_routes_are_shared_too(nodes: Nodes, autojump_clock: MockClock) -> None:
     for limits in nodes.limits:
         limits.route("GET /api/worlds", READ, HERE)
     for _ in range(READ.burst - 1):

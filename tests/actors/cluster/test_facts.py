@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from actors.cluster.facts import BEAT_S, TOLD_EVERY_S, FactsExchange
 from actors.directory import Directory, Occupancy
@@ -71,7 +72,9 @@ async def told() -> None:
     await trio.sleep(TOLD_EVERY_S * 2)
 
 
-async def test_what_one_node_has_all_others_know_within_the_pause(nodes: Nodes) -> None:
+async def test_what_one_node_has_all_others_know_within_the_pause(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two, three = await nodes.start(3)
     sink = FakeSink()
     audience = Audience((frozenset({"u_ada@play.example.org"}),))
@@ -105,7 +108,9 @@ async def test_what_one_node_has_all_others_know_within_the_pause(nodes: Nodes) 
     assert two.toggled == three.toggled == [ADA, ADA]
 
 
-async def test_a_user_at_two_nodes_comes_once_and_goes_once(nodes: Nodes) -> None:
+async def test_a_user_at_two_nodes_comes_once_and_goes_once(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two, three = await nodes.start(3)
     here, there = FakeSink(), FakeSink()
     assert one.directory.opened(ADA, here)
@@ -120,7 +125,9 @@ async def test_a_user_at_two_nodes_comes_once_and_goes_once(nodes: Nodes) -> Non
     assert three.toggled == [ADA, ADA]
 
 
-async def test_both_last_sockets_close_at_once_and_every_node_notices(nodes: Nodes) -> None:
+async def test_both_last_sockets_close_at_once_and_every_node_notices(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two, three = await nodes.start(3)
     here, there = FakeSink(), FakeSink()
     one.directory.opened(ADA, here)
@@ -136,7 +143,9 @@ async def test_both_last_sockets_close_at_once_and_every_node_notices(nodes: Nod
     assert [node.toggled for node in (one, two, three)] == [[ADA]] * 3
 
 
-async def test_lost_messages_are_made_up_for_at_the_next_heartbeat(nodes: Nodes) -> None:
+async def test_lost_messages_are_made_up_for_at_the_next_heartbeat(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two = await nodes.start(2)
     with nodes.losing():
         one.directory.opened(ADA, FakeSink())
@@ -148,7 +157,9 @@ async def test_lost_messages_are_made_up_for_at_the_next_heartbeat(nodes: Nodes)
     assert two.facts.pulls == pulls + 1
 
 
-async def test_a_node_that_starts_later_or_reconnects_learns_everything(nodes: Nodes) -> None:
+async def test_a_node_that_starts_later_or_reconnects_learns_everything(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     (one,) = await nodes.start(1)
     users = [f"u_{number}" for number in range(5_000)]  # more than one message takes
     for user in users:
@@ -165,7 +176,9 @@ async def test_a_node_that_starts_later_or_reconnects_learns_everything(nodes: N
     assert two.directory.connected(ADA)
 
 
-async def test_facts_of_a_node_that_is_gone_fall_and_users_linger(nodes: Nodes) -> None:
+async def test_facts_of_a_node_that_is_gone_fall_and_users_linger(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two = await nodes.start(2)
     one.directory.opened(ADA, FakeSink())
     one.directory.occupy("i_1", Occupancy(1))
@@ -180,7 +193,9 @@ async def test_facts_of_a_node_that_is_gone_fall_and_users_linger(nodes: Nodes) 
     assert two.toggled == [ADA, ADA]
 
 
-async def test_a_user_who_comes_back_at_another_node_was_never_away(nodes: Nodes) -> None:
+async def test_a_user_who_comes_back_at_another_node_was_never_away(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two, three = await nodes.start(3)
     one.directory.opened(ADA, FakeSink())
     await told()
@@ -194,7 +209,9 @@ async def test_a_user_who_comes_back_at_another_node_was_never_away(nodes: Nodes
     assert three.toggled == [ADA]
 
 
-async def test_a_node_that_fell_goes_on_under_its_new_id_without_a_flicker(nodes: Nodes) -> None:
+async def test_a_node_that_fell_goes_on_under_its_new_id_without_a_flicker(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two = await nodes.start(2)
     one.directory.opened(ADA, FakeSink())
     one.directory.occupy("i_1", Occupancy(1))
@@ -213,7 +230,9 @@ async def test_a_node_that_fell_goes_on_under_its_new_id_without_a_flicker(nodes
     assert one.facts.known.nodes() == ("c_2",)
 
 
-async def test_facts_of_a_newer_version_count_as_none(nodes: Nodes) -> None:
+async def test_facts_of_a_newer_version_count_as_none(
+    nodes: Nodes, autojump_clock: MockClock
+) -> None:
     one, two = await nodes.start(2)
     one.facts.tell("weather/berlin", b"rain")
     one.facts.tell("instance/i_1", b"\x01")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from actors.instance.messages import GetPlayers
 from reileta.cluster.bus import BusMessage
@@ -55,7 +56,7 @@ class Losing:
 
 @pytest.mark.parametrize("places", [(0,), (2, 3), (4,), (0, 1, 2, 3, 4)])
 async def test_lost_frames_are_made_up_for_in_order(
-    cluster: Cluster, places: tuple[int, ...]
+    cluster: Cluster, places: tuple[int, ...], autojump_clock: MockClock
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -71,7 +72,7 @@ async def test_lost_frames_are_made_up_for_in_order(
 
 @pytest.mark.parametrize("places", [(0,), (2, 3), (4,), (0, 1, 2, 3, 4)])
 async def test_lost_data_on_its_way_to_the_host_is_made_up_for_in_order(
-    cluster: Cluster, places: tuple[int, ...]
+    cluster: Cluster, places: tuple[int, ...], autojump_clock: MockClock
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -85,7 +86,9 @@ async def test_lost_data_on_its_way_to_the_host_is_made_up_for_in_order(
     assert [each["state"] for each in two.sink.take()] == [0, 1, 2, 3, 4]
 
 
-async def test_what_the_host_has_forgotten_ends_in_a_snapshot(cluster: Cluster) -> None:
+async def test_what_the_host_has_forgotten_ends_in_a_snapshot(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
@@ -111,7 +114,9 @@ async def test_what_the_host_has_forgotten_ends_in_a_snapshot(cluster: Cluster) 
     assert data_of(two.sink.take()) == ["after"]
 
 
-async def test_a_short_loss_of_the_bus_loses_nothing(cluster: Cluster) -> None:
+async def test_a_short_loss_of_the_bus_loses_nothing(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     cluster["b"].bus.cut()
@@ -139,6 +144,7 @@ async def test_a_short_loss_of_the_bus_loses_nothing(cluster: Cluster) -> None:
 
 async def test_the_players_of_a_gateway_that_is_gone_keep_their_seats_for_the_grace(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
@@ -156,7 +162,9 @@ async def test_the_players_of_a_gateway_that_is_gone_keep_their_seats_for_the_gr
     assert left == [lost]
 
 
-async def test_a_host_that_dies_is_replaced_and_players_keep_their_ids(cluster: Cluster) -> None:
+async def test_a_host_that_dies_is_replaced_and_players_keep_their_ids(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
     four = await cluster["c"].harness.joined(4)
@@ -186,7 +194,9 @@ async def test_a_host_that_dies_is_replaced_and_players_keep_their_ids(cluster: 
     assert commands_of(four) == ["instance-left"]
 
 
-async def test_a_host_without_players_of_its_own_takes_over(cluster: Cluster) -> None:
+async def test_a_host_without_players_of_its_own_takes_over(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     player = two.sink.seats[ROOM].player
     cluster.prefer = "c"
@@ -197,7 +207,9 @@ async def test_a_host_without_players_of_its_own_takes_over(cluster: Cluster) ->
     assert two.sink.seats[ROOM].player == player
 
 
-async def test_a_gateway_that_the_new_host_did_not_hear_of_returns_late(cluster: Cluster) -> None:
+async def test_a_gateway_that_the_new_host_did_not_hear_of_returns_late(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
     ids = [each.sink.seats[ROOM].player for each in (two, three)]
@@ -218,7 +230,9 @@ async def test_a_gateway_that_the_new_host_did_not_hear_of_returns_late(cluster:
     assert data_of(two.sink.take()) == ["back"]
 
 
-async def test_a_session_that_ended_meanwhile_does_not_come_back(cluster: Cluster) -> None:
+async def test_a_session_that_ended_meanwhile_does_not_come_back(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
     cluster.prefer = "b"
@@ -233,7 +247,9 @@ async def test_a_session_that_ended_meanwhile_does_not_come_back(cluster: Cluste
     assert [player.session for player, _ in players] == [two.principal.session_id]
 
 
-async def test_an_instance_that_is_gone_closes_for_its_players(cluster: Cluster) -> None:
+async def test_an_instance_that_is_gone_closes_for_its_players(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     cluster.store.instances.records.clear()
     cluster.kill("a")
@@ -248,7 +264,7 @@ async def test_an_instance_that_is_gone_closes_for_its_players(cluster: Cluster)
     assert cluster["b"].relay.debug_counts()["remote instances"] == 0
 
 
-async def test_a_join_waits_for_the_new_host(cluster: Cluster) -> None:
+async def test_a_join_waits_for_the_new_host(cluster: Cluster, autojump_clock: MockClock) -> None:
     await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.connect(3)
     cluster.prefer = "b"
@@ -262,7 +278,9 @@ async def test_a_join_waits_for_the_new_host(cluster: Cluster) -> None:
     assert three.sink.take()[0]["command"] == "instance-join"
 
 
-async def test_a_join_is_refused_when_no_host_is_found_in_time(cluster: Cluster) -> None:
+async def test_a_join_is_refused_when_no_host_is_found_in_time(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.connect(3)
     cluster["a"].bus.cut()
@@ -303,7 +321,9 @@ async def test_a_large_snapshot_goes_to_its_gateway_alone_and_keeps_the_order(
         assert b'"after"' in two.sink.frames[-1]
 
 
-async def test_players_of_a_node_that_fell_are_the_same_at_the_new_host(cluster: Cluster) -> None:
+async def test_players_of_a_node_that_fell_are_the_same_at_the_new_host(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     """The process goes on as another node; its sockets stay open, and it may host again."""
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -328,7 +348,9 @@ async def test_players_of_a_node_that_fell_are_the_same_at_the_new_host(cluster:
     assert commands_of(two)[0] == "instance-left"
 
 
-async def test_a_gateway_that_fell_goes_on_with_the_same_host(cluster: Cluster) -> None:
+async def test_a_gateway_that_fell_goes_on_with_the_same_host(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     player = two.sink.seats[ROOM].player
@@ -346,7 +368,7 @@ async def test_a_gateway_that_fell_goes_on_with_the_same_host(cluster: Cluster) 
 
 @pytest.mark.parametrize("paused_s", [1, 15])
 async def test_players_of_a_gateway_that_was_paused_and_given_up_are_told(
-    cluster: Cluster, paused_s: int
+    cluster: Cluster, paused_s: int, autojump_clock: MockClock
 ) -> None:
     """What the host said of them meanwhile arrives before the node knows that it fell."""
     one = await cluster["a"].harness.joined(1)
@@ -379,7 +401,7 @@ def gap_of(client: Client) -> bool:
 
 @pytest.mark.parametrize("under_way", [True, False])
 async def test_frames_on_their_way_to_a_socket_that_closes_are_a_gap(
-    cluster: Cluster, under_way: bool
+    cluster: Cluster, under_way: bool, autojump_clock: MockClock
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -402,6 +424,7 @@ async def test_frames_on_their_way_to_a_socket_that_closes_are_a_gap(
 
 async def test_what_a_dead_gateway_was_sent_before_its_death_is_known_is_a_gap(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -416,7 +439,9 @@ async def test_what_a_dead_gateway_was_sent_before_its_death_is_known_is_a_gap(
     assert gap_of(again)
 
 
-async def test_a_gateway_that_was_suspended_gets_all_it_missed(cluster: Cluster) -> None:
+async def test_a_gateway_that_was_suspended_gets_all_it_missed(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     await trio.sleep(0.1)
@@ -430,7 +455,9 @@ async def test_a_gateway_that_was_suspended_gets_all_it_missed(cluster: Cluster)
     assert data_of(two.sink.take()) == ["meanwhile"]
 
 
-async def test_a_socket_that_closes_while_its_instance_moves_is_lost(cluster: Cluster) -> None:
+async def test_a_socket_that_closes_while_its_instance_moves_is_lost(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
     cluster.prefer = "b"
@@ -444,7 +471,9 @@ async def test_a_socket_that_closes_while_its_instance_moves_is_lost(cluster: Cl
     assert await cluster["b"].harness.node.instance_service.players(ROOM) == ()
 
 
-async def test_a_full_room_stays_full_while_its_host_changes(cluster: Cluster) -> None:
+async def test_a_full_room_stays_full_while_its_host_changes(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     cluster["a"].harness.room(capacity=2)
     await cluster["b"].harness.joined(2)
     await cluster["c"].harness.joined(3)
@@ -457,6 +486,7 @@ async def test_a_full_room_stays_full_while_its_host_changes(cluster: Cluster) -
 
 async def test_a_kick_that_its_gateway_had_not_heard_of_is_in_force_at_the_new_host(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
@@ -475,6 +505,7 @@ async def test_a_kick_that_its_gateway_had_not_heard_of_is_in_force_at_the_new_h
 
 async def test_players_of_the_dead_host_itself_come_back_as_the_same_players(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     gone = await cluster["a"].harness.joined(4)

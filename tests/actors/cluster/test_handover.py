@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
 from tests.actors.cluster.test_faults import commands_of, data_of
@@ -25,7 +26,9 @@ async def cluster(
         yield opened
 
 
-async def test_players_values_and_queue_move_with_the_instance(cluster: Cluster) -> None:
+async def test_players_values_and_queue_move_with_the_instance(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     cluster["a"].harness.room(capacity=2)
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
@@ -90,7 +93,9 @@ async def test_players_and_values_of_nodes_that_the_new_host_has_not_seen_move_t
         assert [each.sink.seats[ROOM].player for each in (one, two)] == ids
 
 
-async def test_an_instance_whose_place_can_not_be_changed_goes_on(cluster: Cluster) -> None:
+async def test_an_instance_whose_place_can_not_be_changed_goes_on(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     await trio.sleep(1)
@@ -106,7 +111,9 @@ async def test_an_instance_whose_place_can_not_be_changed_goes_on(cluster: Clust
     assert data_of(one.sink.take()) == ["here"]
 
 
-async def test_the_only_node_keeps_its_instances(cluster: Cluster) -> None:
+async def test_the_only_node_keeps_its_instances(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     cluster.live.remove("b")
     await cluster["a"].handover.run()
@@ -114,7 +121,9 @@ async def test_the_only_node_keeps_its_instances(cluster: Cluster) -> None:
     assert commands_of(one) == []
 
 
-async def test_a_new_host_that_dies_at_once_is_replaced(cluster: Cluster) -> None:
+async def test_a_new_host_that_dies_at_once_is_replaced(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     player = one.sink.seats[ROOM].player
     one.sink.take()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from actors.elsewhere import Occupancy, occupancy_fact
 from actors.instance_service import ModerationRequest
@@ -29,7 +30,7 @@ async def cluster(
         yield opened
 
 
-async def test_players_join_through_any_node(cluster: Cluster) -> None:
+async def test_players_join_through_any_node(cluster: Cluster, autojump_clock: MockClock) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
     player = await two.join()
@@ -44,7 +45,9 @@ async def test_players_join_through_any_node(cluster: Cluster) -> None:
     assert joined["data"]["player"] == player
 
 
-async def test_data_goes_both_ways_and_not_back_to_its_sender(cluster: Cluster) -> None:
+async def test_data_goes_both_ways_and_not_back_to_its_sender(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     three = await cluster["c"].harness.joined(3)
@@ -67,6 +70,7 @@ async def test_data_goes_both_ways_and_not_back_to_its_sender(cluster: Cluster) 
 
 async def test_a_drain_is_published_once_however_many_gateways_and_players(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     one = await cluster["a"].harness.joined(1)
     for number in (2, 3, 4):
@@ -81,7 +85,9 @@ async def test_a_drain_is_published_once_however_many_gateways_and_players(
     assert len(sent) == 1
 
 
-async def test_nothing_is_published_if_all_players_are_local(cluster: Cluster) -> None:
+async def test_nothing_is_published_if_all_players_are_local(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["a"].harness.joined(2)
     one.say(b'"hello"')
@@ -90,7 +96,9 @@ async def test_nothing_is_published_if_all_players_are_local(cluster: Cluster) -
     assert cluster.nats.published == []
 
 
-async def test_an_answer_keeps_its_place_among_the_data(cluster: Cluster) -> None:
+async def test_an_answer_keeps_its_place_among_the_data(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     two.say(b"1", state=b'"x"')
@@ -100,7 +108,9 @@ async def test_an_answer_keeps_its_place_among_the_data(cluster: Cluster) -> Non
     assert len(one.sink.take()) >= 1
 
 
-async def test_a_player_leaves_after_its_last_data(cluster: Cluster) -> None:
+async def test_a_player_leaves_after_its_last_data(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     one.sink.take()
@@ -118,7 +128,9 @@ async def test_a_player_leaves_after_its_last_data(cluster: Cluster) -> None:
         await two.leave()
 
 
-async def test_the_last_to_leave_a_gateway_ends_its_link(cluster: Cluster) -> None:
+async def test_the_last_to_leave_a_gateway_ends_its_link(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     await two.leave()
@@ -127,7 +139,9 @@ async def test_the_last_to_leave_a_gateway_ends_its_link(cluster: Cluster) -> No
     assert not [one for one in cluster.nats.subscriptions if ".i." in one.pattern]
 
 
-async def test_a_lost_socket_starts_the_grace_and_a_new_one_ends_it(cluster: Cluster) -> None:
+async def test_a_lost_socket_starts_the_grace_and_a_new_one_ends_it(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
     player = await two.join()
@@ -140,7 +154,7 @@ async def test_a_lost_socket_starts_the_grace_and_a_new_one_ends_it(cluster: Clu
     assert "instance-left" not in commands
 
 
-async def test_a_player_who_stays_away_leaves(cluster: Cluster) -> None:
+async def test_a_player_who_stays_away_leaves(cluster: Cluster, autojump_clock: MockClock) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     one.sink.take()
@@ -151,7 +165,9 @@ async def test_a_player_who_stays_away_leaves(cluster: Cluster) -> None:
     assert not cluster["b"].relay.remotes or not cluster["b"].relay.remotes[ROOM].seats()
 
 
-async def test_sockets_of_one_session_at_two_gateways_are_one_player(cluster: Cluster) -> None:
+async def test_sockets_of_one_session_at_two_gateways_are_one_player(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
     other = await cluster["c"].harness.connect(2)
@@ -166,7 +182,9 @@ async def test_sockets_of_one_session_at_two_gateways_are_one_player(cluster: Cl
         await other.leave()
 
 
-async def test_a_refusal_reaches_the_other_node_as_it_is(cluster: Cluster) -> None:
+async def test_a_refusal_reaches_the_other_node_as_it_is(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     cluster["a"].harness.room(capacity=1)
     await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
@@ -177,7 +195,9 @@ async def test_a_refusal_reaches_the_other_node_as_it_is(cluster: Cluster) -> No
     assert ROOM not in two.sink.seats
 
 
-async def test_an_observer_gets_the_data_of_an_instance_at_another_node(cluster: Cluster) -> None:
+async def test_an_observer_gets_the_data_of_an_instance_at_another_node(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
     admin = await cluster["b"].harness.connect(9, admin=True)
@@ -201,7 +221,9 @@ async def test_an_observer_gets_the_data_of_an_instance_at_another_node(cluster:
     assert admin.sink.take() == []
 
 
-async def test_an_observer_where_nobody_is_inside_gets_the_data(cluster: Cluster) -> None:
+async def test_an_observer_where_nobody_is_inside_gets_the_data(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     directory = cluster["b"].harness.node.directory
     key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
@@ -216,7 +238,9 @@ async def test_an_observer_where_nobody_is_inside_gets_the_data(cluster: Cluster
     assert [each["data"]["data"] for each in received] == ["seen"]
 
 
-async def test_players_and_queue_are_read_from_any_node(cluster: Cluster) -> None:
+async def test_players_and_queue_are_read_from_any_node(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     one = await cluster["a"].harness.joined(1)
     node = cluster["b"].harness.node
     key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
@@ -229,7 +253,7 @@ async def test_players_and_queue_are_read_from_any_node(cluster: Cluster) -> Non
     assert snapshot.waiting == 0
 
 
-async def test_hosts_moderate_from_any_node(cluster: Cluster) -> None:
+async def test_hosts_moderate_from_any_node(cluster: Cluster, autojump_clock: MockClock) -> None:
     one = await cluster["a"].harness.joined(1)
     owner = await cluster["b"].harness.joined(0)
     three = await cluster["c"].harness.joined(3)
@@ -254,7 +278,9 @@ async def test_hosts_moderate_from_any_node(cluster: Cluster) -> None:
     assert cluster.store.instances.records[ROOM].title == "Elsewhere"
 
 
-async def test_users_wait_in_the_queue_of_an_instance_at_another_node(cluster: Cluster) -> None:
+async def test_users_wait_in_the_queue_of_an_instance_at_another_node(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     cluster["a"].harness.room(capacity=1)
     await cluster["a"].harness.joined(1)
     two = await cluster["b"].harness.connect(2)
@@ -266,7 +292,9 @@ async def test_users_wait_in_the_queue_of_an_instance_at_another_node(cluster: C
     await service.withdraw(ROOM, two.principal)
 
 
-async def test_a_signal_from_a_node_where_nobody_is_inside_arrives(cluster: Cluster) -> None:
+async def test_a_signal_from_a_node_where_nobody_is_inside_arrives(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
     await cluster["a"].harness.joined(1)
     node = cluster["b"].harness.node
     key, fact = occupancy_fact(ROOM, Occupancy(connected=1))
@@ -280,6 +308,7 @@ async def test_a_signal_from_a_node_where_nobody_is_inside_arrives(cluster: Clus
 
 async def test_bytes_between_nodes_do_not_depend_on_the_players_of_a_gateway(
     cluster: Cluster,
+    autojump_clock: MockClock,
 ) -> None:
     cluster["a"].harness.room(capacity=100)
     one = await cluster["a"].harness.joined(1)

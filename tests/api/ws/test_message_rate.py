@@ -17,7 +17,7 @@ async def allowance(mock_clock: MockClock) -> MessageRate:
     return MessageRate(Settings(messages_per_s=8, messages_burst=5))
 
 
-async def test_a_burst_may_come_at_once(allowance: MessageRate) -> None:
+async def test_a_burst_may_come_at_once(allowance: MessageRate, autojump_clock: MockClock) -> None:
     assert [allowance.take() for _ in range(6)] == [True] * 5 + [False]
 
 
@@ -39,7 +39,9 @@ async def test_what_is_refused_counts_too(allowance: MessageRate, mock_clock: Mo
     assert allowance.take()
 
 
-async def test_a_fraction_of_a_message_counts_as_that(allowance: MessageRate) -> None:
+async def test_a_fraction_of_a_message_counts_as_that(
+    allowance: MessageRate, autojump_clock: MockClock
+) -> None:
     assert allowance.take(4.5)
     assert not allowance.take()
 
