@@ -77,7 +77,9 @@ COLLECTIONS: Final = frozenset(
     }
 )
 """The paths that may be followed by `@ADDRESS`, which means the same as `?server=ADDRESS`."""
-OF_SERVERS: Final = frozenset({"server", "time", "users", "worlds", "services", "instances", "audit"})
+OF_SERVERS: Final = frozenset(
+    {"server", "time", "users", "worlds", "services", "instances", "audit"}
+)
 """The collections whose objects can be of another server."""
 BODY_VALUES: Final = VALUES_LIMIT + 64
 """Limit of JSON values in a body: those of a document, and 64 around it."""
