@@ -10,8 +10,9 @@ from trio.testing import MockClock
 from api.rate_limits import ADDRESS, READ, HttpRateLimits
 from api.shared_limits import TOLD_EVERY_S, SharedLimits
 from reileta.errors import TooManyRequests
-from tests.actors.cluster.fake_bus import FakeBroker, FakeMember
+from tests.actors.cluster.fake_member import FakeMember
 from tests.api.test_exact_limits import FakeAttempts
+from tests.reileta.cluster.memory_bus import MemoryNats
 
 HERE, THERE = "192.0.2.1", "198.51.100.1"
 
@@ -28,12 +29,12 @@ class Nodes:
     """Three nodes; a client spreads its requests over them."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.broker = FakeBroker()
+        self.nats = MemoryNats()
         self.limits = [HttpRateLimits(TrioClock()) for _ in range(3)]
         names = {f"c_{number}": None for number in range(3)}
-        for number, limits in enumerate(self.limits):
+        for name, limits in zip(names, self.limits, strict=True):
             limits.share(FakeAttempts())
-            member = FakeMember(f"c_{number}", self.broker.bus(), dict(names))
+            member = FakeMember(name, self.nats.bus(name), dict(names))
             nursery.start_soon(SharedLimits(member, limits).run)
 
     def passed(self, ip: str, each: int) -> int:
@@ -81,9 +82,9 @@ async def test_what_a_client_may_do_at_one_node_it_may_do_at_three(
 async def test_a_burst_is_told_once(nodes: Nodes, autojump_clock: MockClock) -> None:
     assert sum(nodes.passed(HERE, 10_000) for _ in range(1)) == 3 * ADDRESS.burst
     await trio.sleep(ADDRESS.burst / ADDRESS.per_s + TOLD_EVERY_S * 2)
-    nodes.broker.sent.clear()
+    nodes.nats.published.clear()
     await trio.sleep(TOLD_EVERY_S * 5)
-    assert nodes.broker.sent == []
+    assert nodes.nats.published == []
     assert nodes.passed(HERE, 1) == 3
 
 

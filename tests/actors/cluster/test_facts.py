@@ -17,8 +17,9 @@ from actors.elsewhere import SessionElsewhere
 from reileta.observability.metrics import Metrics
 from reileta.rules.cluster.facts import LINGER_S, Changes
 from reileta.rules.visibility import Audience
-from tests.actors.cluster.fake_bus import FakeBroker, FakeMember
+from tests.actors.cluster.fake_member import FakeMember
 from tests.actors.sinks import FakeSink
+from tests.reileta.cluster.memory_bus import MemoryNats
 
 ADA, BEN = "u_ada", "u_ben@other.example:3032"
 
@@ -41,13 +42,14 @@ class Node:
 
 @dataclass
 class Nodes:
-    broker: FakeBroker
+    nats: MemoryNats
     nursery: trio.Nursery
     nodes: list[Node] = field(default_factory=list)
 
     async def start(self, count: int) -> list[Node]:
         for _ in range(count):
-            member = FakeMember(f"c_{len(self.nodes) + 1}", self.broker.bus())
+            name = f"c_{len(self.nodes) + 1}"
+            member = FakeMember(name, self.nats.bus(name))
             self.nodes.append(Node(member))
             self.nursery.start_soon(self.nodes[-1].facts.run)
         for node in self.nodes:
@@ -57,14 +59,14 @@ class Nodes:
 
     @contextmanager
     def losing(self) -> Iterator[None]:
-        self.broker.loses = lambda *_: True
+        self.nats.loses = lambda *_: True
         yield
-        self.broker.loses = lambda *_: False
+        self.nats.loses = lambda *_: False
 
 
 @pytest.fixture
 async def nodes(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Nodes:
-    return Nodes(FakeBroker(), nursery)
+    return Nodes(MemoryNats(), nursery)
 
 
 async def told() -> None:
@@ -238,8 +240,8 @@ async def test_facts_of_a_newer_version_count_as_none(
     one.facts.tell("instance/i_1", b"\x01")
     one.facts.tell("session/s_1", b"\xff")
     one.directory.opened(ADA, FakeSink())
-    nodes.broker.bus().publish("avr.test.facts", b"\x01\x92\xa1z\x01")
-    nodes.broker.bus().publish("avr.test.facts", b"rubbish")
+    nodes.nats.bus("c_9").publish("avr.test.facts", b"\x01\x92\xa1z\x01")
+    nodes.nats.bus("c_9").publish("avr.test.facts", b"rubbish")
     await told()
     assert two.directory.live("i_1") is None
     assert two.directory.sessions_elsewhere("s_1") == {}

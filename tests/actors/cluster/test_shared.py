@@ -22,7 +22,7 @@ from reileta.rules.identity import Principal
 from reileta.security.credentials import digest
 from reileta.settings import Settings
 from reileta.store import Store, open_store
-from tests.actors.cluster.fake_bus import FakeBroker, FakeMember
+from tests.actors.cluster.fake_member import FakeMember
 from tests.actors.session_clients import (
     FakeSessionSink,
     SessionClient,
@@ -33,6 +33,7 @@ from tests.actors.session_clients import (
 )
 from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
+from tests.reileta.cluster.memory_bus import MemoryNats
 
 _numbers = itertools.count(1)
 
@@ -84,7 +85,7 @@ class Place:
 
 @dataclass
 class Cluster:
-    broker: FakeBroker
+    nats: MemoryNats
     one: Place
     two: Place
 
@@ -112,13 +113,13 @@ async def other(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def cluster(store: Store, other: Store, clock: ManualClock) -> AsyncIterator[Cluster]:
-    broker = FakeBroker()
-    members = [FakeMember(f"c_{number}", broker.bus()) for number in (1, 2)]
+    nats = MemoryNats()
+    members = [FakeMember(name, nats.bus(name)) for name in ("c_1", "c_2")]
     async with (
         open_node(store, clock, member=members[0]) as one,
         open_node(other, clock, member=members[1]) as two,
     ):
-        cluster = Cluster(broker, Place(one, members[0]), Place(two, members[1]))
+        cluster = Cluster(nats, Place(one, members[0]), Place(two, members[1]))
         await cluster.agree()
         for place in (cluster.one, cluster.two):
             assert place.node.shared is not None
@@ -258,7 +259,7 @@ async def test_the_change_feed_does_not_repeat_what_the_bus_has_told(cluster: Cl
     feed = ChangeApplier(two.node.store, two.node, two.cache)
     await feed.poll()
     # Without the bus, the feed alone tells.
-    cluster.broker.loses = lambda *_: True
+    cluster.nats.loses = lambda *_: True
     again = await one.node.store.users.update(ada.principal.user.id, displayname="Ada K.")
     one.node.changed("user", again)
     await feed.poll()
@@ -348,7 +349,7 @@ async def test_a_lost_revocation_is_found_by_the_check(cluster: Cluster, what: s
     ada, ben = await log_in(one.node), await log_in(one.node)
     ending, staying = await two.attach(ada.principal), await two.attach(ben.principal)
     store, now = one.node.store, one.node.clock.now_ms()
-    cluster.broker.loses = lambda *_: True
+    cluster.nats.loses = lambda *_: True
     if what == "token":
         await store.tokens.kill(ada.principal.token_hash, now)
         one.node.sessions.end_token(ada.principal.token_hash)
@@ -439,7 +440,7 @@ async def test_a_lost_note_is_made_up_for_by_the_check(cluster: Cluster) -> None
     here, there = await ada.open(), await again.open()
     await cluster.met(ada)
     there.take()
-    cluster.broker.loses = lambda subject, _: ".s." in subject
+    cluster.nats.loses = lambda _, message: ".s." in message.subject
     await ada.patch(here, "e_1", door="open")
     await until(lambda: here.acks == ["e_1"])
     assert two.node.shared is not None
@@ -525,12 +526,12 @@ async def test_an_instance_with_another_owner_is_published_once_at_each_node(
     instance = await new_instance(one.node, ada.principal)
     watching = await two.attach(ben.principal, "update-instance")
     await until(lambda: one.node.directory.connected(ben.principal.user.id))
-    cluster.broker.sent.clear()
+    cluster.nats.published.clear()
     changed = await one.node.store.instances.get(instance.id)
     assert changed is not None
     two.node.owner_changed_elsewhere(changed)
     await told(watching, "update-instance", id=instance.id)
-    assert [subject for subject, _ in cluster.broker.sent if subject.endswith(".hub")] == []
+    assert [subject for _, subject, _ in cluster.nats.published if subject.endswith(".hub")] == []
 
 
 async def test_a_token_that_is_refreshed_at_one_node_keeps_its_sockets_at_the_other(

@@ -163,15 +163,16 @@ class MemoryBus(Bus):
     def publish(
         self, subject: str, data: bytes, *, reply: str | None = None, headers: Headers | None = None
     ) -> None:
-        self._send(subject, data, reply)
+        self._send(BusMessage(subject, data, reply, headers or {}))
 
-    def _send(self, subject: str, data: bytes, reply: str | None) -> int:
+    def _send(self, message: BusMessage) -> int:
         if self._connection is None:
             raise BusUnavailable("not connected")
-        if len(data) > self.nats.max_data_bytes:
-            raise BusTooLarge(len(data), self.nats.max_data_bytes)
-        self.nats.published.append((self.name, subject, len(data)))
-        return self.nats.deliver(BusMessage(subject, data, reply))
+        size = len(message.data)
+        if size > self.nats.max_data_bytes:
+            raise BusTooLarge(size, self.nats.max_data_bytes)
+        self.nats.published.append((self.name, message.subject, size))
+        return self.nats.deliver(message)
 
     async def request(
         self,
@@ -190,7 +191,7 @@ class MemoryBus(Bus):
         inbox = f"_INBOX.{next(self.nats.numbers)}"
         answers: list[BusMessage] = []
         async with self.subscribe(inbox) as subscription:
-            if not self._send(subject, data, inbox):
+            if not self._send(BusMessage(subject, data, inbox)):
                 raise NoResponders(subject)
             while True:
                 async with trio.open_nursery() as nursery:

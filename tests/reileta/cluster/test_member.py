@@ -17,7 +17,7 @@ from reileta.cluster.nats_witness import About, SeenRecord
 from reileta.errors import DatabaseUnavailable
 from reileta.rules.cluster.lease import Bury, DatabaseMark, ReadRecord, Record, WriteRecord
 from reileta.store.cluster_leases import RowsSeen
-from tests.reileta.cluster.fake_bus import FakeBus, FakeNats
+from tests.reileta.cluster.memory_bus import MemoryBus, MemoryNats
 
 RENEW_S, OWN_S, TAKE_S, YIELD_S = 0.5, 2.0, 3.0, 3.0
 
@@ -89,7 +89,7 @@ class FakeRows:
 class FakeRecords:
     """The records of all nodes, as one bus sees them."""
 
-    bus: FakeBus
+    bus: MemoryBus
     shared: dict[str, SeenRecord]
     silent: bool = False
     deaf: bool = False
@@ -169,7 +169,7 @@ class Process:
     """A process of the cluster, which can be paused, cut off and killed."""
 
     def __init__(self, world: World, name: str, may: MayRegister = _always) -> None:
-        self.bus = world.nats.bus()
+        self.bus = world.nats.bus(name)
         self.records = FakeRecords(self.bus, world.records, numbers=world.numbers)
         self.rows = FakeRows()
         self.rows.rows = world.rows.rows
@@ -197,7 +197,7 @@ class Process:
 
 class World:
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.nats = FakeNats()
+        self.nats = MemoryNats()
         self.records: dict[str, SeenRecord] = {}
         self.numbers = [0]
         self.rows = FakeRows()
@@ -374,7 +374,7 @@ async def test_an_isolated_node_gives_its_instances_back_until_nats_answers(
     assert ("gone", was) in b.heard.events
     await trio.sleep(20.0)
     assert (a.member.isolated, a.member.valid()) == (True, False)
-    a.bus.connect()
+    a.bus.mend()
     await a.member.wait_valid()
     assert not a.member.isolated
 
@@ -484,7 +484,7 @@ async def test_a_new_connection_is_told(world: World, autojump_clock: MockClock)
     process.bus.cut()
     await trio.sleep(0.2)
     assert process.heard.events == []
-    process.bus.connect()
+    process.bus.mend()
     await wait_all_tasks_blocked()
     assert process.heard.events == [("reconnected", "")]
 
