@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from actors.cluster.facts import ClusterMember
-from actors.cluster.gateways import RemoteSink
+from actors.cluster.gateway_sockets import RemoteSink
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle, Sink
 from actors.directory import Directory

@@ -17,7 +17,8 @@ import structlog
 import trio
 
 from actors.cluster import wire
-from actors.cluster.gateways import HostedInstance, RelayMember
+from actors.cluster.gateway_sockets import RelayMember
+from actors.cluster.hosted_instance import HostedInstance
 from actors.cluster.remote_instance import Places, RemoteInstance
 from actors.delivery.sink import Sink
 from actors.directory import Directory

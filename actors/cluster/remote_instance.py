@@ -3,7 +3,7 @@
 `RemoteInstance` stands where an instance's actor would: sessions ask it and signal it. Requests
 become calls to the host. Data and signals go to it in numbered messages, one for each turn of the
 loop. Its messages come back numbered, too; each is written to the sockets as the host itself would
-(`actors/cluster/gateways.py`).
+(`actors/cluster/hosted_instance.py`).
 
 If the host is gone, or the instance has moved, this looks for its new place: and so does every
 other gateway, and each request that waits. Meanwhile the players are told `instance-paused`. The
@@ -24,7 +24,7 @@ import structlog
 import trio
 
 from actors.cluster import wire
-from actors.cluster.gateways import RelayMember, Spawn
+from actors.cluster.gateway_sockets import RelayMember, Spawn
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import Sink
 from actors.instance.hosted import There

@@ -54,7 +54,7 @@ class Member:
 
 
 class RemoteReceivers(Protocol):
-    """The sockets of an instance that are at other nodes (`actors/cluster/gateways.py`)."""
+    """The sockets of an instance that are at other nodes (`actors/cluster/gateway_sockets.py`)."""
 
     async def prepare(self) -> None:
         """Before the first incarnation: finds those who were inside at another host."""

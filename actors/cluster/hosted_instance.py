@@ -1,0 +1,222 @@
+"""The host's side of the relay: an instance of this node, with players at other nodes.
+
+For the instance's actor, a socket at another node is a sink like any other (`gateway_sockets.py`).
+Three classes make the host's side: `HostedPublisher` sends, `HostedGateways` knows the gateways and
+takes what comes from them, and `HostedInstance` answers their calls.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from actors.cluster import wire
+from actors.cluster.fan_buffers import WaitingCall
+from actors.cluster.gateway_sockets import (
+    Gateway,
+    RelayMember,
+    RemoteSession,
+    RemoteSink,
+    Spawn,
+)
+from actors.cluster.hosted_gateways import HostedGateways
+from actors.directory import Directory
+from actors.instance.messages import InstanceMessage, RestoreMembers
+from actors.membership import AddMember
+from actors.runtime.mailbox import Ref
+from actors.runtime.message import Request
+from reileta.cluster.calls import Calls
+from reileta.errors import Overloaded, ReiletaError
+
+CATCH_UP_S: Final = 0.5
+"""Seconds that a request waits for the data that was sent before it."""
+ASK_S: Final = 10.0
+"""Seconds for the instance to answer a request."""
+DEEDS: Final = 4096
+"""Requests whose answer is kept for repetitions; the oldest are forgotten."""
+
+
+class HostedInstance(HostedGateways):
+    """An instance that this node hosts, with its gateways. It outlives crashes of the actor."""
+
+    def __init__(
+        self,
+        instance: str,
+        epoch: int,
+        *,
+        member: RelayMember,
+        calls: Calls,
+        directory: Directory,
+        spawn: Spawn,
+        prepare: Callable[[HostedInstance], Awaitable[None]],
+        begun: Callable[[HostedInstance], None],
+        ended: Callable[[HostedInstance], None],
+    ) -> None:
+        """`prepare` collects the players before the actor starts; `begun` and `ended` are told."""
+        super().__init__(
+            instance, epoch, member=member, calls=calls, directory=directory, spawn=spawn
+        )
+        self._prepare, self._begun, self._ended = prepare, begun, ended
+        self._deeds: OrderedDict[str, Request[Any]] = OrderedDict()
+
+    # Its life, as the actor and its manager tell it ----------------------------------------------
+
+    async def prepare(self) -> None:
+        """As `RemoteReceivers.prepare`."""
+        await self._prepare(self)
+
+    def begun(self, ref: Ref[InstanceMessage]) -> None:
+        """As `RemoteReceivers.begun`."""
+        self.ref = ref
+        self._begun(self)
+
+    def ended(self) -> None:
+        """As `RemoteReceivers.ended`."""
+        for gateway in self.gateways.values():
+            for sink in gateway.sinks.values():
+                self._directory.unwatch(sink, self.id)
+        self._ended(self)
+
+    # Calls -------------------------------------------------------------------------------------
+
+    async def enter(self, node: str, argument: wire.Enter) -> wire.Entered:
+        """A session enters through a gateway."""
+        gateway = self.gateway(node, argument.series)
+        if gateway is None or self.ref is None or self.ref.stopped:
+            return wire.Entered(elsewhere=True)
+        await self._caught_up(gateway, argument.after)
+        sink = gateway.sinks.get(argument.connection)
+        new = sink is None
+        if sink is None:
+            sink = gateway.sinks[argument.connection] = RemoteSink(gateway, argument.connection)
+        sink.session = argument.visitor.session
+        session = RemoteSession(self, node, argument.visitor.session)
+        request = AddMember(argument.visitor, sink, session, argument.state)
+        try:
+            player, waiting = await self._ask(gateway, request)
+        except ReiletaError:
+            if new and self.id not in sink.seats:
+                gateway.sinks.pop(argument.connection, None)
+            raise
+        member = None if self.recovery is None else self.recovery.seated.get(sink.session)
+        if member is None or member.player.id != player:
+            raise Overloaded  # it has left already
+        return wire.Entered(member.player, waiting.number, waiting.parcels)
+
+    async def ask(self, node: str, argument: wire.Ask) -> wire.Answered:
+        """A request of a gateway to the instance."""
+        if self.ref is None or self.ref.stopped:
+            return wire.Answered(elsewhere=True)
+        gateway = self.find(node, argument.series)
+        socket: dict[str, Any] = {}
+        if argument.connection and gateway is not None:
+            await self._caught_up(gateway, argument.after)
+            sink = gateway.sinks.get(argument.connection)
+            socket["sink"] = sink or RemoteSink(gateway, argument.connection)
+        request = wire.request_of(argument, **socket)
+        if request is None:
+            raise Overloaded  # a node of a newer version asks; it can ask another one soon
+        value = await self._do(gateway, request, argument.deed)
+        number = 0 if gateway is None else self.last
+        return wire.Answered(msgspec.Raw(wire.encode(value)), number)
+
+    def tell(self, argument: wire.Tell) -> wire.Told:
+        """Signals of a node that has nobody inside."""
+        if self.ref is None or self.ref.stopped:
+            return wire.Told(elsewhere=True)
+        for signal in argument.signals:
+            message = wire.signal_of(signal)
+            if message is not None:
+                self.ref.signal(message)  # type: ignore[arg-type]  # one of `SIGNALS`
+        return wire.Told()
+
+    def watch(self, node: str, argument: wire.Watch) -> wire.Watched:
+        """A gateway with observers, which may have nobody inside."""
+        gateway = self.gateway(node, argument.series)
+        if gateway is None or self.ref is None or self.ref.stopped:
+            return wire.Watched(elsewhere=True)
+        for number in argument.connections:
+            self._observe(gateway, wire.Observe(number, observes=True))
+        return wire.Watched(self.last + 1)
+
+    async def _do(self, gateway: Gateway | None, request: Request[Any], deed: str) -> Any:
+        """The answer to a request; a deed that is done, or under way, is not done again."""
+        known = self._deeds.get(deed) if deed else None
+        if known is not None:
+            return await _answer_again(known)
+        if deed:
+            self._deeds[deed] = request
+            while len(self._deeds) > DEEDS:
+                self._deeds.popitem(last=False)
+        try:
+            if gateway is None:
+                return await self._ask_actor(request)
+            answer, _ = await self._ask(gateway, request)
+        except ReiletaError as error:
+            if isinstance(error, Overloaded) and deed:
+                self._deeds.pop(deed, None)  # it was not done; a repetition may succeed
+            raise
+        return answer
+
+    async def _ask(self, gateway: Gateway, request: Request[Any]) -> tuple[Any, WaitingCall]:
+        """The answer, once the frames that belong to it are published."""
+        waiting = WaitingCall(request, gateway, reset=isinstance(request, RestoreMembers))
+        self._waiting.append(waiting)
+        try:
+            answer = await self._ask_actor(request)
+            with trio.move_on_after(CATCH_UP_S):
+                await waiting.published.wait()
+            if not waiting.published.is_set():
+                raise Overloaded
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+        return answer, waiting
+
+    async def _ask_actor(self, request: Request[Any]) -> Any:
+        assert self.ref is not None
+        with trio.move_on_after(ASK_S):
+            return await self.ref.ask(request)
+        raise Overloaded
+
+    async def _caught_up(self, gateway: Gateway, after: int) -> None:
+        """Waits a moment for what the gateway sent before."""
+        with trio.move_on_after(CATCH_UP_S):
+            while gateway.incoming.last < after:
+                gateway.incoming.heard(after)
+                self._fetch(gateway)
+                await gateway.progress.wait()
+
+    def replay(self, argument: wire.Replay) -> wire.Replayed:
+        """What was sent from a number on, if it is still kept."""
+        self._outgoing.forget_old(trio.current_time())
+        return wire.Replayed(self._outgoing.since(argument.first))
+
+    async def restore(self, node: str, argument: wire.Restore) -> wire.Restored:
+        """A gateway's players get a snapshot, since messages are lost; it says whom it has."""
+        gateway = self.gateway(node, argument.series)
+        if gateway is None or self.ref is None or self.ref.stopped:
+            return wire.Restored(elsewhere=True)
+        seated = {number for seat in argument.seats for number in seat.connections}
+        for number in gateway.sinks.keys() - seated:
+            sink = gateway.sinks[number]
+            if self.id in sink.seats:
+                del gateway.sinks[number]
+                sink.ended(lost_frames=True, left=False, vanished_at=None)
+                self._lose_socket(sink)
+        members = tuple(self.seat(gateway, seat) for seat in argument.seats)
+        lost, waiting = await self._ask(gateway, RestoreMembers(members, argument.returning))
+        return wire.Restored(waiting.number, waiting.parcels, list(lost))
+
+
+async def _answer_again(request: Request[Any]) -> Any:
+    """The answer to a request that somebody else may wait for, too."""
+    with trio.move_on_after(ASK_S):
+        while not request.slot.answered:  # noqa: ASYNC110  # a slot wakes one task only
+            await trio.sleep(0.02)
+        return await request.slot.wait()
+    raise Overloaded
