@@ -19,7 +19,8 @@ import trio
 from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember
 from actors.cluster.hosted_instance import HostedInstance
-from actors.cluster.remote_instance import Places, RemoteInstance
+from actors.cluster.remote_instance import RemoteInstance
+from actors.cluster.remote_place import Places
 from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.instance.hosted import Holding, Hosts, There

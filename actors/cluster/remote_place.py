@@ -1,0 +1,339 @@
+"""The place of an instance at another node: pauses, repair, and the search for its host.
+
+What is missing of the host's messages is asked for; if the host has forgotten it, the players get a
+snapshot. If the host is gone, or the instance has moved, its new place is looked up: so does every
+other gateway, and each request that waits. Meanwhile the players are told `instance-paused`. The
+new host asks all gateways which players they have (`reseat`). If this node is the new host, the
+players are handed to the local actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from actors.cluster import wire
+from actors.cluster.gateway_sockets import RelayMember, Spawn
+from actors.cluster.remote_link import AGAIN_S, CALL_S, RemoteLink
+from actors.instance.hosted import There
+from actors.instance.messages import InstanceMessage
+from actors.instance.recovery import Member
+from actors.membership import InstanceMoved, MemberSessionEnded, SocketLost
+from actors.runtime.mailbox import Recipient
+from reileta.cluster.calls import Calls, NodeUnreachable
+from reileta.errors import InstanceNotFound, ReiletaError
+from reileta.protocol import events
+from reileta.protocol.frames import EMPTY, encode, event
+from reileta.protocol.views.instance import LeftView
+from reileta.rules.cluster.stream import Incoming
+
+REQUEST_S: Final = 5.0
+"""Seconds for the host to answer a request, which may wait for the database."""
+RESEATED_S: Final = 0.5
+"""Seconds in which a new host asks for the players; later they are told to it."""
+
+
+class Places(Protocol):
+    """Finds the hosts of instances."""
+
+    async def find(self, instance_id: str) -> Recipient[InstanceMessage] | There:
+        """Where the instance runs: its actor here, or another node. It is placed if it runs
+        nowhere, and started if that is here.
+
+        Raises:
+            InstanceNotFound: it is gone.
+            Overloaded: nobody can say now.
+        """
+        ...
+
+
+class Moved(Exception):
+    """The instance runs at this node now."""
+
+    def __init__(self, to: Recipient[InstanceMessage]) -> None:
+        super().__init__()
+        self.to = to
+
+
+class RemotePlace(RemoteLink):
+    """The part of `RemoteInstance` that finds the host, and keeps up with it."""
+
+    def __init__(
+        self,
+        instance: str,
+        place: There,
+        *,
+        member: RelayMember,
+        calls: Calls,
+        places: Places,
+        spawn: Spawn,
+        numbers: Callable[[], int],
+    ) -> None:
+        """`numbers` gives numbers that this node never uses again."""
+        super().__init__(instance, place, member=member, calls=calls, spawn=spawn, numbers=numbers)
+        self._places = places
+
+    # Repair ------------------------------------------------------------------------------------
+
+    async def _keep_whole(self) -> None:
+        """Asks the host for what is missing, until nothing is."""
+        while True:
+            await self._repair.wait()
+            self._repair = trio.Event()
+            while True:
+                if self._must_restore and self._seats:
+                    await self._restore()
+                    continue
+                first = self._incoming.missing
+                if first is None:
+                    break
+                await self._until_here()
+                self.gaps += 1
+                argument = wire.Replay(self.id, self.place.epoch, first)
+                try:
+                    answer = await self._calls.call(
+                        self.place.node, "replay", argument, wire.Replayed, CALL_S
+                    )
+                except (NodeUnreachable, ReiletaError) as error:
+                    self._cut = True
+                    if isinstance(error, NodeUnreachable) and error.absent:
+                        self.recover()
+                    await trio.sleep(AGAIN_S)
+                    continue
+                if answer.elsewhere:
+                    self.recover()
+                    await trio.sleep(AGAIN_S)
+                elif answer.chunks is None:
+                    await self._restore()
+                elif self._incoming.next == first:
+                    self.replays += 1
+                    self._apply_all(self._incoming.replayed(answer.chunks))
+                    self._resume()
+
+    async def _restore(self) -> bool:
+        """Begins anew with the same host: the players get a snapshot. Whether it has answered."""
+        if self._restoring is not None:
+            await self._restoring.wait()
+            return not self._cut
+        self._restoring = trio.Event()
+        try:
+            return await self._restore_once()
+        finally:
+            self._restoring.set()
+            self._restoring = None
+
+    async def _restore_once(self) -> bool:
+        self.restores += 1
+        self._must_restore = True
+        self._incoming = Incoming()
+        self._joiner.clear()
+        self._sockets.begin()
+        series = self.series
+        argument = wire.Restore(self.id, self.place.epoch, series, self.seats(), self._returning)
+        try:
+            answer = await self._calls.call(
+                self.place.node, "restore", argument, wire.Restored, REQUEST_S
+            )
+        except (NodeUnreachable, ReiletaError) as error:
+            if isinstance(error, NodeUnreachable) and error.absent:
+                self.recover()
+            await trio.sleep(AGAIN_S)
+            self._repair.set()
+            return False
+        if series != self.series:
+            return True  # another host has taken over
+        if answer.elsewhere:
+            self.recover()
+            await trio.sleep(AGAIN_S)
+            self._repair.set()
+            return False
+        self._paused = self._cut = self._returning = self._must_restore = False
+        self._sockets.take_parcels(answer.parcels)
+        self._apply_all(self._incoming.begin(answer.number))
+        for session, player in answer.lost:
+            self._turn_away(session, player)
+        return True
+
+    def _turn_away(self, session: str, player: str) -> None:
+        """The host has no seat for a player that was inside."""
+        seat = self._seats.get(session)
+        if seat is not None and seat.player is not None and seat.player.id == player:
+            view = LeftView(player, seat.player.user, "disconnected")
+            frame = event(events.INSTANCE_LEFT, self.id, encode(view))
+            for connection in self._sockets.of(session):
+                connection.sink.send(frame)
+        self._seat_lost(session, player)
+
+    # Another place -----------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """The host is gone, or not the host any more: looks for its place until it is found."""
+        if self.local is None and self._looking is None:
+            self._spawn(self._recover)
+
+    async def _recover(self) -> None:
+        self.pause()
+        while self.local is None:
+            before = self.place
+            try:
+                await self._look_again()
+            except (Moved, InstanceNotFound):
+                return
+            if self.place != before or not self._cut:
+                return
+
+    async def _look_again(self) -> None:
+        """Looks the place up, together with all who want to know it. Raises Moved."""
+        if self._looking is None:
+            self._looking = trio.Event()
+            try:
+                await self._look()
+            finally:
+                self._looking.set()
+                self._looking = None
+        else:
+            await self._looking.wait()
+        if self.local is not None:
+            raise Moved(self.local)
+
+    async def _look(self) -> None:
+        epoch = self.place.epoch
+        while not self._member.valid():  # noqa: ASYNC110  # suspended, or fallen
+            await trio.sleep(AGAIN_S)
+        try:
+            place = await self._places.find(self.id)
+        except InstanceNotFound:
+            self._end()
+            raise
+        except ReiletaError:
+            await trio.sleep(AGAIN_S)
+            return
+        if self.place.epoch != epoch or self.local is not None:
+            return  # the new host was quicker
+        if not isinstance(place, There):
+            self.come_home(place)
+        elif place.epoch > epoch:
+            with trio.move_on_after(RESEATED_S):
+                await self._reseated.wait()
+            if self.place.epoch == epoch:
+                self._follow(place)
+                self._returning = True
+                await self._listening.wait()
+                if self._seats:
+                    await self._restore()
+        elif self._cut or self.gateway != self._member.node:
+            if self.gateway != self._member.node:
+                self._end_link()
+                self._begin_link()
+                await self._listening.wait()
+            if not self._seats or await self._restore():
+                self._cut = False
+            else:
+                await trio.sleep(AGAIN_S)
+        else:
+            await trio.sleep(AGAIN_S)
+
+    def _follow(self, place: There) -> None:
+        """Goes on with another host."""
+        self._end_link()
+        self.place = place
+        self.name = f"instance/{self.id} at {place.node}"
+        self._begin_link()
+
+    async def reseat(self, place: There) -> wire.Reseated:
+        """A new host asks for the players; it may send when this returns."""
+        if self.local is not None or place.epoch <= self.place.epoch:
+            return wire.Reseated()
+        self._follow(place)
+        self._incoming = Incoming(1)
+        self._paused = self._cut = self._returning = self._must_restore = False
+        await self._listening.wait()
+        self._filled.set()
+        self._reseated.set()
+        self._reseated = trio.Event()
+        others, self._roster = self.others(), {}
+        return wire.Reseated(self.series, self.seats(), others)
+
+    def others(self) -> list[wire.Seat]:
+        """The players of other nodes, as the last host has told."""
+        return [seat for session, seat in self._roster.items() if session not in self._seats]
+
+    def seats(self) -> list[wire.Seat]:
+        """The players of this node, with their sockets."""
+        return [
+            wire.Seat(
+                seat.visitor,
+                seat.player,
+                [one.number for one in self._sockets.of(session)],
+            )
+            for session, seat in self._seats.items()
+            if seat.player is not None
+        ]
+
+    def hand_over(self) -> list[Member]:
+        """The players as members of an actor of this node, which is about to start."""
+        members = []
+        for session, seat in self._seats.items():
+            if seat.player is not None:
+                member = Member(seat.visitor, seat.player, seat.session)
+                for connection in self._sockets.of(session):
+                    member.sinks[connection.sink] = None
+                members.append(member)
+        self._handed_over = members
+        return members
+
+    def come_home(self, recipient: Recipient[InstanceMessage]) -> None:
+        """The instance runs at this node now: its sessions are told to ask it there."""
+        if self.local is not None:
+            return
+        self._end_link()
+        self.local = recipient
+        for member in self._handed_over:  # what has changed since
+            if member.player.session not in self._seats:
+                recipient.signal(MemberSessionEnded(member.player.session))
+                continue
+            for sink in member.sinks:
+                if sink not in self._sockets.by_sink:
+                    recipient.signal(SocketLost(member.player.session, sink))
+        for session, seat in self._seats.items():
+            sinks = [one.sink for one in self._sockets.of(session)]
+            seat.session.signal(InstanceMoved(self.id, recipient, tuple(sinks)))
+        for connection in tuple(self._sockets.by_number.values()):
+            self._sockets.forget(connection)
+        self._seats.clear()
+
+    def _end(self) -> None:
+        """The instance is gone: its players have left."""
+        for session, seat in list(self._seats.items()):
+            if seat.player is None:
+                continue
+            view = LeftView(seat.player.id, seat.player.user, "closed")
+            frame = event(events.INSTANCE_LEFT, self.id, encode(view))
+            for connection in self._sockets.of(session):
+                connection.sink.send(frame)
+                self._sockets.forget(connection)
+            self._seat_lost(session, seat.player.id)
+
+    # Pauses ------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Tells the players that the instance can't be reached for now."""
+        self._cut = True
+        if not self._paused and any(seat.player for seat in self._seats.values()):
+            self._paused = True
+            self._tell_all(event(events.INSTANCE_PAUSED, self.id, EMPTY))
+
+    def _resume(self) -> None:
+        """Nothing was lost."""
+        self._cut = False
+        if self._paused:
+            self._paused = False
+            self._tell_all(event(events.INSTANCE_RESUMED, self.id, EMPTY))
+
+    def _tell_all(self, frame: bytes) -> None:
+        for connection in self._sockets.by_number.values():
+            seat = self._seats.get(connection.session)
+            if seat is not None and seat.player is not None:
+                connection.sink.send(frame)

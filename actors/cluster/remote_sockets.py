@@ -1,0 +1,205 @@
+"""The sockets of this node in an instance at another node, and what the host writes to them.
+
+Each is written to as the host itself would. A socket whose snapshot comes in a parcel waits for it,
+and all later frames wait behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import trio
+
+from actors.cluster import wire
+from actors.delivery.batch import Batch, Piece
+from actors.delivery.sink import Sink
+from actors.membership import SocketLost
+
+HELD_S: Final = 3.0
+"""A socket that waits for a parcel for so long gets a fresh snapshot."""
+PARCEL_KEPT_S: Final = 10.0
+
+
+class Speaks(Protocol):
+    """Where the data of a socket goes, and the word of its end (`RemoteInstance`)."""
+
+    def say(self, item: wire.Data) -> None:
+        """Sends a player's data; never waits. Raises MailboxFull."""
+        ...
+
+    def signal(self, message: SocketLost) -> bool:
+        """As `Ref.signal`."""
+        ...
+
+
+class RemoteSeat:
+    """A socket's seat in an instance at another node: the `InstanceHandle` of its player."""
+
+    __slots__ = ("_connection", "_remote", "_session", "player")
+
+    def __init__(self, remote: Speaks, connection: int, player: str, session: str) -> None:
+        self.player = player
+        self._remote = remote
+        self._connection = connection
+        self._session = session
+
+    def send_data(
+        self,
+        sink: Sink,
+        data: bytes,
+        key: str | None,
+        at: float | None,
+        to: tuple[str, ...] | None,
+        state: bytes | None,
+    ) -> None:
+        """As `InstanceHandle.send_data`."""
+        self._remote.say(wire.Data(self._connection, data, key, at, to, state))
+
+    def lose(self, sink: Sink) -> None:
+        """As `InstanceHandle.lose`."""
+        self._remote.signal(SocketLost(self._session, sink))
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """A socket of this node in the instance.
+
+    `held`: what waits for a parcel, and all after it; since `held_since`.
+    """
+
+    number: int
+    sink: Sink
+    session: str = ""
+    receives: bool = False
+    observes: bool = False
+    held: list[list[tuple[Batch | int, int, int]]] = field(default_factory=list)
+    held_since: float = 0.0
+
+
+class RemoteSockets:
+    """The sockets by number, and the parcels that they wait for or that came too early."""
+
+    def __init__(self, instance: str) -> None:
+        self._instance = instance
+        self.by_number: dict[int, Connection] = {}
+        self.by_sink: dict[Sink, Connection] = {}
+        self._parcels: dict[int, tuple[float, Batch]] = {}
+
+    def connect(self, number: int, sink: Sink, session: str) -> Connection:
+        """A socket of a session; "": of an observer, or of one that only asks."""
+        connection = Connection(number, sink, session)
+        self.by_number[number] = connection
+        self.by_sink[sink] = connection
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """The socket has no seat any more."""
+        self.by_number.pop(connection.number, None)
+        self.by_sink.pop(connection.sink, None)
+        seat = connection.sink.seats.get(self._instance)
+        if isinstance(seat, RemoteSeat):
+            del connection.sink.seats[self._instance]
+
+    def of(self, session: str) -> list[Connection]:
+        """The session's sockets."""
+        return [one for one in self.by_number.values() if one.session == session]
+
+    def begin(self) -> None:
+        """The host begins anew: nobody receives, and nothing waits."""
+        for connection in self.by_number.values():
+            connection.receives = False
+            connection.held.clear()
+
+    def forget_parcels(self) -> None:
+        """Parcels of another host are of no use."""
+        self._parcels.clear()
+
+    def tick(self, now: float) -> bool:
+        """Drops old parcels. Returns whether a socket has waited for one for too long."""
+        for number in [one for one, (at, _) in self._parcels.items() if at < now - PARCEL_KEPT_S]:
+            del self._parcels[number]
+        return any(one.held and one.held_since < now - HELD_S for one in self.by_number.values())
+
+    def apply(self, fan: wire.Fan, mine: int) -> None:
+        """Writes the frames of one drain, for those who receive. `mine`: this node's index among
+        the gateways; -1: it is not one of them."""
+        for gateway, number in fan.came:
+            if gateway == mine and (connection := self.by_number.get(number)) is not None:
+                connection.receives = True
+        edits = {number: spans for gateway, number, spans in fan.edits if gateway == mine}
+        if fan.buffers and (edits or fan.whole):
+            self._write(fan, edits)
+        for gateway, number in fan.gone:
+            if gateway == mine and (connection := self.by_number.get(number)) is not None:
+                connection.receives = False
+                if not connection.observes:
+                    self.forget(connection)
+
+    def _write(self, fan: wire.Fan, edits: dict[int, list[wire.Span]]) -> None:
+        buffers: list[Batch | int] = [
+            buffer.parcel or _batch(self._instance, buffer, fan.names) for buffer in fan.buffers
+        ]
+        whole: list[Piece] = []
+        first = buffers[0]
+        if fan.whole and isinstance(first, Batch):
+            whole = [(first, 0, len(first))]
+        for connection in tuple(self.by_number.values()):
+            spans = edits.get(connection.number)
+            if spans is None:
+                if not connection.receives or not whole:
+                    continue
+                if not connection.held:
+                    connection.sink.write(whole)
+                    continue
+                spans = [(0, 0, len(whole[0][0]))]
+            if spans:
+                self._write_to(
+                    connection, [(buffers[one], start, end) for one, start, end in spans]
+                )
+
+    def _write_to(self, connection: Connection, pieces: list[tuple[Batch | int, int, int]]) -> None:
+        if not connection.held:
+            ready = self._resolved(pieces)
+            if ready is not None:
+                connection.sink.write(ready)
+                return
+            connection.held_since = trio.current_time()
+        connection.held.append(pieces)
+
+    def _resolved(self, pieces: Iterable[tuple[Batch | int, int, int]]) -> list[Piece] | None:
+        """The pieces with their parcels; None if one is not there."""
+        ready: list[Piece] = []
+        for batch, start, end in pieces:
+            if isinstance(batch, int):
+                kept = self._parcels.get(batch)
+                if kept is None:
+                    return None
+                batch = kept[1]
+            ready.append((batch, start, end))
+        return ready
+
+    def take_parcels(self, parcels: Sequence[wire.Parcel]) -> None:
+        """Parcels have come; what waited for them is written."""
+        now = trio.current_time()
+        for one in parcels:
+            batch = Batch.of_buffer(one.data, one.ends, snapshot=True)
+            self._parcels[one.number] = (now, batch)
+        for connection in self.by_number.values():
+            while connection.held:
+                ready = self._resolved(connection.held[0])
+                if ready is None:
+                    break
+                del connection.held[0]
+                connection.held_since = now
+                connection.sink.write(ready)
+
+
+def _batch(instance: str, buffer: wire.Buffer, names: list[str]) -> Batch:
+    keys: list[tuple[str, ...] | None] | None = None
+    if buffer.keys is not None:
+        keys = [
+            None if key is None else (instance, *(names[one] for one in key)) for key in buffer.keys
+        ]
+    return Batch.of_buffer(buffer.data, buffer.ends, keys, snapshot=buffer.snapshot)
