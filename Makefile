@@ -1,6 +1,7 @@
 # Every target sets up what it needs. Requires only Python 3.11 or newer, pip, make and git.
 #
 #   make serve     run the server            (ARGS="--port 4000" passes options on)
+#   make web       build the pages at / and /console; `make serve` does it, too
 #   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
@@ -31,16 +32,24 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve install test check cluster chaos bench format lock clean
+.PHONY: help serve web pages install test check cluster chaos bench format lock clean
 
 help:
 	sed -n 's/^#   //p' Makefile
 
-serve: $(USE)
+serve: $(USE) pages
 	exec $(BIN)/reileta serve $(ARGS)
 
 install: $(USE)
 	echo "$(BIN)/reileta is ready: $$($(BIN)/reileta --version)"
+
+# clients/web: with Node 20 or newer, or with one that it gets by pip. `pages` says what is wrong, and
+# lets the server run without them.
+web: $(USE)
+	$(BIN)/python clients/web/build_pages.py
+
+pages: $(USE)
+	$(BIN)/python clients/web/build_pages.py --optional
 
 # Each worker has a PostgreSQL of its own.
 test: $(DEVELOP)
@@ -83,9 +92,12 @@ lock: $(BIN)/python
 	cd tests/clients && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
 		--upgrade -o requirements.lock
+	cd clients/web && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
+		--upgrade -o requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) build api/web/dist api/web/dist-* clients/web/node_modules *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

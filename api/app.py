@@ -62,6 +62,7 @@ from api.http.session.tokens import token_routes
 from api.http.uploads import UploadSlots
 from api.openapi.page import docs_blueprint
 from api.rate_limits import HttpRateLimits, network
+from api.web.pages import Pages, pages_blueprint
 from reileta.errors import ReiletaError, TooManyRequests
 from reileta.observability.log_events import REQUEST_SERVED, REQUEST_SLOW, UPGRADE_REFUSED
 from reileta.security.passwords import Passwords
@@ -398,13 +399,18 @@ def _preflight(allowed: Iterable[str]) -> Response:
 
 
 def create_app(
-    node: Node, *, passwords: Passwords | None = None, port: int | None = None
+    node: Node,
+    *,
+    passwords: Passwords | None = None,
+    port: int | None = None,
+    pages: Pages | None = None,
 ) -> ReiletaApp:
     """Makes the application of a node.
 
     Args:
         passwords: None for a hasher with default parameters.
         port: the port that the server listens on; None: as in the settings.
+        pages: the pages that were built; None for none.
     """
     app = ReiletaApp(node, node.settings.port if port is None else port)
     deps = ApiDeps(node, app.auth, app.limits, app.answers)
@@ -438,4 +444,5 @@ def create_app(
         app.register_routes(routes)
     app.register_blueprint(metrics_blueprint(deps))
     app.register_blueprint(docs_blueprint(app.operations, node.server.site, app.auth.cookie))
+    app.register_blueprint(pages_blueprint(node.server.site, pages))
     return app

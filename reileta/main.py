@@ -30,6 +30,7 @@ from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
 from api.rate_limits import HttpRateLimits
 from api.shared_limits import SharedLimits
+from api.web.pages import Pages
 from api.ws.gateway import Gateway, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
@@ -389,7 +390,10 @@ def _client(
 async def _apis(
     node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int
 ) -> AsyncIterator[tuple[HttpServer, Gateway, HttpRateLimits]]:
-    app: ReiletaApp = create_app(node, passwords=passwords, port=port)
+    pages = Pages.read()
+    if pages is None:
+        _log.info(log_events.PAGES_OMITTED, hint="`make web` builds the pages at / and /console")
+    app: ReiletaApp = create_app(node, passwords=passwords, port=port, pages=pages)
     gateway = Gateway(node, app.auth)
     app.register_blueprint(gateway_blueprint(gateway))
     app.register_blueprint(session_blueprint(gateway, app.limits))

@@ -10,8 +10,10 @@ OWN_ROOTS: Final = frozenset(
     {
         ".well-known",
         "api",
+        "assets",
         "asyncapi.json",
         "auth",
+        "console",
         "docs",
         "healthz",
         "metrics",

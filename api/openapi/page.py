@@ -82,7 +82,7 @@ def documents(operations: Sequence[Operation], site: Site, cookie: str) -> Docum
 
 
 def docs_blueprint(operations: Sequence[Operation], site: Site, cookie: str) -> Blueprint:
-    """Both documents, the page, its style sheet, and `/`, which leads to the page.
+    """Both documents, the page, and its style sheet.
 
     `site` is where clients reach the server, `cookie` the name of its cookie.
     """
@@ -108,10 +108,6 @@ def docs_blueprint(operations: Sequence[Operation], site: Site, cookie: str) -> 
     @blueprint.get("/docs/docs.css")
     async def stylesheet() -> Response:
         return _cached(request, style, "text/css; charset=utf-8")
-
-    @blueprint.get("/")
-    async def root() -> Response:
-        return Response(b"", 302, {"Location": f"{site.base_path}/docs"})
 
     return blueprint
 

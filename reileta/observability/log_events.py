@@ -10,6 +10,8 @@ from typing import Final
 # Start and stop of the server
 SERVER_READY: Final = "server.ready"
 """The server accepts connections at `url`. Scripts wait for this event."""
+PAGES_OMITTED: Final = "pages.omitted"
+"""The pages at `/` and `/console` were not built, so the server has none."""
 SERVER_DRAINING: Final = "server.draining"
 SERVER_STOPPED: Final = "server.stopped"
 

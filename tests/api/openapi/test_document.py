@@ -40,7 +40,7 @@ async def test_every_route_of_the_api_is_in_it(app: ReiletaApp, document: Json) 
         (path.replace("{", "<").replace("}", ">"), method.upper())
         for path, method, _ in operations(document)
     }
-    elsewhere = {"docs", "metrics"}
+    elsewhere = {"docs", "metrics", "pages"}
     served = {
         (rule.rule.removesuffix("@<server>"), method)
         for rule in app.url_map.iter_rules()

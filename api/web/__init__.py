@@ -1,0 +1,1 @@
+"""The pages at `/` and `/console`: sources in `clients/web`, built into `dist/`, served here."""
