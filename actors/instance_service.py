@@ -6,8 +6,9 @@ A user is named by its id, `id@server` or username; a player by its id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from actors.cluster.orders import Orders
 from actors.delivery.sink import Sink
 from actors.instance.manager import InstanceManager
 from actors.instance.messages import (
@@ -19,6 +20,7 @@ from actors.instance.messages import (
     GetPlayers,
     GetQueue,
     Moderate,
+    Order,
     QueueSnapshot,
     RejectCandidate,
     RemoveModerator,
@@ -27,7 +29,7 @@ from actors.instance.messages import (
     UpdateInstance,
     WithdrawEntry,
 )
-from actors.runtime.ask import ask
+from actors.runtime.ask import ask, ask_timeout
 from actors.runtime.message import Request
 from actors.session.manager import SessionManager
 from reileta import records
@@ -69,6 +71,8 @@ class InstanceService:
         self._sessions = sessions
         self._users = users
         self._address = address
+        self.orders: Orders | None = None
+        """Repeats orders, and knows them again, in a cluster."""
 
     # The instance ------------------------------------------------------------------------------
 
@@ -208,6 +212,10 @@ class InstanceService:
     # Helpers -----------------------------------------------------------------------------------
 
     async def _ask(self, instance_id: str, by: Visitor, request: Request[R]) -> R:
+        if self.orders is not None and isinstance(request, get_args(Order)):
+            with ask_timeout():
+                answer: R = await self.orders.give(instance_id, by, request)
+                return answer
         _, ref = await self._instances.live(instance_id, by)
         return await ask(ref, request)
 

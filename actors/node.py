@@ -22,6 +22,7 @@ import trio
 
 from actors.cluster.cluster import Cluster
 from actors.cluster.facts import ClusterMember
+from actors.cluster.orders import Orders
 from actors.cluster.shared import Shared
 from actors.directory import Directory
 from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
@@ -350,6 +351,7 @@ class Node:
                     "session": fourth.deepest_mailbox,
                 }
                 if cluster is not None:
+                    node.instance_service.orders = Orders(node.instances, store.deeds.answer)
                     await cluster.start(nursery, background, node.instances, metrics, directory)
                 node.start_background(nursery)
                 node.start_federation(nursery)

@@ -28,7 +28,7 @@
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
     │                           HeadTooLarge 103, MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
-        │                       NotImplementedHere 28, InternalError 16
+        │                       NotImplementedHere 28, InternalError 16, OutcomeUnknown 132
         └── DatabaseUnavailable 122 (DatabaseFault), StorageUnavailable 122
 
 `code` is the number that clients see (docs/protocol.md#error-codes). HTTP statuses and close codes
@@ -166,6 +166,16 @@ class DatabaseUnavailable(Overloaded):
 class DatabaseFault(DatabaseUnavailable):
     """The database answers, but is not as it must be: a permission or a table is missing, or data
     is corrupted. It does not pass by itself."""
+
+
+class OutcomeUnknown(Unavailable):
+    """Nobody can say now whether the order was carried out. It can be repeated safely."""
+
+    code, message = 132, "Outcome unknown"
+
+    def __init__(self, *details: Detail, retry_after_s: float = 1.0) -> None:
+        super().__init__(*details)
+        self.retry_after_s = retry_after_s
 
 
 class StorageUnavailable(Overloaded):

@@ -279,6 +279,7 @@ class Moderation:
 
     `type` is a moderation type (`kick`, `ban`, …) or a change of roles (`moderator`, `unmoderator`,
     `master`); `owner` is the instance's owner at that time. `user` and `by` are `UserIDAt`s.
+    `deed`: the id of the `Deed` that it is the entry of, until it is written.
     """
 
     instance_id: str
@@ -289,6 +290,16 @@ class Moderation:
     reason: str | None
     until: int | None
     created_at: int
+    deed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """The name of an order to an instance in a cluster, which is carried out once however often it
+    comes. `again`: it may have come before, also to another host."""
+
+    id: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

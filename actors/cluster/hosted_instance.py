@@ -30,7 +30,7 @@ from actors.membership import AddMember
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Request
 from reileta.cluster.calls import Calls
-from reileta.errors import Overloaded, ReiletaError
+from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
 
 CATCH_UP_S: Final = 0.5
 """Seconds that a request waits for the data that was sent before it."""
@@ -120,7 +120,7 @@ class HostedInstance(HostedGateways):
         request = wire.request_of(argument, **socket)
         if request is None:
             raise Overloaded  # a node of a newer version asks; it can ask another one soon
-        value = await self._do(gateway, request, argument.deed)
+        value = await self._do(gateway, request, argument.deed, again=argument.again)
         number = 0 if gateway is None else self.last
         return wire.Answered(msgspec.Raw(wire.encode(value)), number)
 
@@ -143,10 +143,13 @@ class HostedInstance(HostedGateways):
             self._observe(gateway, wire.Observe(number, observes=True))
         return wire.Watched(self.last + 1)
 
-    async def _do(self, gateway: Gateway | None, request: Request[Any], deed: str) -> Any:
-        """The answer to a request; a deed that is done, or under way, is not done again."""
+    async def _do(
+        self, gateway: Gateway | None, request: Request[Any], deed: str, *, again: bool
+    ) -> Any:
+        """The answer to a request; a deed that is done, or under way, is not done again. `again`:
+        the client repeats it, and waits for another answer on its socket."""
         known = self._deeds.get(deed) if deed else None
-        if known is not None:
+        if known is not None and not (again and known.slot.answered):
             return await _answer_again(known)
         if deed:
             self._deeds[deed] = request
@@ -158,7 +161,8 @@ class HostedInstance(HostedGateways):
             answer, _ = await self._ask(gateway, request)
         except ReiletaError as error:
             if isinstance(error, Overloaded) and deed:
-                self._deeds.pop(deed, None)  # it was not done; a repetition may succeed
+                # It was not done; or its repetition finds out. That may succeed.
+                self._deeds.pop(deed, None)
             raise
         return answer
 
@@ -171,7 +175,7 @@ class HostedInstance(HostedGateways):
             with trio.move_on_after(CATCH_UP_S):
                 await waiting.published.wait()
             if not waiting.published.is_set():
-                raise Overloaded
+                raise OutcomeUnknown if isinstance(request, wire.WRITES) else Overloaded
         finally:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
@@ -181,7 +185,7 @@ class HostedInstance(HostedGateways):
         assert self.ref is not None
         with trio.move_on_after(ASK_S):
             return await self.ref.ask(request)
-        raise Overloaded
+        raise OutcomeUnknown if isinstance(request, wire.WRITES) else Overloaded
 
     async def _caught_up(self, gateway: Gateway, after: int) -> None:
         """Waits a moment for what the gateway sent before."""
@@ -218,5 +222,5 @@ async def _answer_again(request: Request[Any]) -> Any:
     with trio.move_on_after(ASK_S):
         while not request.slot.answered:  # noqa: ASYNC110  # a slot wakes one task only
             await trio.sleep(0.02)
-        return await request.slot.wait()
-    raise Overloaded
+        return request.slot.again()
+    raise OutcomeUnknown

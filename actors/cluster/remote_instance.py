@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
-from uuid import uuid4
 
 import msgspec
 import trio
 
 from actors.cluster import wire
-from actors.cluster.remote_link import CALL_S, SessionSeat
+from actors.cluster.orders import repeated
+from actors.cluster.remote_link import AGAIN_S, CALL_S, SessionSeat
 from actors.cluster.remote_place import REQUEST_S, Moved, RemotePlace
 from actors.cluster.remote_sockets import RemoteSeat
 from actors.delivery.sink import Sink
@@ -27,13 +27,15 @@ from actors.membership import AddMember, InstanceMoved, MemberSessionEnded, Rena
 from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
 from reileta.cluster.calls import NodeUnreachable
-from reileta.errors import Overloaded, ReiletaError
+from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
 
 R = TypeVar("R")
 A = TypeVar("A")
 
 PLACED_S: Final = 4.0
 """Seconds in all until a request is given up because the instance has no host that answers."""
+OUTCOME_S: Final = 5.0
+"""Seconds until it counts as unknown how an order went that nobody answers."""
 IDLE_S: Final = 5.0
 """Seconds without players until this stops listening to the host."""
 
@@ -178,7 +180,7 @@ class RemoteInstance(RemotePlace):
                 return await self._enter(request)  # type: ignore[return-value]  # a player's id
             return await self._request(request)
         except Moved as moved:
-            return await moved.to.ask(request)
+            return await moved.to.ask(repeated(request))
         finally:
             self._asks -= 1
 
@@ -245,11 +247,12 @@ class RemoteInstance(RemotePlace):
         if sink is not None and connection is None and self._incoming.next is not None:
             asking = connection = self._connect(sink, "")
         number = 0 if connection is None else connection.number
-        deed = str(uuid4()) if isinstance(request, wire.WRITES) else ""
-        fields = wire.fields_of(request)
+        deed, again = wire.deed_of(request), wire.comes_again(request)
 
         def argument() -> wire.Ask:
+            nonlocal request
             self._send_box_if_known()
+            fields, request = wire.fields_of(request), repeated(request)
             return wire.Ask(
                 self.id,
                 self.place.epoch,
@@ -259,10 +262,13 @@ class RemoteInstance(RemotePlace):
                 name,
                 fields,
                 deed,
+                again,
             )
 
         try:
-            answer = await self._called("ask", argument, wire.Answered, REQUEST_S)
+            answer = await self._called(
+                "ask", argument, wire.Answered, REQUEST_S, orders=bool(deed)
+            )
             await self._applied(answer.number)
         finally:
             if asking is not None and asking.number in self._sockets.by_number:
@@ -280,25 +286,52 @@ class RemoteInstance(RemotePlace):
                 await trio.sleep(0.002)
 
     async def _called(
-        self, name: str, argument: Callable[[], object], answer: type[A], timeout_s: float
+        self,
+        name: str,
+        argument: Callable[[], object],
+        answer: type[A],
+        timeout_s: float,
+        *,
+        orders: bool = False,
     ) -> A:
-        """The answer of the host, wherever it is now. Raises Moved, Overloaded and its errors."""
-        with trio.move_on_after(PLACED_S if timeout_s <= PLACED_S else PLACED_S + timeout_s):
+        """The answer of the host, wherever it is now. Raises Moved, Overloaded and its errors.
+        `orders`: it changes something, so that OutcomeUnknown is raised if it may have done so."""
+        maybe = False
+        limit_s = PLACED_S if timeout_s <= PLACED_S else PLACED_S + timeout_s
+        with trio.move_on_after(OUTCOME_S if orders else limit_s):
             while True:
                 await self._listening.wait()
                 series = self.series
+                # While it is under way, nobody can say whether it is done.
+                before, maybe = maybe, orders
                 try:
-                    answered = await self._calls.call(
-                        self.place.node, name, argument(), answer, timeout_s
-                    )
-                except NodeUnreachable:
-                    pass
+                    answered = await self._call_host(name, argument(), answer, timeout_s)
+                except NodeUnreachable as error:
+                    maybe = before if error.absent else orders
+                except OutcomeUnknown:
+                    await trio.sleep(AGAIN_S)
+                except Overloaded as error:
+                    if not before:
+                        raise
+                    raise OutcomeUnknown from error
                 else:
                     current = name != "enter" or series == self.series
                     if current and not getattr(answered, "elsewhere", False):
                         return answered
+                    maybe = before
                 await self._look_again()
-        raise Overloaded
+        raise OutcomeUnknown if maybe else Overloaded
+
+    async def _call_host(self, name: str, argument: object, answer: type[A], timeout_s: float) -> A:
+        """A call to the host of now; it is given up once there is another one."""
+        node = self.place.node
+        with trio.CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await self._calls.call(node, name, argument, answer, timeout_s)
+            finally:
+                self._under_way.discard(scope)
+        raise NodeUnreachable(node, "is not the host any more")
 
     def take_over(self, members: Iterable[Member]) -> None:
         """The players of an actor of this node, whose instance is elsewhere now."""

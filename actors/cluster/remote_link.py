@@ -102,6 +102,8 @@ class RemoteLink(ABC):
         """Whether this host has not asked for the players."""
         self._handed_over: list[Member] = []
         self._carried: list[wire.Signal] = []
+        self._under_way: set[trio.CancelScope] = set()
+        """The calls to the host that are under way."""
         self._begin_link()
 
     @abstractmethod
@@ -146,6 +148,7 @@ class RemoteLink(ABC):
     def _end_link(self) -> None:
         """Stops listening to the host. Data that it has not confirmed is refused, late."""
         self._scope.cancel()
+        self._give_up_calls()
         chunks = self._outgoing.since(self._outgoing.last - len(self._outgoing) + 1) or []
         joiner, box, self._box = wire.Joiner(), self._box, []
         sent: list[wire.Item] = []
@@ -157,6 +160,11 @@ class RemoteLink(ABC):
         # The host may have passed on what was sent before it was lost: nobody knows.
         self._refuse_late(sent, InternalError())
         self._refuse_late(box, Overloaded())
+
+    def _give_up_calls(self) -> None:
+        """No call that is under way will be answered."""
+        for scope in self._under_way:
+            scope.cancel()
 
     def _refuse_late(self, items: Iterable[wire.Item], error: ReiletaError) -> None:
         for item in items:

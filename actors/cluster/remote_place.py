@@ -306,6 +306,7 @@ class RemotePlace(RemoteLink):
 
     def _end(self) -> None:
         """The instance is gone: its players have left."""
+        self._give_up_calls()
         for session, seat in list(self._seats.items()):
             if seat.player is None:
                 continue

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final, Literal, TypeAlias, get_args, get_type_hints
+from uuid import uuid4
 
 import msgspec
 
@@ -274,7 +275,7 @@ class Entered(msgspec.Struct, array_like=True):
 
 class Ask(msgspec.Struct, array_like=True):
     """A request to the instance, from `REQUESTS`. `connection`: of the socket that asked; 0: none.
-    `deed`: the same in each repetition of the request."""
+    `deed`: the same in each repetition of the request. `again`: the client repeats it."""
 
     instance: str
     epoch: int
@@ -284,6 +285,7 @@ class Ask(msgspec.Struct, array_like=True):
     name: str
     fields: msgspec.Raw
     deed: str = ""
+    again: bool = False
 
 
 class Tell(msgspec.Struct, array_like=True):
@@ -509,6 +511,18 @@ def fields_of(message: Message) -> msgspec.Raw:
     values = [getattr(message, one.name) for one in _sent_fields(type(message))]
     sent = [one.given() if isinstance(one, InstanceChanges) else one for one in values]
     return msgspec.Raw(encode(sent))
+
+
+def deed_of(request: Request[Any]) -> str:
+    """The id of an order, the same in each repetition; "" for another request."""
+    if not isinstance(request, WRITES):
+        return ""
+    return str(uuid4()) if request.deed is None else request.deed.id
+
+
+def comes_again(request: Request[Any]) -> bool:
+    """Whether it is an order that a client has given before."""
+    return isinstance(request, WRITES) and request.deed is not None and request.deed.again
 
 
 def request_of(ask: Ask, **socket: Any) -> Request[Any] | None:

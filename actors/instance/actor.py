@@ -23,6 +23,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
+import msgspec
 import outcome
 import trio
 
@@ -40,6 +41,7 @@ from actors.instance.messages import (
     AdmitCandidate,
     CloseInstance,
     ContinueQueueRound,
+    DurableOrder,
     ExcludeServers,
     Freeze,
     Frozen,
@@ -277,7 +279,7 @@ class InstanceActor(Actor[InstanceMessage]):
             case GetMutes():
                 self._moderation.list_mutes(message)
             case Moderate() | TransferMaster() | AddModerator() | RemoveModerator():
-                self._moderate(message)
+                self._once(message)
             case ReassignOwner():
                 self._apply(self._moderation.reassign_owner(message))
             case ExcludeServers(servers):
@@ -289,10 +291,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._apply(self._members.restore_remote(message))
             case Freeze():
                 message.reply(self._freeze())
-            case UpdateInstance():
-                self._update(message)
-            case CloseInstance():
-                self._close_for(message)
+            case UpdateInstance() | CloseInstance():
+                self._once(message)
             case RetryWrites():
                 self._persistence.write_pending()
             case RecordGone():
@@ -518,12 +518,58 @@ class InstanceActor(Actor[InstanceMessage]):
         message.defer()
         ask_whether_there(self.context, sockets, proceed)
 
-    # Requests whose effect follows a write -----------------------------------------------------
+    # Durable orders ----------------------------------------------------------------------------
+
+    def _once(self, message: DurableOrder) -> None:
+        """Carries an order out, unless its deed is done already: then it is answered as before."""
+        deed = message.deed
+        if deed is None or not deed.again:
+            self._carry_out(message)
+            return
+        if not isinstance(message, UpdateInstance | CloseInstance) and (
+            self._persistence.when_deed_durable(deed, partial(self._moderation.answer, message))
+        ):
+            message.defer()  # this host has decided it, and writes it
+            return
+        self._persistence.look_up(deed, partial(self._looked_up, message))
+        message.defer()
+
+    def _looked_up(self, message: DurableOrder, result: outcome.Outcome[bytes | None]) -> None:
+        try:
+            answer = result.unwrap()
+            if answer is not None:
+                self._answer_again(message, answer)
+                return
+            if self._holding is not None and not self._holding.valid():
+                raise Suspended
+            ensure_visible(self.parts.rules, message)
+            self._carry_out(message)
+        except ReiletaError as error:
+            message.fail(error)
+
+    def _answer_again(self, message: DurableOrder, answer: bytes) -> None:
+        match message:
+            case UpdateInstance():
+                message.reply(msgspec.msgpack.decode(answer, type=records.InstanceRecord))
+            case CloseInstance():
+                message.reply(None)
+            case _:
+                self._moderation.answer(message, None)
+
+    def _carry_out(self, message: DurableOrder) -> None:
+        match message:
+            case UpdateInstance():
+                self._update(message)
+            case CloseInstance():
+                self._close_for(message)
+            case _:
+                self._moderate(message)
 
     def _update(self, message: UpdateInstance) -> None:
         planned = self.parts.rules.plan(message.by, message.changes)
         message.defer()
-        self._persistence.update(planned, message.changes, partial(self._updated, message))
+        then = partial(self._updated, message)
+        self._persistence.update(planned, message.changes, then, message.deed)
 
     def _updated(self, message: UpdateInstance, result: outcome.Outcome[object]) -> None:
         self._apply(self._moderation.updated(message, result))
@@ -554,7 +600,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._ensure_open()
         self._closing = True
         message.defer()
-        self._persistence.delete(partial(self._deleted, message))
+        self._persistence.delete(partial(self._deleted, message), message.deed)
 
     def _deleted(self, message: CloseInstance, result: outcome.Outcome[object]) -> None:
         if isinstance(result, outcome.Error):

@@ -3,6 +3,8 @@
 `state` is the JSON that a client sent with a command and gets back in its answer; None: the client
 wants no answer. The actor itself answers a command on the client's socket, so that the answer keeps
 its place among the other frames of that socket.
+
+`deed` is None without a cluster.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class UpdateInstance(Request[records.InstanceRecord]):
 
     by: Visitor
     changes: records.InstanceChanges
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class CloseInstance(Request[None]):
     """Ends the instance; answered after the commit."""
 
     by: Visitor
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class RequestEntry(Request[Entry]):
     """A user asks for a seat, and so becomes a candidate."""
 
     visitor: Visitor
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class WithdrawEntry(Request[None]):
     """A user withdraws its candidacy."""
 
     by: Visitor
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class AdmitCandidate(Request[Entry]):
 
     by: Visitor
     user: str
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,7 @@ class RejectCandidate(Request[None]):
 
     by: Visitor
     user: str
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ class Moderate(Request[None]):
     sink: Sink | None = None
     state: bytes | None = None
     admin: bool = False
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,7 @@ class TransferMaster(Request[None]):
 
     by: Visitor
     to: str
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,7 @@ class AddModerator(Request[None]):
     by: Visitor
     user: str
     guest: bool = False
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +184,7 @@ class RemoveModerator(Request[None]):
 
     by: Visitor
     user: str
+    deed: records.Deed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +258,10 @@ class LookAgain(Message):
 
 QueueRequest: TypeAlias = RequestEntry | WithdrawEntry | AdmitCandidate | RejectCandidate
 ModerationMessage: TypeAlias = Moderate | TransferMaster | AddModerator | RemoveModerator
+DurableOrder: TypeAlias = UpdateInstance | CloseInstance | ModerationMessage
+"""Changes stored rows."""
+Order: TypeAlias = DurableOrder | QueueRequest
+"""Changes something. In a cluster it has a deed, so that it can be repeated."""
 InstanceMessage: TypeAlias = (
     SendData
     | MembershipMessage

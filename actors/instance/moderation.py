@@ -124,6 +124,7 @@ class ModerationRequests:
             reason=reason,
             until=until,
             created_at=self._log_time(now),
+            deed=None if message.deed is None else message.deed.id,
         )
         return Decision(domain_events, entry)
 
@@ -142,9 +143,10 @@ class ModerationRequests:
         if decision.log_entry is not None:
             self._persistence.add(decision.log_entry)
         writes = self._persistence.pending - before
-        self._persistence.when_durable(writes, partial(self._answer, message))
+        self._persistence.when_durable(writes, partial(self.answer, message))
 
-    def _answer(self, message: ModerationMessage, error: ReiletaError | None) -> None:
+    def answer(self, message: ModerationMessage, error: ReiletaError | None) -> None:
+        """Answers a request whose writes are durable, or are not yet."""
         if error is not None:
             message.fail(error)
             return

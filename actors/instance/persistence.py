@@ -13,6 +13,9 @@ If the database is down, the requester gets the error, and the write is tried ag
 succeeds: so memory and database agree in the end, even if nobody asks again.
 A request is answered with the first error of any of its writes. If the record is gone, the actor
 gets `RecordGone`, and closes the instance.
+In a cluster, a request has a deed. If it comes again, its answer is looked up before anything is
+decided: so it is carried out once, also if the host that did it has died since.
+
 Pending writes outlive a crash in `RecoveryState.moderation_writes`. Overflow policy: `ensure_room`
 refuses requests while `MODERATION_LIMIT` writes are pending; decisions of the rules themselves,
 such as the end of a ban or a mute, are always taken.
@@ -35,10 +38,12 @@ from reileta.ids import user_ref
 from reileta.records import (
     UNSET,
     Ban,
+    Deed,
     InstanceChanges,
     InstanceRecord,
     LiftBan,
     LiftMute,
+    Moderation,
     ModerationWrite,
     ModeratorAddition,
     ModeratorRemoval,
@@ -110,14 +115,20 @@ class Persistence:
 
     # The record --------------------------------------------------------------------------------
 
-    def update(self, planned: InstanceRecord, changes: InstanceChanges, then: Then) -> None:
+    def update(
+        self,
+        planned: InstanceRecord,
+        changes: InstanceChanges,
+        then: Then,
+        deed: Deed | None = None,
+    ) -> None:
         """Writes the fields that change, with the values of `planned`.
 
         The rules may plan another value than the requested one. Raises Overloaded.
         """
         fields = {name: getattr(planned, name) for name in changes.given()}
         self._jobs.ensure_room()
-        self._jobs.add(lambda: self._writes.update(**fields), then)
+        self._jobs.add(lambda: self._writes.update(_id_of(deed), **fields), then)
 
     def restore(self) -> None:
         """Writes the record in force, after an update that could not take effect."""
@@ -133,9 +144,15 @@ class Persistence:
 
         self._jobs.add(write, _ignore)
 
-    def delete(self, then: Then | None = None) -> None:
+    def delete(self, then: Then | None = None, deed: Deed | None = None) -> None:
         """Deletes the record."""
-        self._jobs.add(self._writes.delete, then or _ignore)
+        self._jobs.add(lambda: self._writes.delete(_id_of(deed)), then or _ignore)
+
+    def look_up(self, deed: Deed, then: Callable[[outcome.Outcome[bytes | None]], None]) -> None:
+        """Reads the answer of a deed that may be done, after the writes that are under way. Raises
+        Overloaded."""
+        self._jobs.ensure_room()
+        self._jobs.add(lambda: self._writes.answer(deed.id), then)
 
     def note_empty(self, then: Callable[[bool], None]) -> None:
         """Writes since when the instance is empty, or that somebody is inside, if that changed;
@@ -220,6 +237,15 @@ class Persistence:
         else:
             then(None)
 
+    def when_deed_durable(self, deed: Deed, then: WhenDurable) -> bool:
+        """As `when_durable`, for a moderation that came with that deed; False: none is pending."""
+        for pending in self._pending:
+            if isinstance(pending.write, Moderation) and pending.write.deed == deed.id:
+                pending.then.append((then, 1))
+                self.write_pending()
+                return True
+        return False
+
     def resume(self) -> None:
         """Writes what was pending at a crash. Its requesters have been answered by the crash."""
         for pending in self._pending:
@@ -260,6 +286,10 @@ class Persistence:
     def _ref(self, user: str) -> str:
         """The user as records name it."""
         return user_ref(user, self._parts.config.address)
+
+
+def _id_of(deed: Deed | None) -> str | None:
+    return None if deed is None else deed.id
 
 
 def _ignore(_: object) -> None:

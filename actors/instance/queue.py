@@ -87,6 +87,8 @@ class Queue:
         """
         rules, now = self._parts.rules, self._parts.now()
         self._ensure_still_there(message)
+        if message.deed is not None and message.deed.again and self._done(message):
+            return []
         match message:
             case RequestEntry(visitor):
                 entry, domain_events = rules.candidate(
@@ -108,6 +110,23 @@ class Queue:
             case _:
                 assert_never(message)
         return domain_events
+
+    def _done(self, message: QueueRequest) -> bool:
+        """Answers a repeated request for what is so already. An invitation needs no look: to give
+        it twice is as to give it once."""
+        rules = self._parts.rules
+        match message:
+            case RequestEntry(visitor):
+                entry = rules.entry_of(visitor.user)
+                return entry is not None and message.reply(entry)
+            case WithdrawEntry(by):
+                return rules.entry_of(by.user) is None and message.reply(None)
+            case RejectCandidate(by, user):
+                own = by.user == user or rules.oversees(by)
+                if own or rules.may_invite(by.user, admin=by.administers):
+                    gone = user not in rules.invited and rules.entry_of(user) is None
+                    return gone and message.reply(None)
+        return False
 
     def _ensure_still_there(self, message: QueueRequest) -> None:
         ended = self._parts.config.ended

@@ -49,6 +49,18 @@ class Reply(Generic[R]):
             self._task = None
         return True
 
+    def again(self) -> R:
+        """The answer, which must be there; it may have been taken before. Raises it if it is an
+        error."""
+        match self._outcome:
+            case outcome.Value(answer):
+                value: R = answer
+                return value
+            case outcome.Error(error):
+                raise error
+            case _:
+                raise RuntimeError("there is no answer yet")
+
     async def wait(self) -> R:
         """Waits for the answer; returns it, or raises it if it is an error.
 

@@ -19,6 +19,7 @@ from reileta.store.challenges import Challenges
 from reileta.store.change_feed import ChangeFeed
 from reileta.store.database import Database, Loop, Queries, asyncio_loop
 from reileta.store.database_time import DatabaseTime, database_time
+from reileta.store.deeds import Deeds
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
 from reileta.store.guests import Guests
@@ -84,6 +85,8 @@ class Store:
     """Keeps other servers away, if the store was opened as `exclusive`."""
     attempts: Attempts
     """Attempts to log in and the like, at all nodes of a cluster."""
+    deeds: Deeds
+    """Orders to instances that were carried out in a cluster."""
     changes: ChangeFeed
     """Changes by other processes, once its `begin` was called."""
 
@@ -181,5 +184,6 @@ async def open_store(
             guests=Guests(database, clock),
             lock=lock,
             attempts=Attempts(database),
+            deeds=Deeds(database),
             changes=ChangeFeed(database),
         )

@@ -24,6 +24,7 @@ from reileta.records import InstanceRecord
 from reileta.rules.cluster.lease import DatabaseMark
 from reileta.rules.cluster.placement import Place, Tenure
 from reileta.store.database import ConstraintBroken, Queries
+from reileta.store.deeds import Deeds
 from reileta.store.instances import Instances
 
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -370,12 +371,13 @@ class UnhostedSweep:
         empty since before then, as `Instances.abandoned` says; returns the deleted ones.
 
         One node at a time: it does nothing while another one sweeps. It also forgets nodes that
-        fell long ago.
+        fell long ago, and deeds.
         """
         async with self._database.transaction() as transaction:
             if not await transaction.value("SELECT pg_try_advisory_xact_lock($1)", _SWEEP_KEY):
                 return []
             await ClusterLeases(transaction).remove_fallen()
+            await Deeds(transaction).forget()
             instances = self._instances.over(transaction)
             for id_ in await _unhosted_in_use(transaction):
                 if await _unhosted(transaction, id_):

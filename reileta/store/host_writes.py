@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, Unpack
 
+import msgspec
 import structlog
 
 from reileta.errors import DatabaseUnavailable, ReiletaError
@@ -37,12 +38,18 @@ class HostWrites(Protocol):
     """The writes of one instance's host. All raise DatabaseUnavailable; in a cluster this may be
     Suspended."""
 
-    async def update(self, **changes: Unpack[InstanceUpdate]) -> InstanceRecord:
-        """As `Instances.update`."""
+    async def update(
+        self, deed: str | None = None, /, **changes: Unpack[InstanceUpdate]
+    ) -> InstanceRecord:
+        """As `Instances.update`; notes the deed as done, with the record as its answer."""
         ...
 
-    async def delete(self) -> bool:
-        """As `Instances.delete`."""
+    async def delete(self, deed: str | None = None) -> bool:
+        """As `Instances.delete`; notes the deed as done."""
+        ...
+
+    async def answer(self, deed: str) -> bytes | None:
+        """As `Deeds.answer`."""
         ...
 
     async def occupied(self, since_ms: int | None, *, entered: bool) -> bool:
@@ -63,11 +70,16 @@ class UnfencedHostWrites:
         self._store = store
         self._id = instance_id
 
-    async def update(self, **changes: Unpack[InstanceUpdate]) -> InstanceRecord:
+    async def update(
+        self, deed: str | None = None, /, **changes: Unpack[InstanceUpdate]
+    ) -> InstanceRecord:
         return await self._store.instances.update(self._id, **changes)
 
-    async def delete(self) -> bool:
+    async def delete(self, deed: str | None = None) -> bool:
         return await self._store.instances.delete(self._id)
+
+    async def answer(self, deed: str) -> bytes | None:
+        return None  # nobody repeats a deed
 
     async def occupied(self, since_ms: int | None, *, entered: bool) -> bool:
         return await self._store.instances.occupied(self._id, since_ms, entered=entered)
@@ -94,15 +106,26 @@ class FencedHostWrites:
         self._valid = valid
         self._fenced = fenced
 
-    async def update(self, **changes: Unpack[InstanceUpdate]) -> InstanceRecord:
+    async def update(
+        self, deed: str | None = None, /, **changes: Unpack[InstanceUpdate]
+    ) -> InstanceRecord:
         async with self._held() as queries:
-            return await self._store.instances.over(queries).update(
-                self._tenure.instance, **changes
-            )
+            instances = self._store.instances.over(queries)
+            record = await instances.update(self._tenure.instance, **changes)
+            if deed is not None:
+                answer = msgspec.msgpack.encode(record)
+                await self._store.deeds.over(queries).note(deed, answer)
+            return record
 
-    async def delete(self) -> bool:
+    async def delete(self, deed: str | None = None) -> bool:
         async with self._held() as queries:
-            return await self._store.instances.over(queries).delete(self._tenure.instance)
+            deleted = await self._store.instances.over(queries).delete(self._tenure.instance)
+            if deed is not None and deleted:
+                await self._store.deeds.over(queries).note(deed, b"")
+            return deleted
+
+    async def answer(self, deed: str) -> bytes | None:
+        return await self._store.deeds.answer(deed)
 
     async def occupied(self, since_ms: int | None, *, entered: bool) -> bool:
         async with self._held() as queries:

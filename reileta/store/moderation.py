@@ -7,6 +7,7 @@ stored as long as the instance exists; the log outlives it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
@@ -23,6 +24,7 @@ from reileta.records import (
     Page,
 )
 from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.deeds import NOTE_DEED
 from reileta.store.query_builder import Where, page
 from reileta.store.quotas import DEFAULT, Quotas
 
@@ -199,7 +201,12 @@ class ModerationLog:
         await self.trim([heir])
 
     async def note(self, moderation: Moderation) -> None:
-        """Adds an entry. Adding it again, because the first result was lost, changes nothing."""
+        """Adds an entry. Adding it again, because the first result was lost, changes nothing; nor
+        does an entry of a deed that is done."""
+        if moderation.deed is not None and not await self._queries.execute(
+            NOTE_DEED, moderation.deed, b""
+        ):
+            return
         await self._queries.execute(
             "INSERT INTO moderations "
             "(instance_id, owner, type, user_ref, by_ref, reason, until, created_at) "
@@ -320,6 +327,7 @@ class ModerationWrites:
                     refused[place] = InstanceNotFound()
                     if not isinstance(write, Moderation):
                         continue
+                    write = replace(write, deed=None)  # a repetition is refused as well
                 match write:
                     case Ban():
                         await bans.put(write)

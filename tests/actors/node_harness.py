@@ -24,7 +24,7 @@ from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, InstanceRecord, ModerationWrite, MuteRecord, User
+from reileta.records import Ban, InstanceRecord, Moderation, ModerationWrite, MuteRecord, User
 from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
@@ -139,6 +139,30 @@ class FakeInstances:
 
 
 @dataclass
+class FakeDeeds:
+    """`store.deeds`, as reachable as the instances."""
+
+    instances: FakeInstances
+    done: dict[str, bytes] = field(default_factory=dict)
+
+    async def note(self, deed: str, answer: bytes) -> None:
+        self.done.setdefault(deed, answer)
+
+    async def first(self, deed: str | None) -> bool:
+        """Notes the deed; whether it was not done before."""
+        if deed is None:
+            return True
+        if deed in self.done:
+            return False
+        self.done[deed] = b""
+        return True
+
+    async def answer(self, deed: str) -> bytes | None:
+        await self.instances.reach()
+        return self.done.get(deed)
+
+
+@dataclass
 class FakeModerationStore:
     """`store.moderators`, `store.deeds` and `store.follows`, as reachable as the instances."""
 
@@ -151,6 +175,9 @@ class FakeModerationStore:
     changed: dict[str, User] = field(default_factory=dict)
     """The accounts that are not as `account` makes them."""
 
+    def __post_init__(self) -> None:
+        self.deeds = FakeDeeds(self.instances)
+
     async def of(self, instance_id: str) -> list[str]:
         await self.instances.reach()
         return self.moderators.get(instance_id, [])
@@ -159,7 +186,9 @@ class FakeModerationStore:
         self, moderation_writes: Sequence[ModerationWrite], first: object = None
     ) -> dict[int, ReiletaError]:
         await self.instances.reach()
-        self.moderation_writes.extend(moderation_writes)
+        for write in moderation_writes:
+            if not isinstance(write, Moderation) or await self.deeds.first(write.deed):
+                self.moderation_writes.append(write)
         self.batches.append(len(moderation_writes))
         return {
             place: InstanceNotFound()
@@ -249,6 +278,7 @@ class FakeDatabase:
         self.lock = FakeLock()
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
+        self.deeds = self.hosting.deeds
         self.leases = self.sessions = FakeSessions()
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()

@@ -18,6 +18,7 @@ from reileta.errors import (
     InstanceExists,
     InstanceInvalid,
     InstanceNotFound,
+    OutcomeUnknown,
     PermissionDenied,
     QuotaReached,
     ServerNotFound,
@@ -230,7 +231,13 @@ def instance_routes(deps: ApiDeps) -> Routes:
         takes=InstanceUpdate,
         gives=InstanceView,
         need="required",
-        errors=(InstanceNotFound, ServerNotFound, PermissionDenied, TagUnknown),
+        errors=(
+            InstanceNotFound,
+            ServerNotFound,
+            PermissionDenied,
+            TagUnknown,
+            OutcomeUnknown,
+        ),
     )
     async def update_instance(call: RequestContext, params: InstanceUpdate) -> InstanceView:
         """Changes the given fields, also while players are inside. The owner and admins may do
@@ -253,7 +260,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         guests="own",
         gives=NothingView,
         need="required",
-        errors=(InstanceNotFound, ServerNotFound, PermissionDenied),
+        errors=(InstanceNotFound, ServerNotFound, PermissionDenied, OutcomeUnknown),
     )
     async def close_instance(call: RequestContext) -> NothingView:
         """Closes the instance. Everyone inside gets `instance-left` with reason `closed`. The owner

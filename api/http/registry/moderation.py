@@ -16,6 +16,7 @@ from reileta.errors import (
     ModerationInvalid,
     NotAllowed,
     NotInInstance,
+    OutcomeUnknown,
     Overloaded,
     PermissionDenied,
     PlayerNotFound,
@@ -35,7 +36,7 @@ from reileta.protocol.views.instance import (
 from reileta.protocol.views.registry import ListView, NothingView
 
 _WHERE: Final = (InstanceNotFound, ServerNotFound)
-_WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded)
+_WHOM: Final = (UserNotFound, PlayerNotFound, NotAllowed, Overloaded, OutcomeUnknown)
 
 
 class MasterInput(Input):
@@ -183,7 +184,7 @@ def moderation_routes(deps: ApiDeps) -> Routes:
         guests="own",
         gives=NothingView,
         need="required",
-        errors=(*_WHERE, UserNotFound, NotAllowed),
+        errors=(*_WHERE, UserNotFound, NotAllowed, OutcomeUnknown),
         name="dismiss_moderator",
     )
     async def remove_moderator(call: RequestContext) -> NothingView:

@@ -18,6 +18,7 @@ from reileta.errors import (
     InstanceNotFound,
     NotAllowed,
     NotQueued,
+    OutcomeUnknown,
     Overloaded,
     ServerNotFound,
     UserNotFound,
@@ -109,6 +110,7 @@ def queue_routes(deps: ApiDeps) -> Routes:
             Banned,
             NotAllowed,
             Overloaded,
+            OutcomeUnknown,
         ),
         audited=False,
     )
@@ -130,7 +132,14 @@ def queue_routes(deps: ApiDeps) -> Routes:
         takes=CandidateQuery,
         gives=NothingView,
         need="required",
-        errors=(InstanceNotFound, ServerNotFound, UserNotFound, NotQueued, NotAllowed),
+        errors=(
+            InstanceNotFound,
+            ServerNotFound,
+            UserNotFound,
+            NotQueued,
+            NotAllowed,
+            OutcomeUnknown,
+        ),
         audited=False,
     )
     async def withdraw_candidate(call: RequestContext, params: CandidateQuery) -> NothingView:

@@ -6,22 +6,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
+import msgspec
 import pytest
 import trio
 
 import actors.instance.config
 from actors.cluster.handover import Handover
+from actors.cluster.orders import Orders
 from actors.cluster.relay import ClusterPlaces, Relay
 from actors.instance.hosted import Here, Holding, There, Where
 from actors.instance.manager import InstanceManager
 from actors.runtime.failures import capture_failure
 from reileta.cluster.calls import Calls
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
+from reileta.records import InstanceRecord
 from reileta.rules.cluster.placement import Tenure
 from reileta.store import Store
 from reileta.store.host_writes import UnfencedHostWrites
+from reileta.store.instances import InstanceUpdate
 from tests.actors.node_harness import FakeDatabase, NodeHarness, open_harness
 from tests.reileta.cluster.memory_bus import MemoryBus, MemoryNats
 
@@ -201,9 +205,29 @@ class Cluster:
             self.nodes[other].relay.node_gone(name)
 
 
-def plain_writes(store: Store, tenure: Tenure, *_: object) -> UnfencedHostWrites:
+class PlainWrites(UnfencedHostWrites):
     """The writes of a host, without a database to compare its tenure with."""
-    return UnfencedHostWrites(store, tenure.instance)
+
+    def __init__(self, store: Store, tenure: Tenure, *_: object) -> None:
+        super().__init__(store, tenure.instance)
+        self._deeds = store.deeds
+
+    async def update(
+        self, deed: str | None = None, /, **changes: Unpack[InstanceUpdate]
+    ) -> InstanceRecord:
+        record = await super().update(**changes)
+        if deed is not None:
+            await self._deeds.note(deed, msgspec.msgpack.encode(record))
+        return record
+
+    async def delete(self, deed: str | None = None) -> bool:
+        deleted = await super().delete()
+        if deed is not None:
+            await self._deeds.note(deed, b"")
+        return deleted
+
+    async def answer(self, deed: str) -> bytes | None:
+        return await self._deeds.answer(deed)
 
 
 @asynccontextmanager
@@ -214,7 +238,7 @@ async def open_cluster(
     **settings: Any,
 ) -> AsyncIterator[Cluster]:
     """A cluster for the block, with one room in its database that runs nowhere."""
-    monkeypatch.setattr(actors.instance.config, "FencedHostWrites", plain_writes)
+    monkeypatch.setattr(actors.instance.config, "FencedHostWrites", PlainWrites)
     cluster = Cluster(MemoryNats(max_data_bytes=max_data_bytes), FakeDatabase())
     async with AsyncExitStack() as stack:
         harnesses = [
@@ -230,6 +254,8 @@ async def open_cluster(
             relay = Relay(member, calls, harness.node.directory, places, cluster.last_kicks)
             manager.hosts, manager.relay = hosts, relay
             manager.elsewhere, manager.lost = relay.remote, relay.lost
+            orders = Orders(manager, cluster.store.deeds.answer)
+            harness.node.instance_service.orders = orders
             handover = Handover(member, hosts, hosts, calls, relay, manager)
             cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls, handover)
             cluster.live.append(name)

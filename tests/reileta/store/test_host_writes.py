@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
+import msgspec
 import pytest
 
 from reileta.errors import DatabaseUnavailable, InstanceNotFound
-from reileta.records import Ban, InstanceRecord, MuteRecord
+from reileta.records import Ban, InstanceRecord, Moderation, MuteRecord
 from reileta.rules.cluster.placement import Tenure
 from reileta.store import Store
 from reileta.store.cluster_leases import ClusterLeases, UnhostedSweep, hold
+from reileta.store.deeds import KEPT_MS
 from reileta.store.host_writes import (
     FencedHostWrites,
     HostWrites,
@@ -58,6 +62,10 @@ async def host(store: Store) -> Host:
     room = await make(store, "room")
     place = await leases.claim(room.id, A)
     return Host(store, room, Tenure(room.id, A, place.epoch))
+
+
+def log_entry(host: Host, deed: str | None, at: int = 1) -> Moderation:
+    return Moderation(host.room.id, host.room.owner, "ban", "u_x", "u_1", None, None, at, deed)
 
 
 async def write_all(writes: HostWrites, host: Host) -> None:
@@ -151,6 +159,68 @@ async def test_a_host_that_is_paused_in_a_write_does_not_hold_up_its_fence(host:
         assert await host.leases.fence(A, 0, by=B) == [host.room.id]
         with pytest.raises(DatabaseUnavailable):
             await paused.execute("COMMIT")
+
+
+# Deeds
+
+
+async def test_a_deed_is_noted_with_its_write_and_its_answer(host: Host) -> None:
+    update, entry, close, refused = (str(uuid4()) for _ in range(4))
+    record = await host.writes.update(update, title="Harbour")
+    answer = await host.writes.answer(update)
+    assert answer is not None
+    assert msgspec.msgpack.decode(answer, type=InstanceRecord) == record
+    assert await host.writes.moderate([host.ban(), log_entry(host, entry)]) == {}
+    assert await host.writes.answer(entry) == b""
+    with pytest.raises(InstanceNotFound):
+        await FencedHostWrites(
+            host.store, Tenure("i_none", A, 1), lambda: True, lambda: None
+        ).update(refused, title="x")
+    assert await host.writes.answer(refused) is None
+    assert await host.writes.delete(close)
+    assert await host.writes.answer(close) == b""
+    assert await host.writes.answer(entry) == b""
+    (error, _) = (await host.writes.moderate([host.ban(), log_entry(host, refused)])).values()
+    assert isinstance(error, InstanceNotFound)
+    assert await host.writes.answer(refused) is None
+
+
+async def test_the_log_has_a_deed_once_however_often_it_is_written(host: Host) -> None:
+    deed = str(uuid4())
+    for at in (1, 2, 3):
+        await host.writes.moderate([log_entry(host, deed, at)])
+    page = await host.store.moderations.of(host.room.id, owner=None, limit=9, offset=0)
+    assert [one.created_at for one in page.items] == [1]
+
+
+async def test_a_former_host_notes_no_deed(host: Host) -> None:
+    await host.leases.fence(A, 0, by=B)
+    deed = str(uuid4())
+    with pytest.raises(Suspended):
+        await host.writes.update(deed, title="Late")
+    with pytest.raises(Suspended):
+        await host.writes.moderate([log_entry(host, deed)])
+    assert await host.writes.answer(deed) is None
+
+
+async def test_the_sweep_forgets_deeds_after_a_while(host: Host, store: Store) -> None:
+    old, new = str(uuid4()), str(uuid4())
+    for deed in (old, new):
+        await store.deeds.note(deed, b"")
+    await store.database.execute(
+        "UPDATE deeds_done SET at = at - $2 WHERE deed = $1::text::uuid", old, KEPT_MS
+    )
+    await UnhostedSweep(store.database, store.instances).run(1000, 0, 0)
+    assert await store.deeds.answer(old) is None
+    assert await store.deeds.answer(new) == b""
+
+
+async def test_without_a_cluster_no_statement_is_about_deeds(host: Host) -> None:
+    writes, database = UnfencedHostWrites(host.store, host.room.id), host.store.database
+    await writes.update(None, title="x")
+    assert await writes.moderate([log_entry(host, None)]) == {}
+    assert await writes.answer(str(uuid4())) is None
+    assert await database.value("SELECT count(*) FROM deeds_done") == 0
 
 
 # The sweep
