@@ -120,12 +120,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 @contextmanager
-def contenders(
-    folder: Path, against: Sequence[Path], peers: bool, core: int | None, console: Console
-) -> Iterator[list[Contender]]:
-    """Starts the servers, this version first."""
+def versions(
+    folder: Path, against: Sequence[Path], bots: int, core: int | None
+) -> Iterator[list[tuple[str, Running, list[str]]]]:
+    """Starts this version, and those of other checkouts: for each a title, and tokens."""
     with ExitStack() as stack:
-        versions = []
+        there = []
         for number, checkout in enumerate((None, *against)):
             place = folder / f"version-{number}"
             place.mkdir(mode=0o755)
@@ -134,13 +134,23 @@ def contenders(
             problem = servers.missing(REILETA)
             if problem is not None:
                 raise BenchmarkError(problem)
-            versions.append((checkout, servers))
-        started: list[Contender] = []
-        for checkout, servers in versions:
-            servers.make_bots(BOTS)
+            there.append(("this version" if checkout is None else str(checkout), servers))
+        started = []
+        for title, servers in there:
+            servers.make_bots(bots)
             running = stack.enter_context(servers.run(REILETA))
-            title = "this version" if checkout is None else str(checkout)
-            started.append(Contender(title, running, PATHS, read_tokens(servers.tokens)))
+            started.append((title, running, read_tokens(servers.tokens)))
+        yield started
+
+
+@contextmanager
+def contenders(
+    folder: Path, against: Sequence[Path], peers: bool, core: int | None, console: Console
+) -> Iterator[list[Contender]]:
+    """Starts the servers, this version first."""
+    with ExitStack() as stack:
+        there = stack.enter_context(versions(folder, against, BOTS, core))
+        started = [Contender(title, running, PATHS, tokens) for title, running, tokens in there]
         servers = Servers(folder, core)
         for kind in HTTP_KINDS if peers else ():
             problem = None if kind is REILETA else servers.missing(kind)
