@@ -16,7 +16,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 from zlib import MAX_WBITS
 
 import structlog
@@ -33,6 +33,7 @@ from actors.runtime.failures import capture_failure
 from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.transport.backlog import Backlog
+from api.ws.transport.text_frames import FrameTracker, text_frames
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
@@ -57,6 +58,7 @@ _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors that writing raises when the client has gone."""
 FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
 """So many bytes that are not text count as one frame."""
+_NO_LIMIT: Final = 2**63
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 _log = structlog.get_logger()
@@ -442,7 +444,15 @@ class Upgraded:
 class ProtocolTransport(Transport):
     """A transport that speaks WebSocket itself, through the sans-I/O `ServerProtocol`."""
 
-    __slots__ = ("_early", "_fragments", "_over", "_protocol", "_take_turn")
+    __slots__ = (
+        "_early",
+        "_fragments",
+        "_limit_bytes",
+        "_over",
+        "_protocol",
+        "_take_turn",
+        "_tracker",
+    )
 
     def __init__(self, upgraded: Upgraded) -> None:
         super().__init__(
@@ -453,6 +463,9 @@ class ProtocolTransport(Transport):
         )
         self._protocol = upgraded.protocol
         self._fragments: list[bytes] | None = None
+        self._limit_bytes = upgraded.protocol.max_message_size or _NO_LIMIT
+        self._tracker: FrameTracker | None = None
+        """Follows what the parser gets; None while it has all frames as a whole."""
         self._over = False
         self._early = upgraded.early
         self._take_turn = upgraded.take_turn
@@ -526,9 +539,23 @@ class ProtocolTransport(Transport):
         self.heard_at = trio.current_time()
         self.pinged_at = None
         self._metrics.bytes_in += len(data)
-        self._protocol.receive_data(data)
-        messages = self._collect()
+        messages: Messages
+        if self._tracker is None and self._fragments is None and self.state is TransportState.OPEN:
+            texts, end = text_frames(data, self._limit_bytes)
+            messages = cast(Messages, texts)
+            if end < len(data):
+                messages += self._parse(data[end:])
+        else:
+            messages = self._parse(data)
         return [] if self.refusing else messages
+
+    def _parse(self, data: bytes) -> Messages:
+        """The messages in bytes of which the parser makes frames."""
+        tracker = self._tracker or FrameTracker()
+        tracker.follow(data)
+        self._tracker = None if tracker.between_frames else tracker
+        self._protocol.receive_data(data)
+        return self._collect()
 
     def _collect(self) -> Messages:
         """The messages in the bytes fed so far, put together from their fragments."""
