@@ -138,10 +138,11 @@ def memory_above_idle(pid: int) -> Iterator[list[float]]:
         watcher.join()
 
 
-def _ping(url: str, token: str, over: Event, latencies: Any) -> None:
+def _ping(url: str, token: str, connected: Event, over: Event, latencies: Any) -> None:
     """Pings at a steady rate, from a process of its own that nothing here can delay."""
     found = []
     with connect(f"{url}/api/ws", additional_headers={"Authorization": token}) as socket:
+        connected.set()
         number = 0
         while not over.is_set():
             number += 1
@@ -158,11 +159,13 @@ def _ping(url: str, token: str, over: Event, latencies: Any) -> None:
 def pinging(url: str, token: str) -> Iterator[list[Latency | None]]:
     """Latency of answers to `ping` in the meantime; known at the end."""
     context = multiprocessing.get_context("spawn")
-    over, latencies = context.Event(), context.Queue()
-    process = context.Process(target=_ping, args=(url, token, over, latencies))
+    connected, over, latencies = context.Event(), context.Event(), context.Queue()
+    process = context.Process(target=_ping, args=(url, token, connected, over, latencies))
     result: list[Latency | None] = []
     process.start()
     try:
+        if not connected.wait(timeout=30):
+            raise BenchmarkError("no socket could be opened within 30 s")
         yield result
     finally:
         over.set()
