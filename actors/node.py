@@ -13,8 +13,9 @@ they start.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -74,6 +75,7 @@ from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
+from reileta.site import gateway_at
 from reileta.store import Store
 from reileta.store.live_credentials import LiveCredentials
 
@@ -86,11 +88,20 @@ RULES_S: Final = 5.0
 """How often rules about servers whose time is over stop acting. Requests don't wait for that."""
 
 
+@dataclass(frozen=True, slots=True)
+class GatewaySeen:
+    """How clients reach another process of the cluster."""
+
+    secure: bool
+    address: str
+
+
 class Node:
     """The actors of one server process and the services over them; made by `Node.open`.
 
     Attributes:
-        key: the server's key, with which it signs; `take_key` replaces it.
+        has_key: whether it has the server's key, with which it signs; `take_key` replaces it. A
+            process that only hosts instances needs none.
         server: the running server's address, public key and start time.
         directory: occupancy of instances and presence of users, for anyone to read.
         instances: finds and starts instances.
@@ -108,6 +119,7 @@ class Node:
         visits: our users' tokens at other servers.
         remote_reads: reads and caches objects of other servers.
         draining: whether the server is stopping.
+        unready: each returns why this process is not ready; None: it is.
         cluster: this process's part in the cluster; None if it is the only one.
     """
 
@@ -119,7 +131,7 @@ class Node:
         clock: Clock,
         metrics: Metrics,
         address: str,
-        key: ServerKey,
+        key: ServerKey | None,
         hub: Ref[HubMessage],
         directory: Directory,
         instances: Registry[str, InstanceMessage],
@@ -131,21 +143,24 @@ class Node:
         shared: Shared | None = None,
         listeners: Listeners | None = None,
         cluster: Cluster | None = None,
+        public_key: str = "",
     ) -> None:
         self.settings = settings
         self.store = store
         self.clock = clock
         self.metrics = metrics
         self.address = address
-        self.key = key
+        self._key = key
         self.server = LiveServer(
             address,
             settings.secure,
-            key.public_base64url,
+            public_key if key is None else key.public_base64url,
             base_path=settings.base_path or "",
-            links=key.links,
+            gateway=settings.gateway_address or "",
+            links=() if key is None else key.links,
         )
         self.draining = False
+        self.unready: list[Callable[[], str | None]] = []
         self.shared = shared
         self._listeners = Listeners() if listeners is None else listeners
         self.cluster = cluster
@@ -278,13 +293,15 @@ class Node:
         metrics: Metrics,
         instruments: Instruments,
         address: str,
-        key: ServerKey,
+        key: ServerKey | None,
+        public_key: str = "",
         client: HttpClient | None = None,
         member: ClusterMember | None = None,
         name: str = "",
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time.
 
+        `key`: None for a process that only hosts instances; `public_key` is the server's then.
         `client` reaches other servers; None: there are none. `member` is this process's part in a
         cluster; None: as the settings say. `name`: that of a node of a cluster, for operators.
         Raises StartupError.
@@ -343,6 +360,7 @@ class Node:
                     shared=shared,
                     listeners=listeners,
                     cluster=cluster,
+                    public_key=public_key,
                 )
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
@@ -352,7 +370,10 @@ class Node:
                 }
                 if cluster is not None:
                     node.instance_service.orders = Orders(node.instances, store.deeds.answer)
-                    await cluster.start(nursery, background, node.instances, metrics, directory)
+                    node.unready.append(lambda: cluster.unready)
+                    await cluster.start(
+                        nursery, background, node.instances, metrics, directory, node.server
+                    )
                 node.start_background(nursery)
                 node.start_federation(nursery)
                 steps = ClockSteps(clock, timers)
@@ -363,8 +384,9 @@ class Node:
     def start_background(self, nursery: trio.Nursery) -> None:
         """Starts the node's own loops."""
         instances, leases = self.instances, self.lease_renewer
-        background = self.background
-        background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
+        background, roles = self.background, self.settings.roles
+        if roles & {"eta", "ins"}:
+            background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
         background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
@@ -377,21 +399,57 @@ class Node:
     def start_federation(self, nursery: trio.Nursery) -> None:
         """Starts the loops that are about other servers."""
         background = self.background
+        background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
+        if "reil" not in self.settings.roles:
+            return
         background.run(nursery, "visits", self.visits.run)
         background.repeat(nursery, "guests", self.tidy_guests, every_s=TIDY_S)
-        background.repeat(nursery, "servers", self.servers.follow_time, every_s=RULES_S)
         background.repeat(nursery, "tokens", self.trust.renew, every_s=RENEW_S, delayed=True)
         background.repeat(nursery, "challenges", self.trust.trim, every_s=TRUST_TRIM_S)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether this process has the server's key."""
+        return self._key is not None
+
+    @property
+    def key(self) -> ServerKey:
+        """The server's key, with which it signs."""
+        assert self._key is not None, "a process that only hosts instances signs nothing"
+        return self._key
 
     @property
     def turns_away(self) -> bool:
         """Whether new sockets are closed at once, to come back elsewhere."""
         return self.draining or (self.cluster is not None and self.cluster.member.isolated)
 
+    def gateway(self) -> GatewaySeen | None:
+        """Another process by which clients can reach the server, the least busy of those that take
+        clients; None: none is known."""
+        if self.cluster is None:
+            return None
+        member = self.cluster.member
+        able = [
+            one
+            for one in member.nodes.values()
+            if one.id != member.node and "reil" in one.roles and one.state == "up" and one.url
+        ]
+        best = min(able, key=lambda one: (one.load, one.id), default=None)
+        if best is None or best.url is None:
+            return None
+        return GatewaySeen(*gateway_at(best.url))
+
+    def instead(self) -> GatewaySeen | None:
+        """The gateway to which clients with new WebSockets are sent; None: they are taken here."""
+        if self.settings.registry_alone:
+            return self.gateway()
+        draining = self.cluster is not None and self.cluster.hosting.draining
+        return self.gateway() if draining else None
+
     async def take_key(self, key: ServerKey) -> None:
         """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then
         the key is in use, and only not published. The database learns it at the next start."""
-        known, self.key = self.key, key
+        known, self._key = self.key, key
         self.server.take_key(key)
         await self.store.identity.replace_public_key(
             key.public_base64url, known=known.public_base64url

@@ -19,6 +19,8 @@ class LiveServer:
     and so have one scheme for all: `secure` is set from the start if the server itself speaks TLS,
     and otherwise as soon as a trusted proxy has passed on a request that came over TLS.
 
+    `gateway`: the address of this gateway, if it has one of its own; empty for none.
+
     `ready_at` is when it began to take connections (ms); None before that. `links` lead from
     earlier keys to `public_key`, newest first; `revision` grows when the key changes.
     """
@@ -28,6 +30,7 @@ class LiveServer:
     public_key: str
     ready_at: int | None = None
     base_path: str = ""
+    gateway: str = ""
     links: tuple[Link, ...] = ()
     revision: int = 0
 
@@ -41,9 +44,13 @@ class LiveServer:
         """The site as events show it."""
         return self.site_over(secure=self.secure)
 
-    def site_over(self, *, secure: bool) -> Site:
-        """The site as a client sees it that comes over TLS (`secure`), or without."""
-        return Site(self.address, secure, self.base_path)
+    def site_over(self, *, secure: bool, gateway: str = "") -> Site:
+        """The site as a client sees it that comes over TLS (`secure`), or without; through that
+        gateway, if it is not this process."""
+        gateway = gateway or self.gateway
+        if gateway == self.address:
+            gateway = ""
+        return Site(self.address, secure, self.base_path, gateway)
 
     def view(self, info: ServerInfo, site: Site | None = None) -> server.ServerView:
         """The server as clients see it; `info` is what the database has of it. `site`: None for

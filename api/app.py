@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -61,10 +62,13 @@ from api.http.session.session import session_routes
 from api.http.session.tokens import token_routes
 from api.http.uploads import UploadSlots
 from api.openapi.page import docs_blueprint
+from api.proxy.proxy import GatewayProxy
 from api.rate_limits import HttpRateLimits, network
+from api.reached import gateway_of, trace_of
 from api.web.pages import Pages, pages_blueprint
 from reileta.errors import ReiletaError, TooManyRequests
 from reileta.observability.log_events import REQUEST_SERVED, REQUEST_SLOW, UPGRADE_REFUSED
+from reileta.roles import ROLES, Role
 from reileta.security.passwords import Passwords
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -77,6 +81,8 @@ SLOW_S: Final = 1.0
 
 UNMATCHED: Final = "unmatched"
 """Label of all unknown paths in the metrics, so that clients can't create new labels."""
+PASSED_ON: Final = "registry"
+"""The same of all requests that a gateway passes on."""
 
 EXPOSED_HEADERS: Final = (
     "Accept-Ranges",
@@ -121,6 +127,8 @@ PREFLIGHT_HEADERS: Final = {
 }
 
 
+DEFAULT_PORT: Final = 443
+"""The port of an address that names none, in the name of the cookie."""
 SESSION_PATHS: Final = ("/auth/", "/session", "/resource/", "/ws/")
 """Prefixes of the session API's paths."""
 
@@ -153,10 +161,12 @@ class ReiletaApp(QuartTrio):
         # Answer `/api//time` with 404 in the envelope, instead of a redirect in HTML.
         self.url_map.merge_slashes = False
         self.node = node
+        # Processes of different roles listen on different ports, and need one name.
+        alone = node.settings.roles == frozenset(ROLES)
         self.auth = Auth(
             node.store.tokens,
             node.clock,
-            cookie=cookie_name(node.address, port),
+            cookie=cookie_name(node.address, port if alone else DEFAULT_PORT),
             address=node.address,
             servers=node.servers,
             guests=node.store.guests,
@@ -167,6 +177,9 @@ class ReiletaApp(QuartTrio):
         self.answers = AnswerCache()
         self.operations: list[Operation] = []
         self.dispatch = Dispatch(self.url_map)
+        self.proxy: GatewayProxy | None = None
+        """Passes what this process has no route for on to a registry; None: it is not a gateway, or
+        a registry itself."""
         self.before_request_funcs[None].append(self._before)
         self.before_websocket_funcs[None].append(self._before_upgrade)
         self.register_error_handler(Exception, self._refuse)
@@ -180,7 +193,7 @@ class ReiletaApp(QuartTrio):
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
         """Serves one request through Quart, traces it and counts it."""
         started = time.perf_counter()
-        with bind(self._sampler.begin()) as span:
+        with bind(self._sampler.begin(trace_of(request))) as span:
             try:
                 response = await super().handle_request(request)
             finally:
@@ -210,11 +223,13 @@ class ReiletaApp(QuartTrio):
         """Serves one request of this server's own connections, without ASGI and Quart."""
         match = self.dispatch.find(request.method, request.path)
         if match is None:
+            if self.proxy is not None and not self.dispatch.knows(request.path):
+                return await self._pass_on(request, self.proxy)
             return answer_of(await self.handle_request(request))
         request.url_rule, serve, args = match
         request.view_args = dict(args)
         started = time.perf_counter()
-        with bind(self._sampler.begin()) as span:
+        with bind(self._sampler.begin(trace_of(request))) as span:
             answer = await answered(
                 partial(self._served, request, serve, args), partial(self._refused, request)
             )
@@ -223,8 +238,7 @@ class ReiletaApp(QuartTrio):
         return answer
 
     async def _served(self, request: Request, serve: Serve, args: Mapping[str, str]) -> Answer:
-        if not is_session_api(request):
-            self.limits.address(address_of(request))
+        self._admit(request)
         self._note_scheme(request)
         answer = await serve(request, args)
         return answer if isinstance(answer, Answer) else answer_of(answer)
@@ -287,13 +301,14 @@ class ReiletaApp(QuartTrio):
         started: float,
         *,
         address: str = "unknown",
+        route: str = UNMATCHED,
     ) -> None:
         """Counts and logs an answer. `carrier` is None if the input was not a valid request from
         `address`.
 
         Quart's global `request` must not be used here: most requests are served without Quart.
         """
-        method = route = UNMATCHED
+        method = UNMATCHED
         if carrier is not None and carrier.url_rule is not None:
             method = carrier.method if isinstance(carrier, Request) else "GET"
             route = carrier.url_rule.rule
@@ -325,10 +340,30 @@ class ReiletaApp(QuartTrio):
         if carrier.scheme in ("https", "wss"):
             self.node.server.secure = True
 
+    def _admit(self, carrier: BaseRequestWebsocket) -> None:
+        """Counts a request of its address, unless the gateway has done so."""
+        if not is_session_api(carrier) and not gateway_of(carrier):
+            self.limits.address(address_of(carrier))
+
+    async def _pass_on(self, request: Request, proxy: GatewayProxy) -> Answer:
+        """Has a registry answer a request. The registry adds the headers that all answers have."""
+        started = time.perf_counter()
+
+        async def passed_on() -> Answer:
+            self._admit(request)
+            self._note_scheme(request)
+            return await proxy.answer(request, span.trace_id)
+
+        with bind(self._sampler.begin()) as span:
+            answer = await answered(passed_on, partial(self._refused, request))
+            if all(name != b"x-trace-id" for name, _ in answer.headers):
+                _complete(answer, span)
+            self._count(request, answer.status, span, started, route=PASSED_ON)
+        return answer
+
     async def _before(self) -> Response | None:
         self._note_scheme(request)
-        if not is_session_api(request):
-            self.limits.address(address_of(request))
+        self._admit(request)
         error = request.routing_exception
         if request.method == "OPTIONS" and isinstance(error, MethodNotAllowed):
             return _preflight(error.valid_methods or ())
@@ -336,8 +371,7 @@ class ReiletaApp(QuartTrio):
 
     async def _before_upgrade(self) -> None:
         self._note_scheme(websocket)
-        if not is_session_api(websocket):
-            self.limits.address(address_of(websocket))
+        self._admit(websocket)
 
     async def _refuse(self, exception: Exception) -> Response:
         """Maps exceptions of requests and upgrades to responses, for Quart."""
@@ -398,6 +432,18 @@ def _preflight(allowed: Iterable[str]) -> Response:
     return Response(b"", 204, headers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The endpoints of a subject, and the roles of the processes that serve them."""
+
+    routes: Routes
+    roles: frozenset[Role]
+
+
+_ETA: Final[frozenset[Role]] = frozenset({"eta"})
+_REIL: Final[frozenset[Role]] = frozenset({"reil"})
+
+
 def create_app(
     node: Node,
     *,
@@ -416,33 +462,38 @@ def create_app(
     deps = ApiDeps(node, app.auth, app.limits, app.answers)
     hasher = Passwords() if passwords is None else passwords
     slots = UploadSlots()
-    routes_by_subject = (
-        server_routes(deps),
-        administration_routes(deps),
-        auth_routes(deps, hasher),
-        user_routes(deps, hasher),
-        account_routes(deps, hasher),
-        user_session_routes(deps),
-        home_routes(deps),
-        image_routes(deps, slots),
-        follow_routes(deps),
-        world_routes(deps),
-        asset_routes(deps, slots),
-        service_routes(deps),
-        challenge_routes(deps),
-        peer_server_routes(deps),
-        integrity_routes(deps),
-        instance_routes(deps),
-        queue_routes(deps),
-        moderation_routes(deps),
-        token_routes(deps, hasher),
-        session_routes(deps),
-        resource_routes(deps),
-        ops_routes(deps),
+    subjects = (
+        _Subject(server_routes(deps), _ETA | _REIL),
+        _Subject(administration_routes(deps), _ETA),
+        _Subject(auth_routes(deps, hasher), _REIL),
+        _Subject(user_routes(deps, hasher), _ETA),
+        _Subject(account_routes(deps, hasher), _ETA),
+        _Subject(user_session_routes(deps), _REIL),
+        _Subject(home_routes(deps), _ETA),
+        _Subject(image_routes(deps, slots), _ETA),
+        _Subject(follow_routes(deps), _ETA),
+        _Subject(world_routes(deps), _ETA),
+        _Subject(asset_routes(deps, slots), _ETA),
+        _Subject(service_routes(deps), _ETA),
+        _Subject(challenge_routes(deps), _REIL),
+        _Subject(peer_server_routes(deps), _REIL),
+        _Subject(integrity_routes(deps), _REIL),
+        _Subject(instance_routes(deps), _ETA),
+        _Subject(queue_routes(deps), _ETA),
+        _Subject(moderation_routes(deps), _ETA),
+        _Subject(token_routes(deps, hasher), _REIL),
+        _Subject(session_routes(deps), _REIL),
+        _Subject(resource_routes(deps), _REIL),
+        _Subject(ops_routes(deps), frozenset(ROLES)),
     )
-    for routes in routes_by_subject:
-        app.register_routes(routes)
+    roles = node.settings.roles
+    operations: list[Operation] = []
+    for subject in subjects:
+        operations += subject.routes.operations
+        if subject.roles & roles:
+            app.register_routes(subject.routes)
     app.register_blueprint(metrics_blueprint(deps))
-    app.register_blueprint(docs_blueprint(app.operations, node.server.site, app.auth.cookie))
-    app.register_blueprint(pages_blueprint(node.server.site, pages))
+    if "reil" in roles:  # it describes what clients find there, whichever process answers
+        app.register_blueprint(docs_blueprint(operations, node.server.site, app.auth.cookie))
+        app.register_blueprint(pages_blueprint(node.server.site, pages))
     return app

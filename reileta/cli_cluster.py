@@ -50,7 +50,8 @@ def list_nodes(**given: str | None) -> int:
         for row in seen.rows:
             if row.fenced_at is not None:
                 continue
-            words = [row.name, row.id, f"instances={row.instances}", f"version={row.version}"]
+            words = [row.name, row.id, f"roles={','.join(row.roles)}"]
+            words += [f"instances={row.instances}", f"version={row.version}"]
             record = (seen.records or {}).get(row.id)
             if record is not None and record.about is not None:
                 about = record.about

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
@@ -26,12 +27,13 @@ from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
 from actors.runtime.loop_lag import measure_lag
 from actors.runtime.trace import add_trace
 from api.app import ReiletaApp, create_app
+from api.listen.gateways import TrustedGateways
 from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
-from api.rate_limits import HttpRateLimits
+from api.proxy.proxy import GatewayProxy
 from api.shared_limits import SharedLimits
 from api.web.pages import Pages
-from api.ws.gateway import Gateway, gateway_blueprint
+from api.ws.gateway import Gateway, elsewhere_blueprint, gateway_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.allocator import EVERY_S as MEMORY_S
@@ -47,6 +49,7 @@ from reileta.observability.output_files import OutputFiles
 from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
+from reileta.security.gateway_secret import read_gateway_secret
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import ServerKey, adopt, key_path, load_known, renew
 from reileta.settings import Settings
@@ -209,6 +212,8 @@ class Server:
 
     async def _reload_key(self) -> None:
         node = self.node
+        if not node.has_key:
+            return
         old = node.key
         path = key_path(node.settings)
         take = partial(renew, path, old, node.address, node.clock.now_ms())
@@ -288,7 +293,7 @@ async def _serve_on(
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(settings, clock, exclusive=True, types=types) as store:
         await clock.follow(store.database)
-        if settings.nats is not None:
+        if settings.nats is not None and "eta" in settings.roles:
             await ensure_shared_folder(store.database, settings.files_folder)
         await _first_start(store, passwords)
         if settings.nats is None:  # else other nodes may have the instances
@@ -296,7 +301,10 @@ async def _serve_on(
                 await ClusterLeases(queries).clear()
                 await store.instances.over(queries).all_empty_from(clock.now_ms())
         await store.changes.begin()
-        key = await _take_key(settings, store, address, clock)
+        signs = bool(settings.roles & {"eta", "reil"})
+        secret = read_gateway_secret(settings.gateway_secret)
+        key = await _take_key(settings, store, address, clock) if signs else None
+        public_key = None if signs else await store.identity.public_key()
         async with (
             _client(settings, address, listeners) as client,
             Node.open(
@@ -307,12 +315,15 @@ async def _serve_on(
                 instruments=metrics,
                 address=address,
                 key=key,
+                public_key=public_key or "",
                 client=client,
                 name=settings.node_name or f"{socket.gethostname()}:{port}",
             ) as node,
-            _apis(node, passwords, timeouts, port) as (http_server, gateway, limits),
+            _apis(node, passwords, timeouts, port, secret) as apis,
             trio.open_nursery() as nursery,
         ):
+            app, http_server, gateway = apis.app, apis.http_server, apis.gateway
+            limits = app.limits
             await node.servers.apply()
             if node.cluster is not None:
                 leave = partial(_send_away_if_isolated, node.cluster.member, gateway)
@@ -328,13 +339,18 @@ async def _serve_on(
                     nursery, "attempts", node.sweep_attempts, every_s=SWEEP_S, delayed=True
                 )
             changes = ChangeApplier(store, node, gateway.auth)
-            files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
+            if "eta" in settings.roles:
+                files = FileCollector(store.files, store.blobs, store.lock, clock, SystemClock())
+                background.run(nursery, "files", files.run)
+                background.repeat(
+                    nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S
+                )
+                background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
             background.run(nursery, "sockets", gateway.watch)
+            if app.proxy is not None:
+                background.run(nursery, "registries", app.proxy.watch)
             background.repeat(nursery, "changes", changes.step, every_s=POLL_S, delayed=True)
-            background.run(nursery, "files", files.run)
             background.run(nursery, "lag", partial(measure_lag, metrics))
-            background.repeat(nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S)
-            background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
             background.repeat(
                 nursery,
                 "time",
@@ -386,19 +402,41 @@ def _client(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Apis:
+    """What this process serves."""
+
+    app: ReiletaApp
+    http_server: HttpServer
+    gateway: Gateway
+
+
 @asynccontextmanager
 async def _apis(
-    node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int
-) -> AsyncIterator[tuple[HttpServer, Gateway, HttpRateLimits]]:
-    pages = Pages.read()
-    if pages is None:
+    node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int, secret: bytes | None
+) -> AsyncIterator[_Apis]:
+    settings, now_ms = node.settings, node.clock.now_ms
+    pages = Pages.read() if "reil" in settings.roles else None
+    if pages is None and "reil" in settings.roles:
         _log.info(log_events.PAGES_OMITTED, hint="`make web` builds the pages at / and /console")
     app: ReiletaApp = create_app(node, passwords=passwords, port=port, pages=pages)
     gateway = Gateway(node, app.auth)
-    app.register_blueprint(gateway_blueprint(gateway))
-    app.register_blueprint(session_blueprint(gateway, app.limits))
-    http_server = HttpServer(app, node.settings, node.metrics, timeouts, node.background)
-    yield http_server, gateway, app.limits
+    if "reil" in settings.roles:
+        app.register_blueprint(gateway_blueprint(gateway))
+        app.register_blueprint(session_blueprint(gateway, app.limits))
+    elif settings.registry_alone:
+        app.register_blueprint(elsewhere_blueprint(node))
+    if settings.eta_urls:
+        app.proxy = GatewayProxy(
+            settings.eta_urls,
+            gateway=settings.gateway_address or node.address,
+            secret=secret,
+            now_ms=now_ms,
+        )
+        node.unready.append(app.proxy.unready)
+    gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None
+    http_server = HttpServer(app, settings, node.metrics, timeouts, node.background, gateways)
+    yield _Apis(app, http_server, gateway)
 
 
 async def _first_start(store: Store, passwords: Passwords) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from reileta.protocol.input_types import Title
+from reileta.roles import ROLES, EtaUrl, Role, etas_of, roles_of
 from reileta.rules.federation.addresses import canonical, ip_of
 from reileta.rules.federation.networks import Networks
 from reileta.site import base_path_of
@@ -30,6 +31,7 @@ GROUPS: Final = {
     "seat_grace_s": "Instances",
     "federation": "Other servers",
     "nats": "Cluster",
+    "role": "Roles",
     "shutdown_s": "Shutdown",
 }
 """The groups of the settings in help texts, by the first setting of each."""
@@ -242,6 +244,20 @@ class Settings(BaseSettings):
     node_name: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
     """The name of this node for operators; by default the name of the host, and the port."""
 
+    # Roles
+    role: str = "all"
+    """What this process does: `all`, or some of `eta` (registry), `reil` (gateway) and `ins` (live
+    instances), separated by commas. Other processes have the other roles; all need `--nats`."""
+    eta: str | None = None
+    """`http://` or `https://` URLs of processes with the role `eta`, separated by commas, for one
+    with the role `reil` and without `eta`."""
+    gateway_address: str | None = None
+    """The address by which clients reach this gateway, if it has one of its own; by default
+    `--address`. URLs in answers name it."""
+    gateway_secret: Path | None = None
+    """A file with a secret of at least 32 characters, the same at all processes with the roles
+    `reil` and `eta`. With it, a registry believes only gateways that know it."""
+
     # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
     """Seconds for an orderly shutdown."""
@@ -279,6 +295,24 @@ class Settings(BaseSettings):
     def _base_path_is_a_path(cls, value: str | None) -> str | None:
         return None if value is None else base_path_of(value)
 
+    @field_validator("role")
+    @classmethod
+    def _roles_are_known(cls, value: str) -> str:
+        roles_of(value)
+        return value
+
+    @field_validator("eta")
+    @classmethod
+    def _etas_are_urls(cls, value: str | None) -> str | None:
+        if value is not None:
+            etas_of(value)
+        return value
+
+    @field_validator("gateway_address")
+    @classmethod
+    def _gateway_is_an_address(cls, value: str | None) -> str | None:
+        return None if value is None else canonical(value)
+
     @field_validator("database")
     @classmethod
     def _database_is_postgresql(cls, value: str | None) -> str | None:
@@ -306,6 +340,27 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _roles_fit_together(self) -> Settings:
+        alone = "reil" in self.roles and "eta" not in self.roles
+        if self.roles != frozenset(ROLES) and self.nats is None:
+            raise ValueError(
+                f"--role {self.role} needs --nats: other processes have the other roles"
+            )
+        if alone and self.eta is None:
+            raise ValueError(f"--role {self.role} needs --eta: the URLs of the registry")
+        if self.eta is not None and not alone:
+            raise ValueError("--eta is only for a process with the role reil and without eta")
+        if self.registry_alone and self.trusted_proxies is None:
+            raise ValueError(
+                f"--role {self.role} needs --trusted-proxies: the addresses of the gateways"
+            )
+        if self.gateway_secret is not None and not (alone or self.registry_alone):
+            raise ValueError("--gateway-secret is only for a process with either reil or eta")
+        if self.gateway_address is not None and "reil" not in self.roles:
+            raise ValueError("--gateway-address is only for a process with the role reil")
+        return self
+
+    @model_validator(mode="after")
     def _tls_is_complete(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key must be used together")
@@ -322,6 +377,21 @@ class Settings(BaseSettings):
     def files_folder(self) -> Path:
         """The folder of uploaded files."""
         return self.data / "files" if self.files is None else self.files
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """What this process does."""
+        return roles_of(self.role)
+
+    @property
+    def registry_alone(self) -> bool:
+        """Whether this process is a registry behind gateways."""
+        return "eta" in self.roles and "reil" not in self.roles
+
+    @property
+    def eta_urls(self) -> tuple[EtaUrl, ...]:
+        """The registries behind this gateway; none if it is one itself."""
+        return () if self.eta is None else etas_of(self.eta)
 
     @property
     def nats_urls(self) -> tuple[str, ...]:

@@ -36,21 +36,35 @@ class Site:
         address: the server's `ServerAt`, `host` or `host:port`.
         secure: whether clients reach it over TLS.
         base_path: what all paths begin with, such as `/vr`; empty for none.
+        gateway: the address that URLs name, if it is not `address`; empty for none.
     """
 
     address: str
     secure: bool = False
     base_path: str = ""
+    gateway: str = ""
+
+    @property
+    def reached_at(self) -> str:
+        """The address that URLs name."""
+        return self.gateway or self.address
 
     @property
     def url(self) -> str:
         """`https://play.example.org/vr`."""
-        return f"http{'s' if self.secure else ''}://{self.address}{self.base_path}"
+        return f"http{'s' if self.secure else ''}://{self.reached_at}{self.base_path}"
 
     @property
     def websocket_url(self) -> str:
         """`wss://play.example.org/vr`."""
-        return f"ws{'s' if self.secure else ''}://{self.address}{self.base_path}"
+        return f"ws{'s' if self.secure else ''}://{self.reached_at}{self.base_path}"
+
+
+def gateway_at(url: str) -> tuple[bool, str]:
+    """Whether a gateway uses TLS, and its address, by the URL that it tells other nodes
+    (`Site.url`)."""
+    scheme, _, rest = url.partition("://")
+    return scheme == "https", rest.partition("/")[0]
 
 
 def base_path_of(text: str) -> str:

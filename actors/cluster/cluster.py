@@ -16,6 +16,7 @@ from actors.directory import Directory
 from actors.instance.manager import InstanceManager
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
+from actors.server import LiveServer
 from reileta import __version__
 from reileta.cluster.bus import open_bus
 from reileta.cluster.calls import Calls
@@ -23,6 +24,7 @@ from reileta.cluster.member import Load, Member
 from reileta.cluster.nats_witness import NatsWitness
 from reileta.ids import at
 from reileta.observability.metrics import ClusterFigures, Metrics
+from reileta.roles import Role
 from reileta.settings import Settings
 from reileta.store import Store
 from reileta.store.cluster_leases import ClusterLeases
@@ -77,7 +79,9 @@ class Cluster:
         hosting: Hosting,
         leases: ClusterLeases,
         store: Store,
+        roles: frozenset[Role],
     ) -> None:
+        self._roles = roles
         self._store = store
         self.member = member
         self.calls = calls
@@ -102,12 +106,13 @@ class Cluster:
                 cluster=settings.cluster,
                 name=name,
                 version=__version__,
+                roles=settings.roles,
                 may_register=store.lock.held,
             )
             calls = Calls(member, capture_failure)
-            hosting = Hosting(member, leases, calls)
+            hosting = Hosting(member, leases, calls, hosts="ins" in settings.roles)
             member.listeners.append(OnFall(calls.fell))
-            yield cls(member, calls, hosting, leases, store)
+            yield cls(member, calls, hosting, leases, store, settings.roles)
 
     @property
     def unready(self) -> str | None:
@@ -127,6 +132,7 @@ class Cluster:
         instances: InstanceManager,
         metrics: Metrics,
         directory: Directory,
+        server: LiveServer,
     ) -> None:
         """Becomes a node; returns once it may host, or after `START_S`."""
         instances.hosts = self.hosting
@@ -172,6 +178,8 @@ class Cluster:
             )
 
         self.member.load = load
+        if "reil" in self._roles:
+            self.member.url = lambda: server.site.url
         metrics.cluster = figures
         background.run(nursery, "load", self.meter.run)
         background.run(nursery, "hosting", self.hosting.run)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -46,7 +46,9 @@ class NodeState(Protocol):
     """A node, as it described itself last."""
 
     @property
-    def state(self) -> Literal["up", "draining"]: ...
+    def hosts(self) -> bool:
+        """Whether it takes instances."""
+        ...
 
     @property
     def instances(self) -> int: ...
@@ -120,7 +122,7 @@ class Handover:
         counts = {
             node: seen.instances + given.get(node, 0)
             for node, seen in self._member.nodes.items()
-            if node != self._member.node and seen.state == "up"
+            if node != self._member.node and seen.hosts
         }
         target = min(counts, key=lambda node: counts[node], default=None)
         if target is not None:

@@ -104,8 +104,12 @@ class Hosting:
         counts: for metrics: places that were claimed, given back, and lost to a fence.
     """
 
-    def __init__(self, member: Member, leases: ClusterLeases, calls: Calls) -> None:
+    def __init__(
+        self, member: Member, leases: ClusterLeases, calls: Calls, *, hosts: bool = True
+    ) -> None:
+        """`hosts`: whether this node takes instances at all (the role `ins`)."""
         self._member = member
+        self._hosts = hosts
         self._leases = leases
         self._calls = calls
         self._held: dict[str, Holding] = {}
@@ -145,7 +149,10 @@ class Hosting:
             self._nursery = nursery
             for instance_id in self._leaving:  # of before a crash
                 nursery.start_soon(self._leave, instance_id)
-            await self._keep_draining()
+            try:
+                await self._keep_draining()
+            finally:
+                self._nursery = None  # it takes no more tasks
 
     # Finding a host ----------------------------------------------------------------------------
 
@@ -201,6 +208,8 @@ class Hosting:
             return There(place.node, place.epoch)
         chosen = host_of(place, self._candidates(), me, _random.randrange, silent)
         if chosen is None:
+            if not self._hosts and not any(one.hosts for one in self._member.nodes.values()):
+                return None  # a gateway that has just started sees the others within a second
             raise Overloaded(Detail("instance", "finds no node that can host it"))
         if chosen == me:
             return self._holds(await self._claim(instance_id))
@@ -216,7 +225,7 @@ class Hosting:
 
     async def _claim(self, instance_id: str) -> Place:
         """Claims the place for this node, unless it may not host; the place after that."""
-        if not self._member.valid():
+        if not self._hosts or not self._member.valid():
             raise NodeFenced
         place = await self._leases.claim(instance_id, self._member.node)
         if place.node == self._member.node:
@@ -242,7 +251,7 @@ class Hosting:
         return [
             Candidate(
                 node=one.id,
-                hosts=one.state == "up",
+                hosts=one.hosts,
                 instances=one.instances,
                 capacity=one.capacity,
                 load=one.load,
@@ -253,7 +262,7 @@ class Hosting:
 
     async def _host(self, call: HostCall, caller: str) -> HostAnswer:
         """Another node asks this one to host an instance."""
-        if self.draining or self.start is None:
+        if self.draining or not self._hosts or self.start is None:
             return HostAnswer(None, 0)
         try:
             place = await self._leases.place(call.instance)

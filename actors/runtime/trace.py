@@ -50,10 +50,11 @@ class Sampler:
     def __init__(self, share: float = 0.0) -> None:
         self._share = share
 
-    def begin(self) -> Span:
-        """A new trace, at the edge."""
+    def begin(self, trace: str = "") -> Span:
+        """A new trace, at the edge; or the one of that id, which a gateway began."""
         share = self._share
-        return Span(random.getrandbits(64), share > 0 and random.random() < share)  # noqa: S311
+        number = int(trace, 16) if trace else random.getrandbits(64)
+        return Span(number, share > 0 and random.random() < share)  # noqa: S311
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from quart.routing import QuartRule
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, RequestRedirect
 
 from api.http.endpoint import Serve
@@ -28,6 +28,7 @@ class Dispatch:
     def __init__(self, rules: Map) -> None:
         self.serves: dict[str, Serve] = {}
         self._rules = rules
+        self._cached_known = lru_cache(maxsize=PATHS)(self._known)
         self._cached_match = lru_cache(maxsize=PATHS)(self._match)
 
     @property
@@ -41,6 +42,19 @@ class Dispatch:
         if len(path) > PATH_LENGTH:
             return self._match(method, path)
         return self._cached_match(method, path)
+
+    def knows(self, path: str) -> bool:
+        """Whether there is a route for the path, for any method or for an upgrade."""
+        return self._known(path) if len(path) > PATH_LENGTH else self._cached_known(path)
+
+    def _known(self, path: str) -> bool:
+        try:
+            self._rules.bind("").match(path, "GET", websocket=False)
+        except NotFound:
+            return False
+        except (HTTPException, RequestRedirect):
+            return True  # another method, or an upgrade
+        return True
 
     def _match(self, method: str, path: str) -> Match | None:
         try:

@@ -31,6 +31,7 @@ from api.http.etags import AnswerCache, Cached, key_of
 from api.http.headers import ensure_not_encoded
 from api.http.remote import RemoteObjects, named_server
 from api.rate_limits import READ, WRITE, HttpRateLimits
+from api.reached import gateway_of
 from reileta.errors import (
     AuthInvalid,
     CredentialInvalid,
@@ -486,7 +487,12 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             data = await remote.answer(call, operation, elsewhere)
         elif cached is not None:
             key = key_of(
-                operation.name, principal, current.query_string, args, scheme=current.scheme
+                operation.name,
+                principal,
+                current.query_string,
+                args,
+                scheme=current.scheme,
+                gateway=gateway_of(current),
             )
             data = await answers.data(
                 key, cached.generation(node), call.user, lambda: handled(call)

@@ -126,9 +126,11 @@ def key_of(
     args: Mapping[str, str],
     *,
     scheme: str = "http",
+    gateway: str = "",
 ) -> tuple[Hashable, ...]:
-    """The cache key of an answer: operation, caller, query, path and scheme, which is in
-    URLs. Contains the digest of the
-    query, because a query can contain a token."""
+    """The cache key of an answer: operation, caller, query and path, and what is in URLs: the
+    scheme and the gateway. Contains the digest of the query, because a query can contain a token.
+    """
     viewer = None if principal is None else (principal.user.id, principal.guest)
-    return (operation, viewer, scheme, blake2b(query).digest() if query else b"", *args.values())
+    digest = blake2b(query).digest() if query else b""
+    return (operation, viewer, scheme, gateway, digest, *args.values())

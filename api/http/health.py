@@ -24,16 +24,18 @@ def ops_routes(deps: ApiDeps) -> Routes:
     async def readyz(call: RequestContext) -> HealthView:
         """Readiness: the database takes writes, no other server uses it, all background tasks
         work, and the server is not shutting down. A node of a cluster is also not ready while it
-        is drained, isolated or suspended. If not, 503."""
+        is drained, isolated or suspended, and a gateway while it reaches no registry. If not,
+        503."""
         if node.draining:
             raise Overloaded(Detail("server", "is draining"), retry_after_s=5)
         if not await node.store.database.takes_writes():
             raise DatabaseUnavailable(retry_after_s=1)
         if node.store.lock.superseded:
             raise Overloaded(Detail("server", "shares its database with another"), retry_after_s=5)
-        unready = None if node.cluster is None else node.cluster.unready
-        if unready is not None:
-            raise Overloaded(Detail("server", unready), retry_after_s=1)
+        for why in node.unready:
+            unready = why()
+            if unready is not None:
+                raise Overloaded(Detail("server", unready), retry_after_s=1)
         failing = node.background.failing
         if failing:
             text = f"has background tasks that fail, and that it starts again: {', '.join(failing)}"

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from actors.node import Node
 from api.http.endpoint import RequestContext
+from api.reached import gateway_of
 from reileta.protocol.views.registry import (
     UserFriendView,
     UserMeView,
@@ -25,8 +26,14 @@ ANY_USER = (UserMeView, UserFriendView, UserView)
 
 
 def site_of(node: Node, call: RequestContext) -> Site:
-    """The server's URLs, with the scheme that the caller used."""
-    return node.server.site_over(secure=call.secure)
+    """The server's URLs, with the scheme and the gateway that the caller used. A registry that was
+    asked directly names a gateway that lives."""
+    gateway = gateway_of(call.request)
+    if not gateway and node.settings.registry_alone:
+        known = node.gateway()
+        if known is not None:
+            return node.server.site_over(secure=known.secure, gateway=known.address)
+    return node.server.site_over(secure=call.secure, gateway=gateway)
 
 
 async def show_users(

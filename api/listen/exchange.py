@@ -16,11 +16,13 @@ from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
 from api.listen.admission import Admission, Slot, Verdict
 from api.listen.forwarded import ProxyHeaders
+from api.listen.gateways import TrustedGateways
 from api.listen.request_head import RequestHead, request_line_of
 from api.listen.timeouts import Timeouts
 from api.listen.turns import Turns
 from api.listen.unsent import Unsent
 from reileta.errors import Overloaded, ReiletaError, TooManyRequests
+from reileta.rules.gateway import Passed
 from reileta.settings import Settings
 from reileta.site import without_base_path
 from reileta.trusted_proxies import TrustedProxies
@@ -74,6 +76,10 @@ class Peer:
     """It is a trusted proxy: its requests are those of clients behind it."""
     share: Slot | None = None
     """Set for a client behind a proxy."""
+    gateway: str = ""
+    """The address of the gateway that passed the request on to this registry; empty for none."""
+    trace: str = ""
+    """The id of the trace that the gateway began."""
 
     @property
     def refusal(self) -> ReiletaError | None:
@@ -100,6 +106,8 @@ class Listening:
     """Only for the shares of clients behind trusted proxies."""
     stopping: bool = False
     """The server stops: requests in progress are answered, no further ones are accepted."""
+    gateways: TrustedGateways | None = None
+    """Set for a registry behind gateways."""
     proxies: ProxyHeaders = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,6 +122,12 @@ class Listening:
         if not peer.proxy:
             self.proxies.ignored(head.headers, peer.address)
             return peer
+        if self.gateways is not None:
+            passed = self.gateways.passed(head)
+            if passed is not None:
+                return self._behind_gateway(peer, passed)
+            if self.gateways.proves:
+                return peer
         origin = self.proxies.origin(head.headers, peer.address, peer.port)
         if origin.host is not None:
             head.headers = [pair for pair in head.headers if pair[0] != b"host"]
@@ -128,6 +142,21 @@ class Listening:
             verdict=peer.verdict if full or share is None else share.verdict,
             network=peer.network if share is None else share.network,
             share=share,
+        )
+
+    def _behind_gateway(self, peer: Peer, passed: Passed) -> Peer:
+        """The client that a gateway reports."""
+        share = self.admission.enter_behind(passed.client)
+        return replace(
+            peer,
+            address=passed.client,
+            port=0,
+            scheme="https" if passed.secure else "http",
+            verdict=share.verdict if peer.verdict is Verdict.ADMITTED else peer.verdict,
+            network=share.network,
+            share=share,
+            gateway=passed.gateway,
+            trace=passed.trace,
         )
 
     def local_path(self, path: str) -> str:
@@ -203,8 +232,14 @@ def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedR
             "root_path": "",
             "client": (peer.address, peer.port),
             "server": peer.server,
+            "state": state_of(peer),
         },
     )
+
+
+def state_of(peer: Peer) -> dict[str, str]:
+    """What a gateway said of a request, in its scope; empty without one (`api/reached.py`)."""
+    return {"gateway": peer.gateway, "trace": peer.trace} if peer.gateway else {}
 
 
 def decoded_path(path: str) -> str:

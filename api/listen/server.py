@@ -35,6 +35,7 @@ from api.listen.byte_stream import (
     TlsTransport,
 )
 from api.listen.exchange import App, HttpConnection, Listening, Peer
+from api.listen.gateways import TrustedGateways
 from api.listen.http1 import Http1Connection
 from api.listen.http2 import Http2Connection
 from api.listen.request_head import RequestHead
@@ -117,6 +118,7 @@ class HttpServer:
         app: answers requests, and accepts upgrades.
         timeouts: time limits of connections; by default from the settings.
         background: supervises the loops of the port.
+        gateways: for a registry behind gateways, which of their headers it believes.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class HttpServer:
         metrics: Metrics,
         timeouts: Timeouts | None = None,
         background: BackgroundTasks | None = None,
+        gateways: TrustedGateways | None = None,
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
@@ -137,7 +140,9 @@ class HttpServer:
         if total < settings.connections:
             _log.warning(CONNECTIONS_LIMITED, connections=total, wanted=settings.connections)
         self.admission = Admission(total, settings.connections_per_address if limited else None)
-        self._listening = Listening(app, settings, timeouts, admission=self.admission)
+        self._listening = Listening(
+            app, settings, timeouts, admission=self.admission, gateways=gateways
+        )
         self._tls = _tls_context(settings)
         self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None

@@ -16,7 +16,7 @@ from websockets.server import ServerProtocol
 
 from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
-from api.listen.exchange import Listening, Peer, decoded_path
+from api.listen.exchange import Listening, Peer, decoded_path, state_of
 from api.listen.http1 import date_header
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import ConnectionDeadline
@@ -158,7 +158,7 @@ class Upgrade:
             "client": (peer.address, peer.port),
             "server": peer.server,
             "subprotocols": requested_subprotocols(head),
-            "state": {},
+            "state": state_of(self._peer),
             "extensions": {"websocket.http.response": {}, TRANSPORT_EXTENSION: self},
         }
 

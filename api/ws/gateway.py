@@ -30,11 +30,13 @@ from api.ws.registry.channel import REGISTRY_CHANNEL
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
+from reileta.errors import Detail, Overloaded, Redirected
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.protocol.close_codes import CloseCode
 from reileta.rules.identity import Principal
 
 WATCH_S: Final = 1.0
+SOCKET_PATHS: Final = ("/api/ws", "/ws/user", "/ws/autopilot")
 RETURN_SPREAD_S: Final = 10
 """The clients of a stopping server come back within so many seconds, spread out."""
 
@@ -214,7 +216,9 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
 
     @blueprint.websocket("/api/ws")
     async def connect() -> None:
-        """Accepts the upgrade, unless its credential is not valid."""
+        """Accepts the upgrade, unless its credential is not valid, or this node is being drained
+        and another one takes clients."""
+        redirect_if_drained(gateway.node)
         credential = gateway.auth.credential_from(websocket)
         principal = await gateway.auth.authenticate(credential)
         if principal is not None:
@@ -226,4 +230,24 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
             REGISTRY_CHANNEL.subprotocol,
         )
 
+    return blueprint
+
+
+def redirect_if_drained(node: Node) -> None:
+    """Raises Redirected if the clients of new WebSockets are to use another gateway."""
+    instead = node.instead()
+    if instead is not None:
+        raise Redirected(instead.address, secure=instead.secure)
+
+
+def elsewhere_blueprint(node: Node) -> Blueprint:
+    """The routes of WebSockets at a registry, which sends clients to a gateway."""
+    blueprint = Blueprint("elsewhere", __name__)
+
+    async def connect() -> None:
+        redirect_if_drained(node)
+        raise Overloaded(Detail("server", "knows no gateway at the moment"))
+
+    for path in SOCKET_PATHS:
+        blueprint.add_websocket(path, path.strip("/").replace("/", "_"), connect)
     return blueprint

@@ -28,6 +28,7 @@ from reileta.cluster.nats_witness import About, SeenRecord
 from reileta.concurrency import plain_nursery
 from reileta.errors import DatabaseUnavailable
 from reileta.observability import log_events
+from reileta.roles import ROLES
 from reileta.rules.cluster.lease import (
     DEFAULT_TIMES,
     NEVER,
@@ -53,7 +54,6 @@ WITHDRAW_S: Final = 2.0
 """Seconds for the words of a node that stops."""
 GONE_KEPT: Final = 1024
 """Ids of nodes that are gone, which late looks must not bring back."""
-ROLES: Final = ("eta", "ins", "reil")
 
 _log = structlog.get_logger()
 
@@ -88,6 +88,14 @@ class NodeSeen:
     capacity: int
     lag_ms: int
     version: str
+    roles: tuple[str, ...] = ROLES
+    url: str | None = None
+    """Where clients reach it, if it is a gateway."""
+
+    @property
+    def hosts(self) -> bool:
+        """Whether it takes instances."""
+        return self.state == "up" and "ins" in self.roles
 
 
 @dataclass(slots=True)
@@ -170,6 +178,8 @@ class Member:
         cluster: the cluster's name, which is in each subject.
         listeners: hear of changes, in this order.
         isolated: whether it fell because NATS did not answer it, and is not a node again yet.
+        roles: what this process does (`reileta/roles.py`).
+        url: returns where clients reach it, if it is a gateway.
         counts: for metrics.
     """
 
@@ -183,6 +193,7 @@ class Member:
         cluster: str,
         name: str,
         version: str,
+        roles: Collection[str] = ROLES,
         load: Callable[[], Load] = Load,
         may_register: Callable[[], Awaitable[bool]] = _at_once,
         times: LeaseTimes = DEFAULT_TIMES,
@@ -193,6 +204,8 @@ class Member:
         self.cluster = cluster
         self.name = name
         self.version = version
+        self.roles = tuple(sorted(roles))
+        self.url: Callable[[], str | None] = lambda: None
         self.load = load
         self.listeners: list[MemberListener] = []
         self.counts = MemberCounts()
@@ -296,7 +309,7 @@ class Member:
             with suppress(DatabaseUnavailable):
                 if await self._sees_nats() and await self._may_register():
                     await self._rows.register(
-                        self.node, name=self.name, roles=ROLES, version=self.version
+                        self.node, name=self.name, roles=self.roles, version=self.version
                     )
                     self._registered = True
                     self.isolated = False
@@ -477,7 +490,8 @@ class Member:
         load = self.load()
         return About(
             self.version,
-            ROLES,
+            self.roles,
+            self.url(),
             draining=load.draining,
             load=load.load,
             lag_ms=load.lag_ms,
@@ -505,6 +519,8 @@ class Member:
             capacity=about.capacity,
             lag_ms=about.lag_ms,
             version=about.version,
+            roles=about.roles,
+            url=about.url,
         )
 
     def _compare(self, rows: Collection[str]) -> None:

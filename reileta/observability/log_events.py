@@ -15,6 +15,12 @@ PAGES_OMITTED: Final = "pages.omitted"
 SERVER_DRAINING: Final = "server.draining"
 SERVER_STOPPED: Final = "server.stopped"
 
+# Gateways
+REGISTRY_CHANGED: Final = "registry.changed"
+"""A gateway sees a registry as `ready`, `unready` or `lost` from now on."""
+REGISTRY_FAILED: Final = "registry.failed"
+"""A registry gave no answer to a request that was passed on."""
+
 # Actors
 ACTOR_STARTED: Final = "actor.started"
 ACTOR_STOPPED: Final = "actor.stopped"

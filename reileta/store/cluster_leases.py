@@ -64,6 +64,7 @@ class NodeRow:
     fenced_at: int | None
     fenced_by: str | None
     instances: int
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ class ClusterLeases:
                 fenced_at=row["fenced_at"],
                 fenced_by=row["fenced_by"],
                 instances=row["instances"],
+                roles=tuple(row["roles"]),
             )
             for row in rows
         ]
@@ -234,7 +236,8 @@ class ClusterLeases:
         return [Tenure(row["instance_id"], node, row["epoch"]) for row in rows]
 
     async def claim(self, instance: str, node: str) -> Place:
-        """Makes the node the instance's host, if it has none; the place after that.
+        """Makes the node the instance's host, if it has none; the place after that. The node must
+        have the role `ins`.
 
         A repeated claim, because the first answer was lost, finds the node as the host.
 
@@ -243,7 +246,8 @@ class ClusterLeases:
         try:
             # The lock on the node's row: a fence waits for it, and then sees the claim.
             row = await self._queries.fetch_one(
-                "WITH me AS (SELECT 1 FROM nodes WHERE id = $2 AND fenced_at IS NULL FOR SHARE) "
+                "WITH me AS (SELECT 1 FROM nodes WHERE id = $2 AND fenced_at IS NULL "
+                "AND 'ins' = ANY (roles) FOR SHARE) "
                 "INSERT INTO places (instance_id, node, epoch) SELECT $1, $2, 1 FROM me "
                 "ON CONFLICT (instance_id) DO UPDATE SET node = excluded.node, "
                 "epoch = places.epoch + 1 WHERE places.node IS NULL RETURNING epoch",
@@ -256,7 +260,9 @@ class ClusterLeases:
             return Place(instance, node, row["epoch"])
         # Another node was faster, or this one has fallen.
         alive = await self._queries.value(
-            "SELECT EXISTS (SELECT 1 FROM nodes WHERE id = $1 AND fenced_at IS NULL)", node
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE id = $1 AND fenced_at IS NULL "
+            "AND 'ins' = ANY (roles))",
+            node,
         )
         if not alive:
             raise NodeFenced
@@ -265,7 +271,8 @@ class ClusterLeases:
     async def move(self, tenure: Tenure, node: str) -> Tenure:
         """Makes another node the host, which must not be fenced. Raises Fenced and NodeFenced."""
         row = await self._queries.fetch_one(
-            "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL FOR SHARE), "
+            "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL "
+            "AND 'ins' = ANY (roles) FOR SHARE), "
             "moved AS (UPDATE places SET node = $4, epoch = epoch + 1 FROM it "
             "WHERE instance_id = $1 AND node = $2 AND epoch = $3 RETURNING epoch) "
             "SELECT (SELECT count(*) FROM it) AS there, (SELECT epoch FROM moved) AS epoch",

@@ -22,6 +22,7 @@ from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.credentials import digest, new_token
 from reileta.settings import Settings
 from reileta.store import Store
+from tests.e2e.split_roles import SPLIT, behind, shared_settings
 
 _numbers = itertools.count(1)
 _keys = TemporaryDirectory(prefix="reileta-e2e-keys-")
@@ -106,10 +107,12 @@ async def running(
     *,
     timeouts: Timeouts | None = None,
     types: ResourceTypes = BUILT_IN,
+    split: bool = False,
     **changes: Any,
 ) -> AsyncIterator[ServerHarness]:
     """A server on a port of the system's choice; `changes` are settings, `timeouts` those of HTTP
-    connections. Servers of one database have the same key."""
+    connections. Servers of one database have the same key. `split`: as gateway, registry and host
+    of instances (`split_roles.py`)."""
     with TemporaryDirectory(prefix="reileta-e2e-") as data:
         defaults = {
             "port": 0,
@@ -118,13 +121,33 @@ async def running(
             "shutdown_s": 4,
             "key": Path(_keys.name) / urlsplit(database_url).path[1:],
         }
-        settings = Settings(**{**defaults, **changes})
+        values = {**defaults, **changes}
         ended = trio.Event()
-
-        async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
-            await main.serve(settings, types, timeouts=timeouts, task_status=task_status)
-            ended.set()
-
         async with trio.open_nursery() as nursery:
-            yield ServerHarness(await nursery.start(serve), settings, ended)
+
+            async def serve(
+                settings: Settings, *, task_status: trio.TaskStatus[main.Server]
+            ) -> None:
+                await main.serve(settings, types, timeouts=timeouts, task_status=task_status)
+                if settings is front:
+                    ended.set()
+
+            front = None
+            if SPLIT or split:
+                values = await _start_behind(nursery, serve, database_url, values)
+            front = Settings(**values)
+            yield ServerHarness(await nursery.start(serve, front), front, ended)
             nursery.cancel_scope.cancel()
+
+
+async def _start_behind(
+    nursery: trio.Nursery, serve: Any, database_url: str, values: dict[str, Any]
+) -> dict[str, Any]:
+    """Starts registry and host of instances; returns the settings of the gateway."""
+    data: Path = values["data"]
+    secret = data / "gateway-secret"
+    values = shared_settings(database_url, values, secret)
+    trust = {"trusted_proxies": "127.0.0.1", "gateway_secret": secret}
+    eta = await nursery.start(serve, Settings(**behind(values, "eta", data / "eta") | trust))
+    await nursery.start(serve, Settings(**behind(values, "ins", data / "ins")))
+    return {**values, "role": "reil", "eta": eta.url, "gateway_secret": secret}

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from reileta.store.shared_folder import ID_FILE
 from tests.api.pngs import png
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected, until
@@ -50,8 +51,8 @@ async def client(harness: ServerHarness) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def nobody_stored(harness: ServerHarness) -> bool:
-    files = harness.settings.data / "files"
-    return not any(path.is_file() for path in files.rglob("*"))
+    found = harness.settings.files_folder.rglob("*")
+    return not any(path.is_file() for path in found if path.name != ID_FILE)
 
 
 async def updated(player: Player, noun: str) -> Json:

@@ -14,7 +14,7 @@ from api.credentials import bearer_from
 from api.http.endpoint import DEPRECATION, Only, address_of, ensure_only
 from api.rate_limits import HttpRateLimits
 from api.ws.accept import accept
-from api.ws.gateway import Gateway
+from api.ws.gateway import Gateway, redirect_if_drained
 from api.ws.session.channel import KINDS, SESSION_CHANNEL
 from api.ws.session.connection import SessionConnection
 from api.ws.session.other_nodes import SocketsElsewhere
@@ -57,6 +57,7 @@ class SessionSockets:
 
     async def connect(self, only: Only) -> None:
         """Checks the current upgrade, and accepts it."""
+        redirect_if_drained(self._gateway.node)
         credential = bearer_from(websocket, query=True)
         principal = await self._gateway.auth.authenticate(credential)
         if principal is None:

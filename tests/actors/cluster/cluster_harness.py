@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import msgspec
 import pytest
@@ -36,7 +36,7 @@ __all__ = ["Cluster", "ClusterNode", "open_cluster"]
 class FakeSeen:
     """A node as others see it."""
 
-    state: Literal["up", "draining"] = "up"
+    hosts: bool = True
     instances: int = 0
 
 

@@ -1,0 +1,1 @@
+"""The gateway's HTTP proxy to the registries behind it."""
