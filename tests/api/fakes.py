@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -85,6 +86,7 @@ class FakeNode:
     draining: bool = False
     shared: None = None
     cluster: None = None
+    unready: list[Callable[[], str | None]] = field(default_factory=list)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
     filled: frozenset[str] = frozenset()

@@ -94,7 +94,7 @@ async def world(store: Store) -> AsyncIterator[World]:
     pair = [HostNode(calls, nodes, id_) for id_ in nodes]
     async with trio.open_nursery() as nursery:
         for one in pair:
-            await leases.register(one.member.node, name="n", roles=(), version="0.1.0")
+            await leases.register(one.member.node, name="n", roles=("ins",), version="0.1.0")
             one.open(leases)
             nursery.start_soon(one.hosting.run)
         await wait_all_tasks_blocked()

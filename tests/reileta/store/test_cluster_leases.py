@@ -82,7 +82,7 @@ async def test_a_renewal_changes_the_beat_and_shows_all_nodes(leases: ClusterLea
 
 async def test_registering_again_changes_nothing(leases: ClusterLeases) -> None:
     await leases.renew(A, nats_ok=True)
-    await leases.register(A, name=A, roles=(), version="0.1.0")
+    await leases.register(A, name=A, roles=("ins",), version="0.1.0")
     seen = await leases.renew(B, nats_ok=True)
     assert seen is not None
     assert seen.rows[A] == DatabaseMark(1, nats_ok=True)

@@ -58,7 +58,7 @@ class Host:
 async def host(store: Store) -> Host:
     leases = ClusterLeases(store.database)
     for node in (A, B):
-        await leases.register(node, name=node, roles=(), version="0.1.0")
+        await leases.register(node, name=node, roles=("ins",), version="0.1.0")
     room = await make(store, "room")
     place = await leases.claim(room.id, A)
     return Host(store, room, Tenure(room.id, A, place.epoch))
