@@ -13,7 +13,7 @@ they start.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +25,15 @@ from actors.cluster.cluster import Cluster
 from actors.cluster.facts import ClusterMember
 from actors.cluster.orders import Orders
 from actors.cluster.shared import Shared
+from actors.console.console import Console
+from actors.console.watches import Watches
 from actors.directory import Directory
 from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
 from actors.federation.trust import Trust
 from actors.federation.visits import Visits
 from actors.hub.actor import HubActor, Listeners
-from actors.hub.messages import HubMessage, Publish
+from actors.hub.messages import Announcement, HubMessage, Publish
+from actors.hub.notices import Notices
 from actors.hub.update_feed import Noun, Record, UpdateFeed
 from actors.instance.config import InstanceConfig
 from actors.instance.manager import InstanceManager
@@ -51,6 +54,7 @@ from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
+from actors.runtime.trace_watch import STEP_S, TraceWatch
 from actors.server import LiveServer
 from actors.session.config import SessionDeps
 from actors.session.lease_renewal import LeaseRenewer
@@ -71,6 +75,7 @@ from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
 from reileta.protocol.views.federation import peer_change
+from reileta.rules.console import figures
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
@@ -109,6 +114,7 @@ class Node:
         resources: asks resources, and notifies them.
         sessions: finds and starts sessions, and notifies them.
         updates: publishes changes of records.
+        notices: what admins tell everyone who is connected.
         hub: takes subscriptions.
         background: the loops of this process, supervised.
         activity: logs what users and admins do.
@@ -118,6 +124,10 @@ class Node:
         guests: users of other servers who are here.
         visits: our users' tokens at other servers.
         remote_reads: reads and caches objects of other servers.
+        supervisors: those of the actors, for the console.
+        traces: the traces that the console shows.
+        console: what admins see, of all nodes.
+        watches: the sockets of admins that watch it.
         draining: whether the server is stopping.
         unready: each returns why this process is not ready; None: it is.
         cluster: this process's part in the cluster; None if it is the only one.
@@ -144,6 +154,8 @@ class Node:
         listeners: Listeners | None = None,
         cluster: Cluster | None = None,
         public_key: str = "",
+        supervisors: Sequence[Supervisor] = (),
+        traces: TraceWatch | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -164,6 +176,8 @@ class Node:
         self.shared = shared
         self._listeners = Listeners() if listeners is None else listeners
         self.cluster = cluster
+        self.supervisors = supervisors
+        self.traces = traces or TraceWatch()
         self.background = background
         self.activity = ActivityLog(clock, addresses=settings.log_addresses)
         self.trust = Trust(
@@ -192,6 +206,9 @@ class Node:
         )
         self.servers.listeners.append(self.remote_reads)
         self.hub = hub
+        self.notices = Notices(
+            store.identity, hub, clock, None if shared is None else shared.hub.announced
+        )
         self.directory = directory
         revocations = RevocationList(clock)
         self.instances = InstanceManager(
@@ -277,9 +294,12 @@ class Node:
             activity=self.activity,
             metrics=metrics,
         )
+        self.console = Console(self)
+        self.watches = Watches(self.console)
         if shared is not None:
             shared.bind(self, self.sessions, self.resources)
             if cluster is not None:
+                self.console.serve(cluster.calls)
                 shared.keep_lines(cluster.calls)
 
     @classmethod
@@ -298,10 +318,12 @@ class Node:
         client: HttpClient | None = None,
         member: ClusterMember | None = None,
         name: str = "",
+        traces: TraceWatch | None = None,
     ) -> AsyncIterator[Node]:
         """The node for the block. At its end the actors finish their messages, in bounded time.
 
         `key`: None for a process that only hosts instances; `public_key` is the server's then.
+        `traces` takes what is logged about traces; None: the console shows none.
         `client` reaches other servers; None: there are none. `member` is this process's part in a
         cluster; None: as the settings say. `name`: that of a node of a cluster, for operators.
         Raises StartupError.
@@ -338,7 +360,7 @@ class Node:
                 hub = await root.start(
                     Spec(
                         "hub",
-                        lambda: HubActor(listeners, directory, instances),
+                        lambda: HubActor(listeners, directory, instances, clock),
                         mailbox_limit=HUB_MAILBOX_LIMIT,
                     )
                 )
@@ -361,6 +383,8 @@ class Node:
                     listeners=listeners,
                     cluster=cluster,
                     public_key=public_key,
+                    supervisors=(root, second, third, fourth),
+                    traces=traces,
                 )
                 metrics.mailbox_depths = lambda: {
                     "hub": root.deepest_mailbox,
@@ -391,6 +415,9 @@ class Node:
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
         background.run(nursery, "updates", self.updates.run)
+        background.repeat(nursery, "figures", self.console.step, every_s=figures.EVERY_S)
+        background.run(nursery, "watches", self.watches.run)
+        background.run(nursery, "traces", self._step_traces)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
         if self.shared is not None:
             for name, loop in self.shared.loops.items():
@@ -455,6 +482,13 @@ class Node:
             key.public_base64url, known=known.public_base64url
         )
         self.changed("server", await self.store.identity.get())
+
+    async def _step_traces(self) -> None:
+        """Puts watched traces together, while somebody looks at them."""
+        while True:
+            await self.traces.looked_at()
+            self.traces.step()
+            await trio.sleep(STEP_S)
 
     async def lift_suspensions(self) -> None:
         """Lifts suspensions whose time is over, and publishes their users."""
@@ -524,6 +558,13 @@ class Node:
                 )
             )
 
+    def session_connected(self, session_id: str) -> bool:
+        """Whether the session has a WebSocket, at any node."""
+        recovery = self.sessions.recoveries.get(session_id)
+        if recovery is not None and recovery.sockets:
+            return True
+        return self.shared is not None and self.shared.present(session_id)
+
     def sockets(self, session_id: str) -> OpenSockets:
         """The session's open sockets here."""
         return self.sessions.sockets(session_id)
@@ -587,6 +628,14 @@ class Node:
             server = await self.store.servers.get(address)
             if server is not None:
                 self._publish_peer(server)
+
+    def announced_elsewhere(self, announcement: Announcement) -> None:
+        """Another node has changed the server's notice."""
+        self.notices.announced_elsewhere(announcement)
+
+    async def look_for_notice(self) -> None:
+        """A message about the server's notice may have been missed."""
+        await self.notices.load()
 
     def tell_queues_again(self, users: Collection[str]) -> None:
         """Has the instances here tell these candidates, who are elsewhere, their places."""

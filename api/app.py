@@ -44,6 +44,7 @@ from api.http.registry.administration import administration_routes
 from api.http.registry.assets import asset_routes
 from api.http.registry.auth import auth_routes
 from api.http.registry.challenges import challenge_routes
+from api.http.registry.console import console_routes
 from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
 from api.http.registry.images import image_routes
@@ -174,6 +175,7 @@ class ReiletaApp(QuartTrio):
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
+        node.traces.add(self._sampler)
         self.answers = AnswerCache()
         self.operations: list[Operation] = []
         self.dispatch = Dispatch(self.url_map)
@@ -465,6 +467,7 @@ def create_app(
     subjects = (
         _Subject(server_routes(deps), _ETA | _REIL),
         _Subject(administration_routes(deps), _ETA),
+        _Subject(console_routes(deps), _REIL),
         _Subject(auth_routes(deps, hasher), _REIL),
         _Subject(user_routes(deps, hasher), _ETA),
         _Subject(account_routes(deps, hasher), _ETA),

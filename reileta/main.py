@@ -26,6 +26,7 @@ from actors.file_collector import FileCollector
 from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
 from actors.runtime.loop_lag import measure_lag
 from actors.runtime.trace import add_trace
+from actors.runtime.trace_watch import TraceWatch
 from api.app import ReiletaApp, create_app
 from api.listen.gateways import TrustedGateways
 from api.listen.server import HttpServer, open_listeners
@@ -83,13 +84,14 @@ def run(settings: Settings, types: ResourceTypes = BUILT_IN) -> int:
     output = LineWriter.standard_output(
         lambda lines: _log.warning(log_events.LOG_DROPPED, lines=lines)
     )
-    extra = (WarningRate(), add_trace)
+    traces = TraceWatch()
+    extra = (WarningRate(), add_trace, traces.take)
     log.configure(settings.log_format, settings.log_level, stream=output, extra=extra)
     sys.unraisablehook = _log_unraisable
     tune_collector()
     raise_descriptor_limit()
     try:
-        trio.run(_until_stopped, settings, types, output)
+        trio.run(_until_stopped, settings, types, output, traces)
     finally:
         output.drain()
     return 0
@@ -111,13 +113,17 @@ def tune_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _until_stopped(settings: Settings, types: ResourceTypes, output: LineWriter) -> None:
+async def _until_stopped(
+    settings: Settings, types: ResourceTypes, output: LineWriter, traces: TraceWatch
+) -> None:
     with trio.open_signal_receiver(*STOPS, signal.SIGHUP) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as serving:
                 stopping = Stopping(outer.cancel_scope, OutputFiles())
                 outer.start_soon(stopping.handle, signals)
-                stopping.server = await serving.start(serve, settings, types)
+                stopping.server = await serving.start(
+                    partial(serve, traces=traces), settings, types
+                )
                 stopping.server.node.metrics.log_dropped = lambda: output.dropped
             outer.cancel_scope.cancel()
     _log.info(log_events.SERVER_STOPPED)
@@ -246,16 +252,18 @@ async def serve(
     types: ResourceTypes = BUILT_IN,
     *,
     timeouts: Timeouts | None = None,
+    traces: TraceWatch | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `Server.stop`; started with the server, once it accepts connections.
 
+    `traces` takes what is logged about traces, for the console.
     `timeouts` are those of HTTP connections; None: those of the settings.
     """
     listeners, port = await open_listeners(settings)
     try:
         _check_address(settings, listeners)
-        await _serve_on(listeners, port, settings, types, timeouts, task_status)
+        await _serve_on(listeners, port, settings, types, timeouts, traces, task_status)
     finally:
         for listener in listeners:
             listener.socket.close()
@@ -283,6 +291,7 @@ async def _serve_on(
     settings: Settings,
     types: ResourceTypes,
     timeouts: Timeouts | None,
+    traces: TraceWatch | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     clock = DatabaseClock()
@@ -318,6 +327,7 @@ async def _serve_on(
                 public_key=public_key or "",
                 client=client,
                 name=settings.node_name or f"{socket.gethostname()}:{port}",
+                traces=traces,
             ) as node,
             _apis(node, passwords, timeouts, port, secret) as apis,
             trio.open_nursery() as nursery,
@@ -325,6 +335,7 @@ async def _serve_on(
             app, http_server, gateway = apis.app, apis.http_server, apis.gateway
             limits = app.limits
             await node.servers.apply()
+            await node.notices.load()
             if node.cluster is not None:
                 leave = partial(_send_away_if_isolated, node.cluster.member, gateway)
                 node.cluster.member.listeners.append(OnFall(leave))

@@ -20,6 +20,8 @@ DISABLED_TAG: Final = "avr:disabled"
 
 T = TypeVar("T")
 
+NoticeLevel: TypeAlias = Literal["info", "warning", "critical"]
+
 Cursor: TypeAlias = tuple[int | str, ...]
 """A place in a list: the values by which it is sorted, of the item before that place. They never
 change, so the place stays while items are added and removed."""
@@ -97,6 +99,17 @@ class AuditEntry:
     details: Mapping[str, Json]
     result: AuditResult | None
     error: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What an admin tells everyone who is connected, and who connects before `until`; without
+    `until`, only who is connected."""
+
+    text: str
+    level: NoticeLevel
+    created_at: int
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from actors.cluster.gateway_sockets import RemoteSink
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle, Sink
 from actors.directory import Directory
-from actors.hub.messages import Publish
+from actors.hub.messages import Announcement, Publish
 from actors.hub.update_feed import Noun
 from actors.resource_access import OpenSockets
 from reileta.cluster.bus import BusError, BusMessage, Gap
@@ -81,6 +81,14 @@ class TellAgain(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     node: str
 
 
+class Announced(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+    """The server's notice changed; `frame` is the event."""
+
+    node: str
+    frame: bytes
+    until: int | None
+
+
 class Frames(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     """Frames for all sockets of a user, each with its key."""
 
@@ -88,7 +96,7 @@ class Frames(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     frames: list[tuple[bytes, FrameKey]]
 
 
-HubRelayed: TypeAlias = Changed | News | PeerChanged | TellAgain
+HubRelayed: TypeAlias = Changed | News | PeerChanged | TellAgain | Announced
 
 _relayed: msgspec.msgpack.Decoder[HubRelayed] = msgspec.msgpack.Decoder(HubRelayed)
 _frames: Final = msgspec.msgpack.Decoder(Frames)
@@ -111,6 +119,14 @@ class Receivers(Protocol):
 
     def sockets(self, session_id: str) -> OpenSockets:
         """The session's open sockets here."""
+        ...
+
+    def announced_elsewhere(self, announcement: Announcement) -> None:
+        """Sends the server's notice to the sockets here."""
+        ...
+
+    async def look_for_notice(self) -> None:
+        """Reads the server's notice, since a change of it may have been missed."""
         ...
 
     def tell_queues_again(self, users: Collection[str]) -> None:
@@ -202,6 +218,11 @@ class HubRelay:
         """Another server changed."""
         self._publish(HUB, PeerChanged(self._member.node, address))
 
+    def announced(self, announcement: Announcement) -> None:
+        """The server's notice was changed here."""
+        message = Announced(self._member.node, announcement.frame, announcement.until)
+        self._publish(HUB, message)
+
     def news(
         self,
         event: str,
@@ -266,6 +287,7 @@ class HubRelay:
                             self._receive(item, nursery)
                         else:
                             self.reconnected()
+                            nursery.start_soon(self.receivers.look_for_notice)
 
     async def _take_frames(self) -> None:
         """Takes frames for users here, under the node's present id."""
@@ -307,6 +329,8 @@ class HubRelay:
                 self.receivers.publish_here(self._publication(message))
             case PeerChanged(address=address):
                 nursery.start_soon(self.receivers.peer_changed_elsewhere, address)
+            case Announced(frame=frame, until=until):
+                self.receivers.announced_elsewhere(Announcement(frame, until))
             case TellAgain(node=node):
                 users = self._directory.elsewhere.users
                 waiting = self._directory.candidates()

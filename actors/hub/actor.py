@@ -15,6 +15,9 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import (
     AddSocket,
+    Announce,
+    Announcement,
+    ContinueAnnouncement,
     HubMessage,
     Publish,
     RefreshObserver,
@@ -26,6 +29,7 @@ from actors.hub.messages import (
 )
 from actors.runtime.actor import Actor
 from actors.runtime.mailbox import Recipient
+from reileta.clock import Clock
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event
@@ -33,6 +37,8 @@ from reileta.rules.identity import Viewer
 
 SUBSCRIPTIONS: Final = 512
 """How many subscriptions a socket may have: events times targets."""
+ANNOUNCED_AT_ONCE: Final = 256
+"""How many sockets get an announcement in one drain, so that others get their turn."""
 
 
 @dataclass(slots=True)
@@ -50,6 +56,8 @@ class Listeners:
     of: dict[Sink, Listener] = field(default_factory=dict)
     by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
     by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
+    announcement: Announcement | None = None
+    """The last one; sockets that open before its end get it."""
 
     def hear_of(self, user_id: str) -> bool:
         """Whether a socket may get `update-user` about the user."""
@@ -74,15 +82,20 @@ class HubActor(Actor[HubMessage]):
         listeners: Listeners,
         directory: Directory,
         instances: RunningInstances,
+        clock: Clock,
     ) -> None:
         self._listeners = listeners
         self._directory = directory
         self._instances = instances
+        self._clock = clock
+        self._unannounced: list[Sink] = []
         self._updates: dict[tuple[str, str], Publish] = {}
 
     async def receive(self, message: HubMessage) -> None:
         match message:
             case AddSocket(sink=sink, viewer=viewer):
+                if sink not in self._listeners.of:
+                    self._greet(sink)
                 self._set_viewer(sink, viewer)
             case UpdateViewer(viewer=viewer):
                 for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
@@ -106,6 +119,14 @@ class HubActor(Actor[HubMessage]):
                 else:
                     sent = self._publish(message)
                     self.context.sent(sent, sent)
+            case Announce(announcement=announcement):
+                self._listeners.announcement = announcement
+                begun = bool(self._unannounced)
+                self._unannounced = list(self._listeners.of)
+                if not begun:
+                    self._announce()
+            case ContinueAnnouncement():
+                self._announce()
             case _:
                 assert_never(message)
 
@@ -149,6 +170,25 @@ class HubActor(Actor[HubMessage]):
         if not object_ and not own:
             return iter(tuple(everything))
         return iter(dict.fromkeys((*everything, *object_, *own)))
+
+    # Announcements -----------------------------------------------------------------------------
+
+    def _greet(self, sink: Sink) -> None:
+        """Sends a socket that opens the last announcement, unless it is over."""
+        last = self._listeners.announcement
+        if last is not None and last.until is not None and self._clock.now_ms() < last.until:
+            sink.send(last.frame)
+
+    def _announce(self) -> None:
+        """Sends the announcement to the next sockets, and goes on after other messages."""
+        last, waiting = self._listeners.announcement, self._unannounced
+        assert last is not None
+        for sink in waiting[-ANNOUNCED_AT_ONCE:]:
+            if sink in self._listeners.of:
+                sink.send(last.frame)
+        del waiting[-ANNOUNCED_AT_ONCE:]
+        if waiting:
+            self.context.after(0, ContinueAnnouncement())
 
     # Subscriptions -----------------------------------------------------------------------------
 

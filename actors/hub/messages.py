@@ -88,7 +88,36 @@ def combined_audience(
     return None if among is None or other is None else among | other
 
 
-HubMessage: TypeAlias = AddSocket | UpdateViewer | RemoveSocket | Subscribe | Unsubscribe | Publish
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """The event `server-notice`, encoded, and when it ends (ms); None: at once."""
+
+    frame: bytes
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announce(Message):
+    """All sockets get an event; those that open before its end, too. It replaces the last one."""
+
+    announcement: Announcement
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueAnnouncement(Message):
+    """Sends the announcement to the next sockets."""
+
+
+HubMessage: TypeAlias = (
+    AddSocket
+    | UpdateViewer
+    | RemoveSocket
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Announce
+    | ContinueAnnouncement
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from actors.instance.moderation import Decision
 from actors.instance.parts import InstanceParts
 from reileta.ids import user_ref
 from reileta.observability import log_events
+from reileta.protocol.views.console import InstanceEventKind, InstanceHappenedView
+from reileta.protocol.views.registry import known
 from reileta.rules.instance.events import Closed, InstanceEvent, Joined, Left
 
 
@@ -23,6 +25,7 @@ class InstanceLog:
         forgotten."""
         match domain_event:
             case Joined(player, role):
+                self._keep("joined", player.user, self._username(player.session))
                 self._activity.note(
                     log_events.PLAYER_JOINED,
                     player.user,
@@ -33,6 +36,7 @@ class InstanceLog:
                     role=role,
                 )
             case Left(player, reason):
+                self._keep("left", player.user, self._username(player.session), reason=reason)
                 self._activity.note(
                     log_events.PLAYER_LEFT,
                     player.user,
@@ -55,6 +59,13 @@ class InstanceLog:
         entry = decision.log_entry
         if entry is None:
             return
+        self._keep(
+            "moderated",
+            entry.user,
+            self._username_of(entry.user),
+            type=entry.type,
+            by=message.by.user,
+        )
         self._activity.note(
             log_events.USER_MODERATED,
             message.by.user,
@@ -66,6 +77,13 @@ class InstanceLog:
             by_username=message.by.username or None,
             until=entry.until,
         )
+
+    def _keep(self, kind: InstanceEventKind, user: str, username: str | None, **more: str) -> None:
+        """Keeps the event for admins."""
+        happened = InstanceHappenedView(
+            at=self._parts.now(), event=kind, user=user, username=known(username), **more
+        )
+        self._parts.recovery.happened.appendleft(happened)
 
     def _bare(self, user: str) -> str:
         return user_ref(user, self._parts.config.address)

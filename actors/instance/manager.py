@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
@@ -86,6 +87,8 @@ class InstanceManager:
         """An instance that another node hosts, as a recipient of messages."""
         self.lost: Callable[[RecoveryState], None] | None = None
         """Takes the members of an instance that this node lost; None: they leave."""
+        self._states: WeakValueDictionary[str, RecoveryState] = WeakValueDictionary()
+        """The states of instances that run, for admins; their actors own them."""
         self.sweep_every_s = min(SWEEP_S, max(0.05, settings.empty_instance_s))
 
     def __len__(self) -> int:
@@ -95,6 +98,15 @@ class InstanceManager:
     def address(self) -> str:
         """The server's `ServerAt`."""
         return self._config.address
+
+    def states(self) -> dict[str, RecoveryState]:
+        """The states of the instances that run here, by id; only to be read."""
+        running = self._registry.running()
+        return {id_: state for id_, state in self._states.items() if id_ in running}
+
+    def state(self, instance_id: str) -> RecoveryState | None:
+        """The state of an instance that runs here; only to be read."""
+        return None if self._registry.find(instance_id) is None else self._states.get(instance_id)
 
     async def shows(self, record: records.InstanceRecord, principal: Principal | None) -> bool:
         """Whether the principal (None: not logged in) may see the instance of that record.
@@ -190,6 +202,7 @@ class InstanceManager:
                 raise _HoldingEnded  # while an earlier actor was stopping
             if holding is not None and self.relay is not None:
                 self.relay.host(recovery, holding)
+            self._states[record.id] = recovery
             return Spec(
                 f"instance/{record.id}",
                 lambda: self._actor(recovery),

@@ -6,9 +6,10 @@ manager reads and clears it once the actor has ended for good.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from actors.delivery.fanout import Fanout
 from actors.delivery.sink import Sink
@@ -17,6 +18,7 @@ from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost, SessionRecipient
 from reileta import records
 from reileta.errors import ReiletaError
+from reileta.protocol.views.console import InstanceHappenedView
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.events import LeaveReason
@@ -26,6 +28,9 @@ from reileta.rules.instance.seats import Player
 if TYPE_CHECKING:
     from actors.instance.messages import Frozen, InstanceMessage
     from actors.runtime.mailbox import Ref
+
+HAPPENED: Final = 32
+"""How many of the last events of an instance are kept for admins."""
 
 WhenDurable: TypeAlias = Callable[[ReiletaError | None], None]
 """Called with None when a write is durable, or with the reason why it is not yet."""
@@ -84,7 +89,7 @@ class PendingWrite:
     then: list[tuple[WhenDurable, int]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class RecoveryState:
     """The state that a fresh incarnation of an instance starts from.
 
@@ -99,6 +104,7 @@ class RecoveryState:
         holding: this node's right to host the instance; None without a cluster.
         remote: sockets at other nodes; None: there can't be any.
         soft: what the host knew that handed the instance over.
+        happened: what admins see of what happened lately.
         turned_away: those who were inside at another host, and have no seat here, with the reason.
     """
 
@@ -115,6 +121,7 @@ class RecoveryState:
     holding: Holding | None = None
     remote: RemoteReceivers | None = None
     soft: Frozen | None = None
+    happened: deque[InstanceHappenedView] = field(default_factory=lambda: deque(maxlen=HAPPENED))
     turned_away: list[tuple[Member, LeaveReason]] = field(default_factory=list)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:

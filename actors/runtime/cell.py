@@ -6,6 +6,7 @@ The contract is in `actors/runtime/actor.py`; `actors/runtime/supervisor.py` dec
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
@@ -21,17 +22,20 @@ from actors.runtime.failures import CapturedFailure, capture_failure
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Envelope, Mailbox, Ref
 from actors.runtime.message import Message, Request, WorkDone
+from actors.runtime.meter import ActorFigures, Crash, Meter
 from actors.runtime.timers import Timer, Timers
 from actors.runtime.trace import NO_TRACE, current
 from reileta.clock import Clock
 from reileta.errors import ReiletaError
-from reileta.observability import log_events
+from reileta.observability import log_events, redact
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 RECORDED: Final = 64
 """How many of its last messages an actor keeps, for the log of a crash."""
+TEXT_LIMIT: Final = 16 * 1024
+"""Characters of a crash's traceback that are kept; its end says most."""
 STOP_GRACE_S: Final = 2.0
 """The time that `on_stop` has, also when the actor is being cancelled."""
 
@@ -54,6 +58,7 @@ class Cell(Generic[M]):
         self._nursery = nursery
         self._timers = timers
         self._instruments = instruments
+        self._meter: Meter | None = None
         self._kind = spec.kind
         self._recorder: deque[tuple[type[M], int, int, int, float]] = deque(maxlen=RECORDED)
         self._working: set[trio.CancelScope] = set()
@@ -70,6 +75,38 @@ class Cell(Generic[M]):
         self._actor: Actor[M] | None = None
         self._own = _Own(self.mailbox)
         self._debug = bool(self.log.is_enabled_for(logging.DEBUG))
+        self.restarts = 0
+        self.last_messages: tuple[str, ...] = ()
+        """Those before the last crash."""
+
+    # What admins see ---------------------------------------------------------------------------
+
+    def measure(self, instruments: Instruments, *, on: bool) -> None:
+        """Begins or ends to count for this actor alone, besides the instruments."""
+        if on:
+            if self._meter is None:
+                self._instruments = self._meter = Meter(instruments)
+        else:
+            self._instruments, self._meter = instruments, None
+
+    @property
+    def figures(self) -> ActorFigures:
+        """The actor as it is now."""
+        box = self.mailbox
+        return ActorFigures(self.spec.name, len(box), box.limit, self.restarts, self._meter)
+
+    def crash(self, error: Exception, *, restarted: bool) -> Crash:
+        """The crash that `crashed` has cleaned up after."""
+        lines = traceback.format_exception(error, limit=-30)
+        return Crash(
+            self.spec.name,
+            trio.current_time(),
+            type(error).__name__,
+            redact.text(str(error))[:500],
+            redact.text("".join(lines)[-TEXT_LIMIT:]),
+            self.last_messages,
+            restarted,
+        )
 
     # The context of the actor ------------------------------------------------------------------
 
@@ -295,15 +332,16 @@ class Cell(Generic[M]):
         self._abandon()
         besides = self._post_mortem(error)
         now = trio.current_time()
+        self.last_messages = tuple(
+            f"{kind.__name__} id={id_} cause={cause} trace={trace:016x} age={now - at:.3f}s"
+            for kind, id_, cause, trace, at in self._recorder
+        )
         self.log.error(
             log_events.ACTOR_CRASHED,
             exc_info=error,
             **besides,
             dropped=dropped,
-            last_messages=[
-                f"{kind.__name__} id={id_} cause={cause} trace={trace:016x} age={now - at:.3f}s"
-                for kind, id_, cause, trace, at in self._recorder
-            ],
+            last_messages=list(self.last_messages),
         )
 
     def _on_crash(self, message: M) -> None:

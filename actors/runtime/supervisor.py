@@ -7,10 +7,11 @@ a bug of the runtime itself, does.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 import trio
@@ -22,11 +23,15 @@ from actors.runtime.failures import capture_failure
 from actors.runtime.instruments import Instruments, NoInstruments
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message
+from actors.runtime.meter import ActorFigures, Crash
 from actors.runtime.timers import Timers
 from actors.runtime.trace import NO_TRACE, current
 from reileta.observability import log_events
 
 M = TypeVar("M", bound=Message)
+
+CRASHES: Final = 16
+"""How many of the last crashes a supervisor remembers."""
 
 
 class Supervisor:
@@ -41,6 +46,9 @@ class Supervisor:
         self._instruments = instruments
         self._cells: dict[str, Cell[Any]] = {}
         self._stopping = False
+        self._measures = False
+        self.crashes: deque[Crash] = deque(maxlen=CRASHES)
+        """The last crashes of its children, also of those that have ended."""
         self._log = structlog.get_logger().bind(supervisor=name)
 
     @classmethod
@@ -84,6 +92,17 @@ class Supervisor:
         """The number of messages that wait for the busiest child."""
         return max((len(cell.mailbox) for cell in self._cells.values()), default=0)
 
+    def children(self) -> list[ActorFigures]:
+        """The actors as they are now."""
+        return [cell.figures for cell in self._cells.values()]
+
+    def measure(self, *, on: bool) -> None:
+        """Begins or ends to count what each child handles; it costs a little while it is on."""
+        if on != self._measures:
+            self._measures = on
+            for cell in self._cells.values():
+                cell.measure(self._instruments, on=on)
+
     async def start(self, spec: Spec[M]) -> Ref[M]:
         """Starts an actor, and returns once it is ready.
 
@@ -97,6 +116,7 @@ class Supervisor:
         if spec.name in self._cells:
             raise ValueError(f"{spec.name} runs already")
         cell = Cell(spec, self.nursery, self.timers, self._instruments)
+        cell.measure(self._instruments, on=self._measures)
         self._cells[spec.name] = cell
         failure = await self.nursery.start(self._supervise, cell, name=spec.name)
         if failure is not None:
@@ -173,6 +193,8 @@ class Supervisor:
         crashes[:] = [*(at for at in crashes if at > now - policy.period_s), now]
         again = len(crashes) < policy.intensity and not (self._stopping or cell.ending)
         cell.crashed(error)
+        cell.restarts += again
+        self.crashes.append(cell.crash(error, restarted=again))
         self._instruments.crashed(cell.spec.kind, restarted=again)
         if not again:
             if len(crashes) >= policy.intensity:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -48,13 +48,36 @@ class Sampler:
     """Begins traces, and chooses a share of them to be logged in full."""
 
     def __init__(self, share: float = 0.0) -> None:
+        self._logged = share
+        self._watched = 0.0
         self._share = share
+        self._watch: Callable[[int, bool], bool] | None = None
+        self.drawn = 0
+        """Traces that were drawn for the watch since it was last set to 0."""
+
+    def watch(self, share: float, watch: Callable[[int, bool], bool]) -> None:
+        """Draws a share of the traces for the console, too. `watch(trace, logged)` tells whether it
+        takes one; a trace that it takes is sampled."""
+        self._watched, self._watch = share, watch
+        self._share = max(self._logged, share)
 
     def begin(self, trace: str = "") -> Span:
         """A new trace, at the edge; or the one of that id, which a gateway began."""
         share = self._share
-        number = int(trace, 16) if trace else random.getrandbits(64)
-        return Span(number, share > 0 and random.random() < share)  # noqa: S311
+        if share > 0 and random.random() < share:  # noqa: S311
+            return self._drawn(share, trace)
+        return Span(int(trace, 16) if trace else random.getrandbits(64))
+
+    def _drawn(self, share: float, id_: str) -> Span:
+        """A trace of the share that is logged, or watched, or both."""
+        trace, place = random.getrandbits(64), random.random() * share  # noqa: S311
+        if id_:
+            trace = int(id_, 16)
+        logged = place < self._logged
+        if place < self._watched and self._watch is not None:
+            self.drawn += 1
+            return Span(trace, self._watch(trace, logged) or logged)
+        return Span(trace, logged)
 
 
 @contextmanager

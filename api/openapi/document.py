@@ -63,6 +63,7 @@ _REASONS: Final = {
     503: "Not available now",
 }
 _PATHS: Final = {
+    "admin": "An instance's id, or `id@server`.",
     "users": "An id, a username, `id@server`, or `@me`, `@server`, `@admin`.",
     "worlds": "An id, or `id@server`.",
     "instances": "An id, a name, or either with `@server`.",

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
+from actors.console.console import TopicName
+from actors.console.live import InstanceSort, Order
 from api.http.registry.users import ChosenStatus
 from api.openapi.names import pascal
 from api.ws.registry.inputs import TOPICS
 from api.ws.resource_events import QueueEndReason, UnwatchReason, WatcherAccess
 from reileta.errors import by_code
 from reileta.protocol.session_frames import Status as EventStatus
+from reileta.protocol.views.console import InstanceEventKind, NodeState
 from reileta.protocol.views.federation import ChallengeDirection
 from reileta.protocol.views.instance import LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
-from reileta.records import AuditResult, AuditVia, PeerState
+from reileta.records import AuditResult, AuditVia, NoticeLevel, PeerState
 from reileta.rules.federation.server_rules import RuleKind
 from reileta.rules.instance.candidates import State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
@@ -71,6 +74,12 @@ ENUMS: Final[dict[str, Json]] = {
     "ChallengeDirection": _texts(
         get_args(ChallengeDirection), "Whether this server began a challenge, or refused it."
     ),
+    "NoticeLevel": _texts(get_args(NoticeLevel), "How urgent a notice is."),
+    "NodeState": _texts(get_args(NodeState), "Whether a node takes players."),
+    "InstanceEventKind": _texts(get_args(InstanceEventKind), "What happened in an instance."),
+    "AdminTopic": _texts(get_args(TopicName), "What an admin looks at."),
+    "InstanceSort": _texts(get_args(InstanceSort), "By what instances are sorted."),
+    "SortOrder": _texts(get_args(Order), "Whether the largest comes last or first."),
     "HealthStatus": _texts(get_args(Health), "Whether the server runs, or also takes requests."),
     "Role": _texts(
         get_args(Role), "A role inside an instance, from the highest down. Each may moderate lower."

@@ -32,6 +32,8 @@ def example_of(schema: Json, schemas: Json) -> Any:
             return [example_of(schema["items"], schemas)] if "items" in schema else []
         case "integer":
             return schema.get("minimum", 1)
+        case "number":
+            return schema.get("minimum", 0.5)
         case "boolean":
             return False
         case "string":

@@ -79,6 +79,7 @@ class Gateway:
         self.node = node
         self.auth = auth
         self.sampler = Sampler(node.settings.trace_sample)
+        node.traces.add(self.sampler)
         self.rates = UserRates(node.settings)
         self._connections: set[ClientConnection] = set()
         self._numbers = itertools.count(1)

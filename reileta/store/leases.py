@@ -14,7 +14,7 @@ from typing import Final
 
 from reileta.clock import Clock
 from reileta.errors import ResourceNotFound, ResourceTypeUnknown, SessionNotFound
-from reileta.records import ADMIN_TAG, HeldResource, Lease
+from reileta.records import ADMIN_TAG, HeldResource, Lease, Page
 from reileta.rules.identity import Claimant
 from reileta.rules.resource.resource import ResourceKey
 from reileta.rules.resource.types import ResourceTypes
@@ -35,6 +35,18 @@ class Claim:
 
     who: Claimant
     holds: ResourceKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A resource that a session holds until `until` (ms); a session that is there moves it on."""
+
+    type: str
+    number: int
+    session: str
+    user: str
+    username: str
+    until: int
 
 
 class Leases(ResourceTable):
@@ -114,6 +126,35 @@ class Leases(ResourceTable):
             return None
         until = found.lease.until - await self._ahead_ms(self.queries)
         return HeldResource(found.record, found.lease.fence, until)
+
+    async def held(self, *, query: str | None, limit: int, offset: int) -> Page[HeldLease]:
+        """The leases that are in force, by type and number. `query`: text in the username."""
+        now = await self._database_time(self.queries)
+        ahead_ms = now - self.clock.now_ms()
+        rows = await self.queries.fetch(
+            "SELECT leases.type, leases.number, leases.session_id, leases.until, users.id, "
+            "users.username, count(*) OVER () AS total FROM leases "
+            "JOIN sessions ON sessions.id = leases.session_id "
+            "JOIN users ON users.id = sessions.user_id "
+            "WHERE leases.until > $1 AND ($2 = '' OR position($2 IN users.username) > 0) "
+            "ORDER BY leases.type, leases.number LIMIT $3 OFFSET $4",
+            now,
+            (query or "").lower(),
+            limit,
+            offset,
+        )
+        items = tuple(
+            HeldLease(
+                row["type"],
+                row["number"],
+                row["session_id"],
+                row["id"],
+                row["username"],
+                row["until"] - ahead_ms,
+            )
+            for row in rows
+        )
+        return Page(items, rows[0]["total"] if rows else 0, limit, offset)
 
     async def claim_of(self, session_id: str) -> Claim | None:
         """The session as the rules of resources see it; None: it has ended."""

@@ -6,7 +6,10 @@ import uuid
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
+import msgspec
+
 from reileta.clock import Clock
+from reileta.records import Notice
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import assignments
 
@@ -65,6 +68,17 @@ class ServerInfos:
             "UPDATE server SET public_key = $1 WHERE public_key IS NOT DISTINCT FROM $2", key, known
         )
         return replaced > 0
+
+    async def notice(self) -> Notice | None:
+        """What the server tells everyone who connects; it may be over."""
+        text: str | None = await self._queries.value("SELECT notice FROM server")
+        return None if text is None else msgspec.json.decode(text, type=Notice)
+
+    async def set_notice(self, notice: Notice | None) -> None:
+        """Replaces or removes the notice."""
+        await self.get()
+        text = None if notice is None else msgspec.json.encode(notice).decode()
+        await self._queries.execute("UPDATE server SET notice = $1::json", text)
 
     async def update(self, **changes: Unpack[ServerInfoUpdate]) -> ServerInfo:
         """Changes the record and returns it."""

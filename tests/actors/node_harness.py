@@ -24,7 +24,15 @@ from actors.session.messages import Attach, Detach, Join, Leave, SessionMessage
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, ReiletaError
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
-from reileta.records import Ban, InstanceRecord, Moderation, ModerationWrite, MuteRecord, User
+from reileta.records import (
+    Ban,
+    InstanceRecord,
+    Moderation,
+    ModerationWrite,
+    MuteRecord,
+    Notice,
+    User,
+)
 from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
@@ -244,6 +252,9 @@ class FakeServers:
 class FakeTransactions:
     """`store.database`, as far as a node of a cluster uses it: every tenure holds."""
 
+    statements = 0
+    available = True
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[FakeTransactions]:
         yield self
@@ -255,7 +266,24 @@ class FakeTransactions:
         return False  # another node sweeps
 
 
+@dataclass
+class FakeIdentity:
+    """`store.identity`, as far as notices use it."""
+
+    stored: Notice | None = None
+
+    async def notice(self) -> Notice | None:
+        await trio.lowlevel.checkpoint()
+        return self.stored
+
+    async def set_notice(self, notice: Notice | None) -> None:
+        await trio.lowlevel.checkpoint()
+        self.stored = notice
+
+
 class FakeLock:
+    superseded = False
+
     async def held(self) -> bool:
         return True
 
@@ -287,6 +315,7 @@ class FakeDatabase:
         self.servers: Any = FakeServers()
         self.challenges = self.servers
         self.database = FakeTransactions()
+        self.identity = FakeIdentity()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+from actors.console.console import Console
 from actors.federation.guests import GuestPolicy
 from actors.federation.trust import Trust
+from actors.hub.messages import Announce
+from actors.hub.notices import Notices
 from actors.hub.update_feed import Noun, Record
 from actors.node import Node
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.mailbox import Ref
+from actors.runtime.supervisor import Supervisor
+from actors.runtime.trace_watch import TraceWatch
 from actors.server import LiveServer
 from actors.session.messages import SessionMessage
 from reileta.errors import InstanceNotFound, PermissionDenied
@@ -102,6 +107,10 @@ class FakeNode:
     peers_told: list[PeerServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._traces = TraceWatch()
+        self.console: Any = Console(cast(Node, self))
+        hub: Any = SimpleNamespace(signal=lambda message: self.announced.append(message))
+        self.notices = Notices(self.store.identity, hub, self.clock, None)
         self.activity = ActivityLog(self.clock)
         self.instance_service: Any = self
         self.resources = FakeResources(self.store)
@@ -128,6 +137,13 @@ class FakeNode:
             metrics=self.metrics,
             activity=self.activity,
         )
+
+    supervisors: Sequence[Supervisor] = ()
+    announced: list[Announce] = field(default_factory=list)
+
+    @property
+    def traces(self) -> TraceWatch:
+        return self._traces
 
     directory = instances = sessions = updates = property(lambda self: self)
 
@@ -198,6 +214,19 @@ class FakeNode:
 
     def presence(self, user_id: str) -> tuple[SessionPresence, ...]:
         return ()
+
+    @property
+    def recoveries(self) -> dict[str, Any]:
+        return {}
+
+    def states(self) -> dict[str, Any]:
+        return {}
+
+    def state(self, instance_id: str) -> None:
+        return None
+
+    def session_connected(self, session_id: str) -> bool:
+        return session_id in self.online
 
     def candidacies(self, user_id: str) -> tuple[str, ...]:
         return ()

@@ -185,11 +185,23 @@ async def test_players_are_told_what_is_described(
         ):
             await ask(web, ada, method, path, body)
             await host.event(f"update-{path.split('/')[2].rstrip('s').replace('@me', 'user')}")
+        await ask(web, ada, "POST", "/api/server/notice", {"text": "Hello"})
+        await guest.event("server-notice")
         await a_known_server(harness, "b.example")
         await ask(web, ada, "PUT", "/api/servers/rules", {"pattern": "example", "kind": "block"})
         await host.event("update-peer")
         room = (await harness.instance(ada, capacity=1)).id
         await host.join(room)
+        shown = ["nodes", "figures", "instances", "actors", "traces"]
+        topics = [{"topic": one} for one in shown]
+        topics.append({"topic": "instance", "instance": room})
+        assert "error" in await guest.ask("admin-watch", {"topics": topics})
+        await host.ask("admin-watch", {"topics": topics, "every_ms": 500})
+        figures = (await host.event("admin-figures"))["data"]
+        assert figures.keys() == {"at", *shown, "instance"}
+        inside = [one["username"] for one in figures["instance"]["players"]]
+        assert inside == [ada.username]
+        await host.ask("admin-watch", {"topics": []})
         await ask(web, bob, "POST", f"/api/instances/{room}/candidate")
         await guest.event("instance-queue")
         await host.ask("instance-leave", {"instance": room})

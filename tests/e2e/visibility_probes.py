@@ -45,6 +45,9 @@ HERE, RESOURCE = PLACE + "/{instance}", "/resource/world/{number}"
 ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/server": NOTHING,
     "POST /api/server": NOTHING,
+    "GET /api/server/notice": NOTHING,
+    "POST /api/server/notice": NOTHING,
+    "DELETE /api/server/notice": NOTHING,
     "GET /api/time": NOTHING,
     "GET /.well-known/avr": NOTHING,
     "POST /api/auth/register": NOTHING,
@@ -59,6 +62,14 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "POST /api/users/{ref}/suspension": each("/api/users/{owner}/suspension", None, {}),
     "DELETE /api/users/{ref}/suspension": each("/api/users/{owner}/suspension", None),
     "GET /api/users/{ref}/whereabouts": each("/api/users/{owner}/whereabouts", None),
+    "GET /api/admin/nodes": NOTHING,
+    "GET /api/admin/figures": NOTHING,
+    "GET /api/admin/instances": each("/api/admin/instances?query={name}", None),
+    "GET /api/admin/instances/{ref}": each("/api/admin/instances/{instance}", None),
+    "GET /api/admin/online": each("/api/admin/online?query={owner}", None),
+    "GET /api/admin/resources": NOTHING,
+    "GET /api/admin/actors": NOTHING,
+    "GET /api/admin/traces": NOTHING,
     "GET /api/audit": each("/api/audit?by={owner}&target={instance}", None),
     "GET /api/users/{ref}/sessions": each("/api/users/{owner}/sessions", None),
     "DELETE /api/users/{ref}/sessions/{session}": (
@@ -233,6 +244,10 @@ COMMANDS: Final[Mapping[str, tuple[Json, ...]]] = {
     "instance-moderate": tuple({"subgroup": "{instance}", "data": one} for one in MEASURES),
     "watch": WATCHED,
     "unwatch": WATCHED,
+    "admin-watch": (
+        {"data": {"topics": [{"topic": "instance", "instance": "{instance}"}]}},
+        {"data": {"topics": [{"topic": "instances", "query": "{name}"}]}},
+    ),
 }
 """The same of the commands of `/api/ws`."""
 SESSION_COMMANDS: Final = {"state", "watch", "unwatch"}

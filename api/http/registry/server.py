@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -11,9 +11,26 @@ from api.http.etags import Cached
 from api.http.lookups import ensure_own_server
 from api.http.presenters import site_of
 from reileta.errors import ServerInvalid, ServerNotFound
-from reileta.protocol.input_types import Description, HttpsUrl, Input, Title
-from reileta.protocol.views.registry import Millis
-from reileta.protocol.views.server import DiscoveryView, ServerView, discovery_view
+from reileta.protocol.input_types import (
+    Description,
+    HttpsUrl,
+    Input,
+    Reason,
+    TimeMs,
+    Title,
+)
+from reileta.protocol.views.registry import Millis, NothingView
+from reileta.protocol.views.server import (
+    DiscoveryView,
+    NoticeView,
+    ServerView,
+    discovery_view,
+    notice_view,
+)
+from reileta.records import Notice, NoticeLevel
+
+NOTICE_MS: Final = 7 * 24 * 3600 * 1000
+"""The longest time for which those who connect get a notice."""
 
 
 class ServerUpdate(Input):
@@ -25,6 +42,18 @@ class ServerUpdate(Input):
         default=None,
         description="Address of the icon. null removes it.",
         examples=["https://example.org/icon.png"],
+    )
+
+
+class NoticeInput(Input):
+    """What everyone is to read."""
+
+    text: Reason = Field(description="Plain text.", examples=["Restart in five minutes"])
+    level: NoticeLevel = Field(default="info", description="How urgent it is.")
+    until: TimeMs | None = Field(
+        default=None,
+        description="Those who connect before that get it, too; at most a week from now. Without"
+        " it, only those who are connected get it.",
     )
 
 
@@ -69,6 +98,54 @@ def server_routes(deps: ApiDeps) -> Routes:
             identity = await node.store.identity.update(**changes)
             node.changed("server", identity)
         return node.server.view(identity, site_of(node, call))
+
+    @routes.add(
+        "GET",
+        "/api/server/notice",
+        summary="Get the notice",
+        gives=NoticeView,
+        need="none",
+    )
+    async def get_notice(call: RequestContext) -> NoticeView:
+        """Returns the notice that those who connect now get; `text` is null if there is none."""
+        notice = await node.notices.current()
+        if notice is None:
+            return NoticeView(text=None, level="info", created_at=node.clock.now_ms())
+        return notice_view(notice)
+
+    @routes.add(
+        "POST",
+        "/api/server/notice",
+        summary="Tell everyone something",
+        takes=NoticeInput,
+        gives=NoticeView,
+        need="required",
+        only="admin",
+    )
+    async def set_notice(call: RequestContext, params: NoticeInput) -> NoticeView:
+        """Sends the event `server-notice` to all sockets, and to those that open before `until`.
+        It replaces the notice of before. Admins only."""
+        now = node.clock.now_ms()
+        if params.until is not None and not now < params.until <= now + NOTICE_MS:
+            raise ServerInvalid.field("until", "must be in the future, at most a week from now")
+        notice = Notice(params.text, params.level, now, params.until)
+        await node.notices.announce(notice)
+        call.audit.add(text=notice.text, level=notice.level, until=notice.until)
+        return notice_view(notice)
+
+    @routes.add(
+        "DELETE",
+        "/api/server/notice",
+        summary="Withdraw the notice",
+        gives=NothingView,
+        need="required",
+        only="admin",
+    )
+    async def withdraw_notice(call: RequestContext) -> NothingView:
+        """Takes the notice back: everyone gets `server-notice` with the text null. It is not an
+        error if there is none. Admins only."""
+        await node.notices.withdraw()
+        return NothingView()
 
     @routes.add(
         "GET",

@@ -6,8 +6,12 @@ See `docs/protocol.md#commands`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
+from msgspec import Meta, Struct
+
+from actors.console.console import Topic
+from actors.console.watches import Watch
 from actors.hub.messages import Subscribe, Unsubscribe
 from actors.resource.messages import Subscriber
 from actors.runtime.errors import ActorStopped
@@ -18,6 +22,7 @@ from api.ws.registry.connection import ClientMessage, CommandContext, RegistryCo
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
 from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
 from api.ws.registry.inputs import (
+    AdminWatchInput,
     AuthenticateInput,
     InstanceInput,
     ModerateInput,
@@ -286,6 +291,54 @@ async def unwatch(call: CommandContext, params: ResourceInput) -> ResourceRefVie
 
 def _resource(call: CommandContext, params: ResourceInput) -> ResourceKey:
     return ResourceKey(call.node.store.resources.types.of(params.type).name, params.id)
+
+
+class AdminWatchView(Struct):
+    """A watch, as it is now."""
+
+    topics: Annotated[tuple[str, ...], Meta(description="What is watched")]
+    every_ms: Annotated[int, Meta(description="Milliseconds between two events")]
+
+
+@COMMANDS.add(
+    commands.ADMIN_WATCH,
+    takes=AdminWatchInput,
+    gives=AdminWatchView,
+    errors=(GuestNotAllowed, NotLoggedIn, MessageInvalid, PermissionDenied, QuotaReached),
+    sent={"data": {"topics": [{"topic": "figures"}, {"topic": "instances"}], "every_ms": 1000}},
+    answered={"topics": ["figures", "instances"], "every_ms": 1000},
+)
+async def admin_watch(call: CommandContext, params: AdminWatchInput) -> AdminWatchView:
+    """Has the event `admin-figures` sent again and again, with what the topics show. It replaces
+    the watch of before. For admins."""
+    node, by, sink = call.node, call.by, call.transport
+    if not node.sessions.current(by).administers:
+        raise PermissionDenied
+    topics = [
+        Topic(
+            topic=one.topic,
+            node=one.node or None,
+            instance=call.connection.local(one.instance or ""),
+            sort=one.sort,
+            order=one.order,
+            query=one.query,
+            limit=one.limit,
+            offset=one.offset,
+        )
+        for one in params.topics
+    ]
+    if topics:
+        every_s = params.every_ms / 1000
+        node.watches.set(
+            Watch(sink, topics, every_s, lambda: node.sessions.current(by).administers)
+        )
+    else:
+        node.watches.end(sink)
+    for one in topics:
+        if one.instance:
+            note = AuditNote(one.instance)
+            await note_done(node.store.audit, note, "watch_instance", via="socket", by=by)
+    return AdminWatchView(tuple(one.topic for one in topics), params.every_ms)
 
 
 @COMMANDS.add_relay(

@@ -524,5 +524,6 @@ class RegistryConnection:
         for seat in tuple(self.transport.seats.values()):
             seat.lose(self.transport)
         self.node.resources.socket_closed(self.transport)
+        self.node.watches.end(self.transport)
         if self.session is not None:
             self.session.signal(Detach(self.transport))

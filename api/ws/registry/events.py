@@ -20,6 +20,7 @@ from api.ws.resource_events import (
     ResourceUpdatedView,
 )
 from reileta.protocol import events
+from reileta.protocol.views.console import AdminFiguresView
 from reileta.protocol.views.federation import PeerChangeView
 from reileta.protocol.views.instance import (
     CandidateView,
@@ -42,7 +43,7 @@ from reileta.protocol.views.registry import (
     UserView,
     WorldView,
 )
-from reileta.protocol.views.server import ServerView
+from reileta.protocol.views.server import NoticeView, ServerView
 
 
 class PongView(Struct):
@@ -79,6 +80,7 @@ _AUTHENTICATION: Final = "authentication"
 _UPDATE: Final = "update"
 _INSTANCE: Final = "instance"
 _RESOURCE: Final = "resource"
+_SERVER: Final = "server"
 
 _INSTANCE_ID: Final = "the instance's id"
 _SOCKET: Final = "the socket concerned"
@@ -137,6 +139,20 @@ EVENTS: Final = Events(
         description="The server's description changed.",
         data=ServerView,
         subgroup="the server's id",
+    ),
+    Event(
+        name=events.SERVER_NOTICE,
+        group=_SERVER,
+        description="An admin tells everyone something, or takes it back (`text` is null). Those"
+        " who connect before `until` get it when they have a credential.",
+        data=NoticeView,
+        sent_to="everyone with a credential",
+        example={
+            "text": "Restart in five minutes",
+            "level": "warning",
+            "created_at": SINCE,
+            "until": SINCE + 300_000,
+        },
     ),
     Event(
         name=events.UPDATE_PEER,
@@ -320,5 +336,21 @@ EVENTS: Final = Events(
         data=ResourceQueueView,
         sent_to="the session's sockets",
         example=PLACE,
+    ),
+    Event(
+        name=events.ADMIN_FIGURES,
+        group=_SERVER,
+        description="What an admin watches (`admin-watch`), as it is now.",
+        data=AdminFiguresView,
+        sent_to="the socket of an admin that watches",
+        example={
+            "at": SINCE,
+            "figures": {
+                "node": "local",
+                "every_ms": 5000,
+                "at": [SINCE],
+                "series": {"sockets": [12.0], "players": [7.0]},
+            },
+        },
     ),
 )

@@ -8,13 +8,25 @@ from msgspec import Raw
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 from pydantic.json_schema import WithJsonSchema
 
+from actors.console.console import TopicName
+from actors.console.live import InstanceSort, Order
 from api.moderation_input import ModerateInput
 from api.ws.declarations import ALL
 from api.ws.registry.events import EVENTS
-from reileta.protocol.input_types import Input, Reference, checked, fault
+from reileta.protocol.input_types import (
+    DEFAULT_PAGE,
+    Input,
+    Limit,
+    Reference,
+    checked,
+    fault,
+)
 from reileta.protocol.session_frames import RESOURCE_ID_LIMIT
+from reileta.rules.console.listing import REACH
 
 __all__ = [
+    "AdminTopicInput",
+    "AdminWatchInput",
     "AuthenticateInput",
     "InstanceInput",
     "ModerateInput",
@@ -101,6 +113,53 @@ class ResourceInput(Input):
     id: StrictInt = Field(
         ge=-RESOURCE_ID_LIMIT, le=RESOURCE_ID_LIMIT, description="The resource's id.", examples=[17]
     )
+
+
+class AdminTopicInput(Input):
+    """What an admin looks at."""
+
+    topic: TopicName = Field(description="What to show.")
+    node: Reference | None = Field(
+        default=None,
+        description="For figures, actors and traces: the node's id; without it, the node of the"
+        " socket.",
+    )
+    instance: Reference | None = Field(default=None, description="For `instance`: its id.")
+    sort: InstanceSort = Field(default="connected", description="For `instances`: the order.")
+    order: Order = Field(default="desc", description="For `instances`: its direction.")
+    query: Reference | None = Field(
+        default=None, description="For `instances`: text in ids, names, titles, worlds and owners."
+    )
+    limit: Limit = Field(default=DEFAULT_PAGE, description="For `instances`.")
+    offset: Annotated[StrictInt, Field(ge=0, le=REACH - 100)] = Field(
+        default=0, description="For `instances`."
+    )
+
+    @model_validator(mode="after")
+    def _names_its_instance(self) -> AdminTopicInput:
+        if self.topic == "instance" and not self.instance:
+            raise fault("must be the id of an instance", field="instance")
+        return self
+
+
+class AdminWatchInput(Input):
+    """What to watch, and how often it is sent."""
+
+    topics: list[AdminTopicInput] = Field(
+        max_length=8,
+        description="At most one of each topic. Without any, the watch ends.",
+        examples=[[{"topic": "figures"}]],
+    )
+    every_ms: StrictInt = Field(
+        default=1000, ge=500, le=60_000, description="Milliseconds between two events."
+    )
+
+    @model_validator(mode="after")
+    def _has_each_once(self) -> AdminWatchInput:
+        names = [one.topic for one in self.topics]
+        if len(set(names)) < len(names):
+            raise fault("must not have a topic twice", field="topics")
+        return self
 
 
 class InstanceInput(Input):

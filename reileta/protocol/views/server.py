@@ -17,6 +17,7 @@ from reileta.protocol.views.registry import (
     Title,
     known,
 )
+from reileta.records import Notice, NoticeLevel
 from reileta.rules.federation.signatures import CHAIN_LENGTH, Link
 from reileta.site import Site
 
@@ -92,10 +93,33 @@ class DiscoveryView(Struct, kw_only=True):
     version: Annotated[str, Meta(description="Of Reileta", examples=["0.1.0"])]
 
 
+class NoticeView(Struct, kw_only=True):
+    """What an admin tells everyone who is connected."""
+
+    text: Annotated[
+        str | None,
+        Meta(description="null: the notice was withdrawn", examples=["Restart in five minutes"]),
+    ]
+    level: Annotated[NoticeLevel, Meta(description="How urgent it is", examples=["warning"])]
+    created_at: Millis
+    until: (
+        Annotated[Millis, Meta(description="Those who connect before that get it, too")] | UnsetType
+    ) = UNSET
+
+
 class HealthView(Struct, kw_only=True):
     """The health of the server."""
 
     status: Annotated[Health, Meta(examples=["ready"])]
+
+
+def notice_view(notice: Notice) -> NoticeView:
+    return NoticeView(
+        text=notice.text,
+        level=notice.level,
+        created_at=notice.created_at,
+        until=known(notice.until),
+    )
 
 
 def server_view(

@@ -9,9 +9,11 @@ from typing import Any, cast
 import msgspec
 import trio
 
+from actors.console.watches import Watches
 from actors.delivery.batch import Piece
 from actors.node import Node
 from actors.runtime.errors import ActorStopped
+from actors.runtime.trace_watch import TraceWatch
 from api.credentials import Auth, Credential
 from api.ws.transport.base import Messages, Transport, TransportClosed
 from reileta.errors import CredentialInvalid
@@ -143,6 +145,9 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.activity = ActivityLog(self.clock)
+        self.traces = TraceWatch()
+        console: Any = None
+        self.watches = Watches(console)
 
     @property
     def turns_away(self) -> bool:

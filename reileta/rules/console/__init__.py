@@ -1,0 +1,1 @@
+"""What the console shows: figures, lists and traces. Pure."""
