@@ -12,6 +12,7 @@ import trio
 from actors.cluster.handover import Handover
 from actors.cluster.hosting import Hosting
 from actors.cluster.relay import ClusterPlaces, Relay
+from actors.cluster.soft_state import SoftBucket, SoftStates
 from actors.directory import Directory
 from actors.instance.manager import InstanceManager
 from actors.runtime.background import BackgroundTasks
@@ -20,6 +21,7 @@ from actors.server import LiveServer
 from reileta import __version__
 from reileta.cluster.bus import open_bus
 from reileta.cluster.calls import Calls
+from reileta.cluster.key_value import Bucket, KeyValue
 from reileta.cluster.member import Load, Member
 from reileta.cluster.nats_witness import NatsWitness
 from reileta.ids import at
@@ -36,6 +38,8 @@ REPLICAS: Final = 3
 MEASURED_S: Final = 1.0
 SMOOTHED: Final = 0.3
 """The weight of the newest second."""
+SEATS_BYTES: Final = 32 * 1024 * 1024
+"""Of NATS's memory, for what only hosts know."""
 START_S: Final = 5.0
 """Seconds that the start waits for the first confirmation of the lease."""
 
@@ -80,9 +84,12 @@ class Cluster:
         leases: ClusterLeases,
         store: Store,
         roles: frozenset[Role],
+        kept: SoftBucket,
     ) -> None:
+        """`kept`: where what only hosts know is kept for the next ones."""
         self._roles = roles
         self._store = store
+        self._kept = kept
         self.member = member
         self.calls = calls
         self.hosting = hosting
@@ -112,7 +119,11 @@ class Cluster:
             calls = Calls(member, capture_failure)
             hosting = Hosting(member, leases, calls, hosts="ins" in settings.roles)
             member.listeners.append(OnFall(calls.fell))
-            yield cls(member, calls, hosting, leases, store, settings.roles)
+            seats = Bucket(
+                f"avr_{settings.cluster}_seats", replicas, in_memory=True, max_bytes=SEATS_BYTES
+            )
+            kept = KeyValue(bus, seats)
+            yield cls(member, calls, hosting, leases, store, settings.roles, kept)
 
     @property
     def unready(self) -> str | None:
@@ -144,7 +155,8 @@ class Cluster:
             last = await self._store.moderations.last_kicks(instance_id)
             return {at(user, instances.address): ms for user, ms in last.items()}
 
-        self.relay = relay = Relay(self.member, self.calls, directory, places, kicks)
+        soft = SoftStates(self.member, self._kept)
+        self.relay = relay = Relay(self.member, self.calls, directory, places, kicks, soft)
         instances.relay, instances.elsewhere, instances.lost = relay, relay.remote, relay.lost
         self.member.listeners.append(relay)
         self.handover = Handover(
@@ -185,6 +197,7 @@ class Cluster:
         background.run(nursery, "hosting", self.hosting.run)
         background.run(nursery, "calls", self.calls.run)
         background.run(nursery, "relay", relay.run)
+        background.run(nursery, "soft state", soft.run)
         background.run(nursery, "lease", self.member.run)
         with trio.move_on_after(START_S):
             await self.member.wait_valid()

@@ -24,6 +24,7 @@ from actors.cluster.gateway_sockets import (
     Spawn,
 )
 from actors.cluster.hosted_gateways import HostedGateways
+from actors.cluster.soft_state import SoftStates
 from actors.directory import Directory
 from actors.instance.messages import InstanceMessage, RestoreMembers
 from actors.membership import AddMember
@@ -52,6 +53,7 @@ class HostedInstance(HostedGateways):
         calls: Calls,
         directory: Directory,
         spawn: Spawn,
+        soft: SoftStates | None,
         prepare: Callable[[HostedInstance], Awaitable[None]],
         begun: Callable[[HostedInstance], None],
         ended: Callable[[HostedInstance], None],
@@ -60,6 +62,7 @@ class HostedInstance(HostedGateways):
         super().__init__(
             instance, epoch, member=member, calls=calls, directory=directory, spawn=spawn
         )
+        self._soft = soft
         self._prepare, self._begun, self._ended = prepare, begun, ended
         self._deeds: OrderedDict[str, Request[Any]] = OrderedDict()
 
@@ -74,8 +77,16 @@ class HostedInstance(HostedGateways):
         self.ref = ref
         self._begun(self)
 
+    def changed(self) -> None:
+        """As `RemoteReceivers.changed`."""
+        if self._soft is not None:
+            self._soft.changed(self.id)
+
     def ended(self) -> None:
         """As `RemoteReceivers.ended`."""
+        if self._soft is not None and self.recovery is not None:
+            rules = self.recovery.rules
+            self._soft.leave(self.id, over=rules is not None and rules.closed)
         for gateway in self.gateways.values():
             for sink in gateway.sinks.values():
                 self._directory.unwatch(sink, self.id)

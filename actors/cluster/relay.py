@@ -21,6 +21,7 @@ from actors.cluster.gateway_sockets import RelayMember
 from actors.cluster.hosted_instance import HostedInstance
 from actors.cluster.remote_instance import RemoteInstance
 from actors.cluster.remote_place import Places
+from actors.cluster.soft_state import SoftFound, SoftStates
 from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.instance.hosted import Holding, Hosts, There
@@ -101,8 +102,11 @@ class Relay:
         directory: Directory,
         places: Places,
         kicks: Kicks,
+        soft: SoftStates | None = None,
     ) -> None:
-        """`kicks` reads the last kick of each user from an instance's log."""
+        """`kicks` reads the last kick of each user from an instance's log. `soft`: what is kept of
+        instances for their next hosts; None: nothing is."""
+        self._kept = soft
         self._kicks = kicks
         self._member = member
         self._calls = calls
@@ -287,6 +291,7 @@ class Relay:
             calls=self._calls,
             directory=self._directory,
             spawn=self._spawn,
+            soft=self._kept,
             prepare=self._prepare,
             begun=self._begun,
             ended=self._ended,
@@ -298,8 +303,12 @@ class Relay:
     async def _prepare(self, hosted: HostedInstance) -> None:
         """Collects the players that the instance has at gateways; the actor starts with them."""
         recovery, instance = hosted.recovery, hosted.id
-        if recovery is None or hosted.epoch <= 1:
-            return  # nobody hosted it before
+        if recovery is None:
+            return
+        if hosted.epoch <= 1:  # nobody hosted it before
+            if self._kept is not None:
+                self._kept.keep(recovery, hosted.epoch, None)
+            return
         adopt, gateways = self._soft.pop(instance, None), set(self._member.nodes)
         if adopt is not None and adopt.epoch == hosted.epoch:
             soft = adopt.soft
@@ -312,20 +321,28 @@ class Relay:
             for member in remote.hand_over():
                 members[member.player.session] = member
             others += remote.others()
-        await self._collect(hosted, gateways - {self._member.node}, members, others)
+        found = await self._collect(hosted, gateways - {self._member.node}, members, others)
+        others += found.seats
+        if recovery.soft is None:
+            recovery.soft = found.frozen
         for seat in others:  # their sockets were at a node that is gone
             member = Member(seat.visitor, seat.player, Nobody())
             members.setdefault(seat.player.session, member)
-        seated = sorted(members.values(), key=lambda one: one.player.joined_at)
-        kicks = await self._kicks(instance)
-        for member in seated:
+        # Those with sockets first: of the others, some may have left in the last moment.
+        first = sorted(members.values(), key=lambda one: (not one.sinks, one.player.joined_at))
+        kicks, seated = await self._kicks(instance), dict[str, Member]()
+        for member in first:
             # The log may have a kick of which the member's gateway had not heard.
             if kicks.get(member.player.user, 0) > member.player.joined_at:
                 recovery.turned_away.append((member, "kicked"))
-            elif len(recovery.seated) >= recovery.record.capacity:
+            elif len(seated) >= recovery.record.capacity:
                 recovery.turned_away.append((member, "disconnected"))
             else:
-                recovery.seated[member.player.session] = member
+                seated[member.player.session] = member
+        for member in sorted(seated.values(), key=lambda one: one.player.joined_at):
+            recovery.seated[member.player.session] = member
+        if self._kept is not None:
+            self._kept.keep(recovery, hosted.epoch, found)
 
     async def _collect(
         self,
@@ -333,8 +350,15 @@ class Relay:
         nodes: Iterable[str],
         members: dict[str, Member],
         others: list[wire.Seat],
-    ) -> None:
-        """Asks other nodes for the players they have, and for the others they know of."""
+    ) -> SoftFound:
+        """Asks other nodes for the players they have, and for the others they know of; reads what
+        the last host has kept."""
+        found = SoftFound()
+
+        async def read() -> None:
+            nonlocal found
+            if self._kept is not None:
+                found = await self._kept.read(hosted.id, hosted.epoch)
 
         async def ask(node: str) -> None:
             argument = wire.Reseat(hosted.id, hosted.epoch)
@@ -353,8 +377,10 @@ class Relay:
 
         with trio.move_on_after(RESEAT_S):
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
                 for node in nodes:
                     nursery.start_soon(ask, node)
+        return found
 
     def gateways(self, instance: str) -> list[str]:
         """The other nodes with players of an instance of this node."""

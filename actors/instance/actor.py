@@ -189,6 +189,8 @@ class InstanceActor(Actor[InstanceMessage]):
         if soft is not None:
             candidates = Candidates()
             for state, candidate in soft.candidates:
+                if soft.anew:
+                    candidate = self._queue.begun_anew(state, candidate)
                 candidates.put(state, candidate)
             self._apply(rules.resume(candidates, soft.invited, parts.now()))
             self._queue.resume()
@@ -418,6 +420,8 @@ class InstanceActor(Actor[InstanceMessage]):
     def _publish_state(self) -> None:
         """Writes who is inside to the directory, and publishes the object to its watchers."""
         self._dirty = False
+        if (remote := self.parts.recovery.remote) is not None:
+            remote.changed()
         rules = self.parts.rules
         occupancy = Occupancy(
             rules.connected,

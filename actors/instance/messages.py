@@ -217,12 +217,13 @@ class Frozen:
     """What only the actor of an instance knows, besides its players.
 
     `values`: (player, key, at, data, series). `invited`: how each user was invited. `candidates`:
-    with their states, in order.
+    with their states, in order. `anew`: their times begin anew, since the last host is gone.
     """
 
     values: tuple[tuple[str, str, float | None, bytes, int], ...] = ()
     invited: Mapping[str, Literal["by-leader", "by-member"]] = field(default_factory=dict)
     candidates: tuple[tuple[State, Candidate], ...] = ()
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

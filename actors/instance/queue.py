@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, assert_never
 
 import trio
@@ -39,6 +40,7 @@ from reileta.ids import At, user_ref
 from reileta.protocol import events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import CandidateView, StandingView, entry_view
+from reileta.rules.instance.candidates import Candidate, State
 from reileta.rules.instance.events import CandidateChanged, InstanceEvent
 from reileta.rules.instance.instance import Instance
 
@@ -157,6 +159,14 @@ class Queue:
         if rules.entry_of(user) is None:
             return []
         return rules.withdraw(user, self._parts.now())
+
+    def begun_anew(self, state: State, candidate: Candidate) -> Candidate:
+        """A candidate of the last host, whose times nobody knows."""
+        limits, now = self._parts.config.limits, self._parts.now()
+        if state == "admitted":
+            return replace(candidate, held_until=now + limits.hold_ms)
+        absent = None if self._online(candidate.user) else now + limits.queue_grace_ms
+        return replace(candidate, absent_until=absent)
 
     def _online(self, user: str) -> bool:
         return self._parts.directory.connected(self._ref(user))

@@ -73,6 +73,10 @@ class RemoteReceivers(Protocol):
         """The actor has ended for good."""
         ...
 
+    def changed(self) -> None:
+        """Seats, the queue or invitations may have changed."""
+        ...
+
     def publish(self, fanout: Fanout | None) -> None:
         """Sends what a flush has written to them."""
         ...

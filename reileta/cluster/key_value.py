@@ -34,7 +34,7 @@ _NO_STREAM: Final = 10059
 VALUE_BYTES: Final = 64 * 1024
 """The largest value."""
 BUCKET_BYTES: Final = 8 * 1024 * 1024
-"""The size of a bucket, which NATS reserves for it."""
+"""The size of a bucket, unless it says another one."""
 
 
 class WrongRevision(BusError):
@@ -58,12 +58,14 @@ class Bucket:
         replicas: the number of servers that keep it.
         republish: the subject under which each accepted write is published, with its key behind.
         in_memory: NATS forgets it when it restarts.
+        max_bytes: its size, which NATS reserves for it.
     """
 
     name: str
     replicas: int = 1
     republish: str | None = None
     in_memory: bool = False
+    max_bytes: int = BUCKET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class KeyValue:
             "name": self._stream,
             "subjects": [self._subjects + ">"],
             "max_msgs_per_subject": 1,
-            "max_bytes": BUCKET_BYTES,
+            "max_bytes": self._bucket.max_bytes,
             "max_msg_size": VALUE_BYTES,
             "discard": "new",
             "storage": "memory" if self._bucket.in_memory else "file",
@@ -175,12 +177,14 @@ class KeyValue:
             raise BusUnavailable("an answer that can't be read") from broken
         return Entry(None if deleted else value, _whole(message["seq"]))
 
-    async def read_all(self) -> dict[str, Entry]:
-        """All entries, from one request. They may be a moment old: any replica answers."""
+    async def read_all(self, under: str = "") -> dict[str, Entry]:
+        """All entries, from one request: at most 1,024. They may be a moment old: any replica
+        answers. `under`: only those whose key begins so, up to a dot."""
+        wanted = self._subject(under) + ".>" if under else self._subjects + ">"
         try:
             answers = await self._bus.request_all(
                 f"$JS.API.DIRECT.GET.{self._stream}",
-                json.dumps({"multi_last": [self._subjects + ">"]}).encode(),
+                json.dumps({"multi_last": [wanted]}).encode(),
                 _is_last,
             )
         except NoResponders as error:

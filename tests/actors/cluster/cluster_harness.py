@@ -16,6 +16,7 @@ import actors.instance.config
 from actors.cluster.handover import Handover
 from actors.cluster.orders import Orders
 from actors.cluster.relay import ClusterPlaces, Relay
+from actors.cluster.soft_state import SoftStates
 from actors.instance.hosted import Here, Holding, There, Where
 from actors.instance.manager import InstanceManager
 from actors.runtime.failures import capture_failure
@@ -26,6 +27,7 @@ from reileta.rules.cluster.placement import Tenure
 from reileta.store import Store
 from reileta.store.host_writes import UnfencedHostWrites
 from reileta.store.instances import InstanceUpdate
+from tests.actors.cluster.memory_bucket import MemoryBucket, MemoryEntries
 from tests.actors.node_harness import FakeDatabase, NodeHarness, open_harness
 from tests.reileta.cluster.memory_bus import MemoryBus, MemoryNats
 
@@ -161,6 +163,7 @@ class Cluster:
     live: list[str] = field(default_factory=list)
     prefer: str | None = None
     database_away: bool = False
+    kept: MemoryEntries = field(default_factory=MemoryEntries)
     kicks: dict[str, int] = field(default_factory=dict)
     """The log: users with the time of their last kick."""
 
@@ -251,7 +254,9 @@ async def open_cluster(
             calls = Calls(member, capture_failure)
             hosts, manager = FakeHosting(cluster, member), harness.node.instances
             places = ClusterPlaces(hosts, manager)
-            relay = Relay(member, calls, harness.node.directory, places, cluster.last_kicks)
+            soft = SoftStates(member, MemoryBucket(cluster.kept, member.bus))
+            directory = harness.node.directory
+            relay = Relay(member, calls, directory, places, cluster.last_kicks, soft)
             manager.hosts, manager.relay = hosts, relay
             manager.elsewhere, manager.lost = relay.remote, relay.lost
             orders = Orders(manager, cluster.store.deeds.answer)
@@ -261,6 +266,7 @@ async def open_cluster(
             cluster.live.append(name)
             nursery.start_soon(calls.run)
             nursery.start_soon(relay.run)
+            nursery.start_soon(soft.run)
             await calls.listening.wait()
             await relay.started.wait()
         yield cluster

@@ -38,6 +38,10 @@ async def test_an_entry_is_created_renewed_and_read(bus: Bus, bucket: KeyValue) 
     assert second > first
     other = await bucket.write("c_2", b"", revision=0, ttl_s=60, connection=now(bus))
     assert await bucket.read_all() == {"c_1": Entry(b"b", second), "c_2": Entry(b"", other)}
+    below = await bucket.write("c_1.0", b"c", revision=0, ttl_s=60, connection=now(bus))
+    await bucket.write("c_10.0", b"d", revision=0, ttl_s=60, connection=now(bus))
+    assert await bucket.read_all("c_1") == {"c_1.0": Entry(b"c", below)}
+    assert await bucket.read_all("c_3") == {}
 
 
 async def test_a_deleted_entry_has_no_value_and_can_be_written_again(
