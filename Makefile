@@ -8,6 +8,7 @@
 #   make cluster   run three nodes that act as one server, to try it (SECONDS=60 ends it)
 #   make chaos     run the long fault tests (MINUTES=15)
 #   make bench     run the benchmarks of this server and its peers
+#   make docs      build the documentation's site in build/docs/site
 #   make format    format the sources
 #   make lock      choose new versions of all dependencies
 #   make clean     remove everything that make has created, but never data/
@@ -32,7 +33,7 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve web pages install test check cluster chaos bench format lock clean
+.PHONY: help serve web pages install test check cluster chaos bench docs format lock clean
 
 help:
 	sed -n 's/^#   //p' Makefile
@@ -74,6 +75,9 @@ chaos: $(DEVELOP)
 bench: $(DEVELOP)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+docs: $(BIN)/python
+	$(BIN)/python docs/site/build_site.py
+
 format: $(DEVELOP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -90,6 +94,9 @@ lock: $(BIN)/python
 	$(COMPILE) --upgrade -o requirements.lock
 	$(COMPILE) --upgrade --extra cluster --extra dev -c requirements.lock -o requirements-dev.lock
 	cd tests/clients && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
+		--upgrade -o requirements.lock
+	cd docs/site && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-config \
 		--upgrade -o requirements.lock
 	cd clients/web && $(abspath $(BIN))/uv pip compile requirements.in --quiet --universal \
