@@ -8,8 +8,8 @@ takes what comes from them, and `HostedInstance` answers their calls.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import trio
@@ -33,6 +33,10 @@ from actors.runtime.message import Request
 from reileta.cluster.calls import Calls
 from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
 
+Kicks: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
+"""The users (`UserIDAt`) that were kicked from an instance, each with the time (ms) of its last
+kick."""
+
 CATCH_UP_S: Final = 0.5
 """Seconds that a request waits for the data that was sent before it."""
 ASK_S: Final = 10.0
@@ -54,15 +58,18 @@ class HostedInstance(HostedGateways):
         directory: Directory,
         spawn: Spawn,
         soft: SoftStates | None,
+        kicks: Kicks,
         prepare: Callable[[HostedInstance], Awaitable[None]],
         begun: Callable[[HostedInstance], None],
         ended: Callable[[HostedInstance], None],
     ) -> None:
-        """`prepare` collects the players before the actor starts; `begun` and `ended` are told."""
+        """`kicks` reads the last kick of each user from the log. `prepare` collects the players
+        before the actor starts; `begun` and `ended` are told."""
         super().__init__(
             instance, epoch, member=member, calls=calls, directory=directory, spawn=spawn
         )
         self._soft = soft
+        self._kicks = kicks
         self._prepare, self._begun, self._ended = prepare, begun, ended
         self._deeds: OrderedDict[str, Request[Any]] = OrderedDict()
 
@@ -216,16 +223,23 @@ class HostedInstance(HostedGateways):
         gateway = self.gateway(node, argument.series)
         if gateway is None or self.ref is None or self.ref.stopped:
             return wire.Restored(elsewhere=True)
-        seated = {number for seat in argument.seats for number in seat.connections}
+        seats, kicked = argument.seats, list[wire.Seat]()
+        if argument.returning and seats:
+            # The log may have a kick of which the gateway had not heard.
+            kicks = await self._kicks(self.id)
+            kicked = [one for one in seats if kicks.get(one.player.user, 0) > one.player.joined_at]
+            seats = [one for one in seats if one not in kicked]
+        seated = {number for seat in seats for number in seat.connections}
         for number in gateway.sinks.keys() - seated:
             sink = gateway.sinks[number]
             if self.id in sink.seats:
                 del gateway.sinks[number]
                 sink.ended(lost_frames=True, left=False, vanished_at=None)
                 self._lose_socket(sink)
-        members = tuple(self.seat(gateway, seat) for seat in argument.seats)
+        members = tuple(self.seat(gateway, seat) for seat in seats)
         lost, waiting = await self._ask(gateway, RestoreMembers(members, argument.returning))
-        return wire.Restored(waiting.number, waiting.parcels, list(lost))
+        out = [(one.player.session, one.player.id) for one in kicked]
+        return wire.Restored(waiting.number, waiting.parcels, [*lost, *out], kicked=out)
 
 
 async def _answer_again(request: Request[Any]) -> Any:

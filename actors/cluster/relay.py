@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import structlog
 import trio
 
 from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember
-from actors.cluster.hosted_instance import HostedInstance
+from actors.cluster.hosted_instance import HostedInstance, Kicks
 from actors.cluster.remote_instance import RemoteInstance
 from actors.cluster.remote_place import Places
 from actors.cluster.soft_state import SoftFound, SoftStates
@@ -47,10 +47,6 @@ RESEAT_S: Final = 0.3
 """Seconds that a new host waits for the gateways to say which players they have."""
 PAUSE_AFTER_S: Final = 0.5
 """Seconds without the bus until players of instances elsewhere are told."""
-
-Kicks: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
-"""The users (`UserIDAt`) that were kicked from an instance, each with the time (ms) of its last
-kick."""
 
 _log = structlog.get_logger()
 
@@ -269,6 +265,10 @@ class Relay:
         """The instance at another node, if players or requests of this node are there."""
         return self._remotes.get(instance)
 
+    def joined_elsewhere(self) -> list[RemoteInstance]:
+        """The instances at other nodes with players of this node."""
+        return [one for one in self._remotes.values() if one.local is None and one.seats()]
+
     @property
     def remotes(self) -> Mapping[str, RemoteInstance]:
         """The instances elsewhere that this node reaches; only to be read."""
@@ -292,6 +292,7 @@ class Relay:
             directory=self._directory,
             spawn=self._spawn,
             soft=self._kept,
+            kicks=self._kicks,
             prepare=self._prepare,
             begun=self._begun,
             ended=self._ended,

@@ -10,7 +10,7 @@ players are handed to the local actor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import trio
 
@@ -153,14 +153,17 @@ class RemotePlace(RemoteLink):
         self._sockets.take_parcels(answer.parcels)
         self._apply_all(self._incoming.begin(answer.number))
         for session, player in answer.lost:
-            self._turn_away(session, player)
+            kicked = (session, player) in answer.kicked
+            self._turn_away(session, player, "kicked" if kicked else "disconnected")
         return True
 
-    def _turn_away(self, session: str, player: str) -> None:
+    def _turn_away(
+        self, session: str, player: str, reason: Literal["kicked", "disconnected"]
+    ) -> None:
         """The host has no seat for a player that was inside."""
         seat = self._seats.get(session)
         if seat is not None and seat.player is not None and seat.player.id == player:
-            view = LeftView(player, seat.player.user, "disconnected")
+            view = LeftView(player, seat.player.user, reason)
             frame = event(events.INSTANCE_LEFT, self.id, encode(view))
             for connection in self._sockets.of(session):
                 connection.sink.send(frame)

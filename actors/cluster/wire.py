@@ -354,12 +354,13 @@ class Restore(msgspec.Struct, array_like=True):
 
 class Restored(msgspec.Struct, array_like=True):
     """The number of the message that has the snapshots, and what it needs. `lost`: the players
-    that have no seat."""
+    (session, player) that have no seat; `kicked`: those of them that were kicked."""
 
     number: int = 0
     parcels: list[Parcel] = []
     lost: list[tuple[str, str]] = []
     elsewhere: bool = False
+    kicked: list[tuple[str, str]] = []
 
 
 class Reseat(msgspec.Struct, array_like=True):

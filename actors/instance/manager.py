@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
@@ -60,6 +60,10 @@ class InstanceRelay(Protocol):
 
     def find_remote(self, instance_id: str) -> InstanceRef | None:
         """What stands for an instance elsewhere, if someone here is inside it."""
+        ...
+
+    def joined_elsewhere(self) -> Sequence[InstanceRef]:
+        """What stands for the instances elsewhere that someone here is inside of."""
         ...
 
 
@@ -218,11 +222,13 @@ class InstanceManager:
             self._registry.abandon(instance_id)
 
     async def exclude(self, servers: frozenset[str]) -> None:
-        """Has the users of these servers leave all instances. Returns once they are notified, or
-        after `EXCLUSION_S`: then the busy instances do it later."""
+        """Has the users of these servers leave all instances of this node, and those elsewhere that
+        have players here. Returns once they are notified, or after `EXCLUSION_S`: then the busy
+        instances do it later."""
+        elsewhere = () if self.relay is None else self.relay.joined_elsewhere()
         with trio.move_on_after(EXCLUSION_S):
             async with trio.open_nursery() as nursery:
-                for ref in self._registry.running().values():
+                for ref in (*self._registry.running().values(), *elsewhere):
                     nursery.start_soon(_excluded, ref, servers)
 
     def _actor(self, recovery: RecoveryState) -> InstanceActor:
@@ -338,6 +344,6 @@ def _unreachable(instance_id: str, where: There) -> InstanceRef:
     raise Overloaded
 
 
-async def _excluded(ref: Ref[InstanceMessage], servers: frozenset[str]) -> None:
+async def _excluded(ref: InstanceRef, servers: frozenset[str]) -> None:
     with suppress(ReiletaError):  # it has stopped meanwhile, or is too busy to answer now
         await ref.ask(ExcludeServers(servers))

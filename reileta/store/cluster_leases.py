@@ -269,7 +269,10 @@ class ClusterLeases:
         return await self.place(instance)
 
     async def move(self, tenure: Tenure, node: str) -> Tenure:
-        """Makes another node the host, which must not be fenced. Raises Fenced and NodeFenced."""
+        """Makes another node the host, which must not be fenced. Raises Fenced and NodeFenced.
+
+        A repeated move, because the first answer was lost, finds it done.
+        """
         row = await self._queries.fetch_one(
             "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL "
             "AND 'ins' = ANY (roles) FOR SHARE), "
@@ -283,9 +286,12 @@ class ClusterLeases:
         )
         if row is None or not row["there"]:
             raise NodeFenced
+        moved = Tenure(tenure.instance, node, tenure.epoch + 1)
         if row["epoch"] is None:
-            raise Fenced
-        return Tenure(tenure.instance, node, row["epoch"])
+            place = await self.place(tenure.instance)
+            if (place.node, place.epoch) != (moved.node, moved.epoch):
+                raise Fenced
+        return moved
 
     async def leave(self, tenure: Tenure) -> bool:
         """Gives the instance back; whether the tenure was the present one."""

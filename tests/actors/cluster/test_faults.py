@@ -525,3 +525,54 @@ async def test_players_of_the_dead_host_itself_come_back_as_the_same_players(
     await trio.sleep(20)
     told = [each["data"]["player"] for each in two.sink.take() if "player" in each["data"]]
     assert told == [lost]
+
+
+async def test_a_kick_is_in_force_for_a_gateway_that_tells_of_its_players_late(
+    cluster: Cluster,
+    autojump_clock: MockClock,
+) -> None:
+    """It was cut off when the host kicked its player and died, and when the next one asked."""
+    two = await cluster["b"].harness.joined(2)
+    three, four = [await cluster["c"].harness.joined(number) for number in (3, 4)]
+    player = four.sink.seats[ROOM].player
+    cluster["c"].bus.cut()
+    cluster.prefer = "b"
+    cluster.kicks = {user_at(3): two.harness.clock.now_ms() + 1}
+    cluster.kill("a")
+    await trio.sleep(2)
+    cluster["c"].bus.mend()
+    cluster["c"].relay.reconnected()
+    await trio.sleep(2)
+    reasons = [one["data"].get("reason") for one in three.sink.take()]
+    assert reasons[-1] == "kicked"
+    assert ROOM not in three.sink.seats
+    assert four.sink.seats[ROOM].player == player
+    players = await two.harness.node.instance_service.players(ROOM)
+    assert {one.user for one, _ in players} == {user_at(2), user_at(4)}
+
+
+@pytest.mark.parametrize("host_dies", [False, True])
+@pytest.mark.parametrize("back", ["b", "c", None])
+async def test_one_session_in_its_grace_at_two_gateways_is_one_player(
+    cluster: Cluster, host_dies: bool, back: str | None, autojump_clock: MockClock
+) -> None:
+    one = await cluster["b"].harness.joined(1)
+    two, other = [await cluster[node].harness.connect(2) for node in ("b", "c")]
+    player = await two.join()
+    assert await other.join() == player
+    one.sink.take()
+    two.lose()
+    other.lose()
+    await trio.sleep(1)
+    if host_dies:
+        cluster.prefer = "c"
+        cluster.kill("a")
+        await trio.sleep(3)
+    if back is not None:
+        again = await cluster[back].harness.connect(2)
+        assert await again.join() == player
+    await trio.sleep(15)
+    left = [each["data"] for each in one.sink.take() if each["command"] == "instance-left"]
+    assert [each["player"] for each in left] == ([] if back else [player])
+    players = await one.harness.node.instance_service.players(ROOM)
+    assert len(players) == (2 if back else 1)

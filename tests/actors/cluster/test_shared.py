@@ -34,6 +34,7 @@ from tests.actors.session_clients import (
 from tests.actors.sinks import FakeSink
 from tests.conftest import ManualClock
 from tests.reileta.cluster.memory_bus import MemoryNats
+from tests.reileta.store.test_guests import a_server, admit
 
 _numbers = itertools.count(1)
 
@@ -363,6 +364,31 @@ async def test_a_lost_revocation_is_found_by_the_check(cluster: Cluster, what: s
     await two.node.shared.revocations.check()
     await until(lambda: ending.closed is not None)
     assert staying.closed is None
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_guests_of_a_server_that_is_forgotten_leave_at_every_node(
+    cluster: Cluster, clock: ManualClock, told: bool
+) -> None:
+    one, two = cluster.one, cluster.two
+    store, sinks = one.node.store, {}
+    for server in ("far.example:3032", "near.example:3032"):
+        await a_server(store, server)
+        user = f"u_00000000-0000-4000-8000-0000000000af@{server}"
+        admitted = await admit(store, clock, user, server=server)
+        who = Principal(
+            admitted.guest.as_user(), admitted.guest.session_id, admitted.token.hash, guest=True
+        )
+        sinks[server] = [await place.attach(who) for place in (one, two)]
+    if not told:
+        cluster.nats.loses = lambda *_: True
+    assert await one.node.guests.forget("far.example:3032", by="u_root") is not None
+    if not told:
+        assert two.node.shared is not None
+        await two.node.shared.revocations.check()
+    for sink in sinks["far.example:3032"]:
+        await until(lambda sink=sink: sink.closed is not None)  # type: ignore[misc]
+    assert [sink.closed for sink in sinks["near.example:3032"]] == [None, None]
 
 
 async def test_a_reconnect_forgets_what_is_cached_and_checks_at_once(cluster: Cluster) -> None:

@@ -245,6 +245,19 @@ async def test_an_instance_that_is_gone_is_not_claimed(store: Store, leases: Clu
     assert await leases.place(tenure.instance) == Place(tenure.instance, None, 0)
 
 
+async def test_a_repeated_move_finds_that_it_is_done(store: Store, leases: ClusterLeases) -> None:
+    """The answer to the first was lost."""
+    tenure = await hosted(store, leases)
+    moved = await leases.move(tenure, B)
+    assert moved == Tenure(tenure.instance, B, tenure.epoch + 1)
+    assert await leases.move(tenure, B) == moved
+    with pytest.raises(Fenced):
+        await leases.move(tenure, A)
+    await leases.leave(moved)
+    with pytest.raises(Fenced):
+        await leases.move(tenure, B)
+
+
 async def test_a_move_needs_the_present_tenure_and_a_node_that_lives(
     store: Store, leases: ClusterLeases
 ) -> None:
