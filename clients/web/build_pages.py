@@ -113,7 +113,8 @@ def _modules(node: Path, *, checks: bool) -> None:
     lock = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     stamp = WEB / "node_modules" / ".reileta"
     have = stamp.read_text().split() if stamp.exists() else []
-    if lock in have and (not checks or "checks" in have):
+    checks = checks or "checks" in have
+    if lock in have and ("checks" in have or not checks):
         return
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     # By default, npm waits for more than a minute where there is no network.

@@ -1,0 +1,225 @@
+/** Worlds and open instances, and how to make them. */
+import { useEffect, useState } from "preact/hooks";
+import type { RequestOf } from "reileta-client";
+
+import { Choice, Field, Problem } from "../shared/form.js";
+import { ICON } from "../shared/icon.js";
+import { fieldWords, words } from "../shared/words.js";
+import { Dialog } from "./dialog.js";
+import { follow, type Instance, instances, lists, type World, worldOf, worlds } from "./live_lists.js";
+import { Picture } from "./picture.js";
+import { go } from "./route.js";
+import { client, link, logout, me } from "./session.js";
+
+type Tag = NonNullable<RequestOf<"put", "/api/instances">["body"]["tags"]>[number];
+
+/** Who may come in, as one reads it. */
+const ACCESS: Readonly<Record<string, string>> = {
+  "avr:public": "Open to all",
+  "avr:friends_plus": "Friends of those inside",
+  "avr:friends_only": "Friends of the host",
+  "avr:invite_plus": "Invited by those inside",
+  "avr:invite_only": "Invited by the host",
+  "avr:private": "Closed",
+};
+
+export function Lobby() {
+  const [making, setMaking] = useState<"world" | World | undefined>(undefined);
+  useEffect(follow, []);
+  const open = [...instances.value.values()].sort((a, b) => b.connected - a.connected || b.created_at - a.created_at);
+  const all = [...worlds.value.values()];
+  const { ready, problem } = lists.value;
+  return (
+    <div class="lobby">
+      <header class="top">
+        <img src={ICON} alt="" width={32} height={32} />
+        <span class="brand">Reileta</span>
+        <span class="who">{me.value?.displayname}</span>
+        <button class="button quiet small" onClick={() => void logout()}>Log out</button>
+      </header>
+      <main>
+        {link.value === "away" && <p class="notice warn" role="status">The connection was lost. Trying again …</p>}
+        <Problem>{problem}</Problem>
+        {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 ? <FirstWorld /> : (
+          <>
+            <section aria-labelledby="open">
+              <h1 id="open">Open now</h1>
+              {open.length === 0 ? (
+                <p class="soft">Nobody is here yet. Open an instance of a world below, and invite a friend.</p>
+              ) : (
+                <ul class="cards">{open.map((one) => <InstanceCard key={one.id} instance={one} />)}</ul>
+              )}
+            </section>
+            <section aria-labelledby="worlds">
+              <div class="row">
+                <h2 id="worlds">Worlds</h2>
+                <button class="button small" onClick={() => setMaking("world")}>Make a world</button>
+              </div>
+              <ul class="cards">
+                {all.map((world) => <WorldCard key={world.id} world={world} onOpen={() => setMaking(world)} />)}
+              </ul>
+            </section>
+          </>
+        )}
+      </main>
+      <Terms />
+      {making === "world" && (
+        <Dialog title="Make a world" onClose={() => setMaking(undefined)}><WorldForm /></Dialog>
+      )}
+      {typeof making === "object" && (
+        <Dialog title={`Open an instance of ${making.title}`} onClose={() => setMaking(undefined)}>
+          <InstanceForm world={making} />
+        </Dialog>
+      )}
+    </div>
+  );
+}
+
+function Terms() {
+  const licenses = document.querySelector<HTMLLinkElement>("link[rel=license]")?.href;
+  return (
+    <footer class="foot">
+      {licenses && <a href={licenses}>Licenses</a>}
+    </footer>
+  );
+}
+
+function InstanceCard({ instance }: { instance: Instance }) {
+  const world = worlds.value.get(worldOf(instance));
+  const free = Math.max(0, instance.capacity - instance.connected);
+  const title = instance.title ?? world?.title ?? instance.name;
+  const access = instance.tags.find((tag) => tag in ACCESS && tag !== "avr:public");
+  return (
+    <li class="card tile">
+      <Picture id={worldOf(instance)} world={world} />
+      <div class="tile-body">
+        <h3>{title}</h3>
+        <p class="soft">
+          {world && world.title !== title ? `${world.title} · ` : ""}
+          {access ? ACCESS[access] : instance.name}
+        </p>
+        <p class="seats">
+          <span class={free > 0 ? "free" : "full"}>{free > 0 ? `${free} free` : "Full"}</span>
+          <span class="soft">
+            {" "}{instance.connected} of {instance.capacity} inside{instance.queued > 0 ? `, ${instance.queued} in line` : ""}
+          </span>
+        </p>
+        <button class="button main" onClick={() => go({ at: "instance", instance: instance.id })}>
+          {free > 0 ? "Go in" : "Stand in line"}<span class="unseen">: {title}</span>
+        </button>
+      </div>
+    </li>
+  );
+}
+
+function WorldCard({ world, onOpen }: { world: World; onOpen: () => void }) {
+  return (
+    <li class="card tile">
+      <Picture id={world.id} world={world} />
+      <div class="tile-body">
+        <h3>{world.title}</h3>
+        <p class="soft clamp">{world.description || `Room for ${world.capacity}`}</p>
+        <button class="button" onClick={onOpen}>Open an instance<span class="unseen"> of {world.title}</span></button>
+      </div>
+    </li>
+  );
+}
+
+function FirstWorld() {
+  return (
+    <section class="card first" aria-labelledby="first">
+      <Picture id="w_first" world={undefined} />
+      <div class="first-body">
+        <h1 id="first">Make the first world</h1>
+        <p class="soft">
+          There is no world on this server yet. Give one a name and step in. Then send its link to a friend.
+        </p>
+        <WorldForm quick />
+      </div>
+    </section>
+  );
+}
+
+/** Makes a world, opens an instance of it, and goes in. */
+function WorldForm({ quick = false }: { quick?: boolean }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(undefined);
+  const fields = fieldWords(error);
+  async function submit(event: SubmitEvent) {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget as HTMLFormElement);
+    setBusy(true);
+    setError(undefined);
+    try {
+      const made = await client.http.put("/api/worlds", {
+        body: {
+          title: String(data.get("title") ?? ""),
+          ...(data.get("description") ? { description: String(data.get("description")) } : {}),
+          ...(data.get("capacity") ? { capacity: Number(data.get("capacity")) } : {}),
+        },
+      });
+      const { id } = await client.http.put("/api/instances", { body: { world: made.id } });
+      go({ at: "instance", instance: id });
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  }
+  return (
+    <form class="form" onSubmit={submit} noValidate>
+      <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
+      <Field label="Name of the world" name="title" defaultValue="A meadow" maxLength={128} wrong={fields["title"]} />
+      {!quick && (
+        <>
+          <Field label="Description (optional)" name="description" maxLength={4096} wrong={fields["description"]} />
+          <Field
+            label="Seats" name="capacity" type="number" min={1} max={1024} defaultValue="16"
+            wrong={fields["capacity"]} hint="How many can be in one instance: 1 to 1,024"
+          />
+        </>
+      )}
+      <button class="button main" disabled={busy}>{busy ? "One moment …" : "Make it and go in"}</button>
+    </form>
+  );
+}
+
+function InstanceForm({ world }: { world: World }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(undefined);
+  const fields = fieldWords(error);
+  async function submit(event: SubmitEvent) {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget as HTMLFormElement);
+    const title = String(data.get("title") ?? "").trim();
+    setBusy(true);
+    setError(undefined);
+    try {
+      const { id } = await client.http.put("/api/instances", {
+        body: {
+          world: world.id,
+          capacity: Number(data.get("capacity")),
+          tags: [String(data.get("access")) as Tag],
+          ...(title ? { title } : {}),
+        },
+      });
+      go({ at: "instance", instance: id });
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  }
+  return (
+    <form class="form" onSubmit={submit} noValidate>
+      <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
+      <Field label="Title (optional)" name="title" maxLength={128} wrong={fields["title"]} hint="What the others see in the list" />
+      <Field
+        label="Seats" name="capacity" type="number" min={1} max={1024} defaultValue={String(world.capacity)}
+        wrong={fields["capacity"]}
+      />
+      <Choice label="Who may come in" name="access">
+        {Object.entries(ACCESS).map(([tag, text]) => <option key={tag} value={tag}>{text}</option>)}
+      </Choice>
+      <button class="button main" disabled={busy}>{busy ? "One moment …" : "Open it and go in"}</button>
+    </form>
+  );
+}
